@@ -1,0 +1,3 @@
+//! WaveMesh as one dynamic library.
+#[allow(unused_imports, clippy::single_component_path_imports)]
+use wavemesh;

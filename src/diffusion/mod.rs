@@ -1,0 +1,1 @@
+//! Gaussian diffusion: schedules, training loss, samplers.

@@ -1,0 +1,63 @@
+//! The crate's one error type.
+//!
+//! A variant carries what was met and what was expected, so that the message alone locates the fault and says what to do.
+
+use std::path::{Path, PathBuf};
+
+/// `std::result::Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong in WaveMesh.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused to read or write a path.
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+
+    /// A file was read, and its content is not what its format asks for.
+    #[error("{path}: not a valid {format} file: {problem}")]
+    Format { path: PathBuf, format: &'static str, problem: String },
+
+    /// A name (wavelet, mode, backend, file extension, …) is not one that WaveMesh knows.
+    #[error("unknown {kind} `{name}`; known: {known}")]
+    Unknown { kind: &'static str, name: String, known: String },
+
+    /// A tensor's shape does not fit the operation.
+    #[error("{op}: {what} has shape {got:?}, expected {expected}")]
+    Shape { op: &'static str, what: &'static str, got: Vec<usize>, expected: String },
+
+    /// A tensor's element type does not fit the operation.
+    #[error("{op}: {what} has dtype {got:?}, expected {expected}")]
+    DType { op: &'static str, what: &'static str, got: candle_core::DType, expected: &'static str },
+
+    /// An argument is outside its range, or contradicts another.
+    #[error("{op}: {name} is {got}, expected {expected}")]
+    Argument { op: &'static str, name: &'static str, got: String, expected: String },
+
+    /// A cooperative stop was requested (the notebook's interrupt button, Ctrl-C) and the running loop obeyed it.
+    /// Nothing that was finished before the stop is lost.
+    #[error("interrupted")]
+    Interrupted,
+
+    /// An error of candle, passed on.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// Attaches the path that was being read or written to an I/O error.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+}
+
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Candle(inner) => inner,
+            other => candle_core::Error::wrap(other),
+        }
+    }
+}

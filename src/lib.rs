@@ -1,0 +1,25 @@
+//! WaveMesh: 3D deep learning in Rust, made for notebooks.
+//!
+//! Each stage takes the previous stage's type and returns the next:
+//!
+//! ```text
+//! mesh file ── mesh ── sdf ── wavelet ── sparse ── unet ── diffusion
+//!      ▲        └────── Module A ─────┘   └─ Module B ─┘   Module C
+//!      └──── isosurface ◄── inverse wavelet ◄─────────────────┘
+//! ```
+//!
+//! [`notebook`] turns every stage's values into cards, plots and viewers; nothing depends on it.
+
+pub mod diffusion;
+mod error;
+pub mod mesh;
+pub mod notebook;
+pub mod prelude;
+pub mod sdf;
+pub mod sparse;
+pub mod task;
+pub mod train;
+pub mod unet;
+pub mod wavelet;
+
+pub use error::{Error, Result};

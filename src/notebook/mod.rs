@@ -1,0 +1,1 @@
+//! Notebook displays: cards, plots, viewers, progress.

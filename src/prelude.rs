@@ -1,0 +1,8 @@
+//! Everything that a notebook cell needs, in one `use wavemesh::prelude::*;`.
+//!
+//! It re-exports `candle_core`, `candle_nn`, `plotters` and `serde_json`, so that a cell needs no `:dep` for them.
+
+pub use crate::{Error, Result, task::check_interrupt};
+pub use candle_core::{DType, Device, IndexOp, Module, Tensor};
+pub use candle_nn::{VarBuilder, VarMap};
+pub use {candle_core, candle_nn, plotters, serde_json};

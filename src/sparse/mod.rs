@@ -1,0 +1,1 @@
+//! spconv's sparse tensors and layers, with automatic backends.

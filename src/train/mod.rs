@@ -1,0 +1,1 @@
+//! Training: data, loop, moving average, checkpoints.

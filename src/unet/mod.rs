@@ -1,0 +1,1 @@
+//! The sparse U-Net and its blocks.

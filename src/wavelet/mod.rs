@@ -1,0 +1,1 @@
+//! Wavelet filters, PyWavelets' transforms, and sparse coefficients.
