@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# From a fresh machine to a Rust notebook: toolchain, Jupyter, kernel, compiled library, and the quickstart as proof.
+# Run it again whenever you like: what is up to date is left alone.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+. "$root/kernel/toolchain.sh"
+
+usage() {
+  cat <<'USAGE'
+Usage: bash kernel/setup.sh [--replace] [--no-notebook] [--help]
+
+  --replace       overwrite a Jupyter kernelspec named `rust` that another program installed
+  --no-notebook   do not run notebooks/00_quickstart.ipynb at the end
+
+Where things go (XDG_DATA_HOME and CARGO_TARGET_DIR are respected):
+  ~/.local/share/wavemesh    kernel, compiled library, and a private Python environment if there is no `jupyter`
+  target/                    what cargo builds
+USAGE
+}
+
+replace= run_notebook=1
+for argument in "$@"; do
+  case $argument in
+    --replace) replace=--replace ;;
+    --no-notebook) run_notebook= ;;
+    --help | -h) usage; exit ;;
+    *) echo "setup: unknown option '$argument'" >&2; usage >&2; exit 2 ;;
+  esac
+done
+
+data=${XDG_DATA_HOME:-$HOME/.local/share}/wavemesh
+target=${CARGO_TARGET_DIR:-$root/target}
+say() { printf '\033[1m[%4ds] %s\033[0m\n' "$SECONDS" "$*"; }
+die() { printf '\nsetup: %s\n' "$1" >&2; shift; for hint in "$@"; do printf '  -> %s\n' "$hint" >&2; done; exit 1; }
+trap 'echo; echo "setup: interrupted. Nothing is half-installed; run it again to go on."; exit 130' INT TERM
+
+check_system() {
+  command -v cc >/dev/null || die "there is no C linker (cc); Rust needs one to link programs." "sudo apt-get install build-essential"
+  command -v python3 >/dev/null || die "there is no python3." "sudo apt-get install python3 python3-venv"
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+    die "Python $(python3 -V | cut -d' ' -f2) is too old; Jupyter needs 3.10 or newer." "install a newer python3 and put it first on PATH"
+  mkdir -p "$data" 2>/dev/null && [ -w "$data" ] || die "cannot write to $data." "set XDG_DATA_HOME to a folder of yours"
+}
+
+install_toolchain() {
+  find_toolchain && { say "Rust $pinned_rust: found"; return; }
+  if ! command -v rustup >/dev/null; then
+    say "Rust: installing rustup (about 20 s)"
+    local script
+    script=$(mktemp)
+    curl --proto '=https' --tlsv1.2 -fsSL https://sh.rustup.rs -o "$script" ||
+      die "rustup could not be downloaded." "check the network, or install Rust $pinned_rust by hand: https://rustup.rs"
+    sh "$script" -y --quiet --no-modify-path --default-toolchain none --profile minimal
+    rm -f "$script"
+    PATH="$HOME/.cargo/bin:$PATH"
+  fi
+  say "Rust $pinned_rust: installing (about 200 MB)"
+  rustup toolchain install "$pinned_rust" --profile minimal --component rust-src,clippy,rustfmt ||
+    die "Rust $pinned_rust could not be installed." "check the network and run: rustup toolchain install $pinned_rust"
+  find_toolchain || die "rustc is still not version $pinned_rust: $(rustc --version 2>&1)" "unset RUSTUP_TOOLCHAIN and run this again"
+}
+
+# Sets `python` to an interpreter that has JupyterLab, nbclient and nbconvert.
+prepare_python() {
+  local wanted='import jupyterlab, nbclient, nbconvert, ipykernel'
+  if command -v jupyter >/dev/null && python3 -c "$wanted" 2>/dev/null; then
+    python=$(command -v python3)
+    say "Jupyter: found $(command -v jupyter)"
+    return
+  fi
+  python=$data/venv/bin/python
+  if cmp -s "$root/kernel/requirements.txt" "$data/venv/.complete"; then
+    say "Jupyter: found its private environment"
+    return
+  fi
+  say "Jupyter: making a private Python environment in $data/venv (about 60 s)"
+  rm -rf "$data/venv"
+  python3 -m venv "$data/venv" || die "python3 cannot make virtual environments." "sudo apt-get install python3-venv"
+  "$python" -m pip install --quiet --disable-pip-version-check -r "$root/kernel/requirements.txt" ||
+    die "JupyterLab could not be installed." "check the network and run this again"
+  cp "$root/kernel/requirements.txt" "$data/venv/.complete" # last: without it the next run starts over
+}
+
+build_kernel() {
+  say "WaveMesh: compiling the kernel and the library (10 to 15 minutes the first time on two cores)"
+  (cd "$root" && cargo build --release --locked -p wavemesh-kernel -p wavemesh-dylib) ||
+    die "compiling failed; the reason is above." "a full disk or less than 4 GB of memory are the usual causes"
+  mkdir -p "$data/bin"
+  if ! cmp -s "$target/release/wavemesh-kernel" "$data/bin/wavemesh-kernel"; then
+    cp "$target/release/wavemesh-kernel" "$data/bin/.wavemesh-kernel.new"
+    mv "$data/bin/.wavemesh-kernel.new" "$data/bin/wavemesh-kernel"
+  fi
+  say "WaveMesh: making the compiled library ready for cells"
+  "$data/bin/wavemesh-kernel" library build --source "$root"
+  say "Jupyter: installing the kernel 'Rust (WaveMesh)'"
+  "$data/bin/wavemesh-kernel" install $replace
+}
+
+run_quickstart() {
+  local out=$target/quickstart
+  mkdir -p "$out"
+  say "Quickstart: running notebooks/00_quickstart.ipynb"
+  (cd "$root/notebooks" && "$python" -m nbconvert --execute --to html --output-dir "$out" 00_quickstart.ipynb 2>"$out/log.txt") ||
+    { tail -40 "$out/log.txt" >&2; die "the quickstart notebook failed; the reason is above." "$data/bin/wavemesh-kernel doctor"; }
+  say "Done."
+  printf '\nThe executed notebook:  %s\n' "$out/00_quickstart.html"
+}
+
+check_system
+install_toolchain
+prepare_python
+build_kernel
+if [ -n "$run_notebook" ]; then run_quickstart; fi
+printf 'Open JupyterLab with:   %s -m jupyterlab %s\n' "$python" "$root/notebooks"

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Every test there is: format, lints, Rust and doc tests, documentation, the kernel's tests, the notebooks, the browser.
+# Usage: bash tests/run.sh [rust|kernel|notebooks|browser]…     (default: all)
+# A part that cannot run is named loudly, and is an error when CI=true.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+. kernel/toolchain.sh
+find_toolchain || { echo "Rust $pinned_rust is missing: run bash kernel/setup.sh first, it installs it." >&2; exit 1; }
+
+step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
+
+rust_tests() {
+  step "cargo fmt"
+  cargo fmt --all --check
+  step "cargo clippy"
+  cargo clippy --release --workspace --all-targets -- -D warnings
+  step "cargo test"
+  cargo test --release --workspace
+  step "cargo doc"
+  RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+}
+
+parts=${*:-rust kernel notebooks browser}
+for part in $parts; do
+  case $part in
+    rust) rust_tests ;;
+    kernel) step "kernel, driven from outside"; bash kernel/tests/run.sh ;;
+    notebooks) step "notebooks, run from top to bottom"; bash tests/notebooks.sh ;;
+    browser) step "viewers in a browser"; bash tests/browser.sh ;;
+    *) echo "unknown part '$part'; known: rust kernel notebooks browser" >&2; exit 2 ;;
+  esac
+done
+step "all parts passed: $parts"
