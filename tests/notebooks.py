@@ -1,0 +1,58 @@
+"""Executes notebooks in the kernel `rust` and checks what a reader would see.
+
+A notebook passes when every cell ran without an error, every cell whose saved copy shows a picture shows one again,
+and its saved copy is under 1 MB. The executed notebooks are kept, as .ipynb, in the folder given first.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+MAX_BYTES = 1_000_000
+GRAPHICAL = {"image/png", "image/svg+xml"}
+
+
+def shows_picture(cell):
+    return any(GRAPHICAL & set(output.get("data", {})) for output in cell.get("outputs", []))
+
+
+def check(path, out_dir):
+    """Returns the problems of one notebook, as sentences."""
+    notebook = nbformat.read(path, as_version=4)
+    saved = [shows_picture(cell) for cell in notebook.cells]
+    problems = []
+    if path.stat().st_size >= MAX_BYTES:
+        problems.append(f"is {path.stat().st_size:,} bytes; saved outputs must stay under {MAX_BYTES:,}")
+    client = NotebookClient(notebook, kernel_name="rust", timeout=1800, resources={"metadata": {"path": path.parent}})
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        problems.append(f"stopped at a cell: {error}")
+    nbformat.write(notebook, out_dir / path.name)
+    for number, (cell, picture) in enumerate(zip(notebook.cells, saved)):
+        if picture and not shows_picture(cell):
+            problems.append(f"cell {number} shows a picture in the saved copy and none now")
+    return problems
+
+
+def main(out_dir, *paths):
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for path in map(Path, paths):
+        start = time.monotonic()
+        problems = check(path, out_dir)
+        failed += bool(problems)
+        print(f"{'FAILED' if problems else 'ok':6} {path.name}  {time.monotonic() - start:.1f} s", flush=True)
+        for problem in problems:
+            print(f"       {problem}", flush=True)
+    print(f"notebooks: {len(paths) - failed} passed, {failed} failed")
+    return 1 if failed or not paths else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

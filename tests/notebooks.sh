@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Runs every notebook from top to bottom in the Rust kernel, as a reader would after `bash kernel/setup.sh`.
+# Usage: bash tests/notebooks.sh [notebook.ipynb]…     (default: all of notebooks/)
+# Set-up goes to a folder of the tests' own, so your own kernel and kernelspec are left alone.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
+export XDG_DATA_HOME=$CARGO_TARGET_DIR/test-data
+export JUPYTER_DATA_DIR=$XDG_DATA_HOME/jupyter
+bash "$root/kernel/setup.sh" --no-notebook
+python=$XDG_DATA_HOME/wavemesh/venv/bin/python
+[ -x "$python" ] || python=$(command -v python3)
+[ $# -gt 0 ] || set -- "$root"/notebooks/*.ipynb
+exec "$python" "$root/tests/notebooks.py" "$CARGO_TARGET_DIR/notebooks" "$@"
