@@ -1,0 +1,47 @@
+//! Kernel maps: which input rows each output row reads, offset by offset, and the dictionary that shares them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::geometry::Geometry;
+use super::sites::Sites;
+
+/// The part of a kernel map that its source sites keep.
+#[derive(Debug)]
+pub(crate) struct MapBody {
+    /// Output sites; `None` for a submanifold map, whose output sites are its input sites.
+    pub target: Option<Arc<Sites>>,
+}
+
+/// The pairs of rows that a convolution joins. Cheap to clone.
+///
+/// A map belongs to its input sites and its geometry (kernel, stride, padding, dilation, output rule).
+#[derive(Clone, Debug)]
+pub struct KernelMap {
+    pub(super) geometry: Geometry,
+    pub(super) source: Arc<Sites>,
+    pub(super) target: Arc<Sites>,
+    pub(super) body: Arc<MapBody>,
+}
+
+/// What an `indice_key` stands for: the map, and the layer that made it.
+#[derive(Clone, Debug)]
+pub struct IndiceData {
+    pub(super) map: KernelMap,
+    pub(super) made_by: Arc<str>,
+}
+
+impl IndiceData {
+    /// The kernel map.
+    pub fn map(&self) -> &KernelMap {
+        &self.map
+    }
+
+    /// The layer that made the map, with its arguments.
+    pub fn made_by(&self) -> &str {
+        &self.made_by
+    }
+}
+
+/// Kernel maps by `indice_key`, as in spconv: a layer's output knows the keys of all layers before it.
+pub type IndiceDict = BTreeMap<String, IndiceData>;

@@ -1,0 +1,84 @@
+//! The occupied cells of a sparse tensor, shared by every tensor that lives on them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use rayon::prelude::*;
+
+use super::geometry::Geometry;
+use super::grid::Grid;
+use super::kernel_map::MapBody;
+use super::lookup::{Duplicate, Lookup};
+use crate::{Error, Result};
+
+/// Sites in the order of a tensor's rows, their lookup, and the kernel maps that start from them.
+#[derive(Debug)]
+pub(crate) struct Sites {
+    grid: Grid,
+    coords: Vec<[i32; 4]>,
+    lookup: Lookup,
+    /// Maps that were built from these sites, so that a second pass over the same sites (the next step of a sampler, the
+    /// next epoch) builds none. A map does not point back here: no cycle.
+    pub(super) maps: Mutex<HashMap<Geometry, Arc<MapBody>>>,
+}
+
+impl Sites {
+    /// Checks that each site (batch, z, y, x) is on the grid and occurs once, and indexes them.
+    pub fn new(op: &'static str, grid: Grid, coords: Vec<[i32; 4]>) -> Result<Self> {
+        let bad = |got: String, expected: String| Error::Argument { op, name: "indices", got, expected };
+        if coords.len() >= u32::MAX as usize {
+            return Err(bad(format!("{} rows", coords.len()), format!("fewer than {} rows", u32::MAX)));
+        }
+        if let Some(row) = coords.par_iter().with_min_len(1 << 14).position_first(|&site| !grid.contains(site)) {
+            let [d, h, w] = grid.shape;
+            return Err(bad(
+                format!("{:?} (batch, z, y, x) in row {row}", coords[row]),
+                format!(
+                    "a site of the grid: batch in 0..{}, z in 0..{d}, y in 0..{h}, x in 0..{w}; \
+                     check spatial_shape, batch_size and the order of the columns",
+                    grid.batch
+                ),
+            ));
+        }
+        let keys: Vec<u64> = coords.par_iter().with_min_len(1 << 14).map(|&site| grid.pack(site)).collect();
+        let lookup = Lookup::new(&keys, grid.cells()).map_err(|Duplicate { first, second }| {
+            bad(
+                format!("{:?} (batch, z, y, x) in both row {first} and row {second}", coords[first]),
+                "each site once; SparseConvTensor::coalesce sums the features of equal sites".into(),
+            )
+        })?;
+        Ok(Self { grid, coords, lookup, maps: Mutex::default() })
+    }
+
+    /// Sites that are ascending, distinct and on the grid by construction.
+    pub fn from_sorted_keys(grid: Grid, keys: &[u64], lookup: Lookup) -> Self {
+        let coords = keys.par_iter().with_min_len(1 << 14).map(|&key| grid.unpack(key)).collect();
+        Self { grid, coords, lookup, maps: Mutex::default() }
+    }
+
+    pub fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    pub fn coords(&self) -> &[[i32; 4]] {
+        &self.coords
+    }
+
+    pub fn lookup(&self) -> &Lookup {
+        &self.lookup
+    }
+
+    pub fn len(&self) -> usize {
+        self.coords.len()
+    }
+
+    /// The row of a site, if it is occupied.
+    pub fn find(&self, site: [i32; 4]) -> Option<u32> {
+        if self.grid.contains(site) { self.lookup.find(self.grid.pack(site)) } else { None }
+    }
+
+    /// Whether two sets hold the same sites in the same order on the same grid.
+    pub fn same(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other) || (self.grid == other.grid && self.coords == other.coords)
+    }
+}
