@@ -2,6 +2,10 @@
 //!
 //! It re-exports `candle_core`, `candle_nn`, `plotters` and `serde_json`, so that a cell needs no `:dep` for them.
 
+pub use crate::diffusion::{
+    BetaSchedule, Clip, Denoiser, DiffusionConfig, GaussianDiffusion, LossOptions, Prediction, SampleOptions, Sampler,
+    TimestepSpacing,
+};
 pub use crate::sparse::{OutputSites, SparseConvTensor};
 pub use crate::{Error, Result, task::check_interrupt};
 pub use candle_core::{DType, Device, IndexOp, Module, Tensor};

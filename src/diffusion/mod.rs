@@ -1,1 +1,22 @@
 //! Gaussian diffusion: schedules, training loss, samplers.
+//!
+//! [`GaussianDiffusion`] noises the features of a [`SparseConvTensor`](crate::sparse::SparseConvTensor), trains any
+//! [`Denoiser`] to undo it, and samples with DDPM, DDIM or DPM-Solver++. Formulas are those of the papers named in each
+//! file, numbers those of diffusers.
+
+mod clip;
+mod gaussian;
+mod loss;
+pub(crate) mod noise;
+mod sampling;
+mod schedule;
+mod solver;
+mod spacing;
+
+pub use clip::Clip;
+pub use gaussian::{Denoiser, DiffusionConfig, GaussianDiffusion, Prediction};
+pub use loss::{LossHistory, LossOptions, TrainingLoss};
+pub use sampling::{SampleOptions, SampleStep, Sampling, StepCallback};
+pub use schedule::{BetaSchedule, NoiseSchedule};
+pub use solver::{Posterior, Sampler};
+pub use spacing::TimestepSpacing;

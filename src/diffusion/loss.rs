@@ -1,0 +1,195 @@
+//! The training loss, and which timesteps it is drawn at.
+//!
+//! Mean squared error between the network's output and its target, averaged within each batch element and then over
+//! the elements, so that a shape with few sites counts as much as one with many. Optional weights: min-SNR (Hang et
+//! al. 2023) and the reciprocal probability of an importance-sampled timestep (Nichol & Dhariwal 2021, section 3.3).
+
+use candle_core::{DType, Tensor};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::gaussian::{broadcast_to_sites, check_same_shape, timestep_tensor};
+use super::{Denoiser, GaussianDiffusion, NoiseSchedule, Prediction, noise};
+use crate::sparse::SparseConvTensor;
+use crate::{Error, Result};
+
+/// How a training loss is drawn. The default is an unconditional training pass with uniform timesteps and seed 0.
+#[derive(Clone, Debug)]
+pub struct LossOptions<'a> {
+    /// Seed of timesteps and noise: another one for each step of a training.
+    pub seed: u64,
+    /// Uses these timesteps, one a batch element, instead of drawing them.
+    pub timesteps: Option<Vec<usize>>,
+    /// Draws timesteps where the loss has been large; `None` draws them uniformly.
+    pub importance: Option<&'a LossHistory>,
+    /// What the network is conditioned on.
+    pub context: Option<&'a Tensor>,
+    /// Dropout and batch statistics on (training) or off (validation).
+    pub train: bool,
+}
+
+impl Default for LossOptions<'_> {
+    fn default() -> Self {
+        Self { seed: 0, timesteps: None, importance: None, context: None, train: true }
+    }
+}
+
+/// A training loss and what it was made of.
+#[derive(Clone, Debug)]
+pub struct TrainingLoss {
+    /// The weighted loss, a scalar to call `backward` on.
+    pub loss: Tensor,
+    /// The timestep of each batch element.
+    pub timesteps: Vec<usize>,
+    /// The unweighted mean squared error of each batch element, (batch_size,); 0 for an element without sites.
+    pub per_element: Tensor,
+}
+
+impl GaussianDiffusion {
+    /// Noises `x0`, asks the network, compares.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for timesteps out of range or an `x0` without sites, [`Error::Shape`] when the network's output
+    /// does not have the shape of `x0`; whatever the network returns.
+    pub fn training_loss(
+        &self,
+        model: &dyn Denoiser,
+        x0: &SparseConvTensor,
+        options: &LossOptions<'_>,
+    ) -> Result<TrainingLoss> {
+        if x0.is_empty() {
+            return Err(Error::Argument {
+                op: "training_loss",
+                name: "x0",
+                got: "no sites".into(),
+                expected: "at least one site".into(),
+            });
+        }
+        let mut rng = noise::rng(options.seed, 0);
+        let batch = x0.batch_size();
+        let (timesteps, mut weights) = match (&options.timesteps, options.importance) {
+            (Some(timesteps), _) => (timesteps.clone(), vec![1.0; batch]),
+            (None, Some(history)) => history.draw(batch, &mut rng),
+            (None, None) => {
+                ((0..batch).map(|_| rng.random_range(0..self.schedule().len())).collect(), vec![1.0; batch])
+            }
+        };
+        self.check_timesteps("training_loss", x0, &timesteps)?;
+        if let Some(gamma) = self.config().min_snr_gamma {
+            for (weight, &t) in weights.iter_mut().zip(&timesteps) {
+                *weight *= min_snr_weight(self.schedule(), self.config().prediction, gamma, t);
+            }
+        }
+
+        let noise = noise::gaussian(&mut rng, (x0.len(), x0.channels()), self.device())?;
+        let noise = noise.to_dtype(x0.features().dtype())?;
+        let noised = self.q_sample(x0, &timesteps, &noise)?;
+        let t = timestep_tensor(&timesteps, self.device())?;
+        let output = model.predict(&noised, &t, options.context, options.train)?;
+        check_same_shape("training_loss", "the network's output", output.features(), x0.features())?;
+        let target = self.target(x0, &timesteps, &noise)?;
+        let error = (output.features() - target)?.to_dtype(DType::F32)?.sqr()?.mean(1)?; // (N,)
+
+        let counts = x0.batch_counts();
+        let occupied = counts.iter().filter(|&&n| n > 0).count() as f64;
+        let share = |count: usize, weight: f64| (weight / (count.max(1) as f64 * occupied)) as f32;
+        let row_weights: Vec<f32> = counts.iter().zip(&weights).map(|(&n, &w)| share(n, w)).collect();
+        let row_weights = broadcast_to_sites(x0, &row_weights)?.to_dtype(DType::F32)?.squeeze(1)?; // (N,)
+        let loss = (&error * row_weights)?.sum_all()?;
+
+        let mut per_element = vec![0f32; batch];
+        let error: Vec<f32> = error.detach().to_vec1()?;
+        for (site, error) in x0.coords().iter().zip(error) {
+            per_element[site[0] as usize] += error / counts[site[0] as usize] as f32;
+        }
+        Ok(TrainingLoss { loss, timesteps, per_element: Tensor::from_vec(per_element, batch, self.device())? })
+    }
+}
+
+/// Min-SNR-γ weight of the loss at `t` (Hang et al. 2023, section 3.4), for each kind of prediction.
+fn min_snr_weight(schedule: &NoiseSchedule, prediction: Prediction, gamma: f64, t: usize) -> f64 {
+    let snr = schedule.snr(t as i64);
+    match prediction {
+        Prediction::Epsilon => snr.min(gamma) / snr,
+        Prediction::X0 => snr.min(gamma),
+        Prediction::V => snr.min(gamma) / (snr + 1.0),
+    }
+}
+
+/// The latest losses at every timestep, from which timesteps are drawn in proportion to `√E[loss²]`
+/// (Nichol & Dhariwal 2021, equation 18). Uniform until every timestep has been seen often enough.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LossHistory {
+    /// Up to [`LossHistory::KEPT`] latest losses of each timestep, oldest first.
+    losses: Vec<Vec<f32>>,
+}
+
+impl LossHistory {
+    /// How many losses a timestep remembers; drawing by importance starts when all are full.
+    pub const KEPT: usize = 10;
+    /// The share of draws that stays uniform, so that no timestep starves.
+    const UNIFORM: f64 = 1e-3;
+
+    /// Remembers nothing yet of a schedule of `timesteps` steps.
+    pub fn new(timesteps: usize) -> Self {
+        Self { losses: vec![Vec::new(); timesteps] }
+    }
+
+    /// Adds what a [`TrainingLoss`] found.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when a timestep is not of this schedule.
+    pub fn record(&mut self, loss: &TrainingLoss) -> Result<()> {
+        let values: Vec<f32> = loss.per_element.to_vec1()?;
+        let timesteps = self.losses.len();
+        for (&t, value) in loss.timesteps.iter().zip(values) {
+            let Some(kept) = self.losses.get_mut(t) else {
+                return Err(Error::Argument {
+                    op: "LossHistory::record",
+                    name: "timestep",
+                    got: t.to_string(),
+                    expected: format!("0 to {}", timesteps.saturating_sub(1)),
+                });
+            };
+            if kept.len() == Self::KEPT {
+                kept.remove(0);
+            }
+            kept.push(value);
+        }
+        Ok(())
+    }
+
+    /// Probability of each timestep at the next draw.
+    pub fn probabilities(&self) -> Vec<f64> {
+        let count = self.losses.len() as f64;
+        if self.losses.iter().any(|kept| kept.len() < Self::KEPT) {
+            return vec![1.0 / count; self.losses.len()];
+        }
+        let root_mean_square =
+            |kept: &Vec<f32>| (kept.iter().map(|&l| f64::from(l).powi(2)).sum::<f64>() / kept.len() as f64).sqrt();
+        let sizes: Vec<f64> = self.losses.iter().map(root_mean_square).collect();
+        let total: f64 = sizes.iter().sum();
+        if total == 0.0 {
+            return vec![1.0 / count; self.losses.len()];
+        }
+        sizes.iter().map(|size| size / total * (1.0 - Self::UNIFORM) + Self::UNIFORM / count).collect()
+    }
+
+    /// Draws a timestep and its unbiasing weight `1 / (T·p)` for each of `batch` elements.
+    fn draw(&self, batch: usize, rng: &mut ChaCha8Rng) -> (Vec<usize>, Vec<f64>) {
+        let probabilities = self.probabilities();
+        let count = probabilities.len();
+        (0..batch)
+            .map(|_| {
+                let mut left: f64 = rng.random();
+                let t = probabilities.iter().position(|p| {
+                    left -= p;
+                    left < 0.0
+                });
+                let t = t.unwrap_or(count - 1);
+                (t, 1.0 / (count as f64 * probabilities[t]))
+            })
+            .unzip()
+    }
+}

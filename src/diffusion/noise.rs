@@ -1,0 +1,24 @@
+//! Gaussian noise that depends on a seed alone.
+//!
+//! candle's CPU generator cannot be seeded. Here every draw names its stream, so that the noise of step 7 is the same
+//! whether steps 0–6 ran in this process or in an earlier one; that makes sampling and training resumable.
+
+use candle_core::{Device, Tensor};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rand_distr::{Distribution, StandardNormal};
+
+use crate::Result;
+
+/// The generator of `stream` under `seed`: independent of every other stream.
+pub(crate) fn rng(seed: u64, stream: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(stream);
+    rng
+}
+
+/// Standard normal noise of `shape` (rows, channels) as `f32`, the same for the same `rng` state on every machine.
+pub(crate) fn gaussian(rng: &mut ChaCha8Rng, shape: (usize, usize), device: &Device) -> Result<Tensor> {
+    let values: Vec<f32> = StandardNormal.sample_iter(rng).take(shape.0 * shape.1).collect();
+    Ok(Tensor::from_vec(values, shape, device)?)
+}

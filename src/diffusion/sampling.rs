@@ -1,0 +1,232 @@
+//! Sampling: from noise to a sample, step by step.
+//!
+//! [`GaussianDiffusion::sample`] runs to the end. [`Sampling`] is the same as a value that can be stepped, watched,
+//! interrupted and resumed: all that a step needs is in it, and the noise of step `i` depends on the seed and `i` alone.
+
+use candle_core::Tensor;
+
+use super::gaussian::{check_same_shape, timestep_tensor};
+use super::noise;
+use super::solver::Solver;
+use super::{Clip, Denoiser, GaussianDiffusion, Sampler, TimestepSpacing};
+use crate::sparse::SparseConvTensor;
+use crate::task::Task;
+use crate::{Error, Result};
+
+/// Is called after each step; an error from it (or from a stop request) ends the sampling.
+pub type StepCallback<'a> = Box<dyn FnMut(&SampleStep) -> Result<()> + 'a>;
+
+/// What a sampler does besides its formula. The default is unconditional, unclipped, with seed 0.
+#[derive(Default)]
+pub struct SampleOptions<'a> {
+    /// Seed of the initial noise and of every step's noise.
+    pub seed: u64,
+    /// Which timesteps are visited.
+    pub spacing: TimestepSpacing,
+    /// How the estimate of `x_0` is kept in range.
+    pub clip: Clip,
+    /// Derives the noise anew from the clipped `x_0` in DDIM (diffusers' `use_clipped_model_output`).
+    pub use_clipped_model_output: bool,
+    /// What the network is conditioned on.
+    pub context: Option<Tensor>,
+    /// Classifier-free guidance (Ho & Salimans 2022): `None` or `Some(1.0)` follow the conditional prediction;
+    /// above 1 the step away from the unconditional prediction (the network without context) is stretched by it.
+    pub guidance_scale: Option<f64>,
+    /// Starts from this `x_T` (N, C) instead of seeded noise.
+    pub start: Option<Tensor>,
+    /// Sees every step: for live previews, progress, recording.
+    pub callback: Option<StepCallback<'a>>,
+}
+
+/// What a callback sees after a step.
+#[derive(Clone, Debug)]
+pub struct SampleStep {
+    /// Number of this step, from 0.
+    pub index: usize,
+    /// Number of steps in all.
+    pub total: usize,
+    /// The timestep the network was asked at.
+    pub t: usize,
+    /// The sample after the step.
+    pub x: SparseConvTensor,
+    /// The network's (clipped) estimate of the clean sample: the best preview.
+    pub x0: SparseConvTensor,
+}
+
+/// A sampling run that can be paused after any step.
+///
+/// It holds everything a step needs but the network, and is `Clone`: keep a copy to go back to.
+#[derive(Clone, Debug)]
+pub struct Sampling {
+    diffusion: GaussianDiffusion,
+    solver: Solver,
+    seed: u64,
+    clip: Clip,
+    use_clipped_model_output: bool,
+    context: Option<Tensor>,
+    guidance_scale: Option<f64>,
+    next: usize,
+    x: SparseConvTensor,
+}
+
+impl GaussianDiffusion {
+    /// Draws a sample on the sites of `like` (whose features give the number of channels, not values).
+    ///
+    /// `options` may be `None`, or a [`SampleOptions`]. Stops with [`Error::Interrupted`] between steps when a stop is
+    /// requested; use [`GaussianDiffusion::start_sampling`] when the finished part should survive that.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for steps, `eta`, order or clip out of range, for guidance without context, or a network that
+    /// returns values that are not finite; whatever the network or the callback returns.
+    pub fn sample<'a>(
+        &self,
+        model: &dyn Denoiser,
+        like: &SparseConvTensor,
+        sampler: Sampler,
+        options: impl Into<Option<SampleOptions<'a>>>,
+    ) -> Result<SparseConvTensor> {
+        let mut options = options.into().unwrap_or_default();
+        let mut callback = options.callback.take();
+        let mut run = self.start_sampling(like, sampler, options)?;
+        let task = Task::new("sampling", run.steps());
+        while !run.is_done() {
+            let step = run.step(model)?;
+            task.advance(1)?;
+            if let Some(callback) = callback.as_mut() {
+                callback(&step)?;
+            }
+        }
+        Ok(run.into_sample())
+    }
+
+    /// A [`Sampling`] at its first step. `options.callback` is for [`GaussianDiffusion::sample`] alone.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] or [`Error::Shape`] for options that are out of range or contradict each other.
+    pub fn start_sampling(
+        &self,
+        like: &SparseConvTensor,
+        sampler: Sampler,
+        options: SampleOptions<'_>,
+    ) -> Result<Sampling> {
+        let shape = (like.len(), like.channels());
+        options.clip.validate(shape.1)?;
+        if let Some(scale) = options.guidance_scale.filter(|_| options.context.is_none()) {
+            return Err(Error::Argument {
+                op: "sample",
+                name: "guidance_scale",
+                got: format!("{scale} without a context"),
+                expected: "a context to be guided by (SampleOptions::context)".into(),
+            });
+        }
+        let start = match options.start {
+            Some(start) => {
+                check_same_shape("sample", "start", &start, like.features())?;
+                start
+            }
+            None => noise::gaussian(&mut noise::rng(options.seed, 0), shape, self.device())?,
+        };
+        Ok(Sampling {
+            solver: Solver::new(sampler, options.spacing, self.schedule().len())?,
+            diffusion: self.clone(),
+            seed: options.seed,
+            clip: options.clip,
+            use_clipped_model_output: options.use_clipped_model_output,
+            context: options.context,
+            guidance_scale: options.guidance_scale.filter(|&scale| scale != 1.0),
+            next: 0,
+            x: like.replace_feature(start)?,
+        })
+    }
+}
+
+impl Sampling {
+    /// Number of steps in all.
+    pub fn steps(&self) -> usize {
+        self.solver.timesteps().len()
+    }
+
+    /// The timesteps in the order in which they are visited.
+    pub fn timesteps(&self) -> &[usize] {
+        self.solver.timesteps()
+    }
+
+    /// The number of steps taken.
+    pub fn done(&self) -> usize {
+        self.next
+    }
+
+    /// Whether every step has been taken.
+    pub fn is_done(&self) -> bool {
+        self.next == self.steps()
+    }
+
+    /// The sample so far: `x_T` before the first step, the result after the last.
+    pub fn x(&self) -> &SparseConvTensor {
+        &self.x
+    }
+
+    /// The sample so far, by value.
+    pub fn into_sample(self) -> SparseConvTensor {
+        self.x
+    }
+
+    /// Takes the next step. On an error the run stays at the step it was at, so it can be tried again.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when every step is taken or the network's output is not finite, [`Error::Shape`] when the
+    /// output has another shape than the input; whatever the network returns.
+    pub fn step(&mut self, model: &dyn Denoiser) -> Result<SampleStep> {
+        let (index, total) = (self.next, self.steps());
+        let Some(&t) = self.solver.timesteps().get(index) else {
+            return Err(Error::Argument {
+                op: "Sampling::step",
+                name: "step",
+                got: format!("step {index}"),
+                expected: format!("at most {total} steps; this run is done"),
+            });
+        };
+        let output = self.predict(model, t)?;
+        let x = self.x.features();
+        let (x0, mut eps) = self.diffusion.estimates(&output, x, t)?;
+        let x0 = self.clip.apply(&x0, &self.x)?;
+        if self.use_clipped_model_output {
+            eps = self.diffusion.noise_from_x0(&x0, x, t)?;
+        }
+        let shape = (self.x.len(), self.x.channels());
+        let (seed, device) = (self.seed, self.diffusion.device());
+        let fresh = || noise::gaussian(&mut noise::rng(seed, 1 + index as u64), shape, device);
+        let next = self.solver.step(self.diffusion.schedule(), index, x, x0.clone(), &eps, fresh)?;
+        self.x = self.x.replace_feature(next.detach())?;
+        self.next += 1;
+        Ok(SampleStep { index, total, t, x: self.x.clone(), x0: self.x.replace_feature(x0)? })
+    }
+
+    /// The network's output (N, C) at timestep `t`, guided if asked for.
+    fn predict(&self, model: &dyn Denoiser, t: usize) -> Result<Tensor> {
+        let timesteps = timestep_tensor(&vec![t; self.x.batch_size()], self.diffusion.device())?;
+        let ask = |context: Option<&Tensor>| -> Result<Tensor> {
+            let output = model.predict(&self.x, &timesteps, context, false)?.features().detach();
+            check_same_shape("sample", "the network's output", &output, self.x.features())?;
+            Ok(output)
+        };
+        let conditional = ask(self.context.as_ref())?;
+        let output = match self.guidance_scale {
+            None => conditional,
+            Some(scale) => {
+                let unconditional = ask(None)?;
+                (&unconditional + ((conditional - &unconditional)? * scale)?)?
+            }
+        };
+        let size = output.abs()?.sum_all()?.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?;
+        if size.is_finite() {
+            return Ok(output);
+        }
+        Err(Error::Argument {
+            op: "sample",
+            name: "the network's output",
+            got: format!("NaN or infinite at timestep {t}"),
+            expected: "finite values; was the network trained, and on features in normalised units?".into(),
+        })
+    }
+}
