@@ -1,0 +1,152 @@
+//! What a suite receives ([`Case`]) and what it gives back ([`Work`], whose result becomes an [`Answer`]).
+
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::path::Path;
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor, WithDType};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+/// Any error, as text for the table.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// One case as the Python side of the suite describes it: the operation, its parameters and its input arrays.
+pub struct Case {
+    pub suite: String,
+    pub op: String,
+    params: Value,
+    inputs: HashMap<String, Tensor>,
+}
+
+impl Case {
+    pub fn load(suite: String, op: String, params: Value, inputs: &Path) -> Result<Self> {
+        Ok(Self { suite, op, params, inputs: candle_core::safetensors::load(inputs, &Device::Cpu)? })
+    }
+
+    /// The parameter `name`, in any type that JSON can become: `case.param::<usize>("level")?`.
+    pub fn param<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let value = self.params.get(name).ok_or_else(|| format!("{}: no parameter `{name}`", self.op))?;
+        serde_json::from_value(value.clone()).map_err(|error| format!("{}: {name}: {error}", self.op).into())
+    }
+
+    /// The input array `name`.
+    pub fn tensor(&self, name: &str) -> Result<Tensor> {
+        self.inputs.get(name).cloned().ok_or_else(|| format!("{}: no input `{name}`", self.op).into())
+    }
+
+    /// All input arrays, for those who look weights up by name.
+    #[allow(dead_code)] // until the U-Net's suite is here
+    pub fn tensors(&self) -> &HashMap<String, Tensor> {
+        &self.inputs
+    }
+
+    /// The values of the input array `name` in C order, converted to `T`.
+    pub fn values<T: WithDType>(&self, name: &str) -> Result<Vec<T>> {
+        Ok(self.tensor(name)?.to_dtype(T::DTYPE)?.flatten_all()?.to_vec1()?)
+    }
+
+    /// An operation that this suite does not know.
+    pub fn unknown_op(&self) -> Error {
+        format!("suite {} has no operation `{}` in Rust", self.suite, self.op).into()
+    }
+}
+
+/// What is handed back to be compared with the peers: arrays by name, and facts (sizes, counts) for the table.
+#[derive(Default)]
+pub struct Answer {
+    arrays: HashMap<String, Tensor>,
+    pub facts: Map<String, Value>,
+}
+
+impl Answer {
+    /// Adds a tensor under the name that the peer gives it too.
+    pub fn tensor(mut self, name: &str, tensor: &Tensor) -> Result<Self> {
+        self.arrays.insert(name.to_owned(), tensor.contiguous()?);
+        Ok(self)
+    }
+
+    /// Adds values in C order.
+    pub fn values<T: WithDType>(self, name: &str, values: &[T], shape: &[usize]) -> Result<Self> {
+        let tensor = Tensor::from_slice(values, shape, &Device::Cpu)?;
+        self.tensor(name, &tensor)
+    }
+
+    /// Adds a number for the table, such as a size in bytes.
+    #[allow(dead_code)] // until the display suite is here
+    pub fn fact(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.facts.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Writes the arrays, whole numbers as i64, so that NumPy reads every one of them.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let readable = |tensor: &Tensor| match tensor.dtype() {
+            DType::F32 | DType::F64 => Ok(tensor.clone()),
+            DType::BF16 | DType::F16 => tensor.to_dtype(DType::F32),
+            _ => tensor.to_dtype(DType::I64),
+        };
+        let arrays = self.arrays.iter().map(|(name, tensor)| Ok((name.clone(), readable(tensor)?)));
+        candle_core::safetensors::save(&arrays.collect::<Result<HashMap<_, _>>>()?, path)?;
+        Ok(())
+    }
+}
+
+/// A prepared case. Only `run` is timed; its last result is kept for `answer`.
+pub struct Work(Box<dyn Steps>);
+
+trait Steps {
+    fn run(&mut self, repeat: usize) -> Result<f64>;
+    fn answer(&self) -> Result<Answer>;
+}
+
+struct Closures<Run, ToAnswer, T> {
+    run: Run,
+    to_answer: ToAnswer,
+    last: Option<T>,
+}
+
+impl Work {
+    /// `run` does what is measured and returns its result; `answer` turns that into arrays, outside the clock.
+    pub fn new<T: 'static, E: Into<Error> + 'static>(
+        run: impl FnMut() -> Result<T, E> + 'static,
+        answer: impl Fn(&T) -> Result<Answer> + 'static,
+    ) -> Self {
+        Self(Box::new(Closures { run, to_answer: answer, last: None }))
+    }
+
+    /// Mean seconds of `repeat` runs. Dropping a result is not counted.
+    pub fn run(&mut self, repeat: usize) -> Result<f64> {
+        self.0.run(repeat)
+    }
+
+    /// The answer of the last run.
+    pub fn answer(&self) -> Result<Answer> {
+        self.0.answer()
+    }
+}
+
+impl<T, E, Run, ToAnswer> Steps for Closures<Run, ToAnswer, T>
+where
+    E: Into<Error>,
+    Run: FnMut() -> Result<T, E>,
+    ToAnswer: Fn(&T) -> Result<Answer>,
+{
+    fn run(&mut self, repeat: usize) -> Result<f64> {
+        let mut seconds = 0.0;
+        for _ in 0..repeat {
+            self.last = None;
+            let start = Instant::now();
+            let result = black_box((self.run)().map_err(Into::into)?);
+            seconds += start.elapsed().as_secs_f64();
+            self.last = Some(result);
+        }
+        Ok(seconds / repeat as f64)
+    }
+
+    fn answer(&self) -> Result<Answer> {
+        (self.to_answer)(self.last.as_ref().ok_or("nothing has run yet")?)
+    }
+}
