@@ -6,6 +6,9 @@ pub use crate::diffusion::{
     BetaSchedule, Clip, Denoiser, DiffusionConfig, GaussianDiffusion, LossOptions, Prediction, SampleOptions, Sampler,
     TimestepSpacing,
 };
+pub use crate::notebook::{
+    self, Colormap, EvcxrDisplay, MimeBundle, ProgressBar, Rich, clear_output, display, progress,
+};
 pub use crate::sparse::{OutputSites, SparseConvTensor};
 pub use crate::{Error, Result, task::check_interrupt};
 pub use candle_core::{DType, Device, IndexOp, Module, Tensor};

@@ -1,0 +1,271 @@
+//! Statistics, histogram and single values of a tensor of any element type, without copying it when it lies densely in memory.
+
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor, WithDType};
+use rayon::prelude::*;
+
+use crate::{Error, Result};
+
+/// What a tensor's values are like. `min` to `std` speak of the finite values; `std` is the population's.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct TensorStats {
+    pub min: f64,
+    pub max: f64,
+    pub mean: f64,
+    pub std: f64,
+    pub nan: u64,
+    pub infinite: u64,
+    pub zero: u64,
+    pub finite: u64,
+    /// Counts of the finite values in equal parts of `min..max`.
+    pub histogram: Vec<u64>,
+}
+
+pub(crate) const BINS: usize = 48;
+/// Elements that one thread looks at before it takes the next part.
+const CHUNK: usize = 1 << 16;
+
+/// Runs `$body` with `$slice` bound to the tensor's elements of whatever type; an error for the packed types that have none.
+macro_rules! with_elements {
+    ($storage:expr, $dtype:expr, $slice:ident => $body:expr) => {
+        match $storage {
+            CpuStorage::U8($slice) => Ok($body),
+            CpuStorage::U32($slice) => Ok($body),
+            CpuStorage::I16($slice) => Ok($body),
+            CpuStorage::I32($slice) => Ok($body),
+            CpuStorage::I64($slice) => Ok($body),
+            CpuStorage::BF16($slice) => Ok($body),
+            CpuStorage::F16($slice) => Ok($body),
+            CpuStorage::F32($slice) => Ok($body),
+            CpuStorage::F64($slice) => Ok($body),
+            _ => Err(Error::DType {
+                op: "tensor card",
+                what: "tensor",
+                got: $dtype,
+                expected: "a type whose elements are whole bytes",
+            }),
+        }
+    };
+}
+
+/// A tensor ready to be read: on the CPU, its elements one dense stretch of memory in some order of the axes.
+pub(crate) struct Elements {
+    tensor: Tensor,
+    start: usize,
+    len: usize,
+}
+
+impl Elements {
+    /// Brings the tensor to the CPU; copies it only when it comes from elsewhere or repeats or skips elements.
+    pub fn of(tensor: &Tensor) -> Result<Self> {
+        let mut tensor = tensor.detach().to_device(&Device::Cpu)?;
+        if tensor.dtype() == DType::F8E4M3 {
+            // Its own conversion to f64 never returns (float8 0.7).
+            tensor = tensor.to_dtype(DType::F32)?;
+        }
+        if !is_dense(tensor.dims(), tensor.stride()) {
+            tensor = tensor.force_contiguous()?;
+        }
+        let start = tensor.layout().start_offset();
+        Ok(Self { start, len: tensor.elem_count(), tensor })
+    }
+
+    fn dtype(&self) -> DType {
+        self.tensor.dtype()
+    }
+
+    /// Statistics of all elements, in parallel.
+    pub fn stats(&self) -> Result<TensorStats> {
+        let (storage, _) = self.tensor.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else {
+            return Err(Error::Argument {
+                op: "tensor card",
+                name: "device",
+                got: "not the CPU".into(),
+                expected: "a tensor on the CPU".into(),
+            });
+        };
+        with_elements!(storage, self.dtype(), data => stats_of(&data[self.start..self.start + self.len]))
+    }
+
+    /// The values at flat positions given by index along each axis.
+    pub fn pick(&self, indices: impl Iterator<Item = Vec<usize>>) -> Result<Vec<f64>> {
+        let (storage, layout) = self.tensor.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else { return Ok(Vec::new()) };
+        let offsets = indices
+            .map(|index| self.start + index.iter().zip(layout.stride()).map(|(i, stride)| i * stride).sum::<usize>());
+        with_elements!(storage, self.dtype(), data => offsets.map(|offset| data[offset].to_f64()).collect())
+    }
+}
+
+/// Whether each element of a stretch of memory belongs to exactly one index, whatever the order of the axes.
+fn is_dense(dims: &[usize], strides: &[usize]) -> bool {
+    let mut axes: Vec<_> = dims.iter().zip(strides).filter(|(dim, _)| **dim != 1).collect();
+    axes.sort_by_key(|(_, stride)| **stride);
+    let mut expected = 1;
+    axes.iter().all(|(dim, stride)| {
+        let fits = **stride == expected;
+        expected *= **dim;
+        fits
+    })
+}
+
+/// Sums over a part of the elements; `shift` (any finite value) keeps the squares small.
+#[derive(Clone, Copy)]
+struct Sums {
+    min: f64,
+    max: f64,
+    sum: f64,
+    squares: f64,
+    nan: u64,
+    finite: u64,
+    zero: u64,
+}
+
+impl Sums {
+    const NONE: Self =
+        Self { min: f64::INFINITY, max: f64::NEG_INFINITY, sum: 0.0, squares: 0.0, nan: 0, finite: 0, zero: 0 };
+
+    fn of<T: WithDType>(part: &[T], shift: f64) -> Self {
+        part.iter().fold(Self::NONE, |s, x| {
+            let x = x.to_f64();
+            let finite = x.is_finite();
+            let centred = if finite { x - shift } else { 0.0 };
+            Self {
+                min: if finite && x < s.min { x } else { s.min },
+                max: if finite && x > s.max { x } else { s.max },
+                sum: s.sum + centred,
+                squares: s.squares + centred * centred,
+                nan: s.nan + u64::from(x.is_nan()),
+                finite: s.finite + u64::from(finite),
+                zero: s.zero + u64::from(x == 0.0),
+            }
+        })
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            min: self.min.min(other.min),
+            max: self.max.max(other.max),
+            sum: self.sum + other.sum,
+            squares: self.squares + other.squares,
+            nan: self.nan + other.nan,
+            finite: self.finite + other.finite,
+            zero: self.zero + other.zero,
+        }
+    }
+}
+
+fn stats_of<T: WithDType>(data: &[T]) -> TensorStats {
+    let shift = data.iter().map(|x| x.to_f64()).find(|x| x.is_finite()).unwrap_or(0.0);
+    // Four running sums break the chain of dependent additions.
+    let sums = data
+        .par_chunks(CHUNK)
+        .map(|chunk| {
+            let quarter = chunk.len() / 4;
+            let (a, rest) = chunk.split_at(quarter);
+            let (b, rest) = rest.split_at(quarter);
+            let (c, d) = rest.split_at(quarter);
+            Sums::of(a, shift).and(Sums::of(b, shift)).and(Sums::of(c, shift)).and(Sums::of(d, shift))
+        })
+        .reduce(|| Sums::NONE, Sums::and);
+    let infinite = data.len() as u64 - sums.finite - sums.nan;
+    if sums.finite == 0 {
+        return TensorStats {
+            min: f64::NAN,
+            max: f64::NAN,
+            mean: f64::NAN,
+            std: f64::NAN,
+            nan: sums.nan,
+            infinite,
+            ..Default::default()
+        };
+    }
+    let n = sums.finite as f64;
+    let mean = sums.sum / n;
+    TensorStats {
+        min: sums.min,
+        max: sums.max,
+        mean: mean + shift,
+        std: (sums.squares / n - mean * mean).max(0.0).sqrt(),
+        nan: sums.nan,
+        infinite,
+        zero: sums.zero,
+        finite: sums.finite,
+        histogram: histogram(data, sums.min, sums.max),
+    }
+}
+
+fn histogram<T: WithDType>(data: &[T], min: f64, max: f64) -> Vec<u64> {
+    let scale = if max > min { BINS as f64 / (max - min) } else { 0.0 };
+    data.par_chunks(CHUNK)
+        .fold(
+            || vec![0u64; BINS],
+            |mut bins, chunk| {
+                for x in chunk {
+                    let x = x.to_f64();
+                    if x.is_finite() {
+                        bins[(((x - min) * scale) as usize).min(BINS - 1)] += 1;
+                    }
+                }
+                bins
+            },
+        )
+        .reduce(|| vec![0; BINS], |a, b| a.iter().zip(&b).map(|(a, b)| a + b).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stats(tensor: &Tensor) -> TensorStats {
+        Elements::of(tensor).unwrap().stats().unwrap()
+    }
+
+    #[test]
+    fn statistics_leave_nan_and_infinity_out_but_count_them() {
+        let tensor =
+            Tensor::new(&[1f32, f32::NAN, 3.0, f32::INFINITY, f32::NEG_INFINITY, 0.0, -4.0], &Device::Cpu).unwrap();
+        let s = stats(&tensor);
+        assert_eq!((s.min, s.max, s.mean, s.finite), (-4.0, 3.0, 0.0, 4));
+        assert_eq!((s.nan, s.infinite, s.zero), (1, 2, 1));
+        assert!((s.std - (26f64 / 4.0).sqrt()).abs() < 1e-12);
+        assert_eq!((s.histogram[0], s.histogram[BINS - 1], s.histogram.iter().sum::<u64>()), (1, 1, 4));
+    }
+
+    #[test]
+    fn a_large_offset_does_not_spoil_the_deviation() {
+        let values: Vec<f64> = (0..100_000).map(|i| 1e9 + f64::from(i % 2)).collect();
+        let s = stats(&Tensor::new(values, &Device::Cpu).unwrap());
+        assert!((s.std - 0.5).abs() < 1e-9 && (s.mean - 1e9 - 0.5).abs() < 1e-6, "{s:?}");
+    }
+
+    #[test]
+    fn every_element_type_and_layout_gives_the_same_statistics() {
+        let tensor = Tensor::arange(0f32, 24.0, &Device::Cpu).unwrap().reshape((2, 3, 4)).unwrap();
+        let expected = stats(&tensor);
+        for dtype in [DType::U8, DType::U32, DType::I16, DType::I32, DType::I64, DType::BF16, DType::F16, DType::F64] {
+            assert_eq!(stats(&tensor.to_dtype(dtype).unwrap()), expected, "{dtype:?}");
+        }
+        let eight = tensor.narrow(0, 0, 1).unwrap().to_dtype(DType::F8E4M3).unwrap();
+        assert_eq!(stats(&eight).max, 11.0);
+        assert_eq!(stats(&tensor.permute((2, 0, 1)).unwrap()), expected);
+        let half = tensor.narrow(2, 1, 2).unwrap();
+        assert_eq!((stats(&half).min, stats(&half).max, stats(&half).finite), (1.0, 22.0, 12));
+        assert_eq!(stats(&tensor.unsqueeze(0).unwrap().broadcast_as((5, 2, 3, 4)).unwrap()).finite, 120);
+    }
+
+    #[test]
+    fn picked_values_follow_the_strides() {
+        let tensor = Tensor::arange(0f32, 6.0, &Device::Cpu).unwrap().reshape((2, 3)).unwrap().t().unwrap();
+        let picked = Elements::of(&tensor).unwrap().pick([vec![0, 1], vec![2, 0]].into_iter()).unwrap();
+        assert_eq!(picked, [3.0, 2.0]);
+    }
+
+    #[test]
+    fn nothing_finite_and_nothing_at_all_are_no_trouble() {
+        let nans = stats(&Tensor::new(&[f32::NAN, f32::NAN], &Device::Cpu).unwrap());
+        assert!(nans.mean.is_nan() && nans.nan == 2);
+        let empty = stats(&Tensor::zeros((0, 3), DType::F32, &Device::Cpu).unwrap());
+        assert_eq!((empty.finite, empty.nan, empty.infinite), (0, 0, 0));
+    }
+}

@@ -1,0 +1,225 @@
+//! Showing things while a cell runs: `display`, `update`, `clear_output`, and the plain kinds of content.
+
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::Value;
+
+use super::frontend::{Frontend, Message};
+use super::{MimeBundle, Rich};
+use crate::{Error, Result};
+
+/// A shown output. [`update`](Self::update) changes it in place, also from a later cell.
+#[derive(Clone, Debug)]
+pub struct Display {
+    id: String,
+}
+
+impl Display {
+    /// Replaces what is shown.
+    pub fn update(&self, value: impl Rich) {
+        self.send(&value.rich(), true);
+    }
+
+    /// Replaces what is shown by a state that another will follow, which frontends without live updates need not see.
+    pub(crate) fn update_passing(&self, value: impl Rich) {
+        self.send(&value.rich(), false);
+    }
+
+    /// The output's Jupyter `display_id`.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn send(&self, bundle: &MimeBundle, last: bool) {
+        Frontend::current().send(&Message::Update { bundle, id: &self.id, last });
+    }
+}
+
+/// Shows a value now, while the cell runs.
+///
+/// ```
+/// use wavemesh::notebook::{display, html, markdown};
+/// let shown = display(&markdown("Training **starts**"));
+/// shown.update(html("<b>done</b>"));
+/// ```
+pub fn display<T: Rich + ?Sized>(value: &T) -> Display {
+    let shown = Display { id: new_id() };
+    Frontend::current().send(&Message::Display { bundle: &value.rich(), id: &shown.id });
+    shown
+}
+
+/// Removes what the running cell has shown so far: at once, or with `wait` when its next output comes (no flicker).
+pub fn clear_output(wait: bool) {
+    Frontend::current().send(&Message::Clear { wait });
+}
+
+/// A `display_id` that no other output has, of this run of the kernel or an earlier one.
+pub(crate) fn new_id() -> String {
+    static RUN: OnceLock<u64> = OnceLock::new();
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let run = *RUN.get_or_init(|| {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        (since.as_nanos() as u64).rotate_left(20) ^ u64::from(std::process::id())
+    });
+    format!("wm{run:016x}{:x}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Content of one of Jupyter's plain kinds, made by [`html`], [`markdown`], [`latex`], [`json`] or an image function.
+#[derive(Clone, Debug)]
+pub struct Content(MimeBundle);
+
+impl Rich for Content {
+    fn rich(&self) -> MimeBundle {
+        self.0.clone()
+    }
+}
+
+impl Content {
+    /// Shows the content now, while the cell runs.
+    pub fn display(&self) -> Display {
+        display(self)
+    }
+}
+
+/// HTML, shown as it is: [`escape`](super::escape) what comes from users.
+///
+/// ```
+/// # use wavemesh::notebook;
+/// notebook::html("<b>hi</b>").display();
+/// ```
+pub fn html(source: impl Into<String>) -> Content {
+    let source = source.into();
+    Content(MimeBundle::text(text_of_html(&source)).with_html(source))
+}
+
+/// Markdown, with formulas between `$`.
+pub fn markdown(source: impl Into<String>) -> Content {
+    let source = source.into();
+    Content(MimeBundle::text(source.clone()).with("text/markdown", source))
+}
+
+/// A LaTeX formula; `$$` is added around it when it has no delimiters.
+pub fn latex(formula: impl Into<String>) -> Content {
+    let formula = formula.into();
+    let delimited = formula.starts_with('$') || formula.starts_with("\\begin") || formula.starts_with("\\[");
+    let source = if delimited { formula.clone() } else { format!("$${formula}$$") };
+    Content(MimeBundle::text(formula).with("text/latex", source))
+}
+
+/// A JSON value, shown as a tree that folds.
+pub fn json(value: impl Into<Value>) -> Content {
+    let value = value.into();
+    let text = serde_json::to_string_pretty(&value).unwrap_or_default();
+    Content(MimeBundle::text(text).with("application/json", value))
+}
+
+/// A picture of `width × height` pixels from `rgb`, three bytes a pixel, rows from the top.
+///
+/// # Errors
+/// [`Error::Shape`] when `rgb` does not have `3 · width · height` bytes.
+pub fn image(width: u32, height: u32, rgb: &[u8]) -> Result<Content> {
+    let png = super::png::encode_rgb(width, height, rgb)?;
+    Ok(png_content(&png, width, height))
+}
+
+/// A PNG or JPEG file.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be read, [`Error::Format`] when it is neither.
+pub fn image_file(path: impl AsRef<Path>) -> Result<Content> {
+    let path = path.as_ref();
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let format = |problem: String| Error::Format { path: path.to_path_buf(), format: "PNG or JPEG", problem };
+    if bytes.starts_with(b"\x89PNG") {
+        let info = png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().map_err(|e| format(e.to_string()))?;
+        let (width, height) = (info.info().width, info.info().height);
+        Ok(png_content(&bytes, width, height))
+    } else if bytes.starts_with(&[0xff, 0xd8, 0xff]) {
+        use base64::Engine as _;
+        let encoded = base64::engine::general_purpose::STANDARD.encode(&bytes);
+        Ok(Content(
+            MimeBundle::text(format!("JPEG image, {}", super::html::bytes(bytes.len() as u64)))
+                .with("image/jpeg", encoded),
+        ))
+    } else {
+        Err(format("it starts with neither's signature; convert it to PNG".into()))
+    }
+}
+
+fn png_content(png: &[u8], width: u32, height: u32) -> Content {
+    Content(MimeBundle::text(format!("image of {width}×{height} pixels")).with_png(png, width, height))
+}
+
+/// What a terminal shows of HTML: its text without the tags.
+fn text_of_html(source: &str) -> String {
+    let mut text = String::new();
+    let mut rest = source;
+    while let Some(open) = rest.find('<') {
+        text.push_str(&rest[..open]);
+        let tag = &rest[open..];
+        let raw_end = ["script", "style"]
+            .iter()
+            .find(|name| tag[1..].starts_with(**name))
+            .and_then(|name| tag.find(&format!("</{name}")));
+        let tag = &tag[raw_end.unwrap_or(0)..];
+        if tag.starts_with("</p")
+            || tag.starts_with("</div")
+            || tag.starts_with("<br")
+            || tag.starts_with("</tr")
+            || tag.starts_with("</li")
+        {
+            text.push('\n');
+        }
+        rest = tag.find('>').map_or("", |close| &tag[close + 1..]);
+    }
+    text.push_str(rest);
+    let text = text
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&quot;", "\"")
+        .replace("&#39;", "'")
+        .replace("&amp;", "&");
+    text.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_reads_html_without_its_tags() {
+        assert_eq!(text_of_html("<style>p{}</style><p>a &lt;b&gt; <i>c</i></p><script>1<2</script>d"), "a <b> c\nd");
+    }
+
+    #[test]
+    fn latex_gets_delimiters_once() {
+        assert_eq!(latex("x^2").rich().get("text/latex"), Some("$$x^2$$"));
+        assert_eq!(latex("$x$").rich().get("text/latex"), Some("$x$"));
+    }
+
+    #[test]
+    fn every_kind_carries_plain_text() {
+        for content in [
+            html("<b>x</b>"),
+            markdown("x"),
+            latex("x"),
+            json(serde_json::json!({"x": 1})),
+            image(1, 1, &[1, 2, 3]).unwrap(),
+        ] {
+            assert!(content.rich().plain().contains(['x', '×']));
+        }
+    }
+
+    #[test]
+    fn a_picture_of_the_wrong_size_is_refused_with_the_sizes() {
+        let error = image(2, 2, &[0; 11]).unwrap_err().to_string();
+        assert!(error.contains("11") && error.contains("12"), "{error}");
+    }
+
+    #[test]
+    fn ids_differ() {
+        assert_ne!(new_id(), new_id());
+    }
+}

@@ -1,0 +1,251 @@
+//! [`Rich`], the trait of values that show themselves, and [`show!`](crate::notebook::show), which shows any value.
+
+use std::fmt::{Debug, Write};
+
+use super::frontend::{Frontend, Message};
+use super::{Display, MimeBundle, display, escape};
+
+/// A value that shows itself: a card, a plot, a viewer.
+///
+/// ```
+/// use wavemesh::notebook::{MimeBundle, Rich};
+/// struct Temperature(f64);
+/// impl Rich for Temperature {
+///     fn rich(&self) -> MimeBundle {
+///         MimeBundle::text(format!("{} °C", self.0)).with_html(format!("<b>{}</b> °C", self.0))
+///     }
+/// }
+/// assert_eq!(Temperature(21.5).rich().plain(), "21.5 °C");
+/// ```
+pub trait Rich {
+    /// The value in all its representations; `text/plain` is always among them.
+    fn rich(&self) -> MimeBundle;
+
+    /// Shows the value now, while the cell runs. The returned [`Display`] can change it later.
+    fn display(&self) -> Display
+    where
+        Self: Sized,
+    {
+        display(self)
+    }
+}
+
+impl<T: Rich + ?Sized> Rich for &T {
+    fn rich(&self) -> MimeBundle {
+        (**self).rich()
+    }
+}
+
+impl<T: Rich + ?Sized> Rich for Box<T> {
+    fn rich(&self) -> MimeBundle {
+        (**self).rich()
+    }
+}
+
+impl<T: Rich + ?Sized> Rich for std::sync::Arc<T> {
+    fn rich(&self) -> MimeBundle {
+        (**self).rich()
+    }
+}
+
+impl<T: Rich> Rich for Option<T> {
+    fn rich(&self) -> MimeBundle {
+        self.as_ref().map_or_else(|| MimeBundle::text("None"), T::rich)
+    }
+}
+
+impl<T: Rich, E: std::fmt::Display> Rich for Result<T, E> {
+    fn rich(&self) -> MimeBundle {
+        match self {
+            Ok(value) => value.rich(),
+            Err(error) => {
+                let text = format!("Error: {error}");
+                let html = format!(
+                    "<div style=\"border-left:3px solid #d1495b;padding:2px 8px\"><b>Error</b> {}</div>",
+                    escape(&error.to_string())
+                );
+                MimeBundle::text(text).with_html(html)
+            }
+        }
+    }
+}
+
+/// Shows nothing, as an expression without a value should.
+impl Rich for () {
+    fn rich(&self) -> MimeBundle {
+        MimeBundle::nothing()
+    }
+}
+
+impl Rich for MimeBundle {
+    fn rich(&self) -> MimeBundle {
+        self.clone()
+    }
+}
+
+/// Shows a bundle as the value of the running cell (Jupyter's `execute_result`). An empty bundle shows nothing.
+pub fn result_bundle(bundle: &MimeBundle) {
+    if !bundle.is_empty() {
+        Frontend::current().send(&Message::Result { bundle });
+    }
+}
+
+/// Shows the value of an expression as the running cell's result: its card when it is [`Rich`], else its `Debug` text,
+/// else the name of its type. It never fails to compile and never moves a variable.
+///
+/// The kernel calls it on the expression that ends a cell; you need it only outside of a notebook.
+///
+/// ```
+/// use wavemesh::notebook::show;
+/// struct Opaque;
+/// let (numbers, opaque) = (vec![1, 2, 3], Opaque);
+/// show!(numbers); // [1, 2, 3]
+/// show!(opaque); //  a value of type Opaque
+/// drop((numbers, opaque));
+/// ```
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __wavemesh_show {
+    ($value:expr) => {{
+        #[allow(unused_imports)]
+        use $crate::notebook::specialise::{ByDebug as _, ByName as _, ByRich as _};
+        (&&&$crate::notebook::specialise::Shown(&$value)).wavemesh_show()
+    }};
+}
+#[doc(inline)]
+pub use crate::__wavemesh_show as show;
+
+/// Under stock evcxr a value is asked for `evcxr_display`; with this trait in scope (the prelude has it) every rich value answers.
+#[doc(hidden)]
+pub trait EvcxrDisplay: Rich {
+    fn evcxr_display(&self) {
+        display(self);
+    }
+}
+impl<T: Rich> EvcxrDisplay for T {}
+
+/// The machinery of [`show!`](crate::notebook::show): method lookup tries `&&&Shown`, `&&Shown` and `&Shown` in turn, so the first trait that
+/// the type fits wins (autoref specialisation).
+#[doc(hidden)]
+pub mod specialise {
+    use super::*;
+
+    pub struct Shown<'a, T: ?Sized>(pub &'a T);
+
+    pub trait ByRich {
+        fn wavemesh_show(&self);
+    }
+    impl<T: Rich + ?Sized> ByRich for &&Shown<'_, T> {
+        fn wavemesh_show(&self) {
+            result_bundle(&self.0.rich());
+        }
+    }
+
+    pub trait ByDebug {
+        fn wavemesh_show(&self);
+    }
+    impl<T: Debug + ?Sized> ByDebug for &Shown<'_, T> {
+        fn wavemesh_show(&self) {
+            result_bundle(&MimeBundle::text(debug_text(&self.0)));
+        }
+    }
+
+    pub trait ByName {
+        fn wavemesh_show(&self);
+    }
+    impl<T: ?Sized> ByName for Shown<'_, T> {
+        fn wavemesh_show(&self) {
+            result_bundle(&MimeBundle::text(format!(
+                "a value of type {}",
+                short_type_name(std::any::type_name::<T>())
+            )));
+        }
+    }
+}
+
+/// `Debug` on one line when that is short, else pretty-printed, cut where nobody reads on.
+pub(crate) fn debug_text(value: &dyn Debug) -> String {
+    let mut line = Limited { text: String::new(), left: 100 };
+    if write!(line, "{value:?}").is_ok() {
+        return line.text;
+    }
+    let mut pretty = Limited { text: String::new(), left: 20_000 };
+    if write!(pretty, "{value:#?}").is_err() {
+        pretty.text.push_str("\n… (cut)");
+    }
+    pretty.text
+}
+
+/// Text that refuses to grow past a number of bytes, so that formatting a huge value stops early.
+struct Limited {
+    text: String,
+    left: usize,
+}
+
+impl Write for Limited {
+    fn write_str(&mut self, s: &str) -> std::fmt::Result {
+        self.left = self.left.checked_sub(s.len()).ok_or(std::fmt::Error)?;
+        self.text.push_str(s);
+        Ok(())
+    }
+}
+
+/// `alloc::vec::Vec<my::Type>` without its paths: `Vec<Type>`.
+pub(crate) fn short_type_name(full: &str) -> String {
+    let mut short = String::new();
+    let mut word = String::new();
+    for c in full.chars() {
+        if c.is_alphanumeric() || c == '_' {
+            word.push(c);
+        } else if c == ':' {
+            word.clear();
+        } else {
+            short.push_str(&std::mem::take(&mut word));
+            short.push(c);
+        }
+    }
+    short + &word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_debug_text_is_pretty_and_ends() {
+        assert_eq!(debug_text(&[1, 2, 3]), "[1, 2, 3]");
+        let long = debug_text(&vec!["abcdefgh"; 100_000]);
+        assert!(long.starts_with("[\n    \"abcdefgh\",\n") && long.ends_with("… (cut)") && long.len() < 21_000);
+    }
+
+    #[test]
+    fn type_names_lose_their_paths() {
+        assert_eq!(
+            short_type_name("alloc::vec::Vec<(core::option::Option<u8>, my_crate::Type)>"),
+            "Vec<(Option<u8>, Type)>"
+        );
+    }
+
+    #[test]
+    fn an_error_shows_its_message_escaped() {
+        let failed: Result<MimeBundle, &str> = Err("<b>no</b>");
+        assert_eq!(failed.rich().plain(), "Error: <b>no</b>");
+        assert!(failed.rich().to_html().contains("&lt;b&gt;no&lt;/b&gt;"));
+    }
+
+    #[test]
+    fn show_takes_anything_and_moves_nothing() {
+        struct Opaque;
+        let (opaque, text, unsized_slice) = (Opaque, String::from("x"), [1u8, 2].as_slice());
+        show!(opaque);
+        show!(text);
+        show!(*unsized_slice);
+        show!(text.len() + 1);
+        show!("literal");
+        show!(1);
+        show!(());
+        show!(Some(MimeBundle::text("rich")));
+        show!(if text.is_empty() { Err("e") } else { Ok(Opaque) });
+        drop((opaque, text));
+    }
+}
