@@ -1,0 +1,145 @@
+"""What a wheel brings beside its Python: the kernel's program, the compiled library, and the library's sources.
+
+The compiled library serves one compiler, down to the commit. It is unpacked, once, beside those of other versions into
+`$XDG_DATA_HOME/wavemesh`, when such a compiler is there; otherwise the compiler is fetched first, or the library is compiled anew.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+from . import __version__
+from .errors import RustKernelMissing
+from .toolchain import Toolchain, fetch, find, find_any, private_folder
+
+FOLDER = Path(__file__).parent / "bundle"
+KERNEL = FOLDER / "wavemesh-kernel"
+LIBRARY = FOLDER / "library.tar.xz"
+SOURCES = FOLDER / "source"
+FREE_BYTES = 400 * 1024 * 1024  # the unpacked library, and room to compile cells
+
+_chosen: Toolchain | None = None
+
+
+def is_packaged():
+    """Whether this installation has a kernel of its own (a wheel has, a checkout has not)."""
+    return KERNEL.exists()
+
+
+def data_home():
+    """Where everything goes that is made at run time."""
+    base = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".local/share") / "wavemesh"
+
+
+def wanted():
+    """The compiler that the library was compiled with: the output of its `rustc -Vv`."""
+    return json.loads((FOLDER / "bundle.json").read_text())["toolchain"]["version"]
+
+
+def environment():
+    """The variables with which the kernel is started: they lead it to the compiler."""
+    return _chosen.environment() if _chosen else {}
+
+
+def prepare(say):
+    """Finds or fetches the compiler, and puts the compiled library in place."""
+    global _chosen
+    if _chosen is not None:
+        return
+    check_room()
+    toolchain = find(wanted(), data_home())
+    if toolchain is None:
+        toolchain = fetch_or_make_do(say)
+    if not library(toolchain, "path"):
+        if toolchain.version == wanted():
+            unpack(toolchain, say)
+        else:
+            compile_anew(toolchain, say)
+    _chosen = toolchain
+
+
+def fetch_or_make_do(say):
+    """A compiler of the wanted version from the network, or another one that is here."""
+    release = wanted().split()[1]
+    other = find_any(data_home())
+    try:
+        return fetch(release, data_home(), say)
+    except RustKernelMissing as error:
+        if other is None:
+            raise
+        say(f"{error}\nThe Rust that is here, {other.release()}, can serve instead.")
+        return other
+
+
+def library(toolchain, *arguments):
+    """Runs `wavemesh-kernel library …` with the toolchain; what it prints, or None if it fails."""
+    command = [str(KERNEL), "library", *arguments]
+    done = subprocess.run(command, env={**os.environ, **toolchain.environment()}, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def unpack(toolchain, say):
+    """Puts the library that the wheel brought in place."""
+    say("Unpacking the compiled library (once)…")
+    home = data_home()
+    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=home) as folder:
+        with tarfile.open(LIBRARY) as archive:
+            archive.extractall(folder, filter="data")
+        shutil.copy(FOLDER / "bundle.json", folder)
+        run_kernel(toolchain, say, "library", "import", folder, "--source", str(SOURCES))
+
+
+def compile_anew(toolchain, say):
+    """Compiles the library from the wheel's sources, for a compiler other than the one it was made with."""
+    say(
+        f"The compiled library in this package serves rustc {wanted().split()[1]}; here is {toolchain.release()}. "
+        "Compiling it anew: about ten minutes, once."
+    )
+    run_kernel(toolchain, say, "library", "build", str(SOURCES))
+
+
+def run_kernel(toolchain, say, *arguments):
+    """Runs a command of the kernel's program and passes on what it prints; its failure is an error."""
+    command = [str(KERNEL), *arguments]
+    env = {**os.environ, **toolchain.environment(), "CARGO_TARGET_DIR": str(data_home() / "target")}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        lines = [line.rstrip() for line in process.stdout if not say(line.rstrip())]
+    if process.returncode != 0:
+        raise RustKernelMissing(f"`wavemesh-kernel {' '.join(arguments)}` failed: " + "\n".join(lines[-15:]))
+
+
+def check_room():
+    """A full or read-only disk is said at once, not found halfway."""
+    home = data_home()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+        free = shutil.disk_usage(home).free
+    except OSError as error:
+        raise RustKernelMissing(f"cannot write to {home} ({error.strerror}): set XDG_DATA_HOME to a folder of yours") from None
+    if free < FREE_BYTES and not any(home.glob(f"{__version__}-*/bundle.json")):
+        raise RustKernelMissing(
+            f"{home} has {free // 2**20} MB free and {FREE_BYTES // 2**20} MB are needed: "
+            "make room, or set XDG_DATA_HOME to a folder on another disk"
+        )
+
+
+def remove(say):
+    """Removes what this version made; the compiler too, unless another version is here that may use it."""
+    home = data_home()
+    for folder in home.glob(f"{__version__}-*"):
+        shutil.rmtree(folder)
+        say(f"Removed {folder}")
+    if not any(home.glob("*-*/bundle.json")):
+        for folder in [private_folder(home), home / "target", *home.glob("cell-*")]:
+            if folder.exists():
+                shutil.rmtree(folder)
+                say(f"Removed {folder}")
+        if home.exists() and not any(home.iterdir()):
+            home.rmdir()

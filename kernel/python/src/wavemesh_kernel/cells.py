@@ -1,0 +1,37 @@
+"""Which cells are Rust."""
+
+from typing import NamedTuple
+
+
+class RustPart(NamedTuple):
+    """The Rust of a cell and how many characters stand before it."""
+
+    code: str
+    offset: int
+
+
+def first_line(lines):
+    """The index of the first line that is not blank, or None."""
+    return next((index for index, line in enumerate(lines) if line.strip()), None)
+
+
+def is_rust(lines):
+    """Whether a cell is Rust when the mode is on: it is, unless it is empty or starts with `%` or `!`."""
+    first = first_line(lines)
+    return first is not None and lines[first].lstrip()[0] not in "%!"
+
+
+def is_python(lines):
+    """Whether a cell says of itself that it is Python."""
+    first = first_line(lines)
+    return first is not None and lines[first].strip() == "%%python"
+
+
+def rust_part(code, rust_mode):
+    """What of a cell the Rust kernel would get, or None."""
+    lines = code.splitlines(keepends=True)
+    first = first_line(lines)
+    if first is not None and lines[first].strip() == "%%rust":
+        offset = sum(len(line) for line in lines[: first + 1])
+        return RustPart(code[offset:], offset)
+    return RustPart(code, 0) if rust_mode and is_rust(lines) else None
