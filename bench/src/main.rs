@@ -4,6 +4,7 @@
 //! `bench/harness/worker.py` is the same program for the peers. A suite is one file here: a function
 //! `prepare(&Case) -> Result<Work>`, named in [`prepare`] below.
 
+mod diffusion;
 mod limits;
 mod resident;
 mod work;
@@ -18,6 +19,7 @@ use work::{Case, Result, Work};
 /// Finds the suite's file.
 fn prepare(case: &Case) -> Result<Work> {
     match case.suite.as_str() {
+        "diffusion" => diffusion::prepare(case),
         "limits" => limits::prepare(case),
         other => Err(format!("no suite `{other}` in bench/src/main.rs").into()),
     }
