@@ -7,10 +7,11 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 
 usage() {
   cat <<'USAGE'
-Usage: bash kernel/setup.sh [--replace] [--no-notebook] [--help]
+Usage: bash kernel/setup.sh [--replace] [--no-notebook] [--no-jupyter] [--help]
 
   --replace       overwrite a Jupyter kernelspec named `rust` that another program installed
   --no-notebook   do not run notebooks/00_quickstart.ipynb at the end
+  --no-jupyter    install no JupyterLab, as where a notebook is open already (Google Colab); implies --no-notebook
 
 Where things go (XDG_DATA_HOME and CARGO_TARGET_DIR are respected):
   ~/.local/share/wavemesh    kernel, compiled library, and a private Python environment if there is no `jupyter`
@@ -18,11 +19,12 @@ Where things go (XDG_DATA_HOME and CARGO_TARGET_DIR are respected):
 USAGE
 }
 
-replace= run_notebook=1
+replace= run_notebook=1 jupyter=1
 for argument in "$@"; do
   case $argument in
     --replace) replace=--replace ;;
     --no-notebook) run_notebook= ;;
+    --no-jupyter) run_notebook= jupyter= ;;
     --help | -h) usage; exit ;;
     *) echo "setup: unknown option '$argument'" >&2; usage >&2; exit 2 ;;
   esac
@@ -108,7 +110,7 @@ run_quickstart() {
 
 check_system
 install_toolchain
-prepare_python
+if [ -n "$jupyter" ]; then prepare_python; fi
 build_kernel
 if [ -n "$run_notebook" ]; then run_quickstart; fi
-printf 'Open JupyterLab with:   %s -m jupyterlab %s\n' "$python" "$root/notebooks"
+if [ -n "$jupyter" ]; then printf 'Open JupyterLab with:   %s -m jupyterlab %s\n' "$python" "$root/notebooks"; fi

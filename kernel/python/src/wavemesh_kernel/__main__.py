@@ -4,10 +4,11 @@ Everything is passed on to that program, but `uninstall`, which also removes wha
 """
 
 import os
+import subprocess
 import sys
 
 from . import bundle
-from .errors import RustError
+from .errors import RustError, RustKernelMissing
 from .locate import find_kernel_specs, prepare
 
 
@@ -29,14 +30,16 @@ def main():
 
 
 def uninstall(arguments):
-    """Takes the kernel out of Jupyter and removes the compiled library and the fetched compiler."""
-    import subprocess
-
-    done = subprocess.run([str(bundle.KERNEL), *arguments], check=False)
-    if done.returncode == 0 and bundle.is_packaged():
+    """Takes the kernel out of Jupyter and removes all that was made at run time."""
+    try:
+        program = find_kernel_specs().get_kernel_spec("rust").argv[0]
+        status = subprocess.run([program, *arguments], check=False).returncode
+    except RustKernelMissing:
+        status = 0  # Jupyter does not know it; the rest can go
+    if status == 0:
         bundle.remove(say)
         say(f"What is left: {sys.executable} -m pip uninstall wavemesh-kernel")
-    return done.returncode
+    return status
 
 
 def say(line):

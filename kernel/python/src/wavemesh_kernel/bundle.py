@@ -14,7 +14,7 @@ from pathlib import Path
 
 from . import __version__
 from .errors import RustKernelMissing
-from .toolchain import Toolchain, fetch, find, find_any, private_folder
+from .toolchain import Toolchain, fetch, find, find_any
 
 FOLDER = Path(__file__).parent / "bundle"
 KERNEL = FOLDER / "wavemesh-kernel"
@@ -32,8 +32,18 @@ def is_packaged():
 
 def data_home():
     """Where everything goes that is made at run time."""
-    base = os.environ.get("XDG_DATA_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".local/share") / "wavemesh"
+    return base("XDG_DATA_HOME", ".local/share")
+
+
+def cache_home():
+    """Where the kernel keeps crates that cells asked for."""
+    return base("XDG_CACHE_HOME", ".cache")
+
+
+def base(variable, default):
+    """WaveMesh's folder in one of the XDG base directories."""
+    value = os.environ.get(variable, "")
+    return (Path(value) if os.path.isabs(value) else Path.home() / default) / "wavemesh"
 
 
 def wanted():
@@ -131,15 +141,12 @@ def check_room():
 
 
 def remove(say):
-    """Removes what this version made; the compiler too, unless another version is here that may use it."""
+    """Removes what this version made, and, unless another version is here that may use it, what versions share."""
     home = data_home()
-    for folder in home.glob(f"{__version__}-*"):
-        shutil.rmtree(folder)
-        say(f"Removed {folder}")
-    if not any(home.glob("*-*/bundle.json")):
-        for folder in [private_folder(home), home / "target", *home.glob("cell-*")]:
-            if folder.exists():
-                shutil.rmtree(folder)
-                say(f"Removed {folder}")
-        if home.exists() and not any(home.iterdir()):
-            home.rmdir()
+    doomed = list(home.glob(f"{__version__}-*"))
+    if all(folder.parent in doomed for folder in home.glob("*-*/bundle.json")):
+        doomed = [home, cache_home()]
+    for folder in doomed:
+        if folder.exists():
+            shutil.rmtree(folder)
+            say(f"Removed {folder}")

@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# Makes what people install: a wheel, a tarball for those without pip, and an sdist, in target/package, each with its SHA-256.
+# Usage: bash kernel/package.sh [--bundle FOLDER]     --bundle makes only the compiled parts of the wheel, in FOLDER
+# Needs the pinned Rust, a C linker, binutils and python3; the first time it compiles for 10 to 15 minutes on two cores.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=kernel/toolchain.sh
+. "$root/kernel/toolchain.sh"
+find_toolchain || { echo "Rust $pinned_rust is missing: https://rustup.rs installs it" >&2; exit 1; }
+
+glibc=2.35 # of the oldest system that the wheel is for: Ubuntu 22.04, Google Colab's
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
+out=$CARGO_TARGET_DIR/package
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/kernel/Cargo.toml" | head -1)
+say() { printf '[%4ds] %s\n' "$SECONDS" "$*"; }
+die() { printf 'package: %s\n' "$*" >&2; exit 1; }
+
+# bundle FOLDER: the kernel's program, the compiled library, its sources and the kernelspec.
+bundle() {
+  local folder=$1 work
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
+  say "Compiling the kernel"
+  (cd "$root/kernel" && cargo build --release --locked)
+  mkdir -p "$work/bundle/kernelspec"
+  strip -o "$work/bundle/wavemesh-kernel" "$CARGO_TARGET_DIR/release/wavemesh-kernel"
+  say "Compiling the library"
+  local library
+  library=$(XDG_DATA_HOME=$work/data "$CARGO_TARGET_DIR/release/wavemesh-kernel" library build "$root" | tail -1)
+  cp "$library/bundle.json" "$work/bundle/"
+  find "$library/lib" -name '*.so' -exec strip --strip-unneeded {} +
+  check_glibc "$work/bundle/wavemesh-kernel" "$library"/lib/*.so
+  copy_sources "$work/bundle/source"
+  write_kernelspec "$work/bundle/kernelspec"
+  say "Compressing the library ($(du -sm "$library/lib" | cut -f1) MB)"
+  tar -C "$library" --sort=name --owner=0 --group=0 --numeric-owner -c lib | xz -T0 -9 >"$work/bundle/library.tar.xz"
+  rm -rf "$folder"
+  mkdir -p "$(dirname "$folder")"
+  mv "$work/bundle" "$folder"
+  say "Made $folder: $(du -sm "$folder" | cut -f1) MB"
+}
+
+# No program may ask for a symbol that the oldest system's C library lacks.
+check_glibc() {
+  local file newest
+  for file in "$@"; do
+    newest=$(objdump -T "$file" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1)
+    [ "$(printf '%s\nGLIBC_%s\n' "$newest" "$glibc" | sort -V | tail -1)" = "GLIBC_$glibc" ] ||
+      die "$(basename "$file") needs $newest, newer than GLIBC_$glibc: $(objdump -T "$file" | grep -F "$newest" | awk '{print $NF}' | tr '\n' ' ')"
+  done
+  say "No symbol is newer than GLIBC_$glibc"
+}
+
+# What the library is compiled from, to compile it anew for another compiler, and for documentation while typing.
+copy_sources() {
+  mkdir -p "$1/kernel"
+  cp -r "$root"/{Cargo.toml,Cargo.lock,rust-toolchain.toml,LICENSE-MIT,LICENSE-APACHE,src} "$1/"
+  cp -r "$root/kernel/dylib" "$1/kernel/"
+  (cd "$1" && cargo metadata --locked --no-deps --format-version 1 >/dev/null) || die "the sources in the package are not whole"
+}
+
+# Started through the package's Python, which knows where the program and the compiler are.
+write_kernelspec() {
+  cat >"$1/kernel.json" <<'JSON'
+{
+  "argv": ["python3", "-m", "wavemesh_kernel", "run", "--connection-file", "{connection_file}"],
+  "display_name": "Rust (WaveMesh)",
+  "language": "rust",
+  "interrupt_mode": "message",
+  "metadata": { "debugger": false }
+}
+JSON
+  cp "$root"/kernel/src/cli/logo/* "$1/"
+}
+
+# A private environment with the tools that build Python packages.
+build_tools() {
+  local venv=$CARGO_TARGET_DIR/python/build
+  [ -x "$venv/bin/pyproject-build" ] ||
+    { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check build 'hatchling>=1.26'; }
+  echo "$venv/bin"
+}
+
+make_wheel_and_sdist() {
+  local bin
+  bin=$(build_tools)
+  say "Making the wheel and the sdist"
+  WAVEMESH_BUNDLE=$out/bundle "$bin/pyproject-build" --no-isolation --wheel --sdist --outdir "$out" "$root/kernel/python" >/dev/null
+}
+
+# The same parts for people without pip, with a script in place of the Python.
+make_tarball() {
+  local name=wavemesh-kernel-$version-x86_64-linux
+  say "Making the tarball"
+  rm -rf "${out:?}/$name"
+  cp -r "$out/bundle" "$out/$name"
+  rm -r "$out/$name/kernelspec"
+  cp "$root/kernel/install.sh" "$root"/LICENSE-* "$out/$name/"
+  tar -C "$out" --sort=name --owner=0 --group=0 --numeric-owner -czf "$out/$name.tar.gz" "$name"
+  rm -rf "${out:?}/$name"
+}
+
+if [ "${1:-}" = --bundle ]; then
+  bundle "$2"
+  exit
+fi
+[ $# = 0 ] || die "unknown argument '$1'; usage: bash kernel/package.sh [--bundle FOLDER]"
+rm -rf "$out"
+bundle "$out/bundle"
+make_wheel_and_sdist
+make_tarball
+rm -rf "$out/bundle"
+cd "$out"
+for file in *.whl *.tar.gz; do sha256sum "$file" >"$file.sha256"; done
+say "Done:"
+du -h --apparent-size -- *
