@@ -20,6 +20,7 @@ pub mod sparse;
 pub mod task;
 pub mod train;
 pub mod unet;
+mod warning;
 pub mod wavelet;
 
 pub use error::{Error, Result};

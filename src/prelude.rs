@@ -6,10 +6,15 @@ pub use crate::diffusion::{
     BetaSchedule, Clip, Denoiser, DiffusionConfig, GaussianDiffusion, LossOptions, Prediction, SampleOptions, Sampler,
     TimestepSpacing,
 };
+pub use crate::mesh::{self, Mesh};
 pub use crate::notebook::{
     self, Colormap, EvcxrDisplay, MimeBundle, ProgressBar, Rich, clear_output, display, progress,
 };
+pub use crate::sdf::{SdfConfig, SdfGrid};
 pub use crate::sparse::{OutputSites, SparseConvTensor};
+pub use crate::wavelet::{
+    Mode, SparseWavelet, Threshold, Wavelet, WaveletConfig, WaveletLayout, dwt, idwt, wavedecn, waverecn,
+};
 pub use crate::{Error, Result, task::check_interrupt};
 pub use candle_core::{DType, Device, IndexOp, Module, Tensor};
 pub use candle_nn::{VarBuilder, VarMap};

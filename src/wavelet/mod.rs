@@ -1,1 +1,22 @@
 //! Wavelet filters, PyWavelets' transforms, and sparse coefficients.
+//!
+//! [`wavedecn`] and [`waverecn`] agree with PyWavelets in names, order of bands and values. [`SparseWavelet`] keeps the
+//! coefficients that matter of an [`SdfGrid`](crate::sdf::SdfGrid), and packs them for the network.
+
+mod axis;
+mod combine;
+mod filter_table;
+mod filters;
+mod layout;
+mod mode;
+mod pack;
+mod sparse;
+mod transform;
+
+pub use combine::Real;
+pub use filters::Wavelet;
+pub use layout::{BandNormalization, WaveletLayout};
+pub use mode::Mode;
+pub use pack::decode_features;
+pub use sparse::{SparseWavelet, Threshold, WaveletConfig, WaveletStats};
+pub use transform::{NdArray, WaveletCoeffs, dwt, dwt_max_level, idwt, wavedecn, waverecn};

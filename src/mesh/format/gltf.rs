@@ -1,0 +1,161 @@
+//! glTF 2.0, binary and JSON, by the crate `gltf`: the triangles of every node of the default scene (of all scenes,
+//! when none is the default), moved to world coordinates.
+
+use std::path::Path;
+
+use gltf::buffer::Source;
+use gltf::mesh::Mode;
+
+use super::Raw;
+
+/// Nested deeper than this, a node is taken for part of a cycle.
+const DEEPEST_NODE: usize = 256;
+
+type Matrix = [[f32; 4]; 4];
+
+pub(super) fn read(bytes: &[u8], folder: Option<&Path>) -> Result<Raw, String> {
+    let gltf = gltf::Gltf::from_slice(bytes).map_err(|e| e.to_string())?;
+    let blob = gltf.blob.as_deref();
+    let mut buffers = Vec::new();
+    for buffer in gltf.buffers() {
+        let data = match buffer.source() {
+            Source::Bin => blob.ok_or("it has no binary chunk, but a buffer refers to it")?.to_vec(),
+            Source::Uri(uri) => external(uri, folder)?,
+        };
+        if data.len() < buffer.length() {
+            let (index, has, wants) = (buffer.index(), data.len(), buffer.length());
+            return Err(format!("buffer {index} announces {wants} bytes and has {has}"));
+        }
+        buffers.push(data);
+    }
+    let mut raw = Raw::default();
+    // Nodes form a tree by the format's rule; a file that breaks it could repeat its meshes without bound.
+    let mut budget = gltf.nodes().len();
+    let mut roots: Vec<gltf::Node> = Vec::new();
+    match gltf.default_scene() {
+        Some(scene) => roots.extend(scene.nodes()),
+        None => roots.extend(gltf.scenes().flat_map(|scene| scene.nodes().collect::<Vec<_>>())),
+    }
+    for node in roots {
+        add_node(&node, &IDENTITY, &buffers, DEEPEST_NODE, &mut budget, &mut raw)?;
+    }
+    Ok(raw)
+}
+
+const IDENTITY: Matrix = [[1., 0., 0., 0.], [0., 1., 0., 0.], [0., 0., 1., 0.], [0., 0., 0., 1.]];
+
+fn add_node(
+    node: &gltf::Node,
+    parent: &Matrix,
+    buffers: &[Vec<u8>],
+    depth: usize,
+    budget: &mut usize,
+    raw: &mut Raw,
+) -> Result<(), String> {
+    let place = |problem: String| format!("node {}: {problem}", node.index());
+    if depth == 0 || *budget == 0 {
+        return Err(place("the nodes do not form a tree".into()));
+    }
+    *budget -= 1;
+    let local = node.transform().matrix();
+    // Column-major, as glTF has it: m[column][row].
+    let world: Matrix =
+        std::array::from_fn(|c| std::array::from_fn(|r| (0..4).map(|k| parent[k][r] * local[c][k]).sum()));
+    if let Some(mesh) = node.mesh() {
+        for primitive in mesh.primitives() {
+            add_primitive(&primitive, &world, buffers, raw)
+                .map_err(|problem| format!("mesh {}, primitive {}: {problem}", mesh.index(), primitive.index()))?;
+        }
+    }
+    for child in node.children() {
+        add_node(&child, &world, buffers, depth - 1, budget, raw)?;
+    }
+    Ok(())
+}
+
+fn add_primitive(
+    primitive: &gltf::Primitive,
+    world: &Matrix,
+    buffers: &[Vec<u8>],
+    raw: &mut Raw,
+) -> Result<(), String> {
+    if !matches!(primitive.mode(), Mode::Triangles | Mode::TriangleStrip | Mode::TriangleFan) {
+        return Ok(()); // points and lines have no surface
+    }
+    let reader = primitive.reader(|buffer| buffers.get(buffer.index()).map(Vec::as_slice));
+    for accessor in primitive.indices().into_iter().chain(primitive.get(&gltf::Semantic::Positions)) {
+        check_accessor(&accessor, buffers)?;
+    }
+    let first = raw.vertices.len();
+    for [x, y, z] in reader.read_positions().ok_or("it has no readable positions")? {
+        raw.vertices.push(std::array::from_fn(|r| world[0][r] * x + world[1][r] * y + world[2][r] * z + world[3][r]));
+    }
+    let count = raw.vertices.len() - first;
+    let indices: Vec<u32> = match reader.read_indices() {
+        Some(indices) => indices.into_u32().collect(),
+        None => (0..count as u32).collect(),
+    };
+    if let Some(v) = indices.iter().find(|&&v| v as usize >= count) {
+        return Err(format!("vertex {v} does not exist; there are {count}"));
+    }
+    let moved = |v: u32| v + first as u32;
+    let mirrored = determinant(world) < 0.0;
+    let mut add = |a: u32, b: u32, c: u32| {
+        let [b, c] = if mirrored { [c, b] } else { [b, c] };
+        raw.faces.push([a, b, c].map(moved));
+    };
+    match primitive.mode() {
+        Mode::TriangleStrip => {
+            for (i, t) in indices.windows(3).enumerate() {
+                if i % 2 == 0 { add(t[0], t[1], t[2]) } else { add(t[1], t[0], t[2]) }
+            }
+        }
+        Mode::TriangleFan => indices.windows(2).skip(1).for_each(|t| add(indices[0], t[0], t[1])),
+        _ => indices.chunks_exact(3).for_each(|t| add(t[0], t[1], t[2])),
+    }
+    Ok(())
+}
+
+fn determinant(m: &Matrix) -> f32 {
+    m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1]) - m[1][0] * (m[0][1] * m[2][2] - m[0][2] * m[2][1])
+        + m[2][0] * (m[0][1] * m[1][2] - m[0][2] * m[1][1])
+}
+
+/// The crate's readers index into the buffer unchecked, so an accessor that reaches outside is refused here.
+fn check_accessor(accessor: &gltf::Accessor, buffers: &[Vec<u8>]) -> Result<(), String> {
+    let index = accessor.index();
+    if accessor.sparse().is_some() {
+        return Err(format!("accessor {index} is sparse, which is not supported"));
+    }
+    let view = accessor.view().ok_or_else(|| format!("accessor {index} has no data"))?;
+    let (size, stride) = (accessor.size(), view.stride().unwrap_or(accessor.size()));
+    let within_view = accessor
+        .count()
+        .checked_sub(1)
+        .and_then(|last| last.checked_mul(stride))
+        .and_then(|n| n.checked_add(size)?.checked_add(accessor.offset()))
+        .is_some_and(|end| end <= view.length());
+    let buffer = buffers.get(view.buffer().index()).map_or(0, Vec::len);
+    let within_buffer = view.offset().checked_add(view.length()).is_some_and(|end| end <= buffer);
+    if within_view && within_buffer && stride >= size {
+        Ok(())
+    } else {
+        Err(format!("accessor {index} ({} items) reaches outside its buffer", accessor.count()))
+    }
+}
+
+/// A buffer given as a `data:` URI or as a file beside the glTF.
+fn external(uri: &str, folder: Option<&Path>) -> Result<Vec<u8>, String> {
+    use base64::Engine;
+    if let Some(data) = uri.strip_prefix("data:") {
+        let (_, encoded) = data.split_once(";base64,").ok_or("a data URI is not in base64")?;
+        return base64::engine::general_purpose::STANDARD.decode(encoded).map_err(|e| format!("a data URI: {e}"));
+    }
+    let folder = folder.ok_or_else(|| format!("its buffer `{uri}` is another file"))?;
+    // Only names below the file's own folder: a mesh must not make us read anything else.
+    let inside = Path::new(uri).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+    if !inside || uri.contains("://") {
+        return Err(format!("its buffer `{uri}` does not lie beside it"));
+    }
+    std::fs::read(folder.join(uri)).map_err(|e| format!("its buffer `{uri}`: {e}"))
+}

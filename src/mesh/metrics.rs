@@ -1,0 +1,181 @@
+//! How near two surfaces are to each other: Chamfer distance, Hausdorff distance, F-score, normal consistency, IoU.
+//!
+//! Points are drawn evenly by area from each surface with a seed, and measured against the other surface itself, not
+//! against points drawn from it. So the same surface twice has distance zero, and a number does not sink as samples grow.
+
+use rand::{Rng, SeedableRng};
+use rayon::prelude::*;
+
+use super::geometry::vec3;
+use super::{Bvh, Mesh};
+use crate::sdf::{SdfConfig, SdfGrid};
+use crate::{Error, Result};
+
+/// Points on a surface, and the triangle that each lies on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SurfaceSamples {
+    /// Positions, (n, 3).
+    pub points: Vec<[f32; 3]>,
+    /// Index of the triangle under each point.
+    pub faces: Vec<u32>,
+}
+
+/// Draws `count` points from the mesh's surface, evenly by area. The same seed gives the same points.
+///
+/// # Errors
+/// When the mesh has no area.
+///
+/// ```
+/// # use wavemesh::mesh::{Mesh, metrics::sample_surface};
+/// let square = Mesh::new(vec![[0., 0., 0.], [1., 0., 0.], [1., 1., 0.], [0., 1., 0.]], vec![[0, 1, 2], [0, 2, 3]])?;
+/// let samples = sample_surface(&square, 100, 7)?;
+/// assert!(samples.points.iter().all(|p| p[2] == 0.0 && (0.0..=1.0).contains(&p[0])));
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
+pub fn sample_surface(mesh: &Mesh, count: usize, seed: u64) -> Result<SurfaceSamples> {
+    let mut area = 0.0;
+    let areas: Vec<f64> = (0..mesh.faces().len())
+        .map(|f| {
+            area += f64::from(vec3::norm(mesh.scaled_normal(f)));
+            area
+        })
+        .collect();
+    if !(area > 0.0 && area.is_finite()) {
+        let (got, expected) = (format!("of area {}", area / 2.0), "a surface with a finite area above zero".into());
+        return Err(Error::Argument { op: "sample_surface", name: "the mesh", got, expected });
+    }
+    let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+    let mut draw = || {
+        let at = rng.random::<f64>() * area;
+        let face = areas.partition_point(|&a| a <= at).min(areas.len() - 1);
+        // The square root makes the points even over the triangle.
+        let (root, v) = (rng.random::<f32>().sqrt(), rng.random::<f32>());
+        let weights = [1.0 - root, root * (1.0 - v), root * v];
+        let corners = mesh.triangle(face);
+        let point = std::array::from_fn(|c| (0..3).map(|i| weights[i] * corners[i][c]).sum());
+        (point, face as u32)
+    };
+    let (points, faces) = (0..count).map(|_| draw()).unzip();
+    Ok(SurfaceSamples { points, faces })
+}
+
+/// Two surfaces measured against each other.
+///
+/// ```
+/// use wavemesh::{mesh::metrics::MeshComparison, sdf::SdfGrid};
+/// let ball = |r: f32| SdfGrid::from_fn([32; 3], move |[x, y, z]| (x * x + y * y + z * z).sqrt() - r)?.to_mesh();
+/// let (small, large) = (ball(0.5)?, ball(0.6)?);
+/// let compared = MeshComparison::new(&small, &large, 1000, 0)?;
+/// assert!((compared.chamfer() - 0.2).abs() < 0.01); // 0.1 there and 0.1 back
+/// assert_eq!(compared.f_score(0.15), 1.0);
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct MeshComparison {
+    /// From the first mesh's points to the second's surface, then the other way.
+    distances: [Vec<f32>; 2],
+    /// Cosine between the normals at each point and at its nearest.
+    cosines: [Vec<f32>; 2],
+}
+
+impl MeshComparison {
+    /// Draws `samples` points from each mesh and finds the nearest point of the other's surface for each. The order of
+    /// the meshes matters to [`precision`](MeshComparison::precision) and [`recall`](MeshComparison::recall) alone:
+    /// the reference comes second.
+    ///
+    /// # Errors
+    /// When a mesh has no area or `samples` is zero.
+    pub fn new(mesh: &Mesh, reference: &Mesh, samples: usize, seed: u64) -> Result<Self> {
+        if samples == 0 {
+            let (got, expected) = ("0".into(), "at least one".into());
+            return Err(Error::Argument { op: "MeshComparison", name: "samples", got, expected });
+        }
+        let one_way = |from: &Mesh, to: &Mesh, seed: u64| -> Result<(Vec<f32>, Vec<f32>)> {
+            let drawn = sample_surface(from, samples, seed)?;
+            let bvh = Bvh::new(to);
+            let measure = |(&point, &face): (&[f32; 3], &u32)| {
+                let nearest = bvh.nearest(point);
+                let normals = [from.scaled_normal(face as usize), to.scaled_normal(nearest.face as usize)];
+                let [own, other] = normals.map(vec3::normalized);
+                (nearest.distance2.sqrt(), vec3::dot(own, other))
+            };
+            Ok(drawn.points.par_iter().zip(&drawn.faces).map(measure).unzip())
+        };
+        let (there, cosines_there) = one_way(mesh, reference, seed)?;
+        let (back, cosines_back) = one_way(reference, mesh, seed.wrapping_add(1))?;
+        Ok(Self { distances: [there, back], cosines: [cosines_there, cosines_back] })
+    }
+
+    /// Mean distance there plus mean distance back.
+    pub fn chamfer(&self) -> f64 {
+        self.distances.iter().map(|d| mean(d, |d| d)).sum()
+    }
+
+    /// Mean squared distance there plus mean squared distance back.
+    pub fn chamfer_squared(&self) -> f64 {
+        self.distances.iter().map(|d| mean(d, |d| d * d)).sum()
+    }
+
+    /// The largest distance from a drawn point of either surface to the other: the Hausdorff distance, from below.
+    pub fn hausdorff(&self) -> f64 {
+        self.distances.iter().flatten().fold(0.0, |largest, &d| largest.max(f64::from(d)))
+    }
+
+    /// Share of the first mesh's points at most `threshold` from the reference, 0 to 1.
+    pub fn precision(&self, threshold: f32) -> f64 {
+        mean(&self.distances[0], |d| if d <= f64::from(threshold) { 1.0 } else { 0.0 })
+    }
+
+    /// Share of the reference's points at most `threshold` from the first mesh, 0 to 1.
+    pub fn recall(&self, threshold: f32) -> f64 {
+        mean(&self.distances[1], |d| if d <= f64::from(threshold) { 1.0 } else { 0.0 })
+    }
+
+    /// Harmonic mean of [`precision`](MeshComparison::precision) and [`recall`](MeshComparison::recall), 0 to 1.
+    pub fn f_score(&self, threshold: f32) -> f64 {
+        let (p, r) = (self.precision(threshold), self.recall(threshold));
+        if p + r > 0.0 { 2.0 * p * r / (p + r) } else { 0.0 }
+    }
+
+    /// Mean of |cos| between normals at nearest points, over both ways, 0 to 1.
+    pub fn normal_consistency(&self) -> f64 {
+        self.cosines.iter().map(|c| mean(c, f64::abs)).sum::<f64>() / 2.0
+    }
+}
+
+fn mean(values: &[f32], f: impl Fn(f64) -> f64) -> f64 {
+    values.iter().map(|&v| f(v.into())).sum::<f64>() / values.len() as f64
+}
+
+/// Volume of the intersection over that of the union, 0 to 1, on `resolution`³ samples of the box around both meshes.
+///
+/// # Errors
+/// When `resolution` is below two, or neither mesh encloses a sample.
+pub fn iou(a: &Mesh, b: &Mesh, resolution: usize) -> Result<f64> {
+    let ([a_lo, a_hi], [b_lo, b_hi]) = (a.bounds(), b.bounds());
+    let lo: [f32; 3] = std::array::from_fn(|i| a_lo[i].min(b_lo[i]));
+    let hi: [f32; 3] = std::array::from_fn(|i| a_hi[i].max(b_hi[i]));
+    let config = SdfConfig { shape: [resolution; 3], bounds: Some([lo, hi]), ..Default::default() };
+    iou_of_grids(&SdfGrid::from_mesh_with(a, &config)?, &SdfGrid::from_mesh_with(b, &config)?)
+}
+
+/// Samples inside both grids over samples inside either, 0 to 1.
+///
+/// # Errors
+/// When the grids differ in shape, or neither has a sample inside.
+pub fn iou_of_grids(a: &SdfGrid, b: &SdfGrid) -> Result<f64> {
+    if a.shape() != b.shape() {
+        let (got, expected) = (b.shape().to_vec(), format!("{:?}, as the first", a.shape()));
+        return Err(Error::Shape { op: "iou_of_grids", what: "the second grid", got, expected });
+    }
+    let (mut both, mut either) = (0usize, 0usize);
+    for (&a, &b) in a.values().iter().zip(b.values()) {
+        both += usize::from(a < 0.0 && b < 0.0);
+        either += usize::from(a < 0.0 || b < 0.0);
+    }
+    if either == 0 {
+        let (got, expected) = ("empty".into(), "at least one sample inside".into());
+        return Err(Error::Argument { op: "iou", name: "the union", got, expected });
+    }
+    Ok(both as f64 / either as f64)
+}

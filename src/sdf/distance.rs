@@ -1,0 +1,267 @@
+//! Distances from the samples of a grid to the nearest triangle, exact, with signs.
+//!
+//! Eight samples (2 × 2 × 2 neighbours) walk the tree together, so that each box and triangle is compared with all of
+//! them in one SIMD step; the leaf that was nearest to the last eight is looked at first.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use super::grid::Frame;
+use super::winding::WindingTree;
+use crate::mesh::Bvh;
+use crate::task::Task;
+use crate::{Error, Result};
+
+const LANES: usize = 8;
+type Lanes = [f32; LANES];
+
+/// A winding number this close to a half says little about the side.
+const DOUBT: f32 = 0.25;
+
+/// The signed distance of every sample of `frame`, and how many signs were guesses. `closed` tells that the mesh bounds
+/// a volume; then the side can only change where the surface is, and few samples need a winding number.
+pub(super) fn signed_distances(
+    bvh: &Bvh,
+    winding: &WindingTree,
+    frame: &Frame,
+    closed: bool,
+) -> Result<(Vec<f32>, usize)> {
+    let [nx, ny, nz] = frame.shape;
+    let facets: Vec<Facet> = bvh.triangles.iter().map(Facet::new).collect();
+    let mut values = vec![0.0f32; nx * ny * nz];
+    let guessed = AtomicUsize::new(0);
+    let task = Task::new("signed distance", nx);
+    let slices = 2 * ny * nz;
+    values.par_chunks_mut(slices).enumerate().try_for_each(|(slab, values)| {
+        unsigned(bvh, &facets, frame, 2 * slab, values);
+        let doubts = if closed {
+            sign_closed(winding, frame, 2 * slab, values);
+            0
+        } else {
+            sign_open(winding, frame, 2 * slab, values)
+        };
+        guessed.fetch_add(doubts, Ordering::Relaxed);
+        task.advance(values.len() / (ny * nz))
+    })?;
+    if values.iter().any(|v| !v.is_finite()) {
+        let (got, expected) = ("a distance that overflows".into(), "a mesh of moderate extent".into());
+        return Err(Error::Argument { op: "SdfGrid::from_mesh", name: "the mesh", got, expected });
+    }
+    Ok((values, guessed.into_inner()))
+}
+
+/// A triangle with everything that its distance needs: corners, edges, inward edge normals, unit normal.
+struct Facet {
+    corner: [[f32; 3]; 3],
+    edge: [[f32; 3]; 3],
+    /// 1 / squared length of each edge; 0 for an edge without length.
+    edge_scale: [f32; 3],
+    inward: [[f32; 3]; 3],
+    normal: [f32; 3],
+}
+
+impl Facet {
+    fn new(corner: &[[f32; 3]; 3]) -> Self {
+        let wide = corner.map(|c| c.map(f64::from));
+        let edge: [[f64; 3]; 3] = std::array::from_fn(|i| std::array::from_fn(|a| wide[(i + 1) % 3][a] - wide[i][a]));
+        let cross = |a: [f64; 3], b: [f64; 3]| {
+            [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+        };
+        let dot = |a: [f64; 3], b: [f64; 3]| a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+        let normal = cross(edge[0], edge[1]);
+        let length = dot(normal, normal).sqrt();
+        // Without a normal no point counts as above the inside, and the edges alone decide.
+        let normal = normal.map(|n| if length > 0.0 { n / length } else { 0.0 });
+        let narrow = |v: [f64; 3]| v.map(|c| c as f32);
+        Self {
+            corner: *corner,
+            edge: edge.map(narrow),
+            edge_scale: edge.map(|e| if dot(e, e) > 0.0 { (1.0 / dot(e, e)) as f32 } else { 0.0 }),
+            inward: edge.map(|e| narrow(cross(normal, e))),
+            normal: narrow(normal),
+        }
+    }
+
+    /// Squared distances from eight points to the triangle, without a branch: to the plane for points above the
+    /// inside, else to the nearest of the edges.
+    #[inline(always)]
+    fn distance2(&self, p: &[Lanes; 3]) -> Lanes {
+        let mut inside = [true; LANES];
+        let mut to_edges = [f32::INFINITY; LANES];
+        let mut above = [0.0; LANES];
+        for i in 0..3 {
+            let ([cx, cy, cz], [ex, ey, ez], [mx, my, mz]) = (self.corner[i], self.edge[i], self.inward[i]);
+            for l in 0..LANES {
+                let (x, y, z) = (p[0][l] - cx, p[1][l] - cy, p[2][l] - cz);
+                let t = ((x * ex + y * ey + z * ez) * self.edge_scale[i]).clamp(0.0, 1.0);
+                let (dx, dy, dz) = (x - t * ex, y - t * ey, z - t * ez);
+                to_edges[l] = to_edges[l].min(dx * dx + dy * dy + dz * dz);
+                inside[l] &= x * mx + y * my + z * mz > 0.0;
+                above[l] = x * self.normal[0] + y * self.normal[1] + z * self.normal[2];
+            }
+        }
+        let mut distance2 = to_edges;
+        for l in 0..LANES {
+            distance2[l] = if inside[l] { above[l] * above[l] } else { to_edges[l] };
+        }
+        distance2
+    }
+}
+
+/// Fills a slab (up to two x-slices from `first_x` on) with distances to the nearest triangle.
+fn unsigned(bvh: &Bvh, facets: &[Facet], frame: &Frame, first_x: usize, values: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma")]
+        fn wide(bvh: &Bvh, facets: &[Facet], frame: &Frame, first_x: usize, values: &mut [f32]) {
+            unsigned_body(bvh, facets, frame, first_x, values);
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the features were just detected.
+            return unsafe { wide(bvh, facets, frame, first_x, values) };
+        }
+    }
+    unsigned_body(bvh, facets, frame, first_x, values);
+}
+
+#[inline(always)]
+fn unsigned_body(bvh: &Bvh, facets: &[Facet], frame: &Frame, first_x: usize, values: &mut [f32]) {
+    let [_, ny, nz] = frame.shape;
+    let nx = values.len() / (ny * nz);
+    let mut seed = None;
+    for (turn, j) in (0..ny).step_by(2).enumerate() {
+        for step in 0..nz.div_ceil(2) {
+            // To and fro, so that neighbours in time are neighbours in space.
+            let k = 2 * if turn % 2 == 0 { step } else { nz.div_ceil(2) - 1 - step };
+            let mut points = [[0.0; LANES]; 3];
+            let mut places = [0; LANES];
+            for l in 0..LANES {
+                // At an odd end the last samples stand in for those that do not exist.
+                let (di, j, k) = ((l >> 2).min(nx - 1), (j + (l >> 1 & 1)).min(ny - 1), (k + (l & 1)).min(nz - 1));
+                for (axis, index) in [first_x + di, j, k].into_iter().enumerate() {
+                    points[axis][l] = frame.origin[axis] + index as f32 * frame.spacing[axis];
+                }
+                places[l] = (di * ny + j) * nz + k;
+            }
+            let mut best = [f32::INFINITY; LANES];
+            nearest(bvh, facets, &points, &mut seed, &mut best);
+            for l in 0..LANES {
+                values[places[l]] = best[l].sqrt();
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn nearest(bvh: &Bvh, facets: &[Facet], points: &[Lanes; 3], seed: &mut Option<usize>, best: &mut Lanes) {
+    if let Some(leaf) = *seed {
+        visit_leaf(bvh, facets, points, leaf, best);
+    }
+    let mut worst = max(best);
+    let mut open = [(0u32, 0.0f32); 128];
+    let mut depth = 1; // the root is open
+    while depth > 0 {
+        depth -= 1;
+        let (at, at_least) = open[depth];
+        if at_least >= worst {
+            continue;
+        }
+        let node = &bvh.nodes[at as usize];
+        if node.count > 0 {
+            if visit_leaf(bvh, facets, points, at as usize, best) {
+                worst = max(best);
+                *seed = Some(at as usize);
+            }
+            continue;
+        }
+        let [a, b] = [node.first, node.first + 1].map(|child| {
+            let (useful, least) = box_distance2(&bvh.nodes[child as usize], points, best);
+            (child, least, useful)
+        });
+        let [near, far] = if a.1 <= b.1 { [a, b] } else { [b, a] };
+        for (child, least, useful) in [far, near] {
+            if useful && depth < open.len() {
+                open[depth] = (child, least);
+                depth += 1;
+            }
+        }
+    }
+}
+
+/// Returns whether a triangle of the leaf is nearer to one of the points than `best`, which it updates.
+#[inline(always)]
+fn visit_leaf(bvh: &Bvh, facets: &[Facet], points: &[Lanes; 3], leaf: usize, best: &mut Lanes) -> bool {
+    let node = &bvh.nodes[leaf];
+    let mut nearer = false;
+    for facet in &facets[node.first as usize..(node.first + node.count) as usize] {
+        let distance2 = facet.distance2(points);
+        for l in 0..LANES {
+            nearer |= distance2[l] < best[l];
+            best[l] = best[l].min(distance2[l]);
+        }
+    }
+    nearer
+}
+
+/// Whether the box is nearer to one of the points than `best`, and the least squared distance of all points to it.
+#[inline(always)]
+fn box_distance2(node: &crate::mesh::BvhNode, p: &[Lanes; 3], best: &Lanes) -> (bool, f32) {
+    let mut distance2 = [0.0; LANES];
+    for ((p, &min), &max) in p.iter().zip(&node.min).zip(&node.max) {
+        for l in 0..LANES {
+            let d = (min - p[l]).max(p[l] - max).max(0.0);
+            distance2[l] += d * d;
+        }
+    }
+    let mut useful = false;
+    for l in 0..LANES {
+        useful |= distance2[l] < best[l];
+    }
+    (useful, distance2.into_iter().fold(f32::INFINITY, f32::min))
+}
+
+#[inline(always)]
+fn max(lanes: &Lanes) -> f32 {
+    lanes.iter().copied().fold(0.0, f32::max)
+}
+
+fn position(frame: &Frame, [i, j, k]: [usize; 3]) -> [f32; 3] {
+    let index = [i, j, k];
+    std::array::from_fn(|a| frame.origin[a] + index[a] as f32 * frame.spacing[a])
+}
+
+/// Signs for a mesh that bounds a volume. Two neighbours whose distances add up to more than what lies between them are
+/// on the same side, because no surface can lie between them; the others ask for their winding number.
+fn sign_closed(winding: &WindingTree, frame: &Frame, first_x: usize, values: &mut [f32]) {
+    let [_, ny, nz] = frame.shape;
+    // Distances are rounded; a little slack keeps a pair that just touches from being trusted.
+    let gap = frame.spacing.map(|h| h * 1.001);
+    for place in 0..values.len() {
+        let (i, j, k) = (place / (ny * nz), place / nz % ny, place % nz);
+        let known = [(k, 1, gap[2]), (j, nz, gap[1]), (i, ny * nz, gap[0])]
+            .into_iter()
+            .find(|&(index, back, gap)| index > 0 && values[place - back].abs() + values[place] > gap)
+            .map(|(_, back, _)| values[place - back] < 0.0);
+        // A mesh that is inside out (winding number -1) encloses the same volume.
+        let inside = known.unwrap_or_else(|| winding.winding_number(position(frame, [first_x + i, j, k])).abs() > 0.5);
+        if inside {
+            values[place] = -values[place];
+        }
+    }
+}
+
+/// Signs for a mesh with holes, by every sample's winding number; returns how many were doubtful.
+fn sign_open(winding: &WindingTree, frame: &Frame, first_x: usize, values: &mut [f32]) -> usize {
+    let [_, ny, nz] = frame.shape;
+    let mut doubtful = 0;
+    for (place, value) in values.iter_mut().enumerate() {
+        let index = [first_x + place / (ny * nz), place / nz % ny, place % nz];
+        let number = winding.winding_number(position(frame, index)).abs();
+        doubtful += usize::from((number - 0.5).abs() < DOUBT);
+        if number > 0.5 {
+            *value = -*value;
+        }
+    }
+    doubtful
+}

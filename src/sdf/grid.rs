@@ -1,0 +1,296 @@
+//! [`SdfGrid`]: the values, where they lie, and how they were made.
+
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+use super::{distance, winding};
+use crate::mesh::{Bvh, Mesh, marching_cubes};
+use crate::{Error, Result};
+
+/// How a mesh becomes a grid.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SdfConfig {
+    /// Number of samples along x, y and z; at least two each. Different numbers make an anisotropic grid.
+    pub shape: [usize; 3],
+    /// The box that the grid spans, in the mesh's own coordinates: its corner samples lie on the corners. `None` is the
+    /// cube around the mesh's middle whose side is `margin` times the mesh's largest extent.
+    pub bounds: Option<[[f32; 3]; 2]>,
+    /// Side of the default cube relative to the mesh's largest extent. 1.1 leaves the surface clear of the border.
+    pub margin: f32,
+    /// Values are clamped to `-truncation..=truncation` (in the grid's units, where the default cube has side 2).
+    pub truncation: Option<f32>,
+}
+
+impl Default for SdfConfig {
+    fn default() -> Self {
+        Self { shape: [64; 3], bounds: None, margin: 1.1, truncation: None }
+    }
+}
+
+/// How far the signs of a grid can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignReport {
+    /// The mesh bounds a volume, so that inside and outside are facts.
+    pub closed: bool,
+    /// Samples whose winding number lay within 0.25 of the limit of one half. Their sign is a guess; only meshes that are not
+    /// closed have such samples.
+    pub guessed: usize,
+}
+
+/// A signed distance function sampled on a regular grid, negative inside.
+///
+/// The sample (i, j, k) lies at `origin + (i, j, k) · spacing` in the mesh's own coordinates. Values are lengths in
+/// mesh units times [`scale`](SdfGrid::scale). By default the grid is the cube [-1, 1]³ of a mesh that was centred and
+/// scaled so that its largest extent is 2 / 1.1, and values are distances in that cube.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SdfGrid {
+    values: Vec<f32>,
+    frame: Frame,
+    sign: Option<SignReport>,
+}
+
+/// Where the samples of a grid lie, and the unit of its values: what must be kept to find back to the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Frame {
+    /// Number of samples along x, y, z.
+    pub shape: [usize; 3],
+    /// Position of sample (0, 0, 0), in mesh units.
+    pub origin: [f32; 3],
+    /// Distance between neighbours along x, y, z, in mesh units.
+    pub spacing: [f32; 3],
+    /// What a length of one mesh unit is as a value of the grid.
+    pub scale: f32,
+}
+
+impl Frame {
+    /// The frame of `linspace(-1, 1, n)` along each axis.
+    pub(crate) fn cube(shape: [usize; 3]) -> Self {
+        Self { shape, origin: [-1.0; 3], spacing: shape.map(|n| 2.0 / (n.max(2) - 1) as f32), scale: 1.0 }
+    }
+
+    fn position(&self, index: [usize; 3]) -> [f32; 3] {
+        std::array::from_fn(|axis| self.origin[axis] + index[axis] as f32 * self.spacing[axis])
+    }
+}
+
+impl SdfGrid {
+    /// The signed distance of a mesh on `resolution`³ samples over the cube around it.
+    ///
+    /// # Errors
+    /// When `resolution` is below two or the mesh has no extent; [`Error::Interrupted`] when stopped.
+    ///
+    /// ```
+    /// use wavemesh::{mesh::Mesh, sdf::SdfGrid};
+    /// let tetrahedron = Mesh::new(
+    ///     vec![[0., 0., 0.], [1., 0., 0.], [0., 1., 0.], [0., 0., 1.]],
+    ///     vec![[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]],
+    /// )?;
+    /// let sdf = SdfGrid::from_mesh(&tetrahedron, 16)?;
+    /// assert_eq!(sdf.shape(), [16, 16, 16]);
+    /// assert!(sdf.values().iter().any(|&d| d < 0.0));
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
+    pub fn from_mesh(mesh: &Mesh, resolution: usize) -> Result<Self> {
+        Self::from_mesh_with(mesh, &SdfConfig { shape: [resolution; 3], ..Default::default() })
+    }
+
+    /// The signed distance of a mesh on the grid that `config` describes.
+    ///
+    /// # Errors
+    /// When an axis has fewer than two samples, the box has no extent or is not finite, or the truncation is not
+    /// positive; [`Error::Interrupted`] when stopped.
+    pub fn from_mesh_with(mesh: &Mesh, config: &SdfConfig) -> Result<Self> {
+        let frame = frame_for(mesh, config)?;
+        // All geometry happens in the grid's units around its middle, where f32 has the digits for it.
+        let middle: [f32; 3] =
+            std::array::from_fn(|a| frame.origin[a] + 0.5 * (frame.shape[a] - 1) as f32 * frame.spacing[a]);
+        let local = mesh.map_vertices(|v| std::array::from_fn(|a| (v[a] - middle[a]) * frame.scale))?;
+        let spacing = frame.spacing.map(|s| s * frame.scale);
+        let samples = Frame {
+            origin: std::array::from_fn(|a| -0.5 * (frame.shape[a] - 1) as f32 * spacing[a]),
+            spacing,
+            scale: 1.0,
+            ..frame
+        };
+        let bvh = Bvh::new(&local);
+        let winding = winding::WindingTree::new(&bvh);
+        let closed = local.is_closed();
+        let (mut values, guessed) = distance::signed_distances(&bvh, &winding, &samples, closed)?;
+        if let Some(limit) = config.truncation {
+            values.par_iter_mut().for_each(|v| *v = v.clamp(-limit, limit));
+        }
+        Ok(Self { values, frame, sign: Some(SignReport { closed, guessed }) })
+    }
+
+    /// Samples a function on `linspace(-1, 1, n)` along each axis; `f` takes (x, y, z).
+    ///
+    /// # Errors
+    /// When an axis has no sample, or `f` yields a value that is not finite.
+    ///
+    /// ```
+    /// use wavemesh::sdf::SdfGrid;
+    /// let ball = SdfGrid::from_fn([32, 32, 32], |[x, y, z]| (x * x + y * y + z * z).sqrt() - 0.5)?;
+    /// assert!(ball.to_mesh()?.is_watertight());
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
+    pub fn from_fn(shape: [usize; 3], f: impl Fn([f32; 3]) -> f32 + Sync) -> Result<Self> {
+        let len = checked_len("SdfGrid::from_fn", shape)?;
+        let frame = Frame::cube(shape);
+        let [_, ny, nz] = shape;
+        let mut values = vec![0.0; len];
+        values.par_chunks_mut(nz).enumerate().for_each(|(row, line)| {
+            for (k, value) in line.iter_mut().enumerate() {
+                *value = f(frame.position([row / ny, row % ny, k]));
+            }
+        });
+        Self::with_frame(values, frame)
+    }
+
+    /// A grid from values in C order (x slowest, z fastest) over the cube [-1, 1]³.
+    ///
+    /// # Errors
+    /// When the number of values is not the product of `shape`, or a value is not finite.
+    pub fn from_values(values: Vec<f32>, shape: [usize; 3]) -> Result<Self> {
+        Self::with_frame(values, Frame::cube(shape))
+    }
+
+    /// A grid from values in C order and the frame they lie in.
+    ///
+    /// # Errors
+    /// As [`SdfGrid::from_values`].
+    pub fn with_frame(values: Vec<f32>, frame: Frame) -> Result<Self> {
+        const OP: &str = "SdfGrid";
+        let len = checked_len(OP, frame.shape)?;
+        if values.len() != len {
+            let expected = format!("{len} values for the grid {:?}", frame.shape);
+            return Err(Error::Shape { op: OP, what: "values", got: vec![values.len()], expected });
+        }
+        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+            let got = format!("{} at index {i}", values[i]);
+            return Err(Error::Argument { op: OP, name: "a value", got, expected: "a finite number".into() });
+        }
+        Ok(Self { values, frame, sign: None })
+    }
+
+    /// The distances in C order: index `(i·ny + j)·nz + k` for the sample (x, y, z) = (i, j, k).
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// Number of samples along x, y, z.
+    pub fn shape(&self) -> [usize; 3] {
+        self.frame.shape
+    }
+
+    /// Position of sample (0, 0, 0), in mesh units.
+    pub fn origin(&self) -> [f32; 3] {
+        self.frame.origin
+    }
+
+    /// Distance between neighbouring samples along x, y, z, in mesh units.
+    pub fn spacing(&self) -> [f32; 3] {
+        self.frame.spacing
+    }
+
+    /// What a length of one mesh unit is as a value of this grid.
+    pub fn scale(&self) -> f32 {
+        self.frame.scale
+    }
+
+    /// Origin, spacing, shape and scale in one.
+    pub fn frame(&self) -> Frame {
+        self.frame
+    }
+
+    /// How far the signs can be trusted; `None` for a grid that does not come from a mesh.
+    pub fn sign_report(&self) -> Option<SignReport> {
+        self.sign
+    }
+
+    /// Position of sample (i, j, k), in mesh units.
+    pub fn position(&self, index: [usize; 3]) -> [f32; 3] {
+        self.frame.position(index)
+    }
+
+    /// The values as an f32 tensor of shape (nx, ny, nz).
+    ///
+    /// # Errors
+    /// When the device cannot hold it.
+    pub fn to_tensor(&self, device: &Device) -> Result<Tensor> {
+        let [nx, ny, nz] = self.frame.shape;
+        Ok(Tensor::from_slice(&self.values, (nx, ny, nz), device)?)
+    }
+
+    /// A grid from a floating-point tensor of shape (nx, ny, nz), over the cube [-1, 1]³.
+    ///
+    /// # Errors
+    /// When the tensor does not have three axes, or a value is not finite.
+    pub fn from_tensor(tensor: &Tensor) -> Result<Self> {
+        let Ok((nx, ny, nz)) = tensor.dims3() else {
+            let got = tensor.dims().to_vec();
+            return Err(Error::Shape {
+                op: "SdfGrid::from_tensor",
+                what: "tensor",
+                got,
+                expected: "(nx, ny, nz)".into(),
+            });
+        };
+        let values = tensor.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?;
+        Self::from_values(values, [nx, ny, nz])
+    }
+
+    /// The surface where the distance is zero, by marching cubes, in the mesh's own coordinates.
+    ///
+    /// # Errors
+    /// When the grid has fewer than two samples along an axis, or no sample differs in sign from another.
+    pub fn to_mesh(&self) -> Result<Mesh> {
+        marching_cubes(self, 0.0)
+    }
+}
+
+fn checked_len(op: &'static str, shape: [usize; 3]) -> Result<usize> {
+    let len = shape.iter().try_fold(1usize, |len, &n| len.checked_mul(n)).filter(|&len| len <= u32::MAX as usize);
+    match len {
+        Some(len) if len > 0 => Ok(len),
+        _ => {
+            let expected = "at least one sample an axis and at most 2^32 in all".into();
+            Err(Error::Argument { op, name: "shape", got: format!("{shape:?}"), expected })
+        }
+    }
+}
+
+fn frame_for(mesh: &Mesh, config: &SdfConfig) -> Result<Frame> {
+    const OP: &str = "SdfGrid::from_mesh";
+    let bad = |name, got: String, expected: &str| Error::Argument { op: OP, name, got, expected: expected.into() };
+    let shape = config.shape;
+    checked_len(OP, shape)?;
+    if shape.iter().any(|&n| n < 2) {
+        return Err(bad("shape", format!("{shape:?}"), "at least two samples an axis"));
+    }
+    if let Some(limit) = config.truncation.filter(|t| !(t.is_finite() && *t > 0.0)) {
+        return Err(bad("truncation", limit.to_string(), "a positive distance"));
+    }
+    if !(config.margin.is_finite() && config.margin > 0.0) {
+        return Err(bad("margin", config.margin.to_string(), "a positive factor"));
+    }
+    let [lo, hi] = match config.bounds {
+        Some(bounds) => bounds,
+        None => {
+            let [lo, hi] = mesh.bounds();
+            let side = (0..3).map(|a| hi[a] - lo[a]).fold(0.0, f32::max) * config.margin;
+            let middle: [f32; 3] = std::array::from_fn(|a| 0.5 * lo[a] + 0.5 * hi[a]);
+            [middle.map(|c| c - 0.5 * side), middle.map(|c| c + 0.5 * side)]
+        }
+    };
+    let extent: [f32; 3] = std::array::from_fn(|a| hi[a] - lo[a]);
+    let scale = 2.0 / extent.iter().copied().fold(0.0, f32::max);
+    if !extent.iter().all(|&e| e > 0.0 && e.is_finite()) || !scale.is_finite() {
+        return Err(bad(
+            "the box of the grid",
+            format!("{lo:?} to {hi:?}"),
+            "a finite extent above zero along every axis",
+        ));
+    }
+    let spacing = std::array::from_fn(|a| extent[a] / (shape[a] - 1) as f32);
+    Ok(Frame { shape, origin: lo, spacing, scale })
+}

@@ -1,0 +1,139 @@
+//! The generalized winding number of a triangle mesh, fast: 1 inside, 0 outside, in between near holes.
+//!
+//! Triangles that are far away relative to their spread count through a second-order expansion of their solid angle
+//! around their common middle (Barill et al., "Fast winding numbers for soups and clouds", 2018).
+
+use crate::mesh::Bvh;
+
+/// A cluster is far when its distance exceeds this multiple of its radius. Larger is slower and more exact; the
+/// paper's default of 2 errs by less than 0.01.
+const FAR: f32 = 2.0;
+const INV_4PI: f32 = 0.25 * std::f32::consts::FRAC_1_PI;
+
+/// What a node of the tree amounts to from afar.
+#[derive(Clone, Copy, Default)]
+struct Cluster {
+    middle: [f32; 3],
+    /// Square of the distance from which the expansion holds.
+    far2: f32,
+    /// Sum of the area-weighted normals.
+    normal: [f32; 3],
+    /// Sum of (centroid - middle) times area-weighted normal, `moment[i][j]` for offset i and normal j.
+    moment: [[f32; 3]; 3],
+}
+
+/// The tree of a [`Bvh`] with an expansion at every node.
+pub(super) struct WindingTree<'a> {
+    bvh: &'a Bvh,
+    clusters: Vec<Cluster>,
+}
+
+impl<'a> WindingTree<'a> {
+    pub fn new(bvh: &'a Bvh) -> Self {
+        // The triangles below each node are consecutive. Children stand behind their parent, so back to front works.
+        let mut range = vec![(0usize, 0usize); bvh.nodes.len()];
+        for (at, node) in bvh.nodes.iter().enumerate().rev() {
+            let first = node.first as usize;
+            range[at] = match node.count as usize {
+                0 => (range[first].0.min(range[first + 1].0), range[first].1.max(range[first + 1].1)),
+                count => (first, first + count),
+            };
+        }
+        let clusters = range.iter().map(|&(from, to)| cluster(&bvh.triangles[from..to])).collect();
+        Self { bvh, clusters }
+    }
+
+    /// The winding number around `p`, within about 0.01.
+    pub fn winding_number(&self, p: [f32; 3]) -> f32 {
+        let mut sum = 0.0;
+        let mut open = [0u32; 128];
+        let mut depth = 1; // the root is open
+        while depth > 0 {
+            depth -= 1;
+            let at = open[depth] as usize;
+            let cluster = &self.clusters[at];
+            let r: [f32; 3] = std::array::from_fn(|i| cluster.middle[i] - p[i]);
+            let r2 = r[0] * r[0] + r[1] * r[1] + r[2] * r[2];
+            let node = &self.bvh.nodes[at];
+            if r2 > cluster.far2 {
+                sum += expansion(cluster, r, r2);
+            } else if node.count > 0 || depth + 2 > open.len() {
+                // A tree too deep for the stack (points of one place by the thousand) is summed directly.
+                sum += self.triangles_below(at).map(|t| solid_angle(t, p)).sum::<f32>() * INV_4PI;
+            } else {
+                open[depth] = node.first;
+                open[depth + 1] = node.first + 1;
+                depth += 2;
+            }
+        }
+        sum
+    }
+
+    fn triangles_below(&self, at: usize) -> impl Iterator<Item = &[[f32; 3]; 3]> {
+        let (mut low, mut high) = (at, at);
+        while self.bvh.nodes[low].count == 0 {
+            low = self.bvh.nodes[low].first as usize;
+        }
+        while self.bvh.nodes[high].count == 0 {
+            high = self.bvh.nodes[high].first as usize + 1;
+        }
+        let (low, high) = (&self.bvh.nodes[low], &self.bvh.nodes[high]);
+        self.bvh.triangles[low.first as usize..(high.first + high.count) as usize].iter()
+    }
+}
+
+fn cluster(triangles: &[[[f32; 3]; 3]]) -> Cluster {
+    let normal = |[a, b, c]: &[[f32; 3]; 3]| {
+        let (u, v): ([f32; 3], [f32; 3]) = (std::array::from_fn(|i| b[i] - a[i]), std::array::from_fn(|i| c[i] - a[i]));
+        [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]].map(|n| 0.5 * n)
+    };
+    let centroid = |[a, b, c]: &[[f32; 3]; 3]| -> [f32; 3] { std::array::from_fn(|i| (a[i] + b[i] + c[i]) / 3.0) };
+    let mut sums = Cluster::default();
+    let mut weight = 0.0;
+    for t in triangles {
+        let n = normal(t);
+        // A triangle without area still has a place.
+        let area = (n[0] * n[0] + n[1] * n[1] + n[2] * n[2]).sqrt().max(f32::MIN_POSITIVE);
+        weight += area;
+        let c = centroid(t);
+        for i in 0..3 {
+            sums.middle[i] += area * c[i];
+            sums.normal[i] += n[i];
+        }
+    }
+    sums.middle = sums.middle.map(|m| m / weight);
+    let mut radius2 = 0.0f32;
+    for t in triangles {
+        let (n, c) = (normal(t), centroid(t));
+        for (i, row) in sums.moment.iter_mut().enumerate() {
+            for (m, n) in row.iter_mut().zip(n) {
+                *m += (c[i] - sums.middle[i]) * n;
+            }
+        }
+        for corner in t {
+            radius2 = radius2.max((0..3).map(|i| (corner[i] - sums.middle[i]).powi(2)).sum());
+        }
+    }
+    sums.far2 = FAR * FAR * radius2;
+    sums
+}
+
+/// The winding number contributed by a far cluster; `r` points from the query to its middle.
+fn expansion(cluster: &Cluster, r: [f32; 3], r2: f32) -> f32 {
+    let inv = 1.0 / r2.sqrt();
+    let inv3 = inv * inv * inv;
+    let dot = r[0] * cluster.normal[0] + r[1] * cluster.normal[1] + r[2] * cluster.normal[2];
+    let trace = cluster.moment[0][0] + cluster.moment[1][1] + cluster.moment[2][2];
+    let quadratic: f32 = (0..3).map(|i| r[i] * (0..3).map(|j| cluster.moment[i][j] * r[j]).sum::<f32>()).sum::<f32>();
+    INV_4PI * inv3 * (dot + trace - 3.0 * quadratic * inv * inv)
+}
+
+/// The signed solid angle of a triangle seen from `p` (Van Oosterom and Strackee, 1983), in steradians.
+fn solid_angle(triangle: &[[f32; 3]; 3], p: [f32; 3]) -> f32 {
+    let [a, b, c]: [[f32; 3]; 3] = triangle.map(|v| std::array::from_fn(|i| v[i] - p[i]));
+    let dot = |u: [f32; 3], v: [f32; 3]| u[0] * v[0] + u[1] * v[1] + u[2] * v[2];
+    let (la, lb, lc) = (dot(a, a).sqrt(), dot(b, b).sqrt(), dot(c, c).sqrt());
+    let det =
+        a[0] * (b[1] * c[2] - b[2] * c[1]) + a[1] * (b[2] * c[0] - b[0] * c[2]) + a[2] * (b[0] * c[1] - b[1] * c[0]);
+    2.0 * det.atan2(la * lb * lc + dot(a, b) * lc + dot(b, c) * la + dot(c, a) * lb)
+}

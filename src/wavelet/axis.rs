@@ -1,0 +1,194 @@
+//! The transform along one axis: a polyphase filter bank over extended rows.
+//!
+//! Rows are what lies at one index of the axis: contiguous runs of the later axes, or, along the last axis, shifted
+//! views of a line that was parted into its even and odd samples. Both end in [`combine`].
+
+use super::combine::{Real, combine};
+use super::filters::Wavelet;
+use super::mode::{Extended, Mode};
+
+/// One axis of a decomposition: `n` samples to `m` coefficients of each kind.
+pub(super) struct Analysis<T> {
+    pub m: usize,
+    taps: usize,
+    /// Low- and high-pass filter, backwards.
+    weights: [Vec<T>; 2],
+    /// What the extended signal consists of: coefficient k is made of entries 2k..2k + taps.
+    table: Vec<Extended>,
+    /// Position of the first entry of the table, in samples before the signal.
+    before: usize,
+}
+
+/// One axis of a reconstruction: `m` coefficients of each kind to `n` samples.
+pub(super) struct Synthesis<T> {
+    pub n: usize,
+    /// Number of coefficients of each kind that a pair of samples depends on.
+    reach: usize,
+    /// For even and odd samples: the weights of low- and high-pass coefficients in turn.
+    weights: [Vec<T>; 2],
+    /// Which coefficients follow each other: samples 2q and 2q + 1 are made of entries q..q + reach.
+    table: Vec<usize>,
+}
+
+/// Space that a line needs while it is worked on.
+#[derive(Default)]
+pub(super) struct Scratch<T> {
+    even: Vec<T>,
+    odd: Vec<T>,
+}
+
+/// Rows at every entry of an extension table; those that are sums of samples are kept in `made`.
+fn extended_rows<'a, T: Real>(
+    src: &'a [T],
+    stride: usize,
+    inner: usize,
+    table: &[Extended],
+    made: &'a mut Vec<T>,
+) -> Vec<&'a [T]> {
+    let row = |i: usize| &src[i * stride..i * stride + inner];
+    made.clear();
+    for entry in table {
+        if let Extended::Sum(parts) = entry {
+            let start = made.len();
+            made.resize(start + inner, T::default());
+            for &(i, weight) in parts {
+                let weight = T::from_f64(weight);
+                made[start..].iter_mut().zip(row(i)).for_each(|(sum, &x)| *sum += x * weight);
+            }
+        }
+    }
+    let mut sums = made.chunks_exact(inner);
+    table
+        .iter()
+        .map(|entry| match entry {
+            Extended::Sample(i) => row(*i),
+            Extended::Sum(_) => sums.next().unwrap_or_default(),
+        })
+        .collect()
+}
+
+impl<T: Real> Analysis<T> {
+    pub fn new(wavelet: &Wavelet, mode: Mode, n: usize) -> Self {
+        let taps = wavelet.len();
+        let m = mode.coefficients(n, taps);
+        let before = if mode == Mode::Periodization { taps / 2 - 1 } else { taps - 2 };
+        let table = (0..2 * (m - 1) + taps).map(|e| mode.extend(e as isize - before as isize, n)).collect();
+        let backwards = |filter: &[f64]| filter.iter().rev().map(|&c| T::from_f64(c)).collect();
+        Self { m, taps, weights: [backwards(wavelet.dec_lo()), backwards(wavelet.dec_hi())], table, before }
+    }
+
+    fn weights(&self) -> [&[T]; 2] {
+        [&self.weights[0], &self.weights[1]]
+    }
+
+    /// The extended signal, as rows of `inner` samples that lie `stride` apart in `src`.
+    pub fn rows<'a>(&self, src: &'a [T], stride: usize, inner: usize, made: &'a mut Vec<T>) -> Vec<&'a [T]> {
+        extended_rows(src, stride, inner, &self.table, made)
+    }
+
+    /// Coefficients k of both kinds from the extended rows.
+    pub fn row_pair(&self, rows: &[&[T]], k: usize, low: &mut [T], high: &mut [T]) {
+        combine(&rows[2 * k..2 * k + self.taps], self.weights(), [low, high]);
+    }
+
+    /// (n, inner) to (2m, inner): the low-pass rows, then the high-pass rows.
+    pub fn block(&self, src: &[T], inner: usize, dst: &mut [T], scratch: &mut Scratch<T>) {
+        let (low, high) = dst.split_at_mut(self.m * inner);
+        if inner == 1 {
+            return self.line(src, low, high, scratch);
+        }
+        let rows = self.rows(src, inner, inner, &mut scratch.even);
+        for (k, (low, high)) in low.chunks_exact_mut(inner).zip(high.chunks_exact_mut(inner)).enumerate() {
+            self.row_pair(&rows, k, low, high);
+        }
+    }
+
+    fn line(&self, src: &[T], low: &mut [T], high: &mut [T], Scratch { even, odd }: &mut Scratch<T>) {
+        let half = self.table.len() / 2;
+        even.resize(half, T::default());
+        odd.resize(half, T::default());
+        // The pairs that lie within the signal are copied, the others looked up.
+        let first = self.before.div_ceil(2).min(half);
+        let pairs = src.get(2 * first - self.before..).unwrap_or_default().chunks_exact(2);
+        let last = (first + pairs.len()).min(half);
+        for ((pair, even), odd) in pairs.zip(&mut even[first..last]).zip(&mut odd[first..last]) {
+            (*even, *odd) = (pair[0], pair[1]);
+        }
+        let value = |entry: &Extended| match entry {
+            Extended::Sample(i) => src[*i],
+            Extended::Sum(parts) => parts.iter().fold(T::default(), |sum, &(i, w)| sum + src[i] * T::from_f64(w)),
+        };
+        for i in (0..first).chain(last..half) {
+            (even[i], odd[i]) = (value(&self.table[2 * i]), value(&self.table[2 * i + 1]));
+        }
+        let rows: Vec<&[T]> = (0..self.taps / 2).flat_map(|t| [&even[t..], &odd[t..]]).collect();
+        combine(&rows, self.weights(), [low, high]);
+    }
+}
+
+impl<T: Real> Synthesis<T> {
+    /// `None` when `m` coefficients are too few for the wavelet's reconstruction.
+    pub fn new(wavelet: &Wavelet, mode: Mode, m: usize) -> Option<Self> {
+        let half = wavelet.len() / 2;
+        // Samples 2q + b are sums of `taps[b][t] · coefficient[q + centre[b] - t]`.
+        let periodization = mode == Mode::Periodization;
+        let (n, parity, centre) = match (periodization, half % 2) {
+            (false, _) => ((2 * m + 2).checked_sub(2 * half).filter(|&n| n > 0)?, [0, 1], [half - 1; 2]),
+            (true, 1) => (2 * m, [0, 1], [half / 2; 2]),
+            (true, _) => (2 * m, [1, 0], [half / 2 - 1, half / 2]),
+        };
+        let reach = half + centre[1] - centre[0];
+        let weights = [0, 1].map(|b| {
+            let mut weights = vec![T::default(); 2 * reach];
+            for t in 0..half {
+                let entry = half - 1 - t + centre[b] - centre[0];
+                weights[2 * entry] = T::from_f64(wavelet.rec_lo()[2 * t + parity[b]]);
+                weights[2 * entry + 1] = T::from_f64(wavelet.rec_hi()[2 * t + parity[b]]);
+            }
+            weights
+        });
+        let first = centre[0] as isize - (half as isize - 1);
+        let table = (0..n / 2 + reach - 1).map(|e| (e as isize + first).rem_euclid(m as isize) as usize).collect();
+        Some(Self { n, reach, weights, table })
+    }
+
+    /// Low- and high-pass rows in turn, as [`Synthesis::row_pair`] takes them.
+    pub fn rows<'a>(&self, row: impl Fn(usize) -> [&'a [T]; 2]) -> Vec<&'a [T]> {
+        self.table.iter().flat_map(|&i| row(i)).collect()
+    }
+
+    /// Samples 2q and 2q + 1.
+    pub fn row_pair(&self, rows: &[&[T]], q: usize, even: &mut [T], odd: &mut [T]) {
+        combine(&rows[2 * q..2 * (q + self.reach)], [&self.weights[0], &self.weights[1]], [even, odd]);
+    }
+
+    /// (2m, inner), the low-pass rows before the high-pass rows, to (n, inner).
+    pub fn block(&self, src: &[T], inner: usize, dst: &mut [T], scratch: &mut Scratch<T>) {
+        let (low, high) = src.split_at(src.len() / 2);
+        if inner == 1 {
+            return self.line(low, high, dst, scratch);
+        }
+        let rows = self.rows(|i| [&low[i * inner..(i + 1) * inner], &high[i * inner..(i + 1) * inner]]);
+        for (q, pair) in dst.chunks_exact_mut(2 * inner).enumerate() {
+            let (even, odd) = pair.split_at_mut(inner);
+            self.row_pair(&rows, q, even, odd);
+        }
+    }
+
+    fn line(&self, low: &[T], high: &[T], dst: &mut [T], Scratch { even, odd }: &mut Scratch<T>) {
+        let (half, entries) = (self.n / 2, self.table.len());
+        // Each buffer holds the extended coefficients and, behind them, the samples made of them.
+        for (buffer, coefficients) in [(&mut *even, low), (&mut *odd, high)] {
+            buffer.clear();
+            buffer.extend(self.table.iter().map(|&i| coefficients[i]));
+            buffer.resize(entries + half, T::default());
+        }
+        let (low, even) = even.split_at_mut(entries);
+        let (high, odd) = odd.split_at_mut(entries);
+        let rows: Vec<&[T]> = (0..self.reach).flat_map(|t| [&low[t..], &high[t..]]).collect();
+        combine(&rows, [&self.weights[0], &self.weights[1]], [&mut *even, &mut *odd]);
+        for ((pair, &e), &o) in dst.chunks_exact_mut(2).zip(&*even).zip(&*odd) {
+            (pair[0], pair[1]) = (e, o);
+        }
+    }
+}

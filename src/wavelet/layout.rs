@@ -1,0 +1,215 @@
+//! [`WaveletLayout`]: everything but the coefficients that the way back to a grid needs.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Mode, NdArray, Real, Wavelet, WaveletCoeffs};
+use crate::sdf::Frame;
+use crate::{Error, Result};
+
+/// Which bands there are, how large each is, and what they decompose.
+///
+/// Bands have fixed ids: 0 is `aaa`, then come the levels from coarse to fine with seven bands each, `aad`, `ada`,
+/// `add`, `daa`, `dad`, `dda`, `ddd` (22 bands at three levels). An id means the same band for every sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Stored", into = "Stored")]
+pub struct WaveletLayout {
+    wavelet: Wavelet,
+    mode: Mode,
+    frame: Frame,
+    normalization: Option<BandNormalization>,
+    /// Shape of each band.
+    shapes: Vec<[usize; 3]>,
+}
+
+/// A mean and a standard deviation for each band: `normalized = (coefficient - mean) / std`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BandNormalization {
+    /// Mean of each band, in the order of the band ids.
+    pub mean: Vec<f32>,
+    /// Standard deviation of each band, above zero.
+    pub std: Vec<f32>,
+}
+
+/// What of a layout is written to files; the rest follows.
+#[derive(Clone, Serialize, Deserialize)]
+struct Stored {
+    wavelet: String,
+    mode: Mode,
+    level: usize,
+    frame: Frame,
+    normalization: Option<BandNormalization>,
+}
+
+impl From<WaveletLayout> for Stored {
+    fn from(layout: WaveletLayout) -> Self {
+        Self {
+            level: layout.level(),
+            wavelet: layout.wavelet.name().into(),
+            mode: layout.mode,
+            frame: layout.frame,
+            normalization: layout.normalization,
+        }
+    }
+}
+
+impl TryFrom<Stored> for WaveletLayout {
+    type Error = Error;
+
+    fn try_from(stored: Stored) -> Result<Self> {
+        let layout = Self::new(stored.frame, Wavelet::from_name(&stored.wavelet)?, stored.mode, stored.level)?;
+        match stored.normalization {
+            Some(normalization) => layout.with_normalization(normalization),
+            None => Ok(layout),
+        }
+    }
+}
+
+/// More levels than this leave one coefficient of any grid that fits in memory.
+const MOST_LEVELS: usize = 20;
+
+impl WaveletLayout {
+    /// The bands of `level` levels on a grid.
+    ///
+    /// # Errors
+    /// When the grid has no samples or more than 2³² of them, or for more than 20 levels.
+    pub fn new(frame: Frame, wavelet: Wavelet, mode: Mode, level: usize) -> Result<Self> {
+        const OP: &str = "WaveletLayout";
+        let bad = |name, got: String, expected: &str| Error::Argument { op: OP, name, got, expected: expected.into() };
+        if level > MOST_LEVELS {
+            return Err(bad("level", level.to_string(), "at most 20"));
+        }
+        let samples = frame.shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
+        if samples.is_none_or(|n| n == 0 || n > u32::MAX as usize) {
+            return Err(bad(
+                "the grid's shape",
+                format!("{:?}", frame.shape),
+                "at least one sample an axis, at most 2^32 in all",
+            ));
+        }
+        let numbers = frame.origin.iter().chain(&frame.spacing).chain([&frame.scale]);
+        if !numbers.copied().all(f32::is_finite) {
+            return Err(bad("the grid's frame", format!("{frame:?}"), "finite numbers"));
+        }
+        let mut shapes = Vec::new();
+        let mut shape = frame.shape;
+        for _ in 0..level {
+            shape = shape.map(|n| mode.coefficients(n, wavelet.len()));
+            shapes.extend([shape; 7]);
+        }
+        shapes.push(shape);
+        shapes.reverse();
+        Ok(Self { wavelet, mode, frame, normalization: None, shapes })
+    }
+
+    /// The same layout with features normalised per band wherever coefficients become a tensor, and back.
+    ///
+    /// # Errors
+    /// When there is not one finite mean and one positive deviation a band.
+    pub fn with_normalization(self, normalization: BandNormalization) -> Result<Self> {
+        let BandNormalization { mean, std } = &normalization;
+        let count = self.bands();
+        if mean.len() != count || std.len() != count {
+            let expected = format!("one mean and one deviation for each of {count} bands");
+            return Err(Error::Shape {
+                op: "with_normalization",
+                what: "normalization",
+                got: vec![mean.len(), std.len()],
+                expected,
+            });
+        }
+        if let Some(band) = (0..count).find(|&b| !(mean[b].is_finite() && std[b].is_finite() && std[b] > 0.0)) {
+            let got = format!("mean {} and deviation {} for {}", mean[band], std[band], self.band_name(band as i32));
+            let expected = "finite numbers, the deviation above zero".into();
+            return Err(Error::Argument { op: "with_normalization", name: "normalization", got, expected });
+        }
+        Ok(Self { normalization: Some(normalization), ..self })
+    }
+
+    /// The wavelet.
+    pub fn wavelet(&self) -> &Wavelet {
+        &self.wavelet
+    }
+
+    /// The extension mode.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Number of levels.
+    pub fn level(&self) -> usize {
+        self.shapes.len() / 7
+    }
+
+    /// The grid that the coefficients decompose.
+    pub fn frame(&self) -> Frame {
+        self.frame
+    }
+
+    /// The normalisation of features, when there is one.
+    pub fn normalization(&self) -> Option<&BandNormalization> {
+        self.normalization.as_ref()
+    }
+
+    /// Number of bands, 1 + 7 · level: also the number of channels of a packed tensor.
+    pub fn bands(&self) -> usize {
+        self.shapes.len()
+    }
+
+    /// Number of coefficients of all bands together.
+    pub fn total(&self) -> usize {
+        self.shapes.iter().map(|shape| shape.iter().product::<usize>()).sum()
+    }
+
+    /// Shape of a band, along x, y, z; `None` when there is no such band.
+    pub fn band_shape(&self, id: i32) -> Option<[usize; 3]> {
+        self.shapes.get(usize::try_from(id).ok()?).copied()
+    }
+
+    /// Level of a band as PyWavelets counts: 1 is the finest. The approximation has the coarsest level.
+    pub fn band_level(&self, id: i32) -> usize {
+        self.level() - (usize::try_from(id - 1).unwrap_or(0) / 7).min(self.level())
+    }
+
+    /// A band's name with its level, such as `aaa3` or `add1`.
+    pub fn band_name(&self, id: i32) -> String {
+        if !(0..self.bands() as i32).contains(&id) {
+            return format!("no band {id}");
+        }
+        let bits = if id == 0 { 0 } else { (id - 1) % 7 + 1 };
+        let letters: String = [4, 2, 1].map(|axis| if bits & axis == 0 { 'a' } else { 'd' }).iter().collect();
+        format!("{letters}{}", self.band_level(id))
+    }
+
+    /// How far apart, in sites of the packed tensor, neighbouring coefficients of a band lie: 2^(level - 1).
+    pub fn band_stride(&self, id: i32) -> usize {
+        1 << self.band_level(id).saturating_sub(1)
+    }
+
+    /// Number of sites of the packed tensor along x, y, z: those of the finest details.
+    pub fn sites(&self) -> [usize; 3] {
+        std::array::from_fn(|axis| {
+            let furthest = |(id, shape): (usize, &[usize; 3])| (shape[axis] - 1) * self.band_stride(id as i32) + 1;
+            self.shapes.iter().enumerate().map(furthest).max().unwrap_or(1)
+        })
+    }
+
+    /// Coefficients of the given bands, in the order of their ids, as [`waverecn`](super::waverecn) takes them.
+    pub(super) fn coefficients<T: Real>(&self, bands: Vec<Vec<T>>) -> WaveletCoeffs<T> {
+        let mut bands =
+            bands.into_iter().zip(&self.shapes).map(|(data, shape)| NdArray { shape: shape.to_vec(), data });
+        let approx = bands.next().unwrap_or_else(|| NdArray { shape: Vec::new(), data: Vec::new() });
+        let rest: Vec<_> = bands.collect();
+        WaveletCoeffs {
+            shape: self.frame.shape.to_vec(),
+            wavelet: self.wavelet.clone(),
+            mode: self.mode,
+            approx,
+            details: rest.chunks(7).map(<[_]>::to_vec).collect(),
+        }
+    }
+
+    /// Zeros for each band.
+    pub(super) fn empty_bands(&self) -> Vec<Vec<f32>> {
+        self.shapes.iter().map(|shape| vec![0.0; shape.iter().product()]).collect()
+    }
+}

@@ -1,0 +1,343 @@
+//! [`SparseWavelet`]: the coefficients of a grid that exceed a threshold, as rows (x, y, z, band) with a value each.
+
+use super::layout::WaveletLayout;
+use super::{BandNormalization, Mode, Wavelet, wavedecn, waverecn};
+use crate::sdf::SdfGrid;
+use crate::{Error, Result};
+
+/// Which coefficients are kept. All comparisons are strict: `|c| > t`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Threshold {
+    /// Those above `t`, in every band.
+    Plain(f32),
+    /// Those above `t`, but of the approximation all that are not zero.
+    KeepApproximation(f32),
+    /// Those above `t`, but of the approximation those above `t / 10`.
+    Adaptive(f32),
+    /// All, zeros too: decoding gives the grid back.
+    Lossless,
+    /// The `k` largest.
+    Largest(usize),
+    /// As few of the largest as a root mean square error of the decoded grid at most this large allows.
+    RmsError(f32),
+    /// As few of the largest as a maximum error of the decoded grid at most this large allows.
+    MaxError(f32),
+}
+
+/// How a grid is encoded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WaveletConfig {
+    /// A PyWavelets name, see [`Wavelet`].
+    pub wavelet: String,
+    /// Number of levels.
+    pub level: usize,
+    /// How the grid goes on beyond its border.
+    pub mode: Mode,
+    /// Which coefficients are kept.
+    pub threshold: Threshold,
+}
+
+impl Default for WaveletConfig {
+    fn default() -> Self {
+        Self { wavelet: "bior4.4".into(), level: 3, mode: Mode::Periodization, threshold: Threshold::Plain(0.01) }
+    }
+}
+
+/// The kept wavelet coefficients of a signed distance grid.
+///
+/// ```
+/// use wavemesh::{sdf::SdfGrid, wavelet::{Threshold, WaveletConfig}};
+/// let ball = SdfGrid::from_fn([32, 32, 32], |[x, y, z]| (x * x + y * y + z * z).sqrt() - 0.5)?;
+/// let coeffs = ball.encode(&WaveletConfig { level: 1, threshold: Threshold::MaxError(0.01), ..Default::default() })?;
+/// let back = coeffs.decode()?;
+/// assert!(ball.values().iter().zip(back.values()).all(|(a, b)| (a - b).abs() <= 0.01));
+/// assert!(coeffs.stats().compression_ratio > 1.0);
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct SparseWavelet {
+    layout: WaveletLayout,
+    indices: Vec<[i32; 4]>,
+    values: Vec<f32>,
+}
+
+/// How much was kept, and what it takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WaveletStats {
+    /// Number of coefficients of the transform.
+    pub total: usize,
+    /// Number of coefficients kept.
+    pub nonzero: usize,
+    /// Share of coefficients that were dropped, 0 to 1.
+    pub sparsity_ratio: f64,
+    /// `memory_dense / memory_sparse`.
+    pub compression_ratio: f64,
+    /// Bytes of the grid: 4 a sample.
+    pub memory_dense: usize,
+    /// Bytes of the kept coefficients: 20 each, four i32 for the place and an f32 for the value.
+    pub memory_sparse: usize,
+}
+
+impl SdfGrid {
+    /// Decomposes the grid and keeps what the threshold asks for.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for an unknown wavelet; when the threshold is negative or not a number, or the asked-for error
+    /// is below what rounding allows.
+    pub fn encode(&self, config: &WaveletConfig) -> Result<SparseWavelet> {
+        let wavelet = Wavelet::from_name(&config.wavelet)?;
+        let layout = WaveletLayout::new(self.frame(), wavelet, config.mode, config.level)?;
+        let bad = |got: String, expected: &str| {
+            Err(Error::Argument { op: "encode", name: "threshold", got, expected: expected.into() })
+        };
+        let (in_approx, in_details) = match config.threshold {
+            Threshold::Plain(t) => (t, t),
+            Threshold::KeepApproximation(t) => (0.0, t),
+            Threshold::Adaptive(t) => (t / 10.0, t),
+            Threshold::Lossless => (-1.0, -1.0),
+            Threshold::Largest(_) => (0.0, 0.0),
+            Threshold::RmsError(t) | Threshold::MaxError(t) => (t, t),
+        };
+        if !in_details.is_finite() || (in_details < 0.0 && config.threshold != Threshold::Lossless) {
+            return bad(in_details.to_string(), "a number that is not negative");
+        }
+        let coeffs = wavedecn(self.values(), &self.shape(), layout.wavelet(), config.mode, config.level)?;
+        let bands: Vec<&[f32]> = coeffs.bands().map(|band| band.data.as_slice()).collect();
+        let above = |in_approx: f32, in_details: f32| {
+            let mut kept = SparseWavelet { layout: layout.clone(), indices: Vec::new(), values: Vec::new() };
+            for (id, (band, shape)) in bands.iter().zip(coeffs.bands().map(|band| &band.shape)).enumerate() {
+                kept.append(id, band, [shape[1], shape[2]], if id == 0 { in_approx } else { in_details });
+            }
+            kept
+        };
+        let error: fn(&[f32], &[f32]) -> f64 = match config.threshold {
+            Threshold::Largest(count) => return Ok(above(-1.0, -1.0).largest(count)),
+            Threshold::RmsError(_) => rms_error,
+            Threshold::MaxError(_) => max_error,
+            _ => return Ok(above(in_approx, in_details)),
+        };
+        // The error falls with the number of coefficients, so bisection finds how many it takes.
+        let all = above(-1.0, -1.0);
+        let order = all.by_magnitude();
+        let reached = |count: usize| {
+            let decoded = all.subset(&order[..count]).decode()?;
+            Ok::<bool, Error>(error(self.values(), decoded.values()) <= f64::from(in_details))
+        };
+        let (mut few, mut enough) = (0, order.len());
+        if !reached(enough)? {
+            return bad(
+                in_details.to_string(),
+                "an error that all coefficients together reach; rounding allows no less",
+            );
+        }
+        if reached(0)? {
+            enough = 0;
+        }
+        while enough > few + 1 {
+            let middle = few + (enough - few) / 2;
+            if reached(middle)? { enough = middle } else { few = middle }
+        }
+        Ok(all.subset(&order[..enough]))
+    }
+}
+
+fn rms_error(a: &[f32], b: &[f32]) -> f64 {
+    let sum: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    (sum / a.len() as f64).sqrt()
+}
+
+fn max_error(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max)
+}
+
+impl SparseWavelet {
+    /// Coefficients from rows (x, y, z, band) and their values.
+    ///
+    /// # Errors
+    /// When the numbers of rows and values differ, a row lies outside its band, a row occurs twice, or a value is not
+    /// finite.
+    pub fn new(layout: WaveletLayout, indices: Vec<[i32; 4]>, values: Vec<f32>) -> Result<Self> {
+        const OP: &str = "SparseWavelet::new";
+        if indices.len() != values.len() {
+            let expected = format!("{} values, one a row", indices.len());
+            return Err(Error::Shape { op: OP, what: "values", got: vec![values.len()], expected });
+        }
+        let bad = |name, got: String, expected: String| Err(Error::Argument { op: OP, name, got, expected });
+        let mut seen: Vec<Vec<bool>> = layout.empty_bands().iter().map(|band| vec![false; band.len()]).collect();
+        for row in &indices {
+            let Some(place) = place_in_band(&layout, row) else {
+                let shape = layout.band_shape(row[3]);
+                let expected =
+                    shape.map_or(format!("a band below {}", layout.bands()), |s| format!("a place within {s:?}"));
+                return bad("a row (x, y, z, band)", format!("{row:?}"), expected);
+            };
+            if std::mem::replace(&mut seen[row[3] as usize][place], true) {
+                return bad("a row (x, y, z, band)", format!("{row:?} twice"), "each row once".into());
+            }
+        }
+        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+            return bad("a value", format!("{} in row {i}", values[i]), "a finite number".into());
+        }
+        Ok(Self { layout, indices, values })
+    }
+
+    /// Appends the coefficients of a band of which the last two axes are given.
+    fn append(&mut self, id: usize, band: &[f32], [ny, nz]: [usize; 2], threshold: f32) {
+        for (row, line) in band.chunks_exact(nz).enumerate() {
+            let (x, y) = ((row / ny) as i32, (row % ny) as i32);
+            // Most lines have nothing to keep; finding that out takes no branch a value.
+            if !line.iter().fold(false, |any, v| any | (v.abs() > threshold)) {
+                continue;
+            }
+            for (z, &value) in line.iter().enumerate() {
+                if value.abs() > threshold {
+                    self.indices.push([x, y, z as i32, id as i32]);
+                    self.values.push(value);
+                }
+            }
+        }
+    }
+
+    /// Rows from the largest magnitude to the smallest; the earlier row first where they are equal.
+    fn by_magnitude(&self) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..self.values.len() as u32).collect();
+        let magnitude = |&row: &u32| std::cmp::Reverse(self.values[row as usize].abs().to_bits());
+        order.sort_by_key(magnitude);
+        order
+    }
+
+    fn largest(&self, count: usize) -> Self {
+        self.subset(&self.by_magnitude()[..count.min(self.values.len())])
+    }
+
+    /// Some of the rows, in their own order.
+    fn subset(&self, rows: &[u32]) -> Self {
+        let mut rows = rows.to_vec();
+        rows.sort_unstable();
+        Self {
+            layout: self.layout.clone(),
+            indices: rows.iter().map(|&row| self.indices[row as usize]).collect(),
+            values: rows.iter().map(|&row| self.values[row as usize]).collect(),
+        }
+    }
+
+    /// Rows (x, y, z, band) in the band's own coordinates, ascending by band, then x, y, z.
+    pub fn indices(&self) -> &[[i32; 4]] {
+        &self.indices
+    }
+
+    /// The coefficient of each row of [`SparseWavelet::indices`].
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// Number of coefficients kept.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether no coefficient was kept.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// What is needed beside the coefficients to decode them.
+    pub fn layout(&self) -> &WaveletLayout {
+        &self.layout
+    }
+
+    /// The name of a band, such as `aaa3` or `add1`; 1 is the finest level.
+    pub fn band_name(&self, id: i32) -> String {
+        self.layout.band_name(id)
+    }
+
+    /// How much was kept, and the bytes it takes.
+    pub fn stats(&self) -> WaveletStats {
+        let (total, nonzero) = (self.layout.total(), self.values.len());
+        let memory_dense = self.layout.frame().shape.iter().product::<usize>() * size_of::<f32>();
+        let memory_sparse = nonzero * (size_of::<[i32; 4]>() + size_of::<f32>());
+        WaveletStats {
+            total,
+            nonzero,
+            sparsity_ratio: 1.0 - nonzero as f64 / total as f64,
+            compression_ratio: memory_dense as f64 / memory_sparse as f64,
+            memory_dense,
+            memory_sparse,
+        }
+    }
+
+    /// The grid that the kept coefficients describe, in the frame of the encoded one.
+    ///
+    /// # Errors
+    /// When the values overflow.
+    pub fn decode(&self) -> Result<SdfGrid> {
+        let mut bands = self.layout.empty_bands();
+        for (row, &value) in self.indices.iter().zip(&self.values) {
+            if let Some(place) = place_in_band(&self.layout, row) {
+                bands[row[3] as usize][place] = value;
+            }
+        }
+        let frame = self.layout.frame();
+        let grid = waverecn(&self.layout.coefficients(bands))?.cropped(&frame.shape);
+        SdfGrid::with_frame(grid.data, frame)
+    }
+
+    /// The same coefficients with another normalisation stored beside them.
+    ///
+    /// # Errors
+    /// As [`WaveletLayout::with_normalization`].
+    pub fn with_normalization(self, normalization: BandNormalization) -> Result<Self> {
+        Ok(Self { layout: self.layout.with_normalization(normalization)?, ..self })
+    }
+}
+
+impl BandNormalization {
+    /// Mean and standard deviation of the kept coefficients of each band over several samples. A band with fewer than
+    /// two different coefficients has deviation 1.
+    ///
+    /// # Errors
+    /// When there is no sample, or the samples differ in their numbers of bands.
+    pub fn fit<'a>(samples: impl IntoIterator<Item = &'a SparseWavelet>) -> Result<Self> {
+        let mut sums: Vec<[f64; 3]> = Vec::new();
+        for sample in samples {
+            let bands = sample.layout.bands();
+            if sums.is_empty() {
+                sums.resize(bands, [0.0; 3]);
+            }
+            if sums.len() != bands {
+                let expected = format!("{} bands, as the samples before", sums.len());
+                return Err(Error::Shape {
+                    op: "BandNormalization::fit",
+                    what: "a sample",
+                    got: vec![bands],
+                    expected,
+                });
+            }
+            for (row, &value) in sample.indices.iter().zip(&sample.values) {
+                let value = f64::from(value);
+                let [count, sum, squares] = &mut sums[row[3] as usize];
+                *count += 1.0;
+                *sum += value;
+                *squares += value * value;
+            }
+        }
+        if sums.is_empty() {
+            let (got, expected) = ("none".into(), "at least one sample".into());
+            return Err(Error::Argument { op: "BandNormalization::fit", name: "samples", got, expected });
+        }
+        let moments = |[count, sum, squares]: [f64; 3]| {
+            let mean = sum / count.max(1.0);
+            let std = (squares / count.max(1.0) - mean * mean).max(0.0).sqrt();
+            (mean as f32, if std > 1e-6 * mean.abs() && std > 0.0 { std as f32 } else { 1.0 })
+        };
+        let (mean, std) = sums.into_iter().map(moments).unzip();
+        Ok(Self { mean, std })
+    }
+}
+
+/// Where in its band's values a row lies; `None` when it lies outside.
+fn place_in_band(layout: &WaveletLayout, &[x, y, z, band]: &[i32; 4]) -> Option<usize> {
+    let shape = layout.band_shape(band)?;
+    let [x, y, z] = [x, y, z].map(|c| usize::try_from(c).unwrap_or(usize::MAX));
+    (x < shape[0] && y < shape[1] && z < shape[2]).then(|| (x * shape[1] + y) * shape[2] + z)
+}

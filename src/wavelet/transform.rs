@@ -1,0 +1,455 @@
+//! `wavedecn` and `waverecn`: the multilevel transform in any number of dimensions, in PyWavelets' order and values.
+//!
+//! One level handles all axes but the first slab by slab, in cache, then the first axis straight into the bands.
+
+use rayon::prelude::*;
+
+use super::axis::{Analysis, Scratch, Synthesis};
+use super::combine::Real;
+use super::filters::Wavelet;
+use super::layout::WaveletLayout;
+use super::mode::Mode;
+use crate::{Error, Result};
+
+/// A dense array in C order (the last axis is contiguous).
+#[derive(Clone, Debug, PartialEq)]
+pub struct NdArray<T> {
+    /// Length of each axis.
+    pub shape: Vec<usize>,
+    /// Product of `shape` values.
+    pub data: Vec<T>,
+}
+
+impl<T: Real> NdArray<T> {
+    fn zeros(shape: &[usize]) -> Self {
+        Self { shape: shape.to_vec(), data: vec![T::default(); shape.iter().product()] }
+    }
+
+    /// The part from index zero on that has the given shape, each axis of which is at most as long.
+    pub(crate) fn cropped(self, shape: &[usize]) -> Self {
+        if self.shape == shape {
+            return self;
+        }
+        let mut out = Self::zeros(shape);
+        copy_rows(&self.data, &self.shape, &mut out.data, shape, shape);
+        out
+    }
+
+    /// The same values with zeros behind them along each axis, up to the given shape.
+    fn extended(self, shape: &[usize]) -> Self {
+        if self.shape == shape {
+            return self;
+        }
+        let mut out = Self::zeros(shape);
+        copy_rows(&self.data, &self.shape, &mut out.data, shape, &self.shape);
+        out
+    }
+}
+
+/// Copies the corner of the given extent from one array to another.
+fn copy_rows<T: Copy>(src: &[T], src_shape: &[usize], dst: &mut [T], dst_shape: &[usize], extent: &[usize]) {
+    let Some((&run, outer)) = extent.split_last() else { return };
+    // The place of the row-th row of the extent in an array of the given shape.
+    let place = |row: usize, shape: &[usize]| {
+        let (mut rest, mut place, mut stride) = (row, 0, shape[outer.len()]);
+        for axis in (0..outer.len()).rev() {
+            place += rest % outer[axis] * stride;
+            rest /= outer[axis];
+            stride *= shape[axis];
+        }
+        place
+    };
+    for row in 0..outer.iter().product() {
+        let (from, to) = (place(row, src_shape), place(row, dst_shape));
+        dst[to..to + run].copy_from_slice(&src[from..from + run]);
+    }
+}
+
+/// What [`wavedecn`] yields: an approximation, and the details of each level.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WaveletCoeffs<T> {
+    /// Shape of the array that was decomposed.
+    pub shape: Vec<usize>,
+    /// The wavelet that decomposed it.
+    pub wavelet: Wavelet,
+    /// The mode that extended it.
+    pub mode: Mode,
+    /// The band `a…a` of the coarsest level.
+    pub approx: NdArray<T>,
+    /// From the coarsest level to the finest: the bands `a…ad` to `d…d` in alphabetical order, 2^dims - 1 each. The
+    /// letter at a place tells what the axis at that place went through: `a` the low-pass filter, `d` the high-pass.
+    pub details: Vec<Vec<NdArray<T>>>,
+}
+
+impl<T: Real> WaveletCoeffs<T> {
+    /// Number of levels.
+    pub fn level(&self) -> usize {
+        self.details.len()
+    }
+
+    /// All bands in the order of their fixed ids: the approximation, then the levels from coarse to fine.
+    pub fn bands(&self) -> impl Iterator<Item = &NdArray<T>> {
+        std::iter::once(&self.approx).chain(self.details.iter().flatten())
+    }
+
+    /// The band of a name such as `aad`, at a level counted as PyWavelets does: 1 is the finest. `a…a` is the
+    /// approximation, whatever the level.
+    pub fn band(&self, level: usize, name: &str) -> Option<&NdArray<T>> {
+        let id = name.chars().try_fold(0, |id, letter| match letter {
+            'a' => Some(2 * id),
+            'd' => Some(2 * id + 1),
+            _ => None,
+        })?;
+        match id {
+            _ if name.len() != self.shape.len() => None,
+            0 => Some(&self.approx),
+            _ => self.details.get(self.details.len().checked_sub(level)?)?.get(id - 1),
+        }
+    }
+}
+
+/// The largest useful number of levels for a signal of `len` samples and filters of `taps` taps: beyond it, every
+/// coefficient depends on how the signal is extended. 0 when even one level is too many.
+///
+/// ```
+/// use wavemesh::wavelet::dwt_max_level;
+/// assert_eq!(dwt_max_level(64, 10), 2);
+/// ```
+pub fn dwt_max_level(len: usize, taps: usize) -> usize {
+    if taps < 2 { 0 } else { (len / (taps - 1)).checked_ilog2().unwrap_or(0) as usize }
+}
+
+/// One level in one dimension: (approximation, details).
+///
+/// # Errors
+/// When the signal is empty.
+///
+/// ```
+/// use wavemesh::wavelet::{Mode, Wavelet, dwt};
+/// let (approx, details) = dwt(&[1.0f64, 1.0, 3.0, 5.0], &Wavelet::from_name("haar")?, Mode::Periodization)?;
+/// assert!((approx[1] - 8.0 / 2f64.sqrt()).abs() < 1e-12 && details[0].abs() < 1e-12);
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
+pub fn dwt<T: Real>(signal: &[T], wavelet: &Wavelet, mode: Mode) -> Result<(Vec<T>, Vec<T>)> {
+    check_shape("dwt", signal.len(), &[signal.len()])?;
+    let axis = Analysis::new(wavelet, mode, signal.len());
+    let mut low = vec![T::default(); 2 * axis.m];
+    axis.block(signal, 1, &mut low, &mut Scratch::default());
+    let high = low.split_off(axis.m);
+    Ok((low, high))
+}
+
+/// The inverse of [`dwt`]. As with PyWavelets, an odd signal comes back with one sample more.
+///
+/// # Errors
+/// When the two parts differ in length or are too short for the wavelet.
+pub fn idwt<T: Real>(approx: &[T], details: &[T], wavelet: &Wavelet, mode: Mode) -> Result<Vec<T>> {
+    if approx.len() != details.len() || approx.is_empty() {
+        let expected = format!("{} values, as the approximation has, and at least one", approx.len());
+        return Err(Error::Shape { op: "idwt", what: "details", got: vec![details.len()], expected });
+    }
+    let axis = synthesis(wavelet, mode, approx.len())?;
+    let mut signal = vec![T::default(); axis.n];
+    axis.block(&[approx, details].concat(), 1, &mut signal, &mut Scratch::default());
+    Ok(signal)
+}
+
+/// The multilevel transform of an array of any number of dimensions, as PyWavelets' `wavedecn`. `data` is in C order.
+/// A level beyond the [useful](dwt_max_level) is computed, with a warning.
+///
+/// # Errors
+/// When `data` does not have `shape`, or an axis has no length.
+///
+/// ```
+/// use wavemesh::wavelet::{Mode, Wavelet, wavedecn, waverecn};
+/// let data: Vec<f32> = (0..8 * 8 * 8).map(|i| (i % 13) as f32).collect();
+/// let coeffs = wavedecn(&data, &[8, 8, 8], &Wavelet::from_name("haar")?, Mode::Periodization, 2)?;
+/// assert_eq!(coeffs.band(1, "aad").unwrap().shape, [4, 4, 4]);
+/// let back = waverecn(&coeffs)?;
+/// assert!(back.data.iter().zip(&data).all(|(a, b)| (a - b).abs() < 1e-4));
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
+pub fn wavedecn<T: Real>(
+    data: &[T],
+    shape: &[usize],
+    wavelet: &Wavelet,
+    mode: Mode,
+    level: usize,
+) -> Result<WaveletCoeffs<T>> {
+    check_shape("wavedecn", data.len(), shape)?;
+    let useful = shape.iter().map(|&n| dwt_max_level(n, wavelet.len())).min().unwrap_or(0);
+    if level > useful {
+        crate::warning::warn_once(format!(
+            "wavedecn: {level} levels of {} are more than the {useful} that {shape:?} has room for; every coefficient of \
+             the coarse levels depends on the extension mode ({})",
+            wavelet.name(),
+            mode.name(),
+        ));
+    }
+    let mut details = Vec::new();
+    let mut approx = None;
+    for _ in 0..level {
+        let (data, shape) = approx.as_ref().map_or((data, shape), |a: &NdArray<T>| (&a.data, &a.shape));
+        let mut bands = analyze(data, shape, wavelet, mode);
+        details.push(bands.split_off(1));
+        approx = bands.pop();
+    }
+    details.reverse();
+    let approx = approx.unwrap_or_else(|| NdArray { shape: shape.to_vec(), data: data.to_vec() });
+    Ok(WaveletCoeffs { shape: shape.to_vec(), wavelet: wavelet.clone(), mode, approx, details })
+}
+
+/// The inverse of [`wavedecn`], as PyWavelets' `waverecn`: an axis of odd length comes back with one sample more.
+///
+/// # Errors
+/// When the shapes of the bands do not fit each other.
+pub fn waverecn<T: Real>(coeffs: &WaveletCoeffs<T>) -> Result<NdArray<T>> {
+    let mut approx: Option<NdArray<T>> = None;
+    for (place, details) in coeffs.details.iter().enumerate() {
+        let level = coeffs.details.len() - place;
+        let current = approx.as_ref().unwrap_or(&coeffs.approx);
+        let shape = check_level(current, details, level)?;
+        // A reconstruction may be one sample longer than what was decomposed.
+        let cropped = (current.shape != shape).then(|| current.clone().cropped(&shape));
+        let bands: Vec<&[T]> =
+            std::iter::once(cropped.as_ref().unwrap_or(current)).chain(details).map(|b| b.data.as_slice()).collect();
+        approx = Some(synthesize(&bands, &shape, &coeffs.wavelet, coeffs.mode)?);
+    }
+    Ok(approx.unwrap_or_else(|| coeffs.approx.clone()))
+}
+
+fn check_shape(op: &'static str, len: usize, shape: &[usize]) -> Result<()> {
+    let wanted = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
+    if shape.is_empty() || len == 0 || wanted != Some(len) {
+        let expected = format!("{len} values in at least one axis, none of length 0");
+        return Err(Error::Shape { op, what: "data", got: shape.to_vec(), expected });
+    }
+    Ok(())
+}
+
+/// The shape that all bands of a level share; the approximation may be one longer along an axis.
+fn check_level<T>(approx: &NdArray<T>, details: &[NdArray<T>], level: usize) -> Result<Vec<usize>> {
+    let dims = approx.shape.len();
+    let wrong = |got: &[usize], expected: String| {
+        Err(Error::Shape {
+            op: "waverecn",
+            what: "a band",
+            got: got.to_vec(),
+            expected: format!("{expected} (level {level})"),
+        })
+    };
+    let Some(first) = details.first().filter(|_| details.len() == (1 << dims) - 1) else {
+        return wrong(&[details.len()], format!("{} bands of details", (1 << dims) - 1));
+    };
+    for band in details {
+        if band.shape != first.shape || band.data.len() != band.shape.iter().product::<usize>() {
+            return wrong(&band.shape, format!("{:?} and as many values", first.shape));
+        }
+    }
+    let fits = approx.shape.iter().zip(&first.shape).all(|(&a, &d)| d > 0 && (a == d || a == d + 1));
+    if first.shape.len() != dims || !fits || approx.data.len() != approx.shape.iter().product::<usize>() {
+        return wrong(&approx.shape, format!("{:?}, or one more along an axis", first.shape));
+    }
+    Ok(first.shape.clone())
+}
+
+fn synthesis<T: Real>(wavelet: &Wavelet, mode: Mode, m: usize) -> Result<Synthesis<T>> {
+    Synthesis::new(wavelet, mode, m).ok_or_else(|| {
+        let expected = format!("at least {} coefficients along each axis for {}", wavelet.len() / 2, wavelet.name());
+        Error::Shape { op: "waverecn", what: "a band", got: vec![m], expected }
+    })
+}
+
+/// A run of the last axis within a row of all bands but the first axis' side by side: where it begins in the row, its
+/// band (of the later axes), and where it begins in that band's row.
+struct Run {
+    start: usize,
+    band: usize,
+    offset: usize,
+}
+
+/// The runs of a row whose axes (all but the array's first) have 2·m entries, the low-pass half before the high-pass.
+fn runs(m: &[usize]) -> Vec<Run> {
+    let Some((&last, before)) = m.split_last() else { return vec![Run { start: 0, band: 0, offset: 0 }] };
+    let outer: usize = before.iter().map(|m| 2 * m).product();
+    (0..2 * outer)
+        .map(|run| {
+            let (mut rest, mut band, mut offset, mut stride) = (run / 2, run % 2, 0, last);
+            for (place, &m) in before.iter().rev().enumerate() {
+                let index = rest % (2 * m);
+                rest /= 2 * m;
+                band |= usize::from(index >= m) << (place + 1);
+                offset += index % m * stride;
+                stride *= m;
+            }
+            Run { start: run * last, band, offset }
+        })
+        .collect()
+}
+
+/// Length of a row of samples in the intermediate array: `len` and a few more where rows would otherwise all fall
+/// into the same cache sets.
+fn padded<T>(len: usize) -> usize {
+    if len > 0 && (len * size_of::<T>()).is_multiple_of(4096) { len + 64 / size_of::<T>() } else { len }
+}
+
+/// Rows of the first axis that one task handles.
+const ROWS_PER_TASK: usize = 8;
+
+/// One level: the 2^dims bands in alphabetical order.
+fn analyze<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, mode: Mode) -> Vec<NdArray<T>> {
+    let axes: Vec<Analysis<T>> = shape.iter().map(|&n| Analysis::new(wavelet, mode, n)).collect();
+    let m: Vec<usize> = axes.iter().map(|axis| axis.m).collect();
+    let later = &m[1..];
+    let slab: usize = shape[1..].iter().product();
+    let row: usize = later.iter().map(|m| 2 * m).product();
+    let stride = padded::<T>(row);
+
+    let mut rows = vec![T::default(); shape[0] * stride];
+    rows.par_chunks_mut(stride).zip(data.par_chunks(slab)).for_each_init(
+        || (Vec::new(), Vec::new(), Scratch::default()),
+        |(from, to, scratch), (row_out, slab_in)| {
+            analyze_slab(&axes[1..], &shape[1..], slab_in, &mut row_out[..row], from, to, scratch);
+        },
+    );
+
+    let mut bands: Vec<NdArray<T>> = (0..1 << shape.len()).map(|_| NdArray::zeros(&m)).collect();
+    let band_row: usize = later.iter().product();
+    let run_length = later.last().copied().unwrap_or(1);
+    let runs = runs(later);
+    let mut made = Vec::new();
+    let extended = axes[0].rows(&rows, stride, row, &mut made);
+    in_tasks(&mut bands, ROWS_PER_TASK * band_row).into_par_iter().enumerate().for_each(|(task, mut parts)| {
+        let (low, high) = parts.split_at_mut(1 << (shape.len() - 1));
+        let mut view = Vec::with_capacity(extended.len());
+        let (first, count) = (task * ROWS_PER_TASK, low[0].len() / band_row);
+        for run in &runs {
+            view.clear();
+            view.extend(extended.iter().map(|row| &row[run.start..run.start + run_length]));
+            for k in 0..count {
+                let at = k * band_row + run.offset;
+                let place = at..at + run_length;
+                axes[0].row_pair(&view, first + k, &mut low[run.band][place.clone()], &mut high[run.band][place]);
+            }
+        }
+    });
+    bands
+}
+
+/// All bands cut into pieces of `len` values; the first pieces of all bands come first.
+fn in_tasks<T>(bands: &mut [NdArray<T>], len: usize) -> Vec<Vec<&mut [T]>> {
+    let mut pieces: Vec<_> = bands.iter_mut().map(|band| band.data.chunks_mut(len)).collect();
+    std::iter::from_fn(|| pieces.iter_mut().map(Iterator::next).collect::<Option<Vec<_>>>()).collect()
+}
+
+/// All axes of a slab, from the last to the first.
+fn analyze_slab<T: Real>(
+    axes: &[Analysis<T>],
+    shape: &[usize],
+    src: &[T],
+    dst: &mut [T],
+    from: &mut Vec<T>,
+    to: &mut Vec<T>,
+    scratch: &mut Scratch<T>,
+) {
+    from.clear();
+    from.extend_from_slice(src);
+    let mut inner = 1;
+    for (axis, &n) in axes.iter().zip(shape).rev() {
+        to.resize(from.len() / n * 2 * axis.m, T::default());
+        for (src, dst) in from.chunks_exact(n * inner).zip(to.chunks_exact_mut(2 * axis.m * inner)) {
+            axis.block(src, inner, dst, scratch);
+        }
+        std::mem::swap(from, to);
+        inner *= 2 * axis.m;
+    }
+    dst.copy_from_slice(from);
+}
+
+/// The inverse of one level.
+fn synthesize<T: Real>(bands: &[&[T]], m: &[usize], wavelet: &Wavelet, mode: Mode) -> Result<NdArray<T>> {
+    let axes: Vec<Synthesis<T>> = m.iter().map(|&m| synthesis(wavelet, mode, m)).collect::<Result<_>>()?;
+    let shape: Vec<usize> = axes.iter().map(|axis| axis.n).collect();
+    let later = &m[1..];
+    let row: usize = later.iter().map(|m| 2 * m).product();
+    let band_row: usize = later.iter().product();
+    let run_length = later.last().copied().unwrap_or(1);
+    let runs = runs(later);
+    let (low, high) = bands.split_at(bands.len() / 2);
+
+    let stride = padded::<T>(row);
+    let mut rows = vec![T::default(); shape[0] * stride];
+    rows.par_chunks_mut(ROWS_PER_TASK * stride).enumerate().for_each(|(task, rows)| {
+        let first = task * ROWS_PER_TASK / 2;
+        for run in &runs {
+            let part = |band: &'_ [T], i: usize| {
+                i * band_row + run.offset..i * band_row + run.offset + run_length.min(band.len())
+            };
+            let view =
+                axes[0].rows(|i| [&low[run.band][part(low[run.band], i)], &high[run.band][part(high[run.band], i)]]);
+            for (q, pair) in rows.chunks_exact_mut(2 * stride).enumerate() {
+                let (even, odd) = pair.split_at_mut(stride);
+                let place = run.start..run.start + run_length;
+                axes[0].row_pair(&view, first + q, &mut even[place.clone()], &mut odd[place]);
+            }
+        }
+    });
+
+    let mut out = NdArray::zeros(&shape);
+    let slab: usize = shape[1..].iter().product();
+    out.data.par_chunks_mut(slab).zip(rows.par_chunks(stride)).for_each_init(
+        || (Vec::new(), Vec::new(), Scratch::default()),
+        |(from, to, scratch), (slab_out, row_in)| {
+            synthesize_slab(&axes[1..], later, &row_in[..row], slab_out, from, to, scratch);
+        },
+    );
+    Ok(out)
+}
+
+/// All axes of a slab, from the first to the last.
+fn synthesize_slab<T: Real>(
+    axes: &[Synthesis<T>],
+    m: &[usize],
+    src: &[T],
+    dst: &mut [T],
+    from: &mut Vec<T>,
+    to: &mut Vec<T>,
+    scratch: &mut Scratch<T>,
+) {
+    from.clear();
+    from.extend_from_slice(src);
+    let mut inner = src.len();
+    for (axis, &m) in axes.iter().zip(m) {
+        inner /= 2 * m;
+        to.resize(from.len() / (2 * m) * axis.n, T::default());
+        for (src, dst) in from.chunks_exact(2 * m * inner).zip(to.chunks_exact_mut(axis.n * inner)) {
+            axis.block(src, inner, dst, scratch);
+        }
+        std::mem::swap(from, to);
+    }
+    dst.copy_from_slice(from);
+}
+
+/// The transpose of [`waverecn`] and cropping: from a gradient of the grid to one of each band, in the order of ids.
+pub(super) fn waverecn_adjoint(grad: &[f32], layout: &WaveletLayout) -> Vec<Vec<f32>> {
+    // The transpose of a synthesis is the analysis with the dual wavelet; beyond the signal there is nothing.
+    let dual = layout.wavelet().dual();
+    let mode = if layout.mode() == Mode::Periodization { Mode::Periodization } else { Mode::Zero };
+    let mut fine_to_coarse: Vec<Vec<f32>> = Vec::new();
+    let mut current = NdArray { shape: layout.frame().shape.to_vec(), data: grad.to_vec() };
+    for level in 1..=layout.level() {
+        let details = layout.level() - level;
+        let band = layout.band_shape(1 + 7 * details as i32).unwrap_or_default();
+        let longer: Vec<usize> = match mode {
+            Mode::Periodization => band.iter().map(|m| 2 * m).collect(),
+            _ => band.iter().map(|m| 2 * m + 2 - dual.len()).collect(),
+        };
+        let mut bands = analyze(&current.extended(&longer).data, &longer, &dual, mode);
+        let details = bands.split_off(1);
+        fine_to_coarse.extend(details.into_iter().rev().map(|band| band.data));
+        current = bands.swap_remove(0);
+    }
+    fine_to_coarse.push(current.data);
+    fine_to_coarse.reverse();
+    fine_to_coarse
+}

@@ -1,0 +1,104 @@
+//! The transforms give PyWavelets' numbers (tests/fixtures/wavelet.*, made with PyWavelets 1.9 in float64).
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use wavemesh::wavelet::{Mode, Wavelet, wavedecn, waverecn};
+
+struct Case {
+    name: String,
+    wavelet: Wavelet,
+    mode: Mode,
+    level: usize,
+    shape: Vec<usize>,
+}
+
+fn fixtures() -> (Vec<Case>, HashMap<String, Tensor>) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let text = std::fs::read_to_string(folder.join("wavelet.json")).unwrap();
+    let cases: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let cases = cases.iter().map(|case| Case {
+        name: case["case"].as_str().unwrap().into(),
+        wavelet: Wavelet::from_name(case["wavelet"].as_str().unwrap()).unwrap(),
+        mode: Mode::from_name(case["mode"].as_str().unwrap()).unwrap(),
+        level: case["level"].as_u64().unwrap() as usize,
+        shape: case["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect(),
+    });
+    (cases.collect(), candle_core::safetensors::load(folder.join("wavelet.safetensors"), &Device::Cpu).unwrap())
+}
+
+fn values(tensors: &HashMap<String, Tensor>, key: &str) -> Vec<f64> {
+    tensors[key].to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// The largest difference, relative to the largest magnitude (at least 1).
+fn error(got: impl IntoIterator<Item = f64>, wanted: &[f64]) -> f64 {
+    let scale = wanted.iter().fold(1.0, |m: f64, v| m.max(v.abs()));
+    let mut count = 0;
+    let worst = got.into_iter().zip(wanted).map(|(a, b)| (a - b).abs()).inspect(|_| count += 1).fold(0.0, f64::max);
+    assert_eq!(count, wanted.len(), "different numbers of values");
+    worst / scale
+}
+
+#[test]
+fn filters_are_those_of_pywavelets() {
+    let (_, tensors) = fixtures();
+    let keys: Vec<&String> = tensors.keys().filter(|key| key.starts_with("filters/")).collect();
+    assert!(keys.len() >= 40, "four filters of ten wavelets");
+    for key in keys {
+        let [_, name, filter] = key.split('/').collect::<Vec<_>>()[..] else { panic!("key {key}") };
+        let wavelet = Wavelet::from_name(name).unwrap();
+        let got = match filter {
+            "dec_lo" => wavelet.dec_lo(),
+            "dec_hi" => wavelet.dec_hi(),
+            "rec_lo" => wavelet.rec_lo(),
+            "rec_hi" => wavelet.rec_hi(),
+            other => panic!("filter {other}"),
+        };
+        assert_eq!(got, values(&tensors, key), "{key}");
+    }
+}
+
+#[test]
+fn wavedecn_gives_every_band_of_pywavelets() {
+    let (cases, tensors) = fixtures();
+    for Case { name, wavelet, mode, level, shape } in cases {
+        let input = values(&tensors, &format!("{name}/input"));
+        let single: Vec<f32> = input.iter().map(|&v| v as f32).collect();
+        let double = wavedecn(&input, &shape, &wavelet, mode, level).unwrap();
+        let single = wavedecn(&single, &shape, &wavelet, mode, level).unwrap();
+        for key in tensors.keys().filter(|key| key.starts_with(&format!("{name}/")) && !key.ends_with("input")) {
+            let (level, band) = match key.split('/').collect::<Vec<_>>()[..] {
+                [_, "aaa"] => (1, "aaa"),
+                [_, level, band] => (level.strip_prefix("level").unwrap().parse().unwrap(), band),
+                _ => panic!("key {key}"),
+            };
+            let wanted = values(&tensors, key);
+            assert_eq!(double.band(level, band).unwrap().shape, tensors[key].dims(), "{key}");
+            let e = error(double.band(level, band).unwrap().data.iter().copied(), &wanted);
+            assert!(e < 1e-10, "{key} in f64: {e:e}");
+            let e = error(single.band(level, band).unwrap().data.iter().map(|&v| v.into()), &wanted);
+            assert!(e < 1e-5, "{key} in f32: {e:e}");
+        }
+    }
+}
+
+#[test]
+fn waverecn_undoes_wavedecn() {
+    let (cases, tensors) = fixtures();
+    for Case { name, wavelet, mode, level, shape } in cases {
+        let input = values(&tensors, &format!("{name}/input"));
+        let back = waverecn(&wavedecn(&input, &shape, &wavelet, mode, level).unwrap()).unwrap();
+        // An odd axis comes back with one sample more, as with PyWavelets.
+        let even: Vec<usize> = shape.iter().map(|n| n.next_multiple_of(2)).collect();
+        assert_eq!(back.shape, even, "{name}");
+        let cropped = (0..input.len()).map(|place| {
+            let [i, j, k] = [place / (shape[1] * shape[2]), place / shape[2] % shape[1], place % shape[2]];
+            back.data[(i * even[1] + j) * even[2] + k]
+        });
+        // PyWavelets' own filters reconstruct to about 1e-11 (`recon_max_err` in wavelet.json).
+        let e = error(cropped, &input);
+        assert!(e < 1e-10, "{name}: {e:e}");
+    }
+}
