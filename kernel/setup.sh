@@ -84,16 +84,18 @@ prepare_python() {
 }
 
 build_kernel() {
-  say "WaveMesh: compiling the kernel and the library (10 to 15 minutes the first time on two cores)"
-  (cd "$root" && cargo build --release --locked -p wavemesh-kernel -p wavemesh-dylib) ||
-    die "compiling failed; the reason is above." "a full disk or less than 4 GB of memory are the usual causes"
+  say "WaveMesh: compiling the kernel (the first time, minutes)"
+  export CARGO_TARGET_DIR=$target
+  (cd "$root/kernel" && cargo build --release --locked) ||
+    die "compiling the kernel failed; the reason is above." "a full disk or less than 4 GB of memory are the usual causes"
   mkdir -p "$data/bin"
   if ! cmp -s "$target/release/wavemesh-kernel" "$data/bin/wavemesh-kernel"; then
     cp "$target/release/wavemesh-kernel" "$data/bin/.wavemesh-kernel.new"
     mv "$data/bin/.wavemesh-kernel.new" "$data/bin/wavemesh-kernel"
   fi
-  say "WaveMesh: making the compiled library ready for cells"
-  "$data/bin/wavemesh-kernel" library build --source "$root"
+  say "WaveMesh: compiling the library for cells (the first time, minutes)"
+  "$data/bin/wavemesh-kernel" library build --source "$root" ||
+    die "compiling the library failed; the reason is above." "a full disk or less than 4 GB of memory are the usual causes"
   say "Jupyter: installing the kernel 'Rust (WaveMesh)'"
   "$data/bin/wavemesh-kernel" install $replace
 }

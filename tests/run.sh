@@ -6,6 +6,7 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 . kernel/toolchain.sh
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target} # one place for everything that is compiled
 find_toolchain || { echo "Rust $pinned_rust is missing: run bash kernel/setup.sh first, it installs it." >&2; exit 1; }
 
 step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
@@ -13,12 +14,15 @@ step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
 rust_tests() {
   step "cargo fmt"
   cargo fmt --all --check
+  (cd kernel && cargo fmt --all --check)
   step "cargo clippy"
-  cargo clippy --release --workspace --all-targets -- -D warnings
+  cargo clippy --release --locked --workspace --all-targets -- -D warnings
+  (cd kernel && cargo clippy --release --locked --all-targets -- -D warnings)
   step "cargo test"
-  cargo test --release --workspace
+  cargo test --release --locked --workspace
+  (cd kernel && cargo test --release --locked)
   step "cargo doc"
-  RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+  RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
 }
 
 parts=${*:-rust kernel notebooks browser}
