@@ -52,7 +52,9 @@ pub fn spawn(requests: Receiver<Request>, shared: Arc<Shared>) {
         if let Ok(mut child) = shared.child.lock() {
             *child = Some(context.process_handle());
         }
-        for (lines, wrap) in [(outputs.stdout, Output::Stdout as fn(String) -> Output), (outputs.stderr, Output::Stderr)] {
+        for (lines, wrap) in
+            [(outputs.stdout, Output::Stdout as fn(String) -> Output), (outputs.stderr, Output::Stderr)]
+        {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || {
                 for line in lines {

@@ -1,0 +1,168 @@
+//! `doctor`: does this machine have all that a cell needs? From the outside in, ending with a cell that runs.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::kernelspec;
+use crate::engine::{EngineHandle, ExecuteOptions, Output};
+
+/// What is wrong, and what mends it.
+struct Trouble {
+    what: String,
+    mend: String,
+}
+
+type Check = fn() -> Result<String, Trouble>;
+
+/// How long the cell that is tried may take; the first one waits for the compiler's files to come from the disk.
+const CELL: Duration = Duration::from_secs(120);
+
+const CHECKS: [(&str, Check); 5] = [
+    ("Rust toolchain", toolchain),
+    ("linker", linker),
+    ("Jupyter", jupyter),
+    ("kernelspec", kernelspec),
+    ("a cell, end to end", cell),
+];
+
+/// Makes every check, reports each, and fails if any fails.
+pub fn examine() -> ExitCode {
+    println!("wavemesh-kernel {}", env!("CARGO_PKG_VERSION"));
+    let mut failures = 0;
+    for (name, check) in CHECKS {
+        print!("  {name:<20} ");
+        let _ = std::io::stdout().flush();
+        match check() {
+            Ok(detail) => println!("ok    {detail}"),
+            Err(Trouble { what, mend }) => {
+                failures += 1;
+                println!("FAIL  {}", what.trim_end().replace('\n', "\n                             "));
+                println!("  {:<20} ->    {mend}", "");
+            }
+        }
+    }
+    if failures == 0 {
+        println!("Everything works.");
+        ExitCode::SUCCESS
+    } else {
+        println!("{failures} of {} checks failed; mend the first one first.", CHECKS.len());
+        ExitCode::FAILURE
+    }
+}
+
+fn trouble(what: impl Into<String>, mend: impl Into<String>) -> Trouble {
+    Trouble { what: what.into(), mend: mend.into() }
+}
+
+/// The first line that a program prints, or what went wrong.
+fn first_line(program: &str, arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new(program).args(arguments).output().map_err(|error| format!("{program}: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("{program} failed: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_string())
+}
+
+fn toolchain() -> Result<String, Trouble> {
+    let wanted = env!("CARGO_PKG_RUST_VERSION");
+    let install = format!("install Rust {wanted} or newer from https://rustup.rs, or run `bash kernel/setup.sh`");
+    first_line("cargo", &["--version"]).map_err(|what| trouble(what, &install))?;
+    let rustc = first_line("rustc", &["--version"]).map_err(|what| trouble(what, &install))?;
+    let version = rustc.split_whitespace().nth(1).unwrap_or_default();
+    let number = |text: &str| -> Vec<u32> { text.split(['.', '-']).map_while(|part| part.parse().ok()).collect() };
+    if number(version) < number(wanted) {
+        return Err(trouble(format!("{rustc} is older than {wanted}"), install));
+    }
+    Ok(rustc)
+}
+
+/// Compiles and runs the smallest program.
+fn linker() -> Result<String, Trouble> {
+    let mend = "install a C linker: on Debian and Ubuntu `sudo apt-get install build-essential`";
+    let folder = tempfile::tempdir()
+        .map_err(|error| trouble(format!("no temporary folder: {error}"), "set TMPDIR to a folder you may write to"))?;
+    let (source, program) = (folder.path().join("hello.rs"), folder.path().join("hello"));
+    std::fs::write(&source, "fn main() { println!(\"linked\"); }").map_err(|error| {
+        trouble(format!("{}: {error}", source.display()), "free some space, or set TMPDIR to another folder")
+    })?;
+    let (source, program) = (source.to_string_lossy(), program.to_string_lossy());
+    first_line("rustc", &[&source, "-o", &program]).map_err(|what| trouble(what, mend))?;
+    let answer = first_line(&program, &[]).map_err(|what| {
+        trouble(what, "temporary files cannot be run here; set TMPDIR to a folder that is not mounted noexec")
+    })?;
+    if answer == "linked" {
+        Ok("rustc links and runs a program".into())
+    } else {
+        Err(trouble(format!("a linked program printed {answer:?}"), mend))
+    }
+}
+
+fn jupyter() -> Result<String, Trouble> {
+    let found = first_line("jupyter", &["kernelspec", "--version"]).map_err(|what| {
+        trouble(what, "install JupyterLab (`pip install jupyterlab`), or run `bash kernel/setup.sh`, which makes an environment of its own")
+    })?;
+    Ok(format!("jupyter_client {found}"))
+}
+
+fn kernelspec() -> Result<String, Trouble> {
+    let mend = "wavemesh-kernel install";
+    let Some((folder, spec)) = kernelspec::find_ours() else {
+        return Err(trouble(format!("Jupyter does not know the kernel `{}` of WaveMesh", kernelspec::NAME), mend));
+    };
+    let program = spec.argv.first().map(String::as_str).unwrap_or_default();
+    let version = first_line(program, &["--version"]).map_err(|what| {
+        trouble(format!("{} starts {program:?}, which does not run: {what}", folder.display()), mend)
+    })?;
+    if version != format!("wavemesh-kernel {}", env!("CARGO_PKG_VERSION")) {
+        return Err(trouble(format!("{} starts {program}, which is {version}", folder.display()), mend));
+    }
+    if !Path::new(program).is_absolute() {
+        return Err(trouble(format!("{} starts {program:?}, which depends on PATH", folder.display()), mend));
+    }
+    Ok(folder.display().to_string())
+}
+
+/// A value, a print, and the library, in one cell of a fresh evaluator.
+fn cell() -> Result<String, Trouble> {
+    let begun = Instant::now();
+    let engine = EngineHandle::start();
+    let printed = Arc::new(Mutex::new(String::new()));
+    let collected = printed.clone();
+    let sink = Arc::new(move |output| {
+        if let Output::Stdout(text) | Output::Stderr(text) = output {
+            collected.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
+        }
+    });
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let running = engine.clone();
+    std::thread::spawn(move || {
+        let code = "println!(\"{}\", wavemesh::notebook::backend_info());\n6 * 7";
+        let _ = sender.send(running.execute(code, ExecuteOptions::default(), sink));
+    });
+    let outcome = receiver.recv_timeout(CELL);
+    engine.shutdown();
+    let mend =
+        "mend what is above first; then run `bash kernel/setup.sh` again, which builds the library for cells anew";
+    match outcome {
+        Err(_) => Err(trouble(format!("no answer within {} s", CELL.as_secs()), mend)),
+        Ok(Err(error)) => {
+            Err(trouble(format!("{}: {}\n{}", error.ename, error.evalue, error.traceback.join("\n")), mend))
+        }
+        Ok(Ok(result)) => {
+            let value =
+                result.data.as_ref().and_then(|data| data.pointer("/data/text~1plain")?.as_str().map(String::from));
+            if value.as_deref() != Some("42") {
+                return Err(trouble(format!("6 * 7 gave {value:?}"), mend));
+            }
+            let printed = printed.lock().unwrap_or_else(PoisonError::into_inner);
+            let first = printed.lines().next().unwrap_or_default();
+            if first.is_empty() {
+                return Err(trouble("a cell's print did not arrive", mend));
+            }
+            Ok(format!("{:.1} s; {first}", begun.elapsed().as_secs_f64()))
+        }
+    }
+}

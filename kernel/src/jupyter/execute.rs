@@ -1,0 +1,177 @@
+//! The queue of cells. Cells run one after another, in the order in which they came; everything else is answered meanwhile.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::activity::Activity;
+use super::channel::Channel;
+use super::history::History;
+use super::output::{CellOutput, Outlets};
+use super::wire::Request;
+use crate::engine::{EngineHandle, ExecuteError, ExecuteOptions, ExecuteResult};
+
+/// "Run all" sends its cells one by one. An error is announced only after a moment in which those that are under way
+/// arrive, so that they are aborted with the others.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Runs cells.
+pub struct Executor {
+    pub engine: EngineHandle,
+    pub activity: Activity,
+    pub outlets: Outlets,
+    pub shell: Channel,
+    pub history: Arc<Mutex<History>>,
+}
+
+/// What a cell came to.
+struct Outcome {
+    result: Result<ExecuteResult, ExecuteError>,
+    /// Pages to show, as in IPython.
+    payload: Vec<Value>,
+}
+
+impl Executor {
+    /// Takes cells from `queue` until the kernel ends.
+    pub async fn run(self, mut queue: mpsc::UnboundedReceiver<Request>) {
+        let mut count = 0;
+        while let Some(request) = queue.recv().await {
+            self.cell(&request, &mut count, &mut queue).await;
+        }
+    }
+
+    async fn cell(&self, request: &Request, count: &mut u32, queue: &mut mpsc::UnboundedReceiver<Request>) {
+        let parent = &request.parent;
+        let iopub = &self.outlets.iopub;
+        let code = request.text("code");
+        let silent = request.flag("silent", false);
+        let stored = !silent && request.flag("store_history", true) && !code.trim().is_empty();
+
+        let busy = self.activity.cell(parent);
+        if stored {
+            *count += 1;
+            self.history().add(*count, code);
+        }
+        if !silent {
+            iopub.send(parent, "execute_input", json!({ "code": code, "execution_count": *count }));
+        }
+        let Outcome { result, payload } = self.outcome(request, code, silent, *count).await;
+        self.outlets.stdin.give_up();
+
+        let mut aborted = Vec::new();
+        let reply = match result {
+            Ok(result) => {
+                if let Some(shown) = result.data
+                    && !silent
+                {
+                    if stored && let Some(text) = shown.pointer("/data/text~1plain").and_then(Value::as_str) {
+                        self.history().set_output(text);
+                    }
+                    let mut content = super::output::complete(shown);
+                    content["execution_count"] = json!(*count);
+                    if let Some(content) = content.as_object_mut() {
+                        content.remove("transient");
+                    }
+                    let share = iopub.share(super::output::size_of(&content)).await;
+                    iopub.send_output(parent, "execute_result", content, share);
+                }
+                json!({
+                    "status": "ok",
+                    "execution_count": *count,
+                    "user_expressions": result.user_expressions,
+                    "payload": payload,
+                })
+            }
+            Err(error) => {
+                if request.flag("stop_on_error", true) {
+                    tokio::time::sleep(SETTLE).await;
+                    aborted.extend(std::iter::from_fn(|| queue.try_recv().ok()));
+                }
+                let content = json!({ "ename": error.ename, "evalue": error.evalue, "traceback": error.traceback });
+                if !silent {
+                    iopub.send(parent, "error", content.clone());
+                }
+                let mut reply = content;
+                reply["status"] = json!("error");
+                reply["execution_count"] = json!(*count);
+                reply["user_expressions"] = json!({});
+                reply["payload"] = json!([]);
+                reply
+            }
+        };
+        self.shell.reply(parent, "execute_reply", &reply);
+        drop(busy);
+        for request in aborted {
+            let _busy = self.activity.aside(&request.parent);
+            self.shell.reply(
+                &request.parent,
+                "execute_reply",
+                &json!({ "status": "aborted", "execution_count": *count }),
+            );
+        }
+    }
+
+    async fn outcome(&self, request: &Request, code: &str, silent: bool, execution_count: u32) -> Outcome {
+        let user_expressions = expressions(request);
+        if code.trim().is_empty() && user_expressions.is_empty() {
+            return Outcome { result: Ok(ExecuteResult::default()), payload: Vec::new() };
+        }
+        if let Some(question) = question(code) {
+            return self.page(question.to_string(), code.trim_start().starts_with("??")).await;
+        }
+        let allow_stdin = request.flag("allow_stdin", false);
+        let output = CellOutput::start(self.outlets.clone(), request.parent.clone(), allow_stdin, silent);
+        let sink = output.sink(&self.outlets.iopub);
+        let options = ExecuteOptions { silent, allow_stdin, user_expressions, execution_count };
+        let (engine, code) = (self.engine.clone(), code.to_string());
+        let result = tokio::task::spawn_blocking(move || engine.execute(&code, options, sink)).await;
+        output.flush().await;
+        let result = result.unwrap_or_else(|panic| {
+            Err(ExecuteError {
+                ename: "KernelError".into(),
+                evalue: format!("the kernel failed at this cell, which is an error of the kernel: {panic}"),
+                traceback: vec![format!("the kernel failed at this cell, which is an error of the kernel: {panic}")],
+                interrupted: false,
+            })
+        });
+        Outcome { result, payload: Vec::new() }
+    }
+
+    /// Documentation in the frontend's pager, for a cell that asks `?name` (or `??name` for more).
+    async fn page(&self, name: String, detailed: bool) -> Outcome {
+        let engine = self.engine.clone();
+        let asked = name.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            let cursor = asked.chars().count();
+            engine.inspect(&asked, cursor, u8::from(detailed))
+        });
+        let page = match found.await.ok().flatten() {
+            Some(mut found) if found.get("data").is_some_and(Value::is_object) => found["data"].take(),
+            Some(found) => found,
+            None => json!({ "text/plain": format!("Nothing is known about `{name}`.") }),
+        };
+        let payload = vec![json!({ "source": "page", "data": page, "start": 0 })];
+        Outcome { result: Ok(ExecuteResult::default()), payload }
+    }
+
+    fn history(&self) -> std::sync::MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The path that a cell `?path` asks about. No Rust begins with a question mark.
+fn question(code: &str) -> Option<&str> {
+    let name = code.trim().strip_prefix('?')?.trim_start_matches('?').trim();
+    let is_path = |c: char| c.is_alphanumeric() || matches!(c, '_' | ':' | '.' | '!');
+    (!name.is_empty() && name.chars().all(is_path)).then_some(name)
+}
+
+fn expressions(request: &Request) -> BTreeMap<String, String> {
+    let Some(asked) = request.content.get("user_expressions").and_then(Value::as_object) else {
+        return BTreeMap::new();
+    };
+    asked.iter().filter_map(|(name, code)| Some((name.clone(), code.as_str()?.to_string()))).collect()
+}

@@ -1,0 +1,477 @@
+//! The sockets of a kernel: the server's side of [ZMTP 3.0](https://rfc.zeromq.org/spec/23/) with the NULL mechanism.
+//!
+//! A kernel only ever binds, and needs three kinds of socket: ROUTER (shell, control, stdin), XPUB (iopub) and an echo
+//! (heartbeat). General ZeroMQ crates leave four things open that a kernel must promise, so this file speaks the
+//! protocol itself:
+//! - a frame's announced length is never trusted: memory grows with the bytes that arrive, up to a limit;
+//! - a subscriber that stops reading has a bounded backlog and does not hold up the others (see [`outbox`](super::outbox));
+//! - a new subscriber can be greeted alone, before anything else reaches it (`iopub_welcome`);
+//! - everything sent is on the wire before the process ends ([`Socket::drain`]).
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::mpsc;
+
+use super::outbox::{Frames, Outbox};
+
+/// How long a peer may take to introduce itself.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long what is left in the outbox of a peer that leaves is offered to it.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Connections one socket holds at a time; a frontend needs one.
+const MAX_PEERS: usize = 512;
+/// Frames of one message; Jupyter uses six and one for each buffer.
+const MAX_FRAMES: usize = 4096;
+/// Bytes handed to the operating system at a time, so that the progress of a slow reader can be seen.
+const CHUNK: usize = 256 * 1024;
+
+const MORE: u8 = 1;
+const LONG: u8 = 2;
+const COMMAND: u8 = 4;
+
+/// What a socket is to its peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Receives from many peers, answers each by its identity.
+    Router,
+    /// Sends back what it receives: the heartbeat.
+    Echo,
+    /// Publishes to the peers that subscribed to a prefix of the first frame.
+    XPub,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Role::Router => "ROUTER",
+            Role::Echo => "REP",
+            Role::XPub => "XPUB",
+        }
+    }
+
+    fn accepts(self, peer: &[u8]) -> bool {
+        match self {
+            Role::Router => matches!(peer, b"DEALER" | b"REQ" | b"ROUTER"),
+            Role::Echo => matches!(peer, b"REQ" | b"DEALER"),
+            Role::XPub => matches!(peer, b"SUB" | b"XSUB"),
+        }
+    }
+
+    /// The largest message a peer may send, in bytes.
+    fn limit(self) -> usize {
+        match self {
+            Role::Router => 512 << 20,
+            Role::Echo | Role::XPub => 64 << 10,
+        }
+    }
+}
+
+/// What a peer sent.
+pub enum Event {
+    /// A whole message; `identity` is where an answer goes.
+    Message { identity: Bytes, frames: Vec<Bytes> },
+    /// A peer of an XPUB socket subscribed to messages that begin with `topic`.
+    Subscribed { identity: Bytes, topic: Bytes },
+    /// A peer of an XPUB socket takes a subscription back.
+    Unsubscribed { identity: Bytes, topic: Bytes },
+}
+
+/// Where a socket listens.
+#[derive(Clone, Debug)]
+pub enum Endpoint {
+    /// Address and port, as in `127.0.0.1:5555`.
+    Tcp(String),
+    /// Path of a Unix socket.
+    Ipc(PathBuf),
+}
+
+struct Peer {
+    serial: u64,
+    outbox: Arc<Outbox>,
+    subscriptions: Mutex<Vec<Bytes>>,
+}
+
+struct Shared {
+    role: Role,
+    peers: Mutex<HashMap<Bytes, Arc<Peer>>>,
+    events: mpsc::Sender<Event>,
+    serial: AtomicU64,
+    socket_file: Option<PathBuf>,
+}
+
+/// A bound socket. Clones share it.
+#[derive(Clone)]
+pub struct Socket(Arc<Shared>);
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(path) = &self.socket_file {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Socket {
+    /// Binds to `endpoint` and serves connections in the background. What peers send arrives on the receiver, which
+    /// holds back the senders when it is full.
+    pub async fn bind(role: Role, endpoint: &Endpoint) -> io::Result<(Socket, mpsc::Receiver<Event>)> {
+        let (events, receiver) = mpsc::channel(256);
+        let shared = |socket_file| {
+            Socket(Arc::new(Shared { role, peers: Mutex::default(), events, serial: AtomicU64::new(1), socket_file }))
+        };
+        let socket = match endpoint {
+            Endpoint::Tcp(address) => {
+                let listener = TcpListener::bind(address).await?;
+                let socket = shared(None);
+                let accepting = socket.clone();
+                tokio::spawn(async move {
+                    loop {
+                        match listener.accept().await {
+                            Ok((stream, _)) => {
+                                let _ = stream.set_nodelay(true);
+                                accepting.clone().serve(stream.into_split());
+                            }
+                            Err(error) => accept_failed(&error).await,
+                        }
+                    }
+                });
+                socket
+            }
+            Endpoint::Ipc(path) => {
+                remove_stale(path).await;
+                let listener = UnixListener::bind(path)?;
+                // Over tcp everyone on the machine can connect and the key decides; a file can say it by itself.
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+                let socket = shared(Some(path.clone()));
+                let accepting = socket.clone();
+                tokio::spawn(async move {
+                    loop {
+                        match listener.accept().await {
+                            Ok((stream, _)) => accepting.clone().serve(stream.into_split()),
+                            Err(error) => accept_failed(&error).await,
+                        }
+                    }
+                });
+                socket
+            }
+        };
+        Ok((socket, receiver))
+    }
+
+    /// Removes the file of an ipc socket; called when the kernel ends.
+    pub fn unlink(&self) {
+        if let Some(path) = &self.0.socket_file {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// Sends to one peer. Messages to a peer that has gone are dropped, as ROUTER sockets do.
+    pub fn send(&self, identity: &Bytes, frames: Frames) {
+        if let Some(peer) = self.peer(identity) {
+            peer.outbox.push(frames);
+        }
+    }
+
+    /// Publishes to all subscribers; waits while one of them has a full backlog and goes on reading.
+    pub async fn publish(&self, frames: Frames) {
+        let Some(topic) = frames.first() else { return };
+        let subscribers: Vec<Arc<Peer>> = lock(&self.0.peers)
+            .values()
+            .filter(|peer| lock(&peer.subscriptions).iter().any(|prefix| topic.starts_with(prefix)))
+            .cloned()
+            .collect();
+        for peer in subscribers {
+            if peer.outbox.room_for(frames.size()).await {
+                peer.outbox.push(frames.clone());
+            }
+        }
+    }
+
+    /// Lets messages that begin with `topic` through to `identity`.
+    pub fn subscribe(&self, identity: &Bytes, topic: Bytes) {
+        if let Some(peer) = self.peer(identity) {
+            let mut subscriptions = lock(&peer.subscriptions);
+            if subscriptions.len() < MAX_FRAMES {
+                subscriptions.push(topic);
+            }
+        }
+    }
+
+    /// Takes one subscription back.
+    pub fn unsubscribe(&self, identity: &Bytes, topic: &Bytes) {
+        if let Some(peer) = self.peer(identity) {
+            let mut subscriptions = lock(&peer.subscriptions);
+            if let Some(at) = subscriptions.iter().position(|held| held == topic) {
+                subscriptions.swap_remove(at);
+            }
+        }
+    }
+
+    /// Waits until every peer has what was sent, at most `limit`.
+    pub async fn drain(&self, limit: Duration) {
+        let peers: Vec<Arc<Peer>> = lock(&self.0.peers).values().cloned().collect();
+        let _ = tokio::time::timeout(limit, async {
+            for peer in peers {
+                peer.outbox.drained().await;
+            }
+        })
+        .await;
+    }
+
+    fn peer(&self, identity: &Bytes) -> Option<Arc<Peer>> {
+        lock(&self.0.peers).get(identity).cloned()
+    }
+
+    fn serve<R, W>(self, (reader, writer): (R, W))
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        if lock(&self.0.peers).len() >= MAX_PEERS {
+            return;
+        }
+        tokio::spawn(async move {
+            // A peer that breaks the protocol or leaves ends its own connection and nothing else.
+            let _ = self.connection(reader, writer).await;
+        });
+    }
+
+    async fn connection<R, W>(&self, mut reader: R, mut writer: W) -> io::Result<()>
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let announced = tokio::time::timeout(HANDSHAKE, handshake(self.0.role, &mut reader, &mut writer)).await??;
+        let serial = self.0.serial.fetch_add(1, Ordering::Relaxed);
+        let identity = if announced.is_empty() {
+            // A zero byte begins the identities that the socket gives out itself.
+            Bytes::from([&[0][..], &serial.to_be_bytes()[..]].concat())
+        } else {
+            announced
+        };
+        let peer = Arc::new(Peer { serial, outbox: Arc::default(), subscriptions: Mutex::default() });
+        // A frontend that comes back under its old identity takes the place of its dead connection.
+        if let Some(replaced) = lock(&self.0.peers).insert(identity.clone(), peer.clone()) {
+            replaced.outbox.close();
+        }
+        let outbox = peer.outbox.clone();
+        let mut writing = tokio::spawn(async move {
+            let _ = write_all(writer, &outbox).await;
+            outbox.close();
+        });
+        let result = tokio::select! {
+            result = self.receive(&mut reader, &identity, &peer) => result,
+            () = peer.outbox.closed() => Ok(()),
+        };
+        peer.outbox.close();
+        if tokio::time::timeout(FAREWELL, &mut writing).await.is_err() {
+            writing.abort();
+        }
+        let mut peers = lock(&self.0.peers);
+        if peers.get(&identity).is_some_and(|current| current.serial == peer.serial) {
+            peers.remove(&identity);
+        }
+        result
+    }
+
+    async fn receive<R: AsyncRead + Unpin>(&self, reader: &mut R, identity: &Bytes, peer: &Peer) -> io::Result<()> {
+        let mut reader = tokio::io::BufReader::with_capacity(64 * 1024, reader);
+        loop {
+            let frames = match read_message(&mut reader, self.0.role.limit()).await? {
+                Received::Message(frames) => frames,
+                Received::Command(body) => {
+                    if let Some(context) = body.strip_prefix(b"\x04PING").and_then(|rest| rest.get(2..)) {
+                        peer.outbox.push(Frames::command([b"\x04PONG", context].concat()));
+                    }
+                    continue;
+                }
+            };
+            let identity = identity.clone();
+            let event = match self.0.role {
+                Role::Router => Event::Message { identity, frames },
+                Role::Echo => {
+                    peer.outbox.push(Frames::from(frames));
+                    continue;
+                }
+                Role::XPub => match frames.first().and_then(|frame| frame.split_first()) {
+                    Some((1, topic)) => Event::Subscribed { identity, topic: Bytes::copy_from_slice(topic) },
+                    Some((0, topic)) => Event::Unsubscribed { identity, topic: Bytes::copy_from_slice(topic) },
+                    _ => continue,
+                },
+            };
+            if self.0.events.send(event).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Running out of file descriptors passes; trying again at once would only burn the processor.
+async fn accept_failed(error: &io::Error) {
+    super::log!("a connection could not be accepted: {error}");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+/// A kernel that was killed leaves its socket files; the one that is restarted in its place must be able to bind.
+/// A file that somebody listens on is left alone, and binding then fails with its reason.
+async fn remove_stale(path: &PathBuf) {
+    if let Err(error) = UnixStream::connect(path).await
+        && error.kind() == io::ErrorKind::ConnectionRefused
+    {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+fn violation(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// Exchanges greetings and READY commands; returns the peer's identity, often empty.
+async fn handshake<R, W>(role: Role, reader: &mut R, writer: &mut W) -> io::Result<Bytes>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut greeting = [0u8; 64];
+    greeting[0] = 0xff;
+    greeting[9] = 0x7f;
+    greeting[10] = 3;
+    greeting[12..16].copy_from_slice(b"NULL");
+    writer.write_all(&greeting).await?;
+    writer.flush().await?;
+
+    let mut theirs = [0u8; 64];
+    reader.read_exact(&mut theirs).await?;
+    if theirs[0] != 0xff || theirs[9] & 1 != 1 || theirs[10] < 3 {
+        return Err(violation("the peer does not speak ZMTP 3"));
+    }
+    if theirs[12..32] != greeting[12..32] {
+        return Err(violation("the peer asks for a security mechanism other than NULL"));
+    }
+
+    let mut ready = b"\x05READY".to_vec();
+    for (name, value) in [("Socket-Type", role.name()), ("Identity", "")] {
+        ready.push(name.len() as u8);
+        ready.extend_from_slice(name.as_bytes());
+        ready.extend_from_slice(&(value.len() as u32).to_be_bytes());
+        ready.extend_from_slice(value.as_bytes());
+    }
+    writer.write_all(&[&[COMMAND, ready.len() as u8][..], &ready[..]].concat()).await?;
+    writer.flush().await?;
+
+    let Received::Command(body) = read_message(reader, 4096).await? else {
+        return Err(violation("the peer sent a message before READY"));
+    };
+    let properties = body.strip_prefix(b"\x05READY").ok_or_else(|| violation("the peer did not send READY"))?;
+    let properties = parse_properties(properties).ok_or_else(|| violation("the properties of READY are cut short"))?;
+    let find = |name: &str| {
+        properties
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes()))
+            .map_or(&b""[..], |(_, value)| value)
+    };
+    if !role.accepts(find("Socket-Type")) {
+        return Err(violation("the peer's type of socket does not fit"));
+    }
+    let identity = find("Identity");
+    if identity.len() > 255 || identity.first() == Some(&0) {
+        return Err(violation("the peer's identity is not a valid one"));
+    }
+    Ok(Bytes::copy_from_slice(identity))
+}
+
+fn parse_properties(mut rest: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+    let mut properties = Vec::new();
+    while let Some((&length, tail)) = rest.split_first() {
+        let (name, tail) = tail.split_at_checked(length as usize)?;
+        let (length, tail) = tail.split_first_chunk::<4>()?;
+        let (value, tail) = tail.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        properties.push((name, value));
+        rest = tail;
+    }
+    Some(properties)
+}
+
+enum Received {
+    Message(Vec<Bytes>),
+    Command(Vec<u8>),
+}
+
+async fn read_message<R: AsyncRead + Unpin>(reader: &mut R, limit: usize) -> io::Result<Received> {
+    let mut frames = Vec::new();
+    let mut total = 0usize;
+    loop {
+        let flags = reader.read_u8().await?;
+        if flags & !(MORE | LONG | COMMAND) != 0 {
+            return Err(violation("a frame has unknown flags"));
+        }
+        let length = if flags & LONG != 0 { reader.read_u64().await? } else { u64::from(reader.read_u8().await?) };
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        total = total.saturating_add(length);
+        if total > limit || frames.len() == MAX_FRAMES {
+            return Err(violation("a message is larger than this socket takes"));
+        }
+        // Grows with what arrives: the length is only a claim until then.
+        let mut body = Vec::with_capacity(length.min(CHUNK));
+        if (&mut *reader).take(length as u64).read_to_end(&mut body).await? != length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if flags & COMMAND != 0 {
+            return Ok(Received::Command(body));
+        }
+        frames.push(Bytes::from(body));
+        if flags & MORE == 0 {
+            return Ok(Received::Message(frames));
+        }
+    }
+}
+
+/// Writes the outbox to the peer until either ends.
+async fn write_all<W: AsyncWrite + Unpin>(writer: W, outbox: &Outbox) -> io::Result<()> {
+    let mut writer = tokio::io::BufWriter::with_capacity(64 * 1024, writer);
+    loop {
+        let message = match outbox.try_next() {
+            Some(message) => message,
+            None => {
+                writer.flush().await?;
+                outbox.flushed();
+                match outbox.next().await {
+                    Some(message) => message,
+                    None => return writer.shutdown().await,
+                }
+            }
+        };
+        let last = message.len().saturating_sub(1);
+        for (index, frame) in message.iter().enumerate() {
+            let mut flags = if message.is_command() { COMMAND } else { 0 };
+            if index < last {
+                flags |= MORE;
+            }
+            match u8::try_from(frame.len()) {
+                Ok(length) => writer.write_all(&[flags, length]).await?,
+                Err(_) => {
+                    writer.write_u8(flags | LONG).await?;
+                    writer.write_u64(frame.len() as u64).await?;
+                }
+            }
+            for chunk in frame.chunks(CHUNK) {
+                writer.write_all(chunk).await?;
+                outbox.progressed();
+            }
+        }
+        outbox.written(message.size());
+    }
+}

@@ -1,0 +1,50 @@
+"""A kernel for each module of tests, over tcp and over ipc, installed by the kernel's own `install`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).parent))
+
+from driver import Kernel  # noqa: E402
+
+PROGRAM = os.environ.get("WAVEMESH_KERNEL")
+
+
+def pytest_configure(config):
+    if not PROGRAM:
+        raise pytest.UsageError("run the tests with `bash kernel/tests/run.sh`, or say in WAVEMESH_KERNEL what to test")
+
+
+@pytest.fixture(scope="session")
+def program():
+    return PROGRAM
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed(tmp_path_factory):
+    """Installs the kernelspec below a temporary prefix and gives the history a file of its own."""
+    prefix = tmp_path_factory.mktemp("prefix")
+    subprocess.run([PROGRAM, "install", "--prefix", str(prefix)], check=True, capture_output=True)
+    os.environ["JUPYTER_PATH"] = str(prefix / "share" / "jupyter")
+    os.environ["WAVEMESH_HISTORY"] = str(prefix / "history.jsonl")
+    # A folder with a short name: the path of a Unix socket may have 107 characters.
+    os.environ["JUPYTER_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("run"))
+    return prefix
+
+
+@pytest.fixture(scope="module", params=["tcp", "ipc"])
+def kernel(request):
+    with Kernel(transport=request.param) as kernel:
+        yield kernel
+
+
+@pytest.fixture
+def fresh():
+    """A kernel of the test's own, that it may break."""
+    with Kernel() as kernel:
+        yield kernel

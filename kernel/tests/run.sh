@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Drives the real kernel from outside: with today's jupyter_client and with Colab's, over tcp and ipc.
+# Usage: bash kernel/tests/run.sh [pytest arguments]
+#   WAVEMESH_KERNEL        the program to test (default: built here)
+#   WAVEMESH_TEST_VENVS    where the two Python environments are kept (default: below the target folder)
+#   WAVEMESH_TEST_CLIENTS  which clients to test with (default: "current colab")
+# A part that cannot run is named loudly, and is an error when CI=true.
+set -euo pipefail
+tests=$(cd "$(dirname "$0")" && pwd)
+kernel=$(dirname "$tests")
+target=${CARGO_TARGET_DIR:-$kernel/target}
+venvs=${WAVEMESH_TEST_VENVS:-$target/test-venvs}
+
+if [ -z "${WAVEMESH_KERNEL:-}" ]; then
+  (cd "$kernel" && cargo build --release --locked)
+  WAVEMESH_KERNEL=$target/release/wavemesh-kernel
+fi
+export WAVEMESH_KERNEL
+
+for client in ${WAVEMESH_TEST_CLIENTS:-current colab}; do
+  wanted=$tests/requirements-$client.txt
+  python=$venvs/$client/bin/python
+  if ! cmp -s "$wanted" "$venvs/$client/.complete"; then
+    rm -rf "${venvs:?}/$client"
+    if ! { python3 -m venv "$venvs/$client" && "$python" -m pip install --quiet --disable-pip-version-check -r "$wanted"; }; then
+      echo "SKIPPED: the kernel's tests with the client '$client': its Python environment cannot be made" >&2
+      if [ "${CI:-}" = true ]; then exit 1; else continue; fi
+    fi
+    cp "$wanted" "$venvs/$client/.complete" # last: without it the next run starts over
+  fi
+  echo "-- with the client '$client': $("$python" -c 'import jupyter_client, zmq; print("jupyter_client", jupyter_client.__version__, "pyzmq", zmq.__version__)')"
+  "$python" -m pytest -q -p no:cacheprovider "$tests" "$@"
+done

@@ -1,0 +1,156 @@
+"""The commands: install, uninstall, doctor, cells-from-notebook."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+KERNELS = "share/jupyter/kernels"
+
+
+@pytest.fixture
+def call(program, tmp_path):
+    """Calls the program in an empty home."""
+
+    def call(*arguments, **environment):
+        home = tmp_path / "home"
+        home.mkdir(exist_ok=True)
+        known = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "XDG", "VIRTUAL_ENV", "CONDA"))}
+        real = os.path.expanduser("~")
+        known.setdefault("CARGO_HOME", f"{real}/.cargo")
+        known.setdefault("RUSTUP_HOME", f"{real}/.rustup")
+        known |= {"HOME": str(home)} | environment
+        return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, env=known, timeout=300)
+
+    return call
+
+
+def foreign(folder):
+    folder.mkdir(parents=True)
+    spec = {"argv": ["evcxr_jupyter", "--control_file", "{connection_file}"], "display_name": "Rust", "language": "rust"}
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    return folder
+
+
+def test_help_and_version(call):
+    assert call("--version").stdout.startswith("wavemesh-kernel ")
+    said = call("--help").stdout
+    for command in ["install", "uninstall", "doctor", "cells-from-notebook", "run"]:
+        assert f"\n  {command}" in said
+    wrong = call("instal")
+    assert wrong.returncode == 2 and "install" in wrong.stderr
+
+
+def test_install_writes_what_jupyter_needs(call, program, tmp_path):
+    done = call("install")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "home/.local" / KERNELS / "rust"
+    assert str(folder) in done.stdout
+    spec = json.loads((folder / "kernel.json").read_text())
+    assert spec["argv"] == [os.path.realpath(program), "run", "--connection-file", "{connection_file}"]
+    assert (spec["display_name"], spec["language"], spec["interrupt_mode"]) == ("Rust (WaveMesh)", "rust", "message")
+    assert (folder / "logo-64x64.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(os.listdir(folder)) == ["kernel.json", "logo-32x32.png", "logo-64x64.png", "logo-svg.svg"]
+    assert os.listdir(folder.parent) == ["rust"], "nothing is left of the writing"
+    assert call("install").returncode == 0, "our own kernelspec is renewed without being asked"
+
+
+@pytest.mark.parametrize("where", ["--user", "--sys-prefix", "--prefix"])
+def test_install_goes_where_it_is_told(call, tmp_path, where):
+    if where == "--prefix":
+        done = call("install", "--prefix", tmp_path / "place")
+        folder = tmp_path / "place" / KERNELS / "rust"
+    elif where == "--sys-prefix":
+        done = call("install", where, VIRTUAL_ENV=str(tmp_path / "venv"))
+        folder = tmp_path / "venv" / KERNELS / "rust"
+    else:
+        done = call("install", where, XDG_DATA_HOME=str(tmp_path / "data"))
+        folder = tmp_path / "data/jupyter/kernels/rust"
+    assert done.returncode == 0, done.stderr
+    assert (folder / "kernel.json").is_file()
+
+
+def test_sys_prefix_is_that_of_python_without_an_environment(call, tmp_path):
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    python = bin_folder / "python3"
+    python.write_text(f"#!/bin/sh\necho {tmp_path}/asked\n")
+    python.chmod(0o755)
+    assert call("install", "--sys-prefix", PATH=f"{bin_folder}:{os.environ['PATH']}").returncode == 0
+    assert (tmp_path / "asked" / KERNELS / "rust/kernel.json").is_file()
+
+
+def test_a_kernelspec_of_others_is_only_replaced_on_request(call, tmp_path):
+    folder = foreign(tmp_path / "place" / KERNELS / "rust")
+    before = (folder / "kernel.json").read_text()
+    refused = call("install", "--prefix", tmp_path / "place")
+    assert refused.returncode == 1
+    assert "--replace" in refused.stderr and '"Rust"' in refused.stderr and str(folder) in refused.stderr
+    assert (folder / "kernel.json").read_text() == before
+    kept = call("uninstall", "--prefix", tmp_path / "place")
+    assert kept.returncode == 1 and folder.exists()
+    assert call("install", "--prefix", tmp_path / "place", "--replace").returncode == 0
+    assert "WaveMesh" in (folder / "kernel.json").read_text()
+    assert os.listdir(folder.parent) == ["rust"]
+
+
+def test_uninstall_removes_what_install_made(call, tmp_path):
+    call("install", "--prefix", tmp_path)
+    foreign(tmp_path / KERNELS / "other")
+    done = call("uninstall", "--prefix", tmp_path)
+    assert done.returncode == 0 and os.listdir(tmp_path / KERNELS) == ["other"]
+    again = call("uninstall", "--prefix", tmp_path)
+    assert again.returncode == 0 and "nothing to remove" in again.stdout
+
+
+def test_names_stay_inside_the_folder(call, tmp_path):
+    for name in ["../evil", "", ".hidden", "a/b"]:
+        done = call("install", "--prefix", tmp_path, "--name", name)
+        assert done.returncode == 1 and "cannot name a kernelspec" in done.stderr
+    assert not (tmp_path / "share").exists()
+
+
+def test_a_file_in_the_way_is_named(call, tmp_path):
+    (tmp_path / "share").write_text("a file")
+    done = call("install", "--prefix", tmp_path)
+    assert done.returncode == 1 and str(tmp_path / "share") in done.stderr
+
+
+def test_cells_from_notebook(call, tmp_path):
+    notebook = tmp_path / "n.ipynb"
+    cells = [
+        {"cell_type": "markdown", "source": ["# not code"]},
+        {"cell_type": "code", "source": ["let x = 1;\n", "x + 1"]},
+        {"cell_type": "code", "source": "x * 3"},
+    ]
+    notebook.write_text(json.dumps({"cells": cells, "nbformat": 4, "nbformat_minor": 5, "metadata": {}}))
+    expected = "// In[1]\nlet x = 1;\nx + 1\n\n// In[2]\nx * 3\n"
+    assert call("cells-from-notebook", notebook).stdout == expected
+    assert call("cells-from-notebook", notebook, "-o", tmp_path / "n.rs").returncode == 0
+    assert (tmp_path / "n.rs").read_text() == expected
+    for content, said in [("{}", "has no list `cells`"), ("not json", "is not a notebook")]:
+        notebook.write_text(content)
+        done = call("cells-from-notebook", notebook)
+        assert done.returncode == 1 and said in done.stderr and str(notebook) in done.stderr
+    assert "cannot read" in call("cells-from-notebook", tmp_path / "absent.ipynb").stderr
+
+
+def test_doctor_finds_everything_in_order(call, program):
+    environment = {"JUPYTER_PATH": os.environ["JUPYTER_PATH"], "XDG_DATA_HOME": os.environ.get("XDG_DATA_HOME", os.path.expanduser("~/.local/share"))}
+    done = call("doctor", PATH=f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}", **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Everything works." in done.stdout and "FAIL" not in done.stdout
+
+
+def test_doctor_says_what_is_missing_and_how_to_mend_it(call, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    done = call("doctor", PATH=str(empty), CARGO_HOME=str(empty))
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    for name in ["Rust toolchain", "linker", "Jupyter", "kernelspec"]:
+        at = next(i for i, line in enumerate(lines) if line.strip().startswith(name))
+        assert "FAIL" in lines[at]
+        assert any("->" in line for line in lines[at + 1 : at + 5]), f"{name} comes without a way to mend it"

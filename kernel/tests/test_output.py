@@ -1,0 +1,136 @@
+"""Output as it is written: at once, in order, whole."""
+
+import time
+
+import pytest
+
+
+def arrivals(kernel, code):
+    """The stream texts of a cell, each with the second at which it came."""
+    msg_id = kernel.send(code)
+    found, begun = [], time.monotonic()
+    for message in kernel.iopub(msg_id):
+        if message["msg_type"] == "stream":
+            found.append((message["content"]["text"], time.monotonic() - begun))
+    assert kernel.shell(msg_id)["content"]["status"] == "ok"
+    return found
+
+
+def test_text_without_a_newline_appears_while_the_cell_runs(kernel):
+    found = arrivals(
+        kernel,
+        """use std::io::Write;
+        for i in 0..5 {
+            print!("{i}");
+            std::io::stdout().flush()?;
+            std::thread::sleep(std::time::Duration::from_millis(400));
+        }""",
+    )
+    assert "".join(text for text, _ in found) == "01234"
+    assert len(found) == 5
+    gaps = [later - earlier for (_, earlier), (_, later) in zip(found, found[1:])]
+    assert all(0.25 < gap < 0.8 for gap in gaps), gaps
+
+
+def test_a_print_that_nobody_flushes_still_appears(kernel):
+    ran = kernel.run('print!("no newline");')
+    assert ran.status == "ok" and ran.stream() == "no newline"
+
+
+def test_carriage_returns_arrive_as_they_are(kernel):
+    ran = kernel.run('for i in 0..3 { print!("\\r{i}"); } println!();')
+    assert ran.stream() == "\r0\r1\r2\n"
+
+
+def test_stdout_and_stderr_keep_their_order(kernel):
+    ran = kernel.run(
+        """for i in 0..10 {
+            println!("out {i}");
+            std::thread::sleep(std::time::Duration::from_millis(60));
+            eprintln!("err {i}");
+            std::thread::sleep(std::time::Duration::from_millis(60));
+        }"""
+    )
+    lines = "".join(c["text"] for c in ran.of("stream")).split("\n")[:-1]
+    assert lines == [f"{name} {i}" for i in range(10) for name in ("out", "err")]
+    assert ran.stream("stderr") == "".join(f"err {i}\n" for i in range(10))
+
+
+def test_a_million_lines_arrive_in_order(kernel):
+    ran = kernel.run('for i in 0..1_000_000 { println!("{i}"); }', timeout=300)
+    assert ran.status == "ok"
+    assert ran.stream() == "".join(f"{i}\n" for i in range(1_000_000))
+    assert kernel.value("1 + 1") == "2"
+
+
+@pytest.mark.parametrize("megabytes", [1, 50])
+def test_large_outputs_lose_nothing(kernel, megabytes):
+    size = megabytes << 20
+    ran = kernel.run(f'println!("{{}}", "ab".repeat({size // 2}));', timeout=180)
+    assert ran.stream() == "ab" * (size // 2) + "\n"
+    ran = kernel.run(f'wavemesh::notebook::html(&"<i></i>".repeat({size // 7})).display();', timeout=180)
+    assert ran.status == "ok"
+    assert ran.of("display_data")[0]["data"]["text/html"].count("<i></i>") == size // 7
+
+
+def test_text_that_is_not_utf8_does_not_stop_the_cell(kernel):
+    ran = kernel.run(
+        """use std::io::Write;
+        std::io::stdout().write_all(b"a\\xffb\\n")?;
+        println!("after");"""
+    )
+    assert ran.status == "ok" and ran.stream() == "a\ufffdb\nafter\n"
+
+
+def test_characters_of_several_bytes_are_not_torn(kernel):
+    ran = kernel.run('for _ in 0..100_000 { print!("é漢🦀"); }')
+    assert ran.stream() == "é漢🦀" * 100_000
+
+
+def test_a_thread_that_outlives_its_cell_prints_to_that_cell(kernel):
+    msg_id = kernel.send(
+        """println!("now");
+        std::thread::spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(1500));
+            println!("later");
+        });"""
+    )
+    list(kernel.iopub(msg_id))
+    kernel.shell(msg_id)
+    other = kernel.send("std::thread::sleep(std::time::Duration::from_secs(3));")
+    seen = []
+    while True:
+        message = kernel.client.get_iopub_msg(timeout=60)
+        if message["msg_type"] == "stream":
+            seen.append((message["parent_header"]["msg_id"], message["content"]["text"]))
+        if message["parent_header"].get("msg_id") == other and message["content"].get("execution_state") == "idle":
+            break
+    assert seen == [(msg_id, "later\n")]
+
+
+def test_displays_are_updated_and_cleared_while_the_cell_runs(kernel):
+    ran = kernel.run(
+        """use wavemesh::notebook;
+        println!("before");
+        notebook::html("<b>one</b>").display();
+        notebook::clear_output(true);
+        println!("after");"""
+    )
+    assert ran.status == "ok", ran.error
+    kinds = [m["msg_type"] for m in ran.messages if m["msg_type"] not in ("status", "execute_input")]
+    assert kinds == ["stream", "display_data", "clear_output", "stream"]
+    display = ran.of("display_data")[0]
+    assert display["data"]["text/html"] == "<b>one</b>" and "text/plain" in display["data"]
+    assert ran.of("clear_output") == [{"wait": True}]
+
+
+def test_a_progress_bar_updates_one_display(kernel):
+    ran = kernel.run(
+        """for _ in wavemesh::notebook::progress(0..4) {
+            std::thread::sleep(std::time::Duration::from_millis(150));
+        }"""
+    )
+    assert ran.status == "ok", ran.error
+    shown, updates = ran.of("display_data"), ran.of("update_display_data")
+    assert len(shown) == 1 and updates
+    assert {u["transient"]["display_id"] for u in updates} == {shown[0]["transient"]["display_id"]}

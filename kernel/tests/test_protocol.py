@@ -1,0 +1,272 @@
+"""Every message that a frontend sends, and what it gets back."""
+
+import subprocess
+import time
+
+import pytest
+
+from driver import Kernel
+
+
+def states(messages):
+    return [m["content"]["execution_state"] for m in messages if m["msg_type"] == "status"]
+
+
+def test_kernel_info_names_the_language(kernel):
+    info = kernel.ask("kernel_info_request")["content"]
+    assert info["status"] == "ok"
+    assert info["protocol_version"] == "5.4"
+    assert info["implementation"] == "wavemesh-kernel"
+    language = info["language_info"]
+    assert (language["name"], language["file_extension"]) == ("rust", ".rs")
+    assert (language["pygments_lexer"], language["codemirror_mode"]) == ("rust", "rust")
+    assert kernel.control("kernel_info_request")["content"] == info
+
+
+def test_a_cell_is_announced_run_and_ended(kernel):
+    ran = kernel.run('println!("hi"); 1 + 1')
+    assert [m["msg_type"] for m in ran.messages] == ["status", "execute_input", "stream", "execute_result", "status"]
+    assert states(ran.messages) == ["busy", "idle"]
+    assert ran.of("execute_input")[0]["code"] == 'println!("hi"); 1 + 1'
+    count = ran.reply["content"]["execution_count"]
+    assert {c["execution_count"] for c in ran.of("execute_input", "execute_result")} == {count}
+    assert ran.stream() == "hi\n" and ran.value == "2"
+    assert ran.reply["content"]["payload"] == [] and ran.reply["content"]["user_expressions"] == {}
+    assert kernel.run("2").reply["content"]["execution_count"] == count + 1
+
+
+def test_every_message_refers_to_its_request_and_has_an_id_of_its_own(kernel):
+    ran = kernel.run("println!(\"a\"); 3")
+    ids = [m["header"]["msg_id"] for m in [*ran.messages, ran.reply]]
+    assert len(set(ids)) == len(ids)
+    assert {m["parent_header"]["session"] for m in [*ran.messages, ran.reply]} == {kernel.client.session.session}
+    assert {m["header"]["version"] for m in [*ran.messages, ran.reply]} == {"5.4"}
+
+
+def test_a_silent_cell_shows_and_counts_nothing(kernel):
+    before = kernel.run("()").reply["content"]["execution_count"]
+    ran = kernel.run('let silent_value = 5; println!("unseen"); silent_value', silent=True)
+    assert [m["msg_type"] for m in ran.messages] == ["status", "status"]
+    assert ran.status == "ok"
+    after = kernel.run("silent_value")
+    assert after.value == "5" and after.reply["content"]["execution_count"] == before + 1
+    history = kernel.ask("history_request", {"hist_access_type": "tail", "n": 2})["content"]["history"]
+    assert [entry[2] for entry in history] == ["()", "silent_value"]
+
+
+def test_without_store_history_the_count_stays(kernel):
+    before = kernel.run("()").reply["content"]["execution_count"]
+    ran = kernel.run("7", store_history=False)
+    assert ran.value == "7" and ran.reply["content"]["execution_count"] == before
+
+
+def test_an_empty_cell_is_fine(kernel):
+    before = kernel.run("()").reply["content"]["execution_count"]
+    for code in ["", "  \n"]:
+        ran = kernel.run(code)
+        assert ran.status == "ok" and ran.reply["content"]["execution_count"] == before
+
+
+def test_user_expressions_are_evaluated_after_the_cell(kernel):
+    asked = {"sum": "a_value + 1", "wrong": "no_such_name"}
+    ran = kernel.run("let a_value = 41;", user_expressions=asked)
+    found = ran.reply["content"]["user_expressions"]
+    assert found["sum"]["status"] == "ok" and found["sum"]["data"]["text/plain"] == "42"
+    assert found["wrong"]["status"] == "error" and found["wrong"]["ename"]
+
+
+def test_an_error_is_the_same_in_reply_and_output(kernel):
+    ran = kernel.run('panic!("on purpose")')
+    assert ran.status == "error"
+    for field in ["ename", "evalue", "traceback"]:
+        assert ran.reply["content"][field] and ran.reply["content"][field] == ran.error[field]
+    assert "on purpose" in ran.error["evalue"]
+    assert states(ran.messages) == ["busy", "idle"]
+    assert kernel.value("1") == "1"
+
+
+def test_an_error_aborts_the_cells_that_wait(kernel):
+    cells = ["std::thread::sleep(std::time::Duration::from_millis(300));", "panic!();", "1", "2"]
+    ids = [kernel.send(code) for code in cells]
+    replies = [kernel.shell(msg_id)["content"] for msg_id in ids]
+    assert [reply["status"] for reply in replies] == ["ok", "error", "aborted", "aborted"]
+    for msg_id in ids[2:]:
+        assert states(kernel.iopub(msg_id)) == ["busy", "idle"]
+    # What comes after the error was seen is run.
+    assert kernel.value("3") == "3"
+
+
+def test_without_stop_on_error_the_next_cells_run(kernel):
+    ids = [kernel.send(code, stop_on_error=False) for code in ["panic!();", "1", "2"]]
+    assert [kernel.shell(msg_id)["content"]["status"] for msg_id in ids] == ["error", "ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "indent"),
+    [
+        ("let x = 1;", "complete", None),
+        ("fn f() {", "incomplete", "    "),
+        ("for i in 0..3 {\n    if i > 1 {", "incomplete", "        "),
+        ("let x =", "incomplete", ""),
+        ("fn f( -> {} ]", "invalid", None),
+    ],
+)
+def test_is_complete_is_answered_by_a_parser(kernel, code, status, indent):
+    reply = kernel.ask("is_complete_request", {"code": code})["content"]
+    assert reply["status"] == status
+    assert reply.get("indent") == indent
+
+
+def test_completion_knows_variables_and_replaces_what_was_typed(kernel):
+    kernel.value("let completed_name = String::from(\"x\");")
+    code = "let é = completed_na"
+    reply = kernel.ask("complete_request", {"code": code, "cursor_pos": len(code)})["content"]
+    assert reply["status"] == "ok" and "completed_name" in reply["matches"]
+    assert (reply["cursor_start"], reply["cursor_end"]) == (8, len(code))
+    methods = kernel.ask("complete_request", {"code": "completed_name.push", "cursor_pos": 19})["content"]
+    assert any(match.startswith("push_str") for match in methods["matches"])
+
+
+def test_completion_of_nothing_is_empty_not_an_error(kernel):
+    reply = kernel.ask("complete_request", {"code": "zzzz_no_such_thing", "cursor_pos": 18})["content"]
+    assert reply["status"] == "ok" and reply["matches"] == []
+    assert reply["cursor_start"] == reply["cursor_end"] == 18
+
+
+def test_inspection_shows_documentation(kernel):
+    code = "std::vec::Vec"
+    reply = kernel.ask("inspect_request", {"code": code, "cursor_pos": len(code), "detail_level": 0})["content"]
+    assert reply["status"] == "ok" and reply["found"]
+    assert "Vec" in reply["data"]["text/plain"]
+    nothing = kernel.ask("inspect_request", {"code": "   ", "cursor_pos": 1, "detail_level": 0})["content"]
+    assert nothing == {"status": "ok", "found": False, "data": {}, "metadata": {}}
+
+
+def test_history_is_kept_between_kernels(tmp_path, monkeypatch):
+    monkeypatch.setenv("WAVEMESH_HISTORY", str(tmp_path / "history.jsonl"))
+    with Kernel() as first:
+        first.value("let kept = 1;")
+        first.value("kept + 1")
+    with Kernel() as second:
+        second.value("40 + 2")
+        tail = second.ask("history_request", {"hist_access_type": "tail", "n": 10, "output": False})["content"]["history"]
+        assert tail == [[1, 1, "let kept = 1;"], [1, 2, "kept + 1"], [2, 1, "40 + 2"]]
+        asked = {"hist_access_type": "range", "session": -1, "start": 1, "stop": 2, "output": False}
+        assert second.ask("history_request", asked)["content"]["history"] == [[1, 1, "let kept = 1;"]]
+        asked = {"hist_access_type": "range", "session": 0, "start": 1, "stop": 2, "output": True}
+        assert second.ask("history_request", asked)["content"]["history"] == [[2, 1, ["40 + 2", "42"]]]
+        found = second.ask("history_request", {"hist_access_type": "search", "pattern": "kept*"})["content"]["history"]
+        assert [entry[2] for entry in found] == ["kept + 1"]
+
+
+def test_a_comm_with_an_unknown_target_is_closed(kernel):
+    message = kernel.client.session.msg("comm_open", {"comm_id": "c1", "target_name": "nobody", "data": {}})
+    kernel.client.shell_channel.send(message)
+    answers = list(kernel.iopub(message["header"]["msg_id"]))
+    assert [m["msg_type"] for m in answers] == ["status", "comm_close", "status"]
+    assert answers[1]["content"]["comm_id"] == "c1"
+    assert kernel.ask("comm_info_request")["content"] == {"status": "ok", "comms": {}}
+
+
+def test_input_comes_from_the_frontend(kernel):
+    code = 'let mut line = String::new(); std::io::stdin().read_line(&mut line)?; println!("got {line:?}");'
+    msg_id = kernel.send(code, allow_stdin=True)
+    question = kernel.client.get_stdin_msg(timeout=60)
+    assert question["msg_type"] == "input_request" and question["parent_header"]["msg_id"] == msg_id
+    assert question["content"]["password"] is False
+    kernel.client.input("an answer")
+    assert kernel.shell(msg_id)["content"]["status"] == "ok"
+    assert 'got "an answer\\n"' in "".join(m["content"]["text"] for m in kernel.iopub(msg_id) if m["msg_type"] == "stream")
+
+
+def test_without_a_frontend_to_ask_input_is_at_its_end(kernel):
+    code = 'let mut line = String::new(); let n = std::io::stdin().read_line(&mut line)?; println!("read {n}");'
+    ran = kernel.run(code, allow_stdin=False)
+    assert ran.status == "ok" and ran.stream() == "read 0\n"
+
+
+def test_what_is_not_supported_is_refused_not_ignored(kernel):
+    debug = kernel.control("debug_request", {"type": "request", "seq": 4, "command": "initialize", "arguments": {}})
+    assert debug["msg_type"] == "debug_reply"
+    assert (debug["content"]["success"], debug["content"]["request_seq"]) == (False, 4)
+    unknown = kernel.ask("holiday_request")
+    assert unknown["msg_type"] == "holiday_reply" and unknown["content"]["status"] == "error"
+    assert kernel.ask("connect_request")["content"]["shell_port"] == kernel.connection()["shell_port"]
+
+
+def test_questions_are_answered_while_a_cell_runs(kernel):
+    msg_id = kernel.send('println!("begun"); std::thread::sleep(std::time::Duration::from_secs(5)); println!("done");')
+    kernel.wait_until_running(msg_id)
+    begun = time.monotonic()
+    assert kernel.ask("kernel_info_request", timeout=2)["content"]["status"] == "ok"
+    assert kernel.ask("is_complete_request", {"code": "1"}, timeout=2)["content"]["status"] == "complete"
+    assert kernel.ask("history_request", {"hist_access_type": "tail", "n": 1}, timeout=2)["content"]["history"]
+    assert kernel.ask("comm_info_request", timeout=2)["content"]["status"] == "ok"
+    assert kernel.ask("complete_request", {"code": "std::", "cursor_pos": 5}, timeout=4)["content"]["status"] == "ok"
+    inspection = kernel.ask("inspect_request", {"code": "String", "cursor_pos": 6, "detail_level": 0}, timeout=4)
+    assert inspection["content"]["status"] == "ok"
+    assert time.monotonic() - begun < 4.5, "answered only after the cell"
+    # The cell is still shown as running after each answer.
+    rest = list(kernel.iopub(msg_id))
+    assert rest[-1]["content"]["execution_state"] == "idle" and "busy" in states(rest)
+    assert "done\n" in "".join(m["content"]["text"] for m in rest if m["msg_type"] == "stream")
+    assert kernel.shell(msg_id)["content"]["status"] == "ok"
+
+
+def test_kernel_info_comes_before_any_compile():
+    kernel = Kernel()
+    begun = time.monotonic()
+    with kernel:
+        assert time.monotonic() - begun < 5
+
+
+def test_a_question_mark_opens_the_pager(kernel):
+    ran = kernel.run("?std::vec::Vec")
+    assert ran.status == "ok" and ran.of("execute_result", "error") == []
+    [page] = ran.reply["content"]["payload"]
+    assert page["source"] == "page" and "Vec" in page["data"]["text/plain"]
+
+
+def test_a_frontend_that_comes_late_sees_the_next_cell(kernel):
+    late = kernel.manager.client()
+    late.start_channels()
+    try:
+        late.wait_for_ready(timeout=30)
+        msg_id = kernel.send("8")
+        seen = []
+        while not (seen and seen[-1]["msg_type"] == "status" and seen[-1]["content"]["execution_state"] == "idle"):
+            message = late.get_iopub_msg(timeout=30)
+            if message["parent_header"].get("msg_id") == msg_id:
+                seen.append(message)
+        assert "execute_result" in [m["msg_type"] for m in seen]
+    finally:
+        late.stop_channels()
+
+
+def test_the_first_subscriber_is_welcomed_and_told_that_the_kernel_starts():
+    kernel = Kernel()
+    kernel.manager.start_kernel()
+    client = kernel.manager.client()
+    try:
+        client.start_channels()
+        first, second = client.get_iopub_msg(timeout=30), client.get_iopub_msg(timeout=30)
+        assert (first["msg_type"], first["content"]) == ("iopub_welcome", {"subscription": ""})
+        # start_channels of older clients asks for kernel_info at once, which ends the starting.
+        assert second["msg_type"] == "status" and second["content"]["execution_state"] in ("starting", "busy")
+    finally:
+        client.stop_channels()
+        kernel.manager.shutdown_kernel(now=True)
+
+
+def test_a_connection_file_that_is_none_is_refused_without_showing_its_key(program, tmp_path):
+    for content, said in [
+        ("{", "is not a connection file"),
+        ('{"key": "s3cret"}', "is not a connection file"),
+        (None, "cannot read"),
+    ]:
+        file = tmp_path / "connection.json"
+        file.unlink(missing_ok=True)
+        if content is not None:
+            file.write_text(content)
+        done = subprocess.run([program, "run", "--connection-file", file], capture_output=True, text=True, timeout=20)
+        assert done.returncode == 1 and said in done.stderr and "s3cret" not in done.stderr
