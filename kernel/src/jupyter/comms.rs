@@ -17,7 +17,7 @@ pub struct Comms(Arc<Mutex<BTreeMap<String, String>>>);
 
 impl Comms {
     /// Notes what a cell does with a comm.
-    pub fn from_cell(&self, msg_type: &str, content: &Value) {
+    pub fn cell_sent(&self, msg_type: &str, content: &Value) {
         let field = |name: &str| content.get(name).and_then(Value::as_str).unwrap_or_default().to_string();
         match msg_type {
             "comm_open" => {
@@ -31,7 +31,7 @@ impl Comms {
     }
 
     /// Handles `comm_open`, `comm_msg` and `comm_close` of a frontend.
-    pub fn from_frontend(&self, request: &Request, iopub: &Iopub) {
+    pub fn frontend_sent(&self, request: &Request, iopub: &Iopub) {
         let id = request.text("comm_id");
         match request.msg_type.as_str() {
             "comm_open" => {

@@ -182,7 +182,7 @@ impl Forwarder {
         };
         let is_comm = msg_type.starts_with("comm_");
         if is_comm {
-            self.outlets.comms.from_cell(msg_type, &content);
+            self.outlets.comms.cell_sent(msg_type, &content);
         }
         if is_comm || !self.silent {
             self.outlets.iopub.send_output(&self.parent, msg_type, content, share);

@@ -65,7 +65,7 @@ impl Shell {
                 let target = request.content.get("target_name").and_then(Value::as_str).filter(|name| !name.is_empty());
                 ("comm_info_reply", self.comms.info(target))
             }
-            "comm_open" | "comm_msg" | "comm_close" => return self.comms.from_frontend(request, &self.iopub),
+            "comm_open" | "comm_msg" | "comm_close" => return self.comms.frontend_sent(request, &self.iopub),
             "connect_request" => ("connect_reply", self.ports()),
             _ => return self.control.handle(&self.channel, request),
         };
