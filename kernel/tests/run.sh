@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Drives the real kernel from outside: with today's jupyter_client and with Colab's, over tcp and ipc.
+# Drives the real kernel from outside: with today's jupyter_client and with Colab's, over tcp and ipc, and in JupyterLab.
 # Usage: bash kernel/tests/run.sh [pytest arguments]
 #   WAVEMESH_KERNEL        the program to test (default: built here)
-#   WAVEMESH_TEST_VENVS    where the two Python environments are kept (default: below the target folder)
-#   WAVEMESH_TEST_CLIENTS  which clients to test with (default: "current colab")
+#   WAVEMESH_TEST_VENVS    where the Python environments are kept (default: below the target folder)
+#   WAVEMESH_TEST_CLIENTS  which clients to test with (default: "current colab lab")
 # A part that cannot run is named loudly, and is an error when CI=true.
 set -euo pipefail
 tests=$(cd "$(dirname "$0")" && pwd)
@@ -17,7 +17,7 @@ if [ -z "${WAVEMESH_KERNEL:-}" ]; then
 fi
 export WAVEMESH_KERNEL
 
-for client in ${WAVEMESH_TEST_CLIENTS:-current colab}; do
+for client in ${WAVEMESH_TEST_CLIENTS:-current colab lab}; do
   wanted=$tests/requirements-$client.txt
   python=$venvs/$client/bin/python
   if ! cmp -s "$wanted" "$venvs/$client/.complete"; then
@@ -29,5 +29,9 @@ for client in ${WAVEMESH_TEST_CLIENTS:-current colab}; do
     cp "$wanted" "$venvs/$client/.complete" # last: without it the next run starts over
   fi
   echo "-- with the client '$client': $("$python" -c 'import jupyter_client, zmq; print("jupyter_client", jupyter_client.__version__, "pyzmq", zmq.__version__)')"
-  "$python" -m pytest -q -p no:cacheprovider "$tests" "$@"
+  case $client in
+    lab) selected=("$tests/test_jupyterlab.py") ;;
+    *) selected=("$tests" "--ignore=$tests/test_jupyterlab.py") ;;
+  esac
+  "$python" -m pytest -q -p no:cacheprovider -rs "${selected[@]}" "$@"
 done

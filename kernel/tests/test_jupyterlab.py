@@ -1,0 +1,149 @@
+"""A reader's clicks in the real JupyterLab, in headless Chromium: restart and run all, an error, the stop button."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from playwright import sync_api as playwright
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if not CHROMIUM:
+    if os.environ.get("CI") == "true":
+        raise RuntimeError("there is no Chromium to test JupyterLab in; install it or set CHROMIUM")
+    pytest.skip("SKIPPED: there is no Chromium to test JupyterLab in", allow_module_level=True)
+
+# A kernel that is busy with its first compile on a busy machine.
+PATIENCE = 120_000
+
+
+def notebook(*sources):
+    cells = [
+        {"cell_type": "code", "id": f"c{i}", "metadata": {}, "execution_count": None, "outputs": [], "source": source}
+        for i, source in enumerate(sources)
+    ]
+    spec = {"display_name": "Rust (WaveMesh)", "language": "rust", "name": "rust"}
+    return json.dumps({"cells": cells, "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5})
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, installed):
+    folder, home = tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("home")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"JUPYTER_CONFIG_DIR": str(home / "config"), "HOME": str(home)}
+    real = os.path.expanduser("~")
+    environment.setdefault("CARGO_HOME", f"{real}/.cargo")
+    environment.setdefault("RUSTUP_HOME", f"{real}/.rustup")
+    environment.setdefault("XDG_DATA_HOME", f"{real}/.local/share")
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+               "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}", "--expose-app-in-browser", "--LabApp.news_url="]
+    with open(home / "server.log", "w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(f"{url}/api")
+            break
+        except OSError:
+            time.sleep(0.5)
+    else:
+        raise AssertionError((home / "server.log").read_text())
+    yield url, folder
+    process.terminate()
+    process.wait(timeout=30)
+
+
+@pytest.fixture
+def page(server):
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        page.set_default_timeout(PATIENCE)
+        yield page
+        if os.environ.get("WAVEMESH_SCREENSHOTS"):
+            name = os.environ["PYTEST_CURRENT_TEST"].split("::")[-1].split(" ")[0]
+            page.screenshot(path=f"{os.environ['WAVEMESH_SCREENSHOTS']}/{name}.png")
+        browser.close()
+
+
+def open_notebook(page, server, name, *sources):
+    url, folder = server
+    (folder / f"{name}.ipynb").write_text(notebook(*sources))
+    page.goto(f"{url}/lab/tree/{name}.ipynb?reset")
+    page.wait_for_function(
+        """() => {
+            const widget = window.jupyterapp?.shell.currentWidget;
+            return widget?.sessionContext?.session?.kernel?.status === 'idle';
+        }"""
+    )
+
+
+def outputs(page):
+    """The text below each cell."""
+    return page.evaluate(
+        """() => [...window.jupyterapp.shell.currentWidget.content.widgets].map(cell =>
+            cell.model.outputs.toJSON().map(o =>
+                o.output_type === 'stream' ? [].concat(o.text).join('') :
+                o.output_type === 'error' ? 'error: ' + o.evalue : [].concat(o.data['text/plain']).join('')).join('|'))"""
+    )
+
+
+def counts(page):
+    return page.evaluate("() => window.jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.executionCount)")
+
+
+def command(page, name):
+    page.evaluate(f"() => void window.jupyterapp.commands.execute('{name}')")
+
+
+def until_idle(page, count):
+    page.wait_for_function(
+        """count => {
+            const widget = window.jupyterapp.shell.currentWidget;
+            return widget.sessionContext.session.kernel.status === 'idle' &&
+                widget.content.widgets.filter(cell => cell.model.executionCount).length >= count &&
+                widget.content.widgets.every(cell => cell.model.executionState !== 'running');
+        }""",
+        arg=count,
+    )
+
+
+def test_restart_and_run_all(page, server):
+    open_notebook(page, server, "all", "let n = 20;", 'println!("{}", n + 1);', "n * 2")
+    for _ in range(2):
+        command(page, "notebook:restart-run-all")
+        page.click(".jp-Dialog button.jp-mod-accept")
+        page.wait_for_selector(".jp-Dialog", state="detached")
+        until_idle(page, 3)
+        assert outputs(page) == ["", "21\n", "40"]
+        # Counts begin anew: it was a fresh kernel.
+        assert counts(page) == [1, 2, 3]
+    # The code is coloured as Rust.
+    assert page.locator(".jp-CodeCell .cm-line span", has_text="let").count() > 0
+
+
+def test_an_error_stops_run_all(page, server):
+    open_notebook(page, server, "error", "1 + 1", 'panic!("on purpose")', '3 + 3')
+    command(page, "notebook:run-all-cells")
+    page.wait_for_selector(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")
+    until_idle(page, 2)
+    first, second, third = outputs(page)
+    assert first == "2" and second.startswith("error: ") and "on purpose" in second and third == ""
+
+
+def test_the_stop_button_stops(page, server):
+    open_notebook(page, server, "stop", 'println!("begun"); loop { std::thread::sleep(std::time::Duration::from_millis(5)); }', "7 * 6")
+    command(page, "notebook:run-cell")
+    page.wait_for_function("() => document.querySelector('.jp-OutputArea-output')?.textContent.includes('begun')")
+    command(page, "notebook:interrupt-kernel")
+    page.wait_for_selector(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")
+    page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 1; }")
+    command(page, "notebook:run-cell")
+    page.wait_for_function("() => [...document.querySelectorAll('.jp-OutputArea-output')].some(o => o.textContent.trim() === '42')")
