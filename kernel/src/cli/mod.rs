@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::engine::library::LibraryCommand;
+
 /// A Rust kernel for Jupyter.
 #[derive(Parser)]
 #[command(name = "wavemesh-kernel", version, about, max_term_width = 100)]
@@ -35,6 +37,11 @@ enum Command {
     },
     /// Check everything that a cell needs, from the compiler to a cell that runs, and say how to mend what fails
     Doctor,
+    /// The compiled library against which cells are built
+    Library {
+        #[command(subcommand)]
+        command: LibraryCommand,
+    },
     /// Write the code of a notebook's cells, in order, as Rust text
     CellsFromNotebook {
         /// The notebook (.ipynb)
@@ -75,6 +82,7 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Install { place, replace } => kernelspec::install(&place, replace),
         Command::Uninstall { place } => kernelspec::uninstall(&place),
+        Command::Library { command } => command.run(),
         Command::Doctor => return doctor::examine(),
         Command::CellsFromNotebook { notebook, output } => cells::write(&notebook, output.as_deref()),
         Command::Run { connection_file } => crate::jupyter::run(&connection_file),

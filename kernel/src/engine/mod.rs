@@ -3,7 +3,22 @@
 //! [`EngineHandle`] is what the protocol side holds. It returns at once; evcxr, the compiler and the process that runs
 //! the user's code start behind it.
 
+mod analysis;
+mod cell;
+mod child;
+mod commands;
+mod compiler;
+mod deps;
+mod export;
+pub mod library;
+mod pipes;
+mod progress;
+mod report;
 mod session;
+mod shim;
+mod temporary;
+mod toolchain;
+mod weave;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +29,7 @@ use serde_json::Value;
 
 /// Something that a cell shows or asks for while it runs.
 #[derive(Debug)]
+#[expect(clippy::enum_variant_names, reason = "these are the names of Jupyter's messages")]
 pub enum Output {
     /// Text written to standard output; a partial line is possible.
     Stdout(String),
@@ -69,8 +85,6 @@ pub struct ExecuteError {
     pub evalue: String,
     /// Lines for people, with ANSI colours.
     pub traceback: Vec<String>,
-    /// The user stopped it.
-    pub interrupted: bool,
 }
 
 /// One suggestion of a completion.
@@ -92,9 +106,21 @@ pub struct Completions {
     pub end: usize,
 }
 
-enum Request {
-    Execute { code: String, options: ExecuteOptions, sink: Sink, reply: Sender<Result<ExecuteResult, ExecuteError>> },
-    Restart { reply: Sender<()> },
+/// An execution on its way to the evaluator.
+struct Request {
+    code: String,
+    options: ExecuteOptions,
+    sink: Sink,
+    reply: Sender<Result<ExecuteResult, ExecuteError>>,
+}
+
+/// When this process is not the kernel but one of its helpers (the process that runs user code, or a tool that evcxr calls), does
+/// that work and does not return. To be called first in `main`.
+pub fn run_helper() {
+    shim::run_if_called();
+    if child::is_child() {
+        child::run();
+    }
 }
 
 /// The evaluator. Clones talk to the same one.
@@ -118,7 +144,7 @@ impl EngineHandle {
     /// outputs of threads that the cell left running.
     pub fn execute(&self, code: &str, options: ExecuteOptions, sink: Sink) -> Result<ExecuteResult, ExecuteError> {
         let (reply, result) = channel();
-        let request = Request::Execute { code: code.to_owned(), options, sink, reply };
+        let request = Request { code: code.to_owned(), options, sink, reply };
         let gone = || ExecuteError {
             ename: "KernelShutdown".into(),
             evalue: "the kernel is shutting down".into(),
@@ -133,27 +159,18 @@ impl EngineHandle {
 
     /// Suggests what could stand at `cursor` (in Unicode characters). Answers while a cell runs.
     pub fn complete(&self, code: &str, cursor: usize) -> Completions {
-        self.shared.complete(code, cursor)
+        analysis::complete(&self.shared, code, cursor)
     }
 
     /// Documentation of what stands at `cursor` (in Unicode characters), as a mime bundle. `detail` 1 asks for more.
     /// Answers while a cell runs.
     pub fn inspect(&self, code: &str, cursor: usize, detail: u8) -> Option<Value> {
-        self.shared.inspect(code, cursor, detail)
+        analysis::inspect(&self.shared, code, cursor, detail)
     }
 
     /// Stops the running cell; does nothing when none runs.
     pub fn interrupt(&self) {
         self.shared.interrupt();
-    }
-
-    /// Forgets every variable and item, as after a fresh start; compiled dependencies are kept. Stops the running cell.
-    pub fn restart(&self) {
-        self.shared.interrupt();
-        let (reply, done) = channel();
-        if self.requests.send(Request::Restart { reply }).is_ok() {
-            let _ = done.recv();
-        }
     }
 
     /// Ends the user's process and removes the temporary folders. Later cells fail.

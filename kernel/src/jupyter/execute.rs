@@ -134,7 +134,6 @@ impl Executor {
                 ename: "KernelError".into(),
                 evalue: format!("the kernel failed at this cell, which is an error of the kernel: {panic}"),
                 traceback: vec![format!("the kernel failed at this cell, which is an error of the kernel: {panic}")],
-                interrupted: false,
             })
         });
         Outcome { result, payload: Vec::new() }

@@ -1,0 +1,103 @@
+//! The value that ends a cell, for cells without the WaveMesh library: `evcxr_display`, else Debug, else the type's name.
+
+use std::fmt::Debug;
+use std::io::Write;
+
+/// Shows the value that ends a cell. One build suffices whatever its type: the methods below are tried in order of their
+/// receivers, which is known as autoref specialisation.
+#[macro_export]
+macro_rules! show {
+    ($value:expr) => {{
+        #[allow(unused_imports)]
+        use $crate::show::{ByDebug as _, ByEvcxr as _, ByName as _, Fallback as _};
+        match &$value {
+            value => {
+                (&&$crate::show::Shown(value)).kind().shown($crate::show::Shown(value), || value.evcxr_display())
+            }
+        }
+    }};
+}
+
+/// A value about to be shown.
+pub struct Shown<'a, T: ?Sized>(pub &'a T);
+
+/// What `evcxr_display` means for a type that has none of its own: nothing was shown.
+pub trait Fallback {
+    fn evcxr_display(&self) -> NotShown {
+        NotShown
+    }
+}
+impl<T: ?Sized> Fallback for T {}
+
+/// Tells a type's own `evcxr_display` from ours.
+pub struct NotShown;
+pub trait ByEvcxr {
+    fn was_shown(self) -> bool;
+}
+impl ByEvcxr for NotShown {
+    fn was_shown(self) -> bool {
+        false
+    }
+}
+impl ByEvcxr for () {
+    fn was_shown(self) -> bool {
+        true
+    }
+}
+
+pub struct DebugKind;
+pub struct NameKind;
+
+pub trait ByDebug {
+    fn kind(&self) -> DebugKind {
+        DebugKind
+    }
+}
+impl<T: Debug + ?Sized> ByDebug for &Shown<'_, T> {}
+pub trait ByName {
+    fn kind(&self) -> NameKind {
+        NameKind
+    }
+}
+impl<T: ?Sized> ByName for Shown<'_, T> {}
+
+impl DebugKind {
+    pub fn shown<T: Debug + ?Sized, R: ByEvcxr>(self, value: Shown<T>, evcxr: impl FnOnce() -> R) {
+        if evcxr().was_shown() {
+            return;
+        }
+        let one_line = format!("{:?}", value.0);
+        match one_line.as_str() {
+            "()" => {}
+            _ if one_line.len() > 100 => show_text(&format!("{:#?}", value.0)),
+            _ => show_text(&one_line),
+        }
+    }
+}
+
+impl NameKind {
+    pub fn shown<T: ?Sized, R: ByEvcxr>(self, _: Shown<T>, evcxr: impl FnOnce() -> R) {
+        if !evcxr().was_shown() {
+            show_text(std::any::type_name::<T>());
+        }
+    }
+}
+
+fn show_text(text: &str) {
+    let mut escaped = String::with_capacity(text.len() + 2);
+    for c in text.chars() {
+        match c {
+            '"' => escaped.push_str("\\\""),
+            '\\' => escaped.push_str("\\\\"),
+            '\n' => escaped.push_str("\\n"),
+            c if c < ' ' => escaped.push_str(&format!("\\u{:04x}", c as u32)),
+            c => escaped.push(c),
+        }
+    }
+    let payload = format!(
+        r#"{{"msg_type":"execute_result","content":{{"data":{{"text/plain":"{escaped}"}},"metadata":{{}}}}}}"#
+    );
+    let token = std::env::var("WAVEMESH_FRAME_TOKEN").unwrap_or_default();
+    let mut out = std::io::stdout().lock();
+    let _ = write!(out, "\x1b_WMSH:{token}:{}\n{payload}", payload.len()).and_then(|()| out.flush());
+}

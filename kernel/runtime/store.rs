@@ -1,0 +1,78 @@
+//! The variables of a notebook, from one cell to the next: evcxr's variable store, with sizes.
+
+use std::any::{Any, type_name};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub const VARIABLE_CHANGED_TYPE: &str = "EVCXR_VARIABLE_CHANGED_TYPE:";
+pub const USER_ERROR_OCCURRED: &str = "EVCXR_ERROR_OCCURRED";
+
+/// Variables by name.
+#[derive(Default)]
+pub struct VariableStore {
+    variables: HashMap<String, Box<dyn Any>>,
+}
+
+impl VariableStore {
+    pub fn new() -> VariableStore {
+        VariableStore::default()
+    }
+
+    pub fn put_variable<T: 'static>(&mut self, name: &str, value: T) {
+        let bytes = size_of::<T>() + heap_bytes(&value);
+        crate::tell_kernel(&["variable", name, &bytes.to_string(), type_name::<T>()]);
+        self.variables.insert(name.to_owned(), Box::new(value));
+    }
+
+    pub fn check_variable<T: 'static>(&mut self, name: &str) -> bool {
+        let same = self.variables.get(name).is_none_or(|value| value.is::<T>());
+        if !same {
+            eprintln!("The type of the variable {name} was redefined, so {name} was lost.");
+            crate::tell_evcxr(&format!("{VARIABLE_CHANGED_TYPE}{name}"));
+        }
+        same
+    }
+
+    pub fn take_variable<T: 'static>(&mut self, name: &str) -> T {
+        match self.variables.remove(name).map(|value| value.downcast::<T>()) {
+            Some(Ok(value)) => *value,
+            Some(Err(_)) => panic!("the variable `{name}` changed its type"),
+            None => panic!("the variable `{name}` is gone: an earlier cell failed while it held it"),
+        }
+    }
+
+    pub fn lazy_arc<T: 'static, F: FnOnce() -> T>(&mut self, name: &str, create: F) -> Arc<T> {
+        let value = self.variables.entry(name.to_owned()).or_insert_with(|| Box::new(Arc::new(create())));
+        match value.downcast_ref::<Arc<T>>() {
+            Some(value) => Arc::clone(value),
+            None => panic!("`{name}` changed its type"),
+        }
+    }
+
+    pub fn merge(&mut self, other: VariableStore) {
+        self.variables.extend(other.variables);
+    }
+}
+
+pub fn create_variable_store() -> *mut VariableStore {
+    Box::into_raw(Box::default())
+}
+
+/// What a value holds on the heap, for the types whose contents are plain.
+fn heap_bytes(value: &dyn Any) -> usize {
+    macro_rules! vectors {
+        ($($element:ty)*) => {$(
+            if let Some(vector) = value.downcast_ref::<Vec<$element>>() {
+                return vector.capacity() * size_of::<$element>();
+            }
+        )*};
+    }
+    vectors!(f32 f64 u8 i8 u16 i16 u32 i32 u64 i64 usize isize bool char [f32; 2] [f32; 3] [f64; 3] [u32; 3] [i32; 3] [i32; 4] (f64, f64) (f32, f32));
+    if let Some(text) = value.downcast_ref::<String>() {
+        return text.capacity();
+    }
+    if let Some(texts) = value.downcast_ref::<Vec<String>>() {
+        return texts.iter().map(|text| text.capacity() + size_of::<String>()).sum();
+    }
+    0
+}

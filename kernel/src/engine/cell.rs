@@ -1,0 +1,244 @@
+//! A cell before it goes to evcxr: commands at its top, then Rust whose statements are told apart and adapted.
+//!
+//! Two things are added, both insertions, so that every byte keeps a place in what the user wrote:
+//! - each variable gets a placeholder for its type ([`Placeholder`]), because evcxr must name the type and only rustc knows it;
+//! - an expression that ends the cell is handed to `show!`, so that one build suffices whatever its type.
+
+use ra_ap_syntax::ast::{self, HasName};
+use ra_ap_syntax::{AstNode, Edition, SourceFile, SyntaxNode};
+
+/// A line of a cell that is not Rust.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandLine {
+    /// `:dep`, `!`, `%time`, …
+    pub name: String,
+    pub arguments: String,
+    /// Counted from 1.
+    pub line: usize,
+}
+
+/// A cell, taken apart.
+#[derive(Debug)]
+pub struct Cell {
+    /// What the user wrote.
+    pub source: String,
+    /// The Rust part with the insertions; the commands' lines are blank in it.
+    pub rust: String,
+    /// The statements of `rust`, in order.
+    pub statements: Vec<Statement>,
+    pub placeholders: Vec<Placeholder>,
+}
+
+/// A piece of the Rust part.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    /// Where it starts in the source.
+    pub start: usize,
+    /// With insertions.
+    pub text: String,
+    /// Byte offset in `text` and length of each insertion.
+    pub insertions: Vec<(usize, usize)>,
+}
+
+impl Statement {
+    /// The place in the source of a byte of `text`; a byte that was inserted belongs where it was inserted.
+    pub fn source_offset(&self, offset: usize) -> usize {
+        let mut place = offset;
+        for &(at, length) in &self.insertions {
+            if offset >= at + length {
+                place -= length;
+            } else if offset > at {
+                place -= offset - at;
+            }
+        }
+        self.start + place
+    }
+}
+
+/// A name for the type of a variable until rustc has told it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placeholder {
+    pub marker: String,
+    pub variable: String,
+}
+
+/// The commands at the top of a cell and the byte at which its Rust part starts.
+pub fn split_commands(source: &str) -> (Vec<CommandLine>, usize) {
+    let mut commands = Vec::new();
+    let mut offset = 0;
+    for (index, line) in source.split_inclusive('\n').enumerate() {
+        let text = line.trim();
+        if let Some(command) = text.strip_prefix('!') {
+            let arguments = command.trim().to_owned();
+            commands.push(CommandLine { name: "!".into(), arguments, line: index + 1 });
+        } else if text.starts_with(':') && !text.starts_with("::") || text.starts_with('%') {
+            let (name, arguments) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+            commands.push(CommandLine { name: name.into(), arguments: arguments.trim().into(), line: index + 1 });
+        } else if !text.is_empty() && !text.starts_with("//") {
+            return (commands, offset);
+        }
+        offset += line.len();
+    }
+    (commands, source.len())
+}
+
+impl Cell {
+    /// Takes a cell apart. `number` makes its placeholders unlike those of every other cell; `show` is the path of the macro that
+    /// shows a value, or `None` to show nothing.
+    pub fn parse(source: &str, number: u64, show: Option<&str>) -> Cell {
+        let (_, start) = split_commands(source);
+        let blank: String = source[..start].chars().filter(|&c| c == '\n').collect();
+        let mut cell =
+            Cell { source: source.to_owned(), rust: blank, statements: Vec::new(), placeholders: Vec::new() };
+        let pieces = split_statements(&source[start..]);
+        let last = pieces.len().saturating_sub(1);
+        for (index, (from, text, node)) in pieces.into_iter().enumerate() {
+            let (mut edits, mut again) = (Vec::new(), Vec::new());
+            if let Some(statement) = ast::LetStmt::cast(node.clone()) {
+                cell.adapt_let(&statement, number, &mut edits, &mut again);
+            } else if let (true, Some(show)) = (index == last, show)
+                && ast::Expr::can_cast(node.kind())
+            {
+                let range = node.text_range();
+                edits.push((usize::from(range.start()), format!("{show}!(")));
+                edits.push((usize::from(range.end()), ");".to_owned()));
+            }
+            let edits: Vec<_> = edits.into_iter().map(|(at, new)| (at - from - PRELUDE.len(), new)).collect();
+            let statement = insert(text, start + from, &edits);
+            cell.rust.push_str(&statement.text);
+            cell.statements.push(statement);
+            // evcxr takes a statement that was added for one of its own. A comment may end the line before it.
+            for again in again {
+                let place = start + usize::from(node.text_range().end()) - PRELUDE.len();
+                cell.rust.push('\n');
+                cell.rust.push_str(&again);
+                cell.statements.push(Statement { start: place, insertions: vec![(0, again.len())], text: again });
+            }
+            if !cell.rust.ends_with(char::is_whitespace) {
+                cell.rust.push('\n');
+            }
+        }
+        cell
+    }
+
+    fn adapt_let(
+        &mut self,
+        statement: &ast::LetStmt,
+        number: u64,
+        edits: &mut Vec<(usize, String)>,
+        again: &mut Vec<String>,
+    ) {
+        let Some(pattern) = statement.pat() else { return };
+        let mut new_marker = |variable: &str| {
+            let marker = format!("Wm{number}Type{}", self.placeholders.len());
+            self.placeholders.push(Placeholder { marker: marker.clone(), variable: variable.to_owned() });
+            marker
+        };
+        if let ast::Pat::IdentPat(ident) = &pattern
+            && ident.pat().is_none()
+            && ident.ref_token().is_none()
+            && let Some(name) = ident.name()
+            && statement.ty().is_none()
+        {
+            let marker = new_marker(name.text());
+            edits.push((usize::from(pattern.syntax().text_range().end()), format!(": {marker}")));
+            return;
+        }
+        if statement.initializer().is_none() {
+            return;
+        }
+        // A pattern, or a type that the user gave: bind each name once more, under a placeholder.
+        for ident in pattern.syntax().descendants().filter_map(ast::IdentPat::cast) {
+            let Some(name) = ident.name() else { continue };
+            let name = name.text().to_string();
+            // `None` in a pattern parses as a name; variables are written in lower case.
+            if name.starts_with(char::is_uppercase) {
+                continue;
+            }
+            let mutable = if ident.mut_token().is_some() { "mut " } else { "" };
+            let marker = new_marker(&name);
+            again.push(format!("let {mutable}{name}: {marker} = {name};"));
+        }
+    }
+}
+
+const PRELUDE: &str = "fn f(){";
+
+/// Statements with their place in `code`, each up to the start of the next, as evcxr splits them; the node's offsets count from
+/// [`PRELUDE`].
+pub fn split_statements(code: &str) -> Vec<(usize, &str, SyntaxNode)> {
+    let parsed = SourceFile::parse(&format!("{PRELUDE}{code}\n}}"), Edition::Edition2024);
+    let list = parsed.syntax_node().children().next().and_then(ast::Fn::cast).and_then(|f| f.body()?.stmt_list());
+    let Some(list) = list else { return Vec::new() };
+    let nodes: Vec<SyntaxNode> = list.syntax().children().collect();
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    for (index, node) in nodes.iter().enumerate() {
+        let end = match nodes.get(index + 1) {
+            Some(next) => usize::from(next.text_range().start()) - PRELUDE.len(),
+            None => code.len(),
+        };
+        let end = end.min(code.len());
+        if start == end {
+            break;
+        }
+        pieces.push((start, &code[start..end], node.clone()));
+        start = end;
+    }
+    pieces
+}
+
+fn insert(text: &str, start: usize, edits: &[(usize, String)]) -> Statement {
+    let mut new = String::with_capacity(text.len() + 64);
+    let mut insertions = Vec::new();
+    let mut done = 0;
+    for (at, addition) in edits {
+        let at = (*at).min(text.len());
+        new.push_str(&text[done..at]);
+        insertions.push((new.len(), addition.len()));
+        new.push_str(addition);
+        done = at;
+    }
+    new.push_str(&text[done..]);
+    Statement { start, text: new, insertions }
+}
+
+/// Whether `name` stands in `code` as a whole word, strings and comments included.
+pub fn mentions(code: &str, name: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(name)
+        .any(|(at, _)| !code[..at].ends_with(is_word) && !code[at + name.len()..].starts_with(is_word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_get_placeholders_and_keep_their_place() {
+        let source = ":opt 2\nlet x = 1; let (a, mut b): (u8, u8) = (1, 2);\nx";
+        let cell = Cell::parse(source, 7, Some("show"));
+        assert_eq!(
+            cell.rust,
+            "\nlet x: Wm7Type0 = 1; let (a, mut b): (u8, u8) = (1, 2);\n\nlet a: Wm7Type1 = a;\nlet mut b: Wm7Type2 = b;\nshow!(x);\n"
+        );
+        assert_eq!(split_commands(source).0[0].arguments, "2");
+        let value = &cell.statements[0];
+        let place = value.text.find('1').map(|at| value.source_offset(at + "Type0 = ".len()));
+        assert_eq!(place.map(|at| &source[at..=at]), Some("1"));
+        let shown = &cell.statements[4];
+        assert_eq!(shown.source_offset(shown.text.find('x').unwrap_or(0)), source.len() - 1);
+    }
+
+    #[test]
+    fn a_trailing_comment_stays_outside_of_what_is_shown() {
+        let cell = Cell::parse("1 + 1 // two", 0, Some("show"));
+        assert_eq!(cell.rust, "show!(1 + 1); // two\n");
+    }
+
+    #[test]
+    fn words_are_found_in_format_strings_but_not_inside_other_words() {
+        assert!(mentions("println!(\"{x}\")", "x"));
+        assert!(!mentions("max + xy", "x"));
+    }
+}

@@ -1,0 +1,444 @@
+//! Answers evcxr's calls of cargo and rustc: a cell is one rustc command.
+//!
+//! Types of new variables come from the same build: `drop(&x)` makes rustc warn of "argument has type `&T`", with a path that
+//! is valid at the root of the next cell. So nothing is analysed twice and rust-analyzer is not waited for.
+
+use std::collections::{HashMap, HashSet};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::cell::Cell;
+use super::deps::{self, Dependencies};
+use super::library::{self, Bundle};
+use super::pipes::Pipes;
+use super::shim::{Answer, Call, RECORDER};
+use super::toolchain::Toolchain;
+use super::weave::{self, Type, Variable, Weave};
+use super::{Output, progress};
+
+/// Compiles cells for evcxr.
+pub struct Compiler {
+    pub toolchain: Toolchain,
+    pub bundle: Option<Bundle>,
+    pub runtime: PathBuf,
+    pub folder: PathBuf,
+    pipes: Arc<Pipes>,
+    /// The process group of the compiler that runs now, or 0.
+    group: AtomicI32,
+    interrupted: AtomicBool,
+    state: Mutex<State>,
+}
+
+/// A cell that was run, for reports about its lines.
+pub struct Run {
+    pub number: u32,
+    pub cell: Cell,
+}
+
+#[derive(Default)]
+struct State {
+    variables: HashMap<String, Variable>,
+    cells: Vec<Arc<Run>>,
+    dependencies: Dependencies,
+    builds: u64,
+    /// The time that rustc took for this cell, a build each.
+    compile_times: Vec<Duration>,
+    offline: bool,
+    /// The last cell did not compile: it is kept for its report only.
+    last_failed: bool,
+}
+
+impl Compiler {
+    pub fn new(toolchain: Toolchain, bundle: Option<Bundle>, folder: PathBuf, pipes: Arc<Pipes>) -> Result<Compiler> {
+        let runtime = library::runtime(&toolchain)?;
+        std::fs::create_dir_all(folder.join("b"))?;
+        Ok(Compiler {
+            toolchain,
+            bundle,
+            runtime,
+            folder,
+            pipes,
+            group: AtomicI32::new(0),
+            interrupted: AtomicBool::new(false),
+            state: Mutex::default(),
+        })
+    }
+
+    /// The path of the macro that shows the value that ends a cell.
+    pub fn show_macro(&self) -> &'static str {
+        if self.has_library() { "wavemesh::notebook::show" } else { "wavemesh_cell::show" }
+    }
+
+    fn has_library(&self) -> bool {
+        self.bundle.is_some()
+    }
+
+    /// What follows is about this cell.
+    pub fn begin_cell(&self, number: u32, run: u64, cell: Cell) {
+        let mut state = self.state();
+        for placeholder in &cell.placeholders {
+            let variable = Variable { name: placeholder.variable.clone(), cell: number, run, ty: Type::Pending };
+            state.variables.insert(placeholder.marker.clone(), variable);
+        }
+        state.compile_times.clear();
+        if state.last_failed {
+            state.cells.pop();
+            state.last_failed = false;
+        }
+        state.cells.push(Arc::new(Run { number, cell }));
+        self.interrupted.store(false, Ordering::SeqCst);
+    }
+
+    /// Keeps only the placeholders that evcxr still knows.
+    pub fn retain_variables(&self, markers: &HashSet<String>) {
+        self.state().variables.retain(|marker, _| markers.contains(marker));
+    }
+
+    /// The cell did not compile, so it left no items behind.
+    pub fn cell_failed(&self) {
+        self.state().last_failed = true;
+    }
+
+    /// Everything was cleared.
+    pub fn forget_everything(&self) {
+        let mut state = self.state();
+        state.variables.clear();
+        state.cells.clear();
+    }
+
+    /// The variable behind a placeholder.
+    pub fn variable(&self, marker: &str) -> Option<Variable> {
+        self.state().variables.get(marker).cloned()
+    }
+
+    /// Every variable there is, fleeting ones included.
+    pub fn variables(&self) -> Vec<Variable> {
+        self.state().variables.values().cloned().collect()
+    }
+
+    /// Cells that ran, oldest first.
+    pub fn cells(&self) -> Vec<Arc<Run>> {
+        self.state().cells.clone()
+    }
+
+    /// How long each build of this cell took.
+    pub fn compile_times(&self) -> Vec<Duration> {
+        self.state().compile_times.clone()
+    }
+
+    /// Stops the compiler that runs now, and every other that this cell would start. True if one ran.
+    pub fn interrupt(&self) -> bool {
+        self.interrupted.store(true, Ordering::SeqCst);
+        let group = self.group.load(Ordering::SeqCst);
+        group != 0 && unsafe { libc::killpg(group, libc::SIGKILL) } == 0
+    }
+
+    /// Answers a call of a tool.
+    pub fn answer(&self, call: Call) -> Answer {
+        let words: Vec<&str> = call.args.iter().map(String::as_str).collect();
+        match (call.tool.as_str(), words.as_slice()) {
+            ("rustup", ["which", tool]) => Answer::ok(format!("{}\n", self.folder.join("bin").join(tool).display())),
+            ("rustup", _) => Answer::failed("the toolchain of a kernel is fixed\n"),
+            ("rustc", ["-Vv" | "-vV"]) => Answer::ok(format!("{}\n", self.toolchain.version)),
+            ("rustc", ["--print", "target-libdir"]) => Answer::ok(format!("{}\n", self.toolchain.libdir.display())),
+            // No answer keeps rust-analyzer from loading the standard library before each first cell.
+            ("rustc", [.., "--print", _] | [.., "--print", _, _]) => Answer::failed(""),
+            ("rustc", _) => self.real(&self.toolchain.rustc, call.args),
+            (RECORDER, [_, ..]) => match deps::record(&self.folder.join("deps"), &call.args[1..]) {
+                Ok(()) => self.real(Path::new(&call.args[0].clone()), call.args[1..].to_vec()),
+                Err(error) => Answer::failed(format!("cannot record the arguments of rustc: {error}\n")),
+            },
+            ("cargo", args) => self.answer_cargo(args, &call),
+            _ => Answer::failed("unknown tool\n"),
+        }
+    }
+
+    fn answer_cargo(&self, args: &[&str], call: &Call) -> Answer {
+        let command = args.iter().find(|arg| !arg.starts_with('-')).copied().unwrap_or_default();
+        let manifest = std::fs::read_to_string(call.cwd.join("Cargo.toml")).unwrap_or_default();
+        match command {
+            "build" | "check" => match self.build(&call.cwd, &manifest, command == "build") {
+                Ok(answer) => answer,
+                Err(error) => Answer::failed(format!("error: no matching package named: {error:#}\n")),
+            },
+            "metadata" if manifest.contains("evcxr_dummy_validate_dep") => {
+                self.real(&self.toolchain.cargo, call.args.clone())
+            }
+            "metadata" => Answer::ok(self.metadata(&manifest)),
+            "clean" => Answer::ok(""),
+            _ => Answer::failed(""),
+        }
+    }
+
+    fn real(&self, program: &Path, args: Vec<String>) -> Answer {
+        let path = self.toolchain.original_path().map(|path| path.to_string_lossy().into_owned());
+        Answer::Become { program: program.to_owned(), args, path }
+    }
+
+    /// The least that rust-analyzer accepts of `cargo metadata`: the cell's crate alone.
+    fn metadata(&self, manifest: &str) -> String {
+        let root = self.folder.join("evcxr");
+        let id = format!("path+file://{}#ctx@1.0.0", root.display());
+        let names: Vec<Value> = Dependencies::lines_of(manifest)
+            .iter()
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, _)| {
+                json!({"name": name.trim(), "source": null, "req": "*", "kind": null, "rename": null, "optional": false,
+                       "uses_default_features": true, "features": [], "target": null, "registry": null})
+            })
+            .collect();
+        let target = json!({"kind": ["cdylib"], "crate_types": ["cdylib"], "name": "ctx", "src_path": root.join("src/lib.rs"),
+            "edition": "2024", "doc": true, "doctest": false, "test": true});
+        let package = json!({"name": "ctx", "version": "1.0.0", "id": id, "license": null, "license_file": null,
+            "description": null, "source": null, "dependencies": names, "targets": [target], "features": {},
+            "manifest_path": root.join("Cargo.toml"), "metadata": null, "publish": null, "authors": [], "categories": [],
+            "keywords": [], "readme": null, "repository": null, "homepage": null, "documentation": null, "edition": "2024",
+            "links": null, "default_run": null, "rust_version": null});
+        let node = json!({"id": id, "dependencies": [], "deps": [], "features": []});
+        let metadata = json!({"packages": [package], "workspace_members": [id], "workspace_default_members": [id],
+            "resolve": {"nodes": [node], "root": id}, "target_directory": root.join("target"), "version": 1,
+            "workspace_root": root, "metadata": null});
+        format!("{metadata}\n")
+    }
+
+    fn build(&self, crate_folder: &Path, manifest: &str, link: bool) -> Result<Answer> {
+        let generated = std::fs::read_to_string(crate_folder.join("src/lib.rs")).context("cannot read the cell")?;
+        let opt_level = manifest
+            .lines()
+            .find_map(|line| line.strip_prefix("opt-level = "))
+            .map_or("0", |level| level.trim().trim_matches('"'))
+            .to_owned();
+        let dependencies = match self.dependencies(manifest) {
+            Ok(dependencies) => dependencies,
+            Err(message) => {
+                return Ok(Answer::Done { stdout: message_of_cargo(&message), stderr: String::new(), code: 101 });
+            }
+        };
+        // A variable that borrows from another one is not stored; which one that is, only the borrow checker knows.
+        for _ in 0..6 {
+            let (folder, source) = self.write_build(&generated, &dependencies)?;
+            let outcome = self.rustc(&folder, &opt_level, &dependencies, link)?;
+            if self.interrupted.load(Ordering::SeqCst) {
+                return Ok(Answer::Done { stdout: message_of_cargo("interrupted"), stderr: String::new(), code: 101 });
+            }
+            let lines: Vec<&str> = source.lines().collect();
+            if outcome.success {
+                let again = self.note_types(&outcome.messages, &lines);
+                if again {
+                    continue;
+                }
+                let object = folder.join("libctx.so");
+                std::fs::write(crate_folder.join(".evcxr-execution-so"), object.to_string_lossy().as_bytes())?;
+                return Ok(Answer::ok(""));
+            }
+            if !self.give_up_borrowers(&outcome.messages, &lines) {
+                return Ok(Answer::Done { stdout: outcome.text, stderr: String::new(), code: 101 });
+            }
+        }
+        Ok(Answer::Done {
+            stdout: message_of_cargo("the cell's variables borrow from each other"),
+            stderr: String::new(),
+            code: 101,
+        })
+    }
+
+    fn write_build(&self, generated: &str, dependencies: &Dependencies) -> Result<(PathBuf, String)> {
+        let mut state = self.state();
+        state.builds += 1;
+        let folder = self.folder.join("b").join(state.builds.to_string());
+        let cell = state.cells.last().map(|run| run.cell.source.clone()).unwrap_or_default();
+        let named =
+            dependencies.lines.iter().any(|line| line.starts_with("wavemesh ") || line.starts_with("wavemesh="));
+        let prelude = (self.has_library() || named).then_some("::wavemesh::prelude");
+        let source = Weave { variables: &state.variables, cell: &cell, prelude }.weave(generated);
+        drop(state);
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join("lib.rs"), &source)?;
+        Ok((folder, source))
+    }
+
+    fn rustc(&self, folder: &Path, opt_level: &str, dependencies: &Dependencies, link: bool) -> Result<Outcome> {
+        let start = Instant::now();
+        let runtime_dir = self.runtime.parent().unwrap_or(&self.folder);
+        let mut command = Command::new(&self.toolchain.rustc);
+        command
+            .current_dir(folder)
+            .args(["--crate-name=ctx", "--edition=2024", "--crate-type=cdylib", "lib.rs", "-olibctx.so"])
+            .arg(if link { "--emit=link" } else { "--emit=metadata" })
+            .args(["--error-format=json", "--json=diagnostic-rendered-ansi", "--diagnostic-width=100000"])
+            // Types are told in full, by a lint that user code cannot turn off; other warnings are not shown.
+            .args(["-Ztrim-diagnostic-paths=no", "-Awarnings", "--force-warn=dropping_references"])
+            .env("RUSTC_BOOTSTRAP", "1")
+            .args(["-Cmetadata=cell", "-Cprefer-dynamic", "-Cdebug-assertions=on", "-Cdebuginfo=line-tables-only"])
+            .arg(format!("-Copt-level={opt_level}"))
+            .arg(format!("--remap-path-prefix=lib.rs={}", folder.join("lib.rs").display()))
+            .arg(format!("--extern=wavemesh_cell={}", self.runtime.display()))
+            .arg(format!("-Clink-arg=-Wl,-rpath,{}", runtime_dir.display()))
+            .arg(format!("-Clink-arg=-Wl,-rpath,{}", self.toolchain.libdir.display()))
+            .args(self.bundle.iter().flat_map(library::link_args))
+            .args(&dependencies.rustc_args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        for variable in ["RUSTC", "CARGO", super::shim::SOCKET] {
+            command.env_remove(variable);
+        }
+        self.toolchain.clean_path(&mut command);
+        let child = command.spawn().with_context(|| format!("cannot run {}", self.toolchain.rustc.display()))?;
+        self.set_group(Some(child.id()));
+        let output = child.wait_with_output();
+        self.set_group(None);
+        let output = output?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let messages = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        self.state().compile_times.push(start.elapsed());
+        Ok(Outcome { success: output.status.success(), messages, text })
+    }
+
+    fn set_group(&self, process: Option<u32>) {
+        self.group.store(process.and_then(|id| id.try_into().ok()).unwrap_or(0), Ordering::SeqCst);
+        if process.is_some() && self.interrupted.load(Ordering::SeqCst) {
+            self.interrupt();
+        }
+    }
+
+    /// Learns the types of the variables that the cell stores. True if it must be built once more.
+    fn note_types(&self, messages: &[Value], lines: &[&str]) -> bool {
+        let mut state = self.state();
+        let mut again = false;
+        for message in messages.iter().filter(|message| message["code"]["code"] == "dropping_references") {
+            let spans = message["spans"].as_array().map_or(&[][..], Vec::as_slice);
+            let line = spans.first().and_then(|span| span["line_start"].as_u64()).unwrap_or(0) as usize;
+            let Some(name) =
+                line.checked_sub(1).and_then(|line| lines.get(line)).and_then(|line| weave::variable_stored_on(line))
+            else {
+                continue;
+            };
+            let label = spans.iter().find_map(|span| span["label"].as_str()?.strip_prefix("argument has type `&"));
+            let Some(ty) = label.and_then(|label| label.strip_suffix('`')) else { continue };
+            let ty = if let Some((function, _)) = ty.split_once(" {").filter(|(function, _)| function.contains("fn(")) {
+                // A function's own type has no name; a pointer to it has.
+                again = true;
+                Type::Known(function.to_owned())
+            } else if ty.contains('{') || ty.contains("impl ") {
+                let what = if ty.contains("{closure") {
+                    "it is a closure or holds one, whose type has no name. To keep it, give it one: \
+                     `let f: Box<dyn Fn(i32) -> i32> = Box::new(…)`"
+                } else {
+                    "its type has no name"
+                };
+                Type::Fleeting(what.to_owned())
+            } else {
+                Type::Known(ty.to_owned())
+            };
+            for variable in state.variables.values_mut() {
+                if variable.name == name && variable.ty == Type::Pending {
+                    variable.ty = ty.clone();
+                }
+            }
+        }
+        again
+    }
+
+    /// Marks the new variables that cannot be stored because they borrow. True if that may mend every error there is.
+    fn give_up_borrowers(&self, messages: &[Value], lines: &[&str]) -> bool {
+        let stored_on = |span: &Value| {
+            let line = span["line_start"].as_u64()? as usize;
+            weave::variable_stored_on(lines.get(line.checked_sub(1)?)?)
+        };
+        let mut borrowers = HashSet::new();
+        for message in messages.iter().filter(|message| message["level"] == "error") {
+            if message["spans"].as_array().is_none_or(Vec::is_empty) {
+                continue;
+            }
+            let code = message["code"]["code"].as_str().unwrap_or_default();
+            if !["E0597", "E0505", "E0716", "E0373", "E0521", "E0503", "E0506"].contains(&code) {
+                return false;
+            }
+            let spans = message["spans"].as_array().map_or(&[][..], Vec::as_slice);
+            let by_kind = |primary: bool| {
+                spans.iter().filter(move |span| span["is_primary"] == primary).find_map(stored_on).map(str::to_owned)
+            };
+            match by_kind(false).or_else(|| by_kind(true)) {
+                Some(name) => borrowers.insert(name),
+                None => return false,
+            };
+        }
+        let mut state = self.state();
+        let mut found = false;
+        for variable in state.variables.values_mut() {
+            if variable.ty == Type::Pending && borrowers.contains(&variable.name) {
+                variable.ty = Type::Fleeting("it borrows from another variable. To keep it, make it own its data: `.clone()`, `.to_owned()`, `.to_vec()`".into());
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// The crates that the manifest asks for, built if they are not.
+    fn dependencies(&self, manifest: &str) -> std::result::Result<Dependencies, String> {
+        let lines = Dependencies::lines_of(manifest);
+        let (current, offline) = {
+            let state = self.state();
+            (state.dependencies.clone(), state.offline)
+        };
+        if current.serve(&lines) {
+            return Ok(current);
+        }
+        let cache = library::cache_home().unwrap_or_else(|| self.folder.clone()).join("target");
+        let mut bar = progress::Line::new(&self.pipes, "Building dependencies");
+        let built = deps::build(
+            lines,
+            &self.folder.join("deps"),
+            &cache,
+            &self.toolchain,
+            offline,
+            &mut |line| bar.set(line.trim()),
+            &mut |process| self.set_group(process),
+        );
+        bar.finish(built.is_ok());
+        let built = built?;
+        self.state().dependencies = built.clone();
+        Ok(built)
+    }
+
+    /// `:offline`.
+    pub fn set_offline(&self, offline: bool) {
+        self.state().offline = offline;
+    }
+
+    /// Tells of variables that this cell could not keep.
+    pub fn tell_fleeting(&self, run: u64) {
+        for Variable { name, ty, .. } in self.variables().into_iter().filter(|variable| variable.run == run) {
+            if let Type::Fleeting(reason) = ty {
+                self.pipes.send(Output::Stderr(format!("note: `{name}` lives in this cell only: {reason}.\n")));
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+struct Outcome {
+    success: bool,
+    messages: Vec<Value>,
+    /// rustc's JSON, a message a line.
+    text: String,
+}
+
+/// An error of ours in the form in which evcxr takes rustc's.
+fn message_of_cargo(message: &str) -> String {
+    let message =
+        json!({"message": message, "code": null, "level": "error", "spans": [], "children": [], "rendered": message});
+    format!("{message}\n")
+}

@@ -1,0 +1,292 @@
+//! The compiled library for cells: WaveMesh as one dynamic library, with the metadata that rustc needs to link against it.
+//!
+//! It lives in `$XDG_DATA_HOME/wavemesh/<version>-<rustc release>-<rustc commit>/`:
+//! `bundle.json` (what it was built with), `lib/` (`libwavemesh_dylib.so`, the `.rmeta` of every crate under it, the procedural
+//! macros). It appears there whole or not at all. The cell runtime is kept beside it, since it depends on the same toolchain.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::toolchain::Toolchain;
+
+/// The runtime's source, compiled on the user's machine.
+const RUNTIME: [(&str, &str); 3] = [
+    ("lib.rs", include_str!("../../runtime/lib.rs")),
+    ("store.rs", include_str!("../../runtime/store.rs")),
+    ("show.rs", include_str!("../../runtime/show.rs")),
+];
+
+/// A compiled library on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Bundle {
+    pub toolchain: Toolchain,
+    /// Where the source was, for completion and documentation.
+    pub source: PathBuf,
+    /// The dynamic library's file name in `lib/`.
+    file: String,
+    /// Crates that cells reach through the prelude, with their versions: `:dep` need not build them.
+    pub provides: Vec<(String, String)>,
+    #[serde(skip)]
+    folder: PathBuf,
+}
+
+impl Bundle {
+    /// The folder that rustc searches.
+    pub fn lib_dir(&self) -> PathBuf {
+        self.folder.join("lib")
+    }
+
+    /// The dynamic library.
+    pub fn file(&self) -> PathBuf {
+        self.lib_dir().join(&self.file)
+    }
+
+    /// The newest library of this version whose compiler is still installed.
+    pub fn find() -> Option<Bundle> {
+        let mut found: Vec<Bundle> = std::fs::read_dir(data_home()?)
+            .ok()?
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(concat!(env!("CARGO_PKG_VERSION"), "-")))
+            .filter_map(|entry| Bundle::read(&entry.path()))
+            .filter(|bundle| bundle.toolchain.is_current())
+            .collect();
+        found.sort_by_key(|bundle| std::fs::metadata(bundle.file()).and_then(|file| file.modified()).ok());
+        found.pop()
+    }
+
+    fn read(folder: &Path) -> Option<Bundle> {
+        let text = std::fs::read_to_string(folder.join("bundle.json")).ok()?;
+        let mut bundle: Bundle = serde_json::from_str(&text).ok()?;
+        bundle.folder = folder.to_owned();
+        bundle.file().exists().then_some(bundle)
+    }
+}
+
+/// `$XDG_DATA_HOME/wavemesh`.
+pub fn data_home() -> Option<PathBuf> {
+    base("XDG_DATA_HOME", ".local/share")
+}
+
+/// `$XDG_CACHE_HOME/wavemesh`.
+pub fn cache_home() -> Option<PathBuf> {
+    base("XDG_CACHE_HOME", ".cache")
+}
+
+fn base(variable: &str, default: &str) -> Option<PathBuf> {
+    let set = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    set.or_else(|| Some(std::env::home_dir()?.join(default))).map(|path| path.join("wavemesh"))
+}
+
+fn folder_for(toolchain: &Toolchain) -> Result<PathBuf> {
+    let home = data_home().context("there is no home folder; set XDG_DATA_HOME")?;
+    Ok(home.join(format!("{}-{}", env!("CARGO_PKG_VERSION"), toolchain.id())))
+}
+
+/// Makes `folder` by `fill`ing a temporary one beside it and renaming that, so that it is never seen half-made.
+fn make_whole(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let parent = folder.parent().context("a folder without a parent")?;
+    std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    let beside = |what: &str| parent.join(format!(".{what}-{}", std::process::id()));
+    let (new, old) = (beside("new"), beside("old"));
+    let _ = std::fs::remove_dir_all(&new);
+    std::fs::create_dir_all(&new).with_context(|| format!("cannot make {}", new.display()))?;
+    let filled = fill(&new).and_then(|()| {
+        if folder.exists() {
+            std::fs::rename(folder, &old).with_context(|| format!("cannot move {} aside", folder.display()))?;
+        }
+        std::fs::rename(&new, folder).with_context(|| format!("cannot put {} in place", folder.display()))
+    });
+    let _ = std::fs::remove_dir_all(&new);
+    let _ = std::fs::remove_dir_all(&old);
+    filled
+}
+
+/// Compiles the library in `source`, the folder of WaveMesh's `Cargo.toml`, and puts it in place. Returns where.
+pub fn build(source: &Path) -> Result<PathBuf> {
+    let source = source.canonicalize().with_context(|| format!("there is no folder {}", source.display()))?;
+    let manifest = source.join("kernel/dylib/Cargo.toml");
+    ensure!(manifest.exists(), "{} is not WaveMesh's source: it has no kernel/dylib", source.display());
+    let toolchain = Toolchain::discover()?;
+    let output = Command::new(&toolchain.cargo)
+        .args(["rustc", "--release", "-p", "wavemesh-dylib", "--message-format=json-render-diagnostics"])
+        // Cells, the runtime and the library share one standard library.
+        .args(["--", "-Cprefer-dynamic"])
+        .current_dir(&source)
+        .env("RUSTC", &toolchain.rustc)
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run {}", toolchain.cargo.display()))?;
+    ensure!(output.status.success(), "the library did not compile; see the messages above");
+    let tree = Command::new(&toolchain.cargo)
+        .args(["tree", "-p", "wavemesh-dylib", "-e", "normal", "--prefix", "none", "--format", "{p}"])
+        .current_dir(&source)
+        .env("RUSTC", &toolchain.rustc)
+        .output()?;
+    ensure!(tree.status.success(), "cargo tree failed: {}", String::from_utf8_lossy(&tree.stderr));
+    let linked: HashSet<String> = String::from_utf8(tree.stdout)?
+        .lines()
+        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
+        .collect();
+
+    let folder = folder_for(&toolchain)?;
+    let mut file = None;
+    let mut provides = Vec::new();
+    make_whole(&folder, |new| {
+        std::fs::create_dir(new.join("lib"))?;
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let Ok(artifact) = serde_json::from_str::<Value>(line) else { continue };
+            if artifact["reason"] != "compiler-artifact" {
+                continue;
+            }
+            let (name, version) = package(&artifact);
+            if !linked.contains(&name) {
+                continue;
+            }
+            if PROVIDED.contains(&name.as_str()) && !provides.iter().any(|(known, _)| *known == name) {
+                provides.push((name.clone(), version));
+            }
+            let paths = artifact["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str).map(Path::new);
+            for path in paths.filter(|path| path.extension().is_some_and(|end| end == "rmeta" || end == "so")) {
+                let Some(base) = path.file_name() else { continue };
+                std::fs::copy(path, new.join("lib").join(base))
+                    .with_context(|| format!("cannot copy {}", path.display()))?;
+                if name == "wavemesh-dylib" && path.extension().is_some_and(|end| end == "so") {
+                    file = Some(base.to_string_lossy().into_owned());
+                }
+            }
+        }
+        let file = file.clone().context("cargo did not say where the dynamic library is")?;
+        let bundle = Bundle {
+            toolchain: toolchain.clone(),
+            source: source.clone(),
+            file,
+            provides: provides.clone(),
+            folder: PathBuf::new(),
+        };
+        std::fs::write(new.join("bundle.json"), serde_json::to_string_pretty(&bundle)?)?;
+        Ok(())
+    })?;
+    runtime(&toolchain)?;
+    Ok(folder)
+}
+
+/// Crates that a cell may name without `:dep`.
+const PROVIDED: [&str; 5] = ["wavemesh", "candle-core", "candle-nn", "plotters", "serde_json"];
+
+/// Name and version of an artifact's package.
+fn package(artifact: &Value) -> (String, String) {
+    // `registry+https://…#name@1.2.3`, `path+file:///…/folder#name@1.2.3` or `path+file:///…/name#1.2.3`.
+    let id = artifact["package_id"].as_str().unwrap_or_default();
+    let (place, tail) = id.rsplit_once('#').unwrap_or(("", id));
+    match tail.split_once('@') {
+        Some((name, version)) => (name.to_owned(), version.to_owned()),
+        None => (place.rsplit('/').next().unwrap_or_default().to_owned(), tail.to_owned()),
+    }
+}
+
+/// The compiled cell runtime for `toolchain`, compiled now if it is not there. Returns the dynamic library.
+pub fn runtime(toolchain: &Toolchain) -> Result<PathBuf> {
+    let mut hasher = std::hash::DefaultHasher::new();
+    std::hash::Hash::hash(&RUNTIME, &mut hasher);
+    let name = format!("cell-{}-{:016x}", toolchain.id(), std::hash::Hasher::finish(&hasher));
+    let home = data_home().context("there is no home folder; set XDG_DATA_HOME")?;
+    let library = home.join(&name).join("libwavemesh_cell.so");
+    if library.exists() {
+        return Ok(library);
+    }
+    make_whole(&home.join(&name), |new| {
+        for (file, text) in RUNTIME {
+            std::fs::write(new.join(file), text)?;
+        }
+        let mut command = Command::new(&toolchain.rustc);
+        command
+            .args([
+                "--crate-name=wavemesh_cell",
+                "--edition=2024",
+                "--crate-type=dylib",
+                "-Cprefer-dynamic",
+                "-Copt-level=2",
+            ])
+            .args(["-Cmetadata=wavemesh_cell", "--cap-lints=allow", "lib.rs"])
+            .current_dir(new);
+        toolchain.clean_path(&mut command);
+        let output = command.output().with_context(|| format!("cannot run {}", toolchain.rustc.display()))?;
+        ensure!(
+            output.status.success(),
+            "the cell runtime did not compile (is there a C linker?): {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    })
+    .or_else(|error| if library.exists() { Ok(()) } else { Err(error) })?;
+    Ok(library)
+}
+
+/// Says whether the library in place serves cells; an error says how to mend it.
+pub fn check() -> Result<Bundle> {
+    let Some(bundle) = Bundle::find() else {
+        bail!(
+            "there is no compiled library for this version and toolchain: run `wavemesh-kernel library build --source FOLDER`"
+        );
+    };
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("lib.rs"), "use wavemesh::prelude::*;\npub fn cell() {}\n")?;
+    let output = Command::new(&bundle.toolchain.rustc)
+        .args(["--crate-name=check", "--edition=2024", "--crate-type=cdylib", "-Cprefer-dynamic", "lib.rs"])
+        .args(link_args(&bundle))
+        .current_dir(folder.path())
+        .output()?;
+    if !output.status.success() {
+        bail!(
+            "a cell does not compile against the library in {}: run `wavemesh-kernel library build --source FOLDER`\n{}",
+            bundle.folder.display(),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(bundle)
+}
+
+/// rustc's arguments for a cell that uses the library.
+pub fn link_args(bundle: &Bundle) -> Vec<String> {
+    let lib = bundle.lib_dir();
+    vec![
+        format!("-Ldependency={}", lib.display()),
+        format!("--extern=wavemesh={}", bundle.file().display()),
+        format!("-Clink-arg=-Wl,-rpath,{}", lib.display()),
+    ]
+}
+
+/// `wavemesh-kernel library …`
+#[derive(clap::Subcommand, Debug)]
+pub enum LibraryCommand {
+    /// Compile the library for cells from WaveMesh's source and put it in place
+    Build {
+        /// The folder of WaveMesh's Cargo.toml
+        #[arg(long, default_value = ".")]
+        source: PathBuf,
+    },
+    /// Print where the compiled library is
+    Path,
+    /// Compile a cell against the library
+    Check,
+}
+
+impl LibraryCommand {
+    /// Runs the command; what it has to say goes to standard output.
+    pub fn run(self) -> Result<()> {
+        let folder = match self {
+            LibraryCommand::Build { source } => build(&source)?,
+            LibraryCommand::Path => {
+                Bundle::find().context("there is no compiled library; run `wavemesh-kernel library build`")?.folder
+            }
+            LibraryCommand::Check => check()?.folder,
+        };
+        println!("{}", folder.display());
+        Ok(())
+    }
+}

@@ -1,0 +1,592 @@
+//! What comes out of the child, as it comes: bytes become [`Output`]s, in order, within milliseconds.
+//!
+//! The kernel makes the pipes once and every child inherits them, so nothing is lost when a child dies. One thread reads standard
+//! output, standard error and the control socket. Display frames stand in standard output between the prints, so they keep their
+//! place. The reader never drops anything: when the frontend is slow, the pipe fills and the cell waits.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+
+use super::{Output, Sink};
+
+/// The payload of the frame that ends a cell's output.
+pub const CELL_END: &str = r#"{"msg_type":"cell_end"}"#;
+
+/// Small writes are sent together when they come within this time.
+const BATCH: Duration = Duration::from_millis(12);
+/// Descriptors for the child are kept above those that it uses itself.
+const HIGH: RawFd = 200;
+/// A batch larger than this is sent at once.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// The ends of the pipes that a child inherits.
+#[derive(Clone, Copy)]
+pub struct ChildEnds {
+    pub out: RawFd,
+    pub err: RawFd,
+    pub input: RawFd,
+    pub control: RawFd,
+}
+
+/// The kernel's ends.
+pub struct Pipes {
+    ends: ChildEnds,
+    _child_ends: [OwnedFd; 4],
+    input: OwnedFd,
+    control: OwnedFd,
+    wake: OwnedFd,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    sink: Option<Sink>,
+    ended: [bool; 2],
+    drain: bool,
+    result: Option<Value>,
+    records: Vec<Vec<String>>,
+    error_tail: String,
+    sizes: HashMap<String, usize>,
+    prompt: Option<(String, bool)>,
+}
+
+impl Pipes {
+    /// Makes the pipes and starts the reader.
+    pub fn new(token: &str) -> std::io::Result<Arc<Pipes>> {
+        let (out_read, out_write) = pipe()?;
+        let (err_read, err_write) = pipe()?;
+        let (in_read, in_write) = pipe()?;
+        let (wake_read, wake) = pipe()?;
+        let (control, control_child) = socket_pair()?;
+        for fd in [&out_read, &err_read, &wake_read] {
+            unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+        }
+        // Room for a burst, so that a printing cell need not wait for the frontend.
+        unsafe { libc::fcntl(out_write.as_raw_fd(), libc::F_SETPIPE_SZ, 1 << 20) };
+        let pipes = Arc::new(Pipes {
+            ends: ChildEnds {
+                out: out_write.as_raw_fd(),
+                err: err_write.as_raw_fd(),
+                input: in_read.as_raw_fd(),
+                control: control_child.as_raw_fd(),
+            },
+            _child_ends: [out_write, err_write, in_read, control_child],
+            input: in_write,
+            control,
+            wake,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let reader = Reader {
+            pipes: Arc::clone(&pipes),
+            fds: [out_read, err_read],
+            wake: wake_read,
+            frames: Frames { prefix: format!("\x1b_WMSH:{token}:").into_bytes(), carry: Vec::new() },
+            error_frames: Frames { prefix: format!("\x1b_WMSH:{token}:").into_bytes(), carry: Vec::new() },
+            texts: [Decoder::default(), Decoder::default()],
+            contents: Contents::default(),
+            batch: Vec::new(),
+            batch_bytes: 0,
+        };
+        std::thread::Builder::new().name("output".into()).spawn(move || reader.run())?;
+        Ok(pipes)
+    }
+
+    pub fn child_ends(&self) -> ChildEnds {
+        self.ends
+    }
+
+    /// From now on outputs go to `sink`; what the last cell left to be read is forgotten.
+    pub fn begin_cell(&self, sink: Sink, allow_stdin: bool) {
+        self.discard_input();
+        unsafe {
+            let byte = if allow_stdin { b'1' } else { b'0' };
+            libc::send(self.control.as_raw_fd(), (&raw const byte).cast(), 1, libc::MSG_DONTWAIT);
+        }
+        let mut state = self.state();
+        *state = State { sink: Some(sink), sizes: std::mem::take(&mut state.sizes), ..State::default() };
+    }
+
+    /// Waits until all that the cell printed has reached the sink.
+    pub fn wait_for_end(&self, patience: Duration) {
+        let state = self.state();
+        let _ = self.changed.wait_timeout_while(state, patience, |state| state.ended != [true, true]);
+    }
+
+    /// Waits until nothing is left in the pipes; for a child that is dead and sends no end mark.
+    pub fn wait_until_empty(&self) {
+        let mut state = self.state();
+        state.drain = true;
+        unsafe { libc::write(self.wake.as_raw_fd(), b"d".as_ptr().cast(), 1) };
+        let _ = self.changed.wait_timeout_while(state, Duration::from_secs(10), |state| state.drain);
+    }
+
+    /// The value that ended the cell, as the content of `execute_result`.
+    pub fn take_result(&self) -> Option<Value> {
+        self.state().result.take()
+    }
+
+    /// What the cell runtime reported: records whose first field is their kind.
+    pub fn take_records(&self) -> Vec<Vec<String>> {
+        std::mem::take(&mut self.state().records)
+    }
+
+    /// The bytes that each variable takes.
+    pub fn sizes(&self) -> HashMap<String, usize> {
+        self.state().sizes.clone()
+    }
+
+    /// The end of what the cell wrote to standard error.
+    pub fn error_tail(&self) -> String {
+        self.state().error_tail.clone()
+    }
+
+    /// Sends an output of the kernel's own to the cell's sink.
+    pub fn send(&self, output: Output) {
+        let sink = self.state().sink.clone();
+        if let Some(sink) = sink {
+            sink(output);
+        }
+    }
+
+    /// A request for input that user code made in evcxr's way, by printing a marker.
+    pub fn take_prompt(&self) -> Option<(String, bool)> {
+        self.state().prompt.take()
+    }
+
+    /// Asks the frontend for a line and hands it to the child. False when there is none to be had, or `gave_up` says so.
+    pub fn ask(&self, prompt: String, password: bool, gave_up: impl Fn() -> bool) -> bool {
+        let (reply, answer) = channel();
+        self.send(Output::InputRequest { prompt, password, reply });
+        loop {
+            match answer.recv_timeout(Duration::from_millis(100)) {
+                Ok(line) => {
+                    let line = format!("{line}\n");
+                    let mut bytes = line.as_bytes();
+                    while !bytes.is_empty() {
+                        let written =
+                            unsafe { libc::write(self.input.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
+                        let Ok(written) = usize::try_from(written) else { return false };
+                        bytes = &bytes[written..];
+                    }
+                    return true;
+                }
+                Err(RecvTimeoutError::Timeout) if gave_up() => return true,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+    }
+
+    /// Whether an answer waits to be read by the child.
+    pub fn input_is_pending(&self) -> bool {
+        let mut waiting: libc::c_int = 0;
+        unsafe { libc::ioctl(self.ends.input, libc::FIONREAD, &mut waiting) };
+        waiting > 0
+    }
+
+    fn discard_input(&self) {
+        let mut bytes = [0u8; 4096];
+        while self.input_is_pending() {
+            unsafe { libc::read(self.ends.input, bytes.as_mut_ptr().cast(), bytes.len()) };
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+struct Reader {
+    pipes: Arc<Pipes>,
+    fds: [OwnedFd; 2],
+    wake: OwnedFd,
+    frames: Frames,
+    error_frames: Frames,
+    texts: [Decoder; 2],
+    contents: Contents,
+    batch: Vec<Output>,
+    batch_bytes: usize,
+}
+
+impl Reader {
+    fn run(mut self) {
+        let mut buffer = vec![0u8; 1 << 16];
+        let mut control = Vec::new();
+        let mut last_sent = Instant::now();
+        loop {
+            let waiting = !self.batch.is_empty() || self.contents.is_holding();
+            let draining = self.pipes.state().drain;
+            let timeout = if draining {
+                0
+            } else if waiting {
+                BATCH.as_millis() as i32
+            } else {
+                -1
+            };
+            let control_fd = self.pipes.control.as_raw_fd();
+            let mut polled = [self.fds[0].as_raw_fd(), self.fds[1].as_raw_fd(), control_fd, self.wake.as_raw_fd()]
+                .map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+            let ready = unsafe { libc::poll(polled.as_mut_ptr(), 4, timeout) };
+            let mut ends = [false; 2];
+            if polled[2].revents != 0 {
+                let read =
+                    unsafe { libc::recv(control_fd, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
+                if let Ok(read) = usize::try_from(read) {
+                    control.extend_from_slice(&buffer[..read]);
+                    self.note_records(&mut control);
+                }
+            }
+            if polled[3].revents != 0 {
+                unsafe { libc::read(polled[3].fd, buffer.as_mut_ptr().cast(), buffer.len()) };
+            }
+            for stream in 0..2 {
+                if polled[stream].revents == 0 {
+                    continue;
+                }
+                let read = unsafe { libc::read(polled[stream].fd, buffer.as_mut_ptr().cast(), buffer.len()) };
+                if let Ok(read) = usize::try_from(read)
+                    && read > 0
+                {
+                    ends[stream] = self.take(stream, &buffer[..read]);
+                }
+            }
+            let idle = ready == 0;
+            if idle {
+                self.contents.let_go(&mut self.batch);
+            }
+            if !self.batch.is_empty()
+                && (idle || ends != [false; 2] || self.batch_bytes > BATCH_BYTES || last_sent.elapsed() > BATCH)
+            {
+                self.send_batch();
+                last_sent = Instant::now();
+            }
+            if ends != [false; 2] || (idle && draining) {
+                let mut state = self.pipes.state();
+                state.ended[0] |= ends[0];
+                state.ended[1] |= ends[1];
+                if idle {
+                    state.drain = false;
+                }
+                drop(state);
+                self.pipes.changed.notify_all();
+            }
+        }
+    }
+
+    /// Takes bytes of a stream; true when they hold the end of the cell.
+    fn take(&mut self, stream: usize, bytes: &[u8]) -> bool {
+        let mut ended = false;
+        self.batch_bytes += bytes.len();
+        let frames = if stream == 0 { &mut self.frames } else { &mut self.error_frames };
+        for piece in frames.split(bytes) {
+            match piece {
+                Piece::Text(text) => {
+                    let text = self.texts[stream].decode(&text);
+                    if text.is_empty() {
+                        continue;
+                    }
+                    if stream == 0 {
+                        let prompts = self.contents.take(&text, &mut self.batch);
+                        if let Some(prompt) = prompts {
+                            self.pipes.state().prompt = Some(prompt);
+                        }
+                    } else {
+                        let mut state = self.pipes.state();
+                        state.error_tail.push_str(&text);
+                        let excess = state.error_tail.len().saturating_sub(4096);
+                        if excess > 0 {
+                            let start = state.error_tail.ceil_char_boundary(excess);
+                            state.error_tail.drain(..start);
+                        }
+                        drop(state);
+                        push_text(&mut self.batch, text, false);
+                    }
+                }
+                Piece::Frame(payload) if payload == CELL_END.as_bytes() => {
+                    self.contents.let_go(&mut self.batch);
+                    ended = true;
+                }
+                Piece::Frame(payload) => self.take_frame(&payload),
+            }
+        }
+        ended
+    }
+
+    fn take_frame(&mut self, payload: &[u8]) {
+        let Ok(mut message) = serde_json::from_slice::<Value>(payload) else { return };
+        let content = message.get_mut("content").map(Value::take).unwrap_or(Value::Null);
+        self.contents.let_go(&mut self.batch);
+        let output = match message["msg_type"].as_str() {
+            Some("display_data") => Output::Display(content),
+            Some("update_display_data") => Output::UpdateDisplay(content),
+            Some("clear_output") => Output::ClearOutput { wait: content["wait"].as_bool().unwrap_or(false) },
+            Some("comm_open") => Output::CommOpen(content),
+            Some("comm_msg") => Output::CommMsg(content),
+            Some("comm_close") => Output::CommClose(content),
+            Some("execute_result") => {
+                self.pipes.state().result = Some(content);
+                return;
+            }
+            _ => return,
+        };
+        self.batch.push(output);
+    }
+
+    fn note_records(&mut self, control: &mut Vec<u8>) {
+        let Some(end) = control.iter().rposition(|&byte| byte == 0x1e) else { return };
+        let complete: Vec<u8> = control.drain(..=end).collect();
+        let mut state = self.pipes.state();
+        for record in String::from_utf8_lossy(&complete).split('\x1e').filter(|record| !record.is_empty()) {
+            let fields: Vec<String> = record.trim_end_matches('\x1f').split('\x1f').map(str::to_owned).collect();
+            if fields[0] == "variable" && fields.len() > 2 {
+                state.sizes.insert(fields[1].clone(), fields[2].parse().unwrap_or(0));
+            } else {
+                state.records.push(fields);
+            }
+        }
+    }
+
+    fn send_batch(&mut self) {
+        self.batch_bytes = 0;
+        let sink = self.pipes.state().sink.clone();
+        for output in self.batch.drain(..) {
+            if let Some(sink) = &sink {
+                sink(output);
+            }
+        }
+    }
+}
+
+/// Joins text to the batch's last output when both belong to the same stream.
+fn push_text(batch: &mut Vec<Output>, text: String, stdout: bool) {
+    match (batch.last_mut(), stdout) {
+        (Some(Output::Stdout(last)), true) | (Some(Output::Stderr(last)), false) => last.push_str(&text),
+        (_, true) => batch.push(Output::Stdout(text)),
+        (_, false) => batch.push(Output::Stderr(text)),
+    }
+}
+
+enum Piece {
+    Text(Vec<u8>),
+    Frame(Vec<u8>),
+}
+
+/// Parts frames from text. What may be the start of a frame is kept until more comes.
+struct Frames {
+    prefix: Vec<u8>,
+    carry: Vec<u8>,
+}
+
+impl Frames {
+    fn split(&mut self, bytes: &[u8]) -> Vec<Piece> {
+        self.carry.extend_from_slice(bytes);
+        let mut pieces = Vec::new();
+        let mut at = 0;
+        loop {
+            let rest = &self.carry[at..];
+            let Some(start) = rest.iter().position(|&byte| byte == 0x1b) else {
+                push_bytes(&mut pieces, rest);
+                at = self.carry.len();
+                break;
+            };
+            push_bytes(&mut pieces, &rest[..start]);
+            at += start;
+            let rest = &self.carry[at..];
+            if rest.len() < self.prefix.len() && self.prefix.starts_with(rest) {
+                break;
+            }
+            if !rest.starts_with(&self.prefix) {
+                push_bytes(&mut pieces, &rest[..1]);
+                at += 1;
+                continue;
+            }
+            let header = &rest[self.prefix.len()..];
+            let Some(newline) = header.iter().take(24).position(|&byte| byte == b'\n') else {
+                if header.len() < 24 {
+                    break;
+                }
+                push_bytes(&mut pieces, &rest[..1]);
+                at += 1;
+                continue;
+            };
+            let length = std::str::from_utf8(&header[..newline]).ok().and_then(|digits| digits.parse::<usize>().ok());
+            let Some(length) = length else {
+                push_bytes(&mut pieces, &rest[..1]);
+                at += 1;
+                continue;
+            };
+            let body = self.prefix.len() + newline + 1;
+            if rest.len() < body + length {
+                break;
+            }
+            pieces.push(Piece::Frame(rest[body..body + length].to_vec()));
+            at += body + length;
+        }
+        self.carry.drain(..at);
+        pieces
+    }
+}
+
+fn push_bytes(pieces: &mut Vec<Piece>, bytes: &[u8]) {
+    match pieces.last_mut() {
+        _ if bytes.is_empty() => {}
+        Some(Piece::Text(text)) => text.extend_from_slice(bytes),
+        _ => pieces.push(Piece::Text(bytes.to_vec())),
+    }
+}
+
+/// Bytes to text; a character whose bytes are not all there yet waits.
+#[derive(Default)]
+struct Decoder {
+    carry: Vec<u8>,
+}
+
+impl Decoder {
+    fn decode(&mut self, bytes: &[u8]) -> String {
+        self.carry.extend_from_slice(bytes);
+        let complete = match std::str::from_utf8(&self.carry) {
+            Ok(_) => self.carry.len(),
+            Err(error) => match self.carry[error.valid_up_to()..].utf8_chunks().last() {
+                Some(last) if error_is_at_end(&self.carry) => self.carry.len() - last.invalid().len(),
+                _ => self.carry.len(),
+            },
+        };
+        let text = String::from_utf8_lossy(&self.carry[..complete]).into_owned();
+        self.carry.drain(..complete);
+        text
+    }
+}
+
+/// Whether the bytes end in the middle of a character.
+fn error_is_at_end(bytes: &[u8]) -> bool {
+    let tail = &bytes[bytes.len().saturating_sub(3)..];
+    (0..tail.len()).any(|start| {
+        std::str::from_utf8(&tail[start..]).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+    })
+}
+
+const BEGIN: &str = "EVCXR_BEGIN_CONTENT ";
+const FINISH: &str = "EVCXR_END_CONTENT";
+const INPUT: &str = "EVCXR_INPUT_REQUEST";
+
+/// evcxr's own display protocol, which other crates print: content between marker lines, one block a MIME type. Blocks that follow
+/// each other are one display.
+#[derive(Default)]
+struct Contents {
+    held: String,
+    bundle: Map<String, Value>,
+}
+
+impl Contents {
+    fn is_holding(&self) -> bool {
+        !self.held.is_empty() || !self.bundle.is_empty()
+    }
+
+    /// Passes text on, but for marker lines and what is between them. Returns a prompt, if one was printed.
+    fn take(&mut self, text: &str, batch: &mut Vec<Output>) -> Option<(String, bool)> {
+        let text = std::mem::take(&mut self.held) + text;
+        let mut rest = text.as_str();
+        let mut prompt = None;
+        loop {
+            let marker = [BEGIN, INPUT].iter().filter_map(|marker| rest.find(marker)).min();
+            let Some(start) = marker else {
+                let kept = possible_marker(rest);
+                self.pass(&rest[..rest.len() - kept], batch);
+                self.held = rest[rest.len() - kept..].to_owned();
+                return prompt;
+            };
+            self.pass(&rest[..start], batch);
+            rest = &rest[start..];
+            let Some(line_end) = rest.find('\n') else {
+                self.held = rest.to_owned();
+                return prompt;
+            };
+            if let Some(asked) = rest[..line_end].strip_prefix(INPUT) {
+                let password = asked.starts_with("_PASSWORD");
+                prompt = Some((asked.split_once(':').map(|(_, text)| text.to_owned()).unwrap_or_default(), password));
+                rest = &rest[line_end + 1..];
+                continue;
+            }
+            let mime = rest[BEGIN.len()..line_end].trim().to_owned();
+            let Some(length) = rest[line_end..].find(FINISH) else {
+                self.held = rest.to_owned();
+                return prompt;
+            };
+            let content = rest[line_end..line_end + length].trim_matches('\n');
+            if self.bundle.contains_key(&mime) {
+                self.finish_bundle(batch);
+            }
+            self.bundle.insert(mime, Value::String(content.to_owned()));
+            rest = rest[line_end + length + FINISH.len()..].trim_start_matches('\n');
+        }
+    }
+
+    fn pass(&mut self, text: &str, batch: &mut Vec<Output>) {
+        if !text.is_empty() {
+            self.finish_bundle(batch);
+            push_text(batch, text.to_owned(), true);
+        }
+    }
+
+    fn finish_bundle(&mut self, batch: &mut Vec<Output>) {
+        if !self.bundle.is_empty() {
+            let data = std::mem::take(&mut self.bundle);
+            batch.push(Output::Display(json!({"data": data, "metadata": {}, "transient": {}})));
+        }
+    }
+
+    /// Nothing more comes for now: what looked like the start of a marker was none.
+    fn let_go(&mut self, batch: &mut Vec<Output>) {
+        if !self.held.starts_with(BEGIN) {
+            let held = std::mem::take(&mut self.held);
+            self.pass(&held, batch);
+        }
+        self.finish_bundle(batch);
+    }
+}
+
+/// How many bytes at the end of `text` may be the start of a marker.
+fn possible_marker(text: &str) -> usize {
+    [BEGIN, INPUT]
+        .iter()
+        .flat_map(|marker| (1..marker.len()).rev().filter(|&length| text.ends_with(&marker[..length])))
+        .max()
+        .unwrap_or(0)
+}
+
+fn pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    match unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) } {
+        0 => Ok((own(fds[0])?, own(fds[1])?)),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+fn socket_pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    match unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) } {
+        0 => Ok((own(fds[0])?, own(fds[1])?)),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// Moves a descriptor out of the way of those that the child uses itself.
+fn own(fd: RawFd) -> std::io::Result<OwnedFd> {
+    let high = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, HIGH) };
+    unsafe { libc::close(fd) };
+    if high < 0 { Err(std::io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(high) }) }
+}
+
+/// Writes a line to standard error of the kernel itself, where its log goes; failing to is no reason to stop.
+pub fn log(line: &str) {
+    let _ = writeln!(std::io::stderr(), "wavemesh-kernel: {line}");
+}

@@ -1,0 +1,82 @@
+//! The kernel's temporary folder: for this user only, removed at the end, and removed at the next start if there was no end.
+
+use std::fs::{DirBuilder, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+const PREFIX: &str = "wavemesh-kernel-";
+const LOCK: &str = "lock";
+
+/// A folder that lives as long as this value. A lock inside tells other kernels that it is in use; the system drops the lock
+/// however the process ends.
+pub struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes the folder and removes what dead kernels of this user left.
+    pub fn new() -> std::io::Result<Folder> {
+        let base = std::env::temp_dir();
+        remove_abandoned(&base);
+        let unique = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+        let path = base.join(format!("{PREFIX}{}-{unique:x}", std::process::id()));
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let path = path.canonicalize()?;
+        let lock = File::create(path.join(LOCK))?;
+        if !try_lock(&lock) {
+            return Err(std::io::Error::last_os_error());
+        }
+        Ok(Folder { path, _lock: lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+fn remove_abandoned(base: &Path) {
+    let me = unsafe { libc::getuid() };
+    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
+        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX)
+            && std::fs::symlink_metadata(entry.path()).is_ok_and(|meta| meta.is_dir() && meta.uid() == me);
+        if ours
+            && let Ok(lock) = File::open(entry.path().join(LOCK))
+            && try_lock(&lock)
+        {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn try_lock(file: &File) -> bool {
+    unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_in_use_stays_and_an_abandoned_one_goes() -> std::io::Result<()> {
+        let base = tempfile::tempdir()?;
+        let used = base.path().join(format!("{PREFIX}used"));
+        let left = base.path().join(format!("{PREFIX}left"));
+        for folder in [&used, &left] {
+            std::fs::create_dir(folder)?;
+            File::create(folder.join(LOCK))?;
+        }
+        let lock = File::open(used.join(LOCK))?;
+        assert!(try_lock(&lock));
+        remove_abandoned(base.path());
+        assert!(used.exists() && !left.exists());
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! The Rust toolchain that compiles cells.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+/// Paths of the tools and the answers that evcxr asks of rustc.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Toolchain {
+    pub rustc: PathBuf,
+    pub cargo: PathBuf,
+    /// The output of `rustc -Vv`.
+    pub version: String,
+    /// The folder of the standard library.
+    pub libdir: PathBuf,
+    /// When rustc itself was installed; another time is another compiler.
+    modified: Option<Duration>,
+    /// The PATH as it was when the kernel started, without our links.
+    #[serde(skip)]
+    path: Option<OsString>,
+}
+
+impl Toolchain {
+    /// The toolchain that rustup chooses in the working folder, else the one on the PATH.
+    pub fn discover() -> Result<Toolchain> {
+        let rustc = tool("rustc")?;
+        let ask = |args: &[&str]| -> Result<String> {
+            let output =
+                Command::new(&rustc).args(args).output().with_context(|| format!("cannot run {}", rustc.display()))?;
+            if !output.status.success() {
+                bail!("`{} {}` failed: {}", rustc.display(), args.join(" "), String::from_utf8_lossy(&output.stderr));
+            }
+            Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
+        };
+        let version = ask(&["-Vv"])?;
+        let libdir = PathBuf::from(ask(&["--print", "target-libdir"])?);
+        let beside = rustc.with_file_name("cargo");
+        let cargo = if beside.exists() { beside } else { tool("cargo")? };
+        let modified = modified(&rustc);
+        Ok(Toolchain { rustc, cargo, version, libdir, modified, path: None })
+    }
+
+    /// Whether the compiler on disk is still the one that was described.
+    pub fn is_current(&self) -> bool {
+        self.modified.is_some() && self.modified == modified(&self.rustc) && self.libdir.exists()
+    }
+
+    /// `1.95.0-59807616e`: the release and the commit of the compiler.
+    pub fn id(&self) -> String {
+        let field = |name: &str| {
+            let line = self.version.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or("unknown").trim().to_owned()
+        };
+        let commit: String = field("commit-hash:").chars().take(9).collect();
+        format!("{}-{commit}", field("release:"))
+    }
+
+    /// The standard library as a dynamic library.
+    pub fn std_library(&self) -> Result<PathBuf> {
+        for entry in
+            std::fs::read_dir(&self.libdir).with_context(|| format!("cannot read {}", self.libdir.display()))?
+        {
+            let path = entry?.path();
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            if name.starts_with("libstd-") && path.extension().is_some_and(|end| end == "so" || end == "dylib") {
+                return Ok(path);
+            }
+        }
+        bail!("no libstd in {}", self.libdir.display())
+    }
+
+    /// Remembers the PATH that user code and cargo shall see.
+    pub fn with_path(mut self, path: Option<OsString>) -> Toolchain {
+        self.path = path;
+        self
+    }
+
+    /// The PATH without our links.
+    pub fn original_path(&self) -> Option<OsString> {
+        self.path.clone()
+    }
+
+    /// Gives a command the PATH without our links, and none of our variables.
+    pub fn clean_path(&self, command: &mut Command) {
+        if let Some(path) = &self.path {
+            command.env("PATH", path);
+        }
+    }
+}
+
+fn tool(name: &str) -> Result<PathBuf> {
+    if let Ok(output) = Command::new("rustup").args(["which", name]).output()
+        && output.status.success()
+    {
+        return Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()));
+    }
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(".cargo")));
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&on_path).collect();
+    folders.extend(home.map(|home| home.join("bin")));
+    let found = folders.into_iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.with_context(|| {
+        format!("there is no `{name}`: install Rust with rustup (https://rustup.rs), or put it on the PATH")
+    })
+}
+
+fn modified(path: &Path) -> Option<Duration> {
+    std::fs::metadata(path).ok()?.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()
+}
