@@ -35,6 +35,14 @@ pub enum Error {
     #[error("{op}: {name} is {got}, expected {expected}")]
     Argument { op: &'static str, name: &'static str, got: String, expected: String },
 
+    /// A sparse layer met an `indice_key` that an incompatible layer made.
+    #[error("{layer}: indice_key `{key}` was made by {made_by}: {problem}")]
+    IndiceKey { layer: String, key: String, made_by: String, problem: String },
+
+    /// A backend was asked for that cannot run here.
+    #[error("backend `{backend}` is not available: {needs}")]
+    Backend { backend: &'static str, needs: String },
+
     /// A cooperative stop was requested (the notebook's interrupt button, Ctrl-C) and the running loop obeyed it.
     /// Nothing that was finished before the stop is lost.
     #[error("interrupted")]

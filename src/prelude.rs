@@ -11,7 +11,11 @@ pub use crate::notebook::{
     self, Colormap, EvcxrDisplay, MimeBundle, ProgressBar, Rich, clear_output, display, progress,
 };
 pub use crate::sdf::{SdfConfig, SdfGrid};
-pub use crate::sparse::{OutputSites, SparseConvTensor};
+pub use crate::sparse::{
+    Activation, Backend, BatchNorm, ConvConfig, OutputSites, PoolConfig, SparseAvgPool3d, SparseConv3d,
+    SparseConvTensor, SparseConvTranspose3d, SparseGlobalAvgPool, SparseGlobalMaxPool, SparseInverseConv3d,
+    SparseMaxPool3d, SparseModule, SparseSequential, SubMConv3d, backend_info, with_backend,
+};
 pub use crate::wavelet::{
     Mode, SparseWavelet, Threshold, Wavelet, WaveletConfig, WaveletLayout, dwt, idwt, wavedecn, waverecn,
 };

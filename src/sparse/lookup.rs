@@ -64,6 +64,11 @@ impl Lookup {
         }
     }
 
+    /// Indexes keys that are ascending and distinct by construction.
+    pub fn distinct(keys: &[u64], cells: u64) -> Self {
+        Self::new(keys, cells).expect("distinct keys hold no site twice")
+    }
+
     /// A lookup over the ascending sites of a bitmap, and those sites' keys.
     pub fn from_bitmap(bits: Vec<u64>) -> (Self, Vec<u64>) {
         let words = ranked(bits);

@@ -1,14 +1,49 @@
-//! spconv's sparse tensors and layers, with automatic backends.
+//! spconv's sparse tensors and layers in pure Rust, with gradients, on a choice of [`Backend`]s.
+//!
+//! A [`SparseConvTensor`] holds features on the occupied sites of a batch of grids. Layers map one to the next; those with
+//! the same `indice_key` share a kernel map. Names, arguments and semantics are spconv 2's; where a layer differs, its
+//! documentation says so.
+//!
+//! | spconv | here |
+//! | --- | --- |
+//! | `SparseConvTensor(features, indices, spatial_shape, batch_size)` | [`SparseConvTensor::new`] |
+//! | `SubMConv3d(16, 32, 3, bias=False, indice_key="a")` | [`SubMConv3d::new`]`(16, 32, 3, ConvConfig { bias: false, indice_key: Some("a".into()), ..Default::default() }, vb)` |
+//! | `SparseConv3d(16, 32, 3, stride=2, padding=1)` | [`SparseConv3d::new`]`(16, 32, 3, ConvConfig { stride: [2; 3], padding: [1; 3], ..Default::default() }, vb)` |
+//! | `SparseInverseConv3d(32, 16, 3, indice_key="down")` | [`SparseInverseConv3d::new`] |
+//! | `SparseSequential(…)` | [`SparseSequential::new`]`().add(…).add(…)` |
 
-#![allow(dead_code)] // until the layers land
-
+mod activation;
+mod backend;
+mod conv;
 mod geometry;
+mod global_pool;
 mod grid;
+mod inverse_conv;
 mod kernel_map;
 mod lookup;
+mod module;
+mod norm;
+mod pool;
+mod sequential;
 mod sites;
+mod sparse_conv;
+mod subm_conv;
 mod tensor;
+mod transpose_conv;
 
+pub use activation::Activation;
+pub use backend::{BACKEND_VARIABLE, Backend, BackendInfo, backend_info, with_backend};
+pub use candle_nn::BatchNormConfig;
+pub use conv::ConvConfig;
 pub use geometry::{OutputSites, Size3};
+pub use global_pool::{SparseGlobalAvgPool, SparseGlobalMaxPool};
+pub use inverse_conv::SparseInverseConv3d;
 pub use kernel_map::{IndiceData, IndiceDict, KernelMap};
+pub use module::SparseModule;
+pub use norm::BatchNorm;
+pub use pool::{PoolConfig, SparseAvgPool3d, SparseMaxPool3d};
+pub use sequential::{IntoSparseModule, OnFeatures, Sparse, SparseSequential};
+pub use sparse_conv::SparseConv3d;
+pub use subm_conv::SubMConv3d;
 pub use tensor::SparseConvTensor;
+pub use transpose_conv::SparseConvTranspose3d;

@@ -1,7 +1,7 @@
 //! The occupied cells of a sparse tensor, shared by every tensor that lives on them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rayon::prelude::*;
 
@@ -19,7 +19,7 @@ pub(crate) struct Sites {
     lookup: Lookup,
     /// Maps that were built from these sites, so that a second pass over the same sites (the next step of a sampler, the
     /// next epoch) builds none. A map does not point back here: no cycle.
-    pub(super) maps: Mutex<HashMap<Geometry, Arc<MapBody>>>,
+    maps: Mutex<HashMap<Geometry, Arc<MapBody>>>,
 }
 
 impl Sites {
@@ -54,6 +54,11 @@ impl Sites {
     pub fn from_sorted_keys(grid: Grid, keys: &[u64], lookup: Lookup) -> Self {
         let coords = keys.par_iter().with_min_len(1 << 14).map(|&key| grid.unpack(key)).collect();
         Self { grid, coords, lookup, maps: Mutex::default() }
+    }
+
+    /// The kernel maps that start from these sites.
+    pub fn maps(&self) -> MutexGuard<'_, HashMap<Geometry, Arc<MapBody>>> {
+        self.maps.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub fn grid(&self) -> Grid {

@@ -1,0 +1,79 @@
+//! What runs the layers, and what would run them better.
+
+use std::fmt;
+
+use super::{Backend, simd};
+use crate::Result;
+
+/// The answer to "what will my layers run on?".
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct BackendInfo {
+    /// `native` or `dense`.
+    pub backend: String,
+    /// WaveMesh's version.
+    pub version: String,
+    /// `cpu`, with its architecture.
+    pub device: String,
+    /// Worker threads.
+    pub threads: usize,
+    /// SIMD instructions chosen at run time: `avx512`, `avx2+fma`, `neon` or `scalar`.
+    pub simd: String,
+    /// What speed to expect.
+    pub performance: String,
+    /// What would be faster and what it needs; `None` when nothing would.
+    pub note: Option<String>,
+}
+
+/// Describes the backend that layers use on this thread.
+///
+/// # Errors
+/// `WAVEMESH_BACKEND` holds an unknown name, or one of a backend that cannot run here.
+///
+/// ```
+/// let info = wavemesh::sparse::backend_info()?;
+/// println!("{info}");
+/// assert!(info.threads >= 1);
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
+pub fn backend_info() -> Result<BackendInfo> {
+    let backend = Backend::current()?;
+    backend.check()?;
+    let threads = rayon::current_num_threads();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let simd = simd::level();
+    let mut notes = Vec::new();
+    let performance = match backend {
+        Backend::Native => "full speed: only active sites are computed, time grows with their number",
+        Backend::Dense | Backend::Cuda => {
+            notes.push(format!("`native` is far faster: unset {} or set it to `native`", super::BACKEND_VARIABLE));
+            "slow: every cell of the grid is computed, time and memory grow with its volume"
+        }
+    };
+    if threads < cores {
+        notes.push(format!("{threads} of {cores} cores are used: raise RAYON_NUM_THREADS to use them all"));
+    }
+    if simd == "scalar" {
+        notes.push("this processor has no SIMD unit that the kernels know (AVX2 with FMA, AVX-512, NEON)".into());
+    }
+    Ok(BackendInfo {
+        backend: backend.to_string(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        device: format!("cpu ({})", std::env::consts::ARCH),
+        threads,
+        simd: simd.into(),
+        performance: performance.into(),
+        note: (!notes.is_empty()).then(|| notes.join("; ")),
+    })
+}
+
+impl fmt::Display for BackendInfo {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        writeln!(f, "backend      {} (WaveMesh {})", self.backend, self.version)?;
+        writeln!(f, "device       {}, {} threads, {}", self.device, self.threads, self.simd)?;
+        write!(f, "performance  {}", self.performance)?;
+        match &self.note {
+            Some(note) => write!(f, "\nnote         {note}"),
+            None => Ok(()),
+        }
+    }
+}

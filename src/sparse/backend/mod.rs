@@ -1,0 +1,168 @@
+//! Backends: who computes the layers. Every backend gives the same sites in the same order and the same numbers.
+//!
+//! A backend implements [`Engine`]; the layers know nothing else of it. To add one (CUDA, say): implement the trait, return it
+//! from [`Backend::engine`] and tell [`info`] when it can run and what it needs otherwise.
+
+mod dense;
+mod info;
+pub(super) mod native;
+mod simd;
+
+use std::cell::Cell;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+pub use info::{BackendInfo, backend_info};
+
+use super::geometry::{Geometry, SourceRule};
+use super::grid::Grid;
+use super::kernel_map::KernelMap;
+use super::sites::Sites;
+use crate::{Error, Result};
+
+/// Who computes the sparse layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Backend {
+    /// Multithreaded SIMD kernels in Rust; exact; the default.
+    Native,
+    /// Dense convolution on the occupied grid: slow, memory grows with the grid; the reference for tests.
+    Dense,
+    /// NVIDIA GPUs. Not part of this version.
+    Cuda,
+}
+
+/// The environment variable that chooses the backend: `native` or `dense`.
+pub const BACKEND_VARIABLE: &str = "WAVEMESH_BACKEND";
+
+thread_local! {
+    static SCOPED: Cell<Option<Backend>> = const { Cell::new(None) };
+}
+
+impl Backend {
+    /// The backend that layers use on this thread: that of the innermost [`with_backend`], else what `WAVEMESH_BACKEND` says,
+    /// else native.
+    ///
+    /// # Errors
+    /// `WAVEMESH_BACKEND` holds an unknown name.
+    pub fn current() -> Result<Self> {
+        match (SCOPED.get(), std::env::var(BACKEND_VARIABLE)) {
+            (Some(backend), _) => Ok(backend),
+            (None, Ok(name)) if !name.trim().is_empty() => name.parse(),
+            (None, _) => Ok(Self::Native),
+        }
+    }
+
+    /// Whether this backend can run here; if not, the error says what it needs.
+    pub fn check(self) -> Result<()> {
+        self.engine().map(|_| ())
+    }
+
+    pub(super) fn engine(self) -> Result<&'static dyn Engine> {
+        match self {
+            Self::Native => Ok(&native::Native),
+            Self::Dense => Ok(&dense::Dense),
+            Self::Cuda => Err(Error::Backend {
+                backend: "cuda",
+                needs: "this version has no CUDA kernels; use `native` (the default) or `dense`".into(),
+            }),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Dense => "dense",
+            Self::Cuda => "cuda",
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Backend {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Self::Native, Self::Dense, Self::Cuda]
+            .into_iter()
+            .find(|backend| backend.name() == name.trim().to_ascii_lowercase())
+            .ok_or_else(|| Error::Unknown {
+                kind: "backend",
+                name: name.into(),
+                known: "native, dense (cuda is not part of this version)".into(),
+            })
+    }
+}
+
+/// Runs `body` with its layers on `backend`, whatever `WAVEMESH_BACKEND` says. Scopes nest; each thread has its own.
+///
+/// ```
+/// use wavemesh::sparse::{Backend, with_backend};
+/// with_backend(Backend::Dense, || assert_eq!(Backend::current().unwrap(), Backend::Dense));
+/// ```
+pub fn with_backend<T>(backend: Backend, body: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Backend>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            SCOPED.set(self.0);
+        }
+    }
+    let _restore = Restore(SCOPED.replace(Some(backend)));
+    body()
+}
+
+/// A kernel map and the direction in which a layer walks it.
+#[derive(Clone, Debug)]
+pub(super) struct Flow {
+    pub map: KernelMap,
+    /// From the map's output to its input, as an inverse convolution and a gradient walk it.
+    pub reversed: bool,
+}
+
+impl Flow {
+    pub fn forward(map: &KernelMap) -> Self {
+        Self { map: map.clone(), reversed: false }
+    }
+
+    pub fn inverse(map: &KernelMap) -> Self {
+        Self { map: map.clone(), reversed: true }
+    }
+
+    /// The sites that are read.
+    pub fn source(&self) -> &Arc<Sites> {
+        if self.reversed { &self.map.target } else { &self.map.source }
+    }
+
+    /// The sites that are written.
+    pub fn target(&self) -> &Arc<Sites> {
+        if self.reversed { &self.map.source } else { &self.map.target }
+    }
+
+    /// Which source each target reads.
+    pub fn rule(&self) -> SourceRule {
+        let rule = self.map.geometry.gather();
+        if self.reversed { rule.reversed() } else { rule }
+    }
+}
+
+/// The operations of a backend. Features are (sites, channels); results are differentiable through candle's autograd.
+pub(super) trait Engine: Sync {
+    /// The active output sites of a regular or transposed convolution on the output's grid, ascending.
+    fn output_sites(&self, source: &Sites, geometry: &Geometry, grid: Grid) -> Result<Sites>;
+
+    /// `y[t] = bias + Σ_r weight[:, r, :] · x[source of t through r]`, weights (out, kz, ky, kx, in).
+    fn convolve(&self, flow: &Flow, features: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor>;
+
+    /// The largest source value of each target and channel; every tie receives the gradient.
+    fn max_pool(&self, flow: &Flow, features: &Tensor) -> Result<Tensor>;
+
+    /// The mean of each target's active sources.
+    fn avg_pool(&self, flow: &Flow, features: &Tensor) -> Result<Tensor>;
+}

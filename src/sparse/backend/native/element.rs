@@ -1,0 +1,114 @@
+//! Feature types: f32, and f16 and bf16, which are stored in half the memory and computed in f32.
+
+use candle_core::{CpuStorage, Layout, Tensor};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+use crate::{Error, Result};
+
+/// A feature type of the native backend.
+pub(super) trait Element: candle_core::WithDType + Send + Sync {
+    /// Whether rows must be converted before they are computed with.
+    const IS_F32: bool;
+
+    /// Converts rows to f32.
+    fn widen(from: &[Self], to: &mut [f32]);
+
+    /// Converts f32 rows, rounding to nearest.
+    fn narrow(from: &[f32], to: &mut [Self]);
+
+    /// The values themselves when they are f32.
+    fn as_f32(values: &[Self]) -> &[f32];
+}
+
+impl Element for f32 {
+    const IS_F32: bool = true;
+
+    fn widen(from: &[Self], to: &mut [f32]) {
+        to.copy_from_slice(from);
+    }
+
+    fn narrow(from: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(from);
+    }
+
+    fn as_f32(values: &[Self]) -> &[f32] {
+        values
+    }
+}
+
+macro_rules! half_element {
+    ($type:ty) => {
+        impl Element for $type {
+            const IS_F32: bool = false;
+
+            fn widen(from: &[Self], to: &mut [f32]) {
+                from.convert_to_f32_slice(to);
+            }
+
+            fn narrow(from: &[f32], to: &mut [Self]) {
+                to.convert_from_f32_slice(from);
+            }
+
+            fn as_f32(_: &[Self]) -> &[f32] {
+                &[]
+            }
+        }
+    };
+}
+half_element!(f16);
+half_element!(bf16);
+
+/// Runs `$body` with `$T` as the element type of `$dtype`; another type is candle's error.
+macro_rules! with_element {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            candle_core::DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            candle_core::DType::F16 => {
+                type $T = half::f16;
+                $body
+            }
+            candle_core::DType::BF16 => {
+                type $T = half::bf16;
+                $body
+            }
+            got => Err(crate::Error::DType {
+                op: "native backend",
+                what: "features",
+                got,
+                expected: "f32, f16 or bf16 (the dense backend also takes f64)",
+            }),
+        }
+    };
+}
+pub(super) use with_element;
+
+/// The values of a contiguous tensor on the CPU.
+pub(super) fn values<'a, T: Element>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+    let all = storage.as_slice::<T>()?;
+    match layout.contiguous_offsets() {
+        Some((from, to)) => Ok(&all[from..to]),
+        None => Err(Error::Candle(candle_core::Error::RequiresContiguous { op: "sparse layer" })),
+    }
+}
+
+/// Calls `body` with the values of a tensor on the CPU, made contiguous if need be.
+pub(super) fn with_values<T: Element, R>(tensor: &Tensor, body: impl FnOnce(&[T]) -> R) -> Result<R> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        candle_core::Storage::Cpu(storage) => Ok(body(values::<T>(storage, layout)?)),
+        _ => Err(Error::Backend {
+            backend: "native",
+            needs: format!("tensors on the CPU, and these are on {:?}; use `to_device`", tensor.device().location()),
+        }),
+    }
+}
+
+/// A tensor's values as f32.
+pub(super) fn to_f32(tensor: &Tensor) -> Result<Vec<f32>> {
+    Ok(tensor.flatten_all()?.to_dtype(candle_core::DType::F32)?.to_vec1()?)
+}

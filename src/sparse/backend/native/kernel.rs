@@ -1,0 +1,186 @@
+//! The SIMD kernels: small matrix products over rows that are picked by number.
+//!
+//! [`multiply`] adds `A·B` to rows of a tile, where the rows of A and of the tile are scattered: a block of `ROWS` rows
+//! times two vectors of columns is kept in registers over the whole depth, each A value is broadcast, each B vector is
+//! loaded once for all rows. It needs no copy of A. [`outer`] adds `Aᵀ·B` over pairs of rows in the same way.
+
+use pulp::Simd;
+
+/// Rows of a register block: 6 rows of 2 vectors, 2 vectors of B and one broadcast fill 15 of AVX2's 16 registers.
+const ROWS: usize = 6;
+
+/// Columns are padded to a multiple of this many floats.
+pub(super) fn columns_per_panel<S: Simd>(columns: usize) -> usize {
+    if columns <= S::F32_LANES { S::F32_LANES } else { 2 * S::F32_LANES }
+}
+
+/// A matrix (depth, columns) as panels of [`columns_per_panel`] columns, one after another, padded with zeros.
+#[derive(Clone, Copy)]
+pub(super) struct Panels<'a> {
+    pub values: &'a [f32],
+    pub depth: usize,
+    pub panel: usize,
+}
+
+impl Panels<'_> {
+    fn count(&self) -> usize {
+        self.values.len() / (self.depth * self.panel)
+    }
+}
+
+/// Row `targets[p]` of `tile` (rows of `width` floats) += row `sources[p]` of `a` (rows of `b.depth` floats) · `b`, for all p.
+/// Targets are distinct.
+#[inline(always)]
+pub(super) fn multiply<S: Simd>(
+    simd: S,
+    (a, sources): (&[f32], &[u32]),
+    b: Panels,
+    (tile, targets): (&mut [f32], &[u8]),
+    width: usize,
+) {
+    assert!(sources.len() == targets.len() && width == b.count() * b.panel && b.panel.is_multiple_of(S::F32_LANES));
+    assert!(sources.iter().all(|&s| (s as usize + 1) * b.depth <= a.len()));
+    assert!(targets.iter().all(|&t| (t as usize + 1) * width <= tile.len()));
+    let panel_length = b.depth * b.panel;
+    // As many panels at a time as stay in half of the L1 cache while all rows pass over them.
+    let block = (16 * 1024 / 4 / panel_length).max(1);
+    for first in (0..b.count()).step_by(block) {
+        let panels = first..(first + block).min(b.count());
+        let mut p = 0;
+        while p < sources.len() {
+            let rows = ROWS.min(sources.len() - p);
+            for panel in panels.clone() {
+                // SAFETY: the assertions above bound every row of `a` and `tile`; `panel` is one of `b`'s.
+                unsafe {
+                    let b_panel = b.values.as_ptr().add(panel * panel_length);
+                    let a_row = |i: usize| a.as_ptr().add(sources[p + i] as usize * b.depth);
+                    let tile_rows = tile.as_mut_ptr();
+                    let c_row = |i: usize| tile_rows.add(targets[p + i] as usize * width + panel * b.panel);
+                    macro_rules! block {
+                        ($($rows:literal)*) => {
+                            match (rows, b.panel == S::F32_LANES) {
+                                $(
+                                    ($rows, true) => multiply_block::<S, $rows, 1>(
+                                        simd, b.depth, std::array::from_fn(a_row), b_panel, std::array::from_fn(c_row)),
+                                    ($rows, false) => multiply_block::<S, $rows, 2>(
+                                        simd, b.depth, std::array::from_fn(a_row), b_panel, std::array::from_fn(c_row)),
+                                )*
+                                _ => unreachable!("blocks have 1 to 6 rows"),
+                            }
+                        };
+                    }
+                    block!(1 2 3 4 5 6);
+                }
+            }
+            p += rows;
+        }
+    }
+}
+
+/// Each `c` row (N vectors) += its `a` row (depth floats) · `b` (depth × N vectors).
+#[inline(always)]
+unsafe fn multiply_block<S: Simd, const R: usize, const N: usize>(
+    simd: S,
+    depth: usize,
+    a: [*const f32; R],
+    b: *const f32,
+    c: [*mut f32; R],
+) {
+    // SAFETY: the caller gives rows of `depth` floats in `a`, `depth · N` vectors in `b` and N vectors in `c`.
+    unsafe {
+        let mut sums = [[simd.splat_f32s(0.0); N]; R];
+        for d in 0..depth {
+            let columns: [S::f32s; N] = std::array::from_fn(|n| load::<S>(b.add((d * N + n) * S::F32_LANES)));
+            for r in 0..R {
+                let value = simd.splat_f32s(*a[r].add(d));
+                for n in 0..N {
+                    sums[r][n] = simd.mul_add_e_f32s(value, columns[n], sums[r][n]);
+                }
+            }
+        }
+        for r in 0..R {
+            for n in 0..N {
+                let place = c[r].add(n * S::F32_LANES);
+                place.cast::<S::f32s>().write_unaligned(simd.add_f32s(load::<S>(place), sums[r][n]));
+            }
+        }
+    }
+}
+
+/// `sums` (depth, width) += Σ_p row `sources[p]` of `a` (depth floats) ⊗ row `targets[p]` of `tile` (width floats).
+#[inline(always)]
+pub(super) fn outer<S: Simd>(
+    simd: S,
+    (a, sources): (&[f32], &[u32]),
+    depth: usize,
+    (tile, targets): (&[f32], &[u8]),
+    (width, panel): (usize, usize),
+    sums: &mut [f32],
+) {
+    assert!(sources.len() == targets.len() && sums.len() == depth * width && width.is_multiple_of(panel));
+    assert!(panel.is_multiple_of(S::F32_LANES));
+    assert!(sources.iter().all(|&s| (s as usize + 1) * depth <= a.len()));
+    assert!(targets.iter().all(|&t| (t as usize + 1) * width <= tile.len()));
+    for column in (0..width).step_by(panel) {
+        let mut d = 0;
+        while d < depth {
+            let rows = ROWS.min(depth - d);
+            // SAFETY: the assertions above bound every row of `a`, `tile` and `sums`.
+            unsafe {
+                let a = a.as_ptr().add(d);
+                let b = tile.as_ptr().add(column);
+                let c = sums.as_mut_ptr().add(d * width + column);
+                macro_rules! block {
+                    ($($rows:literal)*) => {
+                        match (rows, panel == S::F32_LANES) {
+                            $(
+                                ($rows, true) => outer_block::<S, $rows, 1>(simd, (a, sources, depth), (b, targets), c, width),
+                                ($rows, false) => outer_block::<S, $rows, 2>(simd, (a, sources, depth), (b, targets), c, width),
+                            )*
+                            _ => unreachable!("blocks have 1 to 6 rows"),
+                        }
+                    };
+                }
+                block!(1 2 3 4 5 6);
+            }
+            d += rows;
+        }
+    }
+}
+
+/// `c` (R rows of N vectors, `width` floats apart) += Σ_p `a[sources[p]·depth ..][..R]` ⊗ `b[targets[p]·width ..][..N vectors]`.
+#[inline(always)]
+unsafe fn outer_block<S: Simd, const R: usize, const N: usize>(
+    simd: S,
+    (a, sources, depth): (*const f32, &[u32], usize),
+    (b, targets): (*const f32, &[u8]),
+    c: *mut f32,
+    width: usize,
+) {
+    // SAFETY: the caller bounds the rows that `sources` and `targets` name, and the block of `c`.
+    unsafe {
+        let mut sums = [[simd.splat_f32s(0.0); N]; R];
+        for (&source, &target) in sources.iter().zip(targets) {
+            let (a, b) = (a.add(source as usize * depth), b.add(target as usize * width));
+            let columns: [S::f32s; N] = std::array::from_fn(|n| load::<S>(b.add(n * S::F32_LANES)));
+            for r in 0..R {
+                let value = simd.splat_f32s(*a.add(r));
+                for n in 0..N {
+                    sums[r][n] = simd.mul_add_e_f32s(value, columns[n], sums[r][n]);
+                }
+            }
+        }
+        for r in 0..R {
+            for n in 0..N {
+                let place = c.add(r * width + n * S::F32_LANES);
+                place.cast::<S::f32s>().write_unaligned(simd.add_f32s(load::<S>(place), sums[r][n]));
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn load<S: Simd>(from: *const f32) -> S::f32s {
+    // SAFETY: the caller gives a whole vector's worth of floats; vectors are plain data.
+    unsafe { from.cast::<S::f32s>().read_unaligned() }
+}

@@ -1,0 +1,84 @@
+//! The native backend: multithreaded, exact, deterministic for any number of threads.
+//!
+//! A convolution walks its kernel map tile by tile of output rows ([`tiles`]); for each tile and kernel offset it multiplies
+//! the input rows, where they are, by that offset's weights ([`kernel`]) and adds to the tile, which stays in cache. Nothing is
+//! scattered, nothing is atomic. The input's gradient is the same walk over the reversed map, the weights' gradient a walk
+//! of outer products ([`convolve`]). [`ops`] joins both to candle's autograd.
+
+mod convolve;
+mod element;
+mod kernel;
+mod ops;
+mod output_sites;
+mod pool;
+pub(crate) mod tiles;
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use self::tiles::Tiles;
+use super::{Engine, Flow};
+use crate::Result;
+use crate::sparse::geometry::{Geometry, Kind};
+use crate::sparse::grid::Grid;
+use crate::sparse::sites::Sites;
+
+/// The native backend.
+pub(super) struct Native;
+
+impl Engine for Native {
+    fn output_sites(&self, source: &Sites, geometry: &Geometry, grid: Grid) -> Result<Sites> {
+        Ok(output_sites::output_sites(source, geometry, grid))
+    }
+
+    fn convolve(&self, flow: &Flow, features: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let op = ops::Convolution { flow: flow.clone() };
+        let (features, weight) = (features.contiguous()?, weight.contiguous()?);
+        Ok(match bias {
+            Some(bias) => features.apply_op3(&weight, &bias.contiguous()?, op)?,
+            None => features.apply_op2(&weight, op)?,
+        })
+    }
+
+    fn max_pool(&self, flow: &Flow, features: &Tensor) -> Result<Tensor> {
+        Ok(features.contiguous()?.apply_op1(ops::MaxPool { flow: flow.clone() })?)
+    }
+
+    fn avg_pool(&self, flow: &Flow, features: &Tensor) -> Result<Tensor> {
+        Ok(features.contiguous()?.apply_op1(ops::AvgPool { flow: flow.clone() })?)
+    }
+}
+
+/// The tiles of a flow, and whether they name the kernel offsets from the other end.
+struct Walk {
+    tiles: Arc<Tiles>,
+    /// A submanifold map is its own reverse with the offsets mirrored: one set of tiles serves both directions.
+    mirrored: bool,
+}
+
+impl Walk {
+    /// The tiles of a flow, built at the first use and kept with the map.
+    fn of(flow: &Flow) -> Self {
+        let body = &flow.map.body;
+        let submanifold = flow.map.geometry.kind == Kind::Submanifold;
+        let mirrored = flow.reversed && submanifold;
+        let (cell, flow) = if flow.reversed && !submanifold {
+            (&body.backward, flow.clone())
+        } else {
+            (&body.forward, Flow::forward(&flow.map))
+        };
+        Self { tiles: cell.get_or_init(|| Arc::new(Tiles::new(&flow))).clone(), mirrored }
+    }
+}
+
+/// The pairs of a map, output by output.
+pub(crate) fn forward_tiles(flow: &Flow) -> Arc<Tiles> {
+    Walk::of(flow).tiles
+}
+
+impl Flow {
+    fn reversed(&self) -> Self {
+        Self { map: self.map.clone(), reversed: !self.reversed }
+    }
+}

@@ -1,0 +1,36 @@
+//! The SIMD instructions of this machine, chosen at run time.
+
+use pulp::{Simd, WithSimd};
+
+/// Runs `op` with the widest instructions that this processor has.
+#[inline]
+pub(crate) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if let Some(simd) = pulp::x86::V4::try_new() {
+            return Simd::vectorize(simd, op);
+        }
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            return Simd::vectorize(simd, op);
+        }
+    }
+    pulp::Arch::new().dispatch(op)
+}
+
+/// What [`dispatch`] runs on: `avx512`, `avx2+fma`, `neon` or `scalar`.
+pub(crate) fn level() -> &'static str {
+    struct Level;
+    impl WithSimd for Level {
+        type Output = &'static str;
+
+        fn with_simd<S: Simd>(self, _: S) -> &'static str {
+            match S::F32_LANES {
+                16 => "avx512",
+                8 => "avx2+fma",
+                4 => "neon",
+                _ => "scalar",
+            }
+        }
+    }
+    dispatch(Level)
+}

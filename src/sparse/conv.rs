@@ -1,0 +1,257 @@
+//! What the convolution layers share: parameters, kernel maps by `indice_key`, and the checks of both.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+use candle_nn::{Init, VarBuilder};
+
+use super::backend::{Backend, Flow};
+use super::geometry::{Geometry, Kind, OutputSites, Size3};
+use super::kernel_map::{IndiceData, KernelMap};
+use super::sites::Sites;
+use super::tensor::SparseConvTensor;
+use crate::{Error, Result};
+
+/// Options of the convolution layers. Triples are (z, y, x).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConvConfig {
+    /// Step between outputs. A submanifold or inverse layer ignores it. Default 1.
+    pub stride: [usize; 3],
+    /// Cells added around the grid. A submanifold or inverse layer ignores it. Default 0.
+    pub padding: [usize; 3],
+    /// Distance of neighbouring kernel taps. An inverse layer ignores it. Default 1.
+    pub dilation: [usize; 3],
+    /// Whether each output channel has a learned constant, added at active sites only. Default true.
+    pub bias: bool,
+    /// The name under which later layers of the chain find this layer's kernel map. Default none.
+    pub indice_key: Option<String>,
+    /// Which output sites a strided convolution has. Default [`OutputSites::Reachable`].
+    pub output_sites: OutputSites,
+}
+
+impl Default for ConvConfig {
+    fn default() -> Self {
+        Self {
+            stride: [1; 3],
+            padding: [0; 3],
+            dilation: [1; 3],
+            bias: true,
+            indice_key: None,
+            output_sites: OutputSites::default(),
+        }
+    }
+}
+
+/// A layer in the eyes of the maps it makes.
+#[derive(Clone, Debug)]
+pub(super) struct Maker {
+    /// Type of the layer.
+    pub layer: &'static str,
+    /// Type and arguments, with the name of its parameters: what errors call the layer.
+    pub description: Arc<str>,
+    pub indice_key: Option<String>,
+}
+
+impl Maker {
+    /// What the layer adds to the dictionary of its output.
+    pub fn entry(&self, map: &KernelMap) -> Option<(&str, IndiceData)> {
+        let data = || IndiceData { map: map.clone(), made_by: self.description.clone() };
+        self.indice_key.as_deref().map(|key| (key, data()))
+    }
+
+    fn misuse(&self, data: &IndiceData, problem: String) -> Error {
+        Error::IndiceKey {
+            layer: self.description.to_string(),
+            key: self.indice_key.clone().unwrap_or_default(),
+            made_by: data.made_by.to_string(),
+            problem,
+        }
+    }
+
+    fn other_sites(&self, x: &SparseConvTensor, side: &str, sites: &Sites) -> String {
+        format!(
+            "its {side} has {} sites on a {:?} grid, this layer's input {} sites on {:?}, and they are not the same",
+            sites.len(),
+            sites.grid().shape,
+            x.len(),
+            x.spatial_shape()
+        )
+    }
+}
+
+/// The kernel map of a layer: the one of its key if a layer before it made that, else one for these sites.
+///
+/// # Errors
+/// The key belongs to a map of another geometry or other sites.
+pub(super) fn map_for(maker: &Maker, geometry: Geometry, x: &SparseConvTensor, backend: Backend) -> Result<KernelMap> {
+    let Some(data) = maker.indice_key.as_deref().and_then(|key| x.find_indice(key)) else {
+        return KernelMap::of(maker.layer, x.sites(), geometry, backend);
+    };
+    if data.map.geometry != geometry {
+        return Err(maker.misuse(data, "that is another geometry; give this layer a key of its own".into()));
+    }
+    if !data.map.source.same(x.sites()) {
+        return Err(maker.misuse(data, maker.other_sites(x, "input", &data.map.source)));
+    }
+    Ok(data.map.clone())
+}
+
+/// The body of a convolution layer.
+#[derive(Clone, Debug)]
+pub(super) struct Conv {
+    pub weight: Tensor,
+    pub bias: Option<Tensor>,
+    pub geometry: Geometry,
+    pub maker: Maker,
+}
+
+impl Conv {
+    /// Checks the arguments and gets `weight` (out, kz, ky, kx, in) and `bias` (out,), initialised as PyTorch does:
+    /// uniform within ±1/√(in·kz·ky·kx).
+    pub fn new(
+        layer: &'static str,
+        kind: Kind,
+        [in_channels, out_channels]: [usize; 2],
+        kernel: Size3,
+        config: ConvConfig,
+        vb: VarBuilder,
+    ) -> Result<Self> {
+        for (name, channels) in [("in_channels", in_channels), ("out_channels", out_channels)] {
+            if channels == 0 {
+                return Err(Error::Argument { op: layer, name, got: "0".into(), expected: "1 or more".into() });
+            }
+        }
+        let ConvConfig { stride, padding, dilation, bias, indice_key, output_sites } = config;
+        let geometry = Geometry { kind, kernel: kernel.0, stride, padding, dilation, output_sites }.checked(layer)?;
+        let [kz, ky, kx] = kernel.0;
+        let bound = 1.0 / ((in_channels * geometry.volume()) as f64).sqrt();
+        let init = Init::Uniform { lo: -bound, up: bound };
+        let weight = vb.get_with_hints((out_channels, kz, ky, kx, in_channels), "weight", init)?;
+        let bias = if bias { Some(vb.get_with_hints(out_channels, "bias", init)?) } else { None };
+        let name = vb.prefix();
+        let description = format!(
+            "{layer}{}({in_channels} → {out_channels}, kernel {:?}, stride {:?}, padding {:?}, dilation {:?})",
+            if name.is_empty() { name } else { format!(" `{name}`") },
+            geometry.kernel,
+            geometry.stride,
+            geometry.padding,
+            geometry.dilation,
+        );
+        Ok(Self { weight, bias, geometry, maker: Maker { layer, description: description.into(), indice_key } })
+    }
+
+    /// Runs the layer forwards: the map of its key if there is one, else of these sites and this geometry.
+    pub fn forward(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
+        let backend = Backend::current()?;
+        self.check_input(x)?;
+        let map = map_for(&self.maker, self.geometry, x, backend)?;
+        let features = self.convolve(backend, &Flow::forward(&map), x)?;
+        Ok(x.next(features, &map.target, self.maker.entry(&map)))
+    }
+
+    /// Runs the layer backwards over the map of its key: from that map's output sites to its input sites.
+    pub fn invert(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
+        let backend = Backend::current()?;
+        self.check_input(x)?;
+        let key = self.maker.indice_key.as_deref().unwrap_or_default();
+        let Some(data) = x.find_indice(key) else {
+            let known: Vec<_> = x.indice_dict().keys().map(String::as_str).collect();
+            return Err(Error::Argument {
+                op: self.maker.layer,
+                name: "indice_key",
+                got: format!("`{key}` in {}", self.maker.description),
+                expected: format!("the key of a layer that ran before; known: [{}]", known.join(", ")),
+            });
+        };
+        let map = &data.map;
+        if map.geometry.kind == Kind::Submanifold {
+            return Err(self
+                .maker
+                .misuse(data, "a submanifold layer keeps its sites, there is nothing to invert".into()));
+        }
+        if map.geometry.kernel != self.geometry.kernel {
+            let problem = format!("its kernel is {:?}, this layer's {:?}", map.geometry.kernel, self.geometry.kernel);
+            return Err(self.maker.misuse(data, problem));
+        }
+        if !map.target.same(x.sites()) {
+            return Err(self.maker.misuse(data, self.maker.other_sites(x, "output", &map.target)));
+        }
+        let features = self.convolve(backend, &Flow::inverse(map), x)?;
+        Ok(x.next(features, &map.source, None))
+    }
+
+    fn convolve(&self, backend: Backend, flow: &Flow, x: &SparseConvTensor) -> Result<Tensor> {
+        backend.engine()?.convolve(flow, x.features(), &self.weight, self.bias.as_ref())
+    }
+
+    fn check_input(&self, x: &SparseConvTensor) -> Result<()> {
+        let &[_, _, _, _, in_channels] = self.weight.dims() else { unreachable!("weights have five axes") };
+        if x.channels() != in_channels {
+            return Err(Error::Shape {
+                op: self.maker.layer,
+                what: "features",
+                got: x.features().dims().to_vec(),
+                expected: format!("(sites, {in_channels}) for {}", self.maker.description),
+            });
+        }
+        if (x.dtype() == DType::F64) != (self.weight.dtype() == DType::F64) {
+            return Err(Error::DType {
+                op: self.maker.layer,
+                what: "features",
+                got: x.dtype(),
+                expected: if x.dtype() == DType::F64 {
+                    "f32, f16 or bf16, as the weights are no f64"
+                } else {
+                    "f64, as the weights are"
+                },
+            });
+        }
+        if !x.device().same_device(self.weight.device()) {
+            return Err(Error::Argument {
+                op: self.maker.layer,
+                name: "x",
+                got: format!("on {:?}", x.device().location()),
+                expected: format!("the weights' device, {:?}", self.weight.device().location()),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Writes what every convolution layer offers beside its constructor.
+macro_rules! convolution_layer {
+    ($layer:ident, $run:ident) => {
+        impl $layer {
+            /// Weights (out, kz, ky, kx, in).
+            pub fn weight(&self) -> &candle_core::Tensor {
+                &self.0.weight
+            }
+
+            /// Bias (out,), if the layer has one.
+            pub fn bias(&self) -> Option<&candle_core::Tensor> {
+                self.0.bias.as_ref()
+            }
+
+            /// The key of the layer's kernel map, if it has one.
+            pub fn indice_key(&self) -> Option<&str> {
+                self.0.maker.indice_key.as_deref()
+            }
+
+            /// Kernel size (z, y, x).
+            pub fn kernel_size(&self) -> [usize; 3] {
+                self.0.geometry.kernel
+            }
+        }
+
+        impl crate::sparse::SparseModule for $layer {
+            fn forward_t(
+                &self,
+                x: &crate::sparse::SparseConvTensor,
+                _train: bool,
+            ) -> crate::Result<crate::sparse::SparseConvTensor> {
+                self.0.$run(x)
+            }
+        }
+    };
+}
+pub(super) use convolution_layer;

@@ -1,0 +1,44 @@
+//! [`SparseInverseConv3d`]: the way back over a strided convolution.
+
+use candle_nn::VarBuilder;
+
+use super::conv::{Conv, ConvConfig, convolution_layer};
+use super::geometry::{Kind, Size3};
+use crate::{Error, Result};
+
+/// Inverse convolution, spconv's `SparseInverseConv3d`: the pairs of the layer with its `indice_key`, with input and output
+/// exchanged. Its output sites are that layer's input sites, in their order, so skip connections line up.
+///
+/// `y[i] = bias + Σ_r weight[:, r, :] · x[o]` over the pairs (i, o) of offset r
+#[derive(Clone, Debug)]
+pub struct SparseInverseConv3d(Conv);
+
+impl SparseInverseConv3d {
+    /// A layer from `in_channels` to `out_channels`; `config.indice_key` names the layer to invert, and the kernel has that
+    /// layer's size. Of `config` it uses `bias` and `indice_key` alone.
+    ///
+    /// # Errors
+    /// No `indice_key`, zero channels, or parameters of another shape in `vb`. Running it is an error when no layer before
+    /// it made the key, or one with another kernel, other sites, or a submanifold layer did.
+    pub fn new(
+        in_channels: usize,
+        out_channels: usize,
+        kernel: impl Into<Size3>,
+        config: ConvConfig,
+        vb: VarBuilder,
+    ) -> Result<Self> {
+        const LAYER: &str = "SparseInverseConv3d";
+        if config.indice_key.is_none() {
+            return Err(Error::Argument {
+                op: LAYER,
+                name: "indice_key",
+                got: "None".into(),
+                expected: "the key of the convolution to invert".into(),
+            });
+        }
+        let config = ConvConfig { bias: config.bias, indice_key: config.indice_key, ..Default::default() };
+        Conv::new(LAYER, Kind::Regular, [in_channels, out_channels], kernel.into(), config, vb).map(Self)
+    }
+}
+
+convolution_layer!(SparseInverseConv3d, invert);

@@ -1,0 +1,35 @@
+//! [`SubMConv3d`]: the convolution that keeps its sites.
+
+use candle_nn::VarBuilder;
+
+use super::conv::{Conv, ConvConfig, convolution_layer};
+use super::geometry::{Kind, Size3};
+use crate::Result;
+
+/// Submanifold convolution (Graham & van der Maaten 2017), spconv's `SubMConv3d`: output sites are the input sites, in the
+/// same order, and each reads the active ones among its neighbours.
+///
+/// `y[o] = bias + Σ_r weight[:, r, :] · x[o − d·(k/2) + d·r]`
+#[derive(Clone, Debug)]
+pub struct SubMConv3d(Conv);
+
+impl SubMConv3d {
+    /// A layer from `in_channels` to `out_channels` with an odd kernel (one size, `[z, y, x]` or `(z, y, x)`).
+    ///
+    /// Uses `dilation`, `bias` and `indice_key` of `config`; stride is 1 and padding dilation·(kernel/2), whatever it says.
+    /// Layers with the same key must have the same kernel, dilation and sites; they share one kernel map.
+    ///
+    /// # Errors
+    /// An even kernel, zero channels, or parameters of another shape in `vb`.
+    pub fn new(
+        in_channels: usize,
+        out_channels: usize,
+        kernel: impl Into<Size3>,
+        config: ConvConfig,
+        vb: VarBuilder,
+    ) -> Result<Self> {
+        Conv::new("SubMConv3d", Kind::Submanifold, [in_channels, out_channels], kernel.into(), config, vb).map(Self)
+    }
+}
+
+convolution_layer!(SubMConv3d, forward);
