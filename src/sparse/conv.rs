@@ -149,6 +149,13 @@ impl Conv {
         Ok(x.next(features, &map.target, self.maker.entry(&map)))
     }
 
+    /// The layer's kernel map on the sites of `x`, with its pairs built.
+    pub fn kernel_map(&self, x: &SparseConvTensor) -> Result<KernelMap> {
+        let map = map_for(&self.maker, self.geometry, x, Backend::current()?)?;
+        map.num_pairs();
+        Ok(map)
+    }
+
     /// Runs the layer backwards over the map of its key: from that map's output sites to its input sites.
     pub fn invert(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
         let backend = Backend::current()?;
@@ -255,3 +262,19 @@ macro_rules! convolution_layer {
     };
 }
 pub(super) use convolution_layer;
+
+/// Writes `kernel_map` for the layers that make maps.
+macro_rules! map_making_layer {
+    ($layer:ident) => {
+        impl $layer {
+            /// The kernel map of this layer on the sites of `x`, as a forward pass would build or find it.
+            ///
+            /// # Errors
+            /// A kernel that does not fit the grid, or misuse of the layer's `indice_key`.
+            pub fn kernel_map(&self, x: &crate::sparse::SparseConvTensor) -> crate::Result<crate::sparse::KernelMap> {
+                self.0.kernel_map(x)
+            }
+        }
+    };
+}
+pub(super) use map_making_layer;

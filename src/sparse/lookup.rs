@@ -167,11 +167,13 @@ impl Lookup {
         self.word(key / 64).rank_of((key % 64) as u32).map(|rank| self.row_of_rank(rank))
     }
 
+    #[cfg(test)]
     /// Whether rows are in ascending order of their sites.
     pub fn is_ascending(&self) -> bool {
         self.rows.is_none()
     }
 
+    #[cfg(test)]
     /// How sites are found, for people: `bitmap` or `hash table`.
     pub fn kind(&self) -> &'static str {
         match self.index {

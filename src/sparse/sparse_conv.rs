@@ -2,7 +2,7 @@
 
 use candle_nn::VarBuilder;
 
-use super::conv::{Conv, ConvConfig, convolution_layer};
+use super::conv::{Conv, ConvConfig, convolution_layer, map_making_layer};
 use super::geometry::{Kind, Size3};
 use crate::Result;
 
@@ -30,3 +30,4 @@ impl SparseConv3d {
 }
 
 convolution_layer!(SparseConv3d, forward);
+map_making_layer!(SparseConv3d);

@@ -2,7 +2,7 @@
 
 use candle_nn::VarBuilder;
 
-use super::conv::{Conv, ConvConfig, convolution_layer};
+use super::conv::{Conv, ConvConfig, convolution_layer, map_making_layer};
 use super::geometry::{Kind, Size3};
 use crate::Result;
 
@@ -33,3 +33,4 @@ impl SubMConv3d {
 }
 
 convolution_layer!(SubMConv3d, forward);
+map_making_layer!(SubMConv3d);

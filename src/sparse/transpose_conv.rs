@@ -2,7 +2,7 @@
 
 use candle_nn::VarBuilder;
 
-use super::conv::{Conv, ConvConfig, convolution_layer};
+use super::conv::{Conv, ConvConfig, convolution_layer, map_making_layer};
 use super::geometry::{Kind, Size3};
 use crate::Result;
 
@@ -31,3 +31,4 @@ impl SparseConvTranspose3d {
 }
 
 convolution_layer!(SparseConvTranspose3d, forward);
+map_making_layer!(SparseConvTranspose3d);

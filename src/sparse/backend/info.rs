@@ -3,12 +3,11 @@
 use std::fmt;
 
 use super::{Backend, simd};
-use crate::Result;
 
 /// The answer to "what will my layers run on?".
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct BackendInfo {
-    /// `native` or `dense`.
+    /// `native`, `dense` or `unavailable`.
     pub backend: String,
     /// WaveMesh's version.
     pub version: String,
@@ -24,27 +23,27 @@ pub struct BackendInfo {
     pub note: Option<String>,
 }
 
-/// Describes the backend that layers use on this thread.
-///
-/// # Errors
-/// `WAVEMESH_BACKEND` holds an unknown name, or one of a backend that cannot run here.
+/// Describes the backend that layers use on this thread. When there is none, because `WAVEMESH_BACKEND` holds an unknown name or
+/// one that cannot run here, the backend is `unavailable` and the note says why; layers then return that error.
 ///
 /// ```
-/// let info = wavemesh::sparse::backend_info()?;
+/// let info = wavemesh::sparse::backend_info();
 /// println!("{info}");
 /// assert!(info.threads >= 1);
-/// # Ok::<(), wavemesh::Error>(())
 /// ```
-pub fn backend_info() -> Result<BackendInfo> {
-    let backend = Backend::current()?;
-    backend.check()?;
+pub fn backend_info() -> BackendInfo {
+    let backend = Backend::current().and_then(|backend| backend.check().map(|()| backend));
     let threads = rayon::current_num_threads();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let simd = simd::level();
     let mut notes = Vec::new();
-    let performance = match backend {
-        Backend::Native => "full speed: only active sites are computed, time grows with their number",
-        Backend::Dense | Backend::Cuda => {
+    let performance = match &backend {
+        Ok(Backend::Native) => "full speed: only active sites are computed, time grows with their number",
+        Err(error) => {
+            notes.push(error.to_string());
+            "none: layers return an error"
+        }
+        Ok(Backend::Dense | Backend::Cuda) => {
             notes.push(format!("`native` is far faster: unset {} or set it to `native`", super::BACKEND_VARIABLE));
             "slow: every cell of the grid is computed, time and memory grow with its volume"
         }
@@ -55,15 +54,15 @@ pub fn backend_info() -> Result<BackendInfo> {
     if simd == "scalar" {
         notes.push("this processor has no SIMD unit that the kernels know (AVX2 with FMA, AVX-512, NEON)".into());
     }
-    Ok(BackendInfo {
-        backend: backend.to_string(),
+    BackendInfo {
+        backend: backend.map_or("unavailable".into(), |backend| backend.to_string()),
         version: env!("CARGO_PKG_VERSION").into(),
         device: format!("cpu ({})", std::env::consts::ARCH),
         threads,
         simd: simd.into(),
         performance: performance.into(),
         note: (!notes.is_empty()).then(|| notes.join("; ")),
-    })
+    }
 }
 
 impl fmt::Display for BackendInfo {

@@ -1,5 +1,6 @@
 //! The layers' operations as candle custom ops with exact gradients.
 
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor, WithDType};
 
 use super::element::{to_f32, values, with_element, with_values};

@@ -1,0 +1,236 @@
+//! Random grids, densities, kernels and channels: the native backend, the dense one and finite differences agree.
+
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::{VarBuilder, VarMap};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use wavemesh::sparse::*;
+
+const SEEDS: std::ops::Range<u64> = 0..60;
+
+struct Random(StdRng);
+
+impl Random {
+    fn triple(&mut self, range: std::ops::RangeInclusive<usize>) -> [usize; 3] {
+        std::array::from_fn(|_| self.0.random_range(range.clone()))
+    }
+
+    fn matrix(&mut self, rows: usize, columns: usize) -> Tensor {
+        let values: Vec<f32> = (0..rows * columns).map(|_| self.0.random_range(-1.0..1.0)).collect();
+        Tensor::from_vec(values, (rows, columns), &Device::Cpu).unwrap()
+    }
+
+    /// Distinct sites in random order: none, a few, or up to every cell.
+    fn sites(&mut self, batch: usize, shape: [usize; 3]) -> Vec<[i32; 4]> {
+        let cells = batch * shape.iter().product::<usize>();
+        let share = [0.0, 0.02, 0.3, 1.0][self.0.random_range(0..4)];
+        let mut keys: Vec<usize> = (0..cells).filter(|_| self.0.random_bool(share)).collect();
+        keys.shuffle(&mut self.0);
+        let [d, h, w] = shape;
+        keys.iter().map(|k| [k / (d * h * w), k / (h * w) % d, k / w % h, k % w].map(|v| v as i32)).collect()
+    }
+}
+
+enum Layer {
+    Sub(SubMConv3d),
+    Regular(SparseConv3d),
+    Transposed(SparseConvTranspose3d),
+    Max(SparseMaxPool3d),
+    Avg(SparseAvgPool3d),
+}
+
+impl Layer {
+    fn random(random: &mut Random, channels: [usize; 2], vb: VarBuilder) -> wavemesh::Result<Self> {
+        let [inputs, outputs] = channels;
+        let kind = random.0.random_range(0..5);
+        let mut kernel = random.triple(1..=4);
+        let mut config = ConvConfig {
+            stride: random.triple(1..=3),
+            padding: random.triple(0..=2),
+            dilation: random.triple(1..=2),
+            bias: random.0.random_bool(0.5),
+            ..Default::default()
+        };
+        let pool = PoolConfig {
+            stride: random.0.random_bool(0.5).then_some(config.stride),
+            padding: config.padding,
+            dilation: config.dilation,
+            ..Default::default()
+        };
+        Ok(match kind {
+            0 => {
+                kernel = kernel.map(|k| k / 2 * 2 + 1);
+                Self::Sub(SubMConv3d::new(inputs, outputs, kernel, config, vb)?)
+            }
+            1 => {
+                if random.0.random_bool(0.4) {
+                    config.output_sites = OutputSites::Strided;
+                }
+                Self::Regular(SparseConv3d::new(inputs, outputs, kernel, config, vb)?)
+            }
+            2 => Self::Transposed(SparseConvTranspose3d::new(inputs, outputs, kernel, config, vb)?),
+            3 => Self::Max(SparseMaxPool3d::new(kernel, pool)?),
+            _ => Self::Avg(SparseAvgPool3d::new(kernel, pool)?),
+        })
+    }
+
+    fn module(&self) -> &dyn SparseModule {
+        match self {
+            Self::Sub(layer) => layer,
+            Self::Regular(layer) => layer,
+            Self::Transposed(layer) => layer,
+            Self::Max(layer) => layer,
+            Self::Avg(layer) => layer,
+        }
+    }
+
+    fn is_linear(&self) -> bool {
+        !matches!(self, Self::Max(_))
+    }
+}
+
+fn peak(t: &Tensor) -> f32 {
+    if t.elem_count() == 0 { 0.0 } else { t.abs().unwrap().max_all().unwrap().to_scalar().unwrap() }
+}
+
+fn assert_close(what: &str, a: &Tensor, b: &Tensor, tolerance: f32) {
+    assert_eq!(a.dims(), b.dims(), "{what}");
+    let off = peak(&(a - b).unwrap());
+    assert!(off <= tolerance * peak(b).max(1e-3), "{what}: {off} of {}", peak(b));
+}
+
+struct Run {
+    y: SparseConvTensor,
+    x_grad: Tensor,
+    parameter_grads: Vec<Tensor>,
+}
+
+/// Output, and the gradients of sum(y · direction).
+fn run(layer: &Layer, x: &Var, on: &SparseConvTensor, parameters: &[Var], direction: &Tensor) -> Run {
+    // A fresh tensor, so that each backend finds its own sites.
+    let fresh =
+        SparseConvTensor::from_coords(x.as_tensor().clone(), on.coords().to_vec(), on.spatial_shape(), on.batch_size());
+    let y = layer.module().forward(&fresh.unwrap()).unwrap();
+    let direction = direction.narrow(0, 0, y.len()).unwrap().narrow(1, 0, y.channels()).unwrap();
+    let grads = (y.features() * direction).unwrap().sum_all().unwrap().backward().unwrap();
+    let grad = |v: &Var| grads.get(v).cloned().unwrap_or_else(|| v.zeros_like().unwrap());
+    Run { y, x_grad: grad(x), parameter_grads: parameters.iter().map(grad).collect() }
+}
+
+#[test]
+fn native_dense_and_finite_differences_agree() {
+    let mut compared = 0;
+    for seed in SEEDS {
+        let mut random = Random(StdRng::seed_from_u64(seed));
+        let (batch, shape) = (random.0.random_range(1..=3), random.triple(1..=9));
+        let channels: [usize; 2] = std::array::from_fn(|_| random.0.random_range(1..=37));
+        let variables = VarMap::new();
+        let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+        let layer = Layer::random(&mut random, channels, vb).unwrap();
+        let coords = random.sites(batch, shape);
+        let x = Var::from_tensor(&random.matrix(coords.len(), channels[0])).unwrap();
+        let on = SparseConvTensor::from_coords(x.as_tensor().clone(), coords, shape, batch).unwrap();
+        let parameters = variables.all_vars();
+        // A kernel larger than the padded grid has no output: both backends must say so.
+        let shapes: Vec<_> = [Backend::Native, Backend::Dense]
+            .map(|backend| with_backend(backend, || layer.module().forward(&on).map(|y| y.len())))
+            .into();
+        let rows = match (&shapes[0], &shapes[1]) {
+            (Ok(a), Ok(b)) => {
+                assert_eq!(a, b, "seed {seed}");
+                *a
+            }
+            (Err(a), Err(b)) => {
+                assert_eq!(a.to_string(), b.to_string(), "seed {seed}");
+                assert!(a.to_string().contains("kernel"), "{a}");
+                continue;
+            }
+            _ => panic!("seed {seed}: the backends disagree: {shapes:?}"),
+        };
+        let direction = random.matrix(rows, channels[0].max(channels[1]));
+        let [native, dense] = [Backend::Native, Backend::Dense]
+            .map(|backend| with_backend(backend, || run(&layer, &x, &on, &parameters, &direction)));
+        assert_eq!(native.y.coords(), dense.y.coords(), "seed {seed}");
+        assert_close(&format!("seed {seed}: output"), native.y.features(), dense.y.features(), 1e-4);
+        assert_close(&format!("seed {seed}: input gradient"), &native.x_grad, &dense.x_grad, 1e-4);
+        for (a, b) in native.parameter_grads.iter().zip(&dense.parameter_grads) {
+            assert_close(&format!("seed {seed}: parameter gradient"), a, b, 1e-4);
+        }
+        // The layer is linear in x and in its parameters, so a central difference of any length is exact up to rounding.
+        if layer.is_linear() && rows > 0 && !on.is_empty() {
+            let inputs = std::iter::once((&x, &native.x_grad)).chain(parameters.iter().zip(&native.parameter_grads));
+            for (variable, grad) in inputs {
+                let step = variable.rand_like(-0.5, 0.5).unwrap();
+                let value = |sign: f64| -> f64 {
+                    let before = variable.as_detached_tensor().copy().unwrap();
+                    variable.set(&(&before + (&step * sign).unwrap()).unwrap()).unwrap();
+                    let y = run(&layer, &x, &on, &parameters, &direction).y;
+                    variable.set(&before).unwrap();
+                    let y = y.features().to_dtype(DType::F64).unwrap();
+                    let direction = direction.narrow(1, 0, y.dims()[1]).unwrap().to_dtype(DType::F64).unwrap();
+                    (y * direction).unwrap().sum_all().unwrap().to_scalar().unwrap()
+                };
+                let difference = (value(1.0) - value(-1.0)) / 2.0;
+                let slope = (grad * &step).unwrap().to_dtype(DType::F64).unwrap().sum_all().unwrap();
+                let slope: f64 = slope.to_scalar().unwrap();
+                let scale = peak(grad) as f64 * (grad.elem_count() as f64).sqrt() + 1e-2;
+                assert!((difference - slope).abs() <= 1e-3 * scale, "seed {seed}: {difference} against {slope}");
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared >= 40, "only {compared} gradients met a finite difference");
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let mut random = Random(StdRng::seed_from_u64(7));
+    let shape = [24, 24, 24];
+    let mut coords = random.sites(2, shape);
+    while coords.len() < 2000 {
+        coords = random.sites(2, shape);
+    }
+    let x = Var::from_tensor(&random.matrix(coords.len(), 19)).unwrap();
+    let on = SparseConvTensor::from_coords(x.as_tensor().clone(), coords, shape, 2).unwrap();
+    let variables = VarMap::new();
+    let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    let layer = Layer::Sub(SubMConv3d::new(19, 21, 3, ConvConfig::default(), vb).unwrap());
+    let direction = random.matrix(on.len(), 21);
+    let bits = |threads: usize| -> Vec<Vec<u32>> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let run = pool.install(|| run(&layer, &x, &on, &variables.all_vars(), &direction));
+        let tensors = run.parameter_grads.iter().chain([run.y.features(), &run.x_grad]);
+        let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        tensors.map(|t| flat(t).into_iter().map(f32::to_bits).collect()).collect()
+    };
+    let one = bits(1);
+    for threads in [1, 2, 3, 8] {
+        assert!(bits(threads) == one, "{threads} threads give other bits");
+    }
+}
+
+#[test]
+fn half_precision_features_agree_with_f32_to_one_percent() {
+    for dtype in [DType::F16, DType::BF16] {
+        let mut random = Random(StdRng::seed_from_u64(3));
+        let coords: Vec<_> = (0..400).map(|i| [0, i / 50, i / 5 % 10, i % 5]).collect();
+        let full = Var::from_tensor(&random.matrix(coords.len(), 24)).unwrap();
+        let half = Var::from_tensor(&full.to_dtype(dtype).unwrap()).unwrap();
+        let variables = VarMap::new();
+        let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+        let layer = SubMConv3d::new(24, 16, 3, ConvConfig::default(), vb).unwrap();
+        let run = |x: &Var| {
+            let x_on = SparseConvTensor::from_coords(x.as_tensor().clone(), coords.clone(), [8, 10, 5], 1).unwrap();
+            let y = layer.forward(&x_on).unwrap().features().clone();
+            let grads = y.to_dtype(DType::F32).unwrap().sqr().unwrap().sum_all().unwrap().backward().unwrap();
+            (y, grads.get(x).unwrap().clone(), grads.get(layer.weight()).unwrap().clone())
+        };
+        let (full, half) = (run(&full), run(&half));
+        assert_eq!((half.0.dtype(), half.1.dtype(), half.2.dtype()), (dtype, dtype, DType::F32));
+        let wide = |t: &Tensor| t.to_dtype(DType::F32).unwrap();
+        assert_close("output", &wide(&half.0), &full.0, 1e-2);
+        assert_close("input gradient", &wide(&half.1), &full.1, 1e-2);
+        assert_close("weight gradient", &half.2, &full.2, 1e-2);
+    }
+}
