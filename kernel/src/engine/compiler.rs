@@ -179,7 +179,7 @@ impl Compiler {
 
     fn real(&self, program: &Path, args: Vec<String>) -> Answer {
         let path = self.toolchain.original_path().map(|path| path.to_string_lossy().into_owned());
-        Answer::Become { program: program.to_owned(), args, path }
+        Answer::Become { program: program.to_owned(), args, path, rustc: self.toolchain.rustc.clone() }
     }
 
     /// The least that rust-analyzer accepts of `cargo metadata`: the cell's crate alone.
@@ -324,6 +324,7 @@ impl Compiler {
             };
             let label = spans.iter().find_map(|span| span["label"].as_str()?.strip_prefix("argument has type `&"));
             let Some(ty) = label.and_then(|label| label.strip_suffix('`')) else { continue };
+            let ty = &ty.replace(BUILT_AS, CALLED);
             let ty = if let Some((function, _)) = ty.split_once(" {").filter(|(function, _)| function.contains("fn(")) {
                 // A function's own type has no name; a pointer to it has.
                 again = true;
@@ -428,6 +429,10 @@ impl Compiler {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
+
+/// Cells call the dynamic library's crate by the library's name; rustc tells its own.
+pub const BUILT_AS: &str = "wavemesh_dylib::";
+pub const CALLED: &str = "wavemesh::";
 
 struct Outcome {
     success: bool,

@@ -113,7 +113,8 @@ fn link_args(args: &[String]) -> Vec<String> {
     let mut kept = Vec::new();
     for pair in args.windows(2) {
         if pair[0] == "--extern" || pair[0] == "-L" {
-            kept.extend_from_slice(pair);
+            // cargo names the metadata of a library, which is enough to check; to link takes the library beside it.
+            kept.extend([pair[0].clone(), pair[1].replace(".rmeta", ".rlib")]);
         }
     }
     kept

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
@@ -43,7 +43,11 @@ pub struct Pipes {
     wake: OwnedFd,
     state: Mutex<State>,
     changed: Condvar,
+    tell_panic: OnceLock<TellPanic>,
 }
+
+/// Makes the text for a panic that does not end the cell.
+pub type TellPanic = Box<dyn Fn(&[String]) -> String + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -83,6 +87,7 @@ impl Pipes {
             wake,
             state: Mutex::default(),
             changed: Condvar::new(),
+            tell_panic: OnceLock::new(),
         });
         let reader = Reader {
             pipes: Arc::clone(&pipes),
@@ -101,6 +106,11 @@ impl Pipes {
 
     pub fn child_ends(&self) -> ChildEnds {
         self.ends
+    }
+
+    /// Sets how panics of threads are told.
+    pub fn tell_panics_by(&self, tell: TellPanic) {
+        let _ = self.tell_panic.set(tell);
     }
 
     /// From now on outputs go to `sink`; what the last cell left to be read is forgotten.
@@ -348,6 +358,10 @@ impl Reader {
             let fields: Vec<String> = record.trim_end_matches('\x1f').split('\x1f').map(str::to_owned).collect();
             if fields[0] == "variable" && fields.len() > 2 {
                 state.sizes.insert(fields[1].clone(), fields[2].parse().unwrap_or(0));
+            } else if fields[0] == "thread_panic" {
+                if let Some(tell) = self.pipes.tell_panic.get() {
+                    push_text(&mut self.batch, tell(&fields), false);
+                }
             } else {
                 state.records.push(fields);
             }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::ExecuteError;
 use super::cell::Statement;
-use super::compiler::Run;
+use super::compiler::{BUILT_AS, CALLED, Run};
 use super::weave::underscore;
 
 const BOLD_RED: &str = "\x1b[1;31m";
@@ -230,7 +230,17 @@ fn with_snippets<'a>(mut group: Group<'a>, spans: &'a [Located], named: &'a [(St
 
 /// Internal names do not help the reader.
 fn clean(text: &str) -> String {
-    text.replace("`evcxr_variable_store`", "the end of the cell").replace("EvcxrUserCodeError", "the cell's error")
+    text.replace("`evcxr_variable_store`", "the end of the cell")
+        .replace("EvcxrUserCodeError", "the cell's error")
+        .replace(BUILT_AS, CALLED)
+}
+
+/// A panic of another thread, or one that the cell caught: a line or two on standard error.
+pub fn other_panic(record: &[String], places: &Places) -> String {
+    let field = |index: usize| record.get(index).map_or("", String::as_str);
+    let (line, column) = (field(3).parse().unwrap_or(0), field(4).parse().unwrap_or(0));
+    let place = places.name(field(2), line, column).unwrap_or_else(|| short_path(field(2), line, column));
+    format!("thread '{}' panicked at {place}:\n{}\n", field(5), field(1))
 }
 
 /// A panic that ended the cell.
@@ -251,13 +261,31 @@ pub fn panic(message: &str, file: &str, line: &str, column: &str, backtrace: &st
 pub fn failure(message: &str, file: &str, line: &str, column: &str, type_name: &str, places: &Places) -> ExecuteError {
     let (line, column) = (line.parse().unwrap_or(0), column.parse().unwrap_or(0));
     let ename = short_type(type_name);
+    let (message, backtrace) = part_backtrace(message);
     let mut traceback = vec![match places.name(file, line, column) {
         Some(place) => format!("{BOLD_RED}{ename}{RESET} at {CYAN}{place}{RESET}"),
         None => format!("{BOLD_RED}{ename}{RESET}"),
     }];
     traceback.extend(message.lines().map(str::to_owned));
     traceback.extend(places.quote(file, line, column));
+    let frames = frames(backtrace, places);
+    if frames.len() > 1 {
+        traceback.push(String::new());
+        traceback.extend(frames);
+    }
     ExecuteError { ename, evalue: message.to_owned(), traceback }
+}
+
+/// Some errors (candle's) carry a backtrace in their text.
+fn part_backtrace(message: &str) -> (&str, &str) {
+    let mut start = 0;
+    for line in message.split_inclusive('\n') {
+        if line.trim_start().starts_with("0: ") || line.trim() == "Stack backtrace:" {
+            return (message[..start].trim_end(), &message[start..]);
+        }
+        start += line.len();
+    }
+    (message.trim_end(), "")
 }
 
 /// The frames of a backtrace that lie in cells, the innermost first.

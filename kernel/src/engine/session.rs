@@ -199,6 +199,8 @@ impl Session {
         let token = format!("{:032x}", random());
         let pipes = Pipes::new(&token)?;
         let compiler = Arc::new(Compiler::new(toolchain, bundle, root.clone(), Arc::clone(&pipes))?);
+        let telling = Arc::clone(&compiler);
+        pipes.tell_panics_by(Box::new(move |record| report::other_panic(record, &Places::new(telling.cells()))));
         let answering = Arc::clone(&compiler);
         shim::serve(&root, Arc::new(move |call| answering.answer(call)))?;
         direct_evcxr_to(&root)?;
@@ -372,12 +374,6 @@ impl Session {
                 "panicking" => panicking = Some(report::panic(field(1), field(2), field(3), field(4), "", &places)),
                 "panic" => error = Some(report::panic(field(1), field(2), field(3), field(4), field(5), &places)),
                 "error" => error = Some(report::failure(field(1), field(2), field(3), field(4), field(5), &places)),
-                "thread_panic" => {
-                    let (line, column) = (field(3).parse().unwrap_or(0), field(4).parse().unwrap_or(0));
-                    let place = places.name(field(2), line, column).unwrap_or_else(|| field(2).to_owned());
-                    let text = format!("thread '{}' panicked at {place}:\n{}\n", field(5), field(1));
-                    pipes.send(Output::Stderr(text));
-                }
                 _ => {}
             }
         }

@@ -35,7 +35,7 @@ pub enum Answer {
     /// Print this and exit.
     Done { stdout: String, stderr: String, code: i32 },
     /// Become the real tool.
-    Become { program: PathBuf, args: Vec<String>, path: Option<String> },
+    Become { program: PathBuf, args: Vec<String>, path: Option<String>, rustc: PathBuf },
 }
 
 impl Answer {
@@ -76,9 +76,9 @@ fn pass_on(socket: &OsString, tool: String, args: Vec<String>) -> std::io::Resul
             std::io::stderr().write_all(stderr.as_bytes())?;
             Ok(code)
         }
-        Answer::Become { program, args, path } => {
+        Answer::Become { program, args, path, rustc } => {
             let mut command = Command::new(program);
-            command.args(args).env_remove(SOCKET);
+            command.args(args).env_remove(SOCKET).env_remove("CARGO").env("RUSTC", rustc);
             if let Some(path) = path {
                 command.env("PATH", path);
             }
