@@ -1,5 +1,6 @@
 """A notebook with the extension loaded and, in place of the Rust kernel, a stand-in that speaks the same protocol."""
 
+import os
 import sys
 
 import pytest
@@ -24,7 +25,7 @@ def stand_in(tmp_path_factory):
 @pytest.fixture(scope="module")
 def relayed(stand_in, tmp_path_factory):
     """Cells of this notebook run in the stand-in."""
-    notebook = Notebook(tmp_path_factory.mktemp("work"), {"WAVEMESH_KERNEL": str(stand_in)})
+    notebook = Notebook(tmp_path_factory.mktemp("work"), {**os.environ, "WAVEMESH_KERNEL": str(stand_in)})
     notebook.run("%load_ext wavemesh_kernel").ok()
     yield notebook
     notebook.close()

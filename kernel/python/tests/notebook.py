@@ -2,25 +2,40 @@
 
 import os
 import queue
+import sys
 import tempfile
 import threading
 import time
 
 from jupyter_client import KernelManager
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+
+
+class Interpreter(KernelSpecManager):
+    """The kernelspec of one Python interpreter."""
+
+    python = sys.executable
+
+    def get_kernel_spec(self, kernel_name):
+        return KernelSpec(argv=[self.python, "-m", "ipykernel_launcher", "-f", "{connection_file}"], language="python")
 
 
 class Notebook:
     """A Python kernel. `run` executes a cell and returns what it gave, in order, with the time of each message."""
 
-    def __init__(self, cwd, env=None):
+    def __init__(self, cwd, env, python=sys.executable):
+        """`env` is the kernel's whole environment."""
         self.folder = tempfile.TemporaryDirectory(prefix="nb-")
+        specs = Interpreter()
+        specs.python = str(python)
         self.manager = KernelManager(
             kernel_name="python3",
+            kernel_spec_manager=specs,
             transport="ipc",
             ip=os.path.join(self.folder.name, "s"),
             connection_file=os.path.join(self.folder.name, "c.json"),
         )
-        self.manager.start_kernel(cwd=str(cwd), env={**os.environ, **(env or {})})
+        self.manager.start_kernel(cwd=str(cwd), env=env)
         self.client = self.manager.client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=60)

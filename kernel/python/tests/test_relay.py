@@ -230,7 +230,7 @@ comm.on_msg(lambda message: (got.append(message['content']['data']), comm.send({
 
 
 def test_nothing_is_left_when_the_notebook_closes(stand_in, tmp_path):
-    notebook = Notebook(tmp_path, {"WAVEMESH_KERNEL": str(stand_in), "TMPDIR": str(tmp_path)})
+    notebook = Notebook(tmp_path, {**os.environ, "WAVEMESH_KERNEL": str(stand_in), "TMPDIR": str(tmp_path)})
     notebook.run("%load_ext wavemesh_kernel").ok()
     pid = int(notebook.run("import os; os.getpid()").ok().value())
     assert list(tmp_path.glob("wavemesh-*"))
@@ -243,7 +243,7 @@ def test_nothing_is_left_when_the_notebook_closes(stand_in, tmp_path):
 
 
 def test_unloading_takes_everything_back(stand_in, tmp_path):
-    notebook = Notebook(tmp_path, {"WAVEMESH_KERNEL": str(stand_in)})
+    notebook = Notebook(tmp_path, {**os.environ, "WAVEMESH_KERNEL": str(stand_in)})
     try:
         notebook.run("%load_ext wavemesh_kernel").ok()
         notebook.run("%unload_ext wavemesh_kernel").ok()
