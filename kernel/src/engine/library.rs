@@ -175,6 +175,35 @@ pub fn build(source: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Puts a library that was compiled elsewhere, by the same compiler as the one here, in place. Returns where. `from` is a folder
+/// like those of [`data_home`]; `source` is where its source is on this machine.
+pub fn import(from: &Path, source: &Path) -> Result<PathBuf> {
+    let toolchain = Toolchain::discover()?;
+    let theirs = Bundle::read(from).with_context(|| format!("there is no compiled library in {}", from.display()))?;
+    ensure!(
+        theirs.toolchain.version == toolchain.version,
+        "the library in {} serves another compiler; compile it with `wavemesh-kernel library build`\n  its compiler: {}\n  here: {}",
+        from.display(),
+        theirs.toolchain.id(),
+        toolchain.id()
+    );
+    let source = source.canonicalize().with_context(|| format!("there is no folder {}", source.display()))?;
+    let folder = folder_for(&toolchain)?;
+    make_whole(&folder, |new| {
+        std::fs::create_dir(new.join("lib"))?;
+        for entry in std::fs::read_dir(theirs.lib_dir())? {
+            let entry = entry?;
+            std::fs::copy(entry.path(), new.join("lib").join(entry.file_name()))
+                .with_context(|| format!("cannot copy {}", entry.path().display()))?;
+        }
+        let ours = Bundle { toolchain: toolchain.clone(), source, ..theirs.clone() };
+        std::fs::write(new.join("bundle.json"), serde_json::to_string_pretty(&ours)?)?;
+        Ok(())
+    })?;
+    runtime(&toolchain)?;
+    Ok(folder)
+}
+
 /// Crates that a cell may name without `:dep`.
 const PROVIDED: [&str; 5] = ["wavemesh", "candle-core", "candle-nn", "plotters", "serde_json"];
 
@@ -270,6 +299,14 @@ pub enum LibraryCommand {
         #[arg(long, default_value = ".")]
         source: PathBuf,
     },
+    /// Put a library in place that the same compiler made on another machine
+    Import {
+        /// A folder with `bundle.json` and `lib`
+        folder: PathBuf,
+        /// Where the library's source is here
+        #[arg(long)]
+        source: PathBuf,
+    },
     /// Print where the compiled library is
     Path,
     /// Compile a cell against the library
@@ -281,6 +318,7 @@ impl LibraryCommand {
     pub fn run(self) -> Result<()> {
         let folder = match self {
             LibraryCommand::Build { source } => build(&source)?,
+            LibraryCommand::Import { folder, source } => import(&folder, &source)?,
             LibraryCommand::Path => {
                 Bundle::find().context("there is no compiled library; run `wavemesh-kernel library build`")?.folder
             }
