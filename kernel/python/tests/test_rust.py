@@ -1,15 +1,22 @@
 """The extension with the Rust kernel itself."""
 
+import os
+
 import pytest
 from colab import Colab
+
+from notebook import Notebook
 
 
 @pytest.fixture(scope="module")
 def rust(tmp_path_factory):
-    """A notebook in which cells are Rust."""
-    colab = Colab(tmp_path_factory.mktemp("rust"))
-    colab.pip("install", "-q", "wavemesh-kernel")
-    notebook = colab.notebook()
+    """A notebook in which cells are Rust: the wheel's kernel, or the program that WAVEMESH_KERNEL names."""
+    if os.environ.get("WAVEMESH_KERNEL"):
+        notebook = Notebook(tmp_path_factory.mktemp("rust"), dict(os.environ))
+    else:
+        colab = Colab(tmp_path_factory.mktemp("rust"))
+        colab.pip("install", "-q", "wavemesh-kernel")
+        notebook = colab.notebook()
     notebook.run("%load_ext wavemesh_kernel").ok()
     yield notebook
     notebook.close()
