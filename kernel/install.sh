@@ -36,7 +36,7 @@ tar -C "$unpacked" -xJf "$here/library.tar.xz"
 cp "$here/bundle.json" "$unpacked/"
 if ! "$program" library import "$unpacked" --source "$data/source-$version"; then
   echo "The compiled library serves Rust $wanted, and here is $(rustc --version). Compiling it anew: about ten minutes."
-  CARGO_TARGET_DIR=$data/target "$program" library build "$data/source-$version"
+  CARGO_TARGET_DIR=$data/target "$program" library build --source "$data/source-$version"
   rm -rf "$data/target"
 fi
 "$program" install

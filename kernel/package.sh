@@ -26,8 +26,8 @@ bundle() {
   strip -o "$work/bundle/wavemesh-kernel" "$CARGO_TARGET_DIR/release/wavemesh-kernel"
   say "Compiling the library"
   local library
-  library=$(XDG_DATA_HOME=$work/data "$CARGO_TARGET_DIR/release/wavemesh-kernel" library build "$root" | tail -1)
-  cp "$library/bundle.json" "$work/bundle/"
+  library=$(XDG_DATA_HOME=$work/data "$CARGO_TARGET_DIR/release/wavemesh-kernel" library build --source "$root" | tail -1)
+  without_paths "$library/bundle.json" >"$work/bundle/bundle.json"
   find "$library/lib" -name '*.so' -exec strip --strip-unneeded {} +
   check_glibc "$work/bundle/wavemesh-kernel" "$library"/lib/*.so
   copy_sources "$work/bundle/source"
@@ -38,6 +38,18 @@ bundle() {
   mkdir -p "$(dirname "$folder")"
   mv "$work/bundle" "$folder"
   say "Made $folder: $(du -sm "$folder" | cut -f1) MB"
+}
+
+# The description of the library without the paths of this machine, which mean nothing on another.
+without_paths() {
+  python3 - "$1" <<'PYTHON'
+import json, sys
+
+bundle = json.load(open(sys.argv[1]))
+bundle["source"] = ""
+bundle["toolchain"] |= {"rustc": "", "cargo": "", "libdir": "", "modified": None}
+json.dump(bundle, sys.stdout, indent=2)
+PYTHON
 }
 
 # No program may ask for a symbol that the oldest system's C library lacks.

@@ -110,7 +110,7 @@ def compile_anew(toolchain, say):
         f"The compiled library in this package serves rustc {wanted().split()[1]}; here is {toolchain.release()}. "
         "Compiling it anew: about ten minutes, once."
     )
-    run_kernel(toolchain, say, "library", "build", str(SOURCES))
+    run_kernel(toolchain, say, "library", "build", "--source", str(SOURCES))
 
 
 def run_kernel(toolchain, say, *arguments):
