@@ -48,6 +48,14 @@ pub enum Error {
     #[error("interrupted")]
     Interrupted,
 
+    /// A training met a value that is not finite and stopped before using it.
+    #[error(
+        "the {what} of step {step} is not finite; the network is as it was before the step{}; a smaller learning rate or \
+         gradient norm usually helps",
+        .checkpoint.as_ref().map(|path| format!(", and the last checkpoint is {}", path.display())).unwrap_or_default()
+    )]
+    Diverged { what: &'static str, step: usize, checkpoint: Option<PathBuf> },
+
     /// An error of candle, passed on.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

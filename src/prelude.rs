@@ -16,6 +16,11 @@ pub use crate::sparse::{
     SparseConvTensor, SparseConvTranspose3d, SparseGlobalAvgPool, SparseGlobalMaxPool, SparseInverseConv3d,
     SparseMaxPool3d, SparseModule, SparseSequential, SubMConv3d, backend_info, with_backend,
 };
+pub use crate::train::{
+    DatasetConfig, Family, GenerateOptions, Generator, Representation, RepresentationConfig, ShapeDataset, Split,
+    StageData, StageModel, TrainConfig, Trainer,
+};
+pub use crate::unet::{UNetConfig, WaveMeshUNet};
 pub use crate::wavelet::{
     Mode, SparseWavelet, Threshold, Wavelet, WaveletConfig, WaveletLayout, dwt, idwt, wavedecn, waverecn,
 };

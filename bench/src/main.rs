@@ -7,6 +7,7 @@
 mod diffusion;
 mod limits;
 mod resident;
+mod unet;
 mod work;
 
 use std::io::{BufRead, Write};
@@ -21,6 +22,7 @@ fn prepare(case: &Case) -> Result<Work> {
     match case.suite.as_str() {
         "diffusion" => diffusion::prepare(case),
         "limits" => limits::prepare(case),
+        "unet" => unet::prepare(case),
         other => Err(format!("no suite `{other}` in bench/src/main.rs").into()),
     }
 }

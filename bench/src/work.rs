@@ -38,7 +38,6 @@ impl Case {
     }
 
     /// All input arrays, for those who look weights up by name.
-    #[allow(dead_code)] // until the U-Net's suite is here
     pub fn tensors(&self) -> &HashMap<String, Tensor> {
         &self.inputs
     }
@@ -75,7 +74,6 @@ impl Answer {
     }
 
     /// Adds a number for the table, such as a size in bytes.
-    #[allow(dead_code)] // until the display suite is here
     pub fn fact(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.facts.insert(name.to_owned(), value.into());
         self

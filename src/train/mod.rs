@@ -1,1 +1,31 @@
-//! Training: data, loop, moving average, checkpoints.
+//! From shapes to a generator: data, training loop, exponential moving average, checkpoints, and what comes out of them.
+//!
+//! [`ShapeDataset`] encodes shapes once; a [`Representation`] writes each in stages that need no sites to be given;
+//! a [`Trainer`] trains a network on one stage ([`StageData`]); a [`Generator`] runs all stages and hands back meshes;
+//! [`SetComparison`] says how good they are.
+
+mod cache;
+mod checkpoint;
+mod data;
+mod dataset;
+mod ema;
+mod families;
+mod files;
+mod generator;
+mod log;
+mod optimizer;
+mod representation;
+mod set_metrics;
+mod trainer;
+
+pub use checkpoint::checkpoints;
+pub use data::{Conditioned, StageData, TrainingBatch, TrainingData};
+pub use dataset::{Augmentation, DatasetConfig, ShapeDataset, ShapeItem, Split};
+pub use ema::Ema;
+pub use families::{Family, ProceduralShape};
+pub(crate) use files::write_atomically;
+pub use generator::{GenerateOptions, Generator, StageModel};
+pub use optimizer::{AdamWConfig, learning_rate};
+pub use representation::{ChannelStats, Representation, RepresentationConfig, StageCode, stage_batch};
+pub use set_metrics::{SetComparison, chamfer_matrix};
+pub use trainer::{StepRecord, TrainConfig, Trainer};

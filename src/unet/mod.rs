@@ -1,1 +1,33 @@
-//! The sparse U-Net and its blocks.
+//! The sparse U-Net of the pipeline, [`WaveMeshUNet`], and its blocks.
+//!
+//! ```text
+//! features ─┐                                   sites   channels
+//! timestep ─┴─ concat ─ input_conv ────────────── S0 ──── c0 ──────────────┐ skip
+//!                          └─ encoder block ───── S1 ──── c1 ───────┐      │
+//!                               └─ encoder block ─ S2 ─── c2        │      │
+//!                               ┌─ inverse conv ── S2 → S1 ─ concat ┴─ block ─ attention
+//!                          ┌────┘ inverse conv ─── S1 → S0 ─ concat ──────┴─── block ─ attention ─ output_conv
+//! ```
+//!
+//! An inverse convolution restores the very sites that its encoder block started from, so skips line up by construction.
+
+mod attention;
+mod block;
+mod checkpoint;
+mod config;
+mod decoder;
+mod encoder;
+mod layers;
+mod linear;
+mod network;
+mod parameters;
+mod recompute;
+mod run;
+mod summary;
+mod time_embedding;
+
+pub use checkpoint::{CheckpointOptions, PointwiseLayout};
+pub use config::{Precision, UNetConfig};
+pub use network::{AsSparse, WaveMeshUNet};
+pub use summary::{LayerSummary, ModelSummary};
+pub use time_embedding::sinusoidal_embedding;

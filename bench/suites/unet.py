@@ -1,0 +1,138 @@
+"""The U-Net (16, 32, 64, no attention) on the shell |r − 0.4·R| < 0.9, beside the same network in torch on the dense grid."""
+
+import numpy as np
+
+from harness import Case, Work, close, peer
+
+CHANNELS = (16, 32, 64)
+TIME = 128
+
+
+def shell(size):
+    """Sites (N, 4) of a hollow ball in a grid of `size`³: batch, z, y, x, ascending."""
+    axis = np.arange(size) - (size - 1) / 2
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij", sparse=True)
+    sites = np.argwhere(np.abs(np.sqrt(z * z + y * y + x * x) - 0.4 * size) < 0.9)
+    return np.concatenate([np.zeros((len(sites), 1), sites.dtype), sites], axis=1).astype(np.int64)
+
+
+def weights(random):
+    """Every parameter of the network by WaveMesh's name, convolutions as [out, kz, ky, kx, in]."""
+    state = {}
+
+    def uniform(name, *shape, fan):
+        state[name] = random.uniform(-1, 1, shape).astype(np.float32) / np.float32(np.sqrt(fan))
+
+    def linear(name, inputs, outputs):
+        uniform(f"{name}.weight", outputs, inputs, fan=inputs)
+        uniform(f"{name}.bias", outputs, fan=inputs)
+
+    def conv(name, inputs, outputs, kernel=3):
+        uniform(f"{name}.weight", outputs, kernel, kernel, kernel, inputs, fan=inputs * kernel**3)
+
+    def norm(name, channels):
+        state[f"{name}.weight"] = np.ones(channels, np.float32)
+        state[f"{name}.bias"] = np.zeros(channels, np.float32)
+        state[f"{name}.running_mean"] = np.zeros(channels, np.float32)
+        state[f"{name}.running_var"] = np.ones(channels, np.float32)
+
+    def block(name, inputs, outputs):
+        conv(f"{name}.conv1", inputs, outputs), norm(f"{name}.bn1", outputs)
+        conv(f"{name}.conv2", outputs, outputs), norm(f"{name}.bn2", outputs)
+        conv(f"{name}.shortcut.0", inputs, outputs, 1), norm(f"{name}.shortcut.1", outputs)
+
+    linear("time_mlp.0", TIME, CHANNELS[0]), linear("time_mlp.2", CHANNELS[0], CHANNELS[0])
+    conv("encoder.input_conv.0", 1 + CHANNELS[0], CHANNELS[0]), norm("encoder.input_conv.1", CHANNELS[0])
+    for i, (a, b) in enumerate(zip(CHANNELS, CHANNELS[1:])):
+        block(f"encoder.encoder_blocks.{i}", a, b)
+    for i, (a, b) in enumerate(zip(CHANNELS[::-1], CHANNELS[-2::-1])):
+        conv(f"decoder.upsample_blocks.{i}", a, b), block(f"decoder.decoder_blocks.{i}", 2 * b, b)
+    conv("output_conv", CHANNELS[0], 1, 1)
+    uniform("output_conv.bias", 1, fan=CHANNELS[0])
+    return state
+
+
+@peer("torch, dense", "torch", package="torch")
+def torch_dense(case):
+    """Dense convolutions on the whole grid; what is not a site is zeroed after each."""
+    import torch
+    import torch.nn.functional as F
+
+    size, train = case.params["size"], case.op == "train_step"
+    w = {k[2:]: torch.from_numpy(v) for k, v in case.inputs.items() if k.startswith("w/")}
+    w = {k: v.permute(0, 4, 1, 2, 3).contiguous() if v.ndim == 5 else v for k, v in w.items()}
+    w = {k: v.permute(1, 0, 2, 3, 4).contiguous() if "upsample" in k else v for k, v in w.items()}
+    parameters = [v.requires_grad_(train) for k, v in w.items() if "running" not in k]
+    _, z, y, x = torch.from_numpy(case.inputs["indices"]).T
+    features, target = torch.from_numpy(case.inputs["features"]), torch.from_numpy(case.inputs["target"])
+    masks = [torch.zeros(1, 1, size, size, size)]
+    masks[0][0, 0, z, y, x] = 1
+    for _ in CHANNELS[1:]:
+        masks.append(F.max_pool3d(masks[-1], 2))
+    rows = [mask.flatten().nonzero().squeeze(1) for mask in masks]
+
+    def norm(grid, name, level):
+        channels = grid.shape[1]
+        flat = grid.reshape(channels, -1)
+        found = F.batch_norm(
+            flat[:, rows[level]].T, w[f"{name}.running_mean"].clone(), w[f"{name}.running_var"].clone(),
+            w[f"{name}.weight"], w[f"{name}.bias"], train,
+        )  # fmt: skip
+        return torch.zeros_like(flat).index_copy(1, rows[level], found.T).reshape(grid.shape)
+
+    def conv(grid, name, level, stride=1):
+        weight = w[f"{name}.weight"]
+        return F.conv3d(grid, weight, stride=stride, padding=weight.shape[2] // 2) * masks[level]
+
+    def block(grid, name, level, stride=1):
+        h = F.relu(norm(conv(grid, f"{name}.conv1", level, stride), f"{name}.bn1", level))
+        h = norm(conv(h, f"{name}.conv2", level), f"{name}.bn2", level)
+        return F.relu(h + norm(conv(grid, f"{name}.shortcut.0", level, stride), f"{name}.shortcut.1", level))
+
+    def forward():
+        half = TIME // 2
+        angles = case.params["t"] * torch.exp(-torch.arange(half) * np.log(10000) / (half - 1))
+        time = torch.cat([angles.sin(), angles.cos()]).float()
+        time = F.silu(F.linear(time, w["time_mlp.0.weight"], w["time_mlp.0.bias"]))
+        time = F.linear(time, w["time_mlp.2.weight"], w["time_mlp.2.bias"])
+        joined = torch.cat([features, time.expand(len(features), -1)], 1)
+        grid = torch.zeros(joined.shape[1], size**3).index_copy(1, rows[0], joined.T).reshape(1, -1, size, size, size)
+        grid = F.relu(norm(conv(grid, "encoder.input_conv.0", 0), "encoder.input_conv.1", 0))
+        skips = []
+        for level in range(1, len(CHANNELS)):
+            skips.append(grid)
+            grid = block(grid, f"encoder.encoder_blocks.{level - 1}", level, 2)
+        for i, level in enumerate(range(len(CHANNELS) - 2, -1, -1)):
+            up = F.conv_transpose3d(grid, w[f"decoder.upsample_blocks.{i}.weight"], stride=2, padding=1, output_padding=1)
+            grid = block(torch.cat([up * masks[level], skips.pop()], 1), f"decoder.decoder_blocks.{i}", level)
+        out = F.conv3d(grid, w["output_conv.weight"], w["output_conv.bias"])
+        return out.reshape(out.shape[1], -1)[:, rows[0]].T
+
+    if not train:
+        return Work(torch.no_grad()(forward), lambda out: {"out": out.numpy()})
+
+    def step():
+        loss = F.mse_loss(forward(), target)
+        return torch.autograd.grad(loss, parameters)
+
+    names = [k for k in w if "running" not in k]
+    pick = "encoder.input_conv.0.weight"
+    return Work(step, lambda grads: {"grad": grads[names.index(pick)].permute(0, 2, 3, 4, 1).numpy()})
+
+
+def cases(quick):
+    for size in (32,) if quick else (32, 64):
+
+        def inputs(size=size):
+            random = np.random.default_rng(size)
+            sites = shell(size)
+            arrays = {"indices": sites}
+            for name in ("features", "target"):
+                arrays[name] = random.standard_normal((len(sites), 1), dtype=np.float32)
+            return arrays | {f"w/{k}": v for k, v in weights(random).items()}
+
+        for title, op in (("forward pass (a DDIM step)", "forward"), ("training step: loss and gradients", "train_step")):
+            yield Case(
+                title, f"shell in {size}³", op, inputs, {"size": size, "t": 500, "channels": CHANNELS}, (torch_dense,), close(1e-3),
+                headline=size == 64,
+            )  # fmt: skip

@@ -1,0 +1,230 @@
+//! Trains a generator of shapes, stage by stage, from a terminal.
+//!
+//!     cargo run --release --example train -- --config examples/train.json
+//!
+//! Without `--config` it uses the defaults printed by `--print-config`. Run again, it resumes from the last checkpoint in
+//! its folder. Ctrl-C stops between two steps and keeps everything.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Device};
+use serde::{Deserialize, Serialize};
+use wavemesh::diffusion::{BetaSchedule, DiffusionConfig, GaussianDiffusion, Prediction};
+use wavemesh::train::{
+    Augmentation, DatasetConfig, Family, Generator, Representation, RepresentationConfig, ShapeDataset, Split,
+    StageData, StageModel, TrainConfig, Trainer, checkpoints,
+};
+use wavemesh::unet::{UNetConfig, WaveMeshUNet};
+use wavemesh::{Error, Result};
+
+/// Everything that a run depends on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    /// A folder of meshes; without one, procedural shapes.
+    meshes: Option<PathBuf>,
+    /// Procedural families.
+    families: Vec<Family>,
+    /// Procedural shapes to train on; a tenth as many validate.
+    shapes: usize,
+    /// Seed of the procedural shapes.
+    data_seed: u64,
+    dataset: DatasetConfig,
+    augmentation: Augmentation,
+    representation: RepresentationConfig,
+    diffusion: DiffusionConfig,
+    /// Channels of each stage's network.
+    channels: Vec<Vec<usize>>,
+    /// Deviation of the noise on conditions, in sites.
+    condition_noise: f64,
+    /// How each stage is trained; the last entry serves the stages after it.
+    training: Vec<TrainConfig>,
+    /// Stops each stage after this many minutes, whatever its steps; 0 for never.
+    minutes: Vec<f64>,
+    /// Where checkpoints, logs and the finished generator go.
+    folder: PathBuf,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let coarse = TrainConfig {
+            steps: 4000,
+            batch_size: 16,
+            learning_rate: 1e-3,
+            warmup: 100,
+            ema_decay: 0.998,
+            validate_every: 100,
+            checkpoint_every: 200,
+            ..Default::default()
+        };
+        let detail = TrainConfig { steps: 600, batch_size: 4, ema_decay: 0.99, ..coarse.clone() };
+        Self {
+            meshes: None,
+            families: Family::ALL.to_vec(),
+            shapes: 800,
+            data_seed: 1,
+            dataset: DatasetConfig { cache: Some("runs/cache".into()), ..Default::default() },
+            augmentation: Augmentation::default(),
+            representation: RepresentationConfig::default(),
+            diffusion: DiffusionConfig {
+                schedule: BetaSchedule::Cosine,
+                prediction: Prediction::V,
+                ..Default::default()
+            },
+            channels: vec![vec![24, 48, 96], vec![16, 32]],
+            condition_noise: 0.05,
+            training: vec![coarse, detail],
+            minutes: vec![0.0],
+            folder: "runs/shapes".into(),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    if let Err(error) = stop_on_ctrl_c() {
+        eprintln!("Ctrl-C will end the program at once: {error}");
+    }
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Interrupted) => {
+            eprintln!("stopped; run the same command to go on from the last checkpoint");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let config = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
+        [] => Config::default(),
+        [flag] if flag == "--print-config" => {
+            println!("{}", serde_json::to_string_pretty(&Config::default()).map_err(candle_core::Error::wrap)?);
+            return Ok(());
+        }
+        [flag, path] if flag == "--config" => read_config(Path::new(path))?,
+        other => {
+            return Err(Error::Argument {
+                op: "train",
+                name: "the arguments",
+                got: other.join(" "),
+                expected: "nothing, --config FILE, or --print-config".into(),
+            });
+        }
+    };
+    let device = Device::Cpu;
+    let (train, validation) = match &config.meshes {
+        Some(folder) => {
+            let all = ShapeDataset::from_folder(folder, &config.dataset)?;
+            for (path, reason) in all.skipped() {
+                eprintln!("skipped {}: {reason}", path.display());
+            }
+            let mut grids = all.grids()?;
+            let rest = grids.split_off(grids.len() - grids.len() / 10);
+            (grids, rest)
+        }
+        None => {
+            let of = |count, split| {
+                ShapeDataset::procedural(&config.families, count, config.data_seed, split, &config.dataset)?.grids()
+            };
+            (of(config.shapes, Split::Train)?, of((config.shapes / 10).max(1), Split::Validation)?)
+        }
+    };
+    println!("{} shapes to train on, {} to validate", train.len(), validation.len());
+    let representation = Representation::fit(&config.representation, &train)?;
+    let mut stages = Vec::new();
+    for stage in 0..representation.stages() {
+        stages.push(train_stage(&config, &representation, stage, &train, &validation, &device)?);
+    }
+    let generator = Generator::new(representation, stages)?;
+    let path = config.folder.join("generator.safetensors");
+    generator.save(&path, DType::F16)?;
+    println!("wrote {}", path.display());
+    Ok(())
+}
+
+fn train_stage(
+    config: &Config,
+    representation: &Representation,
+    stage: usize,
+    train: &[wavemesh::sdf::SdfGrid],
+    validation: &[wavemesh::sdf::SdfGrid],
+    device: &Device,
+) -> Result<StageModel> {
+    let of = |list: &[TrainConfig]| list.get(stage).or(list.last()).cloned().unwrap_or_default();
+    let folder = config.folder.join(format!("stage-{stage}"));
+    let training = TrainConfig { folder: Some(folder.clone()), ..of(&config.training) };
+    let channels = Representation::channels_of(stage);
+    let widths = config.channels.get(stage).or(config.channels.last()).cloned().unwrap_or_default();
+    let unet = UNetConfig::plain(channels + usize::from(stage > 0), channels, &widths);
+    let data = |shapes: &[wavemesh::sdf::SdfGrid], augmentation, noise| {
+        StageData::new(representation, stage, shapes.to_vec(), augmentation, noise, device).map(Arc::new)
+    };
+    let validation: Option<Arc<dyn wavemesh::train::TrainingData>> =
+        if validation.is_empty() { None } else { Some(data(validation, Augmentation::default(), 0.0)?) };
+    let network = WaveMeshUNet::seeded(&unet, training.seed, device)?;
+    println!("stage {stage}: {} parameters, channels {widths:?}", network.num_parameters());
+    let diffusion = GaussianDiffusion::new(&config.diffusion, device)?;
+    let mut trainer = Trainer::new(
+        network,
+        diffusion.clone(),
+        data(train, config.augmentation, config.condition_noise)?,
+        validation,
+        training,
+    )?;
+    if folder.is_dir()
+        && let Some(last) = checkpoints(&folder)?.last()
+    {
+        trainer.resume(last)?;
+        println!("resumed from {} at step {}", last.display(), trainer.step_count());
+    }
+    let minutes = config.minutes.get(stage).or(config.minutes.last()).copied().unwrap_or_default();
+    let before: f64 = trainer.history().iter().map(|record| record.seconds).sum();
+    let started = Instant::now();
+    let mut shown = Instant::now();
+    let out_of_time = || minutes > 0.0 && before + started.elapsed().as_secs_f64() > 60.0 * minutes;
+    let mut stopped = false;
+    while !stopped && trainer.step_count() < trainer.config().steps {
+        let result = trainer.run(|trainer, record| {
+            if record.validation.is_some() || shown.elapsed() > Duration::from_secs(10) {
+                shown = Instant::now();
+                let left = (trainer.config().steps - record.step) as f64 * record.seconds;
+                let validation = record.validation.map(|v| format!("  validation {v:.4}")).unwrap_or_default();
+                println!(
+                    "step {:>6}  loss {:.4}{validation}  lr {:.2e}  {:.2} s/step  {:.0} s left",
+                    record.step, record.loss, record.learning_rate, record.seconds, left
+                );
+            }
+            if out_of_time() { Err(Error::Interrupted) } else { Ok(()) }
+        });
+        match result {
+            Err(Error::Interrupted) if out_of_time() => {
+                println!("stage {stage}: {minutes} minutes are over at step {}", trainer.step_count());
+                stopped = true;
+            }
+            other => other?,
+        }
+    }
+    Ok(StageModel { network: trainer.into_ema(), diffusion })
+}
+
+fn read_config(path: &Path) -> Result<Config> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    serde_json::from_str(&text).map_err(|error| Error::Format {
+        path: path.to_path_buf(),
+        format: "training configuration",
+        problem: error.to_string(),
+    })
+}
+
+/// Lets Ctrl-C stop the work between two steps.
+fn stop_on_ctrl_c() -> std::io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT])?;
+    std::thread::spawn(move || signals.forever().for_each(|_| wavemesh::task::interrupt()));
+    Ok(())
+}

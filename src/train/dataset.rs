@@ -1,0 +1,307 @@
+//! [`ShapeDataset`]: shapes, encoded once to sparse wavelet coefficients, cached on disk, split for training.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rand::Rng;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::cache::Cache;
+use super::families::{Family, ProceduralShape};
+use crate::diffusion::noise;
+use crate::mesh::Mesh;
+use crate::sdf::SdfGrid;
+use crate::task::Task;
+use crate::wavelet::{SparseWavelet, Threshold, WaveletConfig};
+use crate::{Error, Result};
+
+/// How shapes are sampled and encoded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DatasetConfig {
+    /// Samples along each axis of the signed distance grid.
+    pub resolution: usize,
+    /// A PyWavelets name.
+    pub wavelet: String,
+    /// Number of wavelet levels.
+    pub levels: usize,
+    /// Detail coefficients up to this size are dropped; the approximation is kept whole.
+    pub threshold: f32,
+    /// Where encoded shapes are kept between runs; `None` to keep none.
+    pub cache: Option<PathBuf>,
+}
+
+impl Default for DatasetConfig {
+    fn default() -> Self {
+        Self { resolution: 32, wavelet: "bior4.4".into(), levels: 2, threshold: 0.002, cache: None }
+    }
+}
+
+impl DatasetConfig {
+    fn wavelet_config(&self) -> WaveletConfig {
+        WaveletConfig {
+            wavelet: self.wavelet.clone(),
+            level: self.levels,
+            threshold: Threshold::KeepApproximation(self.threshold),
+            ..Default::default()
+        }
+    }
+
+    /// What an encoded shape depends on, beside its content.
+    fn key(&self) -> String {
+        format!("{} {} {} {}", self.resolution, self.wavelet, self.levels, self.threshold)
+    }
+}
+
+/// What part of a procedural set a shape belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// Trained on.
+    Train,
+    /// Watched while training.
+    Validation,
+    /// Seen by nothing before the final comparison.
+    HeldOut,
+}
+
+impl Split {
+    /// Shapes of different splits never share a seed: each split has a third of all seeds.
+    fn seed(self, base: u64, index: usize) -> u64 {
+        base.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(index as u64 * 3 + self as u64)
+    }
+}
+
+/// One shape of a dataset.
+#[derive(Clone, Debug)]
+pub struct ShapeItem {
+    /// Its family and seed, or its file.
+    pub name: String,
+    /// Its coefficients.
+    pub coefficients: SparseWavelet,
+}
+
+/// Encoded shapes, and the files that could not be used.
+#[derive(Clone, Debug)]
+pub struct ShapeDataset {
+    items: Vec<ShapeItem>,
+    skipped: Vec<(PathBuf, String)>,
+    rebuilt: usize,
+}
+
+impl ShapeDataset {
+    /// Draws `count` solids of `families` in turn: the same for the same seed and split.
+    ///
+    /// ```
+    /// use wavemesh::train::{DatasetConfig, Family, ShapeDataset, Split};
+    /// let config = DatasetConfig { resolution: 16, levels: 1, ..Default::default() };
+    /// let shapes = ShapeDataset::procedural(&Family::ALL, 10, 1, Split::Train, &config)?;
+    /// assert_eq!(shapes.len(), 10);
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for no families or no shapes; [`Error::Interrupted`] when stopped.
+    pub fn procedural(
+        families: &[Family],
+        count: usize,
+        seed: u64,
+        split: Split,
+        config: &DatasetConfig,
+    ) -> Result<Self> {
+        if families.is_empty() || count == 0 {
+            let got = format!("{count} shapes of {} families", families.len());
+            return Err(empty(got, "at least one shape and one family"));
+        }
+        let sources = (0..count).map(|i| {
+            let (family, seed) = (families[i % families.len()], split.seed(seed, i / families.len()));
+            let name = format!("{}-{seed:016x}", family.name());
+            let make = move || ProceduralShape::new(family, seed).sdf(config.resolution);
+            (name.clone(), name.into_bytes(), make)
+        });
+        let (items, rebuilt) = encode_all(sources.collect(), config)?;
+        let items = items.into_iter().collect::<Result<_>>()?;
+        Ok(Self { items, skipped: Vec::new(), rebuilt })
+    }
+
+    /// Reads every mesh of a folder (obj, stl, ply, off, glb), in the order of their names. Files that cannot be read are
+    /// left out and listed by [`skipped`](Self::skipped).
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the folder cannot be read, [`Error::Argument`] when no mesh in it can.
+    pub fn from_folder(folder: impl AsRef<Path>, config: &DatasetConfig) -> Result<Self> {
+        const EXTENSIONS: [&str; 6] = ["obj", "stl", "ply", "off", "glb", "gltf"];
+        let folder = folder.as_ref();
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+            let path = entry.map_err(Error::io(folder))?.path();
+            let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+            if EXTENSIONS.contains(&extension.as_str()) {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        let sources = paths.iter().map(|path| {
+            let content = std::fs::read(path).unwrap_or_default(); // an unreadable file fails below, with its reason
+            let make = move || SdfGrid::from_mesh(&Mesh::load(path)?, config.resolution);
+            (path.display().to_string(), content, make)
+        });
+        let (results, rebuilt) = encode_all(sources.collect(), config)?;
+        let (mut items, mut skipped) = (Vec::new(), Vec::new());
+        for (path, result) in paths.iter().zip(results) {
+            match result {
+                Ok(item) => items.push(item),
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) => skipped.push((path.clone(), error.to_string())),
+            }
+        }
+        if items.is_empty() {
+            let got = match skipped.first() {
+                None => format!("no mesh in {}", folder.display()),
+                Some((_, reason)) => {
+                    format!("{} meshes in {}, none readable; {reason}", skipped.len(), folder.display())
+                }
+            };
+            return Err(empty(got, "at least one readable mesh (obj, stl, ply, off, glb)"));
+        }
+        Ok(Self { items, skipped, rebuilt })
+    }
+
+    /// The shapes.
+    pub fn items(&self) -> &[ShapeItem] {
+        &self.items
+    }
+
+    /// Number of shapes.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there are none: never, for a dataset that was made without an error.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Files that could not be used, and why.
+    pub fn skipped(&self) -> &[(PathBuf, String)] {
+        &self.skipped
+    }
+
+    /// How many shapes were encoded anew because the cache had no whole entry for them.
+    pub fn rebuilt(&self) -> usize {
+        self.rebuilt
+    }
+
+    /// The signed distance of shape `index`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an index out of range.
+    pub fn grid(&self, index: usize) -> Result<SdfGrid> {
+        let Some(item) = self.items.get(index) else {
+            return Err(Error::Argument {
+                op: "ShapeDataset::grid",
+                name: "index",
+                got: index.to_string(),
+                expected: format!("below {}", self.len()),
+            });
+        };
+        item.coefficients.decode()
+    }
+
+    /// All shapes as signed distance grids, in parallel.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when stopped.
+    pub fn grids(&self) -> Result<Vec<SdfGrid>> {
+        let task = Task::new("decoding shapes", self.len());
+        (0..self.len())
+            .into_par_iter()
+            .map(|index| {
+                let grid = self.grid(index)?;
+                task.advance(1)?;
+                Ok(grid)
+            })
+            .collect()
+    }
+}
+
+fn empty(got: String, expected: &str) -> Error {
+    Error::Argument { op: "ShapeDataset", name: "the dataset", got, expected: expected.into() }
+}
+
+/// Encodes sources (name, content, how to sample it) in parallel, from the cache where it has them.
+fn encode_all<F>(sources: Vec<(String, Vec<u8>, F)>, config: &DatasetConfig) -> Result<(Vec<Result<ShapeItem>>, usize)>
+where
+    F: Fn() -> Result<SdfGrid> + Send + Sync,
+{
+    let task = Task::new("encoding shapes", sources.len());
+    let cache = config.cache.as_deref().map(Cache::new);
+    let rebuilt = Mutex::new(0);
+    let encode = |(name, content, make): (String, Vec<u8>, F)| {
+        let path = cache.as_ref().map(|cache| cache.path(&content, &config.key()));
+        let cached = path.as_deref().and_then(Cache::read);
+        let coefficients = match cached {
+            Some(coefficients) => coefficients,
+            None => {
+                let coefficients = make()?.encode(&config.wavelet_config())?;
+                if let Some(path) = path {
+                    Cache::write(&path, &coefficients)?;
+                }
+                *rebuilt.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += 1;
+                coefficients
+            }
+        };
+        task.advance(1)?;
+        Ok(ShapeItem { name, coefficients })
+    };
+    let items: Vec<Result<ShapeItem>> = sources.into_par_iter().map(encode).collect();
+    if items.iter().any(|item| matches!(item, Err(Error::Interrupted))) {
+        return Err(Error::Interrupted);
+    }
+    Ok((items, rebuilt.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())))
+}
+
+/// Symmetries that a shape may be shown in while training. z points upwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Augmentation {
+    /// Mirror along x, in half of the cases; likewise along y.
+    pub flips: bool,
+    /// Turn about z by a multiple of 90°.
+    pub rotations: bool,
+}
+
+impl Augmentation {
+    /// One of the allowed views of a cubic grid, drawn from `seed`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for rotations of a grid whose x and y differ in length.
+    pub fn apply(&self, grid: &SdfGrid, seed: u64) -> Result<SdfGrid> {
+        let mut rng = noise::rng(seed, 0);
+        let flips: [bool; 2] = [rng.random(), rng.random()].map(|flip: bool| flip && self.flips);
+        let turns = if self.rotations { rng.random_range(0..4) } else { 0 };
+        let [nx, ny, nz] = grid.shape();
+        if self.rotations && nx != ny {
+            let expected = "equal lengths along x and y, to be turned about z".into();
+            return Err(Error::Shape { op: "Augmentation", what: "the grid", got: vec![nx, ny, nz], expected });
+        }
+        let mut values = Vec::with_capacity(grid.values().len());
+        for x in 0..nx {
+            for y in 0..ny {
+                let (mut i, mut j) = (x, y);
+                for _ in 0..turns {
+                    (i, j) = (j, nx - 1 - i);
+                }
+                if flips[0] {
+                    i = nx - 1 - i;
+                }
+                if flips[1] {
+                    j = ny - 1 - j;
+                }
+                values.extend_from_slice(&grid.values()[(i * ny + j) * nz..][..nz]);
+            }
+        }
+        SdfGrid::with_frame(values, grid.frame())
+    }
+}

@@ -1,0 +1,305 @@
+//! What a generator diffuses: a shape as features on sites that nobody has to be told.
+//!
+//! A wavelet decomposition is stored where its coefficients are large, and where that is depends on the shape: a
+//! generator cannot know it beforehand. So a shape is written in stages, coarse to fine, each with sites of its own:
+//!
+//! - **Stage 0** is dense: the approximation and the seven detail bands of the coarsest level, eight channels on every
+//!   site of that small grid. It alone reconstructs the shape at twice the grid's resolution.
+//! - **Stage k** holds the seven detail bands of the next finer level, on the sites whose reconstructed distance (from
+//!   the stages before, known when its turn comes) is less than `shell` sites from the surface. Away from the surface a
+//!   distance is smooth and its details carry nothing. The reconstructed distance itself is the stage's condition.
+//!
+//! Every channel is normalised by its mean and deviation over a training set. With an infinite `shell`, encoding and
+//! decoding are exact inverses; with a finite one the surface keeps all the details whose filters reach it.
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::sdf::SdfGrid;
+use crate::sparse::SparseConvTensor;
+use crate::wavelet::{Mode, NdArray, Wavelet, WaveletCoeffs, wavedecn, waverecn};
+use crate::{Error, Result};
+
+/// Which wavelet stages a shape is written in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RepresentationConfig {
+    /// Samples along each axis of a shape's grid; a multiple of `2^levels`.
+    pub resolution: usize,
+    /// A PyWavelets name.
+    pub wavelet: String,
+    /// Number of wavelet levels, and of stages: at least 1.
+    pub levels: usize,
+    /// Half the width of the shell of sites around the surface in the finer stages, in sites; infinite for all sites.
+    pub shell: f32,
+}
+
+impl Default for RepresentationConfig {
+    fn default() -> Self {
+        Self { resolution: 32, wavelet: "bior4.4".into(), levels: 2, shell: 1.5 }
+    }
+}
+
+/// Mean and deviation of each channel of a stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChannelStats {
+    /// Mean of each channel.
+    pub mean: Vec<f32>,
+    /// Standard deviation of each channel, above zero.
+    pub std: Vec<f32>,
+}
+
+/// One stage of one shape, normalised.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageCode {
+    /// Sites (z, y, x), ascending.
+    pub sites: Vec<[i32; 3]>,
+    /// Features, sites × channels: 8 in stage 0, 7 after it.
+    pub features: Vec<f32>,
+    /// The distance reconstructed so far at each site, in sites, clamped to ±[`Representation::CONDITION_LIMIT`]; empty
+    /// in stage 0.
+    pub condition: Vec<f32>,
+}
+
+/// Shapes to stages of features and back, with the statistics that normalise them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Representation {
+    config: RepresentationConfig,
+    stats: Vec<ChannelStats>,
+}
+
+impl Representation {
+    /// Conditions are clamped to this many sites from the surface.
+    pub const CONDITION_LIMIT: f32 = 4.0;
+
+    /// A representation that normalises nothing yet: see [`fit`](Self::fit).
+    ///
+    /// # Errors
+    /// An unknown wavelet, no levels, a resolution that `2^levels` does not divide, a shell that is not positive.
+    pub fn new(config: &RepresentationConfig) -> Result<Self> {
+        let op = "Representation::new";
+        Wavelet::from_name(&config.wavelet)?;
+        let problem = |name, got: String, expected: String| Err(Error::Argument { op, name, got, expected });
+        if config.levels == 0 || config.levels > 8 {
+            return problem("levels", config.levels.to_string(), "1 to 8".into());
+        }
+        let factor = 1usize << config.levels;
+        if config.resolution == 0 || config.resolution % factor != 0 {
+            return problem("resolution", config.resolution.to_string(), format!("a multiple of {factor}"));
+        }
+        if config.shell.is_nan() || config.shell <= 0.0 {
+            return problem("shell", config.shell.to_string(), "above 0".into());
+        }
+        let plain = |channels| ChannelStats { mean: vec![0.0; channels], std: vec![1.0; channels] };
+        let stats = (0..config.levels).map(|stage| plain(Self::channels_of(stage))).collect();
+        Ok(Self { config: config.clone(), stats })
+    }
+
+    /// A representation normalised to these shapes.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and for no shapes or shapes of another resolution.
+    pub fn fit<'a>(config: &RepresentationConfig, shapes: impl IntoIterator<Item = &'a SdfGrid>) -> Result<Self> {
+        let mut fitted = Self::new(config)?;
+        let mut sums = fitted.stats.iter().map(|s| vec![[0f64; 3]; s.mean.len()]).collect::<Vec<_>>();
+        for shape in shapes {
+            for (stage, code) in fitted.encode(shape)?.iter().enumerate() {
+                let channels = Self::channels_of(stage);
+                for (i, &value) in code.features.iter().enumerate() {
+                    let [count, sum, squares] = &mut sums[stage][i % channels];
+                    *count += 1.0;
+                    *sum += f64::from(value);
+                    *squares += f64::from(value).powi(2);
+                }
+            }
+        }
+        for (stats, sums) in fitted.stats.iter_mut().zip(&sums) {
+            for (channel, [count, sum, squares]) in sums.iter().enumerate() {
+                if *count == 0.0 {
+                    return Err(Error::Argument {
+                        op: "Representation::fit",
+                        name: "shapes",
+                        got: "none, or none with a surface".into(),
+                        expected: "at least one shape".into(),
+                    });
+                }
+                let mean = sum / count;
+                stats.mean[channel] = mean as f32;
+                stats.std[channel] = (squares / count - mean * mean).max(0.0).sqrt().max(1e-6) as f32;
+            }
+        }
+        Ok(fitted)
+    }
+
+    /// What it was made with.
+    pub fn config(&self) -> &RepresentationConfig {
+        &self.config
+    }
+
+    /// Number of stages.
+    pub fn stages(&self) -> usize {
+        self.config.levels
+    }
+
+    /// Channels of a stage's features.
+    pub fn channels_of(stage: usize) -> usize {
+        if stage == 0 { 8 } else { 7 }
+    }
+
+    /// Sites along each axis of a stage's grid.
+    pub fn grid_of(&self, stage: usize) -> usize {
+        self.config.resolution >> (self.config.levels - stage)
+    }
+
+    /// Writes a shape in stages.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a grid of another resolution.
+    pub fn encode(&self, shape: &SdfGrid) -> Result<Vec<StageCode>> {
+        let n = self.config.resolution;
+        if shape.shape() != [n; 3] {
+            let (got, expected) = (shape.shape().to_vec(), format!("[{n}, {n}, {n}]"));
+            return Err(Error::Shape { op: "Representation::encode", what: "the grid", got, expected });
+        }
+        let wavelet = Wavelet::from_name(&self.config.wavelet)?;
+        let coeffs = wavedecn(shape.values(), &[n; 3], &wavelet, Mode::Periodization, self.stages())?;
+        let mut codes = Vec::with_capacity(self.stages());
+        let mut low = coeffs.approx.clone();
+        for (stage, bands) in coeffs.details.iter().enumerate() {
+            let (sites, condition) = self.sites(stage, &low);
+            let mut channels: Vec<&NdArray<f32>> = bands.iter().collect();
+            if stage == 0 {
+                channels.insert(0, &low);
+            }
+            let features = self.read(stage, &sites, &channels);
+            codes.push(StageCode { sites, features, condition });
+            low = raise(&low, bands, &wavelet)?;
+        }
+        Ok(codes)
+    }
+
+    /// The shape that these stages describe. Stages that are left out count as zero details.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for features that do not fit their sites.
+    pub fn decode(&self, codes: &[StageCode]) -> Result<SdfGrid> {
+        let mut low = None;
+        for stage in 0..self.stages() {
+            low = Some(self.raise_stage(stage, low, codes.get(stage))?);
+        }
+        let n = self.config.resolution;
+        SdfGrid::from_values(low.map(|low| low.data).unwrap_or_default(), [n; 3])
+    }
+
+    /// Sites and condition of the stage that follows these, as they are when a shape is generated.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode), and when every stage is there already.
+    pub fn next_sites(&self, codes: &[StageCode]) -> Result<StageCode> {
+        let stage = codes.len();
+        if stage >= self.stages() {
+            return Err(Error::Argument {
+                op: "Representation::next_sites",
+                name: "codes",
+                got: format!("{stage} stages"),
+                expected: format!("fewer than {}", self.stages()),
+            });
+        }
+        let mut low = None;
+        for (stage, code) in codes.iter().enumerate() {
+            low = Some(self.raise_stage(stage, low, Some(code))?);
+        }
+        let empty = NdArray { shape: vec![self.grid_of(0); 3], data: vec![0.0; self.grid_of(0).pow(3)] };
+        let (sites, condition) = self.sites(stage, low.as_ref().unwrap_or(&empty));
+        Ok(StageCode { sites, features: Vec::new(), condition })
+    }
+
+    /// Undoes the normalisation, puts the features on their grid and goes up one level.
+    fn raise_stage(&self, stage: usize, low: Option<NdArray<f32>>, code: Option<&StageCode>) -> Result<NdArray<f32>> {
+        let n = self.grid_of(stage);
+        let channels = Self::channels_of(stage);
+        let zero = || NdArray { shape: vec![n; 3], data: vec![0f32; n.pow(3)] };
+        let mut bands: Vec<NdArray<f32>> = (0..channels).map(|_| zero()).collect();
+        if let Some(code) = code {
+            if code.features.len() != code.sites.len() * channels {
+                return Err(Error::Shape {
+                    op: "Representation::decode",
+                    what: "features",
+                    got: vec![code.features.len()],
+                    expected: format!("{} sites × {channels} channels", code.sites.len()),
+                });
+            }
+            let ChannelStats { mean, std } = &self.stats[stage];
+            for (site, row) in code.sites.iter().zip(code.features.chunks_exact(channels)) {
+                let at = place(site, n);
+                for (channel, (band, value)) in bands.iter_mut().zip(row).enumerate() {
+                    band.data[at] = value * std[channel] + mean[channel];
+                }
+            }
+        }
+        let low = if stage == 0 { bands.remove(0) } else { low.unwrap_or_else(zero) };
+        raise(&low, &bands, &Wavelet::from_name(&self.config.wavelet)?)
+    }
+
+    /// The sites of a stage and the condition there, from the approximation on its grid.
+    fn sites(&self, stage: usize, low: &NdArray<f32>) -> (Vec<[i32; 3]>, Vec<f32>) {
+        let n = self.grid_of(stage);
+        let all = (0..n as i32).flat_map(|z| (0..n as i32).flat_map(move |y| (0..n as i32).map(move |x| [z, y, x])));
+        if stage == 0 {
+            return (all.collect(), Vec::new());
+        }
+        // The low-pass filter has gain √2 along each axis and level; a site is 2/n wide.
+        let levels_above = (self.stages() - stage) as i32;
+        let unit = 2f32.sqrt().powi(3 * levels_above) * 2.0 / n as f32;
+        let limit = Self::CONDITION_LIMIT;
+        all.map(|site| (site, low.data[place(&site, n)] / unit))
+            .filter(|(_, distance)| distance.abs() <= self.config.shell)
+            .map(|(site, distance)| (site, distance.clamp(-limit, limit)))
+            .unzip()
+    }
+
+    fn read(&self, stage: usize, sites: &[[i32; 3]], bands: &[&NdArray<f32>]) -> Vec<f32> {
+        let n = self.grid_of(stage);
+        let ChannelStats { mean, std } = &self.stats[stage];
+        let row = |site: &[i32; 3]| {
+            let at = place(site, n);
+            bands.iter().enumerate().map(move |(channel, band)| (band.data[at] - mean[channel]) / std[channel])
+        };
+        sites.iter().flat_map(|site| row(site).collect::<Vec<_>>()).collect()
+    }
+}
+
+/// Index in a band (x slowest) of a site (z, y, x).
+fn place(&[z, y, x]: &[i32; 3], n: usize) -> usize {
+    (x as usize * n + y as usize) * n + z as usize
+}
+
+/// One level of the inverse transform.
+fn raise(low: &NdArray<f32>, bands: &[NdArray<f32>], wavelet: &Wavelet) -> Result<NdArray<f32>> {
+    waverecn(&WaveletCoeffs {
+        shape: low.shape.iter().map(|n| 2 * n).collect(),
+        wavelet: wavelet.clone(),
+        mode: Mode::Periodization,
+        approx: low.clone(),
+        details: vec![bands.to_vec()],
+    })
+}
+
+/// One stage of several shapes as one sparse tensor, a batch element each, and the condition (N, 1) if there is one.
+///
+/// # Errors
+/// Features that do not fit their sites.
+pub fn stage_batch(codes: &[&StageCode], grid: usize, device: &Device) -> Result<(SparseConvTensor, Option<Tensor>)> {
+    let coords: Vec<[i32; 4]> = codes
+        .iter()
+        .enumerate()
+        .flat_map(|(b, code)| code.sites.iter().map(move |&[z, y, x]| [b as i32, z, y, x]))
+        .collect();
+    let rows = coords.len();
+    let features: Vec<f32> = codes.iter().flat_map(|code| code.features.iter().copied()).collect();
+    let channels = features.len() / rows.max(1);
+    let features = Tensor::from_vec(features, (rows, channels), device)?;
+    let condition: Vec<f32> = codes.iter().flat_map(|code| code.condition.iter().copied()).collect();
+    let condition = if condition.is_empty() { None } else { Some(Tensor::from_vec(condition, (rows, 1), device)?) };
+    Ok((SparseConvTensor::from_coords(features, coords, [grid; 3], codes.len())?, condition))
+}

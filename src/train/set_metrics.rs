@@ -1,0 +1,135 @@
+//! How good a set of generated shapes is, beside a set of real ones.
+//!
+//! Distances between shapes are Chamfer distances between points of their surfaces. From them: 1-NNA, COV and MMD (Yang et
+//! al. 2019, "PointFlow", section 5.1; Achlioptas et al. 2018).
+
+use rayon::prelude::*;
+
+use crate::mesh::Mesh;
+use crate::mesh::metrics::sample_surface;
+use crate::task::Task;
+use crate::{Error, Result};
+
+/// Generated shapes against reference shapes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SetComparison {
+    /// Leave-one-out accuracy of a nearest-neighbour classifier that tells generated from reference, 0 to 1: 0.5 when the
+    /// sets cannot be told apart, towards 1 when they can, below 0.5 when generated shapes sit on reference ones.
+    pub one_nna: f64,
+    /// Share of reference shapes that are the nearest reference of some generated one, 0 to 1.
+    pub coverage: f64,
+    /// Mean, over reference shapes, of the distance to the nearest generated one.
+    pub mmd: f64,
+}
+
+impl SetComparison {
+    /// Compares the sets by their distances, as [`chamfer_matrix`] gives them: row `i` of `between` belongs to generated
+    /// shape `i`, column `j` to reference shape `j`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for matrices that do not fit each other, [`Error::Argument`] for fewer than two shapes in a set.
+    pub fn new(among_generated: &[Vec<f64>], between: &[Vec<f64>], among_reference: &[Vec<f64>]) -> Result<Self> {
+        let (generated, reference) = (among_generated.len(), among_reference.len());
+        if generated < 2 || reference < 2 {
+            return Err(Error::Argument {
+                op: "SetComparison",
+                name: "the sets",
+                got: format!("{generated} generated and {reference} reference shapes"),
+                expected: "at least two of each".into(),
+            });
+        }
+        let fits = |matrix: &[Vec<f64>], rows: usize, columns: usize| {
+            matrix.len() == rows && matrix.iter().all(|row| row.len() == columns)
+        };
+        if !(fits(among_generated, generated, generated)
+            && fits(between, generated, reference)
+            && fits(among_reference, reference, reference))
+        {
+            return Err(Error::Shape {
+                op: "SetComparison",
+                what: "the distance matrices",
+                got: vec![generated, between.len(), reference],
+                expected: format!("{generated}×{generated}, {generated}×{reference} and {reference}×{reference}"),
+            });
+        }
+        let least = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::INFINITY, f64::min);
+        let others = |row: &[f64], own: usize| {
+            row.iter().enumerate().filter(|(i, _)| *i != own).map(|(_, &d)| d).fold(f64::INFINITY, f64::min)
+        };
+        let mut right = 0usize;
+        for (i, row) in between.iter().enumerate() {
+            right += usize::from(others(&among_generated[i], i) < least(&mut row.iter().copied()));
+        }
+        for j in 0..reference {
+            right += usize::from(others(&among_reference[j], j) < least(&mut between.iter().map(|row| row[j])));
+        }
+        let mut covered = vec![false; reference];
+        for row in between {
+            if let Some((nearest, _)) = row.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1)) {
+                covered[nearest] = true;
+            }
+        }
+        let nearest_sum: f64 = (0..reference).map(|j| least(&mut between.iter().map(|row| row[j]))).sum();
+        Ok(Self {
+            one_nna: right as f64 / (generated + reference) as f64,
+            coverage: covered.iter().filter(|&&c| c).count() as f64 / reference as f64,
+            mmd: nearest_sum / reference as f64,
+        })
+    }
+
+    /// Draws `points` points of every surface (from `seed`) and compares the sets.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new) and [`chamfer_matrix`].
+    pub fn of_meshes(generated: &[Mesh], reference: &[Mesh], points: usize, seed: u64) -> Result<Self> {
+        let (a, b) = (surface_points(generated, points, seed)?, surface_points(reference, points, !seed)?);
+        Self::new(&chamfer_matrix(&a, &a)?, &chamfer_matrix(&a, &b)?, &chamfer_matrix(&b, &b)?)
+    }
+}
+
+/// `count` points of each surface.
+///
+/// # Errors
+/// A mesh without area.
+pub(crate) fn surface_points(meshes: &[Mesh], count: usize, seed: u64) -> Result<Vec<Vec<[f32; 3]>>> {
+    let draw = |(i, mesh): (usize, &Mesh)| Ok(sample_surface(mesh, count, seed.wrapping_add(i as u64))?.points);
+    meshes.iter().enumerate().map(draw).collect()
+}
+
+/// Chamfer distances between every cloud of `a` (rows) and of `b` (columns): mean squared distance to the nearest point,
+/// there plus back.
+///
+/// # Errors
+/// [`Error::Argument`] for a cloud without points, [`Error::Interrupted`] when stopped.
+pub fn chamfer_matrix(a: &[Vec<[f32; 3]>], b: &[Vec<[f32; 3]>]) -> Result<Vec<Vec<f64>>> {
+    if a.iter().chain(b).any(Vec::is_empty) {
+        return Err(Error::Argument {
+            op: "chamfer_matrix",
+            name: "a cloud",
+            got: "no points".into(),
+            expected: "at least one".into(),
+        });
+    }
+    let task = Task::new("comparing shapes", a.len());
+    a.par_iter()
+        .map(|cloud| {
+            let row = b.iter().map(|other| chamfer(cloud, other)).collect();
+            task.advance(1)?;
+            Ok(row)
+        })
+        .collect()
+}
+
+fn chamfer(a: &[[f32; 3]], b: &[[f32; 3]]) -> f64 {
+    let (mut to_b, mut to_a) = (vec![f32::INFINITY; a.len()], vec![f32::INFINITY; b.len()]);
+    for (p, to_b) in a.iter().zip(&mut to_b) {
+        for (q, to_a) in b.iter().zip(&mut to_a) {
+            let [x, y, z] = [p[0] - q[0], p[1] - q[1], p[2] - q[2]];
+            let square = x * x + y * y + z * z;
+            *to_b = to_b.min(square);
+            *to_a = to_a.min(square);
+        }
+    }
+    let mean = |squares: &[f32]| squares.iter().map(|&s| f64::from(s)).sum::<f64>() / squares.len() as f64;
+    mean(&to_b) + mean(&to_a)
+}

@@ -1,0 +1,375 @@
+//! [`Trainer`]: the loop that trains a network to denoise.
+//!
+//! Everything random in step `n` (which samples, their noise and timesteps, dropout) comes from the seed and `n` alone, so a
+//! training that is resumed from a checkpoint takes the very steps that an uninterrupted one would have taken.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_core::{Tensor, Var};
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+
+use super::data::{Conditioned, TrainingData};
+use super::ema::Ema;
+use super::log::Log;
+use super::optimizer::{AdamW, AdamWConfig, clip_norm, collect, learning_rate};
+use crate::diffusion::{GaussianDiffusion, LossHistory, LossOptions, noise};
+use crate::task::Task;
+use crate::unet::WaveMeshUNet;
+use crate::{Error, Result};
+
+/// How a network is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Optimiser steps in all.
+    pub steps: usize,
+    /// Samples a micro-batch.
+    pub batch_size: usize,
+    /// Micro-batches whose gradients make one step.
+    pub accumulation: usize,
+    /// Largest learning rate.
+    pub learning_rate: f64,
+    /// Steps over which the learning rate rises to it.
+    pub warmup: usize,
+    /// Share of the largest learning rate that is left at the last step.
+    pub final_learning_rate: f64,
+    /// Constants of AdamW.
+    pub adamw: AdamWConfig,
+    /// Largest norm of the gradient.
+    pub clip_norm: f64,
+    /// Decay of the exponential moving average.
+    pub ema_decay: f64,
+    /// Recompute activations in the backward pass instead of keeping them.
+    pub gradient_checkpointing: bool,
+    /// Draw timesteps by the size of their loss.
+    pub importance_sampling: bool,
+    /// Steps between validations; 0 for none.
+    pub validate_every: usize,
+    /// Steps between checkpoints; 0 for none but the last.
+    pub checkpoint_every: usize,
+    /// Checkpoints kept, beside the best.
+    pub keep: usize,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Where checkpoints and the log go; `None` for nowhere.
+    pub folder: Option<PathBuf>,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            steps: 1000,
+            batch_size: 8,
+            accumulation: 1,
+            learning_rate: 1e-4,
+            warmup: 50,
+            final_learning_rate: 0.05,
+            adamw: AdamWConfig::default(),
+            clip_norm: 1.0,
+            ema_decay: 0.999,
+            gradient_checkpointing: false,
+            importance_sampling: false,
+            validate_every: 100,
+            checkpoint_every: 200,
+            keep: 2,
+            seed: 0,
+            folder: None,
+        }
+    }
+}
+
+impl TrainConfig {
+    fn validate(&self) -> Result<()> {
+        let problem = |name, got: String, expected: &str| {
+            Err(Error::Argument { op: "TrainConfig", name, got, expected: expected.into() })
+        };
+        for (name, value) in [
+            ("steps", self.steps),
+            ("batch_size", self.batch_size),
+            ("accumulation", self.accumulation),
+            ("keep", self.keep),
+        ] {
+            if value == 0 {
+                return problem(name, "0".into(), "1 or more");
+            }
+        }
+        for (name, value) in [("learning_rate", self.learning_rate), ("clip_norm", self.clip_norm)] {
+            if !(value.is_finite() && value > 0.0) {
+                return problem(name, value.to_string(), "a number above 0");
+            }
+        }
+        if !(0.0..=1.0).contains(&self.final_learning_rate) {
+            return problem("final_learning_rate", self.final_learning_rate.to_string(), "a share, 0 to 1");
+        }
+        Ok(())
+    }
+}
+
+/// What happened in a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Number of the step, from 1.
+    pub step: usize,
+    /// Training loss.
+    pub loss: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Loss of the averaged network on the validation samples, in steps that validate.
+    pub validation: Option<f64>,
+    /// Seconds that the step took.
+    pub seconds: f64,
+}
+
+/// A network in training.
+pub struct Trainer {
+    config: TrainConfig,
+    diffusion: GaussianDiffusion,
+    network: WaveMeshUNet,
+    ema: Ema,
+    optimizer: AdamW,
+    vars: Vec<Var>,
+    train: Arc<dyn TrainingData>,
+    validation: Option<Arc<dyn TrainingData>>,
+    importance: Option<LossHistory>,
+    history: Vec<StepRecord>,
+    best: Option<f64>,
+    last_checkpoint: Option<PathBuf>,
+}
+
+impl Trainer {
+    /// Timesteps of a validation, as shares of the schedule.
+    const VALIDATION_TIMES: [f64; 4] = [0.1, 0.35, 0.6, 0.85];
+    /// Validation samples that are looked at.
+    const VALIDATION_SAMPLES: usize = 32;
+
+    /// Starts a training of `network`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a configuration out of range or empty data.
+    pub fn new(
+        mut network: WaveMeshUNet,
+        diffusion: GaussianDiffusion,
+        train: Arc<dyn TrainingData>,
+        validation: Option<Arc<dyn TrainingData>>,
+        config: TrainConfig,
+    ) -> Result<Self> {
+        config.validate()?;
+        if train.is_empty() || validation.as_ref().is_some_and(|data| data.is_empty()) {
+            return Err(Error::Argument {
+                op: "Trainer::new",
+                name: "data",
+                got: "an empty set".into(),
+                expected: "at least one sample".into(),
+            });
+        }
+        network.set_gradient_checkpointing(config.gradient_checkpointing);
+        let vars: Vec<Var> = network.parameters().map(|(_, var)| var.clone()).collect();
+        let importance = config.importance_sampling.then(|| LossHistory::new(diffusion.schedule().len()));
+        Ok(Self {
+            ema: Ema::new(&network, config.ema_decay)?,
+            optimizer: AdamW::new(config.adamw, vars.clone())?,
+            config,
+            diffusion,
+            network,
+            vars,
+            train,
+            validation,
+            importance,
+            history: Vec::new(),
+            best: None,
+            last_checkpoint: None,
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// Steps taken so far.
+    pub fn step_count(&self) -> usize {
+        self.history.last().map_or(0, |record| record.step)
+    }
+
+    /// Every step so far.
+    pub fn history(&self) -> &[StepRecord] {
+        &self.history
+    }
+
+    /// The network as it is being trained.
+    pub fn network(&self) -> &WaveMeshUNet {
+        &self.network
+    }
+
+    /// The averaged network: the one to generate with.
+    pub fn ema(&self) -> &WaveMeshUNet {
+        self.ema.network()
+    }
+
+    /// The averaged network, by value.
+    pub fn into_ema(self) -> WaveMeshUNet {
+        self.ema.into_network()
+    }
+
+    /// The diffusion process.
+    pub fn diffusion(&self) -> &GaussianDiffusion {
+        &self.diffusion
+    }
+
+    /// The smallest validation loss so far.
+    pub fn best_validation(&self) -> Option<f64> {
+        self.best
+    }
+
+    /// Trains up to the configured number of steps. `watch` sees every step; when it fails, or a stop is requested, training
+    /// ends between two steps and everything is kept: call `run` again to go on.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] after a stop; [`Error::Diverged`] when a loss is not finite; whatever `watch` returns.
+    pub fn run(&mut self, mut watch: impl FnMut(&Self, &StepRecord) -> Result<()>) -> Result<()> {
+        let mut log = self.config.folder.as_deref().map(|folder| Log::open(folder, &self.history)).transpose()?;
+        let left = self.config.steps.saturating_sub(self.step_count());
+        let task = Task::new("training", left);
+        while self.step_count() < self.config.steps {
+            let record = self.step()?;
+            if let Some(log) = &mut log {
+                log.append(&record)?;
+            }
+            let (step, every) = (record.step, self.config.checkpoint_every);
+            if self.config.folder.is_some() && (step == self.config.steps || (every > 0 && step % every == 0)) {
+                self.last_checkpoint = Some(self.save_in_folder(&record)?);
+            }
+            watch(self, &record)?;
+            task.advance(1)?;
+        }
+        Ok(())
+    }
+
+    /// Takes one step. After an error the network and optimiser are as they were before it.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] when the loss or gradient is not finite.
+    pub fn step(&mut self) -> Result<StepRecord> {
+        let started = Instant::now();
+        let done = self.step_count();
+        let parts = self.config.accumulation;
+        let mut sum: Vec<Tensor> = Vec::new();
+        let mut loss_sum = 0f64;
+        for part in 0..parts {
+            let (loss, grads) = self.gradients(done * parts + part)?;
+            loss_sum += loss;
+            if sum.is_empty() {
+                sum = grads;
+            } else {
+                sum = sum.iter().zip(&grads).map(|(a, b)| Ok((a + b)?)).collect::<Result<_>>()?;
+            }
+        }
+        if parts > 1 {
+            sum = sum.iter().map(|grad| Ok((grad / parts as f64)?)).collect::<Result<_>>()?;
+        }
+        let loss = loss_sum / parts as f64;
+        let grad_norm = clip_norm(&mut sum, self.config.clip_norm)?;
+        if !loss.is_finite() || !grad_norm.is_finite() {
+            let what = if loss.is_finite() { "gradient" } else { "loss" };
+            let kept = self.last_checkpoint.clone();
+            return Err(Error::Diverged { what, step: done + 1, checkpoint: kept });
+        }
+        let c = &self.config;
+        let rate = learning_rate(done, c.warmup, c.steps, c.learning_rate, c.final_learning_rate);
+        self.optimizer.step(&sum, rate)?;
+        self.ema.update(&self.network)?;
+        let step = done + 1;
+        let validates = self.config.validate_every > 0 && step % self.config.validate_every == 0;
+        let validation = if validates { self.validate()? } else { None };
+        let seconds = started.elapsed().as_secs_f64();
+        let record = StepRecord { step, loss, grad_norm, learning_rate: rate, validation, seconds };
+        self.history.push(record.clone());
+        Ok(record)
+    }
+
+    /// Loss of the averaged network at fixed timesteps with fixed noise on the validation samples.
+    ///
+    /// # Errors
+    /// Whatever the data or the network return.
+    pub fn validate(&self) -> Result<Option<f64>> {
+        let Some(data) = &self.validation else { return Ok(None) };
+        let count = data.len().min(Self::VALIDATION_SAMPLES);
+        let (mut sum, mut batches) = (0f64, 0f64);
+        for start in (0..count).step_by(self.config.batch_size) {
+            let items: Vec<usize> = (start..(start + self.config.batch_size).min(count)).collect();
+            let batch = data.batch(&items, start as u64)?;
+            let model = Conditioned { network: self.ema.network(), condition: batch.condition.as_ref() };
+            for (i, share) in Self::VALIDATION_TIMES.iter().enumerate() {
+                let t = (share * self.diffusion.schedule().len() as f64) as usize;
+                let options = LossOptions {
+                    seed: (start * 16 + i) as u64,
+                    timesteps: Some(vec![t; items.len()]),
+                    train: false,
+                    ..Default::default()
+                };
+                let loss = self.diffusion.training_loss(&model, &batch.x0, &options)?;
+                sum += f64::from(loss.loss.to_scalar::<f32>()?) * items.len() as f64;
+                batches += items.len() as f64;
+            }
+        }
+        Ok(Some(sum / batches))
+    }
+
+    /// Loss and gradients of micro-batch number `part` of the whole training.
+    fn gradients(&mut self, part: usize) -> Result<(f64, Vec<Tensor>)> {
+        let seed = self.config.seed.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(part as u64);
+        let batch = self.train.batch(&self.samples(part), seed)?;
+        self.network.set_dropout_seed(seed);
+        let model = Conditioned { network: &self.network, condition: batch.condition.as_ref() };
+        let options = LossOptions { seed, importance: self.importance.as_ref(), ..Default::default() };
+        let found = self.diffusion.training_loss(&model, &batch.x0, &options)?;
+        let loss = f64::from(found.loss.to_scalar::<f32>()?);
+        let grads = collect(&found.loss.backward()?, &self.vars)?;
+        if let Some(history) = self.importance.as_mut().filter(|_| loss.is_finite()) {
+            history.record(&found)?;
+        }
+        Ok((loss, grads))
+    }
+
+    /// The samples of a micro-batch: each epoch visits all in an order of its own.
+    fn samples(&self, part: usize) -> Vec<usize> {
+        let (count, size) = (self.train.len(), self.config.batch_size);
+        let mut samples = Vec::with_capacity(size);
+        let mut order = (usize::MAX, Vec::new());
+        for at in part * size..(part + 1) * size {
+            let epoch = at / count;
+            if order.0 != epoch {
+                let mut items: Vec<usize> = (0..count).collect();
+                items.shuffle(&mut noise::rng(self.config.seed, 1 + epoch as u64));
+                order = (epoch, items);
+            }
+            samples.push(order.1[at % count]);
+        }
+        samples
+    }
+
+    pub(super) fn parts(&self) -> (&WaveMeshUNet, &Ema, &AdamW, Option<&LossHistory>) {
+        (&self.network, &self.ema, &self.optimizer, self.importance.as_ref())
+    }
+
+    pub(super) fn restore(&mut self, state: super::checkpoint::TrainerState) {
+        self.optimizer.updates = state.updates;
+        self.ema.set_updates(state.ema_updates);
+        self.importance = state.importance;
+        self.history = state.history;
+        self.best = state.best;
+    }
+
+    pub(super) fn note_best(&mut self, loss: f64) -> bool {
+        let better = self.best.is_none_or(|best| loss < best);
+        if better {
+            self.best = Some(loss);
+        }
+        better
+    }
+}

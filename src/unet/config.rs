@@ -1,0 +1,154 @@
+//! The shape of a [`WaveMeshUNet`](super::WaveMeshUNet).
+
+use candle_core::DType;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The type in which features are kept between layers. Parameters, sums and statistics are always `f32`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 16-bit floats: half the memory, about three digits.
+    F16,
+    /// bfloat16: half the memory and the range of `f32`, but two digits: errors about eight times those of `F16`.
+    Bf16,
+}
+
+impl Precision {
+    pub(super) fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// Channels, strides, attention and memory options of a [`WaveMeshUNet`](super::WaveMeshUNet).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UNetConfig {
+    /// Channels of the input features.
+    pub in_channels: usize,
+    /// Channels of the output features.
+    pub out_channels: usize,
+    /// Channels after the input convolution and after each encoder block.
+    pub encoder_channels: Vec<usize>,
+    /// Strides of the same stages; the first is that of the input convolution and has to be 1.
+    pub encoder_strides: Vec<usize>,
+    /// Channels from the deepest level up: the encoder's, reversed, if the network is to run.
+    pub decoder_channels: Vec<usize>,
+    /// Width of the sinusoidal time embedding.
+    pub time_emb_dim: usize,
+    /// Whether decoder blocks attend to a context.
+    pub use_attention: bool,
+    /// Attention heads; must divide every decoder channel count that attends.
+    pub num_heads: usize,
+    /// Channels of the context.
+    pub context_dim: usize,
+    /// Dropout after attention, 0 to 1, in training alone.
+    pub dropout: f64,
+    /// Keep only the ends of each block while training and compute the rest again in the backward pass: far less
+    /// memory for about a third more time, and the same gradients.
+    pub gradient_checkpointing: bool,
+    /// The type in which features are kept between layers.
+    pub precision: Precision,
+}
+
+impl Default for UNetConfig {
+    fn default() -> Self {
+        Self {
+            in_channels: 1,
+            out_channels: 1,
+            encoder_channels: vec![32, 64, 128, 256],
+            encoder_strides: vec![1, 2, 2, 2],
+            decoder_channels: vec![256, 128, 64, 32],
+            time_emb_dim: 128,
+            use_attention: true,
+            num_heads: 8,
+            context_dim: 768,
+            dropout: 0.1,
+            gradient_checkpointing: false,
+            precision: Precision::F32,
+        }
+    }
+}
+
+impl UNetConfig {
+    /// A network of these encoder channels, mirrored in the decoder, with strides 1, 2, 2, … and no attention.
+    pub fn plain(in_channels: usize, out_channels: usize, channels: &[usize]) -> Self {
+        Self {
+            in_channels,
+            out_channels,
+            encoder_channels: channels.to_vec(),
+            encoder_strides: (0..channels.len()).map(|level| if level == 0 { 1 } else { 2 }).collect(),
+            decoder_channels: channels.iter().rev().copied().collect(),
+            use_attention: false,
+            ..Self::default()
+        }
+    }
+
+    /// What must hold for the network to be built.
+    pub(super) fn validate(&self) -> Result<()> {
+        let problem = |name, got: String, expected: &str| {
+            Err(Error::Argument { op: "WaveMeshUNet", name, got, expected: expected.into() })
+        };
+        for (name, channels) in
+            [("encoder_channels", &self.encoder_channels), ("decoder_channels", &self.decoder_channels)]
+        {
+            if channels.is_empty() || channels.contains(&0) {
+                return problem(name, format!("{channels:?}"), "at least one channel count, each 1 or more");
+            }
+        }
+        if self.in_channels == 0 || self.out_channels == 0 {
+            let got = format!("{} and {}", self.in_channels, self.out_channels);
+            return problem("in_channels and out_channels", got, "1 or more");
+        }
+        if self.time_emb_dim == 0 {
+            return problem("time_emb_dim", "0".into(), "1 or more");
+        }
+        let strides = &self.encoder_strides;
+        if strides.len() < self.encoder_channels.len() || strides.contains(&0) || strides.first() != Some(&1) {
+            return problem(
+                "encoder_strides",
+                format!("{strides:?}"),
+                "one for each encoder channel count, the first 1",
+            );
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return problem("dropout", self.dropout.to_string(), "0 or more, below 1");
+        }
+        if self.use_attention {
+            if self.context_dim == 0 {
+                return problem("context_dim", "0".into(), "1 or more, or use_attention: false");
+            }
+            if let Some(channels) =
+                self.decoder_channels.iter().skip(1).find(|&c| self.num_heads == 0 || c % self.num_heads != 0)
+            {
+                let got = format!("{} heads for {channels} channels", self.num_heads);
+                return problem("num_heads", got, "a divisor of every decoder channel count but the first");
+            }
+        }
+        Ok(())
+    }
+
+    /// What must hold for the network to run: the decoder undoes the encoder.
+    pub(super) fn check_runnable(&self) -> Result<()> {
+        if self.decoder_channels.iter().eq(self.encoder_channels.iter().rev()) {
+            return Ok(());
+        }
+        Err(Error::Argument {
+            op: "WaveMeshUNet::forward",
+            name: "decoder_channels",
+            got: format!("{:?}", self.decoder_channels),
+            expected: format!(
+                "the encoder's channels reversed, {:?}, so that skips fit",
+                self.encoder_channels.iter().rev().collect::<Vec<_>>()
+            ),
+        })
+    }
+}

@@ -1,0 +1,50 @@
+//! The way up: inverse convolutions that restore the encoder's sites, skips, residual blocks, attention.
+
+use candle_nn::VarBuilder;
+
+use super::attention::CrossAttention;
+use super::block::{Place, ResidualBlock};
+use super::config::UNetConfig;
+use super::encoder::{down_key, subm_key};
+use super::layers::ConvLayer;
+use crate::Result;
+
+#[derive(Clone, Debug)]
+pub(super) struct Decoder {
+    pub levels: Vec<DecoderLevel>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct DecoderLevel {
+    pub upsample: ConvLayer,
+    pub block: ResidualBlock,
+    pub attention: Option<CrossAttention>,
+}
+
+impl Decoder {
+    pub fn new(config: &UNetConfig, vb: VarBuilder) -> Result<Self> {
+        let stages = config.encoder_channels.len();
+        let levels = config.decoder_channels.windows(2).enumerate().map(|(level, pair)| {
+            let (from, to) = (pair[0], pair[1]);
+            // The encoder stage whose block this level undoes. A decoder longer than its encoder can be built, not run.
+            let stage = (stages - 1).saturating_sub(level);
+            let stride = config.encoder_strides[stage];
+            let (down, subm) = (down_key(stage), subm_key(config, stage.saturating_sub(1)));
+            let vb_up = vb.pp("upsample_blocks").pp(level);
+            let upsample = if stride > 1 {
+                ConvLayer::inverse([from, to], 3, stride, &down, vb_up)?
+            } else {
+                ConvLayer::submanifold([from, to], 3, false, Some(&subm), vb_up)?
+            };
+            let place = Place { in_channels: 2 * to, out_channels: to, stride: 1, down_key: &down, subm_key: &subm };
+            let block = ResidualBlock::new(&place, vb.pp("decoder_blocks").pp(level))?;
+            let attention = if config.use_attention {
+                Some(CrossAttention::new(to, config, vb.pp("attention_blocks").pp(level))?)
+            } else {
+                None
+            };
+            Ok(DecoderLevel { upsample, block, attention })
+        });
+        Ok(Self { levels: levels.collect::<Result<_>>()? })
+    }
+}

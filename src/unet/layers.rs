@@ -1,0 +1,127 @@
+//! The network's layers as it uses them: sparse convolutions without bias and batch normalisation, each knowing its name.
+
+use candle_nn::VarBuilder;
+
+use super::run::Run;
+use super::summary::{LayerSummary, count_pairs};
+use crate::Result;
+use crate::sparse::{
+    Activation, BatchNorm, ConvConfig, OutputSites, SparseConv3d, SparseConvTensor, SparseInverseConv3d, SparseModule,
+    SubMConv3d,
+};
+
+#[derive(Clone, Debug)]
+enum Kind {
+    SubM(SubMConv3d),
+    Strided(SparseConv3d),
+    Inverse(SparseInverseConv3d),
+}
+
+/// A sparse convolution with its place in the network.
+#[derive(Clone, Debug)]
+pub(super) struct ConvLayer {
+    name: String,
+    in_channels: usize,
+    out_channels: usize,
+    kernel: usize,
+    stride: usize,
+    parameters: usize,
+    kind: Kind,
+}
+
+impl ConvLayer {
+    /// A submanifold convolution; layers of one level share their kernel map through `key`.
+    pub fn submanifold(
+        channels: [usize; 2],
+        kernel: usize,
+        bias: bool,
+        key: Option<&str>,
+        vb: VarBuilder,
+    ) -> Result<Self> {
+        let config = ConvConfig { bias, indice_key: key.map(Into::into), ..Default::default() };
+        let name = vb.prefix();
+        let layer = SubMConv3d::new(channels[0], channels[1], kernel, config, vb)?;
+        Ok(Self::describe(name, channels, kernel, 1, bias, Kind::SubM(layer)))
+    }
+
+    /// A strided convolution whose sites are the unique `floor(site / stride)`: the same for kernels 3 and 1.
+    pub fn strided(
+        channels: [usize; 2],
+        kernel: usize,
+        stride: usize,
+        key: Option<&str>,
+        vb: VarBuilder,
+    ) -> Result<Self> {
+        let config = ConvConfig {
+            stride: [stride; 3],
+            padding: [kernel / 2; 3],
+            bias: false,
+            indice_key: key.map(Into::into),
+            output_sites: OutputSites::Strided,
+            ..Default::default()
+        };
+        let name = vb.prefix();
+        let layer = SparseConv3d::new(channels[0], channels[1], kernel, config, vb)?;
+        Ok(Self::describe(name, channels, kernel, stride, false, Kind::Strided(layer)))
+    }
+
+    /// The way back over the strided convolution of `key`.
+    pub fn inverse(channels: [usize; 2], kernel: usize, stride: usize, key: &str, vb: VarBuilder) -> Result<Self> {
+        let config = ConvConfig { bias: false, indice_key: Some(key.into()), ..Default::default() };
+        let name = vb.prefix();
+        let layer = SparseInverseConv3d::new(channels[0], channels[1], kernel, config, vb)?;
+        Ok(Self::describe(name, channels, kernel, stride, false, Kind::Inverse(layer)))
+    }
+
+    fn describe(name: String, channels: [usize; 2], kernel: usize, stride: usize, bias: bool, kind: Kind) -> Self {
+        let [in_channels, out_channels] = channels;
+        let parameters = in_channels * out_channels * kernel.pow(3) + if bias { out_channels } else { 0 };
+        Self { name, in_channels, out_channels, kernel, stride, parameters, kind }
+    }
+
+    pub fn forward(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
+        let y = match &self.kind {
+            Kind::SubM(layer) => layer.forward_t(x, run.train),
+            Kind::Strided(layer) => layer.forward_t(x, run.train),
+            Kind::Inverse(layer) => layer.forward_t(x, run.train),
+        }?;
+        run.report(|| {
+            let (layer, pairs) = match self.kind {
+                Kind::SubM(_) => ("SubMConv3d", count_pairs(x.coords(), y.coords(), self.kernel, 1)),
+                Kind::Strided(_) => ("SparseConv3d", count_pairs(x.coords(), y.coords(), self.kernel, self.stride)),
+                Kind::Inverse(_) => {
+                    ("SparseInverseConv3d", count_pairs(y.coords(), x.coords(), self.kernel, self.stride))
+                }
+            };
+            let mult_adds = pairs * self.in_channels * self.out_channels;
+            LayerSummary::new(&self.name, format!("{layer} {}³", self.kernel), &y, self.parameters, mult_adds)
+        });
+        Ok(y)
+    }
+}
+
+/// Batch normalisation, with a ReLU after it when asked.
+#[derive(Clone, Debug)]
+pub(super) struct NormLayer {
+    name: String,
+    norm: BatchNorm,
+}
+
+impl NormLayer {
+    pub fn new(channels: usize, vb: VarBuilder) -> Result<Self> {
+        Ok(Self { name: vb.prefix(), norm: BatchNorm::new(channels, vb)? })
+    }
+
+    pub fn forward(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
+        let y = self.norm.forward_t(x, run.train)?;
+        run.report(|| {
+            let channels = y.channels();
+            LayerSummary::new(&self.name, "BatchNorm".into(), &y, 2 * channels, 2 * channels * y.len())
+        });
+        Ok(y)
+    }
+
+    pub fn forward_relu(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
+        Activation::Relu.forward(&self.forward(x, run)?)
+    }
+}

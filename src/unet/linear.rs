@@ -1,0 +1,41 @@
+//! `Linear` and `LayerNorm` with PyTorch's initial values, both differentiable.
+
+use candle_core::{DType, Tensor};
+use candle_nn::{Init, Linear, VarBuilder};
+
+use crate::Result;
+
+/// `y = x·Wᵀ + b`, both uniform within ±1/√in, as `torch.nn.Linear`.
+pub(super) fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<Linear> {
+    let bound = 1.0 / (in_dim as f64).sqrt();
+    let init = Init::Uniform { lo: -bound, up: bound };
+    let weight = vb.get_with_hints((out_dim, in_dim), "weight", init)?;
+    let bias = vb.get_with_hints(out_dim, "bias", init)?;
+    Ok(Linear::new(weight, Some(bias)))
+}
+
+/// Layer normalisation over the last axis, as `torch.nn.LayerNorm`. (candle-nn's takes a fused path without gradient.)
+#[derive(Clone, Debug)]
+pub(super) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl LayerNorm {
+    const EPS: f64 = 1e-5;
+
+    pub fn new(channels: usize, vb: VarBuilder) -> Result<Self> {
+        Ok(Self {
+            weight: vb.get_with_hints(channels, "weight", Init::Const(1.0))?,
+            bias: vb.get_with_hints(channels, "bias", Init::Const(0.0))?,
+        })
+    }
+
+    /// `x` (N, channels), in `f32` inside and out.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = x.to_dtype(DType::F32)?;
+        let centred = x.broadcast_sub(&x.mean_keepdim(1)?)?;
+        let scale = (centred.sqr()?.mean_keepdim(1)? + Self::EPS)?.sqrt()?; // (N, 1)
+        Ok(centred.broadcast_div(&scale)?.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?)
+    }
+}

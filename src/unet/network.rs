@@ -1,0 +1,327 @@
+//! [`WaveMeshUNet`]: encoder, decoder and output convolution, put together.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::VarBuilder;
+use candle_nn::var_builder::SimpleBackend;
+
+use super::block::block_segments;
+use super::config::UNetConfig;
+use super::decoder::Decoder;
+use super::encoder::Encoder;
+use super::layers::ConvLayer;
+use super::parameters::{self, SeededInit, is_buffer};
+use super::recompute::Segment;
+use super::run::Run;
+use super::summary::ModelSummary;
+use super::time_embedding::TimeEmbedding;
+use crate::diffusion::Denoiser;
+use crate::sparse::SparseConvTensor;
+use crate::{Error, Result};
+
+/// What a network takes as its input: a sparse tensor, or a dense (batch, C, z, y, x) one whose non-zero cells are the sites.
+pub trait AsSparse {
+    /// The input as a sparse tensor.
+    fn as_sparse(&self) -> Result<Cow<'_, SparseConvTensor>>;
+}
+
+impl AsSparse for SparseConvTensor {
+    fn as_sparse(&self) -> Result<Cow<'_, SparseConvTensor>> {
+        Ok(Cow::Borrowed(self))
+    }
+}
+
+impl AsSparse for Tensor {
+    fn as_sparse(&self) -> Result<Cow<'_, SparseConvTensor>> {
+        if self.rank() != 5 {
+            return Err(Error::Shape {
+                op: "WaveMeshUNet::forward",
+                what: "the dense input",
+                got: self.dims().to_vec(),
+                expected: "(batch, C, z, y, x)".into(),
+            });
+        }
+        Ok(Cow::Owned(SparseConvTensor::from_dense(&self.permute((0, 2, 3, 4, 1))?.contiguous()?)?))
+    }
+}
+
+/// A U-Net over the sites of a sparse tensor, told the diffusion timestep and, if built for it, a context.
+///
+/// Output sites are the input sites, in their order.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use wavemesh::sparse::SparseConvTensor;
+/// use wavemesh::unet::{UNetConfig, WaveMeshUNet};
+/// # fn main() -> wavemesh::Result<()> {
+/// let device = Device::Cpu;
+/// let unet = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 8]), 0, &device)?;
+/// assert_eq!(unet.num_parameters(), 5_977);
+/// let sites = Tensor::new(&[[0i64, 1, 2, 3], [0, 1, 2, 4]], &device)?; // batch, z, y, x
+/// let x = SparseConvTensor::new(Tensor::ones((2, 1), candle_core::DType::F32, &device)?, sites, [8, 8, 8], 1)?;
+/// let y = unet.forward(&x, &Tensor::new(&[500f32], &device)?, None)?;
+/// assert_eq!(y.features().dims(), [2, 1]);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct WaveMeshUNet {
+    config: UNetConfig,
+    device: Device,
+    time: TimeEmbedding,
+    encoder: Encoder,
+    decoder: Decoder,
+    output_conv: ConvLayer,
+    /// Every tensor by name, in the order of construction.
+    entries: Vec<(String, Var)>,
+    segments: Segments,
+    dropout_seed: AtomicU64,
+}
+
+/// The parts that gradient checkpointing runs as one operation each.
+#[derive(Debug)]
+struct Segments {
+    input: Segment,
+    encoder: Vec<[Segment; 2]>,
+    decoder: Vec<[Segment; 2]>,
+}
+
+impl WaveMeshUNet {
+    /// Builds the network with the parameters of `vb` (names as in the module's documentation of checkpoints).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a configuration that contradicts itself; parameters that are missing or of another shape.
+    pub fn new(config: &UNetConfig, vb: VarBuilder) -> Result<Self> {
+        config.validate()?;
+        let device = vb.device().clone();
+        let root = vb.prefix();
+        let (parts, entries) = parameters::record(vb, |vb| {
+            let channels = &config.encoder_channels;
+            let time = TimeEmbedding::new(config.time_emb_dim, channels[0], vb.pp("time_mlp"))?;
+            let encoder = Encoder::new(config, vb.pp("encoder"))?;
+            let decoder = Decoder::new(config, vb.pp("decoder"))?;
+            let last = config.decoder_channels[config.decoder_channels.len() - 1];
+            let output_conv = ConvLayer::submanifold([last, config.out_channels], 1, true, None, vb.pp("output_conv"))?;
+            Ok((time, encoder, decoder, output_conv))
+        })
+        .map_err(|error| name_the_root(error, &root))?;
+        let (time, encoder, decoder, output_conv) = parts;
+        let starting =
+            |prefix: &str| entries.iter().filter(move |(name, _)| name.starts_with(prefix)).collect::<Vec<_>>();
+        let segments = Segments {
+            input: Segment::new(starting("encoder.input_conv.").into_iter()),
+            encoder: (0..encoder.blocks.len())
+                .map(|i| block_segments(&entries, &format!("encoder.encoder_blocks.{i}")))
+                .collect(),
+            decoder: (0..decoder.levels.len())
+                .map(|i| block_segments(&entries, &format!("decoder.decoder_blocks.{i}")))
+                .collect(),
+        };
+        let dropout_seed = AtomicU64::new(0);
+        Ok(Self {
+            config: config.clone(),
+            device,
+            time,
+            encoder,
+            decoder,
+            output_conv,
+            entries,
+            segments,
+            dropout_seed,
+        })
+    }
+
+    /// Builds the network with initial parameters that depend on `seed` alone, distributed as PyTorch's.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a configuration that contradicts itself.
+    pub fn seeded(config: &UNetConfig, seed: u64, device: &Device) -> Result<Self> {
+        let init: Box<dyn SimpleBackend> = Box::new(SeededInit { seed });
+        Self::new(config, VarBuilder::new_with_args(init, DType::F32, device))
+    }
+
+    /// The configuration it was built with.
+    pub fn config(&self) -> &UNetConfig {
+        &self.config
+    }
+
+    /// Where its parameters live.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Switches gradient checkpointing on or off.
+    pub fn set_gradient_checkpointing(&mut self, on: bool) {
+        self.config.gradient_checkpointing = on;
+    }
+
+    /// Fixes the dropout masks of the training passes to come. Each pass advances the seed by one.
+    pub fn set_dropout_seed(&self, seed: u64) {
+        self.dropout_seed.store(seed, Ordering::Relaxed);
+    }
+
+    /// Every tensor of the network by name, parameters and running statistics, in a fixed order.
+    pub fn state(&self) -> &[(String, Var)] {
+        &self.entries
+    }
+
+    /// The trainable tensors by name, in a fixed order.
+    pub fn parameters(&self) -> impl Iterator<Item = &(String, Var)> {
+        self.entries.iter().filter(|(name, _)| !is_buffer(name))
+    }
+
+    /// The number of trainable numbers.
+    pub fn num_parameters(&self) -> usize {
+        self.parameters().map(|(_, var)| var.elem_count()).sum()
+    }
+
+    /// The output for `x` in evaluation mode: features (N, out_channels) on the sites of `x`.
+    ///
+    /// - `x`: a [`SparseConvTensor`] with `in_channels` channels, or a dense (batch, C, z, y, x) tensor.
+    /// - `timesteps`: (batch,), any number type.
+    /// - `context`: (batch, views, context_dim), or `None` to leave attention out.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for channels, timesteps or context that do not fit, [`Error::Argument`] for a configuration whose
+    /// decoder does not mirror its encoder, or for a context without attention.
+    pub fn forward(&self, x: &impl AsSparse, timesteps: &Tensor, context: Option<&Tensor>) -> Result<SparseConvTensor> {
+        self.forward_t(x, timesteps, context, false)
+    }
+
+    /// Like [`forward`](Self::forward); `train` switches batch statistics and dropout on.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_t(
+        &self,
+        x: &impl AsSparse,
+        timesteps: &Tensor,
+        context: Option<&Tensor>,
+        train: bool,
+    ) -> Result<SparseConvTensor> {
+        let run = Run {
+            train,
+            checkpoint: train && self.config.gradient_checkpointing,
+            dropout_seed: if train { self.dropout_seed.fetch_add(1, Ordering::Relaxed) } else { 0 },
+            watch: None,
+        };
+        self.pass(x.as_sparse()?.as_ref(), timesteps, context, &run)
+    }
+
+    /// Layers, output sites and channels, parameters, mult-adds and memory of a forward pass over `x`.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn summary(&self, x: &impl AsSparse) -> Result<ModelSummary> {
+        let x = x.as_sparse()?;
+        let run = Run { watch: Some(RefCell::default()), ..Run::default() };
+        let timesteps = Tensor::zeros(x.batch_size(), DType::F32, &self.device)?;
+        let context = if self.config.use_attention {
+            Some(Tensor::zeros((x.batch_size(), 1, self.config.context_dim), DType::F32, &self.device)?)
+        } else {
+            None
+        };
+        self.pass(x.as_ref(), &timesteps, context.as_ref(), &run)?;
+        Ok(ModelSummary {
+            layers: run.watch.map(RefCell::into_inner).unwrap_or_default(),
+            parameters: self.num_parameters(),
+            parameter_bytes: self.entries.iter().map(|(_, v)| v.elem_count() * v.dtype().size_in_bytes()).sum(),
+            input: [x.len(), x.channels()],
+        })
+    }
+
+    fn pass(
+        &self,
+        x: &SparseConvTensor,
+        timesteps: &Tensor,
+        context: Option<&Tensor>,
+        run: &Run,
+    ) -> Result<SparseConvTensor> {
+        self.check_input(x, timesteps, context)?;
+        let dtype = self.config.precision.dtype();
+        let time = self.time.forward(timesteps)?; // (batch, c0)
+        let rows: Vec<u32> = x.coords().iter().map(|site| site[0] as u32).collect();
+        let time = time.index_select(&Tensor::from_vec(rows, x.len(), x.device())?, 0)?; // (N, c0)
+        let features = Tensor::cat(&[&x.features().to_dtype(DType::F32)?, &time], 1)?.to_dtype(dtype)?;
+        let mut h = self.input(x.replace_feature(features)?, run)?;
+
+        let mut skips = Vec::with_capacity(self.encoder.blocks.len());
+        for (block, segments) in self.encoder.blocks.iter().zip(&self.segments.encoder) {
+            let deeper =
+                if run.checkpoint { block.forward_checkpointed(&h, segments)? } else { block.forward(&h, run)? };
+            skips.push(std::mem::replace(&mut h, deeper));
+        }
+        for (level, segments) in self.decoder.levels.iter().zip(&self.segments.decoder) {
+            let up = level.upsample.forward(&h, run)?;
+            let joined = match skips.pop() {
+                Some(skip) => up.cat_channels(&skip)?,
+                None => up,
+            };
+            h = if run.checkpoint {
+                level.block.forward_checkpointed(&joined, segments)?
+            } else {
+                level.block.forward(&joined, run)?
+            };
+            if let (Some(attention), Some(context)) = (&level.attention, context) {
+                h = attention.forward(&h, context, run)?;
+            }
+        }
+        let out = self.output_conv.forward(&h, run)?;
+        out.replace_feature(out.features().to_dtype(DType::F32)?)
+    }
+
+    fn input(&self, x: SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
+        let stem = |input: &super::encoder::InputConv, x: &SparseConvTensor, run: &Run| {
+            input.norm.forward_relu(&input.conv.forward(x, run)?, run)
+        };
+        if !run.checkpoint {
+            return stem(&self.encoder.input_conv, &x, run);
+        }
+        let input = self.encoder.input_conv.clone();
+        self.segments.input.run(&x, None, move |x, _, run| stem(&input, x, run))
+    }
+
+    fn check_input(&self, x: &SparseConvTensor, timesteps: &Tensor, context: Option<&Tensor>) -> Result<()> {
+        let op = "WaveMeshUNet::forward";
+        self.config.check_runnable()?;
+        if x.channels() != self.config.in_channels {
+            let expected = format!("(sites, {}): in_channels of the network", self.config.in_channels);
+            return Err(Error::Shape { op, what: "features", got: x.features().dims().to_vec(), expected });
+        }
+        if timesteps.dims() != [x.batch_size()] {
+            let expected = format!("({},): one timestep for each batch element", x.batch_size());
+            return Err(Error::Shape { op, what: "timesteps", got: timesteps.dims().to_vec(), expected });
+        }
+        if let Some(context) = context.filter(|_| !self.config.use_attention) {
+            return Err(Error::Argument {
+                op,
+                name: "context",
+                got: format!("{:?}", context.dims()),
+                expected: "none: this network was built with use_attention: false".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Denoiser for WaveMeshUNet {
+    fn predict(
+        &self,
+        x: &SparseConvTensor,
+        timesteps: &Tensor,
+        context: Option<&Tensor>,
+        train: bool,
+    ) -> Result<SparseConvTensor> {
+        self.forward_t(x, timesteps, context, train)
+    }
+}
+
+/// Parameters are named from the network's own root; an error should say where that root lies.
+fn name_the_root(error: Error, root: &str) -> Error {
+    match error {
+        Error::Candle(inner) if !root.is_empty() => Error::Candle(inner.context(format!("under `{root}`"))),
+        other => other,
+    }
+}

@@ -1,0 +1,353 @@
+//! Training: a shape is learnt by heart, a resumed run is the run itself, data survive damage, mistakes are named.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use wavemesh::diffusion::{BetaSchedule, DiffusionConfig, GaussianDiffusion, Prediction};
+use wavemesh::mesh::metrics::iou_of_grids;
+use wavemesh::sdf::SdfGrid;
+use wavemesh::sparse::SparseConvTensor;
+use wavemesh::train::{
+    Augmentation, DatasetConfig, Family, GenerateOptions, Generator, ProceduralShape, Representation,
+    RepresentationConfig, SetComparison, ShapeDataset, Split, StageData, StageModel, TrainConfig, Trainer,
+    TrainingBatch, TrainingData, checkpoints,
+};
+use wavemesh::unet::{UNetConfig, WaveMeshUNet};
+use wavemesh::{Error, Result};
+
+const CPU: Device = Device::Cpu;
+
+/// A folder of its own for a test, removed when the test ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("wavemesh-train-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn small() -> RepresentationConfig {
+    RepresentationConfig { resolution: 16, ..Default::default() }
+}
+
+fn cosine_v() -> GaussianDiffusion {
+    let config = DiffusionConfig { schedule: BetaSchedule::Cosine, prediction: Prediction::V, ..Default::default() };
+    GaussianDiffusion::new(&config, &CPU).unwrap()
+}
+
+fn shapes(count: usize, resolution: usize) -> Vec<SdfGrid> {
+    (0..count as u64).map(|i| ProceduralShape::new(Family::ALL[i as usize % 5], i).sdf(resolution).unwrap()).collect()
+}
+
+fn trainer(config: TrainConfig, seed: u64) -> Trainer {
+    let grids = shapes(6, 16);
+    let representation = Representation::fit(&small(), &grids).unwrap();
+    let data = |grids: Vec<SdfGrid>| {
+        let data = StageData::new(&representation, 0, grids, Augmentation::default(), 0.0, &CPU).unwrap();
+        Arc::new(data) as Arc<dyn TrainingData>
+    };
+    let network = WaveMeshUNet::seeded(&UNetConfig::plain(8, 8, &[8, 12]), seed, &CPU).unwrap();
+    Trainer::new(network, cosine_v(), data(grids.clone()), Some(data(shapes(4, 16))), config).unwrap()
+}
+
+#[test]
+fn one_shape_is_learnt_by_heart() {
+    let shape = ProceduralShape::new(Family::Torus, 3).sdf(16).unwrap();
+    // Statistics of several shapes: those of one alone would make every channel unit noise.
+    let config = RepresentationConfig { shell: 3.0, ..small() };
+    let representation = Representation::fit(&config, &shapes(10, 16)).unwrap();
+    let mut stages = Vec::new();
+    for stage in 0..2 {
+        let channels = Representation::channels_of(stage);
+        let unet = UNetConfig::plain(channels + usize::from(stage > 0), channels, &[24, 48]);
+        let data =
+            StageData::new(&representation, stage, vec![shape.clone()], Augmentation::default(), 0.0, &CPU).unwrap();
+        let config = TrainConfig {
+            steps: 500,
+            batch_size: 8,
+            learning_rate: 4e-3,
+            warmup: 20,
+            final_learning_rate: 0.0,
+            ema_decay: 0.98,
+            validate_every: 0,
+            ..Default::default()
+        };
+        let diffusion = GaussianDiffusion::new(
+            &DiffusionConfig { schedule: BetaSchedule::Cosine, prediction: Prediction::X0, ..Default::default() },
+            &CPU,
+        )
+        .unwrap();
+        let network = WaveMeshUNet::seeded(&unet, 1, &CPU).unwrap();
+        let mut trainer = Trainer::new(network, diffusion.clone(), Arc::new(data), None, config).unwrap();
+        trainer.run(|_, _| Ok(())).unwrap();
+        let losses: Vec<f64> = trainer.history().iter().map(|record| record.loss).collect();
+        let last = losses[losses.len() - 20..].iter().sum::<f64>() / 20.0;
+        assert!(losses[0] / last >= 100.0, "stage {stage}: the loss fell from {} to {last} only", losses[0]);
+        stages.push(StageModel { network: trainer.into_ema(), diffusion });
+    }
+    let generator = Generator::new(representation, stages).unwrap();
+    let sample = generator.generate(1, &GenerateOptions { seed: 5, ..Default::default() }).unwrap().remove(0);
+    let iou = iou_of_grids(&sample, &shape).unwrap();
+    assert!(iou >= 0.9, "IoU of the sample with the one shape it was trained on: {iou}");
+}
+
+fn quick(folder: Option<PathBuf>, steps: usize) -> TrainConfig {
+    TrainConfig {
+        steps,
+        batch_size: 2,
+        accumulation: 2,
+        learning_rate: 1e-3,
+        warmup: 2,
+        validate_every: 3,
+        checkpoint_every: 4,
+        importance_sampling: true,
+        folder,
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_resumed_run_takes_the_steps_of_an_uninterrupted_one() {
+    let folder = Folder::new("resume");
+    let mut whole = trainer(quick(None, 10), 3);
+    whole.run(|_, _| Ok(())).unwrap();
+
+    let mut first = trainer(quick(Some(folder.0.clone()), 10), 3);
+    let stopped = first.run(|_, record| if record.step == 6 { Err(Error::Interrupted) } else { Ok(()) });
+    assert!(matches!(stopped, Err(Error::Interrupted)));
+    assert_eq!(first.step_count(), 6, "an interrupted training keeps what it has done");
+
+    // Another process, another initial network: everything comes from the file. The kill came after step 6, the last
+    // checkpoint is of step 4: steps 5 and 6 are taken again.
+    let mut second = trainer(quick(Some(folder.0.clone()), 10), 99);
+    second.resume(checkpoints(&folder.0).unwrap().last().unwrap()).unwrap();
+    assert_eq!(second.step_count(), 4);
+    second.run(|_, _| Ok(())).unwrap();
+
+    let losses = |trainer: &Trainer| trainer.history().iter().map(|r| (r.loss, r.grad_norm)).collect::<Vec<_>>();
+    assert_eq!(losses(&second), losses(&whole), "bit for bit");
+    for ((name, a), (_, b)) in whole.ema().state().iter().zip(second.ema().state()) {
+        let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(flat(a), flat(b), "{name}");
+    }
+
+    let kept = checkpoints(&folder.0).unwrap();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    assert!(folder.0.join("best.safetensors").is_file());
+    let log = std::fs::read_to_string(folder.0.join("log.csv")).unwrap();
+    assert_eq!(log.lines().count(), 11, "a header and a row a step, none twice:\n{log}");
+    let leftovers = std::fs::read_dir(&folder.0)
+        .unwrap()
+        .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().ends_with(".tmp"));
+    assert_eq!(leftovers.count(), 0);
+
+    let network = WaveMeshUNet::seeded(&UNetConfig::plain(8, 8, &[8, 10]), 0, &CPU).unwrap();
+    let representation = Representation::fit(&small(), &shapes(2, 16)).unwrap();
+    let data = StageData::new(&representation, 0, shapes(2, 16), Augmentation::default(), 0.0, &CPU).unwrap();
+    let mut other = Trainer::new(network, cosine_v(), Arc::new(data), None, quick(None, 10)).unwrap();
+    let error = other.resume(&kept[0]).unwrap_err().to_string();
+    assert!(error.contains("encoder.encoder_blocks.0.conv1.weight"), "{error}");
+    assert!(error.contains("[12, 3, 3, 3, 8]") && error.contains("[10, 3, 3, 3, 8]"), "{error}");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_training_and_leaves_the_network() {
+    struct Poisoned;
+    impl TrainingData for Poisoned {
+        fn len(&self) -> usize {
+            1
+        }
+        fn batch(&self, items: &[usize], _seed: u64) -> Result<TrainingBatch> {
+            let rows = 2 * items.len();
+            let coords = (0..items.len() as i32).flat_map(|b| [[b, 0, 0, 0], [b, 0, 0, 1]]).collect();
+            let features = Tensor::full(f32::NAN, (rows, 1), &CPU)?;
+            let x0 = SparseConvTensor::from_coords(features, coords, [2, 2, 2], items.len())?;
+            Ok(TrainingBatch { x0, condition: None })
+        }
+    }
+    let network = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 6]), 0, &CPU).unwrap();
+    let before: Vec<f32> = network.parameters().next().unwrap().1.flatten_all().unwrap().to_vec1().unwrap();
+    let mut trainer = Trainer::new(network, cosine_v(), Arc::new(Poisoned), None, quick(None, 5)).unwrap();
+    let error = trainer.run(|_, _| Ok(())).unwrap_err();
+    assert!(matches!(error, Error::Diverged { what: "loss", step: 1, .. }), "{error}");
+    let after: Vec<f32> = trainer.network().parameters().next().unwrap().1.flatten_all().unwrap().to_vec1().unwrap();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn without_a_shell_the_representation_is_exact_and_with_one_it_keeps_the_surface() {
+    let grids = shapes(10, 32);
+    let whole = RepresentationConfig { shell: f32::INFINITY, ..Default::default() };
+    let exact = Representation::fit(&whole, &grids).unwrap();
+    let shelled = Representation::fit(&RepresentationConfig::default(), &grids).unwrap();
+    for grid in &grids {
+        let back = exact.decode(&exact.encode(grid).unwrap()).unwrap();
+        let error = back.values().iter().zip(grid.values()).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(error < 1e-4, "largest error without a shell: {error}");
+        let codes = shelled.encode(grid).unwrap();
+        let all = shelled.grid_of(1).pow(3);
+        assert!(codes[1].sites.len() < all, "a shell leaves sites out");
+        // What a generator does: sites of stage 1 from stage 0 alone.
+        let predicted = shelled.next_sites(&codes[..1]).unwrap();
+        // Normalising and back rounds, so that a site right at the shell's edge may fall on its other side.
+        let at: std::collections::BTreeMap<_, _> = predicted.sites.iter().zip(&predicted.condition).collect();
+        for (site, condition) in codes[1].sites.iter().zip(&codes[1].condition) {
+            match at.get(site) {
+                Some(found) => assert!((*found - condition).abs() < 1e-4, "{site:?}: {found} and {condition}"),
+                None => assert!(condition.abs() > 1.4999, "{site:?} is missing, {condition} sites from the surface"),
+            }
+        }
+        assert!(predicted.sites.len() <= codes[1].sites.len() + codes[1].sites.len() / 100);
+        let iou = iou_of_grids(&shelled.decode(&codes).unwrap(), grid).unwrap();
+        assert!(iou > 0.99, "IoU with the details near the surface alone: {iou}");
+    }
+}
+
+#[test]
+fn splits_share_no_shape_and_seeds_fix_them() {
+    let config = DatasetConfig { resolution: 16, levels: 1, ..Default::default() };
+    let names = |seed, split| {
+        let set = ShapeDataset::procedural(&Family::ALL, 300, seed, split, &config).unwrap();
+        set.items().iter().map(|item| item.name.clone()).collect::<Vec<_>>()
+    };
+    let (train, held_out) = (names(1, Split::Train), names(1, Split::HeldOut));
+    assert_eq!(train, names(1, Split::Train));
+    assert_ne!(train, names(2, Split::Train));
+    let mut all: Vec<_> = train.into_iter().chain(held_out).chain(names(1, Split::Validation)).collect();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 900);
+}
+
+#[test]
+fn six_hundred_shapes_differ() {
+    let config = DatasetConfig { resolution: 16, levels: 1, ..Default::default() };
+    let set = ShapeDataset::procedural(&Family::ALL, 600, 4, Split::Train, &config).unwrap();
+    let grids = set.grids().unwrap();
+    let mut bits: Vec<Vec<u32>> = grids.iter().map(|g| g.values().iter().map(|v| v.to_bits()).collect()).collect();
+    bits.sort();
+    bits.dedup();
+    assert_eq!(bits.len(), 600);
+    assert!(grids.iter().all(|grid| grid.to_mesh().is_ok_and(|mesh| mesh.is_watertight())));
+}
+
+#[test]
+fn a_damaged_cache_entry_is_noticed_and_rebuilt() {
+    let folder = Folder::new("cache");
+    let config = DatasetConfig { resolution: 16, levels: 1, cache: Some(folder.0.clone()), ..Default::default() };
+    let make = |config: &DatasetConfig| ShapeDataset::procedural(&Family::ALL, 8, 1, Split::Train, config).unwrap();
+    let first = make(&config);
+    assert_eq!((first.rebuilt(), make(&config).rebuilt()), (8, 0));
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(&folder.0).unwrap().map(|e| e.unwrap().path()).collect();
+    entries.sort();
+    let bytes = std::fs::read(&entries[0]).unwrap();
+    std::fs::write(&entries[0], &bytes[..bytes.len() / 2]).unwrap(); // cut short
+    let mut flipped = std::fs::read(&entries[1]).unwrap();
+    let last = flipped.len() - 1;
+    flipped[last] ^= 1; // one bit of one value
+    std::fs::write(&entries[1], flipped).unwrap();
+    let again = make(&config);
+    assert_eq!(again.rebuilt(), 2);
+    for (a, b) in first.items().iter().zip(again.items()) {
+        assert_eq!((&a.name, a.coefficients.values()), (&b.name, b.coefficients.values()));
+    }
+    assert_eq!(make(&DatasetConfig { threshold: 0.01, ..config }).rebuilt(), 8, "another way of encoding, another key");
+}
+
+#[test]
+fn unreadable_meshes_are_skipped_and_named() {
+    let folder = Folder::new("meshes");
+    let config = DatasetConfig { resolution: 16, levels: 1, ..Default::default() };
+    let empty = ShapeDataset::from_folder(&folder.0, &config).unwrap_err().to_string();
+    assert!(empty.contains("no mesh in"), "{empty}");
+    ProceduralShape::new(Family::Torus, 1).sdf(16).unwrap().to_mesh().unwrap().save(folder.0.join("a.obj")).unwrap();
+    std::fs::write(folder.0.join("b.obj"), "this is no mesh").unwrap();
+    std::fs::write(folder.0.join("notes.txt"), "nor is this").unwrap();
+    let set = ShapeDataset::from_folder(&folder.0, &config).unwrap();
+    assert_eq!((set.len(), set.skipped().len()), (1, 1));
+    assert!(set.skipped()[0].0.ends_with("b.obj") && !set.skipped()[0].1.is_empty());
+    assert!(ShapeDataset::from_folder(folder.0.join("nowhere"), &config).unwrap_err().to_string().contains("nowhere"));
+}
+
+#[test]
+fn augmented_views_are_the_shape_itself_turned() {
+    let grid = ProceduralShape::new(Family::Chair, 1).sdf(16).unwrap();
+    let both = Augmentation { flips: true, rotations: true };
+    let sorted = |grid: &SdfGrid| {
+        let mut values: Vec<u32> = grid.values().iter().map(|v| v.to_bits()).collect();
+        values.sort_unstable();
+        values
+    };
+    let views: Vec<SdfGrid> = (0..40).map(|seed| both.apply(&grid, seed).unwrap()).collect();
+    assert!(views.iter().all(|view| sorted(view) == sorted(&grid)), "a view has the same values elsewhere");
+    let mut distinct: Vec<Vec<u32>> = views.iter().map(|v| v.values().iter().map(|v| v.to_bits()).collect()).collect();
+    distinct.sort();
+    distinct.dedup();
+    assert!(distinct.len() >= 4, "{} views of a shape with one mirror plane", distinct.len());
+    assert_eq!(Augmentation::default().apply(&grid, 3).unwrap(), grid);
+}
+
+#[test]
+fn a_generator_survives_its_file() {
+    let folder = Folder::new("generator");
+    let representation = Representation::fit(&small(), &shapes(5, 16)).unwrap();
+    let stage = |stage: usize| {
+        let channels = Representation::channels_of(stage);
+        let unet = UNetConfig::plain(channels + usize::from(stage > 0), channels, &[4, 6]);
+        StageModel { network: WaveMeshUNet::seeded(&unet, 2, &CPU).unwrap(), diffusion: cosine_v() }
+    };
+    let generator = Generator::new(representation.clone(), vec![stage(0), stage(1)]).unwrap();
+    let path = folder.0.join("generator.safetensors");
+    generator.save(&path, DType::F32).unwrap();
+    let again = Generator::load(&path, &CPU).unwrap();
+    let options = GenerateOptions {
+        sampler: wavemesh::diffusion::Sampler::Ddim { steps: 3, eta: 0.0 },
+        seed: 1,
+        ..Default::default()
+    };
+    let values = |generator: &Generator| generator.generate(2, &options).unwrap()[1].values().to_vec();
+    assert_eq!(values(&generator), values(&again));
+    std::fs::write(&path, b"nothing").unwrap();
+    assert!(matches!(Generator::load(&path, &CPU), Err(Error::Format { .. })));
+    let swapped = Generator::new(representation, vec![stage(1), stage(0)]).unwrap_err().to_string();
+    assert!(swapped.contains("[[8, 7], [8, 8]]"), "{swapped}");
+}
+
+#[test]
+fn set_metrics_of_known_sets() {
+    // Generated shapes at 0 and 10 on a line, references at 1 and 11: each one's nearest is of the other set.
+    let at = |a: &[f64], b: &[f64]| -> Vec<Vec<f64>> {
+        a.iter().map(|x| b.iter().map(|y| (x - y).abs()).collect()).collect()
+    };
+    let compare = |a: &[f64], b: &[f64]| SetComparison::new(&at(a, a), &at(a, b), &at(b, b)).unwrap();
+    let mixed = compare(&[0.0, 10.0], &[1.0, 11.0]);
+    assert_eq!((mixed.one_nna, mixed.coverage, mixed.mmd), (0.0, 1.0, 1.0));
+    // Two clusters far apart: always told apart, one reference covered.
+    let apart = compare(&[0.0, 1.0], &[100.0, 102.0]);
+    assert_eq!((apart.one_nna, apart.coverage, apart.mmd), (1.0, 0.5, 100.0));
+    assert!(SetComparison::new(&at(&[0.0], &[0.0]), &at(&[0.0], &[1.0]), &at(&[1.0], &[1.0])).is_err());
+}
+
+#[test]
+fn mistakes_in_configurations_are_named() {
+    let error = |config: RepresentationConfig| Representation::new(&config).unwrap_err().to_string();
+    assert!(error(RepresentationConfig { resolution: 30, ..Default::default() }).contains("a multiple of 4"));
+    assert!(error(RepresentationConfig { wavelet: "bior99".into(), ..Default::default() }).contains("bior99"));
+    assert!(error(RepresentationConfig { shell: 0.0, ..Default::default() }).contains("shell"));
+    let representation = Representation::new(&small()).unwrap();
+    assert!(representation.encode(&shapes(1, 32)[0]).unwrap_err().to_string().contains("[32, 32, 32]"));
+    let none = StageData::new(&representation, 0, Vec::new(), Augmentation::default(), 0.0, &CPU);
+    assert!(none.err().unwrap().to_string().contains("at least one"));
+    assert!(serde_json::from_str::<TrainConfig>(r#"{"stepz": 3}"#).unwrap_err().to_string().contains("stepz"));
+    assert!(Family::from_name("sofa").unwrap_err().to_string().contains("chair"));
+}

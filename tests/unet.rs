@@ -1,0 +1,309 @@
+//! WaveMeshUNet: the original's parameter counts, its numbers and gradients, its checkpoints.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::VarBuilder;
+use serde_json::Value;
+use wavemesh::sparse::{Backend, SparseConvTensor, with_backend};
+use wavemesh::unet::{CheckpointOptions, PointwiseLayout, Precision, UNetConfig, WaveMeshUNet};
+
+const CPU: Device = Device::Cpu;
+
+#[test]
+fn parameter_counts_are_those_of_the_original() {
+    let table: [(&[usize], &[usize], bool, usize); 6] = [
+        (&[32, 64, 128, 256], &[256, 128, 64, 32], true, 6_898_945),
+        (&[32, 64, 128, 256], &[256, 128, 64, 32], false, 6_510_529),
+        (&[16, 32, 64], &[64, 32, 16], true, 472_449),
+        (&[16, 32, 64], &[64, 32, 16], false, 395_873),
+        (&[4, 8], &[8, 4], false, 5_977),
+        (&[8, 16], &[256, 128, 64, 32], false, 2_961_081),
+    ];
+    for (encoder, decoder, use_attention, expected) in table {
+        let config = UNetConfig {
+            encoder_channels: encoder.to_vec(),
+            decoder_channels: decoder.to_vec(),
+            use_attention,
+            ..Default::default()
+        };
+        let unet = WaveMeshUNet::seeded(&config, 0, &CPU).unwrap();
+        assert_eq!(unet.num_parameters(), expected, "{encoder:?} {decoder:?} attention {use_attention}");
+    }
+}
+
+/// A case of the fixture: its network with the stated weights, and its tensors by name.
+struct Case {
+    unet: WaveMeshUNet,
+    x: SparseConvTensor,
+    tensors: HashMap<String, Tensor>,
+    config: UNetConfig,
+}
+
+impl Case {
+    fn tensor(&self, name: &str) -> &Tensor {
+        self.tensors.get(name).unwrap_or_else(|| panic!("the fixture has no {name}"))
+    }
+
+    fn context(&self) -> Option<&Tensor> {
+        self.tensors.get("context")
+    }
+}
+
+fn sizes(value: &Value) -> Vec<usize> {
+    value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect()
+}
+
+fn cases() -> Vec<Case> {
+    let all = candle_core::safetensors::load("tests/fixtures/unet.safetensors", &CPU).unwrap();
+    let described: Value = serde_json::from_str(include_str!("fixtures/unet.json")).unwrap();
+    let described = described.as_array().unwrap();
+    assert_eq!(described.len(), 2);
+    let build = |case: &Value| {
+        let number = |key: &str| case[key].as_u64().map(|n| n as usize);
+        let config = UNetConfig {
+            in_channels: number("in_channels").unwrap(),
+            out_channels: number("out_channels").unwrap(),
+            encoder_channels: sizes(&case["encoder_channels"]),
+            encoder_strides: sizes(&case["encoder_strides"]),
+            decoder_channels: sizes(&case["decoder_channels"]),
+            time_emb_dim: number("time_emb_dim").unwrap(),
+            use_attention: number("context_dim").is_some(),
+            context_dim: number("context_dim").unwrap_or_default(),
+            num_heads: number("num_heads").unwrap(),
+            dropout: 0.0,
+            ..Default::default()
+        };
+        let prefix = format!("{}/", case["case"].as_str().unwrap());
+        let tensors: HashMap<String, Tensor> =
+            all.iter().filter_map(|(k, v)| Some((k.strip_prefix(&prefix)?.to_string(), v.clone()))).collect();
+        let state: HashMap<String, Tensor> =
+            tensors.iter().filter_map(|(k, v)| Some((k.strip_prefix("state/")?.to_string(), v.clone()))).collect();
+        let unet = WaveMeshUNet::new(&config, VarBuilder::from_tensors(state, DType::F32, &CPU)).unwrap();
+        assert_eq!(unet.num_parameters(), number("parameters").unwrap());
+        let shape = sizes(&case["spatial_shape"]);
+        let features = Var::from_tensor(&tensors["features"]).unwrap();
+        let indices = tensors["indices"].to_dtype(DType::I64).unwrap();
+        let x = SparseConvTensor::new(
+            features.as_tensor().clone(),
+            indices,
+            [shape[0], shape[1], shape[2]],
+            number("batch_size").unwrap(),
+        )
+        .unwrap();
+        Case { unet, x, tensors, config }
+    };
+    described.iter().map(build).collect()
+}
+
+/// The largest difference, relative to the largest expected value. Below 0.01 it is absolute: the gradient of `to_k.bias` is zero
+/// in exact arithmetic, since a softmax does not see a constant, and rounding of 1e-7 is all there is to compare.
+fn difference(got: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(got.dims(), expected.dims());
+    let flat = |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    let (got, expected) = (flat(got), flat(expected));
+    let scale = expected.iter().fold(1e-2f64, |m, v| m.max(v.abs()));
+    got.iter().zip(&expected).fold(0f64, |m, (g, e)| m.max((g - e).abs())) / scale
+}
+
+fn check_parity(backend: Backend, checkpointing: bool) {
+    for mut case in cases() {
+        case.unet.set_gradient_checkpointing(checkpointing);
+        let (x, t) = (&case.x, case.tensor("timesteps"));
+        with_backend(backend, || {
+            let eval = case.unet.forward(x, t, case.context()).unwrap();
+            let error = difference(eval.features(), case.tensor("eval_out"));
+            assert!(error < 1e-4, "{backend:?} eval: {error:.1e}");
+            assert!(eval.same_sites(x));
+
+            let train = case.unet.forward_t(x, t, case.context(), true).unwrap();
+            let error = difference(train.features(), case.tensor("train_out"));
+            assert!(error < 1e-4, "{backend:?} train: {error:.1e}");
+
+            let loss = (train.features() * case.tensor("grad_out")).unwrap().sum_all().unwrap();
+            let grads = loss.backward().unwrap();
+            let error = difference(grads.get(x.features()).unwrap(), case.tensor("grad_features"));
+            assert!(error < 1e-4, "{backend:?} gradient of the features: {error:.1e}");
+            let expected = case.tensors.keys().filter(|name| name.starts_with("grad/")).count();
+            assert_eq!(case.unet.parameters().count(), expected);
+            for (name, var) in case.unet.parameters() {
+                let grad = grads.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
+                let error = difference(grad, case.tensor(&format!("grad/{name}")));
+                assert!(error < 1e-4, "{backend:?} gradient of {name}: {error:.1e}");
+            }
+        });
+    }
+}
+
+#[test]
+fn outputs_and_all_gradients_are_those_of_the_original_natively() {
+    check_parity(Backend::Native, false);
+}
+
+#[test]
+fn outputs_and_all_gradients_are_those_of_the_original_densely() {
+    check_parity(Backend::Dense, false);
+}
+
+#[test]
+fn gradient_checkpointing_changes_no_output_and_no_gradient() {
+    check_parity(Backend::Native, true);
+    // Running statistics move once a step, not once more in the backward pass.
+    for case in cases() {
+        let mut other = WaveMeshUNet::seeded(&case.config, 0, &CPU).unwrap();
+        other.set_gradient_checkpointing(true);
+        let plain = WaveMeshUNet::seeded(&case.config, 0, &CPU).unwrap();
+        for unet in [&plain, &other] {
+            let y = unet.forward_t(&case.x, case.tensor("timesteps"), case.context(), true).unwrap();
+            y.features().sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        }
+        for ((name, a), (_, b)) in plain.state().iter().zip(other.state()) {
+            assert!(difference(a, b) < 1e-6, "{name} differs after one step");
+        }
+    }
+}
+
+#[test]
+fn half_precision_stays_within_a_hundredth() {
+    for case in cases() {
+        let error_of = |precision| {
+            let config = UNetConfig { precision, ..case.config.clone() };
+            let state: HashMap<String, Tensor> =
+                case.unet.state().iter().map(|(k, v)| (k.clone(), v.as_tensor().clone())).collect();
+            let half = WaveMeshUNet::new(&config, VarBuilder::from_tensors(state, DType::F32, &CPU)).unwrap();
+            let y = half.forward(&case.x, case.tensor("timesteps"), case.context()).unwrap();
+            assert_eq!(y.dtype(), DType::F32);
+            let expected = case.tensor("eval_out");
+            let rms = |t: Tensor| t.sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+            let off = rms((y.features() - expected).unwrap()) / rms(expected.clone());
+            (difference(y.features(), expected), off)
+        };
+        let (f16, bf16) = (error_of(Precision::F16), error_of(Precision::Bf16));
+        assert!(f16.0 < 1e-2 && f16.1 < 1e-2, "f16: largest {:.1e}, mean {:.1e}", f16.0, f16.1);
+        // bfloat16 keeps three bits fewer, so each of its roundings is eight times as large.
+        assert!(bf16.1 < 8e-2, "bf16: largest {:.1e}, mean {:.1e}", bf16.0, bf16.1);
+    }
+}
+
+/// `count` sites of one batch element along a surface of a 16³ grid.
+fn points(count: usize) -> SparseConvTensor {
+    let coords = (0..count).map(|i| [0, (i % 5) as i32, (i / 5) as i32, ((i * 7) % 16) as i32]).collect();
+    let features = (0..count).map(|i| (i as f32 * 0.7 + 0.3).sin()).collect::<Vec<_>>();
+    SparseConvTensor::from_coords(Tensor::from_vec(features, (count, 1), &CPU).unwrap(), coords, [16, 16, 16], 1)
+        .unwrap()
+}
+
+#[test]
+fn twenty_points_go_in_and_twenty_come_out() {
+    let unet = WaveMeshUNet::seeded(&UNetConfig::default(), 3, &CPU).unwrap();
+    let y = unet.forward(&points(20), &Tensor::new(&[250f32], &CPU).unwrap(), None).unwrap();
+    assert_eq!(y.features().dims(), [20, 1]);
+    let values = y.features().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert!(values.iter().all(|v| v.is_finite()) && values.iter().any(|v| *v != values[0]));
+}
+
+#[test]
+fn a_dense_input_is_its_sparse_form() {
+    let unet = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 8]), 1, &CPU).unwrap();
+    let t = Tensor::new(&[10i64], &CPU).unwrap();
+    let x = points(30);
+    let sparse = unet.forward(&x, &t, None).unwrap().dense().unwrap();
+    let dense = unet.forward(&x.dense().unwrap(), &t, None).unwrap().dense().unwrap();
+    assert!(difference(&dense, &sparse) < 1e-5);
+}
+
+#[test]
+fn an_empty_input_gives_an_empty_output() {
+    let unet = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 8]), 1, &CPU).unwrap();
+    let empty = points(0);
+    assert_eq!(unet.forward(&empty, &Tensor::new(&[1f32], &CPU).unwrap(), None).unwrap().features().dims(), [0, 1]);
+}
+
+#[test]
+fn a_saved_network_is_rebuilt_from_its_file_alone() {
+    let folder = tempfile();
+    let unet = WaveMeshUNet::seeded(&UNetConfig::plain(1, 2, &[4, 8]), 5, &CPU).unwrap();
+    let (x, t) = (points(25), Tensor::new(&[77f32], &CPU).unwrap());
+    unet.forward_t(&x, &t, None, true).unwrap(); // moves the running statistics
+    let expected = unet.forward(&x, &t, None).unwrap();
+    for (dtype, allowed) in [(DType::F32, 0.0), (DType::F16, 1e-2)] {
+        let path = folder.join(format!("{dtype:?}.safetensors"));
+        unet.save(&path, dtype).unwrap();
+        let again = WaveMeshUNet::load(&path, &CPU).unwrap();
+        assert_eq!(again.config(), unet.config());
+        let got = again.forward(&x, &t, None).unwrap();
+        assert!(difference(got.features(), expected.features()) <= allowed);
+    }
+    let other = WaveMeshUNet::seeded(&UNetConfig::plain(1, 2, &[4, 6]), 5, &CPU).unwrap();
+    let error =
+        other.load_weights(folder.join("F32.safetensors"), &CheckpointOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("encoder.encoder_blocks.0.conv1.weight"), "{error}");
+    assert!(error.contains("[8, 3, 3, 3, 4]") && error.contains("[6, 3, 3, 3, 4]"), "{error}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn pytorch_checkpoints_load_in_both_key_styles() {
+    // Written by tests/fixtures/make_torch_checkpoints.py with torch: the first fixture case as spconv would save it
+    // (1×1×1 weights in spconv's memory layout), and as the dense fallback would.
+    for case in cases().into_iter().take(1) {
+        let t = case.tensor("timesteps");
+        for (file, key, pointwise) in [
+            ("unet_spconv.pth", None, PointwiseLayout::Spconv),
+            ("unet_dense.pth", Some("model_state_dict"), PointwiseLayout::OutIn),
+        ] {
+            let unet = WaveMeshUNet::seeded(&case.config, 9, &CPU).unwrap();
+            let options = CheckpointOptions { key: key.map(Into::into), pointwise };
+            unet.load_weights(format!("tests/fixtures/{file}"), &options).unwrap();
+            let y = unet.forward(&case.x, t, case.context()).unwrap();
+            let error = difference(y.features(), case.tensor("eval_out"));
+            assert!(error < 1e-4, "{file}: {error:.1e}");
+        }
+    }
+}
+
+#[test]
+fn a_summary_counts_what_the_network_does() {
+    let unet = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[16, 32, 64]), 0, &CPU).unwrap();
+    let summary = unet.summary(&points(20)).unwrap();
+    assert_eq!(summary.parameters, 395_873);
+    let time_mlp = 128 * 16 + 16 + 16 * 16 + 16;
+    assert_eq!(summary.layers.iter().map(|layer| layer.parameters).sum::<usize>() + time_mlp, 395_873);
+    let last = summary.layers.last().unwrap();
+    assert_eq!((last.name.as_str(), last.sites, last.channels, last.mult_adds), ("output_conv", 20, 1, 20 * 16));
+    assert!(summary.to_string().contains("395,873"));
+}
+
+#[test]
+fn bad_input_is_refused_with_its_name() {
+    let mirrored = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 8]), 0, &CPU).unwrap();
+    let t = Tensor::new(&[1f32], &CPU).unwrap();
+    let x = points(6);
+    let message = |unet: &WaveMeshUNet, x: &SparseConvTensor, t: &Tensor, context: Option<&Tensor>| {
+        unet.forward(x, t, context).unwrap_err().to_string()
+    };
+    let wide = x.replace_feature(Tensor::zeros((6, 3), DType::F32, &CPU).unwrap()).unwrap();
+    assert!(message(&mirrored, &wide, &t, None).contains("[6, 3]"));
+    assert!(
+        message(&mirrored, &x, &Tensor::new(&[1f32, 2.0], &CPU).unwrap(), None).contains("timesteps has shape [2]")
+    );
+    let context = Tensor::zeros((1, 2, 768), DType::F32, &CPU).unwrap();
+    assert!(message(&mirrored, &x, &t, Some(&context)).contains("use_attention"));
+    let odd = UNetConfig { encoder_channels: vec![8, 16], use_attention: false, ..Default::default() };
+    let odd = WaveMeshUNet::seeded(&odd, 0, &CPU).unwrap();
+    assert!(message(&odd, &x, &t, None).contains("[16, 8]"));
+    let attends = WaveMeshUNet::seeded(&UNetConfig::default(), 0, &CPU).unwrap();
+    let narrow = Tensor::zeros((1, 2, 100), DType::F32, &CPU).unwrap();
+    assert!(message(&attends, &x, &t, Some(&narrow)).contains("(1, views, 768)"));
+    let heads = UNetConfig { num_heads: 5, ..Default::default() };
+    assert!(WaveMeshUNet::seeded(&heads, 0, &CPU).unwrap_err().to_string().contains("num_heads is 5 heads"));
+    let missing = mirrored.load_weights("nowhere.safetensors", &CheckpointOptions::default()).unwrap_err().to_string();
+    assert!(missing.contains("nowhere.safetensors"), "{missing}");
+}
+
+/// A fresh folder of this test process.
+fn tempfile() -> std::path::PathBuf {
+    let path = std::env::temp_dir().join(format!("wavemesh-unet-{}", std::process::id()));
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}

@@ -1,0 +1,92 @@
+//! Gradient checkpointing and half precision save the memory that they promise, counted by the allocator.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use candle_core::{DType, Device, Tensor};
+use wavemesh::sparse::SparseConvTensor;
+use wavemesh::unet::{Precision, UNetConfig, WaveMeshUNet};
+
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator unchanged; the counters are atomics.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(held, Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The most that `work` held at once above what was held before.
+fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = HELD.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let result = work();
+    (result, PEAK.load(Ordering::Relaxed) - before)
+}
+
+/// A hollow ball in a 64³ grid: 14,480 sites.
+fn shell() -> SparseConvTensor {
+    let axis = |i: i32| f64::from(i) - 31.5;
+    let near = |&[_, z, y, x]: &[i32; 4]| {
+        let r = (axis(z).powi(2) + axis(y).powi(2) + axis(x).powi(2)).sqrt();
+        (r - 25.6).abs() < 0.9
+    };
+    let all = (0..64).flat_map(|z| (0..64).flat_map(move |y| (0..64).map(move |x| [0, z, y, x])));
+    let coords: Vec<[i32; 4]> = all.filter(near).collect();
+    assert_eq!(coords.len(), 14_480);
+    let features: Vec<f32> = (0..coords.len()).map(|i| (i as f32 * 0.37).sin()).collect();
+    let features = Tensor::from_vec(features, (coords.len(), 1), &Device::Cpu).unwrap();
+    SparseConvTensor::from_coords(features, coords, [64; 3], 1).unwrap()
+}
+
+// One test, so that nothing else allocates while it counts.
+#[test]
+fn a_training_step_at_64_takes_half_the_memory_with_checkpointing_and_features_half_in_f16() {
+    let x = shell();
+    let t = Tensor::new(&[500f32], &Device::Cpu).unwrap();
+    let step = |checkpointing: bool| {
+        let config = UNetConfig { gradient_checkpointing: checkpointing, ..UNetConfig::plain(1, 1, &[16, 32, 64]) };
+        let unet = WaveMeshUNet::seeded(&config, 0, &Device::Cpu).unwrap();
+        unet.forward(&x, &t, None).unwrap(); // builds the kernel maps, which both share
+        let (grads, peak) = peak_of(|| {
+            let y = unet.forward_t(&x, &t, None, true).unwrap();
+            y.features().sqr().unwrap().mean_all().unwrap().backward().unwrap()
+        });
+        let grads: Vec<Vec<f32>> = unet
+            .parameters()
+            .map(|(_, var)| grads.get(var).unwrap().flatten_all().unwrap().to_vec1().unwrap())
+            .collect();
+        (grads, peak)
+    };
+    let (plain_grads, plain) = step(false);
+    let (saved_grads, saved) = step(true);
+    for (a, b) in plain_grads.iter().zip(&saved_grads) {
+        let scale = a.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
+        let error = a.iter().zip(b).fold(0f32, |m, (x, y)| m.max((x - y).abs())) / scale;
+        assert!(error < 1e-3, "gradients differ by {error:.1e} of the largest");
+    }
+    println!("peak of a training step: {plain} bytes, with checkpointing {saved} bytes");
+    assert!(2 * saved <= plain, "peak of a training step: {plain} bytes, with checkpointing {saved} bytes");
+
+    let bytes_of = |precision: Precision| {
+        let config = UNetConfig { precision, ..UNetConfig::plain(1, 1, &[16, 32, 64]) };
+        WaveMeshUNet::seeded(&config, 0, &Device::Cpu).unwrap().summary(&x).unwrap().activation_bytes()
+    };
+    // The output alone stays f32.
+    let (full, half) = (bytes_of(Precision::F32), bytes_of(Precision::F16));
+    let output = x.len() * DType::F32.size_in_bytes();
+    assert!(half <= full / 2 + output, "features take {full} bytes in f32, {half} in f16");
+}
