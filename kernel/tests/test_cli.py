@@ -150,7 +150,7 @@ def test_doctor_says_what_is_missing_and_how_to_mend_it(call, tmp_path):
     done = call("doctor", PATH=str(empty), CARGO_HOME=str(empty))
     assert done.returncode == 1
     lines = done.stdout.splitlines()
-    for name in ["Rust toolchain", "linker", "Jupyter", "kernelspec"]:
+    for name in ["Rust toolchain", "linker", "Jupyter", "kernelspec", "compiled library"]:
         at = next(i for i, line in enumerate(lines) if line.strip().startswith(name))
         assert "FAIL" in lines[at]
         assert any("->" in line for line in lines[at + 1 : at + 5]), f"{name} comes without a way to mend it"

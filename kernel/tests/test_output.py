@@ -87,14 +87,25 @@ def test_characters_of_several_bytes_are_not_torn(kernel):
     assert ran.stream() == "é漢🦀" * 100_000
 
 
+LATER = """
+println!("now");
+std::thread::spawn(|| {
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    println!("later");
+});
+"""
+
+
 def test_a_thread_that_outlives_its_cell_prints_to_that_cell(kernel):
-    msg_id = kernel.send(
-        """println!("now");
-        std::thread::spawn(|| {
-            std::thread::sleep(std::time::Duration::from_millis(1500));
-            println!("later");
-        });"""
-    )
+    msg_id = kernel.send(LATER)
+    list(kernel.iopub(msg_id))
+    kernel.shell(msg_id)
+    message = kernel.client.get_iopub_msg(timeout=60)
+    assert (message["parent_header"]["msg_id"], message["content"]) == (msg_id, {"name": "stdout", "text": "later\n"})
+
+
+def test_it_does_so_while_another_cell_runs(kernel):
+    msg_id = kernel.send(LATER)
     list(kernel.iopub(msg_id))
     kernel.shell(msg_id)
     other = kernel.send("std::thread::sleep(std::time::Duration::from_secs(3));")

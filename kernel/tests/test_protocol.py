@@ -117,14 +117,30 @@ def test_is_complete_is_answered_by_a_parser(kernel, code, status, indent):
     assert reply.get("indent") == indent
 
 
-def test_completion_knows_variables_and_replaces_what_was_typed(kernel):
-    kernel.value("let completed_name = String::from(\"x\");")
-    code = "let é = completed_na"
+WAVE = """
+/// A wave on the sea.
+#[derive(Debug)]
+struct Wave { height: f64 }
+impl Wave {
+    /// The top of the wave.
+    fn crest(&self) -> f64 { self.height / 2.0 }
+}
+let some_wave = Wave { height: 3.0 };
+"""
+
+
+def test_completion_knows_variables_and_their_methods(kernel):
+    assert kernel.run(WAVE).status == "ok"
+    code = "let é = some_wa"
     reply = kernel.ask("complete_request", {"code": code, "cursor_pos": len(code)})["content"]
-    assert reply["status"] == "ok" and "completed_name" in reply["matches"]
+    assert reply["status"] == "ok" and "some_wave" in reply["matches"]
     assert (reply["cursor_start"], reply["cursor_end"]) == (8, len(code))
-    methods = kernel.ask("complete_request", {"code": "completed_name.push", "cursor_pos": 19})["content"]
-    assert any(match.startswith("push_str") for match in methods["matches"])
+    code = "println!(); some_wave.cre"
+    reply = kernel.ask("complete_request", {"code": code, "cursor_pos": len(code)})["content"]
+    assert [match for match in reply["matches"] if match.startswith("crest")], reply
+    assert reply["cursor_start"] == len(code) - 3
+    [typed] = [t for t in reply["metadata"]["_jupyter_types_experimental"] if t["text"].startswith("crest")]
+    assert typed["type"] == "function"
 
 
 def test_completion_of_nothing_is_empty_not_an_error(kernel):
@@ -133,11 +149,12 @@ def test_completion_of_nothing_is_empty_not_an_error(kernel):
     assert reply["cursor_start"] == reply["cursor_end"] == 18
 
 
-def test_inspection_shows_documentation(kernel):
-    code = "std::vec::Vec"
-    reply = kernel.ask("inspect_request", {"code": code, "cursor_pos": len(code), "detail_level": 0})["content"]
-    assert reply["status"] == "ok" and reply["found"]
-    assert "Vec" in reply["data"]["text/plain"]
+def test_inspection_shows_types_and_documentation(kernel):
+    assert kernel.run(WAVE).status == "ok"
+    for code, shown in [("some_wave", "Wave"), ("Wave", "A wave on the sea."), ("some_wave.crest", "The top of the wave.")]:
+        reply = kernel.ask("inspect_request", {"code": code, "cursor_pos": len(code), "detail_level": 0})["content"]
+        assert reply["status"] == "ok" and reply["found"], code
+        assert shown in reply["data"]["text/plain"]
     nothing = kernel.ask("inspect_request", {"code": "   ", "cursor_pos": 1, "detail_level": 0})["content"]
     assert nothing == {"status": "ok", "found": False, "data": {}, "metadata": {}}
 
@@ -221,10 +238,13 @@ def test_kernel_info_comes_before_any_compile():
 
 
 def test_a_question_mark_opens_the_pager(kernel):
-    ran = kernel.run("?std::vec::Vec")
+    assert kernel.run(WAVE).status == "ok"
+    ran = kernel.run("?Wave")
     assert ran.status == "ok" and ran.of("execute_result", "error") == []
     [page] = ran.reply["content"]["payload"]
-    assert page["source"] == "page" and "Vec" in page["data"]["text/plain"]
+    assert page["source"] == "page" and "A wave on the sea." in page["data"]["text/plain"]
+    [page] = kernel.run("?no_such_name").reply["content"]["payload"]
+    assert "Nothing is known" in page["data"]["text/plain"]
 
 
 def test_a_frontend_that_comes_late_sees_the_next_cell(kernel):

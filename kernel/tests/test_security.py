@@ -10,6 +10,7 @@ import time
 import psutil
 import pytest
 import zmq
+from jupyter_client.session import Session
 
 from driver import Kernel
 
@@ -40,11 +41,14 @@ def dealer(kernel, channel):
     return connected
 
 
+def session_of(kernel, key=None):
+    """Another session with the frontend's key, or with a guessed one."""
+    return Session(key=key or kernel.client.session.key)
+
+
 def frames(kernel, kind, content, key=None):
     """A signed message, by the frontend's own key or by another."""
-    session = kernel.client.session.clone()
-    if key is not None:
-        session.key = key
+    session = session_of(kernel, key)
     return session.serialize(session.msg(kind, content))
 
 
@@ -117,8 +121,7 @@ def test_ten_thousand_malformed_messages_are_survived(watched):
 
 
 def test_signed_messages_with_odd_content_are_answered_or_passed_over(watched):
-    key = watched.client.session.key
-    session = watched.client.session.clone()
+    session = session_of(watched)
     attacker = dealer(watched, "shell")
     kinds = ["execute", "complete", "inspect", "history", "is_complete", "comm_info", "kernel_info", "connect", "interrupt"]
     odd = [{}, {"code": 5}, {"code": None, "cursor_pos": -3}, {"code": "é", "cursor_pos": 10**12}, {"n": -1, "hist_access_type": []}]
@@ -131,7 +134,7 @@ def test_signed_messages_with_odd_content_are_answered_or_passed_over(watched):
     for parts in [[b"[]", b"{}", b"{}", b"{}"], [b"{}", b"{}", b"{}", b"{}"], [b"\xff", b"{}", b"{}", b"{}"], [b'{"msg_type": 3}', b"1", b"2", b"3"]]:
         attacker.send_multipart([DELIMITER, session.sign(parts), *parts])
     works(watched)
-    assert key.decode() not in watched.log()
+    assert session.key.decode() not in watched.log()
     attacker.close()
 
 

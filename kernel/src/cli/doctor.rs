@@ -20,11 +20,12 @@ type Check = fn() -> Result<String, Trouble>;
 /// How long the cell that is tried may take; the first one waits for the compiler's files to come from the disk.
 const CELL: Duration = Duration::from_secs(120);
 
-const CHECKS: [(&str, Check); 5] = [
+const CHECKS: [(&str, Check); 6] = [
     ("Rust toolchain", toolchain),
     ("linker", linker),
     ("Jupyter", jupyter),
     ("kernelspec", kernelspec),
+    ("compiled library", library),
     ("a cell, end to end", cell),
 ];
 
@@ -125,6 +126,12 @@ fn kernelspec() -> Result<String, Trouble> {
     Ok(folder.display().to_string())
 }
 
+/// Compiles a cell against the library for cells.
+fn library() -> Result<String, Trouble> {
+    let found = crate::engine::library::check().map_err(|error| trouble(format!("{error:#}"), "run `bash kernel/setup.sh`"))?;
+    Ok(found.lib_dir().display().to_string())
+}
+
 /// A value, a print, and the library, in one cell of a fresh evaluator.
 fn cell() -> Result<String, Trouble> {
     let begun = Instant::now();
@@ -139,7 +146,7 @@ fn cell() -> Result<String, Trouble> {
     let (sender, receiver) = std::sync::mpsc::channel();
     let running = engine.clone();
     std::thread::spawn(move || {
-        let code = "println!(\"{}\", wavemesh::notebook::backend_info());\n6 * 7";
+        let code = "println!(\"{:?}\", Tensor::arange(0f32, 4f32, &Device::Cpu)?.to_vec1::<f32>()?);\n6 * 7";
         let _ = sender.send(running.execute(code, ExecuteOptions::default(), sink));
     });
     let outcome = receiver.recv_timeout(CELL);
@@ -158,11 +165,10 @@ fn cell() -> Result<String, Trouble> {
                 return Err(trouble(format!("6 * 7 gave {value:?}"), mend));
             }
             let printed = printed.lock().unwrap_or_else(PoisonError::into_inner);
-            let first = printed.lines().next().unwrap_or_default();
-            if first.is_empty() {
-                return Err(trouble("a cell's print did not arrive", mend));
+            if printed.trim() != "[0.0, 1.0, 2.0, 3.0]" {
+                return Err(trouble(format!("a tensor printed {printed:?}"), mend));
             }
-            Ok(format!("{:.1} s; {first}", begun.elapsed().as_secs_f64()))
+            Ok(format!("first answer after {:.1} s", begun.elapsed().as_secs_f64()))
         }
     }
 }
