@@ -43,7 +43,7 @@ def server(tmp_path_factory, installed):
     environment.setdefault("RUSTUP_HOME", f"{real}/.rustup")
     environment.setdefault("XDG_DATA_HOME", f"{real}/.local/share")
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-               "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}", "--expose-app-in-browser", "--LabApp.news_url="]
+               "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}", "--expose-app-in-browser"]
     with open(home / "server.log", "w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
@@ -115,6 +115,13 @@ def until_idle(page, count):
     )
 
 
+def until_error(page):
+    page.wait_for_function(
+        """() => window.jupyterapp.shell.currentWidget.content.widgets.some(cell =>
+            cell.model.outputs.toJSON().some(output => output.output_type === 'error'))"""
+    )
+
+
 def test_restart_and_run_all(page, server):
     open_notebook(page, server, "all", "let n = 20;", 'println!("{}", n + 1);', "n * 2")
     for _ in range(2):
@@ -132,10 +139,11 @@ def test_restart_and_run_all(page, server):
 def test_an_error_stops_run_all(page, server):
     open_notebook(page, server, "error", "1 + 1", 'panic!("on purpose")', '3 + 3')
     command(page, "notebook:run-all-cells")
-    page.wait_for_selector(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")
+    until_error(page)
     until_idle(page, 2)
     first, second, third = outputs(page)
     assert first == "2" and second.startswith("error: ") and "on purpose" in second and third == ""
+    assert counts(page) == [1, 2, None]
 
 
 def test_the_stop_button_stops(page, server):
@@ -143,7 +151,7 @@ def test_the_stop_button_stops(page, server):
     command(page, "notebook:run-cell")
     page.wait_for_function("() => document.querySelector('.jp-OutputArea-output')?.textContent.includes('begun')")
     command(page, "notebook:interrupt-kernel")
-    page.wait_for_selector(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")
+    until_error(page)
     page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 1; }")
     command(page, "notebook:run-cell")
     page.wait_for_function("() => [...document.querySelectorAll('.jp-OutputArea-output')].some(o => o.textContent.trim() === '42')")

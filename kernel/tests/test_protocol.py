@@ -90,6 +90,7 @@ def test_an_error_aborts_the_cells_that_wait(kernel):
     ids = [kernel.send(code) for code in cells]
     replies = [kernel.shell(msg_id)["content"] for msg_id in ids]
     assert [reply["status"] for reply in replies] == ["ok", "error", "aborted", "aborted"]
+    assert ["execution_count" in reply for reply in replies] == [True, True, False, False]
     for msg_id in ids[2:]:
         assert states(kernel.iopub(msg_id)) == ["busy", "idle"]
     # What comes after the error was seen is run.

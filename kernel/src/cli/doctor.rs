@@ -128,7 +128,8 @@ fn kernelspec() -> Result<String, Trouble> {
 
 /// Compiles a cell against the library for cells.
 fn library() -> Result<String, Trouble> {
-    let found = crate::engine::library::check().map_err(|error| trouble(format!("{error:#}"), "run `bash kernel/setup.sh`"))?;
+    let found =
+        crate::engine::library::check().map_err(|error| trouble(format!("{error:#}"), "run `bash kernel/setup.sh`"))?;
     Ok(found.lib_dir().display().to_string())
 }
 

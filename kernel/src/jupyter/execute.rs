@@ -106,11 +106,8 @@ impl Executor {
         drop(busy);
         for request in aborted {
             let _busy = self.activity.aside(&request.parent);
-            self.shell.reply(
-                &request.parent,
-                "execute_reply",
-                &json!({ "status": "aborted", "execution_count": *count }),
-            );
+            // Without a count, so that the frontend shows the cell as one that was not run.
+            self.shell.reply(&request.parent, "execute_reply", &json!({ "status": "aborted" }));
         }
     }
 
