@@ -6,7 +6,7 @@ pub use crate::diffusion::{
     BetaSchedule, Clip, Denoiser, DiffusionConfig, GaussianDiffusion, LossOptions, Prediction, SampleOptions, Sampler,
     TimestepSpacing,
 };
-pub use crate::mesh::{self, Mesh};
+pub use crate::mesh::{self, Mesh, metrics::MeshComparison, shapes};
 pub use crate::notebook::{
     self, Colormap, EvcxrDisplay, MimeBundle, ProgressBar, Rich, clear_output, display, progress,
 };

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use wavemesh::mesh::Mesh;
 use wavemesh::mesh::metrics::{MeshComparison, iou};
+use wavemesh::mesh::{Mesh, shapes};
 use wavemesh::sdf::SdfGrid;
-use wavemesh::wavelet::{SparseWavelet, Threshold, WaveletConfig};
+use wavemesh::sparse::SparseConvTensor;
+use wavemesh::wavelet::{BandNormalization, Mode, SparseWavelet, Threshold, WaveletConfig, decode_features};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
@@ -67,4 +68,241 @@ fn lossless_coefficients_give_the_grid_back_through_the_network_tensor() {
     println!("largest round trip error: {worst:e}");
     assert!(worst < 2e-6, "{worst}");
     assert_eq!(back.frame(), sdf.frame());
+}
+
+fn largest_difference(a: &SdfGrid, b: &SdfGrid) -> f32 {
+    assert_eq!(a.shape(), b.shape());
+    a.values().iter().zip(b.values()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// An anisotropic grid of odd sizes around a cone.
+fn odd_grid() -> SdfGrid {
+    let cone = shapes::cone(0.6, 0.5);
+    SdfGrid::from_fn([21, 18, 15], |p| cone.distance(p)).unwrap()
+}
+
+#[test]
+fn every_mode_and_odd_shape_survives_packing() {
+    let sdf = odd_grid();
+    for mode in Mode::ALL {
+        let config = WaveletConfig { wavelet: "bior2.2".into(), level: 2, mode, threshold: Threshold::Lossless };
+        let coeffs = sdf.encode(&config).unwrap();
+        let packed = coeffs.to_sparse_tensor(&Device::Cpu).unwrap();
+        let back = SparseWavelet::from_sparse_tensor(&packed, 0, coeffs.layout()).unwrap().decode().unwrap();
+        let worst = largest_difference(&sdf, &back);
+        assert!(worst < 5e-6, "{}: {worst}", mode.name());
+    }
+}
+
+#[test]
+fn thresholds_keep_what_they_say() {
+    let sdf = SdfGrid::from_mesh(&bunny(), 32).unwrap();
+    let encode = |threshold| sdf.encode(&WaveletConfig { level: 2, threshold, ..Default::default() }).unwrap();
+    let all = encode(Threshold::Lossless);
+    let count = |t_approx: f32, t: f32| {
+        let kept = |(row, v): (&[i32; 4], &f32)| v.abs() > if row[3] == 0 { t_approx } else { t };
+        all.indices().iter().zip(all.values()).filter(|&pair| kept(pair)).count()
+    };
+    assert_eq!(encode(Threshold::Plain(0.05)).len(), count(0.05, 0.05));
+    assert_eq!(encode(Threshold::Adaptive(0.5)).len(), count(0.05, 0.5));
+    assert_eq!(encode(Threshold::KeepApproximation(0.05)).len(), count(0.0, 0.05));
+    let largest = encode(Threshold::Largest(500));
+    assert_eq!(largest.len(), 500);
+    let least = largest.values().iter().fold(f32::INFINITY, |m, v| m.min(v.abs()));
+    assert!(count(least, least) < 500, "500 of the largest are larger than the least kept");
+    for (threshold, tolerance) in [(Threshold::MaxError(0.02), 0.02), (Threshold::RmsError(0.002), 0.002)] {
+        let coeffs = encode(threshold);
+        let decoded = coeffs.decode().unwrap();
+        let differences = sdf.values().iter().zip(decoded.values()).map(|(a, b)| f64::from(a - b));
+        let error = match threshold {
+            Threshold::MaxError(_) => differences.map(f64::abs).fold(0.0, f64::max),
+            _ => (differences.map(|d| d * d).sum::<f64>() / sdf.values().len() as f64).sqrt(),
+        };
+        assert!(error <= tolerance && error > 0.5 * tolerance, "{threshold:?} gave {error}");
+        let stats = coeffs.stats();
+        assert_eq!(
+            (stats.nonzero, stats.memory_sparse, stats.memory_dense),
+            (coeffs.len(), 20 * coeffs.len(), 4 << 15)
+        );
+    }
+    for bad in [f32::NAN, -1.0] {
+        assert!(sdf.encode(&WaveletConfig { threshold: Threshold::Plain(bad), ..Default::default() }).is_err());
+    }
+}
+
+#[test]
+fn normalised_features_have_unit_scale_and_come_back() {
+    let sdf = SdfGrid::from_mesh(&bunny(), 32).unwrap();
+    let coeffs = sdf.encode(&WaveletConfig { level: 2, ..Default::default() }).unwrap();
+    let norm = BandNormalization::fit([&coeffs]).unwrap();
+    assert!(norm.mean[0].abs() > 1.0, "the approximation is far from unit scale to begin with");
+    let normalised = coeffs.clone().with_normalization(norm).unwrap();
+    let packed = normalised.to_sparse_tensor(&Device::Cpu).unwrap();
+    let features = packed.features().to_vec2::<f32>().unwrap();
+    let own: Vec<f32> = coeffs
+        .indices()
+        .iter()
+        .filter(|row| row[3] == 0)
+        .map(|row| {
+            let site = packed.coords().iter().position(|c| c[1..] == [2 * row[2], 2 * row[1], 2 * row[0]]).unwrap();
+            features[site][0]
+        })
+        .collect();
+    let mean = own.iter().sum::<f32>() / own.len() as f32;
+    let variance = own.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / own.len() as f32;
+    assert!(mean.abs() < 1e-3 && (variance - 1.0).abs() < 1e-3, "{mean} {variance}");
+    let back = SparseWavelet::from_sparse_tensor(&packed, 0, normalised.layout()).unwrap();
+    assert_eq!(back.indices(), coeffs.indices());
+    assert!(back.values().iter().zip(coeffs.values()).all(|(a, b)| (a - b).abs() < 1e-5));
+}
+
+#[test]
+fn coefficients_are_saved_with_all_that_decoding_needs() {
+    let folder = std::env::temp_dir().join(format!("wavemesh-coefficients-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let coeffs =
+        SdfGrid::from_mesh(&bunny(), 24).unwrap().encode(&WaveletConfig { level: 1, ..Default::default() }).unwrap();
+    let norm = BandNormalization::fit([&coeffs]).unwrap();
+    let coeffs = coeffs.with_normalization(norm).unwrap();
+    for name in ["bunny.safetensors", "bunny.npz"] {
+        let path = folder.join(name);
+        coeffs.save(&path).unwrap();
+        assert_eq!(SparseWavelet::load(&path).unwrap(), coeffs, "{name}");
+        // Cut short or with a byte changed it is an error or still coefficients, never a panic.
+        let bytes = std::fs::read(&path).unwrap();
+        for cut in (0..bytes.len()).step_by(bytes.len() / 50) {
+            std::fs::write(&path, &bytes[..cut]).unwrap();
+            assert!(SparseWavelet::load(&path).is_err(), "{name} cut to {cut} bytes");
+        }
+        for at in (0..bytes.len().min(2000)).step_by(7) {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 0x5f;
+            std::fs::write(&path, &bytes).unwrap();
+            if let Ok(read) = SparseWavelet::load(&path) {
+                read.decode().ok();
+            }
+        }
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+    assert!(coeffs.save("bunny.zip").unwrap_err().to_string().contains("safetensors, npz"));
+    assert!(SparseWavelet::load("missing.npz").is_err());
+}
+
+#[test]
+fn the_gradient_of_a_decoded_grid_is_the_transpose() {
+    for (mode, normalise) in [(Mode::Periodization, true), (Mode::Symmetric, false)] {
+        let config = WaveletConfig { wavelet: "bior4.4".into(), level: 2, mode, threshold: Threshold::Plain(0.01) };
+        let coeffs = odd_grid().encode(&config).unwrap();
+        let norm = BandNormalization::fit([&coeffs]).unwrap();
+        let coeffs = if normalise { coeffs.with_normalization(norm).unwrap() } else { coeffs };
+        let one = coeffs.to_sparse_tensor(&Device::Cpu).unwrap();
+        let batch = SparseConvTensor::cat_batch(&[one.clone(), one]).unwrap();
+        let features = candle_core::Var::from_tensor(batch.features()).unwrap();
+        let batch = batch.replace_feature(features.as_tensor().clone()).unwrap();
+        let grids = decode_features(&batch, coeffs.layout()).unwrap();
+        assert_eq!(grids.dims(), [2, 21, 18, 15]);
+        let decoded = coeffs.decode().unwrap();
+        let second: Vec<f32> = grids.get(1).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        assert!(second.iter().zip(decoded.values()).all(|(a, b)| (a - b).abs() < 1e-5));
+        // The grid is linear in the features, so a step along any direction changes a weighted sum by exactly
+        // gradient · direction.
+        let weights = candle_core::Tensor::randn(0f32, 1.0, grids.shape(), &Device::Cpu).unwrap();
+        let loss = |grids: &candle_core::Tensor| (grids * &weights).unwrap().sum_all().unwrap();
+        let gradient = loss(&grids).backward().unwrap().get(features.as_tensor()).unwrap().clone();
+        let direction = candle_core::Tensor::randn(0f32, 1.0, features.shape(), &Device::Cpu).unwrap();
+        let moved = batch.replace_feature((features.as_tensor() + &direction).unwrap()).unwrap();
+        let moved = loss(&decode_features(&moved, coeffs.layout()).unwrap()).to_scalar::<f32>().unwrap();
+        let step = moved - loss(&grids).to_scalar::<f32>().unwrap();
+        let along = (gradient * direction).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!((step - along).abs() < 1e-3 * step.abs().max(10.0), "{}: {step} against {along}", mode.name());
+    }
+}
+
+#[test]
+fn signs_hold_for_holes_overlaps_and_inside_out_meshes() {
+    let ball = shapes::sphere(0.5).to_mesh(24).unwrap();
+    let wanted = SdfGrid::from_mesh(&ball, 32).unwrap();
+    assert_eq!(wanted.sign_report().unwrap().guessed, 0);
+    // Inside out.
+    let flipped =
+        Mesh::new(ball.vertices().to_vec(), ball.faces().iter().map(|&[a, b, c]| [a, c, b]).collect()).unwrap();
+    assert!(largest_difference(&SdfGrid::from_mesh(&flipped, 32).unwrap(), &wanted) < 1e-6);
+    // A few triangles missing: the middle is still inside, and some samples by the hole are called guesses.
+    let holed = Mesh::new(ball.vertices().to_vec(), ball.faces()[20..].to_vec()).unwrap();
+    assert!(!holed.is_closed() && !holed.boundary_edges().is_empty());
+    let holed = SdfGrid::from_mesh(&holed, 32).unwrap();
+    let report = holed.sign_report().unwrap();
+    assert!(!report.closed && report.guessed > 0 && report.guessed < 1000, "{report:?}");
+    let differing = holed.values().iter().zip(wanted.values()).filter(|(a, b)| (**a < 0.0) != (**b < 0.0)).count();
+    assert!(differing < 100, "{differing} signs changed by a hole of twenty triangles");
+    // Two overlapping copies: the lens they share is inside too.
+    let shifted = ball.map_vertices(|[x, y, z]| [x + 0.4, y, z]).unwrap();
+    let n = ball.vertices().len() as u32;
+    let both = Mesh::new(
+        [ball.vertices(), shifted.vertices()].concat(),
+        ball.faces().iter().copied().chain(shifted.faces().iter().map(|f| f.map(|v| v + n))).collect(),
+    )
+    .unwrap();
+    assert_eq!(both.components().len(), 2);
+    let sdf = SdfGrid::from_mesh(&both, 33).unwrap();
+    let middle = (16 * 33 + 16) * 33 + 16;
+    assert!(sdf.values()[middle] < 0.0, "the lens is inside");
+}
+
+#[test]
+fn grids_keep_their_place_and_truncation() {
+    let mesh = bunny();
+    let config = wavemesh::sdf::SdfConfig { shape: [40, 24, 33], truncation: Some(0.1), ..Default::default() };
+    let sdf = SdfGrid::from_mesh_with(&mesh, &config).unwrap();
+    assert_eq!(sdf.shape(), [40, 24, 33]);
+    assert!(sdf.values().iter().all(|v| v.abs() <= 0.1) && sdf.values().contains(&0.1));
+    let compared = MeshComparison::new(&sdf.to_mesh().unwrap(), &mesh, 2000, 1).unwrap();
+    assert!(compared.chamfer() < 0.3 && compared.hausdorff() < 1.5, "{} {}", compared.chamfer(), compared.hausdorff());
+    for shape in [[1, 8, 8], [0, 8, 8], [usize::MAX, 2, 2]] {
+        assert!(SdfGrid::from_mesh_with(&mesh, &wavemesh::sdf::SdfConfig { shape, ..Default::default() }).is_err());
+    }
+}
+
+#[test]
+fn marching_cubes_is_watertight_on_noise() {
+    // Noise within a border of positive values meets every one of the 256 cases, the ambiguous ones among them.
+    let mut state = 1u64;
+    let mut values = vec![1.0f32; 24 * 24 * 24];
+    for (place, value) in values.iter_mut().enumerate() {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let inner = [place / 576, place / 24 % 24, place % 24].iter().all(|&c| c > 0 && c < 23);
+        *value = if inner { (state >> 40) as f32 / (1 << 23) as f32 - 1.0 } else { 1.0 };
+    }
+    let mesh = SdfGrid::from_values(values, [24; 3]).unwrap().to_mesh().unwrap();
+    assert!(mesh.faces().len() > 10_000);
+    assert!(mesh.is_closed());
+    assert!(mesh.is_watertight(), "an edge is used by more than two triangles");
+}
+
+#[test]
+fn solids_have_their_volumes() {
+    use std::f32::consts::PI;
+    use wavemesh::mesh::shapes::*;
+    let close = |solid: Solid, volume: f32, what: &str| {
+        let mesh = solid.to_mesh(96).unwrap();
+        assert!(mesh.is_watertight(), "{what}");
+        let got = mesh.volume();
+        assert!((got - volume).abs() < 0.02 * volume, "{what}: {got}, expected {volume}");
+    };
+    close(sphere(0.7), 4.0 / 3.0 * PI * 0.343, "sphere");
+    close(cuboid([0.6, 0.4, 0.5]), 8.0 * 0.12, "cuboid");
+    close(torus(0.6, 0.2), 2.0 * PI * PI * 0.6 * 0.04, "torus");
+    close(cylinder(0.5, 0.6), PI * 0.25 * 1.2, "cylinder");
+    close(capsule([0.0, 0.0, -0.4], [0.0, 0.0, 0.4], 0.3), PI * 0.09 * 0.8 + 4.0 / 3.0 * PI * 0.027, "capsule");
+    close(cone(0.6, 0.7), PI * 0.36 * 1.4 / 3.0, "cone");
+    let round = Superformula { m: 0.0, n1: 1.0, n2: 1.0, n3: 1.0 };
+    close(supershape(round, round, 0.7), 4.0 / 3.0 * PI * 0.343, "a supershape that is a ball");
+    close(cuboid([0.5; 3]).difference(cuboid([0.25, 0.25, 1.0])), 1.0 - 0.25, "a box with a hole");
+    close(cuboid([0.5; 3]).union(cuboid([0.2; 3]).translate([0.5, 0.0, 0.0])), 1.0 + 0.032, "a box with a bump");
+    close(
+        cuboid([0.6, 0.2, 0.2]).rotate(2, PI / 2.0).intersection(cuboid([0.2, 0.6, 0.3])),
+        8.0 * 0.024,
+        "a turned box",
+    );
+    close(sphere(0.35).scale(2.0), 4.0 / 3.0 * PI * 0.343, "a scaled ball");
 }

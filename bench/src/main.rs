@@ -5,9 +5,11 @@
 //! `prepare(&Case) -> Result<Work>`, named in [`prepare`] below.
 
 mod diffusion;
+mod geometry;
 mod limits;
 mod resident;
 mod unet;
+mod wavelet;
 mod work;
 
 use std::io::{BufRead, Write};
@@ -22,7 +24,9 @@ fn prepare(case: &Case) -> Result<Work> {
     match case.suite.as_str() {
         "diffusion" => diffusion::prepare(case),
         "limits" => limits::prepare(case),
+        "sdf" | "isosurface" => geometry::prepare(case),
         "unet" => unet::prepare(case),
+        "wavelet" | "codec" => wavelet::prepare(case),
         other => Err(format!("no suite `{other}` in bench/src/main.rs").into()),
     }
 }

@@ -10,9 +10,11 @@ mod geometry;
 mod isosurface;
 pub mod metrics;
 mod polygon;
+pub mod shapes;
 
 pub(crate) use bvh::{Bvh, Node as BvhNode};
 pub use format::MeshFormat;
+pub(crate) use format::write_atomically;
 pub use isosurface::marching_cubes;
 
 use crate::{Error, Result};

@@ -114,8 +114,14 @@ impl SdfGrid {
         };
         let bvh = Bvh::new(&local);
         let winding = winding::WindingTree::new(&bvh);
-        let closed = local.is_closed();
+        let closed = local.weld().is_closed();
         let (mut values, guessed) = distance::signed_distances(&bvh, &winding, &samples, closed)?;
+        if guessed > 0 {
+            crate::warning::warn_once(format!(
+                "SdfGrid::from_mesh: the mesh has holes; the side of {guessed} of {} samples near them is a guess",
+                values.len()
+            ));
+        }
         if let Some(limit) = config.truncation {
             values.par_iter_mut().for_each(|v| *v = v.clamp(-limit, limit));
         }

@@ -5,6 +5,7 @@
 
 mod axis;
 mod combine;
+mod file;
 mod filter_table;
 mod filters;
 mod layout;

@@ -1,0 +1,8 @@
+//! Any bytes, read as Off: an error or a mesh, never a panic.
+#![no_main]
+
+use wavemesh::mesh::{Mesh, MeshFormat};
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = Mesh::from_bytes(bytes, MeshFormat::Off);
+});

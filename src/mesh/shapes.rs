@@ -1,0 +1,182 @@
+//! Solids made of formulas: primitives, and their union, intersection and difference.
+//!
+//! A [`Solid`] is a signed distance function over space, negative inside. The primitives' distances are exact (the
+//! formulas are Inigo Quilez'), but for [`supershape`]; a combination has the right sign everywhere and a distance that
+//! is never too large. [`Solid::to_mesh`] makes the surface, whose distance grid is exact again.
+
+use std::f32::consts::PI;
+use std::sync::Arc;
+
+use super::Mesh;
+use super::geometry::vec3::{add, dot, norm, scale, sub};
+use crate::Result;
+use crate::sdf::SdfGrid;
+
+/// A solid, given by its signed distance function.
+///
+/// ```
+/// use wavemesh::mesh::shapes::{cuboid, sphere};
+/// let die = cuboid([0.5; 3]).intersection(sphere(0.65)).difference(sphere(0.2).translate([0.0, 0.0, 0.5]));
+/// assert!(die.distance([0.0; 3]) < 0.0 && die.distance([0.0, 0.0, 0.5]) > 0.0);
+/// assert!(die.to_mesh(32)?.is_watertight());
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Solid(Arc<dyn Fn([f32; 3]) -> f32 + Send + Sync>);
+
+impl Solid {
+    /// A solid from any signed distance function, negative inside.
+    pub fn new(distance: impl Fn([f32; 3]) -> f32 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(distance))
+    }
+
+    /// The signed distance at (x, y, z).
+    pub fn distance(&self, point: [f32; 3]) -> f32 {
+        (self.0)(point)
+    }
+
+    /// What is in either.
+    pub fn union(self, other: Solid) -> Solid {
+        Self::new(move |p| self.distance(p).min(other.distance(p)))
+    }
+
+    /// What is in both.
+    pub fn intersection(self, other: Solid) -> Solid {
+        Self::new(move |p| self.distance(p).max(other.distance(p)))
+    }
+
+    /// What is in the first and not in the second.
+    pub fn difference(self, other: Solid) -> Solid {
+        Self::new(move |p| self.distance(p).max(-other.distance(p)))
+    }
+
+    /// Moved by an offset.
+    pub fn translate(self, offset: [f32; 3]) -> Solid {
+        Self::new(move |p| self.distance(sub(p, offset)))
+    }
+
+    /// Enlarged around the origin by a factor above zero.
+    pub fn scale(self, factor: f32) -> Solid {
+        Self::new(move |p| self.distance(scale(p, 1.0 / factor)) * factor)
+    }
+
+    /// Turned around an axis (0 is x, 1 y, 2 z) by an angle in radians, counter-clockwise seen from the axis' tip.
+    /// An axis above 2 is taken modulo 3.
+    pub fn rotate(self, axis: usize, angle: f32) -> Solid {
+        let (sin, cos) = angle.sin_cos();
+        let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
+        Self::new(move |p| {
+            let mut back = p;
+            (back[u], back[v]) = (cos * p[u] + sin * p[v], cos * p[v] - sin * p[u]);
+            self.distance(back)
+        })
+    }
+
+    /// Its distances on `resolution`³ samples of the cube [-1, 1]³.
+    ///
+    /// # Errors
+    /// When `resolution` is zero or the function yields a value that is not finite.
+    pub fn to_grid(&self, resolution: usize) -> Result<SdfGrid> {
+        SdfGrid::from_fn([resolution; 3], |p| self.distance(p))
+    }
+
+    /// Its surface within the cube [-1, 1]³, by marching cubes on `resolution`³ samples.
+    ///
+    /// # Errors
+    /// As [`Solid::to_grid`], and when no surface passes through the cube.
+    pub fn to_mesh(&self, resolution: usize) -> Result<Mesh> {
+        self.to_grid(resolution)?.to_mesh()
+    }
+}
+
+impl std::fmt::Debug for Solid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Solid(distance {:.3} at the origin)", self.distance([0.0; 3]))
+    }
+}
+
+/// A ball around the origin.
+pub fn sphere(radius: f32) -> Solid {
+    Solid::new(move |p| norm(p) - radius)
+}
+
+/// A box around the origin with the given half extents.
+pub fn cuboid(half: [f32; 3]) -> Solid {
+    Solid::new(move |p| outside_box(std::array::from_fn::<f32, 3, _>(|i| p[i].abs() - half[i])))
+}
+
+/// A ring in the xy-plane: a tube of radius `minor` around a circle of radius `major`.
+pub fn torus(major: f32, minor: f32) -> Solid {
+    Solid::new(move |[x, y, z]| (x.hypot(y) - major).hypot(z) - minor)
+}
+
+/// A cylinder along z, from `-half_height` to `half_height`.
+pub fn cylinder(radius: f32, half_height: f32) -> Solid {
+    Solid::new(move |[x, y, z]| outside_box([x.hypot(y) - radius, z.abs() - half_height]))
+}
+
+/// All points at most `radius` from the segment between `a` and `b`.
+pub fn capsule(a: [f32; 3], b: [f32; 3], radius: f32) -> Solid {
+    let along = sub(b, a);
+    let length2 = dot(along, along);
+    Solid::new(move |p| {
+        let t = if length2 > 0.0 { (dot(sub(p, a), along) / length2).clamp(0.0, 1.0) } else { 0.0 };
+        norm(sub(p, add(a, scale(along, t)))) - radius
+    })
+}
+
+/// A cone along z with its base of the given radius at `-half_height` and its tip at `half_height`.
+pub fn cone(radius: f32, half_height: f32) -> Solid {
+    Solid::new(move |[x, y, z]| {
+        // In the half plane of the axis: the triangle (0, -h), (r, -h), (0, h).
+        let (rho, h) = (x.hypot(y), half_height);
+        let to_base = (rho - rho.min(radius)).hypot(z + h);
+        let (side_rho, side_z) = (-radius, 2.0 * h);
+        let t =
+            (((rho - radius) * side_rho + (z + h) * side_z) / (side_rho * side_rho + side_z * side_z)).clamp(0.0, 1.0);
+        let to_side = (rho - radius - t * side_rho).hypot(z + h - t * side_z);
+        let inside = z > -h && side_z * (rho - radius) - side_rho * (z + h) < 0.0;
+        let distance = to_base.min(to_side);
+        if inside { -distance } else { distance }
+    })
+}
+
+/// One curve of a [`supershape`]: `r(a) = (|cos(m a / 4)|^n2 + |sin(m a / 4)|^n3)^(-1 / n1)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Superformula {
+    /// Rotational symmetry.
+    pub m: f32,
+    /// How much it swells between the corners.
+    pub n1: f32,
+    /// Exponent of the cosine.
+    pub n2: f32,
+    /// Exponent of the sine.
+    pub n3: f32,
+}
+
+impl Superformula {
+    fn radius(&self, angle: f32) -> f32 {
+        let (sin, cos) = (self.m * angle / 4.0).sin_cos();
+        (cos.abs().powf(self.n2) + sin.abs().powf(self.n3)).powf(-1.0 / self.n1)
+    }
+}
+
+/// Gielis' supershape ("A generic geometric transformation that unifies a wide range of natural and abstract shapes",
+/// 2003): one superformula around z, the other from pole to pole; `size` scales it. The value is the length along the ray
+/// from the origin, not a distance: only its sign and its zeros are exact.
+pub fn supershape(around: Superformula, upwards: Superformula, size: f32) -> Solid {
+    Solid::new(move |p| {
+        let [x, y, z] = p;
+        let rho = x.hypot(y);
+        let r1 = around.radius(if rho > 0.0 { y.atan2(x) } else { 0.0 });
+        let latitude = (z * r1).atan2(rho).clamp(-PI / 2.0, PI / 2.0);
+        let (sin, cos) = latitude.sin_cos();
+        norm(p) - size * upwards.radius(latitude) * (r1 * cos).hypot(sin)
+    })
+}
+
+/// The distance to a box, from the distances beyond each of its faces.
+fn outside_box<const N: usize>(beyond: [f32; N]) -> f32 {
+    let outside: f32 = beyond.iter().map(|d| d.max(0.0).powi(2)).sum();
+    outside.sqrt() + beyond.into_iter().fold(f32::NEG_INFINITY, f32::max).min(0.0)
+}

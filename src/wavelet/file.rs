@@ -1,0 +1,150 @@
+//! [`SparseWavelet`] in files: safetensors or npz, with everything that decoding needs.
+//!
+//! Both hold `indices` (n, 4) as x, y, z, band and `values` (n), and the layout as JSON: in a safetensors file as the
+//! metadata entry `layout`, in an npz file as the bytes of the array `layout`.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor, npy::NpzTensors};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+use super::layout::WaveletLayout;
+use super::sparse::SparseWavelet;
+use crate::mesh::write_atomically;
+use crate::{Error, Result};
+
+const KNOWN: &str = "safetensors, npz";
+
+enum Container {
+    Safetensors,
+    Npz,
+}
+
+fn container(path: &Path) -> Result<Container> {
+    match path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).as_deref() {
+        Some("safetensors") => Ok(Container::Safetensors),
+        Some("npz") => Ok(Container::Npz),
+        _ => {
+            let name = path.display().to_string();
+            Err(Error::Unknown { kind: "extension for wavelet coefficients", name, known: KNOWN.into() })
+        }
+    }
+}
+
+impl SparseWavelet {
+    /// Writes the coefficients and their layout to a `.safetensors` or `.npz` file, which appears whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for another extension, [`Error::Io`] when the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let failed = |problem: String| Error::io(path)(std::io::Error::other(problem));
+        let layout = serde_json::to_string(self.layout()).map_err(|e| failed(e.to_string()))?;
+        match container(path)? {
+            Container::Safetensors => {
+                let indices: Vec<u8> = self.indices().as_flattened().iter().flat_map(|v| v.to_le_bytes()).collect();
+                let values: Vec<u8> = self.values().iter().flat_map(|v| v.to_le_bytes()).collect();
+                let view = |dtype, shape, data| TensorView::new(dtype, shape, data).map_err(|e| failed(e.to_string()));
+                let tensors = [
+                    ("indices", view(Dtype::I32, vec![self.len(), 4], &indices)?),
+                    ("values", view(Dtype::F32, vec![self.len()], &values)?),
+                ];
+                let metadata = HashMap::from([("layout".to_string(), layout)]);
+                let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|e| failed(e.to_string()))?;
+                write_atomically(path, &bytes)
+            }
+            Container::Npz => {
+                let indices: Vec<i64> = self.indices().as_flattened().iter().map(|&v| v.into()).collect();
+                let tensors = [
+                    ("indices", Tensor::from_vec(indices, (self.len(), 4), &Device::Cpu)?),
+                    ("values", Tensor::from_slice(self.values(), self.len(), &Device::Cpu)?),
+                    ("layout", Tensor::from_slice(layout.as_bytes(), layout.len(), &Device::Cpu)?),
+                ];
+                let part = path.with_extension(format!("{}.part", std::process::id()));
+                let written = Tensor::write_npz(&tensors, &part).map_err(Error::from);
+                let moved = written.and_then(|()| std::fs::rename(&part, path).map_err(Error::io(path)));
+                moved.inspect_err(|_| drop(std::fs::remove_file(&part)))
+            }
+        }
+    }
+
+    /// Reads what [`SparseWavelet::save`] wrote.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for another extension, [`Error::Io`] when the file cannot be read, [`Error::Format`] when it does
+    /// not hold coefficients that fit its layout.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let (format, parts) = match container(path)? {
+            Container::Safetensors => {
+                let bytes = std::fs::read(path).map_err(Error::io(path))?;
+                ("safetensors", from_safetensors(&bytes))
+            }
+            Container::Npz => {
+                let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
+                ("npz", from_npz(path, size))
+            }
+        };
+        parts
+            .and_then(|(layout, indices, values)| {
+                let layout: WaveletLayout = serde_json::from_str(&layout).map_err(|e| format!("its layout: {e}"))?;
+                Self::new(layout, indices, values).map_err(|e| e.to_string())
+            })
+            .map_err(|problem| Error::Format { path: path.to_path_buf(), format, problem })
+    }
+}
+
+type Parts = (String, Vec<[i32; 4]>, Vec<f32>);
+
+fn from_safetensors(bytes: &[u8]) -> Result<Parts, String> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
+    let layout =
+        metadata.metadata().as_ref().and_then(|m| m.get("layout")).ok_or("it has no metadata entry `layout`")?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
+    let indices = tensors.tensor("indices").map_err(|e| e.to_string())?;
+    let values = tensors.tensor("values").map_err(|e| e.to_string())?;
+    let four = matches!(indices.shape(), [_, 4]);
+    if indices.dtype() != Dtype::I32 || !four || values.dtype() != Dtype::F32 || values.shape().len() != 1 {
+        return Err(format!(
+            "expected `indices` as I32 (n, 4) and `values` as F32 (n), found {:?} {:?} and {:?} {:?}",
+            indices.dtype(),
+            indices.shape(),
+            values.dtype(),
+            values.shape()
+        ));
+    }
+    let word = |b: &[u8]| [b[0], b[1], b[2], b[3]];
+    let row = |row: &[u8]| std::array::from_fn(|i| i32::from_le_bytes(word(&row[4 * i..])));
+    let indices = indices.data().chunks_exact(16).map(row).collect();
+    Ok((layout.clone(), indices, values.data().chunks_exact(4).map(|b| f32::from_le_bytes(word(b))).collect()))
+}
+
+fn from_npz(path: &Path, size: u64) -> Result<Parts, String> {
+    // What deflate can at most make of a byte; an announced shape beyond it would only exhaust memory.
+    const MOST_EXPANSION: u64 = 1032;
+    let file = NpzTensors::new(path).map_err(|e| e.to_string())?;
+    let array = |name: &str, dtype: DType| -> Result<Tensor, String> {
+        if !file.names().iter().any(|n| *n == name) {
+            return Err(format!("it has no array `{name}`"));
+        }
+        let (shape, found) = file.get_shape_and_dtype(name).map_err(|e| e.to_string())?;
+        let bytes = shape.dims().iter().try_fold(8u64, |bytes, &n| bytes.checked_mul(n as u64));
+        if found != dtype || bytes.is_none_or(|bytes| bytes > size.saturating_mul(MOST_EXPANSION)) {
+            return Err(format!(
+                "`{name}` is announced as {found:?} {shape:?}, expected {dtype:?} values that fit in the file"
+            ));
+        }
+        file.get(name).map_err(|e| e.to_string())?.ok_or_else(|| format!("it has no array `{name}`"))
+    };
+    let layout = array("layout", DType::U8)?.to_vec1().map_err(|e| e.to_string())?;
+    let layout = String::from_utf8(layout).map_err(|e| format!("its layout: {e}"))?;
+    let rows = array("indices", DType::I64)?.to_vec2::<i64>().map_err(|e| e.to_string())?;
+    let narrow = |row: &Vec<i64>| {
+        let row: Option<Vec<i32>> = row.iter().map(|&v| i32::try_from(v).ok()).collect();
+        row.and_then(|row| <[i32; 4]>::try_from(row).ok()).ok_or("`indices` are not rows of four 32-bit numbers")
+    };
+    let indices = rows.iter().map(narrow).collect::<Result<_, _>>()?;
+    let values = array("values", DType::F32)?.to_vec1().map_err(|e| e.to_string())?;
+    Ok((layout, indices, values))
+}
