@@ -67,6 +67,14 @@ def test_an_empty_cell_is_fine(kernel):
         assert ran.status == "ok" and ran.reply["content"]["execution_count"] == before
 
 
+def test_the_setup_cell_of_notebooks_does_nothing_here(kernel):
+    code = '%load_ext {get_ipython().run_line_magic("pip", "install -q wavemesh-kernel") or "wavemesh_kernel"}'
+    ran = kernel.run(code)
+    assert ran.status == "ok"
+    assert [m["msg_type"] for m in ran.messages] == ["status", "execute_input", "status"]
+    assert kernel.ask("is_complete_request", {"code": code})["content"]["status"] == "complete"
+
+
 def test_user_expressions_are_evaluated_after_the_cell(kernel):
     asked = {"sum": "a_value + 1", "wrong": "no_such_name"}
     ran = kernel.run("let a_value = 41;", user_expressions=asked)

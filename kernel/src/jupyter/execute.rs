@@ -113,7 +113,7 @@ impl Executor {
 
     async fn outcome(&self, request: &Request, code: &str, silent: bool, execution_count: u32) -> Outcome {
         let user_expressions = expressions(request);
-        if code.trim().is_empty() && user_expressions.is_empty() {
+        if (code.trim().is_empty() || is_setup(code)) && user_expressions.is_empty() {
             return Outcome { result: Ok(ExecuteResult::default()), payload: Vec::new() };
         }
         if let Some(question) = question(code) {
@@ -156,6 +156,11 @@ impl Executor {
     fn history(&self) -> std::sync::MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The set-up cell with which notebooks begin brings this kernel into a Python notebook. Here it has nothing to do.
+fn is_setup(code: &str) -> bool {
+    code.trim_start().starts_with("%load_ext ") && code.trim().lines().count() == 1
 }
 
 /// The path that a cell `?path` asks about. No Rust begins with a question mark.
