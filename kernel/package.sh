@@ -15,7 +15,7 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/kernel/Cargo.toml" | head -
 say() { printf '[%4ds] %s\n' "$SECONDS" "$*"; }
 die() { printf 'package: %s\n' "$*" >&2; exit 1; }
 
-# bundle FOLDER: the kernel's program, the compiled library, its sources, the tutorials' meshes and the kernelspec.
+# bundle FOLDER: the kernel's program, the compiled library, its sources and the kernelspec.
 bundle() {
   local folder=$1 work
   work=$(mktemp -d)
@@ -31,7 +31,6 @@ bundle() {
   find "$library/lib" -name '*.so' -exec strip --strip-unneeded {} +
   check_glibc "$work/bundle/wavemesh-kernel" "$library"/lib/*.so
   copy_sources "$work/bundle/source"
-  cp -r "$root/notebooks/meshes" "$work/bundle/"
   write_kernelspec "$work/bundle/kernelspec"
   say "Compressing the library ($(du -sm "$library/lib" | cut -f1) MB)"
   tar -C "$library" --sort=name --owner=0 --group=0 --numeric-owner -c lib | xz -T0 -9 >"$work/bundle/library.tar.xz"
@@ -69,8 +68,6 @@ copy_sources() {
   mkdir -p "$1/kernel"
   cp -r "$root"/{Cargo.toml,Cargo.lock,rust-toolchain.toml,LICENSE-MIT,LICENSE-APACHE,src} "$1/"
   cp -r "$root/kernel/dylib" "$1/kernel/"
-  mkdir "$1/bench" # a member of the workspace, without which cargo reads none
-  cp -r "$root"/bench/{Cargo.toml,src} "$1/bench/"
   (cd "$1" && cargo metadata --locked --no-deps --format-version 1 >/dev/null) || die "the sources in the package are not whole"
 }
 

@@ -8,7 +8,8 @@ pub use crate::diffusion::{
 };
 pub use crate::mesh::{self, Mesh, metrics::MeshComparison, shapes};
 pub use crate::notebook::{
-    self, Colormap, EvcxrDisplay, MimeBundle, ProgressBar, Rich, clear_output, display, progress,
+    self, Axis, Camera, ColorBy, Colormap, EvcxrDisplay, LivePlot, MeshPlot, MeshViewer, MimeBundle, ProgressBar, Rich,
+    SliceGrid, VoxelPlot, VoxelViewer, Voxels, clear_output, display, figure, hstack, progress,
 };
 pub use crate::sdf::{SdfConfig, SdfGrid};
 pub use crate::sparse::{

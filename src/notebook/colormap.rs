@@ -114,9 +114,10 @@ impl Colormap {
         std::array::from_fn(|stop| std::array::from_fn(|i| digit(stop * 6 + i * 2) * 16 + digit(stop * 6 + i * 2 + 1)))
     }
 
-    /// The default for values between `low` and `high`: diverging when they lie on both sides of zero.
+    /// The default for values between `low` and `high`: diverging when they lie on both sides of zero, each reaching at
+    /// least a twentieth as far as the other.
     pub fn for_range(low: f64, high: f64) -> Self {
-        if low < 0.0 && high > 0.0 { Coolwarm } else { Viridis }
+        if is_two_sided(low, high) { Coolwarm } else { Viridis }
     }
 }
 
@@ -125,9 +126,13 @@ pub(crate) const NAN_COLOR: [u8; 3] = [255, 0, 255];
 /// The colour of ±∞, in every picture.
 pub(crate) const INF_COLOR: [u8; 3] = [0, 230, 0];
 
-/// The range shown for values between `low` and `high`: symmetric when they lie on both sides of zero, never empty.
+fn is_two_sided(low: f64, high: f64) -> bool {
+    (-low).min(high) >= 0.05 * (-low).max(high) && low < 0.0
+}
+
+/// The range shown for values between `low` and `high`: symmetric when a diverging map shows them, never empty.
 pub(crate) fn shown_range(low: f64, high: f64) -> (f64, f64) {
-    if low < 0.0 && high > 0.0 {
+    if is_two_sided(low, high) {
         let reach = high.max(-low);
         (-reach, reach)
     } else if low < high {
@@ -148,6 +153,14 @@ mod tests {
         assert_eq!(Magma.color(0.5), [0xb7, 0x37, 0x79]);
         assert_eq!(Grey.color(-3.0), [0, 0, 0]);
         assert_eq!(Grey.color(f32::NAN), NAN_COLOR);
+    }
+
+    #[test]
+    fn values_a_little_below_zero_do_not_take_half_the_colours() {
+        assert_eq!(shown_range(-0.01, 9.0), (-0.01, 9.0));
+        assert_eq!(shown_range(-3.0, 1.0), (-3.0, 3.0));
+        assert_eq!((Colormap::for_range(-0.01, 9.0), Colormap::for_range(-1.0, 1.0)), (Viridis, Coolwarm));
+        assert_eq!(shown_range(2.0, 2.0), (1.5, 2.5));
     }
 
     #[test]

@@ -37,6 +37,16 @@ pub(crate) fn number(x: f64) -> String {
     }
 }
 
+/// A tick's label: the number without trailing zeros.
+pub(crate) fn tick(x: f64) -> String {
+    let shown = number(x);
+    if shown.contains('e') || !shown.contains('.') {
+        shown
+    } else {
+        shown.trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
+}
+
 /// A count with thin groups of three: `1,234,567`.
 pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
@@ -86,6 +96,11 @@ mod tests {
         let shown: Vec<_> =
             [0.0, -1.0, 0.123456, -12.3456, 1234.5678, 1.0e9, 2.5e-7, f64::NAN, f64::NEG_INFINITY].map(number).into();
         assert_eq!(shown, ["0", "-1", "0.1235", "-12.35", "1235", "1.000e9", "2.500e-7", "NaN", "-inf"]);
+    }
+
+    #[test]
+    fn ticks_are_as_short_as_they_can_be() {
+        assert_eq!([0.5, 2.5, -40.0, 1e-7].map(tick), ["0.5", "2.5", "-40", "1.000e-7"]);
     }
 
     #[test]

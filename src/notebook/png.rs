@@ -1,9 +1,102 @@
 //! PNG files from pixels, kept small: notebooks carry every picture they show.
 
+use std::collections::HashMap;
+
 use crate::{Error, Result};
 
 /// Encodes `rgb` (three bytes a pixel, rows from the top) in full colour.
 pub(crate) fn encode_rgb(width: u32, height: u32, rgb: &[u8]) -> Result<Vec<u8>> {
+    check_size(width, height, rgb)?;
+    encode(width, height, png::ColorType::Rgb, None, rgb)
+}
+
+/// Encodes `rgb` with a palette: exact when there are at most 256 colours, else the 256 that fit best.
+pub(crate) fn encode_small(width: u32, height: u32, rgb: &[u8]) -> Result<Vec<u8>> {
+    check_size(width, height, rgb)?;
+    let mut numbers: HashMap<[u8; 3], u32> = HashMap::new();
+    let pixels: Vec<[u8; 3]> = rgb.chunks_exact(3).map(|p| [p[0], p[1], p[2]]).collect();
+    for pixel in &pixels {
+        *numbers.entry(*pixel).or_default() += 1;
+    }
+    let mut colors: Vec<([u8; 3], u32)> = numbers.into_iter().collect();
+    // The same picture gives the same file.
+    colors.sort_unstable();
+    let palette =
+        if colors.len() <= 256 { colors.iter().map(|(color, _)| *color).collect() } else { best_palette(&colors) };
+    let index: HashMap<[u8; 3], u8> = colors.iter().map(|(color, _)| (*color, nearest(&palette, *color))).collect();
+    let indices: Vec<u8> = pixels.iter().map(|pixel| index[pixel]).collect();
+    encode_indexed(width, height, palette.into_iter().flatten().collect(), &indices)
+}
+
+/// Reads a PNG file: width, height, three bytes a pixel.
+pub(crate) fn decode_rgb(file: &[u8]) -> Result<(u32, u32, Vec<u8>)> {
+    let bad = |problem: String| Error::Format { path: "image.png".into(), format: "PNG", problem };
+    let mut decoder = png::Decoder::new(std::io::Cursor::new(file));
+    decoder.set_transformations(png::Transformations::normalize_to_color8());
+    let mut reader = decoder.read_info().map_err(|error| bad(error.to_string()))?;
+    let size = reader.output_buffer_size().ok_or_else(|| bad("it is too large".into()))?;
+    let mut pixels = vec![0; size];
+    let info = reader.next_frame(&mut pixels).map_err(|error| bad(error.to_string()))?;
+    let channels = info.color_type.samples();
+    let rgb = pixels[..info.buffer_size()]
+        .chunks_exact(channels)
+        .flat_map(|p| if channels < 3 { [p[0]; 3] } else { [p[0], p[1], p[2]] })
+        .collect();
+    Ok((info.width, info.height, rgb))
+}
+
+/// Median cut: the box of colours with the most pixels × extent is halved along its longest side until there are 256.
+fn best_palette(colors: &[([u8; 3], u32)]) -> Vec<[u8; 3]> {
+    struct Box<'a> {
+        colors: Vec<&'a ([u8; 3], u32)>,
+        axis: usize,
+        extent: u8,
+        weight: u64,
+    }
+    fn boxed<'a>(colors: Vec<&'a ([u8; 3], u32)>) -> Box<'a> {
+        let extent = |axis: usize| {
+            let values = || colors.iter().map(|(color, _)| color[axis]);
+            values().max().unwrap_or(0) - values().min().unwrap_or(0)
+        };
+        let axis = (0..3).max_by_key(|&axis| extent(axis)).unwrap_or(0);
+        // Rare colours (thin lines, text) still count: weight grows with the root of the number of pixels.
+        let weight = colors.iter().map(|(_, n)| u64::from(n.isqrt())).sum();
+        Box { axis, extent: extent(axis), weight, colors }
+    }
+    let mut boxes = vec![boxed(colors.iter().collect())];
+    while boxes.len() < 256 {
+        let score = |b: &Box| b.weight * u64::from(b.extent) * u64::from(b.extent > 0);
+        let Some(largest) = (0..boxes.len()).max_by_key(|&i| score(&boxes[i])).filter(|&i| boxes[i].extent > 0) else {
+            break;
+        };
+        let Box { mut colors, axis, weight, .. } = boxes.swap_remove(largest);
+        colors.sort_unstable_by_key(|(color, _)| color[axis]);
+        let mut sum = 0;
+        let half = colors.iter().position(|(_, n)| {
+            sum += u64::from(n.isqrt());
+            2 * sum >= weight
+        });
+        let half = half.unwrap_or(0).clamp(1, colors.len() - 1);
+        let right = colors.split_off(half);
+        boxes.push(boxed(colors));
+        boxes.push(boxed(right));
+    }
+    let mean = |b: &Box| {
+        let pixels: u64 = b.colors.iter().map(|(_, n)| u64::from(*n)).sum();
+        std::array::from_fn(|i| {
+            (b.colors.iter().map(|(color, n)| u64::from(color[i]) * u64::from(*n)).sum::<u64>() / pixels.max(1)) as u8
+        })
+    };
+    boxes.iter().map(mean).collect()
+}
+
+fn nearest(palette: &[[u8; 3]], color: [u8; 3]) -> u8 {
+    let distance = |other: &[u8; 3]| -> u32 { (0..3).map(|i| u32::from(color[i].abs_diff(other[i])).pow(2)).sum() };
+    (0..palette.len()).min_by_key(|&i| distance(&palette[i])).unwrap_or(0) as u8
+}
+
+/// Whether there are three bytes for each pixel, and at least one pixel.
+pub(crate) fn check_size(width: u32, height: u32, rgb: &[u8]) -> Result<()> {
     let expected = 3 * width as usize * height as usize;
     if rgb.len() != expected || expected == 0 {
         return Err(Error::Shape {
@@ -13,7 +106,7 @@ pub(crate) fn encode_rgb(width: u32, height: u32, rgb: &[u8]) -> Result<Vec<u8>>
             expected: format!("[{expected}] bytes (3 × {width} × {height}, at least one pixel)"),
         });
     }
-    encode(width, height, png::ColorType::Rgb, None, rgb)
+    Ok(())
 }
 
 /// Encodes palette indices, one byte a pixel. `palette` has three bytes a colour, at most 256 colours.

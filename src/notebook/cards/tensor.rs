@@ -269,7 +269,8 @@ fn heatmap(tensor: &Tensor, elements: &Elements, stats: &TensorStats) -> Result<
     let data = json!({ "held": held, "down": panels.down, "across": panels.across, "rows": panels.rows, "columns": panels.columns });
     html += &format!(
         "</div><div style=\"font-size:10px;opacity:.75\">{} {legend}{marks} <b data-read></b></div></div>\
-         <script>(()=>{{const root=document.getElementById('{id}'),d={data},v=[{}];{}}})()</script>",
+         <script>(()=>{{const d={data},v=[{}];const go=n=>{{const root=document.getElementById('{id}');\
+         if(!root){{if(n)setTimeout(go,50,n-1);return}}{}}};go(100)}})()</script>",
         map.name(),
         shown.iter().map(|values| format!("[{}]", values.join(","))).collect::<Vec<_>>().join(","),
         include_str!("heatmap_hover.js").trim()

@@ -126,20 +126,58 @@ impl Sums {
         Self { min: f64::INFINITY, max: f64::NEG_INFINITY, sum: 0.0, squares: 0.0, nan: 0, finite: 0, zero: 0 };
 
     fn of<T: WithDType>(part: &[T], shift: f64) -> Self {
-        part.iter().fold(Self::NONE, |s, x| {
-            let x = x.to_f64();
-            let finite = x.is_finite();
-            let centred = if finite { x - shift } else { 0.0 };
-            Self {
-                min: if finite && x < s.min { x } else { s.min },
-                max: if finite && x > s.max { x } else { s.max },
-                sum: s.sum + centred,
-                squares: s.squares + centred * centred,
-                nan: s.nan + u64::from(x.is_nan()),
-                finite: s.finite + u64::from(finite),
-                zero: s.zero + u64::from(x == 0.0),
+        Self::of_finite(part, shift).unwrap_or_else(|| part.iter().fold(Self::NONE, |s, x| s.with(x.to_f64(), shift)))
+    }
+
+    fn with(self, x: f64, shift: f64) -> Self {
+        let finite = x.is_finite();
+        let centred = if finite { x - shift } else { 0.0 };
+        Self {
+            min: if finite { self.min.min(x) } else { self.min },
+            max: if finite { self.max.max(x) } else { self.max },
+            sum: self.sum + centred,
+            squares: self.squares + centred * centred,
+            nan: self.nan + u64::from(x.is_nan()),
+            finite: self.finite + u64::from(finite),
+            zero: self.zero + u64::from(x == 0.0),
+        }
+    }
+
+    /// The usual case, in lanes that the compiler turns into vector instructions; `None` when a value is not finite.
+    fn of_finite<T: WithDType>(part: &[T], shift: f64) -> Option<Self> {
+        const LANES: usize = 8;
+        let (mut min, mut max) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
+        let (mut sum, mut squares, mut odd) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        let mut zero = [0u64; LANES];
+        let groups = part.chunks_exact(LANES);
+        let rest = groups.remainder();
+        for group in groups {
+            #[allow(clippy::needless_range_loop)] // one lane of seven arrays
+            for lane in 0..LANES {
+                let x = group[lane].to_f64();
+                min[lane] = if x < min[lane] { x } else { min[lane] };
+                max[lane] = if x > max[lane] { x } else { max[lane] };
+                let centred = x - shift;
+                sum[lane] += centred;
+                squares[lane] += centred * centred;
+                // Zero for every finite value, NaN for the others.
+                odd[lane] += x * 0.0;
+                zero[lane] += u64::from(x == 0.0);
             }
-        })
+        }
+        if odd.iter().any(|odd| odd.is_nan()) {
+            return None;
+        }
+        let lanes = Self {
+            min: min.into_iter().fold(f64::INFINITY, f64::min),
+            max: max.into_iter().fold(f64::NEG_INFINITY, f64::max),
+            sum: sum.iter().sum(),
+            squares: squares.iter().sum(),
+            nan: 0,
+            finite: (part.len() - rest.len()) as u64,
+            zero: zero.iter().sum(),
+        };
+        Some(rest.iter().fold(lanes, |s, x| s.with(x.to_f64(), shift)))
     }
 
     fn and(self, other: Self) -> Self {
@@ -157,17 +195,7 @@ impl Sums {
 
 fn stats_of<T: WithDType>(data: &[T]) -> TensorStats {
     let shift = data.iter().map(|x| x.to_f64()).find(|x| x.is_finite()).unwrap_or(0.0);
-    // Four running sums break the chain of dependent additions.
-    let sums = data
-        .par_chunks(CHUNK)
-        .map(|chunk| {
-            let quarter = chunk.len() / 4;
-            let (a, rest) = chunk.split_at(quarter);
-            let (b, rest) = rest.split_at(quarter);
-            let (c, d) = rest.split_at(quarter);
-            Sums::of(a, shift).and(Sums::of(b, shift)).and(Sums::of(c, shift)).and(Sums::of(d, shift))
-        })
-        .reduce(|| Sums::NONE, Sums::and);
+    let sums = data.par_chunks(CHUNK).map(|chunk| Sums::of(chunk, shift)).reduce(|| Sums::NONE, Sums::and);
     let infinite = data.len() as u64 - sums.finite - sums.nan;
     if sums.finite == 0 {
         return TensorStats {
@@ -197,15 +225,21 @@ fn stats_of<T: WithDType>(data: &[T]) -> TensorStats {
 
 fn histogram<T: WithDType>(data: &[T], min: f64, max: f64) -> Vec<u64> {
     let scale = if max > min { BINS as f64 / (max - min) } else { 0.0 };
+    // Neighbours count into tables of their own, so that equal values do not wait for each other.
+    const TABLES: usize = 4;
     data.par_chunks(CHUNK)
         .fold(
             || vec![0u64; BINS],
             |mut bins, chunk| {
-                for x in chunk {
+                let mut tables = [[0u32; BINS]; TABLES];
+                for (i, x) in chunk.iter().enumerate() {
                     let x = x.to_f64();
                     if x.is_finite() {
-                        bins[(((x - min) * scale) as usize).min(BINS - 1)] += 1;
+                        tables[i % TABLES][(((x - min) * scale) as i32).clamp(0, BINS as i32 - 1) as usize] += 1;
                     }
+                }
+                for (bin, total) in bins.iter_mut().enumerate() {
+                    *total += tables.iter().map(|table| u64::from(table[bin])).sum::<u64>();
                 }
                 bins
             },

@@ -10,7 +10,6 @@ from .errors import RustUsageError
 from .locate import prepare
 from .relay import RustKernel
 from .screen import Screen
-from .tutorials import bring_meshes
 
 WELCOME = "Cells are Rust from here on. `%%python` on top of a cell makes that one Python; `%rust_mode off` ends this.\n"
 
@@ -128,7 +127,6 @@ def load(shell):
     extension.set_mode(True)
     shell.wavemesh = extension
     atexit.register(extension.kernel.shutdown)
-    bring_meshes(extension.screen.say)
     print(WELCOME, end="")
 
 

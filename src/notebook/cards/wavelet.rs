@@ -1,0 +1,78 @@
+//! The card of sparse wavelet coefficients.
+
+use super::{Facts, Table, picture_card};
+use crate::Result;
+use crate::notebook::html::{bytes, count, number};
+use crate::notebook::{Colormap, MimeBundle, Rich, ToVoxels, VoxelPlot};
+use crate::wavelet::SparseWavelet;
+
+impl Rich for SparseWavelet {
+    fn rich(&self) -> MimeBundle {
+        let (layout, stats) = (self.layout(), self.stats());
+        let [x, y, z] = layout.frame().shape;
+        let facts: Facts = vec![
+            ("", format!("{}, {} levels, {}", layout.wavelet().name(), layout.level(), layout.mode().name())),
+            ("grid", format!("{x}×{y}×{z} (x, y, z)")),
+            ("kept", format!("{} of {}", count(stats.nonzero as u64), count(stats.total as u64))),
+            ("sparsity", format!("{:.2}%", 100.0 * stats.sparsity_ratio)),
+            ("", format!("{} instead of {}", bytes(stats.memory_sparse as u64), bytes(stats.memory_dense as u64))),
+            ("ratio", number(stats.compression_ratio)),
+        ];
+        let mut kept = vec![(0u64, 0f32); layout.bands()];
+        for (&[.., band], &value) in self.indices().iter().zip(self.values()) {
+            if let Some((n, largest)) = kept.get_mut(band as usize) {
+                *n += 1;
+                *largest = largest.max(value.abs());
+            }
+        }
+        let row = |(band, &(n, largest)): (usize, &(u64, f32))| {
+            let band = band as i32;
+            let of: usize = layout.band_shape(band).map_or(0, |shape| shape.iter().product());
+            let share = if of == 0 { 0.0 } else { 100.0 * n as f64 / of as f64 };
+            vec![layout.band_name(band), count(n), count(of as u64), format!("{share:.1}%"), number(largest.into())]
+        };
+        let table = Table {
+            header: vec!["band", "kept", "of", "share", "max |c|"],
+            rows: kept.iter().enumerate().map(row).collect(),
+        };
+        let picture = (!self.is_empty()).then(|| largest_plot(self)?.size(380, 310).picture());
+        picture_card("SparseWavelet", &facts, Some(&table), picture)
+    }
+}
+
+/// Where the largest coefficients of the finest level are: they trace the surface.
+fn largest_plot(coefficients: &SparseWavelet) -> Result<VoxelPlot> {
+    let voxels = coefficients.to_voxels()?;
+    let is_fine = |i: usize| voxels.channels()[1][i] == 1.0;
+    let mut amounts: Vec<f32> = (0..voxels.len()).filter(|&i| is_fine(i)).map(|i| voxels.channels()[0][i]).collect();
+    amounts.sort_unstable_by(|a, b| b.total_cmp(a));
+    let [x, y, z] = voxels.shape();
+    let least = amounts.get(x * y * z / 8).copied().unwrap_or(f32::NEG_INFINITY);
+    let fine = voxels.filter(|i| is_fine(i) && voxels.channels()[0][i] >= least);
+    if fine.is_empty() {
+        VoxelPlot::new(&voxels)
+    } else {
+        Ok(VoxelPlot::new(&fine)?.title("largest of the finest level").colormap(Colormap::Viridis))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sdf::SdfGrid;
+    use crate::wavelet::WaveletConfig;
+
+    #[test]
+    fn every_band_has_a_row_and_the_kept_add_up() {
+        let ball = SdfGrid::from_fn([16; 3], |p| p.iter().map(|v| v * v).sum::<f32>().sqrt() - 0.5).unwrap();
+        let coefficients = ball.encode(&WaveletConfig { level: 2, ..Default::default() }).unwrap();
+        let text = coefficients.rich().plain().to_owned();
+        let rows: Vec<&str> = text.lines().skip(2).collect();
+        assert_eq!(rows.len(), 15);
+        let kept: usize = rows
+            .iter()
+            .map(|row| row.split_whitespace().rev().nth(3).unwrap().replace(',', "").parse::<usize>().unwrap())
+            .sum();
+        assert_eq!(kept, coefficients.len());
+    }
+}

@@ -1,0 +1,165 @@
+//! Any plotters drawing as an output, with text but without system fonts.
+
+use std::sync::Once;
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::{FontStyle, register_font as register};
+
+use super::Picture;
+use crate::notebook::{MimeBundle, Rich};
+use crate::{Error, Result};
+
+static FONT: &[u8] = include_bytes!("../assets/Roboto-Regular-subset.ttf");
+
+/// Gives plotters the bundled font under every family name that its examples use.
+pub(crate) fn register_font() {
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| {
+        for family in ["sans-serif", "serif", "monospace", "sans", "Arial", "Calibri"] {
+            // The bytes are a font: a test draws with it.
+            let _ = register(family, FontStyle::Normal, FONT);
+        }
+    });
+}
+
+/// A finished plotters drawing; made by [`figure`] or [`figure_svg`].
+#[derive(Clone, Debug)]
+pub struct Figure {
+    width: u32,
+    height: u32,
+    drawn: Drawn,
+}
+
+#[derive(Clone, Debug)]
+enum Drawn {
+    Pixels(Picture),
+    Svg(String),
+}
+
+impl Figure {
+    /// The pixels, when the figure was drawn as pixels.
+    pub fn picture(&self) -> Option<&Picture> {
+        match &self.drawn {
+            Drawn::Pixels(picture) => Some(picture),
+            Drawn::Svg(_) => None,
+        }
+    }
+
+    /// The SVG document, when the figure was drawn as SVG.
+    pub fn svg(&self) -> Option<&str> {
+        match &self.drawn {
+            Drawn::Pixels(_) => None,
+            Drawn::Svg(svg) => Some(svg),
+        }
+    }
+}
+
+impl Rich for Figure {
+    fn rich(&self) -> MimeBundle {
+        let text = format!("figure of {}×{} pixels", self.width, self.height);
+        match &self.drawn {
+            Drawn::Pixels(picture) => picture.bundle(text),
+            Drawn::Svg(svg) => MimeBundle::text(text).with_svg(svg.clone()),
+        }
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> Error {
+    Error::Argument {
+        op: "figure",
+        name: "draw",
+        got: format!("error: {error}"),
+        expected: "a drawing without errors".into(),
+    }
+}
+
+/// Draws with plotters and shows the result as a PNG. The drawing area starts white.
+///
+/// ```
+/// use wavemesh::notebook::figure;
+/// use plotters::prelude::*;
+/// let plot = figure((300, 200), |root| {
+///     let mut chart = ChartBuilder::on(root).margin(10).caption("x²", ("sans-serif", 18)).x_label_area_size(24)
+///         .y_label_area_size(30).build_cartesian_2d(-1f32..1.0, 0f32..1.0)?;
+///     chart.configure_mesh().draw()?;
+///     chart.draw_series(LineSeries::new((-10..=10).map(|i| i as f32 / 10.0).map(|x| (x, x * x)), &BLUE))?;
+///     Ok(())
+/// })?;
+/// assert!(plot.picture().is_some());
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
+///
+/// # Errors
+/// A size of zero, or the drawing's own error.
+pub fn figure<F>(size: (u32, u32), draw: F) -> Result<Figure>
+where
+    F: FnOnce(&DrawingArea<BitMapBackend, Shift>) -> Result<(), Box<dyn std::error::Error>>,
+{
+    register_font();
+    let (width, height) = size;
+    let mut picture = Picture::from_rgb(width, height, vec![255; 3 * width as usize * height as usize])?;
+    {
+        let root = BitMapBackend::with_buffer(picture.rgb_mut(), size).into_drawing_area();
+        draw(&root).map_err(failed)?;
+        root.present().map_err(failed)?;
+    }
+    Ok(Figure { width, height, drawn: Drawn::Pixels(picture) })
+}
+
+/// Draws with plotters and shows the result as SVG: sharp at any size, and best with few shapes.
+///
+/// # Errors
+/// A size of zero, or the drawing's own error.
+pub fn figure_svg<F>(size: (u32, u32), draw: F) -> Result<Figure>
+where
+    F: FnOnce(&DrawingArea<SVGBackend, Shift>) -> Result<(), Box<dyn std::error::Error>>,
+{
+    register_font();
+    let (width, height) = size;
+    if width == 0 || height == 0 {
+        return Err(Error::Argument {
+            op: "figure_svg",
+            name: "size",
+            got: format!("{width}×{height}"),
+            expected: "at least 1×1".into(),
+        });
+    }
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+        draw(&root).map_err(failed)?;
+        root.present().map_err(failed)?;
+    }
+    Ok(Figure { width, height, drawn: Drawn::Svg(svg) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_drawn_without_system_fonts() {
+        let plot = figure((80, 40), |root| {
+            root.draw(&Text::new("Wave", (5, 5), ("sans-serif", 24).into_font().color(&BLACK)))?;
+            Ok(())
+        })
+        .unwrap();
+        let dark = plot.picture().unwrap().rgb().chunks(3).filter(|p| p[0] < 100).count();
+        assert!(dark > 60, "{dark} dark pixels");
+    }
+
+    #[test]
+    fn svg_keeps_text_as_text() {
+        let plot =
+            figure_svg((80, 40), |root| Ok(root.draw(&Text::new("<Wave>", (5, 5), ("sans-serif", 24)))?)).unwrap();
+        assert!(plot.svg().unwrap().contains("&lt;Wave&gt;"));
+    }
+
+    #[test]
+    fn a_failing_drawing_is_an_error_with_its_reason() {
+        let error = figure((10, 10), |_| Err("no data".into())).unwrap_err().to_string();
+        assert!(error.contains("no data"), "{error}");
+        assert!(figure((0, 10), |_| Ok(())).is_err());
+    }
+}

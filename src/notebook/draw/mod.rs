@@ -1,0 +1,51 @@
+//! Pictures without a window or a system font: a depth-buffered canvas, a camera, axes, text.
+
+mod axes;
+mod camera;
+mod canvas;
+mod figure;
+mod picture;
+mod svg;
+
+pub(crate) use axes::{Frame, Scale, write_text};
+pub(crate) use camera::Projector;
+pub use camera::{Axis, Camera};
+pub(crate) use canvas::{Canvas, Polygon};
+pub(crate) use figure::register_font;
+pub use figure::{Figure, figure, figure_svg};
+pub use picture::{Picture, contact_sheet};
+pub(crate) use svg::svg_document;
+
+/// Colours of a plot's page: paper, ink and the lines between.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Theme {
+    /// Dark on white.
+    #[default]
+    Light,
+    /// Light on near black.
+    Dark,
+}
+
+impl Theme {
+    pub(crate) fn paper(self) -> [u8; 3] {
+        match self {
+            Self::Light => [255, 255, 255],
+            Self::Dark => [17, 19, 23],
+        }
+    }
+
+    pub(crate) fn ink(self) -> [u8; 3] {
+        match self {
+            Self::Light => [40, 44, 52],
+            Self::Dark => [215, 219, 226],
+        }
+    }
+
+    /// Grid lines.
+    pub(crate) fn line(self) -> [u8; 3] {
+        match self {
+            Self::Light => [200, 204, 210],
+            Self::Dark => [72, 78, 88],
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Several outputs side by side.
+
+use super::draw::{Picture, contact_sheet};
+use super::{MimeBundle, Rich};
+use crate::{Error, Result};
+
+/// Outputs in rows and columns; made by [`hstack`] or [`grid`].
+#[derive(Clone, Debug)]
+pub struct Layout(MimeBundle);
+
+impl Rich for Layout {
+    fn rich(&self) -> MimeBundle {
+        self.0.clone()
+    }
+}
+
+/// Puts values side by side; they wrap on a narrow page.
+///
+/// ```
+/// use wavemesh::notebook::{Rich, hstack, html, markdown};
+/// let both = hstack(&[&html("<b>left</b>"), &markdown("right")]);
+/// assert_eq!(both.rich().plain(), "left\nright");
+/// ```
+pub fn hstack(values: &[&dyn Rich]) -> Layout {
+    arrange(values, values.len().max(1), "display:flex;flex-wrap:wrap;gap:12px;align-items:flex-start".into())
+}
+
+/// Puts values in rows of `columns`, as wide as the page.
+///
+/// # Errors
+/// No columns.
+pub fn grid(values: &[&dyn Rich], columns: usize) -> Result<Layout> {
+    if columns == 0 {
+        return Err(Error::Argument { op: "grid", name: "columns", got: "0".into(), expected: "at least 1".into() });
+    }
+    let style = format!("display:grid;grid-template-columns:repeat({columns},minmax(0,max-content));gap:12px");
+    Ok(arrange(values, columns, style))
+}
+
+fn arrange(values: &[&dyn Rich], columns: usize, style: String) -> Layout {
+    let bundles: Vec<MimeBundle> =
+        values.iter().map(|value| value.rich()).filter(|bundle| !bundle.is_empty()).collect();
+    if bundles.is_empty() {
+        return Layout(MimeBundle::nothing());
+    }
+    let text: Vec<_> = bundles.iter().map(MimeBundle::plain).collect();
+    let cells: String = bundles.iter().map(|bundle| format!("<div>{}</div>", bundle.to_html())).collect();
+    let mut bundle = MimeBundle::text(text.join("\n")).with_html(format!("<div style=\"{style}\">{cells}</div>"));
+    // Pictures side by side are a picture too, for places that show no HTML.
+    let pictures: Option<Vec<Picture>> =
+        bundles.iter().map(|bundle| Picture::from_png(&bundle.png_bytes()?).ok()).collect();
+    if let Some(sheet) = pictures.and_then(|pictures| contact_sheet(&pictures, columns).ok())
+        && let Ok(png) = sheet.png()
+    {
+        bundle = bundle.with_png(&png, sheet.width(), sheet.height());
+    }
+    Layout(bundle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notebook::html;
+
+    #[test]
+    fn pictures_side_by_side_are_one_picture_too() {
+        let of = |value: u8| Picture::from_rgb(2, 1, vec![value; 6]).unwrap();
+        let bundle = grid(&[&of(10), &of(200), &of(90)], 2).unwrap().rich();
+        let sheet = Picture::from_png(&bundle.png_bytes().unwrap()).unwrap();
+        assert_eq!(
+            (sheet.width(), sheet.height(), sheet.rgb()[0], sheet.rgb()[6], sheet.rgb()[12]),
+            (4, 2, 10, 200, 90)
+        );
+        assert_eq!(bundle.to_html().matches("<img").count(), 3);
+    }
+
+    #[test]
+    fn html_and_nothing_have_no_picture() {
+        assert!(hstack(&[&html("a"), &html("b")]).rich().get("image/png").is_none());
+        assert!(hstack(&[]).rich().is_empty());
+        assert!(grid(&[], 0).is_err());
+    }
+}

@@ -1,0 +1,293 @@
+//! [`LivePlot`]: curves that grow while a cell runs, in the manner of livelossplot.
+
+use std::time::{Duration, Instant};
+
+use plotters::prelude::*;
+
+use super::draw::{Theme, figure};
+use super::frontend::Frontend;
+use super::html::{number, tick};
+use super::{Display, MimeBundle, Rich, display};
+use crate::Result;
+
+/// A picture takes longer to draw and to send than a bar: it is updated twice a second.
+const UPDATE_EVERY: Duration = Duration::from_millis(500);
+/// More points than this are joined by the mean of neighbours: more cannot be told apart at this width.
+const MAX_POINTS: usize = 1000;
+/// Okabe and Ito's colours, which the colour-blind tell apart.
+const COLORS: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(120, 120, 120),
+];
+
+/// Curves that update in place while a cell runs; the last state stays in the notebook.
+///
+/// ```
+/// use wavemesh::notebook::LivePlot;
+/// let mut plot = LivePlot::new("training").log_scale(true).smooth(0.8);
+/// for step in 0..100 {
+///     plot.push("loss", 1.0 / (1.0 + step as f64));
+/// }
+/// assert_eq!(plot.last("loss"), Some(0.01));
+/// ```
+#[derive(Debug)]
+pub struct LivePlot {
+    title: String,
+    curves: Vec<Curve>,
+    log: bool,
+    smooth: f64,
+    size: (u32, u32),
+    theme: Theme,
+    output: Option<Display>,
+    drawn: Option<Instant>,
+    changed: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Curve {
+    name: String,
+    points: Vec<(f64, f64)>,
+}
+
+impl LivePlot {
+    /// An empty plot. It shows itself with the first point.
+    pub fn new(title: impl Into<String>) -> Self {
+        Self {
+            title: title.into(),
+            curves: Vec::new(),
+            log: false,
+            smooth: 0.0,
+            size: (600, 320),
+            theme: Theme::Light,
+            output: None,
+            drawn: None,
+            changed: false,
+        }
+    }
+
+    /// Whether values are shown on a logarithmic scale; values that are not positive are then left out.
+    pub fn log_scale(mut self, log: bool) -> Self {
+        self.log = log;
+        self
+    }
+
+    /// Shows the running mean over the raw curve: 0 (none) to just below 1 (very smooth), as TensorBoard's slider.
+    pub fn smooth(mut self, smooth: f64) -> Self {
+        self.smooth = if smooth.is_finite() { smooth.clamp(0.0, 0.999) } else { 0.0 };
+        self
+    }
+
+    /// Width and height in pixels, at least 120 × 80.
+    pub fn size(mut self, width: u32, height: u32) -> Self {
+        self.size = (width.max(120), height.max(80));
+        self
+    }
+
+    /// Light or dark page.
+    pub fn theme(mut self, theme: Theme) -> Self {
+        self.theme = theme;
+        self
+    }
+
+    /// Adds a value to a curve, one step after its last.
+    pub fn push(&mut self, curve: &str, value: f64) {
+        let step = self.curve(curve).points.last().map_or(0.0, |(step, _)| step + 1.0);
+        self.push_at(curve, step, value);
+    }
+
+    /// Adds a value to a curve at a step.
+    pub fn push_at(&mut self, curve: &str, step: f64, value: f64) {
+        self.curve(curve).points.push((step, value));
+        self.changed = true;
+        let frontend = Frontend::current();
+        let due = self.drawn.is_none_or(|drawn| drawn.elapsed() >= UPDATE_EVERY);
+        if due && frontend.is_live() {
+            self.show(false);
+        }
+    }
+
+    /// The last value of a curve.
+    pub fn last(&self, curve: &str) -> Option<f64> {
+        self.curves.iter().find(|known| known.name == curve)?.points.last().map(|(_, value)| *value)
+    }
+
+    fn curve(&mut self, name: &str) -> &mut Curve {
+        let at = self.curves.iter().position(|curve| curve.name == name).unwrap_or_else(|| {
+            self.curves.push(Curve { name: name.to_owned(), points: Vec::new() });
+            self.curves.len() - 1
+        });
+        &mut self.curves[at]
+    }
+
+    fn show(&mut self, last: bool) {
+        self.drawn = Some(Instant::now());
+        self.changed = false;
+        let bundle = self.rich();
+        match &self.output {
+            None => self.output = Some(display(&bundle)),
+            Some(output) if last => output.update(bundle),
+            Some(output) => output.update_passing(bundle),
+        }
+    }
+
+    fn draw(&self) -> Result<super::draw::Figure> {
+        let shown: Vec<Vec<(f64, f64)>> = self.curves.iter().map(|curve| self.drawable(&curve.points)).collect();
+        let all = || shown.iter().flatten();
+        let range = |pick: fn(&(f64, f64)) -> f64| {
+            let (low, high) =
+                all().map(pick).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+            if low < high {
+                (low, high)
+            } else if low == high {
+                (low - 0.5, high + 0.5)
+            } else {
+                (0.0, 1.0)
+            }
+        };
+        let ((x0, x1), (y0, y1)) = (range(|p| p.0), range(|p| p.1));
+        let room = (y1 - y0) * 0.06;
+        let rgb = |[r, g, b]: [u8; 3]| RGBColor(r, g, b);
+        let (paper, ink, line) = (rgb(self.theme.paper()), rgb(self.theme.ink()), rgb(self.theme.line()));
+        figure(self.size, |root| {
+            root.fill(&paper)?;
+            let text = |size: i32| ("sans-serif", size).into_font().color(&ink);
+            let mut chart = ChartBuilder::on(root)
+                .margin(10)
+                .caption(&self.title, text(17))
+                .x_label_area_size(26)
+                .y_label_area_size(54)
+                .build_cartesian_2d(x0..x1, y0 - room..y1 + room)?;
+            let log = self.log;
+            chart
+                .configure_mesh()
+                .light_line_style(TRANSPARENT)
+                .bold_line_style(line.stroke_width(1))
+                .axis_style(ink)
+                .label_style(text(12))
+                .x_labels(8)
+                .y_labels(6)
+                .x_label_formatter(&|x| tick(*x))
+                .y_label_formatter(&|y| tick(if log { 10f64.powf(*y) } else { *y }))
+                .draw()?;
+            for (i, (curve, points)) in self.curves.iter().zip(&shown).enumerate() {
+                let color = COLORS[i % COLORS.len()];
+                let smoothed = self.smoothed(points);
+                let raw = if self.smooth > 0.0 { color.mix(0.3) } else { color.mix(1.0) };
+                chart.draw_series(LineSeries::new(
+                    points.iter().copied(),
+                    raw.stroke_width(if self.smooth > 0.0 { 1 } else { 2 }),
+                ))?;
+                if self.smooth > 0.0 {
+                    chart.draw_series(LineSeries::new(smoothed.iter().copied(), color.stroke_width(2)))?;
+                }
+                let last = curve.points.last().map_or(String::new(), |(_, value)| format!(" {}", number(*value)));
+                if let Some(&point) = smoothed.last().or(points.last()) {
+                    chart
+                        .draw_series(std::iter::once(Circle::new(point, 3, color.filled())))?
+                        .label(format!("{}{last}", curve.name))
+                        .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 14, y)], color.stroke_width(2)));
+                }
+            }
+            chart
+                .configure_series_labels()
+                .label_font(text(13))
+                .background_style(paper.mix(0.8))
+                .border_style(line)
+                .position(SeriesLabelPosition::UpperRight)
+                .draw()?;
+            Ok(())
+        })
+    }
+
+    /// The points as drawn: finite, on the chosen scale, few enough.
+    fn drawable(&self, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+        let scaled: Vec<(f64, f64)> = points
+            .iter()
+            .map(|&(x, y)| (x, if self.log { y.log10() } else { y }))
+            .filter(|(x, y)| x.is_finite() && y.is_finite())
+            .collect();
+        let group = scaled.len().div_ceil(MAX_POINTS).max(1);
+        let mean = |part: &[(f64, f64)]| {
+            let (x, y) = part.iter().fold((0.0, 0.0), |(a, b), (x, y)| (a + x, b + y));
+            (x / part.len() as f64, y / part.len() as f64)
+        };
+        scaled.chunks(group).map(mean).collect()
+    }
+
+    /// The exponential mean, corrected for its start.
+    fn smoothed(&self, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+        let (mut sum, mut weight) = (0.0, 0.0);
+        let step = |&(x, y): &(f64, f64)| {
+            sum = self.smooth * sum + (1.0 - self.smooth) * y;
+            weight = self.smooth * weight + (1.0 - self.smooth);
+            (x, sum / weight)
+        };
+        points.iter().map(step).collect()
+    }
+}
+
+impl Rich for LivePlot {
+    fn rich(&self) -> MimeBundle {
+        let curve = |curve: &Curve| {
+            let last = curve
+                .points
+                .last()
+                .map_or("no points".into(), |(step, value)| format!("{} at step {}", number(*value), number(*step)));
+            format!("{} {last}", curve.name)
+        };
+        let text = format!("{} | {}", self.title, self.curves.iter().map(curve).collect::<Vec<_>>().join(" · "));
+        match self.draw() {
+            Ok(figure) => {
+                figure.picture().map_or_else(|| MimeBundle::text(text.clone()), |picture| picture.bundle(text.clone()))
+            }
+            Err(error) => MimeBundle::text(format!("{text}\n{error}")),
+        }
+    }
+}
+
+/// Shows the last state.
+impl Drop for LivePlot {
+    fn drop(&mut self) {
+        if self.changed {
+            self.show(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn smoothing_starts_at_the_first_value_and_follows() {
+        let plot = LivePlot::new("").smooth(0.9);
+        let constant: Vec<_> = (0..5).map(|i| (f64::from(i), 2.0)).collect();
+        assert!(plot.smoothed(&constant).iter().all(|(_, y)| (y - 2.0).abs() < 1e-12));
+        let step = plot.smoothed(&[(0.0, 0.0), (1.0, 1.0)]);
+        assert!((step[1].1 - 1.0 / 1.9).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_log_scale_leaves_out_what_has_no_logarithm_and_long_curves_are_thinned() {
+        let plot = LivePlot::new("").log_scale(true);
+        assert_eq!(plot.drawable(&[(0.0, 0.0), (1.0, 100.0), (2.0, f64::NAN)]), [(1.0, 2.0)]);
+        let long: Vec<_> = (0..10_000).map(|i| (f64::from(i), 1.0)).collect();
+        assert_eq!(plot.drawable(&long).len(), MAX_POINTS);
+    }
+
+    #[test]
+    fn the_text_tells_the_last_values_and_nan_does_not_stop_the_picture() {
+        let mut plot = LivePlot::new("fit");
+        plot.push("loss", f64::NAN);
+        plot.push("loss", 0.5);
+        plot.push_at("lr", 10.0, 1e-4);
+        let bundle = plot.rich();
+        assert_eq!(bundle.plain(), "fit | loss 0.5000 at step 1 · lr 1.000e-4 at step 10");
+        assert!(bundle.get("image/png").is_some());
+    }
+}

@@ -1,0 +1,281 @@
+//! [`MeshPlot`]: a mesh as a picture, shaded or as wires.
+
+use plotters::prelude::*;
+use plotters::style::text_anchor::HPos;
+
+use super::colormap::shown_range;
+use super::draw::{Axis, Camera, Canvas, Frame, Picture, Polygon, Projector, Scale, Theme, register_font, write_text};
+use super::html::{count, number};
+use super::{Colormap, MimeBundle, Rich};
+use crate::mesh::Mesh;
+use crate::{Error, Result};
+
+/// A picture of a mesh, smoothly shaded, in its own coordinates.
+///
+/// ```
+/// use wavemesh::mesh::Mesh;
+/// use wavemesh::notebook::MeshPlot;
+/// let triangle = Mesh::new(vec![[0.0; 3], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], vec![[0, 1, 2]])?;
+/// let picture = MeshPlot::new(&triangle).wireframe(true).size(320, 240).picture()?;
+/// assert_eq!(picture.width(), 320);
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct MeshPlot {
+    mesh: Mesh,
+    title: String,
+    color: [u8; 3],
+    values: Option<Vec<f32>>,
+    colormap: Option<Colormap>,
+    wireframe: bool,
+    camera: Camera,
+    alpha: f32,
+    size: (u32, u32),
+    theme: Theme,
+    axes: bool,
+}
+
+impl MeshPlot {
+    /// A plot of the mesh.
+    pub fn new(mesh: &Mesh) -> Self {
+        Self {
+            mesh: mesh.clone(),
+            title: String::new(),
+            color: [140, 173, 209],
+            values: None,
+            colormap: None,
+            wireframe: false,
+            camera: Camera::default(),
+            alpha: 1.0,
+            size: (640, 480),
+            theme: Theme::Light,
+            axes: true,
+        }
+    }
+
+    /// A line above the plot.
+    pub fn title(mut self, title: impl Into<String>) -> Self {
+        self.title = title.into();
+        self
+    }
+
+    /// The colour of the surface, as red, green, blue.
+    pub fn color(mut self, rgb: [u8; 3]) -> Self {
+        self.color = rgb;
+        self
+    }
+
+    /// Colours the surface by a value a vertex (an error, a curvature), with a colour bar.
+    pub fn values(mut self, values: Vec<f32>) -> Self {
+        self.values = Some(values);
+        self
+    }
+
+    /// The colormap of [`values`](Self::values).
+    pub fn colormap(mut self, colormap: Colormap) -> Self {
+        self.colormap = Some(colormap);
+        self
+    }
+
+    /// Draws the edges of the triangles.
+    pub fn wireframe(mut self, show: bool) -> Self {
+        self.wireframe = show;
+        self
+    }
+
+    /// From where to look.
+    pub fn camera(mut self, camera: Camera) -> Self {
+        self.camera = camera;
+        self
+    }
+
+    /// Looks from these angles, in degrees: `azimuth` around the upright axis, `elevation` above the horizon.
+    pub fn view(mut self, azimuth: f32, elevation: f32) -> Self {
+        (self.camera.azimuth, self.camera.elevation) = (azimuth, elevation);
+        self
+    }
+
+    /// The axis that points up (default y).
+    pub fn up(mut self, axis: Axis) -> Self {
+        self.camera.up = axis;
+        self
+    }
+
+    /// How solid the surface is, above 0 to 1.
+    pub fn alpha(mut self, alpha: f32) -> Self {
+        self.alpha = alpha;
+        self
+    }
+
+    /// Width and height in pixels.
+    pub fn size(mut self, width: u32, height: u32) -> Self {
+        self.size = (width, height);
+        self
+    }
+
+    /// Light or dark page.
+    pub fn theme(mut self, theme: Theme) -> Self {
+        self.theme = theme;
+        self
+    }
+
+    /// Whether box, ticks and axis names are drawn.
+    pub fn axes(mut self, show: bool) -> Self {
+        self.axes = show;
+        self
+    }
+
+    /// Draws the plot.
+    ///
+    /// # Errors
+    /// A size of zero, or values whose number is not that of the vertices.
+    pub fn picture(&self) -> Result<Picture> {
+        const OP: &str = "MeshPlot";
+        let (width, height) = self.size;
+        if !(64..=8192).contains(&width) || !(64..=8192).contains(&height) {
+            let got = format!("{width}×{height}");
+            return Err(Error::Argument { op: OP, name: "size", got, expected: "64 to 8192 pixels each way".into() });
+        }
+        if !(self.alpha > 0.0 && self.alpha <= 1.0) {
+            return Err(Error::Argument {
+                op: OP,
+                name: "alpha",
+                got: self.alpha.to_string(),
+                expected: "above 0, at most 1".into(),
+            });
+        }
+        if let Some(values) = self.values.as_ref().filter(|values| values.len() != self.mesh.vertices().len()) {
+            let expected = format!("one value for each of {} vertices", self.mesh.vertices().len());
+            return Err(Error::Shape { op: OP, what: "values", got: vec![values.len()], expected });
+        }
+        let [low, high] = self.mesh.bounds();
+        let margin = if self.axes { 46.0 } else { 8.0 };
+        let right = if self.values.is_some() { 84.0 } else { 0.0 };
+        let top = if self.title.is_empty() { 12.0 } else { 34.0 };
+        let bottom = if self.axes { 40.0 } else { 8.0 };
+        let (w, h) = (width as f32, height as f32);
+        let viewport = [margin, top, (w - 2.0 * margin - right).max(16.0), (h - top - bottom).max(16.0)];
+        let projector = Projector::fit(&self.camera, low, high, viewport);
+        let frame = self.axes.then(|| Frame::new(&projector, low, high, self.camera.up, ["x", "y", "z"], self.theme));
+        let scale = self.scale();
+
+        let mut polygons = frame.as_ref().map_or_else(Vec::new, |frame| frame.lines.clone());
+        self.add_faces(&projector, scale.as_ref(), &mut polygons);
+        let mut canvas = Canvas::new(width as usize, height as usize, self.theme.paper());
+        canvas.fill(&polygons);
+        let mut picture = canvas.finish();
+        register_font();
+        let area = BitMapBackend::with_buffer(picture.rgb_mut(), self.size).into_drawing_area();
+        if let Some(frame) = &frame {
+            frame.write(&area, self.theme)?;
+        }
+        if !self.title.is_empty() {
+            write_text(&area, &self.title, (width as i32 / 2, 15), HPos::Center, 18, self.theme)?;
+        }
+        if let Some(scale) = &scale {
+            scale.draw(&area, (width as i32 - 72, 56), (height as i32 - 96).max(20), self.theme)?;
+        }
+        drop(area);
+        Ok(picture)
+    }
+
+    fn scale(&self) -> Option<Scale> {
+        let values = self.values.as_ref()?;
+        let finite = values.iter().filter(|v| v.is_finite());
+        let (min, max) =
+            finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v.into()), h.max(v.into())));
+        let (low, high) = if min <= max { shown_range(min, max) } else { (0.0, 1.0) };
+        let map = self.colormap.unwrap_or_else(|| Colormap::for_range(low, high));
+        Some(Scale { map, low, high, label: "value".into() })
+    }
+
+    fn add_faces(&self, projector: &Projector, scale: Option<&Scale>, polygons: &mut Vec<Polygon>) {
+        let normals = self.mesh.vertex_normals();
+        let points: Vec<[f32; 3]> = self.mesh.vertices().iter().map(|&p| projector.project(p)).collect();
+        let shades: Vec<f32> = self
+            .mesh
+            .vertices()
+            .iter()
+            .zip(&normals)
+            .map(|(&p, &n)| {
+                // A surface seen from behind is lit as from the front.
+                let towards = projector.towards_eye(p);
+                let facing = n[0] * towards[0] + n[1] * towards[1] + n[2] * towards[2] >= 0.0;
+                projector.brightness(if facing { n } else { n.map(|v| -v) })
+            })
+            .collect();
+        let alpha = (self.alpha * 255.0).round().max(1.0) as u8;
+        let mut faces: Vec<[usize; 3]> = self.mesh.faces().iter().map(|face| face.map(|v| v as usize)).collect();
+        if alpha < 255 {
+            let depth = |face: &[usize; 3]| face.iter().map(|&v| points[v][2]).sum::<f32>();
+            faces.sort_by(|a, b| depth(a).total_cmp(&depth(b)));
+        }
+        for face in &faces {
+            let color = match (scale, &self.values) {
+                (Some(scale), Some(values)) => scale.color(face.iter().map(|&v| values[v]).sum::<f32>() / 3.0),
+                _ => self.color,
+            };
+            polygons.push(Polygon::triangle(face.map(|v| points[v]), color, alpha, face.map(|v| shades[v])));
+        }
+        if self.wireframe {
+            let mut edges: Vec<[usize; 2]> = faces
+                .iter()
+                .flat_map(|&[a, b, c]| [[a.min(b), a.max(b)], [b.min(c), b.max(c)], [a.min(c), a.max(c)]])
+                .collect();
+            edges.sort_unstable();
+            edges.dedup();
+            let ink = self.color.map(|c| (f32::from(c) * 0.35) as u8);
+            polygons.extend(edges.iter().map(|&[a, b]| Polygon::line(points[a], points[b], 0.8, ink)));
+        }
+    }
+}
+
+impl Rich for MeshPlot {
+    fn rich(&self) -> MimeBundle {
+        let mut text = format!(
+            "MeshPlot | {} vertices, {} faces",
+            count(self.mesh.vertices().len() as u64),
+            count(self.mesh.faces().len() as u64)
+        );
+        if !self.title.is_empty() {
+            text = format!("{} | {text}", self.title);
+        }
+        if let Some(scale) = self.scale() {
+            text += &format!(" · values from {} to {}", number(scale.low), number(scale.high));
+        }
+        match self.picture() {
+            Ok(picture) => picture.bundle(text),
+            Err(error) => Err::<MimeBundle, _>(error).rich(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A unit square in the plane y = 0.
+    fn square() -> Mesh {
+        let vertices = vec![[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 1.0], [0.0, 0.0, 1.0]];
+        Mesh::new(vertices, vec![[0, 1, 2], [0, 2, 3]]).unwrap()
+    }
+
+    #[test]
+    fn a_square_seen_from_the_front_fills_its_pixels_and_wires_are_darker() {
+        let camera = Camera { azimuth: -90.0, elevation: 0.0, perspective: false, up: Axis::Z, ..Default::default() };
+        let plot = MeshPlot::new(&square()).color([200, 0, 0]).axes(false).camera(camera).size(100, 100);
+        let red = |p: &MeshPlot| p.picture().unwrap().rgb().chunks(3).filter(|p| p[0] > 90 && p[1] < 60).count();
+        // 100 pixels less 12 above and 8 below.
+        let solid = red(&plot);
+        assert!(solid.abs_diff(80 * 80) <= 80, "{solid}");
+        // Four sides of 80 pixels and the diagonal are dark.
+        let dark = solid - red(&plot.wireframe(true));
+        assert!((200..800).contains(&dark), "{dark}");
+    }
+
+    #[test]
+    fn values_of_the_wrong_number_are_refused() {
+        let error = MeshPlot::new(&square()).values(vec![1.0]).picture().unwrap_err().to_string();
+        assert!(error.contains("4 vertices"), "{error}");
+    }
+}

@@ -1,0 +1,325 @@
+//! [`SliceGrid`]: slices through a volume, side by side.
+
+use candle_core::{DType, Device, Tensor};
+use plotters::prelude::*;
+use plotters::style::text_anchor::HPos;
+
+use super::colormap::{NAN_COLOR, shown_range};
+use super::draw::{Axis, Picture, Scale, Theme, contact_sheet, register_font, write_text};
+use super::html::number;
+use super::{Colormap, MimeBundle, Rich};
+use crate::sdf::SdfGrid;
+use crate::{Error, Result};
+
+/// A dense volume with one value a cell.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    values: Vec<f32>,
+    /// Cells along x, y, z, and how far apart in `values` neighbours along each are.
+    shape: [usize; 3],
+    strides: [usize; 3],
+}
+
+impl Volume {
+    fn get(&self, at: [usize; 3]) -> f32 {
+        self.values[at[0] * self.strides[0] + at[1] * self.strides[1] + at[2] * self.strides[2]]
+    }
+}
+
+/// A value that slices can be taken of.
+pub trait ToVolume {
+    /// The volume.
+    fn to_volume(&self) -> Result<Volume>;
+}
+
+impl ToVolume for SdfGrid {
+    fn to_volume(&self) -> Result<Volume> {
+        let [x, y, z] = self.shape();
+        Ok(Volume { values: self.values().to_vec(), shape: [x, y, z], strides: [y * z, z, 1] })
+    }
+}
+
+/// A dense grid (z, y, x).
+impl ToVolume for Tensor {
+    fn to_volume(&self) -> Result<Volume> {
+        let &[d, h, w] = self.dims() else {
+            let expected = "(z, y, x)".into();
+            return Err(Error::Shape { op: "SliceGrid", what: "tensor", got: self.dims().to_vec(), expected });
+        };
+        let values = self.detach().to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        Ok(Volume { values, shape: [w, h, d], strides: [1, w, w * h] })
+    }
+}
+
+/// Slices through a volume, evenly spread along one axis or one through the middle of each.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// use wavemesh::notebook::{Axis, SliceGrid};
+/// let ball = SdfGrid::from_fn([16; 3], |p| p.iter().map(|v| v * v).sum::<f32>().sqrt() - 0.5)?;
+/// let sheet = SliceGrid::new(&ball)?.along(Axis::Z, 4).contour(0.0).picture()?;
+/// assert!(sheet.width() > 4 * 16);
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SliceGrid {
+    volume: Volume,
+    /// Which slices: the axis that is held, and where.
+    slices: Vec<(Axis, usize)>,
+    columns: usize,
+    colormap: Option<Colormap>,
+    range: Option<(f64, f64)>,
+    contour: Option<f32>,
+    panel: usize,
+    theme: Theme,
+}
+
+const AXES: [Axis; 3] = [Axis::X, Axis::Y, Axis::Z];
+const NAMES: [&str; 3] = ["x", "y", "z"];
+
+impl SliceGrid {
+    /// The three slices through the middle of a volume.
+    ///
+    /// # Errors
+    /// When the value is not a volume, or an empty one.
+    pub fn new(value: &(impl ToVolume + ?Sized)) -> Result<Self> {
+        let volume = value.to_volume()?;
+        if volume.shape.contains(&0) {
+            let got = volume.shape.to_vec();
+            return Err(Error::Shape {
+                op: "SliceGrid",
+                what: "volume",
+                got,
+                expected: "at least one cell along each axis".into(),
+            });
+        }
+        let slices = AXES.map(|axis| (axis, volume.shape[axis as usize] / 2)).to_vec();
+        Ok(Self {
+            volume,
+            slices,
+            columns: 4,
+            colormap: None,
+            range: None,
+            contour: None,
+            panel: 200,
+            theme: Theme::Light,
+        })
+    }
+
+    /// `count` slices at even distances along an axis instead.
+    pub fn along(mut self, axis: Axis, count: usize) -> Self {
+        let n = self.volume.shape[axis as usize];
+        let count = count.clamp(1, n);
+        self.slices = (0..count).map(|i| (axis, (2 * i + 1) * n / (2 * count))).collect();
+        self
+    }
+
+    /// How many slices stand in a row.
+    pub fn columns(mut self, columns: usize) -> Self {
+        self.columns = columns.max(1);
+        self
+    }
+
+    /// The colormap.
+    pub fn colormap(mut self, colormap: Colormap) -> Self {
+        self.colormap = Some(colormap);
+        self
+    }
+
+    /// The values at the two ends of the colormap.
+    pub fn range(mut self, low: f64, high: f64) -> Self {
+        self.range = Some((low, high));
+        self
+    }
+
+    /// Draws the line where the value is `level` (0 for a signed distance), and blends between cells.
+    pub fn contour(mut self, level: f32) -> Self {
+        self.contour = Some(level);
+        self
+    }
+
+    /// The width of a slice in pixels.
+    pub fn panel(mut self, pixels: usize) -> Self {
+        self.panel = pixels.clamp(32, 2048);
+        self
+    }
+
+    /// Light or dark page.
+    pub fn theme(mut self, theme: Theme) -> Self {
+        self.theme = theme;
+        self
+    }
+
+    fn scale(&self) -> Scale {
+        let finite = self.volume.values.iter().filter(|v| v.is_finite());
+        let (min, max) =
+            finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v.into()), h.max(v.into())));
+        let (low, high) = self.range.unwrap_or(if min <= max { shown_range(min, max) } else { (0.0, 1.0) });
+        let map = self.colormap.unwrap_or_else(|| Colormap::for_range(low, high));
+        Scale { map, low, high, label: String::new() }
+    }
+
+    /// Draws the slices.
+    ///
+    /// # Errors
+    /// A range that is empty.
+    pub fn picture(&self) -> Result<Picture> {
+        let scale = self.scale();
+        if scale.low.is_nan() || scale.high.is_nan() || scale.low >= scale.high {
+            let got = format!("{} to {}", scale.low, scale.high);
+            return Err(Error::Argument { op: "SliceGrid", name: "range", got, expected: "low < high".into() });
+        }
+        let mut panels =
+            self.slices.iter().map(|&(axis, at)| self.slice(axis, at, &scale)).collect::<Result<Vec<_>>>()?;
+        let columns = self.columns.min(panels.len());
+        let first_row = panels.iter().take(columns).map(|p| p.height()).max().unwrap_or(64);
+        // The colour bar closes the first row.
+        let mut with_bar = panels.drain(..columns).collect::<Vec<_>>();
+        with_bar.push(self.bar(&scale, first_row)?);
+        let blank = Picture::from_rgb(1, 1, self.theme.paper().to_vec())?;
+        for row in panels.chunks(columns) {
+            with_bar.extend_from_slice(row);
+            with_bar.extend(std::iter::repeat_n(blank.clone(), columns + 1 - row.len()));
+        }
+        contact_sheet(&with_bar, columns + 1)
+    }
+
+    fn blank(&self, width: u32, height: u32) -> Result<Picture> {
+        Picture::from_rgb(
+            width,
+            height,
+            self.theme.paper().iter().copied().cycle().take(3 * width as usize * height as usize).collect(),
+        )
+    }
+
+    fn bar(&self, scale: &Scale, height: u32) -> Result<Picture> {
+        register_font();
+        let mut picture = self.blank(70, height)?;
+        let size = (picture.width(), picture.height());
+        let area = BitMapBackend::with_buffer(picture.rgb_mut(), size).into_drawing_area();
+        scale.draw(&area, (6, 22), (height as i32 - 46).max(16), self.theme)?;
+        drop(area);
+        Ok(picture)
+    }
+
+    /// One slice with its title and the names of its axes.
+    fn slice(&self, axis: Axis, at: usize, scale: &Scale) -> Result<Picture> {
+        // The held axis, the one to the right, the one upwards.
+        let (held, right, up) = match axis {
+            Axis::X => (0, 2, 1),
+            Axis::Y => (1, 0, 2),
+            Axis::Z => (2, 0, 1),
+        };
+        let (columns, rows) = (self.volume.shape[right], self.volume.shape[up]);
+        let pixels = (self.panel as f32 / columns.max(rows) as f32).max(0.25);
+        let (width, height) =
+            ((columns as f32 * pixels).ceil().max(8.0) as usize, (rows as f32 * pixels).ceil().max(8.0) as usize);
+        const MARGIN: [usize; 4] = [8, 20, 8, 22]; // left, top, right, bottom
+        let mut picture =
+            self.blank((width + MARGIN[0] + MARGIN[2]) as u32, (height + MARGIN[1] + MARGIN[3]) as u32)?;
+        let value = |u: f32, v: f32| -> f32 {
+            let cell = |c: f32, r: f32| {
+                let mut index = [0; 3];
+                (index[held], index[right], index[up]) =
+                    (at, (c.max(0.0) as usize).min(columns - 1), (r.max(0.0) as usize).min(rows - 1));
+                self.volume.get(index)
+            };
+            if self.contour.is_none() {
+                return cell(u, v);
+            }
+            let (u, v) = (u - 0.5, v - 0.5);
+            let (c, r) = (u.floor(), v.floor());
+            let (fu, fv) = (u - c, v - r);
+            let low = cell(c, r) * (1.0 - fu) + cell(c + 1.0, r) * fu;
+            let high = cell(c, r + 1.0) * (1.0 - fu) + cell(c + 1.0, r + 1.0) * fu;
+            low * (1.0 - fv) + high * fv
+        };
+        let at_pixel = |x: usize, y: usize| value((x as f32 + 0.5) / pixels, (height as f32 - y as f32 - 0.5) / pixels);
+        let row_bytes = picture.width() as usize * 3;
+        let ink = self.theme.ink();
+        for y in 0..height {
+            for x in 0..width {
+                let here = at_pixel(x, y);
+                let crosses = self.contour.is_some_and(|level| {
+                    let side = here > level;
+                    (x + 1 < width && (at_pixel(x + 1, y) > level) != side)
+                        || (y + 1 < height && (at_pixel(x, y + 1) > level) != side)
+                });
+                let color = if crosses {
+                    if self.theme == Theme::Dark { [255; 3] } else { ink }
+                } else if here.is_nan() {
+                    NAN_COLOR
+                } else {
+                    scale.color(here)
+                };
+                let i = (MARGIN[1] + y) * row_bytes + (MARGIN[0] + x) * 3;
+                picture.rgb_mut()[i..i + 3].copy_from_slice(&color);
+            }
+        }
+        register_font();
+        let size = (picture.width(), picture.height());
+        let area = BitMapBackend::with_buffer(picture.rgb_mut(), size).into_drawing_area();
+        let middle = (MARGIN[0] + width / 2) as i32;
+        write_text(&area, &format!("{} = {at}", NAMES[held]), (middle, 10), HPos::Center, 13, self.theme)?;
+        let axes = format!("{} to the right, {} up", NAMES[right], NAMES[up]);
+        write_text(&area, &axes, (middle, size.1 as i32 - 11), HPos::Center, 13, self.theme)?;
+        drop(area);
+        Ok(picture)
+    }
+}
+
+impl Rich for SliceGrid {
+    fn rich(&self) -> MimeBundle {
+        let [x, y, z] = self.volume.shape;
+        let scale = self.scale();
+        let text = format!(
+            "SliceGrid | {} slices of {x}×{y}×{z} (x, y, z) · colours from {} to {}",
+            self.slices.len(),
+            number(scale.low),
+            number(scale.high)
+        );
+        match self.picture() {
+            Ok(picture) => picture.bundle(text),
+            Err(error) => Err::<MimeBundle, _>(error).rich(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_orders_of_axes_give_the_same_picture() {
+        let value = |x: usize, y: usize, z: usize| (x * 100 + y * 10 + z) as f32;
+        let (nx, ny, nz) = (4, 3, 2);
+        let zyx: Vec<f32> =
+            (0..nz).flat_map(|z| (0..ny).flat_map(move |y| (0..nx).map(move |x| value(x, y, z)))).collect();
+        let xyz: Vec<f32> =
+            (0..nx).flat_map(|x| (0..ny).flat_map(move |y| (0..nz).map(move |z| value(x, y, z)))).collect();
+        let tensor = Tensor::from_vec(zyx, (nz, ny, nx), &Device::Cpu).unwrap();
+        let grid = SdfGrid::from_values(xyz, [nx, ny, nz]).unwrap();
+        let (a, b) =
+            (SliceGrid::new(&tensor).unwrap().picture().unwrap(), SliceGrid::new(&grid).unwrap().picture().unwrap());
+        assert_eq!(a, b);
+    }
+
+    #[test]
+    fn the_contour_is_where_the_sign_changes() {
+        let plane = SdfGrid::from_fn([8; 3], |p| p[0]).unwrap();
+        let picture = SliceGrid::new(&plane).unwrap().along(Axis::Z, 1).contour(0.0).panel(80).picture().unwrap();
+        let ink = Theme::Light.ink();
+        let row = 60 * picture.width() as usize;
+        let columns: Vec<usize> = (8..88).filter(|x| picture.rgb()[(row + x) * 3..][..3] == ink).collect();
+        assert_eq!(columns.len(), 1, "{columns:?}");
+        assert!((46..=49).contains(&columns[0]), "{columns:?}");
+    }
+
+    #[test]
+    fn other_ranks_and_empty_volumes_are_refused() {
+        let flat = Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap();
+        assert!(SliceGrid::new(&flat).unwrap_err().to_string().contains("[2, 2]"));
+        let empty = Tensor::zeros((0, 2, 2), DType::F32, &Device::Cpu).unwrap();
+        assert!(SliceGrid::new(&empty).is_err());
+    }
+}

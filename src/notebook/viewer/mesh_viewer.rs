@@ -1,0 +1,197 @@
+//! [`MeshViewer`]: a mesh to turn, clip and look into.
+
+use serde_json::json;
+
+use super::payload::{Payload, finite_range};
+use super::viewer_bundle;
+use crate::mesh::Mesh;
+use crate::notebook::html::{bytes, count};
+use crate::notebook::{Axis, Camera, Colormap, MeshPlot, MimeBundle, Rich};
+use crate::{Error, Result};
+
+/// An interactive view of a mesh, or of a sequence of meshes.
+///
+/// Positions are sent with 16 bits each, so a vertex is exact to 1/65534 of the mesh's extent.
+///
+/// ```
+/// use wavemesh::mesh::Mesh;
+/// use wavemesh::notebook::{MeshViewer, Rich};
+/// let triangle = Mesh::new(vec![[0.0; 3], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], vec![[0, 1, 2]])?;
+/// assert!(MeshViewer::new(&triangle).rich().get("text/html").is_some());
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct MeshViewer {
+    frames: Vec<(String, Mesh)>,
+    values: Option<Vec<f32>>,
+    title: String,
+    colormap: Option<Colormap>,
+    wireframe: bool,
+    camera: Camera,
+    alpha: f32,
+    size: (u32, u32),
+    frames_per_second: f32,
+}
+
+impl MeshViewer {
+    /// A view of the mesh.
+    pub fn new(mesh: &Mesh) -> Self {
+        Self::of(vec![(String::new(), mesh.clone())])
+    }
+
+    /// A view of a sequence of labelled meshes, with a slider and a play button.
+    ///
+    /// # Errors
+    /// No meshes.
+    pub fn sequence<'a, L: Into<String>>(meshes: impl IntoIterator<Item = (L, &'a Mesh)>) -> Result<Self> {
+        let frames: Vec<_> = meshes.into_iter().map(|(label, mesh)| (label.into(), mesh.clone())).collect();
+        if frames.is_empty() {
+            return Err(Error::Argument {
+                op: "MeshViewer",
+                name: "meshes",
+                got: "none".into(),
+                expected: "at least one".into(),
+            });
+        }
+        Ok(Self::of(frames))
+    }
+
+    fn of(frames: Vec<(String, Mesh)>) -> Self {
+        let camera = Camera::default();
+        Self {
+            frames,
+            values: None,
+            title: String::new(),
+            colormap: None,
+            wireframe: false,
+            camera,
+            alpha: 1.0,
+            size: (640, 480),
+            frames_per_second: 8.0,
+        }
+    }
+
+    /// A line above the view.
+    pub fn title(mut self, title: impl Into<String>) -> Self {
+        self.title = title.into();
+        self
+    }
+
+    /// Colours a single mesh by a value a vertex.
+    pub fn values(mut self, values: Vec<f32>) -> Self {
+        self.values = Some(values);
+        self
+    }
+
+    /// The colormap of [`values`](Self::values) to start with.
+    pub fn colormap(mut self, colormap: Colormap) -> Self {
+        self.colormap = Some(colormap);
+        self
+    }
+
+    /// Whether the edges of the triangles are drawn at first.
+    pub fn wireframe(mut self, show: bool) -> Self {
+        self.wireframe = show;
+        self
+    }
+
+    /// The first view.
+    pub fn camera(mut self, camera: Camera) -> Self {
+        self.camera = camera;
+        self
+    }
+
+    /// The axis that points up (default y).
+    pub fn up(mut self, axis: Axis) -> Self {
+        self.camera.up = axis;
+        self
+    }
+
+    /// How solid the surface is at first, above 0 to 1.
+    pub fn alpha(mut self, alpha: f32) -> Self {
+        self.alpha = alpha;
+        self
+    }
+
+    /// Width and height in pixels; the view shrinks with its page.
+    pub fn size(mut self, width: u32, height: u32) -> Self {
+        self.size = (width, height);
+        self
+    }
+
+    /// How fast a sequence plays.
+    pub fn frames_per_second(mut self, rate: f32) -> Self {
+        self.frames_per_second = rate;
+        self
+    }
+
+    fn bundle(&self) -> Result<MimeBundle> {
+        let (_, last) = &self.frames[self.frames.len() - 1];
+        if let Some(values) = &self.values
+            && (self.frames.len() > 1 || values.len() != last.vertices().len())
+        {
+            let expected = format!("one value for each of {} vertices of a single mesh", last.vertices().len());
+            return Err(Error::Shape { op: "MeshViewer", what: "values", got: vec![values.len()], expected });
+        }
+        let mut still = MeshPlot::new(last)
+            .camera(self.camera)
+            .alpha(self.alpha)
+            .wireframe(self.wireframe)
+            .size(self.size.0, self.size.1);
+        if let Some(values) = &self.values {
+            still = still.values(values.clone());
+        }
+        if let Some(map) = self.colormap {
+            still = still.colormap(map);
+        }
+
+        let bounds = self.frames.iter().map(|(_, mesh)| mesh.bounds());
+        let [low, high] = bounds
+            .reduce(|[l, h], [l2, h2]| {
+                [std::array::from_fn(|i| l[i].min(l2[i])), std::array::from_fn(|i| h[i].max(h2[i]))]
+            })
+            .unwrap_or_default();
+        let mut payload = Payload::default();
+        let mut frames = Vec::new();
+        for (label, mesh) in &self.frames {
+            for axis in 0..3 {
+                let extent = (high[axis] - low[axis]).max(f32::MIN_POSITIVE);
+                let part = |p: &[f32; 3]| ((p[axis] - low[axis]) / extent * 65534.0).round() as u16;
+                payload.plane16(mesh.vertices().iter().map(part));
+            }
+            let mut before = 0;
+            for &corner in mesh.faces().iter().flatten() {
+                payload.zigzag(i64::from(corner) - before);
+                before = i64::from(corner);
+            }
+            let n = mesh.vertices().len();
+            let planes: Vec<_> = self.values.iter().map(|values| payload.channel(values.iter().copied(), n)).collect();
+            frames.push(json!({ "label": label, "n": mesh.faces().len(), "vertices": n, "channels": planes }));
+        }
+        let ranges: Vec<_> = self.values.iter().map(|values| finite_range(values.iter().copied())).collect();
+        let map = self.colormap.unwrap_or_else(|| {
+            ranges.first().map_or(Colormap::Viridis, |&(l, h)| Colormap::for_range(l.into(), h.into()))
+        });
+        let names: Vec<_> = ranges.iter().map(|_| "value").collect();
+        let meta = json!({
+            "kind": "mesh", "title": self.title, "low": low, "high": high,
+            "azimuth": self.camera.azimuth, "elevation": self.camera.elevation, "perspective": self.camera.perspective,
+            "up": self.camera.up as usize, "width": self.size.0, "height": self.size.1, "alpha": self.alpha, "size": 1, "outline": self.wireframe, "map": map.name(),
+            "channels": names, "ranges": ranges, "frames": frames, "fps": self.frames_per_second,
+        });
+        let packed = payload.finish()?;
+        let text = format!(
+            "MeshViewer | {} vertices, {} faces, {}",
+            count(last.vertices().len() as u64),
+            count(last.faces().len() as u64),
+            bytes(packed.len() as u64)
+        );
+        viewer_bundle(&meta, &packed, &still.picture()?, text)
+    }
+}
+
+impl Rich for MeshViewer {
+    fn rich(&self) -> MimeBundle {
+        self.bundle().unwrap_or_else(|error| Err::<MimeBundle, _>(error).rich())
+    }
+}

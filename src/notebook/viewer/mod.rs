@@ -1,0 +1,57 @@
+//! Interactive 3D views: one self-contained HTML output each, which needs no network and nothing installed.
+//!
+//! The view is plain WebGL2 (`viewer.js`). Its context is made when the output comes into sight and given back when it leaves,
+//! because browsers allow about sixteen a page. Where no script runs (GitHub, untrusted notebooks) the static picture
+//! in the same output stays.
+
+mod mesh_viewer;
+mod payload;
+mod voxel_viewer;
+
+pub use mesh_viewer::MeshViewer;
+pub use voxel_viewer::VoxelViewer;
+
+use base64::Engine as _;
+use serde_json::{Map, Value};
+
+use super::draw::Picture;
+use super::{Colormap, MimeBundle, escape};
+use crate::Result;
+
+/// Assembles a viewer's output.
+fn viewer_bundle(meta: &Value, data: &[u8], still: &Picture, text: String) -> Result<MimeBundle> {
+    let png = still.png()?;
+    let base64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    let mut ramps = Map::new();
+    for map in Colormap::ALL {
+        let stops: String = map.stops().iter().flatten().map(|byte| format!("{byte:02x}")).collect();
+        ramps.insert(map.name().into(), stops.into());
+    }
+    let id = super::display::new_id();
+    let title = meta["title"].as_str().unwrap_or_default();
+    let heading = if title.is_empty() {
+        String::new()
+    } else {
+        format!("<div style=\"font-weight:600;margin-bottom:4px\">{}</div>", escape(title))
+    };
+    let html = format!(
+        "<div data-wavemesh=\"{id}\" data-lm-suppress-shortcuts=\"true\" style=\"max-width:{width}px;font:12px/1.6 system-ui,sans-serif\">{heading}\
+         <div data-stage><img src=\"data:image/png;base64,{png}\" width=\"{width}\" style=\"max-width:100%\" alt=\"{alt}\"></div></div>\
+         <script>(()=>{{{script}\
+         const go=n=>{{const roots=document.querySelectorAll('[data-wavemesh=\"{id}\"]');\
+         if(roots.length)roots.forEach(r=>wavemeshViewer(r,{meta},\"{packed}\",{ramps}));else if(n)setTimeout(go,50,n-1)}};go(200)}})()</script>",
+        width = still.width(),
+        png = base64(&png),
+        alt = escape(&text),
+        script = include_str!("viewer.js"),
+        meta = in_script(meta),
+        packed = base64(data),
+        ramps = Value::Object(ramps),
+    );
+    Ok(MimeBundle::text(text).with_html(html).with_png(&png, still.width(), still.height()))
+}
+
+/// JSON that cannot end the script element it stands in.
+fn in_script(value: &Value) -> String {
+    value.to_string().replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
+}

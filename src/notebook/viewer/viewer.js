@@ -1,0 +1,629 @@
+// WaveMesh's interactive viewer: plain WebGL2, no dependency, no network. It is put into each viewer's HTML.
+// wavemeshViewer(root, meta, packed, ramps): `packed` is base64 of gzip of the binary described in payload.rs.
+function wavemeshViewer(root, meta, packed, ramps) {
+  if (root.wavemesh) return;
+  const $ = (tag, css, parent, props) => {
+    const e = document.createElement(tag);
+    if (css) e.style.cssText = css;
+    Object.assign(e, props || {});
+    if (parent) parent.appendChild(e);
+    return e;
+  };
+  // Where no script runs, or none is trusted, the output is its heading and the picture; the rest is made here.
+  const stage = root.querySelector('[data-stage]'), still = stage.querySelector('img'), mesh = meta.kind === 'mesh';
+  stage.style.cssText = `position:relative;width:100%;aspect-ratio:${meta.width}/${meta.height};overflow:hidden;border-radius:4px`;
+  still.style.cssText = 'position:absolute;width:100%';
+  const details = $('details', 'margin-top:4px', root), summary = $('summary', 'cursor:pointer', details), note = $('span', '', summary);
+  note.dataset.note = '';
+  summary.append(' · drag turns, shift drag moves, wheel zooms after a click · controls');
+  const panel = $('div', 'display:flex;flex-wrap:wrap;gap:6px 12px;padding-top:4px', details);
+  const dims = meta.high.map((h, i) => h - meta.low[i]);
+  const center = dims.map((d, i) => meta.low[i] + d / 2), radius = Math.hypot(...dims) / 2 || 1;
+  const names = ['x', 'y', 'z'];
+  const home = { az: meta.azimuth, el: meta.elevation, zoom: 1, pan: [0, 0] };
+  const state = {
+    ...home, pan: [0, 0], channel: 0, frame: 0, alpha: meta.alpha, size: meta.size, outline: meta.outline,
+    map: meta.map, low: null, high: null, dark: null, ortho: !meta.perspective,
+    clip: meta.low.map((l, i) => [l, meta.high[i]]), threshold: [-Infinity, Infinity], playing: false,
+  };
+  let frames = null, gl = null, canvas = null, overlay = null, programs = null, visible = null, dirty = true, stale = true;
+  let hover = null, raf = 0, wanted = false, drawn = 0;
+
+  // ---- payload -------------------------------------------------------------------------------------------------
+  async function decode() {
+    const bytes = Uint8Array.from(atob(packed), c => c.charCodeAt(0));
+    packed = null;
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
+    const data = new Uint8Array(await new Response(stream).arrayBuffer());
+    let at = 0;
+    const varint = () => {
+      let value = 0, shift = 1, byte;
+      do { byte = data[at++]; value += (byte & 127) * shift; shift *= 128; } while (byte > 127);
+      return value;
+    };
+    const plane = (n, bits) => {
+      const q = new Uint16Array(n);
+      if (bits === 8) {
+        for (let i = 0; i < n; i++) { const v = data[at++]; q[i] = v === 255 ? 65535 : Math.round(v / 254 * 65534); }
+      } else {
+        for (let i = 0; i < n; i++) q[i] = data[at + i] | data[at + n + i] << 8;
+        at += 2 * n;
+      }
+      return q;
+    };
+    const made = [];
+    for (const f of meta.frames) {
+      const frame = { label: f.label, n: f.n };
+      if (mesh) {
+        frame.vertices = [0, 1, 2].map(() => plane(f.vertices, 16));
+        frame.faces = new Uint32Array(3 * f.n);
+        for (let i = 0, last = 0; i < frame.faces.length; i++) {
+          const z = varint();
+          last += z % 2 ? -(z + 1) / 2 : z / 2;
+          frame.faces[i] = last;
+        }
+        frame.planes = f.channels.map(c => plane(f.vertices, c.bits));
+      } else {
+        if (f.sites === undefined) {
+          frame.sites = new Uint16Array(3 * f.n);
+          const [w, h] = meta.shape;
+          for (let i = 0, last = -1; i < f.n; i++) {
+            last += varint() + 1;
+            frame.sites[3 * i] = last % w;
+            frame.sites[3 * i + 1] = Math.floor(last / w) % h;
+            frame.sites[3 * i + 2] = Math.floor(last / w / h);
+          }
+        } else frame.sites = made[f.sites].sites;
+        frame.planes = f.channels.map(c => plane(f.n, c.bits));
+      }
+      frame.channels = f.channels;
+      made.push(frame);
+    }
+    return made;
+  }
+  const channelOf = (f = frames[state.frame]) => f.channels[state.channel] || null;
+  const valueOf = (c, q) => !c || q === 65535 ? NaN : c.low + q / 65534 * (c.high - c.low);
+  function scaleOf() { // the colour bar's ends: the same for all frames, so that they compare
+    if (state.low !== null) return [state.low, state.high];
+    let [low, high] = meta.ranges[state.channel] || [0, 1];
+    if (low < 0 && Math.min(-low, high) >= .05 * Math.max(-low, high)) { high = Math.max(high, -low); low = -high; }
+    return low < high ? [low, high] : [low - 0.5, low + 0.5];
+  }
+
+  // ---- shaders -------------------------------------------------------------------------------------------------
+  const head = '#version 300 es\nprecision highp float;precision highp int;precision highp usampler2D;\n';
+  const light = 'float lit(vec3 n){vec3 v=rot*n;return .55+.45*min(1.,max(0.,dot(v,vec3(-.3,.62,.72))));}\n';
+  const common = 'uniform mat4 vp;uniform mat3 rot;uniform vec3 eye,clipLow,clipHigh;uniform vec4 scale;uniform float size,plain;uniform sampler2D ramp;\n';
+  const paint = 'vec3 paint(uint q){if(q==65535u)return vec3(1.,0.,1.);float v=scale.x+float(q)/65534.*(scale.y-scale.x);' +
+    'return texture(ramp,vec2(clamp((v-scale.z)/(scale.w-scale.z),0.,1.)*(255./256.)+.5/256.,.5)).rgb;}\n';
+  const voxelVS = head + common + light + paint + 'layout(location=0) in uvec4 site;out vec3 color;out vec2 uv;flat out int id;\n' +
+    'const vec2 C[6]=vec2[6](vec2(0,0),vec2(1,0),vec2(1,1),vec2(0,0),vec2(1,1),vec2(0,1));\n' +
+    'void main(){int f=gl_VertexID/6;uv=C[gl_VertexID%6];vec3 c=vec3(site.xyz)+.5,p,n=vec3(0.);' +
+    'float s=eye[f]>c[f]?1.:0.;p[f]=s;p[(f+1)%3]=uv.x;p[(f+2)%3]=uv.y;n[f]=s*2.-1.;' +
+    'color=paint(site.w)*lit(n);id=gl_InstanceID;gl_Position=vp*vec4(c+(p-.5)*size,1.);}';
+  const voxelFS = head + 'in vec3 color;in vec2 uv;flat in int id;uniform float alpha,outline;uniform bool pick;out vec4 o;\n' +
+    'void main(){if(pick){int i=id+1;o=vec4(float(i&255),float((i>>8)&255),float((i>>16)&255),255.)/255.;return;}' +
+    'vec2 w=fwidth(uv),d=min(uv,1.-uv)/w;float e=smoothstep(.3,1.3,min(d.x,d.y)),far=smoothstep(.12,.35,max(w.x,w.y));' +
+    'o=vec4(color*mix(1.,mix(.5,1.,max(e,far)),outline),alpha);}';
+  const meshVS = head + common + light + paint + 'layout(location=0) in vec3 p;layout(location=1) in vec3 n;layout(location=2) in uint q;' +
+    'out vec3 color,at,bary;flat out int id;void main(){at=p;vec3 v=normalize(n);if(dot(v,eye-p)<0.)v=-v;' +
+    'color=(plain>0.?vec3(.55,.68,.82):paint(q))*lit(v);int k=gl_VertexID%3;bary=vec3(k==0,k==1,k==2);id=gl_VertexID/3;gl_Position=vp*vec4(p,1.);}';
+  const meshFS = head + 'in vec3 color,at,bary;flat in int id;uniform vec3 clipLow,clipHigh;uniform float alpha,outline;uniform bool pick;out vec4 o;\n' +
+    'void main(){if(any(lessThan(at,clipLow))||any(greaterThan(at,clipHigh)))discard;' +
+    'if(pick){int i=id+1;o=vec4(float(i&255),float((i>>8)&255),float((i>>16)&255),255.)/255.;return;}' +
+    'vec3 d=bary/fwidth(bary);float e=smoothstep(.2,1.2,min(d.x,min(d.y,d.z)));o=vec4(color*mix(1.,mix(.45,1.,e),outline),alpha);}';
+  const lineVS = head + 'uniform mat4 vp;layout(location=0) in vec3 p;void main(){gl_Position=vp*vec4(p,1.);}';
+  const lineFS = head + 'uniform vec4 ink;out vec4 o;void main(){o=ink;}';
+
+  function program(vs, fs) {
+    const p = gl.createProgram();
+    for (const [type, source] of [[gl.VERTEX_SHADER, vs], [gl.FRAGMENT_SHADER, fs]]) {
+      const s = gl.createShader(type);
+      gl.shaderSource(s, source);
+      gl.compileShader(s);
+      gl.attachShader(p, s);
+    }
+    gl.linkProgram(p);
+    if (!gl.getProgramParameter(p, gl.LINK_STATUS) && !gl.isContextLost()) {
+      throw new Error(gl.getProgramInfoLog(p) + gl.getAttachedShaders(p).map(s => gl.getShaderInfoLog(s)).join(''));
+    }
+    const u = {};
+    for (let i = 0, n = gl.getProgramParameter(p, gl.ACTIVE_UNIFORMS); i < n; i++) {
+      const { name } = gl.getActiveUniform(p, i);
+      u[name] = gl.getUniformLocation(p, name);
+    }
+    return { p, u };
+  }
+
+  // ---- camera --------------------------------------------------------------------------------------------------
+  function camera() {
+    const a = state.az * Math.PI / 180, e = state.el * Math.PI / 180;
+    const rows = [[-Math.sin(a), Math.cos(a), 0],
+      [-Math.sin(e) * Math.cos(a), -Math.sin(e) * Math.sin(a), Math.cos(e)],
+      [Math.cos(e) * Math.cos(a), Math.cos(e) * Math.sin(a), Math.sin(e)]].map(([x, y, z]) =>
+      meta.up === 2 ? [x, y, z] : meta.up === 1 ? [x, z, -y] : [z, x, y]);
+    const D = 4 * radius, H = radius * 1.08 / state.zoom, w = canvas.width, h = canvas.height;
+    const aspect = w / h, half = aspect < 1 ? H / aspect : H;
+    const near = D - 1.6 * radius, far = D + 1.6 * radius;
+    const offset = rows.map(r => -(r[0] * center[0] + r[1] * center[1] + r[2] * center[2]));
+    const row = (r, o, k, c) => [r[0] * k, r[1] * k, r[2] * k, o * k + c];
+    const X = row(rows[0], offset[0], 1 / (half * aspect), state.pan[0]);
+    const Y = row(rows[1], offset[1], 1 / half, state.pan[1]);
+    let W, Z;
+    if (state.ortho) {
+      W = [0, 0, 0, 1];
+      Z = row(rows[2], offset[2], -1 / (1.6 * radius), 0);
+    } else {
+      W = row(rows[2], offset[2], -1 / D, 1);
+      const A = (far + near) / (far - near), B = 2 * far * near / (far - near) / D;
+      Z = W.map((v, i) => A * v - (i === 3 ? B : 0));
+      // The shift on the screen must not depend on the distance.
+      for (const [r, pan] of [[X, state.pan[0]], [Y, state.pan[1]]]) for (let i = 0; i < 4; i++) r[i] += (i === 3 ? -pan : 0) + pan * W[i];
+    }
+    const reach = state.ortho ? 1e4 * radius : D;
+    return { vp: [0, 1, 2, 3].flatMap(i => [X[i], Y[i], Z[i], W[i]]), rows, rot: [0, 1, 2].flatMap(i => rows.map(r => r[i])),
+      eye: center.map((c, i) => c + rows[2][i] * reach) };
+  }
+  function project(cam, p) { // to CSS pixels
+    const q = [0, 1, 2, 3].map(i => cam.vp[i] * p[0] + cam.vp[4 + i] * p[1] + cam.vp[8 + i] * p[2] + cam.vp[12 + i]);
+    return [(q[0] / q[3] + 1) / 2 * stage.clientWidth, (1 - q[1] / q[3]) / 2 * stage.clientHeight];
+  }
+
+  // ---- what is shown -------------------------------------------------------------------------------------------
+  function rebuild() {
+    const f = frames[state.frame], c = channelOf(f), q = f.planes[state.channel];
+    if (mesh) {
+      const n = f.faces.length, p = new Float32Array(3 * n), normal = new Float32Array(3 * f.vertices[0].length), value = new Uint16Array(n);
+      const at = (v, i) => meta.low[i] + f.vertices[i][v] / 65534 * dims[i];
+      const cornerNormals = new Float32Array(3 * n);
+      for (let t = 0; t < n; t += 3) {
+        const v = [f.faces[t], f.faces[t + 1], f.faces[t + 2]], P = v.map(v => [0, 1, 2].map(i => at(v, i)));
+        const a = P[1].map((x, i) => x - P[0][i]), b = P[2].map((x, i) => x - P[0][i]);
+        const cross = [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
+        for (let k = 0; k < 3; k++) for (let i = 0; i < 3; i++) { p[3 * (t + k) + i] = P[k][i]; normal[3 * v[k] + i] += cross[i]; }
+      }
+      for (let t = 0; t < n; t++) {
+        for (let i = 0; i < 3; i++) cornerNormals[3 * t + i] = normal[3 * f.faces[t] + i];
+        value[t] = q ? q[f.faces[t]] : 0;
+      }
+      visible = { n, p, normals: cornerNormals, value };
+    } else {
+      const [w, h, d] = meta.shape, s = f.sites, keep = [], bits = new Uint32Array(Math.ceil(w * h * d / 32) || 1);
+      const [lo, hi] = state.threshold, all = lo === -Infinity && hi === Infinity;
+      for (let i = 0; i < f.n; i++) {
+        const x = s[3 * i], y = s[3 * i + 1], z = s[3 * i + 2];
+        if (x < state.clip[0][0] || x >= state.clip[0][1] || y < state.clip[1][0] || y >= state.clip[1][1] || z < state.clip[2][0] || z >= state.clip[2][1]) continue;
+        if (!all && c) { const v = valueOf(c, q[i]); if (!(v >= lo && v <= hi)) continue; }
+        keep.push(i);
+        const k = x + w * (y + h * z);
+        bits[k >>> 5] |= 1 << (k & 31);
+      }
+      const has = (x, y, z) => { if (x < 0 || y < 0 || z < 0 || x >= w || y >= h || z >= d) return 0; const k = x + w * (y + h * z); return bits[k >>> 5] >>> (k & 31) & 1; };
+      const solid = state.size >= 1, out = [];
+      for (const i of keep) {
+        const x = s[3 * i], y = s[3 * i + 1], z = s[3 * i + 2];
+        if (solid && has(x - 1, y, z) && has(x + 1, y, z) && has(x, y - 1, z) && has(x, y + 1, z) && has(x, y, z - 1) && has(x, y, z + 1)) continue;
+        out.push(i);
+      }
+      visible = { n: out.length, kept: keep.length, ids: Uint32Array.from(out), data: new Uint16Array(4 * out.length) };
+      pack(visible.ids);
+    }
+    dirty = true;
+    stale = false;
+    status();
+  }
+  function pack(order) {
+    const f = frames[state.frame], q = f.planes[state.channel], d = visible.data;
+    for (let k = 0; k < order.length; k++) {
+      const i = order[k];
+      d[4 * k] = f.sites[3 * i]; d[4 * k + 1] = f.sites[3 * i + 1]; d[4 * k + 2] = f.sites[3 * i + 2];
+      d[4 * k + 3] = q ? q[i] : 32767;
+    }
+    visible.uploaded = false;
+  }
+  function sortFarToNear(cam) { // counting sort by depth, for translucent voxels
+    const f = frames[state.frame], r = cam.rows[2], n = visible.n, bins = 4096, key = new Uint16Array(n), count = new Uint32Array(bins + 1);
+    for (let k = 0; k < n; k++) {
+      const i = visible.ids[k];
+      const depth = (f.sites[3 * i] + .5 - center[0]) * r[0] + (f.sites[3 * i + 1] + .5 - center[1]) * r[1] + (f.sites[3 * i + 2] + .5 - center[2]) * r[2];
+      key[k] = Math.min(bins - 1, Math.max(0, (depth / radius + 1) / 2 * bins | 0));
+      count[key[k] + 1]++;
+    }
+    for (let b = 0; b < bins; b++) count[b + 1] += count[b];
+    const order = new Uint32Array(n);
+    for (let k = 0; k < n; k++) order[count[key[k]]++] = visible.ids[k];
+    visible.ids = order;
+    pack(order);
+  }
+
+  // ---- drawing -------------------------------------------------------------------------------------------------
+  function start() {
+    canvas = $('canvas', 'position:absolute;inset:0;width:100%;height:100%;touch-action:none;outline:none', stage, { tabIndex: 0 });
+    canvas.setAttribute('aria-label', '3D view; arrow keys turn it, plus and minus zoom');
+    gl = canvas.getContext('webgl2', { antialias: true, preserveDrawingBuffer: false, powerPreference: 'high-performance' });
+    if (!gl) { canvas.remove(); canvas = null; say('WebGL 2 is not available: the picture stays.'); return false; }
+    overlay = $('canvas', 'position:absolute;inset:0;width:100%;height:100%;pointer-events:none', stage);
+    programs = { main: mesh ? program(meshVS, meshFS) : program(voxelVS, voxelFS), line: program(lineVS, lineFS) };
+    programs.buffers = [0, 1, 2].map(() => gl.createBuffer());
+    programs.box = gl.createBuffer();
+    programs.vao = gl.createVertexArray();
+    programs.boxVao = gl.createVertexArray();
+    programs.ramp = gl.createTexture();
+    programs.pick = { fb: gl.createFramebuffer(), color: gl.createRenderbuffer(), depth: gl.createRenderbuffer(), size: '' };
+    const corner = k => [0, 1, 2].map(i => (k >> i & 1 ? meta.high : meta.low)[i]);
+    const edges = [];
+    for (let a = 0; a < 8; a++) for (let i = 0; i < 3; i++) if (!(a >> i & 1)) edges.push(...corner(a), ...corner(a | 1 << i));
+    gl.bindVertexArray(programs.boxVao);
+    gl.bindBuffer(gl.ARRAY_BUFFER, programs.box);
+    gl.bufferData(gl.ARRAY_BUFFER, new Float32Array(edges), gl.STATIC_DRAW);
+    gl.enableVertexAttribArray(0);
+    gl.vertexAttribPointer(0, 3, gl.FLOAT, false, 0, 0);
+    loadRamp();
+    listen();
+    if (visible) visible.uploaded = false;
+    still.style.visibility = 'hidden';
+    active.push(api);
+    while (active.length > 8) active[0].release();
+    dirty = true;
+    return true;
+  }
+  function loadRamp() {
+    const stops = ramps[state.map], bytes = new Uint8Array(1024);
+    for (let i = 0; i < 256; i++) {
+      const t = i / 255 * 16, k = Math.min(15, t | 0), p = t - k;
+      for (let c = 0; c < 3; c++) {
+        const v = s => parseInt(stops.substr(s * 6 + c * 2, 2), 16);
+        bytes[4 * i + c] = Math.round(v(k) + (v(k + 1) - v(k)) * p);
+      }
+      bytes[4 * i + 3] = 255;
+    }
+    state.ramp = bytes;
+    if (!gl) return;
+    gl.bindTexture(gl.TEXTURE_2D, programs.ramp);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, 256, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, bytes);
+    for (const [k, v] of [[gl.TEXTURE_MIN_FILTER, gl.NEAREST], [gl.TEXTURE_MAG_FILTER, gl.NEAREST], [gl.TEXTURE_WRAP_S, gl.CLAMP_TO_EDGE], [gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE]]) gl.texParameteri(gl.TEXTURE_2D, k, v);
+  }
+  function upload() {
+    if (visible.uploaded) return;
+    gl.bindVertexArray(programs.vao);
+    const put = (i, data, size, type, integer) => {
+      gl.bindBuffer(gl.ARRAY_BUFFER, programs.buffers[i]);
+      gl.bufferData(gl.ARRAY_BUFFER, data, gl.DYNAMIC_DRAW);
+      gl.enableVertexAttribArray(i);
+      if (integer) gl.vertexAttribIPointer(i, size, type, 0, 0); else gl.vertexAttribPointer(i, size, type, false, 0, 0);
+    };
+    if (mesh) {
+      put(0, visible.p, 3, gl.FLOAT);
+      put(1, visible.normals, 3, gl.FLOAT);
+      put(2, visible.value, 1, gl.UNSIGNED_SHORT, true);
+    } else {
+      put(0, visible.data, 4, gl.UNSIGNED_SHORT, true);
+      gl.vertexAttribDivisor(0, 1);
+    }
+    visible.uploaded = true;
+  }
+  function scene(cam, pick) {
+    const { p, u } = programs.main, c = channelOf(), [low, high] = scaleOf();
+    gl.useProgram(p);
+    gl.uniformMatrix4fv(u.vp, false, cam.vp);
+    gl.uniformMatrix3fv(u.rot, false, cam.rot);
+    gl.uniform3fv(u.eye, cam.eye);
+    gl.uniform4f(u.scale, c ? c.low : 0, c ? c.high : 1, low, high);
+    gl.uniform1f(u.size, state.size);
+    gl.uniform1f(u.plain, c ? 0 : 1);
+    gl.uniform1f(u.alpha, pick ? 1 : state.alpha);
+    gl.uniform1f(u.outline, state.outline ? 1 : 0);
+    gl.uniform1i(u.pick, pick ? 1 : 0);
+    gl.uniform3fv(u.clipLow, state.clip.map((v, i) => v[0] - (v[0] <= meta.low[i] ? radius : 0)));
+    gl.uniform3fv(u.clipHigh, state.clip.map((v, i) => v[1] + (v[1] >= meta.high[i] ? radius : 0)));
+    gl.activeTexture(gl.TEXTURE0);
+    gl.bindTexture(gl.TEXTURE_2D, programs.ramp);
+    gl.uniform1i(u.ramp, 0);
+    gl.bindVertexArray(programs.vao);
+    if (mesh) gl.drawArrays(gl.TRIANGLES, 0, visible.n); else gl.drawArraysInstanced(gl.TRIANGLES, 0, 18, visible.n);
+  }
+  function draw() {
+    raf = 0;
+    if (!gl || gl.isContextLost()) return;
+    if (state.playing) step();
+    if (stale) rebuild();
+    const ratio = Math.min(2, window.devicePixelRatio || 1), w = Math.round(stage.clientWidth * ratio), h = Math.round(stage.clientHeight * ratio);
+    if (canvas.width !== w || canvas.height !== h) { for (const c of [canvas, overlay]) { c.width = w; c.height = h; } dirty = true; }
+    if (!dirty) return;
+    dirty = false;
+    const cam = camera(), paper = colors().paper;
+    if (!mesh && state.alpha < 1) sortFarToNear(cam);
+    upload();
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+    gl.viewport(0, 0, w, h);
+    gl.clearColor(...paper, 1);
+    gl.enable(gl.DEPTH_TEST);
+    gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
+    gl.useProgram(programs.line.p);
+    gl.uniformMatrix4fv(programs.line.u.vp, false, cam.vp);
+    gl.uniform4f(programs.line.u.ink, ...(dark() ? [.45, .48, .53, 1] : [.6, .63, .67, 1]));
+    gl.bindVertexArray(programs.boxVao);
+    gl.drawArrays(gl.LINES, 0, 24);
+    if (state.alpha < 1) { gl.enable(gl.BLEND); gl.blendFuncSeparate(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA, gl.ONE, gl.ONE_MINUS_SRC_ALPHA); }
+    scene(cam, false);
+    gl.disable(gl.BLEND);
+    write(cam, ratio);
+    drawn++;
+    if (state.playing) ask();
+  }
+  const ask = () => { if (gl && !raf) raf = requestAnimationFrame(draw); };
+  const change = () => { dirty = true; ask(); };
+
+  function pickAt(px, py) { // the voxel or face under a point given in CSS pixels of the stage
+    if (!gl || !visible || !visible.n) return null;
+    const cam = camera(), w = canvas.width, h = canvas.height, t = programs.pick, ratio = w / stage.clientWidth;
+    gl.bindFramebuffer(gl.FRAMEBUFFER, t.fb);
+    if (t.size !== w + 'x' + h) {
+      t.size = w + 'x' + h;
+      gl.bindRenderbuffer(gl.RENDERBUFFER, t.color);
+      gl.renderbufferStorage(gl.RENDERBUFFER, gl.RGBA8, w, h);
+      gl.framebufferRenderbuffer(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.RENDERBUFFER, t.color);
+      gl.bindRenderbuffer(gl.RENDERBUFFER, t.depth);
+      gl.renderbufferStorage(gl.RENDERBUFFER, gl.DEPTH_COMPONENT24, w, h);
+      gl.framebufferRenderbuffer(gl.FRAMEBUFFER, gl.DEPTH_ATTACHMENT, gl.RENDERBUFFER, t.depth);
+    }
+    const x = Math.floor(px * ratio), y = h - 1 - Math.floor(py * ratio);
+    gl.viewport(0, 0, w, h);
+    gl.enable(gl.SCISSOR_TEST);
+    gl.scissor(x, y, 1, 1);
+    gl.enable(gl.DEPTH_TEST);
+    gl.clearColor(0, 0, 0, 0);
+    gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
+    upload();
+    scene(cam, true);
+    const out = new Uint8Array(4);
+    gl.readPixels(x, y, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, out);
+    gl.disable(gl.SCISSOR_TEST);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+    const id = out[0] + (out[1] << 8) + (out[2] << 16) - 1;
+    if (id < 0) return null;
+    const f = frames[state.frame], c = channelOf(f);
+    if (mesh) {
+      const v = f.faces[3 * id];
+      return { face: id, value: c ? valueOf(c, f.planes[state.channel][v]) : null, position: [0, 1, 2].map(i => meta.low[i] + f.vertices[i][v] / 65534 * dims[i]) };
+    }
+    const i = visible.ids[id];
+    return { site: [0, 1, 2].map(k => f.sites[3 * i + k]), value: c ? valueOf(c, f.planes[state.channel][i]) : null };
+  }
+
+  // ---- text over the picture -----------------------------------------------------------------------------------
+  function dark() {
+    if (state.dark !== null) return state.dark;
+    for (let e = root.parentElement; e; e = e.parentElement) {
+      const m = getComputedStyle(e).backgroundColor.match(/[\d.]+/g);
+      if (m && (m.length < 4 || +m[3] > .5)) return (+m[0] * 299 + +m[1] * 587 + +m[2] * 114) / 1000 < 128;
+    }
+    return matchMedia('(prefers-color-scheme: dark)').matches;
+  }
+  const colors = () => dark() ? { paper: [.066, .075, .09], ink: '#d7dbe2' } : { paper: [1, 1, 1], ink: '#282c34' };
+  const number = v => v === null ? '' : Number.isNaN(v) ? 'NaN' : Number.isInteger(v) ? String(v) : Math.abs(v) < 1e-3 || Math.abs(v) >= 1e5 ? v.toExponential(2) : String(+v.toPrecision(4));
+  function ticks(low, high, n) {
+    const rough = (high - low) / n, power = 10 ** Math.floor(Math.log10(rough)), s = [1, 2, 5, 10].find(m => m * power >= rough * .999) * power, out = [];
+    for (let k = Math.ceil(low / s - 1e-6); k <= high / s + 1e-6; k++) out.push(k * s);
+    return out;
+  }
+  function write(cam, ratio) {
+    const g = overlay.getContext('2d'), w = stage.clientWidth, h = stage.clientHeight;
+    g.setTransform(ratio, 0, 0, ratio, 0, 0);
+    g.clearRect(0, 0, w, h);
+    g.font = '12px system-ui,sans-serif';
+    g.fillStyle = g.strokeStyle = colors().ink;
+    g.textBaseline = 'middle';
+    const mid = project(cam, center);
+    const facing = names.map((_, i) => cam.rows[2][i] > 0);
+    for (let axis = 0; axis < 3; axis++) { // ticks on the box's near lower edges, the upright axis on its left edge
+      const edge = names.map((_, i) => (facing[i] ? meta.high : meta.low)[i]);
+      if (axis === meta.up) {
+        const [s, t] = [(axis + 1) % 3, (axis + 2) % 3], flip = i => (facing[i] ? meta.low : meta.high)[i];
+        const a = edge.slice(), b = edge.slice();
+        a[s] = flip(s); b[t] = flip(t);
+        const left = project(cam, a)[0] < project(cam, b)[0] ? a : b;
+        edge.splice(0, 3, ...left);
+      } else edge[meta.up] = (cam.rows[2][meta.up] > 0 ? meta.low : meta.high)[meta.up];
+      const at = v => { const p = edge.slice(); p[axis] = v; return project(cam, p); };
+      const a = at(meta.low[axis]), b = at(meta.high[axis]), length = Math.hypot(b[0] - a[0], b[1] - a[1]);
+      if (length < 12) continue;
+      let o = [-(b[1] - a[1]) / length, (b[0] - a[0]) / length];
+      const m = [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2];
+      if (o[0] * (m[0] - mid[0]) + o[1] * (m[1] - mid[1]) < 0) o = [-o[0], -o[1]];
+      g.textAlign = o[0] > .35 ? 'left' : o[0] < -.35 ? 'right' : 'center';
+      for (const v of ticks(meta.low[axis], meta.high[axis], Math.max(1, Math.min(5, length / 40)))) {
+        const p = at(v);
+        g.beginPath(); g.moveTo(...p); g.lineTo(p[0] + o[0] * 4, p[1] + o[1] * 4); g.stroke();
+        g.fillText(number(v), p[0] + o[0] * 9, p[1] + o[1] * 11);
+      }
+      g.font = 'bold 13px system-ui,sans-serif';
+      g.fillText(names[axis], m[0] + o[0] * 30, m[1] + o[1] * 26);
+      g.font = '12px system-ui,sans-serif';
+    }
+    g.textAlign = 'left';
+    if (channelOf()) {
+      const [low, high] = scaleOf(), x = w - 66, top = 34, tall = Math.max(40, h - 80);
+      const fill = g.createLinearGradient(0, top + tall, 0, top);
+      for (let i = 0; i <= 16; i++) fill.addColorStop(i / 16, `rgb(${state.ramp.slice(i * 255 / 16 * 4 & ~3, (i * 255 / 16 * 4 & ~3) + 3).join()})`);
+      g.fillStyle = fill;
+      g.fillRect(x, top, 12, tall);
+      g.fillStyle = colors().ink;
+      g.strokeRect(x, top, 12, tall);
+      for (const v of ticks(low, high, 5)) g.fillText('– ' + number(v), x + 12, top + tall * (1 - (v - low) / (high - low)));
+      g.fillText(meta.channels[state.channel] || '', x - 10, top - 14);
+    }
+    if (frames.length > 1) g.fillText(frames[state.frame].label, 8, 14);
+    if (hover) {
+      const text = hover.hit.site ? `x ${hover.hit.site[0]}, y ${hover.hit.site[1]}, z ${hover.hit.site[2]}` : `face ${hover.hit.face} near ${hover.hit.position.map(number).join(', ')}`;
+      const full = hover.hit.value === null ? text : `${text} = ${number(hover.hit.value)}`;
+      const width = g.measureText(full).width + 12, x = Math.min(hover.x + 12, w - width - 4), y = Math.max(hover.y - 14, 14);
+      g.fillStyle = dark() ? 'rgba(40,44,52,.92)' : 'rgba(255,255,255,.92)';
+      g.fillRect(x, y - 11, width, 22);
+      g.strokeRect(x, y - 11, width, 22);
+      g.fillStyle = colors().ink;
+      g.fillText(full, x + 6, y);
+    }
+  }
+
+  // ---- hands ---------------------------------------------------------------------------------------------------
+  function listen() {
+    const touches = new Map();
+    let moved = null;
+    const turn = (dx, dy) => { state.az -= dx * .5; state.el = Math.max(-90, Math.min(90, state.el + dy * .5)); change(); };
+    const pan = (dx, dy) => { state.pan[0] += 2 * dx / stage.clientWidth; state.pan[1] -= 2 * dy / stage.clientHeight; change(); };
+    const zoom = k => { state.zoom = Math.max(.2, Math.min(40, state.zoom * k)); change(); };
+    canvas.addEventListener('pointerdown', e => { canvas.setPointerCapture(e.pointerId); touches.set(e.pointerId, [e.clientX, e.clientY]); canvas.focus({ preventScroll: true }); hover = null; e.preventDefault(); });
+    const leave = e => touches.delete(e.pointerId);
+    canvas.addEventListener('pointerup', leave);
+    canvas.addEventListener('pointercancel', leave);
+    canvas.addEventListener('pointerleave', () => { if (hover) { hover = null; change(); } });
+    canvas.addEventListener('pointermove', e => {
+      const last = touches.get(e.pointerId);
+      if (!last) {
+        moved = [e.offsetX, e.offsetY];
+        if (!canvas.asked) { canvas.asked = true; requestAnimationFrame(() => { if (!canvas) return; canvas.asked = false; const hit = pickAt(...moved); const had = hover; hover = hit && { hit, x: moved[0], y: moved[1] }; if (had || hover) change(); }); }
+        return;
+      }
+      const [dx, dy] = [e.clientX - last[0], e.clientY - last[1]];
+      if (touches.size === 2) {
+        const other = [...touches].find(([id]) => id !== e.pointerId)[1];
+        const before = Math.hypot(last[0] - other[0], last[1] - other[1]), now = Math.hypot(e.clientX - other[0], e.clientY - other[1]);
+        zoom(now / Math.max(1, before));
+        pan(dx / 2, dy / 2);
+      } else if (e.buttons & 6 || e.shiftKey) pan(dx, dy);
+      else turn(dx, dy);
+      touches.set(e.pointerId, [e.clientX, e.clientY]);
+    });
+    canvas.addEventListener('contextmenu', e => e.preventDefault());
+    // The wheel zooms once the view has been clicked; before, it scrolls the notebook as everywhere.
+    canvas.addEventListener('wheel', e => { if (document.activeElement === canvas || e.ctrlKey) { e.preventDefault(); zoom(Math.exp(-e.deltaY * .0015)); } }, { passive: false });
+    canvas.addEventListener('dblclick', () => reset());
+    canvas.addEventListener('keydown', e => {
+      const move = e.shiftKey ? pan : turn, keys = {
+        ArrowLeft: () => move(-16, 0), ArrowRight: () => move(16, 0), ArrowUp: () => move(0, -16), ArrowDown: () => move(0, 16),
+        '+': () => zoom(1.2), '=': () => zoom(1.2), '-': () => zoom(1 / 1.2), r: reset, f: fullScreen, s: save,
+        o: () => { state.outline = !state.outline; change(); }, ' ': () => play(),
+      };
+      if (keys[e.key] && !e.ctrlKey && !e.metaKey && !e.altKey) { keys[e.key](); e.preventDefault(); e.stopPropagation(); }
+    });
+    canvas.addEventListener('webglcontextlost', e => { e.preventDefault(); if (gl) release(true); });
+  }
+  function reset() { Object.assign(state, { ...home, pan: [0, 0] }); change(); }
+  function fullScreen() { if (document.fullscreenElement) document.exitFullscreen(); else if (root.requestFullscreen) root.requestFullscreen(); }
+  function snapshot() {
+    dirty = true;
+    draw();
+    const c = $('canvas', '', null, { width: canvas.width, height: canvas.height }), g = c.getContext('2d');
+    g.drawImage(canvas, 0, 0);
+    g.drawImage(overlay, 0, 0);
+    return c;
+  }
+  function save() {
+    if (!gl) return;
+    $('a', '', null, { href: snapshot().toDataURL('image/png'), download: (meta.title || 'wavemesh') + '.png' }).click();
+  }
+  let due = 0;
+  function play() { if (frames.length > 1) { state.playing = !state.playing; due = 0; ask(); controls.sync(); } }
+  function step() {
+    const now = performance.now();
+    if (now < due) return;
+    due = now + 1000 / meta.fps;
+    show((state.frame + 1) % frames.length);
+  }
+  function show(frame) { state.frame = frame; stale = true; dirty = true; controls.sync(); ask(); }
+
+  // ---- controls ------------------------------------------------------------------------------------------------
+  const say = text => { note.textContent = text; };
+  function status() {
+    if (mesh) say(`${(visible.n / 3).toLocaleString('en')} faces`);
+    else say(`${visible.kept.toLocaleString('en')} of ${frames[state.frame].n.toLocaleString('en')} voxels shown`);
+  }
+  const controls = (() => {
+    const box = panel, all = [];
+    const group = (name) => { const l = $('label', 'display:inline-flex;align-items:center;gap:4px;white-space:nowrap', box); $('span', 'opacity:.75', l, { textContent: name }); return l; };
+    const slider = (name, min, max, get, set, steps) => {
+      const i = $('input', 'width:80px', group(name), { type: 'range', min, max, step: steps || (max - min) / 200 });
+      i.setAttribute('aria-label', name);
+      i.oninput = () => { set(+i.value); ask(); };
+      all.push(() => { i.value = get(); });
+      return i;
+    };
+    const button = (text, hint, act) => { const b = $('button', 'font:inherit;padding:1px 8px;border:1px solid rgba(127,127,127,.5);border-radius:4px;background:transparent;color:inherit;cursor:pointer', box, { textContent: text, title: hint, type: 'button' }); b.onclick = act; return b; };
+    const select = (name, options, get, set) => {
+      const s = $('select', 'font:inherit;color:inherit;background:transparent', group(name));
+      s.setAttribute('aria-label', name);
+      options.forEach((o, i) => $('option', 'color:#222;background:#fff', s, { textContent: o, value: i }));
+      s.onchange = () => set(+s.value);
+      all.push(() => { s.value = get(); });
+    };
+    function build() {
+      button('reset', 'first view (r, double click)', reset);
+      button('full screen', 'f', fullScreen);
+      button('save PNG', 's', save);
+      button('light / dark', 'theme of the view', () => { state.dark = !dark(); change(); });
+      button(mesh ? 'wireframe' : 'outline', 'o', () => { state.outline = !state.outline; change(); });
+      button('perspective', 'parallel or perspective', () => { state.ortho = !state.ortho; change(); });
+      if (meta.channels.length > 1) select('channel', meta.channels, () => state.channel, i => { state.channel = i; state.low = null; state.threshold = [-Infinity, Infinity]; stale = true; controls.sync(); change(); });
+      if (meta.channels.length) {
+        const maps = Object.keys(ramps);
+        select('colours', maps, () => maps.indexOf(state.map), i => { state.map = maps[i]; loadRamp(); change(); });
+        const range = () => meta.ranges[state.channel];
+        if (!mesh) {
+          const part = (v, side) => { const [l, h] = range(); return Number.isFinite(v) ? (v - l) / (h - l || 1) : side; };
+          const at = t => { const [l, h] = range(); return l + t * (h - l); };
+          slider('value ≥', 0, 1, () => part(state.threshold[0], 0), t => { state.threshold[0] = t <= 0 ? -Infinity : at(t); stale = true; });
+          slider('≤', 0, 1, () => part(state.threshold[1], 1), t => { state.threshold[1] = t >= 1 ? Infinity : at(t); stale = true; });
+        }
+      }
+      slider('opacity', .05, 1, () => state.alpha, v => { state.alpha = v; dirty = true; });
+      if (!mesh) slider('size', .2, 1, () => state.size, v => { state.size = v; stale = true; });
+      names.forEach((name, i) => {
+        const steps = mesh ? dims[i] / 200 || 1 : 1;
+        slider(name + ' ≥', meta.low[i], meta.high[i], () => state.clip[i][0], v => { state.clip[i][0] = v; stale = !mesh || stale; dirty = true; }, steps);
+        slider(name + ' <', meta.low[i], meta.high[i], () => state.clip[i][1], v => { state.clip[i][1] = v; stale = !mesh || stale; dirty = true; }, steps);
+      });
+      if (frames.length > 1) {
+        const b = button('play', 'space', play);
+        all.push(() => { b.textContent = state.playing ? 'pause' : 'play'; });
+        slider('step', 0, frames.length - 1, () => state.frame, v => { state.playing = false; show(v); }, 1);
+      }
+      sync();
+    }
+    const sync = () => all.forEach(f => f());
+    return { build, sync };
+  })();
+
+  // ---- life of the context: made when seen, given back when out of sight ---------------------------------------------
+  const active = window.wavemeshActive = window.wavemeshActive || [];
+  function release(lost) {
+    if (!gl) return;
+    if (!lost) { still.src = snapshot().toDataURL('image/png'); still.style.cssText = 'position:absolute;inset:0;width:100%;height:100%'; }
+    still.style.visibility = 'visible';
+    const extension = gl.getExtension('WEBGL_lose_context');
+    gl = null;
+    if (extension && !lost) extension.loseContext();
+    canvas.remove();
+    overlay.remove();
+    canvas = overlay = programs = null;
+    state.playing = false;
+    active.splice(active.indexOf(api), 1);
+  }
+  async function seen() {
+    wanted = true;
+    try {
+      if (!frames) {
+        if (packed === null) return;
+        frames = await decode();
+        controls.build();
+      }
+      if (wanted && !gl && start()) draw();
+    } catch (error) { say('The view could not be started: ' + error.message); }
+  }
+  const api = root.wavemesh = { state, meta, pickAt, release: () => release(false), start: seen, change: () => { stale = true; change(); }, camera, project: p => project(camera(), p), frame: () => frames[state.frame], drawn: () => drawn, isActive: () => !!gl, visible: () => visible, canvas: () => canvas, snapshot };
+  new IntersectionObserver(entries => {
+    for (const e of entries) if (e.isIntersecting) seen(); else { wanted = false; release(false); }
+  }, { threshold: .02 }).observe(stage);
+  stage.addEventListener('pointerdown', () => { if (!gl) seen(); });
+  new ResizeObserver(() => change()).observe(stage);
+}

@@ -1,0 +1,513 @@
+//! [`VoxelPlot`]: occupied voxels as a picture.
+
+use std::ops::Range;
+
+use plotters::prelude::*;
+use plotters::style::text_anchor::HPos;
+
+use super::colormap::shown_range;
+use super::draw::{
+    Axis, Camera, Canvas, Frame, Picture, Polygon, Projector, Scale, Theme, register_font, svg_document, write_text,
+};
+use super::html::{count, number};
+use super::voxels::{Occupancy, ToVoxels, Voxels};
+use super::{Colormap, MimeBundle, Rich};
+use crate::{Error, Result};
+
+/// What gives a voxel its colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColorBy {
+    /// The values of a channel.
+    Channel(usize),
+    /// The distance from the eye.
+    Depth,
+    /// The position along an axis.
+    Position(Axis),
+}
+
+/// A picture of occupied voxels: cubes that hide each other rightly, axes with the data's names, a colour bar.
+///
+/// The voxel at index `i` fills `i` to `i + 1`, so a tick marks the lower corner of the voxel with its number. By default
+/// the first channel gives the colour (the depth, when there is none), and values on both sides of zero get a diverging map.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// use wavemesh::notebook::VoxelPlot;
+/// # fn main() -> Result<()> {
+/// let grid = Tensor::ones((2, 3, 4), DType::F32, &Device::Cpu)?; // (z, y, x)
+/// let plot = VoxelPlot::new(&grid)?.title("a brick").colormap(Colormap::Magma).size(320, 240);
+/// let picture = plot.picture()?;
+/// assert_eq!((picture.width(), picture.height()), (320, 240));
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct VoxelPlot {
+    voxels: Voxels,
+    title: String,
+    color_by: ColorBy,
+    colormap: Option<Colormap>,
+    range: Option<(f64, f64)>,
+    camera: Camera,
+    alpha: f32,
+    voxel_size: f32,
+    clip: [Option<Range<i32>>; 3],
+    size: (u32, u32),
+    theme: Theme,
+    axes: bool,
+    color_bar: bool,
+    fit_occupied: bool,
+}
+
+impl VoxelPlot {
+    /// A plot of the voxels of a sparse tensor, a dense grid, or anything else that has voxels.
+    ///
+    /// # Errors
+    /// When the value cannot be seen as voxels (its own error).
+    pub fn new(value: &(impl ToVoxels + ?Sized)) -> Result<Self> {
+        let voxels = value.to_voxels()?;
+        let color_by = if voxels.channels().is_empty() { ColorBy::Depth } else { ColorBy::Channel(0) };
+        Ok(Self {
+            voxels,
+            title: String::new(),
+            color_by,
+            colormap: None,
+            range: None,
+            camera: Camera::default(),
+            alpha: 1.0,
+            voxel_size: 1.0,
+            clip: [None, None, None],
+            size: (640, 480),
+            theme: Theme::Light,
+            axes: true,
+            color_bar: true,
+            fit_occupied: false,
+        })
+    }
+
+    /// A line above the plot.
+    pub fn title(mut self, title: impl Into<String>) -> Self {
+        self.title = title.into();
+        self
+    }
+
+    /// Colours by the values of a channel.
+    pub fn channel(self, channel: usize) -> Self {
+        self.color_by(ColorBy::Channel(channel))
+    }
+
+    /// Chooses what gives a voxel its colour.
+    pub fn color_by(mut self, color_by: ColorBy) -> Self {
+        self.color_by = color_by;
+        self
+    }
+
+    /// The colormap.
+    pub fn colormap(mut self, colormap: Colormap) -> Self {
+        self.colormap = Some(colormap);
+        self
+    }
+
+    /// The values at the two ends of the colormap.
+    pub fn range(mut self, low: f64, high: f64) -> Self {
+        self.range = Some((low, high));
+        self
+    }
+
+    /// From where to look.
+    pub fn camera(mut self, camera: Camera) -> Self {
+        self.camera = camera;
+        self
+    }
+
+    /// Looks from these angles, in degrees: `azimuth` around the upright axis, `elevation` above the horizon.
+    pub fn view(mut self, azimuth: f32, elevation: f32) -> Self {
+        (self.camera.azimuth, self.camera.elevation) = (azimuth, elevation);
+        self
+    }
+
+    /// The axis that points up (default y, as in meshes).
+    pub fn up(mut self, axis: Axis) -> Self {
+        self.camera.up = axis;
+        self
+    }
+
+    /// How solid voxels are, above 0 to 1.
+    pub fn alpha(mut self, alpha: f32) -> Self {
+        self.alpha = alpha;
+        self
+    }
+
+    /// The side of a cube, above 0 to 1 (touching).
+    pub fn voxel_size(mut self, size: f32) -> Self {
+        self.voxel_size = size;
+        self
+    }
+
+    /// Shows only voxels with an index in `range` along an axis; faces that this opens are drawn.
+    pub fn clip(mut self, axis: Axis, range: Range<i32>) -> Self {
+        self.clip[axis as usize] = Some(range);
+        self
+    }
+
+    /// Width and height in pixels.
+    pub fn size(mut self, width: u32, height: u32) -> Self {
+        self.size = (width, height);
+        self
+    }
+
+    /// Light or dark page.
+    pub fn theme(mut self, theme: Theme) -> Self {
+        self.theme = theme;
+        self
+    }
+
+    /// Whether box, ticks and axis names are drawn.
+    pub fn axes(mut self, show: bool) -> Self {
+        self.axes = show;
+        self
+    }
+
+    /// Whether the colour bar is drawn.
+    pub fn color_bar(mut self, show: bool) -> Self {
+        self.color_bar = show;
+        self
+    }
+
+    /// Frames the occupied part of the grid instead of all of it.
+    pub fn fit_occupied(mut self) -> Self {
+        self.fit_occupied = true;
+        self
+    }
+
+    /// Draws the plot.
+    ///
+    /// # Errors
+    /// A size of zero, a channel that does not exist, an option outside of its range.
+    pub fn picture(&self) -> Result<Picture> {
+        let drawing = self.draw()?;
+        let (width, height) = self.size;
+        let mut canvas = Canvas::new(width as usize, height as usize, self.theme.paper());
+        canvas.fill(&drawing.polygons);
+        let mut picture = canvas.finish();
+        register_font();
+        let area = BitMapBackend::with_buffer(picture.rgb_mut(), self.size).into_drawing_area();
+        self.write(&area, &drawing)?;
+        drop(area);
+        Ok(picture)
+    }
+
+    /// Draws the plot as SVG: sharp at any size. The visible faces only; best below some ten thousand voxels.
+    ///
+    /// # Errors
+    /// As [`picture`](Self::picture).
+    pub fn svg(&self) -> Result<String> {
+        let drawing = self.draw()?;
+        svg_document(self.size, self.theme.paper(), &drawing.polygons, |area| self.write(area, &drawing))
+    }
+
+    fn write<DB: DrawingBackend>(
+        &self,
+        area: &DrawingArea<DB, plotters::coord::Shift>,
+        drawing: &Drawing,
+    ) -> Result<()> {
+        if let Some(frame) = &drawing.frame {
+            frame.write(area, self.theme)?;
+        }
+        if !self.title.is_empty() {
+            write_text(area, &self.title, (self.size.0 as i32 / 2, 15), HPos::Center, 18, self.theme)?;
+        }
+        if let Some(scale) = drawing.scale.as_ref().filter(|_| self.color_bar) {
+            let top = if self.title.is_empty() { 40 } else { 56 };
+            scale.draw(area, (self.size.0 as i32 - 72, top), (self.size.1 as i32 - top - 40).max(20), self.theme)?;
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        const OP: &str = "VoxelPlot";
+        let part = |name: &'static str, value: f32| {
+            let bad = !(value > 0.0 && value <= 1.0);
+            bad.then(|| Error::Argument { op: OP, name, got: value.to_string(), expected: "above 0, at most 1".into() })
+        };
+        if let Some(error) = part("alpha", self.alpha).or(part("voxel_size", self.voxel_size)) {
+            return Err(error);
+        }
+        let (width, height) = self.size;
+        if !(64..=8192).contains(&width) || !(64..=8192).contains(&height) {
+            let got = format!("{width}×{height}");
+            return Err(Error::Argument { op: OP, name: "size", got, expected: "64 to 8192 pixels each way".into() });
+        }
+        if let (ColorBy::Channel(channel), n) = (self.color_by, self.voxels.channels().len())
+            && channel >= n
+        {
+            let expected =
+                if n == 0 { "ColorBy::Depth (there are no channels)".into() } else { format!("0 to {}", n - 1) };
+            return Err(Error::Argument { op: OP, name: "channel", got: channel.to_string(), expected });
+        }
+        if let Some((low, high)) = self.range.filter(|(low, high)| low.is_nan() || high.is_nan() || low >= high) {
+            return Err(Error::Argument {
+                op: OP,
+                name: "range",
+                got: format!("{low} to {high}"),
+                expected: "low < high".into(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The voxels that clipping leaves.
+    fn shown(&self) -> Voxels {
+        if self.clip.iter().all(Option::is_none) {
+            return self.voxels.clone();
+        }
+        self.voxels.filter(|i| {
+            let site = self.voxels.sites()[i];
+            self.clip.iter().zip(site).all(|(range, at)| range.as_ref().is_none_or(|range| range.contains(&at)))
+        })
+    }
+
+    fn draw(&self) -> Result<Drawing> {
+        self.check()?;
+        let voxels = self.shown();
+        let (low, high) = self.bounds();
+        let projector = Projector::fit(&self.camera, low, high, self.viewport());
+        let scale = self.scale(&voxels, &projector);
+        let names = ["x", "y", "z"];
+        let frame = self.axes.then(|| Frame::new(&projector, low, high, self.camera.up, names, self.theme));
+        let mut polygons = frame.as_ref().map_or_else(Vec::new, |frame| frame.lines.clone());
+        self.add_faces(&voxels, &projector, scale.as_ref(), &mut polygons);
+        Ok(Drawing { polygons, frame, scale: scale.map(|(scale, _)| scale) })
+    }
+
+    /// The part of the grid that is framed.
+    fn bounds(&self) -> ([f32; 3], [f32; 3]) {
+        match self.voxels.occupied_box().filter(|_| self.fit_occupied) {
+            Some([low, high]) => (low.map(|v| v as f32), high.map(|v| v as f32 + 1.0)),
+            None => ([0.0; 3], self.voxels.shape().map(|n| n as f32)),
+        }
+    }
+
+    fn viewport(&self) -> [f32; 4] {
+        let (width, height) = (self.size.0 as f32, self.size.1 as f32);
+        let margin = if self.axes { 46.0 } else { 10.0 };
+        let right = if self.color_bar { 84.0 } else { 0.0 };
+        let top = if self.title.is_empty() { 12.0 } else { 34.0 };
+        let bottom = if self.axes { 40.0 } else { 10.0 };
+        [margin, top, (width - 2.0 * margin - right).max(16.0), (height - top - bottom).max(16.0)]
+    }
+
+    /// The colour scale and each voxel's value; `None` without voxels.
+    fn scale(&self, voxels: &Voxels, projector: &Projector) -> Option<(Scale, Vec<f32>)> {
+        let centers = || voxels.sites().iter().map(|site| site.map(|v| v as f32 + 0.5));
+        let (values, label): (Vec<f32>, String) = match self.color_by {
+            ColorBy::Channel(channel) => (voxels.channels()[channel].clone(), voxels.names()[channel].clone()),
+            ColorBy::Depth => {
+                let distance = |p| {
+                    let towards = projector.towards_eye(p);
+                    if self.camera.perspective {
+                        towards.iter().map(|v| v * v).sum::<f32>().sqrt()
+                    } else {
+                        -projector.project(p)[2]
+                    }
+                };
+                (centers().map(distance).collect(), "distance".into())
+            }
+            ColorBy::Position(axis) => {
+                (centers().map(|p| p[axis as usize]).collect(), ["x", "y", "z"][axis as usize].into())
+            }
+        };
+        let finite = || values.iter().copied().filter(|v| v.is_finite()).map(f64::from);
+        let (min, max) = (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max));
+        if values.is_empty() {
+            return None;
+        }
+        let (min, max) = if min <= max { (min, max) } else { (0.0, 1.0) };
+        let (low, high) = self.range.unwrap_or_else(|| shown_range(min, max));
+        let map = self.colormap.unwrap_or_else(|| Colormap::for_range(low, high));
+        Some((Scale { map, low, high, label }, values))
+    }
+
+    /// Adds the faces that can be seen: those with no voxel before them, turned to the eye.
+    fn add_faces(
+        &self,
+        voxels: &Voxels,
+        projector: &Projector,
+        scale: Option<&(Scale, Vec<f32>)>,
+        polygons: &mut Vec<Polygon>,
+    ) {
+        let Some((scale, values)) = scale else { return };
+        let occupancy = Occupancy::new(voxels);
+        let touching = self.voxel_size >= 1.0;
+        let gap = (1.0 - self.voxel_size) / 2.0;
+        let outlined = projector.pixels_per_unit() * self.voxel_size >= 5.0;
+        let alpha = (self.alpha * 255.0).round().max(1.0) as u8;
+        let brightness: [[f32; 2]; 3] = std::array::from_fn(|axis| {
+            [-1.0, 1.0].map(|sign| {
+                let mut normal = [0.0; 3];
+                normal[axis] = sign;
+                projector.brightness(normal)
+            })
+        });
+        let mut order: Vec<usize> = (0..voxels.len()).collect();
+        if alpha < 255 {
+            sort_far_to_near(&mut order, voxels, projector);
+        }
+        for i in order {
+            let site = voxels.sites()[i];
+            let base = scale.color(values[i]);
+            let low = site.map(|v| v as f32 + gap);
+            let high = site.map(|v| v as f32 + 1.0 - gap);
+            for axis in 0..3 {
+                for (side, sign) in [(0usize, -1i32), (1, 1)] {
+                    let mut next = site;
+                    next[axis] += sign;
+                    if touching && occupancy.contains(next) {
+                        continue;
+                    }
+                    let level = if side == 1 { high[axis] } else { low[axis] };
+                    let mut on_face = low;
+                    on_face[axis] = level;
+                    if projector.towards_eye(on_face)[axis] * sign as f32 <= 0.0 {
+                        continue;
+                    }
+                    let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
+                    let corner = |pu: f32, pv: f32| {
+                        let mut p = on_face;
+                        (p[u], p[v]) = (pu, pv);
+                        projector.project(p)
+                    };
+                    let points = [
+                        corner(low[u], low[v]),
+                        corner(high[u], low[v]),
+                        corner(high[u], high[v]),
+                        corner(low[u], high[v]),
+                    ];
+                    let bright = brightness[axis][side];
+                    let color = base.map(|c| (f32::from(c) * bright) as u8);
+                    polygons.push(Polygon::quad(points, color, alpha, outlined));
+                }
+            }
+        }
+    }
+}
+
+/// Orders cubes of a grid so that none comes before one that it hides: by distance from the eye's cell, axis by axis.
+fn sort_far_to_near(order: &mut [usize], voxels: &Voxels, projector: &Projector) {
+    let eye: [f32; 3] = projector.towards_eye([0.5; 3]);
+    let perspective_eye: [f32; 3] = std::array::from_fn(|i| eye[i] + 0.5);
+    let far = |site: [i32; 3]| -> [i64; 3] {
+        std::array::from_fn(|axis| {
+            let at = site[axis] as f32;
+            let distance = if projector.is_perspective() {
+                (at + 0.5 - perspective_eye[axis]).abs()
+            } else {
+                -at * eye[axis].signum()
+            };
+            -(distance * 2.0).round() as i64
+        })
+    };
+    order.sort_by_cached_key(|&i| far(voxels.sites()[i]));
+}
+
+struct Drawing {
+    polygons: Vec<Polygon>,
+    frame: Option<Frame>,
+    scale: Option<Scale>,
+}
+
+impl Rich for VoxelPlot {
+    fn rich(&self) -> MimeBundle {
+        let [x, y, z] = self.voxels.shape();
+        let mut text = format!("VoxelPlot | {} voxels of {x}×{y}×{z} (x, y, z)", count(self.voxels.len() as u64));
+        if !self.title.is_empty() {
+            text = format!("{} | {text}", self.title);
+        }
+        match self.picture() {
+            Ok(picture) => {
+                if let ColorBy::Channel(channel) = self.color_by {
+                    let values = self.voxels.channels()[channel].iter().filter(|v| v.is_finite());
+                    let (low, high) =
+                        values.fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
+                    if low <= high {
+                        text += &format!(" · channel {channel} from {} to {}", number(low.into()), number(high.into()));
+                    }
+                }
+                picture.bundle(text)
+            }
+            Err(error) => Err::<MimeBundle, _>(error).rich(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plot(sites: &[[i32; 3]], shape: [usize; 3], values: &[f32]) -> VoxelPlot {
+        VoxelPlot::new(&Voxels::new(sites.to_vec(), shape, vec![values.to_vec()]).unwrap()).unwrap()
+    }
+
+    fn faces(plot: &VoxelPlot) -> usize {
+        plot.clone().axes(false).draw().unwrap().polygons.len()
+    }
+
+    #[test]
+    fn only_faces_that_can_be_seen_are_drawn() {
+        let all: Vec<[i32; 3]> = (0..1000).map(|i| [i % 10, i / 10 % 10, i / 100]).collect();
+        let cube = plot(&all, [10; 3], &vec![1.0; 1000]);
+        assert_eq!(faces(&cube), 300);
+        assert_eq!(faces(&plot(&[[0, 0, 0]], [1; 3], &[1.0])), 3);
+        assert_eq!(faces(&cube.clone().clip(Axis::X, 2..4)), 100 + 20 + 20);
+    }
+
+    #[test]
+    fn the_near_voxel_hides_the_far_one_whatever_the_order_and_the_transparency() {
+        for (perspective, alpha) in [(false, 1.0), (true, 1.0), (false, 0.999), (true, 0.999)] {
+            let camera = Camera { azimuth: 0.0, elevation: 0.0, perspective, up: Axis::Z, ..Default::default() };
+            for sites in [[[0, 0, 0], [4, 0, 0]], [[4, 0, 0], [0, 0, 0]]] {
+                // Seen along −x, the voxel at x = 4 is nearer.
+                let values = sites.map(|site| site[0] as f32);
+                let p = plot(&sites, [5, 1, 1], &values)
+                    .camera(camera)
+                    .axes(false)
+                    .color_bar(false)
+                    .colormap(Colormap::Grey)
+                    .alpha(alpha)
+                    .range(0.0, 4.0)
+                    .size(64, 64);
+                let picture = p.picture().unwrap();
+                let middle = picture.rgb()[(32 * 64 + 32) * 3];
+                assert!(middle > 200, "{perspective} {alpha} {sites:?}: {middle}");
+            }
+        }
+    }
+
+    #[test]
+    fn bad_options_are_errors_that_name_the_option() {
+        let p = plot(&[[0, 0, 0]], [1; 3], &[1.0]);
+        for (bad, name) in [
+            (p.clone().alpha(0.0), "alpha"),
+            (p.clone().voxel_size(2.0), "voxel_size"),
+            (p.clone().channel(3), "channel"),
+            (p.clone().size(10, 10), "size"),
+            (p.clone().range(1.0, 1.0), "range"),
+        ] {
+            let error = bad.picture().unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+            assert!(bad.rich().plain().contains(name));
+        }
+    }
+
+    #[test]
+    fn no_voxels_and_values_that_are_not_numbers_draw_too() {
+        assert!(plot(&[], [4; 3], &[]).picture().is_ok());
+        assert!(plot(&[[0, 0, 0]], [4; 3], &[f32::NAN]).picture().is_ok());
+        assert!(VoxelPlot::new(&Voxels::new(vec![[0, 0, 0]], [1; 3], vec![]).unwrap()).unwrap().picture().is_ok());
+    }
+
+    #[test]
+    fn svg_holds_the_visible_faces_and_the_title_as_text() {
+        let svg = plot(&[[0, 0, 0]], [2; 3], &[1.0]).title("a <voxel>").svg().unwrap();
+        assert!(svg.contains("a &lt;voxel&gt;") && svg.matches("stroke-width=\"0.5\"").count() >= 3);
+    }
+}
