@@ -11,6 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
+pub mod output;
 pub mod show;
 pub mod store;
 
@@ -51,9 +52,10 @@ pub extern "C" fn wavemesh_cell_start(kernel: i32, evcxr: i32) {
     let _ = std::thread::Builder::new().name("output".into()).spawn(keep_output_live);
 }
 
-/// Called before the code of a cell.
+/// Called before the code of a cell; `run` tells it from every other.
 #[unsafe(no_mangle)]
-pub extern "C" fn wavemesh_cell_begin() {
+pub extern "C" fn wavemesh_cell_begin(run: u64) {
+    output::CURRENT.store(run, Ordering::SeqCst);
     *lock(&LAST_PANIC) = None;
     RUNNING.store(true, Ordering::SeqCst);
     END.1.notify_all();
@@ -158,6 +160,28 @@ fn keep_output_live() {
             END.1.notify_all();
         }
     }
+}
+
+/// A frame for the kernel in standard output, between the prints.
+pub(crate) fn send_frame(payload: &str) {
+    let token = std::env::var("WAVEMESH_FRAME_TOKEN").unwrap_or_default();
+    let mut out = std::io::stdout().lock();
+    let _ = write!(out, "\x1b_WMSH:{token}:{}\n{payload}", payload.len()).and_then(|()| out.flush());
+}
+
+/// Text inside a JSON string.
+pub(crate) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len() + 2);
+    for c in text.chars() {
+        match c {
+            '"' => escaped.push_str("\\\""),
+            '\\' => escaped.push_str("\\\\"),
+            '\n' => escaped.push_str("\\n"),
+            c if c < ' ' => escaped.push_str(&format!("\\u{:04x}", c as u32)),
+            c => escaped.push(c),
+        }
+    }
+    escaped
 }
 
 /// A record of fields for the kernel: fields end in 0x1f, records in 0x1e.

@@ -1,7 +1,6 @@
 //! The value that ends a cell, for cells without the WaveMesh library: `evcxr_display`, else Debug, else the type's name.
 
 use std::fmt::Debug;
-use std::io::Write;
 
 /// Shows the value that ends a cell. One build suffices whatever its type: the methods below are tried in order of their
 /// receivers, which is known as autoref specialisation.
@@ -84,20 +83,8 @@ impl NameKind {
 }
 
 fn show_text(text: &str) {
-    let mut escaped = String::with_capacity(text.len() + 2);
-    for c in text.chars() {
-        match c {
-            '"' => escaped.push_str("\\\""),
-            '\\' => escaped.push_str("\\\\"),
-            '\n' => escaped.push_str("\\n"),
-            c if c < ' ' => escaped.push_str(&format!("\\u{:04x}", c as u32)),
-            c => escaped.push(c),
-        }
-    }
-    let payload = format!(
-        r#"{{"msg_type":"execute_result","content":{{"data":{{"text/plain":"{escaped}"}},"metadata":{{}}}}}}"#
-    );
-    let token = std::env::var("WAVEMESH_FRAME_TOKEN").unwrap_or_default();
-    let mut out = std::io::stdout().lock();
-    let _ = write!(out, "\x1b_WMSH:{token}:{}\n{payload}", payload.len()).and_then(|()| out.flush());
+    let text = crate::escape(text);
+    crate::send_frame(&format!(
+        r#"{{"msg_type":"execute_result","content":{{"data":{{"text/plain":"{text}"}},"metadata":{{}}}}}}"#
+    ));
 }

@@ -137,7 +137,9 @@ fn serve() -> std::io::Result<()> {
             let forget: extern "C" fn() = unsafe { std::mem::transmute(forget) };
             forget();
         }
-        (runtime.begin)();
+        // The number that this run's prints carry.
+        let number = symbol(object, "WAVEMESH_CELL_RUN").map_or(0, |number| unsafe { *number.cast::<u64>() });
+        (runtime.begin)(number);
         store = run(store);
         if !(runtime.end)() {
             let mark = end_mark();
@@ -151,7 +153,7 @@ fn serve() -> std::io::Result<()> {
 }
 
 struct Runtime {
-    begin: extern "C" fn(),
+    begin: extern "C" fn(u64),
     end: extern "C" fn() -> bool,
 }
 
@@ -165,7 +167,7 @@ impl Runtime {
         let library = next().ok();
         let start: extern "C" fn(c_int, c_int) =
             unsafe { std::mem::transmute(symbol(runtime, "wavemesh_cell_start")?) };
-        let begin: extern "C" fn() = unsafe { std::mem::transmute(symbol(runtime, "wavemesh_cell_begin")?) };
+        let begin: extern "C" fn(u64) = unsafe { std::mem::transmute(symbol(runtime, "wavemesh_cell_begin")?) };
         let end: extern "C" fn() -> bool = unsafe { std::mem::transmute(symbol(runtime, "wavemesh_cell_end")?) };
         start(control, evcxr);
         if let Some(library) = library {

@@ -39,6 +39,7 @@ pub struct Compiler {
 /// A cell that was run, for reports about its lines.
 pub struct Run {
     pub number: u32,
+    pub id: u64,
     pub cell: Cell,
 }
 
@@ -92,7 +93,7 @@ impl Compiler {
             state.cells.pop();
             state.last_failed = false;
         }
-        state.cells.push(Arc::new(Run { number, cell }));
+        state.cells.push(Arc::new(Run { number, id: run, cell }));
         self.interrupted.store(false, Ordering::SeqCst);
     }
 
@@ -253,11 +254,11 @@ impl Compiler {
         let mut state = self.state();
         state.builds += 1;
         let folder = self.folder.join("b").join(state.builds.to_string());
-        let cell = state.cells.last().map(|run| run.cell.source.clone()).unwrap_or_default();
+        let (cell, run) = state.cells.last().map(|run| (run.cell.source.clone(), run.id)).unwrap_or_default();
         let named =
             dependencies.lines.iter().any(|line| line.starts_with("wavemesh ") || line.starts_with("wavemesh="));
         let prelude = (self.has_library() || named).then_some("::wavemesh::prelude");
-        let source = Weave { variables: &state.variables, cell: &cell, prelude }.weave(generated);
+        let source = Weave { variables: &state.variables, cell: &cell, run, prelude }.weave(generated);
         drop(state);
         std::fs::create_dir_all(&folder)?;
         std::fs::write(folder.join("lib.rs"), &source)?;

@@ -107,7 +107,7 @@ impl History {
 }
 
 /// A name under which a later item replaces an earlier one; `None` for what is not an item.
-fn item_key(node: &SyntaxNode) -> Option<String> {
+pub fn item_key(node: &SyntaxNode) -> Option<String> {
     let item = ast::Item::cast(node.clone())?;
     let name = match &item {
         ast::Item::Fn(item) => item.name(),

@@ -4,7 +4,7 @@
 //! output, standard error and the control socket. Display frames stand in standard output between the prints, so they keep their
 //! place. The reader never drops anything: when the frontend is slow, the pipe fills and the cell waits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -22,6 +22,8 @@ pub const CELL_END: &str = r#"{"msg_type":"cell_end"}"#;
 const BATCH: Duration = Duration::from_millis(12);
 /// Descriptors for the child are kept above those that it uses itself.
 const HIGH: RawFd = 200;
+/// So many runs' outputs still reach their cells after the runs have ended.
+const EARLIER: usize = 100;
 /// A batch larger than this is sent at once.
 const BATCH_BYTES: usize = 256 << 10;
 
@@ -59,6 +61,8 @@ struct State {
     error_tail: String,
     sizes: HashMap<String, usize>,
     prompt: Option<(String, bool)>,
+    /// The sinks of the last runs, whose threads may still print.
+    earlier: VecDeque<(u64, Sink)>,
 }
 
 impl Pipes {
@@ -121,7 +125,23 @@ impl Pipes {
             libc::send(self.control.as_raw_fd(), (&raw const byte).cast(), 1, libc::MSG_DONTWAIT);
         }
         let mut state = self.state();
-        *state = State { sink: Some(sink), sizes: std::mem::take(&mut state.sizes), ..State::default() };
+        *state = State {
+            sink: Some(sink),
+            sizes: std::mem::take(&mut state.sizes),
+            earlier: std::mem::take(&mut state.earlier),
+            ..State::default()
+        };
+    }
+
+    /// The current cell's code now starts as run `id`.
+    pub fn begin_run(&self, id: u64) {
+        let mut state = self.state();
+        if let Some(sink) = state.sink.clone() {
+            state.earlier.push_back((id, sink));
+        }
+        while state.earlier.len() > EARLIER {
+            state.earlier.pop_front();
+        }
     }
 
     /// Waits until all that the cell printed has reached the sink.
@@ -341,6 +361,10 @@ impl Reader {
             Some("comm_open") => Output::CommOpen(content),
             Some("comm_msg") => Output::CommMsg(content),
             Some("comm_close") => Output::CommClose(content),
+            Some("stream") => {
+                self.take_late_text(&message["run"], content);
+                return;
+            }
             Some("execute_result") => {
                 self.pipes.state().result = Some(content);
                 return;
@@ -348,6 +372,19 @@ impl Reader {
             _ => return,
         };
         self.batch.push(output);
+    }
+
+    /// Text of a thread whose cell has ended.
+    fn take_late_text(&mut self, run: &Value, mut content: Value) {
+        let Value::String(text) = content["text"].take() else { return };
+        let output = if content["name"] == "stderr" { Output::Stderr(text) } else { Output::Stdout(text) };
+        let state = self.pipes.state();
+        let sink = state.earlier.iter().find(|(id, _)| run.as_u64() == Some(*id)).map(|(_, sink)| Arc::clone(sink));
+        drop(state);
+        match sink {
+            Some(sink) => sink(output),
+            None => self.batch.push(output),
+        }
     }
 
     fn note_records(&mut self, control: &mut Vec<u8>) {

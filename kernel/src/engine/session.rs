@@ -338,6 +338,7 @@ impl Session {
         let rust = cell.rust.clone();
         let before: Vec<String> = self.stored_names();
         compiler.begin_cell(self.last_number, unique, cell);
+        pipes.begin_run(unique);
         let prompter = Prompter::start(&self.shared, &evaluator, number);
         let result = std::panic::catch_unwind(AssertUnwindSafe(|| self.context.execute(&rust)));
         prompter.stop();

@@ -35,6 +35,8 @@ pub struct Weave<'a> {
     pub variables: &'a HashMap<String, Variable>,
     /// The cell as the user wrote it.
     pub cell: &'a str,
+    /// Tells this run of a cell from every other.
+    pub run: u64,
     /// Path of a module whose content every cell sees.
     pub prelude: Option<&'a str>,
 }
@@ -78,7 +80,8 @@ impl Weave<'_> {
             }
             code.push('\n');
         }
-        code.push_str("#[allow(unused_imports)] use ::wavemesh_cell as _;\n");
+        code.push_str(&format!("#[unsafe(no_mangle)] pub static WAVEMESH_CELL_RUN: u64 = {};\n", self.run));
+        code.push_str("#[allow(unused_imports)] use ::wavemesh_cell::output::{eprint, eprintln, print, println};\n");
         if let Some(prelude) = self.prelude {
             code.push_str(&format!("#[allow(unused_imports)] use {prelude}::*;\n"));
         }

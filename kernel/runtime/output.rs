@@ -1,0 +1,45 @@
+//! `print!` and its like as cells see them: text that a thread prints after its cell has ended still goes to that cell.
+//!
+//! The macros know in which run of a cell they were compiled. While that cell is the current one they are `std`'s.
+
+use std::fmt::Arguments;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use crate::{eprint, eprintln, print, println};
+
+/// The run that the kernel waits for, or waited for last.
+pub(crate) static CURRENT: AtomicU64 = AtomicU64::new(0);
+
+/// Prints for the cell of `run`.
+#[doc(hidden)]
+pub fn print_for(run: u64, error: bool, text: Arguments) {
+    if run == CURRENT.load(Ordering::Relaxed) {
+        if error { std::eprint!("{text}") } else { std::print!("{text}") }
+        return;
+    }
+    let name = if error { "stderr" } else { "stdout" };
+    let text = crate::escape(&text.to_string());
+    crate::send_frame(&format!(r#"{{"msg_type":"stream","run":{run},"content":{{"name":"{name}","text":"{text}"}}}}"#));
+}
+
+#[macro_export]
+macro_rules! print {
+    ($($text:tt)*) => { $crate::output::print_for(crate::WAVEMESH_CELL_RUN, false, ::std::format_args!($($text)*)) };
+}
+
+#[macro_export]
+macro_rules! eprint {
+    ($($text:tt)*) => { $crate::output::print_for(crate::WAVEMESH_CELL_RUN, true, ::std::format_args!($($text)*)) };
+}
+
+#[macro_export]
+macro_rules! println {
+    () => { $crate::print!("\n") };
+    ($($text:tt)*) => { $crate::print!("{}\n", ::std::format_args!($($text)*)) };
+}
+
+#[macro_export]
+macro_rules! eprintln {
+    () => { $crate::eprint!("\n") };
+    ($($text:tt)*) => { $crate::eprint!("{}\n", ::std::format_args!($($text)*)) };
+}
