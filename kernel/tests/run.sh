@@ -1,19 +1,26 @@
 #!/usr/bin/env bash
 # Drives the real kernel from outside: with today's jupyter_client and with Colab's, over tcp and ipc, and in JupyterLab.
 # Usage: bash kernel/tests/run.sh [pytest arguments]
-#   WAVEMESH_KERNEL        the program to test (default: built here)
+#   WAVEMESH_KERNEL        the program to test, with the library for cells in place (default: both are built here, below
+#                          the target folder, so that your own kernel and library are left alone)
 #   WAVEMESH_TEST_VENVS    where the Python environments are kept (default: below the target folder)
 #   WAVEMESH_TEST_CLIENTS  which clients to test with (default: "current colab lab")
 # A part that cannot run is named loudly, and is an error when CI=true.
 set -euo pipefail
 tests=$(cd "$(dirname "$0")" && pwd)
 kernel=$(dirname "$tests")
-target=${CARGO_TARGET_DIR:-$kernel/target}
+root=$(dirname "$kernel")
+. "$kernel/toolchain.sh"
+find_toolchain || { echo "Rust $pinned_rust is missing: run bash kernel/setup.sh first, it installs it." >&2; exit 1; }
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
+target=$CARGO_TARGET_DIR
 venvs=${WAVEMESH_TEST_VENVS:-$target/test-venvs}
 
 if [ -z "${WAVEMESH_KERNEL:-}" ]; then
   (cd "$kernel" && cargo build --release --locked)
   WAVEMESH_KERNEL=$target/release/wavemesh-kernel
+  export XDG_DATA_HOME=$target/test-data
+  "$WAVEMESH_KERNEL" library build "$root"
 fi
 export WAVEMESH_KERNEL
 

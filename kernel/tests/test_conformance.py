@@ -16,7 +16,7 @@ class Conformance:
     complete_code_samples = ["1 + 1", "fn f() {}", ":dep rand", "let x = vec![1, 2];", "// only a comment"]
     incomplete_code_samples = ["fn main() {", "let x =", 'let s = "abc', "vec![1,", "/* abc"]
     invalid_code_samples = ["fn 3() {}", "foo(]", "}", "let x = ;"]
-    code_page_something = "?String"
+    code_page_something = "?std::vec::Vec"
     code_generate_error = 'panic!("on purpose");'
     code_execute_result = [
         {"code": "6 * 7", "result": "42"},
@@ -26,7 +26,7 @@ class Conformance:
     code_display_data = [{"code": 'wavemesh::notebook::html("<b>bold</b>").display();', "mime": "text/html"}]
     code_history_pattern = "6 ? 7"
     supported_history_operations = ("tail", "range", "search")
-    code_inspect_sample = "let documented: u8 = 5;\ndocumented"
+    code_inspect_sample = "std::vec::Vec"
     code_clear_output = "wavemesh::notebook::clear_output(false);"
     transport = "tcp"
 
