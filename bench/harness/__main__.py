@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
             print(f"{suite:12} {summary(importlib.import_module(f'suites.{suite}'))}")
         return 0
     facts = machine.describe(options.threads, arguments)
-    settings = Settings(build(), machine.environment(options.threads), options.quick)
+    settings = Settings(build(), options.threads, options.quick)
     missing = {suite: install.install(suite) for suite in options.suites}
     if facts["load"] > 0.25 * (os.cpu_count() or 1):
         print(f"WARNING: the machine is busy (load {facts['load']}): times are longer than they should be.", file=sys.stderr)

@@ -58,5 +58,5 @@ def describe(threads: int, arguments: list[str]) -> dict[str, Any]:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """What both sides run with: the same number of threads."""
+    """What a side runs with: a number of threads, in every variable that some library reads."""
     return os.environ | {name: str(threads) for name in THREAD_VARIABLES}

@@ -15,6 +15,7 @@ import numpy as np
 import safetensors.numpy
 
 from .case import Case, Peer, Row, WrongAnswer
+from .machine import environment
 from .process import Failed, Side, start_ours, start_peer
 
 # A sample lasts at least this long, so that the clock and the pipe do not count.
@@ -28,10 +29,14 @@ class Settings:
     """How long to measure, and what each side is given."""
 
     binary: Path
-    environment: dict[str, str]
+    threads: int
     quick: bool
     peak_flops: float = math.nan
     bandwidth: float = math.nan
+
+    def environment(self, threads: int | None = None) -> dict[str, str]:
+        """The environment of a side; the run's number of threads unless a case has its own."""
+        return environment(threads or self.threads)
 
     @property
     def budget(self) -> float:
@@ -70,7 +75,7 @@ class SuiteRun:
 
     def __init__(self, suite: str, settings: Settings) -> None:
         self.suite, self.settings = suite, settings
-        self.peers: dict[str, Side | str] = {}
+        self.peers: dict[tuple[str, int | None], Side | str] = {}
 
     def __enter__(self) -> SuiteRun:
         return self
@@ -80,15 +85,15 @@ class SuiteRun:
             if isinstance(side, Side):
                 side.close()
 
-    def peer_side(self, peer: Peer) -> Side:
+    def peer_side(self, peer: Peer, threads: int | None) -> Side:
         """The peer's process; a peer that does not import is asked once and its reason is kept."""
-        known = self.peers.get(peer.function)
+        known = self.peers.get((peer.function, threads))
         if known is None or isinstance(known, Side) and known.process.poll() is not None:
             try:
-                known = start_peer(self.suite, peer, self.settings.environment, self.settings.patience)
+                known = start_peer(self.suite, peer, self.settings.environment(threads), self.settings.patience)
             except Failed as reason:
                 known = str(reason)
-            self.peers[peer.function] = known
+            self.peers[peer.function, threads] = known
         if isinstance(known, str):
             raise Failed(known)
         return known
@@ -109,7 +114,7 @@ class SuiteRun:
         inputs = case.inputs()
         safetensors.numpy.save_file({name: np.ascontiguousarray(array) for name, array in inputs.items()}, folder / "inputs")
         rows = {peer.name: Row(case.name, case.size, peer.name, headline=case.headline) for peer in case.peers}
-        ours_side = start_ours(self.settings.binary, self.settings.environment, self.settings.patience)
+        ours_side = start_ours(self.settings.binary, self.settings.environment(case.threads), self.settings.patience)
         try:
             ours = self.prepare(ours_side, case, folder / "inputs", folder / "ours")
         except Failed as reason:
@@ -121,15 +126,15 @@ class SuiteRun:
             for peer in case.peers:
                 row = rows[peer.name]
                 try:
-                    contestant = self.prepare(self.peer_side(peer), case, folder / "inputs", folder / "theirs")
+                    contestant = self.prepare(self.peer_side(peer, case.threads), case, folder / "inputs", folder / "theirs")
                     case.check(inputs, ours.answer, contestant.answer)
                     theirs[peer.name] = contestant
                 except Failed as reason:
                     row.not_measured = str(reason)
-                    self.end_case(peer)
+                    self.end_case(peer, case.threads)
                 except WrongAnswer as difference:
                     row.error = f"wrong answer: {difference}"
-                    self.end_case(peer)
+                    self.end_case(peer, case.threads)
             self.sample([ours, *theirs.values()])
             self.fill(case, rows, ours, theirs)
         except Failed as reason:
@@ -139,12 +144,12 @@ class SuiteRun:
             ours_side.close()
             for peer in case.peers:
                 if peer.name in theirs:
-                    self.end_case(peer)
+                    self.end_case(peer, case.threads)
         yield from rows.values() if rows else [self.alone(case, ours)]
 
-    def end_case(self, peer: Peer) -> None:
+    def end_case(self, peer: Peer, threads: int | None) -> None:
         """Ends the child that holds a case; the peer's process stays for the next."""
-        side = self.peers.get(peer.function)
+        side = self.peers.get((peer.function, threads))
         if isinstance(side, Side) and side.process.poll() is None:
             try:
                 side.ask(do="end")
