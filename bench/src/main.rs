@@ -7,6 +7,7 @@
 mod diffusion;
 mod geometry;
 mod limits;
+mod memory;
 mod resident;
 mod unet;
 mod wavelet;
@@ -24,6 +25,7 @@ fn prepare(case: &Case) -> Result<Work> {
     match case.suite.as_str() {
         "diffusion" => diffusion::prepare(case),
         "limits" => limits::prepare(case),
+        "memory" => memory::prepare(case),
         "sdf" | "isosurface" => geometry::prepare(case),
         "unet" => unet::prepare(case),
         "wavelet" | "codec" => wavelet::prepare(case),

@@ -36,7 +36,7 @@ def libigl(case):
     return Work(lambda: igl.signed_distance(points, vertices, faces, kind)[0], lambda d: {"distance": d.reshape(n, n, n)})
 
 
-@peer("Open3D", "open3d", package="open3d")
+@peer("Open3D", "open3d", package="open3d-cpu")
 def open3d(case):
     import open3d as o3d
 
