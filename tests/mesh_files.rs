@@ -238,7 +238,7 @@ fn cut_and_altered_files_never_panic() {
     assert!(refused > 1000, "only {refused} of 2400 damaged files were refused");
 }
 
-/// The inputs that fuzzing found worth keeping (fuzz/README.md) stay harmless.
+/// The seeds of the fuzz targets (fuzz/README.md) are harmless.
 #[test]
 fn the_fuzz_corpus_never_panics() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
