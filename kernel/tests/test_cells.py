@@ -1,0 +1,114 @@
+"""What cells mean: variables and their types, items, errors on the user's lines, crates, commands, and what a crash costs."""
+
+import re
+
+import pytest
+
+
+def plain(error):
+    return re.sub(r"\x1b\[[0-9;]*m|\x1b\]8;;.*?\x1b\\", "", "\n".join(error["traceback"]))
+
+
+@pytest.mark.parametrize(
+    ("cell", "then", "value"),
+    [
+        ("let v = vec![1, 2];", "v.len()", "2"),
+        ("let (number, mut text) = (1u8, String::from(\"a\"));", "text.push('b'); (number, &text)", '(1, "ab")'),
+        ("let map: std::collections::HashMap<_, _> = [(1, \"one\")].into();", "map[&1]", '"one"'),
+        ("fn twice(x: i32) -> i32 { 2 * x }\nlet f = twice;", "f(4)", "8"),
+        ("let boxed: Box<dyn Fn(i32) -> i32> = Box::new(|x| x + 1);", "boxed(1)", "2"),
+        ("struct Own { size: usize }\nlet own = Own { size: 3 };", "own.size", "3"),
+        ("let Some(inner) = Some(7) else { panic!() };", "inner", "7"),
+        ("let late; late = 5u64;", "late", "5"),
+        ("let shadow = 1;\nlet shadow = format!(\"{shadow}!\"); // the last one stays", "shadow", '"1!"'),
+    ],
+)
+def test_a_variable_keeps_its_type_without_being_told(kernel, cell, then, value):
+    assert kernel.run(cell).status == "ok"
+    assert kernel.value(then) == value
+
+
+def test_what_cannot_outlive_its_cell_works_in_it_and_is_announced(kernel):
+    ran = kernel.run("let words = vec![String::from(\"a\")];\nlet longest = &words[0];\nlet join = |x: &str| x.to_owned() + longest;\njoin(\"b\")")
+    assert ran.status == "ok" and ran.value == '"ba"'
+    assert "`longest` lives in this cell only" in ran.stream("stderr")
+    assert kernel.value("words.len()") == "1"
+    error = kernel.run("longest").error
+    assert error["ename"] == "E0425" and "borrows" in plain(error)
+
+
+def test_a_compile_error_points_at_the_users_line_and_column(kernel):
+    error = kernel.run("let fine = 1;\n\nlet wrong: i32 = \"text\";").error
+    assert error["ename"] == "E0308" and error["evalue"] == "mismatched types"
+    text = plain(error)
+    assert re.search(r"In \[\d+\]:3:18", text) and "3 | let wrong: i32 = \"text\";" in text
+    assert "expected `i32`, found `&str`" in text
+
+
+def test_a_panic_names_the_lines_of_every_cell_on_its_way(kernel):
+    kernel.run("fn pick(v: &[i32], at: usize) -> i32 {\n    v[at]\n}")
+    kernel.run("let kept = 6;")
+    error = kernel.run("let v = vec![1];\npick(&v, 9)").error
+    text = plain(error)
+    assert error["ename"] == "Panic" and "index out of bounds" in error["evalue"]
+    assert re.search(r"in pick at In \[\d+\]:2:5", text) and re.search(r"at In \[\d+\]:2:1\b", text)
+    assert "rust_begin_unwind" not in text and "/lib.rs" not in text
+    assert kernel.value("kept") == "6"
+
+
+def test_an_err_from_a_question_mark_names_its_type_and_line(kernel):
+    error = kernel.run("let before = 1;\nlet n: i32 = \"z\".parse()?;").error
+    assert error["ename"] == "ParseIntError" and error["evalue"] == "invalid digit found in string"
+    assert re.search(r"In \[\d+\]:2:14", plain(error))
+
+
+def test_a_crash_names_what_it_cost_and_items_stay(kernel):
+    kernel.run("fn stays() -> i32 { 11 }\nlet lost_one = 1;")
+    for code, reason in [
+        ("std::process::abort()", "SIGABRT"),
+        ("std::process::exit(3)", "exit status: 3"),
+        ("fn down(n: u64) -> u64 { if n == 0 { 0 } else { 1 + down(n + 1) } }\ndown(1)", "stack overflow"),
+        ("unsafe { std::ptr::read_volatile(std::hint::black_box(16) as *const u8) }", "segmentation fault"),
+    ]:
+        kernel.run("let lost_two = 2;")
+        error = kernel.run(code).error
+        assert error["ename"] == "Terminated" and reason in error["evalue"], error
+        assert "lost_two" in error["evalue"]
+        assert kernel.value("stays()") == "11"
+
+
+def test_an_unknown_command_suggests_the_nearest(kernel):
+    assert "`:vars`" in kernel.run(":var").error["evalue"]
+
+
+def test_vars_is_a_table_with_types_and_sizes(kernel):
+    kernel.run("let table = vec![0f32; 1000];")
+    shown = kernel.run(":vars").of("execute_result")[0]["data"]
+    assert re.search(r"table +std::vec::Vec<f32> +3\.9 KiB", shown["text/plain"])
+    assert "<td" in shown["text/html"] and "Vec&lt;f32&gt;" in shown["text/html"]
+
+
+def test_a_shell_command_streams_and_its_failure_is_an_error(kernel):
+    ran = kernel.run("!echo one; echo two >&2; exit 3")
+    assert ran.stream() == "one\n" and ran.stream("stderr") == "two\n"
+    assert "exit status: 3" in ran.error["evalue"]
+
+
+def test_time_says_where_the_time_went(kernel):
+    assert re.search(r"compile \d+\.\d+ s \(1 build\), load and run", kernel.run("%time\n1 + 1").stream())
+
+
+def test_an_exported_project_builds_and_says_what_the_cells_said(kernel, tmp_path):
+    folder = tmp_path / "notes"
+    kernel.run("fn exported() -> i32 { 40 }")
+    kernel.run("let exported_two = 2;\nprintln!(\"the sum is {}\", exported() + exported_two);")
+    assert kernel.run(f":export {folder}").status == "ok"
+    # The cells of other tests are in the project too; some of them end it early, so it is checked and not run.
+    main = (folder / "src" / "main.rs").read_text()
+    assert "fn exported() -> i32 { 40 }" in main and "let exported_two = 2;" in main
+    assert main.index("fn exported()") < main.index("fn main()") < main.index("let exported_two")
+
+
+def test_code_is_loaded_from_a_file(kernel, tmp_path):
+    (tmp_path / "more.rs").write_text("fn loaded() -> i32 { 21 }\nloaded() * 2")
+    assert kernel.value(f":load {tmp_path / 'more.rs'}") == "42"
