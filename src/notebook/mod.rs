@@ -1,7 +1,7 @@
 //! Notebook displays: everything shows itself.
 //!
-//! A value that is [`Rich`] shows a card, plot or viewer when it ends a cell; [`display`] shows one earlier, [`Display::update`] changes it
-//! in place, [`progress`] wraps a loop with a bar. The same code shows its final state under stock `evcxr_jupyter`, prints
+//! A value that is [`Rich`] shows a card, plot or viewer when it ends a cell; [`display()`] shows one earlier, [`Display::update`] changes it
+//! in place, [`progress()`] wraps a loop with a bar. The same code shows its final state under stock `evcxr_jupyter`, prints
 //! text in a terminal, and writes files where `WAVEMESH_DISPLAY_DIR` says.
 //!
 //! ```
