@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.numpy
 
 from .case import Peer, PeerCase, Work
@@ -56,7 +57,9 @@ class Prepared:
         match request["do"]:
             case "answer":
                 seconds = self.run(1)
-                safetensors.numpy.save_file(self.work.answer(self.last), request["path"])
+                # save_file writes the memory of an array as it lies, whatever its strides.
+                answer = {name: np.ascontiguousarray(array) for name, array in self.work.answer(self.last).items()}
+                safetensors.numpy.save_file(answer, request["path"])
                 return {"seconds": seconds, "facts": self.work.facts(self.last)}
             case "sample":
                 return {"seconds": self.run(request["repeat"])}
