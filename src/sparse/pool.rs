@@ -61,7 +61,7 @@ impl Pool {
 }
 
 /// The largest value of each window's active sites, channel by channel: spconv's `SparseMaxPool3d`. Tied sites all receive
-/// the gradient; a NaN wins.
+/// the gradient.
 #[derive(Clone, Debug)]
 pub struct SparseMaxPool3d(Pool);
 

@@ -4,6 +4,9 @@
 //! times two vectors of columns is kept in registers over the whole depth, each A value is broadcast, each B vector is
 //! loaded once for all rows. It needs no copy of A. [`outer`] adds `Aᵀ·B` over pairs of rows in the same way.
 
+// Register blocks read best as what they are: two-dimensional arrays walked by number.
+#![allow(clippy::needless_range_loop)]
+
 use pulp::Simd;
 
 /// Rows of a register block: 6 rows of 2 vectors, 2 vectors of B and one broadcast fill 15 of AVX2's 16 registers.
