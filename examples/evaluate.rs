@@ -1,6 +1,6 @@
-//! Measures a trained generator against held-out shapes and writes the table of docs/generation.md and its picture.
+//! Measures a trained generator against held-out shapes and writes a table and a picture.
 //!
-//!     cargo run --release --example evaluate -- notebooks/models/shapes.safetensors docs
+//!     cargo run --release --example evaluate -- runs/shapes/generator.safetensors FOLDER
 //!
 //! 100 generated shapes (seeds 1000 to 1099) against 100 held-out ones, Chamfer distances (squared) between 1024 points of
 //! each surface. Beside them: training shapes (the floor that a perfect generator reaches), a Gaussian fitted to the principal

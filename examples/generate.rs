@@ -1,6 +1,6 @@
 //! Generates shapes from a trained generator and writes them as meshes.
 //!
-//!     cargo run --release --example generate -- --model notebooks/models/shapes.safetensors --count 8 --seed 1 --out generated
+//!     cargo run --release --example generate -- --model runs/shapes/generator.safetensors --count 8 --seed 1 --out generated
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ const USAGE: &str = "--model FILE [--count 8] [--seed 0] [--steps 50] [--out gen
 
 fn arguments() -> Result<Arguments> {
     let mut all = Arguments {
-        model: "notebooks/models/shapes.safetensors".into(),
+        model: "runs/shapes/generator.safetensors".into(),
         count: 8,
         seed: 0,
         steps: 50,

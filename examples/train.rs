@@ -1,6 +1,6 @@
 //! Trains a generator of shapes, stage by stage, from a terminal.
 //!
-//!     cargo run --release --example train -- --config examples/train.json
+//!     cargo run --release --example train -- --config FILE
 //!
 //! Without `--config` it uses the defaults printed by `--print-config`. Run again, it resumes from the last checkpoint in
 //! its folder. Ctrl-C stops between two steps and keeps everything.

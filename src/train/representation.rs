@@ -10,7 +10,7 @@
 //!   distance is smooth and its details carry nothing. The reconstructed distance itself is the stage's condition.
 //!
 //! Every channel is normalised by its mean and deviation over a training set. With an infinite `shell`, encoding and
-//! decoding are exact inverses; with a finite one the surface keeps all the details whose filters reach it.
+//! decoding are exact inverses; with a finite one thin parts lose details whose filters reach beyond it.
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
