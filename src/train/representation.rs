@@ -84,7 +84,7 @@ impl Representation {
             return problem("levels", config.levels.to_string(), "1 to 8".into());
         }
         let factor = 1usize << config.levels;
-        if config.resolution == 0 || config.resolution % factor != 0 {
+        if config.resolution == 0 || !config.resolution.is_multiple_of(factor) {
             return problem("resolution", config.resolution.to_string(), format!("a multiple of {factor}"));
         }
         if config.shell.is_nan() || config.shell <= 0.0 {

@@ -284,7 +284,7 @@ impl Trainer {
         self.optimizer.step(&sum, rate)?;
         self.ema.update(&self.network)?;
         let step = done + 1;
-        let validates = self.config.validate_every > 0 && step % self.config.validate_every == 0;
+        let validates = self.config.validate_every > 0 && step.is_multiple_of(self.config.validate_every);
         let validation = if validates { self.validate()? } else { None };
         let seconds = started.elapsed().as_secs_f64();
         let record = StepRecord { step, loss, grad_norm, learning_rate: rate, validation, seconds };

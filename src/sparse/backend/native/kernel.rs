@@ -82,6 +82,7 @@ pub(super) fn multiply<S: Simd>(
 
 /// Each `c` row (N vectors) += its `a` row (depth floats) · `b` (depth × N vectors).
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // rows and columns of a block, unrolled
 unsafe fn multiply_block<S: Simd, const R: usize, const N: usize>(
     simd: S,
     depth: usize,
@@ -153,6 +154,7 @@ pub(super) fn outer<S: Simd>(
 
 /// `c` (R rows of N vectors, `width` floats apart) += Σ_p `a[sources[p]·depth ..][..R]` ⊗ `b[targets[p]·width ..][..N vectors]`.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // rows and columns of a block, unrolled
 unsafe fn outer_block<S: Simd, const R: usize, const N: usize>(
     simd: S,
     (a, sources, depth): (*const f32, &[u32], usize),
