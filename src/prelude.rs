@@ -27,5 +27,5 @@ pub use crate::wavelet::{
 };
 pub use crate::{Error, Result, task::check_interrupt};
 pub use candle_core::{DType, Device, IndexOp, Module, Tensor};
-pub use candle_nn::{VarBuilder, VarMap};
+pub use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarBuilder, VarMap};
 pub use {candle_core, candle_nn, plotters, serde_json};
