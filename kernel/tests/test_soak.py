@@ -1,4 +1,3 @@
-"""Many cells, interrupts and deaths: afterwards everything is as before. The long form is bench/soak.py's business."""
 
 import os
 import random
