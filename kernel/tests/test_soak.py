@@ -1,3 +1,4 @@
+"""Many cells, interrupts and deaths of the user's process: later cells are right, and nothing is left behind."""
 
 import os
 import random
