@@ -1,7 +1,7 @@
 //! Signed distance grids: a mesh as the distance to its surface, sampled on a regular grid, negative inside.
 //!
-//! Distances are exact to the nearest triangle ([`distance`]); the sign comes from the generalized winding number
-//! ([`winding`]), which is right for meshes with holes and self-intersections as far as anything can be.
+//! Distances are exact to the nearest triangle (`distance.rs`); the sign comes from the generalized winding number
+//! (`winding.rs`), which is right for meshes with holes and self-intersections as far as anything can be.
 
 mod distance;
 mod grid;
