@@ -20,7 +20,7 @@ if [ -z "${WAVEMESH_KERNEL:-}" ]; then
   (cd "$kernel" && cargo build --release --locked)
   WAVEMESH_KERNEL=$target/release/wavemesh-kernel
   export XDG_DATA_HOME=$target/test-data
-  "$WAVEMESH_KERNEL" library build "$root"
+  "$WAVEMESH_KERNEL" library build --source "$root"
 fi
 export WAVEMESH_KERNEL
 
