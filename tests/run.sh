@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test there is: format, lints, Rust and doc tests, documentation, the kernel's tests (JupyterLab in a browser among them),
+# The tests: format, lints, Rust and doc tests, documentation, the kernel's tests (JupyterLab in a browser among them),
 # the notebooks. Usage: bash tests/run.sh [rust|notebooks|kernel]…     (default: all)
 # A part that cannot run is named loudly, and is an error when CI=true.
 set -euo pipefail
