@@ -44,16 +44,33 @@ check_system() {
   mkdir -p "$data" 2>/dev/null && [ -w "$data" ] || die "cannot write to $data." "set XDG_DATA_HOME to a folder of yours"
 }
 
+# Writes rustup's installer, checked against its SHA-256, to the file $1. Python is there by now; curl may not be.
+fetch_rustup() {
+  PYTHONPATH=$root/kernel/python/src PYTHONDONTWRITEBYTECODE=1 python3 - "$1" "$(uname -m)-unknown-linux-gnu" <<'PYTHON'
+import os, sys
+from wavemesh_kernel import errors, toolchain
+
+path, host = sys.argv[1:]
+try:
+    content = toolchain.download(f"{toolchain.RUSTUP_ROOT}/dist/{host}/rustup-init")
+except errors.RustKernelMissing as reason:
+    sys.exit(str(reason))
+with open(path, "wb") as file:
+    file.write(content)
+os.chmod(path, 0o755)
+PYTHON
+}
+
 install_toolchain() {
   find_toolchain && { say "Rust $pinned_rust: found"; return; }
   if ! command -v rustup >/dev/null; then
     say "Rust: installing rustup (about 20 s)"
-    local script
-    script=$(mktemp)
-    curl --proto '=https' --tlsv1.2 -fsSL https://sh.rustup.rs -o "$script" ||
-      die "rustup could not be downloaded." "check the network, or install Rust $pinned_rust by hand: https://rustup.rs"
-    sh "$script" -y --quiet --no-modify-path --default-toolchain none --profile minimal
-    rm -f "$script"
+    local folder
+    folder=$(mktemp -d)
+    fetch_rustup "$folder/rustup-init" || { rm -rf "$folder"; die "rustup could not be installed; the reason is above."; }
+    "$folder/rustup-init" -y --quiet --no-modify-path --default-toolchain none --profile minimal ||
+      { rm -rf "$folder"; die "rustup could not be installed; the reason is above." "install Rust $pinned_rust by hand: https://rustup.rs"; }
+    rm -rf "$folder"
     PATH="$HOME/.cargo/bin:$PATH"
   fi
   say "Rust $pinned_rust: installing (about 200 MB)"

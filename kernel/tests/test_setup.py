@@ -1,0 +1,144 @@
+"""kernel/setup.sh on machines that lack something: what it says, and that it leaves nothing half-installed."""
+
+import hashlib
+import http.server
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+SETUP = Path(__file__).parents[1] / "setup.sh"
+TOOLS = ["bash", "cat", "cmp", "cp", "cut", "dirname", "env", "mkdir", "mktemp", "mv", "rm", "sed", "sh", "tail", "uname"]
+
+
+@pytest.fixture
+def slim(tmp_path):
+    """Runs set-up on a PATH that has little more than the shell, in an empty home."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+
+    def program(name, text):
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+
+    for tool in TOOLS:
+        (folder / tool).symlink_to(shutil.which(tool))
+    python = subprocess.run(["python3", "-c", "import sys; print(sys.executable)"], capture_output=True, text=True, check=True)
+    (folder / "python3").symlink_to(python.stdout.strip())
+    program("cc", "exit 0")
+    home = tmp_path / "home"
+    home.mkdir()
+
+    def run(*arguments, **environment):
+        # A port where nothing listens stands for a machine without network.
+        variables = {"HOME": str(home), "PATH": str(folder), "RUSTUP_UPDATE_ROOT": "http://127.0.0.1:9"} | environment
+        command = ["bash", str(SETUP), *arguments]
+        return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+
+    run.home, run.folder, run.program = home, folder, program
+    return run
+
+
+def files(folder):
+    return [path for path in folder.rglob("*") if not path.is_dir()]
+
+
+def test_without_a_linker(slim):
+    (slim.folder / "cc").unlink()
+    done = slim()
+    assert done.returncode == 1 and "no C linker" in done.stderr and "build-essential" in done.stderr
+    assert files(slim.home) == []
+
+
+def test_without_python(slim):
+    (slim.folder / "python3").unlink()
+    done = slim()
+    assert done.returncode == 1 and "no python3" in done.stderr and files(slim.home) == []
+
+
+def test_with_an_old_python(slim):
+    (slim.folder / "python3").unlink()
+    slim.program("python3", 'case $1 in -V) echo "Python 3.9.2" ;; *) exit 1 ;; esac')
+    done = slim()
+    assert done.returncode == 1 and "Python 3.9.2 is too old" in done.stderr and "3.10" in done.stderr
+
+
+def test_without_rust_and_without_network(slim):
+    done = slim()
+    assert done.returncode == 1
+    assert "rustup-init could not be downloaded" in done.stderr and "RUSTUP_UPDATE_ROOT" in done.stderr
+    assert files(slim.home) == []
+
+
+def test_where_nothing_can_be_written(slim, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = slim(XDG_DATA_HOME=str(tmp_path / "file"))
+    assert done.returncode == 1 and "cannot write to" in done.stderr and "XDG_DATA_HOME" in done.stderr
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    """A rustup mirror on this machine. Its installer brings a `rustup` that says what it is asked and has no toolchain."""
+    installer = b"""#!/bin/sh
+mkdir -p "$HOME/.cargo/bin"
+printf '#!/bin/sh\\necho "rustup $*"\\nexit 1\\n' > "$HOME/.cargo/bin/rustup"
+/bin/chmod +x "$HOME/.cargo/bin/rustup"
+"""
+    folder = tmp_path / "mirror" / "dist" / f"{os.uname().machine}-unknown-linux-gnu"
+    folder.mkdir(parents=True)
+    (folder / "rustup-init").write_bytes(installer)
+    (folder / "rustup-init.sha256").write_text(hashlib.sha256(installer).hexdigest() + "  rustup-init\n")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(tmp_path / "mirror"))
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", folder
+        server.shutdown()
+
+
+def test_rustup_is_fetched_and_asked_for_the_pinned_toolchain(slim, mirror):
+    url, _ = mirror
+    done = slim(RUSTUP_UPDATE_ROOT=url)
+    pinned = (SETUP.parents[1] / "rust-toolchain.toml").read_text().split('"')[1]
+    assert f"rustup toolchain install {pinned} --profile minimal" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 1 and f"Rust {pinned} could not be installed" in done.stderr
+
+
+def test_a_damaged_installer_is_not_run(slim, mirror):
+    url, folder = mirror
+    (folder / "rustup-init").write_text("#!/bin/sh\ntouch $HOME/was-run\n")
+    done = slim(RUSTUP_UPDATE_ROOT=url)
+    assert done.returncode == 1 and "came damaged" in done.stderr and files(slim.home) == []
+
+
+def test_an_interrupted_setup_leaves_nothing_half_installed(tmp_path):
+    """Ctrl-C while cargo compiles (a cargo that takes for ever stands for it)."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    pinned = (SETUP.parents[1] / "rust-toolchain.toml").read_text().split('"')[1]
+    for name, text in [("cargo", f"touch {tmp_path}/compiling; sleep 60"), ("rustc", f'echo "rustc {pinned} (0 2000-01-01)"')]:
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    home = tmp_path / "home"
+    home.mkdir()
+    variables = {"HOME": str(home), "PATH": f"{folder}:{os.environ['PATH']}", "CARGO_TARGET_DIR": str(tmp_path / "target")}
+    command = ["bash", str(SETUP), "--no-jupyter"]
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as setup:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "compiling").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(setup.pid, signal.SIGINT)
+        said = setup.communicate(timeout=30)
+    assert setup.returncode == 130 and "interrupted" in said[0], said
+    assert files(home) == []
