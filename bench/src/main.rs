@@ -8,6 +8,7 @@ mod diffusion;
 mod geometry;
 mod limits;
 mod memory;
+mod mesh;
 mod resident;
 mod unet;
 mod wavelet;
@@ -26,6 +27,7 @@ fn prepare(case: &Case) -> Result<Work> {
         "diffusion" => diffusion::prepare(case),
         "limits" => limits::prepare(case),
         "memory" => memory::prepare(case),
+        "mesh" => mesh::prepare(case),
         "sdf" | "isosurface" => geometry::prepare(case),
         "unet" => unet::prepare(case),
         "wavelet" | "codec" => wavelet::prepare(case),
