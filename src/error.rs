@@ -12,7 +12,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused to read or write a path.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", where_looked(path, source))]
     Io { path: PathBuf, source: std::io::Error },
 
     /// A file was read, and its content is not what its format asks for.
@@ -66,6 +66,16 @@ impl Error {
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Io { path, source }
+    }
+}
+
+/// Where a relative path that does not exist was looked for: most often the folder is not the one that was thought.
+fn where_looked(path: &Path, source: &std::io::Error) -> String {
+    match std::env::current_dir() {
+        Ok(folder) if path.is_relative() && source.kind() == std::io::ErrorKind::NotFound => {
+            format!("; it was looked for in {}", folder.display())
+        }
+        _ => String::new(),
     }
 }
 

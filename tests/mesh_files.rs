@@ -43,6 +43,13 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_named_with_the_folder_it_was_looked_for_in() {
+    let said = Mesh::load("absent.obj").unwrap_err().to_string();
+    let folder = std::env::current_dir().unwrap().display().to_string();
+    assert!(said.starts_with("absent.obj: ") && said.contains(&folder), "{said}");
+}
+
+#[test]
 fn the_gearwheel_is_closed() {
     let mesh = Mesh::load(fixture("gearwheel.bin.stl")).unwrap();
     assert_eq!(mesh.faces().len(), 2444);
