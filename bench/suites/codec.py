@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from harness import Case, Work, close, peer
+from harness import Case, Work, WrongAnswer, peer
 
 from .isosurface import bumpy_torus
 
@@ -35,7 +35,21 @@ def pywavelets(case):
     return Work(codec, lambda result: {"grid": result[0]}, lambda result: {"kept": result[1]})
 
 
+THRESHOLD = 1e-3
+
+
+def same_but_for_ties(_inputs, ours, theirs):
+    """Grids within 1e-4 of the largest magnitude. A coefficient within rounding of the threshold may be kept by one side only: it
+    moves the samples around it, by less than the threshold."""
+    error = np.abs(ours["grid"].astype(np.float64) - theirs["grid"])
+    moved = np.count_nonzero(error > 1e-4 * np.abs(theirs["grid"]).max())
+    if moved > 1e-3 * error.size or error.max() > THRESHOLD:
+        raise WrongAnswer(f"grid: {moved} of {error.size} samples differ, by up to {error.max():.2e}")
+
+
 def cases(quick):
     for n in (64,) if quick else (64, 128):
-        parameters = {"level": 3, "threshold": 1e-3}
-        yield Case("encode and decode", f"{n}³", "codec", lambda n=n: {"grid": bumpy_torus(n)}, parameters, (pywavelets,), close(1e-4), headline=n == 64)
+        parameters = {"level": 3, "threshold": THRESHOLD}
+        yield Case(
+            "encode and decode", f"{n}³", "codec", lambda n=n: {"grid": bumpy_torus(n)}, parameters, (pywavelets,), same_but_for_ties, headline=n == 64
+        )  # fmt: skip

@@ -171,7 +171,9 @@ impl SdfGrid {
             let expected = format!("{len} values for the grid {:?}", frame.shape);
             return Err(Error::Shape { op: OP, what: "values", got: vec![values.len()], expected });
         }
-        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+        // All are looked at without a branch; only a fault is worth a search.
+        let finite = values.iter().fold(true, |finite, v| finite & v.is_finite());
+        if let Some(i) = values.iter().position(|v| !finite && !v.is_finite()) {
             let got = format!("{} at index {i}", values[i]);
             return Err(Error::Argument { op: OP, name: "a value", got, expected: "a finite number".into() });
         }

@@ -28,6 +28,8 @@ pub(super) struct Synthesis<T> {
     weights: [Vec<T>; 2],
     /// Which coefficients follow each other: samples 2q and 2q + 1 are made of entries q..q + reach.
     table: Vec<usize>,
+    /// Position of coefficient 0 in the table; the others follow it.
+    before: usize,
 }
 
 /// Space that a line needs while it is worked on.
@@ -67,6 +69,11 @@ fn extended_rows<'a, T: Real>(
         .collect()
 }
 
+/// Both buffers in turn, each time from one entry later on: what is behind a line's samples, as rows.
+fn in_turn<'a, T>(first: &'a [T], second: &'a [T]) -> impl Fn(usize) -> &'a [T] {
+    move |t| if t % 2 == 0 { &first[t / 2..] } else { &second[t / 2..] }
+}
+
 impl<T: Real> Analysis<T> {
     pub fn new(wavelet: &Wavelet, mode: Mode, n: usize) -> Self {
         let taps = wavelet.len();
@@ -88,7 +95,8 @@ impl<T: Real> Analysis<T> {
 
     /// Coefficients k of both kinds from the extended rows.
     pub fn row_pair(&self, rows: &[&[T]], k: usize, low: &mut [T], high: &mut [T]) {
-        combine(&rows[2 * k..2 * k + self.taps], self.weights(), [low, high]);
+        let rows = &rows[2 * k..2 * k + self.taps];
+        combine(|t| rows[t], self.weights(), [low, high]);
     }
 
     /// (n, inner) to (2m, inner): the low-pass rows, then the high-pass rows.
@@ -103,7 +111,8 @@ impl<T: Real> Analysis<T> {
         }
     }
 
-    fn line(&self, src: &[T], low: &mut [T], high: &mut [T], Scratch { even, odd }: &mut Scratch<T>) {
+    /// n samples that lie side by side to m coefficients of each kind.
+    pub fn line(&self, src: &[T], low: &mut [T], high: &mut [T], Scratch { even, odd }: &mut Scratch<T>) {
         let half = self.table.len() / 2;
         even.resize(half, T::default());
         odd.resize(half, T::default());
@@ -121,8 +130,7 @@ impl<T: Real> Analysis<T> {
         for i in (0..first).chain(last..half) {
             (even[i], odd[i]) = (value(&self.table[2 * i]), value(&self.table[2 * i + 1]));
         }
-        let rows: Vec<&[T]> = (0..self.taps / 2).flat_map(|t| [&even[t..], &odd[t..]]).collect();
-        combine(&rows, self.weights(), [low, high]);
+        combine(in_turn(even, odd), self.weights(), [low, high]);
     }
 }
 
@@ -147,46 +155,49 @@ impl<T: Real> Synthesis<T> {
             }
             weights
         });
-        let first = centre[0] as isize - (half as isize - 1);
-        let table = (0..n / 2 + reach - 1).map(|e| (e as isize + first).rem_euclid(m as isize) as usize).collect();
-        Some(Self { n, reach, weights, table })
+        let before = half - 1 - centre[0];
+        let index = |e: usize| (e as isize - before as isize).rem_euclid(m as isize) as usize;
+        let table = (0..n / 2 + reach - 1).map(index).collect();
+        Some(Self { n, reach, weights, table, before })
     }
 
-    /// Low- and high-pass rows in turn, as [`Synthesis::row_pair`] takes them.
-    pub fn rows<'a>(&self, row: impl Fn(usize) -> [&'a [T]; 2]) -> Vec<&'a [T]> {
-        self.table.iter().flat_map(|&i| row(i)).collect()
+    /// Samples 2q and 2q + 1 from the rows of coefficients, of which `row(i)` are the low- and the high-pass of index i.
+    pub fn row_pair<'a>(&self, row: impl Fn(usize) -> [&'a [T]; 2], q: usize, even: &mut [T], odd: &mut [T]) {
+        let entries = &self.table[q..q + self.reach];
+        combine(|t| row(entries[t / 2])[t % 2], self.weights(), [even, odd]);
     }
 
-    /// Samples 2q and 2q + 1.
-    pub fn row_pair(&self, rows: &[&[T]], q: usize, even: &mut [T], odd: &mut [T]) {
-        combine(&rows[2 * q..2 * (q + self.reach)], [&self.weights[0], &self.weights[1]], [even, odd]);
+    fn weights(&self) -> [&[T]; 2] {
+        [&self.weights[0], &self.weights[1]]
     }
 
-    /// (2m, inner), the low-pass rows before the high-pass rows, to (n, inner).
-    pub fn block(&self, src: &[T], inner: usize, dst: &mut [T], scratch: &mut Scratch<T>) {
-        let (low, high) = src.split_at(src.len() / 2);
+    /// (m, inner) of each kind to (n, inner).
+    pub fn block(&self, low: &[T], high: &[T], inner: usize, dst: &mut [T], scratch: &mut Scratch<T>) {
         if inner == 1 {
             return self.line(low, high, dst, scratch);
         }
-        let rows = self.rows(|i| [&low[i * inner..(i + 1) * inner], &high[i * inner..(i + 1) * inner]]);
+        let row = |i: usize| [low, high].map(|rows| &rows[i * inner..(i + 1) * inner]);
         for (q, pair) in dst.chunks_exact_mut(2 * inner).enumerate() {
             let (even, odd) = pair.split_at_mut(inner);
-            self.row_pair(&rows, q, even, odd);
+            self.row_pair(row, q, even, odd);
         }
     }
 
-    fn line(&self, low: &[T], high: &[T], dst: &mut [T], Scratch { even, odd }: &mut Scratch<T>) {
+    /// m coefficients of each kind to n samples, all side by side.
+    pub fn line(&self, low: &[T], high: &[T], dst: &mut [T], Scratch { even, odd }: &mut Scratch<T>) {
         let (half, entries) = (self.n / 2, self.table.len());
+        let within = self.before..(self.before + low.len()).min(entries);
         // Each buffer holds the extended coefficients and, behind them, the samples made of them.
         for (buffer, coefficients) in [(&mut *even, low), (&mut *odd, high)] {
-            buffer.clear();
-            buffer.extend(self.table.iter().map(|&i| coefficients[i]));
             buffer.resize(entries + half, T::default());
+            buffer[within.clone()].copy_from_slice(&coefficients[..within.len()]);
+            for entry in (0..within.start).chain(within.end..entries) {
+                buffer[entry] = coefficients[self.table[entry]];
+            }
         }
         let (low, even) = even.split_at_mut(entries);
         let (high, odd) = odd.split_at_mut(entries);
-        let rows: Vec<&[T]> = (0..self.reach).flat_map(|t| [&low[t..], &high[t..]]).collect();
-        combine(&rows, [&self.weights[0], &self.weights[1]], [&mut *even, &mut *odd]);
+        combine(in_turn(low, high), self.weights(), [&mut *even, &mut *odd]);
         for ((pair, &e), &o) in dst.chunks_exact_mut(2).zip(&*even).zip(&*odd) {
             (pair[0], pair[1]) = (e, o);
         }

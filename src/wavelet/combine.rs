@@ -41,45 +41,50 @@ macro_rules! real {
 real!(f32);
 real!(f64);
 
-/// `out[b][i] = Σ_j weights[b][j] · rows[j][i]` for both b. Every row is at least as long as the outputs.
-pub(super) fn combine<T: Real>(rows: &[&[T]], weights: [&[T]; 2], out: [&mut [T]; 2]) {
+/// `out[b][i] = Σ_t weights[b][t] · row(t)[i]` for both b. Every row is at least as long as the outputs.
+pub(super) fn combine<'a, T: Real>(row: impl Fn(usize) -> &'a [T], weights: [&[T]; 2], out: [&mut [T]; 2]) {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2,fma")]
-        fn wide<T: Real>(rows: &[&[T]], weights: [&[T]; 2], out: [&mut [T]; 2]) {
-            body::<T, true>(rows, weights, out);
+        fn wide<'a, T: Real>(row: impl Fn(usize) -> &'a [T], weights: [&[T]; 2], out: [&mut [T]; 2]) {
+            body::<T, true>(row, weights, out);
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: the features were just detected.
-            return unsafe { wide(rows, weights, out) };
+            return unsafe { wide(row, weights, out) };
         }
     }
-    body::<T, false>(rows, weights, out);
+    body::<T, false>(row, weights, out);
 }
 
 #[inline(always)]
-fn body<T: Real, const FMA: bool>(rows: &[&[T]], weights: [&[T]; 2], [first, second]: [&mut [T]; 2]) {
-    let len = first.len();
-    assert!(second.len() == len && rows.iter().all(|row| row.len() >= len));
-    assert!(weights.iter().all(|w| w.len() == rows.len()));
+fn body<'a, T: Real, const FMA: bool>(row: impl Fn(usize) -> &'a [T], weights: [&[T]; 2], out: [&mut [T]; 2]) {
+    let len = out[0].len();
+    assert!(out[1].len() == len && weights[0].len() == weights[1].len());
+    let [first, second] = out;
+    // Both sums of the widest block fill half of the sixteen AVX registers.
     let mut at = 0;
-    while at + 32 <= len {
-        block::<T, FMA, 32>(rows, weights, at, first, second);
+    while size_of::<T>() == 4 && at + 32 <= len {
+        block::<T, FMA, 32>(&row, weights, at, first, second);
         at += 32;
     }
-    while at + 8 <= len {
-        block::<T, FMA, 8>(rows, weights, at, first, second);
-        at += 8;
+    while at + 16 <= len {
+        block::<T, FMA, 16>(&row, weights, at, first, second);
+        at += 16;
+    }
+    while at + 4 <= len {
+        block::<T, FMA, 4>(&row, weights, at, first, second);
+        at += 4;
     }
     while at < len {
-        block::<T, FMA, 1>(rows, weights, at, first, second);
+        block::<T, FMA, 1>(&row, weights, at, first, second);
         at += 1;
     }
 }
 
 #[inline(always)]
-fn block<T: Real, const FMA: bool, const N: usize>(
-    rows: &[&[T]],
+fn block<'a, T: Real, const FMA: bool, const N: usize>(
+    row: &impl Fn(usize) -> &'a [T],
     weights: [&[T]; 2],
     at: usize,
     first: &mut [T],
@@ -87,8 +92,8 @@ fn block<T: Real, const FMA: bool, const N: usize>(
 ) {
     let mut a = [T::default(); N];
     let mut b = [T::default(); N];
-    for ((row, &wa), &wb) in rows.iter().zip(weights[0]).zip(weights[1]) {
-        let row = &row[at..at + N];
+    for (t, (&wa, &wb)) in weights[0].iter().zip(weights[1]).enumerate() {
+        let row = &row(t)[at..at + N];
         for i in 0..N {
             if FMA {
                 a[i] = row[i].fused(wa, a[i]);

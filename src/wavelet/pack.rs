@@ -91,7 +91,6 @@ impl SparseWavelet {
                 }
             }
         }
-        rows.sort_unstable_by_key(|&([x, y, z, band], _)| [band, x, y, z]);
         let (indices, values) = rows.into_iter().unzip();
         Self::new(layout.clone(), indices, values)
     }

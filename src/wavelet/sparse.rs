@@ -104,9 +104,13 @@ impl SdfGrid {
         let coeffs = wavedecn(self.values(), &self.shape(), layout.wavelet(), config.mode, config.level)?;
         let bands: Vec<&[f32]> = coeffs.bands().map(|band| band.data.as_slice()).collect();
         let above = |in_approx: f32, in_details: f32| {
-            let mut kept = SparseWavelet { layout: layout.clone(), indices: Vec::new(), values: Vec::new() };
+            let threshold = |id: usize| if id == 0 { in_approx } else { in_details };
+            let kept = |(id, band): (usize, &&[f32])| band.iter().filter(|v| v.abs() > threshold(id)).count();
+            let count = bands.iter().enumerate().map(kept).sum();
+            let (indices, values) = (Vec::with_capacity(count), Vec::with_capacity(count));
+            let mut kept = SparseWavelet { layout: layout.clone(), indices, values };
             for (id, (band, shape)) in bands.iter().zip(coeffs.bands().map(|band| &band.shape)).enumerate() {
-                kept.append(id, band, [shape[1], shape[2]], if id == 0 { in_approx } else { in_details });
+                kept.append(id, band, [shape[1], shape[2]], threshold(id));
             }
             kept
         };
@@ -151,7 +155,7 @@ fn max_error(a: &[f32], b: &[f32]) -> f64 {
 }
 
 impl SparseWavelet {
-    /// Coefficients from rows (x, y, z, band) and their values.
+    /// Coefficients from rows (x, y, z, band) and their values, in any order.
     ///
     /// # Errors
     /// When the numbers of rows and values differ, a row lies outside its band, a row occurs twice, or a value is not
@@ -163,20 +167,24 @@ impl SparseWavelet {
             return Err(Error::Shape { op: OP, what: "values", got: vec![values.len()], expected });
         }
         let bad = |name, got: String, expected: String| Err(Error::Argument { op: OP, name, got, expected });
-        let mut seen: Vec<Vec<bool>> = layout.empty_bands().iter().map(|band| vec![false; band.len()]).collect();
-        for row in &indices {
-            let Some(place) = place_in_band(&layout, row) else {
-                let shape = layout.band_shape(row[3]);
-                let expected =
-                    shape.map_or(format!("a band below {}", layout.bands()), |s| format!("a place within {s:?}"));
-                return bad("a row (x, y, z, band)", format!("{row:?}"), expected);
-            };
-            if std::mem::replace(&mut seen[row[3] as usize][place], true) {
-                return bad("a row (x, y, z, band)", format!("{row:?} twice"), "each row once".into());
-            }
+        if let Some(row) = indices.iter().find(|row| place_in_band(&layout, row).is_none()) {
+            let shape = layout.band_shape(row[3]);
+            let expected =
+                shape.map_or(format!("a band below {}", layout.bands()), |s| format!("a place within {s:?}"));
+            return bad("a row (x, y, z, band)", format!("{row:?}"), expected);
         }
         if let Some(i) = values.iter().position(|v| !v.is_finite()) {
             return bad("a value", format!("{} in row {i}", values[i]), "a finite number".into());
+        }
+        let place = |&[x, y, z, band]: &[i32; 4]| [band, x, y, z];
+        let (mut indices, mut values) = (indices, values);
+        if !indices.is_sorted_by_key(place) {
+            let mut rows: Vec<_> = indices.into_iter().zip(values).collect();
+            rows.sort_unstable_by_key(|(row, _)| place(row));
+            (indices, values) = rows.into_iter().unzip();
+        }
+        if let Some(pair) = indices.windows(2).find(|pair| pair[0] == pair[1]) {
+            return bad("a row (x, y, z, band)", format!("{:?} twice", pair[0]), "each row once".into());
         }
         Ok(Self { layout, indices, values })
     }

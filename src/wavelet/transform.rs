@@ -1,6 +1,7 @@
 //! `wavedecn` and `waverecn`: the multilevel transform in any number of dimensions, in PyWavelets' order and values.
 //!
-//! One level handles all axes but the first slab by slab, in cache, then the first axis straight into the bands.
+//! In both directions the first axis comes first, read straight from the array or the bands; what it yields for one index is a
+//! slab that fits in cache, where the other axes follow. So nothing as large as the array is held in between.
 
 use rayon::prelude::*;
 
@@ -133,9 +134,9 @@ pub fn dwt_max_level(len: usize, taps: usize) -> usize {
 pub fn dwt<T: Real>(signal: &[T], wavelet: &Wavelet, mode: Mode) -> Result<(Vec<T>, Vec<T>)> {
     check_shape("dwt", signal.len(), &[signal.len()])?;
     let axis = Analysis::new(wavelet, mode, signal.len());
-    let mut low = vec![T::default(); 2 * axis.m];
-    axis.block(signal, 1, &mut low, &mut Scratch::default());
-    let high = low.split_off(axis.m);
+    let mut low = vec![T::default(); axis.m];
+    let mut high = vec![T::default(); axis.m];
+    axis.line(signal, &mut low, &mut high, &mut Scratch::default());
     Ok((low, high))
 }
 
@@ -150,7 +151,7 @@ pub fn idwt<T: Real>(approx: &[T], details: &[T], wavelet: &Wavelet, mode: Mode)
     }
     let axis = synthesis(wavelet, mode, approx.len())?;
     let mut signal = vec![T::default(); axis.n];
-    axis.block(&[approx, details].concat(), 1, &mut signal, &mut Scratch::default());
+    axis.line(approx, details, &mut signal, &mut Scratch::default());
     Ok(signal)
 }
 
@@ -260,77 +261,67 @@ fn synthesis<T: Real>(wavelet: &Wavelet, mode: Mode, m: usize) -> Result<Synthes
     })
 }
 
-/// A run of the last axis within a row of all bands but the first axis' side by side: where it begins in the row, its
-/// band (of the later axes), and where it begins in that band's row.
-struct Run {
-    start: usize,
-    band: usize,
+/// Where the coefficients of a line along the last axis go: to the bands 2·pair and 2·pair + 1 (of those that differ in
+/// the later axes), from `offset` on.
+struct Line {
+    pair: usize,
     offset: usize,
 }
 
-/// The runs of a row whose axes (all but the array's first) have 2·m entries, the low-pass half before the high-pass.
-fn runs(m: &[usize]) -> Vec<Run> {
-    let Some((&last, before)) = m.split_last() else { return vec![Run { start: 0, band: 0, offset: 0 }] };
-    let outer: usize = before.iter().map(|m| 2 * m).product();
-    (0..2 * outer)
-        .map(|run| {
-            let (mut rest, mut band, mut offset, mut stride) = (run / 2, run % 2, 0, last);
-            for (place, &m) in before.iter().rev().enumerate() {
+/// The lines of a slab of which all axes but the last are decomposed, the low-pass half before the high-pass; `m` are
+/// the lengths of the halves, and that of the last axis.
+fn lines(m: &[usize]) -> Vec<Line> {
+    let Some((&last, middle)) = m.split_last() else { return Vec::new() };
+    (0..middle.iter().map(|m| 2 * m).product())
+        .map(|line| {
+            let (mut rest, mut pair, mut offset, mut stride) = (line, 0, 0, last);
+            for (place, &m) in middle.iter().rev().enumerate() {
                 let index = rest % (2 * m);
                 rest /= 2 * m;
-                band |= usize::from(index >= m) << (place + 1);
+                pair |= usize::from(index >= m) << place;
                 offset += index % m * stride;
                 stride *= m;
             }
-            Run { start: run * last, band, offset }
+            Line { pair, offset }
         })
         .collect()
 }
 
-/// Length of a row of samples in the intermediate array: `len` and a few more where rows would otherwise all fall
-/// into the same cache sets.
-fn padded<T>(len: usize) -> usize {
-    if len > 0 && (len * size_of::<T>()).is_multiple_of(4096) { len + 64 / size_of::<T>() } else { len }
-}
+/// A thread is given at least this many samples at a time: waking it takes as long as a few thousand.
+const LEAST_PER_TASK: usize = 1 << 15;
 
-/// Rows of the first axis that one task handles.
-const ROWS_PER_TASK: usize = 8;
+/// What a thread needs to work on slabs.
+#[derive(Default)]
+struct Slabs<T> {
+    pair: [Vec<T>; 2],
+    spare: Vec<T>,
+    scratch: Scratch<T>,
+}
 
 /// One level: the 2^dims bands in alphabetical order.
 fn analyze<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, mode: Mode) -> Vec<NdArray<T>> {
     let axes: Vec<Analysis<T>> = shape.iter().map(|&n| Analysis::new(wavelet, mode, n)).collect();
     let m: Vec<usize> = axes.iter().map(|axis| axis.m).collect();
-    let later = &m[1..];
-    let slab: usize = shape[1..].iter().product();
-    let row: usize = later.iter().map(|m| 2 * m).product();
-    let stride = padded::<T>(row);
-
-    let mut rows = vec![T::default(); shape[0] * stride];
-    rows.par_chunks_mut(stride).zip(data.par_chunks(slab)).for_each_init(
-        || (Vec::new(), Vec::new(), Scratch::default()),
-        |(from, to, scratch), (row_out, slab_in)| {
-            analyze_slab(&axes[1..], &shape[1..], slab_in, &mut row_out[..row], from, to, scratch);
-        },
-    );
-
     let mut bands: Vec<NdArray<T>> = (0..1 << shape.len()).map(|_| NdArray::zeros(&m)).collect();
-    let band_row: usize = later.iter().product();
-    let run_length = later.last().copied().unwrap_or(1);
-    let runs = runs(later);
+    if let ([axis], [low, high]) = (&axes[..], &mut bands[..]) {
+        axis.line(data, &mut low.data, &mut high.data, &mut Scratch::default());
+        return bands;
+    }
+    let lines = lines(&m[1..]);
+    let slab: usize = shape[1..].iter().product();
     let mut made = Vec::new();
-    let extended = axes[0].rows(&rows, stride, row, &mut made);
-    in_tasks(&mut bands, ROWS_PER_TASK * band_row).into_par_iter().enumerate().for_each(|(task, mut parts)| {
-        let (low, high) = parts.split_at_mut(1 << (shape.len() - 1));
-        let mut view = Vec::with_capacity(extended.len());
-        let (first, count) = (task * ROWS_PER_TASK, low[0].len() / band_row);
-        for run in &runs {
-            view.clear();
-            view.extend(extended.iter().map(|row| &row[run.start..run.start + run_length]));
-            for k in 0..count {
-                let at = k * band_row + run.offset;
-                let place = at..at + run_length;
-                axes[0].row_pair(&view, first + k, &mut low[run.band][place.clone()], &mut high[run.band][place]);
-            }
+    let rows = axes[0].rows(data, slab, slab, &mut made);
+    let tasks = in_tasks(&mut bands, m[1..].iter().product());
+    let tasks = tasks.into_par_iter().enumerate().with_min_len(LEAST_PER_TASK.div_ceil(2 * slab));
+    tasks.for_each_init(Slabs::default, |Slabs { pair, spare, scratch }, (k, mut bands)| {
+        let [low, high] = pair.each_mut().map(|buffer| {
+            buffer.resize(slab, T::default());
+            buffer
+        });
+        axes[0].row_pair(&rows, k, low, high);
+        let half = bands.len() / 2;
+        for (slab, bands) in [low, high].into_iter().zip(bands.chunks_exact_mut(half)) {
+            analyze_slab(&axes[1..], &shape[1..], slab, bands, &lines, spare, scratch);
         }
     });
     bands
@@ -342,92 +333,89 @@ fn in_tasks<T>(bands: &mut [NdArray<T>], len: usize) -> Vec<Vec<&mut [T]>> {
     std::iter::from_fn(|| pieces.iter_mut().map(Iterator::next).collect::<Option<Vec<_>>>()).collect()
 }
 
-/// All axes of a slab, from the last to the first.
+/// All axes of a slab, from the first to the last, whose coefficients go to the bands. The slab is used up.
 fn analyze_slab<T: Real>(
     axes: &[Analysis<T>],
     shape: &[usize],
-    src: &[T],
-    dst: &mut [T],
-    from: &mut Vec<T>,
-    to: &mut Vec<T>,
+    slab: &mut Vec<T>,
+    bands: &mut [&mut [T]],
+    lines: &[Line],
+    spare: &mut Vec<T>,
     scratch: &mut Scratch<T>,
 ) {
-    from.clear();
-    from.extend_from_slice(src);
-    let mut inner = 1;
-    for (axis, &n) in axes.iter().zip(shape).rev() {
-        to.resize(from.len() / n * 2 * axis.m, T::default());
-        for (src, dst) in from.chunks_exact(n * inner).zip(to.chunks_exact_mut(2 * axis.m * inner)) {
-            axis.block(src, inner, dst, scratch);
+    let (Some((last, middle)), Some(&n_last)) = (axes.split_last(), shape.last()) else { return };
+    let mut inner = slab.len();
+    for (axis, &n) in middle.iter().zip(shape) {
+        spare.resize(slab.len() / n * 2 * axis.m, T::default());
+        for (src, dst) in slab.chunks_exact(inner).zip(spare.chunks_exact_mut(inner / n * 2 * axis.m)) {
+            axis.block(src, inner / n, dst, scratch);
         }
-        std::mem::swap(from, to);
-        inner *= 2 * axis.m;
+        std::mem::swap(slab, spare);
+        inner /= n;
     }
-    dst.copy_from_slice(from);
+    for (src, line) in slab.chunks_exact(n_last).zip(lines) {
+        let [low, high] = [2 * line.pair, 2 * line.pair + 1];
+        if let Ok([low, high]) = bands.get_disjoint_mut([low, high]) {
+            let place = line.offset..line.offset + last.m;
+            last.line(src, &mut low[place.clone()], &mut high[place], scratch);
+        }
+    }
 }
 
 /// The inverse of one level.
 fn synthesize<T: Real>(bands: &[&[T]], m: &[usize], wavelet: &Wavelet, mode: Mode) -> Result<NdArray<T>> {
     let axes: Vec<Synthesis<T>> = m.iter().map(|&m| synthesis(wavelet, mode, m)).collect::<Result<_>>()?;
     let shape: Vec<usize> = axes.iter().map(|axis| axis.n).collect();
-    let later = &m[1..];
-    let row: usize = later.iter().map(|m| 2 * m).product();
-    let band_row: usize = later.iter().product();
-    let run_length = later.last().copied().unwrap_or(1);
-    let runs = runs(later);
+    let mut out = NdArray::zeros(&shape);
+    if let ([axis], [low, high]) = (&axes[..], bands) {
+        axis.line(low, high, &mut out.data, &mut Scratch::default());
+        return Ok(out);
+    }
+    let slab: usize = shape[1..].iter().product();
+    let row: usize = m[1..].iter().product();
     let (low, high) = bands.split_at(bands.len() / 2);
-
-    let stride = padded::<T>(row);
-    let mut rows = vec![T::default(); shape[0] * stride];
-    rows.par_chunks_mut(ROWS_PER_TASK * stride).enumerate().for_each(|(task, rows)| {
-        let first = task * ROWS_PER_TASK / 2;
-        for run in &runs {
-            let part = |band: &'_ [T], i: usize| {
-                i * band_row + run.offset..i * band_row + run.offset + run_length.min(band.len())
-            };
-            let view =
-                axes[0].rows(|i| [&low[run.band][part(low[run.band], i)], &high[run.band][part(high[run.band], i)]]);
-            for (q, pair) in rows.chunks_exact_mut(2 * stride).enumerate() {
-                let (even, odd) = pair.split_at_mut(stride);
-                let place = run.start..run.start + run_length;
-                axes[0].row_pair(&view, first + q, &mut even[place.clone()], &mut odd[place]);
-            }
+    let tasks = out.data.par_chunks_mut(2 * slab).enumerate().with_min_len(LEAST_PER_TASK.div_ceil(2 * slab));
+    tasks.for_each_init(Slabs::default, |Slabs { pair, spare, scratch }, (q, slabs)| {
+        pair.iter_mut().for_each(|buffer| buffer.resize(low.len() * row, T::default()));
+        let [even, odd] = pair;
+        let parts = even.chunks_exact_mut(row).zip(odd.chunks_exact_mut(row));
+        for ((even, odd), (low, high)) in parts.zip(low.iter().zip(high)) {
+            axes[0].row_pair(|i| [low, high].map(|band| &band[i * row..(i + 1) * row]), q, even, odd);
+        }
+        for (coefficients, out) in pair.iter_mut().zip(slabs.chunks_exact_mut(slab)) {
+            synthesize_slab(&axes[1..], &m[1..], coefficients, out, spare, scratch);
         }
     });
-
-    let mut out = NdArray::zeros(&shape);
-    let slab: usize = shape[1..].iter().product();
-    out.data.par_chunks_mut(slab).zip(rows.par_chunks(stride)).for_each_init(
-        || (Vec::new(), Vec::new(), Scratch::default()),
-        |(from, to, scratch), (slab_out, row_in)| {
-            synthesize_slab(&axes[1..], later, &row_in[..row], slab_out, from, to, scratch);
-        },
-    );
     Ok(out)
 }
 
-/// All axes of a slab, from the first to the last.
+/// All axes of a slab, from the first to the last: from the bands that differ in these axes, one behind the other, which
+/// are used up.
 fn synthesize_slab<T: Real>(
     axes: &[Synthesis<T>],
     m: &[usize],
-    src: &[T],
+    bands: &mut Vec<T>,
     dst: &mut [T],
-    from: &mut Vec<T>,
-    to: &mut Vec<T>,
+    spare: &mut Vec<T>,
     scratch: &mut Scratch<T>,
 ) {
-    from.clear();
-    from.extend_from_slice(src);
-    let mut inner = src.len();
-    for (axis, &m) in axes.iter().zip(m) {
-        inner /= 2 * m;
-        to.resize(from.len() / (2 * m) * axis.n, T::default());
-        for (src, dst) in from.chunks_exact(2 * m * inner).zip(to.chunks_exact_mut(axis.n * inner)) {
-            axis.block(src, inner, dst, scratch);
+    let (Some((last, middle)), Some(&m_last)) = (axes.split_last(), m.last()) else { return };
+    let mut inner: usize = m.iter().product();
+    for (axis, &m) in middle.iter().zip(m) {
+        inner /= m;
+        spare.resize(bands.len() / (2 * m) * axis.n, T::default());
+        let (low, high) = bands.split_at(bands.len() / 2);
+        let parts = low.chunks_exact(m * inner).zip(high.chunks_exact(m * inner));
+        for ((low, high), dst) in parts.zip(spare.chunks_exact_mut(axis.n * inner)) {
+            axis.block(low, high, inner, dst, scratch);
         }
-        std::mem::swap(from, to);
+        std::mem::swap(bands, spare);
     }
-    dst.copy_from_slice(from);
+    let (low, high) = bands.split_at(bands.len() / 2);
+    let lines = low.chunks_exact(m_last).zip(high.chunks_exact(m_last));
+    for ((low, high), dst) in lines.zip(dst.chunks_exact_mut(last.n)) {
+        last.line(low, high, dst, scratch);
+    }
 }
 
 /// The transpose of [`waverecn`] and cropping: from a gradient of the grid to one of each band, in the order of ids.

@@ -1,5 +1,8 @@
 //! STL, binary and ASCII. The format repeats every corner; equal positions become one vertex. Normals are ignored, as
 //! they follow from the corners (and are often wrong).
+//!
+//! Read here and not by a crate: `stl_io` 0.11 takes every file that begins with `solid ` for ASCII, which many binary files
+//! do, names no line in its errors, and lets a binary file that is longer than it announces pass.
 
 use super::Raw;
 use crate::mesh::Mesh;
