@@ -41,7 +41,7 @@ class Prepared:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:
             pass  # the peak stays that of the preparation: the difference is too small, never too large
-        self.resident_before = status("VmRSS")
+        self.resident_before = self.peak = status("VmRSS")
 
     def run(self, repeat: int) -> float:
         seconds = 0.0
@@ -57,6 +57,8 @@ class Prepared:
         match request["do"]:
             case "answer":
                 seconds = self.run(1)
+                # Taken here, because the arrays of the answer are no part of the work.
+                self.peak = status("VmHWM")
                 # save_file writes the memory of an array as it lies, whatever its strides.
                 answer = {name: np.ascontiguousarray(array) for name, array in self.work.answer(self.last).items()}
                 safetensors.numpy.save_file(answer, request["path"])
@@ -64,8 +66,7 @@ class Prepared:
             case "sample":
                 return {"seconds": self.run(request["repeat"])}
             case "memory":
-                peak = status("VmHWM")
-                return {"above": max(peak - self.resident_before, 0), "process": peak}
+                return {"above": max(self.peak - self.resident_before, 0)}
         raise ValueError(f"unknown request {request['do']}")
 
 
