@@ -188,6 +188,17 @@ fn broken_files_say_what_and_where() {
             "4000000000 rows",
         ),
         (MeshFormat::Gltf, b"{}".to_vec(), "glTF"),
+        (MeshFormat::Gltf, b"glTF\x02\0\0\0\x0b\0\0\0".to_vec(), "announces 11 bytes"),
+        (
+            MeshFormat::Gltf,
+            glb(&triangle_gltf("", 3).replace(r#""POSITION":0"#, r#""POSITION":9"#)),
+            "mesh 0: accessor 9 does not exist; there are 2",
+        ),
+        (
+            MeshFormat::Gltf,
+            glb(&triangle_gltf("", 3).replace(r#""indices":1"#, r#""indices":0"#)),
+            "accessor 0 is Vec3 of F32, expected Scalar",
+        ),
         (MeshFormat::Gltf, glb(&triangle_gltf("", 4)), "accessor 0 (4 items) reaches outside"),
         (MeshFormat::Gltf, glb(&triangle_gltf("", usize::MAX / 2)), "reaches outside"),
         (MeshFormat::Gltf, glb(&triangle_gltf("", 3).replace(r#""mesh":0"#, r#""mesh":0,"children":[0]"#)), "tree"),

@@ -1,6 +1,6 @@
 //! The constructor of `SparseConvTensor`: any shapes, any coordinates. What it accepts must hold together.
 //!
-//! `cargo +nightly fuzz run sparse_tensor`
+//! `bash fuzz/run.sh sparse_tensor`
 
 #![no_main]
 

@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use gltf::Semantic;
+use gltf::accessor::{DataType, Dimensions};
 use gltf::buffer::Source;
 use gltf::mesh::Mode;
 
@@ -14,8 +16,11 @@ const DEEPEST_NODE: usize = 256;
 type Matrix = [[f32; 4]; 4];
 
 pub(super) fn read(bytes: &[u8], folder: Option<&Path>) -> Result<Raw, String> {
-    let gltf = gltf::Gltf::from_slice(bytes).map_err(|e| e.to_string())?;
-    let blob = gltf.blob.as_deref();
+    check_header(bytes)?;
+    let gltf::Gltf { document, blob } = gltf::Gltf::from_slice_without_validation(bytes).map_err(|e| e.to_string())?;
+    check_attributes(document.as_json())?;
+    let gltf = gltf::Document::from_json(document.into_json()).map_err(|e| e.to_string())?;
+    let blob = blob.as_deref();
     let mut buffers = Vec::new();
     for buffer in gltf.buffers() {
         let data = match buffer.source() {
@@ -40,6 +45,30 @@ pub(super) fn read(bytes: &[u8], folder: Option<&Path>) -> Result<Raw, String> {
         add_node(&node, &IDENTITY, &buffers, DEEPEST_NODE, &mut budget, &mut raw)?;
     }
     Ok(raw)
+}
+
+/// The crate takes the header's size off the announced length unchecked, so a length without room for it is refused here.
+fn check_header(bytes: &[u8]) -> Result<(), String> {
+    const HEADER: u32 = 12;
+    match *bytes {
+        [b'g', b'l', b'T', b'F', _, _, _, _, a, b, c, d, ..] if u32::from_le_bytes([a, b, c, d]) < HEADER => {
+            let announced = u32::from_le_bytes([a, b, c, d]);
+            Err(format!("byte 8: it announces {announced} bytes, fewer than the {HEADER} of its header"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The crate's validation looks attributes up before it knows that they exist, so an index out of range is refused here.
+fn check_attributes(root: &gltf::json::Root) -> Result<(), String> {
+    for (number, mesh) in root.meshes.iter().enumerate() {
+        let mut accessors = mesh.primitives.iter().flat_map(|primitive| primitive.attributes.values());
+        if let Some(missing) = accessors.find(|index| index.value() >= root.accessors.len()) {
+            let count = root.accessors.len();
+            return Err(format!("mesh {number}: accessor {} does not exist; there are {count}", missing.value()));
+        }
+    }
+    Ok(())
 }
 
 const IDENTITY: Matrix = [[1., 0., 0., 0.], [0., 1., 0., 0.], [0., 0., 1., 0.], [0., 0., 0., 1.]];
@@ -83,8 +112,11 @@ fn add_primitive(
         return Ok(()); // points and lines have no surface
     }
     let reader = primitive.reader(|buffer| buffers.get(buffer.index()).map(Vec::as_slice));
-    for accessor in primitive.indices().into_iter().chain(primitive.get(&gltf::Semantic::Positions)) {
-        check_accessor(&accessor, buffers)?;
+    if let Some(accessor) = primitive.get(&Semantic::Positions) {
+        check_accessor(&accessor, Dimensions::Vec3, &[DataType::F32], buffers)?;
+    }
+    if let Some(accessor) = primitive.indices() {
+        check_accessor(&accessor, Dimensions::Scalar, &[DataType::U8, DataType::U16, DataType::U32], buffers)?;
     }
     let first = raw.vertices.len();
     for [x, y, z] in reader.read_positions().ok_or("it has no readable positions")? {
@@ -121,9 +153,19 @@ fn determinant(m: &Matrix) -> f32 {
         + m[2][0] * (m[0][1] * m[1][2] - m[0][2] * m[1][1])
 }
 
-/// The crate's readers index into the buffer unchecked, so an accessor that reaches outside is refused here.
-fn check_accessor(accessor: &gltf::Accessor, buffers: &[Vec<u8>]) -> Result<(), String> {
+/// The crate's readers take the type and the place in the buffer for granted, so an accessor of another type, or one that
+/// reaches outside, is refused here.
+fn check_accessor(
+    accessor: &gltf::Accessor,
+    dimensions: Dimensions,
+    types: &[DataType],
+    buffers: &[Vec<u8>],
+) -> Result<(), String> {
     let index = accessor.index();
+    let (found, data_type) = (accessor.dimensions(), accessor.data_type());
+    if found != dimensions || !types.contains(&data_type) {
+        return Err(format!("accessor {index} is {found:?} of {data_type:?}, expected {dimensions:?} of {types:?}"));
+    }
     if accessor.sparse().is_some() {
         return Err(format!("accessor {index} is sparse, which is not supported"));
     }
