@@ -110,6 +110,13 @@ fn thresholds_keep_what_they_say() {
     assert_eq!(largest.len(), 500);
     let least = largest.values().iter().fold(f32::INFINITY, |m, v| m.min(v.abs()));
     assert!(count(least, least) < 500, "500 of the largest are larger than the least kept");
+    // A flat grid has 64 equal coefficients and 448 zeros: ties keep to the number asked for.
+    let flat = SdfGrid::from_fn([8; 3], |_| 0.5).unwrap();
+    for k in [0, 1, 3, 64, 100, 512, 1000] {
+        let config =
+            WaveletConfig { wavelet: "haar".into(), level: 1, threshold: Threshold::Largest(k), ..Default::default() };
+        assert_eq!(flat.encode(&config).unwrap().len(), k.min(512));
+    }
     for (threshold, tolerance) in [(Threshold::MaxError(0.02), 0.02), (Threshold::RmsError(0.002), 0.002)] {
         let coeffs = encode(threshold);
         let decoded = coeffs.decode().unwrap();
@@ -128,6 +135,22 @@ fn thresholds_keep_what_they_say() {
     for bad in [f32::NAN, -1.0] {
         assert!(sdf.encode(&WaveletConfig { threshold: Threshold::Plain(bad), ..Default::default() }).is_err());
     }
+}
+
+#[test]
+fn rows_may_come_in_any_order_but_once() {
+    let coeffs = odd_grid().encode(&WaveletConfig { level: 1, ..Default::default() }).unwrap();
+    let mut rows: Vec<_> = coeffs.indices().iter().copied().zip(coeffs.values().iter().copied()).rev().collect();
+    let build = |rows: &[([i32; 4], f32)]| {
+        let (indices, values) = rows.iter().copied().unzip();
+        SparseWavelet::new(coeffs.layout().clone(), indices, values)
+    };
+    assert_eq!(build(&rows).unwrap(), coeffs);
+    rows.push(rows[7]);
+    assert!(build(&rows).unwrap_err().to_string().contains("twice"));
+    rows.pop();
+    rows[7].0[1] = 1000;
+    assert!(build(&rows).unwrap_err().to_string().contains("1000"));
 }
 
 #[test]

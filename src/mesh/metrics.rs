@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::geometry::vec3;
 use super::{Bvh, Mesh};
 use crate::sdf::{SdfConfig, SdfGrid};
+use crate::task::Task;
 use crate::{Error, Result};
 
 /// Points on a surface, and the triangle that each lies on.
@@ -84,12 +85,15 @@ impl MeshComparison {
     /// the reference comes second.
     ///
     /// # Errors
-    /// When a mesh has no area or `samples` is zero.
+    /// When a mesh has no area or `samples` is zero; [`Error::Interrupted`] when stopped.
     pub fn new(mesh: &Mesh, reference: &Mesh, samples: usize, seed: u64) -> Result<Self> {
         if samples == 0 {
             let (got, expected) = ("0".into(), "at least one".into());
             return Err(Error::Argument { op: "MeshComparison", name: "samples", got, expected });
         }
+        // Points between two looks at the clock and at the stop button.
+        const AT_A_TIME: usize = 1024;
+        let task = Task::new("surface comparison", 2 * samples);
         let one_way = |from: &Mesh, to: &Mesh, seed: u64| -> Result<(Vec<f32>, Vec<f32>)> {
             let drawn = sample_surface(from, samples, seed)?;
             let bvh = Bvh::new(to);
@@ -99,7 +103,13 @@ impl MeshComparison {
                 let [own, other] = normals.map(vec3::normalized);
                 (nearest.distance2.sqrt(), vec3::dot(own, other))
             };
-            Ok(drawn.points.par_iter().zip(&drawn.faces).map(measure).unzip())
+            let mut found = vec![(0.0, 0.0); samples];
+            let drawn: Vec<_> = drawn.points.iter().zip(&drawn.faces).collect();
+            found.par_chunks_mut(AT_A_TIME).zip(drawn.par_chunks(AT_A_TIME)).try_for_each(|(found, drawn)| {
+                found.iter_mut().zip(drawn).for_each(|(found, &sample)| *found = measure(sample));
+                task.advance(found.len())
+            })?;
+            Ok(found.into_iter().unzip())
         };
         let (there, cosines_there) = one_way(mesh, reference, seed)?;
         let (back, cosines_back) = one_way(reference, mesh, seed.wrapping_add(1))?;

@@ -1,5 +1,7 @@
 //! [`SparseWavelet`]: the coefficients of a grid that exceed a threshold, as rows (x, y, z, band) with a value each.
 
+use rayon::prelude::*;
+
 use super::layout::WaveletLayout;
 use super::{BandNormalization, Mode, Wavelet, wavedecn, waverecn};
 use crate::sdf::SdfGrid;
@@ -16,7 +18,7 @@ pub enum Threshold {
     Adaptive(f32),
     /// All, zeros too: decoding gives the grid back.
     Lossless,
-    /// The `k` largest.
+    /// The `k` largest; of equal ones, those of the earlier rows.
     Largest(usize),
     /// As few of the largest as a root mean square error of the decoded grid at most this large allows.
     RmsError(f32),
@@ -104,30 +106,29 @@ impl SdfGrid {
         let coeffs = wavedecn(self.values(), &self.shape(), layout.wavelet(), config.mode, config.level)?;
         let bands: Vec<&[f32]> = coeffs.bands().map(|band| band.data.as_slice()).collect();
         let above = |in_approx: f32, in_details: f32| {
-            let threshold = |id: usize| if id == 0 { in_approx } else { in_details };
-            let kept = |(id, band): (usize, &&[f32])| band.iter().filter(|v| v.abs() > threshold(id)).count();
-            let count = bands.iter().enumerate().map(kept).sum();
-            let (indices, values) = (Vec::with_capacity(count), Vec::with_capacity(count));
-            let mut kept = SparseWavelet { layout: layout.clone(), indices, values };
-            for (id, (band, shape)) in bands.iter().zip(coeffs.bands().map(|band| &band.shape)).enumerate() {
-                kept.append(id, band, [shape[1], shape[2]], threshold(id));
-            }
-            kept
+            SparseWavelet::above(&layout, &bands, |id| if id == 0 { in_approx } else { in_details })
         };
-        let error: fn(&[f32], &[f32]) -> f64 = match config.threshold {
-            Threshold::Largest(count) => return Ok(above(-1.0, -1.0).largest(count)),
-            Threshold::RmsError(_) => rms_error,
-            Threshold::MaxError(_) => max_error,
-            _ => return Ok(above(in_approx, in_details)),
+        let by_size = |t| matches!(t, Threshold::Largest(_) | Threshold::RmsError(_) | Threshold::MaxError(_));
+        if !by_size(config.threshold) {
+            return Ok(above(in_approx, in_details));
+        }
+        // Magnitudes in descending order; the bits of floats that are not negative are in the order of their values.
+        let mut magnitudes: Vec<u32> = bands.iter().copied().flatten().map(|v| v.abs().to_bits()).collect();
+        magnitudes.par_sort_unstable_by(|a, b| b.cmp(a));
+        let largest = |count: usize| {
+            let smallest = count.checked_sub(1).map_or(f32::INFINITY, |last| f32::from_bits(magnitudes[last]));
+            above(smallest.next_down(), smallest.next_down()).without_ties(smallest, count)
         };
+        if let Threshold::Largest(count) = config.threshold {
+            return Ok(largest(count.min(magnitudes.len())));
+        }
+        let error = if matches!(config.threshold, Threshold::RmsError(_)) { rms_error } else { max_error };
         // The error falls with the number of coefficients, so bisection finds how many it takes.
-        let all = above(-1.0, -1.0);
-        let order = all.by_magnitude();
         let reached = |count: usize| {
-            let decoded = all.subset(&order[..count]).decode()?;
+            let decoded = largest(count).decode()?;
             Ok::<bool, Error>(error(self.values(), decoded.values()) <= f64::from(in_details))
         };
-        let (mut few, mut enough) = (0, order.len());
+        let (mut few, mut enough) = (0, magnitudes.len());
         if !reached(enough)? {
             return bad(
                 in_details.to_string(),
@@ -141,7 +142,7 @@ impl SdfGrid {
             let middle = few + (enough - few) / 2;
             if reached(middle)? { enough = middle } else { few = middle }
         }
-        Ok(all.subset(&order[..enough]))
+        Ok(largest(enough))
     }
 }
 
@@ -189,44 +190,52 @@ impl SparseWavelet {
         Ok(Self { layout, indices, values })
     }
 
-    /// Appends the coefficients of a band of which the last two axes are given.
-    fn append(&mut self, id: usize, band: &[f32], [ny, nz]: [usize; 2], threshold: f32) {
-        for (row, line) in band.chunks_exact(nz).enumerate() {
-            let (x, y) = ((row / ny) as i32, (row % ny) as i32);
-            // Most lines have nothing to keep; finding that out takes no branch a value.
-            if !line.iter().fold(false, |any, v| any | (v.abs() > threshold)) {
-                continue;
-            }
-            for (z, &value) in line.iter().enumerate() {
-                if value.abs() > threshold {
-                    self.indices.push([x, y, z as i32, id as i32]);
-                    self.values.push(value);
+    /// The coefficients of each band whose magnitude is above the band's threshold.
+    fn above(layout: &WaveletLayout, bands: &[&[f32]], threshold: impl Fn(usize) -> f32 + Sync) -> Self {
+        let count = |(id, band): (usize, &&[f32])| band.iter().filter(|v| v.abs() > threshold(id)).count();
+        let counts: Vec<usize> = bands.par_iter().enumerate().map(count).collect();
+        let total = counts.iter().sum();
+        let (mut indices, mut values) = (vec![[0; 4]; total], vec![0.0; total]);
+        let (mut rows_left, mut values_left) = (&mut indices[..], &mut values[..]);
+        let part = |&count: &usize| {
+            let parts = rows_left.split_off_mut(..count).zip(values_left.split_off_mut(..count));
+            parts.unwrap_or_default()
+        };
+        let parts: Vec<_> = counts.iter().map(part).collect();
+        parts.into_par_iter().zip(bands).enumerate().for_each(|(id, ((rows, values), band))| {
+            let [_, ny, nz] = layout.band_shape(id as i32).unwrap_or([1; 3]);
+            let mut places = rows.iter_mut().zip(values);
+            for (number, line) in band.chunks_exact(nz).enumerate() {
+                let (x, y) = ((number / ny) as i32, (number % ny) as i32);
+                // Most lines have nothing to keep; finding that out takes no branch a value.
+                if !line.iter().fold(false, |any, v| any | (v.abs() > threshold(id))) {
+                    continue;
+                }
+                for (z, &kept) in line.iter().enumerate().filter(|(_, v)| v.abs() > threshold(id)) {
+                    if let Some((row, value)) = places.next() {
+                        (*row, *value) = ([x, y, z as i32, id as i32], kept);
+                    }
                 }
             }
-        }
+        });
+        Self { layout: layout.clone(), indices, values }
     }
 
-    /// Rows from the largest magnitude to the smallest; the earlier row first where they are equal.
-    fn by_magnitude(&self) -> Vec<u32> {
-        let mut order: Vec<u32> = (0..self.values.len() as u32).collect();
-        let magnitude = |&row: &u32| std::cmp::Reverse(self.values[row as usize].abs().to_bits());
-        order.sort_by_key(magnitude);
-        order
-    }
-
-    fn largest(&self, count: usize) -> Self {
-        self.subset(&self.by_magnitude()[..count.min(self.values.len())])
-    }
-
-    /// Some of the rows, in their own order.
-    fn subset(&self, rows: &[u32]) -> Self {
-        let mut rows = rows.to_vec();
-        rows.sort_unstable();
-        Self {
-            layout: self.layout.clone(),
-            indices: rows.iter().map(|&row| self.indices[row as usize]).collect(),
-            values: rows.iter().map(|&row| self.values[row as usize]).collect(),
-        }
+    /// `count` rows: all whose magnitude is above `smallest`, and the first of those that have just this magnitude.
+    fn without_ties(mut self, smallest: f32, count: usize) -> Self {
+        let mut room = count.saturating_sub(self.values.iter().filter(|v| v.abs() > smallest).count());
+        let mut stays = |value: f32| {
+            let tie = value.abs() == smallest;
+            let stays = !tie || room > 0;
+            room -= usize::from(tie && stays);
+            stays
+        };
+        let stays: Vec<bool> = self.values.iter().map(|&value| stays(value)).collect();
+        let mut of_row = stays.iter();
+        self.indices.retain(|_| of_row.next() == Some(&true));
+        let mut of_value = stays.iter();
+        self.values.retain(|_| of_value.next() == Some(&true));
+        self
     }
 
     /// Rows (x, y, z, band) in the band's own coordinates, ascending by band, then x, y, z.
