@@ -80,38 +80,55 @@ impl Colormap {
     }
 
     /// The seventeen colours that make the map.
-    pub(crate) fn stops(self) -> [[u8; 3]; 17] {
-        let hex = match self {
+    pub(crate) fn stops(self) -> &'static [[u8; 3]; 17] {
+        // Read from the text when the library is compiled: a picture asks for millions of colours.
+        match self {
             Viridis => {
-                "44015448186a472d7b4240863b528b33638d2c728e26828e21918c1fa08828ae803fbc735ec96284d44baddc30d8e219fde725"
+                const {
+                    &stops_of(b"44015448186a472d7b4240863b528b33638d2c728e26828e21918c1fa08828ae803fbc735ec96284d44baddc30d8e219fde725")
+                }
             }
             Magma => {
-                "0000040a08221d114736106b51127c6a1c818326819c2e7fb73779d0416fe75263f56b5cfc8961fea772fec488fde2a3fcfdbf"
+                const {
+                    &stops_of(b"0000040a08221d114736106b51127c6a1c818326819c2e7fb73779d0416fe75263f56b5cfc8961fea772fec488fde2a3fcfdbf")
+                }
             }
             Plasma => {
-                "0d08873105974c02a16600a77e03a89511a1aa2395bc3587cc4778da5a6ae66c5cf0804ef89540fdac33fdc527f8df25f0f921"
+                const {
+                    &stops_of(b"0d08873105974c02a16600a77e03a89511a1aa2395bc3587cc4778da5a6ae66c5cf0804ef89540fdac33fdc527f8df25f0f921")
+                }
             }
             Inferno => {
-                "0000040b0724210c4a3d096557106e71196e8a226aa32c61bc3754d24644e45a31f1731df98e09fcac11f9cb35f2ea69fcffa4"
+                const {
+                    &stops_of(b"0000040b0724210c4a3d096557106e71196e8a226aa32c61bc3754d24644e45a31f1731df98e09fcac11f9cb35f2ea69fcffa4")
+                }
             }
             Cividis => {
-                "00224e002e6a1a386f32436d434e6c535a6d61656f6f70737d7c788c88789b9476aba072bcae6ccdbb63dec958f0d846fee838"
+                const {
+                    &stops_of(b"00224e002e6a1a386f32436d434e6c535a6d61656f6f70737d7c788c88789b9476aba072bcae6ccdbb63dec958f0d846fee838")
+                }
             }
             Coolwarm => {
-                "3b4cc04e68d86282ea779af78db0fea3c2feb9d0f9ccd9eddddcdcecd3c5f5c4acf7b093f4987aeb7d62dd5f4bca3b37b40426"
+                const {
+                    &stops_of(b"3b4cc04e68d86282ea779af78db0fea3c2feb9d0f9ccd9eddddcdcecd3c5f5c4acf7b093f4987aeb7d62dd5f4bca3b37b40426")
+                }
             }
             RdBu => {
-                "0530611752902a71b23f8ec06bacd19bc9e0c2ddece0ecf3f7f6f6fbe5d8fbccb4f5aa89e48066d05548ba2832930e2667001f"
+                const {
+                    &stops_of(b"0530611752902a71b23f8ec06bacd19bc9e0c2ddece0ecf3f7f6f6fbe5d8fbccb4f5aa89e48066d05548ba2832930e2667001f")
+                }
             }
             Grey => {
-                "000000101010202020303030404040505050606060707070808080909090a0a0a0b0b0b0c0c0c0d0d0d0e0e0e0f0f0f0ffffff"
+                const {
+                    &stops_of(b"000000101010202020303030404040505050606060707070808080909090a0a0a0b0b0b0c0c0c0d0d0d0e0e0e0f0f0f0ffffff")
+                }
             }
             Turbo => {
-                "30123b4040a2466be34294ff28bceb18ddc232f2986dfe62a4fc3ccdec34eecf3afdac34fb7e21eb500ed02f05a916017a0403"
+                const {
+                    &stops_of(b"30123b4040a2466be34294ff28bceb18ddc232f2986dfe62a4fc3ccdec34eecf3afdac34fb7e21eb500ed02f05a916017a0403")
+                }
             }
-        };
-        let digit = |i: usize| (hex.as_bytes()[i] as char).to_digit(16).unwrap_or(0) as u8;
-        std::array::from_fn(|stop| std::array::from_fn(|i| digit(stop * 6 + i * 2) * 16 + digit(stop * 6 + i * 2 + 1)))
+        }
     }
 
     /// The default for values between `low` and `high`: diverging when they lie on both sides of zero, each reaching at
@@ -119,6 +136,19 @@ impl Colormap {
     pub fn for_range(low: f64, high: f64) -> Self {
         if is_two_sided(low, high) { Coolwarm } else { Viridis }
     }
+}
+
+const fn stops_of(hex: &[u8; 102]) -> [[u8; 3]; 17] {
+    const fn digit(c: u8) -> u8 {
+        if c <= b'9' { c - b'0' } else { c - b'a' + 10 }
+    }
+    let mut stops = [[0; 3]; 17];
+    let mut byte = 0;
+    while byte < 51 {
+        stops[byte / 3][byte % 3] = 16 * digit(hex[2 * byte]) + digit(hex[2 * byte + 1]);
+        byte += 1;
+    }
+    stops
 }
 
 /// The colour of NaN, in every picture.

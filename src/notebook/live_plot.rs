@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use plotters::prelude::*;
 
-use super::draw::{Theme, figure};
+use super::draw::{ChartAxis, Theme, figure};
 use super::frontend::Frontend;
-use super::html::{number, tick};
+use super::html::number;
 use super::{Display, MimeBundle, Rich, display};
 use crate::Result;
 
@@ -82,9 +82,9 @@ impl LivePlot {
         self
     }
 
-    /// Width and height in pixels, at least 120 × 80.
+    /// Width and height in pixels, 120 × 80 to 8192 × 8192.
     pub fn size(mut self, width: u32, height: u32) -> Self {
-        self.size = (width.max(120), height.max(80));
+        self.size = (width.clamp(120, 8192), height.clamp(80, 8192));
         self
     }
 
@@ -151,6 +151,8 @@ impl LivePlot {
         };
         let ((x0, x1), (y0, y1)) = (range(|p| p.0), range(|p| p.1));
         let room = (y1 - y0) * 0.06;
+        let ends = y0 - room..y1 + room;
+        let upright = if self.log { ChartAxis::log10(ends) } else { ChartAxis::linear(ends, 5) };
         let rgb = |[r, g, b]: [u8; 3]| RGBColor(r, g, b);
         let (paper, ink, line) = (rgb(self.theme.paper()), rgb(self.theme.ink()), rgb(self.theme.line()));
         figure(self.size, |root| {
@@ -161,18 +163,13 @@ impl LivePlot {
                 .caption(&self.title, text(17))
                 .x_label_area_size(26)
                 .y_label_area_size(54)
-                .build_cartesian_2d(x0..x1, y0 - room..y1 + room)?;
-            let log = self.log;
+                .build_cartesian_2d(ChartAxis::linear(x0..x1, 7), upright)?;
             chart
                 .configure_mesh()
                 .light_line_style(TRANSPARENT)
                 .bold_line_style(line.stroke_width(1))
                 .axis_style(ink)
                 .label_style(text(12))
-                .x_labels(8)
-                .y_labels(6)
-                .x_label_formatter(&|x| tick(*x))
-                .y_label_formatter(&|y| tick(if log { 10f64.powf(*y) } else { *y }))
                 .draw()?;
             for (i, (curve, points)) in self.curves.iter().zip(&shown).enumerate() {
                 let color = COLORS[i % COLORS.len()];

@@ -4,7 +4,10 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
 use super::colormap::shown_range;
-use super::draw::{Axis, Camera, Canvas, Frame, Picture, Polygon, Projector, Scale, Theme, register_font, write_text};
+use super::draw::{
+    Axis, Camera, Canvas, FigureBackend, Frame, Picture, Polygon, Projector, Scale, Theme, plot_area, register_font,
+    write_text,
+};
 use super::html::{count, number};
 use super::{Colormap, MimeBundle, Rich};
 use crate::mesh::Mesh;
@@ -148,13 +151,8 @@ impl MeshPlot {
             let expected = format!("one value for each of {} vertices", self.mesh.vertices().len());
             return Err(Error::Shape { op: OP, what: "values", got: vec![values.len()], expected });
         }
-        let [low, high] = self.mesh.bounds();
-        let margin = if self.axes { 46.0 } else { 8.0 };
-        let right = if self.values.is_some() { 84.0 } else { 0.0 };
-        let top = if self.title.is_empty() { 12.0 } else { 34.0 };
-        let bottom = if self.axes { 40.0 } else { 8.0 };
-        let (w, h) = (width as f32, height as f32);
-        let viewport = [margin, top, (w - 2.0 * margin - right).max(16.0), (h - top - bottom).max(16.0)];
+        let [low, high] = shown_bounds(&self.mesh);
+        let viewport = plot_area(self.size, &self.camera, &self.title, self.axes, self.values.is_some());
         let projector = Projector::fit(&self.camera, low, high, viewport);
         let frame = self.axes.then(|| Frame::new(&projector, low, high, self.camera.up, ["x", "y", "z"], self.theme));
         let scale = self.scale();
@@ -165,7 +163,7 @@ impl MeshPlot {
         canvas.fill(&polygons);
         let mut picture = canvas.finish();
         register_font();
-        let area = BitMapBackend::with_buffer(picture.rgb_mut(), self.size).into_drawing_area();
+        let area = FigureBackend::new(&mut picture).into_drawing_area();
         if let Some(frame) = &frame {
             frame.write(&area, self.theme)?;
         }
@@ -230,6 +228,11 @@ impl MeshPlot {
     }
 }
 
+/// The mesh's box; a unit cube for a mesh without vertices.
+pub(crate) fn shown_bounds(mesh: &Mesh) -> [[f32; 3]; 2] {
+    if mesh.vertices().is_empty() { [[0.0; 3], [1.0; 3]] } else { mesh.bounds() }
+}
+
 impl Rich for MeshPlot {
     fn rich(&self) -> MimeBundle {
         let mut text = format!(
@@ -271,6 +274,13 @@ mod tests {
         // The diagonal's 80 pixels are dark; the wires of the sides lie half outside and only dim theirs.
         let dark = solid - red(&plot.wireframe(true));
         assert!((70..=160).contains(&dark), "{dark}");
+    }
+
+    #[test]
+    fn a_mesh_of_nothing_is_drawn_as_nothing() {
+        let nothing = Mesh::new(vec![], vec![]).unwrap();
+        assert!(MeshPlot::new(&nothing).size(100, 100).picture().is_ok());
+        assert!(crate::notebook::MeshViewer::new(&nothing).rich().get("image/png").is_some());
     }
 
     #[test]

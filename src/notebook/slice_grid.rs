@@ -5,7 +5,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
 use super::colormap::{NAN_COLOR, shown_range};
-use super::draw::{Axis, Picture, Scale, Theme, contact_sheet, register_font, write_text};
+use super::draw::{Axis, FigureBackend, Picture, Scale, Theme, contact_sheet, register_font, write_text};
 use super::html::number;
 use super::{Colormap, MimeBundle, Rich};
 use crate::sdf::SdfGrid;
@@ -195,8 +195,7 @@ impl SliceGrid {
     fn bar(&self, scale: &Scale, height: u32) -> Result<Picture> {
         register_font();
         let mut picture = self.blank(70, height)?;
-        let size = (picture.width(), picture.height());
-        let area = BitMapBackend::with_buffer(picture.rgb_mut(), size).into_drawing_area();
+        let area = FigureBackend::new(&mut picture).into_drawing_area();
         scale.draw(&area, (6, 22), (height as i32 - 46).max(16), self.theme)?;
         drop(area);
         Ok(picture)
@@ -258,7 +257,7 @@ impl SliceGrid {
         }
         register_font();
         let size = (picture.width(), picture.height());
-        let area = BitMapBackend::with_buffer(picture.rgb_mut(), size).into_drawing_area();
+        let area = FigureBackend::new(&mut picture).into_drawing_area();
         let middle = (MARGIN[0] + width / 2) as i32;
         write_text(&area, &format!("{} = {at}", NAMES[held]), (middle, 10), HPos::Center, 13, self.theme)?;
         let axes = format!("{} to the right, {} up", NAMES[right], NAMES[up]);

@@ -7,10 +7,12 @@ use plotters::style::text_anchor::HPos;
 
 use super::colormap::shown_range;
 use super::draw::{
-    Axis, Camera, Canvas, Frame, Picture, Polygon, Projector, Scale, Theme, register_font, svg_document, write_text,
+    Axis, Camera, Canvas, FigureBackend, Frame, Picture, Polygon, Projector, Scale, Theme, plot_area, register_font,
+    svg_document, write_text,
 };
 use super::html::{count, number};
-use super::voxels::{Occupancy, ToVoxels, Voxels};
+use super::voxel_faces::Cubes;
+use super::voxels::{ToVoxels, Voxels};
 use super::{Colormap, MimeBundle, Rich};
 use crate::{Error, Result};
 
@@ -190,7 +192,7 @@ impl VoxelPlot {
         canvas.fill(&drawing.polygons);
         let mut picture = canvas.finish();
         register_font();
-        let area = BitMapBackend::with_buffer(picture.rgb_mut(), self.size).into_drawing_area();
+        let area = FigureBackend::new(&mut picture).into_drawing_area();
         self.write(&area, &drawing)?;
         drop(area);
         Ok(picture)
@@ -270,12 +272,20 @@ impl VoxelPlot {
         self.check()?;
         let voxels = self.shown();
         let (low, high) = self.bounds();
-        let projector = Projector::fit(&self.camera, low, high, self.viewport());
+        let projector = Projector::fit(
+            &self.camera,
+            low,
+            high,
+            plot_area(self.size, &self.camera, &self.title, self.axes, self.color_bar),
+        );
         let scale = self.scale(&voxels, &projector);
         let names = ["x", "y", "z"];
         let frame = self.axes.then(|| Frame::new(&projector, low, high, self.camera.up, names, self.theme));
         let mut polygons = frame.as_ref().map_or_else(Vec::new, |frame| frame.lines.clone());
-        self.add_faces(&voxels, &projector, scale.as_ref(), &mut polygons);
+        if let Some((scale, values)) = &scale {
+            let cubes = Cubes { voxels: &voxels, values, side: self.voxel_size, alpha: self.alpha };
+            cubes.add_faces(&projector, scale, &mut polygons);
+        }
         Ok(Drawing { polygons, frame, scale: scale.map(|(scale, _)| scale) })
     }
 
@@ -285,15 +295,6 @@ impl VoxelPlot {
             Some([low, high]) => (low.map(|v| v as f32), high.map(|v| v as f32 + 1.0)),
             None => ([0.0; 3], self.voxels.shape().map(|n| n as f32)),
         }
-    }
-
-    fn viewport(&self) -> [f32; 4] {
-        let (width, height) = (self.size.0 as f32, self.size.1 as f32);
-        let margin = if self.axes { 46.0 } else { 10.0 };
-        let right = if self.color_bar { 84.0 } else { 0.0 };
-        let top = if self.title.is_empty() { 12.0 } else { 34.0 };
-        let bottom = if self.axes { 40.0 } else { 10.0 };
-        [margin, top, (width - 2.0 * margin - right).max(16.0), (height - top - bottom).max(16.0)]
     }
 
     /// The colour scale and each voxel's value; `None` without voxels.
@@ -326,87 +327,6 @@ impl VoxelPlot {
         let map = self.colormap.unwrap_or_else(|| Colormap::for_range(low, high));
         Some((Scale { map, low, high, label }, values))
     }
-
-    /// Adds the faces that can be seen: those with no voxel before them, turned to the eye.
-    fn add_faces(
-        &self,
-        voxels: &Voxels,
-        projector: &Projector,
-        scale: Option<&(Scale, Vec<f32>)>,
-        polygons: &mut Vec<Polygon>,
-    ) {
-        let Some((scale, values)) = scale else { return };
-        let occupancy = Occupancy::new(voxels);
-        let touching = self.voxel_size >= 1.0;
-        let gap = (1.0 - self.voxel_size) / 2.0;
-        let outlined = projector.pixels_per_unit() * self.voxel_size >= 5.0;
-        let alpha = (self.alpha * 255.0).round().max(1.0) as u8;
-        let brightness: [[f32; 2]; 3] = std::array::from_fn(|axis| {
-            [-1.0, 1.0].map(|sign| {
-                let mut normal = [0.0; 3];
-                normal[axis] = sign;
-                projector.brightness(normal)
-            })
-        });
-        let mut order: Vec<usize> = (0..voxels.len()).collect();
-        if alpha < 255 {
-            sort_far_to_near(&mut order, voxels, projector);
-        }
-        for i in order {
-            let site = voxels.sites()[i];
-            let base = scale.color(values[i]);
-            let low = site.map(|v| v as f32 + gap);
-            let high = site.map(|v| v as f32 + 1.0 - gap);
-            for axis in 0..3 {
-                for (side, sign) in [(0usize, -1i32), (1, 1)] {
-                    let mut next = site;
-                    next[axis] += sign;
-                    if touching && occupancy.contains(next) {
-                        continue;
-                    }
-                    let level = if side == 1 { high[axis] } else { low[axis] };
-                    let mut on_face = low;
-                    on_face[axis] = level;
-                    if projector.towards_eye(on_face)[axis] * sign as f32 <= 0.0 {
-                        continue;
-                    }
-                    let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
-                    let corner = |pu: f32, pv: f32| {
-                        let mut p = on_face;
-                        (p[u], p[v]) = (pu, pv);
-                        projector.project(p)
-                    };
-                    let points = [
-                        corner(low[u], low[v]),
-                        corner(high[u], low[v]),
-                        corner(high[u], high[v]),
-                        corner(low[u], high[v]),
-                    ];
-                    let bright = brightness[axis][side];
-                    let color = base.map(|c| (f32::from(c) * bright) as u8);
-                    polygons.push(Polygon::quad(points, color, alpha, outlined));
-                }
-            }
-        }
-    }
-}
-
-/// Orders cubes of a grid so that none comes before one that it hides: by distance from the eye's cell, axis by axis.
-fn sort_far_to_near(order: &mut [usize], voxels: &Voxels, projector: &Projector) {
-    let eye: [f32; 3] = projector.towards_eye([0.5; 3]);
-    let perspective_eye: [f32; 3] = std::array::from_fn(|i| eye[i] + 0.5);
-    let far = |site: [i32; 3]| -> [i64; 3] {
-        std::array::from_fn(|axis| {
-            let at = site[axis] as f32;
-            let distance = if projector.is_perspective() {
-                (at + 0.5 - perspective_eye[axis]).abs()
-            } else {
-                -at * eye[axis].signum()
-            };
-            -(distance * 2.0).round() as i64
-        })
-    };
-    order.sort_by_cached_key(|&i| far(voxels.sites()[i]));
 }
 
 struct Drawing {

@@ -5,7 +5,7 @@ use plotters::prelude::*;
 use super::{Facts, picture_card};
 use crate::Result;
 use crate::diffusion::{GaussianDiffusion, NoiseSchedule};
-use crate::notebook::draw::figure;
+use crate::notebook::draw::{ChartAxis, figure};
 use crate::notebook::html::number;
 use crate::notebook::{MimeBundle, Picture, Rich};
 
@@ -54,21 +54,21 @@ fn schedule_plot(schedule: &NoiseSchedule) -> Result<Picture> {
         .collect();
     let (low, high) = ratio.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), (_, v)| (l.min(*v), h.max(*v)));
     let (low, high) = if low < high { (low, high) } else { (-1.0, 1.0) };
+    let steps = || ChartAxis::linear(0.0..last.max(1.0), 5);
     let drawn = figure((640, 250), |root| {
         root.fill(&WHITE)?;
         let (left, right) = root.split_horizontally(330);
         let mut chart = ChartBuilder::on(&left)
             .margin(8)
+            .caption("part of signal and of noise", ("sans-serif", 14))
             .x_label_area_size(24)
             .y_label_area_size(36)
-            .build_cartesian_2d(0.0..last.max(1.0), 0.0..1.02)?;
+            .build_cartesian_2d(steps(), ChartAxis::linear(0.0..1.02, 5))?;
         let light = RGBColor(200, 204, 210);
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
             .bold_line_style(light)
-            .x_labels(6)
-            .y_labels(6)
             .label_style(("sans-serif", 12))
             .draw()?;
         for (name, points, color) in curves {
@@ -82,20 +82,18 @@ fn schedule_plot(schedule: &NoiseSchedule) -> Result<Picture> {
             .label_font(("sans-serif", 13))
             .background_style(WHITE.mix(0.8))
             .border_style(light)
-            .position(SeriesLabelPosition::MiddleLeft)
+            .position(SeriesLabelPosition::Coordinate(66, 128))
             .draw()?;
         let mut chart = ChartBuilder::on(&right)
             .margin(8)
             .caption("log10 signal-to-noise ratio", ("sans-serif", 14))
             .x_label_area_size(24)
             .y_label_area_size(36)
-            .build_cartesian_2d(0.0..last.max(1.0), low..high)?;
+            .build_cartesian_2d(steps(), ChartAxis::linear(low..high, 5))?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
             .bold_line_style(light)
-            .x_labels(6)
-            .y_labels(6)
             .label_style(("sans-serif", 12))
             .draw()?;
         chart.draw_series(LineSeries::new(ratio, RGBColor(0, 158, 115).stroke_width(2)))?;

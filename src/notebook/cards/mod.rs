@@ -35,7 +35,7 @@ fn card(title: &str, facts: &[(&str, String)], body: &str) -> String {
         .collect::<Vec<_>>()
         .join("<span style=\"opacity:.4\"> · </span>");
     format!(
-        "<div style=\"display:inline-block;max-width:100%;border:1px solid rgba(127,127,127,.4);border-radius:6px;padding:6px 10px;font:12px/1.6 system-ui,sans-serif\">\
+        "<div style=\"display:inline-block;max-width:100%;box-sizing:border-box;overflow-x:auto;border:1px solid rgba(127,127,127,.4);border-radius:6px;padding:6px 10px;font:12px/1.6 system-ui,sans-serif\">\
          <div><b style=\"font-size:13px\">{}</b> &nbsp;{facts}</div>{body}</div>",
         escape(title)
     )

@@ -8,7 +8,7 @@ use super::{card, card_text};
 use crate::Result;
 use crate::notebook::colormap::{Colormap, INF_COLOR, NAN_COLOR, shown_range};
 use crate::notebook::html::{bytes, count, number};
-use crate::notebook::{MimeBundle, Rich, escape, png};
+use crate::notebook::{MimeBundle, Picture, Rich, contact_sheet, escape, png};
 
 /// Tensors of at most this many elements show their values as text.
 const SHOW_VALUES: usize = 120;
@@ -17,6 +17,8 @@ const CELLS: usize = 4096;
 const PANELS: usize = 4;
 /// The heatmap of all panels is about this wide on the page, in pixels.
 const WIDTH: usize = 520;
+/// Around the histogram and each panel of the picture, in pixels.
+const MARGIN: u32 = 4;
 
 impl Rich for Tensor {
     fn rich(&self) -> MimeBundle {
@@ -83,15 +85,19 @@ fn tensor_card(tensor: &Tensor) -> Result<MimeBundle> {
         facts.extend(stat_facts(&stats));
     }
     let mut text = card_text(&title(tensor), &facts);
-    let mut body = String::new();
+    let (mut body, mut still) = (String::new(), None);
     if n > 1 && stats.finite > 0 {
         text += &format!("\n{} {} {}", number(stats.min), blocks(&stats.histogram), number(stats.max));
         body += &format!(
             "<div style=\"display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start;margin-top:4px\">{}",
             histogram_svg(&stats)
         );
-        body += &heatmap(tensor, &elements, &stats)?;
+        let (html, panels) = heatmap(tensor, &elements, &stats)?;
+        body += &html;
         body += "</div>";
+        // The same as a picture, for places that show no HTML.
+        let pictures: Vec<Picture> = std::iter::once(histogram_picture(&stats)).chain(panels).collect();
+        still = Some(contact_sheet(&pictures, pictures.len())?);
     }
     if n > 0 && n <= SHOW_VALUES {
         let values = values_text(tensor)?;
@@ -101,7 +107,11 @@ fn tensor_card(tensor: &Tensor) -> Result<MimeBundle> {
             escape(&values)
         );
     }
-    Ok(MimeBundle::text(text).with_html(card(&title(tensor), &facts, &body)))
+    let bundle = MimeBundle::text(text).with_html(card(&title(tensor), &facts, &body));
+    Ok(match still {
+        Some(picture) => bundle.with_png(&picture.png()?, picture.width(), picture.height()),
+        None => bundle,
+    })
 }
 
 /// The values, nested in brackets as candle prints them.
@@ -151,6 +161,22 @@ fn histogram_svg(stats: &TensorStats) -> String {
         height + 12,
         number(stats.max),
     )
+}
+
+/// The bars of the histogram, with a margin.
+fn histogram_picture(stats: &TensorStats) -> Picture {
+    let (bins, height, margin) = (stats.histogram.len(), 56, MARGIN as usize);
+    let most = stats.histogram.iter().copied().max().unwrap_or(0).max(1) as f64;
+    let width = bins * 4 + 2 * margin;
+    let mut rgb = vec![255; width * (height + 2 * margin) * 3];
+    for (bin, &n) in stats.histogram.iter().enumerate().filter(|(_, n)| **n > 0) {
+        let tall = (n as f64 / most * height as f64).max(1.0) as usize;
+        for y in margin + height - tall..margin + height {
+            let at = (y * width + margin + 4 * bin) * 3;
+            rgb[at..at + 9].as_chunks_mut().0.fill([74u8, 144, 196]);
+        }
+    }
+    Picture::from_rgb_unchecked(width as u32, (height + 2 * margin) as u32, rgb)
 }
 
 /// Which elements the heatmap shows: rectangles over two axes, other axes held.
@@ -222,8 +248,8 @@ fn evenly(n: usize, most: usize) -> Vec<usize> {
     if n <= most { (0..n).collect() } else { (0..most).map(|i| i * (n - 1) / (most - 1).max(1)).collect() }
 }
 
-/// Pictures of chosen slices; the pointer reads index and value of each element.
-fn heatmap(tensor: &Tensor, elements: &Elements, stats: &TensorStats) -> Result<String> {
+/// Pictures of chosen slices, in HTML where the pointer reads index and value of each element, and alone.
+fn heatmap(tensor: &Tensor, elements: &Elements, stats: &TensorStats) -> Result<(String, Vec<Picture>)> {
     let panels = Panels::choose(tensor.dims());
     let (rows, columns) = (panels.rows.len(), panels.columns.len());
     let (low, high) = shown_range(stats.min, stats.max);
@@ -233,11 +259,13 @@ fn heatmap(tensor: &Tensor, elements: &Elements, stats: &TensorStats) -> Result<
     let (width, height) = ((columns as f64 * scale) as u32, (rows as f64 * scale).max(10.0) as u32);
     let id = crate::notebook::display::new_id();
     let mut html = format!("<div id=\"{id}\"><div style=\"display:flex;flex-wrap:wrap;gap:{gap}px\">");
-    let mut shown = Vec::new();
+    let (mut shown, mut pictures) = (Vec::new(), Vec::new());
     for panel in 0..panels.held.len() {
         let cells = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
         let values = elements.pick(cells.map(|(row, column)| panels.index(panel, row, column)))?;
-        let picture = heat_png(&values, columns as u32, rows as u32, low, high, map)?;
+        let heat = Heat::new(&values, [columns, rows], (low, high), map);
+        let picture = heat.png()?;
+        pictures.push(heat.picture(width, height));
         html += &format!(
             "<figure style=\"margin:0\"><img width=\"{width}\" height=\"{height}\" style=\"image-rendering:pixelated;display:block\" alt=\"heatmap\" src=\"data:image/png;base64,{picture}\">\
              <figcaption style=\"font-size:10px;opacity:.75\">{}</figcaption></figure>",
@@ -275,7 +303,7 @@ fn heatmap(tensor: &Tensor, elements: &Elements, stats: &TensorStats) -> Result<
         shown.iter().map(|values| format!("[{}]", values.join(","))).collect::<Vec<_>>().join(","),
         include_str!("heatmap_hover.js").trim()
     );
-    Ok(html)
+    Ok((html, pictures))
 }
 
 /// A value for the pointer's readout, as a JavaScript expression of few characters.
@@ -291,27 +319,55 @@ fn hover_number(x: f64) -> String {
     }
 }
 
-/// One pixel an element, coloured; as base64.
-fn heat_png(values: &[f64], width: u32, height: u32, low: f64, high: f64, map: Colormap) -> Result<String> {
-    use base64::Engine as _;
-    const LEVELS: usize = 254;
-    let mut palette: Vec<u8> = (0..LEVELS).flat_map(|i| map.color(i as f32 / (LEVELS - 1) as f32)).collect();
-    palette.extend(NAN_COLOR);
-    palette.extend(INF_COLOR);
-    let indices: Vec<u8> = values
-        .iter()
-        .map(|&v| match v {
+/// Elements as colours: one index into a palette each.
+struct Heat {
+    palette: Vec<[u8; 3]>,
+    indices: Vec<u8>,
+    columns: usize,
+    rows: usize,
+}
+
+impl Heat {
+    fn new(values: &[f64], [columns, rows]: [usize; 2], (low, high): (f64, f64), map: Colormap) -> Self {
+        const LEVELS: usize = 254;
+        let mut palette: Vec<[u8; 3]> = (0..LEVELS).map(|i| map.color(i as f32 / (LEVELS - 1) as f32)).collect();
+        palette.extend([NAN_COLOR, INF_COLOR]);
+        let index = |&v: &f64| match v {
             v if v.is_nan() => LEVELS as u8,
             v if v.is_infinite() => LEVELS as u8 + 1,
             v => ((v - low) / (high - low) * (LEVELS - 1) as f64).round() as u8,
-        })
-        .collect();
-    Ok(base64::engine::general_purpose::STANDARD.encode(png::encode_indexed(width, height, palette, &indices)?))
+        };
+        Self { palette, indices: values.iter().map(index).collect(), columns, rows }
+    }
+
+    /// One pixel an element, as a PNG file in base64.
+    fn png(&self) -> Result<String> {
+        use base64::Engine as _;
+        let file = png::encode_indexed(self.columns as u32, self.rows as u32, self.palette.concat(), &self.indices)?;
+        Ok(base64::engine::general_purpose::STANDARD.encode(file))
+    }
+
+    /// Blown up to `width × height` pixels, with a margin.
+    fn picture(&self, width: u32, height: u32) -> Picture {
+        let (full_width, full_height) = (width + 2 * MARGIN, height + 2 * MARGIN);
+        let pixel = |i: u32| {
+            let (x, y) = (i % full_width, i / full_width);
+            let inside = (MARGIN..MARGIN + width).contains(&x) && (MARGIN..MARGIN + height).contains(&y);
+            if !inside {
+                return [255; 3];
+            }
+            let column = ((x - MARGIN) as usize * self.columns / width as usize).min(self.columns - 1);
+            let row = ((y - MARGIN) as usize * self.rows / height as usize).min(self.rows - 1);
+            self.palette[usize::from(self.indices[row * self.columns + column])]
+        };
+        Picture::from_rgb_unchecked(full_width, full_height, (0..full_width * full_height).flat_map(pixel).collect())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::notebook::cards::tensor_stats::BINS;
     use candle_core::{DType, Device};
 
     #[test]
@@ -324,6 +380,20 @@ mod tests {
             "Tensor[2, 3] | f32 · cpu · contiguous · 24 B · min -1.500 · max 3 · mean 0.6250 · std 1.635 · NaN 1 · Inf 1 · zeros 1"
         );
         assert!(text.contains("[[ 1.0000,     NaN,  3.0000],"), "{text}");
+    }
+
+    #[test]
+    fn the_picture_marks_nan_and_infinity_and_keeps_rows_and_columns() {
+        let tensor = Tensor::new(&[[0f32, 1.0, f32::NAN], [f32::INFINITY, 1.0, 0.5]], &Device::Cpu).unwrap();
+        let picture = Picture::from_png(&tensor.rich().png_bytes().unwrap()).unwrap();
+        let (cell, left) = (16, BINS as u32 * 4 + 3 * MARGIN);
+        let pixel = |row: u32, column: u32| {
+            let (x, y) = (left + cell * column + cell / 2, MARGIN + cell * row + cell / 2);
+            let at = ((y * picture.width() + x) * 3) as usize;
+            [picture.rgb()[at], picture.rgb()[at + 1], picture.rgb()[at + 2]]
+        };
+        assert_eq!((pixel(0, 2), pixel(1, 0)), (NAN_COLOR, INF_COLOR));
+        assert_eq!((pixel(0, 0), pixel(0, 1)), (Colormap::Viridis.color(0.0), Colormap::Viridis.color(1.0)));
     }
 
     #[test]

@@ -43,10 +43,15 @@ impl Rich for SparseWavelet {
 /// Where the largest coefficients of the finest level are: they trace the surface.
 fn largest_plot(coefficients: &SparseWavelet) -> Result<VoxelPlot> {
     let voxels = coefficients.to_voxels()?;
-    let is_fine = |i: usize| voxels.channels()[1][i] == 1.0;
+    let [x, y, z] = voxels.shape();
+    // Within the filter's reach of the edge, a coefficient sees the edge of the grid instead of the shape.
+    let reach = coefficients.layout().wavelet().len().div_ceil(4) as i32;
+    let reach = if [x, y, z].iter().all(|&n| n as i32 > 4 * reach) { reach } else { 0 };
+    let inside =
+        |i: usize| voxels.sites()[i].iter().zip([x, y, z]).all(|(&at, n)| (reach..n as i32 - reach).contains(&at));
+    let is_fine = |i: usize| voxels.channels()[1][i] == 1.0 && inside(i);
     let mut amounts: Vec<f32> = (0..voxels.len()).filter(|&i| is_fine(i)).map(|i| voxels.channels()[0][i]).collect();
     amounts.sort_unstable_by(|a, b| b.total_cmp(a));
-    let [x, y, z] = voxels.shape();
     let least = amounts.get(x * y * z / 8).copied().unwrap_or(f32::NEG_INFINITY);
     let fine = voxels.filter(|i| is_fine(i) && voxels.channels()[0][i] >= least);
     if fine.is_empty() {

@@ -4,24 +4,12 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::camera::{Axis, Projector, dot};
+use super::camera::{Axis, Camera, Projector, dot};
+use super::ticks::ticks;
 use super::{Polygon, Theme};
 use crate::notebook::Colormap;
 use crate::notebook::html::tick;
 use crate::{Error, Result};
-
-/// Round numbers within `low..=high`, about `wanted` of them.
-pub(crate) fn ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
-    let span = high - low;
-    if span.is_nan() || span <= 0.0 || !span.is_finite() {
-        return vec![low];
-    }
-    let rough = span / wanted.max(1) as f64;
-    let power = 10f64.powf(rough.log10().floor());
-    let step = power * [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().find(|m| m * power >= rough * 0.999).unwrap_or(10.0);
-    let (first, last) = ((low / step - 1e-6).ceil() as i64, (high / step + 1e-6).floor() as i64);
-    (first..=last).map(|i| i as f64 * step).collect()
-}
 
 /// A colour scale beside a plot.
 #[derive(Clone, Debug)]
@@ -30,6 +18,18 @@ pub(crate) struct Scale {
     pub low: f64,
     pub high: f64,
     pub label: String,
+}
+
+/// The part of a 3D plot's picture that the box fills, as x, y, width, height; around it is room for what is written.
+pub(crate) fn plot_area(size: (u32, u32), camera: &Camera, title: &str, axes: bool, bar: bool) -> [f32; 4] {
+    let side = if axes { 46.0 } else { 10.0 };
+    // Seen from below or straight from above, ticks stand above the box.
+    let ticks_above = axes && !(0.0..75.0).contains(&camera.elevation);
+    let top = if title.is_empty() { 12.0 } else { 34.0 } + if ticks_above { 36.0 } else { 0.0 };
+    let bottom = if axes { 40.0 } else { 10.0 };
+    let right = if bar { 84.0 } else { 0.0 };
+    let (width, height) = (size.0 as f32, size.1 as f32);
+    [side, top, (width - 2.0 * side - right).max(16.0), (height - top - bottom).max(16.0)]
 }
 
 /// A label on the picture: text, position, how it is anchored.
@@ -130,7 +130,7 @@ impl Frame {
         // Outwards: across the edge, away from the middle of the box.
         let (dx, dy) = (end[0] - start[0], end[1] - start[1]);
         let length = dx.hypot(dy);
-        if length < 12.0 {
+        if length < 24.0 {
             return;
         }
         let (mut ox, mut oy) = (-dy / length, dx / length);
@@ -228,18 +228,5 @@ impl Scale {
             write_text(area, &tick(value), (x + WIDTH + 7, at), HPos::Left, 13, theme)?;
         }
         write_text(area, &self.label, (x - 4, y - 12), HPos::Left, 13, theme)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ticks_are_round_and_inside() {
-        assert_eq!(ticks(0.0, 64.0, 5), [0.0, 20.0, 40.0, 60.0]);
-        assert_eq!(ticks(-1.0, 1.0, 5), [-1.0, -0.5, 0.0, 0.5, 1.0]);
-        assert_eq!(ticks(3.0, 3.0, 5), [3.0]);
-        assert!(ticks(0.0, f64::NAN, 5).len() == 1);
     }
 }

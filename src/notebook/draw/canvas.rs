@@ -84,12 +84,22 @@ impl Canvas {
     /// Draws polygons in the order given. Opaque ones hide what lies behind them; translucent ones must come from far to near.
     pub fn fill(&mut self, polygons: &[Polygon]) {
         let width = self.width;
+        // Each band looks only at the polygons that reach it, in their order.
+        let mut reaching = vec![Vec::new(); self.height.div_ceil(BAND)];
+        for polygon in polygons {
+            let ys = polygon.points().iter().map(|p| p[1] * FINE as f32);
+            let (top, bottom) = ys.fold((f32::INFINITY, f32::NEG_INFINITY), |(t, b), y| (t.min(y), b.max(y)));
+            if bottom >= top && bottom >= 0.0 && top <= self.height as f32 {
+                let last = (bottom as usize / BAND).min(reaching.len() - 1);
+                reaching[top as usize / BAND..=last].iter_mut().for_each(|band| band.push(polygon));
+            }
+        }
         let colors = self.color.par_chunks_mut(width * BAND);
         let depths = self.depth.par_chunks_mut(width * BAND);
-        colors.zip(depths).enumerate().for_each(|(band, (color, depth))| {
+        colors.zip(depths).zip(reaching).enumerate().for_each(|(band, ((color, depth), polygons))| {
             let rows = band * BAND..band * BAND + color.len() / width;
             let mut target = Band { rows, width, color, depth };
-            polygons.iter().for_each(|polygon| target.fill(polygon));
+            polygons.into_iter().for_each(|polygon| target.fill(polygon));
         });
     }
 

@@ -6,17 +6,22 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font as register};
 
-use super::Picture;
+use super::{FigureBackend, Picture};
 use crate::notebook::{MimeBundle, Rich};
 use crate::{Error, Result};
 
-static FONT: &[u8] = include_bytes!("../assets/Roboto-Regular-subset.ttf");
+pub(super) static FONT: &[u8] = include_bytes!("../assets/Roboto-Regular-subset.ttf");
+/// The family names that stand for the bundled font: those of plotters' examples.
+pub(super) const FAMILIES: [&str; 6] = ["sans-serif", "serif", "monospace", "sans", "Arial", "Calibri"];
 
-/// Gives plotters the bundled font under every family name that its examples use.
+/// The longest side of a figure, in pixels.
+const MOST: u32 = 16384;
+
+/// Gives plotters the bundled font, for measuring text.
 pub(crate) fn register_font() {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| {
-        for family in ["sans-serif", "serif", "monospace", "sans", "Arial", "Calibri"] {
+        for family in FAMILIES {
             // The bytes are a font: a test draws with it.
             let _ = register(family, FontStyle::Normal, FONT);
         }
@@ -65,6 +70,14 @@ impl Rich for Figure {
     }
 }
 
+fn check_size(op: &'static str, (width, height): (u32, u32)) -> Result<()> {
+    if (1..=MOST).contains(&width) && (1..=MOST).contains(&height) {
+        return Ok(());
+    }
+    let got = format!("{width}×{height}");
+    Err(Error::Argument { op, name: "size", got, expected: format!("1 to {MOST} pixels each way") })
+}
+
 fn failed(error: impl std::fmt::Display) -> Error {
     Error::Argument {
         op: "figure",
@@ -91,16 +104,17 @@ fn failed(error: impl std::fmt::Display) -> Error {
 /// ```
 ///
 /// # Errors
-/// A size of zero, or the drawing's own error.
+/// A size of zero or above 16384, or the drawing's own error.
 pub fn figure<F>(size: (u32, u32), draw: F) -> Result<Figure>
 where
-    F: FnOnce(&DrawingArea<BitMapBackend, Shift>) -> Result<(), Box<dyn std::error::Error>>,
+    F: FnOnce(&DrawingArea<FigureBackend, Shift>) -> Result<(), Box<dyn std::error::Error>>,
 {
     register_font();
     let (width, height) = size;
+    check_size("figure", size)?;
     let mut picture = Picture::from_rgb(width, height, vec![255; 3 * width as usize * height as usize])?;
     {
-        let root = BitMapBackend::with_buffer(picture.rgb_mut(), size).into_drawing_area();
+        let root = FigureBackend::new(&mut picture).into_drawing_area();
         draw(&root).map_err(failed)?;
         root.present().map_err(failed)?;
     }
@@ -110,21 +124,14 @@ where
 /// Draws with plotters and shows the result as SVG: sharp at any size, and best with few shapes.
 ///
 /// # Errors
-/// A size of zero, or the drawing's own error.
+/// A size of zero or above 16384, or the drawing's own error.
 pub fn figure_svg<F>(size: (u32, u32), draw: F) -> Result<Figure>
 where
     F: FnOnce(&DrawingArea<SVGBackend, Shift>) -> Result<(), Box<dyn std::error::Error>>,
 {
     register_font();
     let (width, height) = size;
-    if width == 0 || height == 0 {
-        return Err(Error::Argument {
-            op: "figure_svg",
-            name: "size",
-            got: format!("{width}×{height}"),
-            expected: "at least 1×1".into(),
-        });
-    }
+    check_size("figure_svg", size)?;
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
@@ -161,5 +168,6 @@ mod tests {
         let error = figure((10, 10), |_| Err("no data".into())).unwrap_err().to_string();
         assert!(error.contains("no data"), "{error}");
         assert!(figure((0, 10), |_| Ok(())).is_err());
+        assert!(figure((u32::MAX, u32::MAX), |_| Ok(())).unwrap_err().to_string().contains("16384"));
     }
 }

@@ -5,16 +5,20 @@ mod camera;
 mod canvas;
 mod figure;
 mod picture;
+mod pixels;
 mod svg;
+mod ticks;
 
-pub(crate) use axes::{Frame, Scale, write_text};
+pub(crate) use axes::{Frame, Scale, plot_area, write_text};
 pub(crate) use camera::Projector;
 pub use camera::{Axis, Camera};
 pub(crate) use canvas::{Canvas, Polygon};
 pub(crate) use figure::register_font;
 pub use figure::{Figure, figure, figure_svg};
 pub use picture::{Picture, contact_sheet};
+pub use pixels::FigureBackend;
 pub(crate) use svg::svg_document;
+pub(crate) use ticks::ChartAxis;
 
 /// Colours of a plot's page: paper, ink and the lines between.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

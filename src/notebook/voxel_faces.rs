@@ -1,0 +1,102 @@
+//! The faces of voxels that can be seen, as polygons.
+
+use rayon::prelude::*;
+
+use super::draw::{Polygon, Projector, Scale};
+use super::voxels::{Occupancy, Voxels};
+
+/// Voxels that one thread takes at a time.
+const PART: usize = 1 << 12;
+
+/// Voxels as cubes of one size.
+pub(crate) struct Cubes<'a> {
+    pub voxels: &'a Voxels,
+    /// What each voxel's colour shows.
+    pub values: &'a [f32],
+    /// The side of a cube; at 1 neighbours touch.
+    pub side: f32,
+    pub alpha: f32,
+}
+
+impl Cubes<'_> {
+    /// Adds the faces that can be seen: those with no voxel before them, turned to the eye.
+    pub fn add_faces(&self, projector: &Projector, scale: &Scale, polygons: &mut Vec<Polygon>) {
+        let occupancy = Occupancy::new(self.voxels);
+        let touching = self.side >= 1.0;
+        let gap = (1.0 - self.side) / 2.0;
+        let outlined = projector.pixels_per_unit() * self.side >= 5.0;
+        let alpha = (self.alpha * 255.0).round().max(1.0) as u8;
+        let brightness: [[f32; 2]; 3] = std::array::from_fn(|axis| {
+            [-1.0, 1.0].map(|sign| {
+                let mut normal = [0.0; 3];
+                normal[axis] = sign;
+                projector.brightness(normal)
+            })
+        });
+        let mut order: Vec<usize> = (0..self.voxels.len()).collect();
+        if alpha < 255 {
+            sort_far_to_near(&mut order, self.voxels, projector);
+        }
+        // In parallel, parts in their order.
+        let of_part = |part: &[usize]| -> Vec<Polygon> {
+            let mut polygons = Vec::new();
+            for &i in part {
+                let site = self.voxels.sites()[i];
+                let base = scale.color(self.values[i]);
+                let low = site.map(|v| v as f32 + gap);
+                let high = site.map(|v| v as f32 + 1.0 - gap);
+                for axis in 0..3 {
+                    for (side, sign) in [(0usize, -1i32), (1, 1)] {
+                        let mut next = site;
+                        next[axis] += sign;
+                        if touching && occupancy.contains(next) {
+                            continue;
+                        }
+                        let level = if side == 1 { high[axis] } else { low[axis] };
+                        let mut on_face = low;
+                        on_face[axis] = level;
+                        if projector.towards_eye(on_face)[axis] * sign as f32 <= 0.0 {
+                            continue;
+                        }
+                        let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
+                        let corner = |pu: f32, pv: f32| {
+                            let mut p = on_face;
+                            (p[u], p[v]) = (pu, pv);
+                            projector.project(p)
+                        };
+                        let points = [
+                            corner(low[u], low[v]),
+                            corner(high[u], low[v]),
+                            corner(high[u], high[v]),
+                            corner(low[u], high[v]),
+                        ];
+                        let bright = brightness[axis][side];
+                        let color = base.map(|c| (f32::from(c) * bright) as u8);
+                        polygons.push(Polygon::quad(points, color, alpha, outlined));
+                    }
+                }
+            }
+            polygons
+        };
+        let parts: Vec<Vec<Polygon>> = order.par_chunks(PART).map(of_part).collect();
+        polygons.extend(parts.into_iter().flatten());
+    }
+}
+
+/// Orders cubes of a grid so that none comes before one that it hides: by distance from the eye's cell, axis by axis.
+fn sort_far_to_near(order: &mut [usize], voxels: &Voxels, projector: &Projector) {
+    let eye: [f32; 3] = projector.towards_eye([0.5; 3]);
+    let perspective_eye: [f32; 3] = std::array::from_fn(|i| eye[i] + 0.5);
+    let far = |site: [i32; 3]| -> [i64; 3] {
+        std::array::from_fn(|axis| {
+            let at = site[axis] as f32;
+            let distance = if projector.is_perspective() {
+                (at + 0.5 - perspective_eye[axis]).abs()
+            } else {
+                -at * eye[axis].signum()
+            };
+            -(distance * 2.0).round() as i64
+        })
+    };
+    order.sort_by_cached_key(|&i| far(voxels.sites()[i]));
+}
