@@ -16,7 +16,9 @@ function wavemeshViewer(root, meta, packed, ramps) {
   const details = $('details', 'margin-top:4px', root), summary = $('summary', 'cursor:pointer', details), note = $('span', '', summary);
   note.dataset.note = '';
   summary.append(' · drag turns, shift drag moves, wheel zooms after a click · controls');
-  const panel = $('div', 'display:flex;flex-wrap:wrap;gap:6px 12px;padding-top:4px', details);
+  const row = parent => $('div', 'display:flex;flex-wrap:wrap;align-items:center;gap:4px 14px;padding-top:5px', parent);
+  const player = meta.frames.length > 1 ? row(null) : null;
+  if (player) root.insertBefore(player, details);
   const dims = meta.high.map((h, i) => h - meta.low[i]);
   const center = dims.map((d, i) => meta.low[i] + d / 2), radius = Math.hypot(...dims) / 2 || 1;
   const names = ['x', 'y', 'z'];
@@ -94,24 +96,25 @@ function wavemeshViewer(root, meta, packed, ramps) {
   const head = '#version 300 es\nprecision highp float;precision highp int;precision highp usampler2D;\n';
   const light = 'float lit(vec3 n){vec3 v=rot*n;return .55+.45*min(1.,max(0.,dot(v,vec3(-.3,.62,.72))));}\n';
   const common = 'uniform mat4 vp;uniform mat3 rot;uniform vec3 eye,clipLow,clipHigh;uniform vec4 scale;uniform float size,plain;uniform sampler2D ramp;\n';
-  const paint = 'vec3 paint(uint q){if(q==65535u)return vec3(1.,0.,1.);float v=scale.x+float(q)/65534.*(scale.y-scale.x);' +
+  const paint = 'vec3 paint(float q){float v=scale.x+q/65534.*(scale.y-scale.x);' +
     'return texture(ramp,vec2(clamp((v-scale.z)/(scale.w-scale.z),0.,1.)*(255./256.)+.5/256.,.5)).rgb;}\n';
-  const voxelVS = head + common + light + paint + 'layout(location=0) in uvec4 site;out vec3 color;out vec2 uv;flat out int id;\n' +
+  const voxelVS = head + common + light + paint + 'layout(location=0) in uvec4 site;layout(location=1) in uint hidden;out vec3 color;out vec2 uv;flat out int id;\n' +
     'const vec2 C[6]=vec2[6](vec2(0,0),vec2(1,0),vec2(1,1),vec2(0,0),vec2(1,1),vec2(0,1));\n' +
     'void main(){int f=gl_VertexID/6;uv=C[gl_VertexID%6];vec3 c=vec3(site.xyz)+.5,p,n=vec3(0.);' +
-    'float s=eye[f]>c[f]?1.:0.;p[f]=s;p[(f+1)%3]=uv.x;p[(f+2)%3]=uv.y;n[f]=s*2.-1.;' +
-    'color=paint(site.w)*lit(n);id=gl_InstanceID;gl_Position=vp*vec4(c+(p-.5)*size,1.);}';
+    'float s=eye[f]>c[f]?1.:0.;id=gl_InstanceID;if((hidden>>uint(2*f+int(s))&1u)==1u){gl_Position=vec4(2.,2.,2.,1.);return;}' +
+    'p[f]=s;p[(f+1)%3]=uv.x;p[(f+2)%3]=uv.y;n[f]=s*2.-1.;' +
+    'color=(site.w==65535u?vec3(1.,0.,1.):paint(float(site.w)))*lit(n);gl_Position=vp*vec4(c+(p-.5)*size,1.);}';
   const voxelFS = head + 'in vec3 color;in vec2 uv;flat in int id;uniform float alpha,outline;uniform bool pick;out vec4 o;\n' +
     'void main(){if(pick){int i=id+1;o=vec4(float(i&255),float((i>>8)&255),float((i>>16)&255),255.)/255.;return;}' +
     'vec2 w=fwidth(uv),d=min(uv,1.-uv)/w;float e=smoothstep(.3,1.3,min(d.x,d.y)),far=smoothstep(.12,.35,max(w.x,w.y));' +
     'o=vec4(color*mix(1.,mix(.5,1.,max(e,far)),outline),alpha);}';
-  const meshVS = head + common + light + paint + 'layout(location=0) in vec3 p;layout(location=1) in vec3 n;layout(location=2) in uint q;' +
-    'out vec3 color,at,bary;flat out int id;void main(){at=p;vec3 v=normalize(n);if(dot(v,eye-p)<0.)v=-v;' +
-    'color=(plain>0.?vec3(.55,.68,.82):paint(q))*lit(v);int k=gl_VertexID%3;bary=vec3(k==0,k==1,k==2);id=gl_VertexID/3;gl_Position=vp*vec4(p,1.);}';
-  const meshFS = head + 'in vec3 color,at,bary;flat in int id;uniform vec3 clipLow,clipHigh;uniform float alpha,outline;uniform bool pick;out vec4 o;\n' +
+  const meshVS = head + common + light + 'layout(location=0) in vec3 p;layout(location=1) in vec3 n;layout(location=2) in uint q;' +
+    'out vec3 at,bary;out float shade,value,odd;flat out int id;void main(){at=p;vec3 v=normalize(n);if(dot(v,eye-p)<0.)v=-v;' +
+    'shade=lit(v);odd=q==65535u?1.:0.;value=float(q);int k=gl_VertexID%3;bary=vec3(k==0,k==1,k==2);id=gl_VertexID/3;gl_Position=vp*vec4(p,1.);}';
+  const meshFS = head + common + paint + 'in vec3 at,bary;in float shade,value,odd;flat in int id;uniform float alpha,outline;uniform bool pick;out vec4 o;\n' +
     'void main(){if(any(lessThan(at,clipLow))||any(greaterThan(at,clipHigh)))discard;' +
     'if(pick){int i=id+1;o=vec4(float(i&255),float((i>>8)&255),float((i>>16)&255),255.)/255.;return;}' +
-    'vec3 d=bary/fwidth(bary);float e=smoothstep(.2,1.2,min(d.x,min(d.y,d.z)));o=vec4(color*mix(1.,mix(.45,1.,e),outline),alpha);}';
+    'vec3 color=(plain>0.?vec3(.55,.68,.82):odd>0.?vec3(1.,0.,1.):paint(value))*shade;vec3 d=bary/fwidth(bary);float e=smoothstep(.2,1.2,min(d.x,min(d.y,d.z)));o=vec4(color*mix(1.,mix(.45,1.,e),outline),alpha);}';
   const lineVS = head + 'uniform mat4 vp;layout(location=0) in vec3 p;void main(){gl_Position=vp*vec4(p,1.);}';
   const lineFS = head + 'uniform vec4 ink;out vec4 o;void main(){o=ink;}';
 
@@ -186,7 +189,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
         for (let i = 0; i < 3; i++) cornerNormals[3 * t + i] = normal[3 * f.faces[t] + i];
         value[t] = q ? q[f.faces[t]] : 0;
       }
-      visible = { n, p, normals: cornerNormals, value };
+      visible = { n, p, normals: cornerNormals, value, order: Uint32Array.from({ length: n }, (_, i) => i) };
     } else {
       const [w, h, d] = meta.shape, s = f.sites, keep = [], bits = new Uint32Array(Math.ceil(w * h * d / 32) || 1);
       const [lo, hi] = state.threshold, all = lo === -Infinity && hi === Infinity;
@@ -199,13 +202,13 @@ function wavemeshViewer(root, meta, packed, ramps) {
         bits[k >>> 5] |= 1 << (k & 31);
       }
       const has = (x, y, z) => { if (x < 0 || y < 0 || z < 0 || x >= w || y >= h || z >= d) return 0; const k = x + w * (y + h * z); return bits[k >>> 5] >>> (k & 31) & 1; };
-      const solid = state.size >= 1, out = [];
+      const solid = state.size >= 1, out = [], hidden = new Uint8Array(f.n);
       for (const i of keep) {
         const x = s[3 * i], y = s[3 * i + 1], z = s[3 * i + 2];
-        if (solid && has(x - 1, y, z) && has(x + 1, y, z) && has(x, y - 1, z) && has(x, y + 1, z) && has(x, y, z - 1) && has(x, y, z + 1)) continue;
-        out.push(i);
+        if (solid) hidden[i] = has(x - 1, y, z) | has(x + 1, y, z) << 1 | has(x, y - 1, z) << 2 | has(x, y + 1, z) << 3 | has(x, y, z - 1) << 4 | has(x, y, z + 1) << 5;
+        if (hidden[i] < 63) out.push(i);
       }
-      visible = { n: out.length, kept: keep.length, ids: Uint32Array.from(out), data: new Uint16Array(4 * out.length) };
+      visible = { n: out.length, kept: keep.length, hidden, ids: Uint32Array.from(out), data: new Uint16Array(4 * out.length), masks: new Uint8Array(out.length) };
       pack(visible.ids);
     }
     dirty = true;
@@ -218,22 +221,32 @@ function wavemeshViewer(root, meta, packed, ramps) {
       const i = order[k];
       d[4 * k] = f.sites[3 * i]; d[4 * k + 1] = f.sites[3 * i + 1]; d[4 * k + 2] = f.sites[3 * i + 2];
       d[4 * k + 3] = q ? q[i] : 32767;
+      visible.masks[k] = visible.hidden[i];
     }
     visible.uploaded = false;
   }
-  function sortFarToNear(cam) { // counting sort by depth, for translucent voxels
-    const f = frames[state.frame], r = cam.rows[2], n = visible.n, bins = 4096, key = new Uint16Array(n), count = new Uint32Array(bins + 1);
+  function farToNear(cam, n, at) { // counting sort by depth: `at(k)` is the middle of the k-th thing
+    const r = cam.rows[2], bins = 4096, key = new Uint16Array(n), count = new Uint32Array(bins + 1), order = new Uint32Array(n);
     for (let k = 0; k < n; k++) {
-      const i = visible.ids[k];
-      const depth = (f.sites[3 * i] + .5 - center[0]) * r[0] + (f.sites[3 * i + 1] + .5 - center[1]) * r[1] + (f.sites[3 * i + 2] + .5 - center[2]) * r[2];
+      const p = at(k), depth = (p[0] - center[0]) * r[0] + (p[1] - center[1]) * r[1] + (p[2] - center[2]) * r[2];
       key[k] = Math.min(bins - 1, Math.max(0, (depth / radius + 1) / 2 * bins | 0));
       count[key[k] + 1]++;
     }
     for (let b = 0; b < bins; b++) count[b + 1] += count[b];
-    const order = new Uint32Array(n);
-    for (let k = 0; k < n; k++) order[count[key[k]]++] = visible.ids[k];
-    visible.ids = order;
-    pack(order);
+    for (let k = 0; k < n; k++) order[count[key[k]]++] = k;
+    return order;
+  }
+  function sortTranslucent(cam) {
+    if (mesh) {
+      const p = visible.p, middle = k => [0, 1, 2].map(i => (p[9 * k + i] + p[9 * k + 3 + i] + p[9 * k + 6 + i]) / 3);
+      farToNear(cam, visible.n / 3, middle).forEach((face, k) => { for (let i = 0; i < 3; i++) visible.order[3 * k + i] = 3 * face + i; });
+      visible.uploaded = false;
+    } else {
+      const f = frames[state.frame], ids = visible.ids, p = [0, 0, 0];
+      const order = farToNear(cam, visible.n, k => { for (let i = 0; i < 3; i++) p[i] = f.sites[3 * ids[k] + i] + .5; return p; });
+      visible.ids = order.map(k => ids[k]);
+      pack(visible.ids);
+    }
   }
 
   // ---- drawing -------------------------------------------------------------------------------------------------
@@ -250,12 +263,9 @@ function wavemeshViewer(root, meta, packed, ramps) {
     programs.boxVao = gl.createVertexArray();
     programs.ramp = gl.createTexture();
     programs.pick = { fb: gl.createFramebuffer(), color: gl.createRenderbuffer(), depth: gl.createRenderbuffer(), size: '' };
-    const corner = k => [0, 1, 2].map(i => (k >> i & 1 ? meta.high : meta.low)[i]);
-    const edges = [];
-    for (let a = 0; a < 8; a++) for (let i = 0; i < 3; i++) if (!(a >> i & 1)) edges.push(...corner(a), ...corner(a | 1 << i));
+    programs.index = gl.createBuffer();
     gl.bindVertexArray(programs.boxVao);
     gl.bindBuffer(gl.ARRAY_BUFFER, programs.box);
-    gl.bufferData(gl.ARRAY_BUFFER, new Float32Array(edges), gl.STATIC_DRAW);
     gl.enableVertexAttribArray(0);
     gl.vertexAttribPointer(0, 3, gl.FLOAT, false, 0, 0);
     loadRamp();
@@ -296,9 +306,12 @@ function wavemeshViewer(root, meta, packed, ramps) {
       put(0, visible.p, 3, gl.FLOAT);
       put(1, visible.normals, 3, gl.FLOAT);
       put(2, visible.value, 1, gl.UNSIGNED_SHORT, true);
+      gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, programs.index);
+      gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, visible.order, gl.DYNAMIC_DRAW);
     } else {
       put(0, visible.data, 4, gl.UNSIGNED_SHORT, true);
-      gl.vertexAttribDivisor(0, 1);
+      put(1, visible.masks, 1, gl.UNSIGNED_BYTE, true);
+      for (const i of [0, 1]) gl.vertexAttribDivisor(i, 1);
     }
     visible.uploaded = true;
   }
@@ -320,7 +333,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
     gl.bindTexture(gl.TEXTURE_2D, programs.ramp);
     gl.uniform1i(u.ramp, 0);
     gl.bindVertexArray(programs.vao);
-    if (mesh) gl.drawArrays(gl.TRIANGLES, 0, visible.n); else gl.drawArraysInstanced(gl.TRIANGLES, 0, 18, visible.n);
+    if (mesh) gl.drawElements(gl.TRIANGLES, visible.n, gl.UNSIGNED_INT, 0); else gl.drawArraysInstanced(gl.TRIANGLES, 0, 18, visible.n);
   }
   function draw() {
     raf = 0;
@@ -328,28 +341,34 @@ function wavemeshViewer(root, meta, packed, ramps) {
     if (state.playing) step();
     if (stale) rebuild();
     const ratio = Math.min(2, window.devicePixelRatio || 1), w = Math.round(stage.clientWidth * ratio), h = Math.round(stage.clientHeight * ratio);
+    if (!w || !h) return; // not on the page
     if (canvas.width !== w || canvas.height !== h) { for (const c of [canvas, overlay]) { c.width = w; c.height = h; } dirty = true; }
+    if (state.playing) ask();
     if (!dirty) return;
     dirty = false;
     const cam = camera(), paper = colors().paper;
-    if (!mesh && state.alpha < 1) sortFarToNear(cam);
+    if (state.alpha < 1) sortTranslucent(cam);
     upload();
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
     gl.viewport(0, 0, w, h);
     gl.clearColor(...paper, 1);
     gl.enable(gl.DEPTH_TEST);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
+    const lines = walls(cam), edges = axisEdges(cam).flatMap(e => [e.at(meta.low[e.axis]), e.at(meta.high[e.axis])]);
     gl.useProgram(programs.line.p);
     gl.uniformMatrix4fv(programs.line.u.vp, false, cam.vp);
-    gl.uniform4f(programs.line.u.ink, ...(dark() ? [.45, .48, .53, 1] : [.6, .63, .67, 1]));
     gl.bindVertexArray(programs.boxVao);
-    gl.drawArrays(gl.LINES, 0, 24);
+    gl.bindBuffer(gl.ARRAY_BUFFER, programs.box);
+    gl.bufferData(gl.ARRAY_BUFFER, new Float32Array([...lines, ...edges].flat()), gl.DYNAMIC_DRAW);
+    gl.uniform4f(programs.line.u.ink, ...(dark() ? [.28, .31, .35, 1] : [.8, .82, .84, 1]));
+    gl.drawArrays(gl.LINES, 0, lines.length);
+    gl.uniform4f(programs.line.u.ink, ...(dark() ? [.7, .73, .77, 1] : [.3, .33, .37, 1]));
+    gl.drawArrays(gl.LINES, lines.length, edges.length);
     if (state.alpha < 1) { gl.enable(gl.BLEND); gl.blendFuncSeparate(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA, gl.ONE, gl.ONE_MINUS_SRC_ALPHA); }
     scene(cam, false);
     gl.disable(gl.BLEND);
     write(cam, ratio);
     drawn++;
-    if (state.playing) ask();
   }
   const ask = () => { if (gl && !raf) raf = requestAnimationFrame(draw); };
   const change = () => { dirty = true; ask(); };
@@ -391,6 +410,35 @@ function wavemeshViewer(root, meta, packed, ramps) {
     return { site: [0, 1, 2].map(k => f.sites[3 * i + k]), value: c ? valueOf(c, f.planes[state.channel][i]) : null };
   }
 
+  // ---- box: the far walls with a grid, and the edges that carry the ticks -----------------------------------------------
+  const marksOf = axis => ticks(meta.low[axis], meta.high[axis], 5);
+  const sides = cam => names.map((_, i) => cam.eye[i] > meta.high[i] ? [meta.low[i], meta.high[i]] : [meta.high[i], meta.low[i]]); // far, near
+  function walls(cam) {
+    const side = sides(cam), points = [];
+    for (let wall = 0; wall < 3; wall++) for (let along = 0; along < 3; along++) {
+      const across = 3 - wall - along;
+      if (along === wall) continue;
+      for (const v of [...marksOf(across), meta.low[across], meta.high[across]]) for (const end of [meta.low[along], meta.high[along]]) {
+        const p = side.map(([far]) => far);
+        p[across] = v; p[along] = end;
+        points.push(p);
+      }
+    }
+    return points;
+  }
+  function axisEdges(cam) { // horizontal axes on the near bottom edges, the upright one on the outline's left
+    const side = sides(cam), up = meta.up, bottom = cam.rows[2][up] > 0 ? meta.low[up] : meta.high[up];
+    return names.map((_, axis) => {
+      let edge = side.map(([, near]) => near);
+      if (axis === up) {
+        const [s, t] = [(axis + 1) % 3, (axis + 2) % 3], a = edge.slice(), b = edge.slice();
+        a[s] = side[s][0]; b[t] = side[t][0];
+        edge = project(cam, a)[0] < project(cam, b)[0] ? a : b;
+      } else edge[up] = bottom;
+      return { axis, marks: marksOf(axis), at: v => { const p = edge.slice(); p[axis] = v; return p; } };
+    });
+  }
+
   // ---- text over the picture -----------------------------------------------------------------------------------
   function dark() {
     if (state.dark !== null) return state.dark;
@@ -415,28 +463,19 @@ function wavemeshViewer(root, meta, packed, ramps) {
     g.fillStyle = g.strokeStyle = colors().ink;
     g.textBaseline = 'middle';
     const mid = project(cam, center);
-    const facing = names.map((_, i) => cam.rows[2][i] > 0);
-    for (let axis = 0; axis < 3; axis++) { // ticks on the box's near lower edges, the upright axis on its left edge
-      const edge = names.map((_, i) => (facing[i] ? meta.high : meta.low)[i]);
-      if (axis === meta.up) {
-        const [s, t] = [(axis + 1) % 3, (axis + 2) % 3], flip = i => (facing[i] ? meta.low : meta.high)[i];
-        const a = edge.slice(), b = edge.slice();
-        a[s] = flip(s); b[t] = flip(t);
-        const left = project(cam, a)[0] < project(cam, b)[0] ? a : b;
-        edge.splice(0, 3, ...left);
-      } else edge[meta.up] = (cam.rows[2][meta.up] > 0 ? meta.low : meta.high)[meta.up];
-      const at = v => { const p = edge.slice(); p[axis] = v; return project(cam, p); };
-      const a = at(meta.low[axis]), b = at(meta.high[axis]), length = Math.hypot(b[0] - a[0], b[1] - a[1]);
+    for (const { axis, at: point, marks } of axisEdges(cam)) {
+      const at = v => project(cam, point(v)), a = at(meta.low[axis]), b = at(meta.high[axis]), length = Math.hypot(b[0] - a[0], b[1] - a[1]);
       if (length < 12) continue;
       let o = [-(b[1] - a[1]) / length, (b[0] - a[0]) / length];
       const m = [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2];
       if (o[0] * (m[0] - mid[0]) + o[1] * (m[1] - mid[1]) < 0) o = [-o[0], -o[1]];
       g.textAlign = o[0] > .35 ? 'left' : o[0] < -.35 ? 'right' : 'center';
-      for (const v of ticks(meta.low[axis], meta.high[axis], Math.max(1, Math.min(5, length / 40)))) {
+      const every = Math.max(1, Math.ceil(22 * marks.length / length));
+      marks.filter((_, i) => i % every === 0).forEach(v => {
         const p = at(v);
         g.beginPath(); g.moveTo(...p); g.lineTo(p[0] + o[0] * 4, p[1] + o[1] * 4); g.stroke();
         g.fillText(number(v), p[0] + o[0] * 9, p[1] + o[1] * 11);
-      }
+      });
       g.font = 'bold 13px system-ui,sans-serif';
       g.fillText(names[axis], m[0] + o[0] * 30, m[1] + o[1] * 26);
       g.font = '12px system-ui,sans-serif';
@@ -511,6 +550,12 @@ function wavemeshViewer(root, meta, packed, ramps) {
   }
   function reset() { Object.assign(state, { ...home, pan: [0, 0] }); change(); }
   function fullScreen() { if (document.fullscreenElement) document.exitFullscreen(); else if (root.requestFullscreen) root.requestFullscreen(); }
+  root.addEventListener('fullscreenchange', () => {
+    const full = document.fullscreenElement === root, { ink, paper } = colors();
+    Object.assign(root.style, full ? { display: 'flex', flexDirection: 'column', padding: '8px', boxSizing: 'border-box', color: ink, background: `rgb(${paper.map(v => v * 255)})` } : { display: '', flexDirection: '', padding: '', boxSizing: '', color: '', background: '' });
+    Object.assign(stage.style, full ? { flex: '1', aspectRatio: 'auto' } : { flex: '', aspectRatio: `${meta.width}/${meta.height}` });
+    change();
+  });
   function snapshot() {
     dirty = true;
     draw();
@@ -540,10 +585,11 @@ function wavemeshViewer(root, meta, packed, ramps) {
     else say(`${visible.kept.toLocaleString('en')} of ${frames[state.frame].n.toLocaleString('en')} voxels shown`);
   }
   const controls = (() => {
-    const box = panel, all = [];
+    const all = [];
+    let box = null;
     const group = (name) => { const l = $('label', 'display:inline-flex;align-items:center;gap:4px;white-space:nowrap', box); $('span', 'opacity:.75', l, { textContent: name }); return l; };
-    const slider = (name, min, max, get, set, steps) => {
-      const i = $('input', 'width:80px', group(name), { type: 'range', min, max, step: steps || (max - min) / 200 });
+    const slider = (name, min, max, get, set, steps, within) => {
+      const i = $('input', 'width:80px;margin:0', within || group(name), { type: 'range', min, max, step: steps || (max - min) / 200 });
       i.setAttribute('aria-label', name);
       i.oninput = () => { set(+i.value); ask(); };
       all.push(() => { i.value = get(); });
@@ -558,36 +604,43 @@ function wavemeshViewer(root, meta, packed, ramps) {
       all.push(() => { s.value = get(); });
     };
     function build() {
+      if (player) {
+        box = player;
+        const b = button('play', 'space', play);
+        b.style.minWidth = '5em';
+        all.push(() => { b.textContent = state.playing ? 'pause' : 'play'; });
+        slider('step', 0, frames.length - 1, () => state.frame, v => { state.playing = false; show(v); }, 1).style.width = '220px';
+      }
+      box = row(details);
       button('reset', 'first view (r, double click)', reset);
       button('full screen', 'f', fullScreen);
       button('save PNG', 's', save);
       button('light / dark', 'theme of the view', () => { state.dark = !dark(); change(); });
       button(mesh ? 'wireframe' : 'outline', 'o', () => { state.outline = !state.outline; change(); });
       button('perspective', 'parallel or perspective', () => { state.ortho = !state.ortho; change(); });
+      box = row(details);
       if (meta.channels.length > 1) select('channel', meta.channels, () => state.channel, i => { state.channel = i; state.low = null; state.threshold = [-Infinity, Infinity]; stale = true; controls.sync(); change(); });
       if (meta.channels.length) {
         const maps = Object.keys(ramps);
         select('colours', maps, () => maps.indexOf(state.map), i => { state.map = maps[i]; loadRamp(); change(); });
-        const range = () => meta.ranges[state.channel];
-        if (!mesh) {
-          const part = (v, side) => { const [l, h] = range(); return Number.isFinite(v) ? (v - l) / (h - l || 1) : side; };
-          const at = t => { const [l, h] = range(); return l + t * (h - l); };
-          slider('value ≥', 0, 1, () => part(state.threshold[0], 0), t => { state.threshold[0] = t <= 0 ? -Infinity : at(t); stale = true; });
-          slider('≤', 0, 1, () => part(state.threshold[1], 1), t => { state.threshold[1] = t >= 1 ? Infinity : at(t); stale = true; });
-        }
       }
       slider('opacity', .05, 1, () => state.alpha, v => { state.alpha = v; dirty = true; });
       if (!mesh) slider('size', .2, 1, () => state.size, v => { state.size = v; stale = true; });
+      if (meta.channels.length && !mesh) {
+        const range = () => meta.ranges[state.channel];
+        const part = (v, side) => { const [l, h] = range(); return Number.isFinite(v) ? (v - l) / (h - l || 1) : side; };
+        const at = t => { const [l, h] = range(); return l + t * (h - l); };
+        const both = group('value');
+        slider('value from', 0, 1, () => part(state.threshold[0], 0), t => { state.threshold[0] = t <= 0 ? -Infinity : at(t); stale = true; }, 0, both);
+        slider('value to', 0, 1, () => part(state.threshold[1], 1), t => { state.threshold[1] = t >= 1 ? Infinity : at(t); stale = true; }, 0, both);
+      }
+      box = row(details);
       names.forEach((name, i) => {
         const steps = mesh ? dims[i] / 200 || 1 : 1;
-        slider(name + ' ≥', meta.low[i], meta.high[i], () => state.clip[i][0], v => { state.clip[i][0] = v; stale = !mesh || stale; dirty = true; }, steps);
-        slider(name + ' <', meta.low[i], meta.high[i], () => state.clip[i][1], v => { state.clip[i][1] = v; stale = !mesh || stale; dirty = true; }, steps);
+        const both = group(name);
+        slider(name + ' from', meta.low[i], meta.high[i], () => state.clip[i][0], v => { state.clip[i][0] = v; stale = !mesh || stale; dirty = true; }, steps, both);
+        slider(name + ' to', meta.low[i], meta.high[i], () => state.clip[i][1], v => { state.clip[i][1] = v; stale = !mesh || stale; dirty = true; }, steps, both);
       });
-      if (frames.length > 1) {
-        const b = button('play', 'space', play);
-        all.push(() => { b.textContent = state.playing ? 'pause' : 'play'; });
-        slider('step', 0, frames.length - 1, () => state.frame, v => { state.playing = false; show(v); }, 1);
-      }
       sync();
     }
     const sync = () => all.forEach(f => f());
@@ -598,7 +651,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
   const active = window.wavemeshActive = window.wavemeshActive || [];
   function release(lost) {
     if (!gl) return;
-    if (!lost) { still.src = snapshot().toDataURL('image/png'); still.style.cssText = 'position:absolute;inset:0;width:100%;height:100%'; }
+    if (!lost && root.isConnected && stage.clientWidth && stage.clientHeight) { still.src = snapshot().toDataURL('image/png'); still.style.cssText = 'position:absolute;inset:0;width:100%;height:100%'; }
     still.style.visibility = 'visible';
     const extension = gl.getExtension('WEBGL_lose_context');
     gl = null;
@@ -620,7 +673,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
       if (wanted && !gl && start()) draw();
     } catch (error) { say('The view could not be started: ' + error.message); }
   }
-  const api = root.wavemesh = { state, meta, pickAt, release: () => release(false), start: seen, change: () => { stale = true; change(); }, camera, project: p => project(camera(), p), frame: () => frames[state.frame], drawn: () => drawn, isActive: () => !!gl, visible: () => visible, canvas: () => canvas, snapshot };
+  const api = root.wavemesh = { state, meta, pickAt, release: () => release(false), start: seen, change: () => { stale = true; change(); }, camera, project: p => project(camera(), p), frame: () => frames[state.frame], drawn: () => drawn, hover: () => hover, isActive: () => !!gl, visible: () => visible, canvas: () => canvas, snapshot };
   new IntersectionObserver(entries => {
     for (const e of entries) if (e.isIntersecting) seen(); else { wanted = false; release(false); }
   }, { threshold: .02 }).observe(stage);
