@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Tries every display in headless Chromium, on plain pages and in JupyterLab. Usage: bash tests/browser/run.sh [pytest arguments]
+# `bash tests/browser/run.sh screenshots` takes the pictures of docs/displays.md instead.
+# When it cannot run it says so loudly, and that is an error when CI=true.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(dirname "$(dirname "$here")")
+target=${CARGO_TARGET_DIR:-$root/target}
+wanted=$root/kernel/tests/requirements-lab.txt # the environment of the kernel's tests in JupyterLab
+venv=${WAVEMESH_TEST_VENVS:-$target/test-venvs}/lab
+python=$venv/bin/python
+
+skip() {
+  echo "SKIPPED: the displays in a browser: $1" >&2
+  if [ "${CI:-}" = true ]; then exit 1; else exit 0; fi
+}
+[ -n "${CHROMIUM:-}" ] || command -v chromium chromium-browser google-chrome > /dev/null || skip "there is no Chromium; install it or set CHROMIUM"
+
+(cd "$root" && cargo build --release --locked --example gallery)
+export WAVEMESH_GALLERY=$target/gallery
+"$target/release/examples/gallery" "$WAVEMESH_GALLERY" > /dev/null
+
+if ! cmp -s "$wanted" "$venv/.complete"; then
+  rm -rf "${venv:?}"
+  { python3 -m venv "$venv" && "$python" -m pip install --quiet --disable-pip-version-check -r "$wanted"; } || skip "its Python environment cannot be made"
+  cp "$wanted" "$venv/.complete" # last: without it the next run starts over
+fi
+if [ "${1:-}" = screenshots ]; then
+  timeout --kill-after=10 120 "$python" "$here/screenshots.py"
+  exit
+fi
+# Nothing here may hang: each test has an end, and so has all of it.
+timeout --kill-after=10 240 "$python" -m pytest -q -p no:cacheprovider -rs --timeout=60 "$here" "$@"
