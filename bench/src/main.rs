@@ -5,6 +5,7 @@
 //! `prepare(&Case) -> Result<Work>`, named in [`prepare`] below.
 
 mod diffusion;
+mod display;
 mod geometry;
 mod limits;
 mod memory;
@@ -25,6 +26,7 @@ use work::{Case, Result, Work};
 fn prepare(case: &Case) -> Result<Work> {
     match case.suite.as_str() {
         "diffusion" => diffusion::prepare(case),
+        "display" => display::prepare(case),
         "limits" => limits::prepare(case),
         "memory" => memory::prepare(case),
         "mesh" => mesh::prepare(case),
