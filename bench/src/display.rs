@@ -11,7 +11,7 @@ pub fn prepare(case: &Case) -> Result<Work> {
         "voxel_plot" => {
             let voxels = voxels(case)?;
             let shown = voxels.len();
-            shows(shown, move || Ok(VoxelPlot::new(&voxels)?.size(800, 600).rich()), |bundle| png(bundle))
+            shows(shown, move || Ok(VoxelPlot::new(&voxels)?.size(800, 600).rich()), png)
         }
         "voxel_viewer" => {
             let voxels = voxels(case)?;
@@ -29,7 +29,7 @@ pub fn prepare(case: &Case) -> Result<Work> {
         "mesh_plot" => {
             let mesh = mesh(case)?;
             let shown = mesh.faces().len();
-            shows(shown, move || Ok(MeshPlot::new(&mesh).size(800, 600).rich()), |bundle| png(bundle))
+            shows(shown, move || Ok(MeshPlot::new(&mesh).size(800, 600).rich()), png)
         }
         "mesh_viewer" => {
             let mesh = mesh(case)?;
@@ -42,7 +42,7 @@ pub fn prepare(case: &Case) -> Result<Work> {
         }
         "slice_grid" => {
             let grid = case.tensor("grid")?;
-            shows(grid.elem_count(), move || Ok(SliceGrid::new(&grid)?.rich()), |bundle| png(bundle))
+            shows(grid.elem_count(), move || Ok(SliceGrid::new(&grid)?.rich()), png)
         }
         _ => Err(case.unknown_op()),
     }

@@ -82,7 +82,7 @@ fn schedule_plot(schedule: &NoiseSchedule) -> Result<Picture> {
             .label_font(("sans-serif", 13))
             .background_style(WHITE.mix(0.8))
             .border_style(light)
-            .position(SeriesLabelPosition::Coordinate(66, 128))
+            .position(SeriesLabelPosition::Coordinate(50, 134))
             .draw()?;
         let mut chart = ChartBuilder::on(&right)
             .margin(8)

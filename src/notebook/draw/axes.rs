@@ -92,6 +92,15 @@ impl Frame {
                 edge[up] = if far[up] == low[up] { low[up] } else { high[up] };
                 edge[axis] = far[axis];
             }
+            // Looked at from above, the upright axis is a dot whose ticks would lie on the others'.
+            let [top, bottom] = [high[axis], low[axis]].map(|end| {
+                let mut p = edge;
+                p[axis] = end;
+                projector.project(p)
+            });
+            if axis == up && (top[0] - bottom[0]).hypot(top[1] - bottom[1]) < 24.0 {
+                continue;
+            }
             frame.label_edge(
                 projector,
                 axis,
@@ -130,7 +139,7 @@ impl Frame {
         // Outwards: across the edge, away from the middle of the box.
         let (dx, dy) = (end[0] - start[0], end[1] - start[1]);
         let length = dx.hypot(dy);
-        if length < 24.0 {
+        if length < 12.0 {
             return;
         }
         let (mut ox, mut oy) = (-dy / length, dx / length);

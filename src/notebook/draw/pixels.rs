@@ -241,7 +241,9 @@ mod tests {
     fn upright_lines_are_sharp_and_a_translucent_curve_has_no_knots() {
         let line = drawn(|b| b.draw_line((5, 10), (20, 10), &BLACK).unwrap());
         assert_eq!([line[9 * 60 + 12], line[10 * 60 + 12], line[11 * 60 + 12]], [255, 0, 255]);
-        let curve = drawn(|b| b.draw_path([(5, 5), (20, 5), (35, 5)], &BLACK.mix(0.5).stroke_width(3)).unwrap());
+        let curve = drawn(|b| {
+            b.draw_path([(5, 5), (20, 5), (35, 5)], &ShapeStyle::from(BLACK.mix(0.5)).stroke_width(3)).unwrap()
+        });
         assert!(curve.iter().all(|&v| v >= 127));
     }
 
@@ -262,7 +264,7 @@ mod tests {
     #[test]
     fn shapes_beyond_the_edge_are_cut() {
         drawn(|b| {
-            b.draw_path([(-500, -20), (900, 70), (30, 5000)], &BLACK.stroke_width(2)).unwrap();
+            b.draw_path([(-500, -20), (900, 70), (30, 5000)], &ShapeStyle::from(BLACK).stroke_width(2)).unwrap();
             b.draw_circle((-3, 39), 10, &BLACK.filled(), true).unwrap();
             b.draw_text("far away", &("sans-serif", 20).into_font().color(&BLACK), (55, -5)).unwrap();
             b.draw_line((100, 100), (200, 200), &BLACK).unwrap();

@@ -6,7 +6,6 @@ use super::payload::{Payload, finite_range};
 use super::viewer_bundle;
 use crate::mesh::Mesh;
 use crate::notebook::html::{bytes, count};
-use crate::notebook::mesh_plot::shown_bounds;
 use crate::notebook::{Axis, Camera, Colormap, MeshPlot, MimeBundle, Rich};
 use crate::{Error, Result};
 
@@ -146,7 +145,7 @@ impl MeshViewer {
             still = still.colormap(map);
         }
 
-        let bounds = self.frames.iter().map(|(_, mesh)| shown_bounds(mesh));
+        let bounds = self.frames.iter().map(|(_, mesh)| mesh.bounds());
         let [low, high] = bounds
             .reduce(|[l, h], [l2, h2]| {
                 [std::array::from_fn(|i| l[i].min(l2[i])), std::array::from_fn(|i| h[i].max(h2[i]))]
