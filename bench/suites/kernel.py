@@ -1,17 +1,20 @@
 """The Jupyter kernel beside stock evcxr_jupyter, and beside rustc compiling the same cell alone, which is the limit.
 
 Both kernels are driven through jupyter_client as JupyterLab does it, cell by cell in turn; a cell's time runs from sending it to the
-last of its output. The stock kernel is compiled from crates.io into the bench's own folder, once.
+last of its output. The stock kernel is compiled from crates.io into the bench's own folder, once. It compiles the library in a
+folder of the run's own: the first row of a library cell is with that folder empty, later ones find it there.
 """
 
 import json
 import os
 import queue
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from harness.install import HOME
 from harness.machine import ROOT
 from harness.process import Failed
 
+OURS = "ours"
 STOCK = "evcxr_jupyter 0.22"
 RUSTC = "bare rustc"
 DATA = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "wavemesh"
@@ -74,12 +78,14 @@ class Kernel:
 
     def run(self, code, expected=None, timeout=120):
         """Runs a cell; returns its seconds. A wrong value or an error is `WrongAnswer`."""
-        values, errors = [], []
+        self.printed, values, errors = "", [], []
 
         def output(message):
             content = message["content"]
             if message["msg_type"] == "execute_result":
                 values.append(content["data"].get("text/plain", "").strip())
+            if message["msg_type"] == "stream":
+                self.printed += content["text"]
             if message["msg_type"] == "error":
                 errors.append(content.get("evalue") or content.get("ename"))
 
@@ -104,7 +110,6 @@ class Kernel:
             except psutil.Error:
                 pass  # ended meanwhile
         return total
-
 
 
 def our_argv():
@@ -135,14 +140,27 @@ class BareRustc:
     """The same cells as whole crates, compiled by one rustc call each: what no kernel can beat."""
 
     def __init__(self, folder):
-        self.folder, self.library = Path(folder), []
+        self.folder, self.library, self.rustc = Path(folder), [], "rustc"
         bundles = sorted(DATA.glob("*/bundle.json"), key=lambda path: path.stat().st_mtime)
         if bundles:
             lib = bundles[-1].parent / "lib"
-            shared = lib / json.loads(bundles[-1].read_text())["file"]
+            bundle = json.loads(bundles[-1].read_text())
+            # The compiler itself, as the kernel calls it, not rustup's door to it.
+            shared, self.rustc = lib / bundle["file"], bundle["toolchain"]["rustc"]
             self.library = ["-L", f"dependency={lib}", "--extern", f"wavemesh={shared}", "-C", "prefer-dynamic"]
 
+    def parts(self, n, cell):
+        """rustc without its linker, and the linker, as rustc's own `-Ztime-passes` tells it."""
+        said = self.compile(n, cell, True, ["-Z", "time-passes"]).stderr
+        seconds = {part: float(time) for time, part in re.findall(r"time: +([0-9.]+);.*\t(link|total)$", said, re.MULTILINE)}
+        return {"rustc": seconds["total"] - seconds["link"], "link": seconds["link"]}
+
     def run(self, n, cell, uses_library):
+        start = time.perf_counter()
+        self.compile(n, cell, uses_library)
+        return time.perf_counter() - start
+
+    def compile(self, n, cell, uses_library, options=()):
         if uses_library and not self.library:
             raise Failed("there is no compiled library: run `bash kernel/setup.sh` first")
         code, _ = cell(n)
@@ -153,13 +171,12 @@ class BareRustc:
             f"#![allow(unused)]\n{imports}\n#[unsafe(no_mangle)]\npub fn run_cell{n}() -> Result<(), Box<dyn std::error::Error>> "
             f'{{ {body}; println!("{{:?}}", {value}); Ok(()) }}\n'
         )
-        command = ["rustc", "--edition=2024", "--crate-type", "cdylib", *(self.library if uses_library else []), str(source)]
-        start = time.perf_counter()
-        done = subprocess.run([*command, "-o", f"{self.folder}/cell{n}.so"], cwd=ROOT, capture_output=True, text=True)
-        seconds = time.perf_counter() - start
+        command = [self.rustc, "--edition=2024", "--crate-type", "cdylib", *(self.library if uses_library else []), *options, str(source)]
+        environment = os.environ | {"RUSTC_BOOTSTRAP": "1"}
+        done = subprocess.run([*command, "-o", f"{self.folder}/cell{n}.so"], env=environment, capture_output=True, text=True)
         if done.returncode:
             raise Failed(f"rustc: {(done.stderr.strip().splitlines() or ['no message'])[0]}")
-        return seconds
+        return done
 
 
 def rows(settings, deadline):
@@ -167,36 +184,41 @@ def rows(settings, deadline):
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="wavemesh-bench-kernel-"))
         argv, missing = {}, {}
-        for name, find in (("ours", our_argv), (STOCK, lambda: stock_argv(not quick))):
+        for name, find in ((OURS, our_argv), (STOCK, lambda: stock_argv(not quick))):
             try:
                 argv[name] = find()
             except Failed as reason:
                 missing[name] = str(reason)
+        environment = settings.environment() | {"EVCXR_TMPDIR": str(Path(folder) / "stock")}
+        # Ours must not find the stock kernel's folder.
+        environments = {OURS: settings.environment(), STOCK: environment}
 
         def start(name):
-            return Kernel(argv[name], settings.environment(), folder)
+            return Kernel(argv[name], environments[name], folder)
 
-        yield from install_rows(argv)
-        if "ours" in missing:
-            yield Row("everything else", "", STOCK, not_measured=missing["ours"])
+        yield from install_rows()
+        if OURS in missing:
+            yield Row("everything else", "", STOCK, not_measured=missing[OURS])
             return
         yield from ready_rows(argv, missing, start, 1 if quick else 5)
+        with_library = [name for name in argv if name == OURS or not quick]
+        if quick and STOCK in argv:
+            missing[STOCK] = "it compiles the library on first use, which takes minutes; measured without --quick"
+        yield from first_rows(with_library, missing, start, 1 if quick else 3)
         kernels = {name: stack.enter_context(start(name)) for name in argv}
-        bare = BareRustc(folder)
-        times = 5 if quick else 20
+        bare, times = BareRustc(folder), 5 if quick else 30
         yield from cell_rows("plain", plain_cell, kernels, missing, bare, times, deadline)
+        kernels = {name: kernel for name, kernel in kernels.items() if name in with_library}
         if STOCK in kernels:
-            if quick:
-                missing[STOCK] = "it compiles the library on first use, which takes minutes; measured without --quick"
-                del kernels[STOCK]
-            else:
-                yield from prepare_library(kernels, missing)
+            use_library(kernels[STOCK])
         yield from cell_rows("library", library_cell, kernels, missing, bare, times, deadline)
-        kernels = {name: stack.enter_context(start(name)) for name in argv}
-        yield from soak_rows(kernels, missing, 20 if quick else 300, deadline)
+        yield from parts_row(kernels[OURS], bare, times)
+        for kernel in kernels.values():
+            kernel.close()
+        yield from pair_rows(with_library, missing, start, 3 if quick else 10)
 
 
-def install_rows(argv):
+def install_rows():
     """How long the stock kernel took to compile when it was installed here."""
     stamp = HOME / "evcxr" / "seconds"
     if stamp.exists():
@@ -204,48 +226,55 @@ def install_rows(argv):
 
 
 def ready_rows(argv, missing, start, times):
-    """From starting the process to the answer to kernel_info, and then to the first cell's value."""
+    """From starting the process to the answer to kernel_info, and then to the first value of a plain cell."""
     ready = {name: [] for name in argv}
     first = {name: [] for name in argv}
     memory = {}
-    for turn in range(times):
+    for _ in range(times):
         for name in argv:
             with start(name) as kernel:
                 ready[name].append(kernel.ready_seconds)
                 first[name].append(kernel.ready_seconds + kernel.run(*plain_cell(2)))
                 memory[name] = kernel.memory()
-    for case, samples in (("start to ready", ready), ("start to first value", first)):
+    for case, samples in (("start to ready", ready), ("start to first value of a plain cell", first)):
         yield Row(
             case,
             f"{times} starts",
             STOCK,
-            ours=samples["ours"],
+            ours=samples[OURS],
             theirs=samples.get(STOCK, []),
-            our_memory=memory["ours"],
+            our_memory=memory[OURS],
             their_memory=memory.get(STOCK),
-            not_measured=missing.get(STOCK, ""),
+            not_measured="" if STOCK in argv else missing[STOCK],
             headline=case == "start to ready",
         )
 
 
-def prepare_library(kernels, missing):
-    """What it takes until each kernel can use WaveMesh: nothing in ours, a compilation in the stock one."""
-    code, expected = library_cell(1)
-    stock = kernels[STOCK]
-    try:
-        ours = kernels["ours"].run(code, expected)
-    except (Failed, WrongAnswer) as reason:
-        yield Row("first cell that uses the library", "a Tensor", STOCK, error=f"ours: {reason}")
-        return
-    try:
-        stock_seconds = stock.run(f':dep wavemesh = {{ path = "{ROOT}" }}', timeout=900) + stock.run("use wavemesh::prelude::*;", timeout=900)
-        stock_seconds += stock.run(code, expected, timeout=900)
-    except (Failed, WrongAnswer) as reason:
-        missing[STOCK] = str(reason)
-        kernels.pop(STOCK).close()
-        yield Row("first cell that uses the library", "a Tensor", STOCK, ours=[ours], not_measured=str(reason))
-        return
-    yield Row("first cell that uses the library", "a Tensor", STOCK, ours=[ours], theirs=[stock_seconds], headline=True)
+def use_library(kernel):
+    """What a stock kernel must be told before a cell can use the library."""
+    return kernel.run(f':dep wavemesh = {{ path = "{ROOT}" }}', timeout=900) + kernel.run("use wavemesh::prelude::*;", timeout=900)
+
+
+def first_rows(names, missing, start, times):
+    """The first cell that uses candle and WaveMesh: sent at once, timed from the start of the process; and sent ten seconds after."""
+    for case, pause in (("start to first library value, sent at once", 0), ("first library cell, sent 10 s after start", 10)):
+        samples, error = {name: [] for name in names}, ""
+        for turn in range(times):
+            for name in names:
+                # The stock kernel's first start compiles the library, which takes minutes; once is enough.
+                if name == STOCK and turn > 0:
+                    continue
+                try:
+                    with start(name) as kernel:
+                        time.sleep(pause)
+                        prepared = use_library(kernel) if name == STOCK else 0
+                        seconds = prepared + kernel.run(*library_cell(turn + 1), timeout=900)
+                        samples[name].append(seconds if pause else kernel.ready_seconds + seconds)
+                except (Failed, WrongAnswer) as reason:
+                    error = f"{name}: {reason}"
+        facts = {"its build folder": "was there" if pause else "was empty"} if samples.get(STOCK) else {}
+        size = f"{times} starts"
+        yield Row(case, size, STOCK, samples[OURS], samples.get(STOCK, []), their_facts=facts, not_measured=missing.get(STOCK, ""), error=error, headline=True)
 
 
 def cell_rows(kind, cell, kernels, missing, bare, times, deadline):
@@ -266,57 +295,55 @@ def cell_rows(kind, cell, kernels, missing, bare, times, deadline):
             no_limit = str(reason)
     # The first of its kind warms the file cache.
     samples, limit = {name: each[1:] for name, each in samples.items()}, limit[1:]
-    share = statistics.median(limit) / statistics.median(samples["ours"]) if limit and samples["ours"] else None
+    share = statistics.median(limit) / statistics.median(samples[OURS]) if limit and samples[OURS] else None
     case, size = f"warm {kind} cell", f"{times} cells"
     yield Row(
         case,
         size,
         STOCK,
-        ours=samples["ours"],
+        ours=samples[OURS],
         theirs=samples.get(STOCK, []),
         share=share,
-        not_measured=missing.get(STOCK, ""),
+        our_memory=kernels[OURS].memory(),
+        their_memory=kernels[STOCK].memory() if STOCK in kernels else None,
+        not_measured="" if STOCK in kernels else missing.get(STOCK, ""),
         error=error,
         headline=True,
     )
-    yield Row(case, size, RUSTC, ours=samples["ours"], theirs=limit, share=share, not_measured=no_limit)
+    yield Row(case, size, RUSTC, ours=samples[OURS], theirs=limit, share=share, not_measured=no_limit)
 
 
-def soak_rows(kernels, missing, cells, deadline):
-    """Many cells in a row: every value right, and how time and memory grow."""
-    samples = {name: [] for name in kernels}
-    before, facts, errors = {}, {name: {} for name in kernels}, []
-    for n in range(10, 10 + cells):
-        if time.monotonic() > deadline:
-            break
-        for name, kernel in kernels.items():
-            if "stopped" in facts[name]:
-                continue
+def parts_row(ours, bare, times):
+    """Where the time of a warm library cell goes, as the kernel's `%time` tells it; the call of cargo is the one that is saved."""
+    parts, total = {}, []
+    for n in range(100, 100 + times):
+        code, expected = library_cell(n)
+        total.append(ours.run(f"%time\n{code}", expected))
+        for part, seconds in re.findall(r"(analysis|rustc|link|load|run) ([0-9.]+) s", ours.printed):
+            parts.setdefault(part, []).append(float(seconds))
+    facts = {part: f"{statistics.median(seconds) * 1e3:.0f} ms" for part, seconds in parts.items()} | {"cargo": "not called"}
+    wire = statistics.median(total) - sum(statistics.median(seconds) for seconds in parts.values())
+    facts["messages"] = f"{wire * 1e3:.0f} ms"
+    limit = bare.parts(100, library_cell)
+    yield Row("where a warm library cell's time goes", f"{times} cells", RUSTC, total, [sum(limit.values())], our_facts=facts,
+              their_facts={part: f"{seconds * 1e3:.0f} ms" for part, seconds in limit.items()})
+
+
+def pair_rows(names, missing, start, times):
+    """Two kernels at once: each runs warm library cells while the other does."""
+    samples, memory, error = {name: [] for name in names}, {}, ""
+    for name in names:
+        with start(name) as one, start(name) as other:
             try:
-                samples[name].append(kernel.run(*plain_cell(n)))
-            except Failed as reason:
-                facts[name]["stopped"] = f"at cell {n - 10}: {reason}"
-                errors += [str(reason)] if name == "ours" else []
-            except WrongAnswer as wrong:
-                errors.append(f"wrong answer from {name}: {wrong}")
-        if n == 15:
-            before = {name: kernel.memory() for name, kernel in kernels.items()}
-    tenth = max(1, cells // 10)
-    for name, kernel in kernels.items():
-        if len(samples[name]) >= 2 * tenth and "stopped" not in facts[name]:
-            last, first = (statistics.median(part) for part in (samples[name][-tenth:], samples[name][:tenth]))
-            facts[name]["last tenth / first tenth"] = round(last / first, 2)
-            facts[name]["growth bytes"] = max(kernel.memory() - before.get(name, 0), 0)
-    yield Row(
-        "soak: cells in a row",
-        f"{cells} cells",
-        STOCK,
-        ours=samples["ours"],
-        theirs=samples.get(STOCK, []),
-        our_memory=kernels["ours"].memory(),
-        their_memory=kernels[STOCK].memory() if STOCK in kernels else None,
-        our_facts=facts["ours"],
-        their_facts=facts.get(STOCK, {}),
-        not_measured=missing.get(STOCK, ""),
-        error="; ".join(errors),
-    )
+                for kernel in (one, other):
+                    if name == STOCK:
+                        use_library(kernel)
+                    kernel.run(*library_cell(1), timeout=900)
+                with ThreadPoolExecutor(2) as pool:
+                    runs = pool.map(lambda kernel: [kernel.run(*library_cell(n)) for n in range(200, 200 + times)], (one, other))
+                    samples[name] = [seconds for run in runs for seconds in run]
+                memory[name] = one.memory() + other.memory()
+            except (Failed, WrongAnswer) as reason:
+                error += f"{name}: {reason}"
+    yield Row("warm library cell in two kernels at once", f"2 × {times} cells", STOCK, samples[OURS], samples.get(STOCK, []), memory.get(OURS), memory.get(STOCK),
+              not_measured=missing.get(STOCK, ""), error=error)

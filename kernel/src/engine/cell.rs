@@ -62,22 +62,25 @@ pub struct Placeholder {
     pub variable: String,
 }
 
-/// The commands at the top of a cell and the byte at which its Rust part starts.
+/// The commands at the top of a cell and the byte at which its Rust part starts, comments included.
 pub fn split_commands(source: &str) -> (Vec<CommandLine>, usize) {
     let mut commands = Vec::new();
-    let mut offset = 0;
+    let (mut offset, mut rust) = (0, 0);
     for (index, line) in source.split_inclusive('\n').enumerate() {
         let text = line.trim();
+        offset += line.len();
         if let Some(command) = text.strip_prefix('!') {
             let arguments = command.trim().to_owned();
             commands.push(CommandLine { name: "!".into(), arguments, line: index + 1 });
         } else if text.starts_with(':') && !text.starts_with("::") || text.starts_with('%') {
             let (name, arguments) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
             commands.push(CommandLine { name: name.into(), arguments: arguments.trim().into(), line: index + 1 });
-        } else if !text.is_empty() && !text.starts_with("//") {
-            return (commands, offset);
+        } else if text.is_empty() || text.starts_with("//") {
+            continue;
+        } else {
+            return (commands, rust);
         }
-        offset += line.len();
+        rust = offset;
     }
     (commands, source.len())
 }
@@ -224,10 +227,18 @@ mod tests {
         );
         assert_eq!(split_commands(source).0[0].arguments, "2");
         let value = &cell.statements[0];
-        let place = value.text.find('1').map(|at| value.source_offset(at + "Type0 = ".len()));
+        let place = value.text.find('1').map(|at| value.source_offset(at));
         assert_eq!(place.map(|at| &source[at..=at]), Some("1"));
         let shown = &cell.statements[4];
         assert_eq!(shown.source_offset(shown.text.find('x').unwrap_or(0)), source.len() - 1);
+    }
+
+    #[test]
+    fn a_comment_above_the_rust_belongs_to_it() {
+        let source = "// what follows\n:opt 2\n/// Twice.\nfn f() {}";
+        let (commands, start) = split_commands(source);
+        assert_eq!((commands.len(), &source[start..]), (1, "/// Twice.\nfn f() {}"));
+        assert_eq!(split_commands("// nothing").1, "// nothing".len());
     }
 
     #[test]

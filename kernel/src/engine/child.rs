@@ -10,6 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicPtr, Ordering};
+use std::time::{Duration, Instant};
 
 use super::pipes::ChildEnds;
 
@@ -131,7 +132,9 @@ fn serve() -> std::io::Result<()> {
             return Err(std::io::Error::other(format!("unknown request `{request}`")));
         };
         choose_input(input, wants_input(control))?;
+        let start = Instant::now();
         let object = open(object)?;
+        let loaded = start.elapsed();
         let run: extern "C" fn(*mut c_void) -> *mut c_void = unsafe { std::mem::transmute(symbol(object, function)?) };
         if let Some(forget) = pointer(&FORGET_INTERRUPT) {
             let forget: extern "C" fn() = unsafe { std::mem::transmute(forget) };
@@ -140,7 +143,9 @@ fn serve() -> std::io::Result<()> {
         // The number that this run's prints carry.
         let number = symbol(object, "WAVEMESH_CELL_RUN").map_or(0, |number| unsafe { *number.cast::<u64>() });
         (runtime.begin)(number);
+        let start = Instant::now();
         store = run(store);
+        tell(control, &["times", &micros(loaded), &micros(start.elapsed())]);
         if !(runtime.end)() {
             let mark = end_mark();
             for fd in [1, 2] {
@@ -150,6 +155,16 @@ fn serve() -> std::io::Result<()> {
         evcxr.write_all(b"EVCXR_EXECUTION_COMPLETE\n")?;
     }
     Ok(())
+}
+
+/// A record for the kernel, as the cell runtime writes them: fields end in 0x1f, records in 0x1e.
+fn tell(control: RawFd, fields: &[&str]) {
+    let record: String = fields.iter().map(|field| format!("{field}\x1f")).chain(["\x1e".to_owned()]).collect();
+    unsafe { libc::write(control, record.as_ptr().cast(), record.len()) };
+}
+
+fn micros(duration: Duration) -> String {
+    duration.as_micros().to_string()
 }
 
 struct Runtime {

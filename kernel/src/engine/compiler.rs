@@ -49,8 +49,8 @@ struct State {
     cells: Vec<Arc<Run>>,
     dependencies: Dependencies,
     builds: u64,
-    /// The time that rustc took for this cell, a build each.
-    compile_times: Vec<Duration>,
+    /// This cell's builds so far.
+    times: Vec<Build>,
     offline: bool,
     /// The last cell did not compile: it is kept for its report only.
     last_failed: bool,
@@ -81,6 +81,23 @@ impl Compiler {
         self.bundle.is_some()
     }
 
+    /// rustc's arguments for the crates that cells are linked with now.
+    pub fn extern_args(&self) -> Vec<String> {
+        let dependencies = self.state().dependencies.rustc_args.clone();
+        self.bundle.iter().flat_map(library::link_args).chain(dependencies).collect()
+    }
+
+    /// The names of these crates.
+    pub fn crates(&self) -> Vec<String> {
+        let state = self.state();
+        let added =
+            state.dependencies.lines.iter().filter_map(|line| Some(line.split_once('=')?.0.trim().replace('-', "_")));
+        let mut names: Vec<String> = self.bundle.iter().map(|_| "wavemesh".to_owned()).chain(added).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
     /// What follows is about this cell.
     pub fn begin_cell(&self, number: u32, run: u64, cell: Cell) {
         let mut state = self.state();
@@ -88,7 +105,7 @@ impl Compiler {
             let variable = Variable { name: placeholder.variable.clone(), cell: number, run, ty: Type::Pending };
             state.variables.insert(placeholder.marker.clone(), variable);
         }
-        state.compile_times.clear();
+        state.times.clear();
         if state.last_failed {
             state.cells.pop();
             state.last_failed = false;
@@ -130,8 +147,8 @@ impl Compiler {
     }
 
     /// How long each build of this cell took.
-    pub fn compile_times(&self) -> Vec<Duration> {
-        self.state().compile_times.clone()
+    pub fn builds(&self) -> Vec<Build> {
+        self.state().times.clone()
     }
 
     /// Stops the compiler that runs now, and every other that this cell would start. True if one ran.
@@ -273,7 +290,8 @@ impl Compiler {
             .current_dir(folder)
             .args(["--crate-name=ctx", "--edition=2024", "--crate-type=cdylib", "lib.rs", "-olibctx.so"])
             .arg(if link { "--emit=link" } else { "--emit=metadata" })
-            .args(["--error-format=json", "--json=diagnostic-rendered-ansi", "--diagnostic-width=100000"])
+            .args(["--error-format=json", "--json=diagnostic-rendered-ansi,timings", "--diagnostic-width=100000"])
+            .arg("-Zunstable-options")
             // Types are told in full, by a lint that user code cannot turn off; other warnings are not shown.
             .args(["-Ztrim-diagnostic-paths=no", "-Awarnings", "--force-warn=dropping_references"])
             .env("RUSTC_BOOTSTRAP", "1")
@@ -299,8 +317,9 @@ impl Compiler {
         self.set_group(None);
         let output = output?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        let messages = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        self.state().compile_times.push(start.elapsed());
+        let messages: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let link = link_time(&messages);
+        self.state().times.push(Build { rustc: start.elapsed().saturating_sub(link), link });
         Ok(Outcome { success: output.status.success(), messages, text })
     }
 
@@ -434,6 +453,22 @@ impl Compiler {
 /// Cells call the dynamic library's crate by the library's name; rustc tells its own.
 pub const BUILT_AS: &str = "wavemesh_dylib::";
 pub const CALLED: &str = "wavemesh::";
+
+/// How long a build took: rustc without the linker, then the linker.
+#[derive(Clone, Copy, Debug)]
+pub struct Build {
+    pub rustc: Duration,
+    pub link: Duration,
+}
+
+/// rustc says when it starts and ends linking, in microseconds.
+fn link_time(messages: &[Value]) -> Duration {
+    let at = |event: &str| {
+        let message = messages.iter().find(|message| message["name"] == "link" && message["event"] == event)?;
+        message["timestamp"].as_u64()
+    };
+    at("end").zip(at("start")).map_or(Duration::ZERO, |(end, start)| Duration::from_micros(end.saturating_sub(start)))
+}
 
 struct Outcome {
     success: bool,

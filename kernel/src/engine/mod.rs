@@ -3,18 +3,23 @@
 //! [`EngineHandle`] is what the protocol side holds. It returns at once; evcxr, the compiler and the process that runs
 //! the user's code start behind it.
 
-mod analysis;
+mod assist;
 mod cell;
 mod child;
 mod commands;
 mod compiler;
+mod contents;
 mod deps;
+mod dispatch;
 mod export;
+mod frames;
 pub mod library;
 mod pipes;
 mod progress;
+mod prompter;
 mod report;
 mod session;
+mod shared;
 mod shim;
 mod temporary;
 mod toolchain;
@@ -24,6 +29,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -127,7 +133,7 @@ pub fn run_helper() {
 #[derive(Clone)]
 pub struct EngineHandle {
     requests: Sender<Request>,
-    shared: Arc<session::Shared>,
+    shared: Arc<shared::Shared>,
     closed: Arc<AtomicBool>,
 }
 
@@ -135,7 +141,7 @@ impl EngineHandle {
     /// Starts the evaluator in the background and returns at once.
     pub fn start() -> EngineHandle {
         let (requests, receiver): (_, Receiver<Request>) = channel();
-        let shared = Arc::new(session::Shared::default());
+        let shared = Arc::new(shared::Shared::default());
         session::spawn(receiver, Arc::clone(&shared));
         EngineHandle { requests, shared, closed: Arc::default() }
     }
@@ -159,13 +165,27 @@ impl EngineHandle {
 
     /// Suggests what could stand at `cursor` (in Unicode characters). Answers while a cell runs.
     pub fn complete(&self, code: &str, cursor: usize) -> Completions {
-        analysis::complete(&self.shared, code, cursor)
+        match self.assistant() {
+            Some(assistant) => assistant.complete(code, cursor),
+            None => Completions { matches: Vec::new(), start: cursor, end: cursor },
+        }
     }
 
     /// Documentation of what stands at `cursor` (in Unicode characters), as a mime bundle. `detail` 1 asks for more.
     /// Answers while a cell runs.
     pub fn inspect(&self, code: &str, cursor: usize, detail: u8) -> Option<Value> {
-        analysis::inspect(&self.shared, code, cursor, detail)
+        self.assistant()?.inspect(code, cursor, detail)
+    }
+
+    /// Who knows names. It is there a moment after the start, and is waited for.
+    fn assistant(&self) -> Option<Arc<assist::Assistant>> {
+        for _ in 0..50 {
+            if let Some(evaluator) = self.shared.evaluator() {
+                return Some(Arc::clone(&evaluator.assistant));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        None
     }
 
     /// Stops the running cell; does nothing when none runs.

@@ -11,8 +11,10 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
+use super::contents::Contents;
+use super::frames::{Decoder, Frames, Piece};
 use super::{Output, Sink};
 
 /// The payload of the frame that ends a cell's output.
@@ -60,6 +62,8 @@ struct State {
     records: Vec<Vec<String>>,
     error_tail: String,
     sizes: HashMap<String, usize>,
+    /// How long the cell took to load and to run.
+    times: (Duration, Duration),
     prompt: Option<(String, bool)>,
     /// The sinks of the last runs, whose threads may still print.
     earlier: VecDeque<(u64, Sink)>,
@@ -97,8 +101,8 @@ impl Pipes {
             pipes: Arc::clone(&pipes),
             fds: [out_read, err_read],
             wake: wake_read,
-            frames: Frames { prefix: format!("\x1b_WMSH:{token}:").into_bytes(), carry: Vec::new() },
-            error_frames: Frames { prefix: format!("\x1b_WMSH:{token}:").into_bytes(), carry: Vec::new() },
+            frames: Frames::new(token),
+            error_frames: Frames::new(token),
             texts: [Decoder::default(), Decoder::default()],
             contents: Contents::default(),
             batch: Vec::new(),
@@ -171,6 +175,11 @@ impl Pipes {
     /// The bytes that each variable takes.
     pub fn sizes(&self) -> HashMap<String, usize> {
         self.state().sizes.clone()
+    }
+
+    /// How long the cell took to load and to run.
+    pub fn times(&self) -> (Duration, Duration) {
+        self.state().times
     }
 
     /// The end of what the cell wrote to standard error.
@@ -395,6 +404,9 @@ impl Reader {
             let fields: Vec<String> = record.trim_end_matches('\x1f').split('\x1f').map(str::to_owned).collect();
             if fields[0] == "variable" && fields.len() > 2 {
                 state.sizes.insert(fields[1].clone(), fields[2].parse().unwrap_or(0));
+            } else if fields[0] == "times" && fields.len() > 2 {
+                let [load, run] = [1, 2].map(|index| Duration::from_micros(fields[index].parse().unwrap_or(0)));
+                state.times = (load, run);
             } else if fields[0] == "thread_panic" {
                 if let Some(tell) = self.pipes.tell_panic.get() {
                     push_text(&mut self.batch, tell(&fields), false);
@@ -417,200 +429,12 @@ impl Reader {
 }
 
 /// Joins text to the batch's last output when both belong to the same stream.
-fn push_text(batch: &mut Vec<Output>, text: String, stdout: bool) {
+pub fn push_text(batch: &mut Vec<Output>, text: String, stdout: bool) {
     match (batch.last_mut(), stdout) {
         (Some(Output::Stdout(last)), true) | (Some(Output::Stderr(last)), false) => last.push_str(&text),
         (_, true) => batch.push(Output::Stdout(text)),
         (_, false) => batch.push(Output::Stderr(text)),
     }
-}
-
-enum Piece {
-    Text(Vec<u8>),
-    Frame(Vec<u8>),
-}
-
-/// Parts frames from text. What may be the start of a frame is kept until more comes.
-struct Frames {
-    prefix: Vec<u8>,
-    carry: Vec<u8>,
-}
-
-impl Frames {
-    fn split(&mut self, bytes: &[u8]) -> Vec<Piece> {
-        self.carry.extend_from_slice(bytes);
-        let mut pieces = Vec::new();
-        let mut at = 0;
-        loop {
-            let rest = &self.carry[at..];
-            let Some(start) = rest.iter().position(|&byte| byte == 0x1b) else {
-                push_bytes(&mut pieces, rest);
-                at = self.carry.len();
-                break;
-            };
-            push_bytes(&mut pieces, &rest[..start]);
-            at += start;
-            let rest = &self.carry[at..];
-            if rest.len() < self.prefix.len() && self.prefix.starts_with(rest) {
-                break;
-            }
-            if !rest.starts_with(&self.prefix) {
-                push_bytes(&mut pieces, &rest[..1]);
-                at += 1;
-                continue;
-            }
-            let header = &rest[self.prefix.len()..];
-            let Some(newline) = header.iter().take(24).position(|&byte| byte == b'\n') else {
-                if header.len() < 24 {
-                    break;
-                }
-                push_bytes(&mut pieces, &rest[..1]);
-                at += 1;
-                continue;
-            };
-            let length = std::str::from_utf8(&header[..newline]).ok().and_then(|digits| digits.parse::<usize>().ok());
-            let Some(length) = length else {
-                push_bytes(&mut pieces, &rest[..1]);
-                at += 1;
-                continue;
-            };
-            let body = self.prefix.len() + newline + 1;
-            if rest.len() < body + length {
-                break;
-            }
-            pieces.push(Piece::Frame(rest[body..body + length].to_vec()));
-            at += body + length;
-        }
-        self.carry.drain(..at);
-        pieces
-    }
-}
-
-fn push_bytes(pieces: &mut Vec<Piece>, bytes: &[u8]) {
-    match pieces.last_mut() {
-        _ if bytes.is_empty() => {}
-        Some(Piece::Text(text)) => text.extend_from_slice(bytes),
-        _ => pieces.push(Piece::Text(bytes.to_vec())),
-    }
-}
-
-/// Bytes to text; a character whose bytes are not all there yet waits.
-#[derive(Default)]
-struct Decoder {
-    carry: Vec<u8>,
-}
-
-impl Decoder {
-    fn decode(&mut self, bytes: &[u8]) -> String {
-        self.carry.extend_from_slice(bytes);
-        let complete = match std::str::from_utf8(&self.carry) {
-            Ok(_) => self.carry.len(),
-            Err(error) => match self.carry[error.valid_up_to()..].utf8_chunks().last() {
-                Some(last) if error_is_at_end(&self.carry) => self.carry.len() - last.invalid().len(),
-                _ => self.carry.len(),
-            },
-        };
-        let text = String::from_utf8_lossy(&self.carry[..complete]).into_owned();
-        self.carry.drain(..complete);
-        text
-    }
-}
-
-/// Whether the bytes end in the middle of a character.
-fn error_is_at_end(bytes: &[u8]) -> bool {
-    let tail = &bytes[bytes.len().saturating_sub(3)..];
-    (0..tail.len()).any(|start| {
-        std::str::from_utf8(&tail[start..]).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
-    })
-}
-
-const BEGIN: &str = "EVCXR_BEGIN_CONTENT ";
-const FINISH: &str = "EVCXR_END_CONTENT";
-const INPUT: &str = "EVCXR_INPUT_REQUEST";
-
-/// evcxr's own display protocol, which other crates print: content between marker lines, one block a MIME type. Blocks that follow
-/// each other are one display.
-#[derive(Default)]
-struct Contents {
-    held: String,
-    bundle: Map<String, Value>,
-}
-
-impl Contents {
-    fn is_holding(&self) -> bool {
-        !self.held.is_empty() || !self.bundle.is_empty()
-    }
-
-    /// Passes text on, but for marker lines and what is between them. Returns a prompt, if one was printed.
-    fn take(&mut self, text: &str, batch: &mut Vec<Output>) -> Option<(String, bool)> {
-        let text = std::mem::take(&mut self.held) + text;
-        let mut rest = text.as_str();
-        let mut prompt = None;
-        loop {
-            let marker = [BEGIN, INPUT].iter().filter_map(|marker| rest.find(marker)).min();
-            let Some(start) = marker else {
-                let kept = possible_marker(rest);
-                self.pass(&rest[..rest.len() - kept], batch);
-                self.held = rest[rest.len() - kept..].to_owned();
-                return prompt;
-            };
-            self.pass(&rest[..start], batch);
-            rest = &rest[start..];
-            let Some(line_end) = rest.find('\n') else {
-                self.held = rest.to_owned();
-                return prompt;
-            };
-            if let Some(asked) = rest[..line_end].strip_prefix(INPUT) {
-                let password = asked.starts_with("_PASSWORD");
-                prompt = Some((asked.split_once(':').map(|(_, text)| text.to_owned()).unwrap_or_default(), password));
-                rest = &rest[line_end + 1..];
-                continue;
-            }
-            let mime = rest[BEGIN.len()..line_end].trim().to_owned();
-            let Some(length) = rest[line_end..].find(FINISH) else {
-                self.held = rest.to_owned();
-                return prompt;
-            };
-            let content = rest[line_end..line_end + length].trim_matches('\n');
-            if self.bundle.contains_key(&mime) {
-                self.finish_bundle(batch);
-            }
-            self.bundle.insert(mime, Value::String(content.to_owned()));
-            rest = rest[line_end + length + FINISH.len()..].trim_start_matches('\n');
-        }
-    }
-
-    fn pass(&mut self, text: &str, batch: &mut Vec<Output>) {
-        if !text.is_empty() {
-            self.finish_bundle(batch);
-            push_text(batch, text.to_owned(), true);
-        }
-    }
-
-    fn finish_bundle(&mut self, batch: &mut Vec<Output>) {
-        if !self.bundle.is_empty() {
-            let data = std::mem::take(&mut self.bundle);
-            batch.push(Output::Display(json!({"data": data, "metadata": {}, "transient": {}})));
-        }
-    }
-
-    /// Nothing more comes for now: what looked like the start of a marker was none.
-    fn let_go(&mut self, batch: &mut Vec<Output>) {
-        if !self.held.starts_with(BEGIN) {
-            let held = std::mem::take(&mut self.held);
-            self.pass(&held, batch);
-        }
-        self.finish_bundle(batch);
-    }
-}
-
-/// How many bytes at the end of `text` may be the start of a marker.
-fn possible_marker(text: &str) -> usize {
-    [BEGIN, INPUT]
-        .iter()
-        .flat_map(|marker| (1..marker.len()).rev().filter(|&length| text.ends_with(&marker[..length])))
-        .max()
-        .unwrap_or(0)
 }
 
 fn pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {

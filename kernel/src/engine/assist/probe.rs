@@ -1,0 +1,188 @@
+//! The type of an expression in a cell that is still being written, from rustc itself.
+//!
+//! `receiver.` becomes `receiver.wavemesh_probe()`, the rest of the cell is closed, and the cell is checked among the notebook's items and
+//! variables: rustc answers that there is no such method for the type, and names it in full. This takes no code generation, has
+//! no effect, and needs nothing but the compiler that cells need anyway.
+
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use anyhow::{Context, Result};
+use ra_ap_syntax::{Edition, SourceFile};
+use serde_json::Value;
+
+use crate::engine::cell::{split_commands, split_statements};
+use crate::engine::compiler::{BUILT_AS, CALLED, Compiler};
+use crate::engine::export::item_key;
+use crate::engine::weave::Type;
+
+const PROBE: &str = "wavemesh_probe";
+
+/// Asks rustc; remembers the last answer, because a name is typed letter by letter.
+#[derive(Default)]
+pub struct Prober {
+    last: Mutex<Option<(String, Option<String>)>>,
+}
+
+impl Prober {
+    /// The type of the expression that ends with `before`, the text of the cell up to a dot.
+    pub fn type_of(&self, compiler: &Compiler, before: &str) -> Option<String> {
+        let source = source(compiler, before)?;
+        let mut last = self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some((asked, answer)) = &*last
+            && *asked == source
+        {
+            return answer.clone();
+        }
+        let answer = ask(compiler, &source).unwrap_or_else(|error| {
+            crate::engine::pipes::log(&format!("rustc could not be asked for a type: {error:#}"));
+            None
+        });
+        *last = Some((source, answer.clone()));
+        answer
+    }
+}
+
+/// The notebook's items and variables, and the cell up to the dot, closed so that it parses.
+fn source(compiler: &Compiler, before: &str) -> Option<String> {
+    let (_, start) = split_commands(before);
+    let body = closed(&format!("{}.{PROBE}()", before[start..].trim_end()))?;
+    let mut items: Vec<(String, String)> = Vec::new();
+    for run in compiler.cells() {
+        let (_, start) = split_commands(&run.cell.source);
+        for (_, text, node) in split_statements(&run.cell.source[start..]) {
+            if let Some(key) = item_key(&node) {
+                items.retain(|(known, _)| *known != key);
+                items.push((key, text.trim().to_owned()));
+            }
+        }
+    }
+    // A cell that is run again defines its items again.
+    let own: Vec<String> = split_statements(&body).iter().filter_map(|(_, _, node)| item_key(node)).collect();
+    items.retain(|(key, _)| !own.contains(key));
+    let items: String = items.iter().map(|(_, text)| format!("{text}\n")).collect();
+    let variables: String = compiler
+        .variables()
+        .iter()
+        .filter_map(|variable| match &variable.ty {
+            Type::Known(ty) => Some(format!("mut {}: {ty}, ", variable.name)),
+            _ => None,
+        })
+        .collect();
+    let prelude = if compiler.bundle.is_some() { "use wavemesh::prelude::*;\n" } else { "" };
+    Some(format!(
+        "#![allow(warnings)]\n{prelude}{items}\nfn cell({variables}) -> Result<(), Box<dyn std::error::Error>> {{\n{body}\n}}\n"
+    ))
+}
+
+/// `code`, which stops anywhere, with what makes it statements of a function.
+fn closed(code: &str) -> Option<String> {
+    let closers = open_brackets(code);
+    // After a bracket that is closed a statement may end, or a block follow, as in `for x in y.`.
+    let mut attempts = vec![code.to_owned()];
+    for closer in closers.iter().rev().map(Some).chain([None]) {
+        let mut next = Vec::new();
+        for attempt in attempts {
+            for filler in ["", ";", " {}"] {
+                let mut attempt = format!("{attempt}{filler}");
+                attempt.extend(closer);
+                if closer.is_some() || parses(&attempt) {
+                    next.push(attempt);
+                }
+            }
+            // Deep nesting would need ever more attempts.
+            if next.len() > 243 {
+                break;
+            }
+        }
+        attempts = next;
+    }
+    attempts.into_iter().next()
+}
+
+fn parses(body: &str) -> bool {
+    SourceFile::parse(&format!("fn cell() {{ {body} }}"), Edition::Edition2024).errors().is_empty()
+}
+
+/// The brackets that would close those open at the end of `code`, the outermost first.
+fn open_brackets(code: &str) -> Vec<char> {
+    let mut closers = Vec::new();
+    let tokens = SourceFile::parse(code, Edition::Edition2024).syntax_node();
+    for token in tokens.descendants_with_tokens().filter_map(|element| element.into_token()) {
+        match token.text() {
+            "(" => closers.push(')'),
+            "[" => closers.push(']'),
+            "{" => closers.push('}'),
+            ")" | "]" | "}" => drop(closers.pop()),
+            _ => {}
+        }
+    }
+    closers
+}
+
+fn ask(compiler: &Compiler, source: &str) -> Result<Option<String>> {
+    let folder = tempfile::Builder::new().prefix("probe-").tempdir_in(&compiler.folder)?;
+    std::fs::write(folder.path().join("lib.rs"), source)?;
+    let mut command = Command::new(&compiler.toolchain.rustc);
+    command
+        .current_dir(folder.path())
+        .args([
+            "--crate-name=probe",
+            "--edition=2024",
+            "--crate-type=lib",
+            "--emit=metadata",
+            "lib.rs",
+            "-oprobe.rmeta",
+        ])
+        .args(["--error-format=json", "--diagnostic-width=100000", "-Ztrim-diagnostic-paths=no"])
+        .args(compiler.extern_args())
+        .env("RUSTC_BOOTSTRAP", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    for variable in ["RUSTC", "CARGO", crate::engine::shim::SOCKET] {
+        command.env_remove(variable);
+    }
+    compiler.toolchain.clean_path(&mut command);
+    let output = command.output().context("cannot run rustc")?;
+    let messages = String::from_utf8_lossy(&output.stderr);
+    Ok(messages.lines().filter_map(|line| serde_json::from_str(line).ok()).find_map(|message| probed(&message)))
+}
+
+/// The type in rustc's answer.
+fn probed(message: &Value) -> Option<String> {
+    if message["code"]["code"] != "E0599" || !message["message"].as_str()?.contains(PROBE) {
+        return None;
+    }
+    let labels = message["spans"].as_array()?.iter().filter_map(|span| span["label"].as_str());
+    let in_label = labels.filter_map(|label| label.strip_prefix("method not found in `")?.strip_suffix('`')).next();
+    let found = match in_label {
+        Some(ty) => ty.to_owned(),
+        None => {
+            let (_, after) = message["message"].as_str()?.split_once(" found for ")?;
+            after.split('`').nth(1)?.to_owned()
+        }
+    };
+    Some(found.replace(BUILT_AS, CALLED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_that_stops_anywhere_is_closed() {
+        for (code, whole) in [
+            ("let y = x.p()", "let y = x.p();"),
+            ("f(x.p()", "f(x.p())"),
+            ("let y = f(g(x.p()", "let y = f(g(x.p()));"),
+            ("for i in x.p()", "for i in x.p() {}"),
+            ("for i in 0..3 { let s = \"(\"; i.p()", "for i in 0..3 { let s = \"(\"; i.p()}"),
+            ("let v = a.map(|x| { x.p()", "let v = a.map(|x| { x.p()});"),
+            ("fn f(a: u8) { a.p()", "fn f(a: u8) { a.p()}"),
+        ] {
+            assert_eq!(closed(code).as_deref(), Some(whole), "{code}");
+        }
+        assert_eq!(closed("let let x.p()"), None);
+    }
+}

@@ -1,0 +1,282 @@
+//! What the library, the standard library and the crates of `:dep` offer, with declarations and documentation.
+//!
+//! rustdoc makes it from compiled metadata, so no source is needed; it takes some seconds at the lowest priority, once for each set of
+//! crates, and is kept in the data folder. Until it is there, only names of the notebook itself are known.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::item::{Item, Kind};
+use super::page;
+use crate::engine::compiler::{BUILT_AS, CALLED, Compiler};
+use crate::engine::library;
+use crate::engine::pipes::log;
+
+/// The crate that re-exports everything, to be documented.
+const ROOT: &str = "names";
+/// What of the standard library is worth its time; unstable and system-near modules are not.
+const STD: &str = "vec, string, option, result, collections, iter, boxed, rc, sync, cell, fmt, io, fs, path, time, thread, env, ops, \
+                   cmp, mem, str, slice, process, hash, convert, error, any, borrow, clone, default, f32, f64, array, println, print, \
+                   eprintln, eprint, format, assert, assert_eq, assert_ne, dbg, panic, todo, write, writeln, matches";
+const PRIMITIVES: [&str; 16] = [
+    "bool", "char", "str", "slice", "array", "f32", "f64", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64",
+    "usize",
+];
+/// Names that every module sees.
+const STD_PRELUDE: [&str; 12] = [
+    "std::vec::Vec",
+    "std::string::String",
+    "std::option::Option",
+    "std::result::Result",
+    "std::boxed::Box",
+    "std::iter::Iterator",
+    "std::iter::IntoIterator",
+    "std::clone::Clone",
+    "std::default::Default",
+    "std::convert::From",
+    "std::convert::Into",
+    "std::string::ToString",
+];
+const STD_MACROS: [&str; 16] = [
+    "println",
+    "print",
+    "eprintln",
+    "eprint",
+    "format",
+    "vec",
+    "assert",
+    "assert_eq",
+    "assert_ne",
+    "dbg",
+    "panic",
+    "todo",
+    "write",
+    "writeln",
+    "matches",
+    "env",
+];
+/// The module that every cell sees.
+const PRELUDE: &str = "wavemesh::prelude";
+
+/// Items by path. A re-exported item has several paths.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Reference {
+    items: Vec<Item>,
+    paths: BTreeMap<String, usize>,
+}
+
+impl Reference {
+    /// The item at exactly `path`.
+    pub fn get(&self, path: &str) -> Option<&Item> {
+        self.paths.get(path).map(|&index| &self.items[index])
+    }
+
+    /// The item that `path` means in a cell: in the prelude, in `std`'s, or wherever there is one whose path ends so.
+    pub fn resolve(&self, path: &str) -> Option<&Item> {
+        let path = path.replace(BUILT_AS, CALLED).replace("alloc::", "std::").replace("core::", "std::");
+        let in_prelude = || self.get(&format!("{PRELUDE}::{path}"));
+        let in_std =
+            || STD_PRELUDE.iter().find(|known| known.ends_with(&format!("::{path}"))).and_then(|known| self.get(known));
+        let std_macro = || self.get(&format!("std::{}", path.strip_suffix('!')?));
+        let ending = || {
+            let ending = format!("::{path}");
+            let found = self.paths.iter().filter(|(known, _)| known.ends_with(&ending));
+            found
+                .min_by_key(|(known, _)| (known.matches("::").count(), known.len()))
+                .map(|(_, &index)| &self.items[index])
+        };
+        self.get(&path).or_else(in_prelude).or_else(in_std).or_else(std_macro).or_else(ending)
+    }
+
+    /// What stands directly below a module, each with the name it has there.
+    pub fn below<'a>(&'a self, module: &'a str) -> impl Iterator<Item = (&'a str, &'a Item)> {
+        let start = format!("{module}::");
+        self.paths
+            .range(start.clone()..)
+            .take_while(move |(path, _)| path.starts_with(&start))
+            .map(move |(path, &index)| (&path[module.len() + 2..], &self.items[index]))
+            .filter(|(name, _)| !name.contains("::"))
+    }
+
+    /// Names that a cell sees without importing anything.
+    pub fn visible(&self) -> impl Iterator<Item = (&str, &Item)> {
+        let of_std = STD_PRELUDE.iter().filter_map(|path| self.get(path)).map(|item| (item.name(), item));
+        let macros = STD_MACROS.iter().filter_map(|name| Some((*name, self.get(&format!("std::{name}"))?)));
+        self.below(PRELUDE).chain(of_std).chain(macros)
+    }
+
+    /// The crates.
+    pub fn roots(&self) -> impl Iterator<Item = &str> {
+        self.paths.keys().map(String::as_str).filter(|path| !path.contains("::") && *path != "primitive")
+    }
+
+    fn add(&mut self, path: String, item: Item, seen: &mut HashMap<u64, usize>) {
+        let mut hasher = DefaultHasher::new();
+        (item.name(), item.kind, &item.declaration, &item.members).hash(&mut hasher);
+        if item.kind == Kind::Module {
+            path.hash(&mut hasher);
+        }
+        let index = *seen.entry(hasher.finish()).or_insert_with(|| {
+            self.items.push(item);
+            self.items.len() - 1
+        });
+        self.paths.insert(path, index);
+    }
+}
+
+/// The reference, made and kept in the background.
+#[derive(Default)]
+pub struct Library {
+    current: Mutex<(u64, Arc<Reference>)>,
+}
+
+impl Library {
+    /// What is known now.
+    pub fn current(&self) -> Arc<Reference> {
+        Arc::clone(&self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).1)
+    }
+
+    /// Brings it up to date with what cells are linked with. Takes seconds when that is new.
+    pub fn update(&self, compiler: &Compiler) {
+        match open(compiler, self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).0) {
+            Ok(Some((key, reference))) => {
+                *self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = (key, Arc::new(reference));
+            }
+            Ok(None) => {}
+            Err(error) => log(&format!("completion knows the notebook only: {error:#}")),
+        }
+    }
+}
+
+/// Reads or makes the reference for what cells are linked with; `None` if it is the one of `known`.
+fn open(compiler: &Compiler, known: u64) -> Result<Option<(u64, Reference)>> {
+    let crates: Vec<String> = compiler.crates();
+    let mut hasher = DefaultHasher::new();
+    (env!("CARGO_PKG_VERSION"), STD, &compiler.toolchain.version, &crates, compiler.extern_args()).hash(&mut hasher);
+    let changed = compiler.bundle.as_ref().and_then(|bundle| std::fs::metadata(bundle.file()).ok()?.modified().ok());
+    changed.hash(&mut hasher);
+    let key = hasher.finish();
+    if key == known {
+        return Ok(None);
+    }
+    let home = library::data_home().context("there is no home folder; set XDG_DATA_HOME")?;
+    let file = home.join(format!("names-{key:016x}.json"));
+    if let Ok(bytes) = std::fs::read(&file)
+        && let Ok(reference) = serde_json::from_slice(&bytes)
+    {
+        return Ok(Some((key, reference)));
+    }
+    let folder = tempfile::Builder::new().prefix("names-").tempdir_in(&compiler.folder)?;
+    let reference = make(compiler, &crates, folder.path())?;
+    std::fs::create_dir_all(&home)?;
+    forget_old(&home);
+    let mut kept = tempfile::NamedTempFile::new_in(&home)?;
+    kept.write_all(&serde_json::to_vec(&reference)?)?;
+    kept.persist(&file)?;
+    Ok(Some((key, reference)))
+}
+
+/// Only the latest few references are kept.
+fn forget_old(home: &Path) {
+    let is_names = |name: &str| name.starts_with("names-") && name.ends_with(".json");
+    let mut files: Vec<(std::time::SystemTime, PathBuf)> = std::fs::read_dir(home)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| is_names(&entry.file_name().to_string_lossy()))
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    files.sort();
+    for (_, file) in files.iter().rev().skip(7) {
+        let _ = std::fs::remove_file(file);
+    }
+}
+
+fn make(compiler: &Compiler, crates: &[String], folder: &Path) -> Result<Reference> {
+    let mut source = "#![feature(rustdoc_internals, rustc_attrs)]\n#![allow(internal_features)]\n".to_owned();
+    for name in crates {
+        source.push_str(&format!("#[doc(inline)] pub use ::{name};\n"));
+    }
+    source.push_str(&format!("pub mod std {{ #[doc(inline)] pub use ::std::{{{STD}}}; }}\n"));
+    for name in PRIMITIVES {
+        source.push_str(&format!("#[rustc_doc_primitive = \"{name}\"] /// .\nmod prim_{name} {{}}\n"));
+    }
+    std::fs::write(folder.join("lib.rs"), source)?;
+    let mut command = Command::new(compiler.toolchain.rustc.with_file_name("rustdoc"));
+    command
+        .current_dir(folder)
+        .args([
+            "-Zunstable-options",
+            "--emit=invocation-specific",
+            "--edition=2024",
+            "-Awarnings",
+            "-o",
+            "html",
+            "lib.rs",
+        ])
+        .arg(format!("--crate-name={ROOT}"))
+        .args(compiler.extern_args())
+        .env("RUSTC_BOOTSTRAP", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    for variable in ["RUSTC", "CARGO", crate::engine::shim::SOCKET] {
+        command.env_remove(variable);
+    }
+    compiler.toolchain.clean_path(&mut command);
+    // Cells come first; and it must not outlive the kernel.
+    unsafe {
+        command.pre_exec(|| {
+            libc::setpriority(libc::PRIO_PROCESS, 0, 19);
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+    let output = command.output().context("cannot run rustdoc")?;
+    ensure!(output.status.success(), "rustdoc: {}", String::from_utf8_lossy(&output.stderr));
+    let mut reference = Reference::default();
+    read_folder(&folder.join("html").join(ROOT), "", &mut reference, &mut HashMap::new());
+    ensure!(!reference.items.is_empty(), "rustdoc wrote no page that could be read");
+    Ok(reference)
+}
+
+fn read_folder(folder: &Path, module: &str, reference: &mut Reference, seen: &mut HashMap<u64, usize>) {
+    let below = |name: &str| if module.is_empty() { name.to_owned() } else { format!("{module}::{name}") };
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if path.is_dir() {
+            read_folder(&path, &below(&name), reference, seen);
+            continue;
+        }
+        let Some(stem) = name.strip_suffix(".html") else { continue };
+        let (item_path, kind) = match stem.split_once('.') {
+            None if stem == "index" && !module.is_empty() => (module.to_owned(), Kind::Module),
+            Some(("primitive", name)) => (format!("primitive::{name}"), Kind::Primitive),
+            Some((kind, name)) if !name.ends_with('!') => {
+                let kind = match kind {
+                    "struct" | "union" => Kind::Struct,
+                    "enum" => Kind::Enum,
+                    "trait" => Kind::Trait,
+                    "fn" => Kind::Function,
+                    "macro" => Kind::Macro,
+                    "constant" | "static" => Kind::Constant,
+                    "type" => Kind::Alias,
+                    _ => continue,
+                };
+                (below(name), kind)
+            }
+            _ => continue,
+        };
+        let Ok(html) = std::fs::read_to_string(&path) else { continue };
+        reference.add(item_path.clone(), page::read(&html, &item_path, kind, ROOT), seen);
+    }
+}

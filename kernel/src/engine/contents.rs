@@ -1,0 +1,96 @@
+//! evcxr's own display protocol: content between marker lines in standard output.
+
+use serde_json::{Map, Value, json};
+
+use super::Output;
+use super::pipes::push_text;
+
+const BEGIN: &str = "EVCXR_BEGIN_CONTENT ";
+const FINISH: &str = "EVCXR_END_CONTENT";
+const INPUT: &str = "EVCXR_INPUT_REQUEST";
+
+/// evcxr's own display protocol, which other crates print: content between marker lines, one block a MIME type. Blocks that follow
+/// each other are one display.
+#[derive(Default)]
+pub struct Contents {
+    held: String,
+    bundle: Map<String, Value>,
+}
+
+impl Contents {
+    /// Whether something waits that may belong to a display.
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty() || !self.bundle.is_empty()
+    }
+
+    /// Passes text on, but for marker lines and what is between them. Returns a prompt, if one was printed.
+    pub fn take(&mut self, text: &str, batch: &mut Vec<Output>) -> Option<(String, bool)> {
+        let text = std::mem::take(&mut self.held) + text;
+        let mut rest = text.as_str();
+        let mut prompt = None;
+        loop {
+            let marker = [BEGIN, INPUT].iter().filter_map(|marker| rest.find(marker)).min();
+            let Some(start) = marker else {
+                let kept = possible_marker(rest);
+                self.pass(&rest[..rest.len() - kept], batch);
+                self.held = rest[rest.len() - kept..].to_owned();
+                return prompt;
+            };
+            self.pass(&rest[..start], batch);
+            rest = &rest[start..];
+            let Some(line_end) = rest.find('\n') else {
+                self.held = rest.to_owned();
+                return prompt;
+            };
+            if let Some(asked) = rest[..line_end].strip_prefix(INPUT) {
+                let password = asked.starts_with("_PASSWORD");
+                prompt = Some((asked.split_once(':').map(|(_, text)| text.to_owned()).unwrap_or_default(), password));
+                rest = &rest[line_end + 1..];
+                continue;
+            }
+            let mime = rest[BEGIN.len()..line_end].trim().to_owned();
+            let Some(length) = rest[line_end..].find(FINISH) else {
+                self.held = rest.to_owned();
+                return prompt;
+            };
+            let content = rest[line_end..line_end + length].trim_matches('\n');
+            if self.bundle.contains_key(&mime) {
+                self.finish_bundle(batch);
+            }
+            self.bundle.insert(mime, Value::String(content.to_owned()));
+            rest = rest[line_end + length + FINISH.len()..].trim_start_matches('\n');
+        }
+    }
+
+    fn pass(&mut self, text: &str, batch: &mut Vec<Output>) {
+        if !text.is_empty() {
+            self.finish_bundle(batch);
+            push_text(batch, text.to_owned(), true);
+        }
+    }
+
+    fn finish_bundle(&mut self, batch: &mut Vec<Output>) {
+        if !self.bundle.is_empty() {
+            let data = std::mem::take(&mut self.bundle);
+            batch.push(Output::Display(json!({"data": data, "metadata": {}, "transient": {}})));
+        }
+    }
+
+    /// Nothing more comes for now: what looked like the start of a marker was none.
+    pub fn let_go(&mut self, batch: &mut Vec<Output>) {
+        if !self.held.starts_with(BEGIN) {
+            let held = std::mem::take(&mut self.held);
+            self.pass(&held, batch);
+        }
+        self.finish_bundle(batch);
+    }
+}
+
+/// How many bytes at the end of `text` may be the start of a marker.
+fn possible_marker(text: &str) -> usize {
+    [BEGIN, INPUT]
+        .iter()
+        .flat_map(|marker| (1..marker.len()).rev().filter(|&length| text.ends_with(&marker[..length])))
+        .max()
+        .unwrap_or(0)
+}

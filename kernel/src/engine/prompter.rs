@@ -1,0 +1,53 @@
+//! Reads of standard input: a cell that waits for a line is noticed, and the frontend is asked for one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::shared::{Evaluator, Shared};
+
+/// Watches a cell for reads of standard input and asks the frontend for a line.
+pub struct Prompter {
+    done: Arc<AtomicBool>,
+}
+
+impl Prompter {
+    pub fn start(shared: &Arc<Shared>, evaluator: &Arc<Evaluator>, cell: u64) -> Prompter {
+        let done = Arc::new(AtomicBool::new(false));
+        let (shared, evaluator, finished) = (Arc::clone(shared), Arc::clone(evaluator), Arc::clone(&done));
+        std::thread::spawn(move || {
+            let over = || finished.load(Ordering::SeqCst) || shared.cell.load(Ordering::SeqCst) != cell;
+            std::thread::sleep(Duration::from_millis(60));
+            while !over() {
+                let asked = match evaluator.pipes.take_prompt() {
+                    Some(asked) => Some(asked),
+                    None => evaluator
+                        .child_id()
+                        .filter(|&id| !evaluator.pipes.input_is_pending() && reads_input(id))
+                        .map(|_| (String::new(), false)),
+                };
+                if let Some((prompt, password)) = asked
+                    && !evaluator.pipes.ask(prompt, password, over)
+                {
+                    shared.interrupt();
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(40));
+            }
+        });
+        Prompter { done }
+    }
+
+    pub fn stop(self) {
+        self.done.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Whether a thread of the process waits in `read(0, …)`.
+fn reads_input(id: i32) -> bool {
+    let read = if cfg!(target_arch = "x86_64") { "0 0x0 " } else { "63 0x0 " };
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{id}/task")) else { return false };
+    threads
+        .flatten()
+        .any(|thread| std::fs::read_to_string(thread.path().join("syscall")).is_ok_and(|call| call.starts_with(read)))
+}
