@@ -20,6 +20,7 @@ rust_tests() {
   (cd kernel && cargo clippy --release --locked --all-targets -- -D warnings)
   step "cargo test"
   cargo test --release --locked --workspace
+  (cd kernel && cargo test --release --locked)
   step "cargo doc"
   RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
 }

@@ -9,6 +9,7 @@ import json
 import os
 import queue
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -189,12 +190,12 @@ def rows(settings, deadline):
                 argv[name] = find()
             except Failed as reason:
                 missing[name] = str(reason)
-        environment = settings.environment() | {"EVCXR_TMPDIR": str(Path(folder) / "stock")}
-        # Ours must not find the stock kernel's folder.
-        environments = {OURS: settings.environment(), STOCK: environment}
+        stock_folder = Path(folder) / "stock"
+        # With this variable the stock kernel would find what others have compiled.
+        outside = {name: value for name, value in settings.environment().items() if name != "CARGO_TARGET_DIR"}
 
-        def start(name):
-            return Kernel(argv[name], environments[name], folder)
+        def start(name, stock=stock_folder):
+            return Kernel(argv[name], outside | ({"EVCXR_TMPDIR": str(stock)} if name == STOCK else {}), folder)
 
         yield from install_rows()
         if OURS in missing:
@@ -205,17 +206,16 @@ def rows(settings, deadline):
         if quick and STOCK in argv:
             missing[STOCK] = "it compiles the library on first use, which takes minutes; measured without --quick"
         yield from first_rows(with_library, missing, start, 1 if quick else 3)
-        kernels = {name: stack.enter_context(start(name)) for name in argv}
         bare, times = BareRustc(folder), 5 if quick else 30
-        yield from cell_rows("plain", plain_cell, kernels, missing, bare, times, deadline)
-        kernels = {name: kernel for name, kernel in kernels.items() if name in with_library}
-        if STOCK in kernels:
-            use_library(kernels[STOCK])
-        yield from cell_rows("library", library_cell, kernels, missing, bare, times, deadline)
-        yield from parts_row(kernels[OURS], bare, times)
-        for kernel in kernels.values():
-            kernel.close()
-        yield from pair_rows(with_library, missing, start, 3 if quick else 10)
+        with ExitStack() as running:
+            kernels = {name: running.enter_context(start(name)) for name in argv}
+            yield from cell_rows("plain", plain_cell, kernels, missing, bare, times, deadline)
+            kernels = {name: kernel for name, kernel in kernels.items() if name in with_library}
+            if STOCK in kernels:
+                use_library(kernels[STOCK])
+            yield from cell_rows("library", library_cell, kernels, missing, bare, times, deadline)
+            yield from parts_row(kernels[OURS], bare, times)
+        yield from pair_rows(with_library, missing, start, stock_folder, 3 if quick else 10)
 
 
 def install_rows():
@@ -329,11 +329,13 @@ def parts_row(ours, bare, times):
               their_facts={part: f"{seconds * 1e3:.0f} ms" for part, seconds in limit.items()})
 
 
-def pair_rows(names, missing, start, times):
-    """Two kernels at once: each runs warm library cells while the other does."""
+def pair_rows(names, missing, start, stock_folder, times):
+    """Two kernels at once: each runs warm library cells while the other does. Stock kernels cannot share a folder: one gets a copy."""
     samples, memory, error = {name: [] for name in names}, {}, ""
+    if STOCK in names:
+        shutil.copytree(stock_folder, f"{stock_folder}-2", symlinks=True)
     for name in names:
-        with start(name) as one, start(name) as other:
+        with start(name) as one, start(name, f"{stock_folder}-2") as other:
             try:
                 for kernel in (one, other):
                     if name == STOCK:

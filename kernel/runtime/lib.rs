@@ -11,6 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
+pub mod comm;
 pub mod output;
 pub mod show;
 pub mod store;
@@ -42,14 +43,16 @@ enum End {
     Written,
 }
 
-/// Starts the runtime in a fresh process. `kernel` takes messages, `evcxr` takes evcxr's marker lines.
+/// Starts the runtime in a fresh process. `kernel` takes messages, `evcxr` takes evcxr's marker lines, `comms` brings what the page
+/// says.
 #[unsafe(no_mangle)]
-pub extern "C" fn wavemesh_cell_start(kernel: i32, evcxr: i32) {
+pub extern "C" fn wavemesh_cell_start(kernel: i32, evcxr: i32, comms: i32) {
     KERNEL.store(kernel, Ordering::SeqCst);
     EVCXR.store(evcxr, Ordering::SeqCst);
     let _ = CELL_THREAD.set(std::thread::current().id());
     std::panic::set_hook(Box::new(note_panic));
     let _ = std::thread::Builder::new().name("output".into()).spawn(keep_output_live);
+    let _ = std::thread::Builder::new().name("comms".into()).spawn(move || comm::serve(comms));
 }
 
 /// Called before the code of a cell; `run` tells it from every other.

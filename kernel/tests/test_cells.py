@@ -1,7 +1,11 @@
 """What cells mean: variables and their types, items, errors on the user's lines, crates, commands, and what a crash costs."""
 
+import json
+import os
 import re
+import subprocess
 
+import psutil
 import pytest
 
 
@@ -77,6 +81,17 @@ def test_a_crash_names_what_it_cost_and_items_stay(kernel):
         assert kernel.value("stays()") == "11"
 
 
+def test_out_of_memory_is_named_with_what_it_cost_and_the_next_cell_works(fresh):
+    fresh.value("fn stays() -> i32 { 11 }\nlet lost_one = 1;")
+    child = next(child for child in fresh.process.children() if child.cmdline()[0].endswith("wavemesh-kernel"))
+    limit = child.memory_info().vms + (256 << 20)
+    child.rlimit(psutil.RLIMIT_AS, (limit, limit))
+    error = fresh.run("let hungry: Vec<Vec<u8>> = (0..64).map(|_| vec![1; 16 << 20]).collect();").error
+    assert error["ename"] == "Terminated"
+    assert error["evalue"] == "out of memory: an allocation of 16.0 MiB failed. Lost variables: lost_one."
+    assert fresh.value("stays()") == "11"
+
+
 def test_an_unknown_command_suggests_the_nearest(kernel):
     assert "`:vars`" in kernel.run(":var").error["evalue"]
 
@@ -98,15 +113,28 @@ def test_time_says_where_the_time_went(kernel):
     assert re.search(r"total \S+ s: analysis \S+ s, rustc \S+ s \(1 build\), link \S+ s, load \S+ s, run \S+ s", kernel.run("%time\n1 + 1").stream())
 
 
-def test_an_exported_project_builds_and_says_what_the_cells_said(kernel, tmp_path):
-    folder = tmp_path / "notes"
-    kernel.run("fn exported() -> i32 { 40 }")
-    kernel.run("let exported_two = 2;\nprintln!(\"the sum is {}\", exported() + exported_two);")
-    assert kernel.run(f":export {folder}").status == "ok"
-    # The cells of other tests are in the project too; some of them end it early, so it is checked and not run.
-    main = (folder / "src" / "main.rs").read_text()
-    assert "fn exported() -> i32 { 40 }" in main and "let exported_two = 2;" in main
-    assert main.index("fn exported()") < main.index("fn main()") < main.index("let exported_two")
+def test_an_exported_project_builds_and_says_what_the_cells_said(fresh, program, tmp_path):
+    folder = tmp_path / "Notes of today"
+    fresh.value("use std::collections::BTreeMap;\nfn exported() -> i32 { 1 }\nlet mut counts: BTreeMap<&str, i32> = BTreeMap::new();")
+    fresh.value("// the better one\nfn exported() -> i32 { 40 }")
+    assert fresh.run("no_such_name").status == "error", "a cell that fails is not exported"
+    fresh.value(":opt 1\ncounts.insert(\"two\", \"2\".parse()?);\nlet shape = Tensor::zeros((2, 3), DType::F32, &Device::Cpu)?.dims().to_vec();")
+    said = fresh.run("println!(\"the sum is {}\", exported() + counts[\"two\"]);\nshape").stream()
+    assert fresh.run(f":export {folder}").status == "ok"
+    manifest = (folder / "Cargo.toml").read_text()
+    assert 'name = "notes_of_today"' in manifest and "wavemesh = { path = " in manifest
+
+    # As cargo would, against the library that is compiled already.
+    bundle = subprocess.run([program, "library", "path"], check=True, capture_output=True, text=True).stdout.strip()
+    known = json.loads(open(f"{bundle}/bundle.json").read())
+    command = [known["toolchain"]["rustc"], "--edition=2024", "-Cprefer-dynamic", f"-Ldependency={bundle}/lib",
+               f"--extern=wavemesh={bundle}/lib/{known['file']}", str(folder / "src" / "main.rs"), "-o", str(tmp_path / "notes")]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    libraries = os.pathsep.join([f"{bundle}/lib", known["toolchain"]["libdir"]])
+    ran = subprocess.run([tmp_path / "notes"], env=os.environ | {"LD_LIBRARY_PATH": libraries}, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert said == "the sum is 42\n" and said in ran.stdout and "[2, 3]" in ran.stdout
 
 
 def test_code_is_loaded_from_a_file(kernel, tmp_path):

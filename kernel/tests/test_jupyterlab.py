@@ -1,4 +1,4 @@
-"""A reader's clicks in the real JupyterLab, in headless Chromium: restart and run all, an error, the stop button."""
+"""A reader's clicks in the real JupyterLab, in headless Chromium: restart and run all, an error, the stop button, completion, a tooltip."""
 
 import json
 import os
@@ -155,3 +155,25 @@ def test_the_stop_button_stops(page, server):
     page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 1; }")
     command(page, "notebook:run-cell")
     page.wait_for_function("() => [...document.querySelectorAll('.jp-OutputArea-output')].some(o => o.textContent.trim() === '42')")
+
+
+def test_tab_completes_with_types_and_shift_tab_explains(page, server):
+    open_notebook(page, server, "names", "let tensor = Tensor::full(1f32, (3, 4), &Device::Cpu)?;", "tensor.resha")
+    command(page, "notebook:run-cell-and-select-next")
+    until_idle(page, 1)
+    page.click(".jp-CodeCell:nth-of-type(2) .cm-content, .jp-Cell:last-of-type .cm-content")
+    page.keyboard.press("End")
+    # The names of a new library are learned in the background.
+    deadline = time.monotonic() + 120
+    while True:
+        page.keyboard.press("Tab")
+        page.wait_for_timeout(1000)
+        if "tensor.reshape" in page.locator(".cm-content").last.inner_text() or page.locator(".jp-Completer-item").count():
+            break
+        assert time.monotonic() < deadline, "no suggestion came"
+    if page.locator(".jp-Completer-item").count():
+        page.keyboard.press("Enter")
+    page.wait_for_function("() => [...document.querySelectorAll('.cm-content')].pop().textContent.includes('tensor.reshape')")
+    page.keyboard.press("Shift+Tab")
+    page.wait_for_selector(".jp-Tooltip")
+    assert "pub fn reshape<S>(&self, s: S) -> Result<Tensor, Error>" in page.locator(".jp-Tooltip").inner_text()

@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+import uuid
 
 import pytest
 
@@ -41,6 +42,23 @@ def test_every_message_refers_to_its_request_and_has_an_id_of_its_own(kernel):
     assert len(set(ids)) == len(ids)
     assert {m["parent_header"]["session"] for m in [*ran.messages, ran.reply]} == {kernel.client.session.session}
     assert {m["header"]["version"] for m in [*ran.messages, ran.reply]} == {"5.4"}
+
+
+def test_messages_as_vs_code_writes_them_are_understood(kernel):
+    """Another protocol version, no user name, dates with Z, metadata of its own, and questions that Python kernels answer."""
+    session = kernel.client.session
+    message = session.msg("execute_request", {"code": "6 * 7", "silent": False, "store_history": True, "user_expressions": {},
+                                              "allow_stdin": True, "stop_on_error": False})
+    message["header"].update(username="", version="5.2", date="2026-11-24T15:00:00.000Z", session=uuid.uuid4().hex)
+    message["metadata"] = {"cellId": "vscode-notebook-cell:/notes.ipynb#W0sZmlsZQ=="}
+    kernel.client.shell_channel.socket.send_multipart(session.serialize(message))
+    reply = kernel.shell(message["header"]["msg_id"])
+    assert reply["content"]["status"] == "ok" and reply["parent_header"]["session"] == message["header"]["session"]
+    values = [m["content"]["data"]["text/plain"] for m in kernel.iopub(message["header"]["msg_id"]) if m["msg_type"] == "execute_result"]
+    assert values == ["42"]
+    assert kernel.ask("comm_info_request", {"target_name": "jupyter.widget"})["content"]["comms"] == {}
+    debug = kernel.control("debug_request", {"type": "request", "seq": 1, "command": "debugInfo"})["content"]
+    assert debug["success"] is False
 
 
 def test_a_silent_cell_shows_and_counts_nothing(kernel):
@@ -152,6 +170,55 @@ def test_completion_knows_variables_and_their_methods(kernel):
     assert {t["text"] for t in typed} == set(reply["matches"]) and {t["start"] for t in typed} == {len(code) - 3}
 
 
+def complete(kernel, code, patience=0):
+    """The suggestions at the end of `code` as {text: signature}; waits until there are some."""
+    end = time.monotonic() + patience
+    while True:
+        reply = kernel.ask("complete_request", {"code": code, "cursor_pos": len(code)})["content"]
+        if reply["matches"] or time.monotonic() > end:
+            return {t["text"]: t["signature"] for t in reply["metadata"]["_jupyter_types_experimental"]}
+        time.sleep(0.3)
+
+
+def inspect(kernel, code, cursor=None):
+    cursor = len(code) if cursor is None else cursor
+    return kernel.ask("inspect_request", {"code": code, "cursor_pos": cursor, "detail_level": 0})["content"]["data"]
+
+
+def test_completion_knows_the_library_and_the_types_of_unrun_code(kernel):
+    # The first kernel after a new library learns its names in the background.
+    assert complete(kernel, "Tensor::ful", patience=120)["full"].startswith("pub fn full<")
+    assert kernel.run("let tensor = Tensor::full(1f32, (3, 4), &Device::Cpu)?;\nlet numbers = vec![1f32];").status == "ok"
+    assert complete(kernel, "tens")["tensor"] == "wavemesh::prelude::Tensor"
+    assert complete(kernel, "tensor.resh")["reshape"].startswith("pub fn reshape<S>(&self, s: S) -> Result<Tensor, Error>")
+    assert "to_scalar" in complete(kernel, "let y = tensor.sum_all()?.to_sc")
+    assert "to_vec2" in complete(kernel, "for i in 0..2 { let rows = tensor.to_v")
+    assert {"push", "iter", "len"} <= set(complete(kernel, "numbers."))
+    assert "sum" in complete(kernel, "numbers.iter().map(|x| x * 2.0).su")
+    assert "sqrt" in complete(kernel, "numbers[0].sq")
+    assert "Mesh" in complete(kernel, "wavemesh::mesh::")
+    assert {"load", "cube"} & set(complete(kernel, "Mesh::"))
+    assert complete(kernel, "let c = UNetConfig { in_")["in_channels"] == "in_channels: usize"
+    assert "HashMap" in complete(kernel, "use std::collections::Ha")
+    # What has no `self` does not follow a dot, and the other way round for fields.
+    assert "full" not in complete(kernel, "tensor.fu")
+
+
+def test_inspection_shows_the_documentation_of_the_library(kernel):
+    complete(kernel, "Tensor::ful", patience=120)
+    assert kernel.run("let tensor = Tensor::full(1f32, (3, 4), &Device::Cpu)?;").status == "ok"
+    variable = inspect(kernel, "tensor")
+    assert variable["text/plain"].startswith("let tensor: wavemesh::prelude::Tensor")
+    method = inspect(kernel, "tensor.reshape((4, 3))", cursor=12)
+    assert "pub fn reshape<S>(&self, s: S)" in method["text/plain"] and "elements" in method["text/plain"]
+    assert method["text/markdown"].startswith("```rust\n")
+    assert "pub fn full<" in inspect(kernel, "Tensor::full(1f32, ")["text/plain"], "inside of the parentheses"
+    assert "A triangle mesh" in inspect(kernel, "Mesh")["text/plain"]
+    assert "Appends an element" in inspect(kernel, "Vec::push")["text/plain"]
+    assert "let local: wavemesh::prelude::Tensor" in inspect(kernel, "let local = tensor.sum_all()?; local")["text/plain"]
+    assert "The top of the wave." in inspect(kernel, WAVE + "some_wave.crest")["text/plain"]
+
+
 def test_completion_of_nothing_is_empty_not_an_error(kernel):
     reply = kernel.ask("complete_request", {"code": "zzzz_no_such_thing", "cursor_pos": 18})["content"]
     assert reply["status"] == "ok" and reply["matches"] == []
@@ -160,7 +227,7 @@ def test_completion_of_nothing_is_empty_not_an_error(kernel):
 
 def test_inspection_shows_types_definitions_and_where_to_read(kernel):
     assert kernel.run(WAVE).status == "ok"
-    for code, shown in [("some_wave", "Wave"), ("Wave", "struct Wave { height: f64 }"), ("std::vec::Vec", "doc.rust-lang.org")]:
+    for code, shown in [("some_wave", "Wave"), ("Wave", "struct Wave { height: f64 }"), ("regex::Regex", "docs.rs/regex")]:
         reply = kernel.ask("inspect_request", {"code": code, "cursor_pos": len(code), "detail_level": 0})["content"]
         assert reply["status"] == "ok" and reply["found"], code
         assert shown in reply["data"]["text/plain"]
@@ -192,6 +259,46 @@ def test_a_comm_with_an_unknown_target_is_closed(kernel):
     assert [m["msg_type"] for m in answers] == ["status", "comm_close", "status"]
     assert answers[1]["content"]["comm_id"] == "c1"
     assert kernel.ask("comm_info_request")["content"] == {"status": "ok", "comms": {}}
+
+
+def test_a_comm_reaches_the_cell_that_registered_its_target(kernel):
+    assert kernel.run("""
+        use wavemesh_cell::comm::{Event, on_target};
+        on_target("echo", |comm, event| match event {
+            Event::Open(data) | Event::Message(data) => comm.send(data),
+            Event::Close(data) => println!("closed with {data}"),
+        });
+    """).status == "ok"
+
+    def say(kind, content, until):
+        kernel.client.shell_channel.send(kernel.client.session.msg(kind, {"comm_id": "c7", **content}))
+        while True:
+            message = kernel.client.get_iopub_msg(timeout=20)
+            if message["msg_type"] == until:
+                return message["content"]
+
+    assert say("comm_open", {"target_name": "echo", "data": {"n": 1}}, "comm_msg") == {"comm_id": "c7", "data": {"n": 1}}
+    assert kernel.ask("comm_info_request")["content"]["comms"] == {"c7": {"target_name": "echo"}}
+    data = {"text": "é\n\u001e\u001f", "list": [1, None, {"deep": "x" * 100_000}]}
+    assert say("comm_msg", {"data": data}, "comm_msg")["data"] == data
+    running = kernel.send("std::thread::sleep(std::time::Duration::from_secs(2));")
+    begun = time.monotonic()
+    assert say("comm_msg", {"data": {"while": "busy"}}, "comm_msg")["data"] == {"while": "busy"}
+    assert time.monotonic() - begun < 1.9, "answered only after the cell"
+    assert kernel.shell(running)["content"]["status"] == "ok"
+    assert say("comm_close", {"data": {"bye": 1}}, "stream")["text"] == 'closed with {"bye":1}\n'
+    assert kernel.ask("comm_info_request")["content"]["comms"] == {}
+    # Nobody knows it any more.
+    assert say("comm_msg", {"data": {}}, "comm_close")["comm_id"] == "c7"
+
+
+def test_a_cell_opens_a_comm_of_its_own(kernel):
+    ran = kernel.run('let own = wavemesh_cell::comm::open("page", r#"{"a": 1}"#, |_, _| {});\nown.send(r#"{"b": 2}"#);')
+    assert ran.status == "ok"
+    [opened], [said] = ran.of("comm_open"), ran.of("comm_msg")
+    assert (opened["target_name"], opened["data"], said["data"]) == ("page", {"a": 1}, {"b": 2})
+    assert kernel.ask("comm_info_request", {"target_name": "page"})["content"]["comms"] == {opened["comm_id"]: {"target_name": "page"}}
+    assert [c["comm_id"] for c in kernel.run("own.close();").of("comm_close")] == [opened["comm_id"]]
 
 
 def test_input_comes_from_the_frontend(kernel):

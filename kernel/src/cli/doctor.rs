@@ -20,9 +20,10 @@ type Check = fn() -> Result<String, Trouble>;
 /// How long the cell that is tried may take; the first one waits for the compiler's files to come from the disk.
 const CELL: Duration = Duration::from_secs(120);
 
-const CHECKS: [(&str, Check); 6] = [
+const CHECKS: [(&str, Check); 7] = [
     ("Rust toolchain", toolchain),
     ("linker", linker),
+    ("documentation", documentation),
     ("Jupyter", jupyter),
     ("kernelspec", kernelspec),
     ("compiled library", library),
@@ -99,6 +100,12 @@ fn linker() -> Result<String, Trouble> {
     } else {
         Err(trouble(format!("a linked program printed {answer:?}"), mend))
     }
+}
+
+/// rustdoc tells completion and inspection what the crates offer.
+fn documentation() -> Result<String, Trouble> {
+    let mend = "install Rust with rustup (https://rustup.rs), whose toolchains have rustdoc; cells work without it";
+    first_line("rustdoc", &["--version"]).map_err(|what| trouble(what, mend))
 }
 
 fn jupyter() -> Result<String, Trouble> {

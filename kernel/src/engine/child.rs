@@ -23,6 +23,7 @@ const OUT: RawFd = 100;
 const ERR: RawFd = 101;
 const IN: RawFd = 102;
 const CONTROL: RawFd = 103;
+const COMMS: RawFd = 104;
 
 /// User code gets this much stack, when the system allows it.
 const STACK: u64 = 256 << 20;
@@ -48,7 +49,9 @@ pub fn prepare(
     // Only async-signal-safe calls: this runs between fork and exec.
     unsafe {
         command.pre_exec(move || {
-            for (from, to) in [(ends.out, OUT), (ends.err, ERR), (ends.input, IN), (ends.control, CONTROL)] {
+            let all =
+                [(ends.out, OUT), (ends.err, ERR), (ends.input, IN), (ends.control, CONTROL), (ends.comms, COMMS)];
+            for (from, to) in all {
                 if libc::dup2(from, to) < 0 {
                     return Err(std::io::Error::last_os_error());
                 }
@@ -111,6 +114,8 @@ fn serve() -> std::io::Result<()> {
     check(unsafe { libc::close(IN) })?;
     let control = private_copy(CONTROL)?;
     check(unsafe { libc::close(CONTROL) })?;
+    let comms = private_copy(COMMS)?;
+    check(unsafe { libc::close(COMMS) })?;
     choose_input(input, false)?;
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
@@ -119,7 +124,7 @@ fn serve() -> std::io::Result<()> {
         libc::sigaction(libc::SIGINT, &action, std::ptr::null_mut());
     }
 
-    let runtime = Runtime::load(control, evcxr_out)?;
+    let runtime = Runtime::load(control, evcxr_out, comms)?;
     // User code that asks sees an ordinary process.
     unsafe { std::env::remove_var(LIBRARIES) };
     let mut evcxr = unsafe { std::fs::File::from_raw_fd(evcxr_out) };
@@ -173,18 +178,18 @@ struct Runtime {
 }
 
 impl Runtime {
-    fn load(control: RawFd, evcxr: RawFd) -> std::io::Result<Runtime> {
+    fn load(control: RawFd, evcxr: RawFd, comms: RawFd) -> std::io::Result<Runtime> {
         let libraries = std::env::var_os(LIBRARIES).unwrap_or_default();
         let mut libraries = std::env::split_paths(&libraries).map(|path| path.to_string_lossy().into_owned());
         let mut next = || libraries.next().ok_or_else(|| std::io::Error::other("too few libraries to load"));
         open(&next()?)?;
         let runtime = open(&next()?)?;
         let library = next().ok();
-        let start: extern "C" fn(c_int, c_int) =
+        let start: extern "C" fn(c_int, c_int, c_int) =
             unsafe { std::mem::transmute(symbol(runtime, "wavemesh_cell_start")?) };
         let begin: extern "C" fn(u64) = unsafe { std::mem::transmute(symbol(runtime, "wavemesh_cell_begin")?) };
         let end: extern "C" fn() -> bool = unsafe { std::mem::transmute(symbol(runtime, "wavemesh_cell_end")?) };
-        start(control, evcxr);
+        start(control, evcxr, comms);
         if let Some(library) = library {
             std::thread::spawn(move || {
                 if let Ok(library) = open(&library)

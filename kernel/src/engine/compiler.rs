@@ -48,6 +48,7 @@ struct State {
     variables: HashMap<String, Variable>,
     cells: Vec<Arc<Run>>,
     dependencies: Dependencies,
+    new_dependencies: bool,
     builds: u64,
     /// This cell's builds so far.
     times: Vec<Build>,
@@ -83,16 +84,25 @@ impl Compiler {
 
     /// rustc's arguments for the crates that cells are linked with now.
     pub fn extern_args(&self) -> Vec<String> {
-        let dependencies = self.state().dependencies.rustc_args.clone();
-        self.bundle.iter().flat_map(library::link_args).chain(dependencies).collect()
+        let dependencies = self.state().dependencies.clone();
+        self.externs(&dependencies)
+    }
+
+    fn externs(&self, dependencies: &Dependencies) -> Vec<String> {
+        let mut args = vec![format!("--extern=wavemesh_cell={}", self.runtime.display())];
+        args.extend(self.bundle.iter().flat_map(library::link_args));
+        args.extend_from_slice(&dependencies.rustc_args);
+        args
     }
 
     /// The names of these crates.
     pub fn crates(&self) -> Vec<String> {
         let state = self.state();
-        let added =
-            state.dependencies.lines.iter().filter_map(|line| Some(line.split_once('=')?.0.trim().replace('-', "_")));
-        let mut names: Vec<String> = self.bundle.iter().map(|_| "wavemesh".to_owned()).chain(added).collect();
+        let lines = state.dependencies.lines.iter();
+        let mut names: Vec<String> =
+            lines.filter_map(|line| Some(line.split_once('=')?.0.trim().replace('-', "_"))).collect();
+        names.push("wavemesh_cell".to_owned());
+        names.extend(self.bundle.iter().map(|_| "wavemesh".to_owned()));
         names.sort();
         names.dedup();
         names
@@ -141,7 +151,14 @@ impl Compiler {
         self.state().variables.values().cloned().collect()
     }
 
-    /// Cells that ran, oldest first.
+    /// Cells whose items are defined, oldest first: all but the last if that did not compile.
+    pub fn defining_cells(&self) -> Vec<Arc<Run>> {
+        let state = self.state();
+        let count = state.cells.len() - usize::from(state.last_failed && !state.cells.is_empty());
+        state.cells[..count].to_vec()
+    }
+
+    /// Cells that were built, oldest first.
     pub fn cells(&self) -> Vec<Arc<Run>> {
         self.state().cells.clone()
     }
@@ -298,11 +315,9 @@ impl Compiler {
             .args(["-Cmetadata=cell", "-Cprefer-dynamic", "-Cdebug-assertions=on", "-Cdebuginfo=line-tables-only"])
             .arg(format!("-Copt-level={opt_level}"))
             .arg(format!("--remap-path-prefix=lib.rs={}", folder.join("lib.rs").display()))
-            .arg(format!("--extern=wavemesh_cell={}", self.runtime.display()))
             .arg(format!("-Clink-arg=-Wl,-rpath,{}", runtime_dir.display()))
             .arg(format!("-Clink-arg=-Wl,-rpath,{}", self.toolchain.libdir.display()))
-            .args(self.bundle.iter().flat_map(library::link_args))
-            .args(&dependencies.rustc_args)
+            .args(self.externs(dependencies))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -427,8 +442,16 @@ impl Compiler {
         );
         bar.finish(built.is_ok());
         let built = built?;
-        self.state().dependencies = built.clone();
+        let mut state = self.state();
+        state.dependencies = built.clone();
+        state.new_dependencies = true;
+        drop(state);
         Ok(built)
+    }
+
+    /// Whether dependencies were built since this was asked last.
+    pub fn take_new_dependencies(&self) -> bool {
+        std::mem::take(&mut self.state().new_dependencies)
     }
 
     /// `:offline`.

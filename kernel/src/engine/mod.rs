@@ -47,6 +47,8 @@ pub enum Output {
     UpdateDisplay(Value),
     /// Clear the cell's output, at once or when the next output comes.
     ClearOutput { wait: bool },
+    /// The frontend may open comms to this target from now on.
+    CommTarget(String),
     /// The content of a `comm_open` message.
     CommOpen(Value),
     /// The content of a `comm_msg` message.
@@ -186,6 +188,14 @@ impl EngineHandle {
             std::thread::sleep(Duration::from_millis(20));
         }
         None
+    }
+
+    /// Hands a comm message of the frontend (`comm_open`, `comm_msg`, `comm_close`) to the user's code. False if that is not there.
+    pub fn comm(&self, msg_type: &str, id: &str, target: &str, data: &Value) -> bool {
+        let plain = |text: &str| !text.contains(['\x1e', '\x1f']);
+        let told =
+            |evaluator: Arc<shared::Evaluator>| evaluator.pipes.tell_comm([msg_type, id, target, &data.to_string()]);
+        plain(id) && plain(target) && self.shared.evaluator().is_some_and(told)
     }
 
     /// Stops the running cell; does nothing when none runs.

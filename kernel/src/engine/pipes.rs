@@ -24,6 +24,8 @@ pub const CELL_END: &str = r#"{"msg_type":"cell_end"}"#;
 const BATCH: Duration = Duration::from_millis(12);
 /// Descriptors for the child are kept above those that it uses itself.
 const HIGH: RawFd = 200;
+/// A child that reads no comm messages for so long reads none.
+const COMM_PATIENCE: Duration = Duration::from_secs(5);
 /// So many runs' outputs still reach their cells after the runs have ended.
 const EARLIER: usize = 100;
 /// A batch larger than this is sent at once.
@@ -36,14 +38,16 @@ pub struct ChildEnds {
     pub err: RawFd,
     pub input: RawFd,
     pub control: RawFd,
+    pub comms: RawFd,
 }
 
 /// The kernel's ends.
 pub struct Pipes {
     ends: ChildEnds,
-    _child_ends: [OwnedFd; 4],
+    _child_ends: [OwnedFd; 5],
     input: OwnedFd,
     control: OwnedFd,
+    comms: Mutex<OwnedFd>,
     wake: OwnedFd,
     state: Mutex<State>,
     changed: Condvar,
@@ -77,7 +81,8 @@ impl Pipes {
         let (in_read, in_write) = pipe()?;
         let (wake_read, wake) = pipe()?;
         let (control, control_child) = socket_pair()?;
-        for fd in [&out_read, &err_read, &wake_read] {
+        let (comms_read, comms) = pipe()?;
+        for fd in [&out_read, &err_read, &wake_read, &comms] {
             unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
         }
         // Room for a burst, so that a printing cell need not wait for the frontend.
@@ -88,10 +93,12 @@ impl Pipes {
                 err: err_write.as_raw_fd(),
                 input: in_read.as_raw_fd(),
                 control: control_child.as_raw_fd(),
+                comms: comms_read.as_raw_fd(),
             },
-            _child_ends: [out_write, err_write, in_read, control_child],
+            _child_ends: [out_write, err_write, in_read, control_child, comms_read],
             input: in_write,
             control,
+            comms: Mutex::new(comms),
             wake,
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -231,6 +238,25 @@ impl Pipes {
         waiting > 0
     }
 
+    /// Hands a comm message of the frontend to the child: its kind, the comm, the target, the data as JSON. False when the child
+    /// does not take them any more.
+    pub fn tell_comm(&self, fields: [&str; 4]) -> bool {
+        // The first mark ends a record that was given up half-way.
+        let record = format!("\x1e{}\x1f\x1e", fields.join("\x1f"));
+        let comms = self.comms.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut bytes = record.as_bytes();
+        let deadline = Instant::now() + COMM_PATIENCE;
+        while !bytes.is_empty() {
+            let written = unsafe { libc::write(comms.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
+            match usize::try_from(written) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
     fn discard_input(&self) {
         let mut bytes = [0u8; 4096];
         while self.input_is_pending() {
@@ -367,6 +393,7 @@ impl Reader {
             Some("display_data") => Output::Display(content),
             Some("update_display_data") => Output::UpdateDisplay(content),
             Some("clear_output") => Output::ClearOutput { wait: content["wait"].as_bool().unwrap_or(false) },
+            Some("comm_target") => Output::CommTarget(content["target_name"].as_str().unwrap_or_default().to_owned()),
             Some("comm_open") => Output::CommOpen(content),
             Some("comm_msg") => Output::CommMsg(content),
             Some("comm_close") => Output::CommClose(content),

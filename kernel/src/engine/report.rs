@@ -295,8 +295,9 @@ pub fn death(how: &str, tail: &str, killer: Killer, before: &[String]) -> Execut
             "stack overflow: the code needed more stack than there is (endless recursion?)".to_owned()
         }
         _ if tail.contains("memory allocation of") => {
+            // The first one: telling of it may fail for want of memory too.
             let bytes =
-                tail.rsplit("memory allocation of ").next().and_then(|rest| rest.split(' ').next()?.parse().ok());
+                tail.split("memory allocation of ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
             let asked = bytes.map_or_else(String::new, |bytes| format!(" of {}", commands::bytes(bytes)));
             format!("out of memory: an allocation{asked} failed")
         }

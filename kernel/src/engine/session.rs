@@ -125,11 +125,14 @@ impl Session {
         self.shared.killed.store(false, Ordering::SeqCst);
         self.shared.busy.store(true, Ordering::SeqCst);
         self.evaluator.pipes.begin_cell(sink, options.allow_stdin);
-        let result = self.run_cell(code, options, 0);
-        let result = result.map(|data| ExecuteResult {
-            data: data.filter(|_| !options.silent),
-            user_expressions: self.user_expressions(&options.user_expressions),
-        });
+        // A fault of evcxr or of ours costs this cell, not the kernel.
+        let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            self.run_cell(code, options, 0).map(|data| ExecuteResult {
+                data: data.filter(|_| !options.silent),
+                user_expressions: self.user_expressions(&options.user_expressions),
+            })
+        }));
+        let result = result.unwrap_or_else(|_| Err(fault()));
         self.shared.busy.store(false, Ordering::SeqCst);
         result
     }
@@ -231,12 +234,8 @@ impl Session {
         compiler.begin_cell(self.last_number, unique, cell);
         pipes.begin_run(unique);
         let prompter = Prompter::start(&self.shared, &evaluator, number);
-        let result = std::panic::catch_unwind(AssertUnwindSafe(|| self.context.execute(&rust)));
+        let result = self.context.execute(&rust);
         prompter.stop();
-        let result = match result {
-            Ok(result) => result,
-            Err(_) => Err(Error::Message("evcxr itself panicked; see the kernel's log".into())),
-        };
         evaluator.set_child(self.context.process_handle());
         if matches!(result, Err(Error::SubprocessTerminated(_))) {
             pipes.wait_until_empty();
@@ -245,6 +244,9 @@ impl Session {
         }
         let markers: HashSet<String> = self.context.variables_and_types().map(|(_, ty)| ty.to_owned()).collect();
         compiler.retain_variables(&markers);
+        if compiler.take_new_dependencies() {
+            evaluator.assistant.learn();
+        }
         self.conclude(result, code, unique, &before, oom_kills)
     }
 
@@ -367,6 +369,11 @@ impl Session {
         variables.sort();
         variables
     }
+}
+
+fn fault() -> ExecuteError {
+    let evalue = "the evaluator itself panicked; the kernel's log says where".to_owned();
+    ExecuteError { ename: "KernelError".into(), traceback: vec![evalue.clone()], evalue }
 }
 
 fn interrupted(message: String) -> ExecuteError {

@@ -151,6 +151,7 @@ impl Shared {
         self.stop_at_once();
         if let Some(evaluator) = self.evaluator() {
             evaluator.signal(libc::SIGKILL);
+            evaluator.assistant.stop();
             drop(lock(&evaluator.folder).take());
         }
     }

@@ -1,54 +1,83 @@
-//! Comms: which are open, and what the kernel answers to those that a frontend opens.
+//! Comms: which are open, to which targets the frontend may open more, and what is said on them.
 //!
-//! A comm opened by a cell is listed in `comm_info` until either side closes it. Cells register no targets, so a comm
-//! that a frontend opens is closed at once, as the protocol asks for an unknown target.
+//! Handlers live in the user's process. A comm is listed in `comm_info` until either side closes it; one that a frontend opens to a
+//! target that no cell has registered is closed at once, as the protocol asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value, json};
 
 use super::iopub::Iopub;
 use super::wire::Request;
+use crate::engine::EngineHandle;
 
-/// The open comms: id to target name. Clones share them.
+/// The open comms and the targets. Clones share them.
 #[derive(Clone, Default)]
-pub struct Comms(Arc<Mutex<BTreeMap<String, String>>>);
+pub struct Comms(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    /// Id to target name.
+    open: BTreeMap<String, String>,
+    targets: BTreeSet<String>,
+}
 
 impl Comms {
+    /// A cell has registered a target.
+    pub fn add_target(&self, name: String) {
+        self.state().targets.insert(name);
+    }
+
     /// Notes what a cell does with a comm.
     pub fn cell_sent(&self, msg_type: &str, content: &Value) {
         let field = |name: &str| content.get(name).and_then(Value::as_str).unwrap_or_default().to_string();
         match msg_type {
             "comm_open" => {
-                self.open().insert(field("comm_id"), field("target_name"));
+                self.state().open.insert(field("comm_id"), field("target_name"));
             }
             "comm_close" => {
-                self.open().remove(&field("comm_id"));
+                self.state().open.remove(&field("comm_id"));
             }
             _ => {}
         }
     }
 
-    /// Handles `comm_open`, `comm_msg` and `comm_close` of a frontend.
-    pub fn frontend_sent(&self, request: &Request, iopub: &Iopub) {
-        let id = request.text("comm_id");
-        match request.msg_type.as_str() {
-            "comm_open" => {
-                super::log!("no cell has registered the comm target {:?}", request.text("target_name"));
-                iopub.send(&request.parent, "comm_close", json!({ "comm_id": id, "data": {} }));
+    /// Handles `comm_open`, `comm_msg` and `comm_close` of a frontend. May wait for the user's process for a moment.
+    pub fn frontend_sent(&self, request: &Request, engine: &EngineHandle, iopub: &Iopub) {
+        let (kind, id) = (request.msg_type.as_str(), request.text("comm_id"));
+        let target = {
+            let mut state = self.state();
+            let asked = request.text("target_name").to_owned();
+            match kind {
+                "comm_open" if state.targets.contains(&asked) => {
+                    state.open.insert(id.to_owned(), asked.clone());
+                    Some(asked)
+                }
+                "comm_open" => {
+                    super::log!("no cell has registered the comm target {asked:?}");
+                    None
+                }
+                "comm_close" => match state.open.remove(id) {
+                    Some(target) => Some(target),
+                    None => return,
+                },
+                _ => state.open.get(id).cloned(),
             }
-            "comm_close" => {
-                self.open().remove(id);
-            }
-            _ => {}
+        };
+        let data = request.content.get("data").cloned().unwrap_or_else(|| json!({}));
+        let told = target.is_some_and(|target| engine.comm(kind, id, &target, &data));
+        if !told && kind != "comm_close" {
+            self.state().open.remove(id);
+            iopub.send(&request.parent, "comm_close", json!({ "comm_id": id, "data": {} }));
         }
     }
 
     /// The content of `comm_info_reply`; `target` limits it to one target name.
     pub fn info(&self, target: Option<&str>) -> Value {
         let comms: Map<String, Value> = self
-            .open()
+            .state()
+            .open
             .iter()
             .filter(|(_, name)| target.is_none_or(|target| target == name.as_str()))
             .map(|(id, name)| (id.clone(), json!({ "target_name": name })))
@@ -56,7 +85,7 @@ impl Comms {
         json!({ "status": "ok", "comms": comms })
     }
 
-    fn open(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -77,7 +77,7 @@ fn size(output: &Output) -> usize {
         | Output::CommOpen(value)
         | Output::CommMsg(value)
         | Output::CommClose(value) => size_of(value),
-        Output::ClearOutput { .. } | Output::InputRequest { .. } => 1,
+        Output::ClearOutput { .. } | Output::InputRequest { .. } | Output::CommTarget(_) => 1,
     }
 }
 
@@ -168,6 +168,7 @@ impl Forwarder {
             Output::Display(content) => ("display_data", complete(content)),
             Output::UpdateDisplay(content) => ("update_display_data", complete(content)),
             Output::ClearOutput { wait } => ("clear_output", json!({ "wait": wait })),
+            Output::CommTarget(name) => return self.outlets.comms.add_target(name),
             Output::CommOpen(content) => ("comm_open", content),
             Output::CommMsg(content) => ("comm_msg", content),
             Output::CommClose(content) => ("comm_close", content),

@@ -65,7 +65,11 @@ impl Shell {
                 let target = request.content.get("target_name").and_then(Value::as_str).filter(|name| !name.is_empty());
                 ("comm_info_reply", self.comms.info(target))
             }
-            "comm_open" | "comm_msg" | "comm_close" => return self.comms.frontend_sent(request, &self.iopub),
+            // In order, and seldom more than a write to a pipe.
+            "comm_open" | "comm_msg" | "comm_close" => {
+                let tell = || self.comms.frontend_sent(request, &self.engine, &self.iopub);
+                return tokio::task::block_in_place(tell);
+            }
             "connect_request" => ("connect_reply", self.ports()),
             _ => return self.control.handle(&self.channel, request),
         };

@@ -58,6 +58,11 @@ impl Assistant {
         }
     }
 
+    /// Ends what runs in the background.
+    pub fn stop(&self) {
+        self.library.stop();
+    }
+
     /// Suggestions at `cursor`, counted in characters.
     pub fn complete(&self, code: &str, cursor: usize) -> Completions {
         let before: String = code.chars().take(cursor).collect();
@@ -170,7 +175,7 @@ impl Assistant {
 
     /// Items of this cell and of those that ran.
     fn items(&self, code: &str) -> Vec<Item> {
-        let cells = self.compiler.cells();
+        let cells = self.compiler.defining_cells();
         notebook::items(std::iter::once(code).chain(cells.iter().rev().map(|run| run.cell.source.as_str())))
     }
 }
@@ -266,7 +271,8 @@ impl Suggested<'_> {
 }
 
 fn completion(text: &str, kind: &str, signature: &str) -> Completion {
-    let signature = signature.split_whitespace().collect::<Vec<_>>().join(" ");
+    // rustdoc breaks long declarations over lines.
+    let signature = signature.split_whitespace().collect::<Vec<_>>().join(" ").replace("( ", "(").replace(", )", ")");
     Completion { text: text.to_owned(), kind: kind.to_owned(), signature }
 }
 

@@ -48,7 +48,7 @@ fn source(compiler: &Compiler, before: &str) -> Option<String> {
     let (_, start) = split_commands(before);
     let body = closed(&format!("{}.{PROBE}()", before[start..].trim_end()))?;
     let mut items: Vec<(String, String)> = Vec::new();
-    for run in compiler.cells() {
+    for run in compiler.defining_cells() {
         let (_, start) = split_commands(&run.cell.source);
         for (_, text, node) in split_statements(&run.cell.source[start..]) {
             if let Some(key) = item_key(&node) {

@@ -9,7 +9,8 @@ use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -136,52 +137,119 @@ impl Reference {
 #[derive(Default)]
 pub struct Library {
     current: Mutex<(u64, Arc<Reference>)>,
+    /// The rustdoc that runs, or 0.
+    rustdoc: AtomicI32,
 }
 
 impl Library {
     /// What is known now.
     pub fn current(&self) -> Arc<Reference> {
-        Arc::clone(&self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).1)
+        Arc::clone(&self.state().1)
     }
 
     /// Brings it up to date with what cells are linked with. Takes seconds when that is new.
     pub fn update(&self, compiler: &Compiler) {
-        match open(compiler, self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).0) {
-            Ok(Some((key, reference))) => {
-                *self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = (key, Arc::new(reference));
-            }
+        let known = self.state().0;
+        match self.open(compiler, known) {
+            Ok(Some((key, reference))) => *self.state() = (key, Arc::new(reference)),
             Ok(None) => {}
             Err(error) => log(&format!("completion knows the notebook only: {error:#}")),
         }
     }
-}
 
-/// Reads or makes the reference for what cells are linked with; `None` if it is the one of `known`.
-fn open(compiler: &Compiler, known: u64) -> Result<Option<(u64, Reference)>> {
-    let crates: Vec<String> = compiler.crates();
-    let mut hasher = DefaultHasher::new();
-    (env!("CARGO_PKG_VERSION"), STD, &compiler.toolchain.version, &crates, compiler.extern_args()).hash(&mut hasher);
-    let changed = compiler.bundle.as_ref().and_then(|bundle| std::fs::metadata(bundle.file()).ok()?.modified().ok());
-    changed.hash(&mut hasher);
-    let key = hasher.finish();
-    if key == known {
-        return Ok(None);
+    /// Gives up what is being made, because the kernel ends.
+    pub fn stop(&self) {
+        let rustdoc = self.rustdoc.load(Ordering::SeqCst);
+        if rustdoc != 0 {
+            unsafe { libc::kill(rustdoc, libc::SIGKILL) };
+        }
     }
-    let home = library::data_home().context("there is no home folder; set XDG_DATA_HOME")?;
-    let file = home.join(format!("names-{key:016x}.json"));
-    if let Ok(bytes) = std::fs::read(&file)
-        && let Ok(reference) = serde_json::from_slice(&bytes)
-    {
-        return Ok(Some((key, reference)));
+
+    fn state(&self) -> MutexGuard<'_, (u64, Arc<Reference>)> {
+        self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
-    let folder = tempfile::Builder::new().prefix("names-").tempdir_in(&compiler.folder)?;
-    let reference = make(compiler, &crates, folder.path())?;
-    std::fs::create_dir_all(&home)?;
-    forget_old(&home);
-    let mut kept = tempfile::NamedTempFile::new_in(&home)?;
-    kept.write_all(&serde_json::to_vec(&reference)?)?;
-    kept.persist(&file)?;
-    Ok(Some((key, reference)))
+
+    /// Reads or makes the reference for what cells are linked with; `None` if it is the one of `known`.
+    fn open(&self, compiler: &Compiler, known: u64) -> Result<Option<(u64, Reference)>> {
+        let crates: Vec<String> = compiler.crates();
+        let mut hasher = DefaultHasher::new();
+        (env!("CARGO_PKG_VERSION"), STD, &compiler.toolchain.version, &crates, compiler.extern_args())
+            .hash(&mut hasher);
+        let changed =
+            compiler.bundle.as_ref().and_then(|bundle| std::fs::metadata(bundle.file()).ok()?.modified().ok());
+        changed.hash(&mut hasher);
+        let key = hasher.finish();
+        if key == known {
+            return Ok(None);
+        }
+        let home = library::data_home().context("there is no home folder; set XDG_DATA_HOME")?;
+        let file = home.join(format!("names-{key:016x}.json"));
+        if let Ok(bytes) = std::fs::read(&file)
+            && let Ok(reference) = serde_json::from_slice(&bytes)
+        {
+            return Ok(Some((key, reference)));
+        }
+        let folder = tempfile::Builder::new().prefix("names-").tempdir_in(&compiler.folder)?;
+        let reference = self.make(compiler, &crates, folder.path())?;
+        std::fs::create_dir_all(&home)?;
+        forget_old(&home);
+        let mut kept = tempfile::NamedTempFile::new_in(&home)?;
+        kept.write_all(&serde_json::to_vec(&reference)?)?;
+        kept.persist(&file)?;
+        Ok(Some((key, reference)))
+    }
+
+    fn make(&self, compiler: &Compiler, crates: &[String], folder: &Path) -> Result<Reference> {
+        let mut source = "#![feature(rustdoc_internals, rustc_attrs)]\n#![allow(internal_features)]\n".to_owned();
+        for name in crates {
+            source.push_str(&format!("#[doc(inline)] pub use ::{name};\n"));
+        }
+        source.push_str(&format!("pub mod std {{ #[doc(inline)] pub use ::std::{{{STD}}}; }}\n"));
+        for name in PRIMITIVES {
+            source.push_str(&format!("#[rustc_doc_primitive = \"{name}\"] /// .\nmod prim_{name} {{}}\n"));
+        }
+        std::fs::write(folder.join("lib.rs"), source)?;
+        let mut command = Command::new(compiler.toolchain.rustc.with_file_name("rustdoc"));
+        command
+            .current_dir(folder)
+            .args([
+                "-Zunstable-options",
+                "--emit=invocation-specific",
+                "--edition=2024",
+                "-Awarnings",
+                "-o",
+                "html",
+                "lib.rs",
+            ])
+            .arg(format!("--crate-name={ROOT}"))
+            .args(compiler.extern_args())
+            .env("RUSTC_BOOTSTRAP", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        for variable in ["RUSTC", "CARGO", crate::engine::shim::SOCKET] {
+            command.env_remove(variable);
+        }
+        compiler.toolchain.clean_path(&mut command);
+        // Cells come first; and it must not outlive the kernel.
+        unsafe {
+            command.pre_exec(|| {
+                libc::setpriority(libc::PRIO_PROCESS, 0, 19);
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        let rustdoc = command.spawn().context("cannot run rustdoc")?;
+        self.rustdoc.store(i32::try_from(rustdoc.id())?, Ordering::SeqCst);
+        let output = rustdoc.wait_with_output();
+        self.rustdoc.store(0, Ordering::SeqCst);
+        let output = output?;
+        ensure!(output.status.success(), "rustdoc: {}", String::from_utf8_lossy(&output.stderr));
+        let mut reference = Reference::default();
+        read_folder(&folder.join("html").join(ROOT), "", &mut reference, &mut HashMap::new());
+        ensure!(!reference.items.is_empty(), "rustdoc wrote no page that could be read");
+        Ok(reference)
+    }
 }
 
 /// Only the latest few references are kept.
@@ -200,59 +268,14 @@ fn forget_old(home: &Path) {
     }
 }
 
-fn make(compiler: &Compiler, crates: &[String], folder: &Path) -> Result<Reference> {
-    let mut source = "#![feature(rustdoc_internals, rustc_attrs)]\n#![allow(internal_features)]\n".to_owned();
-    for name in crates {
-        source.push_str(&format!("#[doc(inline)] pub use ::{name};\n"));
-    }
-    source.push_str(&format!("pub mod std {{ #[doc(inline)] pub use ::std::{{{STD}}}; }}\n"));
-    for name in PRIMITIVES {
-        source.push_str(&format!("#[rustc_doc_primitive = \"{name}\"] /// .\nmod prim_{name} {{}}\n"));
-    }
-    std::fs::write(folder.join("lib.rs"), source)?;
-    let mut command = Command::new(compiler.toolchain.rustc.with_file_name("rustdoc"));
-    command
-        .current_dir(folder)
-        .args([
-            "-Zunstable-options",
-            "--emit=invocation-specific",
-            "--edition=2024",
-            "-Awarnings",
-            "-o",
-            "html",
-            "lib.rs",
-        ])
-        .arg(format!("--crate-name={ROOT}"))
-        .args(compiler.extern_args())
-        .env("RUSTC_BOOTSTRAP", "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    for variable in ["RUSTC", "CARGO", crate::engine::shim::SOCKET] {
-        command.env_remove(variable);
-    }
-    compiler.toolchain.clean_path(&mut command);
-    // Cells come first; and it must not outlive the kernel.
-    unsafe {
-        command.pre_exec(|| {
-            libc::setpriority(libc::PRIO_PROCESS, 0, 19);
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            Ok(())
-        });
-    }
-    let output = command.output().context("cannot run rustdoc")?;
-    ensure!(output.status.success(), "rustdoc: {}", String::from_utf8_lossy(&output.stderr));
-    let mut reference = Reference::default();
-    read_folder(&folder.join("html").join(ROOT), "", &mut reference, &mut HashMap::new());
-    ensure!(!reference.items.is_empty(), "rustdoc wrote no page that could be read");
-    Ok(reference)
-}
-
 fn read_folder(folder: &Path, module: &str, reference: &mut Reference, seen: &mut HashMap<u64, usize>) {
     let below = |name: &str| if module.is_empty() { name.to_owned() } else { format!("{module}::{name}") };
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let name = entry.file_name().to_string_lossy().into_owned();
+    let mut entries: Vec<PathBuf> =
+        std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    // Of the paths of one item the first counts as its own: `wavemesh::mesh::Mesh` before `wavemesh::prelude::Mesh`.
+    entries.sort();
+    for path in entries {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if path.is_dir() {
             read_folder(&path, &below(&name), reference, seen);
             continue;

@@ -1,0 +1,123 @@
+//! Comms: messages between cells and the page, as ipywidgets and other extensions of a frontend use them.
+//!
+//! ```ignore
+//! use wavemesh_cell::comm::{Event, on_target};
+//! on_target("echo", |comm, event| match event {
+//!     Event::Open(data) | Event::Message(data) => comm.send(data),
+//!     Event::Close(_) => {}
+//! });
+//! ```
+//!
+//! `data` is always the text of a JSON value. Handlers run one after the other on a thread of their own, while a cell runs too.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::os::fd::FromRawFd;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What the page does with a comm.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// It opens one to a target of ours.
+    Open(&'a str),
+    Message(&'a str),
+    Close(&'a str),
+}
+
+/// One end of an open comm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Comm {
+    id: String,
+}
+
+type Handler = Arc<Mutex<dyn FnMut(&Comm, Event) + Send>>;
+
+static TARGETS: Mutex<Option<HashMap<String, Handler>>> = Mutex::new(None);
+static OPEN: Mutex<Option<HashMap<String, Handler>>> = Mutex::new(None);
+static OPENED: AtomicU64 = AtomicU64::new(0);
+
+/// From now on the page may open comms to `target`; all that happens on them goes to `handler`.
+pub fn on_target(target: &str, handler: impl FnMut(&Comm, Event) + Send + 'static) {
+    locked(&TARGETS, |targets| targets.insert(target.to_owned(), Arc::new(Mutex::new(handler))));
+    frame("comm_target", &format!(r#"{{"target_name":"{}"}}"#, crate::escape(target)));
+}
+
+/// Opens a comm to `target` of the page, with the JSON text `data`.
+pub fn open(target: &str, data: &str, handler: impl FnMut(&Comm, Event) + Send + 'static) -> Comm {
+    let number = OPENED.fetch_add(1, Ordering::Relaxed);
+    let comm = Comm { id: format!("cell-{}-{number}", std::process::id()) };
+    locked(&OPEN, |open| open.insert(comm.id.clone(), Arc::new(Mutex::new(handler))));
+    let target = crate::escape(target);
+    frame("comm_open", &format!(r#"{{"comm_id":"{}","target_name":"{target}","data":{data}}}"#, comm.id));
+    comm
+}
+
+impl Comm {
+    /// The name by which both sides know it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Sends the JSON text `data` to the page.
+    pub fn send(&self, data: &str) {
+        frame("comm_msg", &format!(r#"{{"comm_id":"{}","data":{data}}}"#, crate::escape(&self.id)));
+    }
+
+    /// Ends the comm.
+    pub fn close(&self) {
+        locked(&OPEN, |open| open.remove(&self.id));
+        frame("comm_close", &format!(r#"{{"comm_id":"{}","data":{{}}}}"#, crate::escape(&self.id)));
+    }
+}
+
+/// Hands what comes from the page to its handlers until the kernel is gone.
+pub(crate) fn serve(from: i32) {
+    // The kernel opened it for this process alone.
+    let records = BufReader::new(unsafe { std::fs::File::from_raw_fd(from) }).split(0x1e);
+    for record in records.map_while(Result::ok) {
+        let record = String::from_utf8_lossy(&record).into_owned();
+        let fields: Vec<&str> = record.split('\x1f').collect();
+        // A record that was not written to its end lacks the last separator.
+        if let [kind, id, target, data, ""] = fields[..] {
+            // A handler that panics is told of like any other thread's panic, and keeps its comm.
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| take(kind, id, target, data)));
+        }
+    }
+}
+
+fn take(kind: &str, id: &str, target: &str, data: &str) {
+    let comm = Comm { id: id.to_owned() };
+    let handler = match kind {
+        "comm_open" => locked(&TARGETS, |targets| targets.get(target).cloned()),
+        _ => locked(&OPEN, |open| open.get(id).cloned()),
+    };
+    // The process that knew it is gone.
+    let Some(handler) = handler else { return comm.close() };
+    let event = match kind {
+        "comm_open" => {
+            locked(&OPEN, |open| open.insert(id.to_owned(), Arc::clone(&handler)));
+            Event::Open(data)
+        }
+        "comm_close" => {
+            locked(&OPEN, |open| open.remove(id));
+            Event::Close(data)
+        }
+        _ => Event::Message(data),
+    };
+    let mut handler = handler.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    handler(&comm, event);
+}
+
+fn frame(kind: &str, content: &str) {
+    crate::send_frame(&format!(r#"{{"msg_type":"{kind}","content":{content}}}"#));
+}
+
+fn locked<R>(
+    handlers: &Mutex<Option<HashMap<String, Handler>>>,
+    work: impl FnOnce(&mut HashMap<String, Handler>) -> R,
+) -> R {
+    let mut handlers: MutexGuard<_> = handlers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    work(handlers.get_or_insert_default())
+}
