@@ -136,6 +136,11 @@ def test_an_exported_project_builds_and_says_what_the_cells_said(fresh, program,
     assert ran.returncode == 0, ran.stderr
     assert said == "the sum is 42\n" and said in ran.stdout and "[2, 3]" in ran.stdout
 
+    # And back into a notebook.
+    fresh.value(":clear")
+    assert said in fresh.run(f":load {folder}").stream()
+    assert fresh.value("counts.len()") == "1"
+
 
 def test_code_is_loaded_from_a_file(kernel, tmp_path):
     (tmp_path / "more.rs").write_text("fn loaded() -> i32 { 21 }\nloaded() * 2")

@@ -18,7 +18,7 @@ pub const OWN: [(&str, &str, &str); 13] = [
     ("!", "COMMAND", "Run a shell command"),
     (":export", "DIR", "Write the cells so far as a Cargo project that builds"),
     (":save", "DIR", "The same as :export"),
-    (":load", "FILE", "Run the code of a .rs file or the cells of a notebook"),
+    (":load", "FILE", "Run the code of a .rs file, the cells of a notebook, or what :save wrote"),
     (":doc", "NAME", "Documentation of a name"),
     (":clear", "", "Forget all variables and items"),
     (":restart", "", "Start a new process for your code: variables go, items stay"),
@@ -37,7 +37,7 @@ const PASSED_ON: [(&str, &str, &str); 12] = [
     (":offline", "0/1", "Build without the network"),
     (":preserve_vars_on_panic", "0/1", "Whether variables outlive a panic"),
     (":timing", "", "Say after each cell how long it took"),
-    (":version", "", "The version of evcxr"),
+    (":version", "", "The versions of the kernel, of evcxr and of the compiler"),
     (":last_compile_dir", "", "Where evcxr writes its code"),
 ];
 

@@ -135,6 +135,18 @@ impl Session {
                 evaluator.compiler.set_offline(arguments == "1");
                 self.evcxr_command(&format!(":offline {arguments}"))
             }
+            ":version" => {
+                let evcxr = self
+                    .evcxr_command(name)?
+                    .and_then(|shown| Some(shown["data"]["text/plain"].as_str()?.trim().to_owned()));
+                let rustc = evaluator.compiler.toolchain.version.lines().next().unwrap_or_default();
+                let text = format!(
+                    "wavemesh-kernel {}, evcxr {}, {rustc}",
+                    env!("CARGO_PKG_VERSION"),
+                    evcxr.unwrap_or_default()
+                );
+                Ok(Some(json!({"data": {"text/plain": text}, "metadata": {}})))
+            }
             ":quit" | ":q" => Err(wrong_command("use the frontend's shut-down to end the kernel".into())),
             ":toolchain"
             | ":linker"

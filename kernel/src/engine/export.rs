@@ -3,11 +3,15 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use ra_ap_syntax::ast::{self, HasName};
-use ra_ap_syntax::{AstNode, SyntaxNode};
+use ra_ap_syntax::ast::{self, HasModuleItem, HasName};
+use ra_ap_syntax::{AstNode, Edition, SourceFile, SyntaxNode};
 use serde_json::Value;
 
 use super::cell::{split_commands, split_statements};
+
+/// The first line of an exported program.
+const MARK: &str = "//! Exported from a notebook.";
+const PRELUDE_LINE: &str = "use wavemesh::prelude::*;";
 
 /// The cells that ran, and the crates that they asked for.
 #[derive(Default)]
@@ -66,10 +70,11 @@ impl History {
                 }
             }
         }
-        let prelude = if library.is_some() { "#[allow(unused_imports)]\nuse wavemesh::prelude::*;\n" } else { "" };
+        let prelude =
+            if library.is_some() { format!("#[allow(unused_imports)]\n{PRELUDE_LINE}\n") } else { String::new() };
         let items: String = items.iter().map(|(_, text)| format!("\n{text}\n")).collect();
         let main = format!(
-            "//! Exported from a notebook.\n#![allow(dead_code, unused_variables, unused_mut, unused_imports)]\n{prelude}{items}\n\
+            "{MARK}\n#![allow(dead_code, unused_variables, unused_mut, unused_imports)]\n{prelude}{items}\n\
              fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {{\n{body}    Ok(())\n}}\n"
         );
         std::fs::create_dir_all(folder.join("src")).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -157,11 +162,12 @@ fn write_whole(path: &Path, text: &str) -> Result<()> {
     std::fs::rename(&temporary, path).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The cells of a notebook, or a `.rs` file as one cell.
+/// The cells of a notebook; a `.rs` file, or an exported project, as one cell.
 pub fn cells_of(file: &Path) -> Result<Vec<String>> {
+    let file = if file.is_dir() { &file.join("src/main.rs") } else { file };
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     if file.extension().is_none_or(|extension| extension != "ipynb") {
-        return Ok(vec![text]);
+        return Ok(vec![if text.starts_with(MARK) { cell_again(&text) } else { text }]);
     }
     let notebook: Value =
         serde_json::from_str(&text).with_context(|| format!("{} is not a notebook", file.display()))?;
@@ -177,6 +183,25 @@ pub fn cells_of(file: &Path) -> Result<Vec<String>> {
         .map(source)
         .filter(|text| !text.trim().is_empty())
         .collect())
+}
+
+/// What [`History::export`] wrote, as a cell: items, then what is in `main`.
+fn cell_again(exported: &str) -> String {
+    let file = SourceFile::parse(exported, Edition::Edition2024).tree();
+    let (mut items, mut body) = (String::new(), String::new());
+    for item in file.items() {
+        match &item {
+            ast::Item::Fn(main) if main.name().is_some_and(|name| name.text() == "main") => {
+                let block = main.body().map(|block| block.syntax().text().to_string()).unwrap_or_default();
+                let inner = block.trim().trim_start_matches('{').trim_end_matches('}').trim_end();
+                body = inner.strip_suffix("Ok(())").unwrap_or(inner).to_owned();
+            }
+            // Cells see it anyway.
+            ast::Item::Use(_) if item.syntax().text().to_string().contains(PRELUDE_LINE) => {}
+            item => items.push_str(&format!("{}\n", item.syntax().text())),
+        }
+    }
+    items + &body
 }
 
 #[cfg(test)]
@@ -195,6 +220,9 @@ mod tests {
         let main = std::fs::read_to_string(folder.path().join("My notes/src/main.rs"))?;
         assert!(main.contains("{ 2 }") && !main.contains("{ 1 }"), "{main}");
         assert!(main.contains("let a = f();") && main.contains("println!(\"{:?}\", a + f());"), "{main}");
+        let [again] = &cells_of(&folder.path().join("My notes"))?[..] else { bail!("not one cell") };
+        assert!(again.starts_with("fn f() -> i32 { 2 }") && again.contains("    let a = f();"), "{again}");
+        assert!(!again.contains("main") && !again.contains("Ok(())"), "{again}");
         let manifest = std::fs::read_to_string(folder.path().join("My notes/Cargo.toml"))?;
         assert!(manifest.contains("name = \"my_notes\"") && manifest.contains("regex = \"1\""), "{manifest}");
         Ok(())
