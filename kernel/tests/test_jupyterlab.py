@@ -161,7 +161,9 @@ def test_tab_completes_with_types_and_shift_tab_explains(page, server):
     open_notebook(page, server, "names", "let tensor = Tensor::full(1f32, (3, 4), &Device::Cpu)?;", "tensor.resha")
     command(page, "notebook:run-cell-and-select-next")
     until_idle(page, 1)
-    page.click(".jp-CodeCell:nth-of-type(2) .cm-content, .jp-Cell:last-of-type .cm-content")
+    page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 1; }")
+    command(page, "notebook:enter-edit-mode")
+    page.wait_for_function("() => document.activeElement?.classList.contains('cm-content')")
     page.keyboard.press("End")
     # The names of a new library are learned in the background.
     deadline = time.monotonic() + 120

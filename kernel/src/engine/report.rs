@@ -141,7 +141,8 @@ pub fn compile_error(diagnostics: &[Value], places: &Places) -> ExecuteError {
 fn render(diagnostic: &Value, message: &str, places: &Places) -> String {
     let mut title = Level::ERROR.primary_title(message);
     if let Some(code) = diagnostic["code"]["code"].as_str().filter(|code| code.starts_with('E')) {
-        title = title.id(code).id_url(format!("https://doc.rust-lang.org/error_codes/{code}.html"));
+        // Without a link: notebooks show a terminal's hyperlink as garbage. `:explain` has the text.
+        title = title.id(code);
     }
     let spans = located(diagnostic, places);
     let named: Vec<(String, String)> = sources(&spans);

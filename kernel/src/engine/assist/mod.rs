@@ -213,18 +213,18 @@ impl Known<'_> {
         item.map(|item| item.docs.clone()).unwrap_or_default()
     }
 
-    /// What may follow `path::`.
+    /// What may follow `path::`; `f32` is a module and a type.
     fn below_path(&self, path: &str, found: &mut Suggested) {
-        let Some(item) = self.find(path) else { return };
-        if item.kind == Kind::Module {
+        let mut members = self.members(path);
+        members.retain(|(member, _)| member.kind != Kind::Field);
+        members.sort_by_key(|&(member, inherent)| {
+            (!inherent, member.kind != Kind::Variant, member.follows_dot(), member.name.as_str())
+        });
+        members.into_iter().for_each(|(member, _)| found.member(member));
+        if let Some(item) = self.find(path)
+            && item.kind == Kind::Module
+        {
             self.reference.below(&item.path).for_each(|(name, item)| found.item(name, item));
-        } else {
-            let mut members = self.members(path);
-            members.retain(|(member, _)| member.kind != Kind::Field);
-            members.sort_by_key(|&(member, inherent)| {
-                (!inherent, member.kind != Kind::Variant, member.follows_dot(), member.name.as_str())
-            });
-            members.into_iter().for_each(|(member, _)| found.member(member));
         }
     }
 
