@@ -57,7 +57,8 @@ def rows(settings, deadline):
             return
 
         def start(command=argv):
-            return Kernel(command, settings.environment(), folder)
+            # Without this variable the stock kernel would put its own kernelspec in the place of yours.
+            return Kernel(command, settings.environment() | {"JUPYTER_PATH": folder}, folder)
 
         try:
             theirs, reason = stock_argv(False), ""
