@@ -86,9 +86,9 @@ pub extern "C" fn wavemesh_cell_end() -> bool {
     written
 }
 
-/// The mark that ends a cell's output, a frame like those of displays.
+/// The mark that ends the output of a run, a frame like those of displays.
 pub fn end_mark() -> String {
-    let payload = r#"{"msg_type":"cell_end"}"#;
+    let payload = format!(r#"{{"msg_type":"cell_end","run":{}}}"#, output::CURRENT.load(Ordering::SeqCst));
     let token = std::env::var("WAVEMESH_FRAME_TOKEN").unwrap_or_default();
     format!("\x1b_WMSH:{token}:{}\n{payload}", payload.len())
 }

@@ -152,7 +152,7 @@ fn serve() -> std::io::Result<()> {
         store = run(store);
         tell(control, &["times", &micros(loaded), &micros(start.elapsed())]);
         if !(runtime.end)() {
-            let mark = end_mark();
+            let mark = end_mark(number);
             for fd in [1, 2] {
                 unsafe { libc::write(fd, mark.as_ptr().cast(), mark.len()) };
             }
@@ -228,8 +228,8 @@ fn choose_input(pipe: RawFd, allowed: bool) -> std::io::Result<()> {
     Ok(())
 }
 
-fn end_mark() -> String {
-    let payload = super::pipes::CELL_END;
+fn end_mark(run: u64) -> String {
+    let payload = super::pipes::end_of_run(run);
     let token = std::env::var(TOKEN).unwrap_or_default();
     format!("\x1b_WMSH:{token}:{}\n{payload}", payload.len())
 }

@@ -17,8 +17,10 @@ use super::contents::Contents;
 use super::frames::{Decoder, Frames, Piece};
 use super::{Output, Sink};
 
-/// The payload of the frame that ends a cell's output.
-pub const CELL_END: &str = r#"{"msg_type":"cell_end"}"#;
+/// The payload of the frame that ends the output of a run.
+pub fn end_of_run(run: u64) -> String {
+    format!(r#"{{"msg_type":"cell_end","run":{run}}}"#)
+}
 
 /// Small writes are sent together when they come within this time.
 const BATCH: Duration = Duration::from_millis(12);
@@ -28,6 +30,8 @@ const HIGH: RawFd = 200;
 const COMM_PATIENCE: Duration = Duration::from_secs(5);
 /// So many runs' outputs still reach their cells after the runs have ended.
 const EARLIER: usize = 100;
+/// So much of standard error is kept for the report of a death: the reason, and the backtrace that may follow it.
+const ERROR_TAIL: usize = 64 << 10;
 /// A batch larger than this is sent at once.
 const BATCH_BYTES: usize = 256 << 10;
 
@@ -60,6 +64,8 @@ pub type TellPanic = Box<dyn Fn(&[String]) -> String + Send + Sync>;
 #[derive(Default)]
 struct State {
     sink: Option<Sink>,
+    /// The run that the cell waits for, and whether its output has ended on each stream.
+    run: u64,
     ended: [bool; 2],
     drain: bool,
     result: Option<Value>,
@@ -147,6 +153,8 @@ impl Pipes {
     /// The current cell's code now starts as run `id`.
     pub fn begin_run(&self, id: u64) {
         let mut state = self.state();
+        state.run = id;
+        state.ended = [false; 2];
         if let Some(sink) = state.sink.clone() {
             state.earlier.push_back((id, sink));
         }
@@ -366,7 +374,7 @@ impl Reader {
                     } else {
                         let mut state = self.pipes.state();
                         state.error_tail.push_str(&text);
-                        let excess = state.error_tail.len().saturating_sub(4096);
+                        let excess = state.error_tail.len().saturating_sub(ERROR_TAIL);
                         if excess > 0 {
                             let start = state.error_tail.ceil_char_boundary(excess);
                             state.error_tail.drain(..start);
@@ -375,9 +383,10 @@ impl Reader {
                         push_text(&mut self.batch, text, false);
                     }
                 }
-                Piece::Frame(payload) if payload == CELL_END.as_bytes() => {
+                Piece::Frame(payload) if payload.starts_with(br#"{"msg_type":"cell_end""#) => {
                     self.contents.let_go(&mut self.batch);
-                    ended = true;
+                    // The end of an earlier run, read late, is not this one's.
+                    ended |= payload == end_of_run(self.pipes.state().run).as_bytes();
                 }
                 Piece::Frame(payload) => self.take_frame(&payload),
             }

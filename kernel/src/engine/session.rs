@@ -240,7 +240,7 @@ impl Session {
         if matches!(result, Err(Error::SubprocessTerminated(_))) {
             pipes.wait_until_empty();
         } else if result.is_ok() && !compiler.builds().is_empty() {
-            pipes.wait_for_end(Duration::from_secs(3));
+            pipes.wait_for_end(Duration::from_secs(6));
         }
         let markers: HashSet<String> = self.context.variables_and_types().map(|(_, ty)| ty.to_owned()).collect();
         compiler.retain_variables(&markers);

@@ -11,12 +11,14 @@ use anyhow::{Context, Result};
 use ra_ap_syntax::{Edition, SourceFile};
 use serde_json::Value;
 
-use crate::engine::cell::{split_commands, split_statements};
+use crate::engine::cell::{mentions, split_commands, split_statements};
 use crate::engine::compiler::{BUILT_AS, CALLED, Compiler};
 use crate::engine::export::item_key;
 use crate::engine::weave::Type;
 
 const PROBE: &str = "wavemesh_probe";
+/// The function that the cell becomes; rustc names it in the path of an item that the cell itself defines.
+const CELL: &str = "wavemesh_probed_cell";
 
 /// Asks rustc; remembers the last answer, because a name is typed letter by letter.
 #[derive(Default)]
@@ -65,13 +67,16 @@ fn source(compiler: &Compiler, before: &str) -> Option<String> {
         .variables()
         .iter()
         .filter_map(|variable| match &variable.ty {
-            Type::Known(ty) => Some(format!("mut {}: {ty}, ", variable.name)),
+            // Of a type that this cell defines anew the variable is lost.
+            Type::Known(ty) if !own.iter().any(|item| mentions(ty, item)) => {
+                Some(format!("mut {}: {ty}, ", variable.name))
+            }
             _ => None,
         })
         .collect();
     let prelude = if compiler.bundle.is_some() { "use wavemesh::prelude::*;\n" } else { "" };
     Some(format!(
-        "#![allow(warnings)]\n{prelude}{items}\nfn cell({variables}) -> Result<(), Box<dyn std::error::Error>> {{\n{body}\n}}\n"
+        "#![allow(warnings)]\n{prelude}{items}\nfn {CELL}({variables}) -> Result<(), Box<dyn std::error::Error>> {{\n{body}\n}}\n"
     ))
 }
 
@@ -163,7 +168,7 @@ fn probed(message: &Value) -> Option<String> {
             after.split('`').nth(1)?.to_owned()
         }
     };
-    Some(found.replace(BUILT_AS, CALLED))
+    Some(found.replace(&format!("{CELL}::"), "").replace(BUILT_AS, CALLED))
 }
 
 #[cfg(test)]
