@@ -11,6 +11,7 @@ mod limits;
 mod memory;
 mod mesh;
 mod resident;
+mod sparse;
 mod unet;
 mod wavelet;
 mod work;
@@ -31,6 +32,7 @@ fn prepare(case: &Case) -> Result<Work> {
         "memory" => memory::prepare(case),
         "mesh" => mesh::prepare(case),
         "sdf" | "isosurface" => geometry::prepare(case),
+        "sparse" => sparse::prepare(case),
         "unet" => unet::prepare(case),
         "wavelet" | "codec" => wavelet::prepare(case),
         other => Err(format!("no suite `{other}` in bench/src/main.rs").into()),

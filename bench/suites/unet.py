@@ -11,8 +11,9 @@ TIME = 128
 def shell(size):
     """Sites (N, 4) of a hollow ball in a grid of `size`³: batch, z, y, x, ascending."""
     axis = np.arange(size) - (size - 1) / 2
-    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij", sparse=True)
-    sites = np.argwhere(np.abs(np.sqrt(z * z + y * y + x * x) - 0.4 * size) < 0.9)
+    y, x = np.meshgrid(axis, axis, indexing="ij", sparse=True)
+    planes = [np.argwhere(np.abs(np.sqrt(z * z + y * y + x * x) - 0.4 * size) < 0.9) for z in axis]
+    sites = np.concatenate([np.insert(plane, 0, z, axis=1) for z, plane in enumerate(planes)])
     return np.concatenate([np.zeros((len(sites), 1), sites.dtype), sites], axis=1).astype(np.int64)
 
 

@@ -1,0 +1,93 @@
+//! Sparse convolution: kernel maps, a layer forward, and forward with backward.
+
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor, Var};
+use wavemesh::prelude::VarBuilder;
+use wavemesh::sparse::{ConvConfig, KernelMap, Size3, SparseConv3d, SparseConvTensor, SparseModule, SubMConv3d};
+
+use crate::work::{Answer, Case, Error, Result, Work};
+
+pub fn prepare(case: &Case) -> Result<Work> {
+    let side: usize = case.param("side")?;
+    let (features, indices) = (case.tensor("features")?, case.tensor("indices")?);
+    let fresh = move || SparseConvTensor::new(features.clone(), indices.clone(), [side; 3], 1);
+    if case.op == "map" {
+        let (channels, stride) = (1, case.param::<usize>("stride")?);
+        let config = ConvConfig { stride: [stride; 3], padding: [1; 3], ..Default::default() };
+        let vb = VarBuilder::zeros(DType::F32, &Device::Cpu);
+        let run: Box<dyn Fn() -> Result<KernelMap, Error>> = if stride == 1 {
+            let layer = SubMConv3d::new(channels, channels, 3, config, vb)?;
+            Box::new(move || Ok(layer.kernel_map(&fresh()?)?))
+        } else {
+            let layer = SparseConv3d::new(channels, channels, 3, config, vb)?;
+            Box::new(move || Ok(layer.kernel_map(&fresh()?)?))
+        };
+        return Ok(Work::new(run, move |map| pairs(map, (side - 1) / stride + 1)));
+    }
+    let weight = Var::from_tensor(&case.tensor("weight")?)?;
+    let layer = layer(&weight)?;
+    let x = fresh()?;
+    match case.op.as_str() {
+        "forward" => {
+            layer.forward_t(&x, false)?;
+            Ok(Work::new(move || layer.forward_t(&x, false), answer))
+        }
+        "first_forward" => Ok(Work::new(move || layer.forward_t(&fresh()?, false), answer)),
+        "forward_backward" => {
+            let leaf = Var::from_tensor(x.features())?;
+            let x = x.replace_feature(leaf.as_tensor().clone())?;
+            let forward = {
+                let (x, layer) = (x.replace_feature(x.features().detach())?, self::layer(&Var::from_tensor(&weight)?)?);
+                move || layer.forward_t(&x, false).map(|_| ())
+            };
+            let run = move || -> Result<[Tensor; 3]> {
+                let y = layer.forward_t(&x, true)?;
+                let grads = y.features().backward()?; // from a gradient of ones
+                let of = |var: &Var| grads.get(var).cloned().ok_or("no gradient");
+                Ok([y.features().detach(), of(&leaf)?, of(&weight)?])
+            };
+            let times = fastest(|| run().map(|_| ()))? / fastest(|| Ok(forward()?))?;
+            let times = (times * 100.0).round() / 100.0;
+            Ok(Work::new(run, move |[y, x_grad, weight_grad]| {
+                let answer = Answer::default().tensor("features", y)?.tensor("x_grad", x_grad)?;
+                Ok(answer.tensor("weight_grad", weight_grad)?.fact("× the forward pass alone", times))
+            }))
+        }
+        _ => Err(case.unknown_op()),
+    }
+}
+
+fn layer(weight: &Var) -> Result<SubMConv3d> {
+    let (outputs, _, _, _, inputs) = weight.dims5()?;
+    let named = [("weight".to_owned(), weight.as_tensor().clone())].into();
+    let config = ConvConfig { bias: false, ..Default::default() };
+    Ok(SubMConv3d::new(inputs, outputs, Size3::from(3), config, VarBuilder::from_tensors(named, DType::F32, &Device::Cpu))?)
+}
+
+fn answer(y: &SparseConvTensor) -> Result<Answer> {
+    Answer::default().tensor("features", y.features())
+}
+
+/// (pairs, 3): offset, output site and input row, in ascending order.
+fn pairs(map: &KernelMap, side: usize) -> Result<Answer> {
+    let cell = |[_, z, y, x]: [i32; 4]| (z as i64 * side as i64 + y as i64) * side as i64 + x as i64;
+    let mut rows: Vec<[i64; 3]> = Vec::with_capacity(map.num_pairs());
+    for offset in 0..map.kernel_size().iter().product() {
+        let outputs = map.output_coords();
+        rows.extend(map.pairs(offset).iter().map(|&(i, o)| [offset as i64, cell(outputs[o]), i as i64]));
+    }
+    rows.sort_unstable();
+    Answer::default().values("pairs", rows.as_flattened(), &[rows.len(), 3])
+}
+
+/// Seconds of the fastest of some runs.
+fn fastest(run: impl Fn() -> Result<()>) -> Result<f64> {
+    let mut best = f64::INFINITY;
+    for _ in 0..7 {
+        let started = Instant::now();
+        run()?;
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    Ok(best)
+}

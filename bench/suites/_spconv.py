@@ -1,0 +1,29 @@
+"""spconv, imported so that its answers are right.
+
+Its loops over rows (the search for pairs, gather, scatter-add) are OpenMP's. With two threads the CPU wheel's scatter-add loses
+updates: a few rows of nearly every answer are wrong. So its loops get one thread, and the matrix products between them, which are
+torch's, all threads of the run. The wheel brings an OpenMP runtime of its own, which reads its number of threads when it is loaded;
+`RTLD_DEEPBIND` makes the wheel use it, and not torch's.
+"""
+
+import os
+import sys
+
+import torch
+
+torch.zeros(1 << 20).add_(1)  # torch's runtime takes its number of threads now
+
+threads, flags = os.environ["OMP_NUM_THREADS"], sys.getdlopenflags()
+os.environ["OMP_NUM_THREADS"] = "1"
+sys.setdlopenflags(flags | os.RTLD_DEEPBIND)
+try:
+    import spconv.core_cc  # noqa: F401
+finally:
+    os.environ["OMP_NUM_THREADS"] = threads
+    sys.setdlopenflags(flags)
+
+import spconv.pytorch as sp  # noqa: E402
+from spconv.core import ConvAlgo  # noqa: E402
+from spconv.pytorch import ops  # noqa: E402
+
+__all__ = ["ConvAlgo", "ops", "sp"]
