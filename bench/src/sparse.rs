@@ -10,8 +10,10 @@ use crate::work::{Answer, Case, Error, Result, Work};
 
 pub fn prepare(case: &Case) -> Result<Work> {
     let side: usize = case.param("side")?;
-    let (features, indices) = (case.tensor("features")?, case.tensor("indices")?);
-    let fresh = move || SparseConvTensor::new(features.clone(), indices.clone(), [side; 3], 1);
+    let features = case.tensor("features")?;
+    let coords: Vec<[i32; 4]> =
+        case.values::<f64>("indices")?.as_chunks().0.iter().map(|site| site.map(|v: f64| v as i32)).collect();
+    let fresh = move || SparseConvTensor::from_coords(features.clone(), coords.clone(), [side; 3], 1);
     if case.op == "map" {
         let (channels, stride) = (1, case.param::<usize>("stride")?);
         let config = ConvConfig { stride: [stride; 3], padding: [1; 3], ..Default::default() };
@@ -62,23 +64,34 @@ fn layer(weight: &Var) -> Result<SubMConv3d> {
     let (outputs, _, _, _, inputs) = weight.dims5()?;
     let named = [("weight".to_owned(), weight.as_tensor().clone())].into();
     let config = ConvConfig { bias: false, ..Default::default() };
-    Ok(SubMConv3d::new(inputs, outputs, Size3::from(3), config, VarBuilder::from_tensors(named, DType::F32, &Device::Cpu))?)
+    Ok(SubMConv3d::new(
+        inputs,
+        outputs,
+        Size3::from(3),
+        config,
+        VarBuilder::from_tensors(named, DType::F32, &Device::Cpu),
+    )?)
 }
 
 fn answer(y: &SparseConvTensor) -> Result<Answer> {
     Answer::default().tensor("features", y.features())
 }
 
-/// (pairs, 3): offset, output site and input row, in ascending order.
+/// For each offset the number of its pairs and the sum of their hashes.
 fn pairs(map: &KernelMap, side: usize) -> Result<Answer> {
-    let cell = |[_, z, y, x]: [i32; 4]| (z as i64 * side as i64 + y as i64) * side as i64 + x as i64;
-    let mut rows: Vec<[i64; 3]> = Vec::with_capacity(map.num_pairs());
-    for offset in 0..map.kernel_size().iter().product() {
-        let outputs = map.output_coords();
-        rows.extend(map.pairs(offset).iter().map(|&(i, o)| [offset as i64, cell(outputs[o]), i as i64]));
-    }
-    rows.sort_unstable();
-    Answer::default().values("pairs", rows.as_flattened(), &[rows.len(), 3])
+    let outputs = map.output_coords();
+    let hash = |(i, o): (usize, usize)| {
+        let [_, z, y, x] = outputs[o].map(|v| v as usize);
+        (((z * side + y) * side + x) * 2_654_435_761 + i * 40_503) % (1 << 32)
+    };
+    let offsets = 0..map.kernel_size().iter().product();
+    let rows: Vec<i64> = offsets
+        .flat_map(|offset| {
+            let pairs = map.pairs(offset);
+            [pairs.len() as i64, pairs.into_iter().map(hash).sum::<usize>() as i64]
+        })
+        .collect();
+    Answer::default().values("pairs", &rows, &[rows.len() / 2, 2])
 }
 
 /// Seconds of the fastest of some runs.

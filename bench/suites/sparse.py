@@ -33,18 +33,14 @@ def spconv_search(case, sites):
 
 
 def spconv_pairs(case, found):
-    """(pairs, 3): offset, output site and input row, in ascending order, of what the search found."""
+    """For each offset the number of its pairs and the sum of their hashes."""
     sites, pairs, counts = (tensor.numpy() for tensor in found)
     if case.params["stride"] == 1:  # half of the offsets are counted, the others mirror them, the centre joins all
         counts = np.concatenate([counts[:13], [len(sites)], counts[12::-1]])
     side = (case.params["side"] - 1) // case.params["stride"] + 1
-    cells = np.ravel_multi_index(sites[:, 1:].T, [side] * 3)
-    rows = [np.stack([np.full(n, r), cells[pairs[1, r, :n]], pairs[0, r, :n]], axis=1) for r, n in enumerate(counts)]
-    return sort_rows(np.concatenate(rows).astype(np.int64))
-
-
-def sort_rows(rows):
-    return rows[np.lexsort(rows.T[::-1])]
+    cells = np.ravel_multi_index(sites[:, 1:].T.astype(np.int64), [side] * 3)
+    hashes = lambda r, n: (cells[pairs[1, r, :n]] * 2654435761 + pairs[0, r, :n].astype(np.int64) * 40503) % (1 << 32)
+    return np.array([[n, hashes(r, n).sum()] for r, n in enumerate(counts)], dtype=np.int64)
 
 
 @peer("spconv", "torch", "suites._spconv", package="spconv")

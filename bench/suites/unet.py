@@ -1,4 +1,4 @@
-"""The U-Net (16, 32, 64, no attention) on the shell |r − 0.4·R| < 0.9, beside the same network in torch on the dense grid."""
+"""The U-Net (16, 32, 64, no attention) on the shell |r − 0.4·R| < 0.9, beside the same network in torch: with spconv, and on the dense grid."""
 
 import numpy as np
 
@@ -121,6 +121,90 @@ def torch_dense(case):
     return Work(step, lambda grads: {"grad": grads[names.index(pick)].permute(0, 2, 3, 4, 1).numpy()})
 
 
+@peer("torch + spconv", "torch", "suites._spconv", package="spconv")
+def torch_spconv(case):
+    """The network in spconv's convolutions and torch's layers, with every map known before, as ours are.
+
+    spconv has no rule of `floor(site / 2)`; its convolution gets the pairs of that rule, which are found here.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    from ._spconv import ConvAlgo, ops
+
+    w = {k[2:]: torch.from_numpy(v) for k, v in case.inputs.items() if k.startswith("w/")}
+    features = torch.from_numpy(case.inputs["features"])
+    levels = [case.inputs["indices"][:, 1:]]
+    for _ in CHANNELS[1:]:
+        levels.append(np.unique(levels[-1] // 2, axis=0))
+
+    def pairs(fine, coarse, stride, kernel):
+        """[in/out, offset, :] and counts: coarse site o reads fine site stride·o + r − kernel // 2."""
+        side = int(fine.max()) + 2 * stride
+        keys = np.ravel_multi_index(fine.T, [side] * 3)
+        offsets = np.stack(np.meshgrid(*[np.arange(kernel) - kernel // 2] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+        found, counts = np.full((2, len(offsets), max(len(fine), len(coarse))), -1, np.int32), []
+        for r, offset in enumerate(offsets):
+            cells = stride * coarse + offset
+            out_rows = np.flatnonzero(((cells >= 0) & (cells < side)).all(axis=1))
+            wanted = np.ravel_multi_index(cells[out_rows].T, [side] * 3)
+            in_rows = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+            active = keys[in_rows] == wanted
+            counts.append(int(active.sum()))
+            found[0, r, : counts[-1]], found[1, r, : counts[-1]] = in_rows[active], out_rows[active]
+        return torch.from_numpy(found), torch.tensor(counts, dtype=torch.int32)
+
+    same = [pairs(level, level, 1, 3) for level in levels]
+    down = [pairs(fine, coarse, 2, 3) for fine, coarse in zip(levels, levels[1:])]
+    ends = [pairs(fine, coarse, 2, 1) for fine, coarse in zip(levels, levels[1:])]
+    corners = [(found[1, 0, : counts[0]].long(), found[0, 0, : counts[0]].long()) for found, counts in ends]
+
+    def conv(x, name, found, rows, inverse=False):
+        # subm=False: all pairs are given, and none is taken for granted.
+        return ops.indice_conv(x, w[f"{name}.weight"], *found, rows, inverse, False, ConvAlgo.Native)
+
+    def norm(x, name):
+        return F.batch_norm(
+            x, w[f"{name}.running_mean"], w[f"{name}.running_var"], w[f"{name}.weight"], w[f"{name}.bias"]
+        )  # fmt: skip
+
+    def pointwise(x, name):
+        return x @ w[f"{name}.weight"].flatten(1).T
+
+    def every_second(x, level):
+        """The rows that a 1³ kernel of stride 2 reads, zero where there is no site."""
+        out_rows, in_rows = corners[level - 1]
+        return x.new_zeros(len(levels[level]), x.shape[1]).index_copy(0, out_rows, x[in_rows])
+
+    def block(x, name, level, strided):
+        rows = len(levels[level])
+        h = conv(x, f"{name}.conv1", down[level - 1] if strided else same[level], rows)
+        h = F.relu(norm(h, f"{name}.bn1"))
+        h = norm(conv(h, f"{name}.conv2", same[level], rows), f"{name}.bn2")
+        short = pointwise(every_second(x, level) if strided else x, f"{name}.shortcut.0")
+        return F.relu(h + norm(short, f"{name}.shortcut.1"))
+
+    @torch.no_grad()
+    def forward():
+        half = TIME // 2
+        angles = case.params["t"] * torch.exp(-torch.arange(half) * np.log(10000) / (half - 1))
+        time = torch.cat([angles.sin(), angles.cos()]).float()
+        time = F.silu(F.linear(time, w["time_mlp.0.weight"], w["time_mlp.0.bias"]))
+        time = F.linear(time, w["time_mlp.2.weight"], w["time_mlp.2.bias"])
+        x = torch.cat([features, time.expand(len(features), -1)], 1)
+        x = F.relu(norm(conv(x, "encoder.input_conv.0", same[0], len(x)), "encoder.input_conv.1"))
+        skips = []
+        for level in range(1, len(CHANNELS)):
+            skips.append(x)
+            x = block(x, f"encoder.encoder_blocks.{level - 1}", level, True)
+        for i, level in enumerate(range(len(CHANNELS) - 2, -1, -1)):
+            up = conv(x, f"decoder.upsample_blocks.{i}", down[level], len(levels[level]), inverse=True)
+            x = block(torch.cat([up, skips.pop()], 1), f"decoder.decoder_blocks.{i}", level, False)
+        return pointwise(x, "output_conv") + w["output_conv.bias"]
+
+    return Work(forward, lambda out: {"out": out.numpy()})
+
+
 def cases(quick):
     for size in (32,) if quick else (32, 64):
 
@@ -134,6 +218,6 @@ def cases(quick):
 
         for title, op in (("forward pass (a DDIM step)", "forward"), ("training step: loss and gradients", "train_step")):
             yield Case(
-                title, f"shell in {size}³", op, inputs, {"size": size, "t": 500, "channels": CHANNELS}, (torch_dense,), close(1e-3),
-                headline=size == 64,
+                title, f"shell in {size}³", op, inputs, {"size": size, "t": 500, "channels": CHANNELS},
+                (torch_spconv, torch_dense) if op == "forward" else (torch_dense,), close(1e-3), headline=size == 64,
             )  # fmt: skip
