@@ -12,6 +12,12 @@ use pulp::Simd;
 /// Rows of a register block: 6 rows of 2 vectors, 2 vectors of B and one broadcast fill 15 of AVX2's 16 registers.
 const ROWS: usize = 6;
 
+/// Rows of a block of [`outer`]: its rows share the passes over the pairs, so it takes what the registers hold, 12 rows of
+/// AVX-512's 32.
+const fn outer_rows<S: Simd>() -> usize {
+    if S::F32_LANES == 16 { 2 * ROWS } else { ROWS }
+}
+
 /// Columns are padded to a multiple of this many floats.
 pub(super) fn columns_per_panel<S: Simd>(columns: usize) -> usize {
     if columns <= S::F32_LANES { S::F32_LANES } else { 2 * S::F32_LANES }
@@ -128,7 +134,7 @@ pub(super) fn outer<S: Simd>(
     for column in (0..width).step_by(panel) {
         let mut d = 0;
         while d < depth {
-            let rows = ROWS.min(depth - d);
+            let rows = outer_rows::<S>().min(depth - d);
             // SAFETY: the assertions above bound every row of `a`, `tile` and `sums`.
             unsafe {
                 let a = a.as_ptr().add(d);
@@ -141,11 +147,11 @@ pub(super) fn outer<S: Simd>(
                                 ($rows, true) => outer_block::<S, $rows, 1>(simd, (a, sources, depth), (b, targets), c, width),
                                 ($rows, false) => outer_block::<S, $rows, 2>(simd, (a, sources, depth), (b, targets), c, width),
                             )*
-                            _ => unreachable!("blocks have 1 to 6 rows"),
+                            _ => unreachable!("blocks have 1 to 12 rows"),
                         }
                     };
                 }
-                block!(1 2 3 4 5 6);
+                block!(1 2 3 4 5 6 7 8 9 10 11 12);
             }
             d += rows;
         }

@@ -73,14 +73,29 @@ pub(super) fn axis_table(rule: SourceRule, axis: usize, taps: usize, target: Gri
 struct Search<'a> {
     flow: &'a Flow,
     tables: [Vec<Vec<i32>>; 3],
+    /// Where the taps along x read cells side by side: tap 0 of target x reads cell `step·x − before`.
+    run: Option<(i64, i64)>,
 }
 
+/// What the search of a tile works in.
 #[derive(Default)]
 struct Scratch {
     /// The word that each (z, y) tap read last: neighbouring sites mostly read it again.
     words: Vec<(u64, Word)>,
-    found: Vec<(u32, u8, u32)>,
+    /// The pairs of each offset: `counts[r]` of them, from place `r · TILE`.
+    targets: Vec<u8>,
+    sources: Vec<u32>,
     counts: Vec<u32>,
+}
+
+impl Scratch {
+    #[inline]
+    fn push(&mut self, r: usize, target: usize, source: u32) {
+        let place = r * TILE + self.counts[r] as usize;
+        self.targets[place] = target as u8;
+        self.sources[place] = source;
+        self.counts[r] += 1;
+    }
 }
 
 impl<'a> Search<'a> {
@@ -88,24 +103,31 @@ impl<'a> Search<'a> {
         let [target, source] = [flow.target().grid(), flow.source().grid()];
         let kernel = flow.map.geometry.kernel;
         let tables = std::array::from_fn(|axis| axis_table(flow.rule(), axis, kernel[axis], target, source));
-        Self { flow, tables }
+        let run = match flow.rule() {
+            SourceRule::Multiply(steps) if steps.dilation[2] == 1 && kernel[2] <= 32 => {
+                Some((steps.stride[2] as i64, steps.padding[2] as i64))
+            }
+            _ => None,
+        };
+        Self { flow, tables, run }
     }
 
     fn scratch(&self) -> Scratch {
-        let [zs, ys, _] = &self.tables;
-        Scratch { words: vec![(u64::MAX, Word::default()); zs.len() * ys.len()], ..Default::default() }
+        let [zs, ys, xs] = &self.tables;
+        let lines = zs.len() * ys.len();
+        let volume = lines * xs.len();
+        Scratch {
+            words: vec![(u64::MAX, Word::default()); lines],
+            targets: vec![0; volume * TILE],
+            sources: vec![0; volume * TILE],
+            counts: vec![0; volume],
+        }
     }
 
-    fn tile(&self, rows: &[[i32; 4]], Scratch { words, found, counts }: &mut Scratch) -> Tile {
+    fn tile(&self, rows: &[[i32; 4]], scratch: &mut Scratch) -> Tile {
         let [zs, ys, xs] = &self.tables;
-        let grid = self.flow.source().grid();
-        let [depth, height, width] = grid.shape.map(|n| n as u64);
-        let lookup = self.flow.source().lookup();
-        let taps = xs.len();
-        let volume = zs.len() * ys.len() * xs.len();
-        counts.clear();
-        counts.resize(volume + 1, 0);
-        found.clear();
+        let [depth, height, width] = self.flow.source().grid().shape.map(|n| n as u64);
+        scratch.counts.fill(0);
         for (target, &[b, z, y, x]) in rows.iter().enumerate() {
             let mut line = 0; // (z, y) tap
             for zs in zs {
@@ -119,41 +141,88 @@ impl<'a> Search<'a> {
                     let sy = ys[y as usize];
                     if sy >= 0 {
                         let start = (plane + sy as u64) * width;
-                        let last = &mut words[line];
-                        for (rx, xs) in xs.iter().enumerate() {
-                            let sx = xs[x as usize];
-                            if sx < 0 {
-                                continue;
+                        match self.run {
+                            Some((step, before)) => {
+                                let first = x as i64 * step - before;
+                                let tap = (-first).max(0);
+                                let count = (width as i64 - first).min(xs.len() as i64) - tap;
+                                if count > 0 {
+                                    let cells = (start + (first + tap) as u64, count as u32);
+                                    self.side_by_side(scratch, target, line, tap as usize, cells);
+                                }
                             }
-                            let key = start + sx as u64;
-                            if last.0 != key / 64 {
-                                *last = (key / 64, lookup.word(key / 64));
-                            }
-                            if let Some(rank) = last.1.rank_of((key % 64) as u32) {
-                                let r = (line * taps + rx) as u32;
-                                found.push((r, target as u8, lookup.row_of_rank(rank)));
-                                counts[r as usize] += 1;
-                            }
+                            None => self.one_by_one(scratch, target, line, x as usize, start),
                         }
                     }
                     line += 1;
                 }
             }
         }
-        // Counting sort by offset; stable, so outputs ascend within an offset.
-        let mut starts = Vec::with_capacity(volume + 1);
-        let mut next = 0;
-        for count in counts.iter_mut() {
-            starts.push(next);
-            next += std::mem::replace(count, next);
+        let Scratch { targets, sources, counts, .. } = scratch;
+        let mut starts = Vec::with_capacity(counts.len() + 1);
+        starts.push(0);
+        starts.extend(counts.iter().scan(0, |sum, count| {
+            *sum += count;
+            Some(*sum)
+        }));
+        let pairs = starts[counts.len()] as usize;
+        let mut tile = Tile { starts, targets: Vec::with_capacity(pairs), sources: Vec::with_capacity(pairs) };
+        for (r, &count) in counts.iter().enumerate() {
+            let range = r * TILE..r * TILE + count as usize;
+            tile.targets.extend_from_slice(&targets[range.clone()]);
+            tile.sources.extend_from_slice(&sources[range]);
         }
-        let (mut targets, mut sources) = (vec![0; found.len()], vec![0; found.len()]);
-        for &(r, target, source) in found.iter() {
-            let place = &mut counts[r as usize];
-            targets[*place as usize] = target;
-            sources[*place as usize] = source;
-            *place += 1;
+        tile
+    }
+
+    /// The pairs of `count` taps that read the cells from `key` on: one word or two hold them all, and their ranks follow
+    /// one another.
+    #[inline]
+    fn side_by_side(&self, scratch: &mut Scratch, target: usize, line: usize, tap: usize, (key, count): (u64, u32)) {
+        let lookup = self.flow.source().lookup();
+        let (number, bit) = (key / 64, (key % 64) as u32);
+        let word = self.word(scratch, line, number);
+        let mut bits = word.bits >> bit;
+        let mut rank = word.rank + (word.bits & ((1 << bit) - 1)).count_ones();
+        if bit + count > 64 {
+            let next = lookup.word(number + 1);
+            if bits == 0 {
+                rank = next.rank;
+            }
+            bits |= next.bits << (64 - bit);
         }
-        Tile { starts, targets, sources }
+        bits &= (1 << count) - 1;
+        let r = line * self.tables[2].len() + tap;
+        while bits != 0 {
+            scratch.push(r + bits.trailing_zeros() as usize, target, lookup.row_of_rank(rank));
+            rank += 1;
+            bits &= bits - 1;
+        }
+    }
+
+    /// The pairs of the taps along x whose cells lie apart, on the line of cells that begins at `start`.
+    #[inline]
+    fn one_by_one(&self, scratch: &mut Scratch, target: usize, line: usize, x: usize, start: u64) {
+        let xs = &self.tables[2];
+        for (tap, cells) in xs.iter().enumerate() {
+            let sx = cells[x];
+            if sx < 0 {
+                continue;
+            }
+            let key = start + sx as u64;
+            let word = self.word(scratch, line, key / 64);
+            if let Some(rank) = word.rank_of((key % 64) as u32) {
+                scratch.push(line * xs.len() + tap, target, self.flow.source().lookup().row_of_rank(rank));
+            }
+        }
+    }
+
+    #[inline]
+    fn word(&self, scratch: &mut Scratch, line: usize, number: u64) -> Word {
+        let last = &mut scratch.words[line];
+        if last.0 != number {
+            *last = (number, self.flow.source().lookup().word(number));
+        }
+        last.1
     }
 }
