@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-use super::backend::{Backend, Flow};
+use super::backend::{Backend, Convolve, Flow};
 use super::geometry::{Geometry, Kind, OutputSites, Size3};
 use super::kernel_map::{IndiceData, KernelMap};
 use super::sites::Sites;
@@ -140,12 +140,13 @@ impl Conv {
         Ok(Self { weight, bias, geometry, maker: Maker { layer, description: description.into(), indice_key } })
     }
 
-    /// Runs the layer forwards: the map of its key if there is one, else of these sites and this geometry.
-    pub fn forward(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
+    /// Runs the layer forwards: the map of its key if there is one, else of these sites and this geometry. The result is
+    /// of type `output`: that of `x`, or f32 for half features.
+    pub fn forward(&self, x: &SparseConvTensor, output: DType) -> Result<SparseConvTensor> {
         let backend = Backend::current()?;
         self.check_input(x)?;
         let map = map_for(&self.maker, self.geometry, x, backend)?;
-        let features = self.convolve(backend, &Flow::forward(&map), x)?;
+        let features = self.convolve(backend, &Flow::forward(&map), x, output)?;
         Ok(x.next(features, &map.target, self.maker.entry(&map)))
     }
 
@@ -157,7 +158,7 @@ impl Conv {
     }
 
     /// Runs the layer backwards over the map of its key: from that map's output sites to its input sites.
-    pub fn invert(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
+    pub fn invert(&self, x: &SparseConvTensor, output: DType) -> Result<SparseConvTensor> {
         let backend = Backend::current()?;
         self.check_input(x)?;
         let key = self.maker.indice_key.as_deref().unwrap_or_default();
@@ -183,12 +184,13 @@ impl Conv {
         if !map.target.same(x.sites()) {
             return Err(self.maker.misuse(data, self.maker.other_sites(x, "output", &map.target)));
         }
-        let features = self.convolve(backend, &Flow::inverse(map), x)?;
+        let features = self.convolve(backend, &Flow::inverse(map), x, output)?;
         Ok(x.next(features, &map.source, None))
     }
 
-    fn convolve(&self, backend: Backend, flow: &Flow, x: &SparseConvTensor) -> Result<Tensor> {
-        backend.engine()?.convolve(flow, x.features(), &self.weight, self.bias.as_ref())
+    fn convolve(&self, backend: Backend, flow: &Flow, x: &SparseConvTensor, output: DType) -> Result<Tensor> {
+        let layer = Convolve { flow, weight: &self.weight, bias: self.bias.as_ref(), output };
+        backend.engine()?.convolve(&layer, x.features())
     }
 
     fn check_input(&self, x: &SparseConvTensor) -> Result<()> {
@@ -256,7 +258,7 @@ macro_rules! convolution_layer {
                 x: &crate::sparse::SparseConvTensor,
                 _train: bool,
             ) -> crate::Result<crate::sparse::SparseConvTensor> {
-                self.0.$run(x)
+                self.0.$run(x, x.dtype())
             }
         }
     };

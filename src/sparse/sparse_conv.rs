@@ -1,9 +1,11 @@
 //! [`SparseConv3d`]: the convolution whose sites grow or, with a stride, coarsen.
 
+use candle_core::DType;
 use candle_nn::VarBuilder;
 
 use super::conv::{Conv, ConvConfig, convolution_layer, map_making_layer};
 use super::geometry::{Kind, Size3};
+use super::tensor::SparseConvTensor;
 use crate::Result;
 
 /// Sparse convolution, spconv's `SparseConv3d`. Output sites follow [`ConvConfig::output_sites`], in ascending
@@ -14,6 +16,11 @@ use crate::Result;
 pub struct SparseConv3d(Conv);
 
 impl SparseConv3d {
+    /// The sums as f32, not yet rounded to the type of `x`.
+    pub(crate) fn forward_wide(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
+        self.0.forward(x, DType::F32)
+    }
+
     /// A layer from `in_channels` to `out_channels` with a kernel of one size, `[z, y, x]` or `(z, y, x)`.
     ///
     /// # Errors

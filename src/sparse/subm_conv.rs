@@ -1,9 +1,11 @@
 //! [`SubMConv3d`]: the convolution that keeps its sites.
 
+use candle_core::DType;
 use candle_nn::VarBuilder;
 
 use super::conv::{Conv, ConvConfig, convolution_layer, map_making_layer};
 use super::geometry::{Kind, Size3};
+use super::tensor::SparseConvTensor;
 use crate::Result;
 
 /// Submanifold convolution (Graham & van der Maaten 2017), spconv's `SubMConv3d`: output sites are the input sites, in the
@@ -14,6 +16,11 @@ use crate::Result;
 pub struct SubMConv3d(Conv);
 
 impl SubMConv3d {
+    /// The sums as f32, not yet rounded to the type of `x`.
+    pub(crate) fn forward_wide(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
+        self.0.forward(x, DType::F32)
+    }
+
     /// A layer from `in_channels` to `out_channels` with an odd kernel (one size, `[z, y, x]` or `(z, y, x)`).
     ///
     /// Uses `dilation`, `bias` and `indice_key` of `config`; stride is 1 and padding dilation·(kernel/2), whatever it says.

@@ -3,7 +3,7 @@
 //! `relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x))`. The shortcut is a 1³ convolution with batch normalisation when
 //! the channels or the sites change, else the input itself (He et al. 2016).
 
-use candle_core::Var;
+use candle_core::{DType, Var};
 use candle_nn::VarBuilder;
 
 use super::layers::{ConvLayer, NormLayer};
@@ -59,38 +59,74 @@ impl ResidualBlock {
     }
 
     pub fn forward(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
-        let h = self.first_half(x, run)?;
-        self.second_half(&h, x, run)
+        let h = self.first(x, run)?;
+        join(&self.second(&h, run)?, &self.straight(x, run)?, x.dtype())
     }
 
-    /// Like [`forward`](Self::forward), keeping only what goes into each half for the backward pass.
-    pub fn forward_checkpointed(&self, x: &SparseConvTensor, halves: &[Segment; 2]) -> Result<SparseConvTensor> {
-        let [first, second] = halves;
+    /// Like [`forward`](Self::forward) in training, keeping for the backward pass only what goes into and comes out of each
+    /// convolution with its normalisation.
+    pub fn forward_checkpointed(&self, x: &SparseConvTensor, segments: &BlockSegments) -> Result<SparseConvTensor> {
         let block = self.clone();
-        let h = first.run(x, None, move |x, _, run| block.first_half(x, run))?;
+        let h = segments.first.run(x, None, move |x, _, run| block.first(x, run))?;
         let block = self.clone();
-        second.run(&h, Some(x), move |h, x, run| block.second_half(h, x.unwrap_or(h), run))
-    }
-
-    fn first_half(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
-        self.bn1.forward_relu(&self.conv1.forward(x, run)?, run)
-    }
-
-    fn second_half(&self, h: &SparseConvTensor, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
-        let h = self.bn2.forward(&self.conv2.forward(h, run)?, run)?;
-        let straight = match &self.shortcut {
-            Some((conv, bn)) => bn.forward(&conv.forward(x, run)?, run)?,
+        let h = segments.second.run(&h, None, move |h, _, run| block.second(h, run))?;
+        let straight = match self.shortcut {
+            Some(_) => {
+                let block = self.clone();
+                segments.shortcut.run(x, None, move |x, _, run| block.straight(x, run))?
+            }
             None => x.clone(),
         };
-        h.replace_feature((h.features() + straight.features())?.relu()?)
+        join(&h, &straight, x.dtype())
+    }
+
+    fn first(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
+        self.bn1.forward_relu(&self.conv1.forward_wide(x, run)?, x.dtype(), run)
+    }
+
+    fn second(&self, h: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
+        self.bn2.forward(&self.conv2.forward_wide(h, run)?, run)
+    }
+
+    fn straight(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
+        match &self.shortcut {
+            Some((conv, bn)) => bn.forward(&conv.forward_wide(x, run)?, run),
+            None => Ok(x.clone()),
+        }
     }
 }
 
-/// The segments of a block's two halves, from the parameters found under `prefix`.
-pub(super) fn block_segments(entries: &[(String, Var)], prefix: &str) -> [Segment; 2] {
-    let under = |parts: &[&str]| {
-        let chosen = |name: &str| parts.iter().any(|part| name.starts_with(&format!("{prefix}.{part}.")));
-        Segment::new(entries.iter().filter(|(name, _)| chosen(name)))
-    };
-    [under(&["conv1", "bn1"]), under(&["conv2", "bn2", "shortcut"])]
+/// `relu(h + straight)`, summed in the wider type of both and rounded to `dtype`.
+fn join(h: &SparseConvTensor, straight: &SparseConvTensor, dtype: DType) -> Result<SparseConvTensor> {
+    let straight = straight.features().to_dtype(h.dtype())?;
+    h.replace_feature((h.features() + straight)?.relu()?.to_dtype(dtype)?)
+}
+
+/// What checkpointing runs as one operation each: the whole block, with what leads to it, and within it the parts whose
+/// inner values are worth forgetting.
+#[derive(Clone, Debug)]
+pub(super) struct BlockSegments {
+    pub whole: Segment,
+    first: Segment,
+    second: Segment,
+    shortcut: Segment,
+}
+
+impl BlockSegments {
+    /// From the parameters found under `prefix`, and those under `before` that the whole takes in too.
+    pub fn new(entries: &[(String, Var)], prefix: &str, before: Option<&str>) -> Self {
+        let under = |parts: &[String]| {
+            let chosen = |name: &str| parts.iter().any(|part| name.starts_with(part));
+            Segment::new(entries.iter().filter(|(name, _)| chosen(name)))
+        };
+        let part = |part: &str| format!("{prefix}.{part}.");
+        let mut whole = vec![format!("{prefix}.")];
+        whole.extend(before.map(|before| format!("{before}.")));
+        Self {
+            whole: under(&whole),
+            first: under(&[part("conv1"), part("bn1")]),
+            second: under(&[part("conv2"), part("bn2")]),
+            shortcut: under(&[part("shortcut")]),
+        }
+    }
 }

@@ -7,7 +7,9 @@ use super::block::{Place, ResidualBlock};
 use super::config::UNetConfig;
 use super::encoder::{down_key, subm_key};
 use super::layers::ConvLayer;
+use super::run::Run;
 use crate::Result;
+use crate::sparse::SparseConvTensor;
 
 #[derive(Clone, Debug)]
 pub(super) struct Decoder {
@@ -19,6 +21,19 @@ pub(super) struct DecoderLevel {
     pub upsample: ConvLayer,
     pub block: ResidualBlock,
     pub attention: Option<CrossAttention>,
+}
+
+impl DecoderLevel {
+    /// The finer features, joined with the encoder's at the same sites.
+    pub fn upsampled(
+        &self,
+        h: &SparseConvTensor,
+        skip: Option<&SparseConvTensor>,
+        run: &Run,
+    ) -> Result<SparseConvTensor> {
+        let up = self.upsample.forward(h, run)?;
+        skip.map_or(Ok(up.clone()), |skip| up.cat_channels(skip))
+    }
 }
 
 impl Decoder {

@@ -1,13 +1,13 @@
 //! The network's layers as it uses them: sparse convolutions without bias and batch normalisation, each knowing its name.
 
+use candle_core::DType;
 use candle_nn::VarBuilder;
 
 use super::run::Run;
 use super::summary::{LayerSummary, count_pairs};
 use crate::Result;
 use crate::sparse::{
-    Activation, BatchNorm, ConvConfig, OutputSites, SparseConv3d, SparseConvTensor, SparseInverseConv3d, SparseModule,
-    SubMConv3d,
+    BatchNorm, ConvConfig, OutputSites, SparseConv3d, SparseConvTensor, SparseInverseConv3d, SparseModule, SubMConv3d,
 };
 
 #[derive(Clone, Debug)]
@@ -79,6 +79,15 @@ impl ConvLayer {
         Self { name, in_channels, out_channels, kernel, stride, parameters, kind }
     }
 
+    /// The layer's sums, which stay unrounded f32 where nothing keeps them (see [`Run::rounds`]).
+    pub fn forward_wide(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
+        match &self.kind {
+            Kind::SubM(layer) if !run.rounds() => layer.forward_wide(x),
+            Kind::Strided(layer) if !run.rounds() => layer.forward_wide(x),
+            _ => self.forward(x, run),
+        }
+    }
+
     pub fn forward(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
         let y = match &self.kind {
             Kind::SubM(layer) => layer.forward_t(x, run.train),
@@ -121,7 +130,9 @@ impl NormLayer {
         Ok(y)
     }
 
-    pub fn forward_relu(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
-        Activation::Relu.forward(&self.forward(x, run)?)
+    /// With a ReLU, whose result is rounded to `dtype`.
+    pub fn forward_relu(&self, x: &SparseConvTensor, dtype: DType, run: &Run) -> Result<SparseConvTensor> {
+        let y = self.forward(x, run)?;
+        y.replace_feature(y.features().relu()?.to_dtype(dtype)?)
     }
 }

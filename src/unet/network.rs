@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 
-use super::block::block_segments;
+use super::block::BlockSegments;
 use super::config::UNetConfig;
 use super::decoder::Decoder;
 use super::encoder::Encoder;
@@ -84,8 +84,8 @@ pub struct WaveMeshUNet {
 #[derive(Debug)]
 struct Segments {
     input: Segment,
-    encoder: Vec<[Segment; 2]>,
-    decoder: Vec<[Segment; 2]>,
+    encoder: Vec<BlockSegments>,
+    decoder: Vec<BlockSegments>,
 }
 
 impl WaveMeshUNet {
@@ -113,10 +113,13 @@ impl WaveMeshUNet {
         let segments = Segments {
             input: Segment::new(starting("encoder.input_conv.").into_iter()),
             encoder: (0..encoder.blocks.len())
-                .map(|i| block_segments(&entries, &format!("encoder.encoder_blocks.{i}")))
+                .map(|i| BlockSegments::new(&entries, &format!("encoder.encoder_blocks.{i}"), None))
                 .collect(),
             decoder: (0..decoder.levels.len())
-                .map(|i| block_segments(&entries, &format!("decoder.decoder_blocks.{i}")))
+                .map(|i| {
+                    let upsample = format!("decoder.upsample_blocks.{i}");
+                    BlockSegments::new(&entries, &format!("decoder.decoder_blocks.{i}"), Some(&upsample))
+                })
                 .collect(),
         };
         let dropout_seed = AtomicU64::new(0);
@@ -249,32 +252,35 @@ impl WaveMeshUNet {
 
         let mut skips = Vec::with_capacity(self.encoder.blocks.len());
         for (block, segments) in self.encoder.blocks.iter().zip(&self.segments.encoder) {
-            let deeper =
-                if run.checkpoint { block.forward_checkpointed(&h, segments)? } else { block.forward(&h, run)? };
+            let deeper = if run.checkpoint {
+                let (block, inner) = (block.clone(), segments.clone());
+                segments.whole.run(&h, None, move |x, _, _| block.forward_checkpointed(x, &inner))?
+            } else {
+                block.forward(&h, run)?
+            };
             skips.push(std::mem::replace(&mut h, deeper));
         }
         for (level, segments) in self.decoder.levels.iter().zip(&self.segments.decoder) {
-            let up = level.upsample.forward(&h, run)?;
-            let joined = match skips.pop() {
-                Some(skip) => up.cat_channels(&skip)?,
-                None => up,
-            };
+            let skip = skips.pop();
             h = if run.checkpoint {
-                level.block.forward_checkpointed(&joined, segments)?
+                let (level, inner) = (level.clone(), segments.clone());
+                segments.whole.run(&h, skip.as_ref(), move |h, skip, run| {
+                    level.block.forward_checkpointed(&level.upsampled(h, skip, run)?, &inner)
+                })?
             } else {
-                level.block.forward(&joined, run)?
+                level.block.forward(&level.upsampled(&h, skip.as_ref(), run)?, run)?
             };
             if let (Some(attention), Some(context)) = (&level.attention, context) {
                 h = attention.forward(&h, context, run)?;
             }
         }
-        let out = self.output_conv.forward(&h, run)?;
+        let out = self.output_conv.forward_wide(&h, run)?;
         out.replace_feature(out.features().to_dtype(DType::F32)?)
     }
 
     fn input(&self, x: SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
         let stem = |input: &super::encoder::InputConv, x: &SparseConvTensor, run: &Run| {
-            input.norm.forward_relu(&input.conv.forward(x, run)?, run)
+            input.norm.forward_relu(&input.conv.forward_wide(x, run)?, x.dtype(), run)
         };
         if !run.checkpoint {
             return stem(&self.encoder.input_conv, &x, run);

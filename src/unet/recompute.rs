@@ -2,7 +2,8 @@
 //!
 //! To the gradient tape a segment is one operation of its inputs and its parameters. The backward pass runs the segment
 //! once more, this time with a tape, and back-propagates through it. Running statistics, which a second forward pass
-//! would move again, are put back.
+//! would move again, are put back. Segments nest: a level of the network keeps its ends, and while its turn in the
+//! backward pass lasts, the ends of the parts within it.
 
 use std::sync::Mutex;
 
@@ -34,9 +35,12 @@ impl Segment {
     {
         let detached = |x: &SparseConvTensor| x.replace_feature(x.features().detach());
         let (x_in, other_in) = (detached(x)?, other.map(detached).transpose()?);
-        let out = body(&x_in, other_in.as_ref(), &Run { train: true, ..Run::default() })?;
-        let output = Mutex::new(Some(out.features().detach()));
-        let out = out.replace_feature(out.features().detach())?;
+        let out = {
+            // Its tape, and with it all inner values, ends here.
+            let out = body(&x_in, other_in.as_ref(), &Run { train: true, ..Run::default() })?;
+            out.replace_feature(out.features().detach())?
+        };
+        let output = Mutex::new(Some(out.features().clone()));
         let weights: Vec<Tensor> =
             self.parameters.iter().map(|var| var.as_tensor().flatten_all()).collect::<candle_core::Result<_>>()?;
         let weights = Tensor::cat(&weights, 0)?;

@@ -18,6 +18,12 @@ pub(super) struct Run {
 }
 
 impl Run {
+    /// Whether every layer rounds its result to the network's precision. It does where results are kept (for a backward
+    /// pass) or counted; in evaluation a convolution, its normalisation and the sum after them round once, at their end.
+    pub fn rounds(&self) -> bool {
+        self.train || self.watch.is_some()
+    }
+
     /// Reports a layer, if somebody watches.
     pub fn report(&self, row: impl FnOnce() -> LayerSummary) {
         if let Some(rows) = &self.watch {

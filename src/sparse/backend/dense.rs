@@ -6,7 +6,7 @@
 
 use candle_core::{D, DType, Tensor};
 
-use super::{Engine, Flow};
+use super::{Convolve, Engine, Flow};
 use crate::sparse::geometry::{Geometry, OutputSites, SourceRule};
 use crate::sparse::grid::Grid;
 use crate::sparse::lookup::Lookup;
@@ -51,7 +51,8 @@ impl Engine for Dense {
         Ok(Sites::from_sorted_keys(grid, &keys, lookup))
     }
 
-    fn convolve(&self, flow: &Flow, features: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    fn convolve(&self, layer: &Convolve, features: &Tensor) -> Result<Tensor> {
+        let &Convolve { flow, weight, bias, output } = layer;
         let dtype = if features.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
         let (out_channels, in_channels) = (weight.dims()[0], features.dim(1)?);
         let grid = dense_rows(flow, &features.to_dtype(dtype)?, 0.0)?;
@@ -68,7 +69,7 @@ impl Engine for Dense {
         if let Some(bias) = bias {
             y = y.broadcast_add(&bias.to_dtype(dtype)?)?;
         }
-        Ok(y.to_dtype(features.dtype())?)
+        Ok(y.to_dtype(output)?)
     }
 
     fn max_pool(&self, flow: &Flow, features: &Tensor) -> Result<Tensor> {

@@ -13,7 +13,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 pub use info::{BackendInfo, backend_info};
 
@@ -152,13 +152,23 @@ impl Flow {
     }
 }
 
+/// What a convolution needs beside its features.
+#[derive(Clone, Copy)]
+pub(super) struct Convolve<'a> {
+    pub flow: &'a Flow,
+    pub weight: &'a Tensor,
+    pub bias: Option<&'a Tensor>,
+    /// Type of the result: the features', or f32 for half features whose sums must not be rounded yet.
+    pub output: DType,
+}
+
 /// The operations of a backend. Features are (sites, channels); results are differentiable through candle's autograd.
 pub(super) trait Engine: Sync {
     /// The active output sites of a regular or transposed convolution on the output's grid, ascending.
     fn output_sites(&self, source: &Sites, geometry: &Geometry, grid: Grid) -> Result<Sites>;
 
     /// `y[t] = bias + Σ_r weight[:, r, :] · x[source of t through r]`, weights (out, kz, ky, kx, in).
-    fn convolve(&self, flow: &Flow, features: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor>;
+    fn convolve(&self, layer: &Convolve, features: &Tensor) -> Result<Tensor>;
 
     /// The largest source value of each target and channel; every tie receives the gradient.
     fn max_pool(&self, flow: &Flow, features: &Tensor) -> Result<Tensor>;

@@ -89,31 +89,31 @@ impl Rows {
 }
 
 /// `y[t] = bias + Σ_r x[s] · weights[r]` over the pairs (t, s) of each offset: (rows, columns of the weights).
-pub(super) fn convolve<T: Element>(
+pub(super) fn convolve<T: Element, Y: Element>(
     tiles: &Tiles,
     rows: usize,
     x: &[T],
     weights: &Packed,
     bias: Option<&[f32]>,
-) -> Vec<T> {
-    let mut y = vec![T::zero(); rows * weights.columns];
-    let job = |scratch: &mut Scratch, (y, tile): (&mut [T], &Tile)| {
+) -> Vec<Y> {
+    let mut y = vec![Y::zero(); rows * weights.columns];
+    let job = |scratch: &mut Scratch, (y, tile): (&mut [Y], &Tile)| {
         simd::dispatch(ConvolveTile { tile, x, weights, bias, scratch, y });
     };
     y.par_chunks_mut(TILE * weights.columns).zip(&tiles.tiles).for_each_init(Scratch::default, job);
     y
 }
 
-struct ConvolveTile<'a, T> {
+struct ConvolveTile<'a, T, Y> {
     tile: &'a Tile,
     x: &'a [T],
     weights: &'a Packed,
     bias: Option<&'a [f32]>,
     scratch: &'a mut Scratch,
-    y: &'a mut [T],
+    y: &'a mut [Y],
 }
 
-impl<T: Element> WithSimd for ConvolveTile<'_, T> {
+impl<T: Element, Y: Element> WithSimd for ConvolveTile<'_, T, Y> {
     type Output = ();
 
     #[inline(always)]
@@ -133,7 +133,7 @@ impl<T: Element> WithSimd for ConvolveTile<'_, T> {
             }
         }
         for (y, row) in y.chunks_exact_mut(columns).zip(sums.chunks_exact(width)) {
-            T::narrow(&row[..columns], y);
+            Y::narrow(&row[..columns], y);
         }
     }
 }
@@ -142,11 +142,11 @@ impl<T: Element> WithSimd for ConvolveTile<'_, T> {
 ///
 /// Tiles are cut into chunks whose number depends on the sizes alone; the sums of the chunks are added in their order, so
 /// the result does not depend on the number of threads.
-pub(super) fn weight_gradient<T: Element>(
+pub(super) fn weight_gradient<T: Element, G: Element>(
     tiles: &Tiles,
     volume: usize,
     (x, inputs): (&[T], usize),
-    (grad, outputs): (&[T], usize),
+    (grad, outputs): (&[G], usize),
 ) -> Vec<f32> {
     const MEMORY: usize = 16 << 20;
     let panel = panel_for(outputs);
@@ -192,11 +192,11 @@ pub(super) fn weight_gradient<T: Element>(
     weights
 }
 
-struct WeightGradient<'a, T> {
+struct WeightGradient<'a, T, G> {
     tile: &'a Tile,
     x: &'a [T],
     /// The tile's rows of the output's gradient.
-    grad: &'a [T],
+    grad: &'a [G],
     outputs: usize,
     panel: usize,
     scratch: &'a mut Scratch,
@@ -204,7 +204,7 @@ struct WeightGradient<'a, T> {
     sums: &'a mut [f32],
 }
 
-impl<T: Element> WithSimd for WeightGradient<'_, T> {
+impl<T: Element, G: Element> WithSimd for WeightGradient<'_, T, G> {
     type Output = ();
 
     #[inline(always)]
@@ -214,7 +214,7 @@ impl<T: Element> WithSimd for WeightGradient<'_, T> {
         padded.clear();
         padded.resize(grad.len() / outputs * width, 0.0);
         for (row, grad) in padded.chunks_exact_mut(width).zip(grad.chunks_exact(outputs)) {
-            T::widen(grad, &mut row[..outputs]);
+            G::widen(grad, &mut row[..outputs]);
         }
         let volume = tile.volume();
         let inputs = sums.len() / (volume * width);

@@ -15,10 +15,10 @@ pub(crate) mod tiles;
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use self::tiles::Tiles;
-use super::{Engine, Flow};
+use super::{Convolve, Engine, Flow};
 use crate::Result;
 use crate::sparse::geometry::{Geometry, Kind};
 use crate::sparse::grid::Grid;
@@ -32,8 +32,9 @@ impl Engine for Native {
         Ok(output_sites::output_sites(source, geometry, grid))
     }
 
-    fn convolve(&self, flow: &Flow, features: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        let op = ops::Convolution { flow: flow.clone() };
+    fn convolve(&self, layer: &Convolve, features: &Tensor) -> Result<Tensor> {
+        let &Convolve { flow, weight, bias, output } = layer;
+        let op = ops::Convolution { flow: flow.clone(), wide: output == DType::F32 };
         let (features, weight) = (features.contiguous()?, weight.contiguous()?);
         Ok(match bias {
             Some(bias) => features.apply_op3(&weight, &bias.contiguous()?, op)?,

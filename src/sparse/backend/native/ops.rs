@@ -3,7 +3,7 @@
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor, WithDType};
 
-use super::element::{to_f32, values, with_element, with_values};
+use super::element::{Element, to_f32, values, with_element, with_values};
 use super::{Walk, convolve, pool};
 use crate::Result;
 use crate::sparse::backend::Flow;
@@ -13,6 +13,8 @@ type CandleResult<T> = candle_core::Result<T>;
 /// A convolution over a kernel map: features (sources, in), weight (out, kz, ky, kx, in) and perhaps bias (out,).
 pub(super) struct Convolution {
     pub flow: Flow,
+    /// The result is f32 whatever the features' type.
+    pub wide: bool,
 }
 
 impl Convolution {
@@ -35,17 +37,33 @@ impl Convolution {
         let rows = self.flow.target().len();
         let y = with_element!(x.dtype(), T => {
             let x = values::<T>(x, x_layout)?;
-            Ok(T::to_cpu_storage_owned(convolve::convolve(&walk.tiles, rows, x, &packed, bias.as_deref())))
+            let bias = bias.as_deref();
+            Ok(match self.wide {
+                true => f32::to_cpu_storage_owned(convolve::convolve(&walk.tiles, rows, x, &packed, bias)),
+                false => T::to_cpu_storage_owned(convolve::convolve(&walk.tiles, rows, x, &packed, bias)),
+            })
         })?;
         Ok((y, (rows, outputs).into()))
     }
 
     /// The gradients of features and weight; that of features only if something upstream wants it.
     fn backward(&self, x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        with_element!(x.dtype(), T => match self.wide {
+            true => self.gradients::<T, f32>(x, weight, grad),
+            false => self.gradients::<T, T>(x, weight, grad),
+        })
+    }
+
+    fn gradients<T: Element, G: Element>(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (outputs, _, _, _, inputs) = weight.dims5()?;
         let volume = self.flow.map.geometry.volume();
         let walk = Walk::of(&self.flow);
-        with_element!(x.dtype(), T => with_values::<T, _>(grad, |grad| {
+        with_values::<G, _>(grad, |grad| {
             let x_grad = if x.track_op() {
                 let back = Walk::of(&self.flow.reversed());
                 let weight = to_f32(weight)?;
@@ -54,7 +72,7 @@ impl Convolution {
                     weight[(output * volume + r) * inputs + input]
                 });
                 let rows = self.flow.source().len();
-                let x_grad = convolve::convolve(&back.tiles, rows, grad, &packed, None);
+                let x_grad: Vec<T> = convolve::convolve(&back.tiles, rows, grad, &packed, None);
                 Some(Tensor::from_vec(x_grad, (rows, inputs), x.device())?)
             } else {
                 None
@@ -73,7 +91,7 @@ impl Convolution {
                 None
             };
             Ok((x_grad, weight_grad))
-        })?)
+        })?
     }
 }
 
