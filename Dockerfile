@@ -13,7 +13,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends python3-venv &&
 USER 1000
 WORKDIR /home/wave
 ENV PATH=/home/wave/venv/bin:$PATH
-COPY --from=build /wavemesh/target/package/*.whl /tmp/
+COPY --from=build /wavemesh/target/dist/*.whl /tmp/
 # hadolint ignore=DL3013
 RUN python3 -m venv venv && pip install --no-cache-dir jupyterlab /tmp/*.whl && wavemesh-kernel install
 COPY --chown=wave notebooks notebooks

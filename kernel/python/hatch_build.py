@@ -1,7 +1,8 @@
 """Puts the compiled parts into the wheel: the kernel's program, the compiled library, its sources, and the kernelspec.
 
-`kernel/package.sh` makes them and names their folder in WAVEMESH_BUNDLE. Without it, as when pip builds from the sdist, they are
-made here, from the Rust sources that the sdist carries in `rust/`.
+`kernel/package.sh` makes them and names their folder in WAVEMESH_BUNDLE. Without that variable, as when pip builds from the sdist,
+they are made here, from the Rust sources that the sdist carries in `rust/`. With an empty one they are left out: the kernel that
+`kernel/setup.sh` made known to Jupyter serves.
 """
 
 import os
@@ -20,6 +21,8 @@ class CompiledParts(BuildHookInterface):
             return
         root = Path(self.root)
         folder = os.environ.get("WAVEMESH_BUNDLE")
+        if folder == "":
+            return
         if folder:
             build_data["tag"] = "py3-none-manylinux_2_35_x86_64"
         else:

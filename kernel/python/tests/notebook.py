@@ -1,4 +1,4 @@
-"""A Python notebook, driven as Colab drives it: a Python kernel over ipc, messages observed one by one."""
+"""A notebook, driven as Colab drives it: a kernel over ipc, messages observed one by one. The kernel is Python's unless said otherwise."""
 
 import os
 import queue
@@ -11,26 +11,29 @@ from jupyter_client import KernelManager
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 
 
-class Interpreter(KernelSpecManager):
-    """The kernelspec of one Python interpreter."""
+PYTHON = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
 
-    python = sys.executable
+
+class OneSpec(KernelSpecManager):
+    """Knows one kernelspec."""
+
+    def __init__(self, argv, interrupt_mode):
+        super().__init__()
+        self.spec = KernelSpec(argv=argv, interrupt_mode=interrupt_mode)
 
     def get_kernel_spec(self, kernel_name):
-        return KernelSpec(argv=[self.python, "-m", "ipykernel_launcher", "-f", "{connection_file}"], language="python")
+        return self.spec
 
 
 class Notebook:
-    """A Python kernel. `run` executes a cell and returns what it gave, in order, with the time of each message."""
+    """A kernel. `run` executes a cell and returns what it gave, in order, with the time of each message."""
 
-    def __init__(self, cwd, env, python=sys.executable):
-        """`env` is the kernel's whole environment."""
+    def __init__(self, cwd, env, argv=PYTHON, interrupt_mode="signal"):
+        """`env` is the kernel's whole environment, `argv` its command as a kernelspec has it."""
         self.folder = tempfile.TemporaryDirectory(prefix="nb-")
-        specs = Interpreter()
-        specs.python = str(python)
         self.manager = KernelManager(
-            kernel_name="python3",
-            kernel_spec_manager=specs,
+            kernel_name="kernel",
+            kernel_spec_manager=OneSpec(argv, interrupt_mode),
             transport="ipc",
             ip=os.path.join(self.folder.name, "s"),
             connection_file=os.path.join(self.folder.name, "c.json"),

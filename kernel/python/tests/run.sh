@@ -1,14 +1,20 @@
 #!/usr/bin/env bash
-# Lints the packaging; tests the extension and the wheel with Google Colab's package versions, and the extension with current ones.
+# Lints the packaging; tests the extension and the wheel with Google Colab's package versions, and the extension and other
+# frontends with current ones.
 # Usage: bash kernel/python/tests/run.sh [pytest arguments]
-# Makes the package first, unless WAVEMESH_PACKAGE names the folder of one.
+#   WAVEMESH_PACKAGE         a folder that `kernel/package.sh` made (default: it is made, compressed little)
+#   WAVEMESH_FROM_SOURCE=1   runs COLAB_SETUP.md's set-up from source too, which compiles for minutes
+# A part that cannot run is named loudly, and is an error when CI=true.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
-target=${CARGO_TARGET_DIR:-$root/target}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
+target=$CARGO_TARGET_DIR
 
 colab="ipykernel==6.17.1 ipython==7.34.0 jupyter_client==7.4.9 pyzmq==26.2.1 ipywidgets==7.7.1 tornado==6.5.1 setuptools numpy safetensors"
-current="ipykernel ipython jupyter_client pyzmq numpy safetensors"
+current="ipykernel ipython jupyter_client pyzmq numpy safetensors notebook>=7 nbconvert papermill websocket-client"
+
+step() { printf -- '-- %s (%s s)\n' "$*" "$SECONDS"; }
 
 # An interpreter of this version, wherever it is: on the PATH, or one of pyenv's.
 find_python() {
@@ -40,29 +46,35 @@ lint() {
 test_with() {
   environment "$1" "$2" "$3 pytest"
   "$target/python/$1/bin/pip" install --quiet --disable-pip-version-check --editable "$root/kernel/python"
-  echo "-- $1: $("$2" --version)"
-  (cd "$here/.." && "$target/python/$1/bin/python" -m pytest -q -rs "${@:4}")
+  step "$1: $("$2" --version)"
+  (cd "$here/.." && "$target/python/$1/bin/python" -m pytest -q -rs --durations=5 "${@:4}")
 }
 
-echo "-- lint"
+step "lint"
 lint
-export WAVEMESH_PACKAGE=${WAVEMESH_PACKAGE:-$target/package}
-if ! compgen -G "$WAVEMESH_PACKAGE/*.whl" >/dev/null; then bash "$root/kernel/package.sh"; fi
+if [ -z "${WAVEMESH_PACKAGE:-}" ]; then
+  step "package"
+  bash "$root/kernel/package.sh" --quick
+  WAVEMESH_PACKAGE=$target/dist
+fi
+export WAVEMESH_PACKAGE
 
 seen=
 for version in 3.12 3.13; do
   python=$(find_python $version || true)
   if [ -z "$python" ]; then
     echo "SKIPPED: there is no python$version on this machine, which Google Colab has" >&2
+    [ "${CI:-}" != true ] || exit 1
     continue
   fi
   environment "runtime-$version" "$python" "$colab"
-  COLAB_PYTHON=$target/python/runtime-$version/bin/python test_with "colab-$version" "$python" "$colab" "$@"
+  # What does not depend on Python's version runs with the first one.
+  once=("$here"/test_{bundle,toolchain,setup,package}.py)
+  [ -z "$seen" ] || once=()
+  COLAB_PYTHON=$target/python/runtime-$version/bin/python \
+    test_with "colab-$version" "$python" "$colab" "$here"/test_{colab,relay,rust}.py "${once[@]}" "$@"
   seen=$python
 done
-if [ -z "$seen" ] && [ "${CI:-}" = true ]; then
-  echo "No Python of Google Colab's is there to test with: install python3.12 or python3.13." >&2
-  exit 1
-fi
-# What a person's own machine has. The parts that need an emulated Colab ran above.
-test_with current "${seen:-$(command -v python3)}" "$current" tests/test_relay.py tests/test_bundle.py tests/test_toolchain.py
+# What a person's own machine has.
+test_with current "${seen:-$(command -v python3)}" "$current" "$here"/test_{relay,frontends}.py "$@"
+step "all parts passed"

@@ -97,7 +97,7 @@ def test_a_read_only_disk_is_said(packaged, tmp_path, monkeypatch):
 def test_a_full_disk_is_said(packaged, tmp_path, monkeypatch):
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(bundle.shutil, "disk_usage", lambda _: usage(10**12, 10**12, 5 * 2**20))
-    with pytest.raises(RustKernelMissing, match="5 MB free and 400 MB are needed"):
+    with pytest.raises(RustKernelMissing, match="5 MB free and 600 MB are needed"):
         bundle.prepare(lambda _: None)
     assert packaged() == []
 

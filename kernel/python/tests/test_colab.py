@@ -2,13 +2,12 @@
 
 import json
 import os
-import re
 import subprocess
 import time
 from types import SimpleNamespace
 
 import pytest
-from colab import ROOT, Colab
+from colab import ROOT, RUST, Colab
 
 SETUP = '%load_ext {get_ipython().run_line_magic("pip", "install -q wavemesh-kernel") or "wavemesh_kernel"}'
 FROM_SOURCE = "The setup cell, from source"
@@ -42,21 +41,46 @@ def notebook(colab):
     notebook.close()
 
 
-def test_from_nothing_to_rust_within_a_minute_and_the_first_cell_within_three_seconds(colab, notebook, record_property):
+def test_from_nothing_to_rust_within_a_minute_and_the_next_cell_within_three_seconds(notebook):
     begun = time.monotonic()
     setup = notebook.run(SETUP).ok()
     first = notebook.run("6 * 7").ok()
     total = time.monotonic() - begun
-    assert first.value() == "42"
     candle = notebook.run("let x = Tensor::arange(0f32, 6f32, &Device::Cpu)?.reshape((2, 3))?;\nx").ok()
     print(
-        f"setup cell {setup.seconds:.1f} s, first cell {first.seconds:.1f} s, together {total:.1f} s; first with candle {candle.seconds:.1f} s"
+        f"\nsetup cell {setup.seconds:.1f} s, first cell {first.seconds:.1f} s, together {total:.1f} s; first with candle {candle.seconds:.1f} s"
     )
-    assert "Unpacking" in setup.text()
-    assert "[2, 3]" in candle.value()
+    assert first.value() == "42" and "[2, 3]" in candle.value()
+    assert "Unpacking" in setup.text(), "something was there already"
+    assert total <= 60
+    assert first.seconds <= 3
+
+
+TUTORIALS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_runs_to_its_end(path, colab, notebook):
+    """After the test above the package is there, as it is in every notebook of a runtime but the first."""
+    notebook = colab.notebook()
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert "".join(cells[0]["source"]) == SETUP
+    try:
+        notebook.run(f"import os; os.chdir({str(path.parent)!r})").ok()
+        for number, cell in enumerate(cells, 1):
+            ran = notebook.run("".join(cell["source"]), timeout=1200)
+            expected = "raises-exception" in cell["metadata"].get("tags", [])
+            assert (ran.reply["status"] == "ok") != expected, f"cell {number}: {ran.reply.get('evalue')}\n{ran.text('stderr')}"
+            for output in cell["outputs"]:
+                picture = {"image/png", "image/svg+xml"} & set(output.get("data", {}))
+                shown = ran.of("execute_result") + ran.of("display_data")
+                assert not picture or any(picture & set(content["data"]) for content in shown), f"cell {number} shows no picture"
+    finally:
+        notebook.close()
 
 
 def test_every_command_of_the_document_runs(colab, notebook):
+    """But the block from source, which has a test of its own. Drive is a folder."""
     ran = 0
     for block in blocks():
         if block.section == FROM_SOURCE:
@@ -66,10 +90,23 @@ def test_every_command_of_the_document_runs(colab, notebook):
             subprocess.run(["bash", "-ec", text], env=colab.env, check=True, capture_output=True)
         else:
             assert block.language in ("python", "rust"), block
-            assert notebook.run(text).reply["status"] == "ok", (block, notebook.run("%rust doctor").text())
+            done = notebook.run(text)
+            assert done.reply["status"] == "ok", (block, done.reply, done.text())
+        if block.text == "!wavemesh-kernel install":
+            the_kernelspec_works(colab)
         ran += 1
     assert ran >= 15
-    assert list(colab.home.rglob("*wavemesh*")) == [], "uninstalling left something"
+    assert colab.leftovers() == [], "uninstalling left something"
+
+
+def the_kernelspec_works(colab):
+    rust = colab.rust_notebook()
+    try:
+        assert rust.run("6 * 7").ok().value() == "42"
+        rust.run(SETUP).ok()
+        assert rust.run("Tensor::new(&[1f32, 2.], &Device::Cpu)?").ok().value("text/html")
+    finally:
+        rust.close()
 
 
 def test_the_document_shows_the_setup_cell_that_the_tutorials_have():
@@ -77,9 +114,16 @@ def test_the_document_shows_the_setup_cell_that_the_tutorials_have():
 
 
 def test_from_source(tmp_path):
-    """The repository's committed state, cloned from here under its public address."""
+    """The repository's committed state, cloned from here under its public address, with rustup already there.
+
+    Two minutes of compiling, though other people's crates are compiled already, so only when it is asked for.
+    """
+    if os.environ.get("WAVEMESH_FROM_SOURCE") != "1":
+        pytest.skip("WAVEMESH_FROM_SOURCE=1 runs COLAB_SETUP.md's block from source too")
     colab = Colab(tmp_path)
     (block,) = [block for block in blocks() if block.section == FROM_SOURCE]
+    (colab.home / ".cargo").mkdir()
+    (colab.home / ".cargo/bin").symlink_to(RUST.parent / ".cargo/bin")
     notebook = colab.notebook(
         GIT_CONFIG_COUNT="2",
         GIT_CONFIG_KEY_0=f"url.file://{ROOT}.insteadOf",
@@ -92,29 +136,12 @@ def test_from_source(tmp_path):
         CARGO_TARGET_DIR=os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target")),
     )
     try:
-        notebook.run(block.text, timeout=3600).ok()
+        done = notebook.run(block.text, timeout=3600).ok()
+        print(f"\nfrom source, other people's crates compiled: {done.seconds:.0f} s")
         assert notebook.run("6 * 7").ok().value() == "42"
         assert "[2]" in notebook.run("Tensor::new(&[1f32, 2.], &Device::Cpu)?").ok().value()
+        subprocess.run([colab.python.with_name("wavemesh-kernel"), "uninstall"], env=colab.env, check=True)
+        assert colab.leftovers() == []
     finally:
         notebook.close()
-        colab.pip("uninstall", "-y", "-q", "wavemesh-kernel")
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
-def test_a_tutorial_runs_as_colab_opens_it(path, tmp_path):
-    """Colab does not know the kernelspec `rust`, and opens the notebook with Python."""
-    colab = Colab(tmp_path)
-    (colab.content / "notebooks").symlink_to(ROOT / "notebooks")
-    notebook = colab.notebook()
-    notebook.manager.cwd = None
-    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
-    try:
-        notebook.run(f"import os; os.chdir({str(ROOT / 'notebooks')!r})").ok()
-        for number, cell in enumerate(cells, 1):
-            ran = notebook.run("".join(cell["source"]), timeout=1200)
-            expected = "raises-exception" in cell.get("metadata", {}).get("tags", [])
-            assert (ran.reply["status"] == "ok") != expected, f"cell {number}: {ran.reply.get('evalue')}\n{ran.text('stderr')}"
-        assert re.search(r"%load_ext", "".join(cells[0]["source"]))
-    finally:
-        notebook.close()
-        colab.pip("uninstall", "-y", "-q", "wavemesh-kernel")
+        colab.remove_package()

@@ -4,7 +4,9 @@ The compiled library serves one compiler, down to the commit. It is unpacked, on
 `$XDG_DATA_HOME/wavemesh`, when such a compiler is there; otherwise the compiler is fetched first, or the library is compiled anew.
 """
 
+import contextlib
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -20,7 +22,7 @@ FOLDER = Path(__file__).parent / "bundle"
 KERNEL = FOLDER / "wavemesh-kernel"
 LIBRARY = FOLDER / "library.tar.xz"
 SOURCES = FOLDER / "source"
-FREE_BYTES = 400 * 1024 * 1024  # the unpacked library, and room to compile cells
+FREE_BYTES = 600 * 1024 * 1024  # the library unpacked and, while it is put in place, once more; room to compile cells
 
 _chosen: Toolchain | None = None
 
@@ -57,11 +59,22 @@ def environment():
 
 
 def prepare(say):
-    """Finds or fetches the compiler, and puts the compiled library in place."""
+    """Finds or fetches the compiler, and puts the compiled library in place. If that fails, nothing is left behind."""
     global _chosen
     if _chosen is not None:
         return
+    try:
+        _chosen = made_ready(say)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            data_home().rmdir()  # if it is empty, it was not there before
+        raise
+
+
+def made_ready(say):
+    """The compiler, with the library for it in place."""
     check_room()
+    check_linker()
     toolchain = find(wanted(), data_home())
     if toolchain is None:
         toolchain = fetch_or_make_do(say)
@@ -70,7 +83,7 @@ def prepare(say):
             unpack(toolchain, say)
         else:
             compile_anew(toolchain, say)
-    _chosen = toolchain
+    return toolchain
 
 
 def fetch_or_make_do(say):
@@ -98,9 +111,17 @@ def unpack(toolchain, say):
     say("Unpacking the compiled library (once)…")
     home = data_home()
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=home) as folder:
-        with tarfile.open(LIBRARY) as archive:
-            archive.extractall(folder, filter="data")
-        shutil.copy(FOLDER / "bundle.json", folder)
+        try:
+            with tarfile.open(LIBRARY) as archive:
+                archive.extractall(folder, filter="data")
+            shutil.copy(FOLDER / "bundle.json", folder)
+        except (lzma.LZMAError, tarfile.TarError, EOFError):
+            raise RustKernelMissing(f"{LIBRARY} is damaged: pip install --force-reinstall wavemesh-kernel") from None
+        except OSError as error:
+            raise RustKernelMissing(
+                f"the compiled library cannot be unpacked to {home}: {error.strerror}. "
+                "Make room, or set XDG_DATA_HOME to a folder on another disk"
+            ) from None
         run_kernel(toolchain, say, "library", "import", folder, "--source", str(SOURCES))
 
 
@@ -137,6 +158,15 @@ def check_room():
         raise RustKernelMissing(
             f"{home} has {free // 2**20} MB free and {FREE_BYTES // 2**20} MB are needed: "
             "make room, or set XDG_DATA_HOME to a folder on another disk"
+        )
+
+
+def check_linker():
+    """rustc links every cell with `cc`; without it nothing is fetched or unpacked."""
+    if shutil.which("cc") is None:
+        raise RustKernelMissing(
+            "there is no C linker (cc), and rustc needs one for every cell: on Debian, Ubuntu and Colab "
+            "`apt-get install -y build-essential` (with sudo, or `!` in a notebook), then run this again"
         )
 
 

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+TIMED = ("%time", "%%time")  # alone on a line, a command of the Rust kernel's too: run the cell and say how long it took
+
 
 class RustPart(NamedTuple):
     """The Rust of a cell and how many characters stand before it."""
@@ -16,9 +18,15 @@ def first_line(lines):
 
 
 def is_rust(lines):
-    """Whether a cell is Rust when the mode is on: it is, unless it is empty or starts with `%` or `!`."""
+    """Whether a cell is Rust when the mode is on: it is, unless it is empty or starts with `%` or `!`.
+
+    What stands under `%time` is timed in the language of the mode.
+    """
     first = first_line(lines)
-    return first is not None and lines[first].lstrip()[0] not in "%!"
+    if first is None:
+        return False
+    line = lines[first].strip()
+    return line[0] not in "%!" or line in TIMED
 
 
 def is_python(lines):

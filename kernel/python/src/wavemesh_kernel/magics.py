@@ -115,16 +115,16 @@ class RustValue:
 
 
 def load(shell):
-    """Registers the magics, turns the mode on, and starts the kernel in the background."""
+    """Turns the mode on, which starts the kernel in the background, and registers the magics. If that fails, nothing has changed."""
     if getattr(shell, "wavemesh", None) is not None:
         return
     extension = Extension(shell)
+    extension.set_mode(True)
     shell.register_magic_function(extension.rust, "line_cell", "rust")
     shell.register_magic_function(extension.rust_mode_magic, "line", "rust_mode")
     shell.register_magic_function(extension.rust_push, "line", "rust_push")
     shell.register_magic_function(extension.rust_pull, "line", "rust_pull")
     assist.install(extension)
-    extension.set_mode(True)
     shell.wavemesh = extension
     atexit.register(extension.kernel.shutdown)
     print(WELCOME, end="")

@@ -79,8 +79,6 @@ def output(command):
 
 def fetch(release, data_home, say):
     """Installs the minimal toolchain `release` into the private folder, whole or not at all."""
-    if shutil.which("cc") is None:
-        say("There is no C linker (cc), and Rust needs one: on Debian and Ubuntu, `sudo apt-get install build-essential`.")
     say(f"Fetching Rust {release} with rustup (once)…")
     folder = private_folder(data_home)
     partial = folder.with_name(".toolchain.partial")
