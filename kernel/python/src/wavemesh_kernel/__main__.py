@@ -36,9 +36,8 @@ def uninstall(arguments):
         status = subprocess.run([program, *arguments], check=False).returncode
     except RustKernelMissing:
         status = 0  # Jupyter does not know it; the rest can go
-    if status == 0:
-        bundle.remove(say)
-        say(f"What is left: {sys.executable} -m pip uninstall wavemesh-kernel")
+    bundle.remove(say)  # even if the kernelspec is another program's, and so stays
+    say(f"What is left: {sys.executable} -m pip uninstall wavemesh-kernel")
     return status
 
 

@@ -22,6 +22,7 @@ FOLDER = Path(__file__).parent / "bundle"
 KERNEL = FOLDER / "wavemesh-kernel"
 LIBRARY = FOLDER / "library.tar.xz"
 SOURCES = FOLDER / "source"
+SHARED = ("cell-*", "toolchain", "target", "history.jsonl")  # in the data folder, by any version
 FREE_BYTES = 600 * 1024 * 1024  # the library unpacked and, while it is put in place, once more; room to compile cells
 
 _chosen: Toolchain | None = None
@@ -175,8 +176,16 @@ def remove(say):
     home = data_home()
     doomed = list(home.glob(f"{__version__}-*"))
     if all(folder.parent in doomed for folder in home.glob("*-*/bundle.json")):
-        doomed = [home, cache_home()]
-    for folder in doomed:
-        if folder.exists():
-            shutil.rmtree(folder)
-            say(f"Removed {folder}")
+        doomed += [path for pattern in SHARED for path in home.glob(pattern)] + [cache_home()]
+    if not is_packaged():
+        doomed = [home, cache_home()]  # all of it is the work of kernel/setup.sh
+    for path in doomed:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.exists():
+            path.unlink()
+        else:
+            continue
+        say(f"Removed {path}")
+    with contextlib.suppress(OSError):
+        home.rmdir()  # if it is empty

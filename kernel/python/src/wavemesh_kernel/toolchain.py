@@ -86,7 +86,7 @@ def fetch(release, data_home, say):
     partial.mkdir(parents=True)
     try:
         rustup = partial / "rustup-init"
-        rustup.write_bytes(download(f"{RUSTUP_ROOT}/dist/{HOST}/rustup-init"))
+        rustup.write_bytes(download(release, f"{RUSTUP_ROOT}/dist/{HOST}/rustup-init"))
         rustup.chmod(0o755)
         command = [str(rustup), "-y", "--no-modify-path", "--profile", "minimal", "--default-toolchain", release]
         env = {**os.environ, "RUSTUP_HOME": str(partial / "rustup"), "CARGO_HOME": str(partial / "cargo")}
@@ -105,8 +105,8 @@ def fetch(release, data_home, say):
     raise missing(release, "rustup left no toolchain behind")
 
 
-def download(url):
-    """The bytes at `url`, checked against the SHA-256 that stands beside them."""
+def download(release, url):
+    """The bytes at `url`, with which `release` is to be installed, checked against the SHA-256 that stands beside them."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
             content = answer.read()
@@ -114,17 +114,16 @@ def download(url):
             expected = answer.read().split()[0].decode()
     except (urllib.error.URLError, OSError, IndexError) as error:
         reason = getattr(error, "reason", error)
-        raise missing(None, f"{url} could not be downloaded: {reason}") from None
+        raise missing(release, f"{url} could not be downloaded: {reason}") from None
     if hashlib.sha256(content).hexdigest() != expected:
-        raise missing(None, f"{url} came damaged: its SHA-256 is not {expected}")
+        raise missing(release, f"{url} came damaged: its SHA-256 is not {expected}")
     return content
 
 
 def missing(release, reason):
     """The error for a compiler that cannot be had, with the ways out."""
-    version = release or "of the version above"
     return RustKernelMissing(
-        f"Rust {version} is not on this machine and cannot be fetched: {reason}\n"
+        f"Rust {release} is not on this machine and cannot be fetched: {reason}\n"
         "Check the network (behind a mirror, set RUSTUP_UPDATE_ROOT and RUSTUP_DIST_SERVER), "
         "or install Rust yourself (https://rustup.rs) and run this again."
     )

@@ -1,0 +1,140 @@
+"""The wheel in the programs people run notebooks with: nbconvert, papermill and Notebook 7's server, in their current releases.
+
+JupyterLab has its own tests, in `kernel/tests`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+
+import nbformat
+import pytest
+import websocket
+from colab import NOWHERE, PASSED_ON, RUST, needed
+from test_colab import SETUP
+
+BIN = os.path.dirname(sys.executable)
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory):
+    """A home folder, the wheel, and the kernelspec that came with it."""
+    folder = tmp_path_factory.mktemp("frontends")
+    packages = needed("WAVEMESH_PACKAGE")
+    (wheel,) = packages.glob("*.whl")
+    site = folder / "site"
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, wheel]
+    subprocess.run(command, check=True, capture_output=True)
+    home = folder / "home"
+    home.mkdir()
+    return {key: os.environ[key] for key in PASSED_ON if key in os.environ} | {
+        "HOME": str(home),
+        "PATH": f"{BIN}:/usr/bin:/bin",
+        "RUSTUP_HOME": str(RUST),
+        "RUSTUP_UPDATE_ROOT": NOWHERE,
+        "PIP_NO_INDEX": "1",
+        "PYTHONPATH": str(site),
+        "JUPYTER_PATH": str(site / "share/jupyter"),
+    }
+
+
+def written(path, kernel, *cells):
+    """A notebook on disk."""
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    languages = {"rust": "rust", "python3": "python"}
+    book.metadata.kernelspec = {"name": kernel, "display_name": kernel, "language": languages[kernel]}
+    nbformat.write(book, path)
+    return path
+
+
+def shown(path):
+    """The text of the last cell's value in an executed notebook."""
+    outputs = nbformat.read(path, as_version=4).cells[-1].outputs
+    return outputs[-1].data["text/plain"]
+
+
+@pytest.mark.parametrize("kernel", ["python3", "rust"])
+def test_nbconvert_executes_a_notebook(env, tmp_path, kernel):
+    path = written(tmp_path / "a.ipynb", kernel, SETUP, "let x = 6;", "x * 7")
+    command = ["jupyter-nbconvert", "--to", "notebook", "--execute", "--inplace", path]
+    subprocess.run(command, env=env, check=True, capture_output=True)
+    assert shown(path) == "42"
+
+
+def test_nbconvert_stops_at_an_error_of_rust(env, tmp_path):
+    path = written(tmp_path / "a.ipynb", "python3", SETUP, 'panic!("ouch")', "1")
+    command = ["jupyter-nbconvert", "--to", "notebook", "--execute", "--inplace", path]
+    done = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
+    assert done.returncode != 0 and "ouch" in done.stderr
+
+
+def test_papermill_gives_parameters_to_python_and_python_to_rust(env, tmp_path):
+    path = written(tmp_path / "a.ipynb", "python3", SETUP, "%rust_push resolution", "resolution * 2")
+    subprocess.run(["papermill", path, tmp_path / "b.ipynb", "-p", "resolution", "21"], env=env, check=True, capture_output=True)
+    assert shown(tmp_path / "b.ipynb") == "42"
+
+
+def test_papermill_runs_the_rust_kernel(env, tmp_path):
+    path = written(tmp_path / "a.ipynb", "rust", SETUP, "6 * 7")
+    subprocess.run(["papermill", path, tmp_path / "b.ipynb"], env=env, check=True, capture_output=True)
+    assert shown(tmp_path / "b.ipynb") == "42"
+
+
+@pytest.fixture
+def server(env, tmp_path):
+    """Notebook 7's server; gives a function that asks its REST interface."""
+    token = uuid.uuid4().hex
+    command = [
+        "jupyter-notebook",
+        "--no-browser",
+        "--allow-root",
+        "--ip=127.0.0.1",
+        "--port=0",
+        f"--IdentityProvider.token={token}",
+    ]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env={**env, "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            end = time.monotonic() + 60
+            while not (found := list(tmp_path.glob("runtime/jpserver-*.json"))):
+                assert process.poll() is None and time.monotonic() < end, "the server does not start"
+                time.sleep(0.1)
+            base = json.loads(found[0].read_text())["url"]
+
+            def ask(path, content=None, method=None):
+                data = None if content is None else json.dumps(content).encode()
+                request = urllib.request.Request(base + path, data, {"Authorization": f"token {token}"}, method=method)
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return answer.read()
+
+            ask.socket = lambda path: websocket.create_connection(
+                base.replace("http", "ws") + path, header=[f"Authorization: token {token}"], timeout=60
+            )
+            yield ask
+        finally:
+            process.terminate()
+
+
+def test_notebook_7_serves_the_rust_kernel(server):
+    assert b"Jupyter Notebook" in server("tree")
+    specs = json.loads(server("api/kernelspecs"))["kernelspecs"]
+    assert specs["rust"]["spec"]["display_name"] == "Rust (WaveMesh)"
+    assert server(specs["rust"]["resources"]["logo-svg"].lstrip("/")).lstrip().startswith(b"<")
+    kernel = json.loads(server("api/kernels", {"name": "rust"}))["id"]
+    socket = server.socket(f"api/kernels/{kernel}/channels")
+    header = {"msg_id": "1", "msg_type": "execute_request", "session": "s", "username": "u", "version": "5.3", "date": ""}
+    content = {"code": 'println!("hello");\n6 * 7', "silent": False, "allow_stdin": False}
+    socket.send(json.dumps({"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}))
+    got = {}
+    while not (got.get("status", {}).get("execution_state") == "idle" and "execute_reply" in got):
+        message = json.loads(socket.recv())
+        if message["parent_header"].get("msg_id") == "1":
+            got[message["msg_type"]] = message["content"]
+    assert got["stream"]["text"] == "hello\n" and got["execute_result"]["data"]["text/plain"] == "42"
+    socket.close()
+    server(f"api/kernels/{kernel}", method="DELETE")
