@@ -46,13 +46,13 @@ check_system() {
 
 # Writes rustup's installer, checked against its SHA-256, to the file $1. Python is there by now; curl may not be.
 fetch_rustup() {
-  PYTHONPATH=$root/kernel/python/src PYTHONDONTWRITEBYTECODE=1 python3 - "$1" "$(uname -m)-unknown-linux-gnu" <<'PYTHON'
+  PYTHONPATH=$root/kernel/python/src PYTHONDONTWRITEBYTECODE=1 python3 - "$1" "$pinned_rust" "$(uname -m)-unknown-linux-gnu" <<'PYTHON'
 import os, sys
 from wavemesh_kernel import errors, toolchain
 
-path, host = sys.argv[1:]
+path, release, host = sys.argv[1:]
 try:
-    content = toolchain.download(f"{toolchain.RUSTUP_ROOT}/dist/{host}/rustup-init")
+    content = toolchain.download(release, f"{toolchain.RUSTUP_ROOT}/dist/{host}/rustup-init")
 except errors.RustKernelMissing as reason:
     sys.exit(str(reason))
 with open(path, "wb") as file:
