@@ -72,6 +72,12 @@ def test_completion_comes_from_rust(rust):
     assert any(match.startswith("to_uppercase") for match in matches), matches
 
 
+def test_inspection_comes_from_rust(rust):
+    rust.run("let looked_at: i64 = 7;").ok()
+    reply = rust.ask("inspect", "looked_at", 4)
+    assert reply["found"] and "i64" in reply["data"]["text/plain"], reply
+
+
 PUSHED = [
     ("41", "let y = x + 1;", "42"),
     ("2**63", "let y = x + 1;", str(2**63 + 1)),
