@@ -10,7 +10,6 @@ import time
 from jupyter_client import KernelManager
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 
-
 PYTHON = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
 
 
