@@ -119,6 +119,18 @@ def test_a_damaged_package_says_so(colab, tmp_path):
         notebook.close()
 
 
+@pytest.mark.skipif(not os.path.exists("/usr/bin/python3"), reason="this machine has no Python of its own")
+def test_the_systems_own_python_can_set_up(colab):
+    """Debian 12's is 3.11.2, the oldest that a supported system brings. What sets up needs no other package."""
+    site = colab.home / "site"
+    (wheel,) = colab.packages.glob("*.whl")
+    colab.pip("install", "-q", "--no-deps", "--target", site, wheel)
+    command = ["/usr/bin/python3", "-c", "from wavemesh_kernel import bundle; bundle.prepare(print)"]
+    done = subprocess.run(command, env={**colab.env, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list(colab.home.glob(".local/share/wavemesh/0.1.0-*/lib/libwavemesh_dylib.so"))
+
+
 def test_two_versions_side_by_side_do_not_mix(colab):
     """A library of another version, newer than ours and broken, is neither used nor removed."""
     other = colab.home / ".local/share/wavemesh/9.9.9-1.95.0-59807616e"

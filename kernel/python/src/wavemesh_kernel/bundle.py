@@ -114,7 +114,9 @@ def unpack(toolchain, say):
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=home) as folder:
         try:
             with tarfile.open(LIBRARY) as archive:
-                archive.extractall(folder, filter="data")
+                # Debian 12's Python has no filters yet; the archive is our own.
+                archive.extraction_filter = getattr(tarfile, "data_filter", None)
+                archive.extractall(folder)
             shutil.copy(FOLDER / "bundle.json", folder)
         except (lzma.LZMAError, tarfile.TarError, EOFError):
             raise RustKernelMissing(f"{LIBRARY} is damaged: pip install --force-reinstall wavemesh-kernel") from None
