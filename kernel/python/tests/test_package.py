@@ -58,7 +58,9 @@ def test_the_sdist_has_all_that_it_builds_from(packages, tmp_path):
         command = ["cargo", "metadata", "--locked", "--format-version=1", "--no-deps", "--manifest-path", folder / manifest]
         subprocess.run(command, env=env, check=True, capture_output=True)
     subprocess.run(["bash", "-n", folder / "rust/kernel/package.sh"], check=True)
-    assert (folder / "hatch_build.py").exists() and (folder / "LICENSE-MIT").exists()
+    assert (folder / "hatch_build.py").exists()
+    for part in "LICENSE-MIT LICENSE-APACHE rust-toolchain.toml kernel/toolchain.sh kernel/src/cli/logo kernel/dylib".split():
+        assert (folder / "rust" / part).exists(), part
 
 
 def rust_toolchain():
