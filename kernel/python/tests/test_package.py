@@ -59,7 +59,14 @@ def test_the_sdist_has_all_that_it_builds_from(packages, tmp_path):
         subprocess.run(command, env=env, check=True, capture_output=True)
     subprocess.run(["bash", "-n", folder / "rust/kernel/package.sh"], check=True)
     assert (folder / "hatch_build.py").exists()
-    for part in "LICENSE-MIT LICENSE-APACHE rust-toolchain.toml kernel/toolchain.sh kernel/src/cli/logo kernel/dylib".split():
+    for part in [
+        "LICENSE-MIT",
+        "LICENSE-APACHE",
+        "rust-toolchain.toml",
+        "kernel/toolchain.sh",
+        "kernel/src/cli/logo",
+        "kernel/dylib",
+    ]:
         assert (folder / "rust" / part).exists(), part
 
 
