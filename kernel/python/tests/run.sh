@@ -77,7 +77,7 @@ for version in 3.12 3.13; do
   environment "runtime-$version" "$python" "$colab"
   # What does not depend on Python's version runs with the first one.
   once=("$here"/test_{bundle,toolchain,setup,package}.py)
-  [ -z "$seen" ] || once=()
+  [ -z "$seen" ] || once=(-k "not tutorial")
   COLAB_PYTHON=$target/python/runtime-$version/bin/python \
     test_with "colab-$version" "$python" "$colab" "$here"/test_{colab,relay,rust}.py "${once[@]}" "$@"
   seen=$python
