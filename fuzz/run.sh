@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a fuzz target with the pinned stable compiler, and with all the processors that are free.
+# Runs a fuzz target with the pinned stable compiler.
 # Usage: bash fuzz/run.sh TARGET [SECONDS]     (default 120; it needs a C++ compiler, for libFuzzer itself)
 # New inputs stay in fuzz/found/TARGET, failing ones go to fuzz/artifacts/TARGET.
 set -euo pipefail
