@@ -1,6 +1,6 @@
 //! Generates shapes from a trained generator and writes them as meshes.
 //!
-//!     cargo run --release --example generate -- --model runs/shapes/generator.safetensors --count 8 --seed 1 --out generated
+//!     cargo run --release --example generate -- --model runs/shapes/generator.safetensors --count 8 --class chair --seed 1 --out generated
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,11 +16,13 @@ struct Arguments {
     count: usize,
     seed: u64,
     steps: usize,
+    class: Option<String>,
+    guidance: Option<f64>,
     out: PathBuf,
     format: String,
 }
 
-const USAGE: &str = "--model FILE [--count 8] [--seed 0] [--steps 50] [--out generated] [--format obj|stl|ply|off|glb]";
+const USAGE: &str = "--model FILE [--count 8] [--class NAME] [--guidance 1.0] [--seed 0] [--steps 50] [--out generated] [--format obj|stl|ply|off|glb]";
 
 fn arguments() -> Result<Arguments> {
     let mut all = Arguments {
@@ -28,6 +30,8 @@ fn arguments() -> Result<Arguments> {
         count: 8,
         seed: 0,
         steps: 50,
+        class: None,
+        guidance: None,
         out: "generated".into(),
         format: "obj".into(),
     };
@@ -43,6 +47,10 @@ fn arguments() -> Result<Arguments> {
             "--count" => all.count = number()?,
             "--seed" => all.seed = number()? as u64,
             "--steps" => all.steps = number()?,
+            "--class" => all.class = Some(value),
+            "--guidance" => {
+                all.guidance = Some(value.parse().map_err(|_| wrong(format!("{flag} {value}")))?);
+            }
             "--out" => all.out = value.into(),
             "--format" => all.format = value,
             _ => return Err(wrong(flag)),
@@ -52,13 +60,18 @@ fn arguments() -> Result<Arguments> {
 }
 
 fn run() -> Result<()> {
-    let Arguments { model, count, seed, steps, out, format } = arguments()?;
+    let Arguments { model, count, seed, steps, class, guidance, out, format } = arguments()?;
     let generator = Generator::load(&model, &Device::Cpu)?;
     std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
     for i in 0..count {
         let started = Instant::now();
-        let options =
-            GenerateOptions { sampler: Sampler::Ddim { steps, eta: 0.0 }, seed: seed + i as u64, ..Default::default() };
+        let options = GenerateOptions {
+            sampler: Sampler::Ddim { steps, eta: 0.0 },
+            class: class.clone(),
+            guidance_scale: guidance,
+            seed: seed + i as u64,
+            ..Default::default()
+        };
         let Some(shape) = generator.generate(1, &options)?.pop() else { continue };
         let seconds = started.elapsed().as_secs_f64();
         let path = out.join(format!("shape-{:04}.{format}", seed + i as u64));

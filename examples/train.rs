@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 use wavemesh::diffusion::{BetaSchedule, DiffusionConfig, GaussianDiffusion, Prediction};
+use wavemesh::sdf::SdfGrid;
 use wavemesh::train::{
     Augmentation, DatasetConfig, Family, Generator, Representation, RepresentationConfig, ShapeDataset, Split,
-    StageData, StageModel, TrainConfig, Trainer, checkpoints,
+    StageData, StageModel, StepRecord, TrainConfig, Trainer, TrainingData, checkpoints,
 };
 use wavemesh::unet::{UNetConfig, WaveMeshUNet};
 use wavemesh::{Error, Result};
@@ -38,6 +39,9 @@ struct Config {
     diffusion: DiffusionConfig,
     /// Channels of each stage's network.
     channels: Vec<Vec<usize>>,
+    /// Share of samples from which stage 0 is not told the family, so that it can also be asked for any; 1 for never
+    /// telling. Meshes of a folder have no family.
+    label_dropout: f64,
     /// Deviation of the noise on conditions, in sites.
     condition_noise: f64,
     /// How each stage is trained; the last entry serves the stages after it.
@@ -51,16 +55,17 @@ struct Config {
 impl Default for Config {
     fn default() -> Self {
         let coarse = TrainConfig {
-            steps: 4000,
+            steps: 2800,
             batch_size: 16,
-            learning_rate: 1e-3,
+            learning_rate: 2e-3,
             warmup: 100,
+            final_learning_rate: 0.02,
             ema_decay: 0.998,
-            validate_every: 100,
-            checkpoint_every: 200,
+            validate_every: 250,
+            checkpoint_every: 250,
             ..Default::default()
         };
-        let detail = TrainConfig { steps: 600, batch_size: 4, ema_decay: 0.99, ..coarse.clone() };
+        let detail = TrainConfig { steps: 500, batch_size: 8, ema_decay: 0.99, ..coarse.clone() };
         Self {
             meshes: None,
             families: Family::ALL.to_vec(),
@@ -74,7 +79,8 @@ impl Default for Config {
                 prediction: Prediction::V,
                 ..Default::default()
             },
-            channels: vec![vec![24, 48, 96], vec![16, 32]],
+            channels: vec![vec![32, 48, 80], vec![16, 24]],
+            label_dropout: 0.2,
             condition_noise: 0.05,
             training: vec![coarse, detail],
             minutes: vec![0.0],
@@ -118,65 +124,81 @@ fn run() -> Result<()> {
         }
     };
     let device = Device::Cpu;
-    let (train, validation) = match &config.meshes {
-        Some(folder) => {
-            let all = ShapeDataset::from_folder(folder, &config.dataset)?;
-            for (path, reason) in all.skipped() {
-                eprintln!("skipped {}: {reason}", path.display());
-            }
-            let mut grids = all.grids()?;
-            let rest = grids.split_off(grids.len() - grids.len() / 10);
-            (grids, rest)
-        }
-        None => {
-            let of = |count, split| {
-                ShapeDataset::procedural(&config.families, count, config.data_seed, split, &config.dataset)?.grids()
-            };
-            (of(config.shapes, Split::Train)?, of((config.shapes / 10).max(1), Split::Validation)?)
-        }
-    };
-    println!("{} shapes to train on, {} to validate", train.len(), validation.len());
-    let representation = Representation::fit(&config.representation, &train)?;
+    let data = Data::new(&config)?;
+    println!("{} shapes to train on, {} to validate", data.train.0.len(), data.validation.0.len());
+    let representation = Representation::fit(&config.representation, &data.train.0)?;
     let mut stages = Vec::new();
     for stage in 0..representation.stages() {
-        stages.push(train_stage(&config, &representation, stage, &train, &validation, &device)?);
+        stages.push(train_stage(&config, &representation, stage, &data, &device)?);
     }
-    let generator = Generator::new(representation, stages)?;
+    let generator = Generator::new(representation, stages, data.classes)?;
     let path = config.folder.join("generator.safetensors");
     generator.save(&path, DType::F16)?;
     println!("wrote {}", path.display());
     Ok(())
 }
 
+/// Shapes and, if there are classes, the class of each.
+type Labelled = (Vec<SdfGrid>, Vec<usize>);
+
+struct Data {
+    train: Labelled,
+    validation: Labelled,
+    classes: Vec<String>,
+}
+
+impl Data {
+    fn new(config: &Config) -> Result<Self> {
+        if let Some(folder) = &config.meshes {
+            let all = ShapeDataset::from_folder(folder, &config.dataset)?;
+            for (path, reason) in all.skipped() {
+                eprintln!("skipped {}: {reason}", path.display());
+            }
+            let mut grids = all.grids()?;
+            let rest = grids.split_off(grids.len() - grids.len() / 10);
+            return Ok(Self { train: (grids, Vec::new()), validation: (rest, Vec::new()), classes: Vec::new() });
+        }
+        let of = |count, split| -> Result<Labelled> {
+            let set = ShapeDataset::procedural(&config.families, count, config.data_seed, split, &config.dataset)?;
+            Ok((set.grids()?, set.labels(&config.families).unwrap_or_default()))
+        };
+        let told = config.label_dropout < 1.0;
+        Ok(Self {
+            train: of(config.shapes, Split::Train)?,
+            validation: of((config.shapes / 10).max(1), Split::Validation)?,
+            classes: config.families.iter().filter(|_| told).map(|family| family.name().to_string()).collect(),
+        })
+    }
+}
+
 fn train_stage(
     config: &Config,
     representation: &Representation,
     stage: usize,
-    train: &[wavemesh::sdf::SdfGrid],
-    validation: &[wavemesh::sdf::SdfGrid],
+    data: &Data,
     device: &Device,
 ) -> Result<StageModel> {
     let of = |list: &[TrainConfig]| list.get(stage).or(list.last()).cloned().unwrap_or_default();
     let folder = config.folder.join(format!("stage-{stage}"));
     let training = TrainConfig { folder: Some(folder.clone()), ..of(&config.training) };
-    let channels = Representation::channels_of(stage);
     let widths = config.channels.get(stage).or(config.channels.last()).cloned().unwrap_or_default();
-    let unet = UNetConfig::plain(channels + usize::from(stage > 0), channels, &widths);
-    let data = |shapes: &[wavemesh::sdf::SdfGrid], augmentation, noise| {
-        StageData::new(representation, stage, shapes.to_vec(), augmentation, noise, device).map(Arc::new)
+    let classes = data.classes.len();
+    let [inputs, outputs] = Generator::channels_of(stage, classes);
+    let unet = UNetConfig::plain(inputs, outputs, &widths);
+    let source = |(shapes, labels): &Labelled, augmentation, noise, dropout| -> Result<Arc<dyn TrainingData>> {
+        let data = StageData::new(representation, stage, shapes.clone(), augmentation, noise, device)?;
+        let told = stage == 0 && classes > 0;
+        Ok(Arc::new(if told { data.with_labels(labels.clone(), classes, dropout)? } else { data }))
     };
-    let validation: Option<Arc<dyn wavemesh::train::TrainingData>> =
-        if validation.is_empty() { None } else { Some(data(validation, Augmentation::default(), 0.0)?) };
+    let train = source(&data.train, config.augmentation, config.condition_noise, config.label_dropout)?;
+    let validation = match data.validation.0.is_empty() {
+        true => None,
+        false => Some(source(&data.validation, Augmentation::default(), 0.0, 0.0)?),
+    };
     let network = WaveMeshUNet::seeded(&unet, training.seed, device)?;
     println!("stage {stage}: {} parameters, channels {widths:?}", network.num_parameters());
     let diffusion = GaussianDiffusion::new(&config.diffusion, device)?;
-    let mut trainer = Trainer::new(
-        network,
-        diffusion.clone(),
-        data(train, config.augmentation, config.condition_noise)?,
-        validation,
-        training,
-    )?;
+    let mut trainer = Trainer::new(network, diffusion.clone(), train, validation, training)?;
     if folder.is_dir()
         && let Some(last) = checkpoints(&folder)?.last()
     {
@@ -193,11 +215,13 @@ fn train_stage(
         let result = trainer.run(|trainer, record| {
             if record.validation.is_some() || shown.elapsed() > Duration::from_secs(10) {
                 shown = Instant::now();
-                let left = (trainer.config().steps - record.step) as f64 * record.seconds;
+                let recent = &trainer.history()[trainer.history().len().saturating_sub(50)..];
+                let step = recent.iter().map(|record| record.seconds).sum::<f64>() / recent.len() as f64;
+                let left = (trainer.config().steps - record.step) as f64 * step;
                 let validation = record.validation.map(|v| format!("  validation {v:.4}")).unwrap_or_default();
                 println!(
                     "step {:>6}  loss {:.4}{validation}  lr {:.2e}  {:.2} s/step  {:.0} s left",
-                    record.step, record.loss, record.learning_rate, record.seconds, left
+                    record.step, record.loss, record.learning_rate, step, left
                 );
             }
             if out_of_time() { Err(Error::Interrupted) } else { Ok(()) }
@@ -210,7 +234,23 @@ fn train_stage(
             other => other?,
         }
     }
+    report(stage, trainer.history());
     Ok(StageModel { network: trainer.into_ema(), diffusion })
+}
+
+/// What the stage took: on the clock, and of computing alone.
+fn report(stage: usize, history: &[StepRecord]) {
+    let clock: f64 = history.iter().map(|record| record.seconds).sum();
+    let computed: Option<f64> = history.iter().map(|record| record.processor_seconds).sum();
+    let computed = computed.map(|s| format!(", {:.1} min of processor time", s / 60.0)).unwrap_or_default();
+    let mut steps: Vec<f64> = history.iter().map(|record| record.seconds).collect();
+    steps.sort_by(f64::total_cmp);
+    let quick = steps.get(steps.len() / 10).copied().unwrap_or_default();
+    println!(
+        "stage {stage}: {} steps in {:.1} min on the clock{computed}; the quickest tenth under {quick:.3} s a step",
+        history.len(),
+        clock / 60.0
+    );
 }
 
 fn read_config(path: &Path) -> Result<Config> {

@@ -194,6 +194,22 @@ fn importance_sampling_prefers_timesteps_with_large_losses_and_stays_unbiased() 
 }
 
 #[test]
+fn timesteps_of_a_batch_are_spread_evenly_and_each_is_uniform() {
+    let diffusion = diffusion(Prediction::V);
+    let (model, x0) = (Exact(diffusion.clone()), zeros(4, 2, 1));
+    let mut first = Vec::new();
+    for seed in 0..400 {
+        let options = LossOptions { seed, ..Default::default() };
+        let mut drawn = diffusion.training_loss(&model, &x0, &options).unwrap().timesteps;
+        first.push(drawn[0] as f64);
+        drawn.sort_unstable();
+        assert!(drawn.windows(2).all(|pair| pair[1] - pair[0] == 250), "{drawn:?}");
+    }
+    let mean = first.iter().sum::<f64>() / 400.0;
+    assert!((mean - 499.5).abs() < 45.0, "the mean of 400 uniform draws, whose deviation is 14: {mean}");
+}
+
+#[test]
 fn a_seed_fixes_the_sample_and_another_seed_changes_it() {
     let diffusion = diffusion(Prediction::V);
     let model = Exact(diffusion.clone());

@@ -56,7 +56,7 @@ fn trainer(config: TrainConfig, seed: u64) -> Trainer {
         let data = StageData::new(&representation, 0, grids, Augmentation::default(), 0.0, &CPU).unwrap();
         Arc::new(data) as Arc<dyn TrainingData>
     };
-    let network = WaveMeshUNet::seeded(&UNetConfig::plain(8, 8, &[8, 12]), seed, &CPU).unwrap();
+    let network = WaveMeshUNet::seeded(&UNetConfig::plain(11, 8, &[8, 12]), seed, &CPU).unwrap();
     Trainer::new(network, cosine_v(), data(grids.clone()), Some(data(shapes(4, 16))), config).unwrap()
 }
 
@@ -64,12 +64,12 @@ fn trainer(config: TrainConfig, seed: u64) -> Trainer {
 fn one_shape_is_learnt_by_heart() {
     let shape = ProceduralShape::new(Family::Torus, 3).sdf(16).unwrap();
     // Statistics of several shapes: those of one alone would make every channel unit noise.
-    let config = RepresentationConfig { shell: 3.0, ..small() };
+    let config = RepresentationConfig { shell: Some(3.0), ..small() };
     let representation = Representation::fit(&config, &shapes(10, 16)).unwrap();
     let mut stages = Vec::new();
     for stage in 0..2 {
-        let channels = Representation::channels_of(stage);
-        let unet = UNetConfig::plain(channels + usize::from(stage > 0), channels, &[24, 48]);
+        let [inputs, outputs] = Generator::channels_of(stage, 0);
+        let unet = UNetConfig::plain(inputs, outputs, &[24, 48]);
         let data =
             StageData::new(&representation, stage, vec![shape.clone()], Augmentation::default(), 0.0, &CPU).unwrap();
         let config = TrainConfig {
@@ -95,7 +95,7 @@ fn one_shape_is_learnt_by_heart() {
         assert!(losses[0] / last >= 100.0, "stage {stage}: the loss fell from {} to {last} only", losses[0]);
         stages.push(StageModel { network: trainer.into_ema(), diffusion });
     }
-    let generator = Generator::new(representation, stages).unwrap();
+    let generator = Generator::new(representation, stages, Vec::new()).unwrap();
     let sample = generator.generate(1, &GenerateOptions { seed: 5, ..Default::default() }).unwrap().remove(0);
     let iou = iou_of_grids(&sample, &shape).unwrap();
     assert!(iou >= 0.9, "IoU of the sample with the one shape it was trained on: {iou}");
@@ -151,7 +151,16 @@ fn a_resumed_run_takes_the_steps_of_an_uninterrupted_one() {
         .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().ends_with(".tmp"));
     assert_eq!(leftovers.count(), 0);
 
-    let network = WaveMeshUNet::seeded(&UNetConfig::plain(8, 8, &[8, 10]), 0, &CPU).unwrap();
+    let mut bytes = std::fs::read(&kept[0]).unwrap();
+    let version = br#"\"version\":2"#;
+    let at = bytes.windows(version.len()).position(|window| window == version).unwrap();
+    bytes[at + version.len() - 1] = b'9';
+    let newer = folder.0.join("newer.safetensors");
+    std::fs::write(&newer, bytes).unwrap();
+    let error = second.resume(&newer).unwrap_err().to_string();
+    assert!(error.contains("version 9; this program reads version 2"), "{error}");
+
+    let network = WaveMeshUNet::seeded(&UNetConfig::plain(11, 8, &[8, 10]), 0, &CPU).unwrap();
     let representation = Representation::fit(&small(), &shapes(2, 16)).unwrap();
     let data = StageData::new(&representation, 0, shapes(2, 16), Augmentation::default(), 0.0, &CPU).unwrap();
     let mut other = Trainer::new(network, cosine_v(), Arc::new(data), None, quick(None, 10)).unwrap();
@@ -172,7 +181,7 @@ fn a_loss_that_is_not_finite_stops_the_training_and_leaves_the_network() {
             let coords = (0..items.len() as i32).flat_map(|b| [[b, 0, 0, 0], [b, 0, 0, 1]]).collect();
             let features = Tensor::full(f32::NAN, (rows, 1), &CPU)?;
             let x0 = SparseConvTensor::from_coords(features, coords, [2, 2, 2], items.len())?;
-            Ok(TrainingBatch { x0, condition: None })
+            Ok(TrainingBatch { x0, condition: None, labels: None })
         }
     }
     let network = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 6]), 0, &CPU).unwrap();
@@ -187,13 +196,19 @@ fn a_loss_that_is_not_finite_stops_the_training_and_leaves_the_network() {
 #[test]
 fn without_a_shell_the_representation_is_exact_and_with_one_it_keeps_the_surface() {
     let grids = shapes(10, 32);
-    let whole = RepresentationConfig { shell: f32::INFINITY, ..Default::default() };
-    let exact = Representation::fit(&whole, &grids).unwrap();
+    let whole = RepresentationConfig { shell: None, ..Default::default() };
+    let levelled = Representation::fit(&whole, &grids).unwrap();
+    let exact = Representation::fit(&RepresentationConfig { truncation: None, ..whole }, &grids).unwrap();
     let shelled = Representation::fit(&RepresentationConfig::default(), &grids).unwrap();
     for grid in &grids {
         let back = exact.decode(&exact.encode(grid).unwrap()).unwrap();
         let error = back.values().iter().zip(grid.values()).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
-        assert!(error < 1e-4, "largest error without a shell: {error}");
+        assert!(error < 1e-5, "largest error without a shell: {error}");
+        // Distances that level off come back too, with rounding that grows as they flatten: compared up to half the cube.
+        let back = levelled.decode(&levelled.encode(grid).unwrap()).unwrap();
+        let near = back.values().iter().zip(grid.values()).filter(|(_, distance)| distance.abs() < 1.0);
+        let error = near.fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(error < 1e-3, "largest error of levelled distances: {error}");
         let codes = shelled.encode(grid).unwrap();
         let all = shelled.grid_of(1).pow(3);
         assert!(codes[1].sites.len() < all, "a shell leaves sites out");
@@ -303,11 +318,13 @@ fn a_generator_survives_its_file() {
     let folder = Folder::new("generator");
     let representation = Representation::fit(&small(), &shapes(5, 16)).unwrap();
     let stage = |stage: usize| {
-        let channels = Representation::channels_of(stage);
-        let unet = UNetConfig::plain(channels + usize::from(stage > 0), channels, &[4, 6]);
+        let [inputs, outputs] = Generator::channels_of(stage, 0);
+        let unet = UNetConfig::plain(inputs, outputs, &[4, 6]);
         StageModel { network: WaveMeshUNet::seeded(&unet, 2, &CPU).unwrap(), diffusion: cosine_v() }
     };
-    let generator = Generator::new(representation.clone(), vec![stage(0), stage(1)]).unwrap();
+    let generator = Generator::new(representation.clone(), vec![stage(0), stage(1)], Vec::new()).unwrap();
+    let asked = GenerateOptions { class: Some("chair".into()), ..Default::default() };
+    assert!(generator.generate(1, &asked).unwrap_err().to_string().contains("chair"), "it knows no classes");
     let path = folder.0.join("generator.safetensors");
     generator.save(&path, DType::F32).unwrap();
     let again = Generator::load(&path, &CPU).unwrap();
@@ -320,8 +337,41 @@ fn a_generator_survives_its_file() {
     assert_eq!(values(&generator), values(&again));
     std::fs::write(&path, b"nothing").unwrap();
     assert!(matches!(Generator::load(&path, &CPU), Err(Error::Format { .. })));
-    let swapped = Generator::new(representation, vec![stage(1), stage(0)]).unwrap_err().to_string();
-    assert!(swapped.contains("[[8, 7], [8, 8]]"), "{swapped}");
+    let swapped = Generator::new(representation, vec![stage(1), stage(0)], Vec::new()).unwrap_err().to_string();
+    assert!(swapped.contains("[[11, 7], [11, 8]]"), "{swapped}");
+}
+
+#[test]
+fn labels_reach_the_network_and_guidance_stretches_them() {
+    let names = ["box", "torus"].map(String::from);
+    let grids = shapes(2, 16);
+    let representation = Representation::fit(&small(), &grids).unwrap();
+    let data = || StageData::new(&representation, 0, grids.clone(), Augmentation::default(), 0.0, &CPU).unwrap();
+    let rows = |dropout| {
+        let labelled = data().with_labels(vec![0, 1], 2, dropout).unwrap();
+        labelled.batch(&[1, 0], 5).unwrap().labels.unwrap().to_vec2::<f32>().unwrap()
+    };
+    assert_eq!(rows(0.0), [[0.0, 1.0], [1.0, 0.0]]);
+    assert_eq!(rows(1.0), [[0.0, 0.0], [0.0, 0.0]]);
+    for (labels, classes, problem) in [(vec![0], 2, "each of 2 shapes"), (vec![0, 2], 2, "below the 2 classes")] {
+        assert!(data().with_labels(labels, classes, 0.0).err().unwrap().to_string().contains(problem));
+    }
+    let stage = |stage: usize| {
+        let [inputs, outputs] = Generator::channels_of(stage, 2);
+        let unet = UNetConfig::plain(inputs, outputs, &[4, 6]);
+        StageModel { network: WaveMeshUNet::seeded(&unet, 2, &CPU).unwrap(), diffusion: cosine_v() }
+    };
+    let generator = Generator::new(representation.clone(), vec![stage(0), stage(1)], names.to_vec()).unwrap();
+    let values = |class: Option<&str>, guidance_scale| {
+        let sampler = wavemesh::diffusion::Sampler::Ddim { steps: 3, eta: 0.0 };
+        let options = GenerateOptions { sampler, class: class.map(Into::into), guidance_scale, ..Default::default() };
+        generator.generate(1, &options).unwrap()[0].values().to_vec()
+    };
+    assert_ne!(values(Some("box"), None), values(Some("torus"), None));
+    assert_ne!(values(Some("box"), None), values(None, None));
+    assert_ne!(values(Some("box"), Some(3.0)), values(Some("box"), None));
+    let options = GenerateOptions { class: Some("sofa".into()), ..Default::default() };
+    assert!(generator.generate(1, &options).unwrap_err().to_string().contains("box, torus"));
 }
 
 #[test]
@@ -344,11 +394,18 @@ fn mistakes_in_configurations_are_named() {
     let error = |config: RepresentationConfig| Representation::new(&config).unwrap_err().to_string();
     assert!(error(RepresentationConfig { resolution: 30, ..Default::default() }).contains("a multiple of 4"));
     assert!(error(RepresentationConfig { wavelet: "bior99".into(), ..Default::default() }).contains("bior99"));
-    assert!(error(RepresentationConfig { shell: 0.0, ..Default::default() }).contains("shell"));
+    assert!(error(RepresentationConfig { shell: Some(0.0), ..Default::default() }).contains("shell"));
+    assert!(error(RepresentationConfig { whitening: 2.0, ..Default::default() }).contains("whitening"));
     let representation = Representation::new(&small()).unwrap();
     assert!(representation.encode(&shapes(1, 32)[0]).unwrap_err().to_string().contains("[32, 32, 32]"));
     let none = StageData::new(&representation, 0, Vec::new(), Augmentation::default(), 0.0, &CPU);
     assert!(none.err().unwrap().to_string().contains("at least one"));
     assert!(serde_json::from_str::<TrainConfig>(r#"{"stepz": 3}"#).unwrap_err().to_string().contains("stepz"));
+    let adamw = wavemesh::train::AdamWConfig { beta2: 1.0, ..Default::default() };
+    let network = WaveMeshUNet::seeded(&UNetConfig::plain(11, 8, &[4, 6]), 0, &CPU).unwrap();
+    let data = StageData::new(&representation, 0, shapes(2, 16), Augmentation::default(), 0.0, &CPU).unwrap();
+    let config = TrainConfig { adamw, ..quick(None, 5) };
+    let error = Trainer::new(network, cosine_v(), Arc::new(data), None, config).err().unwrap();
+    assert!(error.to_string().contains("adamw.beta2"), "{error}");
     assert!(Family::from_name("sofa").unwrap_err().to_string().contains("chair"));
 }

@@ -1,12 +1,21 @@
-//! Diffusion: whole sampling runs with a network that costs next to nothing, and noising a batch.
+//! Diffusion: whole sampling runs with a network that costs next to nothing, noising a batch, and a training step and sampling
+//! with the generator's coarse network.
 
 use candle_core::{Device, Tensor};
-use wavemesh::diffusion::{DiffusionConfig, GaussianDiffusion, SampleOptions, Sampler, TimestepSpacing};
+use wavemesh::diffusion::{
+    BetaSchedule, DiffusionConfig, GaussianDiffusion, Prediction, SampleOptions, Sampler, TimestepSpacing,
+};
+use wavemesh::prelude::{AdamW, Optimizer, ParamsAdamW};
 use wavemesh::sparse::SparseConvTensor;
 
+use crate::shares::Shares;
+use crate::unet;
 use crate::work::{Answer, Case, Result, Work};
 
 pub fn prepare(case: &Case) -> Result<Work> {
+    if ["train_step", "network_ddim"].contains(&case.op.as_str()) {
+        return with_network(case);
+    }
     let x = sparse(&case.tensor("x")?)?;
     let diffusion = GaussianDiffusion::new(&DiffusionConfig::default(), &Device::Cpu)?;
     if case.op == "q_sample" {
@@ -26,6 +35,51 @@ pub fn prepare(case: &Case) -> Result<Work> {
         diffusion.sample(&model, &x, sampler, options)
     };
     Ok(Work::new(run, answer))
+}
+
+/// A training step (v-prediction, cosine schedule, AdamW) of a batch, or DDIM sampling of one shape, all sites occupied.
+fn with_network(case: &Case) -> Result<Work> {
+    let (network, x) = unet::network(case)?;
+    let diffusion = GaussianDiffusion::new(
+        &DiffusionConfig { schedule: BetaSchedule::Cosine, prediction: Prediction::V, ..Default::default() },
+        &Device::Cpu,
+    )?;
+    let train = case.op == "train_step";
+    let shares = Shares::measure(&network, &unet::network(case)?.1, train)?;
+    if !train {
+        let sampler = Sampler::Ddim { steps: case.param("steps")?, eta: 0.0 };
+        let run = move || {
+            let options = SampleOptions { start: Some(x.features().clone()), ..Default::default() };
+            diffusion.sample(&network, &x, sampler, options)
+        };
+        return Ok(Work::new(run, move |x| Ok(shares.facts(answer(x)?))));
+    }
+    let (noise, steps) = (case.tensor("noise")?, case.values::<i64>("timesteps")?);
+    let steps: Vec<usize> = steps.into_iter().map(|t| t as usize).collect();
+    let timesteps = case.tensor("timesteps")?;
+    let vars: Vec<_> = network.parameters().map(|(_, var)| var.clone()).collect();
+    let wanted = network.parameters().find(|(name, _)| name == "encoder.input_conv.0.weight");
+    let wanted = wanted.map(|(_, var)| var.clone()).ok_or("no input convolution")?;
+    let params = ParamsAdamW { lr: 1e-4, weight_decay: 1e-4, ..Default::default() };
+    let mut optimizer = AdamW::new(vars, params)?;
+    let share = |of: &dyn Fn(f64) -> f64| -> Result<Tensor> {
+        let of = |t: usize| of(diffusion.schedule().alpha_cumprod(t as i64)) as f32;
+        let rows: Vec<f32> = x.coords().iter().map(|site| of(steps[site[0] as usize])).collect();
+        Ok(Tensor::from_vec(rows, (x.len(), 1), &Device::Cpu)?)
+    };
+    let (signal, scale) = (share(&|a| a.sqrt())?, share(&|a| (1.0 - a).sqrt())?);
+    let run = move || -> Result<[Tensor; 2]> {
+        let noised = diffusion.q_sample(&x, &steps, &noise)?;
+        let velocity = (noise.broadcast_mul(&signal)? - x.features().broadcast_mul(&scale)?)?;
+        let out = network.forward_t(&noised, &timesteps, None, true)?;
+        let loss = (out.features() - velocity)?.sqr()?.mean_all()?;
+        let grads = loss.backward()?;
+        optimizer.step(&grads)?;
+        Ok([loss.detach().reshape(1)?, grads.get(&wanted).ok_or("no gradient")?.clone()])
+    };
+    Ok(Work::new(run, move |[loss, grad]| {
+        Ok(shares.facts(Answer::default().tensor("loss", loss)?.tensor("grad", grad)?))
+    }))
 }
 
 fn answer(x: &SparseConvTensor) -> Result<Answer> {

@@ -11,6 +11,7 @@ mod limits;
 mod memory;
 mod mesh;
 mod resident;
+mod shares;
 mod sparse;
 mod unet;
 mod wavelet;

@@ -17,7 +17,7 @@ def shell(size):
     return np.concatenate([np.zeros((len(sites), 1), sites.dtype), sites], axis=1).astype(np.int64)
 
 
-def weights(random):
+def weights(random, channels=CHANNELS, inputs=1, outputs=1):
     """Every parameter of the network by WaveMesh's name, convolutions as [out, kz, ky, kx, in]."""
     state = {}
 
@@ -42,15 +42,82 @@ def weights(random):
         conv(f"{name}.conv2", outputs, outputs), norm(f"{name}.bn2", outputs)
         conv(f"{name}.shortcut.0", inputs, outputs, 1), norm(f"{name}.shortcut.1", outputs)
 
-    linear("time_mlp.0", TIME, CHANNELS[0]), linear("time_mlp.2", CHANNELS[0], CHANNELS[0])
-    conv("encoder.input_conv.0", 1 + CHANNELS[0], CHANNELS[0]), norm("encoder.input_conv.1", CHANNELS[0])
-    for i, (a, b) in enumerate(zip(CHANNELS, CHANNELS[1:])):
+    linear("time_mlp.0", TIME, channels[0]), linear("time_mlp.2", channels[0], channels[0])
+    conv("encoder.input_conv.0", inputs + channels[0], channels[0]), norm("encoder.input_conv.1", channels[0])
+    for i, (a, b) in enumerate(zip(channels, channels[1:])):
         block(f"encoder.encoder_blocks.{i}", a, b)
-    for i, (a, b) in enumerate(zip(CHANNELS[::-1], CHANNELS[-2::-1])):
+    for i, (a, b) in enumerate(zip(channels[::-1], channels[-2::-1])):
         conv(f"decoder.upsample_blocks.{i}", a, b), block(f"decoder.decoder_blocks.{i}", 2 * b, b)
-    conv("output_conv", CHANNELS[0], 1, 1)
-    uniform("output_conv.bias", 1, fan=CHANNELS[0])
+    conv("output_conv", channels[0], outputs, 1)
+    uniform("output_conv.bias", outputs, fan=channels[0])
     return state
+
+
+def dense_network(case, train):
+    """The network in torch on the dense grid: its parameters by name, and `forward(features, timesteps)`, whose rows are the sites
+    (ascending). What is not a site is zeroed after each convolution, and left out of the statistics; a full grid needs neither."""
+    import torch
+    import torch.nn.functional as F
+
+    size, channels = case.params["size"], case.params["channels"]
+    w = {k[2:]: torch.from_numpy(v) for k, v in case.inputs.items() if k.startswith("w/")}
+    w = {k: v.permute(0, 4, 1, 2, 3).contiguous() if v.ndim == 5 else v for k, v in w.items()}
+    w = {k: v.permute(1, 0, 2, 3, 4).contiguous() if "upsample" in k else v for k, v in w.items()}
+    parameters = {k: v.requires_grad_(train) for k, v in w.items() if "running" not in k}
+    element, z, y, x = torch.from_numpy(case.inputs["indices"]).T
+    batch = int(element.max()) + 1
+    masks = [torch.zeros(batch, 1, size, size, size)]
+    masks[0][element, 0, z, y, x] = 1
+    for _ in channels[1:]:
+        masks.append(F.max_pool3d(masks[-1], 2))
+    rows = [mask.flatten().nonzero().squeeze(1) for mask in masks]
+    full = [bool(mask.all()) for mask in masks]
+
+    def to_rows(grid, level):
+        return grid.transpose(0, 1).reshape(grid.shape[1], -1)[:, rows[level]].T
+
+    def to_grid(values, level):
+        shape = (values.shape[1], batch, *masks[level].shape[2:])
+        if full[level]:
+            return values.T.reshape(shape).transpose(0, 1)
+        return torch.zeros(values.shape[1], masks[level].numel()).index_copy(1, rows[level], values.T).reshape(shape).transpose(0, 1)
+
+    def norm(grid, name, level):
+        statistics = (w[f"{name}.running_mean"].clone(), w[f"{name}.running_var"].clone(), w[f"{name}.weight"], w[f"{name}.bias"], train)
+        if full[level]:
+            return F.batch_norm(grid, *statistics)
+        return to_grid(F.batch_norm(to_rows(grid, level), *statistics), level)
+
+    def masked(grid, level):
+        return grid if full[level] else grid * masks[level]
+
+    def conv(grid, name, level, stride=1):
+        weight = w[f"{name}.weight"]
+        return masked(F.conv3d(grid, weight, stride=stride, padding=weight.shape[2] // 2), level)
+
+    def block(grid, name, level, stride=1):
+        h = F.relu(norm(conv(grid, f"{name}.conv1", level, stride), f"{name}.bn1", level))
+        h = norm(conv(h, f"{name}.conv2", level), f"{name}.bn2", level)
+        return F.relu(h + norm(conv(grid, f"{name}.shortcut.0", level, stride), f"{name}.shortcut.1", level))
+
+    def forward(features, timesteps):
+        half = TIME // 2
+        angles = timesteps[:, None] * torch.exp(-torch.arange(half) * np.log(10000) / (half - 1))
+        time = torch.cat([angles.sin(), angles.cos()], 1).float()
+        time = F.silu(F.linear(time, w["time_mlp.0.weight"], w["time_mlp.0.bias"]))
+        time = F.linear(time, w["time_mlp.2.weight"], w["time_mlp.2.bias"])
+        grid = to_grid(torch.cat([features, time[element]], 1), 0)
+        grid = F.relu(norm(conv(grid, "encoder.input_conv.0", 0), "encoder.input_conv.1", 0))
+        skips = []
+        for level in range(1, len(channels)):
+            skips.append(grid)
+            grid = block(grid, f"encoder.encoder_blocks.{level - 1}", level, 2)
+        for i, level in enumerate(range(len(channels) - 2, -1, -1)):
+            up = F.conv_transpose3d(grid, w[f"decoder.upsample_blocks.{i}.weight"], stride=2, padding=1, output_padding=1)
+            grid = block(torch.cat([masked(up, level), skips.pop()], 1), f"decoder.decoder_blocks.{i}", level)
+        return to_rows(F.conv3d(grid, w["output_conv.weight"], w["output_conv.bias"]), 0)
+
+    return parameters, forward
 
 
 @peer("torch, dense", "torch", package="torch")
@@ -59,66 +126,23 @@ def torch_dense(case):
     import torch
     import torch.nn.functional as F
 
-    size, train = case.params["size"], case.op == "train_step"
-    w = {k[2:]: torch.from_numpy(v) for k, v in case.inputs.items() if k.startswith("w/")}
-    w = {k: v.permute(0, 4, 1, 2, 3).contiguous() if v.ndim == 5 else v for k, v in w.items()}
-    w = {k: v.permute(1, 0, 2, 3, 4).contiguous() if "upsample" in k else v for k, v in w.items()}
-    parameters = [v.requires_grad_(train) for k, v in w.items() if "running" not in k]
-    _, z, y, x = torch.from_numpy(case.inputs["indices"]).T
+    train = case.op == "train_step"
+    parameters, network = dense_network(case, train)
     features, target = torch.from_numpy(case.inputs["features"]), torch.from_numpy(case.inputs["target"])
-    masks = [torch.zeros(1, 1, size, size, size)]
-    masks[0][0, 0, z, y, x] = 1
-    for _ in CHANNELS[1:]:
-        masks.append(F.max_pool3d(masks[-1], 2))
-    rows = [mask.flatten().nonzero().squeeze(1) for mask in masks]
-
-    def norm(grid, name, level):
-        channels = grid.shape[1]
-        flat = grid.reshape(channels, -1)
-        found = F.batch_norm(
-            flat[:, rows[level]].T, w[f"{name}.running_mean"].clone(), w[f"{name}.running_var"].clone(),
-            w[f"{name}.weight"], w[f"{name}.bias"], train,
-        )  # fmt: skip
-        return torch.zeros_like(flat).index_copy(1, rows[level], found.T).reshape(grid.shape)
-
-    def conv(grid, name, level, stride=1):
-        weight = w[f"{name}.weight"]
-        return F.conv3d(grid, weight, stride=stride, padding=weight.shape[2] // 2) * masks[level]
-
-    def block(grid, name, level, stride=1):
-        h = F.relu(norm(conv(grid, f"{name}.conv1", level, stride), f"{name}.bn1", level))
-        h = norm(conv(h, f"{name}.conv2", level), f"{name}.bn2", level)
-        return F.relu(h + norm(conv(grid, f"{name}.shortcut.0", level, stride), f"{name}.shortcut.1", level))
+    timesteps = torch.tensor([case.params["t"]])
 
     def forward():
-        half = TIME // 2
-        angles = case.params["t"] * torch.exp(-torch.arange(half) * np.log(10000) / (half - 1))
-        time = torch.cat([angles.sin(), angles.cos()]).float()
-        time = F.silu(F.linear(time, w["time_mlp.0.weight"], w["time_mlp.0.bias"]))
-        time = F.linear(time, w["time_mlp.2.weight"], w["time_mlp.2.bias"])
-        joined = torch.cat([features, time.expand(len(features), -1)], 1)
-        grid = torch.zeros(joined.shape[1], size**3).index_copy(1, rows[0], joined.T).reshape(1, -1, size, size, size)
-        grid = F.relu(norm(conv(grid, "encoder.input_conv.0", 0), "encoder.input_conv.1", 0))
-        skips = []
-        for level in range(1, len(CHANNELS)):
-            skips.append(grid)
-            grid = block(grid, f"encoder.encoder_blocks.{level - 1}", level, 2)
-        for i, level in enumerate(range(len(CHANNELS) - 2, -1, -1)):
-            up = F.conv_transpose3d(grid, w[f"decoder.upsample_blocks.{i}.weight"], stride=2, padding=1, output_padding=1)
-            grid = block(torch.cat([up * masks[level], skips.pop()], 1), f"decoder.decoder_blocks.{i}", level)
-        out = F.conv3d(grid, w["output_conv.weight"], w["output_conv.bias"])
-        return out.reshape(out.shape[1], -1)[:, rows[0]].T
+        return network(features, timesteps)
 
     if not train:
         return Work(torch.no_grad()(forward), lambda out: {"out": out.numpy()})
 
     def step():
         loss = F.mse_loss(forward(), target)
-        return torch.autograd.grad(loss, parameters)
+        return torch.autograd.grad(loss, list(parameters.values()))
 
-    names = [k for k in w if "running" not in k]
-    pick = "encoder.input_conv.0.weight"
-    return Work(step, lambda grads: {"grad": grads[names.index(pick)].permute(0, 2, 3, 4, 1).numpy()})
+    at = list(parameters).index("encoder.input_conv.0.weight")
+    return Work(step, lambda grads: {"grad": grads[at].permute(0, 2, 3, 4, 1).numpy()})
 
 
 @peer("torch + spconv", "torch", "suites._spconv", package="spconv")

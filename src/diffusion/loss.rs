@@ -21,7 +21,7 @@ pub struct LossOptions<'a> {
     pub seed: u64,
     /// Uses these timesteps, one a batch element, instead of drawing them.
     pub timesteps: Option<Vec<usize>>,
-    /// Draws timesteps where the loss has been large; `None` draws them uniformly.
+    /// Draws timesteps where the loss has been large; `None` draws them uniformly, in equal strides within a batch.
     pub importance: Option<&'a LossHistory>,
     /// What the network is conditioned on.
     pub context: Option<&'a Tensor>,
@@ -71,9 +71,7 @@ impl GaussianDiffusion {
         let (timesteps, mut weights) = match (&options.timesteps, options.importance) {
             (Some(timesteps), _) => (timesteps.clone(), vec![1.0; batch]),
             (None, Some(history)) => history.draw(batch, &mut rng),
-            (None, None) => {
-                ((0..batch).map(|_| rng.random_range(0..self.schedule().len())).collect(), vec![1.0; batch])
-            }
+            (None, None) => (spread(self.schedule().len(), batch, &mut rng), vec![1.0; batch]),
         };
         self.check_timesteps("training_loss", x0, &timesteps)?;
         if let Some(gamma) = self.config().min_snr_gamma {
@@ -105,6 +103,13 @@ impl GaussianDiffusion {
         }
         Ok(TrainingLoss { loss, timesteps, per_element: Tensor::from_vec(per_element, batch, self.device())? })
     }
+}
+
+/// Uniform timesteps in equal strides from a random first one, so that every batch sees the whole range: each is uniform by
+/// itself, and the loss varies less from batch to batch (Kingma et al. 2021, "Variational Diffusion Models", appendix I.1).
+fn spread(timesteps: usize, batch: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
+    let first = rng.random_range(0..timesteps);
+    (0..batch).map(|i| (first + i * timesteps / batch) % timesteps).collect()
 }
 
 /// Min-SNR-γ weight of the loss at `t` (Hang et al. 2023, section 3.4), for each kind of prediction.

@@ -17,8 +17,13 @@ pub(crate) fn rng(seed: u64, stream: u64) -> ChaCha8Rng {
     rng
 }
 
+/// Standard normal numbers without end.
+pub(crate) fn normal(rng: &mut ChaCha8Rng) -> impl Iterator<Item = f32> + '_ {
+    StandardNormal.sample_iter(rng)
+}
+
 /// Standard normal noise of `shape` (rows, channels) as `f32`, the same for the same `rng` state on every machine.
 pub(crate) fn gaussian(rng: &mut ChaCha8Rng, shape: (usize, usize), device: &Device) -> Result<Tensor> {
-    let values: Vec<f32> = StandardNormal.sample_iter(rng).take(shape.0 * shape.1).collect();
+    let values: Vec<f32> = normal(rng).take(shape.0 * shape.1).collect();
     Ok(Tensor::from_vec(values, shape, device)?)
 }

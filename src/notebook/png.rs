@@ -13,6 +13,29 @@ pub(crate) fn encode_rgb(width: u32, height: u32, rgb: &[u8]) -> Result<Vec<u8>>
 /// Encodes `rgb` with a palette: exact when there are at most 256 colours, else the 256 that fit best.
 pub(crate) fn encode_small(width: u32, height: u32, rgb: &[u8]) -> Result<Vec<u8>> {
     check_size(width, height, rgb)?;
+    let (palette, indices) = indexed(rgb);
+    encode_indexed(width, height, palette, &indices)
+}
+
+/// Encodes frames of one size, one below the other in `rgb`, as an animated PNG that repeats for ever, with one palette.
+pub(crate) fn encode_animated(width: u32, height: u32, rgb: &[u8], milliseconds: u16) -> Result<Vec<u8>> {
+    let frame = width as usize * height as usize;
+    let (palette, indices) = indexed(rgb);
+    let io = |error: png::EncodingError| Error::Io { path: "image.png".into(), source: std::io::Error::other(error) };
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, width, height);
+    encoder.set_color(png::ColorType::Indexed);
+    encoder.set_palette(palette);
+    encoder.set_animated((indices.len() / frame) as u32, 0).map_err(io)?;
+    encoder.set_frame_delay(milliseconds, 1000).map_err(io)?;
+    let mut writer = encoder.write_header().map_err(io)?;
+    indices.chunks_exact(frame).try_for_each(|frame| writer.write_image_data(frame)).map_err(io)?;
+    writer.finish().map_err(io)?;
+    Ok(file)
+}
+
+/// A palette of at most 256 colours, three bytes each, and its entry for each pixel.
+fn indexed(rgb: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let mut numbers: HashMap<[u8; 3], u32> = HashMap::new();
     let pixels: Vec<[u8; 3]> = rgb.chunks_exact(3).map(|p| [p[0], p[1], p[2]]).collect();
     for pixel in &pixels {
@@ -25,7 +48,7 @@ pub(crate) fn encode_small(width: u32, height: u32, rgb: &[u8]) -> Result<Vec<u8
         if colors.len() <= 256 { colors.iter().map(|(color, _)| *color).collect() } else { best_palette(&colors) };
     let index: HashMap<[u8; 3], u8> = colors.iter().map(|(color, _)| (*color, nearest(&palette, *color))).collect();
     let indices: Vec<u8> = pixels.iter().map(|pixel| index[pixel]).collect();
-    encode_indexed(width, height, palette.into_iter().flatten().collect(), &indices)
+    (palette.into_iter().flatten().collect(), indices)
 }
 
 /// Reads a PNG file: width, height, three bytes a pixel.

@@ -1,6 +1,7 @@
 //! Checkpoints of a training: all that the next step depends on, in one safetensors file.
 //!
-//! Tensors are named `network/…`, `ema/…`, `mean/…` and `square/…` (AdamW's moments); the rest is JSON in the header.
+//! Tensors are named `network/…`, `ema/…`, `mean/…` and `square/…` (AdamW's moments), and `history` (a row of `f64` a step, which
+//! JSON would round); the rest is JSON in the header.
 //! A file is written beside its place and renamed, so a kill leaves the old or the new, never half. `best.safetensors` is
 //! the checkpoint with the smallest validation loss.
 
@@ -18,7 +19,8 @@ use crate::unet::UNetConfig;
 use crate::{Error, Result};
 
 const HEADER: &str = "wavemesh.trainer";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+const HISTORY: &str = "history";
 const FORMAT: &str = "WaveMesh training checkpoint";
 
 /// What of a trainer is not a tensor.
@@ -30,7 +32,6 @@ pub(super) struct TrainerState {
     pub updates: u64,
     pub ema_updates: u64,
     pub importance: Option<LossHistory>,
-    pub history: Vec<StepRecord>,
     pub best: Option<f64>,
 }
 
@@ -63,12 +64,16 @@ impl Trainer {
             updates: optimizer.updates,
             ema_updates: ema.updates(),
             importance: importance.cloned(),
-            history: self.history().to_vec(),
             best: self.best_validation(),
         };
         let state = serde_json::to_string(&state).map_err(candle_core::Error::wrap)?;
-        let tensors: Vec<(String, Tensor)> =
+        let mut tensors: Vec<(String, Tensor)> =
             self.tensors().into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect();
+        if !self.history().is_empty() {
+            let rows: Vec<f64> = self.history().iter().flat_map(StepRecord::to_row).collect();
+            let shape = (self.history().len(), StepRecord::FIELDS);
+            tensors.push((HISTORY.into(), Tensor::from_vec(rows, shape, &Device::Cpu)?));
+        }
         let header = HashMap::from([(HEADER.to_string(), state)]);
         let bytes = safetensors::serialize(tensors, Some(header)).map_err(candle_core::Error::wrap)?;
         write_atomically(path.as_ref(), &bytes)
@@ -94,6 +99,9 @@ impl Trainer {
         }
         let state: TrainerState = serde_json::from_str(state).map_err(|error| invalid(error.to_string()))?;
         let mut found = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
+        let rows = found.remove(HISTORY).map(|rows| rows.to_vec2::<f64>()).transpose()?.unwrap_or_default();
+        let history = rows.iter().map(|row| StepRecord::from_row(row)).collect::<Option<Vec<_>>>();
+        let history = history.ok_or_else(|| invalid(format!("`{HISTORY}` has not {} columns", StepRecord::FIELDS)))?;
         let mut values = Vec::new();
         for (name, var) in self.tensors() {
             let Some(value) = found.remove(&name) else {
@@ -115,7 +123,7 @@ impl Trainer {
         for (var, value) in values {
             var.set(&value)?;
         }
-        self.restore(state);
+        self.restore(state, history);
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use candle_core::{Device, Tensor};
+use rand::Rng;
 
 use super::dataset::Augmentation;
 use super::representation::{Representation, StageCode, stage_batch};
@@ -19,6 +20,8 @@ pub struct TrainingBatch {
     pub x0: SparseConvTensor,
     /// Channels (N, K) that the network sees after the noised ones, if any.
     pub condition: Option<Tensor>,
+    /// What each sample is, (batch, classes), one-hot; a row of zeros does not say.
+    pub labels: Option<Tensor>,
 }
 
 /// A source of batches. `seed` fixes every random choice in making one.
@@ -41,9 +44,17 @@ pub struct StageData {
     stage: usize,
     source: Source,
     condition_noise: f64,
+    labels: Option<Labels>,
     device: Device,
     /// Dense stages have the same sites in every batch of a size; keeping them keeps their kernel maps.
     dense: Mutex<HashMap<usize, SparseConvTensor>>,
+}
+
+/// The class of each shape.
+struct Labels {
+    of: Vec<usize>,
+    classes: usize,
+    dropout: f64,
 }
 
 enum Source {
@@ -89,9 +100,32 @@ impl StageData {
             stage,
             source,
             condition_noise,
+            labels: None,
             device: device.clone(),
             dense: Mutex::default(),
         })
+    }
+
+    /// Tells the network the class of each shape (`labels[i]` below `classes`), but for a share `dropout` of samples, from
+    /// which it learns to do without: what classifier-free guidance needs.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for labels that do not fit the shapes or the classes, or a dropout outside 0 to 1.
+    pub fn with_labels(mut self, labels: Vec<usize>, classes: usize, dropout: f64) -> Result<Self> {
+        let problem = |name, got: String, expected: String| {
+            Err(Error::Argument { op: "StageData::with_labels", name, got, expected })
+        };
+        if labels.len() != self.len() {
+            return problem("labels", labels.len().to_string(), format!("one for each of {} shapes", self.len()));
+        }
+        if let Some(label) = labels.iter().find(|&&label| label >= classes) {
+            return problem("labels", label.to_string(), format!("below the {classes} classes"));
+        }
+        if !(0.0..=1.0).contains(&dropout) {
+            return problem("dropout", dropout.to_string(), "0 to 1".into());
+        }
+        self.labels = Some(Labels { of: labels, classes, dropout });
+        Ok(self)
     }
 
     fn code(&self, item: usize, seed: u64) -> Result<StageCode> {
@@ -115,28 +149,48 @@ impl TrainingData for StageData {
 
     fn batch(&self, items: &[usize], seed: u64) -> Result<TrainingBatch> {
         let code = |(at, &item): (usize, &usize)| self.code(item, seed.wrapping_add(at as u64));
-        let codes: Vec<StageCode> = items.iter().enumerate().map(code).collect::<Result<_>>()?;
-        let (mut x0, mut condition) =
-            stage_batch(&codes.iter().collect::<Vec<_>>(), self.representation.grid_of(self.stage), &self.device)?;
+        let mut codes: Vec<StageCode> = items.iter().enumerate().map(code).collect::<Result<_>>()?;
+        if self.condition_noise > 0.0 {
+            let mut rng = noise::rng(seed, 1);
+            let blur = noise::normal(&mut rng);
+            let conditions = codes.iter_mut().flat_map(|code| &mut code.condition);
+            conditions.zip(blur).for_each(|(clean, z)| *clean += self.condition_noise as f32 * z);
+        }
+        let codes: Vec<&StageCode> = codes.iter().collect();
+        let (mut x0, condition) = stage_batch(&codes, self.representation.grid_of(self.stage), &self.device)?;
         if self.stage == 0 {
             let mut dense = self.dense.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let template = dense.entry(items.len()).or_insert_with(|| x0.clone());
             x0 = template.replace_feature(x0.features().clone())?;
         }
-        if let Some(clean) = condition.as_mut().filter(|_| self.condition_noise > 0.0) {
-            let blur = noise::gaussian(&mut noise::rng(seed, 1), clean.dims2()?, &self.device)?;
-            *clean = (&*clean + (blur * self.condition_noise)?)?;
-        }
-        Ok(TrainingBatch { x0, condition })
+        let labels = self.labels.as_ref().map(|labels| {
+            let mut rng = noise::rng(seed, 2);
+            let shown = items.iter().map(|&item| Some(labels.of[item % labels.of.len()]));
+            let shown: Vec<_> = shown.map(|label| label.filter(|_| !rng.random_bool(labels.dropout))).collect();
+            one_hot(&shown, labels.classes, &self.device)
+        });
+        Ok(TrainingBatch { x0, condition: Some(condition), labels: labels.transpose()? })
     }
 }
 
-/// A network that sees condition channels beside the noised ones.
+/// Labels as rows of (batch, classes); zeros for `None`.
+pub(super) fn one_hot(labels: &[Option<usize>], classes: usize, device: &Device) -> Result<Tensor> {
+    let mut rows = vec![0f32; labels.len() * classes];
+    for (row, label) in rows.chunks_exact_mut(classes.max(1)).zip(labels) {
+        label.iter().for_each(|&label| row[label] = 1.0);
+    }
+    Ok(Tensor::from_vec(rows, (labels.len(), classes), device)?)
+}
+
+/// A network that sees more channels than the noised ones: a condition for each site, and a label for each batch element,
+/// which is the context of the diffusion (zeros without one, so that guidance works).
 pub struct Conditioned<'a, D: ?Sized> {
-    /// The network, with as many more input channels as the condition has.
+    /// The network, with as many more input channels as the condition and the labels have.
     pub network: &'a D,
     /// (N, K), a row for each site; `None` for nothing.
     pub condition: Option<&'a Tensor>,
+    /// Number of label channels. 0 hands the context to the network instead.
+    pub classes: usize,
 }
 
 impl<D: Denoiser + ?Sized> Denoiser for Conditioned<'_, D> {
@@ -147,12 +201,20 @@ impl<D: Denoiser + ?Sized> Denoiser for Conditioned<'_, D> {
         context: Option<&Tensor>,
         train: bool,
     ) -> Result<SparseConvTensor> {
-        match self.condition {
-            None => self.network.predict(x, timesteps, context, train),
-            Some(condition) => {
-                let joined = x.replace_feature(Tensor::cat(&[x.features(), condition], 1)?)?;
-                self.network.predict(&joined, timesteps, context, train)
-            }
+        let mut channels = vec![x.features()];
+        channels.extend(self.condition);
+        let labels;
+        if self.classes > 0 {
+            labels = match context {
+                Some(context) => {
+                    let rows: Vec<u32> = x.coords().iter().map(|site| site[0] as u32).collect();
+                    context.index_select(&Tensor::from_vec(rows, x.len(), x.device())?, 0)? // (N, classes)
+                }
+                None => Tensor::zeros((x.len(), self.classes), x.dtype(), x.device())?,
+            };
+            channels.push(&labels);
         }
+        let joined = x.replace_feature(Tensor::cat(&channels, 1)?)?;
+        self.network.predict(&joined, timesteps, context.filter(|_| self.classes == 0), train)
     }
 }

@@ -78,6 +78,8 @@ impl Split {
 pub struct ShapeItem {
     /// Its family and seed, or its file.
     pub name: String,
+    /// The family of a procedural shape.
+    pub family: Option<Family>,
     /// Its coefficients.
     pub coefficients: SparseWavelet,
 }
@@ -121,7 +123,8 @@ impl ShapeDataset {
             (name.clone(), name.into_bytes(), make)
         });
         let (items, rebuilt) = encode_all(sources.collect(), config)?;
-        let items = items.into_iter().collect::<Result<_>>()?;
+        let mut items = items.into_iter().collect::<Result<Vec<_>>>()?;
+        items.iter_mut().zip(families.iter().cycle()).for_each(|(item, &family)| item.family = Some(family));
         Ok(Self { items, skipped: Vec::new(), rebuilt })
     }
 
@@ -209,6 +212,11 @@ impl ShapeDataset {
         item.coefficients.decode()
     }
 
+    /// For each shape the place of its family in `families`: labels to train with. `None` when one has no such family.
+    pub fn labels(&self, families: &[Family]) -> Option<Vec<usize>> {
+        self.items.iter().map(|item| families.iter().position(|&family| Some(family) == item.family)).collect()
+    }
+
     /// All shapes as signed distance grids, in parallel.
     ///
     /// # Errors
@@ -253,7 +261,7 @@ where
             }
         };
         task.advance(1)?;
-        Ok(ShapeItem { name, coefficients })
+        Ok(ShapeItem { name, family: None, coefficients })
     };
     let items: Vec<Result<ShapeItem>> = sources.into_par_iter().map(encode).collect();
     if items.iter().any(|item| matches!(item, Err(Error::Interrupted))) {

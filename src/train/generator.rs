@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
-use super::data::Conditioned;
+use super::data::{Conditioned, one_hot};
 use super::files::write_atomically;
 use super::representation::{Representation, StageCode, stage_batch};
 use crate::diffusion::{Clip, DiffusionConfig, GaussianDiffusion, SampleOptions, SampleStep, Sampler};
@@ -21,7 +21,7 @@ const FORMAT: &str = "WaveMesh generator";
 /// A stage's network and the diffusion that it was trained for.
 #[derive(Debug)]
 pub struct StageModel {
-    /// The network; from stage 1 on with one more input channel, the condition.
+    /// The network. Its input channels are the stage's, those of its condition, and, in stage 0, one for each class.
     pub network: WaveMeshUNet,
     /// Its diffusion process.
     pub diffusion: GaussianDiffusion,
@@ -32,6 +32,7 @@ pub struct StageModel {
 pub struct Generator {
     representation: Representation,
     stages: Vec<StageModel>,
+    classes: Vec<String>,
 }
 
 /// What of a generator is not a tensor.
@@ -39,6 +40,7 @@ pub struct Generator {
 struct Stored {
     representation: Representation,
     stages: Vec<(UNetConfig, DiffusionConfig)>,
+    classes: Vec<String>,
 }
 
 /// How shapes are generated.
@@ -50,6 +52,10 @@ pub struct GenerateOptions {
     pub detail_sampler: Sampler,
     /// Limit of the estimate of `x_0`, in deviations of its channel.
     pub clip: Clip,
+    /// The class to draw from, one of [`Generator::classes`]; `None` draws from all.
+    pub class: Option<String>,
+    /// Classifier-free guidance towards the class: above 1 shapes become more typical of it and less varied.
+    pub guidance_scale: Option<f64>,
     /// Shape `i` of a call is drawn from `seed + i`, whatever else is drawn.
     pub seed: u64,
 }
@@ -60,23 +66,28 @@ impl Default for GenerateOptions {
             sampler: Sampler::Ddim { steps: 50, eta: 0.0 },
             detail_sampler: Sampler::Ddim { steps: 10, eta: 0.0 },
             clip: Clip::Static(6.0),
+            class: None,
+            guidance_scale: None,
             seed: 0,
         }
     }
 }
 
 impl Generator {
-    /// Puts a generator together.
+    /// Input and output channels of a stage's network, when stage 0 is told one of `classes` classes.
+    pub fn channels_of(stage: usize, classes: usize) -> [usize; 2] {
+        let channels = Representation::channels_of(stage);
+        let labels = if stage == 0 { classes } else { 0 };
+        [channels + Representation::condition_channels_of(stage) + labels, channels]
+    }
+
+    /// Puts a generator together. `classes` are the names of the labels that stage 0 was trained with, if it was.
     ///
     /// # Errors
     /// [`Error::Argument`] unless there is a network for each stage with the stage's channels.
-    pub fn new(representation: Representation, stages: Vec<StageModel>) -> Result<Self> {
-        let expected: Vec<[usize; 2]> = (0..representation.stages())
-            .map(|stage| {
-                let channels = Representation::channels_of(stage);
-                [channels + usize::from(stage > 0), channels]
-            })
-            .collect();
+    pub fn new(representation: Representation, stages: Vec<StageModel>, classes: Vec<String>) -> Result<Self> {
+        let expected: Vec<[usize; 2]> =
+            (0..representation.stages()).map(|stage| Self::channels_of(stage, classes.len())).collect();
         let got: Vec<[usize; 2]> =
             stages.iter().map(|s| [s.network.config().in_channels, s.network.config().out_channels]).collect();
         if got != expected {
@@ -87,7 +98,12 @@ impl Generator {
                 expected: format!("{expected:?}"),
             });
         }
-        Ok(Self { representation, stages })
+        Ok(Self { representation, stages, classes })
+    }
+
+    /// The classes that it can be asked for: see [`GenerateOptions::class`].
+    pub fn classes(&self) -> &[String] {
+        &self.classes
     }
 
     /// How shapes are written.
@@ -118,15 +134,24 @@ impl Generator {
         options: &GenerateOptions,
         mut watch: impl FnMut(usize, usize, &SampleStep) -> Result<()>,
     ) -> Result<Vec<SdfGrid>> {
+        let class = options.class.as_ref().map(|name| self.class(name)).transpose()?;
+        if let (Some(scale), None) = (options.guidance_scale, class) {
+            return Err(Error::Argument {
+                op: "generate",
+                name: "guidance_scale",
+                got: format!("{scale} without a class"),
+                expected: format!("a class to be guided to, one of {:?}", self.classes),
+            });
+        }
         (0..count)
             .map(|shape| {
                 let mut codes: Vec<StageCode> = Vec::new();
-                for (stage, model) in self.stages.iter().enumerate() {
+                for stage in 0..self.stages.len() {
                     let mut code = self.representation.next_sites(&codes)?;
                     if !code.sites.is_empty() {
                         let seed = options.seed.wrapping_add(shape as u64).wrapping_mul(16).wrapping_add(stage as u64);
                         let mut each = |step: &SampleStep| watch(shape, stage, step);
-                        code.features = self.sample_stage(stage, model, &code, seed, options, &mut each)?;
+                        code.features = self.sample_stage(stage, &code, class, seed, options, &mut each)?;
                     }
                     codes.push(code);
                 }
@@ -145,25 +170,38 @@ impl Generator {
         self.representation.decode(&[code])
     }
 
+    fn class(&self, name: &str) -> Result<usize> {
+        self.classes.iter().position(|class| class == name).ok_or_else(|| Error::Unknown {
+            kind: "class",
+            name: name.into(),
+            known: if self.classes.is_empty() { "none".into() } else { self.classes.join(", ") },
+        })
+    }
+
     fn sample_stage(
         &self,
         stage: usize,
-        model: &StageModel,
         code: &StageCode,
+        class: Option<usize>,
         seed: u64,
         options: &GenerateOptions,
         watch: &mut dyn FnMut(&SampleStep) -> Result<()>,
     ) -> Result<Vec<f32>> {
+        let model = &self.stages[stage];
         let channels = Representation::channels_of(stage);
         let blank = StageCode { features: vec![0.0; code.sites.len() * channels], ..code.clone() };
         let device = model.network.device();
         let (like, condition) = stage_batch(&[&blank], self.representation.grid_of(stage), device)?;
-        let network = Conditioned { network: &model.network, condition: condition.as_ref() };
+        let classes = if stage == 0 { self.classes.len() } else { 0 };
+        let network = Conditioned { network: &model.network, condition: Some(&condition), classes };
         let sampler = if stage == 0 { options.sampler } else { options.detail_sampler };
+        let context = class.filter(|_| stage == 0).map(|class| one_hot(&[Some(class)], classes, device)).transpose()?;
         let sampling = SampleOptions {
             seed,
             clip: options.clip.clone(),
             use_clipped_model_output: true,
+            guidance_scale: options.guidance_scale.filter(|_| context.is_some()),
+            context,
             callback: Some(Box::new(|step| watch(step))),
             ..Default::default()
         };
@@ -183,7 +221,7 @@ impl Generator {
     /// [`Error::Io`] when it cannot be written.
     pub fn save(&self, path: impl AsRef<Path>, dtype: DType) -> Result<()> {
         let stages = self.stages.iter().map(|s| (s.network.config().clone(), s.diffusion.config().clone())).collect();
-        let stored = Stored { representation: self.representation.clone(), stages };
+        let stored = Stored { representation: self.representation.clone(), stages, classes: self.classes.clone() };
         let stored = serde_json::to_string(&stored).map_err(candle_core::Error::wrap)?;
         let tensors: Vec<(String, Tensor)> = self
             .tensors()
@@ -211,15 +249,16 @@ impl Generator {
             let network = WaveMeshUNet::seeded(unet, 0, device)?;
             Ok(StageModel { network, diffusion: GaussianDiffusion::new(diffusion, device)? })
         });
-        let generator = Self::new(stored.representation, stages.collect::<Result<_>>()?)?;
+        let generator = Self::new(stored.representation.checked()?, stages.collect::<Result<_>>()?, stored.classes)?;
         let mut found = candle_core::safetensors::load_buffer(&bytes, device)?;
         for (name, var) in generator.tensors() {
-            let Some(value) = found.remove(&name).filter(|value| value.dims() == var.dims()) else {
-                return Err(invalid(format!(
-                    "tensor `{name}` of shape {:?} is missing or of another shape",
-                    var.dims()
-                )));
+            let Some(value) = found.remove(&name) else {
+                return Err(invalid(format!("tensor `{name}` of shape {:?} is missing", var.dims())));
             };
+            if value.dims() != var.dims() {
+                let (got, expected) = (value.dims(), var.dims());
+                return Err(invalid(format!("tensor `{name}` has shape {got:?}, its network's has {expected:?}")));
+            }
             var.set(&value.to_dtype(var.dtype())?)?;
         }
         Ok(generator)

@@ -8,7 +8,7 @@ use super::files::write_atomically;
 use super::trainer::StepRecord;
 use crate::{Error, Result};
 
-const HEADER: &str = "step,loss,grad_norm,learning_rate,validation,seconds\n";
+const HEADER: &str = "step,loss,grad_norm,learning_rate,validation,seconds,processor_seconds\n";
 
 pub(super) struct Log {
     path: PathBuf,
@@ -31,7 +31,8 @@ impl Log {
 }
 
 fn row(record: &StepRecord) -> String {
-    let StepRecord { step, loss, grad_norm, learning_rate, validation, seconds } = record;
+    let StepRecord { step, loss, grad_norm, learning_rate, validation, seconds, processor_seconds } = record;
     let validation = validation.map(|v| v.to_string()).unwrap_or_default();
-    format!("{step},{loss},{grad_norm},{learning_rate},{validation},{seconds:.4}\n")
+    let processor = processor_seconds.map(|v| format!("{v:.2}")).unwrap_or_default();
+    format!("{step},{loss},{grad_norm},{learning_rate},{validation},{seconds:.4},{processor}\n")
 }

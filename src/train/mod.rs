@@ -6,6 +6,7 @@
 
 mod cache;
 mod checkpoint;
+mod clock;
 mod data;
 mod dataset;
 mod ema;

@@ -9,8 +9,14 @@
 //!   the stages before, known when its turn comes) is less than `shell` sites from the surface. Away from the surface a
 //!   distance is smooth and its details carry nothing. The reconstructed distance itself is the stage's condition.
 //!
-//! Every channel is normalised by its mean and deviation over a training set. With an infinite `shell`, encoding and
-//! decoding are exact inverses; with a finite one thin parts lose details whose filters reach beyond it.
+//! Three choices make a small network's errors harmless. Distances level off away from the surface
+//! ([`truncation`](RepresentationConfig::truncation)), so that the numbers to be learnt say where the surface is and little
+//! else. Channels are normalised over a training set, but keep some of their proportions
+//! ([`whitening`](RepresentationConfig::whitening)): bands that hardly move the surface hardly count. And each site is told
+//! its place, because shapes stand in a common frame.
+//!
+//! Without a `shell`, encoding and decoding are inverses up to rounding; with one, thin parts lose details whose filters reach
+//! beyond it.
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -30,22 +36,35 @@ pub struct RepresentationConfig {
     pub wavelet: String,
     /// Number of wavelet levels, and of stages: at least 1.
     pub levels: usize,
-    /// Half the width of the shell of sites around the surface in the finer stages, in sites; infinite for all sites.
-    pub shell: f32,
+    /// Half the width of the shell of sites around the surface in the finer stages, in sites; `None` for all sites.
+    pub shell: Option<f32>,
+    /// Distances `d` are written as `d / √(1 + (d/τ)²)`, which levels off at ±τ (in units of the cube, whose side is 2);
+    /// `None` writes them as they are.
+    pub truncation: Option<f32>,
+    /// How far bands are brought to one size: 1 gives each unit deviation, 0 leaves their natural proportions (the coarse
+    /// ones then come out of the noise first, and weigh most). In between, deviations keep the power `1 − whitening`.
+    pub whitening: f32,
 }
 
 impl Default for RepresentationConfig {
     fn default() -> Self {
-        Self { resolution: 32, wavelet: "bior4.4".into(), levels: 2, shell: 1.5 }
+        Self {
+            resolution: 32,
+            wavelet: "bior2.2".into(),
+            levels: 2,
+            shell: Some(1.5),
+            truncation: Some(0.2),
+            whitening: 0.5,
+        }
     }
 }
 
-/// Mean and deviation of each channel of a stage.
+/// What normalises each channel of a stage: its mean is subtracted, then it is divided.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChannelStats {
     /// Mean of each channel.
     pub mean: Vec<f32>,
-    /// Standard deviation of each channel, above zero.
+    /// The divisor of each channel, above zero: its standard deviation, if [`RepresentationConfig::whitening`] is 1.
     pub std: Vec<f32>,
 }
 
@@ -71,6 +90,8 @@ pub struct Representation {
 impl Representation {
     /// Conditions are clamped to this many sites from the surface.
     pub const CONDITION_LIMIT: f32 = 4.0;
+    /// Longer than the cube's diagonal: no distance within it is larger.
+    const FARTHEST: f32 = 4.0;
 
     /// A representation that normalises nothing yet: see [`fit`](Self::fit).
     ///
@@ -87,8 +108,13 @@ impl Representation {
         if config.resolution == 0 || !config.resolution.is_multiple_of(factor) {
             return problem("resolution", config.resolution.to_string(), format!("a multiple of {factor}"));
         }
-        if config.shell.is_nan() || config.shell <= 0.0 {
-            return problem("shell", config.shell.to_string(), "above 0".into());
+        for (name, limit) in [("shell", config.shell), ("truncation", config.truncation)] {
+            if let Some(limit) = limit.filter(|limit| !limit.is_finite() || *limit <= 0.0) {
+                return problem(name, limit.to_string(), "a number above 0, or none".into());
+            }
+        }
+        if !(0.0..=1.0).contains(&config.whitening) {
+            return problem("whitening", config.whitening.to_string(), "0 to 1".into());
         }
         let plain = |channels| ChannelStats { mean: vec![0.0; channels], std: vec![1.0; channels] };
         let stats = (0..config.levels).map(|stage| plain(Self::channels_of(stage))).collect();
@@ -127,8 +153,27 @@ impl Representation {
                 stats.mean[channel] = mean as f32;
                 stats.std[channel] = (squares / count - mean * mean).max(0.0).sqrt().max(1e-6) as f32;
             }
+            let largest = stats.std.iter().copied().fold(0.0, f32::max);
+            for std in &mut stats.std {
+                *std = std.powf(config.whitening) * largest.powf(1.0 - config.whitening);
+            }
         }
         Ok(fitted)
+    }
+
+    /// One that was read from a file, if it holds together.
+    pub(super) fn checked(self) -> Result<Self> {
+        let fresh = Self::new(&self.config)?;
+        let sizes = |of: &Self| of.stats.iter().map(|s| [s.mean.len(), s.std.len()]).collect::<Vec<_>>();
+        if sizes(&self) == sizes(&fresh) {
+            return Ok(self);
+        }
+        Err(Error::Argument {
+            op: "Representation",
+            name: "means and deviations of the stages",
+            got: format!("{:?}", sizes(&self)),
+            expected: format!("{:?}", sizes(&fresh)),
+        })
     }
 
     /// What it was made with.
@@ -144,6 +189,12 @@ impl Representation {
     /// Channels of a stage's features.
     pub fn channels_of(stage: usize) -> usize {
         if stage == 0 { 8 } else { 7 }
+    }
+
+    /// Channels that a stage's network is told beside the noised features: the site's place (x, y, z, each −1 to 1), and
+    /// before it, from stage 1 on, the distance reconstructed so far.
+    pub fn condition_channels_of(stage: usize) -> usize {
+        3 + usize::from(stage > 0)
     }
 
     /// Sites along each axis of a stage's grid.
@@ -162,7 +213,8 @@ impl Representation {
             return Err(Error::Shape { op: "Representation::encode", what: "the grid", got, expected });
         }
         let wavelet = Wavelet::from_name(&self.config.wavelet)?;
-        let coeffs = wavedecn(shape.values(), &[n; 3], &wavelet, Mode::Periodization, self.stages())?;
+        let values: Vec<f32> = shape.values().iter().map(|&d| self.level_off(d)).collect();
+        let coeffs = wavedecn(&values, &[n; 3], &wavelet, Mode::Periodization, self.stages())?;
         let mut codes = Vec::with_capacity(self.stages());
         let mut low = coeffs.approx.clone();
         for (stage, bands) in coeffs.details.iter().enumerate() {
@@ -188,7 +240,8 @@ impl Representation {
             low = Some(self.raise_stage(stage, low, codes.get(stage))?);
         }
         let n = self.config.resolution;
-        SdfGrid::from_values(low.map(|low| low.data).unwrap_or_default(), [n; 3])
+        let values = low.map(|low| low.data).unwrap_or_default();
+        SdfGrid::from_values(values.into_iter().map(|v| self.distance(v)).collect(), [n; 3])
     }
 
     /// Sites and condition of the stage that follows these, as they are when a shape is generated.
@@ -212,6 +265,22 @@ impl Representation {
         let empty = NdArray { shape: vec![self.grid_of(0); 3], data: vec![0.0; self.grid_of(0).pow(3)] };
         let (sites, condition) = self.sites(stage, low.as_ref().unwrap_or(&empty));
         Ok(StageCode { sites, features: Vec::new(), condition })
+    }
+
+    /// A distance as it is written.
+    fn level_off(&self, distance: f32) -> f32 {
+        match self.config.truncation {
+            Some(limit) => distance / (1.0 + (distance / limit).powi(2)).sqrt(),
+            None => distance,
+        }
+    }
+
+    /// The distance that was written so; what lies beyond every distance of the cube counts as [`Self::FARTHEST`].
+    fn distance(&self, written: f32) -> f32 {
+        let Some(limit) = self.config.truncation else { return written };
+        let most = self.level_off(Self::FARTHEST);
+        let written = written.clamp(-most, most);
+        written / (1.0 - (written / limit).powi(2)).sqrt()
     }
 
     /// Undoes the normalisation, puts the features on their grid and goes up one level.
@@ -250,10 +319,11 @@ impl Representation {
         }
         // The low-pass filter has gain √2 along each axis and level; a site is 2/n wide.
         let levels_above = (self.stages() - stage) as i32;
-        let unit = 2f32.sqrt().powi(3 * levels_above) * 2.0 / n as f32;
+        let gain = 2f32.sqrt().powi(3 * levels_above);
+        let width = 2.0 / n as f32;
         let limit = Self::CONDITION_LIMIT;
-        all.map(|site| (site, low.data[place(&site, n)] / unit))
-            .filter(|(_, distance)| distance.abs() <= self.config.shell)
+        all.map(|site| (site, self.distance(low.data[place(&site, n)] / gain) / width))
+            .filter(|(_, distance)| self.config.shell.is_none_or(|shell| distance.abs() <= shell))
             .map(|(site, distance)| (site, distance.clamp(-limit, limit)))
             .unzip()
     }
@@ -285,11 +355,12 @@ fn raise(low: &NdArray<f32>, bands: &[NdArray<f32>], wavelet: &Wavelet) -> Resul
     })
 }
 
-/// One stage of several shapes as one sparse tensor, a batch element each, and the condition (N, 1) if there is one.
+/// One stage of several shapes as one sparse tensor, a batch element each, and its condition,
+/// (N, [`condition_channels_of`](Representation::condition_channels_of) the stage).
 ///
 /// # Errors
 /// Features that do not fit their sites.
-pub fn stage_batch(codes: &[&StageCode], grid: usize, device: &Device) -> Result<(SparseConvTensor, Option<Tensor>)> {
+pub fn stage_batch(codes: &[&StageCode], grid: usize, device: &Device) -> Result<(SparseConvTensor, Tensor)> {
     let coords: Vec<[i32; 4]> = codes
         .iter()
         .enumerate()
@@ -299,7 +370,16 @@ pub fn stage_batch(codes: &[&StageCode], grid: usize, device: &Device) -> Result
     let features: Vec<f32> = codes.iter().flat_map(|code| code.features.iter().copied()).collect();
     let channels = features.len() / rows.max(1);
     let features = Tensor::from_vec(features, (rows, channels), device)?;
-    let condition: Vec<f32> = codes.iter().flat_map(|code| code.condition.iter().copied()).collect();
-    let condition = if condition.is_empty() { None } else { Some(Tensor::from_vec(condition, (rows, 1), device)?) };
+    let to_cube = |i: i32| (2 * i + 1) as f32 / grid as f32 - 1.0;
+    let condition: Vec<f32> = codes
+        .iter()
+        .flat_map(|code| {
+            code.sites.iter().enumerate().flat_map(move |(row, &[z, y, x])| {
+                code.condition.get(row).copied().into_iter().chain([x, y, z].map(to_cube))
+            })
+        })
+        .collect();
+    let width = condition.len() / rows.max(1);
+    let condition = Tensor::from_vec(condition, (rows, width), device)?;
     Ok((SparseConvTensor::from_coords(features, coords, [grid; 3], codes.len())?, condition))
 }

@@ -11,7 +11,8 @@ use candle_core::{Tensor, Var};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use super::data::{Conditioned, TrainingData};
+use super::clock::processor_seconds;
+use super::data::{Conditioned, TrainingBatch, TrainingData};
 use super::ema::Ema;
 use super::log::Log;
 use super::optimizer::{AdamW, AdamWConfig, clip_norm, collect, learning_rate};
@@ -101,6 +102,20 @@ impl TrainConfig {
                 return problem(name, value.to_string(), "a number above 0");
             }
         }
+        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.adamw;
+        for (name, value) in [("adamw.beta1", beta1), ("adamw.beta2", beta2)] {
+            if !(0.0..1.0).contains(&value) {
+                return problem(name, value.to_string(), "0 or more, below 1");
+            }
+        }
+        for (name, value, fits) in [
+            ("adamw.eps", eps, eps.is_finite() && eps > 0.0),
+            ("adamw.weight_decay", weight_decay, weight_decay.is_finite() && weight_decay >= 0.0),
+        ] {
+            if !fits {
+                return problem(name, value.to_string(), "a number above 0 (weight_decay: or 0)");
+            }
+        }
         if !(0.0..=1.0).contains(&self.final_learning_rate) {
             return problem("final_learning_rate", self.final_learning_rate.to_string(), "a share, 0 to 1");
         }
@@ -121,8 +136,36 @@ pub struct StepRecord {
     pub learning_rate: f64,
     /// Loss of the averaged network on the validation samples, in steps that validate.
     pub validation: Option<f64>,
-    /// Seconds that the step took.
+    /// Seconds that the step took on the clock.
     pub seconds: f64,
+    /// Seconds that the process' threads computed in the step, together; `None` where the system does not say. A machine that
+    /// is shared, or a training that is paused, stretches the clock's seconds, not these.
+    pub processor_seconds: Option<f64>,
+}
+
+impl StepRecord {
+    pub(super) const FIELDS: usize = 7;
+
+    /// As numbers alone; what there is not is NaN.
+    pub(super) fn to_row(&self) -> [f64; Self::FIELDS] {
+        let Self { step, loss, grad_norm, learning_rate, validation, seconds, processor_seconds } = *self;
+        let or_nan = |value: Option<f64>| value.unwrap_or(f64::NAN);
+        [step as f64, loss, grad_norm, learning_rate, or_nan(validation), seconds, or_nan(processor_seconds)]
+    }
+
+    /// What [`to_row`](Self::to_row) wrote.
+    pub(super) fn from_row(row: &[f64]) -> Option<Self> {
+        let &[step, loss, grad_norm, learning_rate, validation, seconds, processor_seconds] = row else { return None };
+        let known = |value: f64| (!value.is_nan()).then_some(value);
+        let (validation, processor_seconds) = (known(validation), known(processor_seconds));
+        Some(Self { step: step as usize, loss, grad_norm, learning_rate, validation, seconds, processor_seconds })
+    }
+}
+
+/// The network, told what the batch has beside its samples.
+fn conditioned<'a>(network: &'a WaveMeshUNet, batch: &'a TrainingBatch) -> Conditioned<'a, WaveMeshUNet> {
+    let classes = batch.labels.as_ref().map_or(0, |labels| labels.dims()[1]);
+    Conditioned { network, condition: batch.condition.as_ref(), classes }
 }
 
 /// A network in training.
@@ -255,7 +298,7 @@ impl Trainer {
     /// # Errors
     /// [`Error::Diverged`] when the loss or gradient is not finite.
     pub fn step(&mut self) -> Result<StepRecord> {
-        let started = Instant::now();
+        let (started, processor) = (Instant::now(), processor_seconds());
         let done = self.step_count();
         let parts = self.config.accumulation;
         let mut sum: Vec<Tensor> = Vec::new();
@@ -287,7 +330,8 @@ impl Trainer {
         let validates = self.config.validate_every > 0 && step.is_multiple_of(self.config.validate_every);
         let validation = if validates { self.validate()? } else { None };
         let seconds = started.elapsed().as_secs_f64();
-        let record = StepRecord { step, loss, grad_norm, learning_rate: rate, validation, seconds };
+        let processor_seconds = processor.zip(processor_seconds()).map(|(before, after)| after - before);
+        let record = StepRecord { step, loss, grad_norm, learning_rate: rate, validation, seconds, processor_seconds };
         self.history.push(record.clone());
         Ok(record)
     }
@@ -303,12 +347,13 @@ impl Trainer {
         for start in (0..count).step_by(self.config.batch_size) {
             let items: Vec<usize> = (start..(start + self.config.batch_size).min(count)).collect();
             let batch = data.batch(&items, start as u64)?;
-            let model = Conditioned { network: self.ema.network(), condition: batch.condition.as_ref() };
+            let model = conditioned(self.ema.network(), &batch);
             for (i, share) in Self::VALIDATION_TIMES.iter().enumerate() {
                 let t = (share * self.diffusion.schedule().len() as f64) as usize;
                 let options = LossOptions {
                     seed: (start * 16 + i) as u64,
                     timesteps: Some(vec![t; items.len()]),
+                    context: batch.labels.as_ref(),
                     train: false,
                     ..Default::default()
                 };
@@ -325,8 +370,9 @@ impl Trainer {
         let seed = self.config.seed.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(part as u64);
         let batch = self.train.batch(&self.samples(part), seed)?;
         self.network.set_dropout_seed(seed);
-        let model = Conditioned { network: &self.network, condition: batch.condition.as_ref() };
-        let options = LossOptions { seed, importance: self.importance.as_ref(), ..Default::default() };
+        let model = conditioned(&self.network, &batch);
+        let importance = self.importance.as_ref();
+        let options = LossOptions { seed, importance, context: batch.labels.as_ref(), ..Default::default() };
         let found = self.diffusion.training_loss(&model, &batch.x0, &options)?;
         let loss = f64::from(found.loss.to_scalar::<f32>()?);
         let grads = collect(&found.loss.backward()?, &self.vars)?;
@@ -357,11 +403,11 @@ impl Trainer {
         (&self.network, &self.ema, &self.optimizer, self.importance.as_ref())
     }
 
-    pub(super) fn restore(&mut self, state: super::checkpoint::TrainerState) {
+    pub(super) fn restore(&mut self, state: super::checkpoint::TrainerState, history: Vec<StepRecord>) {
         self.optimizer.updates = state.updates;
         self.ema.set_updates(state.ema_updates);
         self.importance = state.importance;
-        self.history = state.history;
+        self.history = history;
         self.best = state.best;
     }
 

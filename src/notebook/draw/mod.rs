@@ -15,7 +15,7 @@ pub use camera::{Axis, Camera};
 pub(crate) use canvas::{Canvas, Polygon};
 pub(crate) use figure::register_font;
 pub use figure::{Figure, figure, figure_svg};
-pub use picture::{Picture, contact_sheet};
+pub use picture::{Picture, animation, contact_sheet};
 pub use pixels::FigureBackend;
 pub(crate) use svg::svg_document;
 pub(crate) use ticks::ChartAxis;

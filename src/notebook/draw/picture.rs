@@ -134,6 +134,36 @@ pub fn contact_sheet(pictures: &[Picture], columns: usize) -> Result<Picture> {
     Picture::from_rgb(width as u32, height as u32, rgb)
 }
 
+/// Shows pictures of one size one after the other, each for `milliseconds`, again and again: an animated PNG, which browsers
+/// play without a script.
+///
+/// ```
+/// use wavemesh::notebook::{Picture, animation};
+/// # fn main() -> wavemesh::Result<()> {
+/// let frame = |value| Picture::from_rgb(1, 1, vec![value; 3]);
+/// assert!(animation(&[frame(0)?, frame(255)?], 200)?.get("image/png").is_some());
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// No pictures, or pictures of different sizes.
+pub fn animation(pictures: &[Picture], milliseconds: u16) -> Result<MimeBundle> {
+    let sizes: Vec<[u32; 2]> = pictures.iter().map(|p| [p.width, p.height]).collect();
+    if sizes.is_empty() || sizes.iter().any(|size| *size != sizes[0]) {
+        return Err(Error::Argument {
+            op: "animation",
+            name: "pictures",
+            got: format!("{} of the sizes {sizes:?}", sizes.len()),
+            expected: "at least one, all of one size".into(),
+        });
+    }
+    let [width, height] = sizes[0];
+    let rgb: Vec<u8> = pictures.iter().flat_map(|p| p.rgb.iter().copied()).collect();
+    let png = png::encode_animated(width, height, &rgb, milliseconds)?;
+    let text = format!("animation of {} pictures of {width}×{height} pixels", pictures.len());
+    Ok(MimeBundle::text(text).with_png(&png, width, height))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +175,20 @@ mod tests {
         assert_eq!((sheet.width(), sheet.height()), (3, 2));
         let first_bytes: Vec<u8> = sheet.rgb().iter().copied().step_by(3).collect();
         assert_eq!(first_bytes, [1, 2, 2, 3, 1, 1]);
+    }
+
+    #[test]
+    fn an_animation_holds_every_frame() {
+        let frame = |value: u8| Picture::from_rgb(2, 1, vec![value; 6]).unwrap();
+        let rgb: Vec<u8> = [10, 200, 30].iter().flat_map(|&v| frame(v).rgb).collect();
+        let file = png::encode_animated(2, 1, &rgb, 100).unwrap();
+        let mut reader = ::png::Decoder::new(std::io::Cursor::new(file)).read_info().unwrap();
+        assert_eq!(reader.info().animation_control().unwrap().num_frames, 3);
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        let first: Vec<u8> = (0..3).map(|_| reader.next_frame(&mut pixels).map(|_| pixels[0]).unwrap()).collect();
+        assert_eq!(first, [0, 2, 1], "entries of the palette, which is sorted");
+        let other = Picture::from_rgb(1, 1, vec![0; 3]).unwrap();
+        assert!(animation(&[frame(1), other], 100).unwrap_err().to_string().contains("[[2, 1], [1, 1]]"));
     }
 
     #[test]

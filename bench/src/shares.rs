@@ -1,0 +1,141 @@
+//! Where a network's time goes: kernel maps, convolutions, the rest.
+//!
+//! Convolutions are timed one by one, apart from the network, with its channels and sites; what a pass over new sites takes longer
+//! than one over known sites is the building of maps. Both are percent of the pass that they are part of.
+
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor, Var};
+use wavemesh::prelude::{VarBuilder, VarMap};
+use wavemesh::sparse::{
+    ConvConfig, OutputSites, SparseConv3d, SparseConvTensor, SparseInverseConv3d, SparseModule, SubMConv3d,
+};
+use wavemesh::unet::{UNetConfig, WaveMeshUNet};
+
+use crate::work::{Answer, Result};
+
+const RUNS: usize = 5;
+
+/// Percent of a pass.
+pub struct Shares {
+    maps: f64,
+    convolution: f64,
+}
+
+impl Shares {
+    /// Of a pass of `network`, forward, or also backward, over the sites of `x`, a tensor whose maps are not built yet.
+    pub fn measure(network: &WaveMeshUNet, x: &SparseConvTensor, backward: bool) -> Result<Self> {
+        let timesteps = Tensor::full(500f32, x.batch_size(), &Device::Cpu)?;
+        let pass = || -> Result<f64> {
+            let started = Instant::now();
+            let out = network.forward_t(x, &timesteps, None, backward)?;
+            if backward {
+                out.features().sqr()?.mean_all()?.backward()?;
+            }
+            Ok(started.elapsed().as_secs_f64())
+        };
+        let first = pass()?;
+        let again = median((0..RUNS).map(|_| pass()).collect::<Result<_>>()?);
+        let convolutions = convolutions(network.config(), x, backward)?;
+        Ok(Self { maps: (first - again).max(0.0) / first, convolution: (convolutions / again).min(1.0) })
+    }
+
+    /// Adds them to a line of the table.
+    pub fn facts(&self, answer: Answer) -> Answer {
+        let percent = |share: f64| (100.0 * share).round();
+        answer
+            .fact("convolution: % of a pass", percent(self.convolution))
+            .fact("rest: %", percent(1.0 - self.convolution))
+            .fact("maps: % of a first pass", percent(self.maps))
+    }
+}
+
+/// Seconds of all convolutions of the network, each by itself.
+fn convolutions(config: &UNetConfig, x: &SparseConvTensor, backward: bool) -> Result<f64> {
+    let c = &config.encoder_channels;
+    let mut clock = Clock { backward, seconds: 0.0 };
+    let mut levels = vec![x.clone()];
+    clock.submanifold(&levels[0], config.in_channels + c[0], c[0], 3, 0)?;
+    for level in 1..c.len() {
+        let below = clock.strided(&levels[level - 1], c[level - 1], c[level], 3, level)?;
+        clock.strided(&levels[level - 1], c[level - 1], c[level], 1, level)?;
+        clock.submanifold(&below, c[level], c[level], 3, level)?;
+        levels.push(below);
+    }
+    for level in (1..c.len()).rev() {
+        let wide = c[level - 1];
+        clock.inverse(&levels[level], c[level], wide, level)?;
+        clock.submanifold(&levels[level - 1], 2 * wide, wide, 3, level - 1)?;
+        clock.submanifold(&levels[level - 1], 2 * wide, wide, 1, level - 1)?;
+        clock.submanifold(&levels[level - 1], wide, wide, 3, level - 1)?;
+    }
+    clock.submanifold(&levels[0], c[0], config.out_channels, 1, 0)?;
+    Ok(clock.seconds)
+}
+
+struct Clock {
+    backward: bool,
+    seconds: f64,
+}
+
+/// Parameters of a layer's own.
+fn vb() -> VarBuilder<'static> {
+    VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu)
+}
+
+impl Clock {
+    fn submanifold(&mut self, x: &SparseConvTensor, from: usize, to: usize, kernel: usize, level: usize) -> Result<()> {
+        let key = (kernel > 1).then(|| format!("timed{level}"));
+        let config = ConvConfig { indice_key: key, bias: false, ..Default::default() };
+        let layer = SubMConv3d::new(from, to, kernel, config, vb())?;
+        self.time(&layer, x, from).map(|_| ())
+    }
+
+    fn strided(
+        &mut self,
+        x: &SparseConvTensor,
+        from: usize,
+        to: usize,
+        kernel: usize,
+        level: usize,
+    ) -> Result<SparseConvTensor> {
+        let config = ConvConfig {
+            stride: [2; 3],
+            padding: [kernel / 2; 3],
+            bias: false,
+            indice_key: (kernel > 1).then(|| format!("timed_down{level}")),
+            output_sites: OutputSites::Strided,
+            ..Default::default()
+        };
+        let layer = SparseConv3d::new(from, to, kernel, config, vb())?;
+        self.time(&layer, x, from)
+    }
+
+    fn inverse(&mut self, x: &SparseConvTensor, from: usize, to: usize, level: usize) -> Result<()> {
+        let config = ConvConfig { bias: false, indice_key: Some(format!("timed_down{level}")), ..Default::default() };
+        let layer = SparseInverseConv3d::new(from, to, 3, config, vb())?;
+        self.time(&layer, x, from).map(|_| ())
+    }
+
+    /// Adds the layer's time on the sites of `x`, maps built before.
+    fn time(&mut self, layer: &impl SparseModule, x: &SparseConvTensor, channels: usize) -> Result<SparseConvTensor> {
+        let features = Var::rand(0f32, 1.0, (x.len(), channels), &Device::Cpu)?;
+        let x = x.replace_feature(features.as_tensor().clone())?;
+        let out = layer.forward_t(&x, self.backward)?;
+        let run = || -> Result<f64> {
+            let started = Instant::now();
+            let out = layer.forward_t(&x, self.backward)?;
+            if self.backward {
+                out.features().sum_all()?.backward()?;
+            }
+            Ok(started.elapsed().as_secs_f64())
+        };
+        self.seconds += median((0..RUNS).map(|_| run()).collect::<Result<_>>()?);
+        Ok(out.replace_feature(out.features().detach())?)
+    }
+}
+
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
