@@ -13,12 +13,17 @@ from contextlib import ExitStack
 import zmq
 from harness import Row
 from harness.process import Failed
-from suites.kernel import OURS, STOCK, Kernel, our_argv, plain_cell, stock_argv
+from suites.kernel import STOCK, Kernel, our_argv, plain_cell, stock_argv
 
 # As `python -m harness` runs it: numbers of the full form, and of --quick.
 CELLS, INTERRUPTS, KILLS, MALFORMED = (1000, 60), (200, 6), (50, 4), (10_000, 500)
 # Memory is compared with that after these cells, when buffers have their size.
 WARM = 50
+
+
+def cell(n):
+    """A new cell; as in a long session, most variables are those of earlier cells, bound anew."""
+    return f"let squares{n % 20}: u64 = (0..{n}u64).map(|i| i * i).sum(); squares{n % 20}", str(sum(i * i for i in range(n)))
 
 
 class State:
@@ -64,7 +69,7 @@ def rows(settings, deadline):
             theirs, reason = stock_argv(False), ""
         except Failed as missing:
             theirs, reason = None, str(missing)
-        yield cells_row(start, theirs, reason, CELLS[turn], 100 if not settings.quick else 10)
+        yield cells_row(start, theirs, reason, CELLS[turn], 50 if not settings.quick else 10)
         for name, row in (("interrupts", interrupts), ("deaths of the user's process", kills), ("malformed messages", malformed)):
             size = {"interrupts": INTERRUPTS, "malformed messages": MALFORMED}.get(name, KILLS)[turn]
             with start() as kernel:
@@ -86,7 +91,7 @@ def cells_row(start, stock, reason, count, stock_count):
         with start() as kernel:
             seconds, before = [], None
             for n in range(10, 10 + count):
-                seconds.append(kernel.run(*plain_cell(n)))
+                seconds.append(kernel.run(*cell(n)))
                 if len(seconds) == min(WARM, count // 2):
                     before = State(kernel)
             after = State(kernel)
@@ -100,7 +105,7 @@ def cells_row(start, stock, reason, count, stock_count):
         with start(stock) as kernel:
             for n in range(10, 10 + stock_count):
                 try:
-                    row.theirs.append(kernel.run(*plain_cell(n)))
+                    row.theirs.append(kernel.run(*cell(n)))
                 except Failed as stopped:
                     row.their_facts["stopped"] = f"at cell {n - 10}: {stopped}"
                     break
