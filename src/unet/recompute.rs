@@ -99,7 +99,8 @@ where
         }
         let mut found = (out.features() * grad.detach())?.sum_all()?.backward()?;
         let mut of = |var: &Var| match found.remove(var) {
-            Some(grad) => Ok(grad),
+            // A gradient knows the operations it came from, and would keep this whole tape.
+            Some(grad) => Ok(grad.detach()),
             None => var.zeros_like(),
         };
         let x_grad = of(&x)?;
