@@ -128,7 +128,7 @@ def cases(quick):
         faces, label = (lambda n=n: ball(n)), f"{n:,} faces"
         yield Case("MeshPlot 800×600", label, "mesh_plot", faces, check=shown)
         yield Case("MeshViewer", label, "mesh_viewer", faces, {}, (k3d, plotly), shown)
-    for n in (100_000,) if quick else (1_000, 10_000, 100_000, 1_000_000, 100_000_000):
+    for n in (100_000, 100_000_000) if quick else (1_000, 10_000, 100_000, 1_000_000, 100_000_000):
         values, label = (lambda n=n: {"values": np.random.default_rng(0).standard_normal(n, dtype=np.float32)}), f"{n:,} elements"
         yield Case("tensor's card", label, "tensor_card", values, {}, (lovely,), shown, headline=n == 100_000_000)
     for n in (64,) if quick else (10, 22, 46, 100):
