@@ -1,15 +1,15 @@
-//! Progress bars as a kernel receives them: not too often, in place, and complete at the end.
+//! Progress bars and live plots as a kernel receives them: not too often, in place, and complete at the end.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use wavemesh::notebook::progress;
+use wavemesh::notebook::{LivePlot, progress};
 
 const CHILD: &str = "WAVEMESH_TEST_CHILD";
 
-/// What the other test watches: bars in bars, thousands of steps a second. Alone it does nothing.
+/// What the other tests watch: bars in bars, thousands of steps a second. Alone it does nothing.
 #[test]
-fn child() {
+fn bars() {
     if std::env::var(CHILD).is_err() {
         return;
     }
@@ -21,25 +21,50 @@ fn child() {
     }
 }
 
+/// A plot that outlives its cell, as a variable of a notebook does.
 #[test]
-fn fast_nested_bars_send_at_most_ten_updates_a_second_and_end_complete() {
+fn plot() {
+    if std::env::var(CHILD).is_err() {
+        return;
+    }
+    let mut plot = LivePlot::new("fit");
+    (0..50).for_each(|step| plot.push("loss", f64::from(step)));
+    std::thread::sleep(Duration::from_millis(1200));
+    std::mem::forget(plot);
+}
+
+/// The messages that a test of this file sends when a kernel runs it, and the seconds it took.
+fn frames_of(test: &str) -> (Vec<serde_json::Value>, f64) {
     let start = Instant::now();
     let run = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture"])
+        .args(["--exact", test, "--nocapture"])
         .env(CHILD, "1")
         .env("WAVEMESH_FRAME_TOKEN", "t")
         .output()
         .unwrap();
     let seconds = start.elapsed().as_secs_f64();
     let output = String::from_utf8(run.stdout).unwrap();
-    let frames: Vec<serde_json::Value> = output
-        .split("\u{1b}_WMSH:t:")
-        .skip(1)
-        .map(|frame| {
-            let (length, payload) = frame.split_once('\n').unwrap();
-            serde_json::from_str(&payload[..length.parse().unwrap()]).unwrap()
-        })
-        .collect();
+    let frame = |frame: &str| {
+        let (length, payload) = frame.split_once('\n').unwrap();
+        serde_json::from_str(&payload[..length.parse().unwrap()]).unwrap()
+    };
+    (output.split("\u{1b}_WMSH:t:").skip(1).map(frame).collect(), seconds)
+}
+
+fn text(frame: &serde_json::Value) -> String {
+    frame["content"]["data"]["text/plain"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_last_points_of_a_plot_are_drawn_though_it_lives_on() {
+    let (frames, seconds) = frames_of("plot");
+    assert!((2..=2 + (2.0 * seconds) as usize).contains(&frames.len()), "{} frames in {seconds} s", frames.len());
+    assert_eq!(text(&frames[frames.len() - 1]), "fit | loss 49 at step 49");
+}
+
+#[test]
+fn fast_nested_bars_send_at_most_ten_updates_a_second_and_end_complete() {
+    let (frames, seconds) = frames_of("bars");
     let kinds: Vec<&str> = frames.iter().map(|frame| frame["msg_type"].as_str().unwrap()).collect();
     assert_eq!(kinds[0], "display_data");
     assert!(kinds[1..].iter().all(|kind| *kind == "update_display_data"), "{kinds:?}");
@@ -48,7 +73,6 @@ fn fast_nested_bars_send_at_most_ten_updates_a_second_and_end_complete() {
     assert!(frames.len() > 3, "only {} frames in {seconds} s", frames.len());
     assert!(frames.len() as f64 <= 10.0 * seconds + 2.0, "{} frames in {seconds} s", frames.len());
 
-    let text = |frame: &serde_json::Value| frame["content"]["data"]["text/plain"].as_str().unwrap().to_owned();
     assert!(
         frames.iter().any(|frame| text(frame).contains("outer")
             && text(frame).contains("inner")

@@ -1,5 +1,6 @@
 //! [`LivePlot`]: curves that grow while a cell runs, in the manner of livelossplot.
 
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use plotters::prelude::*;
@@ -36,7 +37,10 @@ const COLORS: [RGBColor; 7] = [
 /// assert_eq!(plot.last("loss"), Some(0.01));
 /// ```
 #[derive(Debug)]
-pub struct LivePlot {
+pub struct LivePlot(Arc<Mutex<Plot>>);
+
+#[derive(Debug)]
+struct Plot {
     title: String,
     curves: Vec<Curve>,
     log: bool,
@@ -46,6 +50,8 @@ pub struct LivePlot {
     output: Option<Display>,
     drawn: Option<Instant>,
     changed: bool,
+    /// Whether the last points will be drawn when it is time again.
+    waiting: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -57,7 +63,7 @@ struct Curve {
 impl LivePlot {
     /// An empty plot. It shows itself with the first point.
     pub fn new(title: impl Into<String>) -> Self {
-        Self {
+        Self(Arc::new(Mutex::new(Plot {
             title: title.into(),
             curves: Vec::new(),
             log: false,
@@ -67,55 +73,83 @@ impl LivePlot {
             output: None,
             drawn: None,
             changed: false,
-        }
+            waiting: false,
+        })))
+    }
+
+    fn plot(&self) -> MutexGuard<'_, Plot> {
+        lock(&self.0)
     }
 
     /// Whether values are shown on a logarithmic scale; values that are not positive are then left out.
-    pub fn log_scale(mut self, log: bool) -> Self {
-        self.log = log;
+    pub fn log_scale(self, log: bool) -> Self {
+        self.plot().log = log;
         self
     }
 
     /// Shows the running mean over the raw curve: 0 (none) to just below 1 (very smooth), as TensorBoard's slider.
-    pub fn smooth(mut self, smooth: f64) -> Self {
-        self.smooth = if smooth.is_finite() { smooth.clamp(0.0, 0.999) } else { 0.0 };
+    pub fn smooth(self, smooth: f64) -> Self {
+        self.plot().smooth = if smooth.is_finite() { smooth.clamp(0.0, 0.999) } else { 0.0 };
         self
     }
 
     /// Width and height in pixels, 120 × 80 to 8192 × 8192.
-    pub fn size(mut self, width: u32, height: u32) -> Self {
-        self.size = (width.clamp(120, 8192), height.clamp(80, 8192));
+    pub fn size(self, width: u32, height: u32) -> Self {
+        self.plot().size = (width.clamp(120, 8192), height.clamp(80, 8192));
         self
     }
 
     /// Light or dark page.
-    pub fn theme(mut self, theme: Theme) -> Self {
-        self.theme = theme;
+    pub fn theme(self, theme: Theme) -> Self {
+        self.plot().theme = theme;
         self
     }
 
     /// Adds a value to a curve, one step after its last.
     pub fn push(&mut self, curve: &str, value: f64) {
-        let step = self.curve(curve).points.last().map_or(0.0, |(step, _)| step + 1.0);
+        let step = self.plot().curve(curve).points.last().map_or(0.0, |(step, _)| step + 1.0);
         self.push_at(curve, step, value);
     }
 
     /// Adds a value to a curve at a step.
     pub fn push_at(&mut self, curve: &str, step: f64, value: f64) {
-        self.curve(curve).points.push((step, value));
-        self.changed = true;
-        let frontend = Frontend::current();
-        let due = self.drawn.is_none_or(|drawn| drawn.elapsed() >= UPDATE_EVERY);
-        if due && frontend.is_live() {
-            self.show(false);
+        let mut plot = self.plot();
+        plot.curve(curve).points.push((step, value));
+        plot.changed = true;
+        if !Frontend::current().is_live() {
+            return;
+        }
+        let left = plot.drawn.map_or(Duration::ZERO, |drawn| UPDATE_EVERY.saturating_sub(drawn.elapsed()));
+        if left.is_zero() {
+            plot.show(false);
+        } else if !plot.waiting {
+            // The plot is a variable that outlives the cell: nobody else would draw the last points.
+            plot.waiting = true;
+            let waiting = Arc::downgrade(&self.0);
+            std::thread::spawn(move || {
+                std::thread::sleep(left);
+                if let Some(plot) = waiting.upgrade() {
+                    let mut plot = lock(&plot);
+                    plot.waiting = false;
+                    if plot.changed {
+                        plot.show(false);
+                    }
+                }
+            });
         }
     }
 
     /// The last value of a curve.
     pub fn last(&self, curve: &str) -> Option<f64> {
-        self.curves.iter().find(|known| known.name == curve)?.points.last().map(|(_, value)| *value)
+        self.plot().curves.iter().find(|known| known.name == curve)?.points.last().map(|(_, value)| *value)
     }
+}
 
+fn lock(plot: &Mutex<Plot>) -> MutexGuard<'_, Plot> {
+    plot.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Plot {
     fn curve(&mut self, name: &str) -> &mut Curve {
         let at = self.curves.iter().position(|curve| curve.name == name).unwrap_or_else(|| {
             self.curves.push(Curve { name: name.to_owned(), points: Vec::new() });
@@ -127,7 +161,7 @@ impl LivePlot {
     fn show(&mut self, last: bool) {
         self.drawn = Some(Instant::now());
         self.changed = false;
-        let bundle = self.rich();
+        let bundle = self.bundle();
         match &self.output {
             None => self.output = Some(display(&bundle)),
             Some(output) if last => output.update(bundle),
@@ -230,6 +264,12 @@ impl LivePlot {
 
 impl Rich for LivePlot {
     fn rich(&self) -> MimeBundle {
+        self.plot().bundle()
+    }
+}
+
+impl Plot {
+    fn bundle(&self) -> MimeBundle {
         let curve = |curve: &Curve| {
             let last = curve
                 .points
@@ -250,8 +290,9 @@ impl Rich for LivePlot {
 /// Shows the last state.
 impl Drop for LivePlot {
     fn drop(&mut self) {
-        if self.changed {
-            self.show(true);
+        let mut plot = self.plot();
+        if plot.changed {
+            plot.show(true);
         }
     }
 }
@@ -264,17 +305,17 @@ mod tests {
     fn smoothing_starts_at_the_first_value_and_follows() {
         let plot = LivePlot::new("").smooth(0.9);
         let constant: Vec<_> = (0..5).map(|i| (f64::from(i), 2.0)).collect();
-        assert!(plot.smoothed(&constant).iter().all(|(_, y)| (y - 2.0).abs() < 1e-12));
-        let step = plot.smoothed(&[(0.0, 0.0), (1.0, 1.0)]);
+        assert!(plot.plot().smoothed(&constant).iter().all(|(_, y)| (y - 2.0).abs() < 1e-12));
+        let step = plot.plot().smoothed(&[(0.0, 0.0), (1.0, 1.0)]);
         assert!((step[1].1 - 1.0 / 1.9).abs() < 1e-12);
     }
 
     #[test]
     fn a_log_scale_leaves_out_what_has_no_logarithm_and_long_curves_are_thinned() {
         let plot = LivePlot::new("").log_scale(true);
-        assert_eq!(plot.drawable(&[(0.0, 0.0), (1.0, 100.0), (2.0, f64::NAN)]), [(1.0, 2.0)]);
+        assert_eq!(plot.plot().drawable(&[(0.0, 0.0), (1.0, 100.0), (2.0, f64::NAN)]), [(1.0, 2.0)]);
         let long: Vec<_> = (0..10_000).map(|i| (f64::from(i), 1.0)).collect();
-        assert_eq!(plot.drawable(&long).len(), MAX_POINTS);
+        assert_eq!(plot.plot().drawable(&long).len(), MAX_POINTS);
     }
 
     #[test]
