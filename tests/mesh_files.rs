@@ -28,7 +28,7 @@ impl Drop for Folder {
 fn what_is_written_is_read_back() {
     let folder = Folder::new("formats");
     let mesh = Mesh::load(fixture("bunny.obj")).unwrap();
-    for name in ["a.obj", "a.ply", "a.stl", "A.STL"] {
+    for name in ["a.obj", "a.ply", "a.stl", "A.STL", "a.glb"] {
         let path = folder.0.join(name);
         mesh.save(&path).unwrap();
         let back = Mesh::load(&path).unwrap();
@@ -37,8 +37,9 @@ fn what_is_written_is_read_back() {
         assert!((back.volume() - mesh.volume()).abs() < 1e-4 * mesh.volume(), "{name}");
     }
     assert_eq!(Mesh::load(folder.0.join("a.ply")).unwrap(), mesh);
-    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 4, "no temporary file is left");
-    assert!(mesh.save(folder.0.join("a.glb")).unwrap_err().to_string().contains("obj, stl, ply"));
+    assert_eq!(Mesh::load(folder.0.join("a.glb")).unwrap(), mesh);
+    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 5, "no temporary file is left");
+    assert!(mesh.save(folder.0.join("a.gltf")).unwrap_err().to_string().contains("obj, stl, ply, glb"));
     assert!(mesh.save(folder.0.join("no/such/folder.obj")).is_err());
 }
 

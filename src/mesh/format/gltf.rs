@@ -9,6 +9,7 @@ use gltf::buffer::Source;
 use gltf::mesh::Mode;
 
 use super::Raw;
+use crate::mesh::Mesh;
 
 /// Nested deeper than this, a node is taken for part of a cycle.
 const DEEPEST_NODE: usize = 256;
@@ -200,4 +201,44 @@ fn external(uri: &str, folder: Option<&Path>) -> Result<Vec<u8>, String> {
         return Err(format!("its buffer `{uri}` does not lie beside it"));
     }
     std::fs::read(folder.join(uri)).map_err(|e| format!("its buffer `{uri}`: {e}"))
+}
+
+/// Writes binary glTF 2.0 (`.glb`): one mesh of one primitive, coordinates as they are.
+pub(super) fn write(mesh: &Mesh, out: &mut Vec<u8>) -> std::io::Result<()> {
+    let mut data: Vec<u8> = mesh.vertices().iter().flatten().flat_map(|c| c.to_le_bytes()).collect();
+    let positions = data.len();
+    data.extend(mesh.faces().iter().flatten().flat_map(|i| i.to_le_bytes()));
+    let bound = |pick: fn(f32, f32) -> f32, start: f32| {
+        mesh.vertices().iter().fold([start; 3], |m, v| std::array::from_fn(|axis| pick(m[axis], v[axis])))
+    };
+    let (low, high): ([f32; 3], [f32; 3]) = (bound(f32::min, f32::INFINITY), bound(f32::max, f32::NEG_INFINITY));
+    let document = serde_json::json!({
+        "asset": { "version": "2.0", "generator": "WaveMesh" },
+        "scene": 0,
+        "scenes": [{ "nodes": [0] }],
+        "nodes": [{ "mesh": 0 }],
+        "meshes": [{ "primitives": [{ "attributes": { "POSITION": 0 }, "indices": 1 }] }],
+        "buffers": [{ "byteLength": data.len() }],
+        "bufferViews": [
+            { "buffer": 0, "byteOffset": 0, "byteLength": positions, "target": 34962 },
+            { "buffer": 0, "byteOffset": positions, "byteLength": data.len() - positions, "target": 34963 },
+        ],
+        "accessors": [
+            { "bufferView": 0, "componentType": 5126, "count": mesh.vertices().len(), "type": "VEC3", "min": low, "max": high },
+            { "bufferView": 1, "componentType": 5125, "count": 3 * mesh.faces().len(), "type": "SCALAR" },
+        ],
+    });
+    let mut text = document.to_string().into_bytes();
+    text.resize(text.len().next_multiple_of(4), b' ');
+    let length = 12 + 8 + text.len() + 8 + data.len();
+    out.extend(b"glTF");
+    for word in [2, length as u32, text.len() as u32] {
+        out.extend(word.to_le_bytes());
+    }
+    out.extend(b"JSON");
+    out.extend(text);
+    out.extend((data.len() as u32).to_le_bytes());
+    out.extend(b"BIN\0");
+    out.extend(data);
+    Ok(())
 }

@@ -110,7 +110,7 @@ impl Mesh {
             .map_err(|problem| Error::Format { path: path.to_path_buf(), format: format.name(), problem })
     }
 
-    /// Writes the mesh as `obj`, `stl` (binary) or `ply` (binary little-endian), chosen by the extension. The file
+    /// Writes the mesh as `obj`, `stl` (binary), `ply` (binary little-endian) or `glb`, chosen by the extension. The file
     /// appears whole or not at all.
     ///
     /// # Errors
@@ -121,12 +121,13 @@ impl Mesh {
             MeshFormat::Obj => obj::write,
             MeshFormat::Stl => stl::write,
             MeshFormat::Ply => ply::write,
+            MeshFormat::Gltf if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("glb")) => gltf::write,
             MeshFormat::Off | MeshFormat::Gltf => {
                 let name = path.display().to_string();
                 return Err(Error::Unknown {
                     kind: "extension for writing a mesh",
                     name,
-                    known: "obj, stl, ply".into(),
+                    known: "obj, stl, ply, glb".into(),
                 });
             }
         };
