@@ -134,7 +134,10 @@ def test_an_interrupted_setup_leaves_nothing_half_installed(tmp_path):
     home.mkdir()
     variables = {"HOME": str(home), "PATH": f"{folder}:{os.environ['PATH']}", "CARGO_TARGET_DIR": str(tmp_path / "target")}
     command = ["bash", str(SETUP), "--no-jupyter"]
-    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as setup:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # Programs started in the background by a script ignore Ctrl-C, and so do their children; a terminal's do not.
+    heed = {"start_new_session": True, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, env=variables, **pipes, **heed) as setup:
         deadline = time.monotonic() + 30
         while not (tmp_path / "compiling").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
