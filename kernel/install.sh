@@ -13,7 +13,7 @@ wanted=$(sed -n 's/.*rustc \([0-9.]*\) .*/\1/p' "$here/bundle.json" | head -1)
 # Another version in the same folder stays, with what versions share.
 remove() {
   rm -rf "$program" "$data/$version-"* "$data/source-$version"
-  compgen -G "$data/*-*/bundle.json" >/dev/null || rm -rf "$data/cell-"* "$data/history.jsonl"
+  compgen -G "$data/*-*/bundle.json" >/dev/null || rm -rf "$data/cell-"* "$data/names-"* "$data/history.jsonl"
   rmdir "$data/bin" "$data" 2>/dev/null || true
 }
 

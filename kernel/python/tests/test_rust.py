@@ -1,6 +1,7 @@
 """The extension with the Rust kernel itself."""
 
 import os
+import time
 
 import pytest
 from colab import Colab
@@ -68,7 +69,11 @@ def test_input_comes_from_the_notebook(rust):
 
 def test_completion_comes_from_rust(rust):
     code = "let s = String::new();\ns.to_upper"
-    matches = rust.ask("complete", code, len(code))["matches"]
+    # The names of a new library are learned in the background.
+    deadline = time.monotonic() + 120
+    while not (matches := rust.ask("complete", code, len(code))["matches"]):
+        assert time.monotonic() < deadline, "no completion came"
+        time.sleep(0.5)
     assert any(match.startswith("to_uppercase") for match in matches), matches
 
 

@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent / "bundle"
 KERNEL = FOLDER / "wavemesh-kernel"
 LIBRARY = FOLDER / "library.tar.xz"
 SOURCES = FOLDER / "source"
-SHARED = ("cell-*", "toolchain", "target", "history.jsonl")  # in the data folder, by any version
+SHARED = ("cell-*", "names-*", "toolchain", "target", "history.jsonl")  # in the data folder, by any version
 FREE_BYTES = 600 * 1024 * 1024  # the library unpacked and, while it is put in place, once more; room to compile cells
 
 _chosen: Toolchain | None = None
