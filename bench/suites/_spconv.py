@@ -11,8 +11,6 @@ import sys
 
 import torch
 
-torch.zeros(1 << 20).add_(1)  # torch's runtime takes its number of threads now
-
 threads, flags = os.environ["OMP_NUM_THREADS"], sys.getdlopenflags()
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.setdlopenflags(flags | os.RTLD_DEEPBIND)
@@ -25,5 +23,8 @@ finally:
 import spconv.pytorch as sp  # noqa: E402
 from spconv.core import ConvAlgo  # noqa: E402
 from spconv.pytorch import ops  # noqa: E402
+
+# Said, not tried out: threads that torch starts before a case's process is forked are not there in it, and it waits for them for ever.
+torch.set_num_threads(int(threads))
 
 __all__ = ["ConvAlgo", "ops", "sp"]

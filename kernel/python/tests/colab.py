@@ -16,7 +16,8 @@ from notebook import Notebook
 ROOT = Path(__file__).parents[3]
 STUB = Path(__file__).parent / "colab_stub"
 RUST = Path(os.environ.get("RUSTUP_HOME") or Path.home() / ".rustup")
-PASSED_ON = ("LANG", "SSL_CERT_FILE", "PIP_CERT", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "no_proxy", "NO_PROXY")
+NETWORK = ("SSL_CERT_FILE", "PIP_CERT", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "no_proxy", "NO_PROXY")
+PASSED_ON = ("LANG", "WAVEMESH_TRAIN_SECONDS", *NETWORK)
 NOWHERE = "http://127.0.0.1:9"  # where nobody listens
 TWO_CORES = ["taskset", "-c", ",".join(map(str, sorted(os.sched_getaffinity(0))[:2]))]
 
