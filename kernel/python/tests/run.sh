@@ -3,7 +3,6 @@
 # frontends with current ones.
 # Usage: bash kernel/python/tests/run.sh [pytest arguments]
 #   WAVEMESH_PACKAGE         a folder that `kernel/package.sh` made (default: it is made, compressed little)
-#   WAVEMESH_FROM_SOURCE=1   runs COLAB_SETUP.md's set-up from source too, which compiles for minutes
 # A part that cannot run is named loudly, and is an error when CI=true.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -79,7 +78,7 @@ for version in 3.12 3.13; do
   environment "runtime-$version" "$python" "$colab"
   # What does not depend on Python's version runs with the first one.
   once=("$here"/test_{bundle,toolchain,setup,package}.py)
-  [ -z "$seen" ] || once=(-k "not tutorial")
+  [ -z "$seen" ] || once=(-k "not tutorial and not from_source")
   COLAB_PYTHON=$target/python/runtime-$version/bin/python \
     test_with "colab-$version" "$python" "$colab" "$here"/test_{colab,relay,rust}.py "${once[@]}" "$@"
   seen=$python
