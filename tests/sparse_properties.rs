@@ -183,6 +183,54 @@ fn native_dense_and_finite_differences_agree() {
     assert!(compared >= 40, "only {compared} gradients met a finite difference");
 }
 
+/// Batch normalisation by candle's own operations in double precision, as its definition says it.
+fn normalized(x: &Tensor, weight: &Tensor, bias: &Tensor, statistics: Option<[&Tensor; 2]>) -> Tensor {
+    let [x, weight, bias] = [x, weight, bias].map(|t| t.to_dtype(DType::F64).unwrap());
+    let [mean, variance] = match statistics {
+        Some(running) => running.map(|t| t.detach().unsqueeze(0).unwrap().to_dtype(DType::F64).unwrap()),
+        None => {
+            let mean = x.mean_keepdim(0).unwrap();
+            let variance = x.broadcast_sub(&mean).unwrap().sqr().unwrap().mean_keepdim(0).unwrap();
+            [mean, variance]
+        }
+    };
+    let scale = (variance + 1e-5).unwrap().sqrt().unwrap();
+    let x = x.broadcast_sub(&mean).unwrap().broadcast_div(&scale).unwrap();
+    x.broadcast_mul(&weight).unwrap().broadcast_add(&bias).unwrap().to_dtype(DType::F32).unwrap()
+}
+
+#[test]
+fn batch_norm_and_its_gradients_are_those_of_its_definition() {
+    for (seed, rows, channels) in [(1, 5, 1), (2, 37, 3), (3, 3000, 16), (4, 700, 70)] {
+        let mut random = Random(StdRng::seed_from_u64(seed));
+        // A mean far from zero, where a variance of squares would cancel.
+        let x = Var::from_tensor(&(random.matrix(rows, channels) + 50.0).unwrap()).unwrap();
+        let direction = random.matrix(rows, channels);
+        let coords = (0..rows as i32).map(|i| [0, i / 400, i / 20 % 20, i % 20]).collect();
+        let on = SparseConvTensor::from_coords(x.as_tensor().clone(), coords, [20; 3], 1).unwrap();
+        let variables = VarMap::new();
+        let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+        let norm = BatchNorm::new(channels, vb).unwrap();
+        let named: Vec<(String, Var)> = variables.data().lock().unwrap().clone().into_iter().collect();
+        let var = |name: &str| named.iter().find(|(n, _)| n == name).unwrap().1.clone();
+        let [weight, bias] = ["weight", "bias"].map(var);
+        weight.set(&random.matrix(1, channels).squeeze(0).unwrap()).unwrap();
+        bias.set(&random.matrix(1, channels).squeeze(0).unwrap()).unwrap();
+        for train in [true, false] {
+            let running = [norm.running_mean().copy().unwrap(), norm.running_var().copy().unwrap()];
+            let got = norm.forward_t(&on, train).unwrap().features().clone();
+            let statistics = (!train).then_some([&running[0], &running[1]]);
+            let expected = normalized(&x, &weight, &bias, statistics);
+            assert_close("output", &got, &expected, 1e-4);
+            let grads = |y: &Tensor| (y * &direction).unwrap().sum_all().unwrap().backward().unwrap();
+            let (got, expected) = (grads(&got), grads(&expected));
+            for (what, var) in [("x", &x), ("weight", &weight), ("bias", &bias)] {
+                assert_close(what, got.get(var).unwrap(), expected.get(var).unwrap(), 1e-3);
+            }
+        }
+    }
+}
+
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let mut random = Random(StdRng::seed_from_u64(7));

@@ -54,7 +54,7 @@ fn shell() -> SparseConvTensor {
 
 // One test, so that nothing else allocates while it counts.
 #[test]
-fn a_training_step_at_64_takes_less_memory_with_checkpointing_and_features_half_in_f16() {
+fn a_training_step_at_64_takes_half_the_memory_with_checkpointing_and_features_half_in_f16() {
     let x = shell();
     let t = Tensor::new(&[500f32], &Device::Cpu).unwrap();
     let step = |checkpointing: bool| {
@@ -79,8 +79,7 @@ fn a_training_step_at_64_takes_less_memory_with_checkpointing_and_features_half_
         assert!(error < 1e-3, "gradients differ by {error:.1e} of the largest");
     }
     println!("peak of a training step: {plain} bytes, with checkpointing {saved} bytes");
-    // The aim is half; a third is saved.
-    assert!(10 * saved <= 7 * plain, "peak of a training step: {plain} bytes, with checkpointing {saved} bytes");
+    assert!(2 * saved <= plain, "peak of a training step: {plain} bytes, with checkpointing {saved} bytes");
 
     let bytes_of = |precision: Precision| {
         let config = UNetConfig { precision, ..UNetConfig::plain(1, 1, &[16, 32, 64]) };

@@ -143,11 +143,14 @@ impl Conv {
     /// Runs the layer forwards: the map of its key if there is one, else of these sites and this geometry. The result is
     /// of type `output`: that of `x`, or f32 for half features.
     pub fn forward(&self, x: &SparseConvTensor, output: DType) -> Result<SparseConvTensor> {
-        let backend = Backend::current()?;
+        let flow = self.forward_flow(x)?;
+        let features = self.convolve(&flow, x, output)?;
+        Ok(x.next(features, &flow.map.target, self.maker.entry(&flow.map)))
+    }
+
+    pub fn forward_flow(&self, x: &SparseConvTensor) -> Result<Flow> {
         self.check_input(x)?;
-        let map = map_for(&self.maker, self.geometry, x, backend)?;
-        let features = self.convolve(backend, &Flow::forward(&map), x, output)?;
-        Ok(x.next(features, &map.target, self.maker.entry(&map)))
+        Ok(Flow::forward(&map_for(&self.maker, self.geometry, x, Backend::current()?)?))
     }
 
     /// The layer's kernel map on the sites of `x`, with its pairs built.
@@ -159,7 +162,12 @@ impl Conv {
 
     /// Runs the layer backwards over the map of its key: from that map's output sites to its input sites.
     pub fn invert(&self, x: &SparseConvTensor, output: DType) -> Result<SparseConvTensor> {
-        let backend = Backend::current()?;
+        let flow = self.invert_flow(x)?;
+        let features = self.convolve(&flow, x, output)?;
+        Ok(x.next(features, &flow.map.source, None))
+    }
+
+    pub fn invert_flow(&self, x: &SparseConvTensor) -> Result<Flow> {
         self.check_input(x)?;
         let key = self.maker.indice_key.as_deref().unwrap_or_default();
         let Some(data) = x.find_indice(key) else {
@@ -184,13 +192,18 @@ impl Conv {
         if !map.target.same(x.sites()) {
             return Err(self.maker.misuse(data, self.maker.other_sites(x, "output", &map.target)));
         }
-        let features = self.convolve(backend, &Flow::inverse(map), x, output)?;
-        Ok(x.next(features, &map.source, None))
+        Ok(Flow::inverse(map))
     }
 
-    fn convolve(&self, backend: Backend, flow: &Flow, x: &SparseConvTensor, output: DType) -> Result<Tensor> {
+    fn convolve(&self, flow: &Flow, x: &SparseConvTensor, output: DType) -> Result<Tensor> {
         let layer = Convolve { flow, weight: &self.weight, bias: self.bias.as_ref(), output };
-        backend.engine()?.convolve(&layer, x.features())
+        Backend::current()?.engine()?.convolve(&layer, x.features())
+    }
+
+    /// Gradients of the features of `x` and of the weight, from that of the result over `flow`, which has the type of `x`.
+    pub fn gradients(&self, flow: &Flow, x: &SparseConvTensor, grad: &Tensor) -> Result<[Tensor; 2]> {
+        let layer = Convolve { flow, weight: &self.weight, bias: None, output: x.dtype() };
+        Backend::current()?.engine()?.convolve_gradients(&layer, x.features(), grad)
     }
 
     fn check_input(&self, x: &SparseConvTensor) -> Result<()> {

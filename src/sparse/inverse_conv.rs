@@ -1,9 +1,11 @@
 //! [`SparseInverseConv3d`]: the way back over a strided convolution.
 
+use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::conv::{Conv, ConvConfig, convolution_layer};
 use super::geometry::{Kind, Size3};
+use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
 /// Inverse convolution, spconv's `SparseInverseConv3d`: the pairs of the layer with its `indice_key`, with input and output
@@ -14,6 +16,11 @@ use crate::{Error, Result};
 pub struct SparseInverseConv3d(Conv);
 
 impl SparseInverseConv3d {
+    /// Gradients of the features of `x` and of the weight, from that of the result, without a tape.
+    pub(crate) fn gradients(&self, x: &SparseConvTensor, grad: &Tensor) -> Result<[Tensor; 2]> {
+        self.0.gradients(&self.0.invert_flow(x)?, x, grad)
+    }
+
     /// A layer from `in_channels` to `out_channels`; `config.indice_key` names the layer to invert, and the kernel has that
     /// layer's size. Of `config` it uses `bias` and `indice_key` alone.
     ///

@@ -4,10 +4,13 @@
 //! `torch.nn.BatchNorm1d` on `features` (Ioffe & Szegedy 2015). Training uses the batch's mean and biased variance and
 //! moves the running mean and the running unbiased variance by `momentum`; evaluation uses the running ones.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Tensor, Var};
 use candle_nn::{BatchNormConfig, Init, VarBuilder};
 
 use super::module::SparseModule;
+use super::normalize::{Moments, Normalize, Scaling};
 use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
@@ -69,31 +72,27 @@ impl BatchNorm {
         &self.running_var
     }
 
-    /// Mean and biased variance (1, C) of the batch, which also move the running ones.
-    fn batch_statistics(&self, x: &Tensor, rows: usize) -> Result<(Tensor, Tensor)> {
-        if rows == 1 {
-            return Err(Error::Argument {
-                op: "BatchNorm",
-                name: "x",
-                got: format!("one site in training mode, in layer `{}`", self.name),
-                expected: "two or more: one value has no variance".into(),
-            });
-        }
-        let mean = x.mean_keepdim(0)?;
-        let variance = x.broadcast_sub(&mean)?.sqr()?.mean_keepdim(0)?;
-        let momentum = self.config.momentum;
-        for (running, batch, scale) in
-            [(&self.running_mean, &mean, 1.0), (&self.running_var, &variance, rows as f64 / (rows - 1) as f64)]
-        {
-            let batch = (batch.detach().flatten_all()?.to_dtype(running.dtype())? * (momentum * scale))?;
-            running.set(&((running.as_detached_tensor() * (1.0 - momentum))? + batch)?)?;
-        }
-        Ok((mean, variance))
+    /// Weight and bias, if it has them.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = &Tensor> {
+        self.weight_and_bias.iter().flat_map(|(weight, bias)| [weight, bias])
     }
-}
 
-impl SparseModule for BatchNorm {
-    fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor> {
+    /// Moves the running statistics towards those of a batch of `rows` rows.
+    fn follow(&self, batch: &Moments, rows: usize) -> Result<()> {
+        let momentum = self.config.momentum;
+        let unbiased = rows as f64 / (rows - 1) as f64;
+        for (running, batch, scale) in
+            [(&self.running_mean, &batch.mean, 1.0), (&self.running_var, &batch.variance, unbiased)]
+        {
+            let values: Vec<f64> = running.as_detached_tensor().to_dtype(DType::F64)?.to_vec1()?;
+            let moved = values.iter().zip(batch).map(|(old, new)| old * (1.0 - momentum) + new * scale * momentum);
+            let moved = Tensor::from_vec(moved.collect::<Vec<f64>>(), values.len(), running.device())?;
+            running.set(&moved.to_dtype(running.dtype())?)?;
+        }
+        Ok(())
+    }
+
+    fn check(&self, x: &SparseConvTensor, train: bool) -> Result<()> {
         if x.channels() != self.channels() {
             return Err(Error::Shape {
                 op: "BatchNorm",
@@ -102,22 +101,126 @@ impl SparseModule for BatchNorm {
                 expected: format!("(sites, {}) in layer `{}`", self.channels(), self.name),
             });
         }
-        if x.is_empty() {
-            return Ok(x.clone());
+        if train && x.len() == 1 {
+            return Err(Error::Argument {
+                op: "BatchNorm",
+                name: "x",
+                got: format!("one site in training mode, in layer `{}`", self.name),
+                expected: "two or more: one value has no variance".into(),
+            });
         }
-        let dtype = if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-        let features = x.features().to_dtype(dtype)?;
-        let (mean, variance) = if train {
-            self.batch_statistics(&features, x.len())?
+        Ok(())
+    }
+
+    fn scaling(&self, x: &SparseConvTensor, mode: Mode) -> Result<Arc<Scaling>> {
+        self.check(x, mode != Mode::Running)?;
+        let moments = if mode == Mode::Running || x.is_empty() {
+            let values = |v: &Var| v.as_detached_tensor().to_dtype(DType::F64)?.to_vec1();
+            Moments { mean: values(&self.running_mean)?, variance: values(&self.running_var)? }
         } else {
-            let row = |v: &Var| v.as_detached_tensor().to_dtype(dtype)?.unsqueeze(0);
-            (row(&self.running_mean)?, row(&self.running_var)?)
+            let moments = Moments::of(x.features())?;
+            if mode == Mode::Batch {
+                self.follow(&moments, x.len())?;
+            }
+            moments
         };
-        let scale = (variance + self.config.eps)?.sqrt()?;
-        let mut y = features.broadcast_sub(&mean)?.broadcast_div(&scale)?;
-        if let Some((weight, bias)) = &self.weight_and_bias {
-            y = y.broadcast_mul(&weight.to_dtype(dtype)?)?.broadcast_add(&bias.to_dtype(dtype)?)?;
+        Ok(Arc::new(Scaling::new(moments, self.config.eps, mode != Mode::Running)))
+    }
+
+    /// Weight and bias, each (C,).
+    fn affine(&self, dtype: DType) -> Result<[Tensor; 2]> {
+        Ok(match &self.weight_and_bias {
+            Some((weight, bias)) => [weight.to_dtype(dtype)?, bias.to_dtype(dtype)?],
+            None => {
+                let (channels, device) = (self.channels(), self.running_mean.device());
+                [Tensor::ones(channels, dtype, device)?, Tensor::zeros(channels, dtype, device)?]
+            }
+        })
+    }
+
+    /// `y = relu(norm(x) + shortcut)` of type `output` as one operation, ready to be applied.
+    pub(crate) fn fuse<'a>(
+        &'a self,
+        x: &'a SparseConvTensor,
+        shortcut: Shortcut<'a>,
+        relu: bool,
+        mode: Mode,
+        output: DType,
+    ) -> Result<Fused<'a>> {
+        let wide = if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let main = self.scaling(x, mode)?;
+        let mut parameters = self.affine(wide)?.to_vec();
+        let mut norms = vec![self];
+        let (shortcut, second) = match shortcut {
+            Shortcut::None => (None, None),
+            Shortcut::Plain(other) => (Some(other.features().to_dtype(x.dtype())?), None),
+            Shortcut::Normed(norm, other) => {
+                parameters.extend(norm.affine(wide)?);
+                norms.push(norm);
+                (Some(other.features().clone()), Some(norm.scaling(other, mode)?))
+            }
+        };
+        let op = Normalize { x: main, shortcut: second, relu, output };
+        Ok(Fused { op, x, shortcut, parameters: Tensor::stack(&parameters, 0)?, norms })
+    }
+}
+
+/// Whose mean and variance normalise.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// The running ones.
+    Running,
+    /// Those of the batch, which the running ones follow.
+    Batch,
+    /// Those of a batch that has been followed before: a forward pass made again.
+    BatchAgain,
+}
+
+/// What is added to normalised features: the other end of a residual connection.
+pub(crate) enum Shortcut<'a> {
+    None,
+    Plain(&'a SparseConvTensor),
+    Normed(&'a BatchNorm, &'a SparseConvTensor),
+}
+
+/// A parameter and its gradient.
+pub(crate) type ParameterGradient = (Tensor, Tensor);
+
+/// A normalisation of given features, with its shortcut and activation.
+pub(crate) struct Fused<'a> {
+    op: Normalize,
+    x: &'a SparseConvTensor,
+    shortcut: Option<Tensor>,
+    parameters: Tensor,
+    norms: Vec<&'a BatchNorm>,
+}
+
+impl Fused<'_> {
+    /// Runs it, differentiably.
+    pub fn forward(self) -> Result<SparseConvTensor> {
+        let y = self.op.apply(self.x.features(), self.shortcut.as_ref(), &self.parameters)?;
+        self.x.replace_feature(y)
+    }
+
+    /// Gradients of x, of the shortcut and, each with its parameter, of weights and biases.
+    pub fn backward(&self, out: &Tensor, grad: &Tensor) -> Result<(Tensor, Option<Tensor>, Vec<ParameterGradient>)> {
+        let inputs = (self.x.features(), self.shortcut.as_ref());
+        let (x, shortcut, sums) = self.op.gradients(inputs, &self.parameters, (out, grad))?;
+        let mut parameters = Vec::new();
+        for (i, norm) in self.norms.iter().enumerate() {
+            if let Some((weight, bias)) = &norm.weight_and_bias {
+                for (row, parameter) in [(2 * i, weight), (2 * i + 1, bias)] {
+                    parameters.push((parameter.clone(), sums.get(row)?.to_dtype(parameter.dtype())?));
+                }
+            }
         }
-        x.replace_feature(y.to_dtype(x.dtype())?)
+        Ok((x, shortcut, parameters))
+    }
+}
+
+impl SparseModule for BatchNorm {
+    fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor> {
+        let mode = if train { Mode::Batch } else { Mode::Running };
+        self.fuse(x, Shortcut::None, false, mode, x.dtype())?.forward()
     }
 }

@@ -1,6 +1,6 @@
 //! [`SparseConv3d`]: the convolution whose sites grow or, with a stride, coarsen.
 
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::conv::{Conv, ConvConfig, convolution_layer, map_making_layer};
@@ -16,6 +16,11 @@ use crate::Result;
 pub struct SparseConv3d(Conv);
 
 impl SparseConv3d {
+    /// Gradients of the features of `x` and of the weight, from that of the result, without a tape.
+    pub(crate) fn gradients(&self, x: &SparseConvTensor, grad: &Tensor) -> Result<[Tensor; 2]> {
+        self.0.gradients(&self.0.forward_flow(x)?, x, grad)
+    }
+
     /// The sums as f32, not yet rounded to the type of `x`.
     pub(crate) fn forward_wide(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
         self.0.forward(x, DType::F32)

@@ -3,14 +3,14 @@
 //! `relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x))`. The shortcut is a 1³ convolution with batch normalisation when
 //! the channels or the sites change, else the input itself (He et al. 2016).
 
-use candle_core::{DType, Var};
+use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
-use super::layers::{ConvLayer, NormLayer};
-use super::recompute::Segment;
+use super::layers::{ConvLayer, NormLayer, Straight};
+use super::recompute::{Segment, SegmentGradients, convolved, detached};
 use super::run::Run;
 use crate::Result;
-use crate::sparse::SparseConvTensor;
+use crate::sparse::{ParameterGradient, SparseConvTensor};
 
 #[derive(Clone, Debug)]
 pub(super) struct ResidualBlock {
@@ -59,74 +59,88 @@ impl ResidualBlock {
     }
 
     pub fn forward(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
-        let h = self.first(x, run)?;
-        join(&self.second(&h, run)?, &self.straight(x, run)?, x.dtype())
+        let h = self.bn1.relu(&self.conv1.forward_wide(x, run)?, x.dtype(), run)?;
+        let h = self.conv2.forward_wide(&h, run)?;
+        let straight = self.shortcut.as_ref().map(|(conv, _)| conv.forward_wide(x, run)).transpose()?;
+        self.bn2.join(&h, self.straight(x, straight.as_ref()), x.dtype(), run)
     }
 
-    /// Like [`forward`](Self::forward) in training, keeping for the backward pass only what goes into and comes out of each
-    /// convolution with its normalisation.
-    pub fn forward_checkpointed(&self, x: &SparseConvTensor, segments: &BlockSegments) -> Result<SparseConvTensor> {
-        let block = self.clone();
-        let h = segments.first.run(x, None, move |x, _, run| block.first(x, run))?;
-        let block = self.clone();
-        let h = segments.second.run(&h, None, move |h, _, run| block.second(h, run))?;
-        let straight = match self.shortcut {
-            Some(_) => {
-                let block = self.clone();
-                segments.shortcut.run(x, None, move |x, _, run| block.straight(x, run))?
+    pub fn parameters(&self) -> Vec<Tensor> {
+        let shortcut = self.shortcut.as_ref();
+        let convs = [&self.conv1, &self.conv2].into_iter().chain(shortcut.map(|(conv, _)| conv));
+        let norms = [&self.bn1, &self.bn2].into_iter().chain(shortcut.map(|(_, norm)| norm));
+        convs.map(ConvLayer::weight).chain(norms.flat_map(NormLayer::parameters)).cloned().collect()
+    }
+
+    /// Gradients of a training pass from `x` to `out` whose inner values are gone: computes them again, then goes back layer by
+    /// layer, letting go of each value when it has served.
+    pub fn backward(
+        &self,
+        x: SparseConvTensor,
+        out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Tensor, Vec<ParameterGradient>)> {
+        let dtype = x.dtype();
+        let normed1 = convolved(&self.conv1, &x)?;
+        let hidden =
+            || -> Result<SparseConvTensor> { detached(self.bn1.again(&normed1, Straight::None, dtype)?.forward()?) };
+        let (grad2, straight_grad, mut parameters) = {
+            let normed2 = convolved(&self.conv2, &hidden()?)?;
+            let straight = self.shortcut.as_ref().map(|(conv, _)| convolved(conv, &x)).transpose()?;
+            self.bn2.again(&normed2, self.straight(&x, straight.as_ref()), dtype)?.backward(out, grad)?
+        };
+        let h = hidden()?;
+        let (h_grad, weight) = self.conv2.backward(&h, &grad2)?;
+        drop(grad2);
+        parameters.push(weight);
+        let (grad1, _, norm) = self.bn1.again(&normed1, Straight::None, dtype)?.backward(h.features(), &h_grad)?;
+        drop((h, h_grad, normed1));
+        parameters.extend(norm);
+        let (mut x_grad, weight) = self.conv1.backward(&x, &grad1)?;
+        drop(grad1);
+        parameters.push(weight);
+        let straight_grad = match (&self.shortcut, straight_grad) {
+            (Some((conv, _)), Some(grad)) => {
+                let (grad, weight) = conv.backward(&x, &grad)?;
+                parameters.push(weight);
+                Some(grad)
             }
-            None => x.clone(),
+            (_, grad) => grad,
         };
-        join(&h, &straight, x.dtype())
+        drop(x);
+        if let Some(grad) = straight_grad {
+            x_grad = (x_grad + grad)?;
+        }
+        Ok((x_grad, parameters))
     }
 
-    fn first(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
-        self.bn1.forward_relu(&self.conv1.forward_wide(x, run)?, x.dtype(), run)
-    }
-
-    fn second(&self, h: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
-        self.bn2.forward(&self.conv2.forward_wide(h, run)?, run)
-    }
-
-    fn straight(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
-        match &self.shortcut {
-            Some((conv, bn)) => bn.forward(&conv.forward_wide(x, run)?, run),
-            None => Ok(x.clone()),
+    /// What is added to the main path: `convolved`, normalised, or the input itself.
+    fn straight<'a>(&'a self, x: &'a SparseConvTensor, convolved: Option<&'a SparseConvTensor>) -> Straight<'a> {
+        match (&self.shortcut, convolved) {
+            (Some((_, norm)), Some(convolved)) => Straight::Normed(norm, convolved),
+            _ => Straight::Plain(x),
         }
     }
 }
 
-/// `relu(h + straight)`, summed in the wider type of both and rounded to `dtype`.
-fn join(h: &SparseConvTensor, straight: &SparseConvTensor, dtype: DType) -> Result<SparseConvTensor> {
-    let straight = straight.features().to_dtype(h.dtype())?;
-    h.replace_feature((h.features() + straight)?.relu()?.to_dtype(dtype)?)
-}
+/// An encoder's block, which has no other input than `x`.
+impl Segment for ResidualBlock {
+    fn parameters(&self) -> Vec<Tensor> {
+        self.parameters()
+    }
 
-/// What checkpointing runs as one operation each: the whole block, with what leads to it, and within it the parts whose
-/// inner values are worth forgetting.
-#[derive(Clone, Debug)]
-pub(super) struct BlockSegments {
-    pub whole: Segment,
-    first: Segment,
-    second: Segment,
-    shortcut: Segment,
-}
+    fn forward(&self, x: &SparseConvTensor, _: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
+        self.forward(x, run)
+    }
 
-impl BlockSegments {
-    /// From the parameters found under `prefix`, and those under `before` that the whole takes in too.
-    pub fn new(entries: &[(String, Var)], prefix: &str, before: Option<&str>) -> Self {
-        let under = |parts: &[String]| {
-            let chosen = |name: &str| parts.iter().any(|part| name.starts_with(part));
-            Segment::new(entries.iter().filter(|(name, _)| chosen(name)))
-        };
-        let part = |part: &str| format!("{prefix}.{part}.");
-        let mut whole = vec![format!("{prefix}.")];
-        whole.extend(before.map(|before| format!("{before}.")));
-        Self {
-            whole: under(&whole),
-            first: under(&[part("conv1"), part("bn1")]),
-            second: under(&[part("conv2"), part("bn2")]),
-            shortcut: under(&[part("shortcut")]),
-        }
+    fn backward(
+        &self,
+        x: &SparseConvTensor,
+        _: Option<&Tensor>,
+        out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<SegmentGradients> {
+        let (x, parameters) = self.backward(x.clone(), out, grad)?;
+        Ok(SegmentGradients { x, other: None, parameters })
     }
 }

@@ -52,8 +52,8 @@ pub struct UNetConfig {
     pub context_dim: usize,
     /// Dropout after attention, 0 to 1, in training alone.
     pub dropout: f64,
-    /// Keep only the ends of each level while training and compute the rest again in the backward pass: a third less
-    /// memory (measured on a shell in a 64³ grid) for two more forward passes, and the same gradients.
+    /// Keep only the ends of each level while training and compute the rest again in the backward pass: less than half the
+    /// memory (tested on a shell in a 64³ grid) for one more forward pass, and the same gradients.
     pub gradient_checkpointing: bool,
     /// The type in which features are kept between layers.
     pub precision: Precision,

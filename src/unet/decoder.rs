@@ -1,5 +1,6 @@
 //! The way up: inverse convolutions that restore the encoder's sites, skips, residual blocks, attention.
 
+use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::attention::CrossAttention;
@@ -7,6 +8,7 @@ use super::block::{Place, ResidualBlock};
 use super::config::UNetConfig;
 use super::encoder::{down_key, subm_key};
 use super::layers::ConvLayer;
+use super::recompute::{Segment, SegmentGradients, convolved};
 use super::run::Run;
 use crate::Result;
 use crate::sparse::SparseConvTensor;
@@ -23,16 +25,44 @@ pub(super) struct DecoderLevel {
     pub attention: Option<CrossAttention>,
 }
 
-impl DecoderLevel {
-    /// The finer features, joined with the encoder's at the same sites.
-    pub fn upsampled(
+/// The level without its attention: `x` from below and the encoder's features at the finer sites.
+impl Segment for DecoderLevel {
+    fn parameters(&self) -> Vec<Tensor> {
+        let mut all = self.block.parameters();
+        all.push(self.upsample.weight().clone());
+        all
+    }
+
+    fn forward(&self, x: &SparseConvTensor, skip: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
+        self.block.forward(&join(self.upsample.forward(x, run)?, skip)?, run)
+    }
+
+    fn backward(
         &self,
-        h: &SparseConvTensor,
-        skip: Option<&SparseConvTensor>,
-        run: &Run,
-    ) -> Result<SparseConvTensor> {
-        let up = self.upsample.forward(h, run)?;
-        skip.map_or(Ok(up.clone()), |skip| up.cat_channels(skip))
+        x: &SparseConvTensor,
+        skip: Option<&Tensor>,
+        out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<SegmentGradients> {
+        let up = convolved(&self.upsample, x)?;
+        let channels = up.channels();
+        let joined = join(up, skip)?;
+        let (joined_grad, mut parameters) = self.block.backward(joined, out, grad)?;
+        let part = |from, count| joined_grad.narrow(1, from, count)?.contiguous();
+        let up_grad = part(0, channels)?;
+        let other = skip.map(|skip| part(channels, skip.dim(1)?)).transpose()?;
+        drop(joined_grad);
+        let (x, weight) = self.upsample.backward(x, &up_grad)?;
+        parameters.push(weight);
+        Ok(SegmentGradients { x, other, parameters })
+    }
+}
+
+/// The finer features, followed by the encoder's at the same sites.
+fn join(up: SparseConvTensor, skip: Option<&Tensor>) -> Result<SparseConvTensor> {
+    match skip {
+        Some(skip) => up.replace_feature(Tensor::cat(&[up.features(), skip], 1)?),
+        None => Ok(up),
     }
 }
 

@@ -1,11 +1,16 @@
 //! The way down: an input convolution, then residual blocks that halve the grid.
 
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::block::{Place, ResidualBlock};
 use super::config::UNetConfig;
-use super::layers::{ConvLayer, NormLayer};
+use super::layers::{ConvLayer, NormLayer, Straight};
+use super::recompute::{Segment, SegmentGradients, convolved, detached};
+use super::run::Run;
+use super::time_embedding::{with_time, with_time_gradients};
 use crate::Result;
+use crate::sparse::SparseConvTensor;
 
 #[derive(Clone, Debug)]
 pub(super) struct Encoder {
@@ -13,11 +18,43 @@ pub(super) struct Encoder {
     pub blocks: Vec<ResidualBlock>,
 }
 
-/// SubM 3³ → batch normalisation (→ ReLU).
+/// The time embedding joined → SubM 3³ → batch normalisation → ReLU.
 #[derive(Clone, Debug)]
 pub(super) struct InputConv {
-    pub conv: ConvLayer,
-    pub norm: NormLayer,
+    conv: ConvLayer,
+    norm: NormLayer,
+    dtype: DType,
+}
+
+/// From the features as they come in and the time embedding.
+impl Segment for InputConv {
+    fn parameters(&self) -> Vec<Tensor> {
+        std::iter::once(self.conv.weight()).chain(self.norm.parameters()).cloned().collect()
+    }
+
+    fn forward(&self, x: &SparseConvTensor, time: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
+        let Some(time) = time else { unreachable!("the network gives the time") };
+        let x = with_time(x, time, self.dtype)?;
+        self.norm.relu(&self.conv.forward_wide(&x, run)?, self.dtype, run)
+    }
+
+    fn backward(
+        &self,
+        x: &SparseConvTensor,
+        time: Option<&Tensor>,
+        out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<SegmentGradients> {
+        let Some(time) = time else { unreachable!("the network gives the time") };
+        let joined = detached(with_time(x, time, self.dtype)?)?;
+        let h = convolved(&self.conv, &joined)?;
+        let (h_grad, _, mut parameters) = self.norm.again(&h, Straight::None, self.dtype)?.backward(out, grad)?;
+        drop(h);
+        let (joined_grad, weight) = self.conv.backward(&joined, &h_grad)?;
+        parameters.push(weight);
+        let [x_grad, other] = with_time_gradients(x, time, &joined_grad)?;
+        Ok(SegmentGradients { x: x_grad.to_dtype(x.dtype())?, other: Some(other), parameters })
+    }
 }
 
 impl Encoder {
@@ -29,6 +66,7 @@ impl Encoder {
         let input_conv = InputConv {
             conv: ConvLayer::submanifold(input, 3, false, Some(&subm_key(config, 0)), vb_input.pp(0))?,
             norm: NormLayer::new(channels[0], vb_input.pp(1))?,
+            dtype: config.precision.dtype(),
         };
         let vb = vb.pp("encoder_blocks");
         let blocks = (1..channels.len())

@@ -1,13 +1,14 @@
 //! The network's layers as it uses them: sparse convolutions without bias and batch normalisation, each knowing its name.
 
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::run::Run;
 use super::summary::{LayerSummary, count_pairs};
 use crate::Result;
 use crate::sparse::{
-    BatchNorm, ConvConfig, OutputSites, SparseConv3d, SparseConvTensor, SparseInverseConv3d, SparseModule, SubMConv3d,
+    BatchNorm, ConvConfig, Fused, Mode, OutputSites, ParameterGradient, Shortcut, SparseConv3d, SparseConvTensor,
+    SparseInverseConv3d, SparseModule, SubMConv3d,
 };
 
 #[derive(Clone, Debug)]
@@ -73,6 +74,24 @@ impl ConvLayer {
         Ok(Self::describe(name, channels, kernel, stride, false, Kind::Inverse(layer)))
     }
 
+    pub fn weight(&self) -> &Tensor {
+        match &self.kind {
+            Kind::SubM(layer) => layer.weight(),
+            Kind::Strided(layer) => layer.weight(),
+            Kind::Inverse(layer) => layer.weight(),
+        }
+    }
+
+    /// The gradient of the features of `x`, and the weight with its own, from that of the result in training.
+    pub fn backward(&self, x: &SparseConvTensor, grad: &Tensor) -> Result<(Tensor, ParameterGradient)> {
+        let [x_grad, weight_grad] = match &self.kind {
+            Kind::SubM(layer) => layer.gradients(x, grad),
+            Kind::Strided(layer) => layer.gradients(x, grad),
+            Kind::Inverse(layer) => layer.gradients(x, grad),
+        }?;
+        Ok((x_grad, (self.weight().clone(), weight_grad)))
+    }
+
     fn describe(name: String, channels: [usize; 2], kernel: usize, stride: usize, bias: bool, kind: Kind) -> Self {
         let [in_channels, out_channels] = channels;
         let parameters = in_channels * out_channels * kernel.pow(3) + if bias { out_channels } else { 0 };
@@ -109,7 +128,7 @@ impl ConvLayer {
     }
 }
 
-/// Batch normalisation, with a ReLU after it when asked.
+/// Batch normalisation, with the sum and the ReLU after it.
 #[derive(Clone, Debug)]
 pub(super) struct NormLayer {
     name: String,
@@ -121,18 +140,58 @@ impl NormLayer {
         Ok(Self { name: vb.prefix(), norm: BatchNorm::new(channels, vb)? })
     }
 
-    pub fn forward(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
-        let y = self.norm.forward_t(x, run.train)?;
-        run.report(|| {
-            let channels = y.channels();
-            LayerSummary::new(&self.name, "BatchNorm".into(), &y, 2 * channels, 2 * channels * y.len())
-        });
+    pub fn parameters(&self) -> impl Iterator<Item = &Tensor> {
+        self.norm.parameters()
+    }
+
+    /// `relu(norm(x))`, rounded to `dtype`.
+    pub fn relu(&self, x: &SparseConvTensor, dtype: DType, run: &Run) -> Result<SparseConvTensor> {
+        self.join(x, Straight::None, dtype, run)
+    }
+
+    /// `relu(norm(x) + straight)`, summed in the wider type and rounded to `dtype`.
+    pub fn join(&self, x: &SparseConvTensor, straight: Straight, dtype: DType, run: &Run) -> Result<SparseConvTensor> {
+        let mode = if run.train { Mode::Batch } else { Mode::Running };
+        let y = self.fuse(x, straight, dtype, mode)?.forward()?;
+        self.report(&y, run);
+        if let Straight::Normed(norm, _) = straight {
+            norm.report(&y, run);
+        }
         Ok(y)
     }
 
-    /// With a ReLU, whose result is rounded to `dtype`.
-    pub fn forward_relu(&self, x: &SparseConvTensor, dtype: DType, run: &Run) -> Result<SparseConvTensor> {
-        let y = self.forward(x, run)?;
-        y.replace_feature(y.features().relu()?.to_dtype(dtype)?)
+    /// The same over a batch whose statistics have been followed, for another forward pass or for a backward pass.
+    pub fn again<'a>(&'a self, x: &'a SparseConvTensor, straight: Straight<'a>, dtype: DType) -> Result<Fused<'a>> {
+        self.fuse(x, straight, dtype, Mode::BatchAgain)
     }
+
+    fn fuse<'a>(
+        &'a self,
+        x: &'a SparseConvTensor,
+        straight: Straight<'a>,
+        dtype: DType,
+        mode: Mode,
+    ) -> Result<Fused<'a>> {
+        let shortcut = match straight {
+            Straight::None => Shortcut::None,
+            Straight::Plain(other) => Shortcut::Plain(other),
+            Straight::Normed(norm, other) => Shortcut::Normed(&norm.norm, other),
+        };
+        self.norm.fuse(x, shortcut, true, mode, dtype)
+    }
+
+    fn report(&self, y: &SparseConvTensor, run: &Run) {
+        run.report(|| {
+            let channels = y.channels();
+            LayerSummary::new(&self.name, "BatchNorm".into(), y, 2 * channels, 2 * channels * y.len())
+        });
+    }
+}
+
+/// The other end of a residual connection.
+#[derive(Clone, Copy)]
+pub(super) enum Straight<'a> {
+    None,
+    Plain(&'a SparseConvTensor),
+    Normed(&'a NormLayer, &'a SparseConvTensor),
 }

@@ -8,7 +8,6 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 
-use super::block::BlockSegments;
 use super::config::UNetConfig;
 use super::decoder::Decoder;
 use super::encoder::Encoder;
@@ -76,16 +75,7 @@ pub struct WaveMeshUNet {
     output_conv: ConvLayer,
     /// Every tensor by name, in the order of construction.
     entries: Vec<(String, Var)>,
-    segments: Segments,
     dropout_seed: AtomicU64,
-}
-
-/// The parts that gradient checkpointing runs as one operation each.
-#[derive(Debug)]
-struct Segments {
-    input: Segment,
-    encoder: Vec<BlockSegments>,
-    decoder: Vec<BlockSegments>,
 }
 
 impl WaveMeshUNet {
@@ -108,32 +98,8 @@ impl WaveMeshUNet {
         })
         .map_err(|error| name_the_root(error, &root))?;
         let (time, encoder, decoder, output_conv) = parts;
-        let starting =
-            |prefix: &str| entries.iter().filter(move |(name, _)| name.starts_with(prefix)).collect::<Vec<_>>();
-        let segments = Segments {
-            input: Segment::new(starting("encoder.input_conv.").into_iter()),
-            encoder: (0..encoder.blocks.len())
-                .map(|i| BlockSegments::new(&entries, &format!("encoder.encoder_blocks.{i}"), None))
-                .collect(),
-            decoder: (0..decoder.levels.len())
-                .map(|i| {
-                    let upsample = format!("decoder.upsample_blocks.{i}");
-                    BlockSegments::new(&entries, &format!("decoder.decoder_blocks.{i}"), Some(&upsample))
-                })
-                .collect(),
-        };
         let dropout_seed = AtomicU64::new(0);
-        Ok(Self {
-            config: config.clone(),
-            device,
-            time,
-            encoder,
-            decoder,
-            output_conv,
-            entries,
-            segments,
-            dropout_seed,
-        })
+        Ok(Self { config: config.clone(), device, time, encoder, decoder, output_conv, entries, dropout_seed })
     }
 
     /// Builds the network with initial parameters that depend on `seed` alone, distributed as PyTorch's.
@@ -243,50 +209,22 @@ impl WaveMeshUNet {
         run: &Run,
     ) -> Result<SparseConvTensor> {
         self.check_input(x, timesteps, context)?;
-        let dtype = self.config.precision.dtype();
         let time = self.time.forward(timesteps)?; // (batch, c0)
-        let rows: Vec<u32> = x.coords().iter().map(|site| site[0] as u32).collect();
-        let time = time.index_select(&Tensor::from_vec(rows, x.len(), x.device())?, 0)?; // (N, c0)
-        let features = Tensor::cat(&[&x.features().to_dtype(DType::F32)?, &time], 1)?.to_dtype(dtype)?;
-        let mut h = self.input(x.replace_feature(features)?, run)?;
+        let mut h = self.encoder.input_conv.run(x, Some(&time), run)?;
 
         let mut skips = Vec::with_capacity(self.encoder.blocks.len());
-        for (block, segments) in self.encoder.blocks.iter().zip(&self.segments.encoder) {
-            let deeper = if run.checkpoint {
-                let (block, inner) = (block.clone(), segments.clone());
-                segments.whole.run(&h, None, move |x, _, _| block.forward_checkpointed(x, &inner))?
-            } else {
-                block.forward(&h, run)?
-            };
+        for block in &self.encoder.blocks {
+            let deeper = block.run(&h, None, run)?;
             skips.push(std::mem::replace(&mut h, deeper));
         }
-        for (level, segments) in self.decoder.levels.iter().zip(&self.segments.decoder) {
-            let skip = skips.pop();
-            h = if run.checkpoint {
-                let (level, inner) = (level.clone(), segments.clone());
-                segments.whole.run(&h, skip.as_ref(), move |h, skip, run| {
-                    level.block.forward_checkpointed(&level.upsampled(h, skip, run)?, &inner)
-                })?
-            } else {
-                level.block.forward(&level.upsampled(&h, skip.as_ref(), run)?, run)?
-            };
+        for level in &self.decoder.levels {
+            h = level.run(&h, skips.pop().as_ref().map(SparseConvTensor::features), run)?;
             if let (Some(attention), Some(context)) = (&level.attention, context) {
                 h = attention.forward(&h, context, run)?;
             }
         }
         let out = self.output_conv.forward_wide(&h, run)?;
         out.replace_feature(out.features().to_dtype(DType::F32)?)
-    }
-
-    fn input(&self, x: SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
-        let stem = |input: &super::encoder::InputConv, x: &SparseConvTensor, run: &Run| {
-            input.norm.forward_relu(&input.conv.forward_wide(x, run)?, x.dtype(), run)
-        };
-        if !run.checkpoint {
-            return stem(&self.encoder.input_conv, &x, run);
-        }
-        let input = self.encoder.input_conv.clone();
-        self.segments.input.run(&x, None, move |x, _, run| stem(&input, x, run))
     }
 
     fn check_input(&self, x: &SparseConvTensor, timesteps: &Tensor, context: Option<&Tensor>) -> Result<()> {

@@ -1,71 +1,110 @@
 //! Gradient checkpointing (Chen et al. 2016): forget a segment's inner values, compute them again when needed.
 //!
-//! To the gradient tape a segment is one operation of its inputs and its parameters. The backward pass runs the segment
-//! once more, this time with a tape, and back-propagates through it. Running statistics, which a second forward pass
-//! would move again, are put back. Segments nest: a level of the network keeps its ends, and while its turn in the
-//! backward pass lasts, the ends of the parts within it.
+//! To the gradient tape a segment is one operation. The backward pass runs the segment's layers once more, without a tape, and
+//! then back from the last to the first. The parameters stand on the tape as [`Stub`]s of one number, which receive their
+//! gradients whole: no copy of the parameters is kept.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Storage, Tensor, Var};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Shape, Storage, Tensor, TensorId};
 
-use super::parameters::is_buffer;
+use super::layers::ConvLayer;
 use super::run::Run;
 use crate::Result;
-use crate::sparse::SparseConvTensor;
+use crate::sparse::{ParameterGradient, SparseConvTensor};
 
-/// The parameters and running statistics of a part of the network.
-#[derive(Clone, Debug)]
-pub(super) struct Segment {
-    parameters: Vec<Var>,
-    buffers: Vec<Var>,
-}
+/// A part of the network whose inner values can be forgotten.
+pub(super) trait Segment: Clone + Send + Sync + 'static {
+    /// All that it is trained by.
+    fn parameters(&self) -> Vec<Tensor>;
 
-impl Segment {
-    pub fn new<'a>(entries: impl Iterator<Item = &'a (String, Var)>) -> Self {
-        let (buffers, parameters): (Vec<_>, Vec<_>) = entries.partition(|(name, _)| is_buffer(name));
-        let vars = |list: Vec<&(String, Var)>| list.into_iter().map(|(_, var)| var.clone()).collect();
-        Self { parameters: vars(parameters), buffers: vars(buffers) }
-    }
+    /// From `x` and, where there is one, another input to the output.
+    fn forward(&self, x: &SparseConvTensor, other: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor>;
 
-    /// Runs `body(x, other)` in training mode without keeping its inner values.
-    pub fn run<F>(&self, x: &SparseConvTensor, other: Option<&SparseConvTensor>, body: F) -> Result<SparseConvTensor>
-    where
-        F: Fn(&SparseConvTensor, Option<&SparseConvTensor>, &Run) -> Result<SparseConvTensor> + Send + Sync + 'static,
-    {
-        let detached = |x: &SparseConvTensor| x.replace_feature(x.features().detach());
-        let (x_in, other_in) = (detached(x)?, other.map(detached).transpose()?);
-        let out = {
-            // Its tape, and with it all inner values, ends here.
-            let out = body(&x_in, other_in.as_ref(), &Run { train: true, ..Run::default() })?;
-            out.replace_feature(out.features().detach())?
-        };
+    /// Gradients of a training pass that gave `out`, from that of `out`. Running statistics stay as they are.
+    fn backward(
+        &self,
+        x: &SparseConvTensor,
+        other: Option<&Tensor>,
+        out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<SegmentGradients>;
+
+    /// Runs it forward; in a checkpointed pass as one operation that keeps no inner values.
+    fn run(&self, x: &SparseConvTensor, other: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
+        if !run.checkpoint {
+            return self.forward(x, other, run);
+        }
+        let (x_in, other_in) = (detached(x.clone())?, other.map(Tensor::detach));
+        // Its tape, and with it all inner values, ends here.
+        let out = detached(self.forward(&x_in, other_in.as_ref(), run)?)?;
+        let (slots, stubs): (Vec<_>, Vec<_>) = self
+            .parameters()
+            .iter()
+            .map(|parameter| {
+                let slot = Slot::default();
+                Ok(((parameter.id(), slot.clone()), parameter.apply_op1(Stub(slot))?))
+            })
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .unzip();
+        let stubs = Tensor::cat(&stubs, 0)?;
         let output = Mutex::new(Some(out.features().clone()));
-        let weights: Vec<Tensor> =
-            self.parameters.iter().map(|var| var.as_tensor().flatten_all()).collect::<candle_core::Result<_>>()?;
-        let weights = Tensor::cat(&weights, 0)?;
-        let op = Recompute { segment: self.clone(), x: x_in, other: other_in, output, body };
+        let op = Recompute { segment: self.clone(), x: x_in, other: other_in, output, slots };
         let features = match other {
-            None => x.features().apply_op2(&weights, op)?,
-            Some(other) => x.features().apply_op3(other.features(), &weights, op)?,
+            None => x.features().apply_op2(&stubs, op)?,
+            Some(other) => x.features().apply_op3(other, &stubs, op)?,
         };
         out.replace_feature(features)
     }
 }
 
-struct Recompute<F> {
-    segment: Segment,
-    x: SparseConvTensor,
-    other: Option<SparseConvTensor>,
-    /// The features that the forward pass found, until the operation takes them.
-    output: Mutex<Option<Tensor>>,
-    body: F,
+/// What a segment's backward pass finds.
+pub(super) struct SegmentGradients {
+    pub x: Tensor,
+    pub other: Option<Tensor>,
+    pub parameters: Vec<ParameterGradient>,
 }
 
-impl<F> Recompute<F>
-where
-    F: Fn(&SparseConvTensor, Option<&SparseConvTensor>, &Run) -> Result<SparseConvTensor> + Send + Sync,
-{
+/// The same features without the operations that they came from.
+pub(super) fn detached(x: SparseConvTensor) -> Result<SparseConvTensor> {
+    x.replace_feature(x.features().detach())
+}
+
+/// What a convolution gave in a training pass.
+pub(super) fn convolved(conv: &ConvLayer, x: &SparseConvTensor) -> Result<SparseConvTensor> {
+    detached(conv.forward(x, &Run { train: true, ..Run::default() })?)
+}
+
+type Slot = Arc<Mutex<Option<Tensor>>>;
+
+/// Stands for a parameter on the tape; its gradient is what lies in the slot.
+struct Stub(Slot);
+
+impl CustomOp1 for Stub {
+    fn name(&self) -> &'static str {
+        "parameter-stub"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(vec![0.0]), 1.into()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        Ok(self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take())
+    }
+}
+
+struct Recompute<S> {
+    segment: S,
+    x: SparseConvTensor,
+    other: Option<Tensor>,
+    /// The features that the forward pass found, until the operation takes them.
+    output: Mutex<Option<Tensor>>,
+    slots: Vec<(TensorId, Slot)>,
+}
+
+impl<S: Segment> Recompute<S> {
     fn take_output(&self) -> candle_core::Result<(CpuStorage, Shape)> {
         let output = self.output.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         let Some(output) = output else { candle_core::bail!("a checkpointed segment is applied once") };
@@ -78,43 +117,19 @@ where
         }
     }
 
-    /// Gradients of x, of the other input and of the parameters, from the gradient of the output.
-    fn gradients(&self, grad: &Tensor) -> Result<(Tensor, Option<Tensor>, Tensor)> {
-        let kept: Vec<Tensor> = self
-            .segment
-            .buffers
-            .iter()
-            .map(|var| var.as_detached_tensor().copy())
-            .collect::<candle_core::Result<_>>()?;
-        let x = Var::from_tensor(self.x.features())?;
-        let x_in = self.x.replace_feature(x.as_tensor().clone())?;
-        let other = self.other.as_ref().map(|other| Var::from_tensor(other.features())).transpose()?;
-        let other_in = match (&self.other, &other) {
-            (Some(sites), Some(var)) => Some(sites.replace_feature(var.as_tensor().clone())?),
-            _ => None,
-        };
-        let out = (self.body)(&x_in, other_in.as_ref(), &Run { train: true, ..Run::default() })?;
-        for (var, value) in self.segment.buffers.iter().zip(&kept) {
-            var.set(value)?;
+    /// Gradients of x and of the other input; those of the parameters go into their slots.
+    fn gradients(&self, stubs: &Tensor, out: &Tensor, grad: &Tensor) -> Result<(Tensor, Option<Tensor>, Tensor)> {
+        let found = self.segment.backward(&self.x, self.other.as_ref(), &out.detach(), grad)?;
+        for (parameter, grad) in found.parameters {
+            if let Some((_, slot)) = self.slots.iter().find(|(id, _)| *id == parameter.id()) {
+                *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(grad);
+            }
         }
-        let mut found = (out.features() * grad.detach())?.sum_all()?.backward()?;
-        let mut of = |var: &Var| match found.remove(var) {
-            // A gradient knows the operations it came from, and would keep this whole tape.
-            Some(grad) => Ok(grad.detach()),
-            None => var.zeros_like(),
-        };
-        let x_grad = of(&x)?;
-        let other_grad = other.as_ref().map(&mut of).transpose()?;
-        let weights: Vec<Tensor> =
-            self.segment.parameters.iter().map(|var| of(var)?.flatten_all()).collect::<candle_core::Result<_>>()?;
-        Ok((x_grad, other_grad, Tensor::cat(&weights, 0)?))
+        Ok((found.x, found.other, Tensor::zeros(stubs.dims(), DType::F32, stubs.device())?))
     }
 }
 
-impl<F> CustomOp2 for Recompute<F>
-where
-    F: Fn(&SparseConvTensor, Option<&SparseConvTensor>, &Run) -> Result<SparseConvTensor> + Send + Sync,
-{
+impl<S: Segment> CustomOp2 for Recompute<S> {
     fn name(&self) -> &'static str {
         "recompute"
     }
@@ -132,19 +147,16 @@ where
     fn bwd(
         &self,
         _x: &Tensor,
-        _weights: &Tensor,
-        _out: &Tensor,
+        stubs: &Tensor,
+        out: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let (x, _, weights) = self.gradients(grad)?;
-        Ok((Some(x), Some(weights)))
+        let (x, _, stubs) = self.gradients(stubs, out, grad)?;
+        Ok((Some(x), Some(stubs)))
     }
 }
 
-impl<F> CustomOp3 for Recompute<F>
-where
-    F: Fn(&SparseConvTensor, Option<&SparseConvTensor>, &Run) -> Result<SparseConvTensor> + Send + Sync,
-{
+impl<S: Segment> CustomOp3 for Recompute<S> {
     fn name(&self) -> &'static str {
         "recompute"
     }
@@ -165,11 +177,11 @@ where
         &self,
         _x: &Tensor,
         _other: &Tensor,
-        _weights: &Tensor,
-        _out: &Tensor,
+        stubs: &Tensor,
+        out: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (x, other, weights) = self.gradients(grad)?;
-        Ok((Some(x), other, Some(weights)))
+        let (x, other, stubs) = self.gradients(stubs, out, grad)?;
+        Ok((Some(x), other, Some(stubs)))
     }
 }

@@ -1,9 +1,12 @@
-//! The time embedding: sines and cosines of the timestep (Vaswani et al. 2017), then two linear layers.
+//! The time embedding: sines and cosines of the timestep (Vaswani et al. 2017), then two linear layers; and how it joins the
+//! features of each site.
 
-use candle_core::{DType, Module, Tensor};
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Module, Shape, Tensor};
 use candle_nn::{Linear, VarBuilder};
+use half::{bf16, f16};
 
 use super::linear::linear;
+use crate::sparse::SparseConvTensor;
 use crate::{Error, Result};
 
 /// Sinusoidal embedding (batch, dim) of `timesteps` (batch,), any number type.
@@ -49,5 +52,78 @@ impl TimeEmbedding {
     pub fn forward(&self, timesteps: &Tensor) -> Result<Tensor> {
         let embedding = sinusoidal_embedding(timesteps, self.dim)?; // (batch, dim)
         Ok(self.second.forward(&self.first.forward(&embedding)?.silu()?)?)
+    }
+}
+
+/// The features of `x` (N, C) followed by the row of `time` (batch, c) of each site's batch element: (N, C + c) of type
+/// `dtype`. One operation, which keeps nothing of its own for the backward pass.
+pub(super) fn with_time(x: &SparseConvTensor, time: &Tensor, dtype: DType) -> Result<SparseConvTensor> {
+    let features = x.features().to_dtype(DType::F32)?.contiguous()?;
+    let op = WithTime { sites: x.clone(), dtype };
+    x.replace_feature(features.apply_op2(&time.contiguous()?, op)?)
+}
+
+/// Gradients of the features and of the embedding, from that of what [`with_time`] made of them.
+pub(super) fn with_time_gradients(x: &SparseConvTensor, time: &Tensor, grad: &Tensor) -> Result<[Tensor; 2]> {
+    let (channels, (batch, width)) = (x.channels(), time.dims2()?);
+    let grad = grad.to_dtype(DType::F32)?;
+    // In the order of the sites, so that every run adds alike.
+    let mut sums = vec![0f64; batch * width];
+    let rows: Vec<f32> = grad.narrow(1, channels, width)?.contiguous()?.flatten_all()?.to_vec1()?;
+    for (site, row) in x.coords().iter().zip(rows.chunks_exact(width)) {
+        let sums = &mut sums[site[0] as usize * width..][..width];
+        sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+    }
+    let sums = Tensor::from_vec(sums, (batch, width), time.device())?.to_dtype(time.dtype())?;
+    Ok([grad.narrow(1, 0, channels)?.contiguous()?, sums])
+}
+
+struct WithTime {
+    sites: SparseConvTensor,
+    dtype: DType,
+}
+
+impl CustomOp2 for WithTime {
+    fn name(&self) -> &'static str {
+        "with-time"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        time: &CpuStorage,
+        tl: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (channels, width) = (xl.dims()[1], tl.dims()[1]);
+        let [x, time] = [(x, xl), (time, tl)].map(|(storage, layout)| {
+            let values = storage.as_slice::<f32>()?;
+            let (from, to) = layout.contiguous_offsets().unwrap_or((0, values.len()));
+            Ok::<_, candle_core::Error>(&values[from..to])
+        });
+        let (x, time) = (x?, time?);
+        let sites = self.sites.coords();
+        let mut joined = Vec::with_capacity(sites.len() * (channels + width));
+        for (site, row) in sites.iter().zip(x.chunks_exact(channels)) {
+            joined.extend_from_slice(row);
+            joined.extend_from_slice(&time[site[0] as usize * width..][..width]);
+        }
+        let joined = match self.dtype {
+            DType::F16 => CpuStorage::F16(joined.into_iter().map(f16::from_f32).collect()),
+            DType::BF16 => CpuStorage::BF16(joined.into_iter().map(bf16::from_f32).collect()),
+            _ => CpuStorage::F32(joined),
+        };
+        Ok((joined, (sites.len(), channels + width).into()))
+    }
+
+    fn bwd(
+        &self,
+        _x: &Tensor,
+        time: &Tensor,
+        _out: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let [x, time] = with_time_gradients(&self.sites, time, grad)?;
+        Ok((Some(x), Some(time)))
     }
 }

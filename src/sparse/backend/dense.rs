@@ -4,7 +4,7 @@
 //! zeros stands for everything outside) and is multiplied by that offset's weights; the output sites are then read. It is
 //! slow, but it is plain, shares no code with the native backend, and is therefore the reference for its tests.
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, DType, Tensor, Var};
 
 use super::{Convolve, Engine, Flow};
 use crate::sparse::geometry::{Geometry, OutputSites, SourceRule};
@@ -70,6 +70,18 @@ impl Engine for Dense {
             y = y.broadcast_add(&bias.to_dtype(dtype)?)?;
         }
         Ok(y.to_dtype(output)?)
+    }
+
+    fn convolve_gradients(&self, layer: &Convolve, features: &Tensor, grad: &Tensor) -> Result<[Tensor; 2]> {
+        let [x, weight] = [features, layer.weight].map(|t| Var::from_tensor(&t.detach()));
+        let (x, weight) = (x?, weight?);
+        let y = self.convolve(&Convolve { weight: &weight, bias: None, ..*layer }, &x)?;
+        let mut grads = (y * grad.detach())?.sum_all()?.backward()?;
+        let mut of = |var: &Var| match grads.remove(var) {
+            Some(grad) => Ok(grad.detach()),
+            None => var.zeros_like(),
+        };
+        Ok([of(&x)?, of(&weight)?])
     }
 
     fn max_pool(&self, flow: &Flow, features: &Tensor) -> Result<Tensor> {

@@ -6,7 +6,7 @@
 mod dense;
 mod info;
 pub(super) mod native;
-mod simd;
+pub(super) mod simd;
 
 use std::cell::Cell;
 use std::fmt;
@@ -169,6 +169,9 @@ pub(super) trait Engine: Sync {
 
     /// `y[t] = bias + Σ_r weight[:, r, :] · x[source of t through r]`, weights (out, kz, ky, kx, in).
     fn convolve(&self, layer: &Convolve, features: &Tensor) -> Result<Tensor>;
+
+    /// Gradients of features and weight of [`convolve`](Self::convolve), from that of its result, without a tape.
+    fn convolve_gradients(&self, layer: &Convolve, features: &Tensor, grad: &Tensor) -> Result<[Tensor; 2]>;
 
     /// The largest source value of each target and channel; every tie receives the gradient.
     fn max_pool(&self, flow: &Flow, features: &Tensor) -> Result<Tensor>;

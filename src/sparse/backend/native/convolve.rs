@@ -148,7 +148,7 @@ pub(super) fn weight_gradient<T: Element, G: Element>(
     (x, inputs): (&[T], usize),
     (grad, outputs): (&[G], usize),
 ) -> Vec<f32> {
-    const MEMORY: usize = 16 << 20;
+    const MEMORY: usize = 4 << 20;
     let panel = panel_for(outputs);
     let width = outputs.next_multiple_of(panel);
     let length = volume * inputs * width;

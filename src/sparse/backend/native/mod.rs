@@ -42,6 +42,12 @@ impl Engine for Native {
         })
     }
 
+    fn convolve_gradients(&self, layer: &Convolve, features: &Tensor, grad: &Tensor) -> Result<[Tensor; 2]> {
+        let &Convolve { flow, weight, output, .. } = layer;
+        let op = ops::Convolution { flow: flow.clone(), wide: output == DType::F32 };
+        op.both_gradients(&features.contiguous()?, &weight.contiguous()?, grad)
+    }
+
     fn max_pool(&self, flow: &Flow, features: &Tensor) -> Result<Tensor> {
         Ok(features.contiguous()?.apply_op1(ops::MaxPool { flow: flow.clone() })?)
     }

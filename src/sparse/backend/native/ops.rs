@@ -46,12 +46,23 @@ impl Convolution {
         Ok((y, (rows, outputs).into()))
     }
 
-    /// The gradients of features and weight; that of features only if something upstream wants it.
+    /// The gradients of features and weight; those that something upstream wants.
     fn backward(&self, x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let wanted = [x.track_op(), weight.track_op()];
         with_element!(x.dtype(), T => match self.wide {
-            true => self.gradients::<T, f32>(x, weight, grad),
-            false => self.gradients::<T, T>(x, weight, grad),
+            true => self.gradients::<T, f32>(x, weight, grad, wanted),
+            false => self.gradients::<T, T>(x, weight, grad, wanted),
         })
+    }
+
+    /// The gradients of features and weight, whoever wants them.
+    pub fn both_gradients(&self, x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<[Tensor; 2]> {
+        let found = with_element!(x.dtype(), T => match self.wide {
+            true => self.gradients::<T, f32>(x, weight, grad, [true; 2]),
+            false => self.gradients::<T, T>(x, weight, grad, [true; 2]),
+        })?;
+        let (Some(x_grad), Some(weight_grad)) = found else { unreachable!("both are wanted") };
+        Ok([x_grad, weight_grad])
     }
 
     fn gradients<T: Element, G: Element>(
@@ -59,12 +70,13 @@ impl Convolution {
         x: &Tensor,
         weight: &Tensor,
         grad: &Tensor,
+        wanted: [bool; 2],
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (outputs, _, _, _, inputs) = weight.dims5()?;
         let volume = self.flow.map.geometry.volume();
         let walk = Walk::of(&self.flow);
         with_values::<G, _>(grad, |grad| {
-            let x_grad = if x.track_op() {
+            let x_grad = if wanted[0] {
                 let back = Walk::of(&self.flow.reversed());
                 let weight = to_f32(weight)?;
                 let packed = convolve::Packed::new(volume, [outputs, inputs], |r, output, input| {
@@ -77,7 +89,7 @@ impl Convolution {
             } else {
                 None
             };
-            let weight_grad = if weight.track_op() {
+            let weight_grad = if wanted[1] {
                 let mut sums = with_values::<T, _>(x, |x| {
                     convolve::weight_gradient(&walk.tiles, volume, (x, inputs), (grad, outputs))
                 })?;
