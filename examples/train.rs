@@ -3,7 +3,7 @@
 //!     cargo run --release --example train -- --config FILE
 //!
 //! Without `--config` it uses the defaults printed by `--print-config`. Run again, it resumes from the last checkpoint in
-//! its folder. Ctrl-C stops between two steps and keeps everything.
+//! its folder. Ctrl-C stops after the step and writes a checkpoint, so that nothing is lost; a second one ends at once.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Interrupted) => {
-            eprintln!("stopped; run the same command to go on from the last checkpoint");
+            eprintln!("stopped; run the same command to go on from here");
             ExitCode::from(130)
         }
         Err(error) => {
@@ -262,9 +262,17 @@ fn read_config(path: &Path) -> Result<Config> {
     })
 }
 
-/// Lets Ctrl-C stop the work between two steps.
+/// Lets Ctrl-C stop the work between two steps, and a second one at once.
 fn stop_on_ctrl_c() -> std::io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT])?;
-    std::thread::spawn(move || signals.forever().for_each(|_| wavemesh::task::interrupt()));
+    std::thread::spawn(move || {
+        for (earlier, _) in signals.forever().enumerate() {
+            if earlier > 0 {
+                std::process::exit(130);
+            }
+            eprintln!("stopping after this step; Ctrl-C again ends at once");
+            wavemesh::task::interrupt();
+        }
+    });
     Ok(())
 }

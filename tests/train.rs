@@ -116,6 +116,11 @@ fn quick(folder: Option<PathBuf>, steps: usize) -> TrainConfig {
     }
 }
 
+/// Ends a training as a full disk would: without a word to anybody.
+fn cut_short() -> Error {
+    Error::io("somewhere")(std::io::Error::other("no space left"))
+}
+
 #[test]
 fn a_resumed_run_takes_the_steps_of_an_uninterrupted_one() {
     let folder = Folder::new("resume");
@@ -123,15 +128,22 @@ fn a_resumed_run_takes_the_steps_of_an_uninterrupted_one() {
     whole.run(|_, _| Ok(())).unwrap();
 
     let mut first = trainer(quick(Some(folder.0.clone()), 10), 3);
-    let stopped = first.run(|_, record| if record.step == 6 { Err(Error::Interrupted) } else { Ok(()) });
-    assert!(matches!(stopped, Err(Error::Interrupted)));
-    assert_eq!(first.step_count(), 6, "an interrupted training keeps what it has done");
+    let killed = first.run(|_, record| if record.step == 6 { Err(cut_short()) } else { Ok(()) });
+    assert!(matches!(killed, Err(Error::Io { .. })));
 
     // Another process, another initial network: everything comes from the file. The kill came after step 6, the last
     // checkpoint is of step 4: steps 5 and 6 are taken again.
     let mut second = trainer(quick(Some(folder.0.clone()), 10), 99);
     second.resume(checkpoints(&folder.0).unwrap().last().unwrap()).unwrap();
     assert_eq!(second.step_count(), 4);
+    let stopped = second.run(|_, record| if record.step == 7 { Err(Error::Interrupted) } else { Ok(()) });
+    assert!(matches!(stopped, Err(Error::Interrupted)));
+    assert_eq!(second.step_count(), 7, "an interrupted training keeps what it has done");
+
+    // A stop, unlike a kill, has written where it was.
+    let mut second = trainer(quick(Some(folder.0.clone()), 10), 98);
+    second.resume(checkpoints(&folder.0).unwrap().last().unwrap()).unwrap();
+    assert_eq!(second.step_count(), 7);
     second.run(|_, _| Ok(())).unwrap();
 
     let losses = |trainer: &Trainer| trainer.history().iter().map(|r| (r.loss, r.grad_norm)).collect::<Vec<_>>();

@@ -5,8 +5,8 @@ use candle_core::{Device, Tensor};
 use wavemesh::diffusion::{
     BetaSchedule, DiffusionConfig, GaussianDiffusion, Prediction, SampleOptions, Sampler, TimestepSpacing,
 };
-use wavemesh::prelude::{AdamW, Optimizer, ParamsAdamW};
 use wavemesh::sparse::SparseConvTensor;
+use wavemesh::train::{AdamW, AdamWConfig};
 
 use crate::shares::Shares;
 use crate::unet;
@@ -60,8 +60,7 @@ fn with_network(case: &Case) -> Result<Work> {
     let vars: Vec<_> = network.parameters().map(|(_, var)| var.clone()).collect();
     let wanted = network.parameters().find(|(name, _)| name == "encoder.input_conv.0.weight");
     let wanted = wanted.map(|(_, var)| var.clone()).ok_or("no input convolution")?;
-    let params = ParamsAdamW { lr: 1e-4, weight_decay: 1e-4, ..Default::default() };
-    let mut optimizer = AdamW::new(vars, params)?;
+    let mut optimizer = AdamW::new(AdamWConfig::default(), vars)?;
     let share = |of: &dyn Fn(f64) -> f64| -> Result<Tensor> {
         let of = |t: usize| of(diffusion.schedule().alpha_cumprod(t as i64)) as f32;
         let rows: Vec<f32> = x.coords().iter().map(|site| of(steps[site[0] as usize])).collect();
@@ -74,7 +73,7 @@ fn with_network(case: &Case) -> Result<Work> {
         let out = network.forward_t(&noised, &timesteps, None, true)?;
         let loss = (out.features() - velocity)?.sqr()?.mean_all()?;
         let grads = loss.backward()?;
-        optimizer.step(&grads)?;
+        optimizer.step(&optimizer.gradients(&grads)?, 1e-4, 1.0)?;
         Ok([loss.detach().reshape(1)?, grads.get(&wanted).ok_or("no gradient")?.clone()])
     };
     Ok(Work::new(run, move |[loss, grad]| {

@@ -127,19 +127,25 @@ impl Trainer {
         Ok(())
     }
 
-    /// Writes the checkpoint of this step, the best one if it is that, and drops the oldest.
+    /// Writes the checkpoint of this step, and the best one if it is that.
     pub(super) fn save_in_folder(&mut self, record: &StepRecord) -> Result<PathBuf> {
-        let folder = self.config().folder.clone().unwrap_or_default();
-        let path = folder.join(format!("step-{:07}.safetensors", record.step));
         let loss = match record.validation {
             Some(loss) => Some(loss),
             None => self.validate()?,
         };
         let best = loss.is_some_and(|loss| self.note_best(loss));
-        self.save(&path)?;
+        let path = self.save_numbered(record.step)?;
         if best {
-            self.save(folder.join("best.safetensors"))?;
+            self.save(path.with_file_name("best.safetensors"))?;
         }
+        Ok(path)
+    }
+
+    /// Writes a checkpoint under the number of the step and drops the oldest.
+    pub(super) fn save_numbered(&self, step: usize) -> Result<PathBuf> {
+        let folder = self.config().folder.clone().unwrap_or_default();
+        let path = folder.join(format!("step-{step:07}.safetensors"));
+        self.save(&path)?;
         let mut kept = checkpoints(&folder)?;
         while kept.len() > self.config().keep {
             let oldest = kept.remove(0);

@@ -1,7 +1,6 @@
 //! Exponential moving average of a network's tensors: the weights that generate.
 
-use candle_core::Var;
-
+use super::in_place::update;
 use crate::unet::WaveMeshUNet;
 use crate::{Error, Result};
 
@@ -45,11 +44,9 @@ impl Ema {
         let n = self.updates as f64;
         self.updates += 1;
         let decay = self.decay.min((1.0 + n) / (10.0 + n));
-        let blend = |to: &Var, from: &Var| -> Result<()> {
-            let kept = (to.as_detached_tensor() * decay)?;
-            Ok(to.set(&(kept + (from.as_detached_tensor() * (1.0 - decay))?)?)?)
-        };
-        self.network.state().iter().zip(network.state()).try_for_each(|((_, to), (_, from))| blend(to, from))
+        let (keep, take) = (decay as f32, (1.0 - decay) as f32);
+        let mut pairs = self.network.state().iter().zip(network.state());
+        pairs.try_for_each(|((_, to), (_, from))| update(to, from, |to, from| to * keep + from * take))
     }
 
     /// The averaged network.

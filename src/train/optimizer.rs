@@ -1,8 +1,9 @@
-//! AdamW (Loshchilov & Hutter 2019) whose state can be saved, gradient clipping, and the learning rate's course.
+//! AdamW (Loshchilov & Hutter 2019) whose state can be saved, and the learning rate's course.
 
 use candle_core::{Tensor, Var, backprop::GradStore};
 use serde::{Deserialize, Serialize};
 
+use super::in_place::{update, update_by_two};
 use crate::Result;
 
 /// AdamW's constants.
@@ -25,66 +26,67 @@ impl Default for AdamWConfig {
     }
 }
 
-/// The optimiser's state for a list of variables in a fixed order.
+/// AdamW over a list of `f32` variables in a fixed order, with moments that can be saved. Each tensor is read and written in
+/// place, three passes a step; the result does not depend on the number of threads.
 #[derive(Debug)]
-pub(super) struct AdamW {
+pub struct AdamW {
     config: AdamWConfig,
     vars: Vec<Var>,
     /// Mean and mean squared gradient of each variable.
-    pub moments: Vec<[Var; 2]>,
+    pub(super) moments: Vec<[Var; 2]>,
     /// Updates made.
-    pub updates: u64,
+    pub(super) updates: u64,
 }
 
 impl AdamW {
+    /// An optimiser that has seen no gradient yet.
+    ///
+    /// # Errors
+    /// Whatever candle says when it cannot allocate.
     pub fn new(config: AdamWConfig, vars: Vec<Var>) -> Result<Self> {
         let zeros = |var: &Var| Var::zeros(var.shape(), var.dtype(), var.device());
         let moments = vars.iter().map(|var| Ok([zeros(var)?, zeros(var)?])).collect::<Result<_>>()?;
         Ok(Self { config, vars, moments, updates: 0 })
     }
 
-    /// One update with a gradient for each variable, in order.
-    pub fn step(&mut self, grads: &[Tensor], learning_rate: f64) -> Result<()> {
+    /// The gradient of each variable, in order; zeros where there is none.
+    ///
+    /// # Errors
+    /// Whatever candle says when it cannot allocate.
+    pub fn gradients(&self, found: &GradStore) -> Result<Vec<Tensor>> {
+        self.vars
+            .iter()
+            .map(|var| match found.get(var) {
+                Some(grad) => Ok(grad.detach().contiguous()?),
+                None => Ok(var.zeros_like()?),
+            })
+            .collect()
+    }
+
+    /// One update with `scale` times a gradient for each variable, in order.
+    ///
+    /// # Errors
+    /// Gradients of other shapes or types than the variables'.
+    pub fn step(&mut self, grads: &[Tensor], learning_rate: f64, scale: f64) -> Result<()> {
         self.updates += 1;
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
         let correct1 = 1.0 - beta1.powf(self.updates as f64);
         let correct2 = 1.0 - beta2.powf(self.updates as f64);
+        let [keep1, keep2, eps] = [beta1, beta2, eps].map(|v| v as f32);
+        let take1 = ((1.0 - beta1) * scale) as f32;
+        let take2 = ((1.0 - beta2) * scale * scale) as f32;
+        let (rate, unbias) = ((learning_rate / correct1) as f32, (1.0 / correct2) as f32);
         for ((var, [mean, square]), grad) in self.vars.iter().zip(&self.moments).zip(grads) {
-            mean.set(&((mean.as_tensor() * beta1)? + (grad * (1.0 - beta1))?)?.detach())?;
-            square.set(&((square.as_tensor() * beta2)? + (grad.sqr()? * (1.0 - beta2))?)?.detach())?;
-            let root = ((square.as_detached_tensor() / correct2)?.sqrt()? + eps)?;
-            let change = ((mean.as_detached_tensor() / correct1)? / root)?;
             let decay = if var.rank() > 1 { learning_rate * weight_decay } else { 0.0 };
-            let value = (var.as_detached_tensor() * (1.0 - decay))?;
-            var.set(&(value - (change * learning_rate)?)?)?;
+            let keep = (1.0 - decay) as f32;
+            update(mean, grad, |mean, grad| mean * keep1 + grad * take1)?;
+            update(square, grad, |square, grad| square * keep2 + grad * grad * take2)?;
+            update_by_two(var, mean, square, |value, mean, square| {
+                value * keep - mean * rate / ((square * unbias).sqrt() + eps)
+            })?;
         }
         Ok(())
     }
-}
-
-/// The gradients of `vars` in order (zeros where there is none), and their common norm.
-pub(super) fn collect(grads: &GradStore, vars: &[Var]) -> Result<Vec<Tensor>> {
-    vars.iter()
-        .map(|var| match grads.get(var) {
-            Some(grad) => Ok(grad.detach()),
-            None => Ok(var.zeros_like()?),
-        })
-        .collect()
-}
-
-/// Scales gradients so that their common norm is at most `limit`; returns the norm that they had.
-pub(super) fn clip_norm(grads: &mut [Tensor], limit: f64) -> Result<f64> {
-    let mut squares = 0f64;
-    for grad in grads.iter() {
-        squares += f64::from(grad.sqr()?.sum_all()?.to_scalar::<f32>()?);
-    }
-    let norm = squares.sqrt();
-    if norm > limit {
-        for grad in grads {
-            *grad = (&*grad * (limit / norm))?;
-        }
-    }
-    Ok(norm)
 }
 
 /// Linear warm-up over `warmup` steps to `peak`, then half a cosine down to `floor · peak` at step `total`.

@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::clock::processor_seconds;
 use super::data::{Conditioned, TrainingBatch, TrainingData};
 use super::ema::Ema;
+use super::in_place::norm;
 use super::log::Log;
-use super::optimizer::{AdamW, AdamWConfig, clip_norm, collect, learning_rate};
+use super::optimizer::{AdamW, AdamWConfig, learning_rate};
 use crate::diffusion::{GaussianDiffusion, LossHistory, LossOptions, noise};
 use crate::task::Task;
 use crate::unet::WaveMeshUNet;
@@ -175,7 +176,6 @@ pub struct Trainer {
     network: WaveMeshUNet,
     ema: Ema,
     optimizer: AdamW,
-    vars: Vec<Var>,
     train: Arc<dyn TrainingData>,
     validation: Option<Arc<dyn TrainingData>>,
     importance: Option<LossHistory>,
@@ -215,11 +215,10 @@ impl Trainer {
         let importance = config.importance_sampling.then(|| LossHistory::new(diffusion.schedule().len()));
         Ok(Self {
             ema: Ema::new(&network, config.ema_decay)?,
-            optimizer: AdamW::new(config.adamw, vars.clone())?,
+            optimizer: AdamW::new(config.adamw, vars)?,
             config,
             diffusion,
             network,
-            vars,
             train,
             validation,
             importance,
@@ -270,10 +269,11 @@ impl Trainer {
     }
 
     /// Trains up to the configured number of steps. `watch` sees every step; when it fails, or a stop is requested, training
-    /// ends between two steps and everything is kept: call `run` again to go on.
+    /// ends between two steps and everything is kept: call `run` again to go on. A stop also writes a checkpoint, so that
+    /// another process can go on from this very step.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] after a stop; [`Error::Diverged`] when a loss is not finite; whatever `watch` returns.
+    /// [`Error::Interrupted`] after a stop, or when `watch` returns it; [`Error::Diverged`] when a loss is not finite; whatever `watch` returns.
     pub fn run(&mut self, mut watch: impl FnMut(&Self, &StepRecord) -> Result<()>) -> Result<()> {
         let mut log = self.config.folder.as_deref().map(|folder| Log::open(folder, &self.history)).transpose()?;
         let left = self.config.steps.saturating_sub(self.step_count());
@@ -284,11 +284,15 @@ impl Trainer {
                 log.append(&record)?;
             }
             let (step, every) = (record.step, self.config.checkpoint_every);
-            if self.config.folder.is_some() && (step == self.config.steps || (every > 0 && step % every == 0)) {
+            let due = step == self.config.steps || (every > 0 && step % every == 0);
+            if due && self.config.folder.is_some() {
                 self.last_checkpoint = Some(self.save_in_folder(&record)?);
             }
-            watch(self, &record)?;
-            task.advance(1)?;
+            let going_on = watch(self, &record).and_then(|()| task.advance(1));
+            if matches!(going_on, Err(Error::Interrupted)) && !due && self.config.folder.is_some() {
+                self.last_checkpoint = Some(self.save_numbered(step)?);
+            }
+            going_on?;
         }
         Ok(())
     }
@@ -312,11 +316,8 @@ impl Trainer {
                 sum = sum.iter().zip(&grads).map(|(a, b)| Ok((a + b)?)).collect::<Result<_>>()?;
             }
         }
-        if parts > 1 {
-            sum = sum.iter().map(|grad| Ok((grad / parts as f64)?)).collect::<Result<_>>()?;
-        }
         let loss = loss_sum / parts as f64;
-        let grad_norm = clip_norm(&mut sum, self.config.clip_norm)?;
+        let grad_norm = norm(&sum)? / parts as f64;
         if !loss.is_finite() || !grad_norm.is_finite() {
             let what = if loss.is_finite() { "gradient" } else { "loss" };
             let kept = self.last_checkpoint.clone();
@@ -324,7 +325,8 @@ impl Trainer {
         }
         let c = &self.config;
         let rate = learning_rate(done, c.warmup, c.steps, c.learning_rate, c.final_learning_rate);
-        self.optimizer.step(&sum, rate)?;
+        let clipped = (c.clip_norm / grad_norm).min(1.0);
+        self.optimizer.step(&sum, rate, clipped / parts as f64)?;
         self.ema.update(&self.network)?;
         let step = done + 1;
         let validates = self.config.validate_every > 0 && step.is_multiple_of(self.config.validate_every);
@@ -375,7 +377,7 @@ impl Trainer {
         let options = LossOptions { seed, importance, context: batch.labels.as_ref(), ..Default::default() };
         let found = self.diffusion.training_loss(&model, &batch.x0, &options)?;
         let loss = f64::from(found.loss.to_scalar::<f32>()?);
-        let grads = collect(&found.loss.backward()?, &self.vars)?;
+        let grads = self.optimizer.gradients(&found.loss.backward()?)?;
         if let Some(history) = self.importance.as_mut().filter(|_| loss.is_finite()) {
             history.record(&found)?;
         }
