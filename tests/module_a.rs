@@ -7,7 +7,9 @@ use wavemesh::mesh::metrics::{MeshComparison, iou};
 use wavemesh::mesh::{Mesh, shapes};
 use wavemesh::sdf::SdfGrid;
 use wavemesh::sparse::SparseConvTensor;
-use wavemesh::wavelet::{BandNormalization, Mode, SparseWavelet, Threshold, WaveletConfig, decode_features};
+use wavemesh::wavelet::{
+    BandNormalization, Mode, SparseWavelet, Threshold, Wavelet, WaveletConfig, decode_features, wavedecn, waverecn,
+};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
@@ -134,6 +136,42 @@ fn thresholds_keep_what_they_say() {
     }
     for bad in [f32::NAN, -1.0] {
         assert!(sdf.encode(&WaveletConfig { threshold: Threshold::Plain(bad), ..Default::default() }).is_err());
+    }
+}
+
+#[test]
+fn encoding_and_decoding_are_the_transforms_with_a_threshold_between() {
+    // Large enough to be cut into ranges, odd, and of different lengths.
+    let shape = [71, 38, 45];
+    let noise = |v: f32| ((v * 12.9898).sin() * 43758.547).fract();
+    let grid =
+        SdfGrid::from_fn(shape, |[x, y, z]| (x * x + y * y + z * z).sqrt() - 0.7 + 0.02 * noise(x + 3.0 * y - z));
+    let grid = grid.unwrap();
+    for (mode, name) in Mode::ALL.into_iter().flat_map(|mode| ["haar", "bior4.4"].map(|name| (mode, name))) {
+        let mut wanted = wavedecn(grid.values(), &shape, &Wavelet::from_name(name).unwrap(), mode, 3).unwrap();
+        let mut rows = Vec::new();
+        let bands = std::iter::once(&mut wanted.approx).chain(wanted.details.iter_mut().flatten());
+        for (id, band) in bands.enumerate() {
+            for (at, value) in band.data.iter_mut().enumerate() {
+                if value.abs() > 0.01 {
+                    let (line, z) = (at / band.shape[2], at % band.shape[2]);
+                    let place = [line / band.shape[1], line % band.shape[1], z, id];
+                    rows.push((place.map(|c| c as i32), *value));
+                } else {
+                    *value = 0.0;
+                }
+            }
+        }
+        let (indices, values): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        let config =
+            WaveletConfig { wavelet: name.into(), mode, threshold: Threshold::Plain(0.01), ..Default::default() };
+        let coeffs = grid.encode(&config).unwrap();
+        assert!(!values.is_empty() && coeffs.indices() == indices && coeffs.values() == values, "{mode:?} {name}");
+        let (got, wanted) = (coeffs.decode().unwrap(), waverecn(&wanted).unwrap());
+        for (row, line) in got.values().chunks_exact(shape[2]).enumerate() {
+            let start = (row / shape[1] * wanted.shape[1] + row % shape[1]) * wanted.shape[2];
+            assert_eq!(line, &wanted.data[start..start + shape[2]], "{mode:?} {name}, line {row}");
+        }
     }
 }
 

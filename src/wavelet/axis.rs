@@ -161,10 +161,19 @@ impl<T: Real> Synthesis<T> {
         Some(Self { n, reach, weights, table, before })
     }
 
-    /// Samples 2q and 2q + 1 from the rows of coefficients, of which `row(i)` are the low- and the high-pass of index i.
-    pub fn row_pair<'a>(&self, row: impl Fn(usize) -> [&'a [T]; 2], q: usize, even: &mut [T], odd: &mut [T]) {
-        let entries = &self.table[q..q + self.reach];
-        combine(|t| row(entries[t / 2])[t % 2], self.weights(), [even, odd]);
+    /// Number of entries that a pair of samples depends on.
+    pub fn reach(&self) -> usize {
+        self.reach
+    }
+
+    /// The index of the coefficients that an entry stands for.
+    pub fn index(&self, entry: usize) -> usize {
+        self.table[entry]
+    }
+
+    /// A pair of samples from the rows of coefficients at the entries it depends on: low- and high-pass in turn.
+    pub fn row_pair(&self, rows: &[&[T]], even: &mut [T], odd: &mut [T]) {
+        combine(|t| rows[t], self.weights(), [even, odd]);
     }
 
     fn weights(&self) -> [&[T]; 2] {
@@ -176,10 +185,11 @@ impl<T: Real> Synthesis<T> {
         if inner == 1 {
             return self.line(low, high, dst, scratch);
         }
-        let row = |i: usize| [low, high].map(|rows| &rows[i * inner..(i + 1) * inner]);
+        let row = |&i: &usize| [low, high].map(|rows| &rows[i * inner..(i + 1) * inner]);
+        let rows: Vec<&[T]> = self.table.iter().flat_map(row).collect();
         for (q, pair) in dst.chunks_exact_mut(2 * inner).enumerate() {
             let (even, odd) = pair.split_at_mut(inner);
-            self.row_pair(row, q, even, odd);
+            self.row_pair(&rows[2 * q..2 * (q + self.reach)], even, odd);
         }
     }
 

@@ -165,6 +165,16 @@ impl WaveletLayout {
         self.shapes.get(usize::try_from(id).ok()?).copied()
     }
 
+    /// Shape of a band of the layout.
+    pub(super) fn shape(&self, band: usize) -> [usize; 3] {
+        self.shapes[band]
+    }
+
+    /// The first of the seven bands of details of a level from 1, the finest, to the coarsest.
+    pub(super) fn details(&self, level: usize) -> usize {
+        1 + 7 * (self.level() - level)
+    }
+
     /// Level of a band as PyWavelets counts: 1 is the finest. The approximation has the coarsest level.
     pub fn band_level(&self, id: i32) -> usize {
         self.level() - (usize::try_from(id - 1).unwrap_or(0) / 7).min(self.level())
@@ -198,13 +208,12 @@ impl WaveletLayout {
         let mut bands =
             bands.into_iter().zip(&self.shapes).map(|(data, shape)| NdArray { shape: shape.to_vec(), data });
         let approx = bands.next().unwrap_or_else(|| NdArray { shape: Vec::new(), data: Vec::new() });
-        let rest: Vec<_> = bands.collect();
         WaveletCoeffs {
             shape: self.frame.shape.to_vec(),
             wavelet: self.wavelet.clone(),
             mode: self.mode,
             approx,
-            details: rest.chunks(7).map(<[_]>::to_vec).collect(),
+            details: (0..self.level()).map(|_| bands.by_ref().take(7).collect()).collect(),
         }
     }
 

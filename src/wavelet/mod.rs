@@ -4,11 +4,13 @@
 //! coefficients that matter of an [`SdfGrid`](crate::sdf::SdfGrid), and packs them for the network.
 
 mod axis;
+mod codec;
 mod combine;
 mod file;
 mod filter_table;
 mod filters;
 mod layout;
+mod level;
 mod mode;
 mod pack;
 mod sparse;

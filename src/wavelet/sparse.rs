@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
+use super::codec::{self, Rows};
 use super::layout::WaveletLayout;
-use super::{BandNormalization, Mode, Wavelet, wavedecn, waverecn};
+use super::{BandNormalization, Mode, Wavelet};
 use crate::sdf::SdfGrid;
 use crate::{Error, Result};
 
@@ -103,21 +104,22 @@ impl SdfGrid {
         if !in_details.is_finite() || (in_details < 0.0 && config.threshold != Threshold::Lossless) {
             return bad(in_details.to_string(), "a number that is not negative");
         }
-        let coeffs = wavedecn(self.values(), &self.shape(), layout.wavelet(), config.mode, config.level)?;
-        let bands: Vec<&[f32]> = coeffs.bands().map(|band| band.data.as_slice()).collect();
-        let above = |in_approx: f32, in_details: f32| {
-            SparseWavelet::above(&layout, &bands, |id| if id == 0 { in_approx } else { in_details })
+        let encode = |in_approx: f32, in_details: f32| {
+            let Rows { indices, values } =
+                codec::encode(self.values(), &layout, |band| if band == 0 { in_approx } else { in_details });
+            SparseWavelet { layout: layout.clone(), indices, values }
         };
         let by_size = |t| matches!(t, Threshold::Largest(_) | Threshold::RmsError(_) | Threshold::MaxError(_));
         if !by_size(config.threshold) {
-            return Ok(above(in_approx, in_details));
+            return Ok(encode(in_approx, in_details));
         }
+        let all = encode(-1.0, -1.0);
         // Magnitudes in descending order; the bits of floats that are not negative are in the order of their values.
-        let mut magnitudes: Vec<u32> = bands.iter().copied().flatten().map(|v| v.abs().to_bits()).collect();
+        let mut magnitudes: Vec<u32> = all.values.iter().map(|v| v.abs().to_bits()).collect();
         magnitudes.par_sort_unstable_by(|a, b| b.cmp(a));
         let largest = |count: usize| {
             let smallest = count.checked_sub(1).map_or(f32::INFINITY, |last| f32::from_bits(magnitudes[last]));
-            above(smallest.next_down(), smallest.next_down()).without_ties(smallest, count)
+            all.largest(smallest, count)
         };
         if let Threshold::Largest(count) = config.threshold {
             return Ok(largest(count.min(magnitudes.len())));
@@ -190,52 +192,18 @@ impl SparseWavelet {
         Ok(Self { layout, indices, values })
     }
 
-    /// The coefficients of each band whose magnitude is above the band's threshold.
-    fn above(layout: &WaveletLayout, bands: &[&[f32]], threshold: impl Fn(usize) -> f32 + Sync) -> Self {
-        let count = |(id, band): (usize, &&[f32])| band.iter().filter(|v| v.abs() > threshold(id)).count();
-        let counts: Vec<usize> = bands.par_iter().enumerate().map(count).collect();
-        let total = counts.iter().sum();
-        let (mut indices, mut values) = (vec![[0; 4]; total], vec![0.0; total]);
-        let (mut rows_left, mut values_left) = (&mut indices[..], &mut values[..]);
-        let part = |&count: &usize| {
-            let parts = rows_left.split_off_mut(..count).zip(values_left.split_off_mut(..count));
-            parts.unwrap_or_default()
-        };
-        let parts: Vec<_> = counts.iter().map(part).collect();
-        parts.into_par_iter().zip(bands).enumerate().for_each(|(id, ((rows, values), band))| {
-            let [_, ny, nz] = layout.band_shape(id as i32).unwrap_or([1; 3]);
-            let mut places = rows.iter_mut().zip(values);
-            for (number, line) in band.chunks_exact(nz).enumerate() {
-                let (x, y) = ((number / ny) as i32, (number % ny) as i32);
-                // Most lines have nothing to keep; finding that out takes no branch a value.
-                if !line.iter().fold(false, |any, v| any | (v.abs() > threshold(id))) {
-                    continue;
-                }
-                for (z, &kept) in line.iter().enumerate().filter(|(_, v)| v.abs() > threshold(id)) {
-                    if let Some((row, value)) = places.next() {
-                        (*row, *value) = ([x, y, z as i32, id as i32], kept);
-                    }
-                }
-            }
-        });
-        Self { layout: layout.clone(), indices, values }
-    }
-
     /// `count` rows: all whose magnitude is above `smallest`, and the first of those that have just this magnitude.
-    fn without_ties(mut self, smallest: f32, count: usize) -> Self {
+    fn largest(&self, smallest: f32, count: usize) -> Self {
         let mut room = count.saturating_sub(self.values.iter().filter(|v| v.abs() > smallest).count());
         let mut stays = |value: f32| {
             let tie = value.abs() == smallest;
-            let stays = !tie || room > 0;
+            let stays = value.abs() > smallest || (tie && room > 0);
             room -= usize::from(tie && stays);
             stays
         };
-        let stays: Vec<bool> = self.values.iter().map(|&value| stays(value)).collect();
-        let mut of_row = stays.iter();
-        self.indices.retain(|_| of_row.next() == Some(&true));
-        let mut of_value = stays.iter();
-        self.values.retain(|_| of_value.next() == Some(&true));
-        self
+        let rows = self.indices.iter().copied().zip(self.values.iter().copied());
+        let (indices, values) = rows.filter(|&(_, value)| stays(value)).unzip();
+        Self { layout: self.layout.clone(), indices, values }
     }
 
     /// Rows (x, y, z, band) in the band's own coordinates, ascending by band, then x, y, z.
@@ -288,15 +256,7 @@ impl SparseWavelet {
     /// # Errors
     /// When the values overflow.
     pub fn decode(&self) -> Result<SdfGrid> {
-        let mut bands = self.layout.empty_bands();
-        for (row, &value) in self.indices.iter().zip(&self.values) {
-            if let Some(place) = place_in_band(&self.layout, row) {
-                bands[row[3] as usize][place] = value;
-            }
-        }
-        let frame = self.layout.frame();
-        let grid = waverecn(&self.layout.coefficients(bands))?.cropped(&frame.shape);
-        SdfGrid::with_frame(grid.data, frame)
+        SdfGrid::with_frame(codec::decode(&self.indices, &self.values, &self.layout)?, self.layout.frame())
     }
 
     /// The same coefficients with another normalisation stored beside them.

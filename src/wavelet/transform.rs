@@ -1,14 +1,10 @@
 //! `wavedecn` and `waverecn`: the multilevel transform in any number of dimensions, in PyWavelets' order and values.
-//!
-//! In both directions the first axis comes first, read straight from the array or the bands; what it yields for one index is a
-//! slab that fits in cache, where the other axes follow. So nothing as large as the array is held in between.
 
-use rayon::prelude::*;
-
-use super::axis::{Analysis, Scratch, Synthesis};
+use super::axis::{Analysis, Scratch};
 use super::combine::Real;
 use super::filters::Wavelet;
 use super::layout::WaveletLayout;
+use super::level::{AnalysisLevel, Slabs, SynthesisLevel, in_ranges, synthesis};
 use super::mode::Mode;
 use crate::{Error, Result};
 
@@ -22,7 +18,7 @@ pub struct NdArray<T> {
 }
 
 impl<T: Real> NdArray<T> {
-    fn zeros(shape: &[usize]) -> Self {
+    pub(super) fn zeros(shape: &[usize]) -> Self {
         Self { shape: shape.to_vec(), data: vec![T::default(); shape.iter().product()] }
     }
 
@@ -178,15 +174,7 @@ pub fn wavedecn<T: Real>(
     level: usize,
 ) -> Result<WaveletCoeffs<T>> {
     check_shape("wavedecn", data.len(), shape)?;
-    let useful = shape.iter().map(|&n| dwt_max_level(n, wavelet.len())).min().unwrap_or(0);
-    if level > useful {
-        crate::warning::warn_once(format!(
-            "wavedecn: {level} levels of {} are more than the {useful} that {shape:?} has room for; every coefficient of \
-             the coarse levels depends on the extension mode ({})",
-            wavelet.name(),
-            mode.name(),
-        ));
-    }
+    warn_of_useless_levels(shape, wavelet, mode, level);
     let mut details = Vec::new();
     let mut approx = None;
     for _ in 0..level {
@@ -198,6 +186,19 @@ pub fn wavedecn<T: Real>(
     details.reverse();
     let approx = approx.unwrap_or_else(|| NdArray { shape: shape.to_vec(), data: data.to_vec() });
     Ok(WaveletCoeffs { shape: shape.to_vec(), wavelet: wavelet.clone(), mode, approx, details })
+}
+
+/// As PyWavelets warns.
+pub(super) fn warn_of_useless_levels(shape: &[usize], wavelet: &Wavelet, mode: Mode, level: usize) {
+    let useful = shape.iter().map(|&n| dwt_max_level(n, wavelet.len())).min().unwrap_or(0);
+    if level > useful {
+        crate::warning::warn_once(format!(
+            "wavedecn: {level} levels of {} are more than the {useful} that {shape:?} has room for; every coefficient of \
+             the coarse levels depends on the extension mode ({})",
+            wavelet.name(),
+            mode.name(),
+        ));
+    }
 }
 
 /// The inverse of [`wavedecn`], as PyWavelets' `waverecn`: an axis of odd length comes back with one sample more.
@@ -254,168 +255,52 @@ fn check_level<T>(approx: &NdArray<T>, details: &[NdArray<T>], level: usize) -> 
     Ok(first.shape.clone())
 }
 
-fn synthesis<T: Real>(wavelet: &Wavelet, mode: Mode, m: usize) -> Result<Synthesis<T>> {
-    Synthesis::new(wavelet, mode, m).ok_or_else(|| {
-        let expected = format!("at least {} coefficients along each axis for {}", wavelet.len() / 2, wavelet.name());
-        Error::Shape { op: "waverecn", what: "a band", got: vec![m], expected }
-    })
-}
-
-/// Where the coefficients of a line along the last axis go: to the bands 2·pair and 2·pair + 1 (of those that differ in
-/// the later axes), from `offset` on.
-struct Line {
-    pair: usize,
-    offset: usize,
-}
-
-/// The lines of a slab of which all axes but the last are decomposed, the low-pass half before the high-pass; `m` are
-/// the lengths of the halves, and that of the last axis.
-fn lines(m: &[usize]) -> Vec<Line> {
-    let Some((&last, middle)) = m.split_last() else { return Vec::new() };
-    (0..middle.iter().map(|m| 2 * m).product())
-        .map(|line| {
-            let (mut rest, mut pair, mut offset, mut stride) = (line, 0, 0, last);
-            for (place, &m) in middle.iter().rev().enumerate() {
-                let index = rest % (2 * m);
-                rest /= 2 * m;
-                pair |= usize::from(index >= m) << place;
-                offset += index % m * stride;
-                stride *= m;
-            }
-            Line { pair, offset }
-        })
-        .collect()
-}
-
-/// A thread is given at least this many samples at a time: waking it takes as long as a few thousand.
-const LEAST_PER_TASK: usize = 1 << 15;
-
-/// What a thread needs to work on slabs.
-#[derive(Default)]
-struct Slabs<T> {
-    pair: [Vec<T>; 2],
-    spare: Vec<T>,
-    scratch: Scratch<T>,
-}
-
 /// One level: the 2^dims bands in alphabetical order.
 fn analyze<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, mode: Mode) -> Vec<NdArray<T>> {
-    let axes: Vec<Analysis<T>> = shape.iter().map(|&n| Analysis::new(wavelet, mode, n)).collect();
-    let m: Vec<usize> = axes.iter().map(|axis| axis.m).collect();
-    let mut bands: Vec<NdArray<T>> = (0..1 << shape.len()).map(|_| NdArray::zeros(&m)).collect();
-    if let ([axis], [low, high]) = (&axes[..], &mut bands[..]) {
+    if let &[n] = shape {
+        let axis = Analysis::new(wavelet, mode, n);
+        let [mut low, mut high] = [NdArray::zeros(&[axis.m]), NdArray::zeros(&[axis.m])];
         axis.line(data, &mut low.data, &mut high.data, &mut Scratch::default());
-        return bands;
+        return vec![low, high];
     }
-    let lines = lines(&m[1..]);
-    let slab: usize = shape[1..].iter().product();
     let mut made = Vec::new();
-    let rows = axes[0].rows(data, slab, slab, &mut made);
-    let tasks = in_tasks(&mut bands, m[1..].iter().product());
-    let tasks = tasks.into_par_iter().enumerate().with_min_len(LEAST_PER_TASK.div_ceil(2 * slab));
-    tasks.for_each_init(Slabs::default, |Slabs { pair, spare, scratch }, (k, mut bands)| {
-        let [low, high] = pair.each_mut().map(|buffer| {
-            buffer.resize(slab, T::default());
-            buffer
-        });
-        axes[0].row_pair(&rows, k, low, high);
-        let half = bands.len() / 2;
-        for (slab, bands) in [low, high].into_iter().zip(bands.chunks_exact_mut(half)) {
-            analyze_slab(&axes[1..], &shape[1..], slab, bands, &lines, spare, scratch);
+    let level = AnalysisLevel::new(data, shape, wavelet, mode, &mut made);
+    let mut bands: Vec<NdArray<T>> = (0..1 << shape.len()).map(|_| NdArray::zeros(&level.m)).collect();
+    in_ranges(&mut in_slabs(&mut bands, level.m[1..].iter().product()), level.samples(), |first, bands| {
+        let mut slabs = Slabs::default();
+        for (k, bands) in (first..).zip(bands) {
+            level.slab(k, bands, &mut slabs);
         }
     });
     bands
 }
 
-/// All bands cut into pieces of `len` values; the first pieces of all bands come first.
-fn in_tasks<T>(bands: &mut [NdArray<T>], len: usize) -> Vec<Vec<&mut [T]>> {
+/// All bands cut into slabs of `len` values; the first slabs of all bands come first.
+fn in_slabs<T>(bands: &mut [NdArray<T>], len: usize) -> Vec<Vec<&mut [T]>> {
     let mut pieces: Vec<_> = bands.iter_mut().map(|band| band.data.chunks_mut(len)).collect();
     std::iter::from_fn(|| pieces.iter_mut().map(Iterator::next).collect::<Option<Vec<_>>>()).collect()
 }
 
-/// All axes of a slab, from the first to the last, whose coefficients go to the bands. The slab is used up.
-fn analyze_slab<T: Real>(
-    axes: &[Analysis<T>],
-    shape: &[usize],
-    slab: &mut Vec<T>,
-    bands: &mut [&mut [T]],
-    lines: &[Line],
-    spare: &mut Vec<T>,
-    scratch: &mut Scratch<T>,
-) {
-    let (Some((last, middle)), Some(&n_last)) = (axes.split_last(), shape.last()) else { return };
-    let mut inner = slab.len();
-    for (axis, &n) in middle.iter().zip(shape) {
-        spare.resize(slab.len() / n * 2 * axis.m, T::default());
-        for (src, dst) in slab.chunks_exact(inner).zip(spare.chunks_exact_mut(inner / n * 2 * axis.m)) {
-            axis.block(src, inner / n, dst, scratch);
-        }
-        std::mem::swap(slab, spare);
-        inner /= n;
-    }
-    for (src, line) in slab.chunks_exact(n_last).zip(lines) {
-        let [low, high] = [2 * line.pair, 2 * line.pair + 1];
-        if let Ok([low, high]) = bands.get_disjoint_mut([low, high]) {
-            let place = line.offset..line.offset + last.m;
-            last.line(src, &mut low[place.clone()], &mut high[place], scratch);
-        }
-    }
-}
-
 /// The inverse of one level.
 fn synthesize<T: Real>(bands: &[&[T]], m: &[usize], wavelet: &Wavelet, mode: Mode) -> Result<NdArray<T>> {
-    let axes: Vec<Synthesis<T>> = m.iter().map(|&m| synthesis(wavelet, mode, m)).collect::<Result<_>>()?;
-    let shape: Vec<usize> = axes.iter().map(|axis| axis.n).collect();
-    let mut out = NdArray::zeros(&shape);
-    if let ([axis], [low, high]) = (&axes[..], bands) {
+    if let ([m], [low, high]) = (m, bands) {
+        let axis = synthesis(wavelet, mode, *m)?;
+        let mut out = NdArray::zeros(&[axis.n]);
         axis.line(low, high, &mut out.data, &mut Scratch::default());
         return Ok(out);
     }
-    let slab: usize = shape[1..].iter().product();
+    let level = SynthesisLevel::new(m, wavelet, mode)?;
+    let mut out = NdArray::zeros(&level.shape);
     let row: usize = m[1..].iter().product();
-    let (low, high) = bands.split_at(bands.len() / 2);
-    let tasks = out.data.par_chunks_mut(2 * slab).enumerate().with_min_len(LEAST_PER_TASK.div_ceil(2 * slab));
-    tasks.for_each_init(Slabs::default, |Slabs { pair, spare, scratch }, (q, slabs)| {
-        pair.iter_mut().for_each(|buffer| buffer.resize(low.len() * row, T::default()));
-        let [even, odd] = pair;
-        let parts = even.chunks_exact_mut(row).zip(odd.chunks_exact_mut(row));
-        for ((even, odd), (low, high)) in parts.zip(low.iter().zip(high)) {
-            axes[0].row_pair(|i| [low, high].map(|band| &band[i * row..(i + 1) * row]), q, even, odd);
-        }
-        for (coefficients, out) in pair.iter_mut().zip(slabs.chunks_exact_mut(slab)) {
-            synthesize_slab(&axes[1..], &m[1..], coefficients, out, spare, scratch);
+    let mut pairs: Vec<&mut [T]> = out.data.chunks_mut(level.samples()).collect();
+    in_ranges(&mut pairs, level.samples(), |first, pairs| {
+        let mut slabs = Slabs::default();
+        for (q, pair) in (first..).zip(pairs) {
+            let coefficients = |band: usize, entry| &bands[band][level.index(entry) * row..][..row];
+            level.slab_pair(q, coefficients, pair, &mut slabs);
         }
     });
     Ok(out)
-}
-
-/// All axes of a slab, from the first to the last: from the bands that differ in these axes, one behind the other, which
-/// are used up.
-fn synthesize_slab<T: Real>(
-    axes: &[Synthesis<T>],
-    m: &[usize],
-    bands: &mut Vec<T>,
-    dst: &mut [T],
-    spare: &mut Vec<T>,
-    scratch: &mut Scratch<T>,
-) {
-    let (Some((last, middle)), Some(&m_last)) = (axes.split_last(), m.last()) else { return };
-    let mut inner: usize = m.iter().product();
-    for (axis, &m) in middle.iter().zip(m) {
-        inner /= m;
-        spare.resize(bands.len() / (2 * m) * axis.n, T::default());
-        let (low, high) = bands.split_at(bands.len() / 2);
-        let parts = low.chunks_exact(m * inner).zip(high.chunks_exact(m * inner));
-        for ((low, high), dst) in parts.zip(spare.chunks_exact_mut(axis.n * inner)) {
-            axis.block(low, high, inner, dst, scratch);
-        }
-        std::mem::swap(bands, spare);
-    }
-    let (low, high) = bands.split_at(bands.len() / 2);
-    let lines = low.chunks_exact(m_last).zip(high.chunks_exact(m_last));
-    for ((low, high), dst) in lines.zip(dst.chunks_exact_mut(last.n)) {
-        last.line(low, high, dst, scratch);
-    }
 }
 
 /// The transpose of [`waverecn`] and cropping: from a gradient of the grid to one of each band, in the order of ids.

@@ -1,0 +1,184 @@
+//! From a grid to the coefficients above a threshold and back, without an array of coefficients in between: what a slab
+//! yields is sifted while it is in cache, and what a slab is made of is laid out there.
+
+use std::array::from_fn;
+
+use super::layout::WaveletLayout;
+use super::level::{AnalysisLevel, Slabs, SynthesisLevel, in_ranges};
+use super::transform::{NdArray, warn_of_useless_levels};
+use crate::Result;
+
+/// Coefficients with their places: rows (x, y, z, band).
+pub(super) struct Rows {
+    pub indices: Vec<[i32; 4]>,
+    pub values: Vec<f32>,
+}
+
+impl Rows {
+    /// What the sieves kept, in their order, with the band of each.
+    fn of(sieves: Vec<(i32, Sieve)>) -> Self {
+        let total = sieves.iter().map(|(_, sieve)| sieve.values.len()).sum();
+        let (mut indices, mut values) = (vec![[0; 4]; total], vec![0.0; total]);
+        let (mut indices_left, mut values_left) = (&mut indices[..], &mut values[..]);
+        let mean = total / sieves.len().max(1);
+        let mut parts: Vec<_> = sieves
+            .into_iter()
+            .map(|(band, sieve)| {
+                let own = ..sieve.values.len();
+                let (indices, values) = (indices_left.split_off_mut(own), values_left.split_off_mut(own));
+                (band, sieve, indices.unwrap_or_default(), values.unwrap_or_default())
+            })
+            .collect();
+        in_ranges(&mut parts, mean, |_, parts| {
+            for (band, sieve, indices, values) in parts {
+                values.copy_from_slice(&sieve.values);
+                let mut rows = indices.iter_mut().zip(&sieve.z);
+                for &(x, y, count) in &sieve.lines {
+                    rows.by_ref().take(count).for_each(|(row, &z)| *row = [x, y, z, *band]);
+                }
+            }
+        });
+        Self { indices, values }
+    }
+}
+
+/// Keeps the coefficients of a band that are above a threshold.
+#[derive(Default)]
+struct Sieve {
+    /// (x, y, number of coefficients kept) of each line that has any.
+    lines: Vec<(i32, i32, usize)>,
+    z: Vec<i32>,
+    values: Vec<f32>,
+}
+
+impl Sieve {
+    /// Takes the part of the band at x, in lines of `nz`.
+    fn sift(&mut self, x: usize, slab: &[f32], nz: usize, threshold: f32) {
+        for (y, line) in slab.chunks_exact(nz).enumerate() {
+            // Most lines have nothing to keep. Neither finding that out nor finding the places takes a branch a value.
+            if !line.iter().fold(false, |any, v| any | (v.abs() > threshold)) {
+                continue;
+            }
+            let start = self.z.len();
+            self.z.resize(start + nz, 0);
+            let mut count = 0;
+            for (z, v) in line.iter().enumerate() {
+                self.z[start + count] = z as i32;
+                count += usize::from(v.abs() > threshold);
+            }
+            self.z.truncate(start + count);
+            self.values.extend(self.z[start..].iter().map(|&z| line[z as usize]));
+            self.lines.push((x as i32, y as i32, count));
+        }
+    }
+}
+
+/// The coefficients of each band whose magnitude is above the band's threshold, ascending by band, then x, y, z.
+pub(super) fn encode(grid: &[f32], layout: &WaveletLayout, threshold: impl Fn(usize) -> f32 + Sync) -> Rows {
+    warn_of_useless_levels(&layout.frame().shape, layout.wavelet(), layout.mode(), layout.level());
+    // For each level, the finest first, and each range of its slabs: what is kept of the seven bands.
+    let mut levels: Vec<Vec<[Sieve; 7]>> = Vec::new();
+    let mut approx: Option<NdArray<f32>> = None;
+    for level in 1..=layout.level() {
+        let shape = layout.frame().shape;
+        let (data, shape) = approx.as_ref().map_or((grid, &shape[..]), |approx| (&approx.data, &approx.shape));
+        let mut made = Vec::new();
+        let analysis = AnalysisLevel::new(data, shape, layout.wavelet(), layout.mode(), &mut made);
+        let (first_band, nz) = (layout.details(level), analysis.m[2]);
+        let slab = analysis.m[1] * nz;
+        let mut next = NdArray::zeros(&analysis.m);
+        let mut approx_slabs: Vec<_> = next.data.chunks_exact_mut(slab).collect();
+        levels.push(in_ranges(&mut approx_slabs, analysis.samples(), |first, approx_slabs| {
+            let (mut details, mut slabs) = (vec![0.0; 7 * slab], Slabs::default());
+            let mut sieves: [Sieve; 7] = Default::default();
+            for (x, approx) in (first..).zip(approx_slabs) {
+                let mut bands: Vec<_> = std::iter::once(&mut **approx).chain(details.chunks_exact_mut(slab)).collect();
+                analysis.slab(x, &mut bands, &mut slabs);
+                for ((band, sieve), slab) in (first_band..).zip(&mut sieves).zip(details.chunks_exact(slab)) {
+                    sieve.sift(x, slab, nz, threshold(band));
+                }
+            }
+            sieves
+        }));
+        approx = Some(next);
+    }
+    let [_, ny, nz] = layout.shape(0);
+    let mut coarsest = Sieve::default();
+    for (x, slab) in approx.as_ref().map_or(grid, |approx| &approx.data).chunks_exact(ny * nz).enumerate() {
+        coarsest.sift(x, slab, nz, threshold(0));
+    }
+    let mut sieves = vec![(0, coarsest)];
+    for (level, mut ranges) in levels.into_iter().enumerate().rev() {
+        for detail in 0..7 {
+            let band = (layout.details(level + 1) + detail) as i32;
+            sieves.extend(ranges.iter_mut().map(|sieves| (band, std::mem::take(&mut sieves[detail]))));
+        }
+    }
+    Rows::of(sieves)
+}
+
+/// The grid of coefficients that lie within their bands, ascending by band, then x, y, z.
+///
+/// # Errors
+/// When a band is too short for the wavelet.
+pub(super) fn decode(indices: &[[i32; 4]], values: &[f32], layout: &WaveletLayout) -> Result<Vec<f32>> {
+    let start = |band: usize| indices.partition_point(|row| row[3] < band as i32);
+    let of_band = |band| {
+        let own = start(band)..start(band + 1);
+        Sparse { indices: &indices[own.clone()], values: &values[own], shape: layout.shape(band) }
+    };
+    let mut grid = NdArray::zeros(&layout.shape(0));
+    let [_, ny, nz] = layout.shape(0);
+    for (x, slab) in grid.data.chunks_exact_mut(ny * nz).enumerate() {
+        of_band(0).lay_out(x, slab);
+    }
+    for level in (1..=layout.level()).rev() {
+        let details: [Sparse; 7] = from_fn(|i| of_band(layout.details(level) + i));
+        let m = details[0].shape;
+        let row = m[1] * m[2];
+        // A reconstruction may be one sample longer than what was decomposed.
+        let approx = grid.cropped(&m).data;
+        let synthesis = SynthesisLevel::new(&m, layout.wavelet(), layout.mode())?;
+        let reach = synthesis.reach();
+        grid = NdArray::zeros(&synthesis.shape);
+        let mut pairs: Vec<&mut [f32]> = grid.data.chunks_mut(synthesis.samples()).collect();
+        in_ranges(&mut pairs, synthesis.samples(), |first, pairs| {
+            let mut slabs = Slabs::default();
+            // The coefficients of the last `reach` entries, each entry at its number modulo `reach`.
+            let mut ring = vec![0.0; reach * 7 * row];
+            let mut laid_out = first;
+            for (q, pair) in (first..).zip(pairs) {
+                for entry in laid_out..q + reach {
+                    let places = ring[entry % reach * 7 * row..].chunks_exact_mut(row);
+                    details.iter().zip(places).for_each(|(band, place)| band.lay_out(synthesis.index(entry), place));
+                }
+                laid_out = q + reach;
+                let coefficients = |band: usize, entry: usize| match band.checked_sub(1) {
+                    None => &approx[synthesis.index(entry) * row..][..row],
+                    Some(detail) => &ring[(entry % reach * 7 + detail) * row..][..row],
+                };
+                synthesis.slab_pair(q, coefficients, pair, &mut slabs);
+            }
+        });
+    }
+    Ok(grid.cropped(&layout.frame().shape).data)
+}
+
+/// The coefficients of a band.
+struct Sparse<'a> {
+    indices: &'a [[i32; 4]],
+    values: &'a [f32],
+    shape: [usize; 3],
+}
+
+impl Sparse<'_> {
+    /// Writes the part at x, zeros where there is nothing.
+    fn lay_out(&self, x: usize, slab: &mut [f32]) {
+        slab.fill(0.0);
+        let start = self.indices.partition_point(|row| row[0] < x as i32);
+        let rows = self.indices[start..].iter().zip(&self.values[start..]);
+        for (&[_, y, z, _], &value) in rows.take_while(|(row, _)| row[0] == x as i32) {
+            slab[y as usize * self.shape[2] + z as usize] = value;
+        }
+    }
+}
