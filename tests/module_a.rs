@@ -43,6 +43,7 @@ fn marching_cubes_gives_the_bunny_back_where_it_was() {
     let mesh = bunny();
     let back = SdfGrid::from_mesh(&mesh, 64).unwrap().to_mesh().unwrap();
     assert!(back.is_watertight());
+    assert!(MeshComparison::new(&back, &mesh, usize::MAX, 0).unwrap_err().to_string().contains("room"));
     let compared = MeshComparison::new(&back, &mesh, 5000, 0).unwrap();
     let [lo, hi] = mesh.bounds();
     let size = (0..3).map(|a| hi[a] - lo[a]).fold(0.0, f32::max);

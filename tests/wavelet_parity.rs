@@ -143,6 +143,7 @@ fn wrong_arguments_are_named() {
     assert!(message(Mode::from_name("mirror").unwrap_err()).contains("symmetric"));
     assert!(message(wavedecn(&[0.0f32; 5], &[2, 3], &haar, Mode::Zero, 1).unwrap_err()).contains("[2, 3]"));
     assert!(message(wavedecn::<f32>(&[], &[0], &haar, Mode::Zero, 1).unwrap_err()).contains("[0]"));
+    assert!(message(wavedecn(&[0.0f32; 4], &[4], &haar, Mode::Zero, usize::MAX).unwrap_err()).contains("at most 64"));
     assert!(idwt(&[1.0f32], &[1.0, 2.0], &haar, Mode::Zero).is_err());
     let mut coeffs = wavedecn(&[0.0f64; 64], &[4, 4, 4], &haar, Mode::Zero, 2).unwrap();
     coeffs.details[0].pop();

@@ -24,7 +24,7 @@ pub struct SurfaceSamples {
 /// Draws `count` points from the mesh's surface, evenly by area. The same seed gives the same points.
 ///
 /// # Errors
-/// When the mesh has no area.
+/// When the mesh has no area, or there is no memory for so many points.
 ///
 /// ```
 /// # use wavemesh::mesh::{Mesh, metrics::sample_surface};
@@ -56,7 +56,16 @@ pub fn sample_surface(mesh: &Mesh, count: usize, seed: u64) -> Result<SurfaceSam
         let point = std::array::from_fn(|c| (0..3).map(|i| weights[i] * corners[i][c]).sum());
         (point, face as u32)
     };
-    let (points, faces) = (0..count).map(|_| draw()).unzip();
+    let (mut points, mut faces) = (Vec::new(), Vec::new());
+    if points.try_reserve_exact(count).is_err() || faces.try_reserve_exact(count).is_err() {
+        let expected = "a number of points that memory has room for".into();
+        return Err(Error::Argument { op: "sample_surface", name: "count", got: count.to_string(), expected });
+    }
+    for _ in 0..count {
+        let (point, face) = draw();
+        points.push(point);
+        faces.push(face);
+    }
     Ok(SurfaceSamples { points, faces })
 }
 
@@ -85,7 +94,7 @@ impl MeshComparison {
     /// the reference comes second.
     ///
     /// # Errors
-    /// When a mesh has no area or `samples` is zero; [`Error::Interrupted`] when stopped.
+    /// When a mesh has no area, or `samples` is zero or more than memory has room for; [`Error::Interrupted`] when stopped.
     pub fn new(mesh: &Mesh, reference: &Mesh, samples: usize, seed: u64) -> Result<Self> {
         if samples == 0 {
             let (got, expected) = ("0".into(), "at least one".into());
@@ -93,7 +102,7 @@ impl MeshComparison {
         }
         // Points between two looks at the clock and at the stop button.
         const AT_A_TIME: usize = 1024;
-        let task = Task::new("surface comparison", 2 * samples);
+        let task = Task::new("surface comparison", samples.saturating_mul(2));
         let one_way = |from: &Mesh, to: &Mesh, seed: u64| -> Result<(Vec<f32>, Vec<f32>)> {
             let drawn = sample_surface(from, samples, seed)?;
             let bvh = Bvh::new(to);

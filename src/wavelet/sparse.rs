@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::codec::{self, Rows};
 use super::layout::WaveletLayout;
-use super::{BandNormalization, Mode, Wavelet};
+use super::{BandNormalization, Mode, Wavelet, wavedecn};
 use crate::sdf::SdfGrid;
 use crate::{Error, Result};
 
@@ -113,13 +113,14 @@ impl SdfGrid {
         if !by_size(config.threshold) {
             return Ok(encode(in_approx, in_details));
         }
-        let all = encode(-1.0, -1.0);
         // Magnitudes in descending order; the bits of floats that are not negative are in the order of their values.
-        let mut magnitudes: Vec<u32> = all.values.iter().map(|v| v.abs().to_bits()).collect();
+        let coeffs = wavedecn(self.values(), &self.shape(), layout.wavelet(), config.mode, config.level)?;
+        let mut magnitudes: Vec<u32> = coeffs.bands().flat_map(|band| &band.data).map(|v| v.abs().to_bits()).collect();
+        drop(coeffs);
         magnitudes.par_sort_unstable_by(|a, b| b.cmp(a));
         let largest = |count: usize| {
             let smallest = count.checked_sub(1).map_or(f32::INFINITY, |last| f32::from_bits(magnitudes[last]));
-            all.largest(smallest, count)
+            encode(smallest.next_down(), smallest.next_down()).without_ties(smallest, count)
         };
         if let Threshold::Largest(count) = config.threshold {
             return Ok(largest(count.min(magnitudes.len())));
@@ -193,17 +194,20 @@ impl SparseWavelet {
     }
 
     /// `count` rows: all whose magnitude is above `smallest`, and the first of those that have just this magnitude.
-    fn largest(&self, smallest: f32, count: usize) -> Self {
+    fn without_ties(mut self, smallest: f32, count: usize) -> Self {
         let mut room = count.saturating_sub(self.values.iter().filter(|v| v.abs() > smallest).count());
         let mut stays = |value: f32| {
             let tie = value.abs() == smallest;
-            let stays = value.abs() > smallest || (tie && room > 0);
+            let stays = !tie || room > 0;
             room -= usize::from(tie && stays);
             stays
         };
-        let rows = self.indices.iter().copied().zip(self.values.iter().copied());
-        let (indices, values) = rows.filter(|&(_, value)| stays(value)).unzip();
-        Self { layout: self.layout.clone(), indices, values }
+        let stays: Vec<bool> = self.values.iter().map(|&value| stays(value)).collect();
+        let mut of_row = stays.iter();
+        self.indices.retain(|_| of_row.next() == Some(&true));
+        let mut of_value = stays.iter();
+        self.values.retain(|_| of_value.next() == Some(&true));
+        self
     }
 
     /// Rows (x, y, z, band) in the band's own coordinates, ascending by band, then x, y, z.

@@ -155,7 +155,7 @@ pub fn idwt<T: Real>(approx: &[T], details: &[T], wavelet: &Wavelet, mode: Mode)
 /// A level beyond the [useful](dwt_max_level) is computed, with a warning.
 ///
 /// # Errors
-/// When `data` does not have `shape`, or an axis has no length.
+/// When `data` does not have `shape`, an axis has no length, or `level` is above 64: no array has so many.
 ///
 /// ```
 /// use wavemesh::wavelet::{Mode, Wavelet, wavedecn, waverecn};
@@ -174,6 +174,10 @@ pub fn wavedecn<T: Real>(
     level: usize,
 ) -> Result<WaveletCoeffs<T>> {
     check_shape("wavedecn", data.len(), shape)?;
+    if level > usize::BITS as usize {
+        let expected = "at most 64; halving an axis more often changes nothing".into();
+        return Err(Error::Argument { op: "wavedecn", name: "level", got: level.to_string(), expected });
+    }
     warn_of_useless_levels(shape, wavelet, mode, level);
     let mut details = Vec::new();
     let mut approx = None;
