@@ -5,6 +5,7 @@ last of its output. The stock kernel is compiled from crates.io into the bench's
 folder of the run's own: the first row of a library cell is with that folder empty, later ones find it there.
 """
 
+import hashlib
 import json
 import os
 import queue
@@ -122,19 +123,36 @@ def our_argv():
 
 def stock_argv(may_build):
     """The stock kernel's command; compiles it when it is not there and there is time for it."""
-    program = HOME / "evcxr" / "bin" / "evcxr_jupyter"
+    root = HOME / "evcxr"
+    if may_build:
+        cargo_install(root, "evcxr_jupyter", "--version", "0.22.0")
+    program = root / "bin" / "evcxr_jupyter"
     if not program.exists():
-        if not may_build:
-            raise Failed("it is compiled by the first run without --quick (about ten minutes)")
-        print("   compiling evcxr_jupyter 0.22 from crates.io, once: about ten minutes …", file=sys.stderr, flush=True)
-        environment = {name: value for name, value in os.environ.items() if name != "CARGO_TARGET_DIR"}
-        command = ["cargo", "install", "evcxr_jupyter", "--version", "0.22.0", "--locked", "--quiet", "--root", str(HOME / "evcxr")]
+        raise Failed("it is compiled by the first run without --quick (about ten minutes)")
+    return [str(program), "--control_file", "{connection_file}"]
+
+
+def our_install():
+    """Where ours is compiled as stock is, for its time only; anew when what it depends on has changed."""
+    lock = hashlib.sha256((ROOT / "kernel" / "Cargo.lock").read_bytes()).hexdigest()[:12]
+    return HOME / f"wavemesh-kernel-{lock}"
+
+
+def cargo_install(root, *crate):
+    """`cargo install` of a crate below `root`, with nothing compiled before; once. Leaves its seconds in a file."""
+    stamp = root / "seconds"
+    if stamp.exists():
+        return
+    print(f"   cargo install {' '.join(crate)}, once: five to ten minutes …", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(prefix="wavemesh-bench-install-") as target:
+        environment = os.environ | {"CARGO_TARGET_DIR": target}
+        command = ["cargo", "install", *crate, "--locked", "--quiet", "--root", str(root)]
         start = time.monotonic()
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise Failed(f"cargo install evcxr_jupyter: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-        (HOME / "evcxr" / "seconds").write_text(f"{time.monotonic() - start:.0f}")
-    return [str(program), "--control_file", "{connection_file}"]
+        seconds = time.monotonic() - start
+    if done.returncode:
+        raise Failed(f"cargo install {crate[0]}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    stamp.write_text(f"{seconds:.0f}")
 
 
 class BareRustc:
@@ -200,7 +218,7 @@ def rows(settings, deadline):
         def start(name, stock=stock_folder):
             return Kernel(argv[name], outside | ({"EVCXR_TMPDIR": str(stock)} if name == STOCK else {}), folder)
 
-        yield from install_rows()
+        yield from install_rows(not quick)
         if OURS in missing:
             yield Row("everything else", "", STOCK, not_measured=missing[OURS])
             return
@@ -221,11 +239,17 @@ def rows(settings, deadline):
         yield from pair_rows(with_library, missing, start, stock_folder, 3 if quick else 10)
 
 
-def install_rows():
-    """How long the stock kernel took to compile when it was installed here."""
-    stamp = HOME / "evcxr" / "seconds"
-    if stamp.exists():
-        yield Row("install from source", "cargo install", STOCK, theirs=[float(stamp.read_text())])
+def install_rows(may_build):
+    """How long each kernel takes to compile from nothing, crates downloaded on the way; measured once."""
+    error = ""
+    if may_build:
+        try:
+            cargo_install(our_install(), "--path", str(ROOT / "kernel"))
+        except Failed as reason:
+            error = str(reason)
+    ours, theirs = ([float(stamp.read_text())] if stamp.exists() else [] for stamp in (our_install() / "seconds", HOME / "evcxr" / "seconds"))
+    if ours or theirs or error:
+        yield Row("install from source", "cargo install", STOCK, ours, theirs, error=error)
 
 
 def ready_rows(argv, missing, start, times):
