@@ -3,7 +3,7 @@
 //!     cargo run --release --example gallery -- target/gallery
 //!
 //! docs/displays.md shows them, and tests/browser tries them in a browser. `-- --live` instead draws nested progress bars and a live plot for
-//! two seconds, in whatever frontend it runs in.
+//! two seconds, in whatever frontend it runs in; `-- --voxels 1000000` prints the HTML of a viewer of about so many voxels.
 
 use std::fs;
 use std::path::Path;
@@ -16,6 +16,7 @@ use wavemesh::wavelet::WaveletConfig;
 fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("--live") => live(),
+        Some("--voxels") => voxels(std::env::args().nth(2).and_then(|n| n.parse().ok()).unwrap_or(100_000)),
         Some(folder) => write_all(Path::new(folder)),
         None => Err(Error::Argument {
             op: "gallery",
@@ -205,6 +206,25 @@ fn displays() -> Result<Vec<(&'static str, MimeBundle)>> {
         ("hstack", hstack(&[&small, &drawn]).rich()),
         ("error", VoxelPlot::new(&ring)?.channel(7).rich()),
     ])
+}
+
+/// A viewer of about `n` voxels: the shell of a ball, two voxels thick, with a smooth value.
+fn voxels(n: usize) -> Result<()> {
+    let radius = (n as f64 / (4.0 * std::f64::consts::PI * 2.2)).sqrt() as f32;
+    let side = 2 * radius as usize + 6;
+    let middle = (side - 1) as f32 / 2.0;
+    let (mut sites, mut values) = (Vec::new(), Vec::new());
+    for i in 0..side.pow(3) {
+        let site = [i % side, i / side % side, i / side / side];
+        let r = site.map(|v| (v as f32 - middle).powi(2)).iter().sum::<f32>().sqrt();
+        if (r - radius).abs() < 1.1 {
+            sites.push(site.map(|v| v as i32));
+            values.push((0.1 * site[0] as f32).sin() + (0.07 * site[1] as f32).cos());
+        }
+    }
+    let voxels = Voxels::new(sites, [side; 3], vec![values])?;
+    println!("{}", VoxelViewer::new(&voxels)?.rich().to_html());
+    Ok(())
 }
 
 /// Bars in bars and a plot, while they move.

@@ -135,6 +135,16 @@ def test_displays_are_updated_and_cleared_while_the_cell_runs(kernel):
     assert ran.of("clear_output") == [{"wait": True}]
 
 
+def test_a_plot_that_ends_its_cell_is_shown_once(kernel):
+    ran = kernel.run('let mut once = wavemesh::notebook::LivePlot::new("fit"); once.push("loss", 2.0); once.push("loss", 1.0); once')
+    assert ran.status == "ok", ran.error
+    assert len(ran.of("display_data")) == 1 and ran.of("execute_result") == []
+    assert ran.of("update_display_data")[-1]["data"]["text/plain"] == "fit | loss 1 at step 1"
+    # In a later cell it is a value like any other.
+    again = kernel.run("once")
+    assert [shown["data"]["text/plain"] for shown in again.of("execute_result")] == ["fit | loss 1 at step 1"]
+
+
 def test_a_progress_bar_updates_one_display(kernel):
     ran = kernel.run(
         """for _ in wavemesh::notebook::progress(0..4) {

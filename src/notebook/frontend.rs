@@ -34,8 +34,8 @@ pub(crate) enum Message<'a> {
     Display { bundle: &'a MimeBundle, id: &'a str },
     /// A new state of the output `id`. `last` is false when another will certainly follow.
     Update { bundle: &'a MimeBundle, id: &'a str, last: bool },
-    /// The value that ends a cell.
-    Result { bundle: &'a MimeBundle },
+    /// The value that ends a cell; `id` names the output in which it already shows itself.
+    Result { bundle: &'a MimeBundle, id: Option<&'a str> },
     /// Remove what the cell has shown so far, now or (`wait`) when the next output comes.
     Clear { wait: bool },
 }
@@ -91,7 +91,7 @@ impl Frontend {
             Self::Files { folder } => {
                 let number = shown.apply(message);
                 if let (
-                    Message::Display { bundle, .. } | Message::Update { bundle, .. } | Message::Result { bundle },
+                    Message::Display { bundle, .. } | Message::Update { bundle, .. } | Message::Result { bundle, .. },
                     Some(number),
                 ) = (message, number)
                 {
@@ -101,7 +101,7 @@ impl Frontend {
             Self::Terminal => match message {
                 Message::Display { bundle, .. }
                 | Message::Update { bundle, last: true, .. }
-                | Message::Result { bundle }
+                | Message::Result { bundle, .. }
                     if !bundle.is_empty() =>
                 {
                     writeln!(out, "{}", bundle.plain())?
@@ -128,7 +128,10 @@ fn jupyter_message(message: &Message) -> Value {
         Message::Update { bundle, id, .. } => {
             json!({ "msg_type": "update_display_data", "content": with_id(bundle, id) })
         }
-        Message::Result { bundle } => json!({ "msg_type": "execute_result", "content": bundle.content() }),
+        Message::Result { bundle, id } => {
+            let content = id.map_or_else(|| bundle.content(), |id| with_id(bundle, id));
+            json!({ "msg_type": "execute_result", "content": content })
+        }
         Message::Clear { wait } => json!({ "msg_type": "clear_output", "content": { "wait": wait } }),
     }
 }
@@ -157,7 +160,7 @@ impl Shown {
                 return None;
             }
             Message::Display { bundle, id } | Message::Update { bundle, id, .. } => (*id, *bundle),
-            Message::Result { bundle } => ("", *bundle),
+            Message::Result { bundle, id } => (id.unwrap_or_default(), *bundle),
         };
         if bundle.is_empty() {
             return None;
@@ -272,7 +275,7 @@ mod tests {
             &[
                 Message::Display { bundle: &one, id: "a" },
                 Message::Update { bundle: &two, id: "a", last: false },
-                Message::Result { bundle: &three },
+                Message::Result { bundle: &three, id: None },
             ],
         );
         let last = out.rsplit("EVCXR_BEGIN_CONTENT text/plain\n").next().unwrap();
@@ -281,9 +284,21 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_shows_itself_already_is_shown_once() {
+        let (first, last) = (MimeBundle::text("first"), MimeBundle::text("last"));
+        let messages =
+            [Message::Display { bundle: &first, id: "a" }, Message::Result { bundle: &last, id: Some("a") }];
+        let out = written(&Frontend::StockEvcxr, &messages);
+        assert_eq!(out.rsplit("EVCXR_BEGIN_CONTENT text/plain\n").next().unwrap(), "last\nEVCXR_END_CONTENT\n");
+        let out = written(&Frontend::Kernel { token: "t".into() }, &messages);
+        // The kernel knows which outputs the cell has.
+        assert!(out.contains(r#""msg_type":"execute_result""#) && out.matches(r#""display_id":"a""#).count() == 2, "{out}");
+    }
+
+    #[test]
     fn content_cannot_end_its_own_evcxr_block() {
         let bundle = MimeBundle::text("a\nEVCXR_END_CONTENT\nb");
-        let out = written(&Frontend::StockEvcxr, &[Message::Result { bundle: &bundle }]);
+        let out = written(&Frontend::StockEvcxr, &[Message::Result { bundle: &bundle, id: None }]);
         assert_eq!(out.lines().filter(|line| *line == "EVCXR_END_CONTENT").count(), 1);
     }
 
@@ -317,7 +332,7 @@ mod tests {
             &[
                 Message::Display { bundle: &one, id: "a" },
                 Message::Update { bundle: &two, id: "a", last: false },
-                Message::Result { bundle: &MimeBundle::nothing() },
+                Message::Result { bundle: &MimeBundle::nothing(), id: None },
             ],
         );
         assert_eq!(out, "one\n");

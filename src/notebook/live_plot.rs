@@ -87,7 +87,8 @@ impl LivePlot {
         self
     }
 
-    /// Shows the running mean over the raw curve: 0 (none) to just below 1 (very smooth), as TensorBoard's slider.
+    /// Shows the running mean over the raw curve: 0 (none) to just below 1 (very smooth), as TensorBoard's slider. It is the weight
+    /// that the past keeps over one step of the densest curve, so that a curve with few points is not held back for longer.
     pub fn smooth(self, smooth: f64) -> Self {
         self.plot().smooth = if smooth.is_finite() { smooth.clamp(0.0, 0.999) } else { 0.0 };
         self
@@ -171,6 +172,7 @@ impl Plot {
 
     fn draw(&self) -> Result<super::draw::Figure> {
         let shown: Vec<Vec<(f64, f64)>> = self.curves.iter().map(|curve| self.drawable(&curve.points)).collect();
+        let stride = shown.iter().filter_map(|points| mean_stride(points)).fold(f64::INFINITY, f64::min);
         let all = || shown.iter().flatten();
         let range = |pick: fn(&(f64, f64)) -> f64| {
             let (low, high) =
@@ -207,7 +209,7 @@ impl Plot {
                 .draw()?;
             for (i, (curve, points)) in self.curves.iter().zip(&shown).enumerate() {
                 let color = COLORS[i % COLORS.len()];
-                let smoothed = self.smoothed(points);
+                let smoothed = self.smoothed(points, stride);
                 let raw = if self.smooth > 0.0 { color.mix(0.3) } else { color.mix(1.0) };
                 chart.draw_series(LineSeries::new(
                     points.iter().copied(),
@@ -250,21 +252,36 @@ impl Plot {
         scaled.chunks(group).map(mean).collect()
     }
 
-    /// The exponential mean, corrected for its start.
-    fn smoothed(&self, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-        let (mut sum, mut weight) = (0.0, 0.0);
+    /// The exponential mean, corrected for its start; the past keeps the part `smooth` over each `stride` steps.
+    fn smoothed(&self, points: &[(f64, f64)], stride: f64) -> Vec<(f64, f64)> {
+        if self.smooth == 0.0 {
+            return points.to_vec();
+        }
+        let (mut sum, mut weight, mut before) = (0.0, 0.0, None);
         let step = |&(x, y): &(f64, f64)| {
-            sum = self.smooth * sum + (1.0 - self.smooth) * y;
-            weight = self.smooth * weight + (1.0 - self.smooth);
+            let kept = self.smooth.powf(before.map_or(1.0, |before: f64| (x - before).abs() / stride));
+            sum = kept * sum + (1.0 - kept) * y;
+            weight = kept * weight + (1.0 - kept);
+            before = Some(x);
             (x, sum / weight)
         };
         points.iter().map(step).collect()
     }
 }
 
+/// Steps from one point to the next, in the mean; `None` where there is no next.
+fn mean_stride(points: &[(f64, f64)]) -> Option<f64> {
+    let steps = points.last()?.0 - points.first()?.0;
+    (steps > 0.0).then(|| steps / (points.len() - 1) as f64)
+}
+
 impl Rich for LivePlot {
     fn rich(&self) -> MimeBundle {
         self.plot().bundle()
+    }
+
+    fn shown_in(&self) -> Option<Display> {
+        self.plot().output.clone()
     }
 }
 
@@ -305,9 +322,13 @@ mod tests {
     fn smoothing_starts_at_the_first_value_and_follows() {
         let plot = LivePlot::new("").smooth(0.9);
         let constant: Vec<_> = (0..5).map(|i| (f64::from(i), 2.0)).collect();
-        assert!(plot.plot().smoothed(&constant).iter().all(|(_, y)| (y - 2.0).abs() < 1e-12));
-        let step = plot.plot().smoothed(&[(0.0, 0.0), (1.0, 1.0)]);
+        assert!(plot.plot().smoothed(&constant, 1.0).iter().all(|(_, y)| (y - 2.0).abs() < 1e-12));
+        let step = plot.plot().smoothed(&[(0.0, 0.0), (1.0, 1.0)], 1.0);
         assert!((step[1].1 - 1.0 / 1.9).abs() < 1e-12);
+        // A curve with one point for twenty of the other is held back by twenty steps' weight.
+        let sparse = plot.plot().smoothed(&[(0.0, 0.0), (20.0, 1.0)], 1.0);
+        let kept = 0.9f64.powi(20);
+        assert!((sparse[1].1 - (1.0 - kept) / (1.0 - kept + 0.1 * kept)).abs() < 1e-12);
     }
 
     #[test]

@@ -21,6 +21,12 @@ pub trait Rich {
     /// The value in all its representations; `text/plain` is always among them.
     fn rich(&self) -> MimeBundle;
 
+    /// The output in which the value already shows itself, if there is one. At the end of the cell that has this output the value
+    /// brings it up to date instead of being shown a second time.
+    fn shown_in(&self) -> Option<Display> {
+        None
+    }
+
     /// Shows the value now, while the cell runs. The returned [`Display`] can change it later.
     fn display(&self) -> Display
     where
@@ -34,17 +40,29 @@ impl<T: Rich + ?Sized> Rich for &T {
     fn rich(&self) -> MimeBundle {
         (**self).rich()
     }
+
+    fn shown_in(&self) -> Option<Display> {
+        (**self).shown_in()
+    }
 }
 
 impl<T: Rich + ?Sized> Rich for Box<T> {
     fn rich(&self) -> MimeBundle {
         (**self).rich()
     }
+
+    fn shown_in(&self) -> Option<Display> {
+        (**self).shown_in()
+    }
 }
 
 impl<T: Rich + ?Sized> Rich for std::sync::Arc<T> {
     fn rich(&self) -> MimeBundle {
         (**self).rich()
+    }
+
+    fn shown_in(&self) -> Option<Display> {
+        (**self).shown_in()
     }
 }
 
@@ -85,9 +103,18 @@ impl Rich for MimeBundle {
 
 /// Shows a bundle as the value of the running cell (Jupyter's `execute_result`). An empty bundle shows nothing.
 pub fn result_bundle(bundle: &MimeBundle) {
+    send_result(bundle, None);
+}
+
+fn send_result(bundle: &MimeBundle, output: Option<Display>) {
     if !bundle.is_empty() {
-        Frontend::current().send(&Message::Result { bundle });
+        Frontend::current().send(&Message::Result { bundle, id: output.as_ref().map(Display::id) });
     }
+}
+
+/// Shows a value as that of the running cell.
+fn result(value: &(impl Rich + ?Sized)) {
+    send_result(&value.rich(), value.shown_in());
 }
 
 /// Shows the value of an expression as the running cell's result: its card when it is [`Rich`], else its `Debug` text,
@@ -119,7 +146,7 @@ pub use crate::__wavemesh_show as show;
 #[doc(hidden)]
 pub trait EvcxrDisplay: Rich {
     fn evcxr_display(&self) {
-        display(self);
+        result(self);
     }
 }
 impl<T: Rich> EvcxrDisplay for T {}
@@ -137,7 +164,7 @@ pub mod specialise {
     }
     impl<T: Rich + ?Sized> ByRich for &&Shown<'_, T> {
         fn wavemesh_show(&self) {
-            result_bundle(&self.0.rich());
+            result(self.0);
         }
     }
 

@@ -4,7 +4,7 @@
 //! output, standard error and the control socket. Display frames stand in standard output between the prints, so they keep their
 //! place. The reader never drops anything: when the frontend is slow, the pipe fills and the cell waits.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -69,6 +69,8 @@ struct State {
     ended: [bool; 2],
     drain: bool,
     result: Option<Value>,
+    /// The `display_id`s of what the cell has shown.
+    displayed: HashSet<String>,
     records: Vec<Vec<String>>,
     error_tail: String,
     sizes: HashMap<String, usize>,
@@ -399,9 +401,17 @@ impl Reader {
         let content = message.get_mut("content").map(Value::take).unwrap_or(Value::Null);
         self.contents.let_go(&mut self.batch);
         let output = match message["msg_type"].as_str() {
-            Some("display_data") => Output::Display(content),
+            Some("display_data") => {
+                if let Some(id) = content["transient"]["display_id"].as_str() {
+                    self.pipes.state().displayed.insert(id.to_owned());
+                }
+                Output::Display(content)
+            }
             Some("update_display_data") => Output::UpdateDisplay(content),
-            Some("clear_output") => Output::ClearOutput { wait: content["wait"].as_bool().unwrap_or(false) },
+            Some("clear_output") => {
+                self.pipes.state().displayed.clear();
+                Output::ClearOutput { wait: content["wait"].as_bool().unwrap_or(false) }
+            }
             Some("comm_target") => Output::CommTarget(content["target_name"].as_str().unwrap_or_default().to_owned()),
             Some("comm_open") => Output::CommOpen(content),
             Some("comm_msg") => Output::CommMsg(content),
@@ -411,8 +421,15 @@ impl Reader {
                 return;
             }
             Some("execute_result") => {
-                self.pipes.state().result = Some(content);
-                return;
+                let mut state = self.pipes.state();
+                let id = content["transient"]["display_id"].as_str();
+                // A value that the cell shows already is not shown again.
+                if !id.is_some_and(|id| state.displayed.contains(id)) {
+                    state.result = Some(content);
+                    return;
+                }
+                drop(state);
+                Output::UpdateDisplay(content)
             }
             _ => return,
         };
