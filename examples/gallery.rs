@@ -173,9 +173,9 @@ fn displays() -> Result<Vec<(&'static str, MimeBundle)>> {
             .x_label_area_size(24)
             .y_label_area_size(36)
             .build_cartesian_2d(0f32..10.0, -1.1f32..1.1)?;
-        chart.configure_mesh().draw()?;
+        chart.configure_mesh().light_line_style(TRANSPARENT).y_labels(5).draw()?;
         chart.draw_series(LineSeries::new(
-            (0..=200).map(|i| i as f32 / 20.0).map(|x| (x, x.sin())),
+            (0..=50).map(|i| i as f32 / 5.0).map(|x| (x, x.sin())),
             BLUE.stroke_width(2),
         ))?;
         Ok(())

@@ -1,4 +1,4 @@
-"""A reader's clicks in the real JupyterLab, in headless Chromium: restart and run all, an error, the stop button, completion, a tooltip."""
+"""A reader's hands in the real JupyterLab, in headless Chromium: restart and run all, an error, the stop button, completion, a tooltip, displays."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def server(tmp_path_factory, installed):
 @pytest.fixture
 def page(server):
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"])
         page = browser.new_page(viewport={"width": 1200, "height": 900})
         page.set_default_timeout(PATIENCE)
         yield page
@@ -182,3 +182,82 @@ def test_tab_completes_with_types_and_shift_tab_explains(page, server):
         "signature => document.querySelector('.jp-Tooltip')?.innerText.includes(signature)",
         arg="pub fn reshape<S>(&self, s: S) -> Result<Tensor, Error>",
     )
+
+
+BRICK = """let brick = Tensor::arange(1f32, 193.0, &Device::Cpu)?.reshape((4, 6, 8))?; // (z, y, x)
+VoxelViewer::new(&brick)?.size(420, 320)"""
+MESH = "MeshViewer::new(&shapes::sphere(0.8).to_mesh(24)?).size(420, 320)"
+LIVE = """let mut curve = LivePlot::new("fit");
+for step in progress(0..40).label("steps") {
+    curve.push("loss", 1.0 / (1.0 + step as f64));
+    std::thread::sleep(std::time::Duration::from_millis(40));
+}
+curve"""
+
+
+def test_displays_move_while_the_cell_runs_and_answer_to_the_mouse(page, server):
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    open_notebook(page, server, "displays", BRICK, MESH, LIVE, "brick")
+    for _ in range(2):
+        command(page, "notebook:run-cell-and-select-next")
+    until_idle(page, 2)
+    # A bar and a curve, seen before the cell ends, and once each when it has.
+    command(page, "notebook:run-cell-and-select-next")
+    page.wait_for_function(
+        """() => {
+            const widget = window.jupyterapp.shell.currentWidget, shown = widget.content.widgets[2].outputArea.node;
+            return widget.sessionContext.session.kernel.status === 'busy' && /steps.* [1-9]\\d?%/s.test(shown.innerText) && shown.querySelector('img');
+        }"""
+    )
+    command(page, "notebook:run-cell-and-select-next")
+    until_idle(page, 4)
+    _, _, live, card = outputs(page)
+    bar, curve = live.split("|fit | ")
+    assert "100%" in bar and "40/40" in bar and curve == "loss 0.02500 at step 39"
+    assert card.startswith("Tensor[4, 6, 8] | f32")
+
+    page.add_script_tag(content="""
+        const view = n => document.querySelectorAll('[data-wavemesh]')[n]?.wavemesh;
+        const colours = n => {
+            const c = view(n).snapshot(), pixels = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+            return new Set(new Uint32Array(pixels.buffer)).size;
+        };
+        // The voxel at the corner of the brick that is nearest to the eye, and the middle of it on the stage.
+        const nearest = () => {
+            const { eye } = view(0).camera(), site = [7, 5, 3].map((last, i) => eye[i] > (last + 1) / 2 ? last : 0);
+            return { site, at: view(0).project(site.map(v => v + .5)) };
+        };""")
+    stages = page.locator("[data-stage]")
+    for number in (1, 0):
+        stages.nth(number).scroll_into_view_if_needed()
+        page.wait_for_function("n => view(n)?.drawn() > 0 && view(n).idle()", arg=number)
+        assert page.evaluate("n => colours(n)", number) > 100
+    box = stages.first.bounding_box()
+
+    def point_at_the_corner():
+        corner = page.evaluate("() => nearest()")
+        page.mouse.move(box["x"] + corner["at"][0], box["y"] + corner["at"][1])
+        page.wait_for_function("site => String(view(0).hover()?.hit.site) === String(site)", arg=corner["site"], timeout=10_000)
+        x, y, z = corner["site"]
+        assert abs(page.evaluate("() => view(0).hover().hit.value") - (1 + x + 8 * (y + 6 * z))) < 0.01
+        return corner["site"]
+
+    before = point_at_the_corner()
+    azimuth = page.evaluate("() => view(0).state.az")
+    page.mouse.move(box["x"] + 60, box["y"] + 160)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 240, box["y"] + 160, steps=4)
+    page.mouse.up()
+    page.wait_for_function("() => view(0).idle()")
+    assert abs(page.evaluate("() => view(0).state.az") - azimuth + 90) < 1
+    assert point_at_the_corner() != before
+    # Cut in halves.
+    page.locator("details").first.evaluate("details => { details.open = true; }")
+    page.get_by_label("x to", exact=True).first.evaluate("(input) => { input.value = 4; input.dispatchEvent(new Event('input')); }")
+    page.wait_for_function("() => view(0).idle() && view(0).visible().kept === 96")
+    # Out of sight the context goes back.
+    page.evaluate("() => { window.first = view(0); window.gl = first.canvas().getContext('webgl2'); }")
+    page.evaluate("() => { const panel = document.querySelector('.jp-WindowedPanel-outer'); panel.scrollTop = panel.scrollHeight; }")
+    page.wait_for_function("() => !first.isActive() && gl.isContextLost()")
+    assert errors == []

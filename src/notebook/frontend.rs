@@ -286,13 +286,15 @@ mod tests {
     #[test]
     fn a_value_that_shows_itself_already_is_shown_once() {
         let (first, last) = (MimeBundle::text("first"), MimeBundle::text("last"));
-        let messages =
-            [Message::Display { bundle: &first, id: "a" }, Message::Result { bundle: &last, id: Some("a") }];
+        let messages = [Message::Display { bundle: &first, id: "a" }, Message::Result { bundle: &last, id: Some("a") }];
         let out = written(&Frontend::StockEvcxr, &messages);
         assert_eq!(out.rsplit("EVCXR_BEGIN_CONTENT text/plain\n").next().unwrap(), "last\nEVCXR_END_CONTENT\n");
         let out = written(&Frontend::Kernel { token: "t".into() }, &messages);
         // The kernel knows which outputs the cell has.
-        assert!(out.contains(r#""msg_type":"execute_result""#) && out.matches(r#""display_id":"a""#).count() == 2, "{out}");
+        assert!(
+            out.contains(r#""msg_type":"execute_result""#) && out.matches(r#""display_id":"a""#).count() == 2,
+            "{out}"
+        );
     }
 
     #[test]

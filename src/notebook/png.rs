@@ -37,9 +37,11 @@ pub(crate) fn encode_animated(width: u32, height: u32, rgb: &[u8], milliseconds:
 /// A palette of at most 256 colours, three bytes each, and its entry for each pixel.
 fn indexed(rgb: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let mut numbers: HashMap<[u8; 3], u32> = HashMap::new();
-    let pixels: Vec<[u8; 3]> = rgb.chunks_exact(3).map(|p| [p[0], p[1], p[2]]).collect();
-    for pixel in &pixels {
-        *numbers.entry(*pixel).or_default() += 1;
+    let (pixels, _) = rgb.as_chunks::<3>();
+    // Most of a picture is paper: equal neighbours are looked up once.
+    let runs = || pixels.chunk_by(|a, b| a == b);
+    for run in runs() {
+        *numbers.entry(run[0]).or_default() += run.len() as u32;
     }
     let mut colors: Vec<([u8; 3], u32)> = numbers.into_iter().collect();
     // The same picture gives the same file.
@@ -47,7 +49,7 @@ fn indexed(rgb: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let palette =
         if colors.len() <= 256 { colors.iter().map(|(color, _)| *color).collect() } else { best_palette(&colors) };
     let index: HashMap<[u8; 3], u8> = colors.iter().map(|(color, _)| (*color, nearest(&palette, *color))).collect();
-    let indices: Vec<u8> = pixels.iter().map(|pixel| index[pixel]).collect();
+    let indices = runs().flat_map(|run| std::iter::repeat_n(index[&run[0]], run.len())).collect();
     (palette.into_iter().flatten().collect(), indices)
 }
 

@@ -16,7 +16,7 @@ def shown(page):
 
 def picture(page):
     """What the first view shows, once it stands still."""
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.wait_for_function(f"() => {VIEW}.idle()")
     return page.locator("[data-stage]").first.screenshot()
 
 
@@ -29,8 +29,8 @@ def slide(page, name, value):
 
 
 def visible(page):
-    """Instances (of voxels) or corners (of faces) that are drawn."""
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    """Voxels, or corners of faces, that are shown."""
+    page.wait_for_function(f"() => {VIEW}.idle()")
     return page.evaluate(f"() => {VIEW}.visible().kept ?? {VIEW}.visible().n")
 
 

@@ -55,18 +55,19 @@ fn schedule_plot(schedule: &NoiseSchedule) -> Result<Picture> {
     let (low, high) = ratio.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), (_, v)| (l.min(*v), h.max(*v)));
     let (low, high) = if low < high { (low, high) } else { (-1.0, 1.0) };
     let steps = || ChartAxis::linear(0.0..last.max(1.0), 5);
-    let drawn = figure((640, 250), |root| {
+    let drawn = figure((640, 266), |root| {
         root.fill(&WHITE)?;
         let (left, right) = root.split_horizontally(330);
         let mut chart = ChartBuilder::on(&left)
             .margin(8)
             .caption("part of signal and of noise", ("sans-serif", 14))
-            .x_label_area_size(24)
+            .x_label_area_size(40)
             .y_label_area_size(36)
             .build_cartesian_2d(steps(), ChartAxis::linear(0.0..1.02, 5))?;
         let light = RGBColor(200, 204, 210);
         chart
             .configure_mesh()
+            .x_desc("timestep")
             .light_line_style(TRANSPARENT)
             .bold_line_style(light)
             .label_style(("sans-serif", 12))
@@ -87,11 +88,12 @@ fn schedule_plot(schedule: &NoiseSchedule) -> Result<Picture> {
         let mut chart = ChartBuilder::on(&right)
             .margin(8)
             .caption("log10 signal-to-noise ratio", ("sans-serif", 14))
-            .x_label_area_size(24)
+            .x_label_area_size(40)
             .y_label_area_size(36)
             .build_cartesian_2d(steps(), ChartAxis::linear(low..high, 5))?;
         chart
             .configure_mesh()
+            .x_desc("timestep")
             .light_line_style(TRANSPARENT)
             .bold_line_style(light)
             .label_style(("sans-serif", 12))

@@ -214,9 +214,15 @@ impl Panels {
             Some(axis) => {
                 let side = (cells as f64).sqrt() as usize;
                 let (r, c) = (dims[axis], dims[across]);
-                // A short side leaves its room to the long one.
-                let rows = if c < side { cells / c } else { side };
-                let columns = if r < side { cells / r } else { side };
+                // A short side is shown whole and leaves its room to the long one; two long ones keep their proportion, nearly.
+                let rows = if c < side {
+                    cells / c
+                } else if r < side {
+                    r
+                } else {
+                    ((cells as f64 * r as f64 / c as f64).sqrt() as usize).clamp(side / 4, 4 * side)
+                };
+                let columns = if r <= rows && c < side { c } else { cells / rows.min(r) };
                 (evenly(r, rows.min(256)), evenly(c, columns.min(256)))
             }
         };
@@ -402,6 +408,18 @@ mod tests {
         assert_eq!((panels.down, panels.across, panels.held.len()), (Some(3), 4, 4));
         assert_eq!([panels.title(0), panels.title(3)], ["[0, 0, 1, :, :]", "[0, 15, 1, :, :]"]);
         assert_eq!((panels.rows.len(), *panels.rows.last().unwrap()), (32, 63));
+    }
+
+    #[test]
+    fn large_matrices_keep_their_proportion_and_thin_ones_their_short_side() {
+        let shown = |dims: &[usize]| {
+            let panels = Panels::choose(dims);
+            (panels.rows.len(), panels.columns.len())
+        };
+        assert_eq!(shown(&[64, 96]), (52, 78));
+        assert_eq!(shown(&[1000, 500]), (90, 45));
+        assert_eq!((shown(&[3, 5000]), shown(&[5000, 3]), shown(&[20, 30])), ((3, 256), (256, 3), (20, 30)));
+        assert_eq!(shown(&[100, 1_000_000]), (16, 256));
     }
 
     #[test]

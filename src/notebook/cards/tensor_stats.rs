@@ -23,6 +23,8 @@ pub(crate) struct TensorStats {
 pub(crate) const BINS: usize = 48;
 /// Elements that one thread looks at before it takes the next part.
 const CHUNK: usize = 1 << 16;
+/// Elements that are treated side by side in one pass of a loop.
+const LANES: usize = 8;
 
 /// Runs `$body` with `$slice` bound to the tensor's elements of whatever type; an error for the packed types that have none.
 macro_rules! with_elements {
@@ -126,7 +128,8 @@ impl Sums {
         Self { min: f64::INFINITY, max: f64::NEG_INFINITY, sum: 0.0, squares: 0.0, nan: 0, finite: 0, zero: 0 };
 
     fn of<T: WithDType>(part: &[T], shift: f64) -> Self {
-        Self::of_finite(part, shift).unwrap_or_else(|| part.iter().fold(Self::NONE, |s, x| s.with(x.to_f64(), shift)))
+        wide(|| Self::of_finite(part, shift))
+            .unwrap_or_else(|| part.iter().fold(Self::NONE, |s, x| s.with(x.to_f64(), shift)))
     }
 
     fn with(self, x: f64, shift: f64) -> Self {
@@ -144,8 +147,8 @@ impl Sums {
     }
 
     /// The usual case, in lanes that the compiler turns into vector instructions; `None` when a value is not finite.
+    #[inline(always)]
     fn of_finite<T: WithDType>(part: &[T], shift: f64) -> Option<Self> {
-        const LANES: usize = 8;
         let (mut min, mut max) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
         let (mut sum, mut squares, mut odd) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
         let mut zero = [0u64; LANES];
@@ -193,6 +196,23 @@ impl Sums {
     }
 }
 
+/// Runs a loop compiled for the wide vectors of the processor at hand, when it has them.
+#[inline(always)]
+fn wide<R>(work: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn avx2<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the feature was just detected.
+            return unsafe { avx2(work) };
+        }
+    }
+    work()
+}
+
 fn stats_of<T: WithDType>(data: &[T]) -> TensorStats {
     let shift = data.iter().map(|x| x.to_f64()).find(|x| x.is_finite()).unwrap_or(0.0);
     let sums = data.par_chunks(CHUNK).map(|chunk| Sums::of(chunk, shift)).reduce(|| Sums::NONE, Sums::and);
@@ -219,32 +239,64 @@ fn stats_of<T: WithDType>(data: &[T]) -> TensorStats {
         infinite,
         zero: sums.zero,
         finite: sums.finite,
-        histogram: histogram(data, sums.min, sums.max),
+        histogram: histogram(data, sums.min, sums.max, sums.finite == data.len() as u64),
     }
 }
 
-fn histogram<T: WithDType>(data: &[T], min: f64, max: f64) -> Vec<u64> {
+/// Counts of the finite values in equal parts of `min..max`; `all_finite` when there are no others.
+fn histogram<T: WithDType>(data: &[T], min: f64, max: f64, all_finite: bool) -> Vec<u64> {
     let scale = if max > min { BINS as f64 / (max - min) } else { 0.0 };
-    // Neighbours count into tables of their own, so that equal values do not wait for each other.
-    const TABLES: usize = 4;
     data.par_chunks(CHUNK)
         .fold(
             || vec![0u64; BINS],
             |mut bins, chunk| {
-                let mut tables = [[0u32; BINS]; TABLES];
-                for (i, x) in chunk.iter().enumerate() {
-                    let x = x.to_f64();
-                    if x.is_finite() {
-                        tables[i % TABLES][(((x - min) * scale) as i32).clamp(0, BINS as i32 - 1) as usize] += 1;
-                    }
+                let mut tables = Tables::default();
+                if all_finite {
+                    wide(|| tables.count(chunk, min, scale));
+                } else {
+                    let finite = chunk.iter().map(|x| x.to_f64()).filter(|x| x.is_finite());
+                    finite.for_each(|x| tables.0[0][bin((x - min) * scale)] += 1);
                 }
                 for (bin, total) in bins.iter_mut().enumerate() {
-                    *total += tables.iter().map(|table| u64::from(table[bin])).sum::<u64>();
+                    *total += tables.0.iter().map(|table| u64::from(table[bin])).sum::<u64>();
                 }
                 bins
             },
         )
         .reduce(|| vec![0; BINS], |a, b| a.iter().zip(&b).map(|(a, b)| a + b).collect())
+}
+
+/// Neighbours count into tables of their own, so that equal values do not wait for each other. A power of two of places spares a check.
+struct Tables([[u32; BINS.next_power_of_two()]; LANES]);
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self([[0; BINS.next_power_of_two()]; LANES])
+    }
+}
+
+impl Tables {
+    #[inline(always)]
+    fn count<T: WithDType>(&mut self, values: &[T], min: f64, scale: f64) {
+        let (groups, rest) = values.as_chunks::<LANES>();
+        for group in groups {
+            let places: [usize; LANES] = std::array::from_fn(|lane| bin((group[lane].to_f64() - min) * scale));
+            for (table, place) in self.0.iter_mut().zip(places) {
+                table[place % BINS.next_power_of_two()] += 1;
+            }
+        }
+        rest.iter().for_each(|x| self.0[0][bin((x.to_f64() - min) * scale)] += 1);
+    }
+}
+
+/// The part of the histogram at this many parts from its start.
+#[inline(always)]
+fn bin(at: f64) -> usize {
+    // Comparisons in this order take what is not a number to an end as well.
+    let at = if at < (BINS - 1) as f64 { at } else { (BINS - 1) as f64 };
+    let at = if at > 0.0 { at } else { 0.0 };
+    // SAFETY: it lies within 0 to BINS − 1.
+    unsafe { at.to_int_unchecked::<i32>() as usize }
 }
 
 #[cfg(test)]

@@ -28,8 +28,11 @@ function wavemeshViewer(root, meta, packed, ramps) {
     map: meta.map, low: null, high: null, dark: null, ortho: !meta.perspective,
     clip: meta.low.map((l, i) => [l, meta.high[i]]), threshold: [-Infinity, Infinity], playing: false,
   };
-  let frames = null, gl = null, canvas = null, overlay = null, programs = null, visible = null, dirty = true, stale = true;
+  // dirty: the picture is out of date; stale: what is shown is; worded: the text over it is.
+  let frames = null, gl = null, canvas = null, overlay = null, programs = null, visible = null, dirty = true, stale = true, worded = false;
   let hover = null, raf = 0, wanted = false, drawn = 0;
+  // A frame on its way to the screen, and how coarse frames must be while the view turns or its sliders move, to come in time.
+  let flight = null, coarse = { turn: 0, build: 0 }, moving = 0, rough = false;
 
   // ---- payload -------------------------------------------------------------------------------------------------
   async function decode() {
@@ -98,14 +101,16 @@ function wavemeshViewer(root, meta, packed, ramps) {
   const common = 'uniform mat4 vp;uniform mat3 rot;uniform vec3 eye,clipLow,clipHigh;uniform vec4 scale;uniform float size,plain;uniform sampler2D ramp;\n';
   const paint = 'vec3 paint(float q){float v=scale.x+q/65534.*(scale.y-scale.x);' +
     'return texture(ramp,vec2(clamp((v-scale.z)/(scale.w-scale.z),0.,1.)*(255./256.)+.5/256.,.5)).rgb;}\n';
-  const voxelVS = head + common + light + paint + 'layout(location=0) in uvec4 site;layout(location=1) in uint hidden;out vec3 color;out vec2 uv;flat out int id;\n' +
+  // A face of a voxel is six corners that read it from a texture, four numbers each: x, y, z, and 13 bits of value with 3 of direction.
+  const voxelVS = head + common + light + paint + 'uniform usampler2D faces;uniform float cell;out vec3 color;out vec2 uv;flat out int id;\n' +
     'const vec2 C[6]=vec2[6](vec2(0,0),vec2(1,0),vec2(1,1),vec2(0,0),vec2(1,1),vec2(0,1));\n' +
-    'void main(){int f=gl_VertexID/6;uv=C[gl_VertexID%6];vec3 c=vec3(site.xyz)+.5,p,n=vec3(0.);' +
-    'float s=eye[f]>c[f]?1.:0.;id=gl_InstanceID;if((hidden>>uint(2*f+int(s))&1u)==1u){gl_Position=vec4(2.,2.,2.,1.);return;}' +
-    'p[f]=s;p[(f+1)%3]=uv.x;p[(f+2)%3]=uv.y;n[f]=s*2.-1.;' +
-    'color=(site.w==65535u?vec3(1.,0.,1.):paint(float(site.w)))*lit(n);gl_Position=vp*vec4(c+(p-.5)*size,1.);}';
+    'void main(){id=gl_VertexID/6;uv=C[gl_VertexID%6];uvec4 d=texelFetch(faces,ivec2(id&4095,id>>12),0);int f=int(d.w&7u)>>1;uint q=d.w>>3;' +
+    'vec3 p,n=vec3(0.);p[f]=float(d.w&1u);p[(f+1)%3]=uv.x;p[(f+2)%3]=uv.y;n[f]=p[f]*2.-1.;vec3 at=(vec3(d.xyz)+.5+(p-.5)*size)*cell;' +
+    'if((eye[f]-at[f])*n[f]<=0.){gl_Position=vec4(2.,2.,2.,1.);return;}' +
+    'color=(q==8191u?vec3(1.,0.,1.):paint(float(q)*8.))*lit(n);gl_Position=vp*vec4(at,1.);}';
+  const number4 = 'if(pick){int i=id+1;o=vec4(float(i&255),float((i>>8)&255),float((i>>16)&255),float((i>>24)&255))/255.;return;}';
   const voxelFS = head + 'in vec3 color;in vec2 uv;flat in int id;uniform float alpha,outline;uniform bool pick;out vec4 o;\n' +
-    'void main(){if(pick){int i=id+1;o=vec4(float(i&255),float((i>>8)&255),float((i>>16)&255),255.)/255.;return;}' +
+    'void main(){' + number4 +
     'vec2 w=fwidth(uv),d=min(uv,1.-uv)/w;float e=smoothstep(.3,1.3,min(d.x,d.y)),far=smoothstep(.12,.35,max(w.x,w.y));' +
     'o=vec4(color*mix(1.,mix(.5,1.,max(e,far)),outline),alpha);}';
   const meshVS = head + common + light + 'layout(location=0) in vec3 p;layout(location=1) in vec3 n;layout(location=2) in uint q;' +
@@ -113,8 +118,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
     'shade=lit(v);odd=q==65535u?1.:0.;value=float(q);int k=gl_VertexID%3;bary=vec3(k==0,k==1,k==2);id=gl_VertexID/3;gl_Position=vp*vec4(p,1.);}';
   const meshFS = head + common + paint + 'in vec3 at,bary;in float shade,value,odd;flat in int id;uniform float alpha,outline;uniform bool pick;out vec4 o;\n' +
     'void main(){if(any(lessThan(at,clipLow))||any(greaterThan(at,clipHigh)))discard;' +
-    'if(pick){int i=id+1;o=vec4(float(i&255),float((i>>8)&255),float((i>>16)&255),255.)/255.;return;}' +
-    'vec3 color=(plain>0.?vec3(.55,.68,.82):odd>0.?vec3(1.,0.,1.):paint(value))*shade;vec3 d=bary/fwidth(bary);float e=smoothstep(.2,1.2,min(d.x,min(d.y,d.z)));o=vec4(color*mix(1.,mix(.45,1.,e),outline),alpha);}';
+    number4 + 'vec3 color=(plain>0.?vec3(.55,.68,.82):odd>0.?vec3(1.,0.,1.):paint(value))*shade;vec3 d=bary/fwidth(bary);float e=smoothstep(.2,1.2,min(d.x,min(d.y,d.z)));o=vec4(color*mix(1.,mix(.45,1.,e),outline),alpha);}';
   const lineVS = head + 'uniform mat4 vp;layout(location=0) in vec3 p;void main(){gl_Position=vp*vec4(p,1.);}';
   const lineFS = head + 'uniform vec4 ink;out vec4 o;void main(){o=ink;}';
 
@@ -191,39 +195,65 @@ function wavemeshViewer(root, meta, packed, ramps) {
       }
       visible = { n, p, normals: cornerNormals, value, order: Uint32Array.from({ length: n }, (_, i) => i) };
     } else {
-      const [w, h, d] = meta.shape, s = f.sites, keep = [], bits = new Uint32Array(Math.ceil(w * h * d / 32) || 1);
-      const [lo, hi] = state.threshold, all = lo === -Infinity && hi === Infinity;
+      const s = f.sites, [[x0, x1], [y0, y1], [z0, z1]] = state.clip, ids = new Uint32Array(f.n);
+      const [lo, hi] = state.threshold, all = !c || lo === -Infinity && hi === Infinity;
+      let n = 0;
       for (let i = 0; i < f.n; i++) {
         const x = s[3 * i], y = s[3 * i + 1], z = s[3 * i + 2];
-        if (x < state.clip[0][0] || x >= state.clip[0][1] || y < state.clip[1][0] || y >= state.clip[1][1] || z < state.clip[2][0] || z >= state.clip[2][1]) continue;
-        if (!all && c) { const v = valueOf(c, q[i]); if (!(v >= lo && v <= hi)) continue; }
-        keep.push(i);
-        const k = x + w * (y + h * z);
-        bits[k >>> 5] |= 1 << (k & 31);
+        if (x < x0 || x >= x1 || y < y0 || y >= y1 || z < z0 || z >= z1) continue;
+        if (!all) { const v = valueOf(c, q[i]); if (!(v >= lo && v <= hi)) continue; }
+        ids[n++] = i;
       }
-      const has = (x, y, z) => { if (x < 0 || y < 0 || z < 0 || x >= w || y >= h || z >= d) return 0; const k = x + w * (y + h * z); return bits[k >>> 5] >>> (k & 31) & 1; };
-      const solid = state.size >= 1, out = [], hidden = new Uint8Array(f.n);
-      for (const i of keep) {
-        const x = s[3 * i], y = s[3 * i + 1], z = s[3 * i + 2];
-        if (solid) hidden[i] = has(x - 1, y, z) | has(x + 1, y, z) << 1 | has(x, y - 1, z) << 2 | has(x, y + 1, z) << 3 | has(x, y, z - 1) << 4 | has(x, y, z + 1) << 5;
-        if (hidden[i] < 63) out.push(i);
-      }
-      visible = { n: out.length, kept: keep.length, hidden, ids: Uint32Array.from(out), data: new Uint16Array(4 * out.length), masks: new Uint8Array(out.length) };
-      pack(visible.ids);
+      for (const level of visible ? visible.levels : []) if (gl && level) gl.deleteTexture(level.texture);
+      visible = { kept: n, ids: ids.subarray(0, n), levels: [] };
     }
     dirty = true;
     stale = false;
     status();
   }
-  function pack(order) {
-    const f = frames[state.frame], q = f.planes[state.channel], d = visible.data;
-    for (let k = 0; k < order.length; k++) {
-      const i = order[k];
-      d[4 * k] = f.sites[3 * i]; d[4 * k + 1] = f.sites[3 * i + 1]; d[4 * k + 2] = f.sites[3 * i + 2];
-      d[4 * k + 3] = q ? q[i] : 32767;
-      visible.masks[k] = visible.hidden[i];
+  // The faces to draw, of voxels (k = 0) or of blocks of 2ᵏ of them along each axis: those with no neighbour before them.
+  function surface(k) {
+    if (visible.levels[k]) return visible.levels[k];
+    const [w, h, d] = meta.shape.map(n => Math.ceil(n / (1 << k))), s = frames[state.frame].sites, row = w, slice = w * h;
+    const bits = new Uint32Array(Math.ceil(w * h * d / 32)), ids = new Uint32Array(visible.kept), has = i => bits[i >>> 5] >>> (i & 31) & 1;
+    let n = 0;
+    for (const i of visible.ids) {
+      const at = (s[3 * i] >> k) + row * (s[3 * i + 1] >> k) + slice * (s[3 * i + 2] >> k);
+      if (k && has(at)) continue;
+      bits[at >>> 5] |= 1 << (at & 31);
+      ids[n++] = i;
     }
-    visible.uploaded = false;
+    const solid = state.size >= 1, masks = new Uint8Array(n), counts = [0, 0, 0, 0, 0, 0];
+    let outer = 0;
+    for (let j = 0; j < n; j++) {
+      const i = ids[j], x = s[3 * i] >> k, y = s[3 * i + 1] >> k, z = s[3 * i + 2] >> k, at = x + row * y + slice * z;
+      const hidden = !solid ? 0 : (x > 0 && has(at - 1)) | (x < w - 1 && has(at + 1)) << 1 | (y > 0 && has(at - row)) << 2 | (y < h - 1 && has(at + row)) << 3
+        | (z > 0 && has(at - slice)) << 4 | (z < d - 1 && has(at + slice)) << 5;
+      if (hidden === 63) continue;
+      for (let f = 0; f < 6; f++) counts[f] += ~hidden >> f & 1;
+      ids[outer] = i;
+      masks[outer++] = 63 & ~hidden;
+    }
+    const faces = counts.reduce((a, b) => a + b, 0), rows = Math.ceil(faces / 4096) || 1;
+    return visible.levels[k] = { k, faces, rows, counts, ids: ids.subarray(0, outer), masks, data: new Uint16Array(4 * 4096 * rows), owner: new Uint32Array(faces), sorted: null, texture: null };
+  }
+  // Writes the faces of a surface: direction by direction, or voxel by voxel in an order that puts the far ones first.
+  function pack(level, order) {
+    const f = frames[state.frame], s = f.sites, q = f.planes[state.channel], { k, ids, masks, counts, data, owner } = level;
+    const next = counts.map((_, f) => counts.slice(0, f).reduce((a, b) => a + b, 0));
+    level.starts = next.slice();
+    let last = 0;
+    for (let j = 0; j < ids.length; j++) {
+      const o = order ? order[j] : j, i = ids[o], mask = masks[o], value = q ? q[i] === 65535 ? 8191 : Math.min(q[i] >> 3, 8190) : 4095;
+      for (let f = 0; f < 6; f++) if (mask >> f & 1) {
+        const at = order ? last++ : next[f]++;
+        data[4 * at] = s[3 * i] >> k; data[4 * at + 1] = s[3 * i + 1] >> k; data[4 * at + 2] = s[3 * i + 2] >> k;
+        data[4 * at + 3] = value << 3 | f;
+        owner[at] = i;
+      }
+    }
+    level.sorted = !!order;
+    level.uploaded = false;
   }
   function farToNear(cam, n, at) { // counting sort by depth: `at(k)` is the middle of the k-th thing
     const r = cam.rows[2], bins = 4096, key = new Uint16Array(n), count = new Uint32Array(bins + 1), order = new Uint32Array(n);
@@ -236,16 +266,14 @@ function wavemeshViewer(root, meta, packed, ramps) {
     for (let k = 0; k < n; k++) order[count[key[k]]++] = k;
     return order;
   }
-  function sortTranslucent(cam) {
+  function sortTranslucent(cam, level) {
     if (mesh) {
       const p = visible.p, middle = k => [0, 1, 2].map(i => (p[9 * k + i] + p[9 * k + 3 + i] + p[9 * k + 6 + i]) / 3);
       farToNear(cam, visible.n / 3, middle).forEach((face, k) => { for (let i = 0; i < 3; i++) visible.order[3 * k + i] = 3 * face + i; });
       visible.uploaded = false;
     } else {
-      const f = frames[state.frame], ids = visible.ids, p = [0, 0, 0];
-      const order = farToNear(cam, visible.n, k => { for (let i = 0; i < 3; i++) p[i] = f.sites[3 * ids[k] + i] + .5; return p; });
-      visible.ids = order.map(k => ids[k]);
-      pack(visible.ids);
+      const s = frames[state.frame].sites, { ids } = level, p = [0, 0, 0];
+      pack(level, farToNear(cam, ids.length, j => { for (let i = 0; i < 3; i++) p[i] = s[3 * ids[j] + i] + .5; return p; }));
     }
   }
 
@@ -270,7 +298,8 @@ function wavemeshViewer(root, meta, packed, ramps) {
     gl.vertexAttribPointer(0, 3, gl.FLOAT, false, 0, 0);
     loadRamp();
     listen();
-    if (visible) visible.uploaded = false;
+    if (visible) for (const level of mesh ? [visible] : visible.levels) if (level) { level.uploaded = false; level.texture = null; }
+    flight = null;
     still.style.visibility = 'hidden';
     active.push(api);
     while (active.length > 8) active[0].release();
@@ -293,8 +322,19 @@ function wavemeshViewer(root, meta, packed, ramps) {
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, 256, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, bytes);
     for (const [k, v] of [[gl.TEXTURE_MIN_FILTER, gl.NEAREST], [gl.TEXTURE_MAG_FILTER, gl.NEAREST], [gl.TEXTURE_WRAP_S, gl.CLAMP_TO_EDGE], [gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE]]) gl.texParameteri(gl.TEXTURE_2D, k, v);
   }
-  function upload() {
-    if (visible.uploaded) return;
+  function upload(level) {
+    if (level.uploaded) return;
+    level.uploaded = true;
+    if (!mesh) {
+      if (!level.texture) {
+        level.texture = gl.createTexture();
+        gl.bindTexture(gl.TEXTURE_2D, level.texture);
+        for (const k of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, k, gl.NEAREST);
+      }
+      gl.bindTexture(gl.TEXTURE_2D, level.texture);
+      gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA16UI, 4096, level.rows, 0, gl.RGBA_INTEGER, gl.UNSIGNED_SHORT, level.data);
+      return;
+    }
     gl.bindVertexArray(programs.vao);
     const put = (i, data, size, type, integer) => {
       gl.bindBuffer(gl.ARRAY_BUFFER, programs.buffers[i]);
@@ -302,20 +342,13 @@ function wavemeshViewer(root, meta, packed, ramps) {
       gl.enableVertexAttribArray(i);
       if (integer) gl.vertexAttribIPointer(i, size, type, 0, 0); else gl.vertexAttribPointer(i, size, type, false, 0, 0);
     };
-    if (mesh) {
-      put(0, visible.p, 3, gl.FLOAT);
-      put(1, visible.normals, 3, gl.FLOAT);
-      put(2, visible.value, 1, gl.UNSIGNED_SHORT, true);
-      gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, programs.index);
-      gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, visible.order, gl.DYNAMIC_DRAW);
-    } else {
-      put(0, visible.data, 4, gl.UNSIGNED_SHORT, true);
-      put(1, visible.masks, 1, gl.UNSIGNED_BYTE, true);
-      for (const i of [0, 1]) gl.vertexAttribDivisor(i, 1);
-    }
-    visible.uploaded = true;
+    put(0, level.p, 3, gl.FLOAT);
+    put(1, level.normals, 3, gl.FLOAT);
+    put(2, level.value, 1, gl.UNSIGNED_SHORT, true);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, programs.index);
+    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, level.order, gl.DYNAMIC_DRAW);
   }
-  function scene(cam, pick) {
+  function scene(cam, level, pick) {
     const { p, u } = programs.main, c = channelOf(), [low, high] = scaleOf();
     gl.useProgram(p);
     gl.uniformMatrix4fv(u.vp, false, cam.vp);
@@ -333,22 +366,38 @@ function wavemeshViewer(root, meta, packed, ramps) {
     gl.bindTexture(gl.TEXTURE_2D, programs.ramp);
     gl.uniform1i(u.ramp, 0);
     gl.bindVertexArray(programs.vao);
-    if (mesh) gl.drawElements(gl.TRIANGLES, visible.n, gl.UNSIGNED_INT, 0); else gl.drawArraysInstanced(gl.TRIANGLES, 0, 18, visible.n);
+    if (mesh) return gl.drawElements(gl.TRIANGLES, level.n, gl.UNSIGNED_INT, 0);
+    gl.activeTexture(gl.TEXTURE1);
+    gl.bindTexture(gl.TEXTURE_2D, level.texture);
+    gl.activeTexture(gl.TEXTURE0);
+    gl.uniform1i(u.faces, 1);
+    gl.uniform1f(u.cell, 1 << level.k);
+    if (level.sorted) return gl.drawArrays(gl.TRIANGLES, 0, 6 * level.faces);
+    // Only directions that can face the eye: three of six, unless it stands beside the grid.
+    for (let f = 0; f < 6; f++) {
+      const axis = f >> 1, faced = f & 1 ? cam.eye[axis] > meta.low[axis] : cam.eye[axis] < meta.high[axis];
+      if (faced && level.counts[f]) gl.drawArrays(gl.TRIANGLES, 6 * level.starts[f], 6 * level.counts[f]);
+    }
   }
-  function draw() {
-    raf = 0;
+  function ready(cam, k, sort) { // what is drawn, with the graphics card
+    const level = mesh ? visible : surface(k);
+    if (sort) sortTranslucent(cam, level); else if (!mesh && level.sorted !== false) pack(level, null);
+    upload(level);
+    return level;
+  }
+  function draw(full) {
     if (!gl || gl.isContextLost()) return;
     if (state.playing) step();
+    const begun = performance.now(), kind = stale || !mesh && !visible.levels[0] ? 'build' : 'turn', k = full || mesh || !moving ? 0 : coarse[kind];
     if (stale) rebuild();
     const ratio = Math.min(2, window.devicePixelRatio || 1), w = Math.round(stage.clientWidth * ratio), h = Math.round(stage.clientHeight * ratio);
     if (!w || !h) return; // not on the page
     if (canvas.width !== w || canvas.height !== h) { for (const c of [canvas, overlay]) { c.width = w; c.height = h; } dirty = true; }
     if (state.playing) ask();
-    if (!dirty) return;
-    dirty = false;
     const cam = camera(), paper = colors().paper;
-    if (state.alpha < 1) sortTranslucent(cam);
-    upload();
+    if (!dirty) { if (worded) write(cam, ratio); return; }
+    dirty = programs.pick.fresh = false;
+    const level = ready(cam, k, state.alpha < 1);
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
     gl.viewport(0, 0, w, h);
     gl.clearColor(...paper, 1);
@@ -365,20 +414,46 @@ function wavemeshViewer(root, meta, packed, ramps) {
     gl.uniform4f(programs.line.u.ink, ...(dark() ? [.7, .73, .77, 1] : [.3, .33, .37, 1]));
     gl.drawArrays(gl.LINES, lines.length, edges.length);
     if (state.alpha < 1) { gl.enable(gl.BLEND); gl.blendFuncSeparate(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA, gl.ONE, gl.ONE_MINUS_SRC_ALPHA); }
-    scene(cam, false);
+    scene(cam, level, false);
     gl.disable(gl.BLEND);
     write(cam, ratio);
+    if (!full) {
+      flight = { sync: gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0), begun, kind, k, first: !drawn };
+      gl.flush();
+      setTimeout(land, 4);
+    }
+    rough = k > 0;
     drawn++;
   }
-  const ask = () => { if (gl && !raf) raf = requestAnimationFrame(draw); };
+  // Frames are not begun before the last is there: on a slow machine they would queue up behind the hand.
+  function land() {
+    if (!gl || !flight || gl.isContextLost()) return;
+    if (gl.getSyncParameter(flight.sync, gl.SYNC_STATUS) !== gl.SIGNALED) return setTimeout(land, 4);
+    const { kind, k, first } = flight, took = performance.now() - flight.begun;
+    gl.deleteSync(flight.sync);
+    flight = null;
+    if (!mesh && !first && !document.hidden) {
+      if (took > 80) coarse[kind] = Math.min(3, Math.max(coarse[kind], k + 1));
+      else if (moving && took < 15 && k && k === coarse[kind]) coarse[kind]--;
+    }
+    if (dirty || worded || state.playing) ask();
+  }
+  function handled() { // a hand is at work: coarse frames may do, until it rests
+    clearTimeout(moving);
+    moving = setTimeout(() => { moving = 0; if (rough) change(); }, 200);
+  }
+  const ask = () => { if (gl && !raf) raf = requestAnimationFrame(() => { raf = 0; if (!flight) draw(); }); };
   const change = () => { dirty = true; ask(); };
+  const reword = () => { worded = true; ask(); };
+  const move = () => { handled(); change(); };
 
   function pickAt(px, py) { // the voxel or face under a point given in CSS pixels of the stage
-    if (!gl || !visible || !visible.n) return null;
+    if (!gl || !visible || !(mesh ? visible.n : visible.kept)) return null;
     const cam = camera(), w = canvas.width, h = canvas.height, t = programs.pick, ratio = w / stage.clientWidth;
     gl.bindFramebuffer(gl.FRAMEBUFFER, t.fb);
     if (t.size !== w + 'x' + h) {
       t.size = w + 'x' + h;
+      t.fresh = false;
       gl.bindRenderbuffer(gl.RENDERBUFFER, t.color);
       gl.renderbufferStorage(gl.RENDERBUFFER, gl.RGBA8, w, h);
       gl.framebufferRenderbuffer(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.RENDERBUFFER, t.color);
@@ -386,27 +461,28 @@ function wavemeshViewer(root, meta, packed, ramps) {
       gl.renderbufferStorage(gl.RENDERBUFFER, gl.DEPTH_COMPONENT24, w, h);
       gl.framebufferRenderbuffer(gl.FRAMEBUFFER, gl.DEPTH_ATTACHMENT, gl.RENDERBUFFER, t.depth);
     }
-    const x = Math.floor(px * ratio), y = h - 1 - Math.floor(py * ratio);
-    gl.viewport(0, 0, w, h);
-    gl.enable(gl.SCISSOR_TEST);
-    gl.scissor(x, y, 1, 1);
-    gl.enable(gl.DEPTH_TEST);
-    gl.clearColor(0, 0, 0, 0);
-    gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
-    upload();
-    scene(cam, true);
+    // The numbers of all voxels or faces in the picture stay until it changes: to point then costs reading one pixel.
+    if (!t.fresh) {
+      t.fresh = true;
+      const level = ready(cam, 0, false);
+      gl.bindFramebuffer(gl.FRAMEBUFFER, t.fb);
+      gl.viewport(0, 0, w, h);
+      gl.enable(gl.DEPTH_TEST);
+      gl.clearColor(0, 0, 0, 0);
+      gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
+      scene(cam, level, true);
+    }
     const out = new Uint8Array(4);
-    gl.readPixels(x, y, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, out);
-    gl.disable(gl.SCISSOR_TEST);
+    gl.readPixels(Math.floor(px * ratio), h - 1 - Math.floor(py * ratio), 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, out);
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
-    const id = out[0] + (out[1] << 8) + (out[2] << 16) - 1;
+    const id = out[0] + (out[1] << 8) + (out[2] << 16) + out[3] * 16777216 - 1;
     if (id < 0) return null;
     const f = frames[state.frame], c = channelOf(f);
     if (mesh) {
       const v = f.faces[3 * id];
       return { face: id, value: c ? valueOf(c, f.planes[state.channel][v]) : null, position: [0, 1, 2].map(i => meta.low[i] + f.vertices[i][v] / 65534 * dims[i]) };
     }
-    const i = visible.ids[id];
+    const i = visible.levels[0].owner[id];
     return { site: [0, 1, 2].map(k => f.sites[3 * i + k]), value: c ? valueOf(c, f.planes[state.channel][i]) : null };
   }
 
@@ -456,6 +532,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
     return out;
   }
   function write(cam, ratio) {
+    worded = false;
     const g = overlay.getContext('2d'), w = stage.clientWidth, h = stage.clientHeight;
     g.setTransform(ratio, 0, 0, ratio, 0, 0);
     g.clearRect(0, 0, w, h);
@@ -509,19 +586,28 @@ function wavemeshViewer(root, meta, packed, ramps) {
   function listen() {
     const touches = new Map();
     let moved = null;
-    const turn = (dx, dy) => { state.az -= dx * .5; state.el = Math.max(-90, Math.min(90, state.el + dy * .5)); change(); };
-    const pan = (dx, dy) => { state.pan[0] += 2 * dx / stage.clientWidth; state.pan[1] -= 2 * dy / stage.clientHeight; change(); };
-    const zoom = k => { state.zoom = Math.max(.2, Math.min(40, state.zoom * k)); change(); };
-    canvas.addEventListener('pointerdown', e => { canvas.setPointerCapture(e.pointerId); touches.set(e.pointerId, [e.clientX, e.clientY]); canvas.focus({ preventScroll: true }); hover = null; e.preventDefault(); });
+    const turn = (dx, dy) => { state.az -= dx * .5; state.el = Math.max(-90, Math.min(90, state.el + dy * .5)); move(); };
+    const pan = (dx, dy) => { state.pan[0] += 2 * dx / stage.clientWidth; state.pan[1] -= 2 * dy / stage.clientHeight; move(); };
+    const zoom = k => { state.zoom = Math.max(.2, Math.min(40, state.zoom * k)); move(); };
+    const point = () => {
+      if (!canvas) return;
+      if (dirty || flight || moving) return requestAnimationFrame(point); // what is under the pointer is on its way
+      canvas.asked = false;
+      if (touches.size) return;
+      const hit = pickAt(...moved), had = hover;
+      hover = hit && { hit, x: moved[0], y: moved[1] };
+      if (had || hover) reword();
+    };
+    canvas.addEventListener('pointerdown', e => { canvas.setPointerCapture(e.pointerId); touches.set(e.pointerId, [e.clientX, e.clientY]); canvas.focus({ preventScroll: true }); if (hover) { hover = null; reword(); } e.preventDefault(); });
     const leave = e => touches.delete(e.pointerId);
     canvas.addEventListener('pointerup', leave);
     canvas.addEventListener('pointercancel', leave);
-    canvas.addEventListener('pointerleave', () => { if (hover) { hover = null; change(); } });
+    canvas.addEventListener('pointerleave', () => { if (hover) { hover = null; reword(); } });
     canvas.addEventListener('pointermove', e => {
       const last = touches.get(e.pointerId);
       if (!last) {
         moved = [e.offsetX, e.offsetY];
-        if (!canvas.asked) { canvas.asked = true; requestAnimationFrame(() => { if (!canvas) return; canvas.asked = false; const hit = pickAt(...moved); const had = hover; hover = hit && { hit, x: moved[0], y: moved[1] }; if (had || hover) change(); }); }
+        if (!canvas.asked) { canvas.asked = true; requestAnimationFrame(point); }
         return;
       }
       const [dx, dy] = [e.clientX - last[0], e.clientY - last[1]];
@@ -558,7 +644,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
   });
   function snapshot() {
     dirty = true;
-    draw();
+    draw(true);
     const c = $('canvas', '', null, { width: canvas.width, height: canvas.height }), g = c.getContext('2d');
     g.drawImage(canvas, 0, 0);
     g.drawImage(overlay, 0, 0);
@@ -591,7 +677,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
     const slider = (name, min, max, get, set, steps, within) => {
       const i = $('input', 'width:80px;margin:0', within || group(name), { type: 'range', min, max, step: steps || (max - min) / 200 });
       i.setAttribute('aria-label', name);
-      i.oninput = () => { set(+i.value); ask(); };
+      i.oninput = () => { set(+i.value); handled(); ask(); };
       all.push(() => { i.value = get(); });
       return i;
     };
@@ -673,7 +759,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
       if (wanted && !gl && start()) draw();
     } catch (error) { say('The view could not be started: ' + error.message); }
   }
-  const api = root.wavemesh = { state, meta, pickAt, release: () => release(false), start: seen, change: () => { stale = true; change(); }, camera, project: p => project(camera(), p), frame: () => frames[state.frame], drawn: () => drawn, hover: () => hover, isActive: () => !!gl, visible: () => visible, canvas: () => canvas, snapshot };
+  const api = root.wavemesh = { state, meta, pickAt, release: () => release(false), start: seen, change: () => { stale = true; change(); }, camera, project: p => project(camera(), p), frame: () => frames[state.frame], drawn: () => drawn, idle: () => !flight && !dirty && !stale && !worded && !moving, hover: () => hover, isActive: () => !!gl, visible: () => visible, canvas: () => canvas, snapshot };
   new IntersectionObserver(entries => {
     for (const e of entries) if (e.isIntersecting) seen(); else { wanted = false; release(false); }
   }, { threshold: .02 }).observe(stage);
