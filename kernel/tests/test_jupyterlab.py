@@ -207,10 +207,10 @@ def test_displays_move_while_the_cell_runs_and_answer_to_the_mouse(page, server)
     page.wait_for_function(
         """() => {
             const widget = window.jupyterapp.shell.currentWidget, shown = widget.content.widgets[2].outputArea.node;
-            return widget.sessionContext.session.kernel.status === 'busy' && /steps.* [1-9]\\d?%/s.test(shown.innerText) && shown.querySelector('img');
+            return widget.sessionContext.session.kernel.status === 'busy' && /\\b[1-9]\\d?%/.test(shown.innerText) && shown.querySelector('img');
         }"""
     )
-    command(page, "notebook:run-cell-and-select-next")
+    command(page, "notebook:run-cell")
     until_idle(page, 4)
     _, _, live, card = outputs(page)
     bar, curve = live.split("|fit | ")
@@ -231,7 +231,7 @@ def test_displays_move_while_the_cell_runs_and_answer_to_the_mouse(page, server)
     stages = page.locator("[data-stage]")
     for number in (1, 0):
         stages.nth(number).scroll_into_view_if_needed()
-        page.wait_for_function("n => view(n)?.drawn() > 0 && view(n).idle()", arg=number)
+        page.wait_for_function("n => view(n)?.isActive() && view(n).idle()", arg=number)
         assert page.evaluate("n => colours(n)", number) > 100
     box = stages.first.bounding_box()
 

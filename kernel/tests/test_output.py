@@ -136,7 +136,13 @@ def test_displays_are_updated_and_cleared_while_the_cell_runs(kernel):
 
 
 def test_a_plot_that_ends_its_cell_is_shown_once(kernel):
-    ran = kernel.run('let mut once = wavemesh::notebook::LivePlot::new("fit"); once.push("loss", 2.0); once.push("loss", 1.0); once')
+    ran = kernel.run(
+        """let mut once = wavemesh::notebook::LivePlot::new("fit");
+        once.push("loss", 2.0);
+        once.push("loss", 1.0);
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        once"""
+    )
     assert ran.status == "ok", ran.error
     assert len(ran.of("display_data")) == 1 and ran.of("execute_result") == []
     assert ran.of("update_display_data")[-1]["data"]["text/plain"] == "fit | loss 1 at step 1"
