@@ -17,20 +17,26 @@ pub(crate) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
     pulp::Arch::new().dispatch(op)
 }
 
-/// What [`dispatch`] runs on: `avx512`, `avx2+fma`, `neon` or `scalar`.
-pub(crate) fn level() -> &'static str {
-    struct Level;
-    impl WithSimd for Level {
-        type Output = &'static str;
+/// How many f32 a vector of [`dispatch`] holds.
+pub(crate) fn lanes() -> usize {
+    struct Lanes;
+    impl WithSimd for Lanes {
+        type Output = usize;
 
-        fn with_simd<S: Simd>(self, _: S) -> &'static str {
-            match S::F32_LANES {
-                16 => "avx512",
-                8 => "avx2+fma",
-                4 => "neon",
-                _ => "scalar",
-            }
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> usize {
+            S::F32_LANES
         }
     }
-    dispatch(Level)
+    dispatch(Lanes)
+}
+
+/// What [`dispatch`] runs on: `avx512`, `avx2+fma`, `neon` or `scalar`.
+pub(crate) fn level() -> &'static str {
+    match lanes() {
+        16 => "avx512",
+        8 => "avx2+fma",
+        4 => "neon",
+        _ => "scalar",
+    }
 }

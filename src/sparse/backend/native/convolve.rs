@@ -1,63 +1,49 @@
 //! The convolution and its gradients over tiles, on plain slices.
 
+use std::mem::MaybeUninit;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::element::Element;
-use super::kernel::{Panels, columns_per_panel, multiply, outer};
+use super::kernel::{Panels, multiply, outer, panels};
 use super::tiles::{TILE, Tile, Tiles};
 use crate::sparse::backend::simd;
 
 /// Weights as one matrix (depth, columns) for each kernel offset, in panels for the kernel.
 pub(super) struct Packed {
     values: Vec<f32>,
+    volume: usize,
     depth: usize,
     columns: usize,
-    panel: usize,
+    width: usize,
 }
 
 impl Packed {
     /// Packs `volume` matrices whose element (offset, row, column) is `at(offset, row, column)`.
     pub fn new(volume: usize, [depth, columns]: [usize; 2], at: impl Fn(usize, usize, usize) -> f32 + Sync) -> Self {
-        let panel = panel_for(columns);
-        let width = columns.next_multiple_of(panel);
+        let lanes = simd::lanes();
+        let width = columns.next_multiple_of(lanes);
         let mut values = vec![0.0; volume * depth * width];
-        values.par_chunks_mut(depth * panel).enumerate().for_each(|(i, values)| {
-            let (r, first) = (i / (width / panel), i % (width / panel) * panel);
-            for (row, values) in values.chunks_exact_mut(panel).enumerate() {
-                for (value, column) in values.iter_mut().zip(first..columns) {
-                    *value = at(r, row, column);
+        values.par_chunks_mut(depth * width).enumerate().for_each(|(r, mut values)| {
+            let mut first = 0;
+            for panel in panels(width, lanes) {
+                let (here, rest) = values.split_at_mut(depth * panel);
+                for column in first..columns.min(first + panel) {
+                    for row in 0..depth {
+                        here[row * panel + column - first] = at(r, row, column);
+                    }
                 }
+                (first, values) = (first + panel, rest);
             }
         });
-        Self { values, depth, columns, panel }
+        Self { values, volume, depth, columns, width }
     }
 
     fn offset(&self, r: usize) -> Panels<'_> {
-        let length = self.depth * self.width();
-        Panels { values: &self.values[r * length..][..length], depth: self.depth, panel: self.panel }
+        let length = self.depth * self.width;
+        Panels { values: &self.values[r * length..][..length], depth: self.depth, width: self.width }
     }
-
-    fn width(&self) -> usize {
-        self.columns.next_multiple_of(self.panel)
-    }
-
-    fn volume(&self) -> usize {
-        self.values.len() / (self.depth * self.width())
-    }
-}
-
-fn panel_for(columns: usize) -> usize {
-    struct Panel(usize);
-    impl WithSimd for Panel {
-        type Output = usize;
-
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, _: S) -> usize {
-            columns_per_panel::<S>(self.0)
-        }
-    }
-    simd::dispatch(Panel(columns))
 }
 
 #[derive(Default)]
@@ -96,12 +82,24 @@ pub(super) fn convolve<T: Element, Y: Element>(
     weights: &Packed,
     bias: Option<&[f32]>,
 ) -> Vec<Y> {
-    let mut y = vec![Y::zero(); rows * weights.columns];
-    let job = |scratch: &mut Scratch, (y, tile): (&mut [Y], &Tile)| {
-        simd::dispatch(ConvolveTile { tile, x, weights, bias, scratch, y });
+    let length = rows * weights.columns;
+    let mut y: Vec<Y> = Vec::with_capacity(length);
+    assert_eq!(tiles.tiles.len(), rows.div_ceil(TILE), "every row belongs to a tile");
+    let job = |scratch: &mut Scratch, (y, tile): (&mut [MaybeUninit<Y>], &Tile)| {
+        simd::dispatch(ConvolveTile { tile, x, weights, bias, scratch, y: cleared(y) });
     };
-    y.par_chunks_mut(TILE * weights.columns).zip(&tiles.tiles).for_each_init(Scratch::default, job);
+    let places = &mut y.spare_capacity_mut()[..length];
+    places.par_chunks_mut(TILE * weights.columns).zip(&tiles.tiles).for_each_init(Scratch::default, job);
+    // SAFETY: the tiles hold all rows, and each wrote its own.
+    unsafe { y.set_len(length) };
     y
+}
+
+/// Zeros in place of what was never written: cleared by the thread that goes on to use them, not all at once before.
+fn cleared<T: Element>(places: &mut [MaybeUninit<T>]) -> &mut [T] {
+    places.fill(MaybeUninit::new(T::zero()));
+    // SAFETY: every element was written just now.
+    unsafe { places.assume_init_mut() }
 }
 
 struct ConvolveTile<'a, T, Y> {
@@ -119,17 +117,17 @@ impl<T: Element, Y: Element> WithSimd for ConvolveTile<'_, T, Y> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { tile, x, weights, bias, scratch: Scratch { tile: sums, rows }, y } = self;
-        let (columns, width) = (weights.columns, weights.width());
+        let (columns, width) = (weights.columns, weights.width);
         sums.clear();
         sums.resize(y.len() / columns * width, 0.0);
         if let Some(bias) = bias {
             sums.chunks_exact_mut(width).for_each(|row| row[..columns].copy_from_slice(bias));
         }
-        for r in 0..weights.volume() {
+        for r in 0..weights.volume {
             let (targets, sources) = tile.pairs(r);
             if !targets.is_empty() {
                 let a = rows.of(x, weights.depth, sources);
-                multiply(simd, a, weights.offset(r), (sums, targets), width);
+                multiply(simd, a, weights.offset(r), (sums, targets));
             }
         }
         for (y, row) in y.chunks_exact_mut(columns).zip(sums.chunks_exact(width)) {
@@ -140,67 +138,70 @@ impl<T: Element, Y: Element> WithSimd for ConvolveTile<'_, T, Y> {
 
 /// The gradient of the weights (out, volume, in), from the input rows (sources, in) and the output's gradient (targets, out).
 ///
-/// Tiles are cut into chunks whose number depends on the sizes alone; the sums of the chunks are added in their order, so
-/// the result does not depend on the number of threads.
+/// Tiles are cut into chunks and offsets into groups, whose numbers depend on the sizes alone; the sums of the chunks are
+/// added in their order, so the result does not depend on the number of threads. Chunks are few, as each has sums of its own
+/// to clear and to add; groups make up for it where tiles are few.
 pub(super) fn weight_gradient<T: Element, G: Element>(
     tiles: &Tiles,
     volume: usize,
     (x, inputs): (&[T], usize),
     (grad, outputs): (&[G], usize),
 ) -> Vec<f32> {
-    const MEMORY: usize = 4 << 20;
-    let panel = panel_for(outputs);
-    let width = outputs.next_multiple_of(panel);
-    let length = volume * inputs * width;
-    let chunks = (MEMORY / 4 / length).clamp(4, 32).min(tiles.tiles.len()).max(1);
+    /// Tiles whose products outweigh the sums' passage through memory.
+    const LEAST_TILES: usize = 8;
+    const MOST_CHUNKS: usize = 32;
+    /// Floats that the sums of all chunks may hold.
+    const MEMORY: usize = 1 << 20;
+    /// Pieces of work to aim at. More groups would read the rows of a tile more often, from ever farther away.
+    const PIECES: usize = 16;
+    /// Outputs whose sums are transposed together: a cache line.
+    const LINE: usize = 16;
+    let width = outputs.next_multiple_of(simd::lanes());
+    let (each, length) = (inputs * width, volume * inputs * width);
+    let chunks = (tiles.tiles.len() / LEAST_TILES).min(MEMORY / length).clamp(1, MOST_CHUNKS);
     let per_chunk = tiles.tiles.len().div_ceil(chunks).max(1);
-    let mut parts: Vec<Vec<f32>> = tiles
-        .tiles
-        .par_chunks(per_chunk)
-        .zip(grad.par_chunks(per_chunk * TILE * outputs))
-        .with_max_len(1)
-        .map(|(tiles, grad)| {
-            let mut sums = vec![0.0; length];
-            let mut scratch = Scratch::default();
+    let per_group = volume.div_ceil(PIECES.div_ceil(chunks));
+    let chunks = tiles.tiles.len().div_ceil(per_chunk);
+    let mut parts: Vec<f32> = Vec::with_capacity(chunks * length);
+    let places = parts.spare_capacity_mut()[..chunks * length].par_chunks_mut(length);
+    let chunks_of_rows = tiles.tiles.par_chunks(per_chunk).zip(grad.par_chunks(per_chunk * TILE * outputs));
+    places.zip_eq(chunks_of_rows).for_each(|(places, (tiles, grad))| {
+        let groups = places.par_chunks_mut(per_group * each).enumerate().with_max_len(1);
+        groups.for_each_init(Scratch::default, |scratch, (group, places)| {
+            let (first, sums) = (group * per_group, cleared(places));
             for (tile, grad) in tiles.iter().zip(grad.chunks(TILE * outputs)) {
-                simd::dispatch(WeightGradient {
-                    tile,
-                    x,
-                    grad,
-                    outputs,
-                    panel,
-                    scratch: &mut scratch,
-                    sums: &mut sums,
-                });
+                simd::dispatch(WeightGradient { tile, first, x, inputs, grad, outputs, scratch, sums });
             }
-            sums
-        })
-        .collect();
-    let Some((total, rest)) = parts.split_first_mut() else {
-        return vec![0.0; outputs * volume * inputs];
-    };
-    const SLICE: usize = 1 << 12;
-    total.par_chunks_mut(SLICE).enumerate().for_each(|(i, total)| {
-        for part in rest.iter() {
-            total.iter_mut().zip(&part[i * SLICE..]).for_each(|(total, part)| *total += part);
-        }
+        });
     });
+    // SAFETY: there are as many chunks as places, and each group cleared its own.
+    unsafe { parts.set_len(chunks * length) };
     let mut weights = vec![0.0; outputs * volume * inputs];
-    weights.par_chunks_mut(volume * inputs).enumerate().for_each(|(output, weights)| {
-        weights.iter_mut().zip(total.iter().skip(output).step_by(width)).for_each(|(weight, &sum)| *weight = sum);
+    weights.par_chunks_mut(LINE * volume * inputs).enumerate().for_each(|(line, weights)| {
+        let columns = line * LINE..width.min((line + 1) * LINE);
+        for row in 0..volume * inputs {
+            let mut total = [0.0; LINE];
+            for part in parts.chunks_exact(length) {
+                let part = &part[row * width..][columns.clone()];
+                total.iter_mut().zip(part).for_each(|(total, part)| *total += part);
+            }
+            weights.iter_mut().skip(row).step_by(volume * inputs).zip(total).for_each(|(weight, sum)| *weight = sum);
+        }
     });
     weights
 }
 
 struct WeightGradient<'a, T, G> {
     tile: &'a Tile,
+    /// The first offset of the group.
+    first: usize,
     x: &'a [T],
+    inputs: usize,
     /// The tile's rows of the output's gradient.
     grad: &'a [G],
     outputs: usize,
-    panel: usize,
     scratch: &'a mut Scratch,
-    /// (volume, in, out padded to panels)
+    /// (offsets of the group, in, out padded to whole vectors)
     sums: &'a mut [f32],
 }
 
@@ -209,20 +210,23 @@ impl<T: Element, G: Element> WithSimd for WeightGradient<'_, T, G> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { tile, x, grad, outputs, panel, scratch: Scratch { tile: padded, rows }, sums } = self;
-        let width = outputs.next_multiple_of(panel);
-        padded.clear();
-        padded.resize(grad.len() / outputs * width, 0.0);
-        for (row, grad) in padded.chunks_exact_mut(width).zip(grad.chunks_exact(outputs)) {
-            G::widen(grad, &mut row[..outputs]);
-        }
-        let volume = tile.volume();
-        let inputs = sums.len() / (volume * width);
+        let Self { tile, first, x, inputs, grad, outputs, scratch: Scratch { tile: padded, rows }, sums } = self;
+        let width = outputs.next_multiple_of(S::F32_LANES);
+        let grad = if G::IS_F32 && width == outputs {
+            G::as_f32(grad)
+        } else {
+            padded.clear();
+            padded.resize(grad.len() / outputs * width, 0.0);
+            for (row, grad) in padded.chunks_exact_mut(width).zip(grad.chunks_exact(outputs)) {
+                G::widen(grad, &mut row[..outputs]);
+            }
+            padded
+        };
         for (r, sums) in sums.chunks_exact_mut(inputs * width).enumerate() {
-            let (targets, sources) = tile.pairs(r);
+            let (targets, sources) = tile.pairs(first + r);
             if !targets.is_empty() {
                 let a = rows.of(x, inputs, sources);
-                outer(simd, a, inputs, (padded, targets), (width, panel), sums);
+                outer(simd, a, inputs, (grad, targets), width, sums);
             }
         }
     }

@@ -1,5 +1,8 @@
 //! Feature types: f32, and f16 and bf16, which are stored in half the memory and computed in f32.
 
+use std::borrow::Cow;
+
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, Layout, Tensor};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -95,12 +98,12 @@ pub(super) fn values<'a, T: Element>(storage: &'a CpuStorage, layout: &Layout) -
     }
 }
 
-/// Calls `body` with the values of a tensor on the CPU, made contiguous if need be.
-pub(super) fn with_values<T: Element, R>(tensor: &Tensor, body: impl FnOnce(&[T]) -> R) -> Result<R> {
+/// Calls `body` with the storage of a tensor on the CPU, made contiguous if need be.
+pub(super) fn with_storage<R>(tensor: &Tensor, body: impl FnOnce(&CpuStorage, &Layout) -> Result<R>) -> Result<R> {
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
-        candle_core::Storage::Cpu(storage) => Ok(body(values::<T>(storage, layout)?)),
+        candle_core::Storage::Cpu(storage) => body(storage, layout),
         _ => Err(Error::Backend {
             backend: "native",
             needs: format!("tensors on the CPU, and these are on {:?}; use `to_device`", tensor.device().location()),
@@ -108,7 +111,20 @@ pub(super) fn with_values<T: Element, R>(tensor: &Tensor, body: impl FnOnce(&[T]
     }
 }
 
-/// A tensor's values as f32.
-pub(super) fn to_f32(tensor: &Tensor) -> Result<Vec<f32>> {
-    Ok(tensor.flatten_all()?.to_dtype(candle_core::DType::F32)?.to_vec1()?)
+/// Calls `body` with the values of a tensor on the CPU, made contiguous if need be.
+pub(super) fn with_values<T: Element, R>(tensor: &Tensor, body: impl FnOnce(&[T]) -> R) -> Result<R> {
+    with_storage(tensor, |storage, layout| Ok(body(values::<T>(storage, layout)?)))
+}
+
+/// The values of a contiguous tensor on the CPU as f32: themselves, or converted copies.
+pub(super) fn as_f32<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<Cow<'a, [f32]>> {
+    with_element!(storage.dtype(), T => {
+        let from = values::<T>(storage, layout)?;
+        if <T as Element>::IS_F32 {
+            return Ok(T::as_f32(from).into());
+        }
+        let mut to = vec![0.0; from.len()];
+        T::widen(from, &mut to);
+        Ok(to.into())
+    })
 }

@@ -18,23 +18,24 @@ const fn outer_rows<S: Simd>() -> usize {
     if S::F32_LANES == 16 { 2 * ROWS } else { ROWS }
 }
 
-/// Columns are padded to a multiple of this many floats.
-pub(super) fn columns_per_panel<S: Simd>(columns: usize) -> usize {
-    if columns <= S::F32_LANES { S::F32_LANES } else { 2 * S::F32_LANES }
+/// The widths of the panels that `width` columns, a multiple of `lanes`, are cut into: two vectors, the last perhaps one.
+pub(super) fn panels(width: usize, lanes: usize) -> impl Iterator<Item = usize> {
+    (0..width).step_by(2 * lanes).map(move |first| (2 * lanes).min(width - first))
 }
 
-/// A matrix (depth, columns) as panels of [`columns_per_panel`] columns, one after another, padded with zeros.
+/// A matrix (depth, width) as [`panels`], one after another, padded with zeros.
 #[derive(Clone, Copy)]
 pub(super) struct Panels<'a> {
     pub values: &'a [f32],
     pub depth: usize,
-    pub panel: usize,
+    pub width: usize,
 }
 
-impl Panels<'_> {
-    fn count(&self) -> usize {
-        self.values.len() / (self.depth * self.panel)
-    }
+/// The largest of some row numbers. It looks at all of them: a search that may stop early takes no vectors, and as long as
+/// a product of 16 channels.
+#[inline(always)]
+fn largest<T: Copy + Ord + Default + Into<u64>>(numbers: &[T]) -> usize {
+    numbers.iter().fold(T::default(), |largest, &number| largest.max(number)).into() as usize
 }
 
 /// Row `targets[p]` of `tile` (rows of `width` floats) += row `sources[p]` of `a` (rows of `b.depth` floats) · `b`, for all p.
@@ -45,16 +46,16 @@ pub(super) fn multiply<S: Simd>(
     (a, sources): (&[f32], &[u32]),
     b: Panels,
     (tile, targets): (&mut [f32], &[u8]),
-    width: usize,
 ) {
-    assert!(sources.len() == targets.len() && width == b.count() * b.panel && b.panel.is_multiple_of(S::F32_LANES));
-    assert!(sources.iter().all(|&s| (s as usize + 1) * b.depth <= a.len()));
-    assert!(targets.iter().all(|&t| (t as usize + 1) * width <= tile.len()));
-    let panel_length = b.depth * b.panel;
+    let (depth, width, whole) = (b.depth, b.width, 2 * S::F32_LANES);
+    assert!(sources.len() == targets.len() && width.is_multiple_of(S::F32_LANES) && b.values.len() == depth * width);
+    assert!(sources.is_empty() || (largest(sources) + 1) * depth <= a.len());
+    assert!(targets.is_empty() || (largest(targets) + 1) * width <= tile.len());
+    let (panel_length, count) = (depth * whole, width.div_ceil(whole));
     // As many panels at a time as stay in half of the L1 cache while all rows pass over them.
     let block = (16 * 1024 / 4 / panel_length).max(1);
-    for first in (0..b.count()).step_by(block) {
-        let panels = first..(first + block).min(b.count());
+    for first in (0..count).step_by(block) {
+        let panels = first..(first + block).min(count);
         let mut p = 0;
         while p < sources.len() {
             let rows = ROWS.min(sources.len() - p);
@@ -62,17 +63,17 @@ pub(super) fn multiply<S: Simd>(
                 // SAFETY: the assertions above bound every row of `a` and `tile`; `panel` is one of `b`'s.
                 unsafe {
                     let b_panel = b.values.as_ptr().add(panel * panel_length);
-                    let a_row = |i: usize| a.as_ptr().add(sources[p + i] as usize * b.depth);
+                    let a_row = |i: usize| a.as_ptr().add(sources[p + i] as usize * depth);
                     let tile_rows = tile.as_mut_ptr();
-                    let c_row = |i: usize| tile_rows.add(targets[p + i] as usize * width + panel * b.panel);
+                    let c_row = |i: usize| tile_rows.add(targets[p + i] as usize * width + panel * whole);
                     macro_rules! block {
                         ($($rows:literal)*) => {
-                            match (rows, b.panel == S::F32_LANES) {
+                            match (rows, (panel + 1) * whole > width) {
                                 $(
                                     ($rows, true) => multiply_block::<S, $rows, 1>(
-                                        simd, b.depth, std::array::from_fn(a_row), b_panel, std::array::from_fn(c_row)),
+                                        simd, depth, std::array::from_fn(a_row), b_panel, std::array::from_fn(c_row)),
                                     ($rows, false) => multiply_block::<S, $rows, 2>(
-                                        simd, b.depth, std::array::from_fn(a_row), b_panel, std::array::from_fn(c_row)),
+                                        simd, depth, std::array::from_fn(a_row), b_panel, std::array::from_fn(c_row)),
                                 )*
                                 _ => unreachable!("blocks have 1 to 6 rows"),
                             }
@@ -124,17 +125,17 @@ pub(super) fn outer<S: Simd>(
     (a, sources): (&[f32], &[u32]),
     depth: usize,
     (tile, targets): (&[f32], &[u8]),
-    (width, panel): (usize, usize),
+    width: usize,
     sums: &mut [f32],
 ) {
-    assert!(sources.len() == targets.len() && sums.len() == depth * width && width.is_multiple_of(panel));
-    assert!(panel.is_multiple_of(S::F32_LANES));
-    assert!(sources.iter().all(|&s| (s as usize + 1) * depth <= a.len()));
-    assert!(targets.iter().all(|&t| (t as usize + 1) * width <= tile.len()));
-    for column in (0..width).step_by(panel) {
-        let mut d = 0;
-        while d < depth {
-            let rows = outer_rows::<S>().min(depth - d);
+    assert!(sources.len() == targets.len() && sums.len() == depth * width && width.is_multiple_of(S::F32_LANES));
+    assert!(sources.is_empty() || (largest(sources) + 1) * depth <= a.len());
+    assert!(targets.is_empty() || (largest(targets) + 1) * width <= tile.len());
+    // Blocks of nearly equal height: a low last one would have too few sums to keep the multipliers busy.
+    let height = depth.div_ceil(depth.div_ceil(outer_rows::<S>()));
+    for column in (0..width).step_by(2 * S::F32_LANES) {
+        for d in (0..depth).step_by(height) {
+            let rows = height.min(depth - d);
             // SAFETY: the assertions above bound every row of `a`, `tile` and `sums`.
             unsafe {
                 let a = a.as_ptr().add(d);
@@ -142,7 +143,7 @@ pub(super) fn outer<S: Simd>(
                 let c = sums.as_mut_ptr().add(d * width + column);
                 macro_rules! block {
                     ($($rows:literal)*) => {
-                        match (rows, panel == S::F32_LANES) {
+                        match (rows, column + 2 * S::F32_LANES > width) {
                             $(
                                 ($rows, true) => outer_block::<S, $rows, 1>(simd, (a, sources, depth), (b, targets), c, width),
                                 ($rows, false) => outer_block::<S, $rows, 2>(simd, (a, sources, depth), (b, targets), c, width),
@@ -153,7 +154,6 @@ pub(super) fn outer<S: Simd>(
                 }
                 block!(1 2 3 4 5 6 7 8 9 10 11 12);
             }
-            d += rows;
         }
     }
 }

@@ -3,8 +3,8 @@
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor, WithDType};
 
-use super::element::{Element, to_f32, values, with_element, with_values};
-use super::{Walk, convolve, pool};
+use super::element::{Element, as_f32, values, with_element, with_storage, with_values};
+use super::{Walk, allocator, convolve, pool};
 use crate::Result;
 use crate::sparse::backend::Flow;
 
@@ -28,12 +28,12 @@ impl Convolution {
         let [outputs, inputs] = [weight_dims[0], weight_dims[4]];
         let volume = self.flow.map.geometry.volume();
         let walk = Walk::of(&self.flow);
-        let weight = storage_to_f32(weight, weight_layout)?;
+        let weight = as_f32(weight, weight_layout)?;
         let packed = convolve::Packed::new(volume, [inputs, outputs], |r, input, output| {
             let r = if walk.mirrored { volume - 1 - r } else { r };
             weight[(output * volume + r) * inputs + input]
         });
-        let bias = bias.map(|(bias, layout)| storage_to_f32(bias, layout)).transpose()?;
+        let bias = bias.map(|(bias, layout)| as_f32(bias, layout)).transpose()?;
         let rows = self.flow.target().len();
         let y = with_element!(x.dtype(), T => {
             let x = values::<T>(x, x_layout)?;
@@ -72,17 +72,20 @@ impl Convolution {
         grad: &Tensor,
         wanted: [bool; 2],
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        allocator::keep_freed_memory();
         let (outputs, _, _, _, inputs) = weight.dims5()?;
         let volume = self.flow.map.geometry.volume();
         let walk = Walk::of(&self.flow);
         with_values::<G, _>(grad, |grad| {
             let x_grad = if wanted[0] {
                 let back = Walk::of(&self.flow.reversed());
-                let weight = to_f32(weight)?;
-                let packed = convolve::Packed::new(volume, [outputs, inputs], |r, output, input| {
-                    let r = if back.mirrored { volume - 1 - r } else { r };
-                    weight[(output * volume + r) * inputs + input]
-                });
+                let packed = with_storage(weight, |weight, layout| {
+                    let weight = as_f32(weight, layout)?;
+                    Ok(convolve::Packed::new(volume, [outputs, inputs], |r, output, input| {
+                        let r = if back.mirrored { volume - 1 - r } else { r };
+                        weight[(output * volume + r) * inputs + input]
+                    }))
+                })?;
                 let rows = self.flow.source().len();
                 let x_grad: Vec<T> = convolve::convolve(&back.tiles, rows, grad, &packed, None);
                 Some(Tensor::from_vec(x_grad, (rows, inputs), x.device())?)
@@ -173,15 +176,6 @@ impl CustomOp3 for Convolution {
         };
         Ok((x_grad, weight_grad, bias_grad))
     }
-}
-
-fn storage_to_f32(storage: &CpuStorage, layout: &Layout) -> Result<Vec<f32>> {
-    with_element!(storage.dtype(), T => {
-        let from = values::<T>(storage, layout)?;
-        let mut to = vec![0.0; from.len()];
-        <T as super::element::Element>::widen(from, &mut to);
-        Ok(to)
-    })
 }
 
 /// The largest value of each target's sources.

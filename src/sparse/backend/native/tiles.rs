@@ -37,11 +37,6 @@ impl Tile {
         (&self.targets[range.clone()], &self.sources[range])
     }
 
-    /// Number of kernel offsets.
-    pub fn volume(&self) -> usize {
-        self.starts.len() - 1
-    }
-
     /// Pairs of all offsets.
     pub fn all(&self) -> impl Iterator<Item = (usize, usize)> {
         self.targets.iter().zip(&self.sources).map(|(&t, &s)| (t as usize, s as usize))

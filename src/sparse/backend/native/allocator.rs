@@ -1,0 +1,31 @@
+//! What the system's allocator does with memory that a training step frees.
+//!
+//! candle allocates each result anew, and its autograd two buffers more for each gradient; a step frees them and the next
+//! one asks for as much. glibc gives most of it back to the system in between, which then clears and maps it again page by
+//! page, about 1 µs for each 4 KiB: a quarter of forward and backward together at 16 channels.
+
+/// Lets glibc keep up to 256 MiB of freed memory for the next step, from the first call on. It changes nothing where glibc's
+/// own variables (`GLIBC_TUNABLES`, `MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`) have decided, nor under another C library.
+pub(super) fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        use std::ffi::c_int;
+
+        // Names and values of glibc's <malloc.h>.
+        const M_TRIM_THRESHOLD: c_int = -1;
+        const M_MMAP_THRESHOLD: c_int = -3;
+        unsafe extern "C" {
+            safe fn mallopt(parameter: c_int, value: c_int) -> c_int;
+        }
+
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        ONCE.call_once(|| {
+            let decided = ["GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"];
+            if decided.iter().all(|name| std::env::var_os(name).is_none()) {
+                mallopt(M_TRIM_THRESHOLD, 256 << 20);
+                // Larger blocks are mapped one by one, and unmapped when they are freed.
+                mallopt(M_MMAP_THRESHOLD, 64 << 20);
+            }
+        });
+    }
+}
