@@ -180,8 +180,8 @@ fn half_precision_stays_near_single() {
         };
         let (f16, bf16) = (error_of(Precision::F16), error_of(Precision::Bf16));
         assert!(f16.0 < 1e-2 && f16.1 < 1e-2, "f16: largest {:.1e}, mean {:.1e}", f16.0, f16.1);
-        // bfloat16 keeps three bits fewer, so each of its roundings is eight times as large: the aim of 1e-2 is f16's alone.
-        assert!(bf16.0 < 1e-1 && bf16.1 < 2e-2, "bf16: largest {:.1e}, mean {:.1e}", bf16.0, bf16.1);
+        // bfloat16 keeps three bits fewer, so each of its roundings is eight times as large: 1e-2 holds in the mean.
+        assert!(bf16.0 < 7e-2 && bf16.1 < 1e-2, "bf16: largest {:.1e}, mean {:.1e}", bf16.0, bf16.1);
     }
 }
 

@@ -4,6 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{DType, Device, Tensor};
+use wavemesh::diffusion::Denoiser;
 use wavemesh::sparse::SparseConvTensor;
 use wavemesh::unet::{Precision, UNetConfig, WaveMeshUNet};
 
@@ -80,6 +81,23 @@ fn a_training_step_at_64_takes_half_the_memory_with_checkpointing_and_features_h
     }
     println!("peak of a training step: {plain} bytes, with checkpointing {saved} bytes");
     assert!(2 * saved <= plain, "peak of a training step: {plain} bytes, with checkpointing {saved} bytes");
+
+    let steps = [Precision::F32, Precision::F16, Precision::Bf16].map(|precision| {
+        let config = UNetConfig { precision, ..UNetConfig::plain(1, 1, &[16, 32, 64]) };
+        let unet = WaveMeshUNet::seeded(&config, 0, &Device::Cpu).unwrap();
+        let (_, taped) = peak_of(|| unet.forward(&x, &t, None).unwrap());
+        let (_, untaped) = peak_of(|| unet.predict(&x, &t, None, false).unwrap());
+        println!("{precision:?}: a pass in evaluation {taped} bytes, without gradient {untaped} bytes");
+        assert!(2 * untaped <= taped, "{taped} bytes, without gradient {untaped} bytes");
+        let (_, step) = peak_of(|| {
+            let y = unet.forward_t(&x, &t, None, true).unwrap();
+            y.features().sqr().unwrap().mean_all().unwrap().backward().unwrap()
+        });
+        step
+    });
+    // Weights and their gradients stay f32, so that a step takes a little more than half.
+    println!("peak of a training step in f32, f16, bf16: {steps:?} bytes");
+    assert!(10 * steps[1] <= 6 * steps[0] && 10 * steps[2] <= 6 * steps[0], "{steps:?} bytes");
 
     let bytes_of = |precision: Precision| {
         let config = UNetConfig { precision, ..UNetConfig::plain(1, 1, &[16, 32, 64]) };

@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor, Var};
+use wavemesh::diffusion::Denoiser;
 use wavemesh::prelude::{VarBuilder, VarMap};
 use wavemesh::sparse::{
     ConvConfig, OutputSites, SparseConv3d, SparseConvTensor, SparseInverseConv3d, SparseModule, SubMConv3d,
@@ -28,7 +29,7 @@ impl Shares {
         let timesteps = Tensor::full(500f32, x.batch_size(), &Device::Cpu)?;
         let pass = || -> Result<f64> {
             let started = Instant::now();
-            let out = network.forward_t(x, &timesteps, None, backward)?;
+            let out = network.predict(x, &timesteps, None, backward)?;
             if backward {
                 out.features().sqr()?.mean_all()?.backward()?;
             }

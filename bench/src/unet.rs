@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor, Var};
+use wavemesh::diffusion::Denoiser;
 use wavemesh::prelude::VarBuilder;
 use wavemesh::sparse::SparseConvTensor;
 use wavemesh::unet::{UNetConfig, WaveMeshUNet};
@@ -17,7 +18,7 @@ pub fn prepare(case: &Case) -> Result<Work> {
     let shares = Shares::measure(&unet, &network(case)?.1, train)?;
     if case.op == "forward" {
         return Ok(Work::new(
-            move || unet.forward(&x, &timesteps, None),
+            move || unet.predict(&x, &timesteps, None, false),
             move |out| Ok(shares.facts(Answer::default().tensor("out", out.features())?)),
         ));
     }

@@ -53,7 +53,7 @@ pub trait Denoiser {
     /// The prediction for `x`, with the same sites in the same order.
     ///
     /// `timesteps` is (batch_size,) `f32`; `context` is whatever the network is conditioned on, `None` when
-    /// unconditional; `train` switches dropout and batch statistics on.
+    /// unconditional; `train` switches dropout and batch statistics on. Only then must the prediction be differentiable.
     fn predict(
         &self,
         x: &SparseConvTensor,

@@ -84,7 +84,7 @@ impl CrossAttention {
             attended = attended.index_select(&Tensor::new(place.as_slice(), x.device())?, 0)?;
         }
         let update = self.drop(self.to_out.forward(&attended)?, run)?;
-        let y = x.replace_feature((normed + update)?.to_dtype(x.dtype())?)?;
+        let y = run.pass_on(x.replace_feature((normed + update)?.to_dtype(x.dtype())?)?)?;
         run.report(|| {
             let linear = 2 * channels * (channels + self.context_dim + 2);
             let mult_adds = 2 * channels * (channels * sites + self.context_dim * batch * views + sites * views);

@@ -59,7 +59,7 @@ impl ResidualBlock {
     }
 
     pub fn forward(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
-        let h = self.bn1.relu(&self.conv1.forward_wide(x, run)?, x.dtype(), run)?;
+        let h = self.bn1.relu(&self.conv1.forward_wide(x, run)?, run.inner(x.dtype()), run)?;
         let h = self.conv2.forward_wide(&h, run)?;
         let straight = self.shortcut.as_ref().map(|(conv, _)| conv.forward_wide(x, run)).transpose()?;
         self.bn2.join(&h, self.straight(x, straight.as_ref()), x.dtype(), run)

@@ -12,9 +12,11 @@ pub enum Precision {
     /// 32-bit floats.
     #[default]
     F32,
-    /// 16-bit floats: half the memory, about three digits.
+    /// 16-bit floats: half the memory of features, three digits. Outputs differ from those of `F32` by less than 1% of the
+    /// largest (tested; 0.5% met).
     F16,
-    /// bfloat16: half the memory and the range of `f32`, but two digits: errors about eight times those of `F16`.
+    /// bfloat16: half the memory of features and the range of `f32`, but two digits, so that one rounding is up to 0.4%:
+    /// outputs differ by less than 1% in the root mean square (tested; 0.9% met), a single one by up to 6% of the largest.
     Bf16,
 }
 

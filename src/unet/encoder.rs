@@ -34,7 +34,7 @@ impl Segment for InputConv {
 
     fn forward(&self, x: &SparseConvTensor, time: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
         let Some(time) = time else { unreachable!("the network gives the time") };
-        let x = with_time(x, time, self.dtype)?;
+        let x = run.pass_on(with_time(x, time, run.inner(self.dtype))?)?;
         self.norm.relu(&self.conv.forward_wide(&x, run)?, self.dtype, run)
     }
 

@@ -101,8 +101,8 @@ impl ConvLayer {
     /// The layer's sums, which stay unrounded f32 where nothing keeps them (see [`Run::rounds`]).
     pub fn forward_wide(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
         match &self.kind {
-            Kind::SubM(layer) if !run.rounds() => layer.forward_wide(x),
-            Kind::Strided(layer) if !run.rounds() => layer.forward_wide(x),
+            Kind::SubM(layer) if !run.rounds() => run.pass_on(layer.forward_wide(x)?),
+            Kind::Strided(layer) if !run.rounds() => run.pass_on(layer.forward_wide(x)?),
             _ => self.forward(x, run),
         }
     }
@@ -124,7 +124,7 @@ impl ConvLayer {
             let mult_adds = pairs * self.in_channels * self.out_channels;
             LayerSummary::new(&self.name, format!("{layer} {}³", self.kernel), &y, self.parameters, mult_adds)
         });
-        Ok(y)
+        run.pass_on(y)
     }
 }
 
@@ -152,7 +152,7 @@ impl NormLayer {
     /// `relu(norm(x) + straight)`, summed in the wider type and rounded to `dtype`.
     pub fn join(&self, x: &SparseConvTensor, straight: Straight, dtype: DType, run: &Run) -> Result<SparseConvTensor> {
         let mode = if run.train { Mode::Batch } else { Mode::Running };
-        let y = self.fuse(x, straight, dtype, mode)?.forward()?;
+        let y = run.pass_on(self.fuse(x, straight, dtype, mode)?.forward()?)?;
         self.report(&y, run);
         if let Straight::Normed(norm, _) = straight {
             norm.report(&y, run);

@@ -170,13 +170,17 @@ impl WaveMeshUNet {
         context: Option<&Tensor>,
         train: bool,
     ) -> Result<SparseConvTensor> {
-        let run = Run {
+        self.pass(x.as_sparse()?.as_ref(), timesteps, context, &self.mode(train, true))
+    }
+
+    fn mode(&self, train: bool, tape: bool) -> Run {
+        Run {
             train,
+            tape,
             checkpoint: train && self.config.gradient_checkpointing,
             dropout_seed: if train { self.dropout_seed.fetch_add(1, Ordering::Relaxed) } else { 0 },
             watch: None,
-        };
-        self.pass(x.as_sparse()?.as_ref(), timesteps, context, &run)
+        }
     }
 
     /// Layers, output sites and channels, parameters, mult-adds and memory of a forward pass over `x`.
@@ -250,6 +254,7 @@ impl WaveMeshUNet {
     }
 }
 
+/// Like [`forward_t`](WaveMeshUNet::forward_t), but without a gradient unless it is for training: that takes less memory.
 impl Denoiser for WaveMeshUNet {
     fn predict(
         &self,
@@ -258,7 +263,7 @@ impl Denoiser for WaveMeshUNet {
         context: Option<&Tensor>,
         train: bool,
     ) -> Result<SparseConvTensor> {
-        self.forward_t(x, timesteps, context, train)
+        self.pass(x, timesteps, context, &self.mode(train, train))
     }
 }
 

@@ -36,8 +36,7 @@ pub(super) trait Segment: Clone + Send + Sync + 'static {
             return self.forward(x, other, run);
         }
         let (x_in, other_in) = (detached(x.clone())?, other.map(Tensor::detach));
-        // Its tape, and with it all inner values, ends here.
-        let out = detached(self.forward(&x_in, other_in.as_ref(), run)?)?;
+        let out = self.forward(&x_in, other_in.as_ref(), &Run { train: true, ..Run::default() })?;
         let (slots, stubs): (Vec<_>, Vec<_>) = self
             .parameters()
             .iter()
@@ -73,7 +72,7 @@ pub(super) fn detached(x: SparseConvTensor) -> Result<SparseConvTensor> {
 
 /// What a convolution gave in a training pass.
 pub(super) fn convolved(conv: &ConvLayer, x: &SparseConvTensor) -> Result<SparseConvTensor> {
-    detached(conv.forward(x, &Run { train: true, ..Run::default() })?)
+    conv.forward(x, &Run { train: true, ..Run::default() })
 }
 
 type Slot = Arc<Mutex<Option<Tensor>>>;

@@ -2,13 +2,19 @@
 
 use std::cell::RefCell;
 
+use candle_core::DType;
+
 use super::summary::LayerSummary;
+use crate::Result;
+use crate::sparse::SparseConvTensor;
 
 /// How this pass is made.
 #[derive(Default)]
 pub(super) struct Run {
     /// Batch statistics and dropout.
     pub train: bool,
+    /// Whether what comes out can be differentiated. Without, each layer's input is free when the next has read it.
+    pub tape: bool,
     /// Keep block ends only and compute the rest again in the backward pass.
     pub checkpoint: bool,
     /// Seed of this pass's dropout.
@@ -22,6 +28,16 @@ impl Run {
     /// pass) or counted; in evaluation a convolution, its normalisation and the sum after them round once, at their end.
     pub fn rounds(&self) -> bool {
         self.train || self.watch.is_some()
+    }
+
+    /// What a layer hands on: `y`, without the operations that it came from if there is no tape.
+    pub fn pass_on(&self, y: SparseConvTensor) -> Result<SparseConvTensor> {
+        if self.tape { Ok(y) } else { y.replace_feature(y.features().detach()) }
+    }
+
+    /// The type of features that the next convolution alone reads, where `dtype` is that of features that are kept.
+    pub fn inner(&self, dtype: DType) -> DType {
+        if self.rounds() { dtype } else { DType::F32 }
     }
 
     /// Reports a layer, if somebody watches.
