@@ -96,9 +96,9 @@ fn growing() -> Result<Vec<(String, Voxels)>> {
 fn displays() -> Result<Vec<(&'static str, MimeBundle)>> {
     let cpu = Device::Cpu;
     let mut matrix: Vec<f32> =
-        (0..64 * 96).map(|i| ((i % 96) as f32 * 0.12).sin() * (i / 96) as f32 / 40.0 + 0.4 * noise(i)).collect();
+        (0..48 * 80).map(|i| ((i % 80) as f32 * 0.14).sin() * (i / 80) as f32 / 30.0 + 0.4 * noise(i)).collect();
     (matrix[1000], matrix[2000], matrix[3000]) = (f32::NAN, f32::INFINITY, f32::NEG_INFINITY);
-    let matrix = Tensor::from_vec(matrix, (64, 96), &cpu)?;
+    let matrix = Tensor::from_vec(matrix, (48, 80), &cpu)?;
     let small = Tensor::new(&[[1.5f32, -2.0, 0.0], [f32::NAN, 4.25, -0.5]], &cpu)?;
     let volume = Tensor::from_vec(
         (0..2 * 16 * 24 * 32).map(|i| (i % 32 + i / 32 % 24) as f32 + 8.0 * noise(i)).collect(),

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tries every display in headless Chromium, on plain pages and in JupyterLab. Usage: bash tests/browser/run.sh [pytest arguments]
-# `bash tests/browser/run.sh screenshots` takes the pictures of docs/displays.md instead.
+# `bash tests/browser/run.sh screenshots` takes the pictures of docs/displays.md instead, `bash tests/browser/run.sh speed` its table of large viewers.
 # When it cannot run it says so loudly, and that is an error when CI=true.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -25,9 +25,9 @@ if ! cmp -s "$wanted" "$venv/.complete"; then
   { python3 -m venv "$venv" && "$python" -m pip install --quiet --disable-pip-version-check -r "$wanted"; } || skip "its Python environment cannot be made"
   cp "$wanted" "$venv/.complete" # last: without it the next run starts over
 fi
-if [ "${1:-}" = screenshots ]; then
-  timeout --kill-after=10 120 "$python" "$here/screenshots.py"
-  exit
-fi
+case ${1:-} in
+  screenshots) exec timeout --kill-after=10 120 "$python" "$here/screenshots.py" ;;
+  speed) exec timeout --kill-after=10 240 "$python" "$here/speed.py" "$target/release/examples/gallery" ;;
+esac
 # Nothing here may hang: each test has an end, and so has all of it.
 timeout --kill-after=10 240 "$python" -m pytest -q -p no:cacheprovider -rs --timeout=60 "$here" "$@"

@@ -21,8 +21,9 @@ const count = (name, corners) => { const call = gl[name]; gl[name] = function (.
 count('drawArrays', a => a[2]);
 count('drawArraysInstanced', a => a[2] * a[3]);
 count('drawElements', a => a[1]);
-const upload = gl.bufferData;
-gl.bufferData = function (...a) { meter.bytes += a[1].byteLength || 0; return upload.apply(this, a); };
+const upload = (name, data) => { const call = gl[name]; gl[name] = function (...a) { meter.bytes += a[data]?.byteLength || 0; return call.apply(this, a); }; };
+upload('bufferData', 1);
+upload('texImage2D', 8);
 const animate = window.requestAnimationFrame.bind(window);
 window.requestAnimationFrame = f => animate(t => { const start = performance.now(); f(t); meter.script += performance.now() - start; meter.frames++; });
 """

@@ -553,8 +553,9 @@ function wavemeshViewer(root, meta, packed, ramps) {
         g.beginPath(); g.moveTo(...p); g.lineTo(p[0] + o[0] * 4, p[1] + o[1] * 4); g.stroke();
         g.fillText(number(v), p[0] + o[0] * 9, p[1] + o[1] * 11);
       });
+      const beyond = Math.max(30, 18 + Math.max(...marks.map(v => g.measureText(number(v)).width))); // the widest tick
       g.font = 'bold 13px system-ui,sans-serif';
-      g.fillText(names[axis], m[0] + o[0] * 30, m[1] + o[1] * 26);
+      g.fillText(names[axis], m[0] + o[0] * beyond, m[1] + o[1] * 26);
       g.font = '12px system-ui,sans-serif';
     }
     g.textAlign = 'left';
