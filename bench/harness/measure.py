@@ -20,7 +20,7 @@ from .process import Failed, Side, start_ours, start_peer
 
 # A sample lasts at least this long, so that the clock and the pipe do not count.
 SHORTEST_SAMPLE = 0.005
-# Threads that spin after their work are asleep again after this pause; no side pays for another's.
+# Between two sides' samples, for the processor to settle.
 PAUSE = 0.004
 
 
@@ -68,6 +68,7 @@ class Contestant:
     def sample(self) -> None:
         time.sleep(PAUSE)
         self.samples.append(self.side.ask(do="sample", repeat=self.repeat)["seconds"])
+        self.side.hold()  # its threads may spin on, which the next side would pay for
 
 
 class SuiteRun:

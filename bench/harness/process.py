@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,8 +29,17 @@ class Side:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr, env=environment, start_new_session=True
         )
         self.buffer = b""
+        self.held = False
+
+    def hold(self) -> None:
+        """Stops all threads of the process until it is asked again: those of a BLAS spin for long after their work."""
+        self.signal(signal.SIGSTOP)
+        self.held = True
 
     def ask(self, **request: Any) -> dict[str, Any]:
+        if self.held:
+            self.signal(signal.SIGCONT)
+            self.held = False
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
@@ -61,15 +71,18 @@ class Side:
 
     def close(self) -> None:
         """Ends the process and its children; both were started here."""
-        if self.process.poll() is None:
-            try:
-                os.killpg(self.process.pid, 9)
-            except ProcessLookupError:
-                pass
+        self.signal(signal.SIGKILL)
         self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()
         self.stderr.close()
+
+    def signal(self, which: signal.Signals) -> None:
+        if self.process.poll() is None:
+            try:
+                os.killpg(self.process.pid, which)
+            except ProcessLookupError:
+                pass
 
 
 def start_ours(binary: Path, environment: dict[str, str], patience: float) -> Side:
