@@ -20,9 +20,8 @@ unsafe extern "C" {
     fn write(fd: i32, bytes: *const u8, length: usize) -> isize;
 }
 
-/// Where messages for the kernel go, and where evcxr's marker lines go.
+/// Where messages for the kernel go.
 static KERNEL: AtomicI32 = AtomicI32::new(-1);
-static EVCXR: AtomicI32 = AtomicI32::new(-1);
 static RUNNING: AtomicBool = AtomicBool::new(false);
 static CELL_THREAD: OnceLock<ThreadId> = OnceLock::new();
 static LAST_PANIC: Mutex<Option<Panic>> = Mutex::new(None);
@@ -43,12 +42,10 @@ enum End {
     Written,
 }
 
-/// Starts the runtime in a fresh process. `kernel` takes messages, `evcxr` takes evcxr's marker lines, `comms` brings what the page
-/// says.
+/// Starts the runtime in a fresh process. `kernel` takes messages, `comms` brings what the page says.
 #[unsafe(no_mangle)]
-pub extern "C" fn wavemesh_cell_start(kernel: i32, evcxr: i32, comms: i32) {
+pub extern "C" fn wavemesh_cell_start(kernel: i32, comms: i32) {
     KERNEL.store(kernel, Ordering::SeqCst);
-    EVCXR.store(evcxr, Ordering::SeqCst);
     let _ = CELL_THREAD.set(std::thread::current().id());
     std::panic::set_hook(Box::new(note_panic));
     let _ = std::thread::Builder::new().name("output".into()).spawn(keep_output_live);
@@ -93,21 +90,19 @@ pub fn end_mark() -> String {
     format!("\x1b_WMSH:{token}:{}\n{payload}", payload.len())
 }
 
-/// A panic that no user code caught. Its text goes to the kernel, the fact to evcxr.
+/// A panic that no user code caught.
 pub fn panicked() {
     if let Some(Panic { message, file, line, column, backtrace }) = lock(&LAST_PANIC).take() {
         tell_kernel(&["panic", &message, &file, &line.to_string(), &column.to_string(), &backtrace]);
     } else {
         tell_kernel(&["panic", "the cell panicked", "", "0", "0", ""]);
     }
-    tell_evcxr("EVCXR_PANIC_NOTIFICATION");
 }
 
 /// An `Err` that `?` returned from the cell.
 pub fn failed(message: &str, type_name: &str, location: &Location) {
     let place = [location.line().to_string(), location.column().to_string()];
     tell_kernel(&["error", message, location.file(), &place[0], &place[1], type_name]);
-    tell_evcxr(store::USER_ERROR_OCCURRED);
 }
 
 fn note_panic(info: &std::panic::PanicHookInfo) {
@@ -196,10 +191,6 @@ pub(crate) fn tell_kernel(fields: &[&str]) {
     }
     record.push('\x1e');
     write_all(KERNEL.load(Ordering::SeqCst), record.as_bytes());
-}
-
-pub(crate) fn tell_evcxr(line: &str) {
-    write_all(EVCXR.load(Ordering::SeqCst), format!("{line}\n").as_bytes());
 }
 
 fn write_all(fd: i32, mut bytes: &[u8]) {

@@ -4,9 +4,6 @@ use std::any::{Any, type_name};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub const VARIABLE_CHANGED_TYPE: &str = "EVCXR_VARIABLE_CHANGED_TYPE:";
-pub const USER_ERROR_OCCURRED: &str = "EVCXR_ERROR_OCCURRED";
-
 /// Variables by name.
 #[derive(Default)]
 pub struct VariableStore {
@@ -19,16 +16,35 @@ impl VariableStore {
     }
 
     pub fn put_variable<T: 'static>(&mut self, name: &str, value: T) {
+        // No later cell could name the type, so the value ends with this one.
+        if type_name::<T>().contains("{{closure}}") {
+            return self.drop_variable(name);
+        }
         let bytes = size_of::<T>() + heap_bytes(&value);
         crate::tell_kernel(&["variable", name, &bytes.to_string(), type_name::<T>()]);
         self.variables.insert(name.to_owned(), Box::new(value));
     }
 
+    /// Puts a variable of an earlier cell back, unless this cell has stored a new one under its name.
+    pub fn keep_variable<T: 'static>(&mut self, name: &str, value: T) {
+        if !self.variables.contains_key(name) {
+            self.put_variable(name, value);
+        }
+    }
+
+    pub fn drop_variable(&mut self, name: &str) {
+        self.variables.remove(name);
+    }
+
+    /// Whether the variable is there and has this type. If not, it is lost, and the kernel is told, which runs the cell again.
     pub fn check_variable<T: 'static>(&mut self, name: &str) -> bool {
-        let same = self.variables.get(name).is_none_or(|value| value.is::<T>());
+        let same = self.variables.get(name).is_some_and(|value| value.is::<T>());
         if !same {
-            eprintln!("The type of the variable {name} was redefined, so {name} was lost.");
-            crate::tell_evcxr(&format!("{VARIABLE_CHANGED_TYPE}{name}"));
+            let why = match self.variables.remove(name) {
+                Some(_) => "its type was defined anew",
+                None => "a cell failed while it held it",
+            };
+            crate::tell_kernel(&["lost", name, why]);
         }
         same
     }

@@ -4,6 +4,8 @@
 //! - each variable gets a placeholder for its type ([`Placeholder`]), because evcxr must name the type and only rustc knows it;
 //! - an expression that ends the cell is handed to `show!`, so that one build suffices whatever its type.
 
+use std::collections::HashSet;
+
 use ra_ap_syntax::ast::{self, HasName};
 use ra_ap_syntax::{AstNode, Edition, SourceFile, SyntaxNode};
 
@@ -26,7 +28,10 @@ pub struct Cell {
     pub rust: String,
     /// The statements of `rust`, in order.
     pub statements: Vec<Statement>,
+    /// The variables that it binds, in order.
     pub placeholders: Vec<Placeholder>,
+    /// Words that stand in it before it binds a variable of that name: what it may want of earlier cells.
+    wanted: HashSet<String>,
 }
 
 /// A piece of the Rust part.
@@ -55,11 +60,12 @@ impl Statement {
     }
 }
 
-/// A name for the type of a variable until rustc has told it.
+/// A variable that the cell binds, and a name for its type until rustc has told it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placeholder {
     pub marker: String,
     pub variable: String,
+    pub mutable: bool,
 }
 
 /// The commands at the top of a cell and the byte at which its Rust part starts, comments included.
@@ -91,12 +97,18 @@ impl Cell {
     pub fn parse(source: &str, number: u64, show: Option<&str>) -> Cell {
         let (_, start) = split_commands(source);
         let blank: String = source[..start].chars().filter(|&c| c == '\n').collect();
-        let mut cell =
-            Cell { source: source.to_owned(), rust: blank, statements: Vec::new(), placeholders: Vec::new() };
+        let mut cell = Cell {
+            source: source.to_owned(),
+            rust: blank,
+            statements: Vec::new(),
+            placeholders: Vec::new(),
+            wanted: HashSet::new(),
+        };
         let pieces = split_statements(&source[start..]);
         let last = pieces.len().saturating_sub(1);
         for (index, (from, text, node)) in pieces.into_iter().enumerate() {
             let (mut edits, mut again) = (Vec::new(), Vec::new());
+            let bound_before = cell.placeholders.len();
             if let Some(statement) = ast::LetStmt::cast(node.clone()) {
                 cell.adapt_let(&statement, number, &mut edits, &mut again);
             } else if let (true, Some(show)) = (index == last, show)
@@ -106,6 +118,7 @@ impl Cell {
                 edits.push((usize::from(range.start()), format!("{show}!(")));
                 edits.push((usize::from(range.end()), ");".to_owned()));
             }
+            cell.note_wanted(text, bound_before);
             let edits: Vec<_> = edits.into_iter().map(|(at, new)| (at - from - PRELUDE.len(), new)).collect();
             let statement = insert(text, start + from, &edits);
             cell.rust.push_str(&statement.text);
@@ -132,19 +145,21 @@ impl Cell {
         again: &mut Vec<String>,
     ) {
         let Some(pattern) = statement.pat() else { return };
-        let mut new_marker = |variable: &str| {
+        let mut new_marker = |variable: &str, mutable: bool| {
             let marker = format!("Wm{number}Type{}", self.placeholders.len());
-            self.placeholders.push(Placeholder { marker: marker.clone(), variable: variable.to_owned() });
+            self.placeholders.push(Placeholder { marker: marker.clone(), variable: variable.to_owned(), mutable });
             marker
         };
         if let ast::Pat::IdentPat(ident) = &pattern
             && ident.pat().is_none()
             && ident.ref_token().is_none()
             && let Some(name) = ident.name()
-            && statement.ty().is_none()
+            && (statement.ty().is_none() || statement.initializer().is_none())
         {
-            let marker = new_marker(name.text());
-            edits.push((usize::from(pattern.syntax().text_range().end()), format!(": {marker}")));
+            let marker = new_marker(name.text(), ident.mut_token().is_some());
+            if statement.ty().is_none() {
+                edits.push((usize::from(pattern.syntax().text_range().end()), format!(": {marker}")));
+            }
             return;
         }
         if statement.initializer().is_none() {
@@ -158,10 +173,29 @@ impl Cell {
             if name.starts_with(char::is_uppercase) {
                 continue;
             }
-            let mutable = if ident.mut_token().is_some() { "mut " } else { "" };
-            let marker = new_marker(&name);
+            let mutable = ident.mut_token().is_some();
+            let marker = new_marker(&name, mutable);
+            let mutable = if mutable { "mut " } else { "" };
             again.push(format!("let {mutable}{name}: {marker} = {name};"));
         }
+    }
+
+    /// Notes what a statement may want of earlier cells. A name that stands only where the statement binds it is not wanted, there and
+    /// below: the earlier variable of that name stays where it is.
+    fn note_wanted(&mut self, statement: &str, bound_before: usize) {
+        for word in words(statement) {
+            let bound = |placeholder: &Placeholder| placeholder.variable.trim_start_matches("r#") == word;
+            let here = self.placeholders[bound_before..].iter().any(bound);
+            let once = words(statement).filter(|other| *other == word).count() == 1;
+            if !(self.placeholders[..bound_before].iter().any(bound) || here && once) {
+                self.wanted.insert(word.to_owned());
+            }
+        }
+    }
+
+    /// Whether the cell may use the variable `name` of an earlier cell.
+    pub fn wants(&self, name: &str) -> bool {
+        self.wanted.contains(name.trim_start_matches("r#"))
     }
 }
 
@@ -206,11 +240,9 @@ fn insert(text: &str, start: usize, edits: &[(usize, String)]) -> Statement {
     Statement { start, text: new, insertions }
 }
 
-/// Whether `name` stands in `code` as a whole word, strings and comments included.
-pub fn mentions(code: &str, name: &str) -> bool {
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    code.match_indices(name)
-        .any(|(at, _)| !code[..at].ends_with(is_word) && !code[at + name.len()..].starts_with(is_word))
+/// The words of a code, those in strings (where formats name variables) and comments included.
+pub fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
 
 #[cfg(test)]
@@ -248,8 +280,15 @@ mod tests {
     }
 
     #[test]
-    fn words_are_found_in_format_strings_but_not_inside_other_words() {
-        assert!(mentions("println!(\"{x}\")", "x"));
-        assert!(!mentions("max + xy", "x"));
+    fn a_cell_wants_what_it_names_before_it_binds_it() {
+        let wants = |source: &str, name: &str| Cell::parse(source, 0, None).wants(name);
+        assert!(wants("println!(\"{x}\")", "x"), "a format names a variable");
+        assert!(!wants("max + xy", "x"), "a part of another word is none");
+        assert!(wants("let x = x + 1;", "x"));
+        assert!(wants("let y = x; let x = 2;", "x"));
+        assert!(!wants("let x = 1; x + x", "x"));
+        assert!(!wants("let (a, mut x): (u8, u8) = (1, 2); x", "x"));
+        assert!(wants("{ let x = 1; } x", "x"), "what a block binds ends with it");
+        assert!(wants("r#type + 1", "r#type"));
     }
 }

@@ -124,7 +124,7 @@ fn serve() -> std::io::Result<()> {
         libc::sigaction(libc::SIGINT, &action, std::ptr::null_mut());
     }
 
-    let runtime = Runtime::load(control, evcxr_out, comms)?;
+    let runtime = Runtime::load(control, comms)?;
     // User code that asks sees an ordinary process.
     unsafe { std::env::remove_var(LIBRARIES) };
     let mut evcxr = unsafe { std::fs::File::from_raw_fd(evcxr_out) };
@@ -157,7 +157,8 @@ fn serve() -> std::io::Result<()> {
                 unsafe { libc::write(fd, mark.as_ptr().cast(), mark.len()) };
             }
         }
-        evcxr.write_all(b"EVCXR_EXECUTION_COMPLETE\n")?;
+        // The first line makes evcxr forget the variables that the cell has made: our store keeps them.
+        evcxr.write_all(b"EVCXR_ERROR_OCCURRED\nEVCXR_EXECUTION_COMPLETE\n")?;
     }
     Ok(())
 }
@@ -178,18 +179,18 @@ struct Runtime {
 }
 
 impl Runtime {
-    fn load(control: RawFd, evcxr: RawFd, comms: RawFd) -> std::io::Result<Runtime> {
+    fn load(control: RawFd, comms: RawFd) -> std::io::Result<Runtime> {
         let libraries = std::env::var_os(LIBRARIES).unwrap_or_default();
         let mut libraries = std::env::split_paths(&libraries).map(|path| path.to_string_lossy().into_owned());
         let mut next = || libraries.next().ok_or_else(|| std::io::Error::other("too few libraries to load"));
         open(&next()?)?;
         let runtime = open(&next()?)?;
         let library = next().ok();
-        let start: extern "C" fn(c_int, c_int, c_int) =
+        let start: extern "C" fn(c_int, c_int) =
             unsafe { std::mem::transmute(symbol(runtime, "wavemesh_cell_start")?) };
         let begin: extern "C" fn(u64) = unsafe { std::mem::transmute(symbol(runtime, "wavemesh_cell_begin")?) };
         let end: extern "C" fn() -> bool = unsafe { std::mem::transmute(symbol(runtime, "wavemesh_cell_end")?) };
-        start(control, evcxr, comms);
+        start(control, comms);
         if let Some(library) = library {
             std::thread::spawn(move || {
                 if let Ok(library) = open(&library)

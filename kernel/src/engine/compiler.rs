@@ -3,10 +3,9 @@
 //! Types of new variables come from the same build: `drop(&x)` makes rustc warn of "argument has type `&T`", with a path that
 //! is valid at the root of the next cell. So nothing is analysed twice and rust-analyzer is not waited for.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -20,7 +19,7 @@ use super::library::{self, Bundle};
 use super::pipes::Pipes;
 use super::shim::{Answer, Call, RECORDER};
 use super::toolchain::Toolchain;
-use super::weave::{self, Type, Variable, Weave};
+use super::weave::{Bound, Loaded, Place, Type, Variable, Weave, Woven};
 use super::{Output, progress};
 
 /// Compiles cells for evcxr.
@@ -45,7 +44,11 @@ pub struct Run {
 
 #[derive(Default)]
 struct State {
-    variables: HashMap<String, Variable>,
+    /// Of earlier cells, by name; those that are gone too, with the reason.
+    variables: BTreeMap<String, Variable>,
+    /// What this cell binds, and what it takes of earlier cells.
+    bound: Vec<Bound>,
+    loaded: Vec<Loaded>,
     cells: Vec<Arc<Run>>,
     dependencies: Dependencies,
     new_dependencies: bool,
@@ -111,10 +114,25 @@ impl Compiler {
     /// What follows is about this cell.
     pub fn begin_cell(&self, number: u32, run: u64, cell: Cell) {
         let mut state = self.state();
-        for placeholder in &cell.placeholders {
-            let variable = Variable { name: placeholder.variable.clone(), cell: number, run, ty: Type::Pending };
-            state.variables.insert(placeholder.marker.clone(), variable);
-        }
+        let bound = cell.placeholders.iter().map(|placeholder| Bound {
+            marker: placeholder.marker.clone(),
+            variable: Variable {
+                name: placeholder.variable.clone(),
+                mutable: placeholder.mutable,
+                cell: number,
+                ty: Type::Pending,
+            },
+            written: false,
+        });
+        state.bound = bound.collect();
+        let wanted = state.variables.values().filter(|variable| cell.wants(&variable.name));
+        let loaded = wanted.filter_map(|variable| match &variable.ty {
+            Type::Known(ty) => {
+                Some(Loaded { name: variable.name.clone(), mutable: variable.mutable, ty: ty.clone(), kept: true })
+            }
+            _ => None,
+        });
+        state.loaded = loaded.collect();
         state.times.clear();
         if state.last_failed {
             state.cells.pop();
@@ -124,9 +142,37 @@ impl Compiler {
         self.interrupted.store(false, Ordering::SeqCst);
     }
 
-    /// Keeps only the placeholders that evcxr still knows.
-    pub fn retain_variables(&self, markers: &HashSet<String>) {
-        self.state().variables.retain(|marker, _| markers.contains(marker));
+    /// The cell ran. What it moved away is gone; what it bound is there for later cells if it ended well, or told of if it cannot be.
+    pub fn cell_ran(&self, ended_well: bool) {
+        let mut state = self.state();
+        let number = state.cells.last().map_or(0, |run| run.number);
+        for loaded in std::mem::take(&mut state.loaded).iter().filter(|loaded| !loaded.kept) {
+            if let Some(variable) = state.variables.get_mut(&loaded.name) {
+                variable.ty = Type::Moved(number);
+            }
+        }
+        let bound = std::mem::take(&mut state.bound);
+        for Bound { variable, .. } in bound.into_iter().filter(|_| ended_well) {
+            if let Type::Fleeting(reason) = &variable.ty {
+                let text = format!("note: `{}` lives in this cell only: {reason}.\n", variable.name);
+                self.pipes.send(Output::Stderr(text));
+            }
+            if variable.ty != Type::Pending {
+                state.variables.insert(variable.name.clone(), variable);
+            }
+        }
+    }
+
+    /// Variables that the cell wanted are lost; it can be built again without them.
+    pub fn lose(&self, names: &[&str]) {
+        let mut state = self.state();
+        state.variables.retain(|name, _| !names.contains(&name.as_str()));
+        state.loaded.retain(|loaded| !names.contains(&loaded.name.as_str()));
+    }
+
+    /// The process that held the variables is gone.
+    pub fn lose_all(&self) {
+        self.state().variables.clear();
     }
 
     /// The cell did not compile, so it left no items behind.
@@ -141,12 +187,16 @@ impl Compiler {
         state.cells.clear();
     }
 
-    /// The variable behind a placeholder.
-    pub fn variable(&self, marker: &str) -> Option<Variable> {
-        self.state().variables.get(marker).cloned()
+    /// Variables that later cells can use, and their types, sorted by name.
+    pub fn stored_variables(&self) -> Vec<(String, String)> {
+        let known = |variable: &Variable| match &variable.ty {
+            Type::Known(ty) => Some((variable.name.clone(), ty.clone())),
+            _ => None,
+        };
+        self.state().variables.values().filter_map(known).collect()
     }
 
-    /// Every variable there is, fleeting ones included.
+    /// Every variable of earlier cells, those that are gone included.
     pub fn variables(&self) -> Vec<Variable> {
         self.state().variables.values().cloned().collect()
     }
@@ -256,16 +306,15 @@ impl Compiler {
                 return Ok(Answer::Done { stdout: message_of_cargo(&message), stderr: String::new(), code: 101 });
             }
         };
-        // A variable that borrows from another one is not stored; which one that is, only the borrow checker knows.
+        // A variable that borrows from another one or was moved away is not stored; which one that is, only the borrow checker knows.
         for _ in 0..6 {
-            let (folder, source) = self.write_build(&generated, &dependencies)?;
+            let (folder, woven) = self.write_build(&generated, &dependencies)?;
             let outcome = self.rustc(&folder, &opt_level, &dependencies, link)?;
             if self.interrupted.load(Ordering::SeqCst) {
                 return Ok(Answer::Done { stdout: message_of_cargo("interrupted"), stderr: String::new(), code: 101 });
             }
-            let lines: Vec<&str> = source.lines().collect();
             if outcome.success {
-                let again = self.note_types(&outcome.messages, &lines);
+                let again = self.note_types(&outcome.messages, &woven);
                 if again {
                     continue;
                 }
@@ -273,7 +322,7 @@ impl Compiler {
                 std::fs::write(crate_folder.join(".evcxr-execution-so"), object.to_string_lossy().as_bytes())?;
                 return Ok(Answer::ok(""));
             }
-            if !self.give_up_borrowers(&outcome.messages, &lines) {
+            if !self.give_up_variables(&outcome.messages, &woven) {
                 return Ok(Answer::Done { stdout: outcome.text, stderr: String::new(), code: 101 });
             }
         }
@@ -284,25 +333,25 @@ impl Compiler {
         })
     }
 
-    fn write_build(&self, generated: &str, dependencies: &Dependencies) -> Result<(PathBuf, String)> {
+    fn write_build(&self, generated: &str, dependencies: &Dependencies) -> Result<(PathBuf, Woven)> {
         let mut state = self.state();
         state.builds += 1;
         let folder = self.folder.join("b").join(state.builds.to_string());
-        let (cell, run) = state.cells.last().map(|run| (run.cell.source.clone(), run.id)).unwrap_or_default();
+        let run = state.cells.last().map(|run| run.id).unwrap_or_default();
         let named =
             dependencies.lines.iter().any(|line| line.starts_with("wavemesh ") || line.starts_with("wavemesh="));
         let prelude = (self.has_library() || named).then_some("::wavemesh::prelude");
-        let source = Weave { variables: &state.variables, cell: &cell, run, prelude }.weave(generated);
+        let woven = Weave { bound: &state.bound, loaded: &state.loaded, run, prelude }.weave(generated);
         drop(state);
         std::fs::create_dir_all(&folder)?;
-        std::fs::write(folder.join("lib.rs"), &source)?;
-        Ok((folder, source))
+        std::fs::write(folder.join("lib.rs"), &woven.source)?;
+        Ok((folder, woven))
     }
 
     fn rustc(&self, folder: &Path, opt_level: &str, dependencies: &Dependencies, link: bool) -> Result<Outcome> {
         let start = Instant::now();
         let runtime_dir = self.runtime.parent().unwrap_or(&self.folder);
-        let mut command = Command::new(&self.toolchain.rustc);
+        let mut command = self.toolchain.quiet("rustc");
         command
             .current_dir(folder)
             .args(["--crate-name=ctx", "--edition=2024", "--crate-type=cdylib", "lib.rs", "-olibctx.so"])
@@ -311,21 +360,13 @@ impl Compiler {
             .arg("-Zunstable-options")
             // Types are told in full, by a lint that user code cannot turn off; other warnings are not shown.
             .args(["-Ztrim-diagnostic-paths=no", "-Awarnings", "--force-warn=dropping_references"])
-            .env("RUSTC_BOOTSTRAP", "1")
             .args(["-Cmetadata=cell", "-Cprefer-dynamic", "-Cdebug-assertions=on", "-Cdebuginfo=line-tables-only"])
             .arg(format!("-Copt-level={opt_level}"))
             .arg(format!("--remap-path-prefix=lib.rs={}", folder.join("lib.rs").display()))
             .arg(format!("-Clink-arg=-Wl,-rpath,{}", runtime_dir.display()))
             .arg(format!("-Clink-arg=-Wl,-rpath,{}", self.toolchain.libdir.display()))
             .args(self.externs(dependencies))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
             .process_group(0);
-        for variable in ["RUSTC", "CARGO", super::shim::SOCKET] {
-            command.env_remove(variable);
-        }
-        self.toolchain.clean_path(&mut command);
         let child = command.spawn().with_context(|| format!("cannot run {}", self.toolchain.rustc.display()))?;
         self.set_group(Some(child.id()));
         let output = child.wait_with_output();
@@ -346,75 +387,87 @@ impl Compiler {
     }
 
     /// Learns the types of the variables that the cell stores. True if it must be built once more.
-    fn note_types(&self, messages: &[Value], lines: &[&str]) -> bool {
+    fn note_types(&self, messages: &[Value], woven: &Woven) -> bool {
         let mut state = self.state();
         let mut again = false;
         for message in messages.iter().filter(|message| message["code"]["code"] == "dropping_references") {
-            let spans = message["spans"].as_array().map_or(&[][..], Vec::as_slice);
-            let line = spans.first().and_then(|span| span["line_start"].as_u64()).unwrap_or(0) as usize;
-            let Some(name) =
-                line.checked_sub(1).and_then(|line| lines.get(line)).and_then(|line| weave::variable_stored_on(line))
-            else {
-                continue;
-            };
+            let spans = spans(message);
+            let Some(Place::Store(name)) = spans.iter().find_map(|span| place(span, woven)) else { continue };
             let label = spans.iter().find_map(|span| span["label"].as_str()?.strip_prefix("argument has type `&"));
             let Some(ty) = label.and_then(|label| label.strip_suffix('`')) else { continue };
-            let ty = &ty.replace(BUILT_AS, CALLED);
-            let ty = if let Some((function, _)) = ty.split_once(" {").filter(|(function, _)| function.contains("fn(")) {
-                // A function's own type has no name; a pointer to it has.
-                again = true;
-                Type::Known(function.to_owned())
-            } else if ty.contains('{') || ty.contains("impl ") {
-                let what = if ty.contains("{closure") {
-                    "it is a closure or holds one, whose type has no name. To keep it, give it one: \
-                     `let f: Box<dyn Fn(i32) -> i32> = Box::new(…)`"
+            let Some(bound) = state.bound.iter_mut().rev().find(|bound| bound.variable.name == *name) else { continue };
+            let ty = ty.replace(BUILT_AS, CALLED);
+            bound.variable.ty =
+                if let Some((function, _)) = ty.split_once(" {").filter(|(function, _)| function.contains("fn(")) {
+                    // A function's own type has no name; a pointer to it has.
+                    again = true;
+                    bound.written = true;
+                    Type::Known(function.to_owned())
+                } else if ty.contains('{') || ty.contains("impl ") {
+                    let what = if ty.contains("{closure") {
+                        "it is a closure or holds one, whose type has no name. To keep it, give it one: \
+                         `let f: Box<dyn Fn(i32) -> i32> = Box::new(…)`"
+                    } else {
+                        "its type has no name"
+                    };
+                    Type::Fleeting(what.to_owned())
                 } else {
-                    "its type has no name"
+                    Type::Known(ty)
                 };
-                Type::Fleeting(what.to_owned())
-            } else {
-                Type::Known(ty.to_owned())
-            };
-            for variable in state.variables.values_mut() {
-                if variable.name == name && variable.ty == Type::Pending {
-                    variable.ty = ty.clone();
-                }
-            }
         }
         again
     }
 
-    /// Marks the new variables that cannot be stored because they borrow. True if that may mend every error there is.
-    fn give_up_borrowers(&self, messages: &[Value], lines: &[&str]) -> bool {
-        let stored_on = |span: &Value| {
-            let line = span["line_start"].as_u64()? as usize;
-            weave::variable_stored_on(lines.get(line.checked_sub(1)?)?)
-        };
-        let mut borrowers = HashSet::new();
+    /// Gives up variables that cannot be stored because they borrow or are moved away, or not be loaded because their type cannot be
+    /// named. True if that may mend every error there is.
+    fn give_up_variables(&self, messages: &[Value], woven: &Woven) -> bool {
+        let mut state = self.state();
+        let number = state.cells.last().map_or(0, |run| run.number);
+        let State { bound, loaded, variables, .. } = &mut *state;
+        let mut found = false;
         for message in messages.iter().filter(|message| message["level"] == "error") {
-            if message["spans"].as_array().is_none_or(Vec::is_empty) {
+            let spans = spans(message);
+            if spans.is_empty() {
                 continue;
             }
+            let of_kind = |primary: bool| {
+                spans.iter().filter(move |span| span["is_primary"] == primary).filter_map(|span| place(span, woven))
+            };
+            let stored = |place: &Place| if let Place::Store(name) = place { Some(name.clone()) } else { None };
             let code = message["code"]["code"].as_str().unwrap_or_default();
-            if !["E0597", "E0505", "E0716", "E0373", "E0521", "E0503", "E0506"].contains(&code) {
-                return false;
-            }
-            let spans = message["spans"].as_array().map_or(&[][..], Vec::as_slice);
-            let by_kind = |primary: bool| {
-                spans.iter().filter(move |span| span["is_primary"] == primary).find_map(stored_on).map(str::to_owned)
+            let mut give_up = |name: &str, ty: Type| {
+                let pending = |bound: &&mut Bound| bound.variable.name == name && bound.variable.ty == Type::Pending;
+                let bound = bound.iter_mut().rev().find(pending);
+                bound.map(|bound| bound.variable.ty = ty).is_some()
             };
-            match by_kind(false).or_else(|| by_kind(true)) {
-                Some(name) => borrowers.insert(name),
-                None => return false,
+            found |= match (code, of_kind(true).next()) {
+                ("E0382" | "E0425", Some(Place::Store(name))) => give_up(name, Type::Moved(number)),
+                ("E0381", Some(Place::Store(name))) => {
+                    give_up(name, Type::Fleeting("it may not have been given a value".to_owned()))
+                }
+                ("E0382", Some(Place::Keep(name))) => {
+                    let moved = loaded.iter_mut().find(|loaded| loaded.name == *name);
+                    moved.map(|loaded| loaded.kept = false).is_some()
+                }
+                (_, Some(Place::Load(name))) => {
+                    loaded.retain(|loaded| loaded.name != *name);
+                    if let Some(variable) = variables.get_mut(name)
+                        && let Type::Known(ty) = &variable.ty
+                    {
+                        variable.ty = Type::Fleeting(format!("its type `{ty}` cannot be named in another cell"));
+                    }
+                    true
+                }
+                ("E0597" | "E0505" | "E0716" | "E0373" | "E0521" | "E0503" | "E0506", _) => {
+                    let reason = "it borrows from another variable. To keep it, make it own its data: `.clone()`, \
+                                  `.to_owned()`, `.to_vec()`";
+                    match of_kind(false).chain(of_kind(true)).find_map(stored) {
+                        Some(name) => give_up(&name, Type::Fleeting(reason.to_owned())),
+                        None => return false,
+                    }
+                }
+                _ => return false,
             };
-        }
-        let mut state = self.state();
-        let mut found = false;
-        for variable in state.variables.values_mut() {
-            if variable.ty == Type::Pending && borrowers.contains(&variable.name) {
-                variable.ty = Type::Fleeting("it borrows from another variable. To keep it, make it own its data: `.clone()`, `.to_owned()`, `.to_vec()`".into());
-                found = true;
-            }
         }
         found
     }
@@ -459,15 +512,6 @@ impl Compiler {
         self.state().offline = offline;
     }
 
-    /// Tells of variables that this cell could not keep.
-    pub fn tell_fleeting(&self, run: u64) {
-        for Variable { name, ty, .. } in self.variables().into_iter().filter(|variable| variable.run == run) {
-            if let Type::Fleeting(reason) = ty {
-                self.pipes.send(Output::Stderr(format!("note: `{name}` lives in this cell only: {reason}.\n")));
-            }
-        }
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -491,6 +535,15 @@ fn link_time(messages: &[Value]) -> Duration {
         message["timestamp"].as_u64()
     };
     at("end").zip(at("start")).map_or(Duration::ZERO, |(end, start)| Duration::from_micros(end.saturating_sub(start)))
+}
+
+fn spans(message: &Value) -> &[Value] {
+    message["spans"].as_array().map_or(&[][..], Vec::as_slice)
+}
+
+/// What the woven code does with a variable where a span starts.
+fn place<'a>(span: &Value, woven: &'a Woven) -> Option<&'a Place> {
+    woven.place(span["byte_start"].as_u64()?.try_into().ok()?)
 }
 
 struct Outcome {

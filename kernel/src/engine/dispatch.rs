@@ -59,7 +59,7 @@ impl Session {
             ":vars" => Ok(Some(self.variables_table())),
             ":type" | ":t" => {
                 let wanted = needs("the name of a variable")?;
-                let found = self.variables().into_iter().find(|(name, _)| name == wanted);
+                let found = evaluator.compiler.stored_variables().into_iter().find(|(name, _)| name == wanted);
                 let (name, ty) = found.ok_or_else(|| wrong_command(format!("there is no variable `{wanted}`")))?;
                 Ok(Some(json!({"data": {"text/plain": format!("{name}: {ty}")}, "metadata": {}})))
             }
@@ -116,6 +116,7 @@ impl Session {
                 let lost = self.stored_names();
                 self.evcxr_command(":restart")?;
                 evaluator.set_child(self.context.process_handle());
+                evaluator.compiler.lose_all();
                 let lost = if lost.is_empty() {
                     "no variable was lost".to_owned()
                 } else {
@@ -171,7 +172,9 @@ impl Session {
     fn variables_table(&self) -> Value {
         let sizes = self.evaluator.pipes.sizes();
         let rows: Vec<Vec<String>> = self
-            .variables()
+            .evaluator
+            .compiler
+            .stored_variables()
             .into_iter()
             .map(|(name, ty)| {
                 let size = sizes.get(&name).map_or_else(String::new, |&size| commands::bytes(size));

@@ -1,6 +1,6 @@
 //! The thread that owns evcxr and runs cells, one after the other.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::report::{self, Killer, Places};
 use super::shared::{Evaluator, Shared};
 use super::temporary::Folder;
 use super::toolchain::Toolchain;
-use super::weave::Type;
+use super::weave::{Type, Variable};
 use super::{ExecuteError, ExecuteOptions, ExecuteResult, Output, Request, Sink, child, export, shim};
 
 /// Starts the evaluator's thread.
@@ -232,29 +232,48 @@ impl Session {
         let before: Vec<String> = self.stored_names();
         let oom_kills = oom_kills();
         compiler.begin_cell(self.last_number, unique, cell);
-        pipes.begin_run(unique);
-        let prompter = Prompter::start(&self.shared, &evaluator, number);
-        let result = self.context.execute(&rust);
-        prompter.stop();
-        evaluator.set_child(self.context.process_handle());
-        if matches!(result, Err(Error::SubprocessTerminated(_))) {
-            pipes.wait_until_empty();
-        } else if result.is_ok() && !compiler.builds().is_empty() {
-            pipes.wait_for_end(Duration::from_secs(6));
-        }
-        let markers: HashSet<String> = self.context.variables_and_types().map(|(_, ty)| ty.to_owned()).collect();
-        compiler.retain_variables(&markers);
+        let (result, records) = loop {
+            pipes.begin_run(unique);
+            let prompter = Prompter::start(&self.shared, &evaluator, number);
+            let result = self.context.execute(&rust);
+            prompter.stop();
+            evaluator.set_child(self.context.process_handle());
+            if matches!(result, Err(Error::SubprocessTerminated(_))) {
+                pipes.wait_until_empty();
+            } else if result.is_ok() && !compiler.builds().is_empty() {
+                pipes.wait_for_end(Duration::from_secs(6));
+            }
+            let records = pipes.take_records();
+            if result.is_err() || !self.lose_variables(&records) {
+                break (result, records);
+            }
+        };
         if compiler.take_new_dependencies() {
             evaluator.assistant.learn();
         }
-        self.conclude(result, code, unique, &before, oom_kills)
+        self.conclude(result, records, code, &before, oom_kills)
+    }
+
+    /// The store says before a cell's code starts that variables which it wants are lost. True if so: the cell has not run then.
+    fn lose_variables(&self, records: &[Vec<String>]) -> bool {
+        let lost: Vec<&[String]> = records
+            .iter()
+            .filter(|record| record.len() > 2 && record[0] == "lost")
+            .map(|record| &record[1..])
+            .collect();
+        let names: Vec<&str> = lost.iter().map(|lost| lost[0].as_str()).collect();
+        self.evaluator.compiler.lose(&names);
+        for lost in &lost {
+            self.evaluator.pipes.send(Output::Stderr(format!("note: `{}` is lost: {}.\n", lost[0], lost[1])));
+        }
+        !lost.is_empty()
     }
 
     fn conclude(
         &mut self,
         result: Result<evcxr::EvalOutputs, Error>,
+        records: Vec<Vec<String>>,
         code: &str,
-        unique: u64,
         before: &[String],
         oom_kills_before: u64,
     ) -> Result<Option<Value>, ExecuteError> {
@@ -263,7 +282,7 @@ impl Session {
         let places = Places::new(compiler.cells());
         let stopped = self.shared.interrupted.load(Ordering::SeqCst);
         let (mut error, mut panicking) = (None, None);
-        for record in pipes.take_records() {
+        for record in records {
             let field = |index: usize| record.get(index).map_or("", String::as_str);
             match field(0) {
                 "panicking" => panicking = Some(report::panic(field(1), field(2), field(3), field(4), "", &places)),
@@ -275,7 +294,7 @@ impl Session {
         match result {
             Ok(outputs) => {
                 self.history.ran(code);
-                compiler.tell_fleeting(unique);
+                compiler.cell_ran(error.is_none());
                 match error {
                     None => {
                         let shown = pipes.take_result();
@@ -289,6 +308,7 @@ impl Session {
                 }
             }
             Err(Error::SubprocessTerminated(how)) => {
+                compiler.lose_all();
                 let killer = match () {
                     () if self.shared.killed.load(Ordering::SeqCst) => Killer::Kernel,
                     () if oom_kills() > oom_kills_before => Killer::OutOfMemory,
@@ -330,17 +350,24 @@ impl Session {
         }
     }
 
-    /// A name that is not found may be a variable that lived in an earlier cell only.
+    /// A name that is not found may be a variable that is gone.
     fn help_on_fleeting(&self, diagnostics: &[Value]) -> Vec<String> {
         let mut help = Vec::new();
-        for variable in self.evaluator.compiler.variables() {
-            if let Type::Fleeting(reason) = &variable.ty
-                && diagnostics.iter().any(|error| {
-                    error["code"]["code"] == "E0425"
-                        && error["message"].as_str().is_some_and(|text| text.contains(&format!("`{}`", variable.name)))
-                })
-            {
-                help.push(format!("`{}` lived only in cell [{}]: {reason}.", variable.name, variable.cell));
+        for Variable { name, cell, ty, .. } in self.evaluator.compiler.variables() {
+            let told = match ty {
+                Type::Fleeting(reason) => format!("`{name}` lived only in cell [{cell}]: {reason}."),
+                Type::Moved(by) => {
+                    format!(
+                        "`{name}` was moved away in cell [{by}]. To keep it, pass `&{name}` or `{name}.clone()` there."
+                    )
+                }
+                Type::Pending | Type::Known(_) => continue,
+            };
+            if diagnostics.iter().any(|error| {
+                error["code"]["code"] == "E0425"
+                    && error["message"].as_str().is_some_and(|text| text.contains(&format!("`{name}`")))
+            }) {
+                help.push(told);
             }
         }
         help
@@ -348,26 +375,7 @@ impl Session {
 
     /// The names of variables that the next cell can use.
     pub fn stored_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.variables().into_iter().map(|(name, _)| name).collect();
-        names.sort();
-        names
-    }
-
-    /// Variables and their types.
-    pub fn variables(&self) -> Vec<(String, String)> {
-        let mut variables: Vec<(String, String)> = self
-            .context
-            .variables_and_types()
-            .filter_map(|(name, ty)| match self.evaluator.compiler.variable(ty) {
-                Some(variable) => match variable.ty {
-                    Type::Known(ty) => Some((name.to_owned(), ty)),
-                    _ => None,
-                },
-                None => Some((name.to_owned(), ty.to_owned())),
-            })
-            .collect();
-        variables.sort();
-        variables
+        self.evaluator.compiler.stored_variables().into_iter().map(|(name, _)| name).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
@@ -84,7 +84,19 @@ impl Toolchain {
         self.path.clone()
     }
 
-    /// Gives a command the PATH without our links, and none of our variables.
+    /// A command of `rustc` or of the tool beside it, with unstable options, whose messages are read from its standard error; of the
+    /// kernel's own environment it sees nothing.
+    pub fn quiet(&self, tool: &str) -> Command {
+        let mut command = Command::new(self.rustc.with_file_name(tool));
+        command.env("RUSTC_BOOTSTRAP", "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        for variable in ["RUSTC", "CARGO", super::shim::SOCKET] {
+            command.env_remove(variable);
+        }
+        self.clean_path(&mut command);
+        command
+    }
+
+    /// Gives a command the PATH without our links.
     pub fn clean_path(&self, command: &mut Command) {
         if let Some(path) = &self.path {
             command.env("PATH", path);

@@ -19,7 +19,6 @@ use self::probe::Prober;
 use self::reference::{Library, Reference};
 use super::compiler::Compiler;
 use super::pipes::Pipes;
-use super::weave::Type;
 use super::{Completion, Completions, commands};
 
 const KEYWORDS: [&str; 36] = [
@@ -111,9 +110,8 @@ impl Assistant {
     }
 
     fn names(&self, code: &str, known: &Known, found: &mut Suggested) {
-        for variable in self.compiler.variables() {
-            let ty = if let Type::Known(ty) = &variable.ty { ty.as_str() } else { "" };
-            found.add(&variable.name, "instance", ty);
+        for (name, ty) in self.compiler.stored_variables() {
+            found.add(&name, "instance", &ty);
         }
         known.items.iter().for_each(|item| found.item(item.name(), item));
         known.reference.visible().for_each(|(name, item)| found.item(name, item));
@@ -166,8 +164,7 @@ impl Assistant {
     }
 
     fn variable(&self, name: &str, known: &Known, detail: u8) -> Option<Value> {
-        let variable = self.compiler.variables().into_iter().find(|variable| variable.name == name)?;
-        let Type::Known(ty) = variable.ty else { return None };
+        let (_, ty) = self.compiler.stored_variables().into_iter().find(|(known, _)| known == name)?;
         let size =
             self.pipes.sizes().get(name).map_or_else(String::new, |&size| format!("  // {}", commands::bytes(size)));
         Some(item::bundle(&format!("let {name}: {ty}{size}"), &known.docs_of(&ty), detail))

@@ -4,17 +4,16 @@
 //! variables: rustc answers that there is no such method for the type, and names it in full. This takes no code generation, has
 //! no effect, and needs nothing but the compiler that cells need anyway.
 
-use std::process::{Command, Stdio};
+use std::collections::HashSet;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 use ra_ap_syntax::{Edition, SourceFile};
 use serde_json::Value;
 
-use crate::engine::cell::{mentions, split_commands, split_statements};
+use crate::engine::cell::{split_commands, split_statements, words};
 use crate::engine::compiler::{BUILT_AS, CALLED, Compiler};
 use crate::engine::export::item_key;
-use crate::engine::weave::Type;
 
 const PROBE: &str = "wavemesh_probe";
 /// The function that the cell becomes; rustc names it in the path of an item that the cell itself defines.
@@ -63,16 +62,15 @@ fn source(compiler: &Compiler, before: &str) -> Option<String> {
     let own: Vec<String> = split_statements(&body).iter().filter_map(|(_, _, node)| item_key(node)).collect();
     items.retain(|(key, _)| !own.contains(key));
     let items: String = items.iter().map(|(_, text)| format!("{text}\n")).collect();
+    let used: HashSet<&str> = words(&body).collect();
     let variables: String = compiler
-        .variables()
+        .stored_variables()
         .iter()
-        .filter_map(|variable| match &variable.ty {
-            // Of a type that this cell defines anew the variable is lost.
-            Type::Known(ty) if !own.iter().any(|item| mentions(ty, item)) => {
-                Some(format!("mut {}: {ty}, ", variable.name))
-            }
-            _ => None,
+        // Of a type that this cell defines anew the variable is lost.
+        .filter(|(name, ty)| {
+            used.contains(name.trim_start_matches("r#")) && !words(ty).any(|word| own.iter().any(|item| item == word))
         })
+        .map(|(name, ty)| format!("mut {name}: {ty}, "))
         .collect();
     let prelude = if compiler.bundle.is_some() { "use wavemesh::prelude::*;\n" } else { "" };
     Some(format!(
@@ -128,7 +126,7 @@ fn open_brackets(code: &str) -> Vec<char> {
 fn ask(compiler: &Compiler, source: &str) -> Result<Option<String>> {
     let folder = tempfile::Builder::new().prefix("probe-").tempdir_in(&compiler.folder)?;
     std::fs::write(folder.path().join("lib.rs"), source)?;
-    let mut command = Command::new(&compiler.toolchain.rustc);
+    let mut command = compiler.toolchain.quiet("rustc");
     command
         .current_dir(folder.path())
         .args([
@@ -140,15 +138,7 @@ fn ask(compiler: &Compiler, source: &str) -> Result<Option<String>> {
             "-oprobe.rmeta",
         ])
         .args(["--error-format=json", "--diagnostic-width=100000", "-Ztrim-diagnostic-paths=no"])
-        .args(compiler.extern_args())
-        .env("RUSTC_BOOTSTRAP", "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    for variable in ["RUSTC", "CARGO", crate::engine::shim::SOCKET] {
-        command.env_remove(variable);
-    }
-    compiler.toolchain.clean_path(&mut command);
+        .args(compiler.extern_args());
     let output = command.output().context("cannot run rustc")?;
     let messages = String::from_utf8_lossy(&output.stderr);
     Ok(messages.lines().filter_map(|line| serde_json::from_str(line).ok()).find_map(|message| probed(&message)))

@@ -8,7 +8,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -209,7 +208,7 @@ impl Library {
             source.push_str(&format!("#[rustc_doc_primitive = \"{name}\"] /// .\nmod prim_{name} {{}}\n"));
         }
         std::fs::write(folder.join("lib.rs"), source)?;
-        let mut command = Command::new(compiler.toolchain.rustc.with_file_name("rustdoc"));
+        let mut command = compiler.toolchain.quiet("rustdoc");
         command
             .current_dir(folder)
             .args([
@@ -222,15 +221,7 @@ impl Library {
                 "lib.rs",
             ])
             .arg(format!("--crate-name={ROOT}"))
-            .args(compiler.extern_args())
-            .env("RUSTC_BOOTSTRAP", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        for variable in ["RUSTC", "CARGO", crate::engine::shim::SOCKET] {
-            command.env_remove(variable);
-        }
-        compiler.toolchain.clean_path(&mut command);
+            .args(compiler.extern_args());
         // Cells come first; and it must not outlive the kernel.
         unsafe {
             command.pre_exec(|| {
