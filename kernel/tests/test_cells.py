@@ -41,6 +41,35 @@ def test_what_cannot_outlive_its_cell_works_in_it_and_is_announced(kernel):
     assert error["ename"] == "E0425" and "borrows" in plain(error)
 
 
+def test_a_variable_that_was_moved_away_is_named_with_the_cell_that_did_it(kernel):
+    kernel.run("let given = vec![1];\nlet stays = vec![2];")
+    number = kernel.run("drop(given); stays.len()").reply["content"]["execution_count"]
+    error = kernel.run("given.len()").error
+    assert error["ename"] == "E0425" and f"`given` was moved away in cell [{number}]" in plain(error)
+    assert kernel.value("stays[0]") == "2"
+
+
+def test_a_cell_that_fails_leaves_the_variable_that_it_would_have_bound_anew(kernel):
+    kernel.run("let kept = String::from(\"old\");")
+    assert kernel.run("let kept = kept.len();\n\"z\".parse::<i32>()?;").status == "error"
+    assert kernel.value("kept") == '"old"'
+    assert kernel.run("let kept: i32 = \"z\".parse().unwrap();").error["ename"] == "Panic"
+    assert kernel.value("kept") == '"old"'
+
+
+def test_a_variable_whose_type_is_defined_anew_is_lost_and_the_others_stay(kernel):
+    kernel.run("struct Inner { size: u8 }\nstruct Outer { inner: Inner }\nlet one = Outer { inner: Inner { size: 3 } };\nlet other = 4;")
+    again = kernel.run("/// The same layout.\n#[derive(Clone)]\nstruct Inner { size: u8 }")
+    assert again.status == "ok" and kernel.value("one.inner.size") == "3"
+    assert kernel.run("struct Inner { size: [u64; 64] }\nno_such_name").status == "error", "nothing was defined"
+    assert kernel.value("one.inner.size") == "3"
+    anew = kernel.run("struct Inner { size: [u64; 64] }")
+    assert "`one` is lost" in anew.stream("stderr")
+    error = kernel.run("one.inner.size").error
+    assert error["ename"] == "E0425" and "defines its type anew" in plain(error)
+    assert kernel.value("other") == "4"
+
+
 def test_a_compile_error_points_at_the_users_line_and_column(kernel):
     error = kernel.run("let fine = 1;\n\nlet wrong: i32 = \"text\";").error
     assert error["ename"] == "E0308" and error["evalue"] == "mismatched types"

@@ -32,6 +32,38 @@ pub struct Cell {
     pub placeholders: Vec<Placeholder>,
     /// Words that stand in it before it binds a variable of that name: what it may want of earlier cells.
     wanted: HashSet<String>,
+    /// The items that it defines on which the layout of a type may rest.
+    pub types: Vec<TypeItem>,
+}
+
+/// An item on which the layout of a type may rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypeItem {
+    pub name: String,
+    /// Its text without what cannot change a layout: comments, spaces and derived traits.
+    pub text: String,
+}
+
+impl TypeItem {
+    fn of(node: &SyntaxNode) -> Option<TypeItem> {
+        let name = match ast::Item::cast(node.clone())? {
+            ast::Item::Struct(item) => item.name(),
+            ast::Item::Enum(item) => item.name(),
+            ast::Item::Union(item) => item.name(),
+            ast::Item::TypeAlias(item) => item.name(),
+            ast::Item::Trait(item) => item.name(),
+            ast::Item::Const(item) => item.name(),
+            ast::Item::Module(item) => item.name(),
+            _ => None,
+        }?;
+        let derives =
+            |node: &SyntaxNode| ast::Attr::can_cast(node.kind()) && node.text().to_string().starts_with("#[derive");
+        let tokens = node.descendants_with_tokens().filter_map(|element| element.into_token());
+        let told =
+            tokens.filter(|token| !token.kind().is_trivia() && !token.parent_ancestors().any(|node| derives(&node)));
+        let text: Vec<String> = told.map(|token| token.text().to_owned()).collect();
+        Some(TypeItem { name: name.text().to_string(), text: text.join(" ") })
+    }
 }
 
 /// A piece of the Rust part.
@@ -103,12 +135,14 @@ impl Cell {
             statements: Vec::new(),
             placeholders: Vec::new(),
             wanted: HashSet::new(),
+            types: Vec::new(),
         };
         let pieces = split_statements(&source[start..]);
         let last = pieces.len().saturating_sub(1);
         for (index, (from, text, node)) in pieces.into_iter().enumerate() {
             let (mut edits, mut again) = (Vec::new(), Vec::new());
             let bound_before = cell.placeholders.len();
+            cell.types.extend(TypeItem::of(&node));
             if let Some(statement) = ast::LetStmt::cast(node.clone()) {
                 cell.adapt_let(&statement, number, &mut edits, &mut again);
             } else if let (true, Some(show)) = (index == last, show)
@@ -277,6 +311,15 @@ mod tests {
     fn a_trailing_comment_stays_outside_of_what_is_shown() {
         let cell = Cell::parse("1 + 1 // two", 0, Some("show"));
         assert_eq!(cell.rust, "show!(1 + 1); // two\n");
+    }
+
+    #[test]
+    fn a_type_is_another_when_its_layout_may_be() {
+        let text = |source: &str| Cell::parse(source, 0, None).types[0].text.clone();
+        let point = "struct Point { x: u8 }";
+        assert_eq!(text(point), text("#[derive(Clone, Debug)]\n/// A point.\nstruct Point {\n    x: u8 // across\n}"));
+        assert_ne!(text(point), text("struct Point { x: u16 }"));
+        assert_ne!(text(point), text("#[repr(C)] struct Point { x: u8 }"));
     }
 
     #[test]

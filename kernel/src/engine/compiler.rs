@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::cell::Cell;
+use super::cell::{Cell, words};
 use super::deps::{self, Dependencies};
 use super::library::{self, Bundle};
 use super::pipes::Pipes;
@@ -49,6 +49,10 @@ struct State {
     /// What this cell binds, and what it takes of earlier cells.
     bound: Vec<Bound>,
     loaded: Vec<Loaded>,
+    /// Variables that are lost when this cell runs, because their type becomes another one.
+    lost: Vec<String>,
+    /// The items of earlier cells on which the layout of a type may rest, by name.
+    types: BTreeMap<String, String>,
     cells: Vec<Arc<Run>>,
     dependencies: Dependencies,
     new_dependencies: bool,
@@ -58,6 +62,32 @@ struct State {
     offline: bool,
     /// The last cell did not compile: it is kept for its report only.
     last_failed: bool,
+}
+
+impl State {
+    /// The cell, or a new build of a crate, defines these names anew. Variables whose type rests on one of them are lost: rustc takes two
+    /// types of one name for the same one, and would read the old value with the new layout.
+    fn define_anew(&mut self, mut anew: Vec<String>) {
+        let mut done = 0;
+        while let Some(name) = anew.get(done) {
+            let resting = self.types.iter().filter(|(_, text)| words(text).any(|word| word == name));
+            let more: Vec<String> = resting.map(|(name, _)| name.clone()).filter(|name| !anew.contains(name)).collect();
+            anew.extend(more);
+            done += 1;
+        }
+        let rests =
+            |ty: &Type| matches!(ty, Type::Known(ty) if words(ty).any(|word| anew.iter().any(|name| name == word)));
+        let lost = self.variables.values().filter(|variable| rests(&variable.ty)).map(|variable| variable.name.clone());
+        self.lost.extend(lost.collect::<Vec<_>>());
+        self.loaded.retain(|loaded| !self.lost.contains(&loaded.name));
+    }
+
+    /// The items of the last cell are defined.
+    fn define_types(&mut self) {
+        if let Some(run) = self.cells.last() {
+            self.types.extend(run.cell.types.iter().map(|item| (item.name.clone(), item.text.clone())));
+        }
+    }
 }
 
 impl Compiler {
@@ -133,6 +163,10 @@ impl Compiler {
             _ => None,
         });
         state.loaded = loaded.collect();
+        state.lost.clear();
+        let anew = cell.types.iter().filter(|item| state.types.get(&item.name).is_some_and(|text| *text != item.text));
+        let anew = anew.map(|item| item.name.clone()).collect();
+        state.define_anew(anew);
         state.times.clear();
         if state.last_failed {
             state.cells.pop();
@@ -151,6 +185,13 @@ impl Compiler {
                 variable.ty = Type::Moved(number);
             }
         }
+        for name in std::mem::take(&mut state.lost) {
+            if let Some(variable) = state.variables.get_mut(&name) {
+                variable.ty = Type::Redefined(number);
+                self.pipes.send(Output::Stderr(format!("note: `{name}` is lost: its type was defined anew.\n")));
+            }
+        }
+        state.define_types();
         let bound = std::mem::take(&mut state.bound);
         for Bound { variable, .. } in bound.into_iter().filter(|_| ended_well) {
             if let Type::Fleeting(reason) = &variable.ty {
@@ -172,7 +213,9 @@ impl Compiler {
 
     /// The process that held the variables is gone.
     pub fn lose_all(&self) {
-        self.state().variables.clear();
+        let mut state = self.state();
+        state.variables.clear();
+        state.define_types();
     }
 
     /// The cell did not compile, so it left no items behind.
@@ -184,6 +227,7 @@ impl Compiler {
     pub fn forget_everything(&self) {
         let mut state = self.state();
         state.variables.clear();
+        state.types.clear();
         state.cells.clear();
     }
 
@@ -198,7 +242,13 @@ impl Compiler {
 
     /// Every variable of earlier cells, those that are gone included.
     pub fn variables(&self) -> Vec<Variable> {
-        self.state().variables.values().cloned().collect()
+        let state = self.state();
+        let number = state.cells.last().map_or(0, |run| run.number);
+        let mut variables: Vec<Variable> = state.variables.values().cloned().collect();
+        for variable in variables.iter_mut().filter(|variable| state.lost.contains(&variable.name)) {
+            variable.ty = Type::Redefined(number);
+        }
+        variables
     }
 
     /// Cells whose items are defined, oldest first: all but the last if that did not compile.
@@ -341,7 +391,8 @@ impl Compiler {
         let named =
             dependencies.lines.iter().any(|line| line.starts_with("wavemesh ") || line.starts_with("wavemesh="));
         let prelude = (self.has_library() || named).then_some("::wavemesh::prelude");
-        let woven = Weave { bound: &state.bound, loaded: &state.loaded, run, prelude }.weave(generated);
+        let woven =
+            Weave { bound: &state.bound, loaded: &state.loaded, lost: &state.lost, run, prelude }.weave(generated);
         drop(state);
         std::fs::create_dir_all(&folder)?;
         std::fs::write(folder.join("lib.rs"), &woven.source)?;
@@ -496,6 +547,10 @@ impl Compiler {
         bar.finish(built.is_ok());
         let built = built?;
         let mut state = self.state();
+        // A local crate that is built anew may have other types; one that is there for the first time has no variables.
+        let local = built.lines.iter().filter(|line| line.contains("path"));
+        let local = local.filter_map(|line| Some(line.split_once('=')?.0.trim().replace('-', "_"))).collect();
+        state.define_anew(local);
         state.dependencies = built.clone();
         state.new_dependencies = true;
         drop(state);

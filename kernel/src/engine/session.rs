@@ -361,6 +361,7 @@ impl Session {
                         "`{name}` was moved away in cell [{by}]. To keep it, pass `&{name}` or `{name}.clone()` there."
                     )
                 }
+                Type::Redefined(by) => format!("`{name}` is lost, because cell [{by}] defines its type anew."),
                 Type::Pending | Type::Known(_) => continue,
             };
             if diagnostics.iter().any(|error| {

@@ -18,6 +18,8 @@ pub enum Type {
     Fleeting(String),
     /// The cell of this number moved the variable away.
     Moved(u32),
+    /// The cell of this number defined its type anew.
+    Redefined(u32),
 }
 
 /// A variable of the notebook.
@@ -54,6 +56,8 @@ pub struct Loaded {
 pub struct Weave<'a> {
     pub bound: &'a [Bound],
     pub loaded: &'a [Loaded],
+    /// Variables of earlier cells whose type is another one now.
+    pub lost: &'a [String],
     /// Tells this run of a cell from every other.
     pub run: u64,
     /// Path of a module whose content every cell sees.
@@ -153,6 +157,9 @@ impl Weave<'_> {
     }
 
     fn check(&self, woven: &mut Woven) {
+        for name in self.lost {
+            woven.source.push_str(&format!(" {END}.drop_variable(stringify!({name}));"));
+        }
         for Loaded { name, ty, .. } in self.loaded {
             let code = format!(" vars_ok &= {END}.check_variable::<{ty}>(stringify!({name}));");
             woven.push(&code, Place::Load(name.clone()));
@@ -183,7 +190,9 @@ impl Weave<'_> {
                     format!("{{::std::mem::drop(&{name}); {END}.put_variable::<_>(stringify!({name}), {name});}}")
                 }
                 Type::Known(_) => format!("{END}.put_variable::<_>(stringify!({name}), {name});"),
-                Type::Fleeting(_) | Type::Moved(_) => format!("{END}.drop_variable(stringify!({name}));"),
+                Type::Fleeting(_) | Type::Moved(_) | Type::Redefined(_) => {
+                    format!("{END}.drop_variable(stringify!({name}));")
+                }
             };
             woven.push(&code, Place::Store(name.clone()));
         } else if line.contains("Wm") {
