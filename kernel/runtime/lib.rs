@@ -11,6 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
+mod backtrace;
 pub mod comm;
 pub mod output;
 pub mod show;
@@ -115,7 +116,7 @@ fn note_panic(info: &std::panic::PanicHookInfo) {
         report_caught_panic();
         // Told at once too: a panic that may not unwind ends the process next.
         tell_kernel(&["panicking", &message, &file, &line.to_string(), &column.to_string()]);
-        let backtrace = std::backtrace::Backtrace::force_capture().to_string();
+        let backtrace = backtrace::cell_frames();
         *lock(&LAST_PANIC) = Some(Panic { message, file, line, column, backtrace });
     } else {
         let thread = std::thread::current();

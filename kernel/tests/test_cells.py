@@ -89,6 +89,10 @@ def test_a_panic_names_the_lines_of_every_cell_on_its_way(kernel):
     assert re.search(r"in pick at In \[\d+\]:2:5", text) and re.search(r"at In \[\d+\]:2:1\b", text)
     assert "rust_begin_unwind" not in text and "/lib.rs" not in text
     assert kernel.value("kept") == "6"
+    # Cells that are loaded after the first panic are found as well.
+    kernel.run("fn later(v: &[i32]) -> i32 {\n    pick(v, 8)\n}")
+    text = plain(kernel.run("let v = vec![1];\n\nlater(&v)").error)
+    assert re.search(r"in later at In \[\d+\]:2:5", text) and re.search(r"in the cell at In \[\d+\]:3:1\b", text)
 
 
 def test_an_err_from_a_question_mark_names_its_type_and_line(kernel):

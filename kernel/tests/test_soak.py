@@ -20,7 +20,7 @@ def test_many_cells_leave_no_memory_and_no_files():
 
         def burst(count, start):
             for i in range(start, start + count):
-                assert kernel.value(f'println!("{{}}", "x".repeat(1000)); {i} * 2') == str(i * 2)
+                assert kernel.value(f'let v{i} = {i} * 2; println!("{{}}", "x".repeat(1000)); v{i}') == str(i * 2)
             return process.memory_info().rss, open_files(process), len(process.children(recursive=True))
 
         memory, files, children = burst(CELLS // 2, 0)

@@ -31,7 +31,7 @@ pub struct Cell {
     /// The variables that it binds, in order.
     pub placeholders: Vec<Placeholder>,
     /// Words that stand in it before it binds a variable of that name: what it may want of earlier cells.
-    wanted: HashSet<String>,
+    pub wanted: HashSet<String>,
     /// The items that it defines on which the layout of a type may rest.
     pub types: Vec<TypeItem>,
 }

@@ -3,7 +3,7 @@
 //! Types of new variables come from the same build: `drop(&x)` makes rustc warn of "argument has type `&T`", with a path that
 //! is valid at the root of the next cell. So nothing is analysed twice and rust-analyzer is not waited for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -142,7 +142,7 @@ impl Compiler {
     }
 
     /// What follows is about this cell.
-    pub fn begin_cell(&self, number: u32, run: u64, cell: Cell) {
+    pub fn begin_cell(&self, number: u32, run: u64, mut cell: Cell) {
         let mut state = self.state();
         let bound = cell.placeholders.iter().map(|placeholder| Bound {
             marker: placeholder.marker.clone(),
@@ -167,6 +167,8 @@ impl Compiler {
         let anew = cell.types.iter().filter(|item| state.types.get(&item.name).is_some_and(|text| *text != item.text));
         let anew = anew.map(|item| item.name.clone()).collect();
         state.define_anew(anew);
+        // Of a cell that is kept for reports these are needed no more.
+        cell.wanted = HashSet::new();
         state.times.clear();
         if state.last_failed {
             state.cells.pop();

@@ -15,8 +15,9 @@ use serde_json::Value;
 use super::toolchain::Toolchain;
 
 /// The runtime's source, compiled on the user's machine.
-const RUNTIME: [(&str, &str); 5] = [
+const RUNTIME: [(&str, &str); 6] = [
     ("lib.rs", include_str!("../../runtime/lib.rs")),
+    ("backtrace.rs", include_str!("../../runtime/backtrace.rs")),
     ("comm.rs", include_str!("../../runtime/comm.rs")),
     ("output.rs", include_str!("../../runtime/output.rs")),
     ("store.rs", include_str!("../../runtime/store.rs")),

@@ -4,6 +4,7 @@
 //! the user's code start behind it.
 
 mod assist;
+mod backtrace;
 mod cell;
 mod child;
 mod commands;

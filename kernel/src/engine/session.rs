@@ -23,7 +23,7 @@ use super::shared::{Evaluator, Shared};
 use super::temporary::Folder;
 use super::toolchain::Toolchain;
 use super::weave::{Type, Variable};
-use super::{ExecuteError, ExecuteOptions, ExecuteResult, Output, Request, Sink, child, export, shim};
+use super::{ExecuteError, ExecuteOptions, ExecuteResult, Output, Request, Sink, backtrace, child, export, shim};
 
 /// Starts the evaluator's thread.
 pub fn spawn(requests: Receiver<Request>, shared: Arc<Shared>) {
@@ -227,8 +227,8 @@ impl Session {
         let (compiler, pipes) = (&evaluator.compiler, &evaluator.pipes);
         let number = self.shared.cell.load(Ordering::SeqCst);
         let unique = self.history.next_id();
-        let cell = Cell::parse(code, unique, show.then(|| compiler.show_macro()));
-        let rust = cell.rust.clone();
+        let mut cell = Cell::parse(code, unique, show.then(|| compiler.show_macro()));
+        let rust = std::mem::take(&mut cell.rust);
         let before: Vec<String> = self.stored_names();
         let oom_kills = oom_kills();
         compiler.begin_cell(self.last_number, unique, cell);
@@ -286,7 +286,10 @@ impl Session {
             let field = |index: usize| record.get(index).map_or("", String::as_str);
             match field(0) {
                 "panicking" => panicking = Some(report::panic(field(1), field(2), field(3), field(4), "", &places)),
-                "panic" => error = Some(report::panic(field(1), field(2), field(3), field(4), field(5), &places)),
+                "panic" => {
+                    let frames = backtrace::text(field(5));
+                    error = Some(report::panic(field(1), field(2), field(3), field(4), &frames, &places));
+                }
                 "error" => error = Some(report::failure(field(1), field(2), field(3), field(4), field(5), &places)),
                 _ => {}
             }

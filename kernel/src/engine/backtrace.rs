@@ -1,0 +1,76 @@
+//! The frames of a panic that lie in cells, from the debug information of the cells' own libraries.
+//!
+//! The standard library lists the libraries of a process once, at its first backtrace, so it knows none of the cells that are loaded
+//! later. The cell runtime tells addresses instead, and they are looked up here.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use addr2line::Context;
+use addr2line::gimli::{Dwarf, EndianSlice, NativeEndian};
+use object::{Object, ObjectSection, ObjectSymbol};
+
+/// Frames in the form of the standard library's backtraces, the innermost first. `told` has a line for each: the library, a tab, the
+/// offset in it. What cannot be read is left out.
+pub fn text(told: &str) -> String {
+    let frames: Vec<(&str, u64)> = told
+        .lines()
+        .filter_map(|line| line.split_once('\t'))
+        .filter_map(|(library, offset)| Some((library, offset.parse().ok()?)))
+        .collect();
+    let mut files: HashMap<&str, Vec<u8>> = HashMap::new();
+    for (library, _) in &frames {
+        files.entry(library).or_insert_with(|| std::fs::read(library).unwrap_or_default());
+    }
+    let libraries: HashMap<&str, Library> =
+        files.iter().filter_map(|(name, file)| Some((*name, Library::read(file)?))).collect();
+    let mut text = String::new();
+    for (library, offset) in frames {
+        if let Some(library) = libraries.get(library) {
+            library.tell(offset, &mut text);
+        }
+    }
+    text
+}
+
+struct Library<'a> {
+    file: object::File<'a>,
+    lines: Context<EndianSlice<'a, NativeEndian>>,
+}
+
+impl<'a> Library<'a> {
+    fn read(bytes: &'a [u8]) -> Option<Library<'a>> {
+        let file = object::File::parse(bytes).ok()?;
+        let dwarf = Dwarf::load(|id| -> Result<_, addr2line::gimli::Error> {
+            let section = file.section_by_name(id.name()).and_then(|section| section.data().ok());
+            Ok(EndianSlice::new(section.unwrap_or_default(), NativeEndian))
+        });
+        Some(Library { lines: Context::from_dwarf(dwarf.ok()?).ok()?, file })
+    }
+
+    fn tell(&self, offset: u64, text: &mut String) {
+        let Ok(mut frames) = self.lines.find_frames(offset).skip_all_loads() else { return };
+        let mut frame = frames.next().ok().flatten();
+        while let Some(inner) = frame {
+            frame = frames.next().ok().flatten();
+            // Debug information of lines only names a function without its path; that of the outermost one is a symbol.
+            let symbol = if frame.is_none() { self.symbol(offset) } else { None };
+            let named = inner.function.as_ref().and_then(|function| function.raw_name().ok());
+            let name = symbol.or(named.as_deref()).unwrap_or("<unknown>");
+            if let Some(place) = inner.location
+                && let (Some(file), Some(line), Some(column)) = (place.file, place.line, place.column)
+            {
+                let name = rustc_demangle::demangle(name);
+                let _ = writeln!(text, "0: {name:#}\n at {file}:{line}:{column}");
+            }
+        }
+    }
+
+    /// The function at an address, when the debug information has lines only.
+    fn symbol(&self, offset: u64) -> Option<&'a str> {
+        let at = |symbol: &object::Symbol<'a, '_>| {
+            (symbol.address()..symbol.address() + symbol.size().max(1)).contains(&offset)
+        };
+        self.file.symbols().find(at)?.name().ok()
+    }
+}
