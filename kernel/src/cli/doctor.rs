@@ -133,10 +133,13 @@ fn kernelspec() -> Result<String, Trouble> {
     Ok(folder.display().to_string())
 }
 
+/// How the library for cells comes to be, in a checkout or after `cargo install`. Cells of plain Rust work without it.
+const LIBRARY: &str = "in a checkout of WaveMesh run `bash kernel/setup.sh`, or `wavemesh-kernel library build --source .`; \
+                       without it cells are plain Rust";
+
 /// Compiles a cell against the library for cells.
 fn library() -> Result<String, Trouble> {
-    let found =
-        crate::engine::library::check().map_err(|error| trouble(format!("{error:#}"), "run `bash kernel/setup.sh`"))?;
+    let found = crate::engine::library::check().map_err(|error| trouble(format!("{error:#}"), LIBRARY))?;
     Ok(found.lib_dir().display().to_string())
 }
 

@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result, ensure};
@@ -138,6 +138,8 @@ pub struct Library {
     current: Mutex<(u64, Arc<Reference>)>,
     /// The rustdoc that runs, or 0.
     rustdoc: AtomicI32,
+    /// The kernel ends, and its temporary folder with it.
+    stopped: AtomicBool,
 }
 
 impl Library {
@@ -158,6 +160,7 @@ impl Library {
 
     /// Gives up what is being made, because the kernel ends.
     pub fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
         let rustdoc = self.rustdoc.load(Ordering::SeqCst);
         if rustdoc != 0 {
             unsafe { libc::kill(rustdoc, libc::SIGKILL) };
@@ -190,6 +193,8 @@ impl Library {
         }
         let folder = tempfile::Builder::new().prefix("names-").tempdir_in(&compiler.folder)?;
         let reference = self.make(compiler, &crates, folder.path())?;
+        // Pages that vanished while they were read would be missing for good.
+        ensure!(!self.stopped.load(Ordering::SeqCst), "the kernel ended before the names were read");
         std::fs::create_dir_all(&home)?;
         forget_old(&home);
         let mut kept = tempfile::NamedTempFile::new_in(&home)?;
