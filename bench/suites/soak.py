@@ -55,7 +55,7 @@ class State:
         return ""
 
 
-def until_names_are_known(kernel, patience=180):
+def until_names_are_known(kernel, patience=300):
     """Waits for what is learned in the background, once for each library: it takes memory and a process of its own."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
