@@ -1,8 +1,9 @@
-//! What the system's allocator does with memory that a training step frees.
+//! What the system's allocator does with memory that a forward pass or a training step frees.
 //!
-//! candle allocates each result anew, and its autograd two buffers more for each gradient; a step frees them and the next
-//! one asks for as much. glibc gives most of it back to the system in between, which then clears and maps it again page by
-//! page, about 1 µs for each 4 KiB: a quarter of forward and backward together at 16 channels.
+//! A pass over new sites builds its kernel maps anew, candle allocates each result anew, and its autograd two buffers more for
+//! each gradient; a step frees them and the next one asks for as much. glibc gives most of it back to the system in between,
+//! which then clears and maps it again page by page, about 1 µs for each 4 KiB: a quarter of forward and backward together at
+//! 16 channels.
 
 /// Lets glibc keep up to 256 MiB of freed memory for the next step, from the first call on. It changes nothing where glibc's
 /// own variables (`GLIBC_TUNABLES`, `MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`) have decided, nor under another C library.

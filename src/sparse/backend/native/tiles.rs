@@ -6,6 +6,7 @@
 
 use rayon::prelude::*;
 
+use super::allocator;
 use crate::sparse::backend::Flow;
 use crate::sparse::geometry::SourceRule;
 use crate::sparse::grid::Grid;
@@ -46,6 +47,7 @@ impl Tile {
 impl Tiles {
     /// Finds the pairs of a flow, tiles in parallel.
     pub fn new(flow: &Flow) -> Self {
+        allocator::keep_freed_memory();
         let search = Search::new(flow);
         let coords = flow.target().coords();
         let tiles = coords.par_chunks(TILE).map_init(|| search.scratch(), |scratch, rows| search.tile(rows, scratch));
