@@ -6,6 +6,7 @@ of a process that has done nothing but imports.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
@@ -37,6 +38,8 @@ class Prepared:
         inputs = safetensors.numpy.load_file(request["inputs"])
         self.work: Work = peer.prepare(PeerCase(request["op"], request["params"], inputs))
         self.last: Any = None
+        if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+            libc.malloc_trim(0)  # what was freed goes back to the system, so that work which takes it again is seen to
         try:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:

@@ -7,8 +7,16 @@ pub fn peak() -> u64 {
     status("VmHWM:")
 }
 
-/// Forgets the peak so far; returns the resident memory now, in bytes.
+/// Forgets the peak so far; returns the resident memory now, in bytes. What was freed goes back to the system before, so that
+/// work which takes it again is seen to.
 pub fn reset_peak() -> u64 {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        unsafe extern "C" {
+            safe fn malloc_trim(pad: usize) -> std::ffi::c_int;
+        }
+        malloc_trim(0);
+    }
     // Where the kernel forbids this the peak stays that of the preparation, so the difference is too small, never too large.
     let _ = fs::write("/proc/self/clear_refs", "5");
     status("VmRSS:")
