@@ -1,0 +1,75 @@
+//! Mean and variance of a batch.
+
+use candle_core::{Tensor, WithDType};
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::number::Number;
+use super::{add_rows, chunk, on_cpu, slice};
+use crate::Result;
+use crate::sparse::backend::simd;
+
+/// Mean and variance of each channel, in double precision.
+#[derive(Clone, Debug)]
+pub(in crate::sparse) struct Moments {
+    pub mean: Vec<f64>,
+    /// Biased.
+    pub variance: Vec<f64>,
+}
+
+impl Moments {
+    /// Of features (N, C) with at least one row.
+    pub fn of(x: &Tensor) -> Result<Self> {
+        let channels = x.dim(1)?;
+        let x = x.contiguous()?;
+        let (storage, layout) = x.storage_and_layout();
+        with_types!(x.dtype(), x.dtype(), (X, _Y) => moments::<X>(slice::<X>(on_cpu(&storage)?, layout)?, channels))
+    }
+}
+
+struct ChunkMoments<'a, X: Number> {
+    rows: &'a [X],
+    channels: usize,
+    scratch: &'a mut Vec<X::Wide>,
+}
+
+impl<X: Number> WithSimd for ChunkMoments<'_, X> {
+    /// The mean, and the sum of squared distances from it.
+    type Output = [Vec<X::Wide>; 2];
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Self::Output {
+        let Self { rows, channels, scratch } = self;
+        let share = X::Wide::from_f64(channels as f64 / rows.len() as f64);
+        let rows = X::widen(rows, scratch);
+        let mut mean = vec![X::Wide::default(); channels];
+        let mut squares = mean.clone();
+        add_rows(rows, &mut mean, |_, x| x);
+        mean.iter_mut().for_each(|mean| *mean *= share);
+        let of = &mean[..channels];
+        add_rows(rows, &mut squares, |c, x| (x - of[c]) * (x - of[c]));
+        [mean, squares]
+    }
+}
+
+/// Chan, Golub & LeVeque 1983: moments of chunks, joined.
+fn moments<X: Number>(x: &[X], channels: usize) -> Result<Moments> {
+    let size = chunk(channels);
+    let chunks: Vec<_> = x
+        .par_chunks(size)
+        .map_init(Vec::new, |scratch, rows| simd::dispatch(ChunkMoments::<X> { rows, channels, scratch }))
+        .collect();
+    let (mut mean, mut squares) = (vec![0.0; channels], vec![0.0; channels]);
+    let mut before = 0.0;
+    for (rows, [chunk_mean, chunk_squares]) in x.chunks(size).zip(chunks) {
+        let count = (rows.len() / channels) as f64;
+        let total = before + count;
+        for c in 0..channels {
+            let distance = chunk_mean[c].to_f64() - mean[c];
+            mean[c] += distance * count / total;
+            squares[c] += chunk_squares[c].to_f64() + distance * distance * before * count / total;
+        }
+        before = total;
+    }
+    Ok(Moments { mean, variance: squares.iter().map(|squares| squares / before).collect() })
+}

@@ -1,0 +1,82 @@
+//! Feature types, and the types that they are computed in.
+
+use candle_core::WithDType;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+/// A feature type, and the type that it is computed in.
+pub(super) trait Number: WithDType {
+    type Wide: WithDType + Default;
+
+    /// The values in the wide type: themselves, or converted into `scratch`.
+    fn widen<'a>(values: &'a [Self], scratch: &'a mut Vec<Self::Wide>) -> &'a [Self::Wide];
+
+    /// Rounds to nearest.
+    fn narrow(wide: &[Self::Wide], to: &mut [Self]);
+}
+
+macro_rules! wide_number {
+    ($type:ty) => {
+        impl Number for $type {
+            type Wide = Self;
+
+            #[inline(always)]
+            fn widen<'a>(values: &'a [Self], _: &'a mut Vec<Self>) -> &'a [Self] {
+                values
+            }
+
+            #[inline(always)]
+            fn narrow(wide: &[Self], to: &mut [Self]) {
+                to.copy_from_slice(wide);
+            }
+        }
+    };
+}
+wide_number!(f32);
+wide_number!(f64);
+
+macro_rules! half_number {
+    ($type:ty) => {
+        impl Number for $type {
+            type Wide = f32;
+
+            #[inline(always)]
+            fn widen<'a>(values: &'a [Self], scratch: &'a mut Vec<f32>) -> &'a [f32] {
+                scratch.resize(values.len(), 0.0);
+                values.convert_to_f32_slice(scratch);
+                scratch
+            }
+
+            #[inline(always)]
+            fn narrow(wide: &[f32], to: &mut [Self]) {
+                to.convert_from_f32_slice(wide);
+            }
+        }
+    };
+}
+half_number!(f16);
+half_number!(bf16);
+
+/// Runs `$body` with `$X` and `$Y` as the types of the inputs and of the output.
+macro_rules! with_types {
+    ($x:expr, $y:expr, ($X:ident, $Y:ident) => $body:expr) => {
+        with_types!(@match $x, $y, ($X, $Y) => $body;
+            (F32, f32, F32, f32) (F32, f32, F16, half::f16) (F32, f32, BF16, half::bf16)
+            (F16, half::f16, F16, half::f16) (BF16, half::bf16, BF16, half::bf16) (F64, f64, F64, f64))
+    };
+    (@match $x:expr, $y:expr, ($X:ident, $Y:ident) => $body:expr; $(($dx:ident, $tx:ty, $dy:ident, $ty:ty))*) => {
+        match ($x, $y) {
+            $((candle_core::DType::$dx, candle_core::DType::$dy) => {
+                type $X = $tx;
+                type $Y = $ty;
+                $body
+            })*
+            (got, _) => Err($crate::Error::DType {
+                op: "BatchNorm",
+                what: "features",
+                got,
+                expected: "f32, f16, bf16 or f64, and a result of that type, or of a half one for f32",
+            }),
+        }
+    };
+}
