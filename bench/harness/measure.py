@@ -41,7 +41,7 @@ class Settings:
     @property
     def budget(self) -> float:
         """Seconds of sampling for a case, all sides together."""
-        return 0.8 if self.quick else 6.0
+        return 0.6 if self.quick else 6.0
 
     @property
     def patience(self) -> float:
