@@ -43,6 +43,20 @@ pub enum Error {
     #[error("backend `{backend}` is not available: {needs}")]
     Backend { backend: &'static str, needs: String },
 
+    /// An operation needs more memory than there is; nothing was allocated.
+    #[error(
+        "{op}: {what} needs {:.1} GB of memory, {}", *needed as f64 / 1e9,
+        .available.map_or("which the system does not grant".into(), |n| format!("{:.1} GB are available", n as f64 / 1e9))
+    )]
+    Memory {
+        op: &'static str,
+        what: String,
+        /// Bytes that the operation holds at its peak.
+        needed: u64,
+        /// Bytes that are available, where the system tells of fewer.
+        available: Option<u64>,
+    },
+
     /// A cooperative stop was requested (the notebook's interrupt button, Ctrl-C) and the running loop obeyed it.
     /// Nothing that was finished before the stop is lost.
     #[error("interrupted")]

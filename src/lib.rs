@@ -12,6 +12,7 @@
 
 pub mod diffusion;
 mod error;
+mod memory;
 pub mod mesh;
 pub mod notebook;
 pub mod prelude;

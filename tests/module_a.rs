@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
+use wavemesh::Error;
 use wavemesh::mesh::metrics::{MeshComparison, iou};
 use wavemesh::mesh::{Mesh, shapes};
-use wavemesh::sdf::SdfGrid;
+use wavemesh::sdf::{Frame, SdfGrid};
 use wavemesh::sparse::SparseConvTensor;
 use wavemesh::wavelet::{
-    BandNormalization, Mode, SparseWavelet, Threshold, Wavelet, WaveletConfig, decode_features, wavedecn, waverecn,
+    BandNormalization, Mode, SparseWavelet, Threshold, Wavelet, WaveletConfig, WaveletLayout, decode_features,
+    wavedecn, waverecn,
 };
 
 fn root() -> PathBuf {
@@ -248,6 +250,26 @@ fn coefficients_are_saved_with_all_that_decoding_needs() {
     std::fs::remove_dir_all(folder).unwrap();
     assert!(coeffs.save("bunny.zip").unwrap_err().to_string().contains("safetensors, npz"));
     assert!(SparseWavelet::load("missing.npz").is_err());
+}
+
+#[test]
+fn a_file_that_announces_a_grid_beyond_memory_is_an_error_to_decode() {
+    // With this wavelet one sample along an axis has 20 coefficients, so that the way to a grid of 17 GB takes 30 TB.
+    let frame = Frame { shape: [1, 1, u32::MAX as usize], ..odd_grid().frame() };
+    let layout = WaveletLayout::new(frame, Wavelet::from_name("db20").unwrap(), Mode::Zero, 1).unwrap();
+    let huge = SparseWavelet::new(layout, vec![[0; 4]], vec![1.0]).unwrap();
+    let folder = std::env::temp_dir().join(format!("wavemesh-huge-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for name in ["huge.safetensors", "huge.npz"] {
+        let path = folder.join(name);
+        huge.save(&path).unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() < 2000, "{name} is small");
+        let read = SparseWavelet::load(&path).unwrap();
+        let refused = read.decode().unwrap_err();
+        assert!(matches!(refused, Error::Memory { op: "decode", needed: 30_000_000_000_000.., .. }), "{refused}");
+        assert!(refused.to_string().contains("a grid of [1, 1, 4294967295] samples needs"), "{refused}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

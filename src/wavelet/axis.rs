@@ -139,11 +139,12 @@ impl<T: Real> Synthesis<T> {
     pub fn new(wavelet: &Wavelet, mode: Mode, m: usize) -> Option<Self> {
         let half = wavelet.len() / 2;
         // Samples 2q + b are sums of `taps[b][t] · coefficient[q + centre[b] - t]`.
+        let n = mode.samples(m, wavelet.len())?;
         let periodization = mode == Mode::Periodization;
-        let (n, parity, centre) = match (periodization, half % 2) {
-            (false, _) => ((2 * m + 2).checked_sub(2 * half).filter(|&n| n > 0)?, [0, 1], [half - 1; 2]),
-            (true, 1) => (2 * m, [0, 1], [half / 2; 2]),
-            (true, _) => (2 * m, [1, 0], [half / 2 - 1, half / 2]),
+        let (parity, centre) = match (periodization, half % 2) {
+            (false, _) => ([0, 1], [half - 1; 2]),
+            (true, 1) => ([0, 1], [half / 2; 2]),
+            (true, _) => ([1, 0], [half / 2 - 1, half / 2]),
         };
         let reach = half + centre[1] - centre[0];
         let weights = [0, 1].map(|b| {

@@ -6,7 +6,7 @@ use std::array::from_fn;
 use super::layout::WaveletLayout;
 use super::level::{AnalysisLevel, Slabs, SynthesisLevel, in_ranges};
 use super::transform::{NdArray, warn_of_useless_levels};
-use crate::Result;
+use crate::{Result, memory};
 
 /// Coefficients with their places: rows (x, y, z, band).
 pub(super) struct Rows {
@@ -120,8 +120,10 @@ pub(super) fn encode(grid: &[f32], layout: &WaveletLayout, threshold: impl Fn(us
 /// The grid of coefficients that lie within their bands, ascending by band, then x, y, z.
 ///
 /// # Errors
-/// When a band is too short for the wavelet.
+/// When a band is too short for the wavelet; [`Error::Memory`](crate::Error::Memory) when there is no room for the grid.
 pub(super) fn decode(indices: &[[i32; 4]], values: &[f32], layout: &WaveletLayout) -> Result<Vec<f32>> {
+    let frame = layout.frame().shape;
+    memory::check("decode", || format!("a grid of {frame:?} samples"), bytes_to_decode(layout))?;
     let start = |band: usize| indices.partition_point(|row| row[3] < band as i32);
     let of_band = |band| {
         let own = start(band)..start(band + 1);
@@ -161,7 +163,26 @@ pub(super) fn decode(indices: &[[i32; 4]], values: &[f32], layout: &WaveletLayou
             }
         });
     }
-    Ok(grid.cropped(&layout.frame().shape).data)
+    Ok(grid.cropped(&frame).data)
+}
+
+/// Bytes that [`decode`] holds at its peak, but for what it was given.
+fn bytes_to_decode(layout: &WaveletLayout) -> usize {
+    let taps = layout.wavelet().len();
+    let values = |shape: [usize; 3]| size_of::<f32>() * shape.iter().product::<usize>();
+    let bytes = |level: usize| {
+        let m = layout.shape(layout.details(level));
+        let made = m.map(|m| layout.mode().samples(m, taps).unwrap_or_default());
+        let wanted = if level == 1 { layout.frame().shape } else { layout.shape(layout.details(level - 1)) };
+        let cropped = if made == wanted { 0 } else { values(wanted) };
+        // A thread's ring, and its `Slabs`: two of half the bands each, and a spare one.
+        let threads = rayon::current_num_threads().min(made[0].div_ceil(2));
+        let slabs = threads * (7 * (taps / 2 + 1) + 12) * values([1, m[1], m[2]]);
+        // Of each sample along an axis, half an index, and half a slice for the pair it belongs to.
+        let places = made.iter().sum::<usize>() * (size_of::<usize>() + size_of::<&[f32]>()) / 2;
+        values(made) + cropped.max(values(m) + slabs + places)
+    };
+    (1..=layout.level()).map(bytes).max().unwrap_or(values(layout.frame().shape))
 }
 
 /// The coefficients of a band.

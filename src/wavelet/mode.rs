@@ -82,6 +82,12 @@ impl Mode {
         if self == Self::Periodization { n.div_ceil(2) } else { (n + taps - 1) / 2 }
     }
 
+    /// Number of samples that `m` coefficients of each kind give back: as many as they were made of, or one more. `None` when
+    /// they are too few for a filter of `taps` taps.
+    pub(super) fn samples(self, m: usize, taps: usize) -> Option<usize> {
+        if self == Self::Periodization { Some(2 * m) } else { (2 * m + 2).checked_sub(taps).filter(|&n| n > 0) }
+    }
+
     /// What stands at position `p` of a signal of `n` samples, for any p.
     pub(super) fn extend(self, p: isize, n: usize) -> Extended {
         let (len, last) = (n as isize, n - 1);

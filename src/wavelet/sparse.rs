@@ -258,7 +258,8 @@ impl SparseWavelet {
     /// The grid that the kept coefficients describe, in the frame of the encoded one.
     ///
     /// # Errors
-    /// When the values overflow.
+    /// When the values overflow; [`Error::Memory`] when the layout, which may come from a file, asks for a grid that memory has
+    /// no room for.
     pub fn decode(&self) -> Result<SdfGrid> {
         SdfGrid::with_frame(codec::decode(&self.indices, &self.values, &self.layout)?, self.layout.frame())
     }

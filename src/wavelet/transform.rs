@@ -317,10 +317,7 @@ pub(super) fn waverecn_adjoint(grad: &[f32], layout: &WaveletLayout) -> Vec<Vec<
     for level in 1..=layout.level() {
         let details = layout.level() - level;
         let band = layout.band_shape(1 + 7 * details as i32).unwrap_or_default();
-        let longer: Vec<usize> = match mode {
-            Mode::Periodization => band.iter().map(|m| 2 * m).collect(),
-            _ => band.iter().map(|m| 2 * m + 2 - dual.len()).collect(),
-        };
+        let longer = band.map(|m| mode.samples(m, dual.len()).unwrap_or_default());
         let mut bands = analyze(&current.extended(&longer).data, &longer, &dual, mode);
         let details = bands.split_off(1);
         fine_to_coarse.extend(details.into_iter().rev().map(|band| band.data));

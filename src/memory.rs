@@ -1,0 +1,75 @@
+//! Whether there is memory for what a file announces.
+//!
+//! Linux grants more memory than there is and kills the process that uses it, so that a failed allocation tells little. A
+//! large need is compared with what is available before it is allocated.
+
+use crate::{Error, Result};
+
+/// A need below this is not looked into; that would take longer than some decodings.
+const SMALL: usize = 64 << 20;
+
+/// Whether `what` can have `bytes` of memory.
+///
+/// # Errors
+/// [`Error::Memory`] when the system has less available, or does not grant it.
+pub(crate) fn check(op: &'static str, what: impl FnOnce() -> String, bytes: usize) -> Result<()> {
+    if bytes < SMALL {
+        return Ok(());
+    }
+    let needed = bytes as u64;
+    let less = available().filter(|&available| available < needed);
+    if less.is_none() && is_granted(bytes) {
+        return Ok(());
+    }
+    Err(Error::Memory { op, what: what(), needed, available: less })
+}
+
+/// Whether an allocation succeeds, for a limit of the process or a system that grants no more than it has. It is given back
+/// untouched.
+fn is_granted(bytes: usize) -> bool {
+    let mut probe = Vec::<u8>::new();
+    let granted = probe.try_reserve_exact(bytes).is_ok();
+    // Without this the compiler may leave the allocation out, as one that nothing uses.
+    std::hint::black_box(&probe);
+    granted
+}
+
+/// Bytes that this process can use without another losing any, on Linux. A container counts with all that it may have.
+fn available() -> Option<u64> {
+    let system = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available_in(&text));
+    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let container = limits.iter().filter_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok());
+    container.chain(system).min()
+}
+
+/// What `/proc/meminfo` calls available, with what may be swapped out.
+fn available_in(meminfo: &str) -> Option<u64> {
+    let kibibytes = |name: &str| -> Option<u64> {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    Some((kibibytes("MemAvailable")? + kibibytes("SwapFree").unwrap_or(0)) * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_there_is_granted_and_more_than_any_machine_has_is_not() {
+        assert!(check("test", || unreachable!(), SMALL).is_ok());
+        assert!(!is_granted(isize::MAX as usize));
+        let refused = check("decode", || "a grid".into(), 1 << 50).unwrap_err();
+        assert!(matches!(refused, Error::Memory { needed, .. } if needed == 1 << 50), "{refused}");
+        assert!(refused.to_string().starts_with("decode: a grid needs 1125899.9 GB of memory, "), "{refused}");
+    }
+
+    #[test]
+    fn what_is_available_is_what_linux_says() {
+        let text = "MemTotal:       8000000 kB\nMemFree:         100000 kB\nMemAvailable:   6000000 kB\nSwapFree:        500000 kB\n";
+        assert_eq!(available_in(text), Some(6_500_000 * 1024));
+        assert_eq!(available_in("MemTotal: 8000000 kB\n"), None);
+        #[cfg(target_os = "linux")]
+        assert!(available().is_some_and(|bytes| (1..1 << 50).contains(&bytes)));
+    }
+}
