@@ -1,8 +1,9 @@
 //! The example `train` as a person uses it: Ctrl-C, and the same command again.
 #![cfg(unix)]
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A folder that goes when the test ends.
@@ -51,6 +52,29 @@ fn steps(folder: &Path) -> Vec<String> {
     log.lines().skip(1).map(|line| line.splitn(5, ',').take(4).collect::<Vec<_>>().join(",")).collect()
 }
 
+/// Waits until something is so. Two minutes are a failure.
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < Duration::from_secs(120), "{what}: not within two minutes");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn ctrl_c(running: &Child) {
+    assert!(Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap().success());
+}
+
+/// A program that ends with the test, whatever becomes of it.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_training_that_ctrl_c_stopped_goes_on_as_if_it_had_not_been() {
     let folder = Folder(std::env::temp_dir().join(format!("wavemesh-ctrl-c-{}", std::process::id())));
@@ -61,12 +85,8 @@ fn a_training_that_ctrl_c_stopped_goes_on_as_if_it_had_not_been() {
     assert_eq!(steps(&whole).len(), 200);
 
     let running = train(&example, &parts).spawn().unwrap();
-    let started = Instant::now();
-    while steps(&parts).len() < 5 {
-        assert!(started.elapsed() < Duration::from_secs(120), "five steps take two minutes");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert!(Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap().success());
+    wait_for("five steps", || steps(&parts).len() >= 5);
+    ctrl_c(&running);
     let stopped = running.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&stopped.stderr);
     assert_eq!(stopped.status.code(), Some(130), "{said}");
@@ -80,4 +100,28 @@ fn a_training_that_ctrl_c_stopped_goes_on_as_if_it_had_not_been() {
     assert!(said.contains(&format!("at step {before}")), "no step was lost: {said}");
     assert_eq!(steps(&parts), steps(&whole), "bit for bit");
     assert!(parts.join("generator.safetensors").is_file());
+}
+
+#[test]
+fn a_second_ctrl_c_ends_at_once_what_cannot_heed_the_first() {
+    let folder = Folder(std::env::temp_dir().join(format!("wavemesh-ctrl-c-twice-{}", std::process::id())));
+    std::fs::create_dir_all(&folder.0).unwrap();
+    // A configuration that never ends holds the program up for as long as it takes, however slow the machine.
+    let (config, errors) = (folder.0.join("config.json"), folder.0.join("errors.txt"));
+    assert!(Command::new("mkfifo").arg(&config).status().unwrap().success());
+    let mut command = Command::new(example());
+    command.arg("--config").arg(&config).stdout(Stdio::null()).stderr(File::create(&errors).unwrap());
+    let mut running = Running(command.spawn().unwrap());
+    let writer = std::thread::spawn(move || File::options().write(true).open(config));
+    wait_for("the program reads its configuration", || writer.is_finished());
+    let _unwritten = writer.join().unwrap().unwrap();
+    let said = || std::fs::read_to_string(&errors).unwrap();
+
+    ctrl_c(&running.0);
+    wait_for("the first is heard", || said().ends_with('\n'));
+    assert_eq!(running.0.try_wait().unwrap(), None, "{}", said());
+    ctrl_c(&running.0);
+    wait_for("the second ends it", || running.0.try_wait().unwrap().is_some());
+    assert_eq!(running.0.wait().unwrap().code(), Some(130));
+    assert_eq!(said(), "stopping after this step; Ctrl-C again ends at once\n");
 }
