@@ -154,3 +154,19 @@ def test_doctor_says_what_is_missing_and_how_to_mend_it(call, tmp_path):
         at = next(i for i, line in enumerate(lines) if line.strip().startswith(name))
         assert "FAIL" in lines[at]
         assert any("->" in line for line in lines[at + 1 : at + 5]), f"{name} comes without a way to mend it"
+
+
+def test_doctor_tries_a_plain_cell_when_there_is_no_library(call):
+    """As after `cargo install`: the kernel works, and the one thing missing is said in a line."""
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    done = call("doctor", JUPYTER_PATH=os.environ["JUPYTER_PATH"], PATH=path)
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    library, cell = [
+        next(line.removeprefix(name).strip() for line in lines if line.startswith(name))
+        for name in ["compiled library", "a cell, end to end"]
+    ]
+    assert library.startswith("FAIL  there is no compiled library")
+    assert cell.startswith("ok    first answer after")
+    assert cell.endswith("plain Rust; there is no compiled library: run `wavemesh-kernel library build --source FOLDER`")
+    assert done.returncode == 1 and done.stdout.count("FAIL") == 1 and "1 of 7 checks failed" in done.stdout, done.stdout
+    assert "error" not in done.stdout, done.stdout
