@@ -34,6 +34,12 @@ def foreign(folder):
     return folder
 
 
+def write(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("")
+    return path
+
+
 def test_help_and_version(call):
     assert call("--version").stdout.startswith("wavemesh-kernel ")
     said = call("--help").stdout
@@ -103,6 +109,46 @@ def test_uninstall_removes_what_install_made(call, tmp_path):
     assert done.returncode == 0 and os.listdir(tmp_path / KERNELS) == ["other"]
     again = call("uninstall", "--prefix", tmp_path)
     assert again.returncode == 0 and "nothing to remove" in again.stdout
+
+
+def test_uninstall_leaves_nothing_that_a_kernel_made(call, tmp_path):
+    """A cell is run, which compiles what cells need; the rest stands for a library, names for completion, and other crates."""
+    home = tmp_path / "home"
+    alone = {"VIRTUAL_ENV": str(tmp_path / "venv")}
+    assert call("install", **alone).returncode == 0
+    assert "ok    first answer" in call("doctor", **alone).stdout
+    data, cache = home / ".local/share/wavemesh", home / ".cache/wavemesh"
+    assert list(data.glob("cell-*/libwavemesh_cell.so"))
+    version = call("--version").stdout.split()[1]
+    for path in [f"{version}-1.0.0-abc/bundle.json", "names-0.json", "history.jsonl"]:
+        write(data / path)
+    write(cache / "target/release/libother.rlib")
+    done = call("uninstall", **alone)
+    assert done.returncode == 0 and str(data) in done.stdout, done.stderr
+    assert [path for path in home.rglob("*") if path.is_file() or path.name == "wavemesh"] == []
+
+
+def test_uninstall_leaves_what_others_made_or_need(call, tmp_path):
+    home = tmp_path / "home"
+    alone = {"VIRTUAL_ENV": str(tmp_path / "venv")}
+    data = home / ".local/share/wavemesh"
+    version = call("--version").stdout.split()[1]
+    shared, own = write(data / "cell-x/lib.so"), write(data / f"{version}-1.0.0-abc/bundle.json")
+    others = [write(data / path) for path in ["bin/wavemesh-kernel", "venv/pyvenv.cfg", "9.9.9-1.0.0-abc/bundle.json"]]
+
+    assert call("install", **alone).returncode == 0
+    assert call("install", "--name", "second", **alone).returncode == 0
+    done = call("uninstall", **alone)
+    assert done.returncode == 0 and "second may need it" in done.stdout
+    assert own.exists() and shared.exists(), "another kernelspec starts the same kernel"
+
+    assert call("uninstall", "--name", "second", **alone).returncode == 0
+    assert not own.parent.exists()
+    assert shared.exists() and all(path.exists() for path in others), "the kernel of another version works on"
+
+    others.pop().unlink()
+    assert call("uninstall", **alone).returncode == 0
+    assert not shared.exists() and all(path.exists() for path in others), "what setup.sh made stays"
 
 
 def test_names_stay_inside_the_folder(call, tmp_path):

@@ -80,7 +80,7 @@ pub fn uninstall(place: &Place) -> Result<()> {
     check_name(&place.name)?;
     let target = kernels_folder(place)?.join(&place.name);
     if !target.exists() {
-        println!("There is no kernelspec `{}` in {}; nothing to remove.", place.name, target.display());
+        println!("There is no kernelspec `{}` in {}; nothing to remove there.", place.name, target.display());
         return Ok(());
     }
     if !read(&target).is_ok_and(|spec| is_ours(&spec)) {
@@ -97,15 +97,26 @@ pub fn uninstall(place: &Place) -> Result<()> {
 
 /// The kernelspec of ours that Jupyter would find, and its folder.
 pub fn find_ours() -> Option<(PathBuf, JupyterKernelspec)> {
+    known_folders().into_iter().map(|kernels| kernels.join(NAME)).find_map(|folder| {
+        let spec = read(&folder).ok().filter(is_ours)?;
+        Some((folder, spec))
+    })
+}
+
+/// The folder of a kernelspec of ours, of any name, that Jupyter would find or that is at `place`.
+pub fn find_any(place: &Place) -> Option<PathBuf> {
+    let entries = known_folders().into_iter().chain(kernels_folder(place)).flat_map(std::fs::read_dir);
+    entries.flatten().flatten().map(|entry| entry.path()).find(|folder| read(folder).is_ok_and(|spec| is_ours(&spec)))
+}
+
+/// Where Jupyter looks for kernelspecs, in its order.
+fn known_folders() -> Vec<PathBuf> {
     let user = user_folder().ok();
     let environment = environment_prefix().map(|prefix| prefix.join("share/jupyter"));
     let system = ["/usr/local/share/jupyter", "/usr/share/jupyter"].map(PathBuf::from);
     let extra = std::env::var_os("JUPYTER_PATH").unwrap_or_default();
     let folders = std::env::split_paths(&extra).chain(user).chain(environment).chain(system);
-    folders.map(|folder| folder.join("kernels").join(NAME)).find_map(|folder| {
-        let spec = read(&folder).ok().filter(is_ours)?;
-        Some((folder, spec))
-    })
+    folders.map(|folder| folder.join("kernels")).collect()
 }
 
 /// Puts `new` at `target`; what was there goes to `old`, or back if that fails.

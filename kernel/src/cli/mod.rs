@@ -4,6 +4,7 @@ mod cells;
 mod doctor;
 mod kernelspec;
 mod toolchain;
+mod uninstall;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,7 +31,7 @@ enum Command {
         #[arg(long)]
         replace: bool,
     },
-    /// Take the kernel out of Jupyter again; only a kernelspec that `install` made is removed
+    /// Take the kernel out of Jupyter again, if `install` put it there, and remove what it compiled and remembered
     Uninstall {
         #[command(flatten)]
         place: Place,
@@ -81,7 +82,7 @@ pub fn main() -> ExitCode {
     toolchain::put_on_path();
     let done = match arguments.command {
         Command::Install { place, replace } => kernelspec::install(&place, replace),
-        Command::Uninstall { place } => kernelspec::uninstall(&place),
+        Command::Uninstall { place } => uninstall::run(&place),
         Command::Library { command } => command.run(),
         Command::Doctor => return doctor::examine(),
         Command::CellsFromNotebook { notebook, output } => cells::write(&notebook, output.as_deref()),
