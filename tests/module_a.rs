@@ -253,7 +253,7 @@ fn coefficients_are_saved_with_all_that_decoding_needs() {
 }
 
 #[test]
-fn a_file_that_announces_a_grid_beyond_memory_is_an_error_to_decode() {
+fn a_file_that_announces_a_grid_beyond_memory_is_an_error_to_decode_and_to_pack() {
     // With this wavelet one sample along an axis has 20 coefficients, so that the way to a grid of 17 GB takes 30 TB.
     let frame = Frame { shape: [1, 1, u32::MAX as usize], ..odd_grid().frame() };
     let layout = WaveletLayout::new(frame, Wavelet::from_name("db20").unwrap(), Mode::Zero, 1).unwrap();
@@ -268,6 +268,11 @@ fn a_file_that_announces_a_grid_beyond_memory_is_an_error_to_decode() {
         let refused = read.decode().unwrap_err();
         assert!(matches!(refused, Error::Memory { op: "decode", needed: 30_000_000_000_000.., .. }), "{refused}");
         assert!(refused.to_string().contains("a grid of [1, 1, 4294967295] samples needs"), "{refused}");
+        let refused = read.to_sparse_tensor(&Device::Cpu).unwrap_err();
+        assert!(
+            matches!(refused, Error::Memory { op: "to_sparse_tensor", needed: 3_000_000_000_000.., .. }),
+            "{refused}"
+        );
     }
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -14,14 +14,15 @@ use super::sparse::SparseWavelet;
 use super::transform::waverecn_adjoint;
 use super::waverecn;
 use crate::sparse::SparseConvTensor;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 impl SparseWavelet {
     /// One site for each place that has a coefficient, one channel for each band: features (sites, bands), batch size
     /// 1, in ascending (z, y, x) order. Normalised when the layout has a normalisation.
     ///
     /// # Errors
-    /// When no coefficient was kept, or the device cannot hold the tensor.
+    /// When no coefficient was kept, or the device cannot hold the tensor; [`Error::Memory`] when memory has no room for a
+    /// number for each site of the layout's grid.
     pub fn to_sparse_tensor(&self, device: &Device) -> Result<SparseConvTensor> {
         if self.is_empty() {
             let (got, expected) = ("empty".into(), "at least one; a lower threshold keeps more".into());
@@ -34,8 +35,11 @@ impl SparseWavelet {
             let [x, y, z] = [row[0], row[1], row[2]].map(|c| c as usize * stride);
             (z * ny + y) * nx + x
         };
+        let sites = [nx, ny, nz].into_iter().fold(1, usize::saturating_mul);
+        let what = || format!("a search among {:?} sites", layout.sites());
+        memory::check("to_sparse_tensor", what, sites.saturating_mul(size_of::<u32>()))?;
         const NONE: u32 = u32::MAX;
-        let mut row_of_site = vec![NONE; nx * ny * nz];
+        let mut row_of_site = vec![NONE; sites];
         self.indices().iter().for_each(|row| row_of_site[site(row)] = 0);
         let mut coords = Vec::new();
         for (at, row) in row_of_site.iter_mut().enumerate().filter(|(_, row)| **row != NONE) {
