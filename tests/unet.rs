@@ -163,25 +163,82 @@ fn gradient_checkpointing_changes_no_output_and_no_gradient() {
     }
 }
 
+/// The case's network, its weights copied, with features of `precision`.
+fn in_precision(case: &Case, precision: Precision) -> WaveMeshUNet {
+    let config = UNetConfig { precision, ..case.config.clone() };
+    let state = case.unet.state().iter().map(|(name, var)| (name.clone(), var.as_tensor().copy().unwrap()));
+    WaveMeshUNet::new(&config, VarBuilder::from_tensors(state.collect(), DType::F32, &CPU)).unwrap()
+}
+
+fn rms(t: &Tensor) -> f32 {
+    t.sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap().sqrt()
+}
+
 #[test]
 fn half_precision_stays_near_single() {
     for case in cases() {
-        let error_of = |precision| {
-            let config = UNetConfig { precision, ..case.config.clone() };
-            let state: HashMap<String, Tensor> =
-                case.unet.state().iter().map(|(k, v)| (k.clone(), v.as_tensor().clone())).collect();
-            let half = WaveMeshUNet::new(&config, VarBuilder::from_tensors(state, DType::F32, &CPU)).unwrap();
-            let y = half.forward(&case.x, case.tensor("timesteps"), case.context()).unwrap();
+        for (precision, train, largest, mean) in [
+            (Precision::F16, false, 1e-2, 1e-2),
+            (Precision::Bf16, false, 1e-2, 1e-2),
+            (Precision::F16, true, 1e-2, 1e-2),
+            // bfloat16 keeps three bits fewer than f16, and in training every layer's result is rounded.
+            (Precision::Bf16, true, 7e-2, 1.5e-2),
+        ] {
+            let half = in_precision(&case, precision);
+            let y = half.forward_t(&case.x, case.tensor("timesteps"), case.context(), train).unwrap();
             assert_eq!(y.dtype(), DType::F32);
-            let expected = case.tensor("eval_out");
-            let rms = |t: Tensor| t.sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
-            let off = rms((y.features() - expected).unwrap()) / rms(expected.clone());
-            (difference(y.features(), expected), off)
-        };
-        let (f16, bf16) = (error_of(Precision::F16), error_of(Precision::Bf16));
-        assert!(f16.0 < 1e-2 && f16.1 < 1e-2, "f16: largest {:.1e}, mean {:.1e}", f16.0, f16.1);
-        // bfloat16 keeps three bits fewer, so each of its roundings is eight times as large: 1e-2 holds in the mean.
-        assert!(bf16.0 < 7e-2 && bf16.1 < 1e-2, "bf16: largest {:.1e}, mean {:.1e}", bf16.0, bf16.1);
+            let expected = case.tensor(if train { "train_out" } else { "eval_out" });
+            let error = difference(y.features(), expected);
+            let off = rms(&(y.features() - expected).unwrap()) / rms(expected);
+            println!("{precision:?}, train {train}: largest {error:.1e}, mean {off:.1e}");
+            assert!(error < largest && off < mean, "{precision:?}, train {train}: {error:.1e}, mean {off:.1e}");
+        }
+    }
+}
+
+/// All gradients of a case in one row, of its parameters and of the features that go in.
+fn all_gradients(case: &Case, unet: &WaveMeshUNet, train: bool) -> Tensor {
+    let y = unet.forward_t(&case.x, case.tensor("timesteps"), case.context(), train).unwrap();
+    let grads = (y.features() * case.tensor("grad_out")).unwrap().sum_all().unwrap().backward().unwrap();
+    let of = |tensor: &Tensor| grads.get(tensor).unwrap().flatten_all().unwrap();
+    let mut all: Vec<Tensor> = unet.parameters().map(|(_, var)| of(var)).collect();
+    all.push(of(case.x.features()));
+    Tensor::cat(&all, 0).unwrap()
+}
+
+#[test]
+fn gradients_in_half_precision_stay_near_those_in_single() {
+    for case in cases() {
+        for (precision, train, allowed) in [
+            (Precision::F16, false, 1e-2),
+            (Precision::Bf16, false, 1e-2),
+            (Precision::F16, true, 1e-2),
+            (Precision::Bf16, true, 1.5e-1),
+        ] {
+            let expected = all_gradients(&case, &in_precision(&case, Precision::F32), train);
+            let got = all_gradients(&case, &in_precision(&case, precision), train);
+            let off = rms(&(got - &expected).unwrap()) / rms(&expected);
+            println!("gradients in {precision:?}, train {train}: mean {off:.1e}");
+            assert!(off < allowed, "gradients in {precision:?}, train {train}: mean {off:.1e}");
+        }
+    }
+}
+
+#[test]
+fn half_features_are_read_from_two_tensors_as_if_they_were_joined() {
+    // The dense backend joins them, and so does a checkpointed backward pass, which also rounds in another order.
+    for case in cases() {
+        for (precision, rounding) in [(Precision::F16, 1e-3), (Precision::Bf16, 1e-2)] {
+            for train in [false, true] {
+                let mut unet = in_precision(&case, precision);
+                let plain = all_gradients(&case, &unet, train);
+                let dense = with_backend(Backend::Dense, || all_gradients(&case, &unet, train));
+                unet.set_gradient_checkpointing(true);
+                let [dense, saved] = [&dense, &all_gradients(&case, &unet, train)].map(|got| difference(got, &plain));
+                println!("{precision:?}, train {train}: dense {dense:.1e}, checkpointed {saved:.1e}");
+                assert!(dense < rounding && saved < rounding, "{precision:?}: {dense:.1e}, checkpointed {saved:.1e}");
+            }
+        }
     }
 }
 

@@ -95,9 +95,9 @@ fn a_training_step_at_64_takes_half_the_memory_with_checkpointing_and_features_h
         });
         step
     });
-    // Weights and their gradients stay f32, so that a step takes a little more than half.
+    // Weights and their gradients stay f32; half features are not joined to be read, which makes up for them.
     println!("peak of a training step in f32, f16, bf16: {steps:?} bytes");
-    assert!(10 * steps[1] <= 6 * steps[0] && 10 * steps[2] <= 6 * steps[0], "{steps:?} bytes");
+    assert!(2 * steps[1] <= steps[0] && 2 * steps[2] <= steps[0], "{steps:?} bytes");
 
     let bytes_of = |precision: Precision| {
         let config = UNetConfig { precision, ..UNetConfig::plain(1, 1, &[16, 32, 64]) };

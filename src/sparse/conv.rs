@@ -143,13 +143,29 @@ impl Conv {
     /// Runs the layer forwards: the map of its key if there is one, else of these sites and this geometry. The result is
     /// of type `output`: that of `x`, or f32 for half features.
     pub fn forward(&self, x: &SparseConvTensor, output: DType) -> Result<SparseConvTensor> {
-        let flow = self.forward_flow(x)?;
-        let features = self.convolve(&flow, x, output)?;
+        self.forward_joined(x, None, output)
+    }
+
+    /// Like [`forward`](Self::forward), where the channels of `beside` (the rows of `x`, more channels) follow those of `x`. It
+    /// is of the type of `x`, or half beside f32.
+    pub fn forward_joined(
+        &self,
+        x: &SparseConvTensor,
+        beside: Option<&Tensor>,
+        output: DType,
+    ) -> Result<SparseConvTensor> {
+        let channels = beside.map_or(Ok(0), |beside| beside.dim(1))?;
+        let flow = self.flow(x, x.channels() + channels)?;
+        let features = self.convolve(&flow, x, beside, output)?;
         Ok(x.next(features, &flow.map.target, self.maker.entry(&flow.map)))
     }
 
     pub fn forward_flow(&self, x: &SparseConvTensor) -> Result<Flow> {
-        self.check_input(x)?;
+        self.flow(x, x.channels())
+    }
+
+    fn flow(&self, x: &SparseConvTensor, channels: usize) -> Result<Flow> {
+        self.check_input(x, channels)?;
         Ok(Flow::forward(&map_for(&self.maker, self.geometry, x, Backend::current()?)?))
     }
 
@@ -163,12 +179,12 @@ impl Conv {
     /// Runs the layer backwards over the map of its key: from that map's output sites to its input sites.
     pub fn invert(&self, x: &SparseConvTensor, output: DType) -> Result<SparseConvTensor> {
         let flow = self.invert_flow(x)?;
-        let features = self.convolve(&flow, x, output)?;
+        let features = self.convolve(&flow, x, None, output)?;
         Ok(x.next(features, &flow.map.source, None))
     }
 
     pub fn invert_flow(&self, x: &SparseConvTensor) -> Result<Flow> {
-        self.check_input(x)?;
+        self.check_input(x, x.channels())?;
         let key = self.maker.indice_key.as_deref().unwrap_or_default();
         let Some(data) = x.find_indice(key) else {
             let known: Vec<_> = x.indice_dict().keys().map(String::as_str).collect();
@@ -195,24 +211,24 @@ impl Conv {
         Ok(Flow::inverse(map))
     }
 
-    fn convolve(&self, flow: &Flow, x: &SparseConvTensor, output: DType) -> Result<Tensor> {
-        let layer = Convolve { flow, weight: &self.weight, bias: self.bias.as_ref(), output };
+    fn convolve(&self, flow: &Flow, x: &SparseConvTensor, beside: Option<&Tensor>, output: DType) -> Result<Tensor> {
+        let layer = Convolve { flow, weight: &self.weight, bias: self.bias.as_ref(), beside, output };
         Backend::current()?.engine()?.convolve(&layer, x.features())
     }
 
     /// Gradients of the features of `x` and of the weight, from that of the result over `flow`, which has the type of `x`.
     pub fn gradients(&self, flow: &Flow, x: &SparseConvTensor, grad: &Tensor) -> Result<[Tensor; 2]> {
-        let layer = Convolve { flow, weight: &self.weight, bias: None, output: x.dtype() };
+        let layer = Convolve { flow, weight: &self.weight, bias: None, beside: None, output: x.dtype() };
         Backend::current()?.engine()?.convolve_gradients(&layer, x.features(), grad)
     }
 
-    fn check_input(&self, x: &SparseConvTensor) -> Result<()> {
+    fn check_input(&self, x: &SparseConvTensor, channels: usize) -> Result<()> {
         let &[_, _, _, _, in_channels] = self.weight.dims() else { unreachable!("weights have five axes") };
-        if x.channels() != in_channels {
+        if channels != in_channels {
             return Err(Error::Shape {
                 op: self.maker.layer,
                 what: "features",
-                got: x.features().dims().to_vec(),
+                got: vec![x.len(), channels],
                 expected: format!("(sites, {in_channels}) for {}", self.maker.description),
             });
         }

@@ -1,6 +1,6 @@
 //! [`SparseInverseConv3d`]: the way back over a strided convolution.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::conv::{Conv, ConvConfig, convolution_layer};
@@ -19,6 +19,11 @@ impl SparseInverseConv3d {
     /// Gradients of the features of `x` and of the weight, from that of the result, without a tape.
     pub(crate) fn gradients(&self, x: &SparseConvTensor, grad: &Tensor) -> Result<[Tensor; 2]> {
         self.0.gradients(&self.0.invert_flow(x)?, x, grad)
+    }
+
+    /// The result in `dtype`: that of `x`, or f32 sums of half features, which are not rounded then.
+    pub(crate) fn forward_as(&self, x: &SparseConvTensor, dtype: DType) -> Result<SparseConvTensor> {
+        self.0.invert(x, dtype)
     }
 
     /// A layer from `in_channels` to `out_channels`; `config.indice_key` names the layer to invert, and the kernel has that

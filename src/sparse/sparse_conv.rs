@@ -21,9 +21,9 @@ impl SparseConv3d {
         self.0.gradients(&self.0.forward_flow(x)?, x, grad)
     }
 
-    /// The sums as f32, not yet rounded to the type of `x`.
-    pub(crate) fn forward_wide(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
-        self.0.forward(x, DType::F32)
+    /// The result in `dtype`: that of `x`, or f32 sums of half features, which are not rounded then.
+    pub(crate) fn forward_as(&self, x: &SparseConvTensor, dtype: DType) -> Result<SparseConvTensor> {
+        self.0.forward(x, dtype)
     }
 
     /// A layer from `in_channels` to `out_channels` with a kernel of one size, `[z, y, x]` or `(z, y, x)`.

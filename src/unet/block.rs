@@ -58,10 +58,14 @@ impl ResidualBlock {
         Ok(Self { conv1, bn1, conv2, bn2, shortcut })
     }
 
-    pub fn forward(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
-        let h = self.bn1.relu(&self.conv1.forward_wide(x, run)?, run.inner(x.dtype()), run)?;
-        let h = self.conv2.forward_wide(&h, run)?;
-        let straight = self.shortcut.as_ref().map(|(conv, _)| conv.forward_wide(x, run)).transpose()?;
+    /// The output, of the type of `x`. The channels of `skip`, which a decoder's block may have, follow those of `x`.
+    pub fn forward(&self, x: &SparseConvTensor, skip: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
+        let inner = run.inner(x.dtype());
+        let h = {
+            let h = self.bn1.relu(&self.conv1.forward_joined(x, skip, inner, run)?, inner, run)?;
+            self.conv2.forward(&h, inner, run)?
+        };
+        let straight = self.shortcut.as_ref().map(|(conv, _)| conv.forward_joined(x, skip, inner, run)).transpose()?;
         self.bn2.join(&h, self.straight(x, straight.as_ref()), x.dtype(), run)
     }
 
@@ -130,7 +134,7 @@ impl Segment for ResidualBlock {
     }
 
     fn forward(&self, x: &SparseConvTensor, _: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
-        self.forward(x, run)
+        self.forward(x, None, run)
     }
 
     fn backward(

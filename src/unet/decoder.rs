@@ -1,6 +1,6 @@
 //! The way up: inverse convolutions that restore the encoder's sites, skips, residual blocks, attention.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::attention::CrossAttention;
@@ -34,7 +34,12 @@ impl Segment for DecoderLevel {
     }
 
     fn forward(&self, x: &SparseConvTensor, skip: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
-        self.block.forward(&join(self.upsample.forward(x, run)?, skip)?, run)
+        let up = self.upsample.forward(x, run.inner(x.dtype()), run)?;
+        match skip {
+            // Joined, they would be kept twice, and half rows are copied anyway when they are read.
+            Some(skip) if skip.dtype() != DType::F32 => self.block.forward(&up, Some(skip), run),
+            _ => self.block.forward(&join(up, skip)?, None, run),
+        }
     }
 
     fn backward(

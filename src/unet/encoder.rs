@@ -34,8 +34,9 @@ impl Segment for InputConv {
 
     fn forward(&self, x: &SparseConvTensor, time: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
         let Some(time) = time else { unreachable!("the network gives the time") };
-        let x = run.pass_on(with_time(x, time, run.inner(self.dtype))?)?;
-        self.norm.relu(&self.conv.forward_wide(&x, run)?, self.dtype, run)
+        let inner = run.inner(self.dtype);
+        let x = run.pass_on(with_time(x, time, inner)?)?;
+        self.norm.relu(&self.conv.forward(&x, inner, run)?, self.dtype, run)
     }
 
     fn backward(

@@ -8,7 +8,7 @@ use super::summary::{LayerSummary, count_pairs};
 use crate::Result;
 use crate::sparse::{
     BatchNorm, ConvConfig, Fused, Mode, OutputSites, ParameterGradient, Shortcut, SparseConv3d, SparseConvTensor,
-    SparseInverseConv3d, SparseModule, SubMConv3d,
+    SparseInverseConv3d, SubMConv3d,
 };
 
 #[derive(Clone, Debug)]
@@ -98,20 +98,24 @@ impl ConvLayer {
         Self { name, in_channels, out_channels, kernel, stride, parameters, kind }
     }
 
-    /// The layer's sums, which stay unrounded f32 where nothing keeps them (see [`Run::rounds`]).
-    pub fn forward_wide(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
-        match &self.kind {
-            Kind::SubM(layer) if !run.rounds() => run.pass_on(layer.forward_wide(x)?),
-            Kind::Strided(layer) if !run.rounds() => run.pass_on(layer.forward_wide(x)?),
-            _ => self.forward(x, run),
-        }
+    /// The result in `dtype`: that of `x`, or f32 sums of half features, which are not rounded then.
+    pub fn forward(&self, x: &SparseConvTensor, dtype: DType, run: &Run) -> Result<SparseConvTensor> {
+        self.forward_joined(x, None, dtype, run)
     }
 
-    pub fn forward(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
+    /// Like [`forward`](Self::forward), with the channels of `skip` (of the same sites) after those of `x`. A submanifold
+    /// layer alone has a skip.
+    pub fn forward_joined(
+        &self,
+        x: &SparseConvTensor,
+        skip: Option<&Tensor>,
+        dtype: DType,
+        run: &Run,
+    ) -> Result<SparseConvTensor> {
         let y = match &self.kind {
-            Kind::SubM(layer) => layer.forward_t(x, run.train),
-            Kind::Strided(layer) => layer.forward_t(x, run.train),
-            Kind::Inverse(layer) => layer.forward_t(x, run.train),
+            Kind::SubM(layer) => layer.forward_joined(x, skip, dtype),
+            Kind::Strided(layer) => layer.forward_as(x, dtype),
+            Kind::Inverse(layer) => layer.forward_as(x, dtype),
         }?;
         run.report(|| {
             let (layer, pairs) = match self.kind {

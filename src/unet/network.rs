@@ -227,8 +227,7 @@ impl WaveMeshUNet {
                 h = attention.forward(&h, context, run)?;
             }
         }
-        let out = self.output_conv.forward_wide(&h, run)?;
-        out.replace_feature(out.features().to_dtype(DType::F32)?)
+        self.output_conv.forward(&h, DType::F32, run)
     }
 
     fn check_input(&self, x: &SparseConvTensor, timesteps: &Tensor, context: Option<&Tensor>) -> Result<()> {

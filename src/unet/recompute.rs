@@ -72,7 +72,7 @@ pub(super) fn detached(x: SparseConvTensor) -> Result<SparseConvTensor> {
 
 /// What a convolution gave in a training pass.
 pub(super) fn convolved(conv: &ConvLayer, x: &SparseConvTensor) -> Result<SparseConvTensor> {
-    conv.forward(x, &Run { train: true, ..Run::default() })
+    conv.forward(x, x.dtype(), &Run { train: true, ..Run::default() })
 }
 
 type Slot = Arc<Mutex<Option<Tensor>>>;

@@ -25,7 +25,7 @@ pub(super) struct Run {
 
 impl Run {
     /// Whether every layer rounds its result to the network's precision. It does where results are kept (for a backward
-    /// pass) or counted; in evaluation a convolution, its normalisation and the sum after them round once, at their end.
+    /// pass) or counted; in evaluation the input convolution and the encoder's blocks do, whose results are skips.
     pub fn rounds(&self) -> bool {
         self.train || self.watch.is_some()
     }
@@ -35,7 +35,7 @@ impl Run {
         if self.tape { Ok(y) } else { y.replace_feature(y.features().detach()) }
     }
 
-    /// The type of features that the next convolution alone reads, where `dtype` is that of features that are kept.
+    /// The type of features that the next layer alone reads, where `dtype` is that of features that are kept.
     pub fn inner(&self, dtype: DType) -> DType {
         if self.rounds() { dtype } else { DType::F32 }
     }

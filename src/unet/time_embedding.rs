@@ -65,17 +65,21 @@ pub(super) fn with_time(x: &SparseConvTensor, time: &Tensor, dtype: DType) -> Re
 
 /// Gradients of the features and of the embedding, from that of what [`with_time`] made of them.
 pub(super) fn with_time_gradients(x: &SparseConvTensor, time: &Tensor, grad: &Tensor) -> Result<[Tensor; 2]> {
+    /// Rows that are converted together.
+    const ROWS: usize = 1024;
     let (channels, (batch, width)) = (x.channels(), time.dims2()?);
-    let grad = grad.to_dtype(DType::F32)?;
     // In the order of the sites, so that every run adds alike.
     let mut sums = vec![0f64; batch * width];
-    let rows: Vec<f32> = grad.narrow(1, channels, width)?.contiguous()?.flatten_all()?.to_vec1()?;
-    for (site, row) in x.coords().iter().zip(rows.chunks_exact(width)) {
-        let sums = &mut sums[site[0] as usize * width..][..width];
-        sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+    for (sites, first) in x.coords().chunks(ROWS).zip((0..).step_by(ROWS)) {
+        let rows = grad.narrow(0, first, sites.len())?.narrow(1, channels, width)?.contiguous()?;
+        let rows: Vec<f32> = rows.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        for (site, row) in sites.iter().zip(rows.chunks_exact(width)) {
+            let sums = &mut sums[site[0] as usize * width..][..width];
+            sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+        }
     }
     let sums = Tensor::from_vec(sums, (batch, width), time.device())?.to_dtype(time.dtype())?;
-    Ok([grad.narrow(1, 0, channels)?.contiguous()?, sums])
+    Ok([grad.narrow(1, 0, channels)?.contiguous()?.to_dtype(DType::F32)?, sums])
 }
 
 struct WithTime {

@@ -52,10 +52,15 @@ impl Engine for Dense {
     }
 
     fn convolve(&self, layer: &Convolve, features: &Tensor) -> Result<Tensor> {
-        let &Convolve { flow, weight, bias, output } = layer;
+        let &Convolve { flow, weight, bias, beside, output } = layer;
         let dtype = if features.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let mut features = features.to_dtype(dtype)?;
+        if let Some(beside) = beside {
+            features = Tensor::cat(&[features, beside.to_dtype(dtype)?], 1)?;
+        }
+        let features = &features;
         let (out_channels, in_channels) = (weight.dims()[0], features.dim(1)?);
-        let grid = dense_rows(flow, &features.to_dtype(dtype)?, 0.0)?;
+        let grid = dense_rows(flow, features, 0.0)?;
         let weight = weight.to_dtype(dtype)?.reshape((out_channels, (), in_channels))?;
         let mut y = Tensor::zeros((flow.target().len(), out_channels), dtype, features.device())?;
         if flow.target().len() > 0 {

@@ -158,6 +158,9 @@ pub(super) struct Convolve<'a> {
     pub flow: &'a Flow,
     pub weight: &'a Tensor,
     pub bias: Option<&'a Tensor>,
+    /// More features of the same sites, whose channels follow those of the features; of the features' type, or half ones beside
+    /// f32. A layer with them has no bias.
+    pub beside: Option<&'a Tensor>,
     /// Type of the result: the features', or f32 for half features whose sums must not be rounded yet.
     pub output: DType,
 }

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::element::Element;
 use super::kernel::{Panels, multiply, outer, panels};
+use super::source::{Rows, Source};
 use super::tiles::{TILE, Tile, Tiles};
 use crate::sparse::backend::simd;
 
@@ -52,46 +53,38 @@ struct Scratch {
     rows: Rows,
 }
 
-/// The input rows of one offset in f32: the features themselves, or converted copies of those rows.
-#[derive(Default)]
-struct Rows {
-    values: Vec<f32>,
-    numbers: Vec<u32>,
-}
-
-impl Rows {
-    fn of<'a, T: Element>(&'a mut self, x: &'a [T], channels: usize, sources: &'a [u32]) -> (&'a [f32], &'a [u32]) {
-        if T::IS_F32 {
-            return (T::as_f32(x), sources);
-        }
-        self.values.resize(sources.len() * channels, 0.0);
-        for (row, &source) in self.values.chunks_exact_mut(channels).zip(sources) {
-            T::widen(&x[source as usize * channels..][..channels], row);
-        }
-        self.numbers.clear();
-        self.numbers.extend(0..sources.len() as u32);
-        (&self.values, &self.numbers)
-    }
-}
-
-/// `y[t] = bias + Σ_r x[s] · weights[r]` over the pairs (t, s) of each offset: (rows, columns of the weights).
-pub(super) fn convolve<T: Element, Y: Element>(
+/// `y[t] = bias + Σ_r x[s] · weights[r]` over the pairs (t, s) of each offset. The columns of the weights come out in `P` parts
+/// (rows, part of the columns).
+pub(super) fn convolve<S: Source, Y: Element, const P: usize>(
     tiles: &Tiles,
     rows: usize,
-    x: &[T],
+    x: &S,
     weights: &Packed,
     bias: Option<&[f32]>,
-) -> Vec<Y> {
-    let length = rows * weights.columns;
-    let mut y: Vec<Y> = Vec::with_capacity(length);
+    parts: [usize; P],
+) -> [Vec<Y>; P] {
     assert_eq!(tiles.tiles.len(), rows.div_ceil(TILE), "every row belongs to a tile");
-    let job = |scratch: &mut Scratch, (y, tile): (&mut [MaybeUninit<Y>], &Tile)| {
-        simd::dispatch(ConvolveTile { tile, x, weights, bias, scratch, y: cleared(y) });
+    assert_eq!(parts.iter().sum::<usize>(), weights.columns, "every column belongs to a part");
+    let mut y = parts.map(|columns| Vec::with_capacity(rows * columns));
+    let mut places = Vec::with_capacity(tiles.tiles.len());
+    let mut chunks = y.each_mut().map(|y: &mut Vec<Y>| y.spare_capacity_mut());
+    for first in (0..rows).step_by(TILE) {
+        let count = TILE.min(rows - first);
+        let mut part = 0;
+        places.push(chunks.each_mut().map(|chunk| {
+            let (here, rest) = std::mem::take(chunk).split_at_mut(count * parts[part]);
+            (*chunk, part) = (rest, part + 1);
+            here
+        }));
+    }
+    let job = |scratch: &mut Scratch, (places, tile): ([&mut [MaybeUninit<Y>]; P], &Tile)| {
+        simd::dispatch(ConvolveTile { tile, x, weights, bias, scratch, parts, y: places.map(cleared) });
     };
-    let places = &mut y.spare_capacity_mut()[..length];
-    places.par_chunks_mut(TILE * weights.columns).zip(&tiles.tiles).for_each_init(Scratch::default, job);
-    // SAFETY: the tiles hold all rows, and each wrote its own.
-    unsafe { y.set_len(length) };
+    places.into_par_iter().zip(&tiles.tiles).for_each_init(Scratch::default, job);
+    for (y, columns) in y.iter_mut().zip(parts) {
+        // SAFETY: the tiles hold all rows, and each wrote its own.
+        unsafe { y.set_len(rows * columns) };
+    }
     y
 }
 
@@ -102,49 +95,54 @@ fn cleared<T: Element>(places: &mut [MaybeUninit<T>]) -> &mut [T] {
     unsafe { places.assume_init_mut() }
 }
 
-struct ConvolveTile<'a, T, Y> {
+struct ConvolveTile<'a, S, Y, const P: usize> {
     tile: &'a Tile,
-    x: &'a [T],
+    x: &'a S,
     weights: &'a Packed,
     bias: Option<&'a [f32]>,
     scratch: &'a mut Scratch,
-    y: &'a mut [Y],
+    parts: [usize; P],
+    y: [&'a mut [Y]; P],
 }
 
-impl<T: Element, Y: Element> WithSimd for ConvolveTile<'_, T, Y> {
+impl<X: Source, Y: Element, const P: usize> WithSimd for ConvolveTile<'_, X, Y, P> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { tile, x, weights, bias, scratch: Scratch { tile: sums, rows }, y } = self;
-        let (columns, width) = (weights.columns, weights.width);
+        let Self { tile, x, weights, bias, scratch: Scratch { tile: sums, rows }, parts, y } = self;
+        let width = weights.width;
         sums.clear();
-        sums.resize(y.len() / columns * width, 0.0);
+        sums.resize(y[0].len() / parts[0] * width, 0.0);
         if let Some(bias) = bias {
-            sums.chunks_exact_mut(width).for_each(|row| row[..columns].copy_from_slice(bias));
+            sums.chunks_exact_mut(width).for_each(|row| row[..weights.columns].copy_from_slice(bias));
         }
         for r in 0..weights.volume {
             let (targets, sources) = tile.pairs(r);
             if !targets.is_empty() {
-                let a = rows.of(x, weights.depth, sources);
+                let a = x.rows(sources, rows);
                 multiply(simd, a, weights.offset(r), (sums, targets));
             }
         }
-        for (y, row) in y.chunks_exact_mut(columns).zip(sums.chunks_exact(width)) {
-            Y::narrow(&row[..columns], y);
+        let mut first = 0;
+        for (y, columns) in y.into_iter().zip(parts) {
+            for (y, row) in y.chunks_exact_mut(columns).zip(sums.chunks_exact(width)) {
+                Y::narrow(&row[first..first + columns], y);
+            }
+            first += columns;
         }
     }
 }
 
-/// The gradient of the weights (out, volume, in), from the input rows (sources, in) and the output's gradient (targets, out).
+/// The gradient of the weights (out, volume, in), from the input's rows (sources, in) and the output's gradient (targets, out).
 ///
 /// Tiles are cut into chunks and offsets into groups, whose numbers depend on the sizes alone; the sums of the chunks are
 /// added in their order, so the result does not depend on the number of threads. Chunks are few, as each has sums of its own
 /// to clear and to add; groups make up for it where tiles are few.
-pub(super) fn weight_gradient<T: Element, G: Element>(
+pub(super) fn weight_gradient<S: Source, G: Element>(
     tiles: &Tiles,
     volume: usize,
-    (x, inputs): (&[T], usize),
+    x: &S,
     (grad, outputs): (&[G], usize),
 ) -> Vec<f32> {
     /// Tiles whose products outweigh the sums' passage through memory.
@@ -156,7 +154,7 @@ pub(super) fn weight_gradient<T: Element, G: Element>(
     const PIECES: usize = 16;
     /// Outputs whose sums are transposed together: a cache line.
     const LINE: usize = 16;
-    let width = outputs.next_multiple_of(simd::lanes());
+    let (inputs, width) = (x.channels(), outputs.next_multiple_of(simd::lanes()));
     let (each, length) = (inputs * width, volume * inputs * width);
     let chunks = (tiles.tiles.len() / LEAST_TILES).min(MEMORY / length).clamp(1, MOST_CHUNKS);
     let per_chunk = tiles.tiles.len().div_ceil(chunks).max(1);
@@ -170,7 +168,7 @@ pub(super) fn weight_gradient<T: Element, G: Element>(
         groups.for_each_init(Scratch::default, |scratch, (group, places)| {
             let (first, sums) = (group * per_group, cleared(places));
             for (tile, grad) in tiles.iter().zip(grad.chunks(TILE * outputs)) {
-                simd::dispatch(WeightGradient { tile, first, x, inputs, grad, outputs, scratch, sums });
+                simd::dispatch(WeightGradient { tile, first, x, grad, outputs, scratch, sums });
             }
         });
     });
@@ -191,12 +189,11 @@ pub(super) fn weight_gradient<T: Element, G: Element>(
     weights
 }
 
-struct WeightGradient<'a, T, G> {
+struct WeightGradient<'a, S, G> {
     tile: &'a Tile,
     /// The first offset of the group.
     first: usize,
-    x: &'a [T],
-    inputs: usize,
+    x: &'a S,
     /// The tile's rows of the output's gradient.
     grad: &'a [G],
     outputs: usize,
@@ -205,12 +202,13 @@ struct WeightGradient<'a, T, G> {
     sums: &'a mut [f32],
 }
 
-impl<T: Element, G: Element> WithSimd for WeightGradient<'_, T, G> {
+impl<X: Source, G: Element> WithSimd for WeightGradient<'_, X, G> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { tile, first, x, inputs, grad, outputs, scratch: Scratch { tile: padded, rows }, sums } = self;
+        let Self { tile, first, x, grad, outputs, scratch: Scratch { tile: padded, rows }, sums } = self;
+        let inputs = x.channels();
         let width = outputs.next_multiple_of(S::F32_LANES);
         let grad = if G::IS_F32 && width == outputs {
             G::as_f32(grad)
@@ -225,7 +223,7 @@ impl<T: Element, G: Element> WithSimd for WeightGradient<'_, T, G> {
         for (r, sums) in sums.chunks_exact_mut(inputs * width).enumerate() {
             let (targets, sources) = tile.pairs(first + r);
             if !targets.is_empty() {
-                let a = rows.of(x, inputs, sources);
+                let a = x.rows(sources, rows);
                 outer(simd, a, inputs, (grad, targets), width, sums);
             }
         }

@@ -8,10 +8,12 @@
 mod allocator;
 mod convolve;
 mod element;
+mod joined;
 mod kernel;
 mod ops;
 mod output_sites;
 mod pool;
+mod source;
 pub(crate) mod tiles;
 
 use std::sync::Arc;
@@ -34,12 +36,13 @@ impl Engine for Native {
     }
 
     fn convolve(&self, layer: &Convolve, features: &Tensor) -> Result<Tensor> {
-        let &Convolve { flow, weight, bias, output } = layer;
+        let &Convolve { flow, weight, bias, beside, output } = layer;
         let op = ops::Convolution { flow: flow.clone(), wide: output == DType::F32 };
         let (features, weight) = (features.contiguous()?, weight.contiguous()?);
-        Ok(match bias {
-            Some(bias) => features.apply_op3(&weight, &bias.contiguous()?, op)?,
-            None => features.apply_op2(&weight, op)?,
+        Ok(match (beside, bias) {
+            (Some(beside), _) => features.apply_op3(&beside.contiguous()?, &weight, joined::JoinedConvolution(op))?,
+            (None, Some(bias)) => features.apply_op3(&weight, &bias.contiguous()?, op)?,
+            (None, None) => features.apply_op2(&weight, op)?,
         })
     }
 

@@ -4,9 +4,10 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor, WithDType};
 
 use super::element::{Element, as_f32, values, with_element, with_storage, with_values};
+use super::source::{Features, Source};
 use super::{Walk, allocator, convolve, pool};
-use crate::Result;
 use crate::sparse::backend::Flow;
+use crate::{Error, Result};
 
 type CandleResult<T> = candle_core::Result<T>;
 
@@ -18,32 +19,76 @@ pub(super) struct Convolution {
 }
 
 impl Convolution {
-    fn forward(
+    /// The result on rows of any source.
+    pub fn sums<Y: Element>(
         &self,
-        (x, x_layout): (&CpuStorage, &Layout),
-        (weight, weight_layout): (&CpuStorage, &Layout),
-        bias: Option<(&CpuStorage, &Layout)>,
+        x: &impl Source,
+        (weight, layout): (&CpuStorage, &Layout),
+        bias: Option<&[f32]>,
     ) -> Result<(CpuStorage, Shape)> {
-        let weight_dims = weight_layout.dims();
-        let [outputs, inputs] = [weight_dims[0], weight_dims[4]];
-        let volume = self.flow.map.geometry.volume();
+        let (outputs, inputs, volume) = (layout.dims()[0], x.channels(), self.flow.map.geometry.volume());
         let walk = Walk::of(&self.flow);
-        let weight = as_f32(weight, weight_layout)?;
+        let weight = as_f32(weight, layout)?;
         let packed = convolve::Packed::new(volume, [inputs, outputs], |r, input, output| {
             let r = if walk.mirrored { volume - 1 - r } else { r };
             weight[(output * volume + r) * inputs + input]
         });
-        let bias = bias.map(|(bias, layout)| as_f32(bias, layout)).transpose()?;
         let rows = self.flow.target().len();
-        let y = with_element!(x.dtype(), T => {
-            let x = values::<T>(x, x_layout)?;
-            let bias = bias.as_deref();
-            Ok(match self.wide {
-                true => f32::to_cpu_storage_owned(convolve::convolve(&walk.tiles, rows, x, &packed, bias)),
-                false => T::to_cpu_storage_owned(convolve::convolve(&walk.tiles, rows, x, &packed, bias)),
-            })
+        let [y] = convolve::convolve::<_, Y, 1>(&walk.tiles, rows, x, &packed, bias, [outputs]);
+        Ok((Y::to_cpu_storage_owned(y), (rows, outputs).into()))
+    }
+
+    /// The gradient of the source's rows, from that of the result: one tensor for each part of their channels.
+    pub fn source_gradient<G: Element, T: Element, const P: usize>(
+        &self,
+        weight: &Tensor,
+        grad: &[G],
+        parts: [usize; P],
+    ) -> Result<Vec<Tensor>> {
+        let (outputs, _, _, _, inputs) = weight.dims5()?;
+        let volume = self.flow.map.geometry.volume();
+        let back = Walk::of(&self.flow.reversed());
+        let packed = with_storage(weight, |weight, layout| {
+            let weight = as_f32(weight, layout)?;
+            Ok(convolve::Packed::new(volume, [outputs, inputs], |r, output, input| {
+                let r = if back.mirrored { volume - 1 - r } else { r };
+                weight[(output * volume + r) * inputs + input]
+            }))
         })?;
-        Ok((y, (rows, outputs).into()))
+        let rows = self.flow.source().len();
+        let grad = Features { values: grad, channels: outputs };
+        let found = convolve::convolve::<_, T, P>(&back.tiles, rows, &grad, &packed, None, parts);
+        let tensor = |(grad, channels)| Ok(Tensor::from_vec(grad, (rows, channels), weight.device())?);
+        found.into_iter().zip(parts).map(tensor).collect()
+    }
+
+    /// The gradient of the weight, from the source's rows and the gradient of the result.
+    pub fn weight_gradient<G: Element>(&self, x: &impl Source, weight: &Tensor, grad: &[G]) -> Result<Tensor> {
+        let (outputs, inputs, volume) = (weight.dim(0)?, x.channels(), self.flow.map.geometry.volume());
+        let walk = Walk::of(&self.flow);
+        let mut sums = convolve::weight_gradient(&walk.tiles, volume, x, (grad, outputs));
+        if walk.mirrored {
+            for row in sums.chunks_exact_mut(volume * inputs) {
+                mirror(row, inputs);
+            }
+        }
+        Ok(Tensor::from_vec(sums, weight.shape(), weight.device())?.to_dtype(weight.dtype())?)
+    }
+
+    fn forward(
+        &self,
+        (x, x_layout): (&CpuStorage, &Layout),
+        weight: (&CpuStorage, &Layout),
+        bias: Option<(&CpuStorage, &Layout)>,
+    ) -> Result<(CpuStorage, Shape)> {
+        let bias = bias.map(|(bias, layout)| as_f32(bias, layout)).transpose()?;
+        with_element!(x.dtype(), T => {
+            let x = Features { values: values::<T>(x, x_layout)?, channels: weight.1.dims()[4] };
+            match self.wide {
+                true => self.sums::<f32>(&x, weight, bias.as_deref()),
+                false => self.sums::<T>(&x, weight, bias.as_deref()),
+            }
+        })
     }
 
     /// The gradients of features and weight; those that something upstream wants.
@@ -73,39 +118,12 @@ impl Convolution {
         wanted: [bool; 2],
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         allocator::keep_freed_memory();
-        let (outputs, _, _, _, inputs) = weight.dims5()?;
-        let volume = self.flow.map.geometry.volume();
-        let walk = Walk::of(&self.flow);
+        let channels = x.dim(1)?;
         with_values::<G, _>(grad, |grad| {
-            let x_grad = if wanted[0] {
-                let back = Walk::of(&self.flow.reversed());
-                let packed = with_storage(weight, |weight, layout| {
-                    let weight = as_f32(weight, layout)?;
-                    Ok(convolve::Packed::new(volume, [outputs, inputs], |r, output, input| {
-                        let r = if back.mirrored { volume - 1 - r } else { r };
-                        weight[(output * volume + r) * inputs + input]
-                    }))
-                })?;
-                let rows = self.flow.source().len();
-                let x_grad: Vec<T> = convolve::convolve(&back.tiles, rows, grad, &packed, None);
-                Some(Tensor::from_vec(x_grad, (rows, inputs), x.device())?)
-            } else {
-                None
-            };
-            let weight_grad = if wanted[1] {
-                let mut sums = with_values::<T, _>(x, |x| {
-                    convolve::weight_gradient(&walk.tiles, volume, (x, inputs), (grad, outputs))
-                })?;
-                if walk.mirrored {
-                    for row in sums.chunks_exact_mut(volume * inputs) {
-                        mirror(row, inputs);
-                    }
-                }
-                Some(Tensor::from_vec(sums, weight.shape(), x.device())?.to_dtype(weight.dtype())?)
-            } else {
-                None
-            };
-            Ok((x_grad, weight_grad))
+            let x_grad = || Ok::<_, Error>(self.source_gradient::<G, T, 1>(weight, grad, [channels])?.remove(0));
+            let weight_grad =
+                || with_values::<T, _>(x, |values| self.weight_gradient(&Features { values, channels }, weight, grad))?;
+            Ok((wanted[0].then(x_grad).transpose()?, wanted[1].then(weight_grad).transpose()?))
         })?
     }
 }
@@ -167,7 +185,7 @@ impl CustomOp3 for Convolution {
         let (x_grad, weight_grad) = self.backward(x, weight, grad)?;
         let bias_grad = if bias.track_op() {
             let outputs = grad.dim(1)?;
-            let sums = with_element!(x.dtype(), T => with_values::<T, _>(grad, |grad| {
+            let sums = with_element!(grad.dtype(), G => with_values::<G, _>(grad, |grad| {
                 convolve::column_sums(grad, outputs)
             }))?;
             Some(Tensor::from_vec(sums, outputs, x.device())?.to_dtype(bias.dtype())?)

@@ -1,0 +1,76 @@
+//! The rows that a convolution reads, in f32: the features themselves, or copies of those that a tile needs.
+
+use super::element::Element;
+
+/// Where a convolution's input rows come from.
+pub(super) trait Source: Sync {
+    /// Channels of a row.
+    fn channels(&self) -> usize;
+
+    /// Rows that hold those of `numbers`, and the numbers of these among them.
+    fn rows<'a>(&'a self, numbers: &'a [u32], scratch: &'a mut Rows) -> (&'a [f32], &'a [u32]);
+}
+
+/// Features (rows, channels).
+pub(super) struct Features<'a, T> {
+    pub values: &'a [T],
+    pub channels: usize,
+}
+
+impl<T: Element> Features<'_, T> {
+    fn widen(&self, number: u32, row: &mut [f32]) {
+        T::widen(&self.values[number as usize * self.channels..][..self.channels], row);
+    }
+}
+
+impl<T: Element> Source for Features<'_, T> {
+    fn channels(&self) -> usize {
+        self.channels
+    }
+
+    fn rows<'a>(&'a self, numbers: &'a [u32], scratch: &'a mut Rows) -> (&'a [f32], &'a [u32]) {
+        if T::IS_F32 {
+            return (T::as_f32(self.values), numbers);
+        }
+        scratch.copies(numbers, self.channels, |number, row| self.widen(number, row))
+    }
+}
+
+/// Features of the same sites in two tensors: a row of the first, followed by that of the second.
+pub(super) struct Joined<'a, A, B>(pub Features<'a, A>, pub Features<'a, B>);
+
+impl<A: Element, B: Element> Source for Joined<'_, A, B> {
+    fn channels(&self) -> usize {
+        self.0.channels + self.1.channels
+    }
+
+    fn rows<'a>(&'a self, numbers: &'a [u32], scratch: &'a mut Rows) -> (&'a [f32], &'a [u32]) {
+        scratch.copies(numbers, self.channels(), |number, row| {
+            let (first, second) = row.split_at_mut(self.0.channels);
+            self.0.widen(number, first);
+            self.1.widen(number, second);
+        })
+    }
+}
+
+/// Room for copied rows.
+#[derive(Default)]
+pub(super) struct Rows {
+    values: Vec<f32>,
+    numbers: Vec<u32>,
+}
+
+impl Rows {
+    /// The rows that `copy` makes of `numbers`, in their order. Compiled on its own: within a kernel for the widest vectors, rows
+    /// of few channels would be converted one by one in what these leave over.
+    #[inline(never)]
+    fn copies(&mut self, numbers: &[u32], channels: usize, copy: impl Fn(u32, &mut [f32])) -> (&[f32], &[u32]) {
+        self.values.resize(numbers.len() * channels, 0.0);
+        for (row, &number) in self.values.chunks_exact_mut(channels).zip(numbers) {
+            copy(number, row);
+        }
+        self.numbers.clear();
+        self.numbers.extend(0..numbers.len() as u32);
+        (&self.values, &self.numbers)
+    }
+}
