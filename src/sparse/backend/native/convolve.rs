@@ -1,6 +1,7 @@
 //! The convolution and its gradients over tiles, on plain slices.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -136,9 +137,10 @@ impl<X: Source, Y: Element, const P: usize> WithSimd for ConvolveTile<'_, X, Y, 
 
 /// The gradient of the weights (out, volume, in), from the input's rows (sources, in) and the output's gradient (targets, out).
 ///
-/// Tiles are cut into chunks and offsets into groups, whose numbers depend on the sizes alone; the sums of the chunks are
-/// added in their order, so the result does not depend on the number of threads. Chunks are few, as each has sums of its own
-/// to clear and to add; groups make up for it where tiles are few.
+/// The work is cut into pieces: chunks of tiles, blocks of input channels, groups of offsets. The number of chunks depends on the
+/// sizes alone, and their sums are added in their order, so the result does not depend on the number of threads. Chunks are few,
+/// as each has sums of its own to clear and to add. Blocks are small enough for a piece's sums to stay in cache; each reads the
+/// output's gradient once. Every group reads all rows again, so there are several only where tiles are few.
 pub(super) fn weight_gradient<S: Source, G: Element>(
     tiles: &Tiles,
     volume: usize,
@@ -150,26 +152,38 @@ pub(super) fn weight_gradient<S: Source, G: Element>(
     const MOST_CHUNKS: usize = 32;
     /// Floats that the sums of all chunks may hold.
     const MEMORY: usize = 1 << 20;
-    /// Pieces of work to aim at. More groups would read the rows of a tile more often, from ever farther away.
-    const PIECES: usize = 16;
+    /// Floats of a piece's sums: half of a second-level cache.
+    const CACHE: usize = 1 << 17;
+    /// Input channels of a block that keep the multipliers busy.
+    const LEAST_BLOCK: usize = 16;
     /// Outputs whose sums are transposed together: a cache line.
     const LINE: usize = 16;
     let (inputs, width) = (x.channels(), outputs.next_multiple_of(simd::lanes()));
-    let (each, length) = (inputs * width, volume * inputs * width);
+    let length = volume * inputs * width;
+    let pieces = 4 * rayon::current_num_threads(); // to aim at
     let chunks = (tiles.tiles.len() / LEAST_TILES).min(MEMORY / length).clamp(1, MOST_CHUNKS);
+    let chunks = 1 << chunks.ilog2(); // so that threads share them evenly
+    let blocks = length.div_ceil(CACHE).max((pieces / chunks).min(inputs / LEAST_BLOCK)).max(1);
+    let blocks = if S::IN_PLACE { blocks } else { 1 };
     let per_chunk = tiles.tiles.len().div_ceil(chunks).max(1);
-    let per_group = volume.div_ceil(PIECES.div_ceil(chunks));
+    let per_block = inputs.div_ceil(blocks);
+    let per_group = volume.div_ceil(pieces.div_ceil(chunks * blocks));
     let chunks = tiles.tiles.len().div_ceil(per_chunk);
     let mut parts: Vec<f32> = Vec::with_capacity(chunks * length);
     let places = parts.spare_capacity_mut()[..chunks * length].par_chunks_mut(length);
     let chunks_of_rows = tiles.tiles.par_chunks(per_chunk).zip(grad.par_chunks(per_chunk * TILE * outputs));
     places.zip_eq(chunks_of_rows).for_each(|(places, (tiles, grad))| {
-        let groups = places.par_chunks_mut(per_group * each).enumerate().with_max_len(1);
-        groups.for_each_init(Scratch::default, |scratch, (group, places)| {
-            let (first, sums) = (group * per_group, cleared(places));
-            for (tile, grad) in tiles.iter().zip(grad.chunks(TILE * outputs)) {
-                simd::dispatch(WeightGradient { tile, first, x, grad, outputs, scratch, sums });
-            }
+        let blocks = places.par_chunks_mut(volume * per_block * width).enumerate().with_max_len(1);
+        blocks.for_each(|(block, places)| {
+            let channels = block * per_block..inputs.min((block + 1) * per_block);
+            let groups = places.par_chunks_mut(per_group * channels.len() * width).enumerate().with_max_len(1);
+            groups.for_each_init(Scratch::default, |scratch, (group, places)| {
+                let (first, sums) = (group * per_group, cleared(places));
+                for (tile, grad) in tiles.iter().zip(grad.chunks(TILE * outputs)) {
+                    let channels = channels.clone();
+                    simd::dispatch(WeightGradient { tile, first, x, channels, grad, outputs, scratch, sums });
+                }
+            });
         });
     });
     // SAFETY: there are as many chunks as places, and each group cleared its own.
@@ -177,13 +191,21 @@ pub(super) fn weight_gradient<S: Source, G: Element>(
     let mut weights = vec![0.0; outputs * volume * inputs];
     weights.par_chunks_mut(LINE * volume * inputs).enumerate().for_each(|(line, weights)| {
         let columns = line * LINE..width.min((line + 1) * LINE);
-        for row in 0..volume * inputs {
-            let mut total = [0.0; LINE];
-            for part in parts.chunks_exact(length) {
-                let part = &part[row * width..][columns.clone()];
-                total.iter_mut().zip(part).for_each(|(total, part)| *total += part);
+        // Rows of the sums are in the order (block, offset, channel of the block).
+        let mut row = 0;
+        for first in (0..inputs).step_by(per_block) {
+            for r in 0..volume {
+                for channel in first..inputs.min(first + per_block) {
+                    let mut total = [0.0; LINE];
+                    for part in parts.chunks_exact(length) {
+                        let part = &part[row * width..][columns.clone()];
+                        total.iter_mut().zip(part).for_each(|(total, part)| *total += part);
+                    }
+                    let weights = weights.iter_mut().skip(r * inputs + channel).step_by(volume * inputs);
+                    weights.zip(total).for_each(|(weight, sum)| *weight = sum);
+                    row += 1;
+                }
             }
-            weights.iter_mut().skip(row).step_by(volume * inputs).zip(total).for_each(|(weight, sum)| *weight = sum);
         }
     });
     weights
@@ -194,11 +216,13 @@ struct WeightGradient<'a, S, G> {
     /// The first offset of the group.
     first: usize,
     x: &'a S,
+    /// The input channels of the block.
+    channels: Range<usize>,
     /// The tile's rows of the output's gradient.
     grad: &'a [G],
     outputs: usize,
     scratch: &'a mut Scratch,
-    /// (offsets of the group, in, out padded to whole vectors)
+    /// (offsets of the group, channels of the block, out padded to whole vectors)
     sums: &'a mut [f32],
 }
 
@@ -207,8 +231,7 @@ impl<X: Source, G: Element> WithSimd for WeightGradient<'_, X, G> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { tile, first, x, grad, outputs, scratch: Scratch { tile: padded, rows }, sums } = self;
-        let inputs = x.channels();
+        let Self { tile, first, x, channels, grad, outputs, scratch: Scratch { tile: padded, rows }, sums } = self;
         let width = outputs.next_multiple_of(S::F32_LANES);
         let grad = if G::IS_F32 && width == outputs {
             G::as_f32(grad)
@@ -220,11 +243,12 @@ impl<X: Source, G: Element> WithSimd for WeightGradient<'_, X, G> {
             }
             padded
         };
-        for (r, sums) in sums.chunks_exact_mut(inputs * width).enumerate() {
+        for (r, sums) in sums.chunks_exact_mut(channels.len() * width).enumerate() {
             let (targets, sources) = tile.pairs(first + r);
             if !targets.is_empty() {
-                let a = x.rows(sources, rows);
-                outer(simd, a, inputs, (grad, targets), width, sums);
+                let (a, sources) = x.rows(sources, rows);
+                let a = (&a[channels.start..], sources, x.channels());
+                outer(simd, a, (grad, targets), [channels.len(), width], sums);
             }
         }
     }

@@ -118,18 +118,17 @@ unsafe fn multiply_block<S: Simd, const R: usize, const N: usize>(
     }
 }
 
-/// `sums` (depth, width) += Σ_p row `sources[p]` of `a` (depth floats) ⊗ row `targets[p]` of `tile` (width floats).
+/// `sums` (depth, width) += Σ_p row `sources[p]` of `a` (depth floats, `stride` apart) ⊗ row `targets[p]` of `tile` (width floats).
 #[inline(always)]
 pub(super) fn outer<S: Simd>(
     simd: S,
-    (a, sources): (&[f32], &[u32]),
-    depth: usize,
+    (a, sources, stride): (&[f32], &[u32], usize),
     (tile, targets): (&[f32], &[u8]),
-    width: usize,
+    [depth, width]: [usize; 2],
     sums: &mut [f32],
 ) {
     assert!(sources.len() == targets.len() && sums.len() == depth * width && width.is_multiple_of(S::F32_LANES));
-    assert!(sources.is_empty() || (largest(sources) + 1) * depth <= a.len());
+    assert!(sources.is_empty() || largest(sources) * stride + depth <= a.len());
     assert!(targets.is_empty() || (largest(targets) + 1) * width <= tile.len());
     // Blocks of nearly equal height: a low last one would have too few sums to keep the multipliers busy.
     let height = depth.div_ceil(depth.div_ceil(outer_rows::<S>()));
@@ -138,15 +137,15 @@ pub(super) fn outer<S: Simd>(
             let rows = height.min(depth - d);
             // SAFETY: the assertions above bound every row of `a`, `tile` and `sums`.
             unsafe {
-                let a = a.as_ptr().add(d);
-                let b = tile.as_ptr().add(column);
+                let a = (a.as_ptr().add(d), sources, stride);
+                let b = (tile.as_ptr().add(column), targets);
                 let c = sums.as_mut_ptr().add(d * width + column);
                 macro_rules! block {
                     ($($rows:literal)*) => {
                         match (rows, column + 2 * S::F32_LANES > width) {
                             $(
-                                ($rows, true) => outer_block::<S, $rows, 1>(simd, (a, sources, depth), (b, targets), c, width),
-                                ($rows, false) => outer_block::<S, $rows, 2>(simd, (a, sources, depth), (b, targets), c, width),
+                                ($rows, true) => outer_block::<S, $rows, 1>(simd, a, b, c, width),
+                                ($rows, false) => outer_block::<S, $rows, 2>(simd, a, b, c, width),
                             )*
                             _ => unreachable!("blocks have 1 to 12 rows"),
                         }
@@ -158,12 +157,12 @@ pub(super) fn outer<S: Simd>(
     }
 }
 
-/// `c` (R rows of N vectors, `width` floats apart) += Σ_p `a[sources[p]·depth ..][..R]` ⊗ `b[targets[p]·width ..][..N vectors]`.
+/// `c` (R rows of N vectors, `width` floats apart) += Σ_p `a[sources[p]·stride ..][..R]` ⊗ `b[targets[p]·width ..][..N vectors]`.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // rows and columns of a block, unrolled
 unsafe fn outer_block<S: Simd, const R: usize, const N: usize>(
     simd: S,
-    (a, sources, depth): (*const f32, &[u32], usize),
+    (a, sources, stride): (*const f32, &[u32], usize),
     (b, targets): (*const f32, &[u8]),
     c: *mut f32,
     width: usize,
@@ -172,7 +171,7 @@ unsafe fn outer_block<S: Simd, const R: usize, const N: usize>(
     unsafe {
         let mut sums = [[simd.splat_f32s(0.0); N]; R];
         for (&source, &target) in sources.iter().zip(targets) {
-            let (a, b) = (a.add(source as usize * depth), b.add(target as usize * width));
+            let (a, b) = (a.add(source as usize * stride), b.add(target as usize * width));
             let columns: [S::f32s; N] = std::array::from_fn(|n| load::<S>(b.add(n * S::F32_LANES)));
             for r in 0..R {
                 let value = simd.splat_f32s(*a.add(r));

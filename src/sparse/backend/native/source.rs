@@ -4,6 +4,9 @@ use super::element::Element;
 
 /// Where a convolution's input rows come from.
 pub(super) trait Source: Sync {
+    /// Whether rows are read where they are. Else every request copies.
+    const IN_PLACE: bool;
+
     /// Channels of a row.
     fn channels(&self) -> usize;
 
@@ -24,6 +27,8 @@ impl<T: Element> Features<'_, T> {
 }
 
 impl<T: Element> Source for Features<'_, T> {
+    const IN_PLACE: bool = T::IS_F32;
+
     fn channels(&self) -> usize {
         self.channels
     }
@@ -40,6 +45,8 @@ impl<T: Element> Source for Features<'_, T> {
 pub(super) struct Joined<'a, A, B>(pub Features<'a, A>, pub Features<'a, B>);
 
 impl<A: Element, B: Element> Source for Joined<'_, A, B> {
+    const IN_PLACE: bool = false;
+
     fn channels(&self) -> usize {
         self.0.channels + self.1.channels
     }
