@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use wavemesh::prelude::VarBuilder;
 use wavemesh::sparse::{ConvConfig, KernelMap, Size3, SparseConv3d, SparseConvTensor, SparseModule, SubMConv3d};
 
+use crate::shares::median;
 use crate::work::{Answer, Case, Error, Result, Work};
 
 pub fn prepare(case: &Case) -> Result<Work> {
@@ -49,7 +50,7 @@ pub fn prepare(case: &Case) -> Result<Work> {
                 let of = |var: &Var| grads.get(var).cloned().ok_or("no gradient");
                 Ok([y.features().detach(), of(&leaf)?, of(&weight)?])
             };
-            let times = fastest(|| run().map(|_| ()))? / fastest(|| Ok(forward()?))?;
+            let times = times_as_long(|| run().map(|_| ()), || Ok(forward()?))?;
             let times = (times * 100.0).round() / 100.0;
             Ok(Work::new(run, move |[y, x_grad, weight_grad]| {
                 let answer = Answer::default().tensor("features", y)?.tensor("x_grad", x_grad)?;
@@ -94,13 +95,18 @@ fn pairs(map: &KernelMap, side: usize) -> Result<Answer> {
     Answer::default().values("pairs", &rows, &[rows.len() / 2, 2])
 }
 
-/// Seconds of the fastest of some runs.
-fn fastest(run: impl Fn() -> Result<()>) -> Result<f64> {
-    let mut best = f64::INFINITY;
-    for _ in 0..7 {
+/// How many times as long `work` takes as `part`: their medians over runs in turn, so that both meet the same machine, and each
+/// just after `part`, so that both meet the same caches.
+fn times_as_long(work: impl Fn() -> Result<()>, part: impl Fn() -> Result<()>) -> Result<f64> {
+    const RUNS: usize = 15;
+    let timed = |run: &dyn Fn() -> Result<()>| -> Result<f64> {
+        part()?;
         let started = Instant::now();
         run()?;
-        best = best.min(started.elapsed().as_secs_f64());
-    }
-    Ok(best)
+        Ok(started.elapsed().as_secs_f64())
+    };
+    // The first of each warms up.
+    let pairs: Vec<[f64; 2]> = (0..=RUNS).map(|_| Ok([timed(&work)?, timed(&part)?])).collect::<Result<_>>()?;
+    let [work, part] = [0, 1].map(|side| median(pairs[1..].iter().map(|pair| pair[side]).collect()));
+    Ok(work / part)
 }
