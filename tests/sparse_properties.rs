@@ -231,30 +231,38 @@ fn batch_norm_and_its_gradients_are_those_of_its_definition() {
     }
 }
 
+/// With enough sites and channels for every way of cutting the work into pieces.
 #[test]
-fn results_do_not_depend_on_the_number_of_threads() {
+fn results_are_those_of_the_dense_backend_and_do_not_depend_on_the_number_of_threads() {
     let mut random = Random(StdRng::seed_from_u64(7));
     let shape = [24, 24, 24];
     let mut coords = random.sites(2, shape);
     while coords.len() < 2000 {
         coords = random.sites(2, shape);
     }
-    let x = Var::from_tensor(&random.matrix(coords.len(), 19)).unwrap();
-    let on = SparseConvTensor::from_coords(x.as_tensor().clone(), coords, shape, 2).unwrap();
-    let variables = VarMap::new();
-    let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-    let layer = Layer::Sub(SubMConv3d::new(19, 21, 3, ConvConfig::default(), vb).unwrap());
-    let direction = random.matrix(on.len(), 21);
-    let bits = |threads: usize| -> Vec<Vec<u32>> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let run = pool.install(|| run(&layer, &x, &on, &variables.all_vars(), &direction));
-        let tensors = run.parameter_grads.iter().chain([run.y.features(), &run.x_grad]);
-        let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        tensors.map(|t| flat(t).into_iter().map(f32::to_bits).collect()).collect()
-    };
-    let one = bits(1);
-    for threads in [1, 2, 3, 8] {
-        assert!(bits(threads) == one, "{threads} threads give other bits");
+    for [inputs, outputs] in [[19, 21], [67, 21]] {
+        let x = Var::from_tensor(&random.matrix(coords.len(), inputs)).unwrap();
+        let on = SparseConvTensor::from_coords(x.as_tensor().clone(), coords.clone(), shape, 2).unwrap();
+        let variables = VarMap::new();
+        let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+        let layer = Layer::Sub(SubMConv3d::new(inputs, outputs, 3, ConvConfig::default(), vb).unwrap());
+        let direction = random.matrix(on.len(), outputs);
+        let run = || -> Vec<Tensor> {
+            let run = run(&layer, &x, &on, &variables.all_vars(), &direction);
+            run.parameter_grads.into_iter().chain([run.y.features().clone(), run.x_grad]).collect()
+        };
+        let bits = |threads: usize| -> Vec<Vec<u32>> {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            pool.install(run).iter().map(|t| flat(t).into_iter().map(f32::to_bits).collect()).collect()
+        };
+        let one = bits(1);
+        for threads in [1, 2, 3, 8] {
+            assert!(bits(threads) == one, "{threads} threads give other bits");
+        }
+        for (native, dense) in run().iter().zip(with_backend(Backend::Dense, run)) {
+            assert_close(&format!("{inputs} to {outputs} channels"), native, &dense, 1e-4);
+        }
     }
 }
 
