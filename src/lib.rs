@@ -10,6 +10,7 @@
 //!
 //! [`notebook`] turns every stage's values into cards, plots and viewers; nothing depends on it.
 
+mod allocator;
 pub mod diffusion;
 mod error;
 mod memory;

@@ -4,11 +4,11 @@
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
 
-use super::allocator;
 use super::element::{Element, values, with_element, with_values};
 use super::ops::Convolution;
 use super::source::{Features, Joined};
 use crate::Result;
+use crate::allocator;
 
 /// Of the first features, the second and the weight. The first are of the result's type: that of the second, or f32.
 pub(super) struct JoinedConvolution(pub Convolution);

@@ -5,7 +5,6 @@
 //! scattered, nothing is atomic. The input's gradient is the same walk over the reversed map, the weights' gradient a walk
 //! of outer products ([`convolve`]). [`ops`] joins both to candle's autograd.
 
-mod allocator;
 mod convolve;
 mod element;
 mod joined;

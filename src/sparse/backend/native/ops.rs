@@ -5,9 +5,9 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Te
 
 use super::element::{Element, as_f32, values, with_element, with_storage, with_values};
 use super::source::{Features, Source};
-use super::{Walk, allocator, convolve, pool};
+use super::{Walk, convolve, pool};
 use crate::sparse::backend::Flow;
-use crate::{Error, Result};
+use crate::{Error, Result, allocator};
 
 type CandleResult<T> = candle_core::Result<T>;
 

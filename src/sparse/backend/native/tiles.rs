@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::allocator;
+use crate::allocator;
 use crate::sparse::backend::Flow;
 use crate::sparse::geometry::SourceRule;
 use crate::sparse::grid::Grid;

@@ -1,4 +1,4 @@
-//! What the system's allocator does with memory that a forward pass or a training step frees.
+//! What the system's allocator does with memory that a forward pass, a training step or a sampler frees.
 //!
 //! A pass over new sites builds its kernel maps anew, candle allocates each result anew, and its autograd two buffers more for
 //! each gradient; a step frees them and the next one asks for as much. glibc gives most of it back to the system in between,
@@ -7,7 +7,7 @@
 
 /// Lets glibc keep up to 256 MiB of freed memory for the next step, from the first call on. It changes nothing where glibc's
 /// own variables (`GLIBC_TUNABLES`, `MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`) have decided, nor under another C library.
-pub(super) fn keep_freed_memory() {
+pub(crate) fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         use std::ffi::c_int;
