@@ -81,9 +81,11 @@ impl Control {
 
     /// Stops the running cell, if any, without waiting for it.
     pub fn interrupt(&self) {
-        // A cell that waits for an answer gets none.
-        self.stdin.give_up();
-        let engine = self.engine.clone();
-        tokio::task::spawn_blocking(move || engine.interrupt());
+        let (engine, stdin) = (self.engine.clone(), self.stdin.clone());
+        tokio::task::spawn_blocking(move || {
+            engine.interrupt();
+            // A cell that waits for an answer gets none. Before, it would end, and the interrupt meet the next one.
+            stdin.give_up();
+        });
     }
 }
