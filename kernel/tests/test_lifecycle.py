@@ -61,6 +61,44 @@ def test_a_cell_that_waits_for_input_can_be_interrupted(fresh):
     assert fresh.value("1 + 1") == "2"
 
 
+@pytest.mark.parametrize("grace", [0, 0.5])
+def test_a_stop_by_force_leaves_the_next_process_alone(fresh, grace):
+    """Each interrupt has a grace of its own: those of the later ones are over while the process is replaced."""
+    fresh.run(f":grace {grace}")
+    for _ in range(6):
+        msg_id = fresh.send(ENDLESS)
+        fresh.wait_until_running(msg_id)
+        for _ in range(300):
+            fresh.client.control_channel.send(fresh.client.session.msg("interrupt_request", {}))
+            time.sleep(0.0003)
+        fresh.control("interrupt_request")
+        assert fresh.shell(msg_id, timeout=20)["content"]["ename"] == "Interrupted"
+        fresh.silence()
+        assert fresh.value("1 + 1") == "2"
+
+
+def test_a_stop_by_force_may_come_when_the_code_has_run(fresh):
+    """The code ends within the grace, but its cell does not: the expressions are compiled when the process is ended."""
+    fresh.run(":grace 1.2")
+    fresh.value("let lost = 5;")
+    code = 'println!("begun"); std::thread::sleep(std::time::Duration::from_secs(1));'
+    msg_id = fresh.send(code, user_expressions={f"wrong{i}": "no_such_name" for i in range(20)})
+    fresh.wait_until_running(msg_id)
+    fresh.manager.interrupt_kernel()
+    reply = fresh.shell(msg_id)["content"]
+    assert reply["ename"] == "Interrupted" and "Lost variables: lost." in reply["evalue"]
+    assert fresh.value("1 + 1") == "2"
+
+
+def test_a_shell_command_that_must_be_stopped_by_force_costs_no_variable(fresh):
+    fresh.value("let kept = 5;")
+    msg_id = fresh.send("!trap '' TERM; echo begun; sleep 60")
+    fresh.wait_until_running(msg_id)
+    fresh.manager.interrupt_kernel()
+    assert fresh.shell(msg_id, timeout=20)["content"]["status"] == "error"
+    assert fresh.value("kept") == "5"
+
+
 @pytest.mark.parametrize("transport", ["tcp", "ipc"])
 def test_a_restart_forgets_and_works(transport):
     with Kernel(transport=transport) as kernel:

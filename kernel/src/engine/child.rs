@@ -57,6 +57,8 @@ pub fn prepare(
                 }
             }
             libc::setpgid(0, 0);
+            // An interrupt that comes before its handler is there would end the process.
+            libc::signal(libc::SIGINT, libc::SIG_IGN);
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             if libc::getppid() != parent as libc::pid_t {
                 libc::_exit(1);

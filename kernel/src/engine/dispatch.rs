@@ -113,10 +113,7 @@ impl Session {
                 Ok(shown)
             }
             ":restart" => {
-                let lost = self.stored_names();
-                self.evcxr_command(":restart")?;
-                evaluator.set_child(self.context.process_handle());
-                evaluator.compiler.lose_all();
+                let lost = self.restart()?;
                 let lost = if lost.is_empty() {
                     "no variable was lost".to_owned()
                 } else {

@@ -201,7 +201,7 @@ impl EngineHandle {
 
     /// Stops the running cell; does nothing when none runs.
     pub fn interrupt(&self) {
-        self.shared.interrupt();
+        self.shared.interrupt(self.shared.cell());
     }
 
     /// Ends the user's process and removes the temporary folders. Later cells fail.

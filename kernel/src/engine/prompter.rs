@@ -16,7 +16,7 @@ impl Prompter {
         let done = Arc::new(AtomicBool::new(false));
         let (shared, evaluator, finished) = (Arc::clone(shared), Arc::clone(evaluator), Arc::clone(&done));
         std::thread::spawn(move || {
-            let over = || finished.load(Ordering::SeqCst) || shared.cell.load(Ordering::SeqCst) != cell;
+            let over = || finished.load(Ordering::SeqCst) || !shared.runs(cell);
             std::thread::sleep(Duration::from_millis(60));
             while !over() {
                 let asked = match evaluator.pipes.take_prompt() {
@@ -29,7 +29,7 @@ impl Prompter {
                 if let Some((prompt, password)) = asked
                     && !evaluator.pipes.ask(prompt, password, over)
                 {
-                    shared.interrupt();
+                    shared.interrupt(cell);
                     return;
                 }
                 std::thread::sleep(Duration::from_millis(40));

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -120,10 +119,7 @@ impl Session {
 
     fn execute(&mut self, code: &str, options: &ExecuteOptions, sink: Sink) -> Result<ExecuteResult, ExecuteError> {
         self.last_number = options.execution_count;
-        self.shared.cell.fetch_add(1, Ordering::SeqCst);
-        self.shared.interrupted.store(false, Ordering::SeqCst);
-        self.shared.killed.store(false, Ordering::SeqCst);
-        self.shared.busy.store(true, Ordering::SeqCst);
+        self.shared.begin_cell();
         self.evaluator.pipes.begin_cell(sink, options.allow_stdin);
         // A fault of evcxr or of ours costs this cell, not the kernel.
         let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
@@ -133,8 +129,21 @@ impl Session {
             })
         }));
         let result = result.unwrap_or_else(|_| Err(fault()));
-        self.shared.busy.store(false, Ordering::SeqCst);
-        result
+        if !self.shared.end_cell() {
+            return result;
+        }
+        // Its process was ended when the code had run already, so evcxr does not know: the next cell needs a new one.
+        let lost = self.restart()?;
+        Err(report::death("", "", Killer::Kernel, &lost))
+    }
+
+    /// Starts a new process; answers the names of the variables that are lost with the old one.
+    pub fn restart(&mut self) -> Result<Vec<String>, ExecuteError> {
+        let lost = self.stored_names();
+        self.evcxr_command(":restart")?;
+        self.evaluator.set_child(self.context.process_handle());
+        self.evaluator.compiler.lose_all();
+        Ok(lost)
     }
 
     fn user_expressions(&mut self, expressions: &BTreeMap<String, String>) -> BTreeMap<String, Value> {
@@ -171,7 +180,7 @@ impl Session {
                 ":opt" if has_rust && !command.arguments.is_empty() => opt_level = Some(self.checked_level(command)?),
                 _ => shown = self.run_command(command, options, depth)?.or(shown),
             }
-            if self.shared.interrupted.load(Ordering::SeqCst) {
+            if self.shared.interrupted() {
                 return Err(interrupted("the command was stopped".into()));
             }
         }
@@ -225,7 +234,7 @@ impl Session {
     fn run_rust(&mut self, code: &str, show: bool) -> Result<Option<Value>, ExecuteError> {
         let evaluator = Arc::clone(&self.evaluator);
         let (compiler, pipes) = (&evaluator.compiler, &evaluator.pipes);
-        let number = self.shared.cell.load(Ordering::SeqCst);
+        let number = self.shared.cell();
         let unique = self.history.next_id();
         let mut cell = Cell::parse(code, unique, show.then(|| compiler.show_macro()));
         let rust = std::mem::take(&mut cell.rust);
@@ -280,7 +289,7 @@ impl Session {
         let evaluator = Arc::clone(&self.evaluator);
         let (compiler, pipes) = (&evaluator.compiler, &evaluator.pipes);
         let places = Places::new(compiler.cells());
-        let stopped = self.shared.interrupted.load(Ordering::SeqCst);
+        let stopped = self.shared.interrupted();
         let (mut error, mut panicking) = (None, None);
         for record in records {
             let field = |index: usize| record.get(index).map_or("", String::as_str);
@@ -313,7 +322,7 @@ impl Session {
             Err(Error::SubprocessTerminated(how)) => {
                 compiler.lose_all();
                 let killer = match () {
-                    () if self.shared.killed.load(Ordering::SeqCst) => Killer::Kernel,
+                    () if self.shared.take_killed() => Killer::Kernel,
                     () if oom_kills() > oom_kills_before => Killer::OutOfMemory,
                     () => Killer::Unknown,
                 };

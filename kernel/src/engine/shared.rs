@@ -17,11 +17,8 @@ const GRACE: Duration = Duration::from_secs(2);
 pub struct Shared {
     /// The evaluator, once it is there.
     running: Mutex<Option<Arc<Evaluator>>>,
-    /// Counts cells, so that a late stop does not hit the next one.
-    pub cell: AtomicU64,
-    pub busy: AtomicBool,
-    pub interrupted: AtomicBool,
-    pub killed: AtomicBool,
+    /// Locked while a stop is carried out, so that the cell cannot end meanwhile and the stop meet the next one.
+    turn: Mutex<Turn>,
     grace_ms: AtomicU64,
     /// The process group of a shell command, or 0.
     pub shell: AtomicI32,
@@ -32,14 +29,28 @@ impl Default for Shared {
     fn default() -> Shared {
         Shared {
             running: Mutex::default(),
-            cell: AtomicU64::new(0),
-            busy: AtomicBool::new(false),
-            interrupted: AtomicBool::new(false),
-            killed: AtomicBool::new(false),
+            turn: Mutex::default(),
             grace_ms: AtomicU64::new(GRACE.as_millis() as u64),
             shell: AtomicI32::new(0),
             closed: AtomicBool::new(false),
         }
+    }
+}
+
+/// The cell that runs, or else the one that ran last.
+#[derive(Default)]
+struct Turn {
+    /// Counts cells.
+    cell: u64,
+    busy: bool,
+    interrupted: bool,
+    /// The kernel has ended the cell's process, which is not told yet.
+    killed: bool,
+}
+
+impl Turn {
+    fn is_of(&self, cell: u64) -> bool {
+        self.busy && self.cell == cell
     }
 }
 
@@ -71,13 +82,19 @@ impl Evaluator {
         matches!(child.try_wait(), Ok(None)).then(|| child.id().try_into().ok()).flatten()
     }
 
-    fn signal(&self, signal: i32) {
-        if let Some(id) = self.child_id() {
-            unsafe { libc::kill(id, signal) };
-            if signal == libc::SIGKILL {
-                unsafe { libc::killpg(id, signal) };
-            }
-        }
+    /// Asks the process to stop; answers which one that was.
+    fn interrupt(&self) -> Option<i32> {
+        let id = self.child_id()?;
+        unsafe { libc::kill(id, libc::SIGINT) };
+        Some(id)
+    }
+}
+
+/// Ends a process that runs user code, and its group, by force.
+fn kill(id: i32) {
+    unsafe {
+        libc::kill(id, libc::SIGKILL);
+        libc::killpg(id, libc::SIGKILL);
     }
 }
 
@@ -100,12 +117,46 @@ impl Shared {
         self.grace_ms.store(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
-    /// Stops the running cell: at once while it is compiled, else by asking it, and after the grace by force.
-    pub fn interrupt(self: &Arc<Shared>) {
-        if !self.busy.load(Ordering::SeqCst) {
+    /// A cell begins.
+    pub fn begin_cell(&self) {
+        let mut turn = self.turn();
+        *turn = Turn { cell: turn.cell + 1, busy: true, ..Turn::default() };
+    }
+
+    /// The cell has ended and cannot be stopped any more. True if its process was ended by force and nobody has told of it.
+    pub fn end_cell(&self) -> bool {
+        let mut turn = self.turn();
+        turn.busy = false;
+        std::mem::take(&mut turn.killed)
+    }
+
+    /// The number of the cell that runs, or else of the one that ran last.
+    pub fn cell(&self) -> u64 {
+        self.turn().cell
+    }
+
+    /// Whether this cell still runs.
+    pub fn runs(&self, cell: u64) -> bool {
+        self.turn().is_of(cell)
+    }
+
+    /// Whether the cell was asked to stop.
+    pub fn interrupted(&self) -> bool {
+        self.turn().interrupted
+    }
+
+    /// Whether the kernel has ended the cell's process, which is told once.
+    pub fn take_killed(&self) -> bool {
+        std::mem::take(&mut self.turn().killed)
+    }
+
+    /// Stops this cell if it still runs: at once while it is compiled, else by asking it, and after the grace by force.
+    pub fn interrupt(self: &Arc<Shared>, cell: u64) {
+        let mut turn = self.turn();
+        if !turn.is_of(cell) {
             return;
         }
-        self.interrupted.store(true, Ordering::SeqCst);
+        turn.interrupted = true;
         let shell = self.shell.load(Ordering::SeqCst);
         if shell != 0 {
             unsafe { libc::killpg(shell, libc::SIGTERM) };
@@ -114,46 +165,54 @@ impl Shared {
         if evaluator.compiler.interrupt() {
             return;
         }
-        evaluator.signal(libc::SIGINT);
+        let asked = evaluator.interrupt();
+        drop(turn);
         let shared = Arc::clone(self);
-        let cell = self.cell.load(Ordering::SeqCst);
         let deadline = Instant::now() + Duration::from_millis(self.grace_ms.load(Ordering::SeqCst));
         std::thread::spawn(move || {
             while Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(20));
-                if shared.cell.load(Ordering::SeqCst) != cell || !shared.busy.load(Ordering::SeqCst) {
+                if !shared.runs(cell) {
                     return;
                 }
             }
-            shared.killed.store(true, Ordering::SeqCst);
-            evaluator.signal(libc::SIGKILL);
-            let shell = shared.shell.load(Ordering::SeqCst);
-            if shell != 0 {
-                unsafe { libc::killpg(shell, libc::SIGKILL) };
-            }
+            shared.force(cell, &evaluator, asked);
         });
     }
 
-    /// Stops the running cell without waiting for it.
-    pub fn stop_at_once(&self) {
-        self.interrupted.store(true, Ordering::SeqCst);
-        self.killed.store(true, Ordering::SeqCst);
-        if let Some(evaluator) = self.evaluator() {
-            evaluator.compiler.interrupt();
-            if self.busy.load(Ordering::SeqCst) {
-                evaluator.signal(libc::SIGKILL);
-            }
+    /// Ends by force what keeps this cell, if it still runs: a shell command, or else the process that was `asked` to stop, if it is
+    /// still there. A process that has taken its place is left alone, and one end is told before there can be another.
+    fn force(&self, cell: u64, evaluator: &Evaluator, asked: Option<i32>) {
+        let mut turn = self.turn();
+        if !turn.is_of(cell) {
+            return;
+        }
+        let shell = self.shell.load(Ordering::SeqCst);
+        if shell != 0 {
+            unsafe { libc::killpg(shell, libc::SIGKILL) };
+        } else if let Some(id) = evaluator.child_id().filter(|&id| asked == Some(id) && !turn.killed) {
+            turn.killed = true;
+            kill(id);
         }
     }
 
+    /// Ends everything without waiting for the cell.
     pub fn shutdown(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        self.stop_at_once();
-        if let Some(evaluator) = self.evaluator() {
-            evaluator.signal(libc::SIGKILL);
-            evaluator.assistant.stop();
-            drop(lock(&evaluator.folder).take());
+        let mut turn = self.turn();
+        (turn.interrupted, turn.killed) = (true, true);
+        let Some(evaluator) = self.evaluator() else { return };
+        evaluator.compiler.interrupt();
+        if let Some(id) = evaluator.child_id() {
+            kill(id);
         }
+        drop(turn);
+        evaluator.assistant.stop();
+        drop(lock(&evaluator.folder).take());
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        lock(&self.turn)
     }
 }
 
