@@ -146,8 +146,8 @@ impl Conv {
         self.forward_joined(x, None, output)
     }
 
-    /// Like [`forward`](Self::forward), where the channels of `beside` (the rows of `x`, more channels) follow those of `x`. It
-    /// is of the type of `x`, or half beside f32.
+    /// Like [`forward`](Self::forward), where the channels of `beside` (the rows of `x`, more channels) follow those of `x`. The
+    /// result is f32 then.
     pub fn forward_joined(
         &self,
         x: &SparseConvTensor,
@@ -160,11 +160,8 @@ impl Conv {
         Ok(x.next(features, &flow.map.target, self.maker.entry(&flow.map)))
     }
 
-    pub fn forward_flow(&self, x: &SparseConvTensor) -> Result<Flow> {
-        self.flow(x, x.channels())
-    }
-
-    fn flow(&self, x: &SparseConvTensor, channels: usize) -> Result<Flow> {
+    /// The way of [`forward`](Self::forward) for an input of `channels` channels on the sites of `x`.
+    pub fn flow(&self, x: &SparseConvTensor, channels: usize) -> Result<Flow> {
         self.check_input(x, channels)?;
         Ok(Flow::forward(&map_for(&self.maker, self.geometry, x, Backend::current()?)?))
     }
@@ -216,10 +213,18 @@ impl Conv {
         Backend::current()?.engine()?.convolve(&layer, x.features())
     }
 
-    /// Gradients of the features of `x` and of the weight, from that of the result over `flow`, which has the type of `x`.
-    pub fn gradients(&self, flow: &Flow, x: &SparseConvTensor, grad: &Tensor) -> Result<[Tensor; 2]> {
-        let layer = Convolve { flow, weight: &self.weight, bias: None, beside: None, output: x.dtype() };
-        Backend::current()?.engine()?.convolve_gradients(&layer, x.features(), grad)
+    /// Gradients of the features of `x` with those beside them, added to `onto`, and of the weight, from that of the result over
+    /// `flow`, all f32.
+    pub fn gradients(
+        &self,
+        flow: &Flow,
+        x: &SparseConvTensor,
+        beside: Option<&Tensor>,
+        grad: &Tensor,
+        onto: Option<Tensor>,
+    ) -> Result<[Tensor; 2]> {
+        let layer = Convolve { flow, weight: &self.weight, bias: None, beside, output: DType::F32 };
+        Backend::current()?.engine()?.convolve_gradients(&layer, x.features(), grad, onto)
     }
 
     fn check_input(&self, x: &SparseConvTensor, channels: usize) -> Result<()> {

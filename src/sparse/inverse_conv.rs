@@ -16,14 +16,14 @@ use crate::{Error, Result};
 pub struct SparseInverseConv3d(Conv);
 
 impl SparseInverseConv3d {
-    /// Gradients of the features of `x` and of the weight, from that of the result, without a tape.
-    pub(crate) fn gradients(&self, x: &SparseConvTensor, grad: &Tensor) -> Result<[Tensor; 2]> {
-        self.0.gradients(&self.0.invert_flow(x)?, x, grad)
+    /// Gradients of the features of `x`, added to `onto`, and of the weight, from that of the result, all f32 and without a tape.
+    pub(crate) fn gradients(&self, x: &SparseConvTensor, grad: &Tensor, onto: Option<Tensor>) -> Result<[Tensor; 2]> {
+        self.0.gradients(&self.0.invert_flow(x)?, x, None, grad, onto)
     }
 
-    /// The result in `dtype`: that of `x`, or f32 sums of half features, which are not rounded then.
-    pub(crate) fn forward_as(&self, x: &SparseConvTensor, dtype: DType) -> Result<SparseConvTensor> {
-        self.0.invert(x, dtype)
+    /// The sums in f32, whatever the type of `x` is.
+    pub(crate) fn forward_wide(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
+        self.0.invert(x, DType::F32)
     }
 
     /// A layer from `in_channels` to `out_channels`; `config.indice_key` names the layer to invert, and the kernel has that

@@ -43,7 +43,7 @@ pub use inverse_conv::SparseInverseConv3d;
 pub use kernel_map::{IndiceData, IndiceDict, KernelMap};
 pub use module::SparseModule;
 pub use norm::BatchNorm;
-pub(crate) use norm::{Fused, Mode, ParameterGradient, Shortcut};
+pub(crate) use norm::{Fused, KeptNorm, Mode, ParameterGradient, Shortcut};
 pub use pool::{PoolConfig, SparseAvgPool3d, SparseMaxPool3d};
 pub use sequential::{IntoSparseModule, OnFeatures, Sparse, SparseSequential};
 pub use sparse_conv::SparseConv3d;

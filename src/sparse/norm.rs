@@ -10,7 +10,7 @@ use candle_core::{DType, Tensor, Var};
 use candle_nn::{BatchNormConfig, Init, VarBuilder};
 
 use super::module::SparseModule;
-use super::normalize::{Moments, Normalize, Scaling};
+use super::normalize::{Added, Moments, Normalize, Scaling, Sums, wide_type};
 use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
@@ -147,17 +147,17 @@ impl BatchNorm {
         mode: Mode,
         output: DType,
     ) -> Result<Fused<'a>> {
-        let wide = if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let wide = wide_type(x.dtype());
         let main = self.scaling(x, mode)?;
         let mut parameters = self.affine(wide)?.to_vec();
         let mut norms = vec![self];
         let (shortcut, second) = match shortcut {
-            Shortcut::None => (None, None),
-            Shortcut::Plain(other) => (Some(other.features().to_dtype(x.dtype())?), None),
+            Shortcut::None => (None, Added::Nothing),
+            Shortcut::Plain(other) => (Some(other.features().to_dtype(x.dtype())?), Added::Plain),
             Shortcut::Normed(norm, other) => {
                 parameters.extend(norm.affine(wide)?);
                 norms.push(norm);
-                (Some(other.features().clone()), Some(norm.scaling(other, mode)?))
+                (Some(other.features().clone()), Added::Normed(norm.scaling(other, mode)?))
             }
         };
         let op = Normalize { x: main, shortcut: second, relu, output };
@@ -197,24 +197,68 @@ pub(crate) struct Fused<'a> {
 
 impl Fused<'_> {
     /// Runs it, differentiably.
-    pub fn forward(self) -> Result<SparseConvTensor> {
-        let y = self.op.apply(self.x.features(), self.shortcut.as_ref(), &self.parameters)?;
+    pub fn forward(&self) -> Result<SparseConvTensor> {
+        let y = self.op.clone().apply(self.x.features(), self.shortcut.as_ref(), &self.parameters)?;
         self.x.replace_feature(y)
     }
 
-    /// Gradients of x, of the shortcut and, each with its parameter, of weights and biases.
-    pub fn backward(&self, out: &Tensor, grad: &Tensor) -> Result<(Tensor, Option<Tensor>, Vec<ParameterGradient>)> {
+    /// What its backward pass needs beside the output, rounded to `dtype`. It is the normalised inputs that are rounded: how far
+    /// they lie from zero before makes no difference then.
+    pub fn kept(&self, dtype: DType) -> Result<KeptNorm> {
         let inputs = (self.x.features(), self.shortcut.as_ref());
-        let (x, shortcut, sums) = self.op.gradients(inputs, &self.parameters, (out, grad))?;
-        let mut parameters = Vec::new();
-        for (i, norm) in self.norms.iter().enumerate() {
+        let (op, x, shortcut) = self.op.kept(inputs, &self.parameters, dtype)?;
+        let norms = self.norms.iter().map(|&norm| norm.clone()).collect();
+        Ok(KeptNorm { op, x: self.x.replace_feature(x)?, shortcut, parameters: self.parameters.detach(), norms })
+    }
+}
+
+/// A normalisation as its backward pass finds it.
+pub(crate) struct KeptNorm {
+    op: Normalize,
+    x: SparseConvTensor,
+    shortcut: Option<Tensor>,
+    parameters: Tensor,
+    norms: Vec<BatchNorm>,
+}
+
+impl KeptNorm {
+    /// The output of a normalisation without shortcut again, rounded to the type that is kept.
+    pub fn output(&self) -> Result<SparseConvTensor> {
+        let op = Normalize { output: self.x.dtype(), ..self.op.clone() };
+        self.x.replace_feature(op.apply(self.x.features(), None, &self.parameters)?)
+    }
+
+    /// The gradient of x, and of weights and biases, each with its parameter, from the output and its gradient; and how to get that
+    /// of the shortcut, which can wait until it is needed.
+    pub fn backward(self, outcome: (&Tensor, &Tensor)) -> Result<(Tensor, Vec<ParameterGradient>, KeptShortcut)> {
+        let Self { op, x, shortcut, parameters, norms } = self;
+        let (x_grad, sums) = op.gradient((x.features(), shortcut.as_ref()), &parameters, outcome)?;
+        let rows = op.parameter_gradient(&parameters, &sums)?;
+        let mut found = Vec::new();
+        for (i, norm) in norms.iter().enumerate() {
             if let Some((weight, bias)) = &norm.weight_and_bias {
                 for (row, parameter) in [(2 * i, weight), (2 * i + 1, bias)] {
-                    parameters.push((parameter.clone(), sums.get(row)?.to_dtype(parameter.dtype())?));
+                    found.push((parameter.clone(), rows.get(row)?.to_dtype(parameter.dtype())?));
                 }
             }
         }
-        Ok((x, shortcut, parameters))
+        Ok((x_grad, found, KeptShortcut { op, shortcut, parameters, sums }))
+    }
+}
+
+/// What the gradient of a normalisation's shortcut still needs.
+pub(crate) struct KeptShortcut {
+    op: Normalize,
+    shortcut: Option<Tensor>,
+    parameters: Tensor,
+    sums: Sums,
+}
+
+impl KeptShortcut {
+    /// The gradient of the shortcut, from the output and its gradient.
+    pub fn backward(self, outcome: (&Tensor, &Tensor)) -> Result<Tensor> {
+        let shortcut = self.shortcut.as_ref().unwrap_or(outcome.0);
+        self.op.shortcut_gradient(shortcut, &self.parameters, outcome, &self.sums)
     }
 }
 

@@ -16,20 +16,22 @@ use crate::Result;
 pub struct SubMConv3d(Conv);
 
 impl SubMConv3d {
-    /// Gradients of the features of `x` and of the weight, from that of the result, without a tape.
-    pub(crate) fn gradients(&self, x: &SparseConvTensor, grad: &Tensor) -> Result<[Tensor; 2]> {
-        self.0.gradients(&self.0.forward_flow(x)?, x, grad)
-    }
-
-    /// The result in `dtype`: that of `x`, or f32 sums of half features, which are not rounded then. The channels of `beside`, if
-    /// there are any, follow those of `x`.
-    pub(crate) fn forward_joined(
+    /// Gradients of the features of `x` with those beside them, added to `onto`, and of the weight, from that of the result, all f32
+    /// and without a tape.
+    pub(crate) fn gradients(
         &self,
         x: &SparseConvTensor,
         beside: Option<&Tensor>,
-        dtype: DType,
-    ) -> Result<SparseConvTensor> {
-        self.0.forward_joined(x, beside, dtype)
+        grad: &Tensor,
+        onto: Option<Tensor>,
+    ) -> Result<[Tensor; 2]> {
+        let channels = beside.map_or(Ok(0), |beside| beside.dim(1))?;
+        self.0.gradients(&self.0.flow(x, x.channels() + channels)?, x, beside, grad, onto)
+    }
+
+    /// The sums in f32, whatever the type of `x` is. The channels of `beside`, if there are any, follow those of `x`.
+    pub(crate) fn forward_wide(&self, x: &SparseConvTensor, beside: Option<&Tensor>) -> Result<SparseConvTensor> {
+        self.0.forward_joined(x, beside, DType::F32)
     }
 
     /// A layer from `in_channels` to `out_channels` with an odd kernel (one size, `[z, y, x]` or `(z, y, x)`).

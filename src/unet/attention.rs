@@ -88,7 +88,7 @@ impl CrossAttention {
         run.report(|| {
             let linear = 2 * channels * (channels + self.context_dim + 2);
             let mult_adds = 2 * channels * (channels * sites + self.context_dim * batch * views + sites * views);
-            LayerSummary::new(&self.name, "CrossAttention".into(), &y, linear + 2 * channels, mult_adds)
+            LayerSummary::new((&self.name, "CrossAttention".into()), (&y, y.dtype()), linear + 2 * channels, mult_adds)
         });
         Ok(y)
     }

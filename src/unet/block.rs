@@ -7,10 +7,10 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::layers::{ConvLayer, NormLayer, Straight};
-use super::recompute::{Segment, SegmentGradients, convolved, detached};
 use super::run::Run;
+use super::segment::{Keep, Segment, SegmentGradients, detached};
 use crate::Result;
-use crate::sparse::{ParameterGradient, SparseConvTensor};
+use crate::sparse::{KeptNorm, ParameterGradient, SparseConvTensor};
 
 #[derive(Clone, Debug)]
 pub(super) struct ResidualBlock {
@@ -60,13 +60,34 @@ impl ResidualBlock {
 
     /// The output, of the type of `x`. The channels of `skip`, which a decoder's block may have, follow those of `x`.
     pub fn forward(&self, x: &SparseConvTensor, skip: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
-        let inner = run.inner(x.dtype());
+        let kept = run.precision.dtype();
         let h = {
-            let h = self.bn1.relu(&self.conv1.forward_joined(x, skip, inner, run)?, inner, run)?;
-            self.conv2.forward(&h, inner, run)?
+            let h = self.bn1.relu(&self.conv1.forward(x, skip, kept, run)?, run)?;
+            self.conv2.forward(&h, None, kept, run)?
         };
-        let straight = self.shortcut.as_ref().map(|(conv, _)| conv.forward_joined(x, skip, inner, run)).transpose()?;
-        self.bn2.join(&h, self.straight(x, straight.as_ref()), x.dtype(), run)
+        let straight = match &self.shortcut {
+            Some((conv, _)) => &conv.forward(x, skip, kept, run)?,
+            None => x,
+        };
+        self.bn2.join(&h, self.straight(straight), x.dtype(), run)
+    }
+
+    /// The output in f32 for an f32 `x`, unless the pass is made again, and what the backward pass needs beside both.
+    pub fn forward_kept(&self, x: SparseConvTensor, keep: Keep) -> Result<(Option<SparseConvTensor>, Inner)> {
+        let (h, norm1) = {
+            let sums = self.conv1.sums(&x, None)?;
+            let fused = self.bn1.over_batch(&sums, Straight::None, keep)?;
+            (detached(fused.forward()?)?, fused.kept(keep.dtype)?)
+        };
+        let straight = match &self.shortcut {
+            Some((conv, _)) => conv.sums(&x, None)?,
+            None => x.clone(),
+        };
+        drop(x);
+        let sums = self.conv2.sums(&h, None)?;
+        drop(h);
+        let fused = self.bn2.over_batch(&sums, self.straight(&straight), keep)?;
+        Ok((keep.output(|| fused.forward())?, Inner { norm1, norm2: fused.kept(keep.dtype)? }))
     }
 
     pub fn parameters(&self) -> Vec<Tensor> {
@@ -76,59 +97,52 @@ impl ResidualBlock {
         convs.map(ConvLayer::weight).chain(norms.flat_map(NormLayer::parameters)).cloned().collect()
     }
 
-    /// Gradients of a training pass from `x` to `out` whose inner values are gone: computes them again, then goes back layer by
-    /// layer, letting go of each value when it has served.
+    /// Gradients of a training pass from `x` and `skip` to `out`, layer by layer, letting go of each value when it has served. That
+    /// of the input is of `x` followed by `skip`.
     pub fn backward(
         &self,
-        x: SparseConvTensor,
-        out: &Tensor,
-        grad: &Tensor,
+        x: &SparseConvTensor,
+        skip: Option<&Tensor>,
+        Inner { norm1, norm2 }: Inner,
+        outcome: (&Tensor, &Tensor),
     ) -> Result<(Tensor, Vec<ParameterGradient>)> {
-        let dtype = x.dtype();
-        let normed1 = convolved(&self.conv1, &x)?;
-        let hidden =
-            || -> Result<SparseConvTensor> { detached(self.bn1.again(&normed1, Straight::None, dtype)?.forward()?) };
-        let (grad2, straight_grad, mut parameters) = {
-            let normed2 = convolved(&self.conv2, &hidden()?)?;
-            let straight = self.shortcut.as_ref().map(|(conv, _)| convolved(conv, &x)).transpose()?;
-            self.bn2.again(&normed2, self.straight(&x, straight.as_ref()), dtype)?.backward(out, grad)?
-        };
-        let h = hidden()?;
-        let (h_grad, weight) = self.conv2.backward(&h, &grad2)?;
+        let (grad2, mut parameters, straight) = norm2.backward(outcome)?;
+        let h = norm1.output()?;
+        let (h_grad, weight) = self.conv2.backward(&h, None, &grad2, None)?;
         drop(grad2);
         parameters.push(weight);
-        let (grad1, _, norm) = self.bn1.again(&normed1, Straight::None, dtype)?.backward(h.features(), &h_grad)?;
-        drop((h, h_grad, normed1));
+        let (grad1, norm, _) = norm1.backward((h.features(), &h_grad))?;
+        drop((h, h_grad));
         parameters.extend(norm);
-        let (mut x_grad, weight) = self.conv1.backward(&x, &grad1)?;
+        let (x_grad, weight) = self.conv1.backward(x, skip, &grad1, None)?;
         drop(grad1);
         parameters.push(weight);
-        let straight_grad = match (&self.shortcut, straight_grad) {
-            (Some((conv, _)), Some(grad)) => {
-                let (grad, weight) = conv.backward(&x, &grad)?;
-                parameters.push(weight);
-                Some(grad)
-            }
-            (_, grad) => grad,
-        };
-        drop(x);
-        if let Some(grad) = straight_grad {
-            x_grad = (x_grad + grad)?;
-        }
+        let straight_grad = straight.backward(outcome)?;
+        let Some((conv, _)) = &self.shortcut else { return Ok(((x_grad + straight_grad)?, parameters)) };
+        let (x_grad, weight) = conv.backward(x, skip, &straight_grad, Some(x_grad))?;
+        parameters.push(weight);
         Ok((x_grad, parameters))
     }
 
-    /// What is added to the main path: `convolved`, normalised, or the input itself.
-    fn straight<'a>(&'a self, x: &'a SparseConvTensor, convolved: Option<&'a SparseConvTensor>) -> Straight<'a> {
-        match (&self.shortcut, convolved) {
-            (Some((_, norm)), Some(convolved)) => Straight::Normed(norm, convolved),
-            _ => Straight::Plain(x),
+    /// What is added to the main path: the shortcut's convolution, normalised, or the input itself.
+    fn straight<'a>(&'a self, x: &'a SparseConvTensor) -> Straight<'a> {
+        match &self.shortcut {
+            Some((_, norm)) => Straight::Normed(norm, x),
+            None => Straight::Plain(x),
         }
     }
 }
 
+/// What a block's backward pass needs beside its input and its output.
+pub(super) struct Inner {
+    norm1: KeptNorm,
+    norm2: KeptNorm,
+}
+
 /// An encoder's block, which has no other input than `x`.
 impl Segment for ResidualBlock {
+    type Inner = Inner;
+
     fn parameters(&self) -> Vec<Tensor> {
         self.parameters()
     }
@@ -137,14 +151,23 @@ impl Segment for ResidualBlock {
         self.forward(x, None, run)
     }
 
+    fn forward_kept(
+        &self,
+        x: &SparseConvTensor,
+        _: Option<&Tensor>,
+        keep: Keep,
+    ) -> Result<(Option<SparseConvTensor>, Self::Inner)> {
+        self.forward_kept(x.clone(), keep)
+    }
+
     fn backward(
         &self,
         x: &SparseConvTensor,
         _: Option<&Tensor>,
-        out: &Tensor,
-        grad: &Tensor,
+        inner: Self::Inner,
+        outcome: (&Tensor, &Tensor),
     ) -> Result<SegmentGradients> {
-        let (x, parameters) = self.backward(x.clone(), out, grad)?;
+        let (x, parameters) = self.backward(x, None, inner, outcome)?;
         Ok(SegmentGradients { x, other: None, parameters })
     }
 }

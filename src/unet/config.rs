@@ -5,27 +5,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// The type in which features are kept. Parameters and their gradients, sums and statistics are always `f32`.
+/// The type in which features are kept that are read again later. All else is `f32`: parameters, gradients, sums, statistics, and
+/// what goes from one layer to the next.
 ///
-/// In training, every layer's result is kept for the backward pass, so all but the output are rounded to this type, and so are
-/// the gradients of features: a step takes less than half the memory of one in `F32` (tested on a shell in a 64³ grid; 44%
-/// met). In evaluation, what the decoder will read again is rounded: the results of the input convolution and of the encoder's
-/// blocks. All else is `f32` until the next layer has read it, so that a pass without gradient takes 77% there.
+/// In training, what the backward pass will read is rounded to this type within blocks; their ends stay `f32`. The output is that
+/// of `F32`, gradients differ a little, and a step takes less than half the memory of one in `F32` (tested on a shell in a 64³
+/// grid; 42% met). In evaluation, what the decoder will read again is rounded: the results of the input convolution and of the
+/// encoder's blocks, so that a pass without gradient takes 77% there.
 ///
-/// The errors below are those of the two networks that the tests compare. Normalisation enlarges what was rounded before it,
-/// by as much as its inputs vary little: another network's may be smaller or larger.
+/// The errors below are relative to the largest value of the output or gradient, for the two networks that the tests compare.
+/// Another network's may be smaller or larger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// 32-bit floats.
     #[default]
     F32,
-    /// 16-bit floats: three digits. No output differs from that of `F32` by 1% of the largest one (tested; 0.3% met in evaluation,
-    /// 0.5% in training), and gradients by less than 1% in the root mean square (tested; 0.5% met).
+    /// 16-bit floats: three digits. In evaluation no output is off by 1% (tested; 0.3% met), in training no gradient (tested; 0.1%
+    /// met).
     F16,
-    /// bfloat16: the range of `f32`, but two digits, so that one rounding is up to 0.4%. In evaluation no output differs by 1% of
-    /// the largest one (tested; 0.2% met), and gradients by less than 1% in the root mean square (tested; 0.4% met). In training
-    /// a single output differs by up to 6%, all by 1.3% in the root mean square, and gradients by 12%.
+    /// bfloat16: the range of `f32`, but two digits. In evaluation no output is off by 1% (tested; 0.2% met), in training no gradient
+    /// (tested; 0.4% met).
     Bf16,
 }
 

@@ -4,12 +4,12 @@ use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::attention::CrossAttention;
-use super::block::{Place, ResidualBlock};
+use super::block::{self, Place, ResidualBlock};
 use super::config::UNetConfig;
 use super::encoder::{down_key, subm_key};
 use super::layers::ConvLayer;
-use super::recompute::{Segment, SegmentGradients, convolved};
 use super::run::Run;
+use super::segment::{Keep, Segment, SegmentGradients, rounded};
 use crate::Result;
 use crate::sparse::SparseConvTensor;
 
@@ -27,6 +27,9 @@ pub(super) struct DecoderLevel {
 
 /// The level without its attention: `x` from below and the encoder's features at the finer sites.
 impl Segment for DecoderLevel {
+    /// What came from below, on the finer sites, and the block's.
+    type Inner = (SparseConvTensor, block::Inner);
+
     fn parameters(&self) -> Vec<Tensor> {
         let mut all = self.block.parameters();
         all.push(self.upsample.weight().clone());
@@ -34,7 +37,7 @@ impl Segment for DecoderLevel {
     }
 
     fn forward(&self, x: &SparseConvTensor, skip: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
-        let up = self.upsample.forward(x, run.inner(x.dtype()), run)?;
+        let up = self.upsample.forward(x, None, run.precision.dtype(), run)?;
         match skip {
             // Joined, they would be kept twice, and half rows are copied anyway when they are read.
             Some(skip) if skip.dtype() != DType::F32 => self.block.forward(&up, Some(skip), run),
@@ -42,23 +45,33 @@ impl Segment for DecoderLevel {
         }
     }
 
+    fn forward_kept(
+        &self,
+        x: &SparseConvTensor,
+        skip: Option<&Tensor>,
+        keep: Keep,
+    ) -> Result<(Option<SparseConvTensor>, Self::Inner)> {
+        let up = self.upsample.sums(x, None)?;
+        let kept = rounded(&up, keep.dtype)?;
+        let joined = join(up, skip)?;
+        let (out, inner) = self.block.forward_kept(joined, keep)?;
+        Ok((out, (kept, inner)))
+    }
+
     fn backward(
         &self,
         x: &SparseConvTensor,
         skip: Option<&Tensor>,
-        out: &Tensor,
-        grad: &Tensor,
+        (up, inner): Self::Inner,
+        outcome: (&Tensor, &Tensor),
     ) -> Result<SegmentGradients> {
-        let up = convolved(&self.upsample, x)?;
-        let channels = up.channels();
-        let joined = join(up, skip)?;
-        let (joined_grad, mut parameters) = self.block.backward(joined, out, grad)?;
+        let (joined_grad, mut parameters) = self.block.backward(&up, skip, inner, outcome)?;
         let part = |from, count| joined_grad.narrow(1, from, count)?.contiguous();
-        let up_grad = part(0, channels)?;
-        let other = skip.map(|skip| part(channels, skip.dim(1)?)).transpose()?;
-        drop(joined_grad);
-        let (x, weight) = self.upsample.backward(x, &up_grad)?;
+        let channels = up.channels();
+        drop(up);
+        let (x, weight) = self.upsample.backward(x, None, &part(0, channels)?, None)?;
         parameters.push(weight);
+        let other = skip.map(|skip| part(channels, skip.dim(1)?)).transpose()?;
         Ok(SegmentGradients { x, other, parameters })
     }
 }

@@ -1,16 +1,16 @@
 //! The way down: an input convolution, then residual blocks that halve the grid.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::block::{Place, ResidualBlock};
 use super::config::UNetConfig;
 use super::layers::{ConvLayer, NormLayer, Straight};
-use super::recompute::{Segment, SegmentGradients, convolved, detached};
 use super::run::Run;
+use super::segment::{Keep, Segment, SegmentGradients, detached};
 use super::time_embedding::{with_time, with_time_gradients};
 use crate::Result;
-use crate::sparse::SparseConvTensor;
+use crate::sparse::{KeptNorm, SparseConvTensor};
 
 #[derive(Clone, Debug)]
 pub(super) struct Encoder {
@@ -23,39 +23,55 @@ pub(super) struct Encoder {
 pub(super) struct InputConv {
     conv: ConvLayer,
     norm: NormLayer,
-    dtype: DType,
 }
 
 /// From the features as they come in and the time embedding.
 impl Segment for InputConv {
+    type Inner = KeptNorm;
+
     fn parameters(&self) -> Vec<Tensor> {
         std::iter::once(self.conv.weight()).chain(self.norm.parameters()).cloned().collect()
     }
 
     fn forward(&self, x: &SparseConvTensor, time: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
-        let Some(time) = time else { unreachable!("the network gives the time") };
-        let inner = run.inner(self.dtype);
-        let x = run.pass_on(with_time(x, time, inner)?)?;
-        self.norm.relu(&self.conv.forward(&x, inner, run)?, self.dtype, run)
+        let x = run.pass_on(joined(x, time)?)?;
+        let sums = self.conv.forward(&x, None, run.precision.dtype(), run)?;
+        self.norm.join(&sums, Straight::None, run.skips(), run)
+    }
+
+    fn forward_kept(
+        &self,
+        x: &SparseConvTensor,
+        time: Option<&Tensor>,
+        keep: Keep,
+    ) -> Result<(Option<SparseConvTensor>, KeptNorm)> {
+        let sums = self.conv.sums(&joined(x, time)?, None)?;
+        let fused = self.norm.over_batch(&sums, Straight::None, keep)?;
+        Ok((keep.output(|| fused.forward())?, fused.kept(keep.dtype)?))
     }
 
     fn backward(
         &self,
         x: &SparseConvTensor,
         time: Option<&Tensor>,
-        out: &Tensor,
-        grad: &Tensor,
+        norm: KeptNorm,
+        outcome: (&Tensor, &Tensor),
     ) -> Result<SegmentGradients> {
-        let Some(time) = time else { unreachable!("the network gives the time") };
-        let joined = detached(with_time(x, time, self.dtype)?)?;
-        let h = convolved(&self.conv, &joined)?;
-        let (h_grad, _, mut parameters) = self.norm.again(&h, Straight::None, self.dtype)?.backward(out, grad)?;
-        drop(h);
-        let (joined_grad, weight) = self.conv.backward(&joined, &h_grad)?;
+        let (sums_grad, mut parameters, _) = norm.backward(outcome)?;
+        let (joined_grad, weight) = self.conv.backward(&detached(joined(x, time)?)?, None, &sums_grad, None)?;
         parameters.push(weight);
-        let [x_grad, other] = with_time_gradients(x, time, &joined_grad)?;
+        let [x_grad, other] = with_time_gradients(x, the(time), &joined_grad)?;
         Ok(SegmentGradients { x: x_grad.to_dtype(x.dtype())?, other: Some(other), parameters })
     }
+}
+
+fn joined(x: &SparseConvTensor, time: Option<&Tensor>) -> Result<SparseConvTensor> {
+    with_time(x, the(time))
+}
+
+fn the(time: Option<&Tensor>) -> &Tensor {
+    let Some(time) = time else { unreachable!("the network gives the time") };
+    time
 }
 
 impl Encoder {
@@ -67,7 +83,6 @@ impl Encoder {
         let input_conv = InputConv {
             conv: ConvLayer::submanifold(input, 3, false, Some(&subm_key(config, 0)), vb_input.pp(0))?,
             norm: NormLayer::new(channels[0], vb_input.pp(1))?,
-            dtype: config.precision.dtype(),
         };
         let vb = vb.pp("encoder_blocks");
         let blocks = (1..channels.len())

@@ -4,6 +4,7 @@ use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::run::Run;
+use super::segment::{Keep, detached};
 use super::summary::{LayerSummary, count_pairs};
 use crate::Result;
 use crate::sparse::{
@@ -82,12 +83,19 @@ impl ConvLayer {
         }
     }
 
-    /// The gradient of the features of `x`, and the weight with its own, from that of the result in training.
-    pub fn backward(&self, x: &SparseConvTensor, grad: &Tensor) -> Result<(Tensor, ParameterGradient)> {
+    /// The gradient of the features of `x` followed by `skip`, added to `onto`, and the weight with its own, from that of the
+    /// result.
+    pub fn backward(
+        &self,
+        x: &SparseConvTensor,
+        skip: Option<&Tensor>,
+        grad: &Tensor,
+        onto: Option<Tensor>,
+    ) -> Result<(Tensor, ParameterGradient)> {
         let [x_grad, weight_grad] = match &self.kind {
-            Kind::SubM(layer) => layer.gradients(x, grad),
-            Kind::Strided(layer) => layer.gradients(x, grad),
-            Kind::Inverse(layer) => layer.gradients(x, grad),
+            Kind::SubM(layer) => layer.gradients(x, skip, grad, onto),
+            Kind::Strided(layer) => layer.gradients(x, grad, onto),
+            Kind::Inverse(layer) => layer.gradients(x, grad, onto),
         }?;
         Ok((x_grad, (self.weight().clone(), weight_grad)))
     }
@@ -98,25 +106,29 @@ impl ConvLayer {
         Self { name, in_channels, out_channels, kernel, stride, parameters, kind }
     }
 
-    /// The result in `dtype`: that of `x`, or f32 sums of half features, which are not rounded then.
-    pub fn forward(&self, x: &SparseConvTensor, dtype: DType, run: &Run) -> Result<SparseConvTensor> {
-        self.forward_joined(x, None, dtype, run)
+    /// The sums in f32, whatever the type of `x` is, without the operations that they come from. The channels of `skip` (of the
+    /// same sites) follow those of `x`. A submanifold layer alone has a skip.
+    pub fn sums(&self, x: &SparseConvTensor, skip: Option<&Tensor>) -> Result<SparseConvTensor> {
+        detached(self.differentiable_sums(x, skip)?)
     }
 
-    /// Like [`forward`](Self::forward), with the channels of `skip` (of the same sites) after those of `x`. A submanifold
-    /// layer alone has a skip.
-    pub fn forward_joined(
+    fn differentiable_sums(&self, x: &SparseConvTensor, skip: Option<&Tensor>) -> Result<SparseConvTensor> {
+        match &self.kind {
+            Kind::SubM(layer) => layer.forward_wide(x, skip),
+            Kind::Strided(layer) => layer.forward_wide(x),
+            Kind::Inverse(layer) => layer.forward_wide(x),
+        }
+    }
+
+    /// The [`sums`](Self::sums), as they are needed in `run`. A training step keeps them in `kept`.
+    pub fn forward(
         &self,
         x: &SparseConvTensor,
         skip: Option<&Tensor>,
-        dtype: DType,
+        kept: DType,
         run: &Run,
     ) -> Result<SparseConvTensor> {
-        let y = match &self.kind {
-            Kind::SubM(layer) => layer.forward_joined(x, skip, dtype),
-            Kind::Strided(layer) => layer.forward_as(x, dtype),
-            Kind::Inverse(layer) => layer.forward_as(x, dtype),
-        }?;
+        let y = self.differentiable_sums(x, skip)?;
         run.report(|| {
             let (layer, pairs) = match self.kind {
                 Kind::SubM(_) => ("SubMConv3d", count_pairs(x.coords(), y.coords(), self.kernel, 1)),
@@ -126,7 +138,8 @@ impl ConvLayer {
                 }
             };
             let mult_adds = pairs * self.in_channels * self.out_channels;
-            LayerSummary::new(&self.name, format!("{layer} {}³", self.kernel), &y, self.parameters, mult_adds)
+            let kind = format!("{layer} {}³", self.kernel);
+            LayerSummary::new((&self.name, kind), (&y, kept), self.parameters, mult_adds)
         });
         run.pass_on(y)
     }
@@ -148,25 +161,26 @@ impl NormLayer {
         self.norm.parameters()
     }
 
-    /// `relu(norm(x))`, rounded to `dtype`.
-    pub fn relu(&self, x: &SparseConvTensor, dtype: DType, run: &Run) -> Result<SparseConvTensor> {
-        self.join(x, Straight::None, dtype, run)
+    /// `relu(norm(x))` within a block.
+    pub fn relu(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
+        let y = run.pass_on(self.fuse(x, Straight::None, DType::F32, run.mode())?.forward()?)?;
+        self.report(&y, run.precision.dtype(), run);
+        Ok(y)
     }
 
-    /// `relu(norm(x) + straight)`, summed in the wider type and rounded to `dtype`.
+    /// `relu(norm(x) + straight)`, the end of a block, rounded to `dtype`.
     pub fn join(&self, x: &SparseConvTensor, straight: Straight, dtype: DType, run: &Run) -> Result<SparseConvTensor> {
-        let mode = if run.train { Mode::Batch } else { Mode::Running };
-        let y = run.pass_on(self.fuse(x, straight, dtype, mode)?.forward()?)?;
-        self.report(&y, run);
+        let y = run.pass_on(self.fuse(x, straight, dtype, run.mode())?.forward()?)?;
+        self.report(&y, DType::F32, run);
         if let Straight::Normed(norm, _) = straight {
-            norm.report(&y, run);
+            norm.report(&y, run.precision.dtype(), run);
         }
         Ok(y)
     }
 
-    /// The same over a batch whose statistics have been followed, for another forward pass or for a backward pass.
-    pub fn again<'a>(&'a self, x: &'a SparseConvTensor, straight: Straight<'a>, dtype: DType) -> Result<Fused<'a>> {
-        self.fuse(x, straight, dtype, Mode::BatchAgain)
+    /// The same over a batch, ready to be applied and to be kept.
+    pub fn over_batch<'a>(&'a self, x: &'a SparseConvTensor, straight: Straight<'a>, keep: Keep) -> Result<Fused<'a>> {
+        self.fuse(x, straight, DType::F32, if keep.again { Mode::BatchAgain } else { Mode::Batch })
     }
 
     fn fuse<'a>(
@@ -184,10 +198,10 @@ impl NormLayer {
         self.norm.fuse(x, shortcut, true, mode, dtype)
     }
 
-    fn report(&self, y: &SparseConvTensor, run: &Run) {
+    fn report(&self, y: &SparseConvTensor, kept: DType, run: &Run) {
         run.report(|| {
             let channels = y.channels();
-            LayerSummary::new(&self.name, "BatchNorm".into(), y, 2 * channels, 2 * channels * y.len())
+            LayerSummary::new((&self.name, "BatchNorm".into()), (y, kept), 2 * channels, 2 * channels * y.len())
         });
     }
 }

@@ -21,8 +21,8 @@ mod layers;
 mod linear;
 mod network;
 mod parameters;
-mod recompute;
 mod run;
+mod segment;
 mod summary;
 mod time_embedding;
 

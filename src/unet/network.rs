@@ -13,8 +13,8 @@ use super::decoder::Decoder;
 use super::encoder::Encoder;
 use super::layers::ConvLayer;
 use super::parameters::{self, SeededInit, is_buffer};
-use super::recompute::Segment;
 use super::run::Run;
+use super::segment::Segment;
 use super::summary::ModelSummary;
 use super::time_embedding::TimeEmbedding;
 use crate::diffusion::Denoiser;
@@ -177,7 +177,8 @@ impl WaveMeshUNet {
         Run {
             train,
             tape,
-            checkpoint: train && self.config.gradient_checkpointing,
+            checkpoint: self.config.gradient_checkpointing,
+            precision: self.config.precision,
             dropout_seed: if train { self.dropout_seed.fetch_add(1, Ordering::Relaxed) } else { 0 },
             watch: None,
         }
@@ -189,7 +190,8 @@ impl WaveMeshUNet {
     /// As [`forward`](Self::forward).
     pub fn summary(&self, x: &impl AsSparse) -> Result<ModelSummary> {
         let x = x.as_sparse()?;
-        let run = Run { watch: Some(RefCell::default()), ..Run::default() };
+        let watch = Some(RefCell::default());
+        let run = Run { precision: self.config.precision, watch, ..Run::default() };
         let timesteps = Tensor::zeros(x.batch_size(), DType::F32, &self.device)?;
         let context = if self.config.use_attention {
             Some(Tensor::zeros((x.batch_size(), 1, self.config.context_dim), DType::F32, &self.device)?)
@@ -227,7 +229,7 @@ impl WaveMeshUNet {
                 h = attention.forward(&h, context, run)?;
             }
         }
-        self.output_conv.forward(&h, DType::F32, run)
+        self.output_conv.forward(&h, None, DType::F32, run)
     }
 
     fn check_input(&self, x: &SparseConvTensor, timesteps: &Tensor, context: Option<&Tensor>) -> Result<()> {

@@ -4,9 +4,10 @@ use std::cell::RefCell;
 
 use candle_core::DType;
 
+use super::config::Precision;
 use super::summary::LayerSummary;
 use crate::Result;
-use crate::sparse::SparseConvTensor;
+use crate::sparse::{Mode, SparseConvTensor};
 
 /// How this pass is made.
 #[derive(Default)]
@@ -17,6 +18,8 @@ pub(super) struct Run {
     pub tape: bool,
     /// Keep block ends only and compute the rest again in the backward pass.
     pub checkpoint: bool,
+    /// The type in which values are kept that are read again after the pass has gone on.
+    pub precision: Precision,
     /// Seed of this pass's dropout.
     pub dropout_seed: u64,
     /// Collects a row for each layer.
@@ -24,20 +27,25 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Whether every layer rounds its result to the network's precision. It does where results are kept (for a backward
-    /// pass) or counted; in evaluation the input convolution and the encoder's blocks do, whose results are skips.
-    pub fn rounds(&self) -> bool {
-        self.train || self.watch.is_some()
+    /// Whether each segment is one operation, which keeps less for the backward pass than the tape would.
+    pub fn in_segments(&self) -> bool {
+        self.train && (self.checkpoint || self.precision != Precision::F32)
+    }
+
+    /// The type of what the decoder will read again. In training the ends of blocks stay f32, as they go through a batch
+    /// normalisation once more, which enlarges rounding.
+    pub fn skips(&self) -> DType {
+        if self.train { DType::F32 } else { self.precision.dtype() }
+    }
+
+    /// Whose mean and variance normalise.
+    pub fn mode(&self) -> Mode {
+        if self.train { Mode::Batch } else { Mode::Running }
     }
 
     /// What a layer hands on: `y`, without the operations that it came from if there is no tape.
     pub fn pass_on(&self, y: SparseConvTensor) -> Result<SparseConvTensor> {
         if self.tape { Ok(y) } else { y.replace_feature(y.features().detach()) }
-    }
-
-    /// The type of features that the next layer alone reads, where `dtype` is that of features that are kept.
-    pub fn inner(&self, dtype: DType) -> DType {
-        if self.rounds() { dtype } else { DType::F32 }
     }
 
     /// Reports a layer, if somebody watches.

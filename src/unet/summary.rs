@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use candle_core::DType;
 use serde::Serialize;
 
 use crate::sparse::SparseConvTensor;
@@ -22,14 +23,20 @@ pub struct LayerSummary {
     pub parameters: usize,
     /// Multiplications with addition; for a convolution over the pairs of sites that exist.
     pub mult_adds: usize,
-    /// Bytes of the features that came out.
+    /// Bytes of the features that came out, in the type in which a training step keeps them.
     pub bytes: usize,
 }
 
 impl LayerSummary {
-    pub(super) fn new(name: &str, kind: String, out: &SparseConvTensor, parameters: usize, mult_adds: usize) -> Self {
+    /// Of a layer whose result `out` a training step keeps in `kept`.
+    pub(super) fn new(
+        (name, kind): (&str, String),
+        (out, kept): (&SparseConvTensor, DType),
+        parameters: usize,
+        mult_adds: usize,
+    ) -> Self {
         let (sites, channels) = (out.len(), out.channels());
-        let bytes = sites * channels * out.dtype().size_in_bytes();
+        let bytes = sites * channels * kept.size_in_bytes();
         Self { name: name.into(), kind, sites, channels, parameters, mult_adds, bytes }
     }
 }
@@ -53,7 +60,7 @@ impl ModelSummary {
         self.layers.iter().map(|layer| layer.mult_adds).sum()
     }
 
-    /// Bytes of all layers' outputs: about what a training step keeps for its backward pass.
+    /// Bytes of all layers' outputs: about what a training step keeps for its backward pass, without gradient checkpointing.
     pub fn activation_bytes(&self) -> usize {
         self.layers.iter().map(|layer| layer.bytes).sum()
     }

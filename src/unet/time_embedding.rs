@@ -3,7 +3,6 @@
 
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Module, Shape, Tensor};
 use candle_nn::{Linear, VarBuilder};
-use half::{bf16, f16};
 
 use super::linear::linear;
 use crate::sparse::SparseConvTensor;
@@ -55,11 +54,11 @@ impl TimeEmbedding {
     }
 }
 
-/// The features of `x` (N, C) followed by the row of `time` (batch, c) of each site's batch element: (N, C + c) of type
-/// `dtype`. One operation, which keeps nothing of its own for the backward pass.
-pub(super) fn with_time(x: &SparseConvTensor, time: &Tensor, dtype: DType) -> Result<SparseConvTensor> {
+/// The features of `x` (N, C) followed by the row of `time` (batch, c) of each site's batch element: (N, C + c), in
+/// f32. One operation, which keeps nothing of its own for the backward pass.
+pub(super) fn with_time(x: &SparseConvTensor, time: &Tensor) -> Result<SparseConvTensor> {
     let features = x.features().to_dtype(DType::F32)?.contiguous()?;
-    let op = WithTime { sites: x.clone(), dtype };
+    let op = WithTime { sites: x.clone() };
     x.replace_feature(features.apply_op2(&time.contiguous()?, op)?)
 }
 
@@ -84,7 +83,6 @@ pub(super) fn with_time_gradients(x: &SparseConvTensor, time: &Tensor, grad: &Te
 
 struct WithTime {
     sites: SparseConvTensor,
-    dtype: DType,
 }
 
 impl CustomOp2 for WithTime {
@@ -112,12 +110,7 @@ impl CustomOp2 for WithTime {
             joined.extend_from_slice(row);
             joined.extend_from_slice(&time[site[0] as usize * width..][..width]);
         }
-        let joined = match self.dtype {
-            DType::F16 => CpuStorage::F16(joined.into_iter().map(f16::from_f32).collect()),
-            DType::BF16 => CpuStorage::BF16(joined.into_iter().map(bf16::from_f32).collect()),
-            _ => CpuStorage::F32(joined),
-        };
-        Ok((joined, (sites.len(), channels + width).into()))
+        Ok((CpuStorage::F32(joined), (sites.len(), channels + width).into()))
     }
 
     fn bwd(

@@ -77,16 +77,27 @@ impl Engine for Dense {
         Ok(y.to_dtype(output)?)
     }
 
-    fn convolve_gradients(&self, layer: &Convolve, features: &Tensor, grad: &Tensor) -> Result<[Tensor; 2]> {
-        let [x, weight] = [features, layer.weight].map(|t| Var::from_tensor(&t.detach()));
+    fn convolve_gradients(
+        &self,
+        layer: &Convolve,
+        features: &Tensor,
+        grad: &Tensor,
+        onto: Option<Tensor>,
+    ) -> Result<[Tensor; 2]> {
+        let mut x = features.detach().to_dtype(DType::F32)?;
+        if let Some(beside) = layer.beside {
+            x = Tensor::cat(&[x, beside.detach().to_dtype(DType::F32)?], 1)?;
+        }
+        let [x, weight] = [&x, &layer.weight.detach()].map(Var::from_tensor);
         let (x, weight) = (x?, weight?);
-        let y = self.convolve(&Convolve { weight: &weight, bias: None, ..*layer }, &x)?;
+        let y = self.convolve(&Convolve { weight: &weight, bias: None, beside: None, ..*layer }, &x)?;
         let mut grads = (y * grad.detach())?.sum_all()?.backward()?;
         let mut of = |var: &Var| match grads.remove(var) {
             Some(grad) => Ok(grad.detach()),
             None => var.zeros_like(),
         };
-        Ok([of(&x)?, of(&weight)?])
+        let (x_grad, weight_grad) = (of(&x)?, of(&weight)?);
+        Ok([onto.map_or(Ok(x_grad.clone()), |onto| onto + x_grad)?, weight_grad])
     }
 
     fn max_pool(&self, flow: &Flow, features: &Tensor) -> Result<Tensor> {

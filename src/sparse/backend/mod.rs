@@ -158,8 +158,8 @@ pub(super) struct Convolve<'a> {
     pub flow: &'a Flow,
     pub weight: &'a Tensor,
     pub bias: Option<&'a Tensor>,
-    /// More features of the same sites, whose channels follow those of the features; of the features' type, or half ones beside
-    /// f32. A layer with them has no bias.
+    /// More features of the same sites, whose channels follow those of the features, of any type. A layer with them has no bias,
+    /// and its result is f32.
     pub beside: Option<&'a Tensor>,
     /// Type of the result: the features', or f32 for half features whose sums must not be rounded yet.
     pub output: DType,
@@ -173,8 +173,15 @@ pub(super) trait Engine: Sync {
     /// `y[t] = bias + Σ_r weight[:, r, :] · x[source of t through r]`, weights (out, kz, ky, kx, in).
     fn convolve(&self, layer: &Convolve, features: &Tensor) -> Result<Tensor>;
 
-    /// Gradients of features and weight of [`convolve`](Self::convolve), from that of its result, without a tape.
-    fn convolve_gradients(&self, layer: &Convolve, features: &Tensor, grad: &Tensor) -> Result<[Tensor; 2]>;
+    /// Gradients of [`convolve`](Self::convolve) in f32, from one of its result, without a tape: of the features with those beside
+    /// them, (sites, all channels), added to what `onto` holds; and of the weight.
+    fn convolve_gradients(
+        &self,
+        layer: &Convolve,
+        features: &Tensor,
+        grad: &Tensor,
+        onto: Option<Tensor>,
+    ) -> Result<[Tensor; 2]>;
 
     /// The largest source value of each target and channel; every tie receives the gradient.
     fn max_pool(&self, flow: &Flow, features: &Tensor) -> Result<Tensor>;

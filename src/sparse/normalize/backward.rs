@@ -5,42 +5,50 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::number::Number;
-use super::{Normalize, Scaling, Scratch, add_rows, chunk, wide};
+use super::{Added, Normalize, Scaling, Scratch, add_rows, chunk, wide};
 use crate::sparse::backend::simd;
 
-pub(super) struct Backward<'a, X, Y> {
+pub(super) struct Backward<'a, X, Y, G> {
     pub op: &'a Normalize,
     pub channels: usize,
     pub parameters: &'a [f64],
-    pub x: &'a [X],
-    pub shortcut: Option<&'a [X]>,
+    /// x and the shortcut: both for the sums, else the one whose gradient is asked. A plain shortcut is not needed.
+    pub inputs: [Option<&'a [X]>; 2],
     pub out: &'a [Y],
-    pub grad: &'a [Y],
+    pub grad: &'a [G],
 }
 
 /// Of each channel: the gradient, and the gradient times each normalised input.
-pub(super) struct Sums {
+pub(in crate::sparse) struct Sums {
     grad: Vec<f64>,
     x: Vec<f64>,
     shortcut: Vec<f64>,
 }
 
-impl<X: Number, Y: Number<Wide = X::Wide>> Backward<'_, X, Y> {
+impl Sums {
+    /// (2, C) or (4, C), as the parameters.
+    pub fn of_parameters(&self, shortcut: &Added) -> Vec<f64> {
+        let second = shortcut.scaling().map(|_| [&self.shortcut, &self.grad]);
+        [&self.x, &self.grad].into_iter().chain(second.into_iter().flatten()).flatten().copied().collect()
+    }
+}
+
+impl<X: Number, Y: Number<Wide = X::Wide>, G: Number<Wide = X::Wide>> Backward<'_, X, Y, G> {
     pub fn sums(&self) -> Sums {
         let (size, channels) = (chunk(self.channels), self.channels);
-        let means: [Vec<X::Wide>; 2] = [Some(&self.op.x), self.op.shortcut.as_ref()]
-            .map(|scaling| wide(scaling.iter().flat_map(|scaling| scaling.mean.iter().copied())));
+        let readings = [Some(&self.op.x), self.op.shortcut.scaling()].map(|scaling| scaling.map(|s| s.reading()));
+        let means: [Vec<X::Wide>; 2] =
+            readings.each_ref().map(|reading| wide(reading.iter().flat_map(|[mean, _]| mean.iter().copied())));
         let parts: Vec<_> = self
             .grad
             .par_chunks(size)
             .enumerate()
             .map_init(Scratch::default, |scratch, (i, grad)| {
                 let at = i * size..i * size + grad.len();
-                let shortcut = self.shortcut.filter(|_| self.op.shortcut.is_some());
                 simd::dispatch(SumsChunk {
                     grad,
                     mask: self.op.relu.then(|| &self.out[at.clone()]),
-                    inputs: [Some(&self.x[at.clone()]), shortcut.map(|shortcut| &shortcut[at])],
+                    inputs: self.inputs.map(|input| input.map(|input| &input[at.clone()])),
                     means: &means,
                     channels,
                     scratch,
@@ -54,25 +62,25 @@ impl<X: Number, Y: Number<Wide = X::Wide>> Backward<'_, X, Y> {
             }
         }
         let [grad, mut x, mut shortcut] = totals;
-        x.iter_mut().zip(&self.op.x.inverse).for_each(|(sum, inverse)| *sum *= inverse);
-        if let Some(scaling) = &self.op.shortcut {
-            shortcut.iter_mut().zip(&scaling.inverse).for_each(|(sum, inverse)| *sum *= inverse);
+        for (sums, reading) in [&mut x, &mut shortcut].into_iter().zip(readings) {
+            sums.iter_mut().zip(reading.iter().flat_map(|[_, inverse]| inverse.iter())).for_each(|(s, i)| *s *= i);
         }
         Sums { grad, x, shortcut }
     }
 
-    pub fn x_gradient(&self, sums: &Sums) -> Vec<X> {
-        self.input_gradient(self.x, &self.op.x, &self.parameters[..self.channels], &sums.grad, &sums.x)
+    pub fn x_gradient<R: Number<Wide = X::Wide>>(&self, sums: &Sums) -> Vec<R> {
+        let x = self.inputs[0].unwrap_or_default();
+        self.input_gradient(x, &self.op.x, &self.parameters[..self.channels], &sums.grad, &sums.x)
     }
 
-    pub fn shortcut_gradient(&self, sums: &Sums) -> Vec<X> {
-        match (&self.op.shortcut, self.shortcut) {
+    pub fn shortcut_gradient<R: Number<Wide = X::Wide>>(&self, sums: &Sums) -> Vec<R> {
+        match (self.op.shortcut.scaling(), self.inputs[1]) {
             (Some(scaling), Some(shortcut)) => {
                 let weight = &self.parameters[2 * self.channels..3 * self.channels];
                 self.input_gradient(shortcut, scaling, weight, &sums.grad, &sums.shortcut)
             }
             _ => {
-                let mut gradient = vec![X::from_f64(0.0); self.grad.len()];
+                let mut gradient = vec![R::from_f64(0.0); self.grad.len()];
                 let size = chunk(self.channels);
                 gradient.par_chunks_mut(size).enumerate().for_each_init(Scratch::default, |scratch, (i, gradient)| {
                     let at = i * size..i * size + gradient.len();
@@ -84,23 +92,24 @@ impl<X: Number, Y: Number<Wide = X::Wide>> Backward<'_, X, Y> {
         }
     }
 
-    /// (2, C) or (4, C), as the parameters.
-    pub fn parameter_gradients(&self, sums: &Sums) -> Vec<f64> {
-        let second = self.op.shortcut.as_ref().map(|_| [&sums.shortcut, &sums.grad]);
-        [&sums.x, &sums.grad].into_iter().chain(second.into_iter().flatten()).flatten().copied().collect()
-    }
-
     /// `scale·(g − mean(g) − x̂·mean(g·x̂))`; without the means where the statistics are not those of the batch.
-    fn input_gradient(&self, x: &[X], scaling: &Scaling, weight: &[f64], grad: &[f64], normed: &[f64]) -> Vec<X> {
+    fn input_gradient<R: Number<Wide = X::Wide>>(
+        &self,
+        x: &[X],
+        scaling: &Scaling,
+        weight: &[f64],
+        grad: &[f64],
+        normed: &[f64],
+    ) -> Vec<R> {
         let channels = self.channels;
         let share = if scaling.of_batch { channels as f64 / x.len() as f64 } else { 0.0 };
         let scale: Vec<f64> = scaling.inverse.iter().zip(weight).map(|(inverse, weight)| inverse * weight).collect();
         let constant = scale.iter().zip(grad).map(|(scale, grad)| -scale * grad * share);
-        let slope = scale.iter().zip(normed).zip(&scaling.inverse).map(|((s, n), inverse)| -s * n * inverse * share);
-        let [mean, constant, slope]: [Vec<X::Wide>; 3] =
-            [wide(scaling.mean.iter().copied()), wide(constant), wide(slope)];
+        let [mean, inverse] = scaling.reading();
+        let slope = scale.iter().zip(normed).zip(&*inverse).map(|((s, n), inverse)| -s * n * inverse * share);
+        let [mean, constant, slope]: [Vec<X::Wide>; 3] = [wide(mean.iter().copied()), wide(constant), wide(slope)];
         let scale: Vec<X::Wide> = wide(scale.iter().copied());
-        let mut gradient = vec![X::from_f64(0.0); x.len()];
+        let mut gradient = vec![R::from_f64(0.0); x.len()];
         let size = chunk(channels);
         gradient.par_chunks_mut(size).enumerate().for_each_init(Scratch::default, |scratch, (i, gradient)| {
             let at = i * size..i * size + gradient.len();
@@ -122,13 +131,13 @@ impl<X: Number, Y: Number<Wide = X::Wide>> Backward<'_, X, Y> {
 
 /// The gradient where the output is positive, else zero.
 #[inline(always)]
-fn masked<'a, Y: Number>(
-    grad: &'a [Y],
+fn masked<'a, Y: Number, G: Number<Wide = Y::Wide>>(
+    grad: &'a [G],
     mask: Option<&[Y]>,
     sums: &'a mut Vec<Y::Wide>,
     [first, second]: [&'a mut Vec<Y::Wide>; 2],
 ) -> &'a [Y::Wide] {
-    let grad = Y::widen(grad, first);
+    let grad = G::widen(grad, first);
     let Some(mask) = mask else { return grad };
     let zero = Y::Wide::default();
     sums.clear();
@@ -136,8 +145,8 @@ fn masked<'a, Y: Number>(
     sums
 }
 
-struct SumsChunk<'a, X: Number, Y> {
-    grad: &'a [Y],
+struct SumsChunk<'a, X: Number, Y, G> {
+    grad: &'a [G],
     mask: Option<&'a [Y]>,
     inputs: [Option<&'a [X]>; 2],
     means: &'a [Vec<X::Wide>; 2],
@@ -145,7 +154,7 @@ struct SumsChunk<'a, X: Number, Y> {
     scratch: &'a mut Scratch<X::Wide>,
 }
 
-impl<X: Number, Y: Number<Wide = X::Wide>> WithSimd for SumsChunk<'_, X, Y> {
+impl<X: Number, Y: Number<Wide = X::Wide>, G: Number<Wide = X::Wide>> WithSimd for SumsChunk<'_, X, Y, G> {
     /// Σ g, and Σ g·(x − mean) of each input.
     type Output = [Vec<X::Wide>; 3];
 
@@ -172,25 +181,25 @@ impl<X: Number, Y: Number<Wide = X::Wide>> WithSimd for SumsChunk<'_, X, Y> {
     }
 }
 
-struct MaskChunk<'a, X, Y: Number> {
-    grad: &'a [Y],
+struct MaskChunk<'a, Y: Number, G, R> {
+    grad: &'a [G],
     mask: Option<&'a [Y]>,
     scratch: &'a mut Scratch<Y::Wide>,
-    gradient: &'a mut [X],
+    gradient: &'a mut [R],
 }
 
-impl<X: Number, Y: Number<Wide = X::Wide>> WithSimd for MaskChunk<'_, X, Y> {
+impl<Y: Number, G: Number<Wide = Y::Wide>, R: Number<Wide = Y::Wide>> WithSimd for MaskChunk<'_, Y, G, R> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let Self { grad, mask, scratch: Scratch { sums, widened: [a, b, _] }, gradient } = self;
-        X::narrow(masked(grad, mask, sums, [a, b]), gradient);
+        R::narrow(masked(grad, mask, sums, [a, b]), gradient);
     }
 }
 
-struct GradientChunk<'a, X: Number, Y> {
-    grad: &'a [Y],
+struct GradientChunk<'a, X: Number, Y, G, R> {
+    grad: &'a [G],
     mask: Option<&'a [Y]>,
     x: &'a [X],
     mean: &'a [X::Wide],
@@ -198,10 +207,16 @@ struct GradientChunk<'a, X: Number, Y> {
     constant: &'a [X::Wide],
     slope: &'a [X::Wide],
     scratch: &'a mut Scratch<X::Wide>,
-    gradient: &'a mut [X],
+    gradient: &'a mut [R],
 }
 
-impl<X: Number, Y: Number<Wide = X::Wide>> WithSimd for GradientChunk<'_, X, Y> {
+impl<X, Y, G, R> WithSimd for GradientChunk<'_, X, Y, G, R>
+where
+    X: Number,
+    Y: Number<Wide = X::Wide>,
+    G: Number<Wide = X::Wide>,
+    R: Number<Wide = X::Wide>,
+{
     type Output = ();
 
     #[inline(always)]
@@ -212,7 +227,7 @@ impl<X: Number, Y: Number<Wide = X::Wide>> WithSimd for GradientChunk<'_, X, Y> 
         let (scale, constant, slope) = (&scale[..channels], &constant[..channels], &slope[..channels]);
         // In place of the masked gradient, unless that is the caller's own.
         if mask.is_none() {
-            let grad = Y::widen(grad, a);
+            let grad = G::widen(grad, a);
             sums.clear();
             sums.extend_from_slice(grad);
         } else {
@@ -224,6 +239,6 @@ impl<X: Number, Y: Number<Wide = X::Wide>> WithSimd for GradientChunk<'_, X, Y> 
                 sum[c] = sum[c] * scale[c] + constant[c] + (x[c] - mean[c]) * slope[c];
             }
         }
-        X::narrow(sums, gradient);
+        R::narrow(sums, gradient);
     }
 }

@@ -17,8 +17,9 @@ struct Affine<W> {
 
 impl<W: WithDType> Affine<W> {
     fn new(scaling: &Scaling, weight: &[W], bias: &[W]) -> Self {
-        let scale = scaling.inverse.iter().zip(weight).map(|(inverse, weight)| inverse * weight.to_f64());
-        Self { mean: wide(scaling.mean.iter().copied()), scale: wide(scale), bias: bias.to_vec() }
+        let [mean, inverse] = scaling.reading();
+        let scale = inverse.iter().zip(weight).map(|(inverse, weight)| inverse * weight.to_f64());
+        Self { mean: wide(mean.iter().copied()), scale: wide(scale), bias: bias.to_vec() }
     }
 
     #[inline(always)]
@@ -42,7 +43,7 @@ pub(super) fn forward<X: Number, Y: Number<Wide = X::Wide>>(
 ) -> Vec<Y> {
     let row = |i: usize| &parameters[i * channels..][..channels];
     let main = Affine::new(&op.x, row(0), row(1));
-    let second = op.shortcut.as_ref().map(|scaling| Affine::new(scaling, row(2), row(3)));
+    let second = op.shortcut.scaling().map(|scaling| Affine::new(scaling, row(2), row(3)));
     let mut y = vec![Y::from_f64(0.0); x.len()];
     let size = chunk(channels);
     y.par_chunks_mut(size).enumerate().for_each_init(Scratch::default, |scratch, (i, y)| {

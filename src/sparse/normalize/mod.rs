@@ -8,14 +8,17 @@
 mod number;
 mod backward;
 mod forward;
+mod kept;
 mod moments;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Shape, Storage, Tensor, WithDType};
 
 use self::backward::Backward;
+pub(super) use self::backward::Sums;
 use self::forward::forward;
 pub(super) use self::moments::Moments;
 use self::number::Number;
@@ -29,12 +32,22 @@ pub(super) struct Scaling {
     inverse: Vec<f64>,
     /// Whether mean and variance are those of `x` itself, so that gradients flow through them.
     of_batch: bool,
+    /// Whether `(x − mean)·inverse` is what is given in place of `x`. Gradients are those of `x` all the same.
+    given: bool,
 }
 
 impl Scaling {
     pub fn new(moments: Moments, eps: f64, of_batch: bool) -> Self {
         let inverse = moments.variance.iter().map(|variance| 1.0 / (variance + eps).sqrt()).collect();
-        Self { mean: moments.mean, inverse, of_batch }
+        Self { mean: moments.mean, inverse, of_batch, given: false }
+    }
+
+    /// What is taken from a given value, and what it is then multiplied by, to be normalised.
+    fn reading(&self) -> [Cow<'_, [f64]>; 2] {
+        match self.given {
+            true => [vec![0.0; self.mean.len()].into(), vec![1.0; self.mean.len()].into()],
+            false => [(&self.mean).into(), (&self.inverse).into()],
+        }
     }
 }
 
@@ -43,15 +56,29 @@ impl Scaling {
 #[derive(Clone, Debug)]
 pub(super) struct Normalize {
     pub x: Arc<Scaling>,
-    /// How the shortcut, if there is one, is normalised, if it is.
-    pub shortcut: Option<Arc<Scaling>>,
+    pub shortcut: Added,
     pub relu: bool,
     /// Type of the result.
     pub output: DType,
 }
 
-/// Gradients of x, of the shortcut and of the parameters.
-pub(super) type Gradients = (Tensor, Option<Tensor>, Tensor);
+/// The shortcut of a normalisation.
+#[derive(Clone, Debug)]
+pub(super) enum Added {
+    Nothing,
+    /// As it is.
+    Plain,
+    Normed(Arc<Scaling>),
+}
+
+impl Added {
+    fn scaling(&self) -> Option<&Arc<Scaling>> {
+        match self {
+            Self::Normed(scaling) => Some(scaling),
+            _ => None,
+        }
+    }
+}
 
 impl Normalize {
     pub fn apply(self, x: &Tensor, shortcut: Option<&Tensor>, parameters: &Tensor) -> Result<Tensor> {
@@ -62,37 +89,98 @@ impl Normalize {
         })
     }
 
-    /// Gradients from that of the output.
-    pub fn gradients(
+    /// What the backward pass needs: the inputs, normalised without weight and bias, in `dtype`; and the operation that takes
+    /// these in place of the inputs. A plain shortcut is not needed. Where there is none, the operation also gives the output
+    /// again, positive where it was.
+    pub fn kept(
         &self,
         (x, shortcut): (&Tensor, Option<&Tensor>),
         parameters: &Tensor,
+        dtype: DType,
+    ) -> Result<(Self, Tensor, Option<Tensor>)> {
+        let (channels, parameters) = (x.dim(1)?, parameters.contiguous()?);
+        let kept = |scaling: &Scaling, x: &Tensor, has_knee: bool| {
+            let x = x.contiguous()?;
+            let [x_read, parameters_read] = [&x, &parameters].map(|t| t.storage_and_layout());
+            with_types!(x.dtype(), dtype, (X, K) => {
+                let parameters = slice::<<X as Number>::Wide>(on_cpu(&parameters_read.0)?, parameters_read.1)?;
+                let knee = has_knee.then(|| [&parameters[..channels], &parameters[channels..2 * channels]]);
+                let kept = kept::kept::<X, K>(scaling, slice(on_cpu(&x_read.0)?, x_read.1)?, knee);
+                Ok(Tensor::from_vec(kept, x.shape(), x.device())?)
+            })
+        };
+        let given = |scaling: &Arc<Scaling>| Arc::new(Scaling { given: true, ..(**scaling).clone() });
+        let (added, shortcut) = match (&self.shortcut, shortcut) {
+            (Added::Normed(scaling), Some(x)) => (Added::Normed(given(scaling)), Some(kept(scaling, x, false)?)),
+            (other, _) => (other.clone(), None),
+        };
+        let has_knee = self.relu && matches!(added, Added::Nothing);
+        let x = kept(&self.x, x, has_knee)?;
+        Ok((Self { x: given(&self.x), shortcut: added, ..self.clone() }, x, shortcut))
+    }
+
+    /// The gradient of x from that of the output, in the type of x, or f32 where that of the output is f32; and what the other
+    /// gradients need of all rows.
+    pub fn gradient(
+        &self,
+        (x, shortcut): (&Tensor, Option<&Tensor>),
+        parameters: &Tensor,
+        outcome: (&Tensor, &Tensor),
+    ) -> Result<(Tensor, Sums)> {
+        with_gradient_types!(x.dtype(), outcome.0.dtype(), outcome.1.dtype(), (X, Y, G, R) => {
+            self.with_backward([Some(x), shortcut], parameters, outcome, |work: Backward<X, Y, G>| {
+                let sums = work.sums();
+                Ok((Tensor::from_vec(work.x_gradient::<R>(&sums), x.shape(), x.device())?, sums))
+            })
+        })
+    }
+
+    /// The gradient of the shortcut, in the type that it has or in f32, as above. A plain shortcut is not read.
+    pub fn shortcut_gradient(
+        &self,
+        shortcut: &Tensor,
+        parameters: &Tensor,
+        outcome: (&Tensor, &Tensor),
+        sums: &Sums,
+    ) -> Result<Tensor> {
+        with_gradient_types!(shortcut.dtype(), outcome.0.dtype(), outcome.1.dtype(), (X, Y, G, R) => {
+            self.with_backward([None, Some(shortcut)], parameters, outcome, |work: Backward<X, Y, G>| {
+                Ok(Tensor::from_vec(work.shortcut_gradient::<R>(sums), shortcut.shape(), shortcut.device())?)
+            })
+        })
+    }
+
+    /// The gradient of the parameters.
+    pub fn parameter_gradient(&self, parameters: &Tensor, sums: &Sums) -> Result<Tensor> {
+        let found = Tensor::from_vec(sums.of_parameters(&self.shortcut), parameters.dims(), parameters.device())?;
+        Ok(found.to_dtype(parameters.dtype())?)
+    }
+
+    fn with_backward<X: Number, Y: Number, G: Number, T>(
+        &self,
+        [x, shortcut]: [Option<&Tensor>; 2],
+        parameters: &Tensor,
         (out, grad): (&Tensor, &Tensor),
-    ) -> Result<Gradients> {
+        body: impl FnOnce(Backward<X, Y, G>) -> Result<T>,
+    ) -> Result<T> {
         let grad = grad.contiguous()?;
-        let shape = x.dims2()?;
-        let coefficients: Vec<f64> = parameters.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
-        let [x_read, out_read, grad_read] = [x, out, &grad].map(|t| t.storage_and_layout());
-        let shortcut_read = shortcut.map(|t| t.storage_and_layout());
-        with_types!(x.dtype(), out.dtype(), (X, Y) => {
-            let work = Backward::<X, Y> {
-                op: self,
-                channels: shape.1,
-                parameters: &coefficients,
-                x: slice(on_cpu(&x_read.0)?, x_read.1)?,
-                shortcut: match &shortcut_read {
-                    Some((storage, layout)) => Some(slice(on_cpu(storage)?, layout)?),
-                    None => None,
-                },
-                out: slice(on_cpu(&out_read.0)?, out_read.1)?,
-                grad: slice(on_cpu(&grad_read.0)?, grad_read.1)?,
-            };
-            let sums = work.sums();
-            let tensor = |values: Vec<X>| Tensor::from_vec(values, shape, x.device());
-            let x_grad = tensor(work.x_gradient(&sums))?;
-            let shortcut_grad = shortcut.map(|_| tensor(work.shortcut_gradient(&sums))).transpose()?;
-            let sums = Tensor::from_vec(work.parameter_gradients(&sums), parameters.dims(), x.device())?;
-            Ok((x_grad, shortcut_grad, sums.to_dtype(parameters.dtype())?))
+        let parameters: Vec<f64> = parameters.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+        let [out_read, grad_read] = [out, &grad].map(|t| t.storage_and_layout());
+        let shortcut = shortcut.filter(|_| self.shortcut.scaling().is_some());
+        let inputs_read = [x, shortcut].map(|input| input.map(|t| t.storage_and_layout()));
+        let mut inputs = [None, None];
+        for (input, read) in inputs.iter_mut().zip(&inputs_read) {
+            if let Some((storage, layout)) = read {
+                *input = Some(slice(on_cpu(storage)?, layout)?);
+            }
+        }
+        body(Backward {
+            op: self,
+            channels: out.dim(1)?,
+            parameters: &parameters,
+            inputs,
+            out: slice(on_cpu(&out_read.0)?, out_read.1)?,
+            grad: slice(on_cpu(&grad_read.0)?, grad_read.1)?,
         })
     }
 
@@ -134,8 +222,8 @@ impl CustomOp2 for Normalize {
         out: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let (x, _, parameters) = self.gradients((x, None), parameters, (out, grad))?;
-        Ok((Some(x), Some(parameters)))
+        let (x, sums) = self.gradient((x, None), parameters, (out, grad))?;
+        Ok((Some(x), Some(self.parameter_gradient(parameters, &sums)?)))
     }
 }
 
@@ -164,8 +252,9 @@ impl CustomOp3 for Normalize {
         out: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (x, shortcut, parameters) = self.gradients((x, Some(shortcut)), parameters, (out, grad))?;
-        Ok((Some(x), shortcut, Some(parameters)))
+        let (x, sums) = self.gradient((x, Some(shortcut)), parameters, (out, grad))?;
+        let shortcut = self.shortcut_gradient(shortcut, parameters, (out, grad), &sums)?;
+        Ok((Some(x), Some(shortcut), Some(self.parameter_gradient(parameters, &sums)?)))
     }
 }
 
@@ -177,6 +266,16 @@ fn on_cpu(storage: &Storage) -> Result<&CpuStorage> {
             needs: "tensors on the CPU for batch normalisation; use `to_device`".into(),
         }),
     }
+}
+
+fn unsupported(got: DType) -> Error {
+    let expected = "f32, f16, bf16 or f64, and a result of that type, or of a half one for f32";
+    Error::DType { op: "BatchNorm", what: "features", got, expected }
+}
+
+/// The type that features of `dtype` are computed in.
+pub(super) fn wide_type(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
 }
 
 /// The values of a contiguous tensor.

@@ -13,6 +13,9 @@ pub(super) trait Number: WithDType {
 
     /// Rounds to nearest.
     fn narrow(wide: &[Self::Wide], to: &mut [Self]);
+
+    /// The next value of this type, above or below.
+    fn beside(self, above: bool) -> Self;
 }
 
 macro_rules! wide_number {
@@ -28,6 +31,10 @@ macro_rules! wide_number {
             #[inline(always)]
             fn narrow(wide: &[Self], to: &mut [Self]) {
                 to.copy_from_slice(wide);
+            }
+
+            fn beside(self, above: bool) -> Self {
+                if above { self.next_up() } else { self.next_down() }
             }
         }
     };
@@ -51,6 +58,22 @@ macro_rules! half_number {
             fn narrow(wide: &[f32], to: &mut [Self]) {
                 to.convert_from_f32_slice(wide);
             }
+
+            fn beside(self, above: bool) -> Self {
+                // Of numbers of one sign, the bits are in the order of their distances from zero.
+                let (zero, positive) = (self == Self::ZERO, self.is_sign_positive());
+                Self::from_bits(match (zero, positive == above) {
+                    (true, _) => {
+                        if above {
+                            Self::ZERO.to_bits() + 1
+                        } else {
+                            Self::NEG_ZERO.to_bits() + 1
+                        }
+                    }
+                    (false, true) => self.to_bits() + 1,
+                    (false, false) => self.to_bits() - 1,
+                })
+            }
         }
     };
 }
@@ -71,12 +94,39 @@ macro_rules! with_types {
                 type $Y = $ty;
                 $body
             })*
-            (got, _) => Err($crate::Error::DType {
-                op: "BatchNorm",
-                what: "features",
-                got,
-                expected: "f32, f16, bf16 or f64, and a result of that type, or of a half one for f32",
-            }),
+            (got, _) => Err($crate::sparse::normalize::unsupported(got)),
         }
     };
+}
+
+/// Runs `$body` with `$X`, `$Y`, `$G` and `$R` as the types of the inputs, of the output, of its gradient, and of those of the
+/// inputs: the inputs' own, or f32 where the output's has it.
+macro_rules! with_gradient_types {
+    ($x:expr, $y:expr, $g:expr, ($X:ident, $Y:ident, $G:ident, $R:ident) => $body:expr) => {
+        with_gradient_types!(@match ($x, $y, $g), ($X, $Y, $G, $R) => $body;
+            (F32 f32, F32 f32, F32 f32, f32)
+            (F64 f64, F64 f64, F64 f64, f64)
+            (F16 f16, F16 f16, F16 f16, f16)
+            (BF16 bf16, BF16 bf16, BF16 bf16, bf16)
+            (F32 f32, F16 f16, F16 f16, f32)
+            (F32 f32, BF16 bf16, BF16 bf16, f32)
+            (F16 f16, F16 f16, F32 f32, f32)
+            (BF16 bf16, BF16 bf16, F32 f32, f32)
+            (F16 f16, F32 f32, F32 f32, f32)
+            (BF16 bf16, F32 f32, F32 f32, f32))
+    };
+    (@match $types:expr, ($X:ident, $Y:ident, $G:ident, $R:ident) => $body:expr;
+        $(($dx:ident $tx:ty, $dy:ident $ty:ty, $dg:ident $tg:ty, $tr:ty))*) => {{
+        use half::{bf16, f16};
+        match $types {
+            $((candle_core::DType::$dx, candle_core::DType::$dy, candle_core::DType::$dg) => {
+                type $X = $tx;
+                type $Y = $ty;
+                type $G = $tg;
+                type $R = $tr;
+                $body
+            })*
+            (got, ..) => Err($crate::sparse::normalize::unsupported(got)),
+        }
+    }};
 }

@@ -54,39 +54,42 @@ struct Scratch {
     rows: Rows,
 }
 
-/// `y[t] = bias + Σ_r x[s] · weights[r]` over the pairs (t, s) of each offset. The columns of the weights come out in `P` parts
-/// (rows, part of the columns).
-pub(super) fn convolve<S: Source, Y: Element, const P: usize>(
+/// `y[t] = bias + Σ_r x[s] · weights[r]` over the pairs (t, s) of each offset.
+pub(super) fn convolve<S: Source, Y: Element>(
     tiles: &Tiles,
     rows: usize,
     x: &S,
     weights: &Packed,
     bias: Option<&[f32]>,
-    parts: [usize; P],
-) -> [Vec<Y>; P] {
-    assert_eq!(tiles.tiles.len(), rows.div_ceil(TILE), "every row belongs to a tile");
-    assert_eq!(parts.iter().sum::<usize>(), weights.columns, "every column belongs to a part");
-    let mut y = parts.map(|columns| Vec::with_capacity(rows * columns));
-    let mut places = Vec::with_capacity(tiles.tiles.len());
-    let mut chunks = y.each_mut().map(|y: &mut Vec<Y>| y.spare_capacity_mut());
-    for first in (0..rows).step_by(TILE) {
-        let count = TILE.min(rows - first);
-        let mut part = 0;
-        places.push(chunks.each_mut().map(|chunk| {
-            let (here, rest) = std::mem::take(chunk).split_at_mut(count * parts[part]);
-            (*chunk, part) = (rest, part + 1);
-            here
-        }));
-    }
-    let job = |scratch: &mut Scratch, (places, tile): ([&mut [MaybeUninit<Y>]; P], &Tile)| {
-        simd::dispatch(ConvolveTile { tile, x, weights, bias, scratch, parts, y: places.map(cleared) });
-    };
-    places.into_par_iter().zip(&tiles.tiles).for_each_init(Scratch::default, job);
-    for (y, columns) in y.iter_mut().zip(parts) {
-        // SAFETY: the tiles hold all rows, and each wrote its own.
-        unsafe { y.set_len(rows * columns) };
-    }
+) -> Vec<Y> {
+    let columns = weights.columns;
+    let mut y = Vec::with_capacity(rows * columns);
+    let start = bias.map_or(Start::Zero, Start::Bias);
+    in_tiles(tiles, &mut y.spare_capacity_mut()[..rows * columns], columns, |scratch, places, tile| {
+        simd::dispatch(ConvolveTile { tile, x, weights, start, scratch, y: cleared(places) });
+    });
+    // SAFETY: the tiles hold all rows, and each wrote its own.
+    unsafe { y.set_len(rows * columns) };
     y
+}
+
+/// Adds `Σ_r x[s] · weights[r]` to each row of `y`.
+pub(super) fn convolve_onto<S: Source>(tiles: &Tiles, x: &S, weights: &Packed, y: &mut [f32]) {
+    in_tiles(tiles, y, weights.columns, |scratch, y, tile| {
+        simd::dispatch(ConvolveTile { tile, x, weights, start: Start::There, scratch, y });
+    });
+}
+
+/// Calls `job` with the rows of each tile.
+fn in_tiles<T: Send>(
+    tiles: &Tiles,
+    y: &mut [T],
+    columns: usize,
+    job: impl Fn(&mut Scratch, &mut [T], &Tile) + Sync + Send,
+) {
+    assert_eq!(tiles.tiles.len(), (y.len() / columns).div_ceil(TILE), "every row belongs to a tile");
+    let places = y.par_chunks_mut(TILE * columns).zip(&tiles.tiles);
+    places.for_each_init(Scratch::default, |scratch, (y, tile)| job(scratch, y, tile));
 }
 
 /// Zeros in place of what was never written: cleared by the thread that goes on to use them, not all at once before.
@@ -96,27 +99,38 @@ fn cleared<T: Element>(places: &mut [MaybeUninit<T>]) -> &mut [T] {
     unsafe { places.assume_init_mut() }
 }
 
-struct ConvolveTile<'a, S, Y, const P: usize> {
+/// What sums begin with.
+#[derive(Clone, Copy)]
+enum Start<'a> {
+    Zero,
+    Bias(&'a [f32]),
+    /// What is there already.
+    There,
+}
+
+struct ConvolveTile<'a, S, Y> {
     tile: &'a Tile,
     x: &'a S,
     weights: &'a Packed,
-    bias: Option<&'a [f32]>,
+    start: Start<'a>,
     scratch: &'a mut Scratch,
-    parts: [usize; P],
-    y: [&'a mut [Y]; P],
+    y: &'a mut [Y],
 }
 
-impl<X: Source, Y: Element, const P: usize> WithSimd for ConvolveTile<'_, X, Y, P> {
+impl<X: Source, Y: Element> WithSimd for ConvolveTile<'_, X, Y> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { tile, x, weights, bias, scratch: Scratch { tile: sums, rows }, parts, y } = self;
-        let width = weights.width;
+        let Self { tile, x, weights, start, scratch: Scratch { tile: sums, rows }, y } = self;
+        let (width, columns) = (weights.width, weights.columns);
         sums.clear();
-        sums.resize(y[0].len() / parts[0] * width, 0.0);
-        if let Some(bias) = bias {
-            sums.chunks_exact_mut(width).for_each(|row| row[..weights.columns].copy_from_slice(bias));
+        sums.resize(y.len() / columns * width, 0.0);
+        let starts = sums.chunks_exact_mut(width).map(|row| &mut row[..columns]);
+        match start {
+            Start::Zero => {}
+            Start::Bias(bias) => starts.for_each(|row| row.copy_from_slice(bias)),
+            Start::There => starts.zip(y.chunks_exact(columns)).for_each(|(row, y)| Y::widen(y, row)),
         }
         for r in 0..weights.volume {
             let (targets, sources) = tile.pairs(r);
@@ -125,12 +139,8 @@ impl<X: Source, Y: Element, const P: usize> WithSimd for ConvolveTile<'_, X, Y, 
                 multiply(simd, a, weights.offset(r), (sums, targets));
             }
         }
-        let mut first = 0;
-        for (y, columns) in y.into_iter().zip(parts) {
-            for (y, row) in y.chunks_exact_mut(columns).zip(sums.chunks_exact(width)) {
-                Y::narrow(&row[first..first + columns], y);
-            }
-            first += columns;
+        for (y, row) in y.chunks_exact_mut(columns).zip(sums.chunks_exact(width)) {
+            Y::narrow(&row[..columns], y);
         }
     }
 }

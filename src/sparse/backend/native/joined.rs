@@ -1,54 +1,35 @@
 //! A convolution over two tensors as if they were joined channel by channel, which they never are: half features are converted
 //! row by row as they are read, and a row can as well be read from two places.
 
-use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
 
-use super::element::{Element, values, with_element, with_values};
+use super::element::{with_storage, with_values};
 use super::ops::Convolution;
-use super::source::{Features, Joined};
-use crate::Result;
-use crate::allocator;
+use super::source::{AnyFeatures, Joined};
+use crate::{Result, allocator};
 
-/// Of the first features, the second and the weight. The first are of the result's type: that of the second, or f32.
+/// Of the first features, the second and the weight. The result is f32.
 pub(super) struct JoinedConvolution(pub Convolution);
 
-type Gradients = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
-
 impl JoinedConvolution {
-    fn forward<A: Element, B: Element>(
+    /// The gradients in f32, from an f32 one, of the features as if they were joined, and of the weight. The former is added to
+    /// `onto`.
+    pub fn gradients(
         &self,
-        (first, first_layout): (&CpuStorage, &Layout),
-        (second, second_layout): (&CpuStorage, &Layout),
-        weight: (&CpuStorage, &Layout),
-    ) -> Result<(CpuStorage, Shape)> {
-        let first = Features { values: values::<A>(first, first_layout)?, channels: first_layout.dims()[1] };
-        let second = Features { values: values::<B>(second, second_layout)?, channels: second_layout.dims()[1] };
-        self.0.sums::<A>(&Joined(first, second), weight, None)
-    }
-
-    fn gradients<A: Element, B: Element>(
-        &self,
-        [first, second, weight]: [&Tensor; 3],
+        [first, second]: [&Tensor; 2],
+        weight: &Tensor,
         grad: &Tensor,
-    ) -> Result<Gradients> {
+        onto: Option<Tensor>,
+    ) -> Result<[Tensor; 2]> {
         allocator::keep_freed_memory();
-        let parts = [first.dim(1)?, second.dim(1)?];
-        with_values::<A, _>(grad, |grad| {
-            let mut found = self.0.source_gradient::<A, A, 2>(weight, grad, parts)?.into_iter();
-            let first_grad = found.next().filter(|_| first.track_op());
-            let second_grad = found.next().filter(|_| second.track_op());
-            let second_grad = second_grad.map(|grad| grad.to_dtype(second.dtype())).transpose()?;
-            let weight_grad = || {
-                with_values::<A, _>(first, |first| {
-                    with_values::<B, _>(second, |second| {
-                        let first = Features { values: first, channels: parts[0] };
-                        let second = Features { values: second, channels: parts[1] };
-                        self.0.weight_gradient(&Joined(first, second), weight, grad)
-                    })
-                })??
-            };
-            Ok((first_grad, second_grad, weight.track_op().then(weight_grad).transpose()?))
+        with_values::<f32, _>(grad, |grad| {
+            let weight_grad = with_storage(first, |first, fl| {
+                with_storage(second, |second, sl| {
+                    let joined = Joined([AnyFeatures::of(first, fl)?, AnyFeatures::of(second, sl)?]);
+                    self.0.weight_gradient(&joined, weight, grad)
+                })
+            })?;
+            Ok([self.0.wide_source_gradient(weight, grad, onto)?, weight_grad])
         })?
     }
 }
@@ -67,11 +48,8 @@ impl CustomOp3 for JoinedConvolution {
         weight: &CpuStorage,
         wl: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (first, second, weight) = ((first, fl), (second, sl), (weight, wl));
-        Ok(with_element!(second.0.dtype(), B => match self.0.wide {
-            true => self.forward::<f32, B>(first, second, weight),
-            false => self.forward::<B, B>(first, second, weight),
-        })?)
+        let joined = Joined([AnyFeatures::of(first, fl)?, AnyFeatures::of(second, sl)?]);
+        Ok(self.0.sums::<f32>(&joined, (weight, wl), None)?)
     }
 
     fn bwd(
@@ -81,11 +59,9 @@ impl CustomOp3 for JoinedConvolution {
         weight: &Tensor,
         _y: &Tensor,
         grad: &Tensor,
-    ) -> candle_core::Result<Gradients> {
-        let inputs = [first, second, weight];
-        Ok(with_element!(second.dtype(), B => match self.0.wide {
-            true => self.gradients::<f32, B>(inputs, grad),
-            false => self.gradients::<B, B>(inputs, grad),
-        })?)
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [joined, weight_grad] = self.gradients([first, second], weight, grad, None)?;
+        let part = |from, like: &Tensor| joined.narrow(1, from, like.dim(1)?)?.contiguous()?.to_dtype(like.dtype());
+        Ok((Some(part(0, first)?), Some(part(first.dim(1)?, second)?), Some(weight_grad)))
     }
 }

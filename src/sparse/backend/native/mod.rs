@@ -45,10 +45,22 @@ impl Engine for Native {
         })
     }
 
-    fn convolve_gradients(&self, layer: &Convolve, features: &Tensor, grad: &Tensor) -> Result<[Tensor; 2]> {
-        let &Convolve { flow, weight, output, .. } = layer;
-        let op = ops::Convolution { flow: flow.clone(), wide: output == DType::F32 };
-        op.both_gradients(&features.contiguous()?, &weight.contiguous()?, grad)
+    fn convolve_gradients(
+        &self,
+        layer: &Convolve,
+        features: &Tensor,
+        grad: &Tensor,
+        onto: Option<Tensor>,
+    ) -> Result<[Tensor; 2]> {
+        let &Convolve { flow, weight, beside, .. } = layer;
+        let op = ops::Convolution { flow: flow.clone(), wide: true };
+        let (features, weight) = (features.contiguous()?, weight.contiguous()?);
+        match beside {
+            Some(beside) => {
+                joined::JoinedConvolution(op).gradients([&features, &beside.contiguous()?], &weight, grad, onto)
+            }
+            None => op.wide_gradients(&features, &weight, grad, onto),
+        }
     }
 
     fn max_pool(&self, flow: &Flow, features: &Tensor) -> Result<Tensor> {

@@ -1,13 +1,16 @@
 //! The layers' operations as candle custom ops with exact gradients.
 
+use std::sync::Arc;
+
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor, WithDType};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, InplaceOp1, Layout, Shape, Tensor, WithDType};
 
 use super::element::{Element, as_f32, values, with_element, with_storage, with_values};
 use super::source::{Features, Source};
+use super::tiles::Tiles;
 use super::{Walk, convolve, pool};
 use crate::sparse::backend::Flow;
-use crate::{Error, Result, allocator};
+use crate::{Result, allocator};
 
 type CandleResult<T> = candle_core::Result<T>;
 
@@ -34,17 +37,31 @@ impl Convolution {
             weight[(output * volume + r) * inputs + input]
         });
         let rows = self.flow.target().len();
-        let [y] = convolve::convolve::<_, Y, 1>(&walk.tiles, rows, x, &packed, bias, [outputs]);
+        let y = convolve::convolve::<_, Y>(&walk.tiles, rows, x, &packed, bias);
         Ok((Y::to_cpu_storage_owned(y), (rows, outputs).into()))
     }
 
-    /// The gradient of the source's rows, from that of the result: one tensor for each part of their channels.
-    pub fn source_gradient<G: Element, T: Element, const P: usize>(
-        &self,
-        weight: &Tensor,
-        grad: &[G],
-        parts: [usize; P],
-    ) -> Result<Vec<Tensor>> {
+    /// The gradient of the source's rows, from that of the result.
+    fn source_gradient<G: Element, R: Element>(&self, weight: &Tensor, grad: &[G]) -> Result<Tensor> {
+        let (outputs, _, _, _, inputs) = weight.dims5()?;
+        let (tiles, packed) = self.way_back(weight)?;
+        let rows = self.flow.source().len();
+        let found =
+            convolve::convolve::<_, R>(&tiles, rows, &Features { values: grad, channels: outputs }, &packed, None);
+        Ok(Tensor::from_vec(found, (rows, inputs), weight.device())?)
+    }
+
+    /// The gradient of the source's rows in f32, added to what `onto` holds, if it is given.
+    pub fn wide_source_gradient(&self, weight: &Tensor, grad: &[f32], onto: Option<Tensor>) -> Result<Tensor> {
+        let Some(onto) = onto else { return self.source_gradient::<f32, f32>(weight, grad) };
+        let (tiles, weights) = self.way_back(weight)?;
+        let x = Features { values: grad, channels: weight.dim(0)? };
+        onto.inplace_op1(&Onto { tiles, x, weights })?;
+        Ok(onto)
+    }
+
+    /// The tiles of the reverse map, and the weights turned round.
+    fn way_back(&self, weight: &Tensor) -> Result<(Arc<Tiles>, convolve::Packed)> {
         let (outputs, _, _, _, inputs) = weight.dims5()?;
         let volume = self.flow.map.geometry.volume();
         let back = Walk::of(&self.flow.reversed());
@@ -55,11 +72,7 @@ impl Convolution {
                 weight[(output * volume + r) * inputs + input]
             }))
         })?;
-        let rows = self.flow.source().len();
-        let grad = Features { values: grad, channels: outputs };
-        let found = convolve::convolve::<_, T, P>(&back.tiles, rows, &grad, &packed, None, parts);
-        let tensor = |(grad, channels)| Ok(Tensor::from_vec(grad, (rows, channels), weight.device())?);
-        found.into_iter().zip(parts).map(tensor).collect()
+        Ok((back.tiles, packed))
     }
 
     /// The gradient of the weight, from the source's rows and the gradient of the result.
@@ -100,16 +113,25 @@ impl Convolution {
         })
     }
 
-    /// The gradients of features and weight, whoever wants them.
-    pub fn both_gradients(&self, x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<[Tensor; 2]> {
-        let found = with_element!(x.dtype(), T => match self.wide {
-            true => self.gradients::<T, f32>(x, weight, grad, [true; 2]),
-            false => self.gradients::<T, T>(x, weight, grad, [true; 2]),
-        })?;
-        let (Some(x_grad), Some(weight_grad)) = found else { unreachable!("both are wanted") };
-        Ok([x_grad, weight_grad])
+    /// The gradients of features and weight in f32, from an f32 one, whoever wants them. That of the features is added to `onto`.
+    pub fn wide_gradients(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        grad: &Tensor,
+        onto: Option<Tensor>,
+    ) -> Result<[Tensor; 2]> {
+        allocator::keep_freed_memory();
+        let channels = x.dim(1)?;
+        with_values::<f32, _>(grad, |grad| {
+            let weight_grad = with_element!(x.dtype(), T => with_values::<T, _>(x, |values| {
+                self.weight_gradient(&Features { values, channels }, weight, grad)
+            }))??;
+            Ok([self.wide_source_gradient(weight, grad, onto)?, weight_grad])
+        })?
     }
 
+    /// Of features of type `T`, from a gradient of type `G`.
     fn gradients<T: Element, G: Element>(
         &self,
         x: &Tensor,
@@ -120,11 +142,34 @@ impl Convolution {
         allocator::keep_freed_memory();
         let channels = x.dim(1)?;
         with_values::<G, _>(grad, |grad| {
-            let x_grad = || Ok::<_, Error>(self.source_gradient::<G, T, 1>(weight, grad, [channels])?.remove(0));
+            let x_grad = || self.source_gradient::<G, T>(weight, grad);
             let weight_grad =
                 || with_values::<T, _>(x, |values| self.weight_gradient(&Features { values, channels }, weight, grad))?;
             Ok((wanted[0].then(x_grad).transpose()?, wanted[1].then(weight_grad).transpose()?))
         })?
+    }
+}
+
+/// Adds a gradient in place.
+struct Onto<'a> {
+    tiles: Arc<Tiles>,
+    x: Features<'a, f32>,
+    weights: convolve::Packed,
+}
+
+impl InplaceOp1 for Onto<'_> {
+    fn name(&self) -> &'static str {
+        "add-sparse-convolution"
+    }
+
+    fn cpu_fwd(&self, y: &mut CpuStorage, layout: &Layout) -> CandleResult<()> {
+        match (y, layout.contiguous_offsets()) {
+            (CpuStorage::F32(y), Some((from, to))) => {
+                convolve::convolve_onto(&self.tiles, &self.x, &self.weights, &mut y[from..to]);
+                Ok(())
+            }
+            _ => Err(candle_core::Error::RequiresContiguous { op: self.name() }),
+        }
     }
 }
 

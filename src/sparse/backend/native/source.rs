@@ -1,6 +1,10 @@
 //! The rows that a convolution reads, in f32: the features themselves, or copies of those that a tile needs.
 
-use super::element::Element;
+use candle_core::{CpuStorage, Layout};
+use half::{bf16, f16};
+
+use super::element::{Element, values};
+use crate::Result;
 
 /// Where a convolution's input rows come from.
 pub(super) trait Source: Sync {
@@ -41,21 +45,57 @@ impl<T: Element> Source for Features<'_, T> {
     }
 }
 
-/// Features of the same sites in two tensors: a row of the first, followed by that of the second.
-pub(super) struct Joined<'a, A, B>(pub Features<'a, A>, pub Features<'a, B>);
+/// Features of a type that is looked at with every row, which is cheap where rows are copied anyway.
+pub(super) enum AnyFeatures<'a> {
+    F32(Features<'a, f32>),
+    F16(Features<'a, f16>),
+    BF16(Features<'a, bf16>),
+}
 
-impl<A: Element, B: Element> Source for Joined<'_, A, B> {
+impl<'a> AnyFeatures<'a> {
+    /// Of a contiguous tensor (rows, channels).
+    pub fn of(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
+        let channels = layout.dims()[1];
+        Ok(match storage {
+            CpuStorage::F16(_) => Self::F16(Features { values: values(storage, layout)?, channels }),
+            CpuStorage::BF16(_) => Self::BF16(Features { values: values(storage, layout)?, channels }),
+            _ => Self::F32(Features { values: values(storage, layout)?, channels }),
+        })
+    }
+
+    fn channels(&self) -> usize {
+        match self {
+            Self::F32(features) => features.channels,
+            Self::F16(features) => features.channels,
+            Self::BF16(features) => features.channels,
+        }
+    }
+
+    fn widen(&self, number: u32, row: &mut [f32]) {
+        match self {
+            Self::F32(features) => features.widen(number, row),
+            Self::F16(features) => features.widen(number, row),
+            Self::BF16(features) => features.widen(number, row),
+        }
+    }
+}
+
+/// Features of the same sites in two tensors: a row of the first, followed by that of the second.
+pub(super) struct Joined<'a>(pub [AnyFeatures<'a>; 2]);
+
+impl Source for Joined<'_> {
     const IN_PLACE: bool = false;
 
     fn channels(&self) -> usize {
-        self.0.channels + self.1.channels
+        self.0.iter().map(AnyFeatures::channels).sum()
     }
 
     fn rows<'a>(&'a self, numbers: &'a [u32], scratch: &'a mut Rows) -> (&'a [f32], &'a [u32]) {
+        let [first, second] = &self.0;
         scratch.copies(numbers, self.channels(), |number, row| {
-            let (first, second) = row.split_at_mut(self.0.channels);
-            self.0.widen(number, first);
-            self.1.widen(number, second);
+            let (left, right) = row.split_at_mut(first.channels());
+            first.widen(number, left);
+            second.widen(number, right);
         })
     }
 }

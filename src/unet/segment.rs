@@ -1,42 +1,63 @@
-//! Gradient checkpointing (Chen et al. 2016): forget a segment's inner values, compute them again when needed.
+//! Segments: parts of the network that are one operation each to the gradient tape, so that they decide what is kept for the
+//! backward pass.
 //!
-//! To the gradient tape a segment is one operation. The backward pass runs the segment's layers once more, without a tape, and
-//! then back from the last to the first. The parameters stand on the tape as [`Stub`]s of one number, which receive their
-//! gradients whole: no copy of the parameters is kept.
+//! With gradient checkpointing (Chen et al. 2016) nothing within a segment is kept: the backward pass runs its layers once more
+//! and then back from the last to the first. In half precision the forward pass computes in f32 and keeps rounded copies of
+//! what the backward pass will read, as Chakrabarti & Moseley 2019 do with fewer bits: rounding then touches no output, and a
+//! gradient only where its own layer reads the copy.
+//!
+//! The parameters stand on the tape as [`Stub`]s of one number, which receive their gradients whole: no copy of them is kept.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Shape, Storage, Tensor, TensorId};
 
-use super::layers::ConvLayer;
 use super::run::Run;
 use crate::Result;
 use crate::sparse::{ParameterGradient, SparseConvTensor};
 
-/// A part of the network whose inner values can be forgotten.
+/// A part of the network between two ends that are kept.
 pub(super) trait Segment: Clone + Send + Sync + 'static {
+    /// What the backward pass needs beside the inputs and the output.
+    type Inner: Send;
+
     /// All that it is trained by.
     fn parameters(&self) -> Vec<Tensor>;
 
     /// From `x` and, where there is one, another input to the output.
     fn forward(&self, x: &SparseConvTensor, other: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor>;
 
-    /// Gradients of a training pass that gave `out`, from that of `out`. Running statistics stay as they are.
+    /// The same in training from f32 inputs to an f32 output, without a tape. Made again, the pass gives no output.
+    fn forward_kept(
+        &self,
+        x: &SparseConvTensor,
+        other: Option<&Tensor>,
+        keep: Keep,
+    ) -> Result<(Option<SparseConvTensor>, Self::Inner)>;
+
+    /// Gradients of a training pass that gave the output, from the output and its gradient.
     fn backward(
         &self,
         x: &SparseConvTensor,
         other: Option<&Tensor>,
-        out: &Tensor,
-        grad: &Tensor,
+        inner: Self::Inner,
+        outcome: (&Tensor, &Tensor),
     ) -> Result<SegmentGradients>;
 
-    /// Runs it forward; in a checkpointed pass as one operation that keeps no inner values.
+    /// Runs it forward, as one operation if `run` wants that.
     fn run(&self, x: &SparseConvTensor, other: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
-        if !run.checkpoint {
+        if !run.in_segments() {
             return self.forward(x, other, run);
         }
         let (x_in, other_in) = (detached(x.clone())?, other.map(Tensor::detach));
-        let out = self.forward(&x_in, other_in.as_ref(), &Run { train: true, ..Run::default() })?;
+        let dtype = run.precision.dtype();
+        let (out, inner) = if run.checkpoint {
+            (Some(self.forward(&x_in, other_in.as_ref(), &Run { train: true, ..Run::default() })?), None)
+        } else {
+            let (out, inner) = self.forward_kept(&x_in, other_in.as_ref(), Keep { dtype, again: false })?;
+            (out, Some(inner))
+        };
+        let Some(out) = out else { unreachable!("the pass is made for the first time") };
         let (slots, stubs): (Vec<_>, Vec<_>) = self
             .parameters()
             .iter()
@@ -49,12 +70,28 @@ pub(super) trait Segment: Clone + Send + Sync + 'static {
             .unzip();
         let stubs = Tensor::cat(&stubs, 0)?;
         let output = Mutex::new(Some(out.features().clone()));
-        let op = Recompute { segment: self.clone(), x: x_in, other: other_in, output, slots };
+        let op =
+            InOne { segment: self.clone(), x: x_in, other: other_in, dtype, inner: Mutex::new(inner), output, slots };
         let features = match other {
             None => x.features().apply_op2(&stubs, op)?,
             Some(other) => x.features().apply_op3(other, &stubs, op)?,
         };
         out.replace_feature(features)
+    }
+}
+
+/// How a segment is to keep inner values.
+#[derive(Clone, Copy)]
+pub(super) struct Keep {
+    pub dtype: DType,
+    /// Whether the pass has been made before: running statistics stay where they are, and the output is known.
+    pub again: bool,
+}
+
+impl Keep {
+    /// The output without the operations that it came from, if it is not known.
+    pub fn output(self, of: impl FnOnce() -> Result<SparseConvTensor>) -> Result<Option<SparseConvTensor>> {
+        if self.again { Ok(None) } else { Ok(Some(detached(of()?)?)) }
     }
 }
 
@@ -70,12 +107,16 @@ pub(super) fn detached(x: SparseConvTensor) -> Result<SparseConvTensor> {
     x.replace_feature(x.features().detach())
 }
 
-/// What a convolution gave in a training pass.
-pub(super) fn convolved(conv: &ConvLayer, x: &SparseConvTensor) -> Result<SparseConvTensor> {
-    conv.forward(x, x.dtype(), &Run { train: true, ..Run::default() })
+/// The same features in `dtype`.
+pub(super) fn rounded(x: &SparseConvTensor, dtype: DType) -> Result<SparseConvTensor> {
+    x.replace_feature(x.features().to_dtype(dtype)?)
 }
 
 type Slot = Arc<Mutex<Option<Tensor>>>;
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Stands for a parameter on the tape; its gradient is what lies in the slot.
 struct Stub(Slot);
@@ -90,47 +131,57 @@ impl CustomOp1 for Stub {
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        Ok(self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take())
+        Ok(held(&self.0).take())
     }
 }
 
-struct Recompute<S> {
+struct InOne<S: Segment> {
     segment: S,
     x: SparseConvTensor,
     other: Option<Tensor>,
+    /// In which inner values are kept.
+    dtype: DType,
+    /// Inner values, unless they are to be computed again; the backward pass takes them.
+    inner: Mutex<Option<S::Inner>>,
     /// The features that the forward pass found, until the operation takes them.
     output: Mutex<Option<Tensor>>,
     slots: Vec<(TensorId, Slot)>,
 }
 
-impl<S: Segment> Recompute<S> {
+impl<S: Segment> InOne<S> {
     fn take_output(&self) -> candle_core::Result<(CpuStorage, Shape)> {
-        let output = self.output.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-        let Some(output) = output else { candle_core::bail!("a checkpointed segment is applied once") };
+        let output = held(&self.output).take();
+        let Some(output) = output else { candle_core::bail!("a segment is applied once") };
         let output = output.contiguous()?;
         let shape = output.shape().clone();
         let (storage, layout) = output.storage_and_layout();
         match &*storage {
             Storage::Cpu(storage) if layout.start_offset() == 0 => Ok((storage.clone(), shape)),
-            _ => candle_core::bail!("gradient checkpointing runs on the CPU"),
+            _ => candle_core::bail!("gradient checkpointing and half precision run on the CPU"),
         }
     }
 
     /// Gradients of x and of the other input; those of the parameters go into their slots.
     fn gradients(&self, stubs: &Tensor, out: &Tensor, grad: &Tensor) -> Result<(Tensor, Option<Tensor>, Tensor)> {
-        let found = self.segment.backward(&self.x, self.other.as_ref(), &out.detach(), grad)?;
+        let (x, other) = (&self.x, self.other.as_ref());
+        let kept = held(&self.inner).take();
+        let inner = match kept {
+            Some(inner) => inner,
+            None => self.segment.forward_kept(x, other, Keep { dtype: self.dtype, again: true })?.1,
+        };
+        let found = self.segment.backward(x, other, inner, (&out.detach(), grad))?;
         for (parameter, grad) in found.parameters {
             if let Some((_, slot)) = self.slots.iter().find(|(id, _)| *id == parameter.id()) {
-                *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(grad);
+                *held(slot) = Some(grad);
             }
         }
         Ok((found.x, found.other, Tensor::zeros(stubs.dims(), DType::F32, stubs.device())?))
     }
 }
 
-impl<S: Segment> CustomOp2 for Recompute<S> {
+impl<S: Segment> CustomOp2 for InOne<S> {
     fn name(&self) -> &'static str {
-        "recompute"
+        "segment"
     }
 
     fn cpu_fwd(
@@ -155,9 +206,9 @@ impl<S: Segment> CustomOp2 for Recompute<S> {
     }
 }
 
-impl<S: Segment> CustomOp3 for Recompute<S> {
+impl<S: Segment> CustomOp3 for InOne<S> {
     fn name(&self) -> &'static str {
-        "recompute"
+        "segment"
     }
 
     fn cpu_fwd(
