@@ -266,6 +266,79 @@ fn results_are_those_of_the_dense_backend_and_do_not_depend_on_the_number_of_thr
     }
 }
 
+/// Rows that lie anywhere are computed in another order than rows by ascending site.
+#[test]
+fn the_order_of_rows_changes_no_bit_of_a_result() {
+    let mut random = Random(StdRng::seed_from_u64(11));
+    let shape = [20, 22, 24];
+    let cells: Vec<usize> = (0..shape.iter().product()).filter(|_| random.0.random_bool(0.4)).collect();
+    let site = |k: usize| [0, k / (22 * 24), k / 24 % 22, k % 24].map(|v| v as i32);
+    let mut shuffled: Vec<u32> = (0..cells.len() as u32).collect();
+    shuffled.shuffle(&mut random.0);
+    assert!(cells.len() > 4000);
+
+    let variables = VarMap::new();
+    let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    let config =
+        |key: &str| ConvConfig { stride: [2; 3], padding: [1; 3], indice_key: Some(key.into()), ..Default::default() };
+    let down = || SparseConv3d::new(6, 5, 3, config("down"), vb.pp("down")).unwrap();
+    let strided = ConvConfig { output_sites: OutputSites::Strided, ..config("strided") };
+    let up = ConvConfig { stride: [2; 3], ..Default::default() };
+    let layers: [(&str, Box<dyn SparseModule>); 6] = [
+        ("submanifold", Box::new(SubMConv3d::new(6, 5, 3, ConvConfig::default(), vb.pp("sub")).unwrap())),
+        ("strided", Box::new(SparseConv3d::new(6, 5, 3, strided, vb.pp("strided")).unwrap())),
+        (
+            "there and back",
+            Box::new(
+                SparseSequential::new()
+                    .add(down())
+                    .add(SparseInverseConv3d::new(5, 4, 3, config("down"), vb.pp("back")).unwrap()),
+            ),
+        ),
+        ("transposed", Box::new(SparseConvTranspose3d::new(6, 3, 2, up, vb.pp("up")).unwrap())),
+        ("maximum", Box::new(SparseMaxPool3d::new(2, PoolConfig::default()).unwrap())),
+        ("mean", Box::new(SparseAvgPool3d::new(3, PoolConfig { padding: [1; 3], ..Default::default() }).unwrap())),
+    ];
+    let features = random.matrix(cells.len(), 6);
+    let table = random.matrix(50_000, 6);
+    let rows = |t: &Tensor, rows: &[u32]| t.index_select(&Tensor::new(rows, &Device::Cpu).unwrap(), 0).unwrap();
+    for dtype in [DType::F32, DType::BF16] {
+        for (name, layer) in &layers {
+            // Output and gradient of the features by ascending site, and the gradients of the parameters.
+            let results = |order: &[u32]| -> Vec<Vec<f32>> {
+                let x = Var::from_tensor(&rows(&features, order).to_dtype(dtype).unwrap()).unwrap();
+                let coords = order.iter().map(|&row| site(cells[row as usize])).collect();
+                let on = SparseConvTensor::from_coords(x.as_tensor().clone(), coords, shape, 1).unwrap();
+                let y = layer.forward(&on).unwrap();
+                let [_, height, width] = y.spatial_shape().map(|n| n as u32);
+                let keys: Vec<u32> =
+                    y.coords().iter().map(|c| (c[1] as u32 * height + c[2] as u32) * width + c[3] as u32).collect();
+                let mut ascending: Vec<u32> = (0..keys.len() as u32).collect();
+                ascending.sort_by_key(|&row| keys[row as usize]);
+                let picks: Vec<u32> = keys.iter().map(|key| key % 50_000).collect();
+                let direction = rows(&table, &picks).narrow(1, 0, y.channels()).unwrap();
+                let loss = (y.features().to_dtype(DType::F32).unwrap() * direction).unwrap().sum_all().unwrap();
+                let grads = loss.backward().unwrap();
+                let mut place = vec![0u32; order.len()];
+                order.iter().zip(0..).for_each(|(&row, at)| place[row as usize] = at);
+                let mut found = vec![rows(y.features(), &ascending), rows(grads.get(&x).unwrap(), &place)];
+                found.extend(variables.all_vars().iter().filter_map(|var| grads.get(var)).cloned());
+                let flat = |t: &Tensor| t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+                found.iter().map(flat).collect()
+            };
+            let ascending: Vec<u32> = (0..cells.len() as u32).collect();
+            let (expected, got) = (results(&ascending), results(&shuffled));
+            assert!(expected.len() >= 2 && expected.iter().all(|values| values.iter().any(|v| *v != 0.0)), "{name}");
+            for (i, (expected, got)) in expected.iter().zip(&got).enumerate() {
+                // Of a bias, the gradient is a sum over the rows in their own order.
+                let bias = i >= 2 && expected.len() <= 6;
+                let near = |(e, g): (&f32, &f32)| if bias { (e - g).abs() < 1e-3 * e.abs().max(1.0) } else { e == g };
+                assert!(expected.iter().zip(got).all(near), "{dtype:?} {name}: result {i} differs");
+            }
+        }
+    }
+}
+
 #[test]
 fn half_precision_features_agree_with_f32_to_one_percent() {
     for dtype in [DType::F16, DType::BF16] {

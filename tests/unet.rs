@@ -296,6 +296,42 @@ fn an_empty_input_gives_an_empty_output() {
     assert_eq!(unet.forward(&empty, &Tensor::new(&[1f32], &CPU).unwrap(), None).unwrap().features().dims(), [0, 1]);
 }
 
+/// Rows that lie anywhere are computed in another order, in checkpointed and in half passes too.
+#[test]
+fn the_order_of_the_sites_changes_no_result() {
+    let count = 5000;
+    let ascending: Vec<[i32; 4]> = (0..count).map(|i| [0, i / 400, i / 20 % 20, i % 20]).collect();
+    let places: Vec<u32> = (0..count as u32).map(|i| i * 1601 % count as u32).collect(); // coprime: a permutation
+    let shuffled: Vec<[i32; 4]> = places.iter().map(|&place| ascending[place as usize]).collect();
+    let values: Vec<f32> = (0..count).map(|i| (i as f32 * 0.7 + 0.3).sin()).collect();
+    let t = Tensor::new(&[250f32], &CPU).unwrap();
+    for (precision, gradient_checkpointing, allowed) in
+        [(Precision::F32, false, 1e-4), (Precision::F32, true, 1e-4), (Precision::F16, false, 2e-3)]
+    {
+        let config = UNetConfig { precision, gradient_checkpointing, ..UNetConfig::plain(1, 1, &[8, 16]) };
+        let results = |coords: &[[i32; 4]], order: Option<&[u32]>| {
+            let unet = WaveMeshUNet::seeded(&config, 4, &CPU).unwrap();
+            let row = |i: usize| order.map_or(i, |order| order[i] as usize);
+            let features: Vec<f32> = (0..coords.len()).map(|i| values[row(i)]).collect();
+            let features = Tensor::from_vec(features, (coords.len(), 1), &CPU).unwrap();
+            let x = SparseConvTensor::from_coords(features, coords.to_vec(), [20; 3], 1).unwrap();
+            let y = unet.forward_t(&x, &t, None, true).unwrap();
+            let grads = y.features().sqr().unwrap().mean_all().unwrap().backward().unwrap();
+            let mut found: Vec<Tensor> = unet.parameters().map(|(_, var)| grads.get(var).unwrap().clone()).collect();
+            let mut output = vec![0f32; coords.len()];
+            let rows = y.features().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            rows.iter().enumerate().for_each(|(i, value)| output[row(i)] = *value);
+            found.push(Tensor::new(output, &CPU).unwrap());
+            found
+        };
+        let (expected, got) = (results(&ascending, None), results(&shuffled, Some(&places)));
+        for (expected, got) in expected.iter().zip(&got) {
+            let error = difference(got, expected);
+            assert!(error < allowed, "{precision:?}, checkpointing {gradient_checkpointing}: {error:.1e}");
+        }
+    }
+}
+
 #[test]
 fn a_saved_network_is_rebuilt_from_its_file_alone() {
     let folder = tempfile();

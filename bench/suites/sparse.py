@@ -115,8 +115,10 @@ def gathered(case):
     return Work(run, answer)
 
 
-def inputs(side, channels):
+def inputs(side, channels, shuffled=False):
     random, indices = np.random.default_rng(side), shell(side)
+    if shuffled:
+        indices = random.permutation(indices)
     features = random.standard_normal((len(indices), channels), dtype=np.float32)
     weight = random.standard_normal((channels, 3, 3, 3, channels), dtype=np.float32) / np.float32(np.sqrt(16 * channels))
     return {"indices": indices, "features": features, "weight": weight}
@@ -143,6 +145,11 @@ def cases(quick):
     for side in sides[-1:]:
         for channels in (16,) if quick else (16, 32, 64, 128):
             yield case("SubMConv3d forward and backward", "forward_backward", side, channels, (gathered,), 3, check=close(1e-3))
+    for channels in () if quick else (16, 32):
+        yield Case(
+            "SubMConv3d forward, map cached, rows shuffled", f"{len(shell(256)):,} sites of 256³, {channels} channels", "forward",
+            lambda channels=channels: inputs(256, channels, shuffled=True), {"side": 256, "stride": 1}, (spconv,),
+        )  # fmt: skip
     for side in () if quick else (17, 53, 166, 525):
         for name, op in (("map cached", "forward"), ("map built", "first_forward")):
             yield case(f"scaling: forward, {name}", op, side, 32, (spconv,), 1)

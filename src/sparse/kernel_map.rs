@@ -92,11 +92,16 @@ impl KernelMap {
             return Vec::new();
         }
         let tiles = self.tiles();
+        let [source, target] = [&self.source, &self.target].map(|sites| sites.order().rows());
+        let row = |rows: Option<&[u32]>, number| rows.map_or(number, |rows| rows[number] as usize);
         let pairs = tiles.tiles.iter().enumerate().flat_map(|(number, tile)| {
             let (targets, sources) = tile.pairs(offset);
-            targets.iter().zip(sources).map(move |(&t, &s)| (s as usize, number * TILE + t as usize))
+            let pairs = targets.iter().zip(sources);
+            pairs.map(move |(&t, &s)| (row(source, s as usize), row(target, number * TILE + t as usize)))
         });
-        pairs.collect()
+        let mut pairs: Vec<_> = pairs.collect();
+        pairs.sort_unstable_by_key(|&(_, output)| output);
+        pairs
     }
 
     /// Number of pairs of all offsets: multiply-adds of a convolution are this times its channels in and out.

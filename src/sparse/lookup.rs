@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
+use super::order::Order;
+
 /// 64 cells: which are occupied, and how many sites come before them all.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Word {
@@ -38,8 +40,7 @@ enum Index {
 #[derive(Debug)]
 pub(crate) struct Lookup {
     index: Index,
-    /// Row of each rank; `None` when rows are ascending, and rank and row are the same.
-    rows: Option<Vec<u32>>,
+    order: Order,
 }
 
 /// Two rows hold the same site.
@@ -81,7 +82,7 @@ impl Lookup {
                 bits &= bits - 1;
             }
         }
-        (Self { index: Index::Array(words), rows: None }, keys)
+        (Self { index: Index::Array(words), order: Order::default() }, keys)
     }
 
     fn array(keys: &[u64], cells: u64, ascending: bool) -> Result<Self, Duplicate> {
@@ -94,7 +95,7 @@ impl Lookup {
             return Err(first_duplicate(keys));
         }
         let words = ranked(bits.into_iter().map(AtomicU64::into_inner).collect());
-        let mut lookup = Self { index: Index::Array(words), rows: None };
+        let mut lookup = Self { index: Index::Array(words), order: Order::default() };
         if !ascending {
             let rows: Vec<AtomicU32> = keys.iter().map(|_| AtomicU32::new(0)).collect();
             keys.par_iter().with_min_len(CHUNK).enumerate().for_each(|(row, &key)| {
@@ -102,25 +103,25 @@ impl Lookup {
                     rows[rank as usize].store(row as u32, Relaxed);
                 }
             });
-            lookup.rows = Some(rows.into_iter().map(AtomicU32::into_inner).collect());
+            lookup.order = Order::new(rows.into_iter().map(AtomicU32::into_inner).collect());
         }
         Ok(lookup)
     }
 
     fn table(keys: &[u64], ascending: bool) -> Result<Self, Duplicate> {
-        let rows = if ascending {
-            None
+        let order = if ascending {
+            Order::default()
         } else {
             let mut order: Vec<u32> = (0..keys.len() as u32).collect();
             order.par_sort_unstable_by_key(|&row| keys[row as usize]);
             if order.par_windows(2).any(|pair| keys[pair[0] as usize] == keys[pair[1] as usize]) {
                 return Err(first_duplicate(keys));
             }
-            Some(order)
+            Order::new(order)
         };
         let mut words: Vec<(u64, Word)> = Vec::new();
         for rank in 0..keys.len() {
-            let key = keys[rows.as_ref().map_or(rank, |rows| rows[rank] as usize)];
+            let key = keys[order.row_of_rank(rank as u32) as usize];
             let bit = 1u64 << (key % 64);
             match words.last_mut() {
                 Some((w, word)) if *w == key / 64 => word.bits |= bit,
@@ -134,7 +135,7 @@ impl Lookup {
                 slot = (slot + 1) & (slots.len() - 1);
             }
         });
-        Ok(Self { index: Index::Table { slots, words }, rows })
+        Ok(Self { index: Index::Table { slots, words }, order })
     }
 
     /// Word `w` of the grid (cells 64·w to 64·w + 63).
@@ -155,22 +156,15 @@ impl Lookup {
         }
     }
 
-    /// The row of the site of rank `rank` in ascending order.
-    #[inline]
-    pub fn row_of_rank(&self, rank: u32) -> u32 {
-        self.rows.as_ref().map_or(rank, |rows| rows[rank as usize])
+    /// The order of the rows.
+    pub fn order(&self) -> &Order {
+        &self.order
     }
 
     /// The row of a packed site, if it is occupied.
     #[inline]
     pub fn find(&self, key: u64) -> Option<u32> {
-        self.word(key / 64).rank_of((key % 64) as u32).map(|rank| self.row_of_rank(rank))
-    }
-
-    #[cfg(test)]
-    /// Whether rows are in ascending order of their sites.
-    pub fn is_ascending(&self) -> bool {
-        self.rows.is_none()
+        self.word(key / 64).rank_of((key % 64) as u32).map(|rank| self.order.row_of_rank(rank))
     }
 
     #[cfg(test)]
@@ -227,7 +221,7 @@ mod tests {
                     keys.shuffle(&mut rng);
                 }
                 let lookup = Lookup::new(&keys, cells).unwrap();
-                assert_eq!(lookup.is_ascending(), keys.is_sorted());
+                assert_eq!(lookup.order().is_ascending(), keys.is_sorted());
                 assert!(keys.iter().enumerate().all(|(row, &key)| lookup.find(key) == Some(row as u32)));
                 let rows: std::collections::HashSet<_> = keys.iter().collect();
                 let absent = (0..2000).map(|_| rng.random_range(0..cells)).filter(|key| !rows.contains(key));

@@ -24,6 +24,7 @@ mod lookup;
 mod module;
 mod norm;
 mod normalize;
+mod order;
 mod pool;
 mod sequential;
 mod sites;

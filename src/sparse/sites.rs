@@ -9,6 +9,7 @@ use super::geometry::Geometry;
 use super::grid::Grid;
 use super::kernel_map::MapBody;
 use super::lookup::{Duplicate, Lookup};
+use super::order::Order;
 use crate::{Error, Result};
 
 /// Sites in the order of a tensor's rows, their lookup, and the kernel maps that start from them.
@@ -71,6 +72,11 @@ impl Sites {
 
     pub fn lookup(&self) -> &Lookup {
         &self.lookup
+    }
+
+    /// The order of the rows.
+    pub fn order(&self) -> &Order {
+        self.lookup.order()
     }
 
     pub fn len(&self) -> usize {

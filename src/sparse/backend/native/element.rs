@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use crate::{Error, Result};
 
 /// A feature type of the native backend.
-pub(super) trait Element: candle_core::WithDType + Send + Sync {
+pub(super) trait Element: candle_core::WithDType + Default + Send + Sync {
     /// Whether rows must be converted before they are computed with.
     const IS_F32: bool;
 

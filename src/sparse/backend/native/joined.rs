@@ -12,6 +12,12 @@ use crate::{Result, allocator};
 pub(super) struct JoinedConvolution(pub Convolution);
 
 impl JoinedConvolution {
+    fn joined<'a>(&self, first: (&'a CpuStorage, &Layout), second: (&'a CpuStorage, &Layout)) -> Result<Joined<'a>> {
+        let order = self.0.flow.source().order();
+        let features = |(storage, layout): (&'a CpuStorage, &Layout)| AnyFeatures::new(storage, layout, order);
+        Ok(Joined([features(first)?, features(second)?]))
+    }
+
     /// The gradients in f32, from an f32 one, of the features as if they were joined, and of the weight. The former is added to
     /// `onto`.
     pub fn gradients(
@@ -23,10 +29,10 @@ impl JoinedConvolution {
     ) -> Result<[Tensor; 2]> {
         allocator::keep_freed_memory();
         with_values::<f32, _>(grad, |grad| {
+            let grad = &*self.0.by_target(grad, weight)?;
             let weight_grad = with_storage(first, |first, fl| {
                 with_storage(second, |second, sl| {
-                    let joined = Joined([AnyFeatures::of(first, fl)?, AnyFeatures::of(second, sl)?]);
-                    self.0.weight_gradient(&joined, weight, grad)
+                    self.0.weight_gradient(&self.joined((first, fl), (second, sl))?, weight, grad)
                 })
             })?;
             Ok([self.0.wide_source_gradient(weight, grad, onto)?, weight_grad])
@@ -48,8 +54,7 @@ impl CustomOp3 for JoinedConvolution {
         weight: &CpuStorage,
         wl: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let joined = Joined([AnyFeatures::of(first, fl)?, AnyFeatures::of(second, sl)?]);
-        Ok(self.0.sums::<f32>(&joined, (weight, wl), None)?)
+        Ok(self.0.sums::<f32>(&self.joined((first, fl), (second, sl))?, (weight, wl), None)?)
     }
 
     fn bwd(

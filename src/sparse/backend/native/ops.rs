@@ -1,5 +1,6 @@
 //! The layers' operations as candle custom ops with exact gradients.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::backend::BackendStorage;
@@ -10,6 +11,7 @@ use super::source::{Features, Source};
 use super::tiles::Tiles;
 use super::{Walk, convolve, pool};
 use crate::sparse::backend::Flow;
+use crate::sparse::order::Order;
 use crate::{Result, allocator};
 
 type CandleResult<T> = candle_core::Result<T>;
@@ -36,28 +38,38 @@ impl Convolution {
             let r = if walk.mirrored { volume - 1 - r } else { r };
             weight[(output * volume + r) * inputs + input]
         });
-        let rows = self.flow.target().len();
-        let y = convolve::convolve::<_, Y>(&walk.tiles, rows, x, &packed, bias);
-        Ok((Y::to_cpu_storage_owned(y), (rows, outputs).into()))
+        let target = self.flow.target();
+        let y = convolve::convolve::<_, Y>(&walk.tiles, target.len(), x, &packed, bias);
+        Ok((Y::to_cpu_storage_owned(target.order().by_row(y, outputs)), (target.len(), outputs).into()))
     }
 
-    /// The gradient of the source's rows, from that of the result.
+    /// The gradient of the source's rows, from that of the result, which is in the order of its numbers.
     fn source_gradient<G: Element, R: Element>(&self, weight: &Tensor, grad: &[G]) -> Result<Tensor> {
         let (outputs, _, _, _, inputs) = weight.dims5()?;
         let (tiles, packed) = self.way_back(weight)?;
-        let rows = self.flow.source().len();
-        let found =
-            convolve::convolve::<_, R>(&tiles, rows, &Features { values: grad, channels: outputs }, &packed, None);
-        Ok(Tensor::from_vec(found, (rows, inputs), weight.device())?)
+        let source = self.flow.source();
+        let grad = Features::new(grad, outputs, &Order::default());
+        let found = convolve::convolve::<_, R>(&tiles, source.len(), &grad, &packed, None);
+        Ok(Tensor::from_vec(source.order().by_row(found, inputs), (source.len(), inputs), weight.device())?)
     }
 
     /// The gradient of the source's rows in f32, added to what `onto` holds, if it is given.
     pub fn wide_source_gradient(&self, weight: &Tensor, grad: &[f32], onto: Option<Tensor>) -> Result<Tensor> {
-        let Some(onto) = onto else { return self.source_gradient::<f32, f32>(weight, grad) };
-        let (tiles, weights) = self.way_back(weight)?;
-        let x = Features { values: grad, channels: weight.dim(0)? };
-        onto.inplace_op1(&Onto { tiles, x, weights })?;
-        Ok(onto)
+        match onto {
+            None => self.source_gradient::<f32, f32>(weight, grad),
+            Some(onto) if !self.flow.source().order().is_scattered() => {
+                let (tiles, weights) = self.way_back(weight)?;
+                let x = Features::new(grad, weight.dim(0)?, &Order::default());
+                onto.inplace_op1(&Onto { tiles, x, weights })?;
+                Ok(onto)
+            }
+            Some(onto) => Ok((onto + self.source_gradient::<f32, f32>(weight, grad)?)?),
+        }
+    }
+
+    /// Rows of the result's gradient in the order of their numbers.
+    pub fn by_target<'a, G: Element>(&self, grad: &'a [G], weight: &Tensor) -> Result<Cow<'a, [G]>> {
+        Ok(self.flow.target().order().by_number(grad, weight.dim(0)?))
     }
 
     /// The tiles of the reverse map, and the weights turned round.
@@ -75,7 +87,7 @@ impl Convolution {
         Ok((back.tiles, packed))
     }
 
-    /// The gradient of the weight, from the source's rows and the gradient of the result.
+    /// The gradient of the weight, from the source's rows and the gradient of the result, in the order of its numbers.
     pub fn weight_gradient<G: Element>(&self, x: &impl Source, weight: &Tensor, grad: &[G]) -> Result<Tensor> {
         let (outputs, inputs, volume) = (weight.dim(0)?, x.channels(), self.flow.map.geometry.volume());
         let walk = Walk::of(&self.flow);
@@ -88,6 +100,10 @@ impl Convolution {
         Ok(Tensor::from_vec(sums, weight.shape(), weight.device())?.to_dtype(weight.dtype())?)
     }
 
+    fn features<'a, T: Element>(&self, values: &'a [T], channels: usize) -> Features<'a, T> {
+        Features::new(values, channels, self.flow.source().order())
+    }
+
     fn forward(
         &self,
         (x, x_layout): (&CpuStorage, &Layout),
@@ -96,7 +112,7 @@ impl Convolution {
     ) -> Result<(CpuStorage, Shape)> {
         let bias = bias.map(|(bias, layout)| as_f32(bias, layout)).transpose()?;
         with_element!(x.dtype(), T => {
-            let x = Features { values: values::<T>(x, x_layout)?, channels: weight.1.dims()[4] };
+            let x = self.features(values::<T>(x, x_layout)?, weight.1.dims()[4]);
             match self.wide {
                 true => self.sums::<f32>(&x, weight, bias.as_deref()),
                 false => self.sums::<T>(&x, weight, bias.as_deref()),
@@ -124,8 +140,9 @@ impl Convolution {
         allocator::keep_freed_memory();
         let channels = x.dim(1)?;
         with_values::<f32, _>(grad, |grad| {
+            let grad = &*self.by_target(grad, weight)?;
             let weight_grad = with_element!(x.dtype(), T => with_values::<T, _>(x, |values| {
-                self.weight_gradient(&Features { values, channels }, weight, grad)
+                self.weight_gradient(&self.features(values, channels), weight, grad)
             }))??;
             Ok([self.wide_source_gradient(weight, grad, onto)?, weight_grad])
         })?
@@ -142,9 +159,11 @@ impl Convolution {
         allocator::keep_freed_memory();
         let channels = x.dim(1)?;
         with_values::<G, _>(grad, |grad| {
+            let grad = &*self.by_target(grad, weight)?;
             let x_grad = || self.source_gradient::<G, T>(weight, grad);
-            let weight_grad =
-                || with_values::<T, _>(x, |values| self.weight_gradient(&Features { values, channels }, weight, grad))?;
+            let weight_grad = || {
+                with_values::<T, _>(x, |values| self.weight_gradient(&self.features(values, channels), weight, grad))?
+            };
             Ok((wanted[0].then(x_grad).transpose()?, wanted[1].then(weight_grad).transpose()?))
         })?
     }
@@ -241,6 +260,11 @@ impl CustomOp3 for Convolution {
     }
 }
 
+/// The orders of the rows that a flow reads and of those that it writes.
+fn orders(flow: &Flow) -> [&Order; 2] {
+    [flow.source().order(), flow.target().order()]
+}
+
 /// The largest value of each target's sources.
 pub(super) struct MaxPool {
     pub flow: Flow,
@@ -254,8 +278,10 @@ impl CustomOp1 for MaxPool {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         let (rows, channels) = (self.flow.target().len(), layout.dims()[1]);
         let tiles = Walk::of(&self.flow).tiles;
+        let [source, target] = orders(&self.flow);
         let y = with_element!(x.dtype(), T => {
-            Ok(T::to_cpu_storage_owned(pool::max(&tiles, rows, values::<T>(x, layout)?, channels)))
+            let y = pool::max(&tiles, rows, &source.by_number(values::<T>(x, layout)?, channels), channels);
+            Ok(T::to_cpu_storage_owned(target.by_row(y, channels)))
         })?;
         Ok((y, (rows, channels).into()))
     }
@@ -263,9 +289,12 @@ impl CustomOp1 for MaxPool {
     fn bwd(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
         let (rows, channels) = x.dims2()?;
         let tiles = Walk::of(&self.flow.reversed()).tiles;
+        let [source, target] = orders(&self.flow);
         Ok(with_element!(x.dtype(), T => with_values::<T, _>(x, |x_values| with_values::<T, _>(y, |y| {
             with_values::<T, _>(grad, |grad| {
-                let grad = pool::max_gradient(&tiles, x_values, y, grad, channels);
+                let (x_values, [y, grad]) =
+                    (source.by_number(x_values, channels), [y, grad].map(|values| target.by_number(values, channels)));
+                let grad = source.by_row(pool::max_gradient(&tiles, &x_values, &y, &grad, channels), channels);
                 Ok(Some(Tensor::from_vec(grad, (rows, channels), x.device())?))
             })?
         })?)?)?)
@@ -285,8 +314,10 @@ impl CustomOp1 for AvgPool {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         let (rows, channels) = (self.flow.target().len(), layout.dims()[1]);
         let tiles = Walk::of(&self.flow).tiles;
+        let [source, target] = orders(&self.flow);
         let y = with_element!(x.dtype(), T => {
-            Ok(T::to_cpu_storage_owned(pool::mean(&tiles, rows, values::<T>(x, layout)?, channels)))
+            let y = pool::mean(&tiles, rows, &source.by_number(values::<T>(x, layout)?, channels), channels);
+            Ok(T::to_cpu_storage_owned(target.by_row(y, channels)))
         })?;
         Ok((y, (rows, channels).into()))
     }
@@ -295,8 +326,10 @@ impl CustomOp1 for AvgPool {
         let (rows, channels) = x.dims2()?;
         let counts = pool::counts(&Walk::of(&self.flow).tiles, self.flow.target().len());
         let tiles = Walk::of(&self.flow.reversed()).tiles;
+        let [source, target] = orders(&self.flow);
         Ok(with_element!(x.dtype(), T => with_values::<T, _>(grad, |grad| {
-            let grad = pool::mean_gradient(&tiles, rows, grad, &counts, channels);
+            let grad = target.by_number(grad, channels);
+            let grad = source.by_row(pool::mean_gradient(&tiles, rows, &grad, &counts, channels), channels);
             Ok(Some(Tensor::from_vec(grad, (rows, channels), x.device())?))
         })?)?)
     }

@@ -1,10 +1,13 @@
 //! The rows that a convolution reads, in f32: the features themselves, or copies of those that a tile needs.
 
+use std::borrow::Cow;
+
 use candle_core::{CpuStorage, Layout};
 use half::{bf16, f16};
 
 use super::element::{Element, values};
 use crate::Result;
+use crate::sparse::order::Order;
 
 /// Where a convolution's input rows come from.
 pub(super) trait Source: Sync {
@@ -18,13 +21,18 @@ pub(super) trait Source: Sync {
     fn rows<'a>(&'a self, numbers: &'a [u32], scratch: &'a mut Rows) -> (&'a [f32], &'a [u32]);
 }
 
-/// Features (rows, channels).
-pub(super) struct Features<'a, T> {
-    pub values: &'a [T],
-    pub channels: usize,
+/// Features (rows, channels) in the order of their numbers.
+pub(super) struct Features<'a, T: Clone> {
+    values: Cow<'a, [T]>,
+    channels: usize,
 }
 
-impl<T: Element> Features<'_, T> {
+impl<'a, T: Element> Features<'a, T> {
+    /// Of rows in this order.
+    pub fn new(values: &'a [T], channels: usize, order: &Order) -> Self {
+        Self { values: order.by_number(values, channels), channels }
+    }
+
     fn widen(&self, number: u32, row: &mut [f32]) {
         T::widen(&self.values[number as usize * self.channels..][..self.channels], row);
     }
@@ -39,7 +47,7 @@ impl<T: Element> Source for Features<'_, T> {
 
     fn rows<'a>(&'a self, numbers: &'a [u32], scratch: &'a mut Rows) -> (&'a [f32], &'a [u32]) {
         if T::IS_F32 {
-            return (T::as_f32(self.values), numbers);
+            return (T::as_f32(&self.values), numbers);
         }
         scratch.copies(numbers, self.channels, |number, row| self.widen(number, row))
     }
@@ -53,13 +61,13 @@ pub(super) enum AnyFeatures<'a> {
 }
 
 impl<'a> AnyFeatures<'a> {
-    /// Of a contiguous tensor (rows, channels).
-    pub fn of(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
+    /// Of a contiguous tensor (rows, channels) of rows in this order.
+    pub fn new(storage: &'a CpuStorage, layout: &Layout, order: &Order) -> Result<Self> {
         let channels = layout.dims()[1];
         Ok(match storage {
-            CpuStorage::F16(_) => Self::F16(Features { values: values(storage, layout)?, channels }),
-            CpuStorage::BF16(_) => Self::BF16(Features { values: values(storage, layout)?, channels }),
-            _ => Self::F32(Features { values: values(storage, layout)?, channels }),
+            CpuStorage::F16(_) => Self::F16(Features::new(values(storage, layout)?, channels, order)),
+            CpuStorage::BF16(_) => Self::BF16(Features::new(values(storage, layout)?, channels, order)),
+            _ => Self::F32(Features::new(values(storage, layout)?, channels, order)),
         })
     }
 

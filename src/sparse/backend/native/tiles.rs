@@ -1,5 +1,5 @@
-//! Kernel maps in the form that the kernels read: for each tile of output rows and each kernel offset, the pairs
-//! (output row, input row).
+//! Kernel maps in the form that the kernels read: for each tile of outputs and each kernel offset, the pairs (output, input).
+//! Both are numbered in the order of their sites, whatever the order of the tensor's rows ([`Order`](crate::sparse::order::Order)).
 //!
 //! A tile's outputs stay in cache while all offsets pass over them, each output is written by one thread, and the order of
 //! additions does not depend on the number of threads.
@@ -12,7 +12,7 @@ use crate::sparse::geometry::SourceRule;
 use crate::sparse::grid::Grid;
 use crate::sparse::lookup::Word;
 
-/// Output rows of a tile; a row within a tile is a `u8`.
+/// Outputs of a tile; one within a tile is a `u8`.
 pub(crate) const TILE: usize = 128;
 
 /// The pairs of a kernel map, tile by tile.
@@ -21,7 +21,7 @@ pub(crate) struct Tiles {
     pub tiles: Vec<Tile>,
 }
 
-/// The pairs whose outputs are rows `TILE·t` to `TILE·t + TILE`, offset by offset.
+/// The pairs of the outputs `TILE·t` to `TILE·t + TILE`, offset by offset.
 #[derive(Debug)]
 pub(crate) struct Tile {
     /// Pairs of offset r are `starts[r]..starts[r + 1]`.
@@ -31,7 +31,7 @@ pub(crate) struct Tile {
 }
 
 impl Tile {
-    /// The output rows (within the tile) and input rows that offset `r` joins, ascending.
+    /// The outputs (within the tile) and inputs that offset `r` joins, ascending.
     #[inline]
     pub fn pairs(&self, r: usize) -> (&[u8], &[u32]) {
         let range = self.starts[r] as usize..self.starts[r + 1] as usize;
@@ -49,8 +49,14 @@ impl Tiles {
     pub fn new(flow: &Flow) -> Self {
         allocator::keep_freed_memory();
         let search = Search::new(flow);
-        let coords = flow.target().coords();
-        let tiles = coords.par_chunks(TILE).map_init(|| search.scratch(), |scratch, rows| search.tile(rows, scratch));
+        let target = flow.target();
+        let rows = target.order().rows();
+        let tile = |scratch: &mut Scratch, number: usize| {
+            let outputs = number * TILE..target.len().min((number + 1) * TILE);
+            let site = |output| target.coords()[rows.map_or(output, |rows| rows[output] as usize)];
+            search.tile(outputs.map(site), scratch)
+        };
+        let tiles = (0..target.len().div_ceil(TILE)).into_par_iter().map_init(|| search.scratch(), tile);
         Self { tiles: tiles.collect() }
     }
 
@@ -70,6 +76,8 @@ pub(super) fn axis_table(rule: SourceRule, axis: usize, taps: usize, target: Gri
 struct Search<'a> {
     flow: &'a Flow,
     tables: [Vec<Vec<i32>>; 3],
+    /// The number of each rank of the source, unless all are their own.
+    numbers: Option<&'a [u32]>,
     /// Where the taps along x read cells side by side: tap 0 of target x reads cell `step·x − before`.
     run: Option<(i64, i64)>,
 }
@@ -106,7 +114,12 @@ impl<'a> Search<'a> {
             }
             _ => None,
         };
-        Self { flow, tables, run }
+        Self { flow, tables, numbers: flow.source().order().numbers(), run }
+    }
+
+    #[inline]
+    fn number(&self, rank: u32) -> u32 {
+        self.numbers.map_or(rank, |numbers| numbers[rank as usize])
     }
 
     fn scratch(&self) -> Scratch {
@@ -121,11 +134,11 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn tile(&self, rows: &[[i32; 4]], scratch: &mut Scratch) -> Tile {
+    fn tile(&self, sites: impl Iterator<Item = [i32; 4]>, scratch: &mut Scratch) -> Tile {
         let [zs, ys, xs] = &self.tables;
         let [depth, height, width] = self.flow.source().grid().shape.map(|n| n as u64);
         scratch.counts.fill(0);
-        for (target, &[b, z, y, x]) in rows.iter().enumerate() {
+        for (target, [b, z, y, x]) in sites.enumerate() {
             let mut line = 0; // (z, y) tap
             for zs in zs {
                 let sz = zs[z as usize];
@@ -191,7 +204,7 @@ impl<'a> Search<'a> {
         bits &= (1 << count) - 1;
         let r = line * self.tables[2].len() + tap;
         while bits != 0 {
-            scratch.push(r + bits.trailing_zeros() as usize, target, lookup.row_of_rank(rank));
+            scratch.push(r + bits.trailing_zeros() as usize, target, self.number(rank));
             rank += 1;
             bits &= bits - 1;
         }
@@ -209,7 +222,7 @@ impl<'a> Search<'a> {
             let key = start + sx as u64;
             let word = self.word(scratch, line, key / 64);
             if let Some(rank) = word.rank_of((key % 64) as u32) {
-                scratch.push(line * xs.len() + tap, target, self.flow.source().lookup().row_of_rank(rank));
+                scratch.push(line * xs.len() + tap, target, self.number(rank));
             }
         }
     }
