@@ -32,6 +32,11 @@ impl Case {
         serde_json::from_value(value.clone()).map_err(|error| format!("{}: {name}: {error}", self.op).into())
     }
 
+    /// The parameter `name`, or its type's default if the case does not have it.
+    pub fn option<T: DeserializeOwned + Default>(&self, name: &str) -> Result<T> {
+        if self.params.contains_key(name) { self.param(name) } else { Ok(T::default()) }
+    }
+
     /// The input array `name`.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         self.inputs.get(name).cloned().ok_or_else(|| format!("{}: no input `{name}`", self.op).into())

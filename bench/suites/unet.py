@@ -240,8 +240,15 @@ def cases(quick):
                 arrays[name] = random.standard_normal((len(sites), 1), dtype=np.float32)
             return arrays | {f"w/{k}": v for k, v in weights(random).items()}
 
-        for title, op in (("forward pass (a DDIM step)", "forward"), ("training step: loss and gradients", "train_step")):
+        training = "training step: loss and gradients"
+        for title, op, options in (
+            ("forward pass (a DDIM step)", "forward", {}),
+            (training, "train_step", {}),
+            (f"{training}, bf16", "train_step", {"precision": "bf16"}),
+            (f"{training}, checkpointed", "train_step", {"checkpointing": True}),
+        ):
             yield Case(
-                title, f"shell in {size}³", op, inputs, {"size": size, "t": 500, "channels": CHANNELS},
-                (torch_spconv, torch_dense) if op == "forward" else (torch_dense,), close(1e-3), headline=size == 64,
+                title, f"shell in {size}³", op, inputs, {"size": size, "t": 500, "channels": CHANNELS} | options,
+                (torch_spconv, torch_dense) if op == "forward" else (torch_dense,),
+                close(1e-2 if "precision" in options else 1e-3), headline=size == 64 and not options,
             )  # fmt: skip
