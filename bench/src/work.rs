@@ -34,7 +34,7 @@ impl Case {
 
     /// The parameter `name`, or its type's default if the case does not have it.
     pub fn option<T: DeserializeOwned + Default>(&self, name: &str) -> Result<T> {
-        if self.params.contains_key(name) { self.param(name) } else { Ok(T::default()) }
+        if self.params.get(name).is_some() { self.param(name) } else { Ok(T::default()) }
     }
 
     /// The input array `name`.
