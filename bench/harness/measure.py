@@ -22,6 +22,9 @@ from .process import Failed, Side, start_ours, start_peer
 SHORTEST_SAMPLE = 0.005
 # Between two sides' samples, for the processor to settle.
 PAUSE = 0.004
+# Work that takes no longer runs once outside the clock before each sample: after the pause, threads and processor first have to
+# wake up, which can take as long as the work.
+WAKE = 0.1
 
 
 @dataclass
@@ -63,11 +66,12 @@ class Contestant:
     facts: dict[str, Any]
     repeat: int
     first: float
+    warm: float
     samples: list[float]
 
     def sample(self) -> None:
         time.sleep(PAUSE)
-        self.samples.append(self.side.ask(do="sample", repeat=self.repeat)["seconds"])
+        self.samples.append(self.side.ask(do="sample", repeat=self.repeat, awake=self.warm <= WAKE)["seconds"])
         self.side.hold()  # its threads may spin on, which the next side would pay for
 
 
@@ -103,10 +107,11 @@ class SuiteRun:
         side.ask(do="prepare", suite=self.suite, op=case.op, params=case.params, inputs=str(inputs))
         first = side.ask(do="answer", path=str(answer))
         # The first run is often slower than those that follow; where that matters, another says how many make a sample.
-        warm = first if first["seconds"] > 20 * SHORTEST_SAMPLE else side.ask(do="sample", repeat=1)
-        repeat = max(1, math.ceil(SHORTEST_SAMPLE / max(warm["seconds"], 1e-9)))
+        warm = first if first["seconds"] > 20 * SHORTEST_SAMPLE else side.ask(do="sample", repeat=1, awake=False)
+        seconds = warm["seconds"]
+        repeat = max(1, math.ceil(SHORTEST_SAMPLE / max(seconds, 1e-9)))
         arrays = safetensors.numpy.load_file(answer)
-        return Contestant(side, arrays, first["facts"], min(repeat, 10_000), first["seconds"], [])
+        return Contestant(side, arrays, first["facts"], min(repeat, 10_000), first["seconds"], seconds, [])
 
     def rows(self, case: Case) -> Iterator[Row]:
         """One row for each peer of the case, or one for ours alone."""

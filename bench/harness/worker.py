@@ -67,6 +67,8 @@ class Prepared:
                 safetensors.numpy.save_file(answer, request["path"])
                 return {"seconds": seconds, "facts": self.work.facts(self.last)}
             case "sample":
+                if request["awake"]:
+                    self.run(1)
                 return {"seconds": self.run(request["repeat"])}
             case "memory":
                 return {"above": max(self.peak - self.resident_before, 0)}

@@ -48,8 +48,8 @@ enum Request {
     Prepare { suite: String, op: String, params: Value, inputs: PathBuf },
     /// Run once and save the answer.
     Answer { path: PathBuf },
-    /// Run `repeat` times; the reply is the mean time in seconds.
-    Sample { repeat: usize },
+    /// Run `repeat` times, if `awake` once more before the clock starts; the reply is the mean time in seconds.
+    Sample { repeat: usize, awake: bool },
     /// The most memory that the run of `Answer` held, in bytes, above what was held before it.
     Memory,
 }
@@ -83,7 +83,13 @@ impl Worker {
                 self.peak = peak;
                 json!({ "seconds": seconds, "facts": answer.facts })
             }
-            Request::Sample { repeat } => json!({ "seconds": self.work()?.run(repeat)? }),
+            Request::Sample { repeat, awake } => {
+                let work = self.work()?;
+                if awake {
+                    work.run(1)?;
+                }
+                json!({ "seconds": work.run(repeat)? })
+            }
             Request::Memory => json!({ "above": self.peak.saturating_sub(self.resident_before) }),
         })
     }
