@@ -98,7 +98,7 @@ fn pairs(map: &KernelMap, side: usize) -> Result<Answer> {
 /// How many times as long `work` takes as `part`: their medians over runs in turn, so that both meet the same machine, and each
 /// just after `part`, so that both meet the same caches.
 fn times_as_long(work: impl Fn() -> Result<()>, part: impl Fn() -> Result<()>) -> Result<f64> {
-    const RUNS: usize = 15;
+    const RUNS: usize = 31;
     let timed = |run: &dyn Fn() -> Result<()>| -> Result<f64> {
         part()?;
         let started = Instant::now();

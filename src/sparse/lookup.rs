@@ -3,7 +3,7 @@
 //! Packed sites are cut into words of 64 neighbouring cells. A word holds one bit for each cell and the number of sites
 //! before it, so the rank of a site is one load, one mask and one popcount, and a run of neighbours along x shares the
 //! load. On small grids the words are an array; on large, mostly empty ones only the occupied words are kept, behind an
-//! open-addressing table. Both are built in parallel, and neither depends on the order in which threads run.
+//! open-addressing table. Neither depends on the order in which threads run.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -20,7 +20,7 @@ pub(crate) struct Word {
 
 impl Word {
     /// The rank of the cell `bit` of this word, if it is occupied.
-    #[inline]
+    #[inline(always)]
     pub fn rank_of(self, bit: u32) -> Option<u32> {
         let here = 1u64 << bit;
         (self.bits & here != 0).then(|| self.rank + (self.bits & (here - 1)).count_ones())
@@ -86,6 +86,12 @@ impl Lookup {
     }
 
     fn array(keys: &[u64], cells: u64, ascending: bool) -> Result<Self, Duplicate> {
+        if ascending {
+            // One thread is done before two have agreed on who writes.
+            let mut bits = vec![0; cells.div_ceil(64) as usize];
+            keys.iter().for_each(|key| bits[(key / 64) as usize] |= 1 << (key % 64));
+            return Ok(Self { index: Index::Array(ranked(bits)), order: Order::default() });
+        }
         let bits: Vec<AtomicU64> = (0..cells.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let clash = keys.par_iter().with_min_len(CHUNK).any(|key| {
             let here = 1u64 << (key % 64);
@@ -96,15 +102,13 @@ impl Lookup {
         }
         let words = ranked(bits.into_iter().map(AtomicU64::into_inner).collect());
         let mut lookup = Self { index: Index::Array(words), order: Order::default() };
-        if !ascending {
-            let rows: Vec<AtomicU32> = keys.iter().map(|_| AtomicU32::new(0)).collect();
-            keys.par_iter().with_min_len(CHUNK).enumerate().for_each(|(row, &key)| {
-                if let Some(rank) = lookup.word(key / 64).rank_of((key % 64) as u32) {
-                    rows[rank as usize].store(row as u32, Relaxed);
-                }
-            });
-            lookup.order = Order::new(rows.into_iter().map(AtomicU32::into_inner).collect());
-        }
+        let rows: Vec<AtomicU32> = keys.iter().map(|_| AtomicU32::new(0)).collect();
+        keys.par_iter().with_min_len(CHUNK).enumerate().for_each(|(row, &key)| {
+            if let Some(rank) = lookup.word(key / 64).rank_of((key % 64) as u32) {
+                rows[rank as usize].store(row as u32, Relaxed);
+            }
+        });
+        lookup.order = Order::new(rows.into_iter().map(AtomicU32::into_inner).collect());
         Ok(lookup)
     }
 
@@ -139,7 +143,7 @@ impl Lookup {
     }
 
     /// Word `w` of the grid (cells 64·w to 64·w + 63).
-    #[inline]
+    #[inline(always)]
     pub fn word(&self, w: u64) -> Word {
         match &self.index {
             Index::Array(words) => words.get(w as usize).copied().unwrap_or_default(),
@@ -188,7 +192,7 @@ fn ranked(bits: Vec<u64>) -> Vec<Word> {
 }
 
 /// Fibonacci hashing: the high bits of a product with 2^64/φ.
-#[inline]
+#[inline(always)]
 fn first_slot(w: u64, slots: usize) -> usize {
     (w.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize & (slots - 1)
 }

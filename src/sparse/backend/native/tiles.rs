@@ -4,11 +4,14 @@
 //! A tile's outputs stay in cache while all offsets pass over them, each output is written by one thread, and the order of
 //! additions does not depend on the number of threads.
 
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::allocator;
-use crate::sparse::backend::Flow;
-use crate::sparse::geometry::SourceRule;
+use crate::sparse::backend::{Flow, simd};
+use crate::sparse::geometry::{Kind, SourceRule};
 use crate::sparse::grid::Grid;
 use crate::sparse::lookup::Word;
 
@@ -48,22 +51,86 @@ impl Tiles {
     /// Finds the pairs of a flow, tiles in parallel.
     pub fn new(flow: &Flow) -> Self {
         allocator::keep_freed_memory();
-        let search = Search::new(flow);
+        // Where numbers ascend with the sites, a submanifold kernel's second half follows from its first.
+        if flow.map.geometry.kind == Kind::Submanifold && flow.source().order().numbers().is_none() {
+            let centre = flow.map.geometry.volume() / 2;
+            let halves = Self::search(flow, centre);
+            return Self { tiles: mirrored(&halves, centre, flow.target().len()) };
+        }
+        Self { tiles: Self::search(flow, flow.map.geometry.volume()) }
+    }
+
+    /// The pairs of the first `offsets` offsets.
+    fn search(flow: &Flow, offsets: usize) -> Vec<Tile> {
+        let search = Search::new(flow, offsets);
         let target = flow.target();
         let rows = target.order().rows();
         let tile = |scratch: &mut Scratch, number: usize| {
-            let outputs = number * TILE..target.len().min((number + 1) * TILE);
             let site = |output| target.coords()[rows.map_or(output, |rows| rows[output] as usize)];
-            search.tile(outputs.map(site), scratch)
+            simd::dispatch(TileSearch { search: &search, sites: outputs(number, target.len()).map(site), scratch })
         };
-        let tiles = (0..target.len().div_ceil(TILE)).into_par_iter().map_init(|| search.scratch(), tile);
-        Self { tiles: tiles.collect() }
+        (0..target.len().div_ceil(TILE)).into_par_iter().map_init(|| search.scratch(), tile).collect()
     }
 
     /// Number of pairs.
     pub fn len(&self) -> usize {
         self.tiles.iter().map(|tile| tile.sources.len()).sum()
     }
+}
+
+/// The outputs of tile `number` of `count` outputs in all.
+fn outputs(number: usize, count: usize) -> Range<usize> {
+    number * TILE..count.min((number + 1) * TILE)
+}
+
+/// The tiles of a submanifold map of `count` sites, from those of its first `centre` offsets.
+///
+/// The centre joins each site to itself. If offset r joins output t to input s, offset `2·centre − r` joins output s to input t. And
+/// a step that is the same for all leaves sites in their order: where outputs ascend, so do inputs. The pairs of the mirrored offset
+/// are therefore those of the first, in their order, cut where inputs pass into the next tile.
+fn mirrored(halves: &[Tile], centre: usize, count: usize) -> Vec<Tile> {
+    // Of each offset and tile, the inputs that it and the tiles before have reached.
+    let reached: Vec<Vec<u32>> = (0..centre)
+        .map(|r| {
+            let ends = halves.iter().scan(0, |end, half| {
+                *end = half.pairs(r).1.last().map_or(*end, |&last| last + 1);
+                Some(*end)
+            });
+            ends.collect()
+        })
+        .collect();
+    let tile = |number: usize| {
+        let (own, outputs) = (&halves[number], outputs(number, count));
+        let pairs = own.sources.len();
+        let mut tile = Tile {
+            starts: Vec::with_capacity(2 * centre + 2),
+            targets: Vec::with_capacity(2 * pairs + 2 * TILE),
+            sources: Vec::with_capacity(2 * pairs + 2 * TILE),
+        };
+        tile.starts.extend_from_slice(&own.starts);
+        tile.targets.extend_from_slice(&own.targets);
+        tile.sources.extend_from_slice(&own.sources);
+        tile.targets.extend((0..outputs.len()).map(|output| output as u8));
+        tile.sources.extend(outputs.clone().map(|output| output as u32));
+        tile.starts.push(tile.sources.len() as u32);
+        let (first, end) = (outputs.start as u32, outputs.end as u32);
+        for r in (0..centre).rev() {
+            let nearest = reached[r].partition_point(|&reached| reached <= first);
+            for (other, half) in halves.iter().enumerate().skip(nearest) {
+                let (targets, sources) = half.pairs(r);
+                let from = sources.partition_point(|&source| source < first);
+                let to = sources.partition_point(|&source| source < end);
+                tile.targets.extend(sources[from..to].iter().map(|&source| (source - first) as u8));
+                tile.sources.extend(targets[from..to].iter().map(|&target| (other * TILE) as u32 + u32::from(target)));
+                if reached[r][other] >= end {
+                    break;
+                }
+            }
+            tile.starts.push(tile.sources.len() as u32);
+        }
+        tile
+    };
+    (0..halves.len()).into_par_iter().map(tile).collect()
 }
 
 /// For each kernel tap on one axis and each target coordinate, the source coordinate, or -1.
@@ -75,6 +142,8 @@ pub(super) fn axis_table(rule: SourceRule, axis: usize, taps: usize, target: Gri
 
 struct Search<'a> {
     flow: &'a Flow,
+    /// How many offsets are asked for, from the first.
+    offsets: usize,
     tables: [Vec<Vec<i32>>; 3],
     /// The number of each rank of the source, unless all are their own.
     numbers: Option<&'a [u32]>,
@@ -87,24 +156,50 @@ struct Search<'a> {
 struct Scratch {
     /// The word that each (z, y) tap read last: neighbouring sites mostly read it again.
     words: Vec<(u64, Word)>,
-    /// The pairs of each offset: `counts[r]` of them, from place `r · TILE`.
-    targets: Vec<u8>,
-    sources: Vec<u32>,
-    counts: Vec<u32>,
+    /// The pairs of each offset.
+    offsets: Vec<Pairs>,
 }
 
-impl Scratch {
-    #[inline]
-    fn push(&mut self, r: usize, target: usize, source: u32) {
-        let place = r * TILE + self.counts[r] as usize;
+/// Pairs of one offset in a tile.
+#[derive(Clone)]
+struct Pairs {
+    count: usize,
+    targets: [u8; TILE],
+    sources: [u32; TILE],
+}
+
+impl Pairs {
+    const NONE: Self = Self { count: 0, targets: [0; TILE], sources: [0; TILE] };
+
+    /// Adds a pair if `there` is 1, and leaves all as it is if `there` is 0: which of them, no processor can predict. Each target is
+    /// given once at most, so there is room.
+    #[inline(always)]
+    fn put(&mut self, target: usize, source: u32, there: usize) {
+        let place = self.count % TILE;
         self.targets[place] = target as u8;
         self.sources[place] = source;
-        self.counts[r] += 1;
+        self.count += there;
+    }
+}
+
+/// The search of a tile, compiled for processors that count bits in one step.
+struct TileSearch<'a, I> {
+    search: &'a Search<'a>,
+    sites: I,
+    scratch: &'a mut Scratch,
+}
+
+impl<I: Iterator<Item = [i32; 4]>> WithSimd for TileSearch<'_, I> {
+    type Output = Tile;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Tile {
+        self.search.tile(self.sites, self.scratch)
     }
 }
 
 impl<'a> Search<'a> {
-    fn new(flow: &'a Flow) -> Self {
+    fn new(flow: &'a Flow, offsets: usize) -> Self {
         let [target, source] = [flow.target().grid(), flow.source().grid()];
         let kernel = flow.map.geometry.kernel;
         let tables = std::array::from_fn(|axis| axis_table(flow.rule(), axis, kernel[axis], target, source));
@@ -114,30 +209,26 @@ impl<'a> Search<'a> {
             }
             _ => None,
         };
-        Self { flow, tables, numbers: flow.source().order().numbers(), run }
+        Self { flow, offsets, tables, numbers: flow.source().order().numbers(), run }
     }
 
-    #[inline]
+    /// The number of a rank; any, of one that no site has.
+    #[inline(always)]
     fn number(&self, rank: u32) -> u32 {
-        self.numbers.map_or(rank, |numbers| numbers[rank as usize])
+        self.numbers.map_or(rank, |numbers| numbers.get(rank as usize).copied().unwrap_or(rank))
     }
 
     fn scratch(&self) -> Scratch {
-        let [zs, ys, xs] = &self.tables;
-        let lines = zs.len() * ys.len();
-        let volume = lines * xs.len();
-        Scratch {
-            words: vec![(u64::MAX, Word::default()); lines],
-            targets: vec![0; volume * TILE],
-            sources: vec![0; volume * TILE],
-            counts: vec![0; volume],
-        }
+        let lines = self.tables[0].len() * self.tables[1].len();
+        Scratch { words: vec![(u64::MAX, Word::default()); lines], offsets: vec![Pairs::NONE; self.offsets] }
     }
 
+    #[inline(always)]
     fn tile(&self, sites: impl Iterator<Item = [i32; 4]>, scratch: &mut Scratch) -> Tile {
         let [zs, ys, xs] = &self.tables;
+        let lines = self.offsets.div_ceil(xs.len());
         let [depth, height, width] = self.flow.source().grid().shape.map(|n| n as u64);
-        scratch.counts.fill(0);
+        scratch.offsets.iter_mut().for_each(|pairs| pairs.count = 0);
         for (target, [b, z, y, x]) in sites.enumerate() {
             let mut line = 0; // (z, y) tap
             for zs in zs {
@@ -147,47 +238,44 @@ impl<'a> Search<'a> {
                     continue;
                 }
                 let plane = (b as u64 * depth + sz as u64) * height;
-                for ys in ys {
+                for ys in &ys[..ys.len().min(lines.saturating_sub(line))] {
                     let sy = ys[y as usize];
+                    let taps = xs.len().min(self.offsets - line * xs.len());
                     if sy >= 0 {
                         let start = (plane + sy as u64) * width;
                         match self.run {
                             Some((step, before)) => {
                                 let first = x as i64 * step - before;
                                 let tap = (-first).max(0);
-                                let count = (width as i64 - first).min(xs.len() as i64) - tap;
+                                let count = (width as i64 - first).min(taps as i64) - tap;
                                 if count > 0 {
                                     let cells = (start + (first + tap) as u64, count as u32);
                                     self.side_by_side(scratch, target, line, tap as usize, cells);
                                 }
                             }
-                            None => self.one_by_one(scratch, target, line, x as usize, start),
+                            None => self.one_by_one(scratch, target, (line, taps), x as usize, start),
                         }
                     }
                     line += 1;
                 }
             }
         }
-        let Scratch { targets, sources, counts, .. } = scratch;
-        let mut starts = Vec::with_capacity(counts.len() + 1);
+        let offsets = &scratch.offsets;
+        let count = offsets.iter().map(|pairs| pairs.count).sum();
+        let mut starts = Vec::with_capacity(offsets.len() + 1);
+        let (mut targets, mut sources) = (Vec::with_capacity(count), Vec::with_capacity(count));
         starts.push(0);
-        starts.extend(counts.iter().scan(0, |sum, count| {
-            *sum += count;
-            Some(*sum)
-        }));
-        let pairs = starts[counts.len()] as usize;
-        let mut tile = Tile { starts, targets: Vec::with_capacity(pairs), sources: Vec::with_capacity(pairs) };
-        for (r, &count) in counts.iter().enumerate() {
-            let range = r * TILE..r * TILE + count as usize;
-            tile.targets.extend_from_slice(&targets[range.clone()]);
-            tile.sources.extend_from_slice(&sources[range]);
+        for pairs in offsets {
+            targets.extend_from_slice(&pairs.targets[..pairs.count]);
+            sources.extend_from_slice(&pairs.sources[..pairs.count]);
+            starts.push(sources.len() as u32);
         }
-        tile
+        Tile { starts, targets, sources }
     }
 
     /// The pairs of `count` taps that read the cells from `key` on: one word or two hold them all, and their ranks follow
     /// one another.
-    #[inline]
+    #[inline(always)]
     fn side_by_side(&self, scratch: &mut Scratch, target: usize, line: usize, tap: usize, (key, count): (u64, u32)) {
         let lookup = self.flow.source().lookup();
         let (number, bit) = (key / 64, (key % 64) as u32);
@@ -201,20 +289,20 @@ impl<'a> Search<'a> {
             }
             bits |= next.bits << (64 - bit);
         }
-        bits &= (1 << count) - 1;
-        let r = line * self.tables[2].len() + tap;
-        while bits != 0 {
-            scratch.push(r + bits.trailing_zeros() as usize, target, self.number(rank));
-            rank += 1;
-            bits &= bits - 1;
+        let first = line * self.tables[2].len() + tap;
+        for pairs in &mut scratch.offsets[first..first + count as usize] {
+            let there = bits as u32 & 1;
+            pairs.put(target, self.number(rank), there as usize);
+            rank += there;
+            bits >>= 1;
         }
     }
 
     /// The pairs of the taps along x whose cells lie apart, on the line of cells that begins at `start`.
-    #[inline]
-    fn one_by_one(&self, scratch: &mut Scratch, target: usize, line: usize, x: usize, start: u64) {
+    #[inline(always)]
+    fn one_by_one(&self, scratch: &mut Scratch, target: usize, (line, taps): (usize, usize), x: usize, start: u64) {
         let xs = &self.tables[2];
-        for (tap, cells) in xs.iter().enumerate() {
+        for (tap, cells) in xs[..taps].iter().enumerate() {
             let sx = cells[x];
             if sx < 0 {
                 continue;
@@ -222,17 +310,60 @@ impl<'a> Search<'a> {
             let key = start + sx as u64;
             let word = self.word(scratch, line, key / 64);
             if let Some(rank) = word.rank_of((key % 64) as u32) {
-                scratch.push(line * xs.len() + tap, target, self.number(rank));
+                scratch.offsets[line * xs.len() + tap].put(target, self.number(rank), 1);
             }
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn word(&self, scratch: &mut Scratch, line: usize, number: u64) -> Word {
         let last = &mut scratch.words[line];
         if last.0 != number {
             *last = (number, self.flow.source().lookup().word(number));
         }
         last.1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng, rngs::StdRng};
+
+    use super::*;
+    use crate::sparse::{ConvConfig, SparseConvTensor, SubMConv3d};
+    use candle_core::{DType, Device, Tensor};
+    use candle_nn::VarBuilder;
+
+    #[test]
+    fn what_is_mirrored_is_what_a_search_finds() {
+        let mut rng = StdRng::seed_from_u64(5);
+        for (share, kernel, dilation) in [
+            (0.3, [3, 3, 3], [1; 3]),
+            (0.02, [3, 3, 3], [1; 3]),
+            (0.9, [5, 3, 1], [1, 2, 1]),
+            (0.5, [3, 1, 5], [2, 1, 2]),
+            (0.2, [1, 1, 1], [1; 3]),
+            (0.0, [3, 3, 3], [1; 3]),
+        ] {
+            let shape = [13, 11, 17];
+            let cells = (0..2 * 13 * 11 * 17).filter(|_| rng.random_bool(share));
+            let site = |k: usize| [k / (13 * 11 * 17), k / (11 * 17) % 13, k / 17 % 11, k % 17].map(|v| v as i32);
+            let coords: Vec<[i32; 4]> = cells.map(site).collect();
+            let features = Tensor::zeros((coords.len(), 1), DType::F32, &Device::Cpu).unwrap();
+            let x = SparseConvTensor::from_coords(features, coords, shape, 2).unwrap();
+            let vb = VarBuilder::zeros(DType::F32, &Device::Cpu);
+            let config = ConvConfig { dilation, ..Default::default() };
+            let map = SubMConv3d::new(1, 1, kernel, config, vb).unwrap().kernel_map(&x).unwrap();
+            let flow = Flow::forward(&map);
+            let volume = kernel.iter().product();
+            let (got, expected) = (Tiles::new(&flow), Tiles { tiles: Tiles::search(&flow, volume) });
+            assert_eq!(got.tiles.len(), expected.tiles.len());
+            assert_eq!(share > 0.0, got.len() > 0);
+            for (got, expected) in got.tiles.iter().zip(&expected.tiles) {
+                for r in 0..volume {
+                    assert_eq!(got.pairs(r), expected.pairs(r), "offset {r} of {kernel:?}");
+                }
+            }
+        }
     }
 }
