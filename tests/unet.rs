@@ -246,9 +246,9 @@ fn each_gradient_of_training_in_half_precision_stays_near_the_original() {
 
 #[test]
 fn half_features_are_read_from_two_tensors_as_if_they_were_joined() {
-    // The dense backend joins them, and so does a checkpointed backward pass, which also rounds in another order.
+    // The dense backend joins them, and so does a training pass when it goes forward.
     for case in cases() {
-        for (precision, rounding) in [(Precision::F16, 1e-3), (Precision::Bf16, 1e-2)] {
+        for precision in [Precision::F16, Precision::Bf16] {
             for train in [false, true] {
                 let mut unet = in_precision(&case, precision);
                 let plain = all_gradients(&case, &unet, train);
@@ -256,7 +256,7 @@ fn half_features_are_read_from_two_tensors_as_if_they_were_joined() {
                 unet.set_gradient_checkpointing(true);
                 let [dense, saved] = [&dense, &all_gradients(&case, &unet, train)].map(|got| difference(got, &plain));
                 println!("{precision:?}, train {train}: dense {dense:.1e}, checkpointed {saved:.1e}");
-                assert!(dense < rounding && saved < rounding, "{precision:?}: {dense:.1e}, checkpointed {saved:.1e}");
+                assert!(dense < 1e-5 && saved < 1e-5, "{precision:?}: {dense:.1e}, checkpointed {saved:.1e}");
             }
         }
     }

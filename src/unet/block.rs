@@ -75,16 +75,16 @@ impl ResidualBlock {
     /// The output in f32 for an f32 `x`, unless the pass is made again, and what the backward pass needs beside both.
     pub fn forward_kept(&self, x: SparseConvTensor, keep: Keep) -> Result<(Option<SparseConvTensor>, Inner)> {
         let (h, norm1) = {
-            let sums = self.conv1.sums(&x, None)?;
+            let sums = self.conv1.sums(&x)?;
             let fused = self.bn1.over_batch(&sums, Straight::None, keep)?;
             (detached(fused.forward()?)?, fused.kept(keep.dtype)?)
         };
         let straight = match &self.shortcut {
-            Some((conv, _)) => conv.sums(&x, None)?,
+            Some((conv, _)) => conv.sums(&x)?,
             None => x.clone(),
         };
         drop(x);
-        let sums = self.conv2.sums(&h, None)?;
+        let sums = self.conv2.sums(&h)?;
         drop(h);
         let fused = self.bn2.over_batch(&sums, self.straight(&straight), keep)?;
         Ok((keep.output(|| fused.forward())?, Inner { norm1, norm2: fused.kept(keep.dtype)? }))

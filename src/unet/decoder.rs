@@ -51,10 +51,9 @@ impl Segment for DecoderLevel {
         skip: Option<&Tensor>,
         keep: Keep,
     ) -> Result<(Option<SparseConvTensor>, Self::Inner)> {
-        let up = self.upsample.sums(x, None)?;
+        let up = self.upsample.sums(x)?;
         let kept = rounded(&up, keep.dtype)?;
-        let joined = join(up, skip)?;
-        let (out, inner) = self.block.forward_kept(joined, keep)?;
+        let (out, inner) = self.block.forward_kept(join(up, skip)?, keep)?;
         Ok((out, (kept, inner)))
     }
 

@@ -34,7 +34,7 @@ impl Segment for InputConv {
     }
 
     fn forward(&self, x: &SparseConvTensor, time: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
-        let x = run.pass_on(joined(x, time)?)?;
+        let x = run.pass_on(with_time(x, the(time))?)?;
         let sums = self.conv.forward(&x, None, run.precision.dtype(), run)?;
         self.norm.join(&sums, Straight::None, run.skips(), run)
     }
@@ -45,7 +45,7 @@ impl Segment for InputConv {
         time: Option<&Tensor>,
         keep: Keep,
     ) -> Result<(Option<SparseConvTensor>, KeptNorm)> {
-        let sums = self.conv.sums(&joined(x, time)?, None)?;
+        let sums = self.conv.sums(&with_time(x, the(time))?)?;
         let fused = self.norm.over_batch(&sums, Straight::None, keep)?;
         Ok((keep.output(|| fused.forward())?, fused.kept(keep.dtype)?))
     }
@@ -58,15 +58,11 @@ impl Segment for InputConv {
         outcome: (&Tensor, &Tensor),
     ) -> Result<SegmentGradients> {
         let (sums_grad, mut parameters, _) = norm.backward(outcome)?;
-        let (joined_grad, weight) = self.conv.backward(&detached(joined(x, time)?)?, None, &sums_grad, None)?;
+        let (joined_grad, weight) = self.conv.backward(&detached(with_time(x, the(time))?)?, None, &sums_grad, None)?;
         parameters.push(weight);
         let [x_grad, other] = with_time_gradients(x, the(time), &joined_grad)?;
         Ok(SegmentGradients { x: x_grad.to_dtype(x.dtype())?, other: Some(other), parameters })
     }
-}
-
-fn joined(x: &SparseConvTensor, time: Option<&Tensor>) -> Result<SparseConvTensor> {
-    with_time(x, the(time))
 }
 
 fn the(time: Option<&Tensor>) -> &Tensor {

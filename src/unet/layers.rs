@@ -106,10 +106,9 @@ impl ConvLayer {
         Self { name, in_channels, out_channels, kernel, stride, parameters, kind }
     }
 
-    /// The sums in f32, whatever the type of `x` is, without the operations that they come from. The channels of `skip` (of the
-    /// same sites) follow those of `x`. A submanifold layer alone has a skip.
-    pub fn sums(&self, x: &SparseConvTensor, skip: Option<&Tensor>) -> Result<SparseConvTensor> {
-        detached(self.differentiable_sums(x, skip)?)
+    /// The sums in f32, whatever the type of `x` is, without the operations that they come from.
+    pub fn sums(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
+        detached(self.differentiable_sums(x, None)?)
     }
 
     fn differentiable_sums(&self, x: &SparseConvTensor, skip: Option<&Tensor>) -> Result<SparseConvTensor> {
@@ -120,7 +119,8 @@ impl ConvLayer {
         }
     }
 
-    /// The [`sums`](Self::sums), as they are needed in `run`. A training step keeps them in `kept`.
+    /// The [`sums`](Self::sums), as they are needed in `run`. The channels of `skip` (of the same sites) follow those of `x`; a
+    /// submanifold layer alone has a skip. A training step keeps the sums in `kept`.
     pub fn forward(
         &self,
         x: &SparseConvTensor,

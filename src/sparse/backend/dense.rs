@@ -96,8 +96,11 @@ impl Engine for Dense {
             Some(grad) => Ok(grad.detach()),
             None => var.zeros_like(),
         };
-        let (x_grad, weight_grad) = (of(&x)?, of(&weight)?);
-        Ok([onto.map_or(Ok(x_grad.clone()), |onto| onto + x_grad)?, weight_grad])
+        let x_grad = match onto {
+            Some(onto) => (onto + of(&x)?)?,
+            None => of(&x)?,
+        };
+        Ok([x_grad, of(&weight)?])
     }
 
     fn max_pool(&self, flow: &Flow, features: &Tensor) -> Result<Tensor> {
