@@ -159,8 +159,10 @@ impl TrainingData for StageData {
         let codes: Vec<&StageCode> = codes.iter().collect();
         let (mut x0, condition) = stage_batch(&codes, self.representation.grid_of(self.stage), &self.device)?;
         if self.stage == 0 {
-            let mut dense = self.dense.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            let template = dense.entry(items.len()).or_insert_with(|| x0.clone());
+            let template = {
+                let mut dense = self.dense.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                dense.entry(items.len()).or_insert_with(|| x0.clone()).clone()
+            };
             x0 = template.replace_feature(x0.features().clone())?;
         }
         let labels = self.labels.as_ref().map(|labels| {

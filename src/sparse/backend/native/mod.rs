@@ -81,6 +81,9 @@ struct Walk {
 
 impl Walk {
     /// The tiles of a flow, built at the first use and kept with the map.
+    ///
+    /// The search runs on all threads, so it runs outside the cell's lock: a thread that waited inside for the pool could take up
+    /// a job that waits for the same cell. Threads that come at once each search, and all keep what the first has set.
     fn of(flow: &Flow) -> Self {
         let body = &flow.map.body;
         let submanifold = flow.map.geometry.kind == Kind::Submanifold;
@@ -90,7 +93,14 @@ impl Walk {
         } else {
             (&body.forward, Flow::forward(&flow.map))
         };
-        Self { tiles: cell.get_or_init(|| Arc::new(Tiles::new(&flow))).clone(), mirrored }
+        let tiles = match cell.get() {
+            Some(tiles) => tiles.clone(),
+            None => {
+                let found = Arc::new(Tiles::new(&flow));
+                cell.get_or_init(|| found).clone()
+            }
+        };
+        Self { tiles, mirrored }
     }
 }
 
