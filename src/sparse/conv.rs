@@ -7,8 +7,10 @@ use candle_nn::{Init, VarBuilder};
 
 use super::backend::{Backend, Convolve, Flow};
 use super::geometry::{Geometry, Kind, OutputSites, Size3};
+use super::grid::Grid;
+use super::kept::Kept;
 use super::kernel_map::{IndiceData, KernelMap};
-use super::sites::Sites;
+use super::sites::{MapBody, Sites};
 use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
@@ -85,7 +87,7 @@ impl Maker {
 /// The key belongs to a map of another geometry or other sites.
 pub(super) fn map_for(maker: &Maker, geometry: Geometry, x: &SparseConvTensor, backend: Backend) -> Result<KernelMap> {
     let Some(data) = maker.indice_key.as_deref().and_then(|key| x.find_indice(key)) else {
-        return KernelMap::of(maker.layer, x.sites(), geometry, backend);
+        return new_map(maker.layer, x, geometry, backend);
     };
     if data.map.geometry != geometry {
         return Err(maker.misuse(data, "that is another geometry; give this layer a key of its own".into()));
@@ -94,6 +96,29 @@ pub(super) fn map_for(maker: &Maker, geometry: Geometry, x: &SparseConvTensor, b
         return Err(maker.misuse(data, maker.other_sites(x, "input", &data.map.source)));
     }
     Ok(data.map.clone())
+}
+
+/// The map of the sites of `x` and this geometry, whose output sites the backend finds unless the sites remember them.
+fn new_map(op: &'static str, x: &SparseConvTensor, geometry: Geometry, backend: Backend) -> Result<KernelMap> {
+    let source = x.sites();
+    let remembered = source.maps().get(&geometry).cloned();
+    let body = match remembered {
+        Some(body) => body,
+        None => {
+            let target = match geometry.kind {
+                Kind::Submanifold => None,
+                Kind::Regular | Kind::Transposed => {
+                    let shape = geometry.output_shape(op, source.grid().shape)?;
+                    let grid = Grid::new(op, source.grid().batch, shape)?;
+                    Some(Arc::new(backend.engine()?.output_sites(source, &geometry, grid, x.device())?))
+                }
+            };
+            let body = Arc::new(MapBody { target, kept: Kept::default() });
+            source.maps().entry(geometry).or_insert(body).clone()
+        }
+    };
+    let target = body.target.as_ref().unwrap_or(source).clone();
+    Ok(KernelMap { geometry, source: source.clone(), target, body })
 }
 
 /// The body of a convolution layer.
@@ -168,8 +193,9 @@ impl Conv {
 
     /// The layer's kernel map on the sites of `x`, with its pairs built.
     pub fn kernel_map(&self, x: &SparseConvTensor) -> Result<KernelMap> {
-        let map = map_for(&self.maker, self.geometry, x, Backend::current()?)?;
-        map.num_pairs();
+        let backend = Backend::current()?;
+        let map = map_for(&self.maker, self.geometry, x, backend)?;
+        backend.engine()?.build(&Flow::forward(&map), x.device())?;
         Ok(map)
     }
 

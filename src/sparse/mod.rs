@@ -19,6 +19,7 @@ mod geometry;
 mod global_pool;
 mod grid;
 mod inverse_conv;
+mod kept;
 mod kernel_map;
 mod lookup;
 mod module;

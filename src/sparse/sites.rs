@@ -1,26 +1,39 @@
 //! The occupied cells of a sparse tensor, shared by every tensor that lives on them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use rayon::prelude::*;
 
 use super::geometry::Geometry;
 use super::grid::Grid;
-use super::kernel_map::MapBody;
+use super::kept::Kept;
 use super::lookup::{Duplicate, Lookup};
 use super::order::Order;
 use crate::{Error, Result};
+
+/// The part of a kernel map that its source sites keep.
+#[derive(Debug)]
+pub(crate) struct MapBody {
+    /// Output sites; `None` for a submanifold map, whose output sites are its input sites.
+    pub target: Option<Arc<Sites>>,
+    /// What backends have built of it.
+    pub kept: Kept,
+}
 
 /// Sites in the order of a tensor's rows, their lookup, and the kernel maps that start from them.
 #[derive(Debug)]
 pub(crate) struct Sites {
     grid: Grid,
     coords: Vec<[i32; 4]>,
-    lookup: Lookup,
+    /// Built at the first need where the sites were not found by one.
+    lookup: OnceLock<Lookup>,
     /// Maps that were built from these sites, so that a second pass over the same sites (the next step of a sampler, the
     /// next epoch) builds none. A map does not point back here: no cycle.
     maps: Mutex<HashMap<Geometry, Arc<MapBody>>>,
+    /// What backends have built of these sites.
+    #[cfg(feature = "cuda")]
+    kept: Kept,
 }
 
 impl Sites {
@@ -48,18 +61,41 @@ impl Sites {
                 "each site once; SparseConvTensor::coalesce sums the features of equal sites".into(),
             )
         })?;
-        Ok(Self { grid, coords, lookup, maps: Mutex::default() })
+        Ok(Self::from_parts(grid, coords, lookup.into()))
     }
 
     /// Sites that are ascending, distinct and on the grid by construction.
     pub fn from_sorted_keys(grid: Grid, keys: &[u64], lookup: Lookup) -> Self {
         let coords = keys.par_iter().with_min_len(1 << 14).map(|&key| grid.unpack(key)).collect();
-        Self { grid, coords, lookup, maps: Mutex::default() }
+        Self::from_parts(grid, coords, lookup.into())
+    }
+
+    /// Sites that are ascending, distinct and on the grid by construction, and that nobody has looked up yet.
+    #[cfg(feature = "cuda")]
+    pub fn from_ascending(grid: Grid, coords: Vec<[i32; 4]>) -> Self {
+        Self::from_parts(grid, coords, OnceLock::new())
+    }
+
+    fn from_parts(grid: Grid, coords: Vec<[i32; 4]>, lookup: OnceLock<Lookup>) -> Self {
+        Self {
+            grid,
+            coords,
+            lookup,
+            maps: Mutex::default(),
+            #[cfg(feature = "cuda")]
+            kept: Kept::default(),
+        }
     }
 
     /// The kernel maps that start from these sites.
     pub fn maps(&self) -> MutexGuard<'_, HashMap<Geometry, Arc<MapBody>>> {
         self.maps.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// What backends have built of these sites.
+    #[cfg(feature = "cuda")]
+    pub fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     pub fn grid(&self) -> Grid {
@@ -71,12 +107,18 @@ impl Sites {
     }
 
     pub fn lookup(&self) -> &Lookup {
-        &self.lookup
+        if let Some(lookup) = self.lookup.get() {
+            return lookup;
+        }
+        // Built outside the lock, as it runs on threads that may wait for it.
+        let keys: Vec<u64> = self.coords.par_iter().with_min_len(1 << 14).map(|&site| self.grid.pack(site)).collect();
+        let built = Lookup::distinct(&keys, self.grid.cells());
+        self.lookup.get_or_init(|| built)
     }
 
     /// The order of the rows.
     pub fn order(&self) -> &Order {
-        self.lookup.order()
+        self.lookup().order()
     }
 
     pub fn len(&self) -> usize {
@@ -85,7 +127,7 @@ impl Sites {
 
     /// The row of a site, if it is occupied.
     pub fn find(&self, site: [i32; 4]) -> Option<u32> {
-        if self.grid.contains(site) { self.lookup.find(self.grid.pack(site)) } else { None }
+        if self.grid.contains(site) { self.lookup().find(self.grid.pack(site)) } else { None }
     }
 
     /// Whether two sets hold the same sites in the same order on the same grid.

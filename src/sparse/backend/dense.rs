@@ -4,7 +4,7 @@
 //! zeros stands for everything outside) and is multiplied by that offset's weights; the output sites are then read. It is
 //! slow, but it is plain, shares no code with the native backend, and is therefore the reference for its tests.
 
-use candle_core::{D, DType, Tensor, Var};
+use candle_core::{D, DType, Device, Tensor, Var};
 
 use super::{Convolve, Engine, Flow};
 use crate::sparse::geometry::{Geometry, OutputSites, SourceRule};
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 pub(super) struct Dense;
 
 impl Engine for Dense {
-    fn output_sites(&self, source: &Sites, geometry: &Geometry, grid: Grid) -> Result<Sites> {
+    fn output_sites(&self, source: &Sites, geometry: &Geometry, grid: Grid, _: &Device) -> Result<Sites> {
         let inputs = cells(source.grid())?;
         cells(grid)?;
         let mut occupied = vec![false; inputs];
@@ -49,6 +49,11 @@ impl Engine for Dense {
         };
         let lookup = Lookup::distinct(&keys, grid.cells());
         Ok(Sites::from_sorted_keys(grid, &keys, lookup))
+    }
+
+    /// It keeps nothing with a map.
+    fn build(&self, _: &Flow, _: &Device) -> Result<()> {
+        Ok(())
     }
 
     fn convolve(&self, layer: &Convolve, features: &Tensor) -> Result<Tensor> {

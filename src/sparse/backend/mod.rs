@@ -1,11 +1,12 @@
 //! Backends: who computes the layers. Every backend gives the same sites in the same order and the same numbers.
 //!
-//! A backend implements [`Engine`]; the layers know nothing else of it. To add one (CUDA, say): implement the trait, return it
-//! from [`Backend::engine`] and tell [`info`] when it can run and what it needs otherwise.
+//! A backend implements [`Engine`]; the layers know nothing else of it. What it builds of a kernel map or of sites it keeps there
+//! ([`Kept`](super::kept::Kept)), and nobody else knows what that is. To add one: write a folder, return its engine from
+//! [`Backend::engine`] and tell [`info`] when it can run and what it needs otherwise.
 
 mod dense;
 mod info;
-pub(super) mod native;
+mod native;
 pub(super) mod simd;
 
 use std::cell::Cell;
@@ -13,7 +14,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 pub use info::{BackendInfo, backend_info};
 
@@ -167,8 +168,12 @@ pub(super) struct Convolve<'a> {
 
 /// The operations of a backend. Features are (sites, channels); results are differentiable through candle's autograd.
 pub(super) trait Engine: Sync {
-    /// The active output sites of a regular or transposed convolution on the output's grid, ascending.
-    fn output_sites(&self, source: &Sites, geometry: &Geometry, grid: Grid) -> Result<Sites>;
+    /// The active output sites of a regular or transposed convolution on the output's grid, ascending. `device` is where features
+    /// are.
+    fn output_sites(&self, source: &Sites, geometry: &Geometry, grid: Grid, device: &Device) -> Result<Sites>;
+
+    /// Builds what a layer's first pass over `flow` would build of its map, for features on `device`.
+    fn build(&self, flow: &Flow, device: &Device) -> Result<()>;
 
     /// `y[t] = bias + Σ_r weight[:, r, :] · x[source of t through r]`, weights (out, kz, ky, kx, in).
     fn convolve(&self, layer: &Convolve, features: &Tensor) -> Result<Tensor>;

@@ -11,13 +11,15 @@ mod joined;
 mod kernel;
 mod ops;
 mod output_sites;
+mod pairs;
 mod pool;
 mod source;
-pub(crate) mod tiles;
+mod tiles;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, DeviceLocation, Tensor};
 
 use self::tiles::Tiles;
 use super::{Convolve, Engine, Flow};
@@ -30,8 +32,13 @@ use crate::sparse::sites::Sites;
 pub(super) struct Native;
 
 impl Engine for Native {
-    fn output_sites(&self, source: &Sites, geometry: &Geometry, grid: Grid) -> Result<Sites> {
+    fn output_sites(&self, source: &Sites, geometry: &Geometry, grid: Grid, _: &Device) -> Result<Sites> {
         Ok(output_sites::output_sites(source, geometry, grid))
+    }
+
+    fn build(&self, flow: &Flow, _: &Device) -> Result<()> {
+        Walk::of(flow);
+        Ok(())
     }
 
     fn convolve(&self, layer: &Convolve, features: &Tensor) -> Result<Tensor> {
@@ -81,32 +88,13 @@ struct Walk {
 
 impl Walk {
     /// The tiles of a flow, built at the first use and kept with the map.
-    ///
-    /// The search runs on all threads, so it runs outside the cell's lock: a thread that waited inside for the pool could take up
-    /// a job that waits for the same cell. Threads that come at once each search, and all keep what the first has set.
     fn of(flow: &Flow) -> Self {
-        let body = &flow.map.body;
-        let submanifold = flow.map.geometry.kind == Kind::Submanifold;
-        let mirrored = flow.reversed && submanifold;
-        let (cell, flow) = if flow.reversed && !submanifold {
-            (&body.backward, flow.clone())
-        } else {
-            (&body.forward, Flow::forward(&flow.map))
-        };
-        let tiles = match cell.get() {
-            Some(tiles) => tiles.clone(),
-            None => {
-                let found = Arc::new(Tiles::new(&flow));
-                cell.get_or_init(|| found).clone()
-            }
-        };
+        let mirrored = flow.reversed && flow.map.geometry.kind == Kind::Submanifold;
+        let flow = Flow { map: flow.map.clone(), reversed: flow.reversed && !mirrored };
+        let build = || Ok::<_, Infallible>(Tiles::new(&flow));
+        let Ok(tiles) = flow.map.body.kept.get_or_build(DeviceLocation::Cpu, flow.reversed, build);
         Self { tiles, mirrored }
     }
-}
-
-/// The pairs of a map, output by output.
-pub(crate) fn forward_tiles(flow: &Flow) -> Arc<Tiles> {
-    Walk::of(flow).tiles
 }
 
 impl Flow {

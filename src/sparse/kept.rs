@@ -1,0 +1,87 @@
+//! What a backend keeps with sites and with kernel maps: a lookup, tiles, a table on a GPU. What it is, the backend alone knows.
+
+use std::any::Any;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::DeviceLocation;
+
+/// Values by type, device and direction. A type belongs to one backend.
+#[derive(Default)]
+pub(crate) struct Kept(Mutex<Vec<(Place, Arc<dyn Any + Send + Sync>)>>);
+
+#[derive(Clone, Copy, PartialEq)]
+struct Place {
+    device: DeviceLocation,
+    reversed: bool,
+}
+
+impl Kept {
+    /// The value of type `T` for a device and a direction, built unless it is there.
+    ///
+    /// Nothing is locked while it is built: a value that runs on threads of its own may meet another that waits for one of them. Two
+    /// threads that ask at once may both build; both get the first that was put.
+    pub fn get_or_build<T: Any + Send + Sync, E>(
+        &self,
+        device: DeviceLocation,
+        reversed: bool,
+        build: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
+        let place = Place { device, reversed };
+        if let Some(there) = find(&self.values(), place) {
+            return Ok(there);
+        }
+        let built = Arc::new(build()?);
+        let mut values = self.values();
+        Ok(find(&values, place).unwrap_or_else(|| {
+            values.push((place, built.clone()));
+            built
+        }))
+    }
+
+    fn values(&self) -> MutexGuard<'_, Vec<(Place, Arc<dyn Any + Send + Sync>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn find<T: Any + Send + Sync>(values: &[(Place, Arc<dyn Any + Send + Sync>)], place: Place) -> Option<Arc<T>> {
+    values.iter().filter(|(at, _)| *at == place).find_map(|(_, value)| value.clone().downcast().ok())
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{} kept", self.values().len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::{Error, Result};
+
+    const CPU: DeviceLocation = DeviceLocation::Cpu;
+    const GPU: DeviceLocation = DeviceLocation::Cuda { gpu_id: 0 };
+
+    #[test]
+    fn each_type_device_and_direction_is_built_once() {
+        let kept = Kept::default();
+        let number = |device, reversed, value: u32| {
+            let Ok(kept) = kept.get_or_build(device, reversed, || Ok::<_, Infallible>(value));
+            *kept
+        };
+        assert_eq!([number(CPU, false, 1), number(CPU, true, 2), number(GPU, false, 3)], [1, 2, 3]);
+        let Ok(text) = kept.get_or_build(CPU, false, || Ok::<_, Infallible>("text"));
+        assert_eq!(*text, "text");
+        assert_eq!([number(CPU, false, 9), number(CPU, true, 9), number(GPU, false, 9)], [1, 2, 3]);
+        assert_eq!(format!("{kept:?}"), "4 kept");
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_built_is_asked_for_again() {
+        let kept = Kept::default();
+        let built = |value: Result<u8>| kept.get_or_build(CPU, false, || value);
+        assert!(built(Err(Error::Interrupted)).is_err());
+        assert_eq!(*built(Ok(5)).unwrap(), 5);
+    }
+}
