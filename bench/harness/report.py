@@ -12,6 +12,7 @@ from .case import Row
 from .machine import ROOT
 
 COLUMNS = ("case", "size", "ours", "ours min", "peer", "peer's", "peer's min", "ratio", "memory ours / peer's", "of limit", "also")
+GPU_HEADING = "## GPU\n"
 README_MARKS = ("<!-- bench: begin -->", "<!-- bench: end -->")
 
 
@@ -134,8 +135,17 @@ def write(results: dict[str, Any], order: list[str]) -> None:
         "same run, would need at least, as a share of ours."
     ]
     parts += [f"## {name}\n\n{section['summary']}\n\n{about(section)}\n\n{markdown_table(section['rows'])}" for name, section in merged.items()]
-    replace(ROOT / "bench" / "RESULTS.md", "\n\n".join(parts) + "\n")
+    path = ROOT / "bench" / "RESULTS.md"
+    _, heading, gpu = path.read_text().partition(GPU_HEADING) if path.exists() else ("", "", "")
+    replace(path, "\n\n".join([*parts, heading + gpu] if heading else [*parts, ""]).rstrip() + "\n")
     write_readme([row for section in merged.values() for row in section["rows"] if row.headline])
+
+
+def write_gpu(section: str) -> None:
+    """Puts the section of bench/gpu.sh, which begins with its heading, at the end of RESULTS.md."""
+    path = ROOT / "bench" / "RESULTS.md"
+    before = path.read_text().partition(GPU_HEADING)[0].rstrip()
+    replace(path, f"{before}\n\n{section}")
 
 
 def write_readme(rows: list[Row]) -> None:

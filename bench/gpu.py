@@ -1,0 +1,311 @@
+"""The fast CUDA kernels beside spconv and FlexGEMM on one card: `bash bench/gpu.sh`.
+
+Sites are shells |r - 0.4 R| < 0.9 in a grid of R^3. A time is the median on the card alone: the card sleeps while the host queues the work,
+so that neither side pays for its host code; "as called" is the peers' time from Python, host code and all. Weights are packed, and maps
+found, outside the forward time; forward + backward packs them for both directions. Answers are compared with float64 before timing.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+
+import fast
+from check import LIMITS, neighbours, reference, shell
+
+ROOT = Path(__file__).resolve().parent.parent
+START = time.time()
+NAMES = {"f16": torch.float16, "bf16": torch.bfloat16, "tf32": torch.float32, "f32": torch.float32}
+
+
+def events(work, sleep):
+    a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    if sleep:
+        torch.cuda._sleep(sleep)
+    a.record()
+    work()
+    b.record()
+    waited = sleep and not a.query()
+    b.synchronize()
+    return a.elapsed_time(b), waited
+
+
+def timed(work, sleep=0, budget=0.25, least=10, most=60):
+    """Median in ms; with `sleep` (cycles) on the card alone, None where the host itself waits for the card."""
+    for _ in range(4):
+        work()
+    torch.cuda.synchronize()
+    times, begin, waited = [], time.time(), 0
+    while len(times) < least or (len(times) < most and time.time() - begin < budget):
+        ms, queued = events(work, sleep)
+        times.append(ms)
+        waited += bool(queued)
+    if sleep and waited < len(times) * 0.9:
+        return None
+    return sorted(times)[len(times) // 2]
+
+
+def both(work, sleep):
+    return {"alone": timed(work, sleep), "called": timed(work)}
+
+
+def error(y, ref):
+    return ((y.double() - ref).norm() / ref.norm()).item()
+
+
+class Ours:
+    name = "WaveMesh"
+
+    def prepare(self, kind, coords, side, x, w, g):
+        self.sites = getattr(self, "sites", None) if getattr(self, "coords", None) is coords else fast.Sites(coords, [side] * 3)
+        self.coords = coords
+        assert self.sites.state[1].item() == 0 and self.sites.fill[1].item() == 0
+        cout, cin, kernel = w.shape[0], w.shape[4], tuple(w.shape[1:4])
+        img, back = fast.pack(kind, w), fast.pack(kind, w, True)
+        y, dx = torch.empty_like(g), torch.empty_like(x)
+        forward = lambda: fast.convolve(kind, self.sites, x, img, cin, cout, kernel, y)
+
+        def training():
+            fast.pack(kind, w, img=img)
+            forward()
+            fast.pack(kind, w, True, img=back)
+            fast.convolve(kind, self.sites, g, back, cout, cin, kernel, dx)
+            fast.weight_gradient(kind, self.sites, x, g, kernel)
+
+        return forward, training
+
+    def map(self, coords, side):
+        sites = fast.Sites(coords, [side] * 3)
+        return lambda: (sites.index(), sites.map())
+
+
+class Spconv:
+    name = "spconv"
+
+    def __init__(self):
+        import spconv.constants as constants
+        import spconv.pytorch as sp
+        from spconv.core import ConvAlgo
+
+        self.constants, self.sp, self.algo = constants, sp, ConvAlgo
+
+    def prepare(self, kind, coords, side, x, w, g):
+        self.constants.SPCONV_ALLOW_TF32 = kind == "tf32"
+        cout, cin, kernel = w.shape[0], w.shape[4], list(w.shape[1:4])
+        algo = self.algo.MaskImplicitGemm if w[0, ..., 0].numel() <= 32 else self.algo.Native
+        layer = self.sp.SubMConv3d(cin, cout, kernel, bias=False, indice_key="k", algo=algo).cuda().to(x.dtype)
+        layer.weight.data.copy_(w)
+        feats = x.detach().clone().requires_grad_()
+        tensor = self.sp.SparseConvTensor(feats, coords, [side] * 3, 1)
+        tensor.indice_dict = layer(tensor).indice_dict
+
+        def forward():
+            with torch.no_grad():
+                return layer.eval()(tensor).features
+
+        def training():
+            layer.weight.grad = feats.grad = None
+            layer.train()(tensor).features.backward(g)
+
+        return forward, training
+
+    def map(self, coords, side):
+        layer = self.sp.SubMConv3d(16, 16, 3, bias=False, algo=self.algo.MaskImplicitGemm).cuda().half()
+        feats = torch.randn(len(coords), 16, device="cuda").half()
+
+        def work():
+            with torch.no_grad():
+                layer(self.sp.SparseConvTensor(feats, coords, [side] * 3, 1))
+
+        return work
+
+
+class FlexGemm:
+    name = "FlexGEMM"
+
+    def __init__(self):
+        from flex_gemm.kernels.triton.spconv import config
+        from flex_gemm.ops.spconv import Algorithm, set_algorithm, sparse_submanifold_conv3d
+
+        set_algorithm(Algorithm.MASKED_IMPLICIT_GEMM_SPLITK)
+        self.config, self.conv = config, sparse_submanifold_conv3d
+
+    def prepare(self, kind, coords, side, x, w, g):
+        self.config.allow_tf32 = kind == "tf32"
+        shape = torch.Size([1, x.shape[1], side, side, side])
+        feats, weight = (v.detach().clone().requires_grad_() for v in (x, w))
+        bias = torch.zeros(w.shape[0], device="cuda", dtype=x.dtype, requires_grad=True)  # its backward asks for one
+        _, cache = self.conv(feats, coords, shape, weight, bias)
+
+        def forward():
+            with torch.no_grad():
+                return self.conv(feats, coords, shape, weight, bias, cache)[0]
+
+        def training():
+            weight.grad = feats.grad = None
+            self.conv(feats, coords, shape, weight, bias, cache)[0].backward(g)
+
+        return forward, training
+
+    def map(self, coords, side):
+        feats, weight, bias = torch.randn(len(coords), 8, device="cuda").half(), torch.randn(8, 3, 3, 3, 8, device="cuda").half(), torch.zeros(8, device="cuda").half()
+        return lambda: self.conv(feats, coords, torch.Size([1, 8, side, side, side]), weight, bias)
+
+
+def measure(side_of, rows, side, kind, cin, cout, kernel=(3, 3, 3), gradients=True):
+    coords = shell(side)
+    nbr = neighbours(coords, [side] * 3, kernel)
+    generator = torch.Generator("cuda").manual_seed(1)
+    draw = lambda *shape: torch.randn(*shape, device="cuda", generator=generator)
+    x, g = draw(len(coords), cin).to(NAMES[kind]), draw(len(coords), cout).to(NAMES[kind])
+    w = (draw(cout, *kernel, cin) / (17 * cin) ** 0.5).to(NAMES[kind])
+    ref = reference(x, w, nbr)
+    pairs = (nbr >= 0).sum().item()
+    for side_name, make in side_of.items():
+        row = {"who": side_name, "op": "subm", "kernel": kernel, "side": side, "sites": len(coords), "pairs": pairs, "kind": kind, "in": cin, "out": cout}
+        try:
+            forward, training = make.prepare(kind, coords, side, x, w, g)
+            row["error"] = error(forward(), ref)
+            if not row["error"] < 10 * LIMITS[kind]:
+                raise AssertionError(f"error {row['error']:.1e}")
+            row["forward"] = both(forward, 2_000_000)
+            if gradients:
+                row["training"] = both(training, 12_000_000)
+        except Exception as e:  # noqa: BLE001
+            row["not_measured"] = repr(e)[:200]
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+
+
+def limits():
+    a, b = torch.empty(1 << 28, device="cuda"), torch.empty(1 << 28, device="cuda")
+    found = {"copy": 8 * (1 << 28) / timed(lambda: b.copy_(a)) / 1e9}
+    for name, dtype in (("f16", torch.float16), ("tf32", torch.float32), ("f32", torch.float32)):
+        torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
+        m = 4096 if name == "f32" else 8192
+        x, y = (torch.randn(m, m, device="cuda", dtype=dtype) for _ in range(2))
+        found[name] = 2 * m**3 / timed(lambda: x @ y) / 1e9
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return found
+
+
+def ms(value):
+    return "–" if value is None else f"{value:.3f}"
+
+
+def best(rows, what):
+    """The fastest peer's time alone, or as called where it cannot be told apart."""
+    times = [(r[what]["alone"] or r[what]["called"], r["who"]) for r in rows if r["who"] != Ours.name and what in r]
+    return min(times) if times else (None, None)
+
+
+def table(rows, limit):
+    lines = ["| sites | type | channels | kernel | forward | best peer | ratio | of limit | forward + backward | best peer | ratio | peer as called, both |", "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+    groups = {}
+    for r in rows:
+        if r["op"] == "subm":
+            groups.setdefault((r["side"], r["kind"], r["in"], r["out"], tuple(r["kernel"])), []).append(r)
+    for (side, kind, cin, cout, kernel), group in groups.items():
+        ours = next((r for r in group if r["who"] == Ours.name), None)
+        if not ours or "forward" not in ours:
+            lines.append(f"| {side}³ | {kind} | {cin} → {cout} | {kernel} | **not measured**: {ours and ours.get('not_measured')} |")
+            continue
+        cells = [f"{ours['sites']:,}", kind, f"{cin} → {cout}", "×".join(map(str, kernel))]
+        flops = 2 * ours["pairs"] * cin * cout / 1e9
+        peak = limit[{"bf16": "f16"}.get(kind, kind)]
+        floor = flops / (limit["tf32"] / 3 if kind == "f32" else peak)
+        for what in ("forward", "training"):
+            mine, (theirs, who) = ours.get(what, {}).get("alone"), best(group, what)
+            cells += [ms(mine), f"{ms(theirs)} {who or ''}".strip(), f"{theirs / mine:.2f}×" if mine and theirs else "–"]
+            if what == "forward":
+                cells.append(f"{floor / mine:.0%}")
+        called = min((r["training"]["called"] for r in group if r["who"] != Ours.name and "training" in r), default=None)
+        lines.append("| " + " | ".join([*cells, ms(called)]) + " |")
+    lines += ["", "| map of sites | WaveMesh | spconv (with a forward of 16 channels) | FlexGEMM (with one of 8) |", "| --- | --- | --- | --- |"]
+    maps = {}
+    for r in rows:
+        if r["op"] == "map":
+            maps.setdefault(r["sites"], {})[r["who"]] = r
+    for sites, by in maps.items():
+        cell = lambda who: ms((by[who]["time"]["alone"] or by[who]["time"]["called"]) if who in by and "time" in by[who] else None)
+        lines.append(f"| {sites:,} | {cell('WaveMesh')} | {cell('spconv')} | {cell('FlexGEMM')} |")
+    return "\n".join(lines)
+
+
+def section(rows, limit, missing, command):
+    properties = torch.cuda.get_device_properties(0)
+    driver = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True).stdout.split()
+    commit = os.environ.get("COMMIT") or subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip() or "unknown"
+    absent = "".join(f" {name}: not measured ({why})." for name, why in missing.items())
+    return (
+        f"## GPU\n\nSubmanifold convolution on shells, beside spconv and FlexGEMM on the same card in the same run; times in ms, on the card alone. Of limit: the "
+        f"time that the useful products would need at the rate of torch's matrix product in that type, as a share of ours (f32: three TF32 products).\n\n"
+        f"`{command}`, {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, commit {commit}. {properties.name}, driver {driver[0] if driver else 'unknown'}, CUDA {torch.version.cuda}, torch {torch.__version__}. "
+        f"Limits measured in the same run: copy {limit['copy']:.2f} TB/s, f16 {limit['f16']:.0f}, TF32 {limit['tf32']:.0f}, f32 {limit['f32']:.0f} TFLOP/s.{absent}\n\n{table(rows, limit)}\n"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--write", action="store_true", help="put the section into bench/RESULTS.md")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seconds", type=float, default=360, help="stop starting peers' cases after this")
+    parser.add_argument("--out", type=Path, help="also write the section and every row into this folder")
+    options = parser.parse_args()
+    sides, missing = {}, {}
+    for make in (Ours, Spconv, FlexGemm):
+        try:
+            sides[make.name] = make()
+        except Exception as e:  # noqa: BLE001
+            missing[make.name] = repr(e)[:120]
+    limit, rows = limits(), []
+    print(json.dumps({"limits": limit, "missing": missing}), flush=True)
+
+    def save():
+        text = section(rows, limit, missing, "bash bench/gpu.sh" + (" --write" if options.write else ""))
+        if options.out:
+            (options.out / "gpu.md").write_text(text)
+            (options.out / "gpu.json").write_text(json.dumps(rows))
+        return text
+
+    for side in (256, 128):
+        coords = shell(side)
+        for name, make in sides.items():
+            row = {"who": name, "op": "map", "side": side, "sites": len(coords)}
+            try:
+                row["time"] = both(make.map(coords, side), 6_000_000)
+            except Exception as e:  # noqa: BLE001
+                row["not_measured"] = repr(e)[:200]
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    kinds = ("f16",) if options.quick else ("f16", "tf32", "f32", "bf16")
+    for kind in kinds:
+        for side in (256, 128):
+            for channels in (32, 64, 128):
+                late = time.time() - START > options.seconds
+                chosen = {n: m for n, m in sides.items() if not late or n == Ours.name}
+                if kind == "bf16":  # spconv's kernels have no bf16
+                    chosen.pop("spconv", None)
+                measure(chosen, rows, side, kind, channels, channels)
+                save()
+    if not options.quick:
+        chosen = {n: m for n, m in sides.items() if n != "FlexGEMM"}  # its tuning of each new shape takes longer than the rest together
+        for side in (18, 40, 512, 1024):
+            measure(chosen, rows, side, "f16", 64, 64)
+        for cin, cout in ((16, 16), (64, 32), (128, 256), (256, 256)):
+            measure(chosen, rows, 128, "f16", cin, cout)
+        measure(chosen, rows, 128, "f16", 64, 64, (3, 1, 3))
+    text = save()
+    print(text)
+    if options.write:
+        from harness.report import write_gpu
+
+        write_gpu(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Measures the fast CUDA kernels beside spconv and FlexGEMM on one card, in one run, answers compared with float64 before anything is timed.
+#
+#   bash bench/gpu.sh [--write] [--quick] [--seconds N]     on the machine with the card: needs nvcc, and python3 with torch
+#   bash bench/gpu.sh --pack FOLDER [FLEXGEMM_CHECKOUT]      on a machine with registries: packs the peers for one without
+#
+# Peers are taken where python3 imports them, and from GPU_PEERS, a folder that --pack made (site.tar.xz, flex.tgz). One that is missing
+# stands in the table as not measured. WAVEMESH_KERNELS names a folder of kernels that are compiled already.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+if [ "${1:-}" = --pack ]; then
+  folder=$(mkdir -p "$2" && cd "$2" && pwd)
+  python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+    --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --platform any -d "$work/wheels" \
+    spconv-cu126==2.3.8 cumm-cu126==0.7.11 pccm ccimport fire termcolor lark
+  mkdir "$work/site"
+  for wheel in "$work"/wheels/*.whl; do python3 -m zipfile -e "$wheel" "$work/site"; done
+  tar c -C "$work/site" . | xz -6 -T0 > "$folder/site.tar.xz"
+  if [ $# -gt 2 ]; then git -C "$3" archive HEAD flex_gemm setup.py pyproject.toml | gzip > "$folder/flex.tgz"; fi
+  ls -l "$folder"
+  exit
+fi
+
+if [ -n "${GPU_PEERS:-}" ]; then
+  mkdir "$work/site"
+  for archive in "$GPU_PEERS"/site.tar.xz "$GPU_PEERS"/flex.tgz; do
+    if [ -e "$archive" ]; then tar xf "$archive" -C "$work/site"; fi
+  done
+  export PYTHONPATH=$work/site${PYTHONPATH:+:$PYTHONPATH}
+fi
+if [ -z "${WAVEMESH_KERNELS:-}" ]; then
+  export WAVEMESH_KERNELS=$work/kernels
+  mkdir "$WAVEMESH_KERNELS"
+  for source in "$root"/src/sparse/backend/cuda/kernels/*.cu; do
+    nvcc -O3 -std=c++17 -gencode=arch=compute_90a,code=sm_90a -cubin -o "$WAVEMESH_KERNELS/$(basename "$source" .cu).cubin" "$source" &
+  done
+  wait
+fi
+export PYTHONPATH=$root/tests/gpu:$root/bench${PYTHONPATH:+:$PYTHONPATH} PYTHONDONTWRITEBYTECODE=1
+python3 "$root/bench/gpu.py" "$@"

@@ -1,0 +1,212 @@
+// Submanifold convolution 3^3 for sm_90a: forward, and with mirrored weights the gradient of the input (pack.cu).
+//
+// Blocks stay on the card and walk over the work: an item of the map (tiles.cuh) and a block of N output channels. A unit is one pass,
+// of RB bytes of channels, over the rows of an item. One warpgroup fetches: its first warp sends the weights of one offset after another,
+// with the offset's slice of the local map, through a ring; the others bring the rows of a unit to one of two planes while the unit before
+// is multiplied. WGS warpgroups multiply: ldmatrix, whose lanes may each point at any row, takes the fragments of all offsets from the
+// plane (A), wgmma reads the weights in shared memory (B).
+#include "copy.cuh"
+#include "epilogue.cuh"
+#include "hopper.cuh"
+#include "tiles.cuh"
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
+constexpr int LIST = 640;  // room for the rows of an item
+struct __align__(16) List {
+  u32 row[LIST];
+};
+
+// Sizes of a kernel: two blocks share a multiprocessor where rows and sums are small.
+template <Kind KIND, int N, int RB> struct Shape {
+  static constexpr bool SMALL = N <= 32 && RB <= 64;
+  static constexpr int WGS = SMALL ? 2 : 4, BLOCKS = SMALL ? 2 : 1, THREADS = WGS * 128 + 128;
+  static constexpr int MULTIPLY = SMALL ? 96 : 112, FETCH = SMALL ? 40 : 32;  // registers of a thread
+};
+
+// x (rows, passes * RB bytes), img as wm_pack makes it, y (rows, blocks * N). offsets: those that the kernel has. most: as the map's.
+// stages: of the ring. Shared memory: 1056 + stages * (N * RB + 528) + 2 * (most + 1) * RB + 5120; F32 has 2 * N * RB in its stages.
+template <Kind KIND, int N, int RB>
+__device__ void halo(const void* __restrict__ x, const void* __restrict__ img, void* __restrict__ y, const Map& m, const Item* __restrict__ items, int passes, int blocks, u32 offsets, int most, int stages,
+                     const Epilogue& epilogue) {
+  using S = Shape<KIND, N, RB>;
+  constexpr int WGS = S::WGS, MPW = 4 / WGS, STEPS = RB / 32, CH = RB / 16, STAGE = N * RB * (KIND == F32 ? 2 : 1);
+  extern __shared__ unsigned char raw[];
+  unsigned char* base = raw + ((1024 - (smem(raw) & 1023)) & 1023);
+  int plane = (most + 1) * RB;
+  u32 ring = smem(base), maps = ring + stages * STAGE, rows = maps + stages * TILE * 2, lists = rows + 2 * plane, bars = lists + 2 * sizeof(List), planes = bars + stages * 16;
+  int t = threadIdx.x, warp = __shfl_sync(~0u, t >> 5, 0), lane = t & 31, wg = warp >> 2, many = items[0].at * blocks;
+  if (t == 0) {  // of each pair of barriers the first says "full", the second "empty"
+    for (int s = 0; s < stages; s++) {
+      bar_init(bars + s * 16, 1);
+      bar_init(bars + s * 16 + 8, WGS * 4);
+    }
+    for (int s = 0; s < 2; s++) {
+      bar_init(planes + s * 16, 96);
+      bar_init(planes + s * 16 + 8, WGS * 4);
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  __syncthreads();
+
+  if (wg == WGS) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(S::FETCH));
+    if (warp == WGS * 4) {
+      if (lane == 0) {
+        int s = 0;
+        u32 empty = 1;  // parity of a barrier that nobody has arrived at yet: the first round does not wait
+        for (int w = blockIdx.x; w < many; w += gridDim.x) {
+          Item item = items[1 + w / blocks];
+          u32 all = item.offsets & offsets;
+          for (int p = 0; p < passes; p++)
+            for (u32 rest = all; rest; rest &= rest - 1) {
+              int o = __ffs(rest) - 1;
+              bar_wait(bars + s * 16 + 8, empty);
+              bar_expect(bars + s * 16, STAGE + TILE * 2);
+              bulk_copy(ring + s * STAGE, static_cast<const char*>(img) + (size_t(w % blocks * passes + p) * K + o) * STAGE, STAGE, bars + s * 16);
+              bulk_copy(maps + s * TILE * 2, m.local + (size_t(item.tile()) * K + o) * TILE, TILE * 2, bars + s * 16);
+              if (++s == stages) {
+                s = 0;
+                empty ^= 1;
+              }
+            }
+        }
+      }
+    } else {
+      int q = t - WGS * 128 - 32, unit = 0, n = 0;
+      const List* list = reinterpret_cast<const List*>(base + (lists - ring));
+      auto fetch = [&](int w, int n) {
+        if (w < many) {
+          Item item = items[1 + w / blocks];
+          for (int i = q; i < (item.rows + 3) / 4; i += 96) copy16(lists + (n & 1) * sizeof(List) + i * 16, m.lists + item.list + i * 4);
+        }
+        copies_commit();
+      };
+      fetch(blockIdx.x, 0);
+      for (int w = blockIdx.x; w < many; w += gridDim.x, n++) {
+        int chunks = (items[1 + w / blocks].rows + 1) * CH;
+        copies_wait<0>();  // the list, and the rows before it
+        asm volatile("bar.sync 1, 96;" ::: "memory");
+        fetch(w + gridDim.x, n + 1);
+        for (int p = 0; p < passes; p++, unit++) {
+          u32 to = rows + (unit & 1) * plane;
+          if (unit >= 2) bar_wait(planes + (unit & 1) * 16 + 8, ((unit >> 1) - 1) & 1);
+          for (int i = q; i < chunks; i += 96) {  // slot 0 is zeros
+            int slot = i / CH, ch = i % CH;
+            u32 e = slot ? list[n & 1].row[slot - 1] : 0;
+            copy16(to + slot * RB + ((ch ^ (e & (CH - 1))) << 4), static_cast<const char*>(x) + size_t(e >> 3) * (passes * RB) + p * RB + ch * 16, slot > 0);
+          }
+          asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(planes + (unit & 1) * 16) : "memory");
+        }
+        copies_commit();
+      }
+      copies_wait<0>();
+    }
+    return;
+  }
+
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(S::MULTIPLY));
+  // F32 empties the tensor cores' sums into `total` after every offset: they round towards zero, and long sums would drift.
+  constexpr bool EMPTY_SUMS = KIND == F32;
+  float acc[MPW][N / 2], total[EMPTY_SUMS ? MPW : 1][EMPTY_SUMS ? N / 2 : 1];
+  int s = 0, unit = 0;
+  u32 full = 0;
+  for (int w = blockIdx.x; w < many; w += gridDim.x) {
+    for (int i = 0; i < MPW; i++)
+      for (int j = 0; j < N / 2; j++) {
+        if constexpr (EMPTY_SUMS) total[i][j] = 0;
+        else acc[i][j] = 0;
+      }
+    Item item = items[1 + w / blocks];
+    int tile = item.tile(), part = item.part(), parts = m.mask64[tile * 4] >> 28, out[MPW][2];
+    u32 all = __shfl_sync(~0u, item.offsets & offsets, 0), mine[MPW];
+    for (int i = 0; i < MPW; i++) {
+      int g = wg * MPW + i;
+      mine[i] = __shfl_sync(~0u, g * parts / 4 == part ? m.mask64[tile * 4 + g] & offsets : 0, 0);
+      for (int h = 0; h < 2; h++) {
+        out[i][h] = m.outrow[tile * TILE + g * 64 + (warp & 3) * 16 + (lane >> 2) + h * 8];
+        if (!mine[i]) out[i][h] = -1;
+      }
+    }
+    for (int p = 0; p < passes; p++, unit++) {
+      u32 at = rows + (unit & 1) * plane;
+      bar_wait(planes + (unit & 1) * 16, (unit >> 1) & 1);
+      for (u32 rest = all; rest; rest &= rest - 1) {
+        int o = __ffs(rest) - 1;
+        bar_wait(bars + s * 16, full);
+        u64 b = describe<RB>(ring + s * STAGE);
+#pragma unroll
+        for (int i = 0; i < MPW; i++)
+          if (mine[i] >> o & 1) {
+            u32 e = load16(maps + (s * TILE + wg * MPW * 64 + i * 64 + (warp & 3) * 16 + (lane & 15)) * 2);
+            u32 row = at + (e >> 3) * RB, chunk = (e & (CH - 1)) ^ (lane >> 4);
+            constexpr int GROUP = KIND == F32 && STEPS > 1 ? 2 : STEPS;  // steps whose fragments are in registers together
+#pragma unroll
+            for (int j0 = 0; j0 < STEPS; j0 += GROUP) {
+              u32 a[GROUP][4], low[GROUP][4];
+#pragma unroll
+              for (int j = 0; j < GROUP; j++) {
+                ldmatrix4(a[j], row + ((chunk ^ ((j0 + j) * 2)) << 4));
+                if (KIND >= TF32)
+                  for (int q = 0; q < 4; q++) {
+                    float v = __uint_as_float(a[j][q]), high = to_tf32(v);
+                    a[j][q] = __float_as_uint(high);
+                    low[j][q] = __float_as_uint(v - high);
+                  }
+              }
+              hold(acc[i]);
+              wgmma_fence();
+#pragma unroll
+              for (int j = 0; j < GROUP; j++) {
+                u64 step = b + (j0 + j) * 2;
+                if (KIND == F32) {  // the low parts of the weights lie behind the high ones
+                  wgmma<KIND, N>(acc[i], low[j], step, j0 + j > 0);
+                  wgmma<KIND, N>(acc[i], a[j], step + N * RB / 16);
+                }
+                wgmma<KIND, N>(acc[i], a[j], step);
+              }
+              wgmma_finish();
+              hold(acc[i]);
+            }
+            if constexpr (EMPTY_SUMS)
+              for (int j = 0; j < N / 2; j++) total[i][j] += acc[i][j];
+          }
+        __syncwarp();
+        if (lane == 0) bar_arrive(bars + s * 16 + 8);
+        if (++s == stages) {
+          s = 0;
+          full ^= 1;
+        }
+      }
+      __syncwarp();
+      if (lane == 0) bar_arrive(planes + (unit & 1) * 16 + 8);
+    }
+    int columns = blocks * N, first = w % blocks * N + (lane & 3) * 2;
+#pragma unroll
+    for (int i = 0; i < MPW; i++)
+#pragma unroll
+      for (int h = 0; h < 2; h++)
+        if (out[i][h] >= 0)
+#pragma unroll
+          for (int j = 0; j < N / 8; j++) {
+            float2 v;
+            if constexpr (EMPTY_SUMS) v = make_float2(total[i][j * 4 + h * 2], total[i][j * 4 + h * 2 + 1]);
+            else v = make_float2(acc[i][j * 4 + h * 2], acc[i][j * 4 + h * 2 + 1]);
+            finish_pair<KIND>(epilogue, y, out[i][h], columns, first + j * 8, v);
+          }
+  }
+}
+
+#define HALO(NAME, KIND, N, RB)                                                                                                                                                                     \
+  extern "C" __global__ void __launch_bounds__(Shape<KIND, N, RB>::THREADS, Shape<KIND, N, RB>::BLOCKS)                                                                                            \
+      wm_halo_##NAME##_n##N##_r##RB(const void* __restrict__ x, const void* __restrict__ img, void* __restrict__ y, const int* __restrict__ outrow, const u32* __restrict__ mask64,                  \
+                                    const u16* __restrict__ local, const u32* __restrict__ lists, const Item* __restrict__ items, int passes, int blocks, u32 offsets, int most, int stages, const void* bias, \
+                                    const void* residual, int activation) {                                                                                                                        \
+    halo<KIND, N, RB>(x, img, y, Map{outrow, mask64, local, lists}, items, passes, blocks, offsets, most, stages, Epilogue{bias, residual, activation});                                            \
+  }
+#define HALOS(NAME, KIND, N) HALO(NAME, KIND, N, 32) HALO(NAME, KIND, N, 64) HALO(NAME, KIND, N, 128)
+HALOS(f16, F16, 16) HALOS(f16, F16, 32) HALOS(f16, F16, 64) HALOS(f16, F16, 96) HALOS(f16, F16, 128)
+HALOS(bf16, BF16, 16) HALOS(bf16, BF16, 32) HALOS(bf16, BF16, 64) HALOS(bf16, BF16, 96) HALOS(bf16, BF16, 128)
+#define HALOS4(NAME, KIND, N) HALO(NAME, KIND, N, 64) HALO(NAME, KIND, N, 128)
+HALOS4(tf32, TF32, 16) HALOS4(tf32, TF32, 32) HALOS4(tf32, TF32, 64) HALOS4(tf32, TF32, 96) HALOS4(tf32, TF32, 128)
+HALOS4(f32, F32, 16) HALOS4(f32, F32, 32) HALOS4(f32, F32, 64)
+#endif
