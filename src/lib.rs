@@ -26,3 +26,14 @@ mod warning;
 pub mod wavelet;
 
 pub use error::{Error, Result};
+
+/// The Rust in the book's pages, run by the documentation tests.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../docs/start/rust.md")]
+    mod plain_rust {}
+    #[doc = include_str!("../docs/how-to/mesh.md")]
+    mod mesh {}
+    #[doc = include_str!("../docs/how-to/display.md")]
+    mod display {}
+}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests: format, lints, Rust and doc tests, documentation, the displays in a browser, the notebooks, the kernel's tests
 # (JupyterLab in a browser among them), the packages' (an emulated Google Colab among them).
-# Usage: bash tests/run.sh [rust|browser|notebooks|kernel|python]…     (default: all)
+# Usage: bash tests/run.sh [rust|deny|book|browser|notebooks|kernel|python]…     (default: all)
 # A part that cannot run is named loudly, and is an error when CI=true.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -33,15 +33,17 @@ kernel_tests() (
   WAVEMESH_KERNEL=$CARGO_TARGET_DIR/release/wavemesh-kernel bash kernel/tests/run.sh
 )
 
-parts=${*:-rust browser notebooks kernel python}
+parts=${*:-rust deny book browser notebooks kernel python}
 for part in $parts; do
   case $part in
     rust) rust_tests ;;
+    deny) step "licences and sources of all crates"; bash tests/deny.sh ;;
+    book) step "the book and every link"; bash tests/book.sh ;;
     browser) step "displays, in a browser"; bash tests/browser/run.sh ;;
     kernel) step "kernel, driven from outside"; kernel_tests ;;
     python) step "the packages, in an emulated Google Colab and elsewhere"; bash kernel/python/tests/run.sh ;;
     notebooks) step "notebooks, run from top to bottom"; bash tests/notebooks.sh ;;
-    *) echo "unknown part '$part'; known: rust browser notebooks kernel python" >&2; exit 2 ;;
+    *) echo "unknown part '$part'; known: rust deny book browser notebooks kernel python" >&2; exit 2 ;;
   esac
 done
 step "all parts passed: $parts"
