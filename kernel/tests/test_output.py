@@ -151,6 +151,30 @@ def test_a_plot_that_ends_its_cell_is_shown_once(kernel):
     assert [shown["data"]["text/plain"] for shown in again.of("execute_result")] == ["fit | loss 1 at step 1"]
 
 
+@pytest.mark.parametrize("end", ["", 'Err::<(), _>("no")?;', 'panic!("no");'], ids=["value", "error", "panic"])
+def test_a_cell_ends_with_the_last_state_of_its_plot_on_the_page(kernel, end):
+    # No point waits half a second for its turn: the last one arrives before the cell is idle, however it ends.
+    ran = kernel.run(
+        f"""let mut last = wavemesh::notebook::LivePlot::new("fit");
+        for step in 0..10 {{ last.push("loss", step as f64); }}
+        {end}"""
+    )
+    assert ran.status == ("error" if end else "ok")
+    shown = ran.of("display_data") + ran.of("update_display_data")
+    assert shown[-1]["data"]["text/plain"] == "fit | loss 9 at step 9"
+
+
+def test_long_work_of_the_library_shows_a_bar(kernel):
+    ran = kernel.run(
+        """let work = wavemesh::task::Task::new("long work", 3);
+        for _ in 0..3 { work.advance(1)?; std::thread::sleep(std::time::Duration::from_millis(600)); }
+        drop(work);"""
+    )
+    assert ran.status == "ok", ran.error
+    shown = [m["data"]["text/plain"] for m in ran.of("display_data") + ran.of("update_display_data")]
+    assert shown and shown[-1].startswith("long work: 100%")
+
+
 def test_a_progress_bar_updates_one_display(kernel):
     ran = kernel.run(
         """for _ in wavemesh::notebook::progress(0..4) {

@@ -55,6 +55,20 @@ pub fn clear_output(wait: bool) {
     Frontend::current().send(&Message::Clear { wait });
 }
 
+/// Brings every live display, plots and bars, to its last state now. The kernel calls it when a cell ends, however it ends: what a
+/// saved notebook holds is then what the cell reached.
+///
+/// ```
+/// use wavemesh::notebook::{LivePlot, flush};
+/// let mut plot = LivePlot::new("fit");
+/// (0..10).for_each(|step| plot.push("loss", 1.0 / f64::from(step + 1)));
+/// flush();
+/// ```
+pub fn flush() {
+    super::live_plot::flush();
+    super::progress::flush();
+}
+
 /// A `display_id` that no other output has, of this run of the kernel or an earlier one.
 pub(crate) fn new_id() -> String {
     static RUN: OnceLock<u64> = OnceLock::new();

@@ -1,6 +1,6 @@
 //! [`LivePlot`]: curves that grow while a cell runs, in the manner of livelossplot.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use plotters::prelude::*;
@@ -52,6 +52,22 @@ struct Plot {
     changed: bool,
     /// Whether the last points will be drawn when it is time again.
     waiting: bool,
+}
+
+/// The plots that have points to draw: whoever ends a cell draws them with [`flush`].
+static WAITING: Mutex<Vec<Weak<Mutex<Plot>>>> = Mutex::new(Vec::new());
+
+/// Draws the last points of every plot that has some.
+pub(super) fn flush() {
+    for plot in std::mem::take(&mut *lock(&WAITING)) {
+        // A thread that was stopped for good may hold its plot.
+        if let Some(plot) = plot.upgrade()
+            && let Ok(mut plot) = plot.try_lock()
+            && plot.changed
+        {
+            plot.show(true);
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -127,6 +143,7 @@ impl LivePlot {
             // The plot is a variable that outlives the cell: nobody else would draw the last points.
             plot.waiting = true;
             let waiting = Arc::downgrade(&self.0);
+            lock(&WAITING).push(waiting.clone());
             std::thread::spawn(move || {
                 std::thread::sleep(left);
                 if let Some(plot) = waiting.upgrade() {
@@ -146,8 +163,8 @@ impl LivePlot {
     }
 }
 
-fn lock(plot: &Mutex<Plot>) -> MutexGuard<'_, Plot> {
-    plot.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Plot {
@@ -281,7 +298,10 @@ impl Rich for LivePlot {
     }
 
     fn shown_in(&self) -> Option<Display> {
-        self.plot().output.clone()
+        let mut plot = self.plot();
+        // Whoever asks brings the output up to date.
+        plot.changed = false;
+        plot.output.clone()
     }
 }
 

@@ -35,7 +35,7 @@ mod voxels;
 
 pub use bundle::MimeBundle;
 pub use colormap::Colormap;
-pub use display::{Content, Display, clear_output, display, html, image, image_file, json, latex, markdown};
+pub use display::{Content, Display, clear_output, display, flush, html, image, image_file, json, latex, markdown};
 pub use draw::{Axis, Camera, Figure, FigureBackend, Picture, Theme, animation, contact_sheet, figure, figure_svg};
 pub use html::escape;
 pub use layout::{Layout, grid, hstack};

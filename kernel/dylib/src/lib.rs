@@ -1,8 +1,22 @@
 //! WaveMesh as one dynamic library, so that a notebook's cells link against it instead of compiling it.
 //!
-//! It has everything of the library, and the two calls by which the kernel's child passes on a request to stop.
+//! It has everything of the library, and the calls by which the kernel's child starts it, passes on a request to stop, and tells that
+//! a cell has ended.
 
 pub use wavemesh::*;
+
+/// Shows the library's own long work as progress bars from now on.
+#[unsafe(no_mangle)]
+pub extern "C" fn wavemesh_start() {
+    wavemesh::notebook::watch_tasks();
+}
+
+/// Brings every live display to its last state.
+#[unsafe(no_mangle)]
+pub extern "C" fn wavemesh_flush() {
+    // A panic must not cross into C, and has been told of by the hook.
+    let _ = std::panic::catch_unwind(wavemesh::notebook::flush);
+}
 
 /// Asks the library's running loop to stop. Safe in a signal handler.
 #[unsafe(no_mangle)]

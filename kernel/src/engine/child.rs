@@ -83,13 +83,11 @@ pub fn is_child() -> bool {
 
 static INTERRUPT: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 static FORGET_INTERRUPT: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+/// Brings live displays to their last state.
+static FLUSH: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
 extern "C" fn on_interrupt(_: c_int) {
-    let stop = INTERRUPT.load(Ordering::SeqCst);
-    if !stop.is_null() {
-        let stop: extern "C" fn() = unsafe { std::mem::transmute(stop) };
-        stop();
-    }
+    call(&INTERRUPT);
 }
 
 /// Runs cells until evcxr closes the connection.
@@ -143,15 +141,14 @@ fn serve() -> std::io::Result<()> {
         let object = open(object)?;
         let loaded = start.elapsed();
         let run: extern "C" fn(*mut c_void) -> *mut c_void = unsafe { std::mem::transmute(symbol(object, function)?) };
-        if let Some(forget) = pointer(&FORGET_INTERRUPT) {
-            let forget: extern "C" fn() = unsafe { std::mem::transmute(forget) };
-            forget();
-        }
+        call(&FORGET_INTERRUPT);
         // The number that this run's prints carry.
         let number = symbol(object, "WAVEMESH_CELL_RUN").map_or(0, |number| unsafe { *number.cast::<u64>() });
         (runtime.begin)(number);
         let start = Instant::now();
         store = run(store);
+        // Before the end of the cell is told, so that displays reach the page while it counts as running.
+        call(&FLUSH);
         tell(control, &["times", &micros(loaded), &micros(start.elapsed())]);
         if !(runtime.end)() {
             let mark = end_mark(number);
@@ -196,9 +193,16 @@ impl Runtime {
         if let Some(library) = library {
             std::thread::spawn(move || {
                 if let Ok(library) = open(&library)
-                    && let (Ok(stop), Ok(forget)) =
-                        (symbol(library, "wavemesh_interrupt"), symbol(library, "wavemesh_clear_interrupt"))
+                    && let (Ok(start), Ok(flush), Ok(stop), Ok(forget)) = (
+                        symbol(library, "wavemesh_start"),
+                        symbol(library, "wavemesh_flush"),
+                        symbol(library, "wavemesh_interrupt"),
+                        symbol(library, "wavemesh_clear_interrupt"),
+                    )
                 {
+                    let start: extern "C" fn() = unsafe { std::mem::transmute(start) };
+                    start();
+                    FLUSH.store(flush, Ordering::SeqCst);
                     FORGET_INTERRUPT.store(forget, Ordering::SeqCst);
                     INTERRUPT.store(stop, Ordering::SeqCst);
                 }
@@ -243,6 +247,14 @@ fn private_copy(fd: RawFd) -> std::io::Result<RawFd> {
 
 fn check(result: c_int) -> std::io::Result<c_int> {
     if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Calls the library's function at `place`, if the library is there.
+fn call(place: &AtomicPtr<c_void>) {
+    if let Some(function) = pointer(place) {
+        let function: extern "C" fn() = unsafe { std::mem::transmute(function) };
+        function();
+    }
 }
 
 fn pointer(place: &AtomicPtr<c_void>) -> Option<*mut c_void> {

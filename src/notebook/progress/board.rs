@@ -29,6 +29,14 @@ pub(super) fn lock_board() -> MutexGuard<'static, Board> {
     lock(&BOARD)
 }
 
+/// Draws the bars as they stand, those too that live on in a variable.
+pub(in crate::notebook) fn flush() {
+    // A thread that was stopped for good may hold the board.
+    if let Ok(board) = BOARD.try_lock() {
+        board.draw(true);
+    }
+}
+
 fn clock() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_millis() as u64

@@ -9,6 +9,7 @@ mod row;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub(super) use board::flush;
 use board::{lock_board, tick};
 use row::Row;
 
