@@ -8,8 +8,9 @@ pub use crate::diffusion::{
 };
 pub use crate::mesh::{self, Mesh, metrics::MeshComparison, shapes};
 pub use crate::notebook::{
-    self, Axis, Camera, ColorBy, Colormap, EvcxrDisplay, LivePlot, MeshPlot, MeshViewer, MimeBundle, ProgressBar, Rich,
-    SliceGrid, VoxelPlot, VoxelViewer, Voxels, clear_output, display, figure, hstack, progress,
+    self, Axis, Camera, ColorBy, Colormap, EvcxrDisplay, LivePlot, MeshPlot, MeshViewer, MimeBundle, Plot, ProgressBar,
+    Rich, SliceGrid, VoxelPlot, VoxelViewer, Voxels, bars, clear_output, display, figure, histogram, hstack, plot,
+    progress, scatter,
 };
 pub use crate::sdf::{SdfConfig, SdfGrid};
 pub use crate::sparse::{

@@ -3,29 +3,16 @@
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-use plotters::prelude::*;
-
-use super::draw::{ChartAxis, Theme, figure};
+use super::draw::{Chart, Kind, Picture, Series, Theme};
 use super::frontend::Frontend;
 use super::html::number;
-use super::{Display, MimeBundle, Rich, display};
+use super::{Display, MimeBundle, Number, Rich, display};
 use crate::Result;
 
 /// A picture takes longer to draw and to send than a bar: it is updated twice a second.
 const UPDATE_EVERY: Duration = Duration::from_millis(500);
 /// More points than this are joined by the mean of neighbours: more cannot be told apart at this width.
 const MAX_POINTS: usize = 1000;
-/// Okabe and Ito's colours, which the colour-blind tell apart.
-const COLORS: [RGBColor; 7] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-    RGBColor(120, 120, 120),
-];
-
 /// Curves that update in place while a cell runs; the last state stays in the notebook.
 ///
 /// ```
@@ -41,12 +28,9 @@ pub struct LivePlot(Arc<Mutex<Plot>>);
 
 #[derive(Debug)]
 struct Plot {
-    title: String,
+    chart: Chart,
     curves: Vec<Curve>,
-    log: bool,
     smooth: f64,
-    size: (u32, u32),
-    theme: Theme,
     output: Option<Display>,
     drawn: Option<Instant>,
     changed: bool,
@@ -80,12 +64,9 @@ impl LivePlot {
     /// An empty plot. It shows itself with the first point.
     pub fn new(title: impl Into<String>) -> Self {
         Self(Arc::new(Mutex::new(Plot {
-            title: title.into(),
+            chart: Chart::new(title.into()),
             curves: Vec::new(),
-            log: false,
             smooth: 0.0,
-            size: (600, 320),
-            theme: Theme::Light,
             output: None,
             drawn: None,
             changed: false,
@@ -99,7 +80,19 @@ impl LivePlot {
 
     /// Whether values are shown on a logarithmic scale; values that are not positive are then left out.
     pub fn log_scale(self, log: bool) -> Self {
-        self.plot().log = log;
+        self.plot().chart.log_y = log;
+        self
+    }
+
+    /// What is counted along x, with its unit.
+    pub fn x_label(self, label: impl Into<String>) -> Self {
+        self.plot().chart.x_label = label.into();
+        self
+    }
+
+    /// What the values are, with their unit.
+    pub fn y_label(self, label: impl Into<String>) -> Self {
+        self.plot().chart.y_label = label.into();
         self
     }
 
@@ -112,26 +105,26 @@ impl LivePlot {
 
     /// Width and height in pixels, 120 × 80 to 8192 × 8192.
     pub fn size(self, width: u32, height: u32) -> Self {
-        self.plot().size = (width.clamp(120, 8192), height.clamp(80, 8192));
+        self.plot().chart.size = (width.clamp(120, 8192), height.clamp(80, 8192));
         self
     }
 
     /// Light or dark page.
     pub fn theme(self, theme: Theme) -> Self {
-        self.plot().theme = theme;
+        self.plot().chart.theme = theme;
         self
     }
 
     /// Adds a value to a curve, one step after its last.
-    pub fn push(&mut self, curve: &str, value: f64) {
+    pub fn push(&mut self, curve: &str, value: impl Number) {
         let step = self.plot().curve(curve).points.last().map_or(0.0, |(step, _)| step + 1.0);
         self.push_at(curve, step, value);
     }
 
     /// Adds a value to a curve at a step.
-    pub fn push_at(&mut self, curve: &str, step: f64, value: f64) {
+    pub fn push_at(&mut self, curve: &str, step: impl Number, value: impl Number) {
         let mut plot = self.plot();
-        plot.curve(curve).points.push((step, value));
+        plot.curve(curve).points.push((step.to_f64(), value.to_f64()));
         plot.changed = true;
         if !Frontend::current().is_live() {
             return;
@@ -187,80 +180,25 @@ impl Plot {
         }
     }
 
-    fn draw(&self) -> Result<super::draw::Figure> {
+    fn picture(&self) -> Result<Picture> {
         let shown: Vec<Vec<(f64, f64)>> = self.curves.iter().map(|curve| self.drawable(&curve.points)).collect();
         let stride = shown.iter().filter_map(|points| mean_stride(points)).fold(f64::INFINITY, f64::min);
-        let all = || shown.iter().flatten();
-        let range = |pick: fn(&(f64, f64)) -> f64| {
-            let (low, high) =
-                all().map(pick).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
-            if low < high {
-                (low, high)
-            } else if low == high {
-                (low - 0.5, high + 0.5)
-            } else {
-                (0.0, 1.0)
+        let mut series = Vec::new();
+        for (color, (curve, points)) in self.curves.iter().zip(shown).enumerate() {
+            let last = curve.points.last().map_or(String::new(), |(_, value)| format!(": {}", number(*value)));
+            let name = format!("{}{last}", curve.name);
+            let smoothed = self.smoothed(&points, stride);
+            if self.smooth > 0.0 {
+                series.push(Series { name: String::new(), kind: Kind::Shadow, points, color });
             }
-        };
-        let ((x0, x1), (y0, y1)) = (range(|p| p.0), range(|p| p.1));
-        let room = (y1 - y0) * 0.06;
-        let ends = y0 - room..y1 + room;
-        let upright = if self.log { ChartAxis::log10(ends) } else { ChartAxis::linear(ends, 5) };
-        let rgb = |[r, g, b]: [u8; 3]| RGBColor(r, g, b);
-        let (paper, ink, line) = (rgb(self.theme.paper()), rgb(self.theme.ink()), rgb(self.theme.line()));
-        figure(self.size, |root| {
-            root.fill(&paper)?;
-            let text = |size: i32| ("sans-serif", size).into_font().color(&ink);
-            let mut chart = ChartBuilder::on(root)
-                .margin(10)
-                .caption(&self.title, text(17))
-                .x_label_area_size(26)
-                .y_label_area_size(54)
-                .build_cartesian_2d(ChartAxis::linear(x0..x1, 7), upright)?;
-            chart
-                .configure_mesh()
-                .light_line_style(TRANSPARENT)
-                .bold_line_style(line.stroke_width(1))
-                .axis_style(ink)
-                .label_style(text(12))
-                .draw()?;
-            for (i, (curve, points)) in self.curves.iter().zip(&shown).enumerate() {
-                let color = COLORS[i % COLORS.len()];
-                let smoothed = self.smoothed(points, stride);
-                let raw = if self.smooth > 0.0 { color.mix(0.3) } else { color.mix(1.0) };
-                chart.draw_series(LineSeries::new(
-                    points.iter().copied(),
-                    raw.stroke_width(if self.smooth > 0.0 { 1 } else { 2 }),
-                ))?;
-                if self.smooth > 0.0 {
-                    chart.draw_series(LineSeries::new(smoothed.iter().copied(), color.stroke_width(2)))?;
-                }
-                let last = curve.points.last().map_or(String::new(), |(_, value)| format!(" {}", number(*value)));
-                if let Some(&point) = smoothed.last().or(points.last()) {
-                    chart
-                        .draw_series(std::iter::once(Circle::new(point, 3, color.filled())))?
-                        .label(format!("{}{last}", curve.name))
-                        .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 14, y)], color.stroke_width(2)));
-                }
-            }
-            chart
-                .configure_series_labels()
-                .label_font(text(13))
-                .background_style(paper.mix(0.8))
-                .border_style(line)
-                .position(SeriesLabelPosition::UpperRight)
-                .draw()?;
-            Ok(())
-        })
+            series.push(Series { name, kind: Kind::Line, points: smoothed, color });
+        }
+        self.chart.draw_placed(&series)?.into_picture()
     }
 
     /// The points as drawn: finite, on the chosen scale, few enough.
     fn drawable(&self, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-        let scaled: Vec<(f64, f64)> = points
-            .iter()
-            .map(|&(x, y)| (x, if self.log { y.log10() } else { y }))
-            .filter(|(x, y)| x.is_finite() && y.is_finite())
-            .collect();
+        let scaled: Vec<(f64, f64)> = points.iter().filter_map(|&point| self.chart.place(point)).collect();
         let group = scaled.len().div_ceil(MAX_POINTS).max(1);
         let mean = |part: &[(f64, f64)]| {
             let (x, y) = part.iter().fold((0.0, 0.0), |(a, b), (x, y)| (a + x, b + y));
@@ -314,11 +252,9 @@ impl Plot {
                 .map_or("no points".into(), |(step, value)| format!("{} at step {}", number(*value), number(*step)));
             format!("{} {last}", curve.name)
         };
-        let text = format!("{} | {}", self.title, self.curves.iter().map(curve).collect::<Vec<_>>().join(" · "));
-        match self.draw() {
-            Ok(figure) => {
-                figure.picture().map_or_else(|| MimeBundle::text(text.clone()), |picture| picture.bundle(text.clone()))
-            }
+        let text = format!("{} | {}", self.chart.title, self.curves.iter().map(curve).collect::<Vec<_>>().join(" · "));
+        match self.picture() {
+            Ok(picture) => picture.bundle(text),
             Err(error) => MimeBundle::text(format!("{text}\n{error}")),
         }
     }

@@ -60,7 +60,7 @@ fn schedule_plot(schedule: &NoiseSchedule) -> Result<Picture> {
         let (left, right) = root.split_horizontally(330);
         let mut chart = ChartBuilder::on(&left)
             .margin(8)
-            .caption("part of signal and of noise", ("sans-serif", 14))
+            .caption("signal and noise weights", ("sans-serif", 14))
             .x_label_area_size(40)
             .y_label_area_size(36)
             .build_cartesian_2d(steps(), ChartAxis::linear(0.0..1.02, 5))?;
@@ -101,12 +101,7 @@ fn schedule_plot(schedule: &NoiseSchedule) -> Result<Picture> {
         chart.draw_series(LineSeries::new(ratio, RGBColor(0, 158, 115).stroke_width(2)))?;
         Ok(())
     })?;
-    drawn.picture().cloned().ok_or_else(|| crate::Error::Argument {
-        op: "schedule plot",
-        name: "figure",
-        got: "no pixels".into(),
-        expected: "pixels".into(),
-    })
+    drawn.into_picture()
 }
 
 #[cfg(test)]

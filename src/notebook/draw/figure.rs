@@ -51,6 +51,14 @@ impl Figure {
         }
     }
 
+    /// The pixels of a figure that was drawn as pixels.
+    pub(crate) fn into_picture(self) -> Result<Picture> {
+        match self.drawn {
+            Drawn::Pixels(picture) => Ok(picture),
+            Drawn::Svg(_) => Err(failed("drawn as SVG")),
+        }
+    }
+
     /// The SVG document, when the figure was drawn as SVG.
     pub fn svg(&self) -> Option<&str> {
         match &self.drawn {

@@ -3,6 +3,7 @@
 mod axes;
 mod camera;
 mod canvas;
+mod chart;
 mod figure;
 mod picture;
 mod pixels;
@@ -13,6 +14,7 @@ pub(crate) use axes::{Frame, Scale, plot_area, write_text};
 pub(crate) use camera::Projector;
 pub use camera::{Axis, Camera};
 pub(crate) use canvas::{Canvas, Polygon};
+pub(crate) use chart::{Chart, Kind, Series};
 pub(crate) use figure::register_font;
 pub use figure::{Figure, figure, figure_svg};
 pub use picture::{Picture, animation, contact_sheet};

@@ -42,17 +42,24 @@ pub(crate) struct ChartAxis {
     ends: Range<f64>,
     marks: Vec<f64>,
     log: bool,
+    /// What is written at 0, 1, 2, … instead of numbers.
+    names: Vec<String>,
 }
 
 impl ChartAxis {
     /// A linear axis with about `wanted` marks.
     pub fn linear(ends: Range<f64>, wanted: usize) -> Self {
-        Self { marks: ticks(ends.start, ends.end, wanted), ends, log: false }
+        Self { marks: ticks(ends.start, ends.end, wanted), ends, log: false, names: Vec::new() }
     }
 
     /// An axis of decimal logarithms, which writes the numbers themselves.
     pub fn log10(ends: Range<f64>) -> Self {
-        Self { marks: log_ticks(ends.start, ends.end), ends, log: true }
+        Self { marks: log_ticks(ends.start, ends.end), ends, log: true, names: Vec::new() }
+    }
+
+    /// An axis with a name at each of 0, 1, 2, …
+    pub fn named(ends: Range<f64>, names: &[String]) -> Self {
+        Self { marks: (0..names.len()).map(|i| i as f64).collect(), ends, log: false, names: names.to_vec() }
     }
 }
 
@@ -75,6 +82,9 @@ impl Ranged for ChartAxis {
 
 impl ValueFormatter<f64> for ChartAxis {
     fn format_ext(&self, value: &f64) -> String {
+        if let Some(name) = self.names.get(value.round().max(0.0) as usize) {
+            return name.clone();
+        }
         tick(if self.log { 10f64.powf(*value) } else { *value })
     }
 }
