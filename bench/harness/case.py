@@ -95,7 +95,7 @@ class Case:
     peers: tuple[Peer, ...] = ()
     check: Callable[[Arrays, Arrays, Arrays], None] = close(1e-4)
     limit: Limit | None = None
-    headline: bool = False  # stands in README's table too
+    headline: bool = False  # stands in README's table too, beside its first peer
     threads: int | None = None  # for both sides, instead of the run's: for peers that are right with one thread only
 
 

@@ -121,7 +121,7 @@ class SuiteRun:
     def _rows(self, case: Case, folder: Path) -> Iterator[Row]:
         inputs = case.inputs()
         safetensors.numpy.save_file({name: np.ascontiguousarray(array) for name, array in inputs.items()}, folder / "inputs")
-        rows = {peer.name: Row(case.name, case.size, peer.name, headline=case.headline) for peer in case.peers}
+        rows = {peer.name: Row(case.name, case.size, peer.name, headline=case.headline and peer is case.peers[0]) for peer in case.peers}
         ours_side = start_ours(self.settings.binary, self.settings.environment(case.threads), self.settings.patience)
         try:
             ours = self.prepare(ours_side, case, folder / "inputs", folder / "ours")

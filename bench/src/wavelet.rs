@@ -27,7 +27,8 @@ pub fn prepare(case: &Case) -> Result<Work> {
             let &[nx, ny, nz] = &shape[..] else { return Err("the grid must have three axes".into()) };
             let sdf = SdfGrid::from_values(grid, [nx, ny, nz])?;
             let threshold = Threshold::Plain(case.param("threshold")?);
-            let config = WaveletConfig { level, threshold, ..Default::default() };
+            // The peers encode plain values.
+            let config = WaveletConfig { level, threshold, truncation: None, ..Default::default() };
             let run = move || {
                 let coeffs = sdf.encode(&config)?;
                 Ok::<_, wavemesh::Error>((coeffs.decode()?, coeffs))

@@ -98,7 +98,6 @@ def network_cases():
     )  # fmt: skip
     yield Case(
         "DDIM, 10 steps, with the network", "1 shape, 8³ × 8", "network_ddim", lambda: inputs(1), params | {"steps": 10}, (torch_dense,), close(1e-3),
-        headline=True,
     )  # fmt: skip
 
 

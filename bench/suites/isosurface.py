@@ -34,5 +34,5 @@ def cases(quick):
     for n in (128,) if quick else (128, 256):
         yield Case(
             "marching cubes", f"{n}³", "marching_cubes", lambda n=n: {"grid": bumpy_torus(n)}, peers=(scikit_image,), check=close(1e-3),
-            limit=Limit(bytes=4 * n**3), headline=n == 256,
+            limit=Limit(bytes=4 * n**3),
         )  # fmt: skip

@@ -296,7 +296,7 @@ def first_rows(names, missing, start, times):
                     error = f"{name}: {reason}"
         facts = {"its build folder": "was there" if pause else "was empty"} if samples.get(STOCK) else {}
         size = f"{times} starts"
-        yield Row(case, size, STOCK, samples[OURS], samples.get(STOCK, []), their_facts=facts, not_measured=missing.get(STOCK, ""), error=error, headline=True)
+        yield Row(case, size, STOCK, samples[OURS], samples.get(STOCK, []), their_facts=facts, not_measured=missing.get(STOCK, ""), error=error)
 
 
 def cell_rows(kind, cell, kernels, missing, bare, times, deadline):
@@ -330,7 +330,7 @@ def cell_rows(kind, cell, kernels, missing, bare, times, deadline):
         their_memory=kernels[STOCK].memory() if STOCK in kernels else None,
         not_measured="" if STOCK in kernels else missing.get(STOCK, ""),
         error=error,
-        headline=True,
+        headline=case == "warm library cell",
     )
     yield Row(case, size, RUSTC, ours=samples[OURS], theirs=limit, share=share, not_measured=no_limit)
 

@@ -31,4 +31,4 @@ def cases(quick):
         for op in ("wavedecn", "waverecn"):
             # Each level reads its grid once and writes as much: 1 + 1/8 + 1/64 of it.
             least = Limit(bytes=2 * 4 * n**3 * (1 + 1 / 8 + 1 / 64))
-            yield Case(op, f"{n}³", op, lambda n=n: {"grid": bumpy_torus(n)}, {"level": 3}, (pywavelets,), close(1e-5), least, headline=True)
+            yield Case(op, f"{n}³", op, lambda n=n: {"grid": bumpy_torus(n)}, {"level": 3}, (pywavelets,), close(1e-5), least, headline=(op, n) == ("wavedecn", 256))
