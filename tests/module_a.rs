@@ -90,7 +90,13 @@ fn odd_grid() -> SdfGrid {
 fn every_mode_and_odd_shape_survives_packing() {
     let sdf = odd_grid();
     for mode in Mode::ALL {
-        let config = WaveletConfig { wavelet: "bior2.2".into(), level: 2, mode, threshold: Threshold::Lossless };
+        let config = WaveletConfig {
+            wavelet: "bior2.2".into(),
+            level: 2,
+            mode,
+            threshold: Threshold::Lossless,
+            ..Default::default()
+        };
         let coeffs = sdf.encode(&config).unwrap();
         let packed = coeffs.to_sparse_tensor(&Device::Cpu).unwrap();
         let back = SparseWavelet::from_sparse_tensor(&packed, 0, coeffs.layout()).unwrap().decode().unwrap();
@@ -102,7 +108,8 @@ fn every_mode_and_odd_shape_survives_packing() {
 #[test]
 fn thresholds_keep_what_they_say() {
     let sdf = SdfGrid::from_mesh(&bunny(), 32).unwrap();
-    let encode = |threshold| sdf.encode(&WaveletConfig { level: 2, threshold, ..Default::default() }).unwrap();
+    let config = WaveletConfig { level: 2, truncation: None, ..Default::default() };
+    let encode = |threshold| sdf.encode(&WaveletConfig { threshold, ..config.clone() }).unwrap();
     let all = encode(Threshold::Lossless);
     let count = |t_approx: f32, t: f32| {
         let kept = |(row, v): (&[i32; 4], &f32)| v.abs() > if row[3] == 0 { t_approx } else { t };
@@ -166,8 +173,13 @@ fn encoding_and_decoding_are_the_transforms_with_a_threshold_between() {
             }
         }
         let (indices, values): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
-        let config =
-            WaveletConfig { wavelet: name.into(), mode, threshold: Threshold::Plain(0.01), ..Default::default() };
+        let config = WaveletConfig {
+            wavelet: name.into(),
+            mode,
+            threshold: Threshold::Plain(0.01),
+            truncation: None,
+            ..Default::default()
+        };
         let coeffs = grid.encode(&config).unwrap();
         assert!(!values.is_empty() && coeffs.indices() == indices && coeffs.values() == values, "{mode:?} {name}");
         let (got, wanted) = (coeffs.decode().unwrap(), waverecn(&wanted).unwrap());
@@ -176,6 +188,63 @@ fn encoding_and_decoding_are_the_transforms_with_a_threshold_between() {
             assert_eq!(line, &wanted.data[start..start + shape[2]], "{mode:?} {name}, line {row}");
         }
     }
+}
+
+#[test]
+fn distances_that_level_off_spend_coefficients_on_the_surface() {
+    let mesh = bunny();
+    let sdf = SdfGrid::from_mesh(&mesh, 64).unwrap();
+    let encode = |truncation| {
+        let coeffs = sdf.encode(&WaveletConfig { level: 2, truncation, ..Default::default() }).unwrap();
+        let surface = coeffs.decode().unwrap().to_mesh().unwrap();
+        let chamfer = MeshComparison::new(&surface, &mesh, 20_000, 0).unwrap().chamfer();
+        (coeffs, chamfer)
+    };
+    assert_eq!(WaveletConfig::default().truncation, Some(0.2));
+    let ((levelled, near), (plain, far)) = (encode(Some(0.2)), encode(None));
+    println!("levelled off: {} coefficients, Chamfer {near}; plain: {}, {far}", levelled.len(), plain.len());
+    assert!(3 * levelled.len() < 2 * plain.len(), "{} and {}", levelled.len(), plain.len());
+    assert!(near < 1.05 * far, "{near} and {far}");
+    // The constant is part of the coefficients, of their file too, and decoding undoes it.
+    let nothing_lost = sdf.encode(&WaveletConfig { threshold: Threshold::Plain(0.0), ..Default::default() }).unwrap();
+    let decoded = nothing_lost.decode().unwrap();
+    let worst = sdf.values().iter().zip(decoded.values()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-3, "{worst}");
+    let path = std::env::temp_dir().join(format!("wavemesh-levelled-{}.safetensors", std::process::id()));
+    levelled.save(&path).unwrap();
+    let back = SparseWavelet::load(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!((back.layout().truncation(), &back), (Some(0.2), &levelled));
+    // Files from before it have no such entry, and mean plain distances.
+    let stored = serde_json::to_string(plain.layout()).unwrap();
+    assert!(!stored.contains("truncation"));
+    assert_eq!(serde_json::from_str::<WaveletLayout>(&stored).unwrap().truncation(), None);
+    // What promises something of the grid writes it plainly.
+    for threshold in [Threshold::Lossless, Threshold::MaxError(0.05), Threshold::RmsError(0.05)] {
+        let coeffs = sdf.encode(&WaveletConfig { threshold, ..Default::default() }).unwrap();
+        assert_eq!(coeffs.layout().truncation(), None, "{threshold:?}");
+    }
+    for bad in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        assert!(sdf.encode(&WaveletConfig { truncation: Some(bad), ..Default::default() }).is_err());
+    }
+}
+
+#[test]
+fn a_band_is_asked_for_by_name_and_bands_add_up_to_the_grid() {
+    let config = WaveletConfig { level: 1, truncation: None, ..Default::default() };
+    let coeffs = SdfGrid::from_mesh(&bunny(), 32).unwrap().encode(&config).unwrap();
+    let whole = coeffs.decode().unwrap();
+    let mut sum = vec![0f32; whole.values().len()];
+    for id in 0..coeffs.layout().bands() as i32 {
+        let name = coeffs.band_name(id);
+        assert_eq!(coeffs.layout().band(&name).unwrap(), id);
+        let part = coeffs.band(&name).unwrap().decode().unwrap();
+        sum.iter_mut().zip(part.values()).for_each(|(sum, part)| *sum += part);
+    }
+    let worst = whole.values().iter().zip(&sum).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-5, "{worst}");
+    let error = coeffs.band("daa7").unwrap_err().to_string();
+    assert!(error.contains("daa7") && error.contains("aaa1, aad1"), "{error}");
 }
 
 #[test]
@@ -280,7 +349,7 @@ fn a_file_that_announces_a_grid_beyond_memory_is_an_error_to_decode_and_to_pack(
 #[test]
 fn the_gradient_of_a_decoded_grid_is_the_transpose() {
     for (mode, normalise) in [(Mode::Periodization, true), (Mode::Symmetric, false)] {
-        let config = WaveletConfig { wavelet: "bior4.4".into(), level: 2, mode, threshold: Threshold::Plain(0.01) };
+        let config = WaveletConfig { level: 2, mode, truncation: None, ..Default::default() };
         let coeffs = odd_grid().encode(&config).unwrap();
         let norm = BandNormalization::fit([&coeffs]).unwrap();
         let coeffs = if normalise { coeffs.with_normalization(norm).unwrap() } else { coeffs };

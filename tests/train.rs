@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use wavemesh::diffusion::{BetaSchedule, DiffusionConfig, GaussianDiffusion, Prediction};
+use wavemesh::mesh::Mesh;
 use wavemesh::mesh::metrics::iou_of_grids;
 use wavemesh::sdf::SdfGrid;
 use wavemesh::sparse::SparseConvTensor;
@@ -305,6 +306,32 @@ fn unreadable_meshes_are_skipped_and_named() {
     assert_eq!((set.len(), set.skipped().len()), (1, 1));
     assert!(set.skipped()[0].0.ends_with("b.obj") && !set.skipped()[0].1.is_empty());
     assert!(ShapeDataset::from_folder(folder.0.join("nowhere"), &config).unwrap_err().to_string().contains("nowhere"));
+}
+
+#[test]
+fn shapes_of_a_folder_stand_in_the_frame_of_generated_ones() {
+    let folder = Folder::new("frames");
+    let config = DatasetConfig { resolution: 16, levels: 1, ..Default::default() };
+    let shapes = ShapeDataset::procedural(&[Family::Box, Family::Capsule], 6, 1, Split::Train, &config).unwrap();
+    for (i, grid) in shapes.grids().unwrap().iter().enumerate() {
+        // As meshes of the world come: in another unit, about another place.
+        let mesh = grid.to_mesh().unwrap().map_vertices(|v| v.map(|c| 40.0 * c + 300.0)).unwrap();
+        mesh.save(folder.0.join(format!("{i}.obj"))).unwrap();
+    }
+    let of_folder = ShapeDataset::from_folder(&folder.0, &config).unwrap().grids().unwrap();
+    let cube = [[-1.0; 3], [1.0; 3]];
+    assert!(of_folder.iter().all(|grid| grid.corners() == cube));
+    let (ours, theirs) = (&shapes.grids().unwrap(), &of_folder);
+    let score = SetComparison::of_grids(ours, theirs, 256, 0).unwrap();
+    assert!(score.mmd < 0.2 && score.coverage > 0.0, "{score:?}");
+    // In frames of their own they are not compared, and the message names both.
+    let own = |i: usize| SdfGrid::from_mesh(&Mesh::load(folder.0.join(format!("{i}.obj"))).unwrap(), 16).unwrap();
+    let own: Vec<SdfGrid> = (0..6).map(own).collect();
+    let error = SetComparison::of_grids(ours, &own, 256, 0).unwrap_err().to_string();
+    assert!(error.contains("-1.0") && error.contains("2"), "{error}");
+    let meshes = |grids: &[SdfGrid]| grids.iter().map(|grid| grid.to_mesh().unwrap()).collect::<Vec<_>>();
+    let error = SetComparison::of_meshes(&meshes(ours), &meshes(&own), 256, 0).unwrap_err().to_string();
+    assert!(error.contains("one frame"), "{error}");
 }
 
 #[test]

@@ -41,10 +41,10 @@ impl Display {
 ///
 /// ```
 /// use wavemesh::notebook::{display, html, markdown};
-/// let shown = display(&markdown("Training **starts**"));
+/// let shown = display(markdown("Training **starts**"));
 /// shown.update(html("<b>done</b>"));
 /// ```
-pub fn display<T: Rich + ?Sized>(value: &T) -> Display {
+pub fn display(value: impl Rich) -> Display {
     let shown = Display { id: new_id() };
     Frontend::current().send(&Message::Display { bundle: &value.rich(), id: &shown.id });
     shown

@@ -1,7 +1,9 @@
 //! Several outputs side by side.
 
-use super::draw::{Picture, contact_sheet};
-use super::{MimeBundle, Rich};
+use plotters::style::text_anchor::HPos;
+
+use super::draw::{Picture, Theme, contact_sheet, figure, write_text};
+use super::{MimeBundle, Rich, escape};
 use crate::{Error, Result};
 
 /// Outputs in rows and columns; made by [`hstack`] or [`grid`].
@@ -35,6 +37,34 @@ pub fn grid(values: &[&dyn Rich], columns: usize) -> Result<Layout> {
     }
     let style = format!("display:grid;grid-template-columns:repeat({columns},minmax(0,max-content));gap:12px");
     Ok(arrange(values, columns, style))
+}
+
+/// A bundle with a line above it, in each of its representations.
+pub(super) fn titled(bundle: &MimeBundle, title: &str) -> MimeBundle {
+    let html = format!(
+        "<div style=\"display:inline-block;max-width:100%\"><div style=\"font:600 13px/1.8 system-ui,sans-serif\">{}</div>{}</div>",
+        escape(title),
+        bundle.to_html()
+    );
+    let with_html = MimeBundle::text(format!("{title}: {}", bundle.plain())).with_html(html);
+    let above = |file: Vec<u8>| {
+        let picture = Picture::from_png(&file)?;
+        contact_sheet(&[line(title, picture.width())?, picture], 1)
+    };
+    match bundle.png_bytes().map(above) {
+        Some(Ok(sheet)) => {
+            sheet.png().map_or(with_html.clone(), |png| with_html.with_png(&png, sheet.width(), sheet.height()))
+        }
+        _ => with_html,
+    }
+}
+
+/// A title as a picture, dark on white.
+fn line(title: &str, width: u32) -> Result<Picture> {
+    let drawn = figure((width, 26), |root| {
+        Ok(write_text(root, title, (width as i32 / 2, 14), HPos::Center, 16, Theme::Light)?)
+    })?;
+    drawn.into_picture()
 }
 
 fn arrange(values: &[&dyn Rich], columns: usize, style: String) -> Layout {
@@ -72,6 +102,17 @@ mod tests {
             (4, 2, 10, 200, 90)
         );
         assert_eq!(bundle.to_html().matches("<img").count(), 3);
+    }
+
+    #[test]
+    fn a_title_stands_above_text_page_and_picture() {
+        let red = Picture::from_rgb(60, 10, [200, 0, 0].repeat(600)).unwrap();
+        let bundle = red.titled("before <1>");
+        assert!(bundle.plain().starts_with("before <1>: picture"));
+        assert!(bundle.to_html().contains("before &lt;1&gt;</div><img"));
+        let sheet = Picture::from_png(&bundle.png_bytes().unwrap()).unwrap();
+        assert_eq!((sheet.width(), sheet.height(), &sheet.rgb()[3 * 60 * 30..][..3]), (60, 36, [200, 0, 0].as_slice()));
+        assert!(sheet.rgb()[..3 * 60 * 26].chunks(3).any(|pixel| pixel[0] < 128), "the title is written");
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl LivePlot {
     /// An empty plot. It shows itself with the first point.
     pub fn new(title: impl Into<String>) -> Self {
         Self(Arc::new(Mutex::new(Plot {
-            chart: Chart::new(title.into()),
+            chart: Chart { title: title.into(), ..Default::default() },
             curves: Vec::new(),
             smooth: 0.0,
             output: None,

@@ -44,7 +44,8 @@ fn to_f64s<N: Number>(values: impl IntoIterator<Item = N>) -> Vec<f64> {
     values.into_iter().map(N::to_f64).collect()
 }
 
-/// A chart of one or more series, which shows itself when it ends a cell; made by [`plot`], [`scatter`], [`bars`] or [`histogram`].
+/// A chart of one or more series, which shows itself when it ends a cell; made by [`plot`], [`scatter`], [`bars`] or [`histogram`], or
+/// empty, to add series to.
 ///
 /// ```
 /// use wavemesh::notebook::{Rich, plot};
@@ -53,7 +54,7 @@ fn to_f64s<N: Number>(values: impl IntoIterator<Item = N>) -> Vec<f64> {
 ///     .title("error by steps").x_label("steps").y_label("Chamfer distance").log_x(true).log_y(true);
 /// assert!(two.rich().plain().starts_with("error by steps | line DDIM: 3 points, steps 1 to 100, Chamfer distance 0.004000 to 0.5000"));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Plot {
     chart: Chart,
     series: Vec<Series>,
@@ -69,12 +70,12 @@ pub struct Plot {
 /// assert!(squares.picture().is_ok());
 /// ```
 pub fn plot<X: Number, Y: Number>(xs: impl IntoIterator<Item = X>, ys: impl IntoIterator<Item = Y>) -> Plot {
-    Plot::empty().line("", xs, ys)
+    Plot::new().line("", xs, ys)
 }
 
 /// A dot at each point (x, y).
 pub fn scatter<X: Number, Y: Number>(xs: impl IntoIterator<Item = X>, ys: impl IntoIterator<Item = Y>) -> Plot {
-    Plot::empty().scatter("", xs, ys)
+    Plot::new().scatter("", xs, ys)
 }
 
 /// A bar for each name.
@@ -86,7 +87,7 @@ pub fn scatter<X: Number, Y: Number>(xs: impl IntoIterator<Item = X>, ys: impl I
 /// ```
 pub fn bars<Y: Number>(names: impl IntoIterator<Item = impl Into<String>>, ys: impl IntoIterator<Item = Y>) -> Plot {
     let names: Vec<String> = names.into_iter().map(Into::into).collect();
-    let mut plot = Plot::empty().bars("", 0..names.len(), ys);
+    let mut plot = Plot::new().bars("", 0..names.len(), ys);
     plot.chart.x_names = names;
     plot
 }
@@ -110,12 +111,13 @@ pub fn histogram<N: Number>(values: impl IntoIterator<Item = N>, bins: usize) ->
     }
     let middle = |bin: usize| low + (bin as f64 + 0.5) * width;
     let points = if values.is_empty() { 0 } else { bins };
-    Plot::empty().bars("", (0..points).map(middle), counts.into_iter().take(points)).y_label("count")
+    Plot::new().bars("", (0..points).map(middle), counts.into_iter().take(points)).y_label("count")
 }
 
 impl Plot {
-    fn empty() -> Self {
-        Self { chart: Chart::new(String::new()), series: Vec::new(), uneven: None }
+    /// A chart without series.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     fn add<X: Number, Y: Number>(

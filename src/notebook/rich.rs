@@ -27,12 +27,28 @@ pub trait Rich {
         None
     }
 
-    /// Shows the value now, while the cell runs. The returned [`Display`] can change it later.
+    /// Shows the value now, while the cell runs. The returned [`Display`] can change it later. At the end of a cell nothing need be
+    /// called: the value shows itself.
+    #[doc(alias = "show")]
     fn display(&self) -> Display
     where
         Self: Sized,
     {
         display(self)
+    }
+
+    /// The value with a line above it, to tell several side by side apart.
+    ///
+    /// ```
+    /// use wavemesh::notebook::{Rich, hstack, html};
+    /// let both = hstack(&[&html("1").titled("before"), &html("2").titled("after")]);
+    /// assert_eq!(both.rich().plain(), "before: 1\nafter: 2");
+    /// ```
+    fn titled(&self, title: impl Into<String>) -> MimeBundle
+    where
+        Self: Sized,
+    {
+        super::layout::titled(&self.rich(), &title.into())
     }
 }
 

@@ -9,6 +9,7 @@ use super::draw::{Axis, FigureBackend, Picture, Scale, Theme, contact_sheet, reg
 use super::html::number;
 use super::{Colormap, MimeBundle, Rich};
 use crate::sdf::SdfGrid;
+use crate::wavelet::NdArray;
 use crate::{Error, Result};
 
 /// A dense volume with one value a cell.
@@ -18,6 +19,8 @@ pub struct Volume {
     /// Cells along x, y, z, and how far apart in `values` neighbours along each are.
     shape: [usize; 3],
     strides: [usize; 3],
+    /// Signed distances: their colours diverge around 0, the surface.
+    signed: bool,
 }
 
 impl Volume {
@@ -35,7 +38,18 @@ pub trait ToVolume {
 impl ToVolume for SdfGrid {
     fn to_volume(&self) -> Result<Volume> {
         let [x, y, z] = self.shape();
-        Ok(Volume { values: self.values().to_vec(), shape: [x, y, z], strides: [y * z, z, 1] })
+        Ok(Volume { values: self.values().to_vec(), shape: [x, y, z], strides: [y * z, z, 1], signed: true })
+    }
+}
+
+/// An array (x, y, z), as wavelet transforms make them.
+impl ToVolume for NdArray<f32> {
+    fn to_volume(&self) -> Result<Volume> {
+        let &[x, y, z] = &self.shape[..] else {
+            let expected = "(x, y, z)".into();
+            return Err(Error::Shape { op: "SliceGrid", what: "array", got: self.shape.clone(), expected });
+        };
+        Ok(Volume { values: self.data.clone(), shape: [x, y, z], strides: [y * z, z, 1], signed: false })
     }
 }
 
@@ -47,7 +61,7 @@ impl ToVolume for Tensor {
             return Err(Error::Shape { op: "SliceGrid", what: "tensor", got: self.dims().to_vec(), expected });
         };
         let values = self.detach().to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        Ok(Volume { values, shape: [w, h, d], strides: [1, w, w * h] })
+        Ok(Volume { values, shape: [w, h, d], strides: [1, w, w * h], signed: false })
     }
 }
 
@@ -155,8 +169,12 @@ impl SliceGrid {
         let (min, max) =
             finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v.into()), h.max(v.into())));
         let (low, high) = self.range.unwrap_or(if min <= max { shown_range(min, max) } else { (0.0, 1.0) });
-        let map = self.colormap.unwrap_or_else(|| Colormap::for_range(low, high));
-        Scale { map, low, high, label: String::new() }
+        let most = low.abs().max(high.abs());
+        let (low, high, usual) = match self.volume.signed {
+            true if most > 0.0 => (-most, most, Colormap::Coolwarm),
+            _ => (low, high, Colormap::for_range(low, high)),
+        };
+        Scale { map: self.colormap.unwrap_or(usual), low, high, label: String::new() }
     }
 
     /// Draws the slices.
@@ -297,10 +315,22 @@ mod tests {
         let xyz: Vec<f32> =
             (0..nx).flat_map(|x| (0..ny).flat_map(move |y| (0..nz).map(move |z| value(x, y, z)))).collect();
         let tensor = Tensor::from_vec(zyx, (nz, ny, nx), &Device::Cpu).unwrap();
-        let grid = SdfGrid::from_values(xyz, [nx, ny, nz]).unwrap();
+        let array = NdArray { shape: vec![nx, ny, nz], data: xyz };
         let (a, b) =
-            (SliceGrid::new(&tensor).unwrap().picture().unwrap(), SliceGrid::new(&grid).unwrap().picture().unwrap());
+            (SliceGrid::new(&tensor).unwrap().picture().unwrap(), SliceGrid::new(&array).unwrap().picture().unwrap());
         assert_eq!(a, b);
+    }
+
+    #[test]
+    fn signed_distances_diverge_around_zero_whatever_their_range() {
+        for offset in [0.0, 3.0, -3.0] {
+            let plane = SdfGrid::from_fn([8; 3], |p| p[0] + offset).unwrap();
+            let scale = SliceGrid::new(&plane).unwrap().scale();
+            assert!(scale.map == Colormap::Coolwarm && scale.low == -scale.high, "{offset}: {scale:?}");
+        }
+        let plane = SdfGrid::from_fn([8; 3], |p| p[0]).unwrap();
+        let asked = SliceGrid::new(&plane).unwrap().range(-0.2, 1.0).scale();
+        assert_eq!((asked.low, asked.high), (-1.0, 1.0));
     }
 
     #[test]

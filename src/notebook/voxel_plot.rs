@@ -16,6 +16,24 @@ use super::voxels::{ToVoxels, Voxels};
 use super::{Colormap, MimeBundle, Rich};
 use crate::{Error, Result};
 
+/// What a channel is asked for by: its number, or its name.
+pub trait Channel: std::fmt::Display {
+    /// The number of the channel among channels of these names; `None` when no channel has the name.
+    fn among(&self, names: &[String]) -> Option<usize>;
+}
+
+impl Channel for usize {
+    fn among(&self, _: &[String]) -> Option<usize> {
+        Some(*self)
+    }
+}
+
+impl Channel for &str {
+    fn among(&self, names: &[String]) -> Option<usize> {
+        names.iter().position(|name| name == self)
+    }
+}
+
 /// What gives a voxel its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColorBy {
@@ -47,6 +65,8 @@ pub struct VoxelPlot {
     voxels: Voxels,
     title: String,
     color_by: ColorBy,
+    /// A channel that was asked for and is not there.
+    unknown: Option<String>,
     colormap: Option<Colormap>,
     range: Option<(f64, f64)>,
     camera: Camera,
@@ -72,6 +92,7 @@ impl VoxelPlot {
             voxels,
             title: String::new(),
             color_by,
+            unknown: None,
             colormap: None,
             range: None,
             camera: Camera::default(),
@@ -92,14 +113,20 @@ impl VoxelPlot {
         self
     }
 
-    /// Colours by the values of a channel.
-    pub fn channel(self, channel: usize) -> Self {
-        self.color_by(ColorBy::Channel(channel))
+    /// Colours by the values of a channel, named by its number or its name: `.channel(1)`, `.channel("level")`.
+    pub fn channel(mut self, channel: impl Channel) -> Self {
+        match channel.among(self.voxels.names()) {
+            Some(index) => self.color_by(ColorBy::Channel(index)),
+            None => {
+                self.unknown = Some(channel.to_string());
+                self
+            }
+        }
     }
 
     /// Chooses what gives a voxel its colour.
     pub fn color_by(mut self, color_by: ColorBy) -> Self {
-        self.color_by = color_by;
+        (self.color_by, self.unknown) = (color_by, None);
         self
     }
 
@@ -239,6 +266,10 @@ impl VoxelPlot {
             let got = format!("{width}×{height}");
             return Err(Error::Argument { op: OP, name: "size", got, expected: "64 to 8192 pixels each way".into() });
         }
+        if let Some(name) = &self.unknown {
+            let known = self.voxels.names().join(", ");
+            return Err(Error::Unknown { kind: "channel", name: name.clone(), known });
+        }
         if let (ColorBy::Channel(channel), n) = (self.color_by, self.voxels.channels().len())
             && channel >= n
         {
@@ -349,7 +380,8 @@ impl Rich for VoxelPlot {
                     let (low, high) =
                         values.fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
                     if low <= high {
-                        text += &format!(" · channel {channel} from {} to {}", number(low.into()), number(high.into()));
+                        let name = &self.voxels.names()[channel];
+                        text += &format!(" · {name} from {} to {}", number(low.into()), number(high.into()));
                     }
                 }
                 picture.bundle(text)
@@ -406,6 +438,7 @@ mod tests {
     fn bad_options_are_errors_that_name_the_option() {
         let p = plot(&[[0, 0, 0]], [1; 3], &[1.0]);
         for (bad, name) in [
+            (p.clone().channel("heat"), "heat"),
             (p.clone().alpha(0.0), "alpha"),
             (p.clone().voxel_size(2.0), "voxel_size"),
             (p.clone().channel(3), "channel"),
@@ -416,6 +449,15 @@ mod tests {
             assert!(error.contains(name), "{error}");
             assert!(bad.rich().plain().contains(name));
         }
+    }
+
+    #[test]
+    fn a_channel_is_asked_for_by_number_or_name() {
+        let voxels = Voxels::new(vec![[0, 0, 0]], [1; 3], vec![vec![1.0], vec![2.0]]).unwrap();
+        let plot = VoxelPlot::new(&voxels.named(["a", "b"]).unwrap()).unwrap();
+        assert_eq!(plot.clone().channel("b").color_by, ColorBy::Channel(1));
+        let error = plot.channel("c").picture().unwrap_err().to_string();
+        assert!(error.contains("`c`") && error.contains("a, b"), "{error}");
     }
 
     #[test]

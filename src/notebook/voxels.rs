@@ -200,10 +200,18 @@ impl ToVoxels for SdfGrid {
 }
 
 /// Each coefficient where it acts, on the lattice of the finest band (one cell for two samples of the grid along each axis). Where
-/// several bands have one, the largest by amount: its log10 |c|, and its level (1 is the finest).
+/// several bands have one, the largest by amount: its log10 |c|, and its level (1 is the finest). Coefficients of one band alone
+/// ([`SparseWavelet::band`]) stand on that band's own lattice, with their values.
 impl ToVoxels for SparseWavelet {
     fn to_voxels(&self) -> Result<Voxels> {
         let layout = self.layout();
+        if let (Some(&[.., band]), Some(last)) = (self.indices().first(), self.indices().last())
+            && band == last[3]
+            && let Some(shape) = layout.band_shape(band)
+        {
+            let sites = self.indices().iter().map(|&[x, y, z, _]| [x, y, z]).collect();
+            return Voxels::new(sites, shape, vec![self.values().to_vec()])?.named([layout.band_name(band)]);
+        }
         let shape = layout.sites();
         let mut largest: HashMap<[i32; 3], (f32, usize)> = HashMap::new();
         for (&[x, y, z, band], &value) in self.indices().iter().zip(self.values()) {
@@ -293,6 +301,16 @@ mod tests {
         let sparse = SparseConvTensor::from_dense(&dense.reshape((1, 2, 3, 4, 1)).unwrap()).unwrap();
         let same = sparse.to_voxels().unwrap();
         assert_eq!((same.sites(), same.shape(), same.channels()), (voxels.sites(), voxels.shape(), voxels.channels()));
+    }
+
+    #[test]
+    fn one_band_stands_on_its_own_lattice_under_its_name() {
+        let ball = SdfGrid::from_fn([16; 3], |p| p.iter().map(|v| v * v).sum::<f32>().sqrt() - 0.5).unwrap();
+        let config = crate::wavelet::WaveletConfig { level: 2, ..Default::default() };
+        let band = ball.encode(&config).unwrap().band("aad2").unwrap();
+        let voxels = band.to_voxels().unwrap();
+        assert_eq!((voxels.shape(), voxels.names()), ([4; 3], ["aad2".to_owned()].as_slice()));
+        assert_eq!(voxels.channels()[0], band.values());
     }
 
     #[test]

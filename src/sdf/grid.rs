@@ -220,6 +220,11 @@ impl SdfGrid {
         self.frame.position(index)
     }
 
+    /// The positions of the first and the last sample, in mesh units.
+    pub fn corners(&self) -> [[f32; 3]; 2] {
+        [self.position([0; 3]), self.position(self.frame.shape.map(|n| n - 1))]
+    }
+
     /// The values as an f32 tensor of shape (nx, ny, nz).
     ///
     /// # Errors

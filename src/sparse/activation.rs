@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::module::SparseModule;
+use super::module::{LayerDescription, SparseModule};
 use super::tensor::SparseConvTensor;
 use crate::Result;
 
@@ -40,5 +40,9 @@ impl Activation {
 impl SparseModule for Activation {
     fn forward_t(&self, x: &SparseConvTensor, _train: bool) -> Result<SparseConvTensor> {
         x.replace_feature(self.apply(x.features())?)
+    }
+
+    fn describe(&self) -> LayerDescription {
+        LayerDescription { kind: format!("{self:?}"), parameters: 0 }
     }
 }

@@ -320,6 +320,12 @@ macro_rules! convolution_layer {
             ) -> crate::Result<crate::sparse::SparseConvTensor> {
                 self.0.$run(x, x.dtype())
             }
+
+            fn describe(&self) -> crate::sparse::LayerDescription {
+                let bias = self.0.bias.as_ref().map_or(0, candle_core::Tensor::elem_count);
+                let kind = self.0.maker.description.to_string();
+                crate::sparse::LayerDescription { kind, parameters: self.0.weight.elem_count() + bias }
+            }
         }
     };
 }

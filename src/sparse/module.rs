@@ -12,4 +12,28 @@ pub trait SparseModule {
     fn forward(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
         self.forward_t(x, false)
     }
+
+    /// What the layer is, for cards and summaries.
+    fn describe(&self) -> LayerDescription {
+        LayerDescription { kind: plain_type_name::<Self>().to_owned(), parameters: 0 }
+    }
+}
+
+/// The name of a type without its path and its own parameters.
+pub(super) fn plain_type_name<T: ?Sized>() -> &'static str {
+    let name = std::any::type_name::<T>();
+    if name.contains("{{closure}}") {
+        return "closure";
+    }
+    let outer = name.split('<').next().unwrap_or(name);
+    outer.rsplit("::").next().unwrap_or(outer)
+}
+
+/// What a layer is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerDescription {
+    /// Its type and sizes.
+    pub kind: String,
+    /// How many numbers it learns.
+    pub parameters: usize,
 }

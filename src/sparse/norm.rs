@@ -9,7 +9,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor, Var};
 use candle_nn::{BatchNormConfig, Init, VarBuilder};
 
-use super::module::SparseModule;
+use super::module::{LayerDescription, SparseModule};
 use super::normalize::{Added, Moments, Normalize, Scaling, Sums, wide_type};
 use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
@@ -266,5 +266,10 @@ impl SparseModule for BatchNorm {
     fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor> {
         let mode = if train { Mode::Batch } else { Mode::Running };
         self.fuse(x, Shortcut::None, false, mode, x.dtype())?.forward()
+    }
+
+    fn describe(&self) -> LayerDescription {
+        let parameters = if self.weight_and_bias.is_some() { 2 * self.channels() } else { 0 };
+        LayerDescription { kind: format!("BatchNorm({})", self.channels()), parameters }
     }
 }

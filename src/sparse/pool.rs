@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::backend::{Backend, Engine, Flow};
 use super::conv::{Maker, map_for};
 use super::geometry::{Geometry, Kind, OutputSites, Size3};
-use super::module::SparseModule;
+use super::module::{LayerDescription, SparseModule};
 use super::tensor::SparseConvTensor;
 use crate::Result;
 
@@ -79,6 +79,10 @@ impl SparseModule for SparseMaxPool3d {
     fn forward_t(&self, x: &SparseConvTensor, _train: bool) -> Result<SparseConvTensor> {
         self.0.forward(x, |engine, flow, features| engine.max_pool(flow, features))
     }
+
+    fn describe(&self) -> LayerDescription {
+        LayerDescription { kind: self.0.maker.description.to_string(), parameters: 0 }
+    }
 }
 
 /// The mean of each window's active sites, channel by channel: spconv's `SparseAvgPool3d`. Empty cells do not count.
@@ -98,5 +102,9 @@ impl SparseAvgPool3d {
 impl SparseModule for SparseAvgPool3d {
     fn forward_t(&self, x: &SparseConvTensor, _train: bool) -> Result<SparseConvTensor> {
         self.0.forward(x, |engine, flow, features| engine.avg_pool(flow, features))
+    }
+
+    fn describe(&self) -> LayerDescription {
+        LayerDescription { kind: self.0.maker.description.to_string(), parameters: 0 }
     }
 }

@@ -1,8 +1,12 @@
 //! [`SparseSequential`]: layers one after another, sparse ones and those that act on features alone.
 
-use candle_core::ModuleT;
+use std::any::Any;
+use std::time::Instant;
 
-use super::module::SparseModule;
+use candle_core::{ModuleT, Tensor};
+
+use super::module::{LayerDescription, SparseModule, plain_type_name};
+use super::summary::{SequentialLayer, SequentialSummary};
 use super::tensor::SparseConvTensor;
 use crate::Result;
 
@@ -56,11 +60,37 @@ impl SparseSequential {
     pub fn is_empty(&self) -> bool {
         self.layers.is_empty()
     }
+
+    /// The layers, in order.
+    pub fn layers(&self) -> impl Iterator<Item = &(dyn SparseModule + Send + Sync)> {
+        self.layers.iter().map(|layer| &**layer)
+    }
+
+    /// Runs the layers on `x`, in evaluation mode, and says what came out of each: sites, channels, parameters, time.
+    ///
+    /// # Errors
+    /// Those of the layers.
+    pub fn summary(&self, x: &SparseConvTensor) -> Result<SequentialSummary> {
+        let (mut layers, mut x, input) = (Vec::new(), x.clone(), [x.len(), x.channels()]);
+        for layer in &self.layers {
+            let start = Instant::now();
+            x = layer.forward(&x)?;
+            let (time, LayerDescription { kind, parameters }) = (start.elapsed(), layer.describe());
+            let (sites, channels, spatial_shape) = (x.len(), x.channels(), x.spatial_shape());
+            layers.push(SequentialLayer { kind, sites, channels, spatial_shape, parameters, time });
+        }
+        Ok(SequentialSummary { layers, input })
+    }
 }
 
 impl SparseModule for SparseSequential {
     fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor> {
         self.layers.iter().try_fold(x.clone(), |x, layer| layer.forward_t(&x, train))
+    }
+
+    fn describe(&self) -> LayerDescription {
+        let parameters = self.layers.iter().map(|layer| layer.describe().parameters).sum();
+        LayerDescription { kind: format!("SparseSequential({} layers)", self.len()), parameters }
     }
 }
 
@@ -88,8 +118,25 @@ impl<M: ModuleT + Send + Sync + 'static> IntoSparseModule<OnFeatures> for M {
     }
 }
 
-impl<M: ModuleT> SparseModule for OnFeatures<M> {
+impl<M: ModuleT + 'static> SparseModule for OnFeatures<M> {
     fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor> {
         x.replace_feature(self.0.forward_t(x.features(), train)?)
+    }
+
+    fn describe(&self) -> LayerDescription {
+        let module: &dyn Any = &self.0;
+        let of = |kind: String, weight: &Tensor, bias: Option<&Tensor>| LayerDescription {
+            kind,
+            parameters: weight.elem_count() + bias.map_or(0, Tensor::elem_count),
+        };
+        if let Some(linear) = module.downcast_ref::<candle_nn::Linear>() {
+            let dims = linear.weight().dims();
+            let sizes = dims.iter().rev().map(usize::to_string).collect::<Vec<_>>().join(" → ");
+            return of(format!("Linear({sizes})"), linear.weight(), linear.bias());
+        }
+        if let Some(norm) = module.downcast_ref::<candle_nn::LayerNorm>() {
+            return of(format!("LayerNorm({})", norm.weight().elem_count()), norm.weight(), norm.bias());
+        }
+        LayerDescription { kind: plain_type_name::<M>().to_owned(), parameters: 0 }
     }
 }

@@ -15,7 +15,7 @@ use crate::wavelet::{SparseWavelet, WaveletLayout};
 use crate::{Error, Result};
 
 /// Part of every key: a new number when what an entry holds changes its meaning.
-const VERSION: &str = "wavemesh shape 1";
+const VERSION: &str = "wavemesh shape 2";
 
 /// A folder of encoded shapes.
 #[derive(Clone, Debug)]

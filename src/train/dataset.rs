@@ -28,13 +28,22 @@ pub struct DatasetConfig {
     pub levels: usize,
     /// Detail coefficients up to this size are dropped; the approximation is kept whole.
     pub threshold: f32,
+    /// Where distances level off: see [`WaveletConfig::truncation`].
+    pub truncation: Option<f32>,
     /// Where encoded shapes are kept between runs; `None` to keep none.
     pub cache: Option<PathBuf>,
 }
 
 impl Default for DatasetConfig {
     fn default() -> Self {
-        Self { resolution: 32, wavelet: "bior4.4".into(), levels: 2, threshold: 0.002, cache: None }
+        Self {
+            resolution: 32,
+            wavelet: "bior4.4".into(),
+            levels: 2,
+            threshold: 0.002,
+            truncation: WaveletConfig::default().truncation,
+            cache: None,
+        }
     }
 }
 
@@ -44,13 +53,14 @@ impl DatasetConfig {
             wavelet: self.wavelet.clone(),
             level: self.levels,
             threshold: Threshold::KeepApproximation(self.threshold),
+            truncation: self.truncation,
             ..Default::default()
         }
     }
 
     /// What an encoded shape depends on, beside its content.
     fn key(&self) -> String {
-        format!("{} {} {} {}", self.resolution, self.wavelet, self.levels, self.threshold)
+        format!("{} {} {} {} {:?}", self.resolution, self.wavelet, self.levels, self.threshold, self.truncation)
     }
 }
 
@@ -131,6 +141,9 @@ impl ShapeDataset {
     /// Reads every mesh of a folder (obj, stl, ply, off, glb), in the order of their names. Files that cannot be read are
     /// left out and listed by [`skipped`](Self::skipped).
     ///
+    /// Each shape is centred in the cube [-1, 1]³ and scaled so that its largest extent is 2 / 1.1: the frame in which generated shapes
+    /// come, so that both can be compared.
+    ///
     /// # Errors
     /// [`Error::Io`] when the folder cannot be read, [`Error::Argument`] when no mesh in it can.
     pub fn from_folder(folder: impl AsRef<Path>, config: &DatasetConfig) -> Result<Self> {
@@ -147,7 +160,10 @@ impl ShapeDataset {
         paths.sort();
         let sources = paths.iter().map(|path| {
             let content = std::fs::read(path).unwrap_or_default(); // an unreadable file fails below, with its reason
-            let make = move || SdfGrid::from_mesh(&Mesh::load(path)?, config.resolution);
+            let make = move || {
+                let grid = SdfGrid::from_mesh(&Mesh::load(path)?, config.resolution)?;
+                SdfGrid::from_values(grid.values().to_vec(), grid.shape())
+            };
             (path.display().to_string(), content, make)
         });
         let (results, rebuilt) = encode_all(sources.collect(), config)?;

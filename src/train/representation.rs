@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sdf::SdfGrid;
 use crate::sparse::SparseConvTensor;
-use crate::wavelet::{Mode, NdArray, Wavelet, WaveletCoeffs, wavedecn, waverecn};
+use crate::wavelet::{Mode, NdArray, Wavelet, WaveletCoeffs, distance_of, level_off, wavedecn, waverecn};
 use crate::{Error, Result};
 
 /// Which wavelet stages a shape is written in.
@@ -90,8 +90,6 @@ pub struct Representation {
 impl Representation {
     /// Conditions are clamped to this many sites from the surface.
     pub const CONDITION_LIMIT: f32 = 4.0;
-    /// Longer than the cube's diagonal: no distance within it is larger.
-    const FARTHEST: f32 = 4.0;
 
     /// A representation that normalises nothing yet: see [`fit`](Self::fit).
     ///
@@ -179,6 +177,11 @@ impl Representation {
     /// What it was made with.
     pub fn config(&self) -> &RepresentationConfig {
         &self.config
+    }
+
+    /// What normalises the channels of each stage.
+    pub fn stats(&self) -> &[ChannelStats] {
+        &self.stats
     }
 
     /// Number of stages.
@@ -269,18 +272,12 @@ impl Representation {
 
     /// A distance as it is written.
     fn level_off(&self, distance: f32) -> f32 {
-        match self.config.truncation {
-            Some(limit) => distance / (1.0 + (distance / limit).powi(2)).sqrt(),
-            None => distance,
-        }
+        self.config.truncation.map_or(distance, |limit| level_off(distance, limit))
     }
 
-    /// The distance that was written so; what lies beyond every distance of the cube counts as [`Self::FARTHEST`].
+    /// The distance that was written so.
     fn distance(&self, written: f32) -> f32 {
-        let Some(limit) = self.config.truncation else { return written };
-        let most = self.level_off(Self::FARTHEST);
-        let written = written.clamp(-most, most);
-        written / (1.0 - (written / limit).powi(2)).sqrt()
+        self.config.truncation.map_or(written, |limit| distance_of(written, limit))
     }
 
     /// Undoes the normalisation, puts the features on their grid and goes up one level.

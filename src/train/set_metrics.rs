@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::mesh::Mesh;
 use crate::mesh::metrics::sample_surface;
+use crate::sdf::SdfGrid;
 use crate::task::Task;
 use crate::{Error, Result};
 
@@ -77,13 +78,68 @@ impl SetComparison {
         })
     }
 
+    /// Compares the surfaces of grids, which must lie in one frame: those of [`Generator`](super::Generator) and of
+    /// [`ShapeDataset`](super::ShapeDataset) do. `points` points of every surface are drawn from `seed`.
+    ///
+    /// # Errors
+    /// As [`of_meshes`](Self::of_meshes), a grid without a surface, and grids in different frames, both of which the message names.
+    pub fn of_grids(generated: &[SdfGrid], reference: &[SdfGrid], points: usize, seed: u64) -> Result<Self> {
+        let frames = |grids: &[SdfGrid]| grids.iter().map(|grid| grid.corners()).collect::<Vec<_>>();
+        let (ours, theirs) = (frames(generated), frames(reference));
+        if let Some(first) = ours.first()
+            && let Some(other) = ours.iter().chain(&theirs).find(|other| !alike(first, other))
+        {
+            return Err(different_frames(first, other));
+        }
+        let meshes = |grids: &[SdfGrid]| grids.iter().map(SdfGrid::to_mesh).collect::<Result<Vec<_>>>();
+        Self::of_meshes(&meshes(generated)?, &meshes(reference)?, points, seed)
+    }
+
     /// Draws `points` points of every surface (from `seed`) and compares the sets.
     ///
     /// # Errors
-    /// As [`new`](Self::new) and [`chamfer_matrix`].
+    /// As [`new`](Self::new) and [`chamfer_matrix`]; sets that lie apart or differ in size by more than a factor of 8, which can only
+    /// be in different frames.
     pub fn of_meshes(generated: &[Mesh], reference: &[Mesh], points: usize, seed: u64) -> Result<Self> {
+        if let (Some(a), Some(b)) = (common_box(generated), common_box(reference)) {
+            let apart = (0..3).any(|axis| a[0][axis] > b[1][axis] || b[0][axis] > a[1][axis]);
+            let ratio = extent(&a) / extent(&b);
+            if apart || !(0.125..=8.0).contains(&ratio) {
+                return Err(different_frames(&a, &b));
+            }
+        }
         let (a, b) = (surface_points(generated, points, seed)?, surface_points(reference, points, !seed)?);
         Self::new(&chamfer_matrix(&a, &a)?, &chamfer_matrix(&a, &b)?, &chamfer_matrix(&b, &b)?)
+    }
+}
+
+/// Two corners.
+type Corners = [[f32; 3]; 2];
+
+/// The box around all meshes.
+fn common_box(meshes: &[Mesh]) -> Option<Corners> {
+    let boxes = meshes.iter().filter(|mesh| !mesh.faces().is_empty()).map(Mesh::bounds);
+    boxes.reduce(|a, b| [std::array::from_fn(|i| a[0][i].min(b[0][i])), std::array::from_fn(|i| a[1][i].max(b[1][i]))])
+}
+
+fn extent([low, high]: &Corners) -> f32 {
+    (0..3).map(|axis| high[axis] - low[axis]).fold(0.0, f32::max)
+}
+
+/// Whether two boxes are the same but for rounding.
+fn alike(a: &Corners, b: &Corners) -> bool {
+    let slack = 1e-4 * extent(a).max(extent(b));
+    a.as_flattened().iter().zip(b.as_flattened()).all(|(a, b)| (a - b).abs() <= slack)
+}
+
+fn different_frames(generated: &Corners, reference: &Corners) -> Error {
+    Error::Argument {
+        op: "SetComparison",
+        name: "the frames",
+        got: format!("{:?} to {:?} and {:?} to {:?}", generated[0], generated[1], reference[0], reference[1]),
+        expected: "one frame for all shapes; `SdfGrid::from_values(grid.values().to_vec(), grid.shape())` puts a grid into the \
+                   cube of generated ones"
+            .into(),
     }
 }
 

@@ -16,6 +16,7 @@ pub struct WaveletLayout {
     wavelet: Wavelet,
     mode: Mode,
     frame: Frame,
+    truncation: Option<f32>,
     normalization: Option<BandNormalization>,
     /// Shape of each band.
     shapes: Vec<[usize; 3]>,
@@ -37,6 +38,8 @@ struct Stored {
     mode: Mode,
     level: usize,
     frame: Frame,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    truncation: Option<f32>,
     normalization: Option<BandNormalization>,
 }
 
@@ -47,6 +50,7 @@ impl From<WaveletLayout> for Stored {
             wavelet: layout.wavelet.name().into(),
             mode: layout.mode,
             frame: layout.frame,
+            truncation: layout.truncation,
             normalization: layout.normalization,
         }
     }
@@ -56,7 +60,8 @@ impl TryFrom<Stored> for WaveletLayout {
     type Error = Error;
 
     fn try_from(stored: Stored) -> Result<Self> {
-        let layout = Self::new(stored.frame, Wavelet::from_name(&stored.wavelet)?, stored.mode, stored.level)?;
+        let layout = Self::new(stored.frame, Wavelet::from_name(&stored.wavelet)?, stored.mode, stored.level)?
+            .with_truncation(stored.truncation)?;
         match stored.normalization {
             Some(normalization) => layout.with_normalization(normalization),
             None => Ok(layout),
@@ -98,7 +103,23 @@ impl WaveletLayout {
         }
         shapes.push(shape);
         shapes.reverse();
-        Ok(Self { wavelet, mode, frame, normalization: None, shapes })
+        Ok(Self { wavelet, mode, frame, truncation: None, normalization: None, shapes })
+    }
+
+    /// The same layout for distances that level off at ±`truncation`; `None` for plain ones.
+    ///
+    /// # Errors
+    /// When it is not a finite number above zero.
+    pub fn with_truncation(self, truncation: Option<f32>) -> Result<Self> {
+        if let Some(limit) = truncation.filter(|limit| !(limit.is_finite() && *limit > 0.0)) {
+            return Err(Error::Argument {
+                op: "with_truncation",
+                name: "truncation",
+                got: limit.to_string(),
+                expected: "a distance above zero, or None for plain distances".into(),
+            });
+        }
+        Ok(Self { truncation, ..self })
     }
 
     /// The same layout with features normalised per band wherever coefficients become a tensor, and back.
@@ -145,6 +166,11 @@ impl WaveletLayout {
         self.frame
     }
 
+    /// Where the distances that the coefficients describe level off: see [`WaveletConfig::truncation`](super::WaveletConfig::truncation).
+    pub fn truncation(&self) -> Option<f32> {
+        self.truncation
+    }
+
     /// The normalisation of features, when there is one.
     pub fn normalization(&self) -> Option<&BandNormalization> {
         self.normalization.as_ref()
@@ -188,6 +214,19 @@ impl WaveletLayout {
         let bits = if id == 0 { 0 } else { (id - 1) % 7 + 1 };
         let letters: String = [4, 2, 1].map(|axis| if bits & axis == 0 { 'a' } else { 'd' }).iter().collect();
         format!("{letters}{}", self.band_level(id))
+    }
+
+    /// The band of this name, such as `aaa3` or `daa1`: the inverse of [`band_name`](Self::band_name).
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for any other name.
+    pub fn band(&self, name: &str) -> Result<i32> {
+        let names = || (0..self.bands() as i32).map(|id| self.band_name(id));
+        names().position(|known| known == name).map(|id| id as i32).ok_or_else(|| Error::Unknown {
+            kind: "band",
+            name: name.into(),
+            known: names().collect::<Vec<_>>().join(", "),
+        })
     }
 
     /// How far apart, in sites of the packed tensor, neighbouring coefficients of a band lie: 2^(level - 1).

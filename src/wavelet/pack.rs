@@ -122,7 +122,8 @@ fn check_fit(op: &'static str, tensor: &SparseConvTensor, layout: &WaveletLayout
 }
 
 /// The grids that a packed tensor describes, (batch, nx, ny, nz), differentiable with respect to its features: for
-/// losses that look at the distance itself. Sites and slots that are absent count as zero coefficients.
+/// losses that look at the distance itself, as it is written: with a [`truncation`](WaveletLayout::truncation) it levels off. Sites and
+/// slots that are absent count as zero coefficients.
 ///
 /// # Errors
 /// When the tensor does not have the layout's sites and channels, or its features are not f32 on the CPU.

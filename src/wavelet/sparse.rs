@@ -1,9 +1,12 @@
 //! [`SparseWavelet`]: the coefficients of a grid that exceed a threshold, as rows (x, y, z, band) with a value each.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use super::codec::{self, Rows};
 use super::layout::WaveletLayout;
+use super::levelling::{distance_of, level_off};
 use super::{BandNormalization, Mode, Wavelet, wavedecn};
 use crate::sdf::SdfGrid;
 use crate::{Error, Result};
@@ -38,11 +41,22 @@ pub struct WaveletConfig {
     pub mode: Mode,
     /// Which coefficients are kept.
     pub threshold: Threshold,
+    /// Distances `d` are written as `d / √(1 + (d/τ)²)`, which is `d` at the surface and levels off at ±τ (in the grid's units: the
+    /// default cube has side 2); [`SparseWavelet::decode`] undoes it. A threshold then keeps what shapes the surface and not what lies
+    /// far from it. `None` writes plain distances, and so do the thresholds that promise something of the grid itself:
+    /// [`Lossless`](Threshold::Lossless), [`RmsError`](Threshold::RmsError) and [`MaxError`](Threshold::MaxError).
+    pub truncation: Option<f32>,
 }
 
 impl Default for WaveletConfig {
     fn default() -> Self {
-        Self { wavelet: "bior4.4".into(), level: 3, mode: Mode::Periodization, threshold: Threshold::Plain(0.01) }
+        Self {
+            wavelet: "bior4.4".into(),
+            level: 3,
+            mode: Mode::Periodization,
+            threshold: Threshold::Plain(0.01),
+            truncation: Some(0.2),
+        }
     }
 }
 
@@ -85,11 +99,17 @@ impl SdfGrid {
     /// Decomposes the grid and keeps what the threshold asks for.
     ///
     /// # Errors
-    /// [`Error::Unknown`] for an unknown wavelet; when the threshold is negative or not a number, or the asked-for error
-    /// is below what rounding allows.
+    /// [`Error::Unknown`] for an unknown wavelet; when the threshold is negative or not a number, the truncation is not above zero,
+    /// or the asked-for error is below what rounding allows.
     pub fn encode(&self, config: &WaveletConfig) -> Result<SparseWavelet> {
         let wavelet = Wavelet::from_name(&config.wavelet)?;
-        let layout = WaveletLayout::new(self.frame(), wavelet, config.mode, config.level)?;
+        let of_grid = matches!(config.threshold, Threshold::Lossless | Threshold::RmsError(_) | Threshold::MaxError(_));
+        let layout = WaveletLayout::new(self.frame(), wavelet, config.mode, config.level)?
+            .with_truncation(config.truncation.filter(|_| !of_grid))?;
+        let written: Cow<[f32]> = match layout.truncation() {
+            Some(limit) => self.values().par_iter().map(|&d| level_off(d, limit)).collect(),
+            None => self.values().into(),
+        };
         let bad = |got: String, expected: &str| {
             Err(Error::Argument { op: "encode", name: "threshold", got, expected: expected.into() })
         };
@@ -106,7 +126,7 @@ impl SdfGrid {
         }
         let encode = |in_approx: f32, in_details: f32| {
             let Rows { indices, values } =
-                codec::encode(self.values(), &layout, |band| if band == 0 { in_approx } else { in_details });
+                codec::encode(&written, &layout, |band| if band == 0 { in_approx } else { in_details });
             SparseWavelet { layout: layout.clone(), indices, values }
         };
         let by_size = |t| matches!(t, Threshold::Largest(_) | Threshold::RmsError(_) | Threshold::MaxError(_));
@@ -114,7 +134,7 @@ impl SdfGrid {
             return Ok(encode(in_approx, in_details));
         }
         // Magnitudes in descending order; the bits of floats that are not negative are in the order of their values.
-        let coeffs = wavedecn(self.values(), &self.shape(), layout.wavelet(), config.mode, config.level)?;
+        let coeffs = wavedecn(&written, &self.shape(), layout.wavelet(), config.mode, config.level)?;
         let mut magnitudes: Vec<u32> = coeffs.bands().flat_map(|band| &band.data).map(|v| v.abs().to_bits()).collect();
         drop(coeffs);
         magnitudes.par_sort_unstable_by(|a, b| b.cmp(a));
@@ -261,7 +281,33 @@ impl SparseWavelet {
     /// When the values overflow; [`Error::Memory`] when the layout, which may come from a file, asks for a grid that memory has
     /// no room for.
     pub fn decode(&self) -> Result<SdfGrid> {
-        SdfGrid::with_frame(codec::decode(&self.indices, &self.values, &self.layout)?, self.layout.frame())
+        let mut values = codec::decode(&self.indices, &self.values, &self.layout)?;
+        if let Some(limit) = self.layout.truncation() {
+            values.par_iter_mut().for_each(|value| *value = distance_of(*value, limit));
+        }
+        SdfGrid::with_frame(values, self.layout.frame())
+    }
+
+    /// The coefficients of one band alone, such as `aaa3` or `daa1`: to look at, or to decode what it contributes.
+    ///
+    /// ```
+    /// use wavemesh::{sdf::SdfGrid, wavelet::WaveletConfig};
+    /// let ball = SdfGrid::from_fn([32; 3], |[x, y, z]| (x * x + y * y + z * z).sqrt() - 0.5)?;
+    /// let band = ball.encode(&WaveletConfig::default())?.band("daa1")?;
+    /// assert!(band.indices().iter().all(|&[.., id]| band.band_name(id) == "daa1"));
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for a name that no band has.
+    pub fn band(&self, name: &str) -> Result<Self> {
+        let band = self.layout.band(name)?;
+        let own = self.indices.partition_point(|row| row[3] < band)..self.indices.partition_point(|row| row[3] <= band);
+        Ok(Self {
+            layout: self.layout.clone(),
+            indices: self.indices[own.clone()].to_vec(),
+            values: self.values[own].to_vec(),
+        })
     }
 
     /// The same coefficients with another normalisation stored beside them.

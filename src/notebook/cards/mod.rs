@@ -2,6 +2,8 @@
 
 mod backend;
 mod diffusion;
+mod generator;
+mod layers;
 mod mesh;
 mod model;
 mod sdf;

@@ -61,10 +61,10 @@ pub(crate) struct Chart {
     pub theme: Theme,
 }
 
-impl Chart {
-    pub fn new(title: String) -> Self {
+impl Default for Chart {
+    fn default() -> Self {
         Self {
-            title,
+            title: String::new(),
             x_label: String::new(),
             y_label: String::new(),
             log_x: false,
@@ -74,7 +74,9 @@ impl Chart {
             theme: Theme::Light,
         }
     }
+}
 
+impl Chart {
     /// A point as it is drawn: decimal logarithms on logarithmic axes; `None` where there is no place for it.
     pub fn place(&self, (x, y): (f64, f64)) -> Option<(f64, f64)> {
         let scaled = |value: f64, log: bool| if log { value.log10() } else { value };

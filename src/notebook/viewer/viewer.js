@@ -24,7 +24,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
   const names = ['x', 'y', 'z'];
   const home = { az: meta.azimuth, el: meta.elevation, zoom: 1, pan: [0, 0] };
   const state = {
-    ...home, pan: [0, 0], channel: 0, frame: 0, alpha: meta.alpha, size: meta.size, outline: meta.outline,
+    ...home, pan: [0, 0], channel: 0, frame: meta.frames.length - 1, alpha: meta.alpha, size: meta.size, outline: meta.outline,
     map: meta.map, low: null, high: null, dark: null, ortho: !meta.perspective,
     clip: meta.low.map((l, i) => [l, meta.high[i]]), threshold: [-Infinity, Infinity], playing: false,
   };

@@ -1,0 +1,38 @@
+//! Distances that level off: what is written instead of a plain distance, so that coefficients are spent on the surface.
+//!
+//! Far from a shape its distance is large, has creases, and nobody looks: a threshold on plain distances keeps mostly coefficients at the
+//! rim of the box. `d / √(1 + (d/τ)²)` is `d` at the surface, with slope 1, and levels off at ±τ.
+
+/// Longer than the diagonal of the cube [-1, 1]³: no distance within it is larger.
+const FARTHEST: f32 = 4.0;
+
+/// A distance as it is written; it levels off at ±`limit`.
+pub(crate) fn level_off(distance: f32, limit: f32) -> f32 {
+    distance / (1.0 + (distance / limit).powi(2)).sqrt()
+}
+
+/// The distance that was written so; what lies beyond every distance of the cube counts as 4.
+pub(crate) fn distance_of(written: f32, limit: f32) -> f32 {
+    let most = level_off(FARTHEST, limit);
+    let written = written.clamp(-most, most);
+    written / (1.0 - (written / limit).powi(2)).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_come_back_and_keep_their_sign() {
+        for limit in [0.05, 0.2, 1.0] {
+            for step in -20..=20 {
+                let d = 0.05 * step as f32;
+                let back = distance_of(level_off(d, limit), limit);
+                // What levels off loses digits: the slope at d is (1 + (d/τ)²)^(-3/2).
+                let slope = (1.0 + (d / limit).powi(2)).powf(-1.5);
+                assert!((back - d).abs() <= 4.0 * f32::EPSILON * limit / slope, "{limit} {d} {back}");
+            }
+            assert!(distance_of(2.0 * limit, limit) > 1.0 && distance_of(-2.0 * limit, limit) < -1.0);
+        }
+    }
+}
