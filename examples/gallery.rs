@@ -165,6 +165,20 @@ fn displays() -> Result<Vec<(&'static str, MimeBundle)>> {
             curves.push_at("validation", t, 0.03 + 1.1 * (-t / 80.0).exp());
         }
     }
+    let lines = notebook::plot([3, 5, 8, 12, 20, 35, 60], [9.1, 5.2, 3.0, 2.2, 1.9, 1.8, 1.8])
+        .name("DDIM")
+        .line("DDPM", [3, 5, 8, 12, 20, 35, 60], [19.0, 12.5, 7.1, 4.4, 2.6, 2.0, 1.8])
+        .title("error by steps")
+        .x_label("steps")
+        .y_label("Chamfer distance (×10⁻³)")
+        .log_x(true)
+        .log_y(true)
+        .size(420, 280);
+    let counts = notebook::bars(["aaa2", "aad2", "ada2", "add2"], [512, 210, 198, 64])
+        .title("coefficients kept")
+        .y_label("number")
+        .size(320, 280);
+    let shapes = ShapeDataset::procedural(&Family::ALL, 10, 1, Split::Train, &DatasetConfig::default())?;
     let drawn = figure((420, 260), |root| {
         use plotters::prelude::*;
         let mut chart = ChartBuilder::on(root)
@@ -202,6 +216,8 @@ fn displays() -> Result<Vec<(&'static str, MimeBundle)>> {
         ("mesh_viewer", MeshViewer::new(&bunny).title("the bunny").rich()),
         ("mesh_values", MeshViewer::new(&bunny).values(height).title("a value at each vertex").rich()),
         ("live_plot", curves.rich()),
+        ("plot", hstack(&[&lines, &counts]).rich()),
+        ("dataset", shapes.rich()),
         ("figure", drawn.rich()),
         ("hstack", hstack(&[&small, &drawn]).rich()),
         ("error", VoxelPlot::new(&ring)?.channel(7).rich()),

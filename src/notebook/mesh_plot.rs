@@ -9,6 +9,7 @@ use super::draw::{
     write_text,
 };
 use super::html::{count, number};
+use super::upright::upright;
 use super::{Colormap, MimeBundle, Rich};
 use crate::mesh::Mesh;
 use crate::{Error, Result};
@@ -48,7 +49,7 @@ impl MeshPlot {
             values: None,
             colormap: None,
             wireframe: false,
-            camera: Camera::default(),
+            camera: Camera { up: upright(mesh), ..Default::default() },
             alpha: 1.0,
             size: (640, 480),
             theme: Theme::Light,
@@ -98,7 +99,7 @@ impl MeshPlot {
         self
     }
 
-    /// The axis that points up (default y).
+    /// The axis that points up. The default is y, or z for a mesh that could stand on z and not on y.
     pub fn up(mut self, axis: Axis) -> Self {
         self.camera.up = axis;
         self

@@ -30,6 +30,7 @@ mod progress;
 mod rich;
 mod slice_grid;
 mod task_bars;
+mod upright;
 mod viewer;
 mod voxel_faces;
 mod voxel_plot;

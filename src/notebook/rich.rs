@@ -92,16 +92,17 @@ impl<T: Rich, E: std::fmt::Display> Rich for Result<T, E> {
     fn rich(&self) -> MimeBundle {
         match self {
             Ok(value) => value.rich(),
-            Err(error) => {
-                let text = format!("Error: {error}");
-                let html = format!(
-                    "<div style=\"border-left:3px solid #d1495b;padding:2px 8px\"><b>Error</b> {}</div>",
-                    escape(&error.to_string())
-                );
-                MimeBundle::text(text).with_html(html)
-            }
+            Err(error) => error_line(error),
         }
     }
+}
+
+/// An error as a value that is shown: one line.
+fn error_line(error: &dyn std::fmt::Display) -> MimeBundle {
+    let text = error.to_string();
+    let html =
+        format!("<div style=\"border-left:3px solid #d1495b;padding:2px 8px\"><b>Error</b> {}</div>", escape(&text));
+    MimeBundle::text(format!("Error: {text}")).with_html(html)
 }
 
 /// Shows nothing, as an expression without a value should.
@@ -133,8 +134,8 @@ fn result(value: &(impl Rich + ?Sized)) {
     send_result(&value.rich(), value.shown_in());
 }
 
-/// Shows the value of an expression as the running cell's result: its card when it is [`Rich`], else its `Debug` text,
-/// else the name of its type. It never fails to compile and never moves a variable.
+/// Shows the value of an expression as the running cell's result: its card when it is [`Rich`], one line when it is an `Err`, else its
+/// `Debug` text, else the name of its type. It never fails to compile and never moves a variable.
 ///
 /// The kernel calls it on the expression that ends a cell; you need it only outside of a notebook.
 ///
@@ -151,8 +152,8 @@ fn result(value: &(impl Rich + ?Sized)) {
 macro_rules! __wavemesh_show {
     ($value:expr) => {{
         #[allow(unused_imports)]
-        use $crate::notebook::specialise::{ByDebug as _, ByName as _, ByRich as _};
-        (&&&$crate::notebook::specialise::Shown(&$value)).wavemesh_show()
+        use $crate::notebook::specialise::{ByDebug as _, ByError as _, ByName as _, ByRich as _};
+        (&&&&$crate::notebook::specialise::Shown(&$value)).wavemesh_show()
     }};
 }
 #[doc(inline)]
@@ -167,7 +168,7 @@ pub trait EvcxrDisplay: Rich {
 }
 impl<T: Rich> EvcxrDisplay for T {}
 
-/// The machinery of [`show!`](crate::notebook::show): method lookup tries `&&&Shown`, `&&Shown` and `&Shown` in turn, so the first trait that
+/// The machinery of [`show!`](crate::notebook::show): method lookup tries `&&&&Shown`, `&&&Shown` and so on in turn, so the first trait that
 /// the type fits wins (autoref specialisation).
 #[doc(hidden)]
 pub mod specialise {
@@ -178,9 +179,21 @@ pub mod specialise {
     pub trait ByRich {
         fn wavemesh_show(&self);
     }
-    impl<T: Rich + ?Sized> ByRich for &&Shown<'_, T> {
+    impl<T: Rich + ?Sized> ByRich for &&&Shown<'_, T> {
         fn wavemesh_show(&self) {
             result(self.0);
+        }
+    }
+
+    pub trait ByError {
+        fn wavemesh_show(&self);
+    }
+    impl<T: Debug, E: std::fmt::Display> ByError for &&Shown<'_, Result<T, E>> {
+        fn wavemesh_show(&self) {
+            result_bundle(&match self.0 {
+                Ok(value) => MimeBundle::text(debug_text(&Ok::<_, ()>(value))),
+                Err(error) => error_line(error),
+            });
         }
     }
 
@@ -289,6 +302,8 @@ mod tests {
         show!(());
         show!(Some(MimeBundle::text("rich")));
         show!(if text.is_empty() { Err("e") } else { Ok(Opaque) });
+        show!("12".parse::<i32>());
+        show!("x".parse::<i32>());
         drop((opaque, text));
     }
 }

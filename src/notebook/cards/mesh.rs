@@ -3,7 +3,8 @@
 use super::{Facts, picture_card};
 use crate::mesh::Mesh;
 use crate::notebook::html::{count, number};
-use crate::notebook::{MeshPlot, MimeBundle, Rich};
+use crate::notebook::upright::upright;
+use crate::notebook::{Axis, MeshPlot, MimeBundle, Rich};
 
 impl Rich for Mesh {
     fn rich(&self) -> MimeBundle {
@@ -16,6 +17,9 @@ impl Rich for Mesh {
             facts.push(("x", side(0)));
             facts.push(("y", side(1)));
             facts.push(("z", side(2)));
+            if upright(self) == Axis::Z {
+                facts.push(("drawn with z up:", "it could not stand on y".to_owned()));
+            }
             facts.push(("watertight", if watertight { "yes" } else { "no" }.to_owned()));
             facts.push(("area", number(self.area().into())));
             if watertight {

@@ -6,6 +6,7 @@ use super::payload::{Payload, finite_range};
 use super::viewer_bundle;
 use crate::mesh::Mesh;
 use crate::notebook::html::{bytes, count};
+use crate::notebook::upright::upright;
 use crate::notebook::{Axis, Camera, Colormap, MeshPlot, MimeBundle, Rich};
 use crate::{Error, Result};
 
@@ -57,7 +58,8 @@ impl MeshViewer {
     }
 
     fn of(frames: Vec<(String, Mesh)>) -> Self {
-        let camera = Camera::default();
+        let up = frames.first().map_or(Axis::Y, |(_, mesh)| upright(mesh));
+        let camera = Camera { up, ..Default::default() };
         Self {
             frames,
             values: None,
@@ -101,7 +103,7 @@ impl MeshViewer {
         self
     }
 
-    /// The axis that points up (default y).
+    /// The axis that points up. The default is y, or z for a mesh that could stand on z and not on y.
     pub fn up(mut self, axis: Axis) -> Self {
         self.camera.up = axis;
         self
