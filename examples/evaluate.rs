@@ -50,7 +50,8 @@ fn clouds(meshes: &[Mesh], seed: u64) -> Result<Clouds> {
 }
 
 fn dataset(count: usize, split: Split) -> Result<Vec<SdfGrid>> {
-    let config = DatasetConfig { cache: Some("runs/cache".into()), ..Default::default() };
+    // As the shapes were encoded that the shipped generator was trained on.
+    let config = DatasetConfig { truncation: None, cache: Some("runs/cache".into()), ..Default::default() };
     ShapeDataset::procedural(&Family::ALL, count, DATA_SEED, split, &config)?.grids()
 }
 
