@@ -40,11 +40,11 @@ pub(crate) fn number(x: f64) -> String {
 /// A tick's label: the number without trailing zeros.
 pub(crate) fn tick(x: f64) -> String {
     let shown = number(x);
-    if shown.contains('e') || !shown.contains('.') {
-        shown
-    } else {
-        shown.trim_end_matches('0').trim_end_matches('.').to_owned()
+    let (mantissa, exponent) = shown.find('e').map_or((&shown[..], ""), |e| shown.split_at(e));
+    if !mantissa.contains('.') {
+        return shown;
     }
+    mantissa.trim_end_matches('0').trim_end_matches('.').to_owned() + exponent
 }
 
 /// A count with thin groups of three: `1,234,567`.
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn ticks_are_as_short_as_they_can_be() {
-        assert_eq!([0.5, 2.5, -40.0, 1e-7].map(tick), ["0.5", "2.5", "-40", "1.000e-7"]);
+        assert_eq!([0.5, 2.5, -40.0, 1e-7, 2.5e9].map(tick), ["0.5", "2.5", "-40", "1e-7", "2.5e9"]);
     }
 
     #[test]

@@ -37,6 +37,7 @@ mod voxel_plot;
 mod voxels;
 
 pub use bundle::MimeBundle;
+pub use cards::gradients;
 pub use colormap::Colormap;
 pub use display::{Content, Display, clear_output, display, flush, html, image, image_file, json, latex, markdown};
 pub use draw::{Axis, Camera, Figure, FigureBackend, Picture, Theme, animation, contact_sheet, figure, figure_svg};

@@ -8,8 +8,8 @@ use crate::mesh::Mesh;
 
 /// Vertices that touch the ground lie this near to the lowest, as a share of the extent.
 const NEAR: f32 = 0.01;
-/// What touches the ground covers at least this share of what lies above it.
-const LEAST: f32 = 0.02;
+/// The centre lies at least this far within what touches the ground, as a share of the width: a cylinder does not stand on its side.
+const MARGIN: f32 = 0.1;
 
 /// The axis that points up, as far as can be guessed.
 pub(super) fn upright(mesh: &Mesh) -> Axis {
@@ -27,7 +27,7 @@ fn stands_on(mesh: &Mesh, axis: usize) -> bool {
     let ground = along[axis].0 + NEAR * extent[axis];
     let base = hull(corners().filter(|p| p[axis] <= ground).map(flat).collect());
     let [wide, deep] = flat(extent);
-    area(&base) >= LEAST * wide * deep && contains(&base, flat(centre(mesh)))
+    lies_within(flat(centre(mesh)), &base, MARGIN * wide.max(deep))
 }
 
 /// The middle of the surface, each face by its area.
@@ -69,13 +69,11 @@ fn hull(mut points: Vec<[f32; 2]>) -> Vec<[f32; 2]> {
     below
 }
 
-fn area(polygon: &[[f32; 2]]) -> f32 {
-    polygon.windows(2).map(|pair| turn(polygon[0], pair[0], pair[1])).sum::<f32>() / 2.0
-}
-
-fn contains(polygon: &[[f32; 2]], point: [f32; 2]) -> bool {
+/// Whether a point is at least `margin` away from every edge of a polygon that it lies in.
+fn lies_within(point: [f32; 2], polygon: &[[f32; 2]], margin: f32) -> bool {
     let next = polygon.iter().cycle().skip(1);
-    polygon.len() >= 3 && polygon.iter().zip(next).all(|(&a, &b)| turn(a, b, point) >= 0.0)
+    let far = |(&a, &b): (&[f32; 2], &[f32; 2])| turn(a, b, point) >= margin * (b[0] - a[0]).hypot(b[1] - a[1]);
+    polygon.len() >= 3 && polygon.iter().zip(next).all(far)
 }
 
 #[cfg(test)]
@@ -93,7 +91,7 @@ mod tests {
 
     #[test]
     fn what_stands_on_both_or_on_neither_has_y_up() {
-        for mesh in [cuboid([0.5, 0.6, 0.7]).to_mesh(24), sphere(0.7).to_mesh(24), Mesh::new(vec![], vec![])] {
+        for mesh in [cuboid([0.5, 0.6, 0.7]).to_mesh(24), sphere(0.7).to_mesh(24)] {
             assert_eq!(upright(&mesh.unwrap()), Axis::Y);
         }
         let bunny = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("notebooks/meshes/bunny.obj");

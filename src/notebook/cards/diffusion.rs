@@ -1,13 +1,10 @@
 //! The plot of a diffusion's noise schedule.
 
-use plotters::prelude::*;
-
 use super::{Facts, picture_card};
 use crate::Result;
 use crate::diffusion::{GaussianDiffusion, NoiseSchedule};
-use crate::notebook::draw::{ChartAxis, figure};
 use crate::notebook::html::number;
-use crate::notebook::{MimeBundle, Picture, Rich};
+use crate::notebook::{MimeBundle, Picture, Rich, contact_sheet, plot};
 
 impl Rich for NoiseSchedule {
     fn rich(&self) -> MimeBundle {
@@ -38,70 +35,17 @@ impl Rich for GaussianDiffusion {
     }
 }
 
-/// Signal √ᾱ, noise √(1−ᾱ) and the logarithm of their ratio, over the timesteps.
+/// Signal √ᾱ, noise √(1−ᾱ) and the ratio of their squares, over the timesteps.
 fn schedule_plot(schedule: &NoiseSchedule) -> Result<Picture> {
-    let last = (schedule.len() - 1) as f64;
-    let at = |f: fn(f64) -> f64| -> Vec<(f64, f64)> {
-        schedule.alphas_cumprod().iter().enumerate().map(|(t, &a)| (t as f64, f(f64::from(a)))).collect()
-    };
-    let curves = [
-        ("signal", at(f64::sqrt), RGBColor(0, 114, 178)),
-        ("noise", at(|a| (1.0 - a).max(0.0).sqrt()), RGBColor(213, 94, 0)),
-    ];
-    let ratio: Vec<(f64, f64)> = (0..schedule.len())
-        .map(|t| (t as f64, schedule.snr(t as i64).log10()))
-        .filter(|(_, v)| v.is_finite())
-        .collect();
-    let (low, high) = ratio.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), (_, v)| (l.min(*v), h.max(*v)));
-    let (low, high) = if low < high { (low, high) } else { (-1.0, 1.0) };
-    let steps = || ChartAxis::linear(0.0..last.max(1.0), 5);
-    let drawn = figure((640, 266), |root| {
-        root.fill(&WHITE)?;
-        let (left, right) = root.split_horizontally(330);
-        let mut chart = ChartBuilder::on(&left)
-            .margin(8)
-            .caption("signal and noise weights", ("sans-serif", 14))
-            .x_label_area_size(40)
-            .y_label_area_size(36)
-            .build_cartesian_2d(steps(), ChartAxis::linear(0.0..1.02, 5))?;
-        let light = RGBColor(200, 204, 210);
-        chart
-            .configure_mesh()
-            .x_desc("timestep")
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(light)
-            .label_style(("sans-serif", 12))
-            .draw()?;
-        for (name, points, color) in curves {
-            chart
-                .draw_series(LineSeries::new(points, color.stroke_width(2)))?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 14, y)], color.stroke_width(2)));
-        }
-        chart
-            .configure_series_labels()
-            .label_font(("sans-serif", 13))
-            .background_style(WHITE.mix(0.8))
-            .border_style(light)
-            .position(SeriesLabelPosition::Coordinate(50, 134))
-            .draw()?;
-        let mut chart = ChartBuilder::on(&right)
-            .margin(8)
-            .caption("log10 signal-to-noise ratio", ("sans-serif", 14))
-            .x_label_area_size(40)
-            .y_label_area_size(36)
-            .build_cartesian_2d(steps(), ChartAxis::linear(low..high, 5))?;
-        chart
-            .configure_mesh()
-            .x_desc("timestep")
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(light)
-            .label_style(("sans-serif", 12))
-            .draw()?;
-        chart.draw_series(LineSeries::new(ratio, RGBColor(0, 158, 115).stroke_width(2)))?;
-        Ok(())
-    })?;
-    drawn.into_picture()
+    let steps = 0..schedule.len();
+    let alphas = || schedule.alphas_cumprod().iter().map(|&alpha| f64::from(alpha));
+    let weights = plot(steps.clone(), alphas().map(f64::sqrt))
+        .name("signal")
+        .line("noise", steps.clone(), alphas().map(|alpha| (1.0 - alpha).max(0.0).sqrt()))
+        .title("signal and noise weights");
+    let ratio = plot(steps.clone(), steps.map(|t| schedule.snr(t as i64))).title("signal-to-noise ratio").log_y(true);
+    let drawn = [weights, ratio].map(|one| one.x_label("timestep").size(330, 266).picture());
+    contact_sheet(&drawn.into_iter().collect::<Result<Vec<_>>>()?, 2)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Cards of layers, of sequences of them, and of what they learn.
 
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use candle_nn::{AdamW, VarMap};
 
@@ -52,6 +53,45 @@ impl Rich for VarMap {
         let table = (!named.is_empty()).then(|| parameter_table(named.into_iter()));
         picture_card("VarMap", &facts, table.as_ref(), None)
     }
+}
+
+/// What a backward pass found; a card cannot list it, since it knows no names: [`gradients`] can.
+impl Rich for GradStore {
+    fn rich(&self) -> MimeBundle {
+        let facts: Facts = vec![
+            ("of a tensor:", "`found.get(&tensor)`".into()),
+            ("of all parameters:", "`notebook::gradients(&variables, &found)`".into()),
+        ];
+        picture_card("Gradients of a backward pass", &facts, None, None)
+    }
+}
+
+/// The gradient of each parameter that a backward pass `found`, as a card: its norm, beside that of the parameter.
+///
+/// ```
+/// use wavemesh::notebook::{Rich, gradients};
+/// use wavemesh::prelude::*;
+/// # fn main() -> Result<()> {
+/// let variables = VarMap::new();
+/// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+/// let layer = candle_nn::linear(2, 1, vb.pp("head"))?;
+/// let found = layer.forward(&Tensor::ones((3, 2), DType::F32, &Device::Cpu)?)?.sum_all()?.backward()?;
+/// assert!(gradients(&variables, &found).rich().plain().contains("head.weight"));
+/// # Ok(()) }
+/// ```
+pub fn gradients(variables: &VarMap, found: &GradStore) -> MimeBundle {
+    let data = variables.data().lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut named: Vec<_> = data.iter().collect();
+    named.sort_unstable_by_key(|(name, _)| *name);
+    let shown = |norm: Result<f64>| norm.map_or_else(|error| error.to_string(), number);
+    let row = |(name, var): (&String, &candle_core::Var)| {
+        let gradient = found.get(var).map_or_else(|| "none".into(), |gradient| shown(norm(gradient)));
+        vec![name.clone(), format!("{:?}", var.dims()), gradient, shown(norm(var))]
+    };
+    let facts: Facts = vec![("parameters", count(named.len() as u64))];
+    let header = vec!["parameter", "shape", "gradient's norm", "norm"];
+    let table = Table { header, rows: named.into_iter().map(row).collect() };
+    picture_card("Gradients", &facts, Some(&table), None)
 }
 
 /// What the network is made of, and its parameters.
@@ -214,6 +254,23 @@ mod tests {
         let row = text.lines().find(|line| line.starts_with("norm.weight")).unwrap();
         assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["norm.weight", "[4]", "4", "2"]);
         assert!(VarMap::new().rich().plain().starts_with("VarMap | tensors 0"));
+    }
+
+    #[test]
+    fn gradients_stand_beside_their_parameters_and_a_missing_one_is_told() {
+        let variables = VarMap::new();
+        let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+        let used = candle_nn::linear_no_bias(4, 1, vb.pp("used")).unwrap();
+        let _unused = candle_nn::linear_no_bias(4, 1, vb.pp("unused")).unwrap();
+        let ones = Tensor::ones((1, 4), DType::F32, &Device::Cpu).unwrap();
+        let found = candle_core::Module::forward(&used, &ones).unwrap().sum_all().unwrap().backward().unwrap();
+        let text = gradients(&variables, &found).plain().to_owned();
+        let cells = |name: &str| -> Vec<String> {
+            let row = text.lines().find(|line| line.starts_with(name)).unwrap();
+            row.split_whitespace().map(str::to_owned).collect()
+        };
+        assert_eq!((cells("used.weight")[3].as_str(), cells("unused.weight")[3].as_str()), ("2", "none"));
+        assert!(found.rich().plain().contains("get(&tensor)"));
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod tensor;
 mod tensor_stats;
 mod wavelet;
 
+pub use layers::gradients;
+
 use super::draw::Picture;
 use super::html::{count, number};
 use super::{MimeBundle, escape};
