@@ -80,7 +80,7 @@ macro_rules! lists {
         }
     )*};
 }
-lists!(|value| number(f64::from(*value)); f32 f64);
+lists!(|value| number(Number::to_f64(*value)); f32 f64);
 lists!(ToString::to_string; i8 i16 i32 i64 isize u8 u16 u32 u64 usize);
 
 #[cfg(test)]

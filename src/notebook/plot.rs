@@ -303,6 +303,6 @@ mod tests {
         let odd = plot(vec![1u8, 2, 3], [f32::NAN, -1.0, f32::INFINITY].iter()).log_y(true);
         assert!(odd.picture().is_ok());
         let half = [half::f16::from_f32(0.5)];
-        assert!(scatter(&half, [half::bf16::from_f32(2.0)]).rich().plain().contains("x 0.5000 to 0.5000, y 2 to 2"));
+        assert!(scatter(half, [half::bf16::from_f32(2.0)]).rich().plain().contains("x 0.5000 to 0.5000, y 2 to 2"));
     }
 }

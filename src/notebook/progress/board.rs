@@ -59,7 +59,7 @@ impl Board {
     pub fn add(&mut self, row: Arc<Row>) {
         self.rows.push(row);
         if self.output.is_none() && !Frontend::current().is_terminal() {
-            self.output = Some(display(&self.snapshots()));
+            self.output = Some(display(self.snapshots()));
             DUE.store(clock() + UPDATE_EVERY.as_millis() as u64, Ordering::Relaxed);
         } else {
             tick_locked(self);
