@@ -19,7 +19,7 @@ if [ "${1:-}" = --pack ]; then
   mkdir "$work/site"
   for wheel in "$work"/wheels/*.whl; do python3 -m zipfile -e "$wheel" "$work/site"; done
   tar c -C "$work/site" . | xz -6 -T0 > "$folder/site.tar.xz"
-  if [ $# -gt 2 ]; then git -C "$3" archive HEAD flex_gemm setup.py pyproject.toml | gzip > "$folder/flex.tgz"; fi
+  if [ $# -gt 2 ]; then git -C "$3" archive HEAD flex_gemm setup.py pyproject.toml autotune_cache.json | gzip > "$folder/flex.tgz"; fi
   ls -l "$folder"
   exit
 fi
@@ -29,6 +29,9 @@ if [ -n "${GPU_PEERS:-}" ]; then
   for archive in "$GPU_PEERS"/site.tar.xz "$GPU_PEERS"/flex.tgz; do
     if [ -e "$archive" ]; then tar xf "$archive" -C "$work/site"; fi
   done
+  if [ -e "$work/site/setup.py" ]; then  # FlexGEMM has code to compile
+    (cd "$work/site" && TORCH_CUDA_ARCH_LIST=9.0 python3 setup.py -q build_ext --inplace > "$work/flex.log" 2>&1) || tail -5 "$work/flex.log" >&2
+  fi
   export PYTHONPATH=$work/site${PYTHONPATH:+:$PYTHONPATH}
 fi
 if [ -z "${WAVEMESH_KERNELS:-}" ]; then

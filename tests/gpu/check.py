@@ -92,7 +92,7 @@ def report(name, out, ref, limit, work, pairs, flops):
     print(f"{'ok  ' if good else 'FAIL'} {name:44} error {error:.1e} (limit {limit:.0e})  repeat {'same' if same else 'DIFFERS'}  {ms:.4f} ms  {flops * pairs / ms / 1e9:6.1f} TFLOP/s", flush=True)
 
 
-def case(name, coords, shape, kinds, channels, kernel=(3, 3, 3), batch=1, least=1, gradients=True):
+def case(name, coords, shape, kinds, channels, kernel=(3, 3, 3), batch=1, least=None, gradients=True):
     global failures
     sites = fast.Sites(coords, shape, batch, least)
     torch.cuda.synchronize()
@@ -132,6 +132,13 @@ def case(name, coords, shape, kinds, channels, kernel=(3, 3, 3), batch=1, least=
                     run = lambda: fast.weight_gradient(kind, sites, x, g, kernel, sums, dw)
                     run()
                     report(label + "weight gradient", dw.reshape(cout, -1, cin), reference_weights(x, g, nbr), {"f16": 1e-4, "bf16": 1e-4, "tf32": 6e-4, "f32": 1e-5}[kind], run, pairs, flops)
+                    if kind == "f32":  # any scale: values down to 1e-30, one channel far below the others
+                        g.mul_(1e-30)
+                        x[:, 0] *= 1e-6
+                        run()
+                        error = ((dw.reshape(cout, -1, cin).double() - (ref := reference_weights(x, g, nbr))).norm(dim=(0, 1)) / ref.norm(dim=(0, 1))).max().item()
+                        failures += not error < 1e-5
+                        print(f"{'ok  ' if error < 1e-5 else 'FAIL'} {label}weight gradient of small values: error of a channel {error:.1e}", flush=True)
             except Exception as e:  # noqa: BLE001
                 failures += 1
                 print(f"FAIL {label}: {e!r}", flush=True)
@@ -172,7 +179,7 @@ def strided(coords, kernel, stride, shape):
 def table_case(name, table, back, kinds, channels, kernel):
     global failures
     pairs, (volume, n), m = (table >= 0).sum().item(), table.shape, back.shape[1]
-    print(f"     {name}: {m} -> {n} sites, {pairs} pairs")
+    print(f"     {name}: {m} -> {n} sites, {pairs} pairs, orders {median(lambda: fast.gather_order(table)):.4f} and {median(lambda: fast.gather_order(back)):.4f} ms")
     for kind in kinds:
         dtype, _ = fast.KINDS[kind]
         for cin, cout in channels:
@@ -182,14 +189,16 @@ def table_case(name, table, back, kinds, channels, kernel):
             w = (torch.randn(cout, *kernel, cin, device="cuda", generator=generator) / (17 * cin) ** 0.5).to(dtype)
             flops, label = 2 * cin * cout, f"{name} {kind} {cin}->{cout} "
             try:
+                order, back_order = fast.gather_order(table), fast.gather_order(back)
+                assert torch.equal(order.sort()[0], torch.arange(n, device="cuda", dtype=torch.int32))
                 img = fast.pack_offsets(kind, w, range(volume), columns=fast.gather_columns(kind, cout))
                 y = torch.full((n, cout), float("nan"), device="cuda", dtype=dtype)
-                run = lambda: fast.gather(kind, x, img, table, cout, y)
+                run = lambda: fast.gather(kind, x, img, table, cout, y, order)
                 run()
                 report(label + "gather", y, reference(x, w, table), LIMITS[kind], run, pairs, flops)
                 back_img = fast.pack_offsets(kind, w, range(volume), True, columns=fast.gather_columns(kind, cin))
                 dx = torch.full((m, cin), float("nan"), device="cuda", dtype=dtype)
-                run = lambda: fast.gather(kind, g, back_img, back, cin, dx)
+                run = lambda: fast.gather(kind, g, back_img, back, cin, dx, back_order)
                 run()
                 report(label + "gather back", dx, reference(g, w.permute(4, 1, 2, 3, 0), back), LIMITS[kind], run, pairs, flops)
                 dw = torch.full((cout, volume, cin), float("nan"), device="cuda")

@@ -76,7 +76,7 @@ def empty(*shape, dtype=torch.int32):
 class Sites:
     """Index and map of `coords` (n, 4) int32 on the card: batch, z, y, x."""
 
-    def __init__(self, coords, shape, batch=1, least=1, build=True):
+    def __init__(self, coords, shape, batch=1, least=None, build=True):
         self.coords, self.n = coords.contiguous(), len(coords)
         self.bits = max(2, (max(shape) - 1).bit_length())
         self.passes = max(1, up(3 * self.bits - 6 + (batch - 1).bit_length(), 8))
@@ -84,7 +84,7 @@ class Sites:
         while self.cap * 3 < self.n * 4:
             self.cap *= 2
         n, tiles = self.n, up(self.n, 256)
-        self.blocks, self.tiles, self.least = up(n, 2048), tiles, least
+        self.blocks, self.tiles, self.least = up(n, 2048), tiles, least or next((p for p in (4, 2) if tiles * p <= 132), 1)
         self.table, self.state = empty(self.cap * 8), empty(64 + 8 * 256)
         self.look = empty((self.passes * 256 + 1) * self.blocks)
         self.bricks, self.places = [empty(n, dtype=torch.int64) for _ in range(2)], [empty(n) for _ in range(2)]
@@ -188,10 +188,12 @@ def wgrad_shape(ci, co):
 
 
 def split(x, many):
-    """Parts (many, rows, channels) in bf16 whose sum is x."""
-    parts = empty(many, *x.shape, dtype=torch.bfloat16)
-    K.launch("split", "wm_split", up(x.numel(), 1024), 256, 0, x, parts, x.numel(), many)
-    return parts
+    """Parts (many, rows, channels) in f16 whose sum is x, scaled; and the bits of its largest magnitude."""
+    largest_bits = torch.zeros(1, dtype=torch.int32, device="cuda")
+    K.launch("split", "wm_largest", min(1056, up(x.numel(), 4096)), 256, 0, x, x.numel(), largest_bits)
+    parts = empty(many, *x.shape, dtype=torch.float16)
+    K.launch("split", "wm_split_half", up(x.numel(), 1024), 256, 0, x, parts, x.numel(), many, largest_bits)
+    return parts, largest_bits
 
 
 def weight_gradient(kind, sites, x, g, kernel=(3, 3, 3), sums=None, dw=None):
@@ -206,14 +208,17 @@ def weight_gradient(kind, sites, x, g, kernel=(3, 3, 3), sums=None, dw=None):
         sums = empty(splits * 27 * cin * cout, dtype=torch.float32)
     if dw is None:
         dw = empty(cout, *kernel, cin, dtype=torch.float32)
-    if kind in ("f16", "bf16"):
+    halves = kind in ("f16", "bf16")
+    if halves:
         pairs, xs, gs = [(0, 0)], [x], [g]
     else:  # small products first
-        pairs = [(0, 1), (1, 0), (0, 0)] if kind == "tf32" else [(0, 2), (2, 0), (1, 1), (0, 1), (1, 0), (0, 0)]
-        kind, xs, gs = "bf16", *(split(v, 2 if kind == "tf32" else 3) for v in (x, g))
+        many = 1 if kind == "tf32" else 2
+        pairs = [(0, 0)] if many == 1 else [(0, 1), (1, 0), (0, 0)]
+        kind, (xs, x_largest), (gs, g_largest) = "f16", split(x, many), split(g, many)
     for i, (a, b) in enumerate(pairs):
-        K.launch("wgrad", f"wm_wgrad_{kind}_i{ci}_o{co}", (splits, combos), threads, 1024 + 2 * stride + 7200, xs[a], gs[b], sums, *sites.parts_of_map(), cin, cout, bits, MOST, stride, 16, int(i > 0))
-    K.launch("sum", "wm_wgrad_sum", up(dw.numel(), 256), 256, 0, sums, dw, cin, cout, kernel[0] * kernel[1] * kernel[2], 27, index(back), splits)
+        K.launch("wgrad", f"wm_wgrad_{kind}_i{ci}_o{co}", (splits, combos), threads, 1024 + 2 * stride + 7200, xs[a], gs[b], sums, *sites.parts_of_map(), cin, cout, bits, MOST, stride, 64 if halves else 16, int(i > 0))
+    scales = () if halves else (x_largest, g_largest)
+    K.launch("sum", "wm_wgrad_sum" if halves else "wm_wgrad_sum_scaled", up(dw.numel(), 256), 256, 0, sums, dw, cin, cout, kernel[0] * kernel[1] * kernel[2], 27, index(back), splits, *scales)
     return dw
 
 
@@ -228,6 +233,14 @@ def gather(kind, x, img, table, cout, y=None, order=None, bias=None, residual=No
         y = torch.empty(n, cout, dtype=x.dtype, device="cuda")
     K.launch("gather", f"wm_gather_{kind}_n{columns}_r{rb}", (up(n, 128), cout // columns), 256 if columns >= 64 else 128, bytes_of(stages), x, img, y, table, order, n, cin * size // rb, offsets, stages, bias, residual, activation)
     return y
+
+
+def gather_order(table):
+    """An order of the targets in which those with the same offsets stand together."""
+    offsets, n = table.shape
+    order = empty(n)
+    K.launch("order", "wm_gather_order", up(n, 1024), 1024, 0, table, n, offsets, order)
+    return order
 
 
 def gather_columns(kind, cout):
