@@ -16,9 +16,10 @@ use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use wavemesh::Result;
 use wavemesh::mesh::Mesh;
-use wavemesh::mesh::metrics::{iou_of_grids, sample_surface};
+use wavemesh::mesh::metrics::sample_surface;
 use wavemesh::notebook::{Axis, MeshPlot, contact_sheet};
 use wavemesh::sdf::SdfGrid;
+use wavemesh::sdf::iou_of_grids;
 use wavemesh::train::{
     DatasetConfig, Family, GenerateOptions, Generator, SetComparison, ShapeDataset, Split, StageModel, chamfer_matrix,
 };

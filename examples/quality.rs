@@ -5,8 +5,9 @@
 use std::path::Path;
 
 use wavemesh::mesh::Mesh;
-use wavemesh::mesh::metrics::{MeshComparison, iou_of_grids};
+use wavemesh::mesh::metrics::MeshComparison;
 use wavemesh::sdf::SdfGrid;
+use wavemesh::sdf::iou_of_grids;
 use wavemesh::wavelet::{Threshold, WaveletConfig};
 
 const NEAR: f32 = 0.01;

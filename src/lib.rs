@@ -13,12 +13,15 @@
 mod allocator;
 pub mod diffusion;
 mod error;
+mod files;
 mod memory;
 pub mod mesh;
 pub mod notebook;
 pub mod prelude;
+mod random;
 pub mod sdf;
 pub mod sparse;
+mod sync;
 pub mod task;
 pub mod train;
 pub mod unet;

@@ -1,7 +1,8 @@
-//! Whether there is memory for what a file announces.
+//! Whether there is memory for what a caller or a file asks for.
 //!
-//! Linux grants more memory than there is and kills the process that uses it, so that a failed allocation tells little. A
-//! large need is compared with what is available before it is allocated.
+//! Linux grants more memory than there is and kills the process that uses it, so that a failed allocation tells little; and
+//! an allocation that does fail ends the process. A large need is therefore compared with what is available before it is
+//! allocated: [`elements`] for an array, [`check`] for the sum of several.
 
 use crate::{Error, Result};
 
@@ -22,6 +23,26 @@ pub(crate) fn check(op: &'static str, what: impl FnOnce() -> String, bytes: usiz
         return Ok(());
     }
     Err(Error::Memory { op, what: what(), needed, available: less })
+}
+
+/// The number of elements of an array of type `T` and of this shape, if there is memory for it and for `more` bytes beside each
+/// element.
+///
+/// # Errors
+/// [`Error::Memory`] when the system has less available, does not grant it, or no machine could.
+pub(crate) fn elements<T>(op: &'static str, what: &str, shape: &[usize], more: usize) -> Result<usize> {
+    let name = || format!("{what} of shape {shape:?}");
+    let count = shape.iter().try_fold(1usize, |count, &n| count.checked_mul(n));
+    let bytes = count.and_then(|count| count.checked_mul(size_of::<T>() + more));
+    match (count, bytes.filter(|&bytes| bytes <= isize::MAX as usize)) {
+        (Some(count), Some(bytes)) => check(op, name, bytes).map(|()| count),
+        _ => Err(Error::Memory {
+            op,
+            what: name(),
+            needed: bytes.map_or(u64::MAX, |bytes| bytes as u64),
+            available: available(),
+        }),
+    }
 }
 
 /// Whether an allocation succeeds, for a limit of the process or a system that grants no more than it has. It is given back
@@ -62,6 +83,20 @@ mod tests {
         let refused = check("decode", || "a grid".into(), 1 << 50).unwrap_err();
         assert!(matches!(refused, Error::Memory { needed, .. } if needed == 1 << 50), "{refused}");
         assert!(refused.to_string().starts_with("decode: a grid needs 1125899.9 GB of memory, "), "{refused}");
+    }
+
+    #[test]
+    fn an_array_that_no_machine_could_hold_is_an_error() {
+        assert_eq!(elements::<f32>("test", "a grid", &[3, 4, 5], 8).unwrap(), 60);
+        assert_eq!(elements::<f32>("test", "a grid", &[0, usize::MAX], 0).unwrap(), 0);
+        for shape in [vec![usize::MAX], vec![usize::MAX / 8, 3], vec![1 << 40, 1 << 20]] {
+            let refused = elements::<f32>("SdfGrid::from_fn", "a grid", &shape, 0).unwrap_err();
+            assert!(matches!(refused, Error::Memory { .. }), "{refused}");
+            assert!(
+                refused.to_string().starts_with(&format!("SdfGrid::from_fn: a grid of shape {shape:?} needs")),
+                "{refused}"
+            );
+        }
     }
 
     #[test]

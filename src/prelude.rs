@@ -6,13 +6,13 @@ pub use crate::diffusion::{
     BetaSchedule, Clip, Denoiser, DiffusionConfig, GaussianDiffusion, LossOptions, Prediction, SampleOptions, Sampler,
     TimestepSpacing,
 };
-pub use crate::mesh::{self, Mesh, metrics::MeshComparison, shapes};
+pub use crate::mesh::{self, Mesh, metrics::MeshComparison};
 pub use crate::notebook::{
     self, Axis, Camera, ColorBy, Colormap, EvcxrDisplay, LivePlot, MeshPlot, MeshViewer, MimeBundle, Plot, ProgressBar,
     Rich, SliceGrid, VoxelPlot, VoxelViewer, Voxels, bars, clear_output, display, figure, histogram, hstack, plot,
     progress, scatter,
 };
-pub use crate::sdf::{SdfConfig, SdfGrid};
+pub use crate::sdf::{SdfConfig, SdfGrid, shapes};
 pub use crate::sparse::{
     Activation, Backend, BatchNorm, ConvConfig, OutputSites, PoolConfig, SparseAvgPool3d, SparseConv3d,
     SparseConvTensor, SparseConvTranspose3d, SparseGlobalAvgPool, SparseGlobalMaxPool, SparseInverseConv3d,

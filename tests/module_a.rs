@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use wavemesh::Error;
-use wavemesh::mesh::metrics::{MeshComparison, iou};
+use wavemesh::mesh::metrics::MeshComparison;
 use wavemesh::mesh::{Mesh, shapes};
+use wavemesh::sdf::iou;
 use wavemesh::sdf::{Frame, SdfGrid};
 use wavemesh::sparse::SparseConvTensor;
 use wavemesh::wavelet::{
@@ -440,7 +441,7 @@ fn marching_cubes_is_watertight_on_noise() {
 #[test]
 fn solids_have_their_volumes() {
     use std::f32::consts::PI;
-    use wavemesh::mesh::shapes::*;
+    use wavemesh::sdf::shapes::*;
     let close = |solid: Solid, volume: f32, what: &str| {
         let mesh = solid.to_mesh(96).unwrap();
         assert!(mesh.is_watertight(), "{what}");

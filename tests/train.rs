@@ -6,8 +6,8 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use wavemesh::diffusion::{BetaSchedule, DiffusionConfig, GaussianDiffusion, Prediction};
 use wavemesh::mesh::Mesh;
-use wavemesh::mesh::metrics::iou_of_grids;
 use wavemesh::sdf::SdfGrid;
+use wavemesh::sdf::iou_of_grids;
 use wavemesh::sparse::SparseConvTensor;
 use wavemesh::train::{
     Augmentation, DatasetConfig, Family, GenerateOptions, Generator, ProceduralShape, Representation,

@@ -10,9 +10,9 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::gaussian::{broadcast_to_sites, check_same_shape, timestep_tensor};
-use super::{Denoiser, GaussianDiffusion, NoiseSchedule, Prediction, noise};
+use super::{Denoiser, GaussianDiffusion, NoiseSchedule, Prediction};
 use crate::sparse::SparseConvTensor;
-use crate::{Error, Result};
+use crate::{Error, Result, random};
 
 /// How a training loss is drawn. The default is an unconditional training pass with uniform timesteps and seed 0.
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ impl GaussianDiffusion {
                 expected: "at least one site".into(),
             });
         }
-        let mut rng = noise::rng(options.seed, 0);
+        let mut rng = random::rng(options.seed, 0);
         let batch = x0.batch_size();
         let (timesteps, mut weights) = match (&options.timesteps, options.importance) {
             (Some(timesteps), _) => (timesteps.clone(), vec![1.0; batch]),
@@ -80,7 +80,7 @@ impl GaussianDiffusion {
             }
         }
 
-        let noise = noise::gaussian(&mut rng, (x0.len(), x0.channels()), self.device())?;
+        let noise = random::gaussian(&mut rng, (x0.len(), x0.channels()), self.device())?;
         let noise = noise.to_dtype(x0.features().dtype())?;
         let noised = self.q_sample(x0, &timesteps, &noise)?;
         let t = timestep_tensor(&timesteps, self.device())?;

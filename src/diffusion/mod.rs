@@ -7,7 +7,6 @@
 mod clip;
 mod gaussian;
 mod loss;
-pub(crate) mod noise;
 mod sampling;
 mod schedule;
 mod solver;

@@ -6,12 +6,11 @@
 use candle_core::Tensor;
 
 use super::gaussian::{check_same_shape, timestep_tensor};
-use super::noise;
 use super::solver::Solver;
 use super::{Clip, Denoiser, GaussianDiffusion, Sampler, TimestepSpacing};
 use crate::sparse::SparseConvTensor;
 use crate::task::Task;
-use crate::{Error, Result};
+use crate::{Error, Result, random};
 
 /// Is called after each step; an error from it (or from a stop request) ends the sampling.
 pub type StepCallback<'a> = Box<dyn FnMut(&SampleStep) -> Result<()> + 'a>;
@@ -124,7 +123,7 @@ impl GaussianDiffusion {
                 check_same_shape("sample", "start", &start, like.features())?;
                 start
             }
-            None => noise::gaussian(&mut noise::rng(options.seed, 0), shape, self.device())?,
+            None => random::gaussian(&mut random::rng(options.seed, 0), shape, self.device())?,
         };
         Ok(Sampling {
             solver: Solver::new(sampler, options.spacing, self.schedule().len())?,
@@ -195,7 +194,7 @@ impl Sampling {
         }
         let shape = (self.x.len(), self.x.channels());
         let (seed, device) = (self.seed, self.diffusion.device());
-        let fresh = || noise::gaussian(&mut noise::rng(seed, 1 + index as u64), shape, device);
+        let fresh = || random::gaussian(&mut random::rng(seed, 1 + index as u64), shape, device);
         let next = self.solver.step(self.diffusion.schedule(), index, x, x0.clone(), &eps, fresh)?;
         self.x = self.x.replace_feature(next.detach())?;
         self.next += 1;

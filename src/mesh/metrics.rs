@@ -1,4 +1,4 @@
-//! How near two surfaces are to each other: Chamfer distance, Hausdorff distance, F-score, normal consistency, IoU.
+//! How near two surfaces are to each other: Chamfer distance, Hausdorff distance, F-score, normal consistency.
 //!
 //! Points are drawn evenly by area from each surface with a seed, and measured against the other surface itself, not
 //! against points drawn from it. So the same surface twice has distance zero, and a number does not sink as samples grow.
@@ -8,7 +8,6 @@ use rayon::prelude::*;
 
 use super::geometry::vec3;
 use super::{Bvh, Mesh};
-use crate::sdf::{SdfConfig, SdfGrid};
 use crate::task::Task;
 use crate::{Error, Result};
 
@@ -164,37 +163,4 @@ impl MeshComparison {
 
 fn mean(values: &[f32], f: impl Fn(f64) -> f64) -> f64 {
     values.iter().map(|&v| f(v.into())).sum::<f64>() / values.len() as f64
-}
-
-/// Volume of the intersection over that of the union, 0 to 1, on `resolution`³ samples of the box around both meshes.
-///
-/// # Errors
-/// When `resolution` is below two, or neither mesh encloses a sample.
-pub fn iou(a: &Mesh, b: &Mesh, resolution: usize) -> Result<f64> {
-    let ([a_lo, a_hi], [b_lo, b_hi]) = (a.bounds(), b.bounds());
-    let lo: [f32; 3] = std::array::from_fn(|i| a_lo[i].min(b_lo[i]));
-    let hi: [f32; 3] = std::array::from_fn(|i| a_hi[i].max(b_hi[i]));
-    let config = SdfConfig { shape: [resolution; 3], bounds: Some([lo, hi]), ..Default::default() };
-    iou_of_grids(&SdfGrid::from_mesh_with(a, &config)?, &SdfGrid::from_mesh_with(b, &config)?)
-}
-
-/// Samples inside both grids over samples inside either, 0 to 1.
-///
-/// # Errors
-/// When the grids differ in shape, or neither has a sample inside.
-pub fn iou_of_grids(a: &SdfGrid, b: &SdfGrid) -> Result<f64> {
-    if a.shape() != b.shape() {
-        let (got, expected) = (b.shape().to_vec(), format!("{:?}, as the first", a.shape()));
-        return Err(Error::Shape { op: "iou_of_grids", what: "the second grid", got, expected });
-    }
-    let (mut both, mut either) = (0usize, 0usize);
-    for (&a, &b) in a.values().iter().zip(b.values()) {
-        both += usize::from(a < 0.0 && b < 0.0);
-        either += usize::from(a < 0.0 || b < 0.0);
-    }
-    if either == 0 {
-        let (got, expected) = ("empty".into(), "at least one sample inside".into());
-        return Err(Error::Argument { op: "iou", name: "the union", got, expected });
-    }
-    Ok(both as f64 / either as f64)
 }

@@ -1,21 +1,17 @@
-//! Triangle meshes: reading, writing, measuring, making, and extracting them from a distance grid.
+//! Triangle meshes: reading, writing and measuring.
 //!
 //! [`Mesh`] is vertices and triangles and nothing else. Readers and writers are in [`format`](MeshFormat), a file a
-//! format; [`shapes`] makes solids without a download; [`metrics`] compares two meshes; [`marching_cubes`] goes back
-//! from a grid to a mesh.
+//! format; [`metrics`] compares two meshes.
 
 mod bvh;
 mod format;
 mod geometry;
-mod isosurface;
 pub mod metrics;
 mod polygon;
-pub mod shapes;
 
 pub(crate) use bvh::{Bvh, Node as BvhNode};
 pub use format::MeshFormat;
-pub(crate) use format::write_atomically;
-pub use isosurface::marching_cubes;
+pub(crate) use geometry::vec3;
 
 use crate::{Error, Result};
 

@@ -1,54 +1,12 @@
-//! Showing things while a cell runs: `display`, `update`, `clear_output`, and the plain kinds of content.
+//! The plain kinds of content (HTML, Markdown, formulas, pictures), and `clear_output`.
 
 use std::path::Path;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
 use super::frontend::{Frontend, Message};
-use super::{MimeBundle, Rich};
+use super::{Display, MimeBundle, Rich, display};
 use crate::{Error, Result};
-
-/// A shown output. [`update`](Self::update) changes it in place, also from a later cell.
-#[derive(Clone, Debug)]
-pub struct Display {
-    id: String,
-}
-
-impl Display {
-    /// Replaces what is shown.
-    pub fn update(&self, value: impl Rich) {
-        self.send(&value.rich(), true);
-    }
-
-    /// Replaces what is shown by a state that another will follow, which frontends without live updates need not see.
-    pub(crate) fn update_passing(&self, value: impl Rich) {
-        self.send(&value.rich(), false);
-    }
-
-    /// The output's Jupyter `display_id`.
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn send(&self, bundle: &MimeBundle, last: bool) {
-        Frontend::current().send(&Message::Update { bundle, id: &self.id, last });
-    }
-}
-
-/// Shows a value now, while the cell runs.
-///
-/// ```
-/// use wavemesh::notebook::{display, html, markdown};
-/// let shown = display(markdown("Training **starts**"));
-/// shown.update(html("<b>done</b>"));
-/// ```
-pub fn display(value: impl Rich) -> Display {
-    let shown = Display { id: new_id() };
-    Frontend::current().send(&Message::Display { bundle: &value.rich(), id: &shown.id });
-    shown
-}
 
 /// Removes what the running cell has shown so far: at once, or with `wait` when its next output comes (no flicker).
 pub fn clear_output(wait: bool) {
@@ -67,17 +25,6 @@ pub fn clear_output(wait: bool) {
 pub fn flush() {
     super::live_plot::flush();
     super::progress::flush();
-}
-
-/// A `display_id` that no other output has, of this run of the kernel or an earlier one.
-pub(crate) fn new_id() -> String {
-    static RUN: OnceLock<u64> = OnceLock::new();
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let run = *RUN.get_or_init(|| {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        (since.as_nanos() as u64).rotate_left(20) ^ u64::from(std::process::id())
-    });
-    format!("wm{run:016x}{:x}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Content of one of Jupyter's plain kinds, made by [`html`], [`markdown`], [`latex`], [`json`] or an image function.
@@ -230,10 +177,5 @@ mod tests {
     fn a_picture_of_the_wrong_size_is_refused_with_the_sizes() {
         let error = image(2, 2, &[0; 11]).unwrap_err().to_string();
         assert!(error.contains("11") && error.contains("12"), "{error}");
-    }
-
-    #[test]
-    fn ids_differ() {
-        assert_ne!(new_id(), new_id());
     }
 }

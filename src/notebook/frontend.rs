@@ -18,6 +18,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use serde_json::{Value, json};
 
 use super::MimeBundle;
+use crate::files::write_atomically;
+use crate::sync::lock;
 
 /// Who shows displays; see the table in this module's source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,10 +113,6 @@ impl Frontend {
         }
         out.flush()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 fn jupyter_message(message: &Message) -> Value {
@@ -220,9 +218,7 @@ fn write_files(folder: &Path, number: usize, bundle: &MimeBundle) -> std::io::Re
             (_, None) => value.to_string().into_bytes(),
         };
         let path = folder.join(format!("{number:03}.{extension}"));
-        let unfinished = folder.join(format!(".{number:03}.{extension}.part"));
-        std::fs::write(&unfinished, content)?;
-        std::fs::rename(&unfinished, &path)?;
+        write_atomically(&path, &content).map_err(std::io::Error::other)?;
     }
     Ok(())
 }

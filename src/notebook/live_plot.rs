@@ -8,6 +8,7 @@ use super::frontend::Frontend;
 use super::html::number;
 use super::{Display, MimeBundle, Number, Rich, display};
 use crate::Result;
+use crate::sync::lock;
 
 /// A picture takes longer to draw and to send than a bar: it is updated twice a second.
 const UPDATE_EVERY: Duration = Duration::from_millis(500);
@@ -154,10 +155,6 @@ impl LivePlot {
     pub fn last(&self, curve: &str) -> Option<f64> {
         self.plot().curves.iter().find(|known| known.name == curve)?.points.last().map(|(_, value)| *value)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Plot {

@@ -1,9 +1,12 @@
-//! [`Rich`], the trait of values that show themselves, and [`show!`](crate::notebook::show), which shows any value.
+//! [`Rich`], the trait of values that show themselves; [`Display`], the output that one is shown in; and
+//! [`show!`](crate::notebook::show), which shows any value.
 
 use std::fmt::{Debug, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::frontend::{Frontend, Message};
-use super::{Display, MimeBundle, display, escape};
+use super::{MimeBundle, escape};
 
 /// A value that shows itself: a card, a plot, a viewer.
 ///
@@ -50,6 +53,57 @@ pub trait Rich {
     {
         super::layout::titled(&self.rich(), &title.into())
     }
+}
+
+/// A shown output. [`update`](Self::update) changes it in place, also from a later cell.
+#[derive(Clone, Debug)]
+pub struct Display {
+    id: String,
+}
+
+impl Display {
+    /// Replaces what is shown.
+    pub fn update(&self, value: impl Rich) {
+        self.send(&value.rich(), true);
+    }
+
+    /// Replaces what is shown by a state that another will follow, which frontends without live updates need not see.
+    pub(crate) fn update_passing(&self, value: impl Rich) {
+        self.send(&value.rich(), false);
+    }
+
+    /// The output's Jupyter `display_id`.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn send(&self, bundle: &MimeBundle, last: bool) {
+        Frontend::current().send(&Message::Update { bundle, id: &self.id, last });
+    }
+}
+
+/// Shows a value now, while the cell runs.
+///
+/// ```
+/// use wavemesh::notebook::{display, html, markdown};
+/// let shown = display(markdown("Training **starts**"));
+/// shown.update(html("<b>done</b>"));
+/// ```
+pub fn display(value: impl Rich) -> Display {
+    let shown = Display { id: new_id() };
+    Frontend::current().send(&Message::Display { bundle: &value.rich(), id: &shown.id });
+    shown
+}
+
+/// A `display_id` that no other output has, of this run of the kernel or an earlier one.
+pub(crate) fn new_id() -> String {
+    static RUN: OnceLock<u64> = OnceLock::new();
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let run = *RUN.get_or_init(|| {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        (since.as_nanos() as u64).rotate_left(20) ^ u64::from(std::process::id())
+    });
+    format!("wm{run:016x}{:x}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 impl<T: Rich + ?Sized> Rich for &T {
@@ -266,6 +320,11 @@ pub(crate) fn short_type_name(full: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_differ() {
+        assert_ne!(new_id(), new_id());
+    }
 
     #[test]
     fn long_debug_text_is_pretty_and_ends() {

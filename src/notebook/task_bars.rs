@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::ProgressBar;
+use crate::sync::lock;
 use crate::task::{Observer, Task, set_observer};
 
 /// Work shorter than this shows no bar.
@@ -34,7 +35,7 @@ impl Observer for TaskBars {
             return;
         }
         self.next_look.store(since + LOOK_EVERY.as_millis() as u64, Ordering::Relaxed);
-        let mut watched = self.watched.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut watched = lock(&self.watched);
         let (start, bar) = watched.entry(task.id()).or_insert((now, None));
         if bar.is_none() && now.duration_since(*start) >= SHOW_AFTER {
             *bar = Some(ProgressBar::new(task.label(), task.total() as usize));
@@ -45,7 +46,7 @@ impl Observer for TaskBars {
     }
 
     fn ended(&self, task: &Task) {
-        let mut watched = self.watched.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut watched = lock(&self.watched);
         if let Some((_, Some(bar))) = watched.remove(&task.id()) {
             bar.set_done(task.done() as usize);
         }

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::grid::Frame;
+use super::frame::Frame;
 use super::winding::WindingTree;
-use crate::mesh::Bvh;
+use crate::mesh::{Bvh, BvhNode};
 use crate::task::Task;
 use crate::{Error, Result};
 
@@ -206,7 +206,7 @@ fn visit_leaf(bvh: &Bvh, facets: &[Facet], points: &[Lanes; 3], leaf: usize, bes
 
 /// Whether the box is nearer to one of the points than `best`, and the least squared distance of all points to it.
 #[inline(always)]
-fn box_distance2(node: &crate::mesh::BvhNode, p: &[Lanes; 3], best: &Lanes) -> (bool, f32) {
+fn box_distance2(node: &BvhNode, p: &[Lanes; 3], best: &Lanes) -> (bool, f32) {
     let mut distance2 = [0.0; LANES];
     for ((p, &min), &max) in p.iter().zip(&node.min).zip(&node.max) {
         for l in 0..LANES {

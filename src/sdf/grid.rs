@@ -3,8 +3,9 @@
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
+use super::frame::Frame;
 use super::{distance, winding};
-use crate::mesh::{Bvh, Mesh, marching_cubes};
+use crate::mesh::{Bvh, Mesh};
 use crate::{Error, Result};
 
 /// How a mesh becomes a grid.
@@ -47,30 +48,6 @@ pub struct SdfGrid {
     values: Vec<f32>,
     frame: Frame,
     sign: Option<SignReport>,
-}
-
-/// Where the samples of a grid lie, and the unit of its values: what must be kept to find back to the mesh.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Frame {
-    /// Number of samples along x, y, z.
-    pub shape: [usize; 3],
-    /// Position of sample (0, 0, 0), in mesh units.
-    pub origin: [f32; 3],
-    /// Distance between neighbours along x, y, z, in mesh units.
-    pub spacing: [f32; 3],
-    /// What a length of one mesh unit is as a value of the grid.
-    pub scale: f32,
-}
-
-impl Frame {
-    /// The frame of `linspace(-1, 1, n)` along each axis.
-    pub(crate) fn cube(shape: [usize; 3]) -> Self {
-        Self { shape, origin: [-1.0; 3], spacing: shape.map(|n| 2.0 / (n.max(2) - 1) as f32), scale: 1.0 }
-    }
-
-    fn position(&self, index: [usize; 3]) -> [f32; 3] {
-        std::array::from_fn(|axis| self.origin[axis] + index[axis] as f32 * self.spacing[axis])
-    }
 }
 
 impl SdfGrid {
@@ -250,14 +227,6 @@ impl SdfGrid {
         };
         let values = tensor.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?;
         Self::from_values(values, [nx, ny, nz])
-    }
-
-    /// The surface where the distance is zero, by marching cubes, in the mesh's own coordinates.
-    ///
-    /// # Errors
-    /// When the grid has fewer than two samples along an axis, or no sample differs in sign from another.
-    pub fn to_mesh(&self) -> Result<Mesh> {
-        marching_cubes(self, 0.0)
     }
 }
 

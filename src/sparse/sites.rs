@@ -10,6 +10,7 @@ use super::grid::Grid;
 use super::kept::Kept;
 use super::lookup::{Duplicate, Lookup};
 use super::order::Order;
+use crate::sync::lock;
 use crate::{Error, Result};
 
 /// The part of a kernel map that its source sites keep.
@@ -89,7 +90,7 @@ impl Sites {
 
     /// The kernel maps that start from these sites.
     pub fn maps(&self) -> MutexGuard<'_, HashMap<Geometry, Arc<MapBody>>> {
-        self.maps.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.maps)
     }
 
     /// What backends have built of these sites.

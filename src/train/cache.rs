@@ -10,7 +10,7 @@ use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 
-use super::files::write_atomically;
+use crate::files::{create_folder_of, write_atomically};
 use crate::wavelet::{SparseWavelet, WaveletLayout};
 use crate::{Error, Result};
 
@@ -67,6 +67,7 @@ impl Cache {
         ];
         let header = HashMap::from([("layout".to_string(), layout), ("sha256".to_string(), sha256)]);
         let bytes = safetensors::serialize(tensors, Some(header)).map_err(candle_core::Error::wrap)?;
+        create_folder_of(path)?;
         write_atomically(path, &bytes)
     }
 }

@@ -8,10 +8,11 @@ use rand::Rng;
 
 use super::dataset::Augmentation;
 use super::representation::{Representation, StageCode, stage_batch};
-use crate::diffusion::{Denoiser, noise};
+use crate::diffusion::Denoiser;
 use crate::sdf::SdfGrid;
 use crate::sparse::SparseConvTensor;
-use crate::{Error, Result};
+use crate::sync::lock;
+use crate::{Error, Result, random};
 
 /// Clean samples, and what the network is told beside them.
 #[derive(Clone, Debug)]
@@ -151,8 +152,8 @@ impl TrainingData for StageData {
         let code = |(at, &item): (usize, &usize)| self.code(item, seed.wrapping_add(at as u64));
         let mut codes: Vec<StageCode> = items.iter().enumerate().map(code).collect::<Result<_>>()?;
         if self.condition_noise > 0.0 {
-            let mut rng = noise::rng(seed, 1);
-            let blur = noise::normal(&mut rng);
+            let mut rng = random::rng(seed, 1);
+            let blur = random::normal(&mut rng);
             let conditions = codes.iter_mut().flat_map(|code| &mut code.condition);
             conditions.zip(blur).for_each(|(clean, z)| *clean += self.condition_noise as f32 * z);
         }
@@ -160,13 +161,13 @@ impl TrainingData for StageData {
         let (mut x0, condition) = stage_batch(&codes, self.representation.grid_of(self.stage), &self.device)?;
         if self.stage == 0 {
             let template = {
-                let mut dense = self.dense.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                let mut dense = lock(&self.dense);
                 dense.entry(items.len()).or_insert_with(|| x0.clone()).clone()
             };
             x0 = template.replace_feature(x0.features().clone())?;
         }
         let labels = self.labels.as_ref().map(|labels| {
-            let mut rng = noise::rng(seed, 2);
+            let mut rng = random::rng(seed, 2);
             let shown = items.iter().map(|&item| Some(labels.of[item % labels.of.len()]));
             let shown: Vec<_> = shown.map(|label| label.filter(|_| !rng.random_bool(labels.dropout))).collect();
             one_hot(&shown, labels.classes, &self.device)

@@ -1,7 +1,7 @@
 //! [`ShapeDataset`]: shapes, encoded once to sparse wavelet coefficients, cached on disk, split for training.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rand::Rng;
 use rayon::prelude::*;
@@ -9,12 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::cache::Cache;
 use super::families::{Family, ProceduralShape};
-use crate::diffusion::noise;
 use crate::mesh::Mesh;
 use crate::sdf::SdfGrid;
 use crate::task::Task;
 use crate::wavelet::{SparseWavelet, Threshold, WaveletConfig};
-use crate::{Error, Result};
+use crate::{Error, Result, random};
 
 /// How shapes are sampled and encoded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -261,7 +260,7 @@ where
 {
     let task = Task::new("encoding shapes", sources.len());
     let cache = config.cache.as_deref().map(Cache::new);
-    let rebuilt = Mutex::new(0);
+    let rebuilt = AtomicUsize::new(0);
     let encode = |(name, content, make): (String, Vec<u8>, F)| {
         let path = cache.as_ref().map(|cache| cache.path(&content, &config.key()));
         let cached = path.as_deref().and_then(Cache::read);
@@ -272,7 +271,7 @@ where
                 if let Some(path) = path {
                     Cache::write(&path, &coefficients)?;
                 }
-                *rebuilt.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += 1;
+                rebuilt.fetch_add(1, Ordering::Relaxed);
                 coefficients
             }
         };
@@ -283,7 +282,7 @@ where
     if items.iter().any(|item| matches!(item, Err(Error::Interrupted))) {
         return Err(Error::Interrupted);
     }
-    Ok((items, rebuilt.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())))
+    Ok((items, rebuilt.into_inner()))
 }
 
 /// Symmetries that a shape may be shown in while training. z points upwards.
@@ -302,7 +301,7 @@ impl Augmentation {
     /// # Errors
     /// [`Error::Shape`] for rotations of a grid whose x and y differ in length.
     pub fn apply(&self, grid: &SdfGrid, seed: u64) -> Result<SdfGrid> {
-        let mut rng = noise::rng(seed, 0);
+        let mut rng = random::rng(seed, 0);
         let flips: [bool; 2] = [rng.random(), rng.random()].map(|flip: bool| flip && self.flips);
         let turns = if self.rotations { rng.random_range(0..4) } else { 0 };
         let [nx, ny, nz] = grid.shape();

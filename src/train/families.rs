@@ -6,9 +6,8 @@
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::diffusion::noise;
 use crate::sdf::SdfGrid;
-use crate::{Error, Result};
+use crate::{Error, Result, random};
 
 /// A family of procedural solids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -72,7 +71,7 @@ pub struct ProceduralShape {
 impl ProceduralShape {
     /// Draws a solid.
     pub fn new(family: Family, seed: u64) -> Self {
-        let mut rng = noise::rng(seed, family as u64);
+        let mut rng = random::rng(seed, family as u64);
         let mut draw = |low: f32, high: f32| rng.random_range(low..high);
         let parts = match family {
             Family::Box => {

@@ -8,9 +8,9 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::data::{Conditioned, one_hot};
-use super::files::write_atomically;
 use super::representation::{Representation, StageCode, stage_batch};
 use crate::diffusion::{Clip, DiffusionConfig, GaussianDiffusion, SampleOptions, SampleStep, Sampler};
+use crate::files::{create_folder_of, write_atomically};
 use crate::sdf::SdfGrid;
 use crate::unet::{UNetConfig, WaveMeshUNet};
 use crate::{Error, Result};
@@ -229,6 +229,7 @@ impl Generator {
             .collect::<Result<_>>()?;
         let header = HashMap::from([(HEADER.to_string(), stored)]);
         let bytes = safetensors::serialize(tensors, Some(header)).map_err(candle_core::Error::wrap)?;
+        create_folder_of(path.as_ref())?;
         write_atomically(path.as_ref(), &bytes)
     }
 

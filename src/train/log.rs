@@ -4,8 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::files::write_atomically;
-use super::trainer::StepRecord;
+use super::record::StepRecord;
+use crate::files::{create_folder_of, write_atomically};
 use crate::{Error, Result};
 
 const HEADER: &str = "step,loss,grad_norm,learning_rate,validation,seconds,processor_seconds\n";
@@ -20,6 +20,7 @@ impl Log {
     pub fn open(folder: &Path, history: &[StepRecord]) -> Result<Self> {
         let path = folder.join("log.csv");
         let rows: String = history.iter().map(row).collect();
+        create_folder_of(&path)?;
         write_atomically(&path, format!("{HEADER}{rows}").as_bytes())?;
         let file = OpenOptions::new().append(true).open(&path).map_err(Error::io(&path))?;
         Ok(Self { path, file })

@@ -3,165 +3,26 @@
 //! Everything random in step `n` (which samples, their noise and timesteps, dropout) comes from the seed and `n` alone, so a
 //! training that is resumed from a checkpoint takes the very steps that an uninterrupted one would have taken.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{Tensor, Var};
 use rand::seq::SliceRandom;
-use serde::{Deserialize, Serialize};
 
+use super::checkpoint::{Checkpoint, TrainerState, checkpoints, invalid};
 use super::clock::processor_seconds;
+use super::config::TrainConfig;
 use super::data::{Conditioned, TrainingBatch, TrainingData};
 use super::ema::Ema;
 use super::in_place::norm;
 use super::log::Log;
-use super::optimizer::{AdamW, AdamWConfig, learning_rate};
-use crate::diffusion::{GaussianDiffusion, LossHistory, LossOptions, noise};
+use super::optimizer::{AdamW, learning_rate};
+use super::record::StepRecord;
+use crate::diffusion::{GaussianDiffusion, LossHistory, LossOptions};
 use crate::task::Task;
 use crate::unet::WaveMeshUNet;
-use crate::{Error, Result};
-
-/// How a network is trained.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TrainConfig {
-    /// Optimiser steps in all.
-    pub steps: usize,
-    /// Samples a micro-batch.
-    pub batch_size: usize,
-    /// Micro-batches whose gradients make one step.
-    pub accumulation: usize,
-    /// Largest learning rate.
-    pub learning_rate: f64,
-    /// Steps over which the learning rate rises to it.
-    pub warmup: usize,
-    /// Share of the largest learning rate that is left at the last step.
-    pub final_learning_rate: f64,
-    /// Constants of AdamW.
-    pub adamw: AdamWConfig,
-    /// Largest norm of the gradient.
-    pub clip_norm: f64,
-    /// Decay of the exponential moving average.
-    pub ema_decay: f64,
-    /// Recompute activations in the backward pass instead of keeping them.
-    pub gradient_checkpointing: bool,
-    /// Draw timesteps by the size of their loss.
-    pub importance_sampling: bool,
-    /// Steps between validations; 0 for none.
-    pub validate_every: usize,
-    /// Steps between checkpoints; 0 for none but the last.
-    pub checkpoint_every: usize,
-    /// Checkpoints kept, beside the best.
-    pub keep: usize,
-    /// Seed of everything random.
-    pub seed: u64,
-    /// Where checkpoints and the log go; `None` for nowhere.
-    pub folder: Option<PathBuf>,
-}
-
-impl Default for TrainConfig {
-    fn default() -> Self {
-        Self {
-            steps: 1000,
-            batch_size: 8,
-            accumulation: 1,
-            learning_rate: 1e-4,
-            warmup: 50,
-            final_learning_rate: 0.05,
-            adamw: AdamWConfig::default(),
-            clip_norm: 1.0,
-            ema_decay: 0.999,
-            gradient_checkpointing: false,
-            importance_sampling: false,
-            validate_every: 100,
-            checkpoint_every: 200,
-            keep: 2,
-            seed: 0,
-            folder: None,
-        }
-    }
-}
-
-impl TrainConfig {
-    fn validate(&self) -> Result<()> {
-        let problem = |name, got: String, expected: &str| {
-            Err(Error::Argument { op: "TrainConfig", name, got, expected: expected.into() })
-        };
-        for (name, value) in [
-            ("steps", self.steps),
-            ("batch_size", self.batch_size),
-            ("accumulation", self.accumulation),
-            ("keep", self.keep),
-        ] {
-            if value == 0 {
-                return problem(name, "0".into(), "1 or more");
-            }
-        }
-        for (name, value) in [("learning_rate", self.learning_rate), ("clip_norm", self.clip_norm)] {
-            if !(value.is_finite() && value > 0.0) {
-                return problem(name, value.to_string(), "a number above 0");
-            }
-        }
-        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.adamw;
-        for (name, value) in [("adamw.beta1", beta1), ("adamw.beta2", beta2)] {
-            if !(0.0..1.0).contains(&value) {
-                return problem(name, value.to_string(), "0 or more, below 1");
-            }
-        }
-        for (name, value, fits) in [
-            ("adamw.eps", eps, eps.is_finite() && eps > 0.0),
-            ("adamw.weight_decay", weight_decay, weight_decay.is_finite() && weight_decay >= 0.0),
-        ] {
-            if !fits {
-                return problem(name, value.to_string(), "a number above 0 (weight_decay: or 0)");
-            }
-        }
-        if !(0.0..=1.0).contains(&self.final_learning_rate) {
-            return problem("final_learning_rate", self.final_learning_rate.to_string(), "a share, 0 to 1");
-        }
-        Ok(())
-    }
-}
-
-/// What happened in a step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StepRecord {
-    /// Number of the step, from 1.
-    pub step: usize,
-    /// Training loss.
-    pub loss: f64,
-    /// Norm of the gradient before clipping.
-    pub grad_norm: f64,
-    /// Learning rate.
-    pub learning_rate: f64,
-    /// Loss of the averaged network on the validation samples, in steps that validate.
-    pub validation: Option<f64>,
-    /// Seconds that the step took on the clock.
-    pub seconds: f64,
-    /// Seconds that the process' threads computed in the step, together; `None` where the system does not say. A machine that
-    /// is shared, or a training that is paused, stretches the clock's seconds, not these.
-    pub processor_seconds: Option<f64>,
-}
-
-impl StepRecord {
-    pub(super) const FIELDS: usize = 7;
-
-    /// As numbers alone; what there is not is NaN.
-    pub(super) fn to_row(&self) -> [f64; Self::FIELDS] {
-        let Self { step, loss, grad_norm, learning_rate, validation, seconds, processor_seconds } = *self;
-        let or_nan = |value: Option<f64>| value.unwrap_or(f64::NAN);
-        [step as f64, loss, grad_norm, learning_rate, or_nan(validation), seconds, or_nan(processor_seconds)]
-    }
-
-    /// What [`to_row`](Self::to_row) wrote.
-    pub(super) fn from_row(row: &[f64]) -> Option<Self> {
-        let &[step, loss, grad_norm, learning_rate, validation, seconds, processor_seconds] = row else { return None };
-        let known = |value: f64| (!value.is_nan()).then_some(value);
-        let (validation, processor_seconds) = (known(validation), known(processor_seconds));
-        Some(Self { step: step as usize, loss, grad_norm, learning_rate, validation, seconds, processor_seconds })
-    }
-}
+use crate::{Error, Result, random};
 
 /// The network, told what the batch has beside its samples.
 fn conditioned<'a>(network: &'a WaveMeshUNet, batch: &'a TrainingBatch) -> Conditioned<'a, WaveMeshUNet> {
@@ -393,7 +254,7 @@ impl Trainer {
             let epoch = at / count;
             if order.0 != epoch {
                 let mut items: Vec<usize> = (0..count).collect();
-                items.shuffle(&mut noise::rng(self.config.seed, 1 + epoch as u64));
+                items.shuffle(&mut random::rng(self.config.seed, 1 + epoch as u64));
                 order = (epoch, items);
             }
             samples.push(order.1[at % count]);
@@ -401,23 +262,103 @@ impl Trainer {
         samples
     }
 
-    pub(super) fn parts(&self) -> (&WaveMeshUNet, &Ema, &AdamW, Option<&LossHistory>) {
-        (&self.network, &self.ema, &self.optimizer, self.importance.as_ref())
+    /// Every tensor that a checkpoint holds, with its name there.
+    fn tensors(&self) -> Vec<(String, Var)> {
+        let named = |prefix: &str, list: &[(String, Var)]| {
+            list.iter().map(|(name, var)| (format!("{prefix}/{name}"), var.clone())).collect::<Vec<_>>()
+        };
+        let mut all = named("network", self.network.state());
+        all.extend(named("ema", self.ema.network().state()));
+        for ((name, _), [mean, square]) in self.network.parameters().zip(&self.optimizer.moments) {
+            all.push((format!("mean/{name}"), mean.clone()));
+            all.push((format!("square/{name}"), square.clone()));
+        }
+        all
     }
 
-    pub(super) fn restore(&mut self, state: super::checkpoint::TrainerState, history: Vec<StepRecord>) {
+    /// Writes a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be written; an old file at `path` is then still whole.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let state = TrainerState {
+            unet: self.network.config().clone(),
+            diffusion: self.diffusion.config().clone(),
+            updates: self.optimizer.updates,
+            ema_updates: self.ema.updates(),
+            importance: self.importance.clone(),
+            best: self.best,
+        };
+        let tensors = self.tensors().into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect();
+        Checkpoint { state, tensors, history: self.history.clone() }.write(path.as_ref())
+    }
+
+    /// Goes on from a checkpoint: the next steps are those that the saved training would have taken.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when the file is not a checkpoint, of another version or of another network (it names the first
+    /// tensor that does not fit, with both shapes); the trainer is then unchanged.
+    pub fn resume(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let Checkpoint { state, mut tensors, history } = Checkpoint::read(path)?;
+        let mut values = Vec::new();
+        for (name, var) in self.tensors() {
+            let Some(value) = tensors.remove(&name) else {
+                return Err(invalid(path, format!("tensor `{name}` of shape {:?} is missing", var.dims())));
+            };
+            if value.dims() != var.dims() {
+                let (got, expected) = (value.dims(), var.dims());
+                return Err(invalid(
+                    path,
+                    format!("tensor `{name}` has shape {got:?}, this network's has {expected:?}"),
+                ));
+            }
+            values.push((var, value));
+        }
+        if state.diffusion != *self.diffusion.config() {
+            return Err(invalid(
+                path,
+                format!("it was trained with {:?}, this trainer has {:?}", state.diffusion, self.diffusion.config()),
+            ));
+        }
+        for (var, value) in values {
+            var.set(&value)?;
+        }
         self.optimizer.updates = state.updates;
         self.ema.set_updates(state.ema_updates);
         self.importance = state.importance;
         self.history = history;
         self.best = state.best;
+        Ok(())
     }
 
-    pub(super) fn note_best(&mut self, loss: f64) -> bool {
-        let better = self.best.is_none_or(|best| loss < best);
-        if better {
-            self.best = Some(loss);
+    /// Writes the checkpoint of this step, and the best one if it is that.
+    fn save_in_folder(&mut self, record: &StepRecord) -> Result<PathBuf> {
+        let loss = match record.validation {
+            Some(loss) => Some(loss),
+            None => self.validate()?,
+        };
+        let best = loss.is_some_and(|loss| self.best.is_none_or(|best| loss < best));
+        if best {
+            self.best = loss;
         }
-        better
+        let path = self.save_numbered(record.step)?;
+        if best {
+            self.save(path.with_file_name("best.safetensors"))?;
+        }
+        Ok(path)
+    }
+
+    /// Writes a checkpoint under the number of the step and drops the oldest.
+    fn save_numbered(&self, step: usize) -> Result<PathBuf> {
+        let folder = self.config.folder.clone().unwrap_or_default();
+        let path = folder.join(format!("step-{step:07}.safetensors"));
+        self.save(&path)?;
+        let mut kept = checkpoints(&folder)?;
+        while kept.len() > self.config.keep {
+            let oldest = kept.remove(0);
+            std::fs::remove_file(&oldest).map_err(Error::io(&oldest))?;
+        }
+        Ok(path)
     }
 }

@@ -11,9 +11,8 @@ use super::config::UNetConfig;
 use super::linear::{LayerNorm, linear};
 use super::run::Run;
 use super::summary::LayerSummary;
-use crate::diffusion::noise;
 use crate::sparse::SparseConvTensor;
-use crate::{Error, Result};
+use crate::{Error, Result, random};
 
 #[derive(Clone, Debug)]
 pub(super) struct CrossAttention {
@@ -99,7 +98,7 @@ impl CrossAttention {
             return Ok(x);
         }
         let stream = self.name.bytes().fold(0u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
-        let mut rng = noise::rng(run.dropout_seed, stream);
+        let mut rng = random::rng(run.dropout_seed, stream);
         let keep = (1.0 / (1.0 - self.dropout)) as f32;
         let mask: Vec<f32> =
             (0..x.elem_count()).map(|_| if rng.random_bool(self.dropout) { 0.0 } else { keep }).collect();

@@ -14,7 +14,7 @@ use safetensors::SafeTensors;
 
 use super::config::UNetConfig;
 use super::network::WaveMeshUNet;
-use crate::train::write_atomically;
+use crate::files::{create_folder_of, write_atomically};
 use crate::{Error, Result};
 
 /// Key of the configuration in a file's header.
@@ -53,6 +53,7 @@ impl WaveMeshUNet {
         let config = serde_json::to_string(self.config()).map_err(candle_core::Error::wrap)?;
         let header = HashMap::from([(CONFIG.to_string(), config)]);
         let bytes = safetensors::serialize(tensors, Some(header)).map_err(candle_core::Error::wrap)?;
+        create_folder_of(path.as_ref())?;
         write_atomically(path.as_ref(), &bytes)
     }
 

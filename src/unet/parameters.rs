@@ -11,7 +11,8 @@ use candle_nn::{Init, VarBuilder};
 use rand::Rng;
 use rand_distr::{Distribution, Normal};
 
-use crate::diffusion::noise;
+use crate::random;
+use crate::sync::lock;
 
 type Log = Arc<Mutex<Vec<(String, Var)>>>;
 
@@ -25,7 +26,7 @@ impl SimpleBackend for Recorder<'_> {
     fn get(&self, shape: Shape, name: &str, init: Init, dtype: DType, _device: &Device) -> Result<Tensor> {
         let var = Var::from_tensor(&self.inner.get_with_hints_dtype(shape, name, init, dtype)?)?;
         let tensor = var.as_tensor().clone();
-        self.log.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((name.to_string(), var));
+        lock(&self.log).push((name.to_string(), var));
         Ok(tensor)
     }
 
@@ -47,7 +48,7 @@ pub(super) fn record<T>(
     let (dtype, device) = (vb.dtype(), vb.device().clone());
     let recorder: Box<dyn SimpleBackend + '_> = Box::new(Recorder { inner: vb, log: log.clone() });
     let built = build(VarBuilder::new_with_args(recorder, dtype, &device))?;
-    let entries = std::mem::take(&mut *log.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    let entries = std::mem::take(&mut *lock(&log));
     Ok((built, entries))
 }
 
@@ -61,7 +62,7 @@ impl SimpleBackend for SeededInit {
         // FNV-1a: a stream for each name.
         let stream =
             name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-        let mut rng = noise::rng(self.seed, stream);
+        let mut rng = random::rng(self.seed, stream);
         let count = shape.elem_count();
         let values: Vec<f32> = match init {
             Init::Const(value) => vec![value as f32; count],

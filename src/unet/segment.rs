@@ -8,13 +8,14 @@
 //!
 //! The parameters stand on the tape as [`Stub`]s of one number, which receive their gradients whole: no copy of them is kept.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Shape, Storage, Tensor, TensorId};
 
 use super::run::Run;
 use crate::Result;
 use crate::sparse::{ParameterGradient, SparseConvTensor};
+use crate::sync::lock;
 
 /// A part of the network between two ends that are kept.
 pub(super) trait Segment: Clone + Send + Sync + 'static {
@@ -114,10 +115,6 @@ pub(super) fn rounded(x: &SparseConvTensor, dtype: DType) -> Result<SparseConvTe
 
 type Slot = Arc<Mutex<Option<Tensor>>>;
 
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Stands for a parameter on the tape; its gradient is what lies in the slot.
 struct Stub(Slot);
 
@@ -131,7 +128,7 @@ impl CustomOp1 for Stub {
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        Ok(held(&self.0).take())
+        Ok(lock(&self.0).take())
     }
 }
 
@@ -150,7 +147,7 @@ struct InOne<S: Segment> {
 
 impl<S: Segment> InOne<S> {
     fn take_output(&self) -> candle_core::Result<(CpuStorage, Shape)> {
-        let output = held(&self.output).take();
+        let output = lock(&self.output).take();
         let Some(output) = output else { candle_core::bail!("a segment is applied once") };
         let output = output.contiguous()?;
         let shape = output.shape().clone();
@@ -164,7 +161,7 @@ impl<S: Segment> InOne<S> {
     /// Gradients of x and of the other input; those of the parameters go into their slots.
     fn gradients(&self, stubs: &Tensor, out: &Tensor, grad: &Tensor) -> Result<(Tensor, Option<Tensor>, Tensor)> {
         let (x, other) = (&self.x, self.other.as_ref());
-        let kept = held(&self.inner).take();
+        let kept = lock(&self.inner).take();
         let inner = match kept {
             Some(inner) => inner,
             None => self.segment.forward_kept(x, other, Keep { dtype: self.dtype, again: true })?.1,
@@ -172,7 +169,7 @@ impl<S: Segment> InOne<S> {
         let found = self.segment.backward(x, other, inner, (&out.detach(), grad))?;
         for (parameter, grad) in found.parameters {
             if let Some((_, slot)) = self.slots.iter().find(|(id, _)| *id == parameter.id()) {
-                *held(slot) = Some(grad);
+                *lock(slot) = Some(grad);
             }
         }
         Ok((found.x, found.other, Tensor::zeros(stubs.dims(), DType::F32, stubs.device())?))

@@ -11,7 +11,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use super::layout::WaveletLayout;
 use super::sparse::SparseWavelet;
-use crate::mesh::write_atomically;
+use crate::files::{replace, write_atomically};
 use crate::{Error, Result};
 
 const KNOWN: &str = "safetensors, npz";
@@ -61,10 +61,7 @@ impl SparseWavelet {
                     ("values", Tensor::from_slice(self.values(), self.len(), &Device::Cpu)?),
                     ("layout", Tensor::from_slice(layout.as_bytes(), layout.len(), &Device::Cpu)?),
                 ];
-                let part = path.with_extension(format!("{}.part", std::process::id()));
-                let written = Tensor::write_npz(&tensors, &part).map_err(Error::from);
-                let moved = written.and_then(|()| std::fs::rename(&part, path).map_err(Error::io(path)));
-                moved.inspect_err(|_| drop(std::fs::remove_file(&part)))
+                replace(path, |temporary| Ok(Tensor::write_npz(&tensors, temporary)?))
             }
         }
     }

@@ -4,12 +4,13 @@
 //! slab that fits in cache, where the other axes follow. So nothing as large as the array is held in between, and whoever
 //! drives a level decides where its slabs go to or come from.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use super::axis::{Analysis, Scratch, Synthesis};
 use super::combine::Real;
 use super::filters::Wavelet;
 use super::mode::Mode;
+use crate::sync::lock;
 use crate::{Error, Result};
 
 /// A thread is given at least this many samples at a time: waking it takes as long as a few thousand.
@@ -49,11 +50,6 @@ pub(super) fn in_ranges<P: Send, R: Send>(
     let mut results = std::mem::take(&mut *lock(&results));
     results.sort_unstable_by_key(|&(range, _)| range);
     results.into_iter().map(|(_, result)| result).collect()
-}
-
-/// A panic in `work` reaches the caller through rayon; nothing it left behind is used.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a thread needs to work on slabs.

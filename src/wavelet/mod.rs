@@ -3,6 +3,7 @@
 //! [`wavedecn`] and [`waverecn`] agree with PyWavelets in names, order of bands and values. [`SparseWavelet`] keeps the
 //! coefficients that matter of an [`SdfGrid`](crate::sdf::SdfGrid), and packs them for the network.
 
+mod adjoint;
 mod axis;
 mod codec;
 mod combine;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 
+use super::adjoint::waverecn_adjoint;
 use super::layout::WaveletLayout;
 use super::sparse::SparseWavelet;
-use super::transform::waverecn_adjoint;
 use super::waverecn;
 use crate::sparse::SparseConvTensor;
 use crate::{Error, Result, memory};

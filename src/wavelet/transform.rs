@@ -3,7 +3,6 @@
 use super::axis::{Analysis, Scratch};
 use super::combine::Real;
 use super::filters::Wavelet;
-use super::layout::WaveletLayout;
 use super::level::{AnalysisLevel, Slabs, SynthesisLevel, in_ranges, synthesis};
 use super::mode::Mode;
 use crate::{Error, Result};
@@ -33,7 +32,7 @@ impl<T: Real> NdArray<T> {
     }
 
     /// The same values with zeros behind them along each axis, up to the given shape.
-    fn extended(self, shape: &[usize]) -> Self {
+    pub(super) fn extended(self, shape: &[usize]) -> Self {
         if self.shape == shape {
             return self;
         }
@@ -260,7 +259,7 @@ fn check_level<T>(approx: &NdArray<T>, details: &[NdArray<T>], level: usize) -> 
 }
 
 /// One level: the 2^dims bands in alphabetical order.
-fn analyze<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, mode: Mode) -> Vec<NdArray<T>> {
+pub(super) fn analyze<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, mode: Mode) -> Vec<NdArray<T>> {
     if let &[n] = shape {
         let axis = Analysis::new(wavelet, mode, n);
         let [mut low, mut high] = [NdArray::zeros(&[axis.m]), NdArray::zeros(&[axis.m])];
@@ -305,25 +304,4 @@ fn synthesize<T: Real>(bands: &[&[T]], m: &[usize], wavelet: &Wavelet, mode: Mod
         }
     });
     Ok(out)
-}
-
-/// The transpose of [`waverecn`] and cropping: from a gradient of the grid to one of each band, in the order of ids.
-pub(super) fn waverecn_adjoint(grad: &[f32], layout: &WaveletLayout) -> Vec<Vec<f32>> {
-    // The transpose of a synthesis is the analysis with the dual wavelet; beyond the signal there is nothing.
-    let dual = layout.wavelet().dual();
-    let mode = if layout.mode() == Mode::Periodization { Mode::Periodization } else { Mode::Zero };
-    let mut fine_to_coarse: Vec<Vec<f32>> = Vec::new();
-    let mut current = NdArray { shape: layout.frame().shape.to_vec(), data: grad.to_vec() };
-    for level in 1..=layout.level() {
-        let details = layout.level() - level;
-        let band = layout.band_shape(1 + 7 * details as i32).unwrap_or_default();
-        let longer = band.map(|m| mode.samples(m, dual.len()).unwrap_or_default());
-        let mut bands = analyze(&current.extended(&longer).data, &longer, &dual, mode);
-        let details = bands.split_off(1);
-        fine_to_coarse.extend(details.into_iter().rev().map(|band| band.data));
-        current = bands.swap_remove(0);
-    }
-    fine_to_coarse.push(current.data);
-    fine_to_coarse.reverse();
-    fine_to_coarse
 }

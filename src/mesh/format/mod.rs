@@ -13,6 +13,7 @@ use std::io::Write;
 use std::path::Path;
 
 use super::Mesh;
+use crate::files::write_atomically;
 use crate::{Error, Result};
 
 /// What a reader yields before it is checked by `Mesh::checked`.
@@ -135,18 +136,4 @@ impl Mesh {
         write(self, &mut bytes).map_err(Error::io(path))?;
         write_atomically(path, &bytes)
     }
-}
-
-/// Writes `bytes` beside `path`, then renames: a reader never meets half a file.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.part", std::process::id()));
-    let part = path.with_file_name(name);
-    let written = std::fs::File::create(&part)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&part, path));
-    written.map_err(|error| {
-        let _ = std::fs::remove_file(&part);
-        Error::io(path)(error)
-    })
 }

@@ -263,7 +263,7 @@ fn heatmap(tensor: &Tensor, elements: &Elements, stats: &TensorStats) -> Result<
     let gap = 8;
     let scale = ((WIDTH / panels.held.len() - gap) as f64 / columns as f64).min(180.0 / rows as f64).clamp(1.0, 16.0);
     let (width, height) = ((columns as f64 * scale) as u32, (rows as f64 * scale).max(10.0) as u32);
-    let id = crate::notebook::display::new_id();
+    let id = crate::notebook::rich::new_id();
     let mut html = format!("<div id=\"{id}\"><div style=\"display:flex;flex-wrap:wrap;gap:{gap}px\">");
     let (mut shown, mut pictures) = (Vec::new(), Vec::new());
     for panel in 0..panels.held.len() {

@@ -1,32 +1,14 @@
 //! Any plotters drawing as an output, with text but without system fonts.
 
-use std::sync::Once;
-
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::{FontStyle, register_font as register};
 
-use super::{FigureBackend, Picture};
+use super::{FigureBackend, Picture, register_font};
 use crate::notebook::{MimeBundle, Rich};
 use crate::{Error, Result};
 
-pub(super) static FONT: &[u8] = include_bytes!("../assets/Roboto-Regular-subset.ttf");
-/// The family names that stand for the bundled font: those of plotters' examples.
-pub(super) const FAMILIES: [&str; 6] = ["sans-serif", "serif", "monospace", "sans", "Arial", "Calibri"];
-
 /// The longest side of a figure, in pixels.
 const MOST: u32 = 16384;
-
-/// Gives plotters the bundled font, for measuring text.
-pub(crate) fn register_font() {
-    static REGISTERED: Once = Once::new();
-    REGISTERED.call_once(|| {
-        for family in FAMILIES {
-            // The bytes are a font: a test draws with it.
-            let _ = register(family, FontStyle::Normal, FONT);
-        }
-    });
-}
 
 /// A finished plotters drawing; made by [`figure`] or [`figure_svg`].
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::super::{MimeBundle, Rich, html::bytes, png};
+use crate::files::write_atomically;
 use crate::{Error, Result};
 
 /// A picture of RGB pixels. It shows itself as a PNG of at most 256 colours, which keeps notebooks small.
@@ -65,11 +66,7 @@ impl Picture {
     /// # Errors
     /// [`Error::Io`] when the file cannot be written; an older file then stays as it was.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let unfinished = path.with_extension("png.part");
-        std::fs::write(&unfinished, png::encode_rgb(self.width, self.height, &self.rgb)?)
-            .map_err(Error::io(&unfinished))?;
-        std::fs::rename(&unfinished, path).map_err(Error::io(path))
+        write_atomically(path.as_ref(), &png::encode_rgb(self.width, self.height, &self.rgb)?)
     }
 
     /// The picture with a text for those who cannot see it.

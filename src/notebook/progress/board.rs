@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::row::{Row, Snapshot};
 use crate::notebook::frontend::Frontend;
 use crate::notebook::{Display, display};
+use crate::sync::lock;
 
 const UPDATE_EVERY: Duration = Duration::from_millis(100);
 
@@ -20,10 +21,6 @@ pub(super) struct Board {
 static BOARD: Mutex<Board> = Mutex::new(Board { rows: Vec::new(), output: None });
 /// When the next update is due, in milliseconds of [`clock`].
 static DUE: AtomicU64 = AtomicU64::new(0);
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
 
 pub(super) fn lock_board() -> MutexGuard<'static, Board> {
     lock(&BOARD)

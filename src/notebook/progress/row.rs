@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
-use super::board::lock;
 use crate::notebook::frontend::Frontend;
 use crate::notebook::html::{count, number, seconds};
 use crate::notebook::{MimeBundle, Rich, escape};
+use crate::sync::lock;
 
 /// One bar's state.
 pub(super) struct Row {

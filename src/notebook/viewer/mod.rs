@@ -27,7 +27,7 @@ fn viewer_bundle(meta: &Value, data: &[u8], still: &Picture, text: String) -> Re
         let stops: String = map.stops().iter().flatten().map(|byte| format!("{byte:02x}")).collect();
         ramps.insert(map.name().into(), stops.into());
     }
-    let id = super::display::new_id();
+    let id = super::rich::new_id();
     let title = meta["title"].as_str().unwrap_or_default();
     let heading = if title.is_empty() {
         String::new()

@@ -11,8 +11,8 @@ use std::sync::LazyLock;
 
 use rayon::prelude::*;
 
-use super::Mesh;
-use crate::sdf::SdfGrid;
+use super::grid::SdfGrid;
+use crate::mesh::Mesh;
 use crate::{Error, Result};
 
 /// The surface on which a grid has the value `level`, in mesh units, facing towards larger values. It is watertight
@@ -41,6 +41,16 @@ pub fn marching_cubes(grid: &SdfGrid, level: f32) -> Result<Mesh> {
         ));
     }
     Mesh::new(vertices(grid, level, &crossings), faces(&rows, &crossings))
+}
+
+impl SdfGrid {
+    /// The surface where the distance is zero, by marching cubes, in the mesh's own coordinates.
+    ///
+    /// # Errors
+    /// When the grid has fewer than two samples along an axis, or no sample differs in sign from another.
+    pub fn to_mesh(&self) -> Result<Mesh> {
+        marching_cubes(self, 0.0)
+    }
 }
 
 /// Which samples are inside, a bit each; a row of samples along z begins a new word.

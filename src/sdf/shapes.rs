@@ -7,15 +7,15 @@
 use std::f32::consts::PI;
 use std::sync::Arc;
 
-use super::Mesh;
-use super::geometry::vec3::{add, dot, norm, scale, sub};
+use super::grid::SdfGrid;
 use crate::Result;
-use crate::sdf::SdfGrid;
+use crate::mesh::Mesh;
+use crate::mesh::vec3::{add, dot, norm, scale, sub};
 
 /// A solid, given by its signed distance function.
 ///
 /// ```
-/// use wavemesh::mesh::shapes::{cuboid, sphere};
+/// use wavemesh::sdf::shapes::{cuboid, sphere};
 /// let die = cuboid([0.5; 3]).intersection(sphere(0.65)).difference(sphere(0.2).translate([0.0, 0.0, 0.5]));
 /// assert!(die.distance([0.0; 3]) < 0.0 && die.distance([0.0, 0.0, 0.5]) > 0.0);
 /// assert!(die.to_mesh(32)?.is_watertight());

@@ -1,0 +1,110 @@
+//! [`TrainConfig`]: how a network is trained.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::optimizer::AdamWConfig;
+use crate::{Error, Result};
+
+/// How a network is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Optimiser steps in all.
+    pub steps: usize,
+    /// Samples a micro-batch.
+    pub batch_size: usize,
+    /// Micro-batches whose gradients make one step.
+    pub accumulation: usize,
+    /// Largest learning rate.
+    pub learning_rate: f64,
+    /// Steps over which the learning rate rises to it.
+    pub warmup: usize,
+    /// Share of the largest learning rate that is left at the last step.
+    pub final_learning_rate: f64,
+    /// Constants of AdamW.
+    pub adamw: AdamWConfig,
+    /// Largest norm of the gradient.
+    pub clip_norm: f64,
+    /// Decay of the exponential moving average.
+    pub ema_decay: f64,
+    /// Recompute activations in the backward pass instead of keeping them.
+    pub gradient_checkpointing: bool,
+    /// Draw timesteps by the size of their loss.
+    pub importance_sampling: bool,
+    /// Steps between validations; 0 for none.
+    pub validate_every: usize,
+    /// Steps between checkpoints; 0 for none but the last.
+    pub checkpoint_every: usize,
+    /// Checkpoints kept, beside the best.
+    pub keep: usize,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Where checkpoints and the log go; `None` for nowhere.
+    pub folder: Option<PathBuf>,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            steps: 1000,
+            batch_size: 8,
+            accumulation: 1,
+            learning_rate: 1e-4,
+            warmup: 50,
+            final_learning_rate: 0.05,
+            adamw: AdamWConfig::default(),
+            clip_norm: 1.0,
+            ema_decay: 0.999,
+            gradient_checkpointing: false,
+            importance_sampling: false,
+            validate_every: 100,
+            checkpoint_every: 200,
+            keep: 2,
+            seed: 0,
+            folder: None,
+        }
+    }
+}
+
+impl TrainConfig {
+    pub(super) fn validate(&self) -> Result<()> {
+        let problem = |name, got: String, expected: &str| {
+            Err(Error::Argument { op: "TrainConfig", name, got, expected: expected.into() })
+        };
+        for (name, value) in [
+            ("steps", self.steps),
+            ("batch_size", self.batch_size),
+            ("accumulation", self.accumulation),
+            ("keep", self.keep),
+        ] {
+            if value == 0 {
+                return problem(name, "0".into(), "1 or more");
+            }
+        }
+        for (name, value) in [("learning_rate", self.learning_rate), ("clip_norm", self.clip_norm)] {
+            if !(value.is_finite() && value > 0.0) {
+                return problem(name, value.to_string(), "a number above 0");
+            }
+        }
+        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.adamw;
+        for (name, value) in [("adamw.beta1", beta1), ("adamw.beta2", beta2)] {
+            if !(0.0..1.0).contains(&value) {
+                return problem(name, value.to_string(), "0 or more, below 1");
+            }
+        }
+        for (name, value, fits) in [
+            ("adamw.eps", eps, eps.is_finite() && eps > 0.0),
+            ("adamw.weight_decay", weight_decay, weight_decay.is_finite() && weight_decay >= 0.0),
+        ] {
+            if !fits {
+                return problem(name, value.to_string(), "a number above 0 (weight_decay: or 0)");
+            }
+        }
+        if !(0.0..=1.0).contains(&self.final_learning_rate) {
+            return problem("final_learning_rate", self.final_learning_rate.to_string(), "a share, 0 to 1");
+        }
+        Ok(())
+    }
+}
