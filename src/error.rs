@@ -2,6 +2,7 @@
 //!
 //! A variant carries what was met and what was expected, so that the message alone locates the fault and says what to do.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// `std::result::Result` with this crate's [`Error`].
@@ -12,8 +13,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused to read or write a path.
-    #[error("{path}: {source}{}", where_looked(path, source))]
-    Io { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {error}{}", where_looked(path, error))]
+    Io { path: PathBuf, error: std::io::Error },
 
     /// A file was read, and its content is not what its format asks for.
     #[error("{path}: not a valid {format} file: {problem}")]
@@ -72,32 +73,106 @@ pub enum Error {
 
     /// An error of candle, passed on.
     #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    Candle(candle_core::Error),
 }
 
 impl Error {
     /// Attaches the path that was being read or written to an I/O error.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
-        move |source| Self::Io { path, source }
+        move |error| Self::Io { path, error }
+    }
+
+    /// A wrong argument: `name` of `op` is `got`, and `expected` says what it may be.
+    ///
+    /// ```
+    /// let error = wavemesh::Error::argument("Picture::resize", "width", 0, "1 to 8192");
+    /// assert_eq!(error.to_string(), "Picture::resize: width is 0, expected 1 to 8192");
+    /// ```
+    pub fn argument(op: &'static str, name: &'static str, got: impl Display, expected: impl Into<String>) -> Self {
+        Self::Argument { op, name, got: got.to_string(), expected: expected.into() }
     }
 }
 
 /// Where a relative path that does not exist was looked for: most often the folder is not the one that was thought.
-fn where_looked(path: &Path, source: &std::io::Error) -> String {
+fn where_looked(path: &Path, error: &std::io::Error) -> String {
     match std::env::current_dir() {
-        Ok(folder) if path.is_relative() && source.kind() == std::io::ErrorKind::NotFound => {
+        Ok(folder) if path.is_relative() && error.kind() == std::io::ErrorKind::NotFound => {
             format!("; it was looked for in {}", folder.display())
         }
         _ => String::new(),
     }
 }
 
+/// An error of this crate on its way through candle, whose layers and operations return candle's errors: it comes out as itself.
 impl From<Error> for candle_core::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Candle(inner) => inner,
-            other => candle_core::Error::wrap(other),
+            other => Self::Io(std::io::Error::other(other)),
+        }
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        match own(error) {
+            Ok(own) => own,
+            Err(candle) => Self::Candle(candle),
+        }
+    }
+}
+
+/// The error of this crate that candle's carries, or candle's as it was.
+fn own(error: candle_core::Error) -> std::result::Result<Error, candle_core::Error> {
+    match error {
+        candle_core::Error::Io(inner) if inner.get_ref().is_some_and(|inner| inner.is::<Error>()) => {
+            let kind = inner.kind();
+            match inner.into_inner().map(|inner| inner.downcast::<Error>()) {
+                Some(Ok(own)) => Ok(*own),
+                _ => Err(candle_core::Error::Io(kind.into())),
+            }
+        }
+        candle_core::Error::WithBacktrace { inner, backtrace } => {
+            own(*inner).map_err(|inner| candle_core::Error::WithBacktrace { inner: Box::new(inner), backtrace })
+        }
+        candle_core::Error::Context { inner, context } => {
+            own(*inner).map_err(|inner| candle_core::Error::Context { inner: Box::new(inner), context })
+        }
+        other => Err(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn an_error_comes_out_of_candle_as_itself() {
+        let through = |error: Error| Error::from(candle_core::Error::from(error));
+        assert!(matches!(through(Error::Interrupted), Error::Interrupted));
+        let shape = || Error::Shape { op: "op", what: "x", got: vec![1, 2], expected: "(2, 1)".into() };
+        let candle = candle_core::Error::from(shape()).bt().context("layer 3");
+        assert!(matches!(Error::from(candle), Error::Shape { got, .. } if got == [1, 2]));
+        assert_eq!(candle_core::Error::from(shape()).to_string(), shape().to_string());
+        let other = candle_core::Error::Msg("its own".into()).context("layer 3");
+        assert!(matches!(Error::from(other), Error::Candle(candle_core::Error::Context { .. })));
+        let io = candle_core::Error::Io(std::io::ErrorKind::NotFound.into());
+        assert!(matches!(Error::from(io), Error::Candle(candle_core::Error::Io(_))));
+    }
+
+    #[test]
+    fn a_chain_of_causes_says_nothing_twice() {
+        let errors = [
+            Error::io("a.obj")(std::io::ErrorKind::NotFound.into()),
+            Error::argument("op", "x", 1, "2"),
+            Error::from(candle_core::Error::Io(std::io::ErrorKind::NotFound.into())),
+        ];
+        for error in errors {
+            let mut causes = std::iter::successors(error.source(), |cause| cause.source());
+            assert!(causes.all(|cause| !error.to_string().contains(&cause.to_string())), "{error}");
         }
     }
 }

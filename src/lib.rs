@@ -25,7 +25,6 @@ mod sync;
 pub mod task;
 pub mod train;
 pub mod unet;
-mod warning;
 pub mod wavelet;
 
 pub use error::{Error, Result};

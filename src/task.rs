@@ -1,37 +1,112 @@
 //! Long work: how far it is, and how to stop it.
 //!
-//! Loops that take longer than a blink ([`Task::advance`] per item) can be watched by an [`Observer`] (the notebook's
-//! progress bar) and stopped by [`interrupt`] (the notebook's stop button). A stopped loop returns
-//! [`Error::Interrupted`], so every variable that existed before it survives.
+//! Loops that take longer than a blink ([`Task::advance`] per item) can be watched and stopped. Who watches and who stops
+//! belongs to a call, not to the process: a [`CancellationToken`] stops what runs inside its [`run`](CancellationToken::run),
+//! and an [`Observer`] is told of the tasks that start inside [`observe`]. A stopped loop returns [`Error::Interrupted`], so every
+//! variable that existed before it survives.
+//!
+//! A notebook has one stop button for everything: [`interrupt`] stops all work of the process, until [`clear_interrupt`], which the
+//! kernel calls before each cell.
+//!
+//! ```
+//! use std::time::Duration;
+//! use wavemesh::{Error, sdf::shapes, task::CancellationToken};
+//! let ball = shapes::sphere(0.7).to_mesh(24)?;
+//! let token = CancellationToken::with_timeout(Duration::ZERO); // no time at all
+//! let stopped = token.run(|| wavemesh::sdf::SdfGrid::from_mesh(&ball, 24));
+//! assert!(matches!(stopped, Err(Error::Interrupted)));
+//! assert!(wavemesh::sdf::SdfGrid::from_mesh(&ball, 24).is_ok()); // other calls go on
+//! # Ok::<(), Error>(())
+//! ```
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static OBSERVER: RwLock<Option<Arc<dyn Observer>>> = RwLock::new(None);
 
-/// Asks the running loop to stop at its next [`check_interrupt`]. Safe to call from a signal handler.
+thread_local! {
+    static CURRENT: RefCell<Scope> = const { RefCell::new(Scope { tokens: Vec::new(), observer: None }) };
+}
+
+/// Asks all running work of the process to stop, and what starts before [`clear_interrupt`]. Safe to call from a signal handler.
 pub fn interrupt() {
     INTERRUPTED.store(true, Ordering::SeqCst);
 }
 
-/// Forgets a request to stop that nothing has obeyed.
+/// Lets work run again after an [`interrupt`].
 pub fn clear_interrupt() {
     INTERRUPTED.store(false, Ordering::SeqCst);
 }
 
-/// Returns [`Error::Interrupted`] once for each [`interrupt`], else `Ok(())`.
+/// Returns [`Error::Interrupted`] when the calling code is to stop: after [`interrupt`], or when a token is cancelled within whose
+/// [`run`](CancellationToken::run) it is called. Loops of your own call it once a turn.
 ///
 /// ```
 /// use wavemesh::{Error, task};
 /// task::interrupt();
 /// assert!(matches!(task::check_interrupt(), Err(Error::Interrupted)));
+/// task::clear_interrupt();
 /// assert!(task::check_interrupt().is_ok());
 /// ```
 pub fn check_interrupt() -> Result<()> {
-    if INTERRUPTED.swap(false, Ordering::SeqCst) { Err(Error::Interrupted) } else { Ok(()) }
+    CURRENT.with_borrow(Scope::check)
+}
+
+/// A request to stop, shared by the one who may ask for it and the calls that obey it. Clones are the same request.
+///
+/// ```
+/// use wavemesh::task::{CancellationToken, check_interrupt};
+/// let token = CancellationToken::new();
+/// let request = token.clone(); // for another thread
+/// token.run(|| {
+///     assert!(check_interrupt().is_ok());
+///     request.cancel();
+///     assert!(check_interrupt().is_err());
+/// });
+/// assert!(check_interrupt().is_ok()); // outside nobody is asked to stop
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct CancellationToken(Arc<Request>);
+
+#[derive(Debug, Default)]
+struct Request {
+    cancelled: AtomicBool,
+    deadline: Option<Instant>,
+}
+
+impl CancellationToken {
+    /// A request that nobody has made yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A request that makes itself when `limit` has passed.
+    pub fn with_timeout(limit: Duration) -> Self {
+        // A limit beyond the clock's range never passes.
+        Self(Arc::new(Request { cancelled: AtomicBool::new(false), deadline: Instant::now().checked_add(limit) }))
+    }
+
+    /// Asks the calls inside [`run`](Self::run) to stop, on every thread, and all later ones.
+    pub fn cancel(&self) {
+        self.0.cancelled.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the request has been made.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::SeqCst) || self.0.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// Runs `body`; the library's calls in it obey this token beside those around it. See [`Scope`] for threads that `body` starts.
+    pub fn run<T>(&self, body: impl FnOnce() -> T) -> T {
+        let mut scope = Scope::current();
+        scope.tokens.push(self.clone());
+        scope.run(body)
+    }
 }
 
 /// Is told of every [`Task`]'s progress. Calls come from any thread, as often as the loop turns: an observer throttles itself.
@@ -42,9 +117,80 @@ pub trait Observer: Send + Sync {
     fn ended(&self, task: &Task);
 }
 
-/// Sets who is told of progress; `None` for nobody.
+/// Sets who is told of the progress of calls that have no observer of their own ([`observe`]); `None` for nobody. The notebook
+/// shows its bars so.
 pub fn set_observer(observer: Option<Arc<dyn Observer>>) {
-    *OBSERVER.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = observer;
+    *OBSERVER.write().unwrap_or_else(PoisonError::into_inner) = observer;
+}
+
+/// Runs `body`; `observer` is told of the tasks that start in it, and nobody else is.
+///
+/// ```
+/// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+/// use wavemesh::{sdf::{SdfGrid, shapes}, task::{Observer, Task, observe}};
+/// #[derive(Default)]
+/// struct Total(AtomicU64);
+/// impl Observer for Total {
+///     fn advanced(&self, _: &Task) {}
+///     fn ended(&self, task: &Task) {
+///         self.0.fetch_add(task.done(), Ordering::SeqCst);
+///     }
+/// }
+/// let total = Arc::new(Total::default());
+/// let ball = shapes::sphere(0.7).to_mesh(16)?;
+/// observe(total.clone(), || SdfGrid::from_mesh(&ball, 20))?;
+/// assert_eq!(total.0.load(Ordering::SeqCst), 20); // slices of the grid
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
+pub fn observe<T>(observer: Arc<dyn Observer>, body: impl FnOnce() -> T) -> T {
+    let mut scope = Scope::current();
+    scope.observer = Some(observer);
+    scope.run(body)
+}
+
+/// The tokens and the observer that calls on this thread obey and tell.
+///
+/// A scope belongs to the thread that entered it. Work that is handed to other threads takes the scope along:
+///
+/// ```
+/// use rayon::prelude::*;
+/// use wavemesh::task::{CancellationToken, Scope, check_interrupt};
+/// let token = CancellationToken::new();
+/// token.cancel();
+/// let stopped = token.run(|| {
+///     let scope = Scope::current();
+///     (0..4).into_par_iter().map(|_| scope.clone().run(|| check_interrupt().is_err())).collect::<Vec<_>>()
+/// });
+/// assert_eq!(stopped, [true; 4]);
+/// ```
+#[derive(Clone, Default)]
+pub struct Scope {
+    tokens: Vec<CancellationToken>,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+impl Scope {
+    /// The scope of the calling thread; one without tokens and observer outside of [`CancellationToken::run`] and [`observe`].
+    pub fn current() -> Self {
+        CURRENT.with_borrow(Self::clone)
+    }
+
+    /// Runs `body` in this scope instead of the calling thread's own.
+    pub fn run<T>(self, body: impl FnOnce() -> T) -> T {
+        struct Restore(Scope);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                CURRENT.set(std::mem::take(&mut self.0));
+            }
+        }
+        let _restore = Restore(CURRENT.replace(self));
+        body()
+    }
+
+    fn check(&self) -> Result<()> {
+        let stop = INTERRUPTED.load(Ordering::SeqCst) || self.tokens.iter().any(CancellationToken::is_cancelled);
+        if stop { Err(Error::Interrupted) } else { Ok(()) }
+    }
 }
 
 /// A piece of long work with a known number of steps. It ends when it is dropped.
@@ -54,39 +200,49 @@ pub struct Task {
     total: u64,
     done: AtomicU64,
     stopped: AtomicBool,
-    observer: Option<Arc<dyn Observer>>,
+    scope: Scope,
 }
 
 impl Task {
-    /// Starts a task of `total` steps, shown as `label`.
+    /// Starts a task of `total` steps, shown as `label`, in the [`Scope`] of the calling thread.
     pub fn new(label: impl Into<String>, total: usize) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-        let observer = OBSERVER.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let mut scope = Scope::current();
+        if scope.observer.is_none() {
+            scope.observer = OBSERVER.read().unwrap_or_else(PoisonError::into_inner).clone();
+        }
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             label: label.into(),
             total: total as u64,
             done: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
-            observer,
+            scope,
         }
     }
 
     /// Counts `steps` more as done. Once a stop is requested, this call and all later ones, on every thread, return
     /// [`Error::Interrupted`].
     pub fn advance(&self, steps: usize) -> Result<()> {
-        if self.stopped.load(Ordering::Relaxed) {
-            return Err(Error::Interrupted);
-        }
-        if let Err(stop) = check_interrupt() {
-            self.stopped.store(true, Ordering::Relaxed);
-            return Err(stop);
-        }
+        self.check()?;
         self.done.fetch_add(steps as u64, Ordering::Relaxed);
-        if let Some(observer) = &self.observer {
+        if let Some(observer) = &self.scope.observer {
             observer.advanced(self);
         }
         Ok(())
+    }
+
+    /// Returns [`Error::Interrupted`] once a stop is requested.
+    pub fn check(&self) -> Result<()> {
+        if self.stopped.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        self.scope.check().inspect_err(|_| self.stopped.store(true, Ordering::Relaxed))
+    }
+
+    /// The scope that the task started in, for work that it hands to other threads.
+    pub fn scope(&self) -> Scope {
+        self.scope.clone()
     }
 
     /// Tells this task from every other of the process.
@@ -112,8 +268,46 @@ impl Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        if let Some(observer) = &self.observer {
+        if let Some(observer) = &self.scope.observer {
             observer.ended(self);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_stops_the_tasks_of_its_calls_on_every_thread_and_no_others() {
+        let (token, other) = (CancellationToken::new(), Task::new("other", 1));
+        let own = token.run(|| Task::new("own", 3));
+        assert!(own.advance(1).is_ok());
+        std::thread::scope(|scope| {
+            scope.spawn(|| token.cancel());
+        });
+        assert!(std::thread::scope(|scope| scope.spawn(|| own.advance(1)).join().unwrap()).is_err());
+        assert!(own.advance(1).is_err() && other.advance(1).is_ok());
+        assert_eq!(own.done(), 1);
+    }
+
+    #[test]
+    fn scopes_nest_and_end_with_a_panic_too() {
+        let (outer, inner) = (CancellationToken::new(), CancellationToken::new());
+        outer.run(|| {
+            inner.run(|| {
+                outer.cancel();
+                assert!(check_interrupt().is_err(), "an inner scope obeys the outer token");
+            });
+            let panicked = std::panic::catch_unwind(|| inner.run(|| panic!("on purpose")));
+            assert!(panicked.is_err() && CURRENT.with_borrow(|scope| scope.tokens.len()) == 1);
+        });
+        assert!(check_interrupt().is_ok());
+    }
+
+    #[test]
+    fn a_token_with_a_time_limit_cancels_itself() {
+        assert!(CancellationToken::with_timeout(Duration::ZERO).is_cancelled());
+        assert!(!CancellationToken::with_timeout(Duration::MAX).is_cancelled());
     }
 }

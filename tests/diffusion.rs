@@ -170,7 +170,7 @@ fn importance_sampling_prefers_timesteps_with_large_losses_and_stays_unbiased() 
     };
     let x0_diffusion =
         GaussianDiffusion::new(&DiffusionConfig { prediction: Prediction::X0, ..config }, &Device::Cpu).unwrap();
-    let mut history = LossHistory::new(10);
+    let mut history = LossHistory::new(10).unwrap();
     let all: Vec<usize> = (0..10).collect();
     for seed in 0..LossHistory::KEPT as u64 {
         assert!(history.probabilities().iter().all(|p| (p - 0.1).abs() < 1e-12), "uniform while warming up");

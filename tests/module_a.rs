@@ -459,7 +459,7 @@ fn solids_have_their_volumes() {
     close(cuboid([0.5; 3]).difference(cuboid([0.25, 0.25, 1.0])), 1.0 - 0.25, "a box with a hole");
     close(cuboid([0.5; 3]).union(cuboid([0.2; 3]).translate([0.5, 0.0, 0.0])), 1.0 + 0.032, "a box with a bump");
     close(
-        cuboid([0.6, 0.2, 0.2]).rotate(2, PI / 2.0).intersection(cuboid([0.2, 0.6, 0.3])),
+        cuboid([0.6, 0.2, 0.2]).rotate(wavemesh::mesh::Axis::Z, PI / 2.0).intersection(cuboid([0.2, 0.6, 0.3])),
         8.0 * 0.024,
         "a turned box",
     );

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::gaussian::{broadcast_to_sites, check_same_shape, timestep_tensor};
 use super::{Denoiser, GaussianDiffusion, NoiseSchedule, Prediction};
 use crate::sparse::SparseConvTensor;
-use crate::{Error, Result, random};
+use crate::{Error, Result, memory, random};
 
 /// How a training loss is drawn. The default is an unconditional training pass with uniform timesteps and seed 0.
 #[derive(Clone, Debug)]
@@ -89,7 +89,7 @@ impl GaussianDiffusion {
         let target = self.target(x0, &timesteps, &noise)?;
         let error = (output.features() - target)?.to_dtype(DType::F32)?.sqr()?.mean(1)?; // (N,)
 
-        let counts = x0.batch_counts();
+        let counts = x0.batch_counts()?;
         let occupied = counts.iter().filter(|&&n| n > 0).count() as f64;
         let share = |count: usize, weight: f64| (weight / (count.max(1) as f64 * occupied)) as f32;
         let row_weights: Vec<f32> = counts.iter().zip(&weights).map(|(&n, &w)| share(n, w)).collect();
@@ -137,8 +137,17 @@ impl LossHistory {
     const UNIFORM: f64 = 1e-3;
 
     /// Remembers nothing yet of a schedule of `timesteps` steps.
-    pub fn new(timesteps: usize) -> Self {
-        Self { losses: vec![Vec::new(); timesteps] }
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for no timesteps, [`Error::Memory`] for more than there is room for.
+    pub fn new(timesteps: usize) -> Result<Self> {
+        const OP: &str = "LossHistory::new";
+        if timesteps == 0 {
+            return Err(Error::argument(OP, "timesteps", 0, "1 or more"));
+        }
+        let kept = Self::KEPT * size_of::<f32>();
+        let timesteps = memory::elements::<Vec<f32>>(OP, "the table", &[timesteps], kept)?;
+        Ok(Self { losses: vec![Vec::new(); timesteps] })
     }
 
     /// Adds what a [`TrainingLoss`] found.

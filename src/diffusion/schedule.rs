@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// The shape of `β` over time. The names of diffusers and of its peers are understood by [`BetaSchedule::from_name`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -96,6 +96,7 @@ impl NoiseSchedule {
                 expected: "0 < beta_start <= beta_end < 1".into(),
             });
         }
+        memory::elements::<[f32; 2]>(op, "the table", &[timesteps], 0)?;
         let betas = kind.betas(timesteps, beta_start, beta_end);
         let mut product = 1.0f64;
         let alphas_cumprod = betas

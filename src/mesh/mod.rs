@@ -3,12 +3,14 @@
 //! [`Mesh`] is vertices and triangles and nothing else. Readers and writers are in [`format`](MeshFormat), a file a
 //! format; [`metrics`] compares two meshes.
 
+mod axis;
 mod bvh;
 mod format;
 mod geometry;
 pub mod metrics;
 mod polygon;
 
+pub use axis::Axis;
 pub(crate) use bvh::{Bvh, Node as BvhNode};
 pub use format::MeshFormat;
 pub(crate) use geometry::vec3;

@@ -23,6 +23,7 @@ mod html;
 mod layout;
 mod live_plot;
 mod mesh_plot;
+mod notes;
 mod numbers;
 mod plot;
 mod png;

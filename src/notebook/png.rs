@@ -21,7 +21,7 @@ pub(crate) fn encode_small(width: u32, height: u32, rgb: &[u8]) -> Result<Vec<u8
 pub(crate) fn encode_animated(width: u32, height: u32, rgb: &[u8], milliseconds: u16) -> Result<Vec<u8>> {
     let frame = width as usize * height as usize;
     let (palette, indices) = indexed(rgb);
-    let io = |error: png::EncodingError| Error::Io { path: "image.png".into(), source: std::io::Error::other(error) };
+    let io = |error: png::EncodingError| Error::Io { path: "image.png".into(), error: std::io::Error::other(error) };
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, width, height);
     encoder.set_color(png::ColorType::Indexed);
@@ -122,8 +122,8 @@ fn nearest(palette: &[[u8; 3]], color: [u8; 3]) -> u8 {
 
 /// Whether there are three bytes for each pixel, and at least one pixel.
 pub(crate) fn check_size(width: u32, height: u32, rgb: &[u8]) -> Result<()> {
-    let expected = 3 * width as usize * height as usize;
-    if rgb.len() != expected || expected == 0 {
+    let expected = 3 * u128::from(width) * u128::from(height);
+    if rgb.len() as u128 != expected || expected == 0 {
         return Err(Error::Shape {
             op: "image",
             what: "rgb",
@@ -147,7 +147,7 @@ fn encode(width: u32, height: u32, color: png::ColorType, palette: Option<Vec<u8
     if let Some(palette) = palette {
         encoder.set_palette(palette);
     }
-    let io = |error: png::EncodingError| Error::Io { path: "image.png".into(), source: std::io::Error::other(error) };
+    let io = |error: png::EncodingError| Error::Io { path: "image.png".into(), error: std::io::Error::other(error) };
     let mut writer = encoder.write_header().map_err(io)?;
     writer.write_image_data(pixels).map_err(io)?;
     writer.finish().map_err(io)?;

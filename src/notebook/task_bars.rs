@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::ProgressBar;
+use super::notes::show_notes;
 use crate::sync::lock;
 use crate::task::{Observer, Task, set_observer};
 
@@ -13,10 +14,11 @@ use crate::task::{Observer, Task, set_observer};
 const SHOW_AFTER: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Makes every operation of the library that runs for more than half a second show a progress bar. The kernel calls it at
-/// its start.
+/// Makes every operation of the library that runs for more than half a second show a progress bar, and the library's warnings
+/// appear as notes. The kernel calls it at its start.
 pub fn watch_tasks() {
     set_observer(Some(Arc::new(TaskBars::default())));
+    show_notes();
 }
 
 #[derive(Default)]

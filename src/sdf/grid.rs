@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::frame::Frame;
 use super::{distance, winding};
 use crate::mesh::{Bvh, Mesh};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// How a mesh becomes a grid.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,10 +94,10 @@ impl SdfGrid {
         let closed = local.weld().is_closed();
         let (mut values, guessed) = distance::signed_distances(&bvh, &winding, &samples, closed)?;
         if guessed > 0 {
-            crate::warning::warn_once(format!(
-                "SdfGrid::from_mesh: the mesh has holes; the side of {guessed} of {} samples near them is a guess",
+            log::warn!(
+                "the mesh has holes; inside or outside is a guess for {guessed} of {} samples near them",
                 values.len()
-            ));
+            );
         }
         if let Some(limit) = config.truncation {
             values.par_iter_mut().for_each(|v| *v = v.clamp(-limit, limit));
@@ -117,10 +117,11 @@ impl SdfGrid {
     /// # Ok::<(), wavemesh::Error>(())
     /// ```
     pub fn from_fn(shape: [usize; 3], f: impl Fn([f32; 3]) -> f32 + Sync) -> Result<Self> {
-        let len = checked_len("SdfGrid::from_fn", shape)?;
+        const OP: &str = "SdfGrid::from_fn";
         let frame = Frame::cube(shape);
+        frame.check(OP)?;
         let [_, ny, nz] = shape;
-        let mut values = vec![0.0; len];
+        let mut values = vec![0.0; memory::elements::<f32>(OP, "a grid", &shape, 0)?];
         values.par_chunks_mut(nz).enumerate().for_each(|(row, line)| {
             for (k, value) in line.iter_mut().enumerate() {
                 *value = f(frame.position([row / ny, row % ny, k]));
@@ -143,7 +144,7 @@ impl SdfGrid {
     /// As [`SdfGrid::from_values`].
     pub fn with_frame(values: Vec<f32>, frame: Frame) -> Result<Self> {
         const OP: &str = "SdfGrid";
-        let len = checked_len(OP, frame.shape)?;
+        let len = frame.check(OP)?;
         if values.len() != len {
             let expected = format!("{len} values for the grid {:?}", frame.shape);
             return Err(Error::Shape { op: OP, what: "values", got: vec![values.len()], expected });
@@ -230,22 +231,10 @@ impl SdfGrid {
     }
 }
 
-fn checked_len(op: &'static str, shape: [usize; 3]) -> Result<usize> {
-    let len = shape.iter().try_fold(1usize, |len, &n| len.checked_mul(n)).filter(|&len| len <= u32::MAX as usize);
-    match len {
-        Some(len) if len > 0 => Ok(len),
-        _ => {
-            let expected = "at least one sample an axis and at most 2^32 in all".into();
-            Err(Error::Argument { op, name: "shape", got: format!("{shape:?}"), expected })
-        }
-    }
-}
-
 fn frame_for(mesh: &Mesh, config: &SdfConfig) -> Result<Frame> {
     const OP: &str = "SdfGrid::from_mesh";
     let bad = |name, got: String, expected: &str| Error::Argument { op: OP, name, got, expected: expected.into() };
     let shape = config.shape;
-    checked_len(OP, shape)?;
     if shape.iter().any(|&n| n < 2) {
         return Err(bad("shape", format!("{shape:?}"), "at least two samples an axis"));
     }
@@ -274,5 +263,8 @@ fn frame_for(mesh: &Mesh, config: &SdfConfig) -> Result<Frame> {
         ));
     }
     let spacing = std::array::from_fn(|a| extent[a] / (shape[a] - 1) as f32);
-    Ok(Frame { shape, origin: lo, spacing, scale })
+    let frame = Frame { shape, origin: lo, spacing, scale };
+    frame.check(OP)?;
+    memory::elements::<f32>(OP, "a grid", &shape, 0)?;
+    Ok(frame)
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::grid::SdfGrid;
 use crate::Result;
-use crate::mesh::Mesh;
 use crate::mesh::vec3::{add, dot, norm, scale, sub};
+use crate::mesh::{Axis, Mesh};
 
 /// A solid, given by its signed distance function.
 ///
@@ -60,11 +60,10 @@ impl Solid {
         Self::new(move |p| self.distance(scale(p, 1.0 / factor)) * factor)
     }
 
-    /// Turned around an axis (0 is x, 1 y, 2 z) by an angle in radians, counter-clockwise seen from the axis' tip.
-    /// An axis above 2 is taken modulo 3.
-    pub fn rotate(self, axis: usize, angle: f32) -> Solid {
+    /// Turned around an axis by an angle in radians, counter-clockwise seen from the axis' tip.
+    pub fn rotate(self, axis: Axis, angle: f32) -> Solid {
         let (sin, cos) = angle.sin_cos();
-        let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
+        let (u, v) = ((axis.index() + 1) % 3, (axis.index() + 2) % 3);
         Self::new(move |p| {
             let mut back = p;
             (back[u], back[v]) = (cos * p[u] + sin * p[v], cos * p[v] - sin * p[u]);

@@ -12,7 +12,7 @@ use super::kept::Kept;
 use super::kernel_map::{IndiceData, KernelMap};
 use super::sites::{MapBody, Sites};
 use super::tensor::SparseConvTensor;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// Options of the convolution layers. Triples are (z, y, x).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,6 +149,8 @@ impl Conv {
         let ConvConfig { stride, padding, dilation, bias, indice_key, output_sites } = config;
         let geometry = Geometry { kind, kernel: kernel.0, stride, padding, dilation, output_sites }.checked(layer)?;
         let [kz, ky, kx] = kernel.0;
+        // Initialisation draws in f64.
+        memory::elements::<f32>(layer, "the weight", &[out_channels, kz, ky, kx, in_channels], size_of::<f64>())?;
         let bound = 1.0 / ((in_channels * geometry.volume()) as f64).sqrt();
         let init = Init::Uniform { lo: -bound, up: bound };
         let weight = vb.get_with_hints((out_channels, kz, ky, kx, in_channels), "weight", init)?;

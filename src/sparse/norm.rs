@@ -4,7 +4,7 @@
 //! `torch.nn.BatchNorm1d` on `features` (Ioffe & Szegedy 2015). Training uses the batch's mean and biased variance and
 //! moves the running mean and the running unbiased variance by `momentum`; evaluation uses the running ones.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Tensor, Var};
 use candle_nn::{BatchNormConfig, Init, VarBuilder};
@@ -12,7 +12,8 @@ use candle_nn::{BatchNormConfig, Init, VarBuilder};
 use super::module::{LayerDescription, SparseModule};
 use super::normalize::{Added, Moments, Normalize, Scaling, Sums, wide_type};
 use super::tensor::SparseConvTensor;
-use crate::{Error, Result};
+use crate::sync::lock;
+use crate::{Error, Result, memory};
 
 /// Batch normalisation of features (N, C).
 ///
@@ -24,6 +25,8 @@ pub struct BatchNorm {
     weight_and_bias: Option<(Tensor, Tensor)>,
     running_mean: Var,
     running_var: Var,
+    /// Held while the running statistics are read, moved and written: batches of several threads all count.
+    moving: Arc<Mutex<()>>,
     config: BatchNormConfig,
 }
 
@@ -36,23 +39,26 @@ impl BatchNorm {
     /// Batch normalisation with its own eps, momentum or without scale and shift.
     ///
     /// # Errors
-    /// A negative eps, a momentum outside 0 to 1, or `remove_mean: false`, which PyTorch does not have.
+    /// No channels or more than there is memory for, an eps that is not above 0, a momentum outside 0 to 1, or
+    /// `remove_mean: false`, which PyTorch does not have.
     pub fn with_config(channels: usize, config: BatchNormConfig, vb: VarBuilder) -> Result<Self> {
-        let momentum_fits = (0.0..=1.0).contains(&config.momentum);
-        if config.eps < 0.0 || !momentum_fits || !config.remove_mean {
-            return Err(Error::Argument {
-                op: "BatchNorm",
-                name: "config",
-                got: format!("{config:?}"),
-                expected: "eps of 0 or more, momentum in 0..=1, remove_mean true".into(),
-            });
+        const OP: &str = "BatchNorm";
+        if channels == 0 {
+            return Err(Error::argument(OP, "channels", 0, "1 or more"));
         }
+        let momentum_fits = (0.0..=1.0).contains(&config.momentum);
+        if !(config.eps.is_finite() && config.eps > 0.0 && momentum_fits && config.remove_mean) {
+            let expected = "an eps above 0, a momentum of 0 to 1, and remove_mean true";
+            return Err(Error::argument(OP, "config", format!("{config:?}"), expected));
+        }
+        memory::elements::<f32>(OP, "a parameter", &[channels], 4 * size_of::<f32>())?;
         let get = |name, value| vb.get_with_hints(channels, name, Init::Const(value));
         Ok(Self {
             name: vb.prefix(),
             weight_and_bias: if config.affine { Some((get("weight", 1.0)?, get("bias", 0.0)?)) } else { None },
             running_mean: Var::from_tensor(&get("running_mean", 0.0)?)?,
             running_var: Var::from_tensor(&get("running_var", 1.0)?)?,
+            moving: Arc::default(),
             config,
         })
     }
@@ -81,6 +87,7 @@ impl BatchNorm {
     fn follow(&self, batch: &Moments, rows: usize) -> Result<()> {
         let momentum = self.config.momentum;
         let unbiased = rows as f64 / (rows - 1) as f64;
+        let _moving = lock(&self.moving);
         for (running, batch, scale) in
             [(&self.running_mean, &batch.mean, 1.0), (&self.running_var, &batch.variance, unbiased)]
         {

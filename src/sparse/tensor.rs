@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use super::grid::Grid;
 use super::kernel_map::{IndiceData, IndiceDict};
 use super::sites::Sites;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// A batch of sparse 3D grids: N occupied sites with C features each.
 ///
@@ -213,13 +213,17 @@ impl SparseConvTensor {
         self.len() as f64 / self.sites.grid().cells() as f64
     }
 
-    /// Number of sites of each batch element.
-    pub fn batch_counts(&self) -> Vec<usize> {
-        let mut counts = vec![0; self.batch_size()];
+    /// Number of sites of each batch element, (batch_size,).
+    ///
+    /// # Errors
+    /// [`Error::Memory`] for a batch of more elements than there is room for.
+    pub fn batch_counts(&self) -> Result<Vec<usize>> {
+        let mut counts =
+            vec![0; memory::elements::<usize>("SparseConvTensor::batch_counts", "a count", &[self.batch_size()], 0)?];
         for [b, ..] in self.coords() {
             counts[*b as usize] += 1;
         }
-        counts
+        Ok(counts)
     }
 
     /// Kernel maps by `indice_key` that the layers behind this tensor made.
@@ -309,6 +313,14 @@ impl SparseConvTensor {
                 expected: format!("fewer than {} cells", u32::MAX),
             });
         }
+        let shape = [grid.batch, d, h, w, channels];
+        // Adding the rows, and putting channels first, each make a second copy.
+        memory::elements::<u8>("SparseConvTensor::dense", "a dense tensor", &shape, 0)?;
+        memory::check(
+            "SparseConvTensor::dense",
+            || format!("a dense tensor of shape {shape:?}"),
+            2 * shape.iter().product::<usize>() * self.dtype().size_in_bytes(),
+        )?;
         let dense = Tensor::zeros((grid.cells() as usize, channels), self.dtype(), self.device())?;
         let dense = if self.is_empty() {
             dense
@@ -492,7 +504,7 @@ mod tests {
         assert_eq!(SparseConvTensor::coalesce(&features(0, 3), &none, [2, 2, 2], 3).unwrap().len(), 0);
         assert_eq!(SparseConvTensor::from_dense(&x.dense_channels_last().unwrap()).unwrap().len(), 0);
         assert_eq!(x.sample_at_indices(&indices(&[[2, 1, 1, 1]])).unwrap().to_vec2::<f32>().unwrap(), [[0.0; 3]]);
-        assert_eq!(tensor(&[[1, 0, 0, 0]]).batch_counts(), [0, 1]);
+        assert_eq!(tensor(&[[1, 0, 0, 0]]).batch_counts().unwrap(), [0, 1]);
     }
 
     #[test]

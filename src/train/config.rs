@@ -88,20 +88,7 @@ impl TrainConfig {
                 return problem(name, value.to_string(), "a number above 0");
             }
         }
-        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.adamw;
-        for (name, value) in [("adamw.beta1", beta1), ("adamw.beta2", beta2)] {
-            if !(0.0..1.0).contains(&value) {
-                return problem(name, value.to_string(), "0 or more, below 1");
-            }
-        }
-        for (name, value, fits) in [
-            ("adamw.eps", eps, eps.is_finite() && eps > 0.0),
-            ("adamw.weight_decay", weight_decay, weight_decay.is_finite() && weight_decay >= 0.0),
-        ] {
-            if !fits {
-                return problem(name, value.to_string(), "a number above 0 (weight_decay: or 0)");
-            }
-        }
+        self.adamw.validate("TrainConfig: adamw")?;
         if !(0.0..=1.0).contains(&self.final_learning_rate) {
             return problem("final_learning_rate", self.final_learning_rate.to_string(), "a share, 0 to 1");
         }

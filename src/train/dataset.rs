@@ -261,7 +261,7 @@ where
     let task = Task::new("encoding shapes", sources.len());
     let cache = config.cache.as_deref().map(Cache::new);
     let rebuilt = AtomicUsize::new(0);
-    let encode = |(name, content, make): (String, Vec<u8>, F)| {
+    let encode_one = |(name, content, make): (String, Vec<u8>, F)| {
         let path = cache.as_ref().map(|cache| cache.path(&content, &config.key()));
         let cached = path.as_deref().and_then(Cache::read);
         let coefficients = match cached {
@@ -278,6 +278,7 @@ where
         task.advance(1)?;
         Ok(ShapeItem { name, family: None, coefficients })
     };
+    let encode = |source| task.scope().run(|| encode_one(source));
     let items: Vec<Result<ShapeItem>> = sources.into_par_iter().map(encode).collect();
     if items.iter().any(|item| matches!(item, Err(Error::Interrupted))) {
         return Err(Error::Interrupted);

@@ -4,7 +4,7 @@ use candle_core::{Tensor, Var, backprop::GradStore};
 use serde::{Deserialize, Serialize};
 
 use super::in_place::{update, update_by_two};
-use crate::Result;
+use crate::{Error, Result};
 
 /// AdamW's constants.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +18,24 @@ pub struct AdamWConfig {
     pub eps: f64,
     /// Decoupled weight decay; not applied to vectors (biases, normalisation).
     pub weight_decay: f64,
+}
+
+impl AdamWConfig {
+    pub(super) fn validate(&self, op: &'static str) -> Result<()> {
+        let Self { beta1, beta2, eps, weight_decay } = *self;
+        for (name, value) in [("beta1", beta1), ("beta2", beta2)] {
+            if !(0.0..1.0).contains(&value) {
+                return Err(Error::argument(op, name, value, "0 or more, below 1"));
+            }
+        }
+        if !(eps.is_finite() && eps > 0.0) {
+            return Err(Error::argument(op, "eps", eps, "a number above 0"));
+        }
+        if !(weight_decay.is_finite() && weight_decay >= 0.0) {
+            return Err(Error::argument(op, "weight_decay", weight_decay, "a number of 0 or more"));
+        }
+        Ok(())
+    }
 }
 
 impl Default for AdamWConfig {
@@ -42,8 +60,12 @@ impl AdamW {
     /// An optimiser that has seen no gradient yet.
     ///
     /// # Errors
-    /// Whatever candle says when it cannot allocate.
+    /// [`Error::Argument`] for no variables or a constant out of range; whatever candle says when it cannot allocate.
     pub fn new(config: AdamWConfig, vars: Vec<Var>) -> Result<Self> {
+        config.validate("AdamW::new")?;
+        if vars.is_empty() {
+            return Err(Error::argument("AdamW::new", "vars", "empty", "at least one variable to train"));
+        }
         let zeros = |var: &Var| Var::zeros(var.shape(), var.dtype(), var.device());
         let moments = vars.iter().map(|var| Ok([zeros(var)?, zeros(var)?])).collect::<Result<_>>()?;
         Ok(Self { config, vars, moments, updates: 0 })

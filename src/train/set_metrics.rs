@@ -156,7 +156,7 @@ pub(crate) fn surface_points(meshes: &[Mesh], count: usize, seed: u64) -> Result
 /// there plus back.
 ///
 /// # Errors
-/// [`Error::Argument`] for a cloud without points, [`Error::Interrupted`] when stopped.
+/// [`Error::Argument`] for a cloud without points or a point that is not finite, [`Error::Interrupted`] when stopped.
 pub fn chamfer_matrix(a: &[Vec<[f32; 3]>], b: &[Vec<[f32; 3]>]) -> Result<Vec<Vec<f64>>> {
     if a.iter().chain(b).any(Vec::is_empty) {
         return Err(Error::Argument {
@@ -165,6 +165,9 @@ pub fn chamfer_matrix(a: &[Vec<[f32; 3]>], b: &[Vec<[f32; 3]>]) -> Result<Vec<Ve
             got: "no points".into(),
             expected: "at least one".into(),
         });
+    }
+    if let Some(point) = a.iter().chain(b).flatten().find(|point| !point.iter().all(|v| v.is_finite())) {
+        return Err(Error::argument("chamfer_matrix", "a point", format!("{point:?}"), "finite coordinates"));
     }
     let task = Task::new("comparing shapes", a.len());
     a.par_iter()

@@ -73,7 +73,8 @@ impl Trainer {
         }
         network.set_gradient_checkpointing(config.gradient_checkpointing);
         let vars: Vec<Var> = network.parameters().map(|(_, var)| var.clone()).collect();
-        let importance = config.importance_sampling.then(|| LossHistory::new(diffusion.schedule().len()));
+        let importance =
+            config.importance_sampling.then(|| LossHistory::new(diffusion.schedule().len())).transpose()?;
         Ok(Self {
             ema: Ema::new(&network, config.ema_decay)?,
             optimizer: AdamW::new(config.adamw, vars)?,

@@ -3,12 +3,14 @@
 use candle_core::{DType, Tensor};
 use candle_nn::{Init, Linear, VarBuilder};
 
-use crate::Result;
+use crate::{Result, memory};
 
 /// `y = x·Wᵀ + b`, both uniform within ±1/√in, as `torch.nn.Linear`.
 pub(super) fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<Linear> {
     let bound = 1.0 / (in_dim as f64).sqrt();
     let init = Init::Uniform { lo: -bound, up: bound };
+    // Initialisation draws in f64.
+    memory::elements::<f32>("WaveMeshUNet", "a weight", &[out_dim, in_dim], size_of::<f64>())?;
     let weight = vb.get_with_hints((out_dim, in_dim), "weight", init)?;
     let bias = vb.get_with_hints(out_dim, "bias", init)?;
     Ok(Linear::new(weight, Some(bias)))

@@ -3,7 +3,7 @@
 
 use std::array::from_fn;
 
-use super::layout::WaveletLayout;
+use super::layout::{DEFAULT_LEVEL, WaveletLayout};
 use super::level::{AnalysisLevel, Slabs, SynthesisLevel, in_ranges};
 use super::transform::{NdArray, warn_of_useless_levels};
 use crate::{Result, memory};
@@ -75,7 +75,9 @@ impl Sieve {
 
 /// The coefficients of each band whose magnitude is above the band's threshold, ascending by band, then x, y, z.
 pub(super) fn encode(grid: &[f32], layout: &WaveletLayout, threshold: impl Fn(usize) -> f32 + Sync) -> Rows {
-    warn_of_useless_levels(&layout.frame().shape, layout.wavelet(), layout.mode(), layout.level());
+    if layout.level() > DEFAULT_LEVEL {
+        warn_of_useless_levels(&layout.frame().shape, layout.wavelet(), layout.mode(), layout.level());
+    }
     // For each level, the finest first, and each range of its slabs: what is kept of the seven bands.
     let mut levels: Vec<Vec<[Sieve; 7]>> = Vec::new();
     let mut approx: Option<NdArray<f32>> = None;

@@ -72,29 +72,20 @@ impl TryFrom<Stored> for WaveletLayout {
 /// More levels than this leave one coefficient of any grid that fits in memory.
 const MOST_LEVELS: usize = 20;
 
+/// Levels of a [`WaveletConfig`](super::WaveletConfig) that says nothing else.
+pub(super) const DEFAULT_LEVEL: usize = 3;
+
 impl WaveletLayout {
     /// The bands of `level` levels on a grid.
     ///
     /// # Errors
-    /// When the grid has no samples or more than 2³² of them, or for more than 20 levels.
+    /// When the grid has no samples or more than 2³² of them, its frame is not one, or for more than 20 levels.
     pub fn new(frame: Frame, wavelet: Wavelet, mode: Mode, level: usize) -> Result<Self> {
         const OP: &str = "WaveletLayout";
-        let bad = |name, got: String, expected: &str| Error::Argument { op: OP, name, got, expected: expected.into() };
         if level > MOST_LEVELS {
-            return Err(bad("level", level.to_string(), "at most 20"));
+            return Err(Error::argument(OP, "level", level, format!("at most {MOST_LEVELS}")));
         }
-        let samples = frame.shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
-        if samples.is_none_or(|n| n == 0 || n > u32::MAX as usize) {
-            return Err(bad(
-                "the grid's shape",
-                format!("{:?}", frame.shape),
-                "at least one sample an axis, at most 2^32 in all",
-            ));
-        }
-        let numbers = frame.origin.iter().chain(&frame.spacing).chain([&frame.scale]);
-        if !numbers.copied().all(f32::is_finite) {
-            return Err(bad("the grid's frame", format!("{frame:?}"), "finite numbers"));
-        }
+        frame.check(OP)?;
         let mut shapes = Vec::new();
         let mut shape = frame.shape;
         for _ in 0..level {
@@ -203,7 +194,7 @@ impl WaveletLayout {
 
     /// Level of a band as PyWavelets counts: 1 is the finest. The approximation has the coarsest level.
     pub fn band_level(&self, id: i32) -> usize {
-        self.level() - (usize::try_from(id - 1).unwrap_or(0) / 7).min(self.level())
+        self.level() - (usize::try_from(id.saturating_sub(1)).unwrap_or(0) / 7).min(self.level())
     }
 
     /// A band's name with its level, such as `aaa3` or `add1`.

@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use super::codec::{self, Rows};
-use super::layout::WaveletLayout;
+use super::layout::{DEFAULT_LEVEL, WaveletLayout};
 use super::levelling::{distance_of, level_off};
-use super::{BandNormalization, Mode, Wavelet, wavedecn};
+use super::transform::decompose;
+use super::{BandNormalization, Mode, Wavelet};
 use crate::sdf::SdfGrid;
 use crate::{Error, Result};
 
@@ -52,7 +53,7 @@ impl Default for WaveletConfig {
     fn default() -> Self {
         Self {
             wavelet: "bior4.4".into(),
-            level: 3,
+            level: DEFAULT_LEVEL,
             mode: Mode::Periodization,
             threshold: Threshold::Plain(0.01),
             truncation: Some(0.2),
@@ -134,7 +135,7 @@ impl SdfGrid {
             return Ok(encode(in_approx, in_details));
         }
         // Magnitudes in descending order; the bits of floats that are not negative are in the order of their values.
-        let coeffs = wavedecn(&written, &self.shape(), layout.wavelet(), config.mode, config.level)?;
+        let coeffs = decompose(&written, &self.shape(), layout.wavelet(), config.mode, config.level)?;
         let mut magnitudes: Vec<u32> = coeffs.bands().flat_map(|band| &band.data).map(|v| v.abs().to_bits()).collect();
         drop(coeffs);
         magnitudes.par_sort_unstable_by(|a, b| b.cmp(a));

@@ -61,6 +61,9 @@ fn copy_rows<T: Copy>(src: &[T], src_shape: &[usize], dst: &mut [T], dst_shape: 
     }
 }
 
+/// Axes of an array that can be transformed.
+const MOST_AXES: usize = 16;
+
 /// What [`wavedecn`] yields: an approximation, and the details of each level.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WaveletCoeffs<T> {
@@ -154,7 +157,7 @@ pub fn idwt<T: Real>(approx: &[T], details: &[T], wavelet: &Wavelet, mode: Mode)
 /// A level beyond the [useful](dwt_max_level) is computed, with a warning.
 ///
 /// # Errors
-/// When `data` does not have `shape`, an axis has no length, or `level` is above 64: no array has so many.
+/// When `data` does not have `shape`, an axis has no length, there are more than 16 axes, or `level` is above 64: no array has so many.
 ///
 /// ```
 /// use wavemesh::wavelet::{Mode, Wavelet, wavedecn, waverecn};
@@ -172,12 +175,24 @@ pub fn wavedecn<T: Real>(
     mode: Mode,
     level: usize,
 ) -> Result<WaveletCoeffs<T>> {
+    let found = decompose(data, shape, wavelet, mode, level)?;
+    warn_of_useless_levels(shape, wavelet, mode, level);
+    Ok(found)
+}
+
+/// [`wavedecn`] without its warning.
+pub(super) fn decompose<T: Real>(
+    data: &[T],
+    shape: &[usize],
+    wavelet: &Wavelet,
+    mode: Mode,
+    level: usize,
+) -> Result<WaveletCoeffs<T>> {
     check_shape("wavedecn", data.len(), shape)?;
     if level > usize::BITS as usize {
         let expected = "at most 64; halving an axis more often changes nothing".into();
         return Err(Error::Argument { op: "wavedecn", name: "level", got: level.to_string(), expected });
     }
-    warn_of_useless_levels(shape, wavelet, mode, level);
     let mut details = Vec::new();
     let mut approx = None;
     for _ in 0..level {
@@ -195,19 +210,19 @@ pub fn wavedecn<T: Real>(
 pub(super) fn warn_of_useless_levels(shape: &[usize], wavelet: &Wavelet, mode: Mode, level: usize) {
     let useful = shape.iter().map(|&n| dwt_max_level(n, wavelet.len())).min().unwrap_or(0);
     if level > useful {
-        crate::warning::warn_once(format!(
-            "wavedecn: {level} levels of {} are more than the {useful} that {shape:?} has room for; every coefficient of \
-             the coarse levels depends on the extension mode ({})",
+        log::warn!(
+            "{} allows {useful} levels on a grid of {shape:?}; {level} were asked for, and all coefficients of the levels beyond \
+             depend on how the grid is extended ({})",
             wavelet.name(),
             mode.name(),
-        ));
+        );
     }
 }
 
 /// The inverse of [`wavedecn`], as PyWavelets' `waverecn`: an axis of odd length comes back with one sample more.
 ///
 /// # Errors
-/// When the shapes of the bands do not fit each other.
+/// When the shapes of the bands do not fit each other, or not the shape of the whole.
 pub fn waverecn<T: Real>(coeffs: &WaveletCoeffs<T>) -> Result<NdArray<T>> {
     let mut approx: Option<NdArray<T>> = None;
     for (place, details) in coeffs.details.iter().enumerate() {
@@ -220,14 +235,25 @@ pub fn waverecn<T: Real>(coeffs: &WaveletCoeffs<T>) -> Result<NdArray<T>> {
             std::iter::once(cropped.as_ref().unwrap_or(current)).chain(details).map(|b| b.data.as_slice()).collect();
         approx = Some(synthesize(&bands, &shape, &coeffs.wavelet, coeffs.mode)?);
     }
-    Ok(approx.unwrap_or_else(|| coeffs.approx.clone()))
+    let found = approx.unwrap_or_else(|| coeffs.approx.clone());
+    let longer = usize::from(!coeffs.details.is_empty());
+    let fits = |(&found, &shape): (&usize, &usize)| (shape..=shape + longer).contains(&found);
+    if found.shape.len() != coeffs.shape.len() || !found.shape.iter().zip(&coeffs.shape).all(fits) {
+        let expected = format!("{:?}, which is what its bands make", found.shape);
+        return Err(Error::Shape { op: "waverecn", what: "coeffs.shape", got: coeffs.shape.clone(), expected });
+    }
+    Ok(found)
 }
 
 fn check_shape(op: &'static str, len: usize, shape: &[usize]) -> Result<()> {
     let wanted = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
-    if shape.is_empty() || len == 0 || wanted != Some(len) {
-        let expected = format!("{len} values in at least one axis, none of length 0");
-        return Err(Error::Shape { op, what: "data", got: shape.to_vec(), expected });
+    if shape.is_empty() || shape.len() > MOST_AXES {
+        let expected = format!("1 to {MOST_AXES} axes: a level has 2^axes bands");
+        return Err(Error::argument(op, "shape", format!("{shape:?}"), expected));
+    }
+    if len == 0 || wanted != Some(len) {
+        let expected = format!("the product of the shape {shape:?}, no axis of which has length 0");
+        return Err(Error::Shape { op, what: "data", got: vec![len], expected });
     }
     Ok(())
 }

@@ -9,7 +9,6 @@ mod off;
 mod ply;
 mod stl;
 
-use std::io::Write;
 use std::path::Path;
 
 use super::Mesh;

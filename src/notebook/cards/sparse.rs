@@ -23,7 +23,8 @@ impl Rich for SparseConvTensor {
             ("", bytes(size as u64)),
         ];
         if self.batch_size() > 1 {
-            facts.push(("sites each", format!("{:?}", self.batch_counts())));
+            let counts = self.batch_counts().map_or_else(|error| error.to_string(), |counts| format!("{counts:?}"));
+            facts.push(("sites each", counts));
         }
         let mut table = Table { header: STATISTICS_HEADER.to_vec(), rows: Vec::new() };
         let all: Vec<_> = (0..self.batch_size()).filter_map(|batch| Voxels::of_batch(self, batch).ok()).collect();

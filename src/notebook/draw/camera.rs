@@ -1,12 +1,6 @@
 //! The camera: which way a 3D plot is looked at, and where a point of the data falls on the picture.
 
-/// One of the data's axes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Axis {
-    X,
-    Y,
-    Z,
-}
+use crate::mesh::Axis;
 
 /// From where a 3D plot is seen. Angles are matplotlib's, in degrees.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -11,9 +11,10 @@ mod pixels;
 mod svg;
 mod ticks;
 
+pub use crate::mesh::Axis;
 pub(crate) use axes::{Frame, Scale, plot_area, write_text};
+pub use camera::Camera;
 pub(crate) use camera::Projector;
-pub use camera::{Axis, Camera};
 pub(crate) use canvas::{Canvas, Polygon};
 pub(crate) use chart::{Chart, Kind, Series};
 pub use figure::{Figure, figure, figure_svg};

@@ -61,11 +61,16 @@ impl Picture {
         png::encode_small(self.width, self.height, &self.rgb)
     }
 
-    /// Writes the picture as a PNG file in full colour.
+    /// Writes the picture as a `.png` file in full colour.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be written; an older file then stays as it was.
+    /// [`Error::Unknown`] for another extension; [`Error::Io`] when the file cannot be written, and an older file then stays as it
+    /// was.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        if !path.as_ref().extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) {
+            let name = path.as_ref().display().to_string();
+            return Err(Error::Unknown { kind: "extension for writing a picture", name, known: "png".into() });
+        }
         write_atomically(path.as_ref(), &png::encode_rgb(self.width, self.height, &self.rgb)?)
     }
 

@@ -56,10 +56,9 @@ impl Payload {
 
     /// The compressed payload.
     pub fn finish(self) -> Result<Vec<u8>> {
-        let io = |source| Error::Io { path: "viewer payload".into(), source };
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-        encoder.write_all(&self.bytes).map_err(io)?;
-        encoder.finish().map_err(io)
+        encoder.write_all(&self.bytes).map_err(Error::io("viewer payload"))?;
+        encoder.finish().map_err(Error::io("viewer payload"))
     }
 }
 
