@@ -10,6 +10,9 @@
 //!
 //! [`notebook`] turns every stage's values into cards, plots and viewers; nothing depends on it.
 
+#[macro_use]
+mod builder;
+
 mod allocator;
 pub mod diffusion;
 mod error;

@@ -109,6 +109,17 @@ impl Default for DiffusionConfig {
     }
 }
 
+setters! {
+    DiffusionConfig {
+        timesteps(timesteps: usize) => timesteps = timesteps;
+        schedule(schedule: BetaSchedule) => schedule = schedule;
+        beta_start(beta_start: f64) => beta_start = beta_start;
+        beta_end(beta_end: f64) => beta_end = beta_end;
+        prediction(prediction: Prediction) => prediction = prediction;
+        min_snr_gamma(min_snr_gamma: f64) => min_snr_gamma = Some(min_snr_gamma);
+    }
+}
+
 /// Gaussian diffusion over the features of sparse tensors; sites stay as they are.
 ///
 /// ```

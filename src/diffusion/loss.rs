@@ -35,6 +35,16 @@ impl Default for LossOptions<'_> {
     }
 }
 
+setters! {
+    LossOptions<'a> {
+        seed(seed: u64) => seed = seed;
+        timesteps(timesteps: Vec<usize>) => timesteps = Some(timesteps);
+        importance(importance: &'a LossHistory) => importance = Some(importance);
+        context(context: &'a Tensor) => context = Some(context);
+        train(train: bool) => train = train;
+    }
+}
+
 /// A training loss and what it was made of.
 #[derive(Clone, Debug)]
 pub struct TrainingLoss {

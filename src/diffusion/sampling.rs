@@ -37,6 +37,19 @@ pub struct SampleOptions<'a> {
     pub callback: Option<StepCallback<'a>>,
 }
 
+setters! {
+    SampleOptions<'a> {
+        seed(seed: u64) => seed = seed;
+        spacing(spacing: TimestepSpacing) => spacing = spacing;
+        clip(clip: Clip) => clip = clip;
+        use_clipped_model_output(use_clipped_model_output: bool) => use_clipped_model_output = use_clipped_model_output;
+        context(context: Tensor) => context = Some(context);
+        guidance_scale(guidance_scale: f64) => guidance_scale = Some(guidance_scale);
+        start(start: Tensor) => start = Some(start);
+        callback(callback: impl FnMut(&SampleStep) -> Result<()> + 'a) => callback = Some(Box::new(callback));
+    }
+}
+
 /// What a callback sees after a step.
 #[derive(Clone, Debug)]
 pub struct SampleStep {

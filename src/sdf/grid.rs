@@ -28,6 +28,15 @@ impl Default for SdfConfig {
     }
 }
 
+setters! {
+    SdfConfig {
+        shape(shape: [usize; 3]) => shape = shape;
+        bounds(bounds: [[f32; 3]; 2]) => bounds = Some(bounds);
+        margin(margin: f32) => margin = margin;
+        truncation(truncation: f32) => truncation = Some(truncation);
+    }
+}
+
 /// How far the signs of a grid can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignReport {

@@ -44,6 +44,17 @@ impl Default for ConvConfig {
     }
 }
 
+setters! {
+    ConvConfig {
+        stride(stride: impl Into<Size3>) => stride = stride.into().0;
+        padding(padding: impl Into<Size3>) => padding = padding.into().0;
+        dilation(dilation: impl Into<Size3>) => dilation = dilation.into().0;
+        bias(bias: bool) => bias = bias;
+        key(key: impl Into<String>) => indice_key = Some(key.into());
+        output_sites(output_sites: OutputSites) => output_sites = output_sites;
+    }
+}
+
 /// A layer in the eyes of the maps it makes.
 #[derive(Clone, Debug)]
 pub(super) struct Maker {

@@ -30,6 +30,16 @@ impl Default for PoolConfig {
     }
 }
 
+setters! {
+    PoolConfig {
+        stride(stride: impl Into<Size3>) => stride = Some(stride.into().0);
+        padding(padding: impl Into<Size3>) => padding = padding.into().0;
+        dilation(dilation: impl Into<Size3>) => dilation = dilation.into().0;
+        key(key: impl Into<String>) => indice_key = Some(key.into());
+        output_sites(output_sites: OutputSites) => output_sites = output_sites;
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Pool {
     geometry: Geometry,

@@ -68,6 +68,27 @@ impl Default for TrainConfig {
     }
 }
 
+setters! {
+    TrainConfig {
+        steps(steps: usize) => steps = steps;
+        batch_size(batch_size: usize) => batch_size = batch_size;
+        accumulation(accumulation: usize) => accumulation = accumulation;
+        learning_rate(learning_rate: f64) => learning_rate = learning_rate;
+        warmup(warmup: usize) => warmup = warmup;
+        final_learning_rate(final_learning_rate: f64) => final_learning_rate = final_learning_rate;
+        adamw(adamw: AdamWConfig) => adamw = adamw;
+        clip_norm(clip_norm: f64) => clip_norm = clip_norm;
+        ema_decay(ema_decay: f64) => ema_decay = ema_decay;
+        gradient_checkpointing(gradient_checkpointing: bool) => gradient_checkpointing = gradient_checkpointing;
+        importance_sampling(importance_sampling: bool) => importance_sampling = importance_sampling;
+        validate_every(validate_every: usize) => validate_every = validate_every;
+        checkpoint_every(checkpoint_every: usize) => checkpoint_every = checkpoint_every;
+        keep(keep: usize) => keep = keep;
+        seed(seed: u64) => seed = seed;
+        folder(folder: impl Into<PathBuf>) => folder = Some(folder.into());
+    }
+}
+
 impl TrainConfig {
     pub(super) fn validate(&self) -> Result<()> {
         let problem = |name, got: String, expected: &str| {

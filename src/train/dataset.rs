@@ -46,6 +46,16 @@ impl Default for DatasetConfig {
     }
 }
 
+setters! {
+    DatasetConfig {
+        resolution(resolution: usize) => resolution = resolution;
+        wavelet(wavelet: impl Into<String>) => wavelet = wavelet.into();
+        levels(levels: usize) => levels = levels;
+        threshold(threshold: f32) => threshold = threshold;
+        cache(folder: impl Into<PathBuf>) => cache = Some(folder.into());
+    }
+}
+
 impl DatasetConfig {
     fn wavelet_config(&self) -> WaveletConfig {
         WaveletConfig {

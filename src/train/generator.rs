@@ -73,6 +73,17 @@ impl Default for GenerateOptions {
     }
 }
 
+setters! {
+    GenerateOptions {
+        sampler(sampler: Sampler) => sampler = sampler;
+        detail_sampler(detail_sampler: Sampler) => detail_sampler = detail_sampler;
+        clip(clip: Clip) => clip = clip;
+        class(class: impl Into<String>) => class = Some(class.into());
+        guidance_scale(guidance_scale: f64) => guidance_scale = Some(guidance_scale);
+        seed(seed: u64) => seed = seed;
+    }
+}
+
 impl Generator {
     /// Input and output channels of a stage's network, when stage 0 is told one of `classes` classes.
     pub fn channels_of(stage: usize, classes: usize) -> [usize; 2] {

@@ -44,6 +44,15 @@ impl Default for AdamWConfig {
     }
 }
 
+setters! {
+    AdamWConfig {
+        beta1(beta1: f64) => beta1 = beta1;
+        beta2(beta2: f64) => beta2 = beta2;
+        eps(eps: f64) => eps = eps;
+        weight_decay(weight_decay: f64) => weight_decay = weight_decay;
+    }
+}
+
 /// AdamW over a list of `f32` variables in a fixed order, with moments that can be saved. Each tensor is read and written in
 /// place, three passes a step; the result does not depend on the number of threads.
 #[derive(Debug)]

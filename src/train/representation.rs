@@ -59,6 +59,17 @@ impl Default for RepresentationConfig {
     }
 }
 
+setters! {
+    RepresentationConfig {
+        resolution(resolution: usize) => resolution = resolution;
+        wavelet(wavelet: impl Into<String>) => wavelet = wavelet.into();
+        levels(levels: usize) => levels = levels;
+        shell(shell: Option<f32>) => shell = shell;
+        truncation(truncation: Option<f32>) => truncation = truncation;
+        whitening(whitening: f32) => whitening = whitening;
+    }
+}
+
 /// What normalises each channel of a stage: its mean is subtracted, then it is divided.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChannelStats {

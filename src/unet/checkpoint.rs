@@ -41,6 +41,13 @@ pub struct CheckpointOptions {
     pub pointwise: PointwiseLayout,
 }
 
+setters! {
+    CheckpointOptions {
+        key(key: impl Into<String>) => key = Some(key.into());
+        pointwise(pointwise: PointwiseLayout) => pointwise = pointwise;
+    }
+}
+
 impl WaveMeshUNet {
     /// Writes parameters, running statistics and configuration as safetensors in `dtype` (`F16` halves the file).
     ///

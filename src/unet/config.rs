@@ -39,6 +39,9 @@ impl Precision {
     }
 }
 
+/// More channels than this would not fit in memory anyway, and their sums stay far from overflow.
+const MOST_CHANNELS: usize = 1 << 24;
+
 /// Channels, strides, attention and memory options of a [`WaveMeshUNet`](super::WaveMeshUNet).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -89,6 +92,23 @@ impl Default for UNetConfig {
     }
 }
 
+setters! {
+    UNetConfig {
+        in_channels(in_channels: usize) => in_channels = in_channels;
+        out_channels(out_channels: usize) => out_channels = out_channels;
+        encoder_channels(encoder_channels: impl Into<Vec<usize>>) => encoder_channels = encoder_channels.into();
+        encoder_strides(encoder_strides: impl Into<Vec<usize>>) => encoder_strides = encoder_strides.into();
+        decoder_channels(decoder_channels: impl Into<Vec<usize>>) => decoder_channels = decoder_channels.into();
+        time_emb_dim(time_emb_dim: usize) => time_emb_dim = time_emb_dim;
+        use_attention(use_attention: bool) => use_attention = use_attention;
+        num_heads(num_heads: usize) => num_heads = num_heads;
+        context_dim(context_dim: usize) => context_dim = context_dim;
+        dropout(dropout: f64) => dropout = dropout;
+        gradient_checkpointing(gradient_checkpointing: bool) => gradient_checkpointing = gradient_checkpointing;
+        precision(precision: Precision) => precision = precision;
+    }
+}
+
 impl UNetConfig {
     /// A network of these encoder channels, mirrored in the decoder, with strides 1, 2, 2, … and no attention.
     pub fn plain(in_channels: usize, out_channels: usize, channels: &[usize]) -> Self {
@@ -114,6 +134,11 @@ impl UNetConfig {
             if channels.is_empty() || channels.contains(&0) {
                 return problem(name, format!("{channels:?}"), "at least one channel count, each 1 or more");
             }
+        }
+        let counts = self.encoder_channels.iter().chain(&self.decoder_channels);
+        let counts = counts.chain([&self.in_channels, &self.out_channels, &self.time_emb_dim, &self.context_dim]);
+        if let Some(count) = counts.copied().find(|&count| count > MOST_CHANNELS) {
+            return problem("a number of channels", count.to_string(), "at most 2^24");
         }
         if self.in_channels == 0 || self.out_channels == 0 {
             let got = format!("{} and {}", self.in_channels, self.out_channels);

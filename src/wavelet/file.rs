@@ -1,6 +1,7 @@
-//! [`SparseWavelet`] in files: safetensors or npz, with everything that decoding needs.
+//! [`SparseWavelet`] in files: exact in safetensors or npz, or [compressed](SparseWavelet::compress) in wmz, with everything
+//! that decoding needs.
 //!
-//! Both hold `indices` (n, 4) as x, y, z, band and `values` (n), and the layout as JSON: in a safetensors file as the
+//! The exact ones hold `indices` (n, 4) as x, y, z, band and `values` (n), and the layout as JSON: in a safetensors file as the
 //! metadata entry `layout`, in an npz file as the bytes of the array `layout`.
 
 use std::collections::HashMap;
@@ -9,31 +10,34 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor, npy::NpzTensors};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
+use super::compress::EXTENSION;
 use super::layout::WaveletLayout;
 use super::sparse::SparseWavelet;
 use crate::files::{replace, write_atomically};
 use crate::{Error, Result};
 
-const KNOWN: &str = "safetensors, npz";
-
 enum Container {
     Safetensors,
     Npz,
+    Compressed,
 }
 
 fn container(path: &Path) -> Result<Container> {
     match path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).as_deref() {
         Some("safetensors") => Ok(Container::Safetensors),
         Some("npz") => Ok(Container::Npz),
+        Some(EXTENSION) => Ok(Container::Compressed),
         _ => {
             let name = path.display().to_string();
-            Err(Error::Unknown { kind: "extension for wavelet coefficients", name, known: KNOWN.into() })
+            let known = format!("safetensors, npz, and {EXTENSION} for compressed ones");
+            Err(Error::Unknown { kind: "extension for wavelet coefficients", name, known })
         }
     }
 }
 
 impl SparseWavelet {
-    /// Writes the coefficients and their layout to a `.safetensors` or `.npz` file, which appears whole or not at all.
+    /// Writes the coefficients as they are and their layout to a `.safetensors` or `.npz` file, which appears whole or not at
+    /// all. [`save_compressed`](Self::save_compressed) writes far smaller files.
     ///
     /// # Errors
     /// [`Error::Unknown`] for another extension, [`Error::Io`] when the file cannot be written.
@@ -63,10 +67,16 @@ impl SparseWavelet {
                 ];
                 replace(path, |temporary| Ok(Tensor::write_npz(&tensors, temporary)?))
             }
+            Container::Compressed => Err(Error::Unknown {
+                kind: "extension for coefficients as they are",
+                name: path.display().to_string(),
+                known: "safetensors, npz; SparseWavelet::save_compressed writes a wmz file, with a bound on the error"
+                    .into(),
+            }),
         }
     }
 
-    /// Reads what [`SparseWavelet::save`] wrote.
+    /// Reads what [`save`](Self::save) or [`save_compressed`](Self::save_compressed) wrote.
     ///
     /// # Errors
     /// [`Error::Unknown`] for another extension, [`Error::Io`] when the file cannot be read, [`Error::Format`] when it does
@@ -81,6 +91,15 @@ impl SparseWavelet {
             Container::Npz => {
                 let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
                 ("npz", from_npz(path, size))
+            }
+            Container::Compressed => {
+                let bytes = std::fs::read(path).map_err(Error::io(path))?;
+                return Self::decompress(&bytes).map_err(|error| match error {
+                    Error::Argument { got, .. } => {
+                        Error::Format { path: path.to_path_buf(), format: "compressed wavelet (wmz)", problem: got }
+                    }
+                    other => other,
+                });
             }
         };
         parts

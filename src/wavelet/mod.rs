@@ -7,6 +7,8 @@ mod adjoint;
 mod axis;
 mod codec;
 mod combine;
+mod compress;
+mod entropy;
 mod file;
 mod filter_table;
 mod filters;

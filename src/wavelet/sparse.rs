@@ -31,6 +31,13 @@ pub enum Threshold {
     MaxError(f32),
 }
 
+/// A number alone is [`Threshold::Plain`].
+impl From<f32> for Threshold {
+    fn from(t: f32) -> Self {
+        Self::Plain(t)
+    }
+}
+
 /// How a grid is encoded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WaveletConfig {
@@ -58,6 +65,15 @@ impl Default for WaveletConfig {
             threshold: Threshold::Plain(0.01),
             truncation: Some(0.2),
         }
+    }
+}
+
+setters! {
+    WaveletConfig {
+        wavelet(wavelet: impl Into<String>) => wavelet = wavelet.into();
+        level(level: usize) => level = level;
+        mode(mode: Mode) => mode = mode;
+        threshold(threshold: impl Into<Threshold>) => threshold = threshold.into();
     }
 }
 

@@ -1,0 +1,430 @@
+//! [`SparseWavelet`] in few bytes: coefficients are rounded to a grid of values and written by a range coder.
+//!
+//! Bands come from coarse to fine. Of each band, blocks of 4³ cells say whether they hold anything; a cell in such a block says
+//! whether it is zero, its sign and its size. What is likely depends on the neighbours that came before and on the cell of the
+//! coarser level at the same place and of the same direction (Shapiro 1993, "Embedded image coding using zerotrees"). The
+//! approximation is written as differences from what its neighbours predict (Ibarria et al. 2003, the Lorenzo predictor).
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::entropy::{Coder, Odds, Reader, Writer};
+use super::layout::WaveletLayout;
+use super::sparse::SparseWavelet;
+use crate::files::write_atomically;
+use crate::{Error, Result, memory};
+
+/// What a compressed file begins with.
+pub(super) const MAGIC: &[u8; 4] = b"WMZ1";
+/// The extension of such a file.
+pub(super) const EXTENSION: &str = "wmz";
+
+/// Cells of a block along an axis.
+const BLOCK: usize = 4;
+/// The largest rounded coefficient.
+const MOST: f32 = (1 << 30) as f32;
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    layout: WaveletLayout,
+    /// Coefficients are multiples of this.
+    step: f32,
+    /// Number of coefficients that are not zero.
+    count: usize,
+    /// A sum over them, by which damage is noticed.
+    check: u32,
+}
+
+impl SparseWavelet {
+    /// The coefficients in few bytes. The grid that the [decompressed](Self::decompress) ones [decode](Self::decode) to differs
+    /// from that of these by at most `max_error` at every sample, in the units of the grid; it is decoded to make sure.
+    ///
+    /// To compress a grid with one bound on the error, encode it with [`Threshold::Lossless`](super::Threshold::Lossless): what is
+    /// too small to matter rounds to zero here.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an error that is not above zero, or smaller than rounding allows.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let ball = shapes::sphere(0.7).to_grid(32)?;
+    /// let coeffs = ball.encode(&WaveletConfig { threshold: Threshold::Lossless, ..Default::default() })?;
+    /// let bytes = coeffs.compress(0.005)?;
+    /// assert!(bytes.len() < 4 * ball.values().len() / 20);
+    /// let back = SparseWavelet::decompress(&bytes)?.decode()?;
+    /// assert!(ball.values().iter().zip(back.values()).all(|(a, b)| (a - b).abs() <= 0.0051));
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
+    pub fn compress(&self, max_error: f32) -> Result<Vec<u8>> {
+        const OP: &str = "SparseWavelet::compress";
+        if !(max_error.is_finite() && max_error > 0.0) {
+            return Err(Error::argument(OP, "max_error", max_error, "a number above 0"));
+        }
+        let exact = self.decode()?;
+        let error = |rounded: &Rounded| -> Result<f32> {
+            let decoded = rounded.to_wavelet(self.layout())?.decode()?;
+            let differences = exact.values().iter().zip(decoded.values()).map(|(a, b)| (a - b).abs());
+            Ok(differences.fold(0.0, f32::max))
+        };
+        // The error grows about as the step does: each try aims at the bound from the last one's error.
+        let mut step = 2.0 * max_error;
+        let mut best: Option<Rounded> = None;
+        for _ in 0..TRIES {
+            let rounded = Rounded::new(self, step)?;
+            let error = error(&rounded)?;
+            if error <= max_error {
+                let enough = error >= 0.95 * max_error || rounded.values.is_empty();
+                best = Some(rounded);
+                if enough {
+                    break;
+                }
+            } else if best.is_some() {
+                break;
+            }
+            step *= (0.98 * max_error / error.max(0.1 * max_error)).clamp(0.1, 4.0);
+        }
+        let rounded = best.ok_or_else(|| {
+            let expected = "an error that rounding to 32-bit floats allows";
+            Error::argument(OP, "max_error", max_error, expected)
+        })?;
+        rounded.write(self.layout())
+    }
+
+    /// What [`compress`](Self::compress) wrote.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for bytes that are damaged or something else; [`Error::Memory`] when they announce more than there is room
+    /// for.
+    pub fn decompress(bytes: &[u8]) -> Result<Self> {
+        let damaged = |problem: String| {
+            Error::argument("SparseWavelet::decompress", "bytes", problem, "what SparseWavelet::compress wrote")
+        };
+        let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged("without its first four letters".into()))?;
+        let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(|| damaged("too short".into()))?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let header = rest.get(..length).ok_or_else(|| damaged("too short".into()))?;
+        let header: Header = serde_json::from_slice(header).map_err(|error| damaged(format!("damaged: {error}")))?;
+        if !(header.step.is_finite() && header.step > 0.0) || header.count > header.layout.total() {
+            return Err(damaged(format!("damaged: step {}, {} coefficients", header.step, header.count)));
+        }
+        let reader = Reader::new(&rest[length..]).ok_or_else(|| damaged("cut off".into()))?;
+        let rounded = Rounded::read(&header, reader)?.ok_or_else(|| damaged("damaged".into()))?;
+        if rounded.values.len() != header.count || rounded.check() != header.check {
+            return Err(damaged("damaged: the check sum is another".into()));
+        }
+        rounded.to_wavelet(&header.layout)
+    }
+
+    /// Writes [`compress`](Self::compress)'s bytes to a `.wmz` file, which [`load`](Self::load) reads.
+    ///
+    /// # Errors
+    /// As [`compress`](Self::compress); [`Error::Unknown`] for another extension, [`Error::Io`] when the file cannot be written.
+    pub fn save_compressed(&self, path: impl AsRef<Path>, max_error: f32) -> Result<()> {
+        let path = path.as_ref();
+        if !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(EXTENSION)) {
+            let name = path.display().to_string();
+            let kind = "extension for compressed wavelet coefficients";
+            return Err(Error::Unknown { kind, name, known: EXTENSION.into() });
+        }
+        write_atomically(path, &self.compress(max_error)?)
+    }
+}
+
+/// Steps that are tried to meet an error.
+const TRIES: usize = 12;
+
+/// Coefficients as multiples of a step, without those that are zero.
+struct Rounded {
+    step: f32,
+    indices: Vec<[i32; 4]>,
+    values: Vec<i32>,
+}
+
+impl Rounded {
+    fn new(wavelet: &SparseWavelet, step: f32) -> Result<Self> {
+        let most = wavelet.values().iter().fold(0f32, |most, value| most.max(value.abs()));
+        if most / step >= MOST {
+            let expected = format!("at least {}: coefficients reach {most}", most / MOST);
+            return Err(Error::argument("SparseWavelet::compress", "max_error", step / 2.0, expected));
+        }
+        let rounded = wavelet.indices().iter().zip(wavelet.values());
+        let rounded = rounded.map(|(&row, value)| (row, (value / step).round() as i32));
+        let (indices, values) = rounded.filter(|&(_, value)| value != 0).unzip();
+        Ok(Self { step, indices, values })
+    }
+
+    fn to_wavelet(&self, layout: &WaveletLayout) -> Result<SparseWavelet> {
+        let values = self.values.iter().map(|&value| value as f32 * self.step).collect();
+        SparseWavelet::new(layout.clone(), self.indices.clone(), values)
+    }
+
+    /// FNV-1a over places and values.
+    fn check(&self) -> u32 {
+        let numbers = self.indices.as_flattened().iter().chain(&self.values);
+        numbers.fold(0x811c_9dc5, |hash, &number| (hash ^ number as u32).wrapping_mul(0x0100_0193))
+    }
+
+    fn write(&self, layout: &WaveletLayout) -> Result<Vec<u8>> {
+        let mut bands = Bands::zeros("SparseWavelet::compress", layout)?;
+        for (&[x, y, z, band], &value) in self.indices.iter().zip(&self.values) {
+            *bands.0[band as usize].at([x as usize, y as usize, z as usize]) = value;
+        }
+        let mut writer = Writer::default();
+        let walked = bands.walk(&mut writer, usize::MAX);
+        debug_assert!(walked.is_some(), "what is written fits");
+        let header = Header { layout: layout.clone(), step: self.step, count: self.values.len(), check: self.check() };
+        let header = serde_json::to_vec(&header).map_err(candle_core::Error::wrap)?;
+        Ok([&MAGIC[..], &(header.len() as u32).to_le_bytes(), &header, &writer.finish()].concat())
+    }
+
+    fn read(header: &Header, mut reader: Reader) -> Result<Option<Self>> {
+        let mut bands = Bands::zeros("SparseWavelet::decompress", &header.layout)?;
+        if bands.walk(&mut reader, header.count).is_none() {
+            return Ok(None);
+        }
+        let mut found = Self { step: header.step, indices: Vec::new(), values: Vec::new() };
+        for (id, band) in bands.0.iter().enumerate() {
+            let [_, ny, nz] = band.shape;
+            let rows = band.values.iter().enumerate().filter(|(_, value)| **value != 0);
+            for (place, &value) in rows {
+                found.indices.push([place / (ny * nz), place / nz % ny, place % nz, id].map(|n| n as i32));
+                found.values.push(value);
+            }
+        }
+        Ok(Some(found))
+    }
+}
+
+/// The cells of a band.
+struct Band {
+    shape: [usize; 3],
+    values: Vec<i32>,
+}
+
+impl Band {
+    fn at(&mut self, [x, y, z]: [usize; 3]) -> &mut i32 {
+        &mut self.values[(x * self.shape[1] + y) * self.shape[2] + z]
+    }
+
+    /// The cell at a distance towards the origin; 0 beyond the border.
+    fn before(&self, cell: [usize; 3], by: [usize; 3]) -> i32 {
+        let mut place = 0;
+        for axis in 0..3 {
+            let Some(at) = cell[axis].checked_sub(by[axis]) else { return 0 };
+            place = place * self.shape[axis] + at;
+        }
+        self.values[place]
+    }
+
+    /// What the neighbours on three sides, three edges and a corner predict of a smooth band.
+    fn predicted(&self, cell: [usize; 3]) -> i32 {
+        let at = |x, y, z| self.before(cell, [x, y, z]);
+        let (faces, edges) = ([at(1, 0, 0), at(0, 1, 0), at(0, 0, 1)], [at(1, 1, 0), at(1, 0, 1), at(0, 1, 1)]);
+        let sum = |values: [i32; 3]| values.iter().fold(0i32, |sum, &value| sum.wrapping_add(value));
+        sum(faces).wrapping_sub(sum(edges)).wrapping_add(at(1, 1, 1))
+    }
+}
+
+/// The odds of a level.
+struct Contexts {
+    /// By the number of non-empty blocks before, and whether the coarser level has something there.
+    block: [Odds; 8],
+    /// By the size of the neighbours before, and of the coarser level's cell.
+    zero: [[Odds; 3]; 7],
+    /// By the size of the neighbours, how often the size was said to be larger.
+    larger: [[Odds; Self::UNARY]; 3],
+    /// Number of bits of what is beyond.
+    bits: [Odds; 32],
+}
+
+impl Contexts {
+    /// Sizes up to this are counted one by one.
+    const UNARY: usize = 14;
+
+    fn new() -> Self {
+        Self {
+            block: [Odds::EVEN; 8],
+            zero: [[Odds::EVEN; 3]; 7],
+            larger: [[Odds::EVEN; Self::UNARY]; 3],
+            bits: [Odds::EVEN; 32],
+        }
+    }
+
+    /// A value among neighbours whose sizes, each at most 2, have the sum `near`, below a cell of size `above`.
+    fn value(&mut self, coder: &mut impl Coder, value: i32, near: usize, above: usize) -> Option<i32> {
+        if !coder.bit(&mut self.zero[near][above], value != 0)? {
+            return Some(0);
+        }
+        let negative = coder.code(Odds::EVEN, value < 0)?;
+        let size = value.unsigned_abs();
+        let larger = &mut self.larger[near.div_ceil(3).min(2)];
+        let mut found = 1;
+        while found <= larger.len() as u32 && coder.bit(&mut larger[found as usize - 1], size > found)? {
+            found += 1;
+        }
+        if found > larger.len() as u32 {
+            // Elias' gamma code of the rest.
+            let rest = size.wrapping_sub(found).wrapping_add(1).max(1);
+            let mut count = 0;
+            while count < self.bits.len() - 1 && coder.bit(&mut self.bits[count], rest.ilog2() as usize > count)? {
+                count += 1;
+            }
+            let mut read = 1u32;
+            for bit in (0..count).rev() {
+                read = read << 1 | u32::from(coder.code(Odds::EVEN, rest >> bit & 1 == 1)?);
+            }
+            found = found.wrapping_add(read).wrapping_sub(1);
+        }
+        let found = i32::try_from(found).ok()?;
+        Some(if negative { -found } else { found })
+    }
+}
+
+/// All bands, in the order of their ids.
+struct Bands(Vec<Band>);
+
+impl Bands {
+    fn zeros(op: &'static str, layout: &WaveletLayout) -> Result<Self> {
+        memory::elements::<i32>(op, "the bands", &[layout.total()], 0)?;
+        let band = |id| {
+            let shape = layout.shape(id);
+            Band { shape, values: vec![0; shape.iter().product()] }
+        };
+        Ok(Self((0..layout.bands()).map(band).collect()))
+    }
+
+    /// Writes all values, or reads them, at most `limit` that are not zero; `None` when the bytes hold something else.
+    fn walk(&mut self, coder: &mut impl Coder, limit: usize) -> Option<()> {
+        let mut left = limit;
+        let mut contexts = Contexts::new();
+        for id in 0..self.0.len() {
+            if id % 7 == 1 {
+                contexts = Contexts::new(); // a new level
+            }
+            let (coarser, rest) = self.0.split_at_mut(id);
+            // The first level of details has no coarser one of its direction.
+            let above = coarser.get(id.wrapping_sub(7)).filter(|_| id > 7);
+            walk_band(&mut rest[0], above, id == 0, &mut contexts, coder, &mut left)?;
+        }
+        Some(())
+    }
+}
+
+fn walk_band(
+    band: &mut Band,
+    above: Option<&Band>,
+    smooth: bool,
+    contexts: &mut Contexts,
+    coder: &mut impl Coder,
+    left: &mut usize,
+) -> Option<()> {
+    let blocks = band.shape.map(|n| n.div_ceil(BLOCK));
+    let mut filled = Band { shape: blocks, values: vec![0; blocks.iter().product()] };
+    let above_at = |cell: [usize; 3]| {
+        let place = |band: &Band| {
+            let [x, y, z] = std::array::from_fn(|axis| (cell[axis] / 2).min(band.shape[axis] - 1));
+            band.values[(x * band.shape[1] + y) * band.shape[2] + z]
+        };
+        above.map_or(0, place).unsigned_abs().min(2) as usize
+    };
+    for block in cells([0; 3], blocks) {
+        let first = block.map(|n| n * BLOCK);
+        let end = std::array::from_fn(|axis| band.shape[axis].min(first[axis] + BLOCK));
+        let cells = || cells(first, end);
+        let before: i32 = [[1, 0, 0], [0, 1, 0], [0, 0, 1]].iter().map(|&by| filled.before(block, by)).sum();
+        let below = cells().any(|cell| above_at(cell) > 0);
+        let holds = cells().any(|cell| *band.at(cell) != 0);
+        if !coder.bit(&mut contexts.block[2 * before as usize + usize::from(below)], holds)? {
+            continue;
+        }
+        *filled.at(block) = 1;
+        for cell in cells() {
+            let prediction = if smooth { band.predicted(cell) } else { 0 };
+            let near = [[1, 0, 0], [0, 1, 0], [0, 0, 1]].map(|by| band.before(cell, by).unsigned_abs().min(2));
+            let near = if smooth { 0 } else { near.iter().sum::<u32>() as usize };
+            let told = band.at(cell).wrapping_sub(prediction);
+            let value = contexts.value(coder, told, near, above_at(cell))?.wrapping_add(prediction);
+            if value != 0 {
+                *left = left.checked_sub(1)?;
+            }
+            *band.at(cell) = value;
+        }
+    }
+    Some(())
+}
+
+/// All cells from `first` on, up to `end`.
+fn cells([x0, y0, z0]: [usize; 3], [x1, y1, z1]: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
+    (x0..x1).flat_map(move |x| (y0..y1).flat_map(move |y| (z0..z1).map(move |z| [x, y, z])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sdf::SdfGrid;
+    use crate::wavelet::{Threshold, WaveletConfig};
+
+    fn die(n: usize) -> SdfGrid {
+        SdfGrid::from_fn([n, n + 3, n - 5], |[x, y, z]| {
+            let cube = x.abs().max(y.abs()).max(z.abs()) - 0.6;
+            cube.max(0.4 - (x * x + y * y + (z - 0.5).powi(2)).sqrt())
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn the_error_is_kept_and_the_bytes_are_few() {
+        let grid = die(40);
+        let coeffs = grid.encode(&WaveletConfig { threshold: Threshold::Lossless, ..Default::default() }).unwrap();
+        let exact = coeffs.decode().unwrap();
+        let mut sizes = Vec::new();
+        for bound in [0.02, 0.005, 0.0005] {
+            let bytes = coeffs.compress(bound).unwrap();
+            let back = SparseWavelet::decompress(&bytes).unwrap();
+            let decoded = back.decode().unwrap();
+            let error = exact.values().iter().zip(decoded.values()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(error <= bound && error > 0.5 * bound, "{error} for a bound of {bound}");
+            assert!(bytes.len() < back.len() * 20 / 6, "{} bytes for {} coefficients", bytes.len(), back.len());
+            sizes.push(bytes.len());
+        }
+        assert!(sizes.is_sorted(), "{sizes:?}");
+    }
+
+    #[test]
+    fn coefficients_that_are_multiples_of_the_step_come_back_as_they_were() {
+        let coeffs =
+            die(24).encode(&WaveletConfig { threshold: Threshold::Plain(0.05), ..Default::default() }).unwrap();
+        let rounded = Rounded::new(&coeffs, 1e-4).unwrap();
+        assert!(rounded.values.iter().any(|value| value.unsigned_abs() > 100_000), "large values are among them");
+        let back = SparseWavelet::decompress(&rounded.write(coeffs.layout()).unwrap()).unwrap();
+        assert_eq!(back, rounded.to_wavelet(coeffs.layout()).unwrap());
+    }
+
+    #[test]
+    fn no_coefficients_at_all_take_a_header() {
+        let coeffs = die(24).encode(&WaveletConfig { threshold: Threshold::Plain(1e9), ..Default::default() }).unwrap();
+        let back = SparseWavelet::decompress(&coeffs.compress(0.1).unwrap()).unwrap();
+        assert!(back.is_empty() && back.layout() == coeffs.layout());
+    }
+
+    #[test]
+    fn damage_is_an_error() {
+        let bytes = die(24).encode(&WaveletConfig::default()).unwrap().compress(0.01).unwrap();
+        for cut in 0..bytes.len() {
+            assert!(SparseWavelet::decompress(&bytes[..cut]).is_err(), "cut to {cut} bytes");
+        }
+        for at in 0..bytes.len() {
+            let mut other = bytes.clone();
+            other[at] ^= 0x10;
+            if let Ok(found) = SparseWavelet::decompress(&other) {
+                // A digit of the header: the frame, say, is then another.
+                assert!(at < bytes.len() - 4, "a change of byte {at} is not noticed: {} coefficients", found.len());
+            }
+        }
+        let coeffs = die(24).encode(&WaveletConfig::default()).unwrap();
+        for bound in [0.0, -1.0, f32::NAN, 1e-30] {
+            assert!(coeffs.compress(bound).is_err(), "{bound}");
+        }
+    }
+}
