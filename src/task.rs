@@ -101,6 +101,11 @@ impl CancellationToken {
         self.0.cancelled.load(Ordering::SeqCst) || self.0.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
+    /// Whether both are the same request.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Runs `body`; the library's calls in it obey this token beside those around it. See [`Scope`] for threads that `body` starts.
     pub fn run<T>(&self, body: impl FnOnce() -> T) -> T {
         let mut scope = Scope::current();

@@ -117,22 +117,43 @@ impl Mesh {
     /// [`Error::Unknown`] for another extension, [`Error::Io`] when the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let write: fn(&Mesh, &mut Vec<u8>) -> std::io::Result<()> = match MeshFormat::from_path(path)? {
+        let unknown = || Error::Unknown {
+            kind: "extension for writing a mesh",
+            name: path.display().to_string(),
+            known: "obj, stl, ply, glb".into(),
+        };
+        let format = MeshFormat::from_path(path)?;
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gltf")) {
+            return Err(unknown());
+        }
+        let bytes = self.to_bytes(format).map_err(|error| match error {
+            Error::Unknown { .. } => unknown(),
+            other => other,
+        })?;
+        write_atomically(path, &bytes)
+    }
+
+    /// The content of a mesh file: OBJ, binary STL, binary PLY, or glTF as `.glb`.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for OFF, which is only read.
+    pub fn to_bytes(&self, format: MeshFormat) -> Result<Vec<u8>> {
+        let write: fn(&Mesh, &mut Vec<u8>) -> std::io::Result<()> = match format {
             MeshFormat::Obj => obj::write,
             MeshFormat::Stl => stl::write,
             MeshFormat::Ply => ply::write,
-            MeshFormat::Gltf if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("glb")) => gltf::write,
-            MeshFormat::Off | MeshFormat::Gltf => {
-                let name = path.display().to_string();
+            MeshFormat::Gltf => gltf::write,
+            MeshFormat::Off => {
+                let name = format.name().into();
                 return Err(Error::Unknown {
-                    kind: "extension for writing a mesh",
+                    kind: "format for writing a mesh",
                     name,
-                    known: "obj, stl, ply, glb".into(),
+                    known: "OBJ, STL, PLY, glTF".into(),
                 });
             }
         };
         let mut bytes = Vec::new();
-        write(self, &mut bytes).map_err(Error::io(path))?;
-        write_atomically(path, &bytes)
+        write(self, &mut bytes).map_err(Error::io("<bytes>"))?;
+        Ok(bytes)
     }
 }
