@@ -19,6 +19,7 @@ mod error;
 mod files;
 mod memory;
 pub mod mesh;
+#[cfg(feature = "notebook")]
 pub mod notebook;
 pub mod prelude;
 mod random;
@@ -26,6 +27,7 @@ pub mod sdf;
 pub mod sparse;
 mod sync;
 pub mod task;
+#[cfg(feature = "train")]
 pub mod train;
 pub mod unet;
 pub mod wavelet;

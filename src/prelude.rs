@@ -7,6 +7,7 @@ pub use crate::diffusion::{
     TimestepSpacing,
 };
 pub use crate::mesh::{self, Mesh, metrics::MeshComparison};
+#[cfg(feature = "notebook")]
 pub use crate::notebook::{
     self, Axis, Camera, ColorBy, Colormap, EvcxrDisplay, LivePlot, MeshPlot, MeshViewer, MimeBundle, Plot, ProgressBar,
     Rich, SliceGrid, VoxelPlot, VoxelViewer, Voxels, bars, clear_output, display, figure, histogram, hstack, plot,
@@ -14,10 +15,11 @@ pub use crate::notebook::{
 };
 pub use crate::sdf::{SdfConfig, SdfGrid, shapes};
 pub use crate::sparse::{
-    Activation, Backend, BatchNorm, ConvConfig, OutputSites, PoolConfig, SparseAvgPool3d, SparseConv3d,
-    SparseConvTensor, SparseConvTranspose3d, SparseGlobalAvgPool, SparseGlobalMaxPool, SparseInverseConv3d,
-    SparseMaxPool3d, SparseModule, SparseSequential, SubMConv3d, backend_info, with_backend,
+    Activation, Backend, BatchNorm, BatchNormConfig, ConvConfig, OutputSites, PoolConfig, SparseAvgPool3d,
+    SparseConv3d, SparseConvTensor, SparseConvTranspose3d, SparseGlobalAvgPool, SparseGlobalMaxPool,
+    SparseInverseConv3d, SparseMaxPool3d, SparseModule, SparseSequential, SubMConv3d, backend_info, with_backend,
 };
+#[cfg(feature = "train")]
 pub use crate::train::{
     DatasetConfig, Family, GenerateOptions, Generator, Representation, RepresentationConfig, ShapeDataset, Split,
     StageData, StageModel, TrainConfig, Trainer,
@@ -29,4 +31,6 @@ pub use crate::wavelet::{
 pub use crate::{Error, Result, task::check_interrupt};
 pub use candle_core::{DType, Device, IndexOp, Module, Tensor};
 pub use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarBuilder, VarMap};
-pub use {candle_core, candle_nn, plotters, serde_json};
+#[cfg(feature = "notebook")]
+pub use plotters;
+pub use {candle_core, candle_nn, serde_json};

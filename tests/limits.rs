@@ -7,7 +7,6 @@ use candle_nn::{VarBuilder, VarMap};
 use wavemesh::diffusion::{BetaSchedule, LossHistory, NoiseSchedule};
 use wavemesh::prelude::*;
 use wavemesh::sdf::Frame;
-use wavemesh::sparse::{BatchNorm, BatchNormConfig};
 use wavemesh::train::{AdamWConfig, chamfer_matrix};
 use wavemesh::wavelet::{NdArray, WaveletCoeffs};
 

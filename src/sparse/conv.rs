@@ -109,6 +109,14 @@ pub(super) fn map_for(maker: &Maker, geometry: Geometry, x: &SparseConvTensor, b
     Ok(data.map.clone())
 }
 
+/// [`map_for`] with the pairs built.
+pub(super) fn built_map(maker: &Maker, geometry: Geometry, x: &SparseConvTensor) -> Result<KernelMap> {
+    let backend = Backend::current()?;
+    let map = map_for(maker, geometry, x, backend)?;
+    backend.engine()?.build(&Flow::forward(&map), x.device())?;
+    Ok(map)
+}
+
 /// The map of the sites of `x` and this geometry, whose output sites the backend finds unless the sites remember them.
 fn new_map(op: &'static str, x: &SparseConvTensor, geometry: Geometry, backend: Backend) -> Result<KernelMap> {
     let source = x.sites();
@@ -206,10 +214,7 @@ impl Conv {
 
     /// The layer's kernel map on the sites of `x`, with its pairs built.
     pub fn kernel_map(&self, x: &SparseConvTensor) -> Result<KernelMap> {
-        let backend = Backend::current()?;
-        let map = map_for(&self.maker, self.geometry, x, backend)?;
-        backend.engine()?.build(&Flow::forward(&map), x.device())?;
-        Ok(map)
+        built_map(&self.maker, self.geometry, x)
     }
 
     /// Runs the layer backwards over the map of its key: from that map's output sites to its input sites.

@@ -25,9 +25,12 @@ pub enum OutputSites {
 
 /// What kind of convolution a map belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// Output sites are the input sites; stride and padding follow from the kernel.
     Submanifold,
+    /// A convolution: site o is active if some active i is `o·stride − padding + r·dilation`.
     Regular,
+    /// A transposed convolution: `o = i·stride − padding + r·dilation`.
     Transposed,
 }
 

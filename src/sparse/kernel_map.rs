@@ -9,7 +9,7 @@ use super::sites::{MapBody, Sites};
 /// The pairs of rows that a convolution joins. Cheap to clone.
 ///
 /// A map belongs to its input sites and its geometry (kernel, stride, padding, dilation, output rule).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct KernelMap {
     pub(super) geometry: Geometry,
     pub(super) source: Arc<Sites>,
@@ -40,6 +40,11 @@ impl IndiceData {
 pub type IndiceDict = BTreeMap<String, IndiceData>;
 
 impl KernelMap {
+    /// Number of kernel offsets, the product of the kernel's sizes.
+    pub fn kernel_volume(&self) -> usize {
+        self.geometry.volume()
+    }
+
     /// Kernel size (z, y, x).
     pub fn kernel_size(&self) -> [usize; 3] {
         self.geometry.kernel

@@ -13,6 +13,7 @@
 //! | `SparseSequential(…)` | [`SparseSequential::new`]`().add(…).add(…)` |
 
 mod activation;
+mod arithmetic;
 mod backend;
 mod conv;
 mod geometry;
@@ -28,6 +29,7 @@ mod normalize;
 mod order;
 mod pool;
 mod sequential;
+mod site_rule;
 mod sites;
 mod sparse_conv;
 mod subm_conv;
@@ -40,7 +42,7 @@ pub(crate) use backend::simd::dispatch;
 pub use backend::{BACKEND_VARIABLE, Backend, BackendInfo, backend_info, with_backend};
 pub use candle_nn::BatchNormConfig;
 pub use conv::ConvConfig;
-pub use geometry::{OutputSites, Size3};
+pub use geometry::{Kind as ConvKind, OutputSites, Size3};
 pub use global_pool::{SparseGlobalAvgPool, SparseGlobalMaxPool};
 pub use inverse_conv::SparseInverseConv3d;
 pub use kernel_map::{IndiceData, IndiceDict, KernelMap};
@@ -49,6 +51,7 @@ pub use norm::BatchNorm;
 pub(crate) use norm::{Fused, KeptNorm, Mode, ParameterGradient, Shortcut};
 pub use pool::{PoolConfig, SparseAvgPool3d, SparseMaxPool3d};
 pub use sequential::{IntoSparseModule, OnFeatures, Sparse, SparseSequential};
+pub use site_rule::SiteRule;
 pub use sparse_conv::SparseConv3d;
 pub use subm_conv::SubMConv3d;
 pub use summary::{SequentialLayer, SequentialSummary};

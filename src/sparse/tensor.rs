@@ -23,7 +23,7 @@ use crate::{Error, Result, memory};
 /// assert_eq!(x.dense()?.dims(), [1, 1, 4, 4, 4]); // (batch, C, z, y, x)
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SparseConvTensor {
     features: Tensor,
     sites: Arc<Sites>,
@@ -283,7 +283,7 @@ impl SparseConvTensor {
         self.replace_feature(Tensor::cat(&[&self.features, &other.features], 1)?)
     }
 
-    fn check_same_sites(&self, op: &'static str, other: &Self) -> Result<()> {
+    pub(super) fn check_same_sites(&self, op: &'static str, other: &Self) -> Result<()> {
         if self.same_sites(other) {
             return Ok(());
         }

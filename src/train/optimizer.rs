@@ -1,9 +1,14 @@
 //! AdamW (Loshchilov & Hutter 2019) whose state can be saved, and the learning rate's course.
 
-use candle_core::{Tensor, Var, backprop::GradStore};
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{Device, Tensor, Var, backprop::GradStore};
+use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::in_place::{update, update_by_two};
+use crate::files::write_atomically;
 use crate::{Error, Result};
 
 /// AdamW's constants.
@@ -120,6 +125,62 @@ impl AdamW {
     }
 }
 
+/// Key of the state in a file's header.
+const HEADER: &str = "wavemesh.adamw";
+
+impl AdamW {
+    /// Writes the moments of every variable and the number of updates as safetensors: with the parameters, all that the next step
+    /// depends on.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be written; the old one is then still whole.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let named = |(at, [mean, square]): (usize, &[Var; 2])| {
+            [(format!("mean/{at}"), mean.as_detached_tensor()), (format!("square/{at}"), square.as_detached_tensor())]
+        };
+        let tensors: Vec<(String, Tensor)> = self.moments.iter().enumerate().flat_map(named).collect();
+        let header = HashMap::from([(HEADER.to_string(), self.updates.to_string())]);
+        let bytes = safetensors::serialize(tensors, Some(header)).map_err(candle_core::Error::wrap)?;
+        write_atomically(path.as_ref(), &bytes)
+    }
+
+    /// Goes on from what [`save`](Self::save) wrote for the same variables in the same order.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when the file is something else or of other variables; the optimiser is then unchanged.
+    pub fn load(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let invalid = |problem: String| Error::Format { path: path.to_path_buf(), format: "AdamW state", problem };
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| invalid(error.to_string()))?;
+        let updates = metadata.metadata().as_ref().and_then(|entries| entries.get(HEADER)?.parse().ok());
+        let updates = updates.ok_or_else(|| invalid(format!("its header has no `{HEADER}`")))?;
+        let mut found = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
+        let mut values = Vec::new();
+        for (at, moments) in self.moments.iter().enumerate() {
+            for (kind, var) in ["mean", "square"].iter().zip(moments) {
+                let name = format!("{kind}/{at}");
+                match found.remove(&name) {
+                    Some(value) if value.dims() == var.dims() => values.push((var, value)),
+                    Some(value) => {
+                        let (got, expected) = (value.dims(), var.dims());
+                        return Err(invalid(format!("`{name}` has shape {got:?}, this optimiser's has {expected:?}")));
+                    }
+                    None => return Err(invalid(format!("`{name}` of shape {:?} is missing", var.dims()))),
+                }
+            }
+        }
+        if let Some(name) = found.keys().min() {
+            return Err(invalid(format!("`{name}` belongs to no variable of this optimiser")));
+        }
+        for (var, value) in values {
+            var.set(&value.to_dtype(var.dtype())?.to_device(var.device())?)?;
+        }
+        self.updates = updates;
+        Ok(())
+    }
+}
+
 /// Linear warm-up over `warmup` steps to `peak`, then half a cosine down to `floor · peak` at step `total`.
 pub fn learning_rate(step: usize, warmup: usize, total: usize, peak: f64, floor: f64) -> f64 {
     if step < warmup {
@@ -127,4 +188,36 @@ pub fn learning_rate(step: usize, warmup: usize, total: usize, peak: f64, floor:
     }
     let progress = ((step - warmup) as f64 / total.saturating_sub(warmup).max(1) as f64).min(1.0);
     peak * (floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_optimiser_goes_on_from_its_file() {
+        let grad = |n: usize| vec![Tensor::full(n as f32 - 2.5, 3, &Device::Cpu).unwrap()];
+        let fresh = || {
+            let var = Var::zeros(3, candle_core::DType::F32, &Device::Cpu).unwrap();
+            (AdamW::new(AdamWConfig::default(), vec![var.clone()]).unwrap(), var)
+        };
+        let path = std::env::temp_dir().join(format!("wavemesh-adamw-{}.safetensors", std::process::id()));
+        let (mut whole, expected) = fresh();
+        (0..6).for_each(|n| whole.step(&grad(n), 0.1, 1.0).unwrap());
+
+        let (mut first, var) = fresh();
+        (0..3).for_each(|n| first.step(&grad(n), 0.1, 1.0).unwrap());
+        first.save(&path).unwrap();
+        let (mut second, resumed) = fresh();
+        resumed.set(&var.as_detached_tensor()).unwrap();
+        second.load(&path).unwrap();
+        (3..6).for_each(|n| second.step(&grad(n), 0.1, 1.0).unwrap());
+        let values = |var: &Var| var.as_detached_tensor().to_vec1::<f32>().unwrap();
+        assert_eq!(values(&resumed), values(&expected));
+
+        let other = Var::zeros(4, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let mut other = AdamW::new(AdamWConfig::default(), vec![other]).unwrap();
+        assert!(other.load(&path).unwrap_err().to_string().contains("[3]"));
+        std::fs::remove_file(&path).unwrap();
+    }
 }

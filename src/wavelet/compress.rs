@@ -170,7 +170,7 @@ impl Rounded {
         for (&[x, y, z, band], &value) in self.indices.iter().zip(&self.values) {
             *bands.0[band as usize].at([x as usize, y as usize, z as usize]) = value;
         }
-        let mut writer = Writer::default();
+        let mut writer = Writer::new();
         let walked = bands.walk(&mut writer, usize::MAX);
         debug_assert!(walked.is_some(), "what is written fits");
         let header = Header { layout: layout.clone(), step: self.step, count: self.values.len(), check: self.check() };
@@ -178,7 +178,7 @@ impl Rounded {
         Ok([&MAGIC[..], &(header.len() as u32).to_le_bytes(), &header, &writer.finish()].concat())
     }
 
-    fn read(header: &Header, mut reader: Reader) -> Result<Option<Self>> {
+    fn read(header: &Header, mut reader: Reader<'_>) -> Result<Option<Self>> {
         let mut bands = Bands::zeros("SparseWavelet::decompress", &header.layout)?;
         if bands.walk(&mut reader, header.count).is_none() {
             return Ok(None);

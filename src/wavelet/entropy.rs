@@ -1,17 +1,15 @@
 //! Bits to bytes and back: a range coder whose odds follow the bits.
 //!
-//! [`Odds`] hold the probability of a bit in one context, as video codecs do: the mean of a fast and a slow running average.
-//! The coder itself is the crate constriction's.
+//! [`Odds`] hold the probability of a bit in one context, as video codecs do: the mean of a fast and a slow running average. The
+//! coder is Martin's (1979, "Range encoding") with the carry of LZMA: bytes that a carry may still change wait.
 
-use std::borrow::Borrow;
-use std::num::NonZeroU32;
-
-use constriction::stream::model::{DecoderModel, EncoderModel, EntropyModel};
-use constriction::stream::queue::{DefaultRangeDecoder, DefaultRangeEncoder};
-use constriction::stream::{Decode, Encode};
-
-const PRECISION: usize = 16;
+/// Bits of a probability.
+const PRECISION: u32 = 15;
 const ONE: u32 = 1 << PRECISION;
+/// Below this a range gets eight bits more.
+const LEAST_RANGE: u32 = 1 << 24;
+/// Bytes that hold all of a range's lower end.
+const TAIL: usize = 5;
 
 /// How likely the next bit of a context is to be set.
 #[derive(Clone, Copy, Debug)]
@@ -24,43 +22,22 @@ impl Odds {
     /// Nothing is known yet.
     pub const EVEN: Self = Self { fast: ONE / 2, slow: ONE / 2 };
 
-    /// Parts of [`ONE`] that a bit is clear; neither none nor all.
-    fn clear(self) -> u32 {
-        (ONE - (self.fast + self.slow) / 2).clamp(32, ONE - 32)
+    /// The part of a range that stands for a clear bit; neither none nor all of it.
+    fn clear(self, range: u32) -> u32 {
+        (range >> PRECISION) * (ONE - (self.fast + self.slow) / 2).clamp(16, ONE - 16)
     }
 
     fn follow(&mut self, bit: bool) {
-        let target = if bit { ONE } else { 0 };
-        let step = |value: u32, shift: u32| (value as i32 + ((target as i32 - value as i32) >> shift)) as u32;
+        let step =
+            |value: u32, shift: u32| if bit { value + ((ONE - value) >> shift) } else { value - (value >> shift) };
         self.fast = step(self.fast, 4);
         self.slow = step(self.slow, 7);
     }
 }
 
-impl EntropyModel<PRECISION> for Odds {
-    type Symbol = bool;
-    type Probability = u32;
-}
-
-impl EncoderModel<PRECISION> for Odds {
-    fn left_cumulative_and_probability(&self, bit: impl Borrow<bool>) -> Option<(u32, NonZeroU32)> {
-        let clear = self.clear();
-        let (left, share) = if *bit.borrow() { (clear, ONE - clear) } else { (0, clear) };
-        NonZeroU32::new(share).map(|share| (left, share))
-    }
-}
-
-impl DecoderModel<PRECISION> for Odds {
-    fn quantile_function(&self, quantile: u32) -> (bool, u32, NonZeroU32) {
-        let clear = self.clear();
-        let (bit, left, share) = if quantile < clear { (false, 0, clear) } else { (true, clear, ONE - clear) };
-        (bit, left, NonZeroU32::new(share).unwrap_or(NonZeroU32::MIN))
-    }
-}
-
 /// Writes bits or reads them: what is written with one sequence of odds is read with the same.
 pub(super) trait Coder {
-    /// Writes `bit` and returns it, or returns the bit that is read; `None` when the bytes are no such sequence.
+    /// Writes `bit` and returns it, or returns the bit that is read; `None` at the end of the bytes.
     fn code(&mut self, odds: Odds, bit: bool) -> Option<bool>;
 
     /// A bit in a context, whose odds then follow it.
@@ -72,38 +49,90 @@ pub(super) trait Coder {
 }
 
 /// Writes bits.
-#[derive(Default)]
-pub(super) struct Writer(DefaultRangeEncoder);
+pub(super) struct Writer {
+    /// The lower end of the range: 32 bits, and a carry.
+    low: u64,
+    range: u32,
+    bytes: Vec<u8>,
+    /// The last byte that is not 255, and how many of 255 follow it: a carry would change them.
+    waiting: Option<u8>,
+    full: usize,
+}
 
 impl Writer {
+    pub fn new() -> Self {
+        Self { low: 0, range: u32::MAX, bytes: Vec::new(), waiting: None, full: 0 }
+    }
+
+    /// Moves the upper byte of `low` out.
+    fn shift(&mut self) {
+        let (byte, carry) = ((self.low >> 24) as u8, (self.low >> 32) as u8);
+        if byte == u8::MAX && carry == 0 {
+            self.full += 1;
+        } else {
+            self.bytes.extend(self.waiting.map(|waiting| waiting.wrapping_add(carry)));
+            self.bytes.extend(std::iter::repeat_n(u8::MAX.wrapping_add(carry), self.full));
+            (self.waiting, self.full) = (Some(byte), 0);
+        }
+        self.low = (self.low & 0x00ff_ffff) << 8;
+    }
+
     /// Everything that was written.
-    pub fn finish(self) -> Vec<u8> {
-        let words: Vec<u32> = self.0.into_compressed().unwrap_or_default();
-        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    pub fn finish(mut self) -> Vec<u8> {
+        // A last byte beyond those of `low` pushes out what waits.
+        (0..TAIL).for_each(|_| self.shift());
+        self.bytes
     }
 }
 
 impl Coder for Writer {
     fn code(&mut self, odds: Odds, bit: bool) -> Option<bool> {
-        self.0.encode_symbol(bit, odds).ok().map(|()| bit)
+        let clear = odds.clear(self.range);
+        if bit {
+            self.low += u64::from(clear);
+            self.range -= clear;
+        } else {
+            self.range = clear;
+        }
+        while self.range < LEAST_RANGE {
+            self.range <<= 8;
+            self.shift();
+        }
+        Some(bit)
     }
 }
 
 /// Reads bits.
-pub(super) struct Reader(DefaultRangeDecoder);
+pub(super) struct Reader<'a> {
+    /// Where in the range the bytes point.
+    place: u32,
+    range: u32,
+    bytes: &'a [u8],
+}
 
-impl Reader {
-    /// Reads what a [`Writer`] wrote; `None` for bytes that it cannot have written.
-    pub fn new(bytes: &[u8]) -> Option<Self> {
-        let (words, rest) = bytes.as_chunks::<4>();
-        let words: Vec<u32> = words.iter().map(|&word| u32::from_le_bytes(word)).collect();
-        if rest.is_empty() { DefaultRangeDecoder::from_compressed(words).ok().map(Self) } else { None }
+impl<'a> Reader<'a> {
+    /// Reads what a [`Writer`] wrote; `None` for bytes that are too few.
+    pub fn new(bytes: &'a [u8]) -> Option<Self> {
+        let (first, bytes) = bytes.split_first_chunk::<4>()?;
+        Some(Self { place: u32::from_be_bytes(*first), range: u32::MAX, bytes })
     }
 }
 
-impl Coder for Reader {
+impl Coder for Reader<'_> {
     fn code(&mut self, odds: Odds, _: bool) -> Option<bool> {
-        self.0.decode_symbol(odds).ok()
+        let clear = odds.clear(self.range);
+        let bit = self.place >= clear;
+        if bit {
+            self.place -= clear;
+            self.range -= clear;
+        } else {
+            self.range = clear;
+        }
+        while self.range < LEAST_RANGE {
+            let (&byte, rest) = self.bytes.split_first()?;
+            (self.place, self.range, self.bytes) = (self.place << 8 | u32::from(byte), self.range << 8, rest);
+        }
+        Some(bit)
     }
 }
 
@@ -113,15 +142,36 @@ mod tests {
     use rand::{Rng, SeedableRng, rngs::StdRng};
 
     #[test]
+    fn carries_reach_the_bytes_that_wait() {
+        // A set bit at the smallest odds leaves the range just below a carry; seeds differ in where it then goes.
+        for seed in 0..200 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let steps: Vec<(bool, Odds)> = (0..300)
+                .map(|_| {
+                    let odds = [16, ONE / 2, ONE - 16][rng.random_range(0..3)];
+                    (rng.random(), Odds { fast: odds, slow: odds })
+                })
+                .collect();
+            let mut writer = Writer::new();
+            steps.iter().for_each(|&(bit, odds)| drop(writer.code(odds, bit)));
+            let bytes = writer.finish();
+            let mut reader = Reader::new(&bytes).unwrap();
+            assert!(steps.iter().all(|&(bit, odds)| reader.code(odds, false) == Some(bit)), "seed {seed}");
+        }
+    }
+
+    #[test]
     fn bits_come_back_and_rare_ones_take_little_room() {
         let mut rng = StdRng::seed_from_u64(3);
         let bits: Vec<bool> = (0..100_000).map(|_| rng.random_bool(0.02)).collect();
-        let (mut writer, mut odds) = (Writer::default(), Odds::EVEN);
+        let (mut writer, mut odds) = (Writer::new(), Odds::EVEN);
         bits.iter().for_each(|&bit| drop(writer.bit(&mut odds, bit)));
         let bytes = writer.finish();
         // The entropy of one bit is 0.1414.
         assert!((1767..1767 * 11 / 10).contains(&bytes.len()), "{} bytes", bytes.len());
         let (mut reader, mut odds) = (Reader::new(&bytes).unwrap(), Odds::EVEN);
         assert!(bits.iter().all(|&bit| reader.bit(&mut odds, false) == Some(bit)));
+        let (mut reader, mut odds) = (Reader::new(&bytes[..bytes.len() / 2]).unwrap(), Odds::EVEN);
+        assert!(bits.iter().any(|_| reader.bit(&mut odds, false).is_none()), "the end of the bytes is noticed");
     }
 }

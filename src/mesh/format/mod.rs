@@ -3,9 +3,11 @@
 //!
 //! No reader allocates more than a small multiple of the bytes it was given, whatever counts those bytes announce.
 
+#[cfg(feature = "mesh-io")]
 mod gltf;
 mod obj;
 mod off;
+#[cfg(feature = "mesh-io")]
 mod ply;
 mod stl;
 
@@ -60,6 +62,12 @@ impl MeshFormat {
         })
     }
 
+    #[cfg(not(feature = "mesh-io"))]
+    fn left_out(self) -> Error {
+        let known = "OBJ, STL, OFF; for PLY and glTF build WaveMesh with its feature `mesh-io`".into();
+        Error::Unknown { kind: "mesh format", name: self.name().into(), known }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Obj => "OBJ",
@@ -102,8 +110,12 @@ impl Mesh {
         let raw = match format {
             MeshFormat::Obj => obj::read(bytes),
             MeshFormat::Stl => stl::read(bytes),
-            MeshFormat::Ply => ply::read(bytes),
             MeshFormat::Off => off::read(bytes),
+            #[cfg(not(feature = "mesh-io"))]
+            MeshFormat::Ply | MeshFormat::Gltf => return Err(format.left_out()),
+            #[cfg(feature = "mesh-io")]
+            MeshFormat::Ply => ply::read(bytes),
+            #[cfg(feature = "mesh-io")]
             MeshFormat::Gltf => gltf::read(bytes, path.parent().filter(|_| path.is_file())),
         };
         raw.and_then(|raw| Mesh::checked(raw.vertices, raw.faces).map_err(|problem| format!("the mesh is {problem}")))
@@ -141,8 +153,12 @@ impl Mesh {
         let write: fn(&Mesh, &mut Vec<u8>) -> std::io::Result<()> = match format {
             MeshFormat::Obj => obj::write,
             MeshFormat::Stl => stl::write,
+            #[cfg(feature = "mesh-io")]
             MeshFormat::Ply => ply::write,
+            #[cfg(feature = "mesh-io")]
             MeshFormat::Gltf => gltf::write,
+            #[cfg(not(feature = "mesh-io"))]
+            MeshFormat::Ply | MeshFormat::Gltf => return Err(format.left_out()),
             MeshFormat::Off => {
                 let name = format.name().into();
                 return Err(Error::Unknown {
