@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use wavemesh::mesh::{Mesh, MeshFormat, shapes};
+use wavemesh::mesh::{Mesh, MeshFormat};
+use wavemesh::sdf::shapes;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("notebooks/meshes").join(name)

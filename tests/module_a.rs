@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use wavemesh::Error;
+use wavemesh::mesh::Mesh;
 use wavemesh::mesh::metrics::MeshComparison;
-use wavemesh::mesh::{Mesh, shapes};
-use wavemesh::sdf::iou;
-use wavemesh::sdf::{Frame, SdfGrid};
+use wavemesh::sdf::{Frame, SdfGrid, iou, shapes};
 use wavemesh::sparse::SparseConvTensor;
 use wavemesh::wavelet::{
     BandNormalization, Mode, SparseWavelet, Threshold, Wavelet, WaveletConfig, WaveletLayout, decode_features,
@@ -365,10 +365,15 @@ fn the_gradient_of_a_decoded_grid_is_the_transpose() {
         assert!(second.iter().zip(decoded.values()).all(|(a, b)| (a - b).abs() < 1e-5));
         // The grid is linear in the features, so a step along any direction changes a weighted sum by exactly
         // gradient · direction.
-        let weights = candle_core::Tensor::randn(0f32, 1.0, grids.shape(), &Device::Cpu).unwrap();
+        let mut rng = StdRng::seed_from_u64(7);
+        let mut random = |shape: &candle_core::Shape| {
+            let values: Vec<f32> = (0..shape.elem_count()).map(|_| rng.random_range(-1.7..1.7)).collect();
+            candle_core::Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+        };
+        let weights = random(grids.shape());
         let loss = |grids: &candle_core::Tensor| (grids * &weights).unwrap().sum_all().unwrap();
         let gradient = loss(&grids).backward().unwrap().get(features.as_tensor()).unwrap().clone();
-        let direction = candle_core::Tensor::randn(0f32, 1.0, features.shape(), &Device::Cpu).unwrap();
+        let direction = random(features.shape());
         let moved = batch.replace_feature((features.as_tensor() + &direction).unwrap()).unwrap();
         let moved = loss(&decode_features(&moved, coeffs.layout()).unwrap()).to_scalar::<f32>().unwrap();
         let step = moved - loss(&grids).to_scalar::<f32>().unwrap();
