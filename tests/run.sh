@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # The tests: format, lints, Rust and doc tests, documentation, the displays in a browser, the notebooks, the kernel's tests
 # (JupyterLab in a browser among them), the packages' (an emulated Google Colab among them).
-# Usage: bash tests/run.sh [rust|deny|book|browser|notebooks|kernel|python]…     (default: all)
+# Usage: bash tests/run.sh [rust|deny|book|browser|notebooks|kernel|python|overflow]…     (default: all but overflow)
+# `overflow` runs the tests of the library's limits with checks of integer overflow; it compiles the library once more. Each part says at
+# the end how long it took.
 # A part that cannot run is named loudly, and is an error when CI=true.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -24,6 +26,15 @@ rust_tests() {
   (cd kernel && cargo test --release --locked)
   step "cargo doc"
   RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
+  step "cargo check, without and with each feature"
+  for features in "" mesh-io train; do
+    cargo check --release --locked --lib --no-default-features --features "$features"
+  done
+}
+
+overflow_tests() {
+  step "limits, with checks of overflow"
+  RUSTC_WORKSPACE_WRAPPER=$root/tests/overflow_checks.sh cargo test --release --locked --test limits --test sparse_properties
 }
 
 # Against the kernel and library that set-up makes, in a folder of the tests' own.
@@ -34,7 +45,9 @@ kernel_tests() (
 )
 
 parts=${*:-rust deny book browser notebooks kernel python}
+took=()
 for part in $parts; do
+  began=$SECONDS
   case $part in
     rust) rust_tests ;;
     deny) step "licences and sources of all crates"; bash tests/deny.sh ;;
@@ -43,7 +56,10 @@ for part in $parts; do
     kernel) step "kernel, driven from outside"; kernel_tests ;;
     python) step "the packages, in an emulated Google Colab and elsewhere"; bash kernel/python/tests/run.sh ;;
     notebooks) step "notebooks, run from top to bottom"; bash tests/notebooks.sh ;;
-    *) echo "unknown part '$part'; known: rust deny book browser notebooks kernel python" >&2; exit 2 ;;
+    overflow) overflow_tests ;;
+    *) echo "unknown part '$part'; known: rust deny book browser notebooks kernel python overflow" >&2; exit 2 ;;
   esac
+  took+=("$part: $((SECONDS - began)) s")
 done
+printf '%s\n' "${took[@]}"
 step "all parts passed: $parts"
