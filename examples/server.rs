@@ -161,8 +161,7 @@ impl Query<'_> {
 
 /// A mesh file to compressed coefficients.
 fn compress(bytes: &[u8], query: &Query, running: &Running) -> Result<Answer> {
-    let format: String = query.get("format", "obj".into(), "a mesh file extension")?;
-    let format = MeshFormat::from_path(format!("upload.{format}"))?;
+    let format = query.get("format", MeshFormat::Obj, "one of obj, stl, ply, off, glb")?;
     let resolution = query.get("resolution", 64, "a number of samples")?;
     let max_error = query.get("max_error", 0.005, "a distance")?;
     if resolution > MOST_RESOLUTION {

@@ -1,4 +1,4 @@
-//! Configurations are built one way: `ConvConfig::new().stride(2).key("a")`.
+//! What configurations share: `ConvConfig::new().stride(2).key("a")`, and choices that have names in text and files.
 
 /// Gives a configuration `new()` and a method for each field.
 macro_rules! setters {
@@ -17,6 +17,47 @@ macro_rules! setters {
                     self
                 }
             )*
+        }
+    };
+}
+
+/// Lets a choice with `from_name` be parsed, and written by the name that it has in files.
+macro_rules! named_as_in_files {
+    ($choice:ident) => {
+        impl std::str::FromStr for $choice {
+            type Err = crate::Error;
+
+            fn from_str(name: &str) -> crate::Result<Self> {
+                Self::from_name(name)
+            }
+        }
+
+        impl std::fmt::Display for $choice {
+            fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                match serde_json::to_value(self) {
+                    Ok(serde_json::Value::String(name)) => f.pad(&name),
+                    _ => write!(f, "{self:?}"),
+                }
+            }
+        }
+    };
+}
+
+/// Lets a choice with `from_name` and `name` be parsed and written.
+macro_rules! named {
+    ($choice:ident) => {
+        impl std::str::FromStr for $choice {
+            type Err = crate::Error;
+
+            fn from_str(name: &str) -> crate::Result<Self> {
+                Self::from_name(name)
+            }
+        }
+
+        impl std::fmt::Display for $choice {
+            fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.pad(self.name())
+            }
         }
     };
 }

@@ -9,6 +9,42 @@
 //! ```
 //!
 //! [`notebook`] turns every stage's values into cards, plots and viewers; nothing depends on it.
+//!
+//! ```
+//! use wavemesh::prelude::*;
+//! // A shape as signed distances, as wavelet coefficients, and as a sparse tensor.
+//! let grid = shapes::torus(0.6, 0.2).to_grid(32)?;
+//! let coeffs = grid.encode(&WaveletConfig::new().level(2))?;
+//! let x = coeffs.to_sparse_tensor(&Device::Cpu)?;
+//! // A network of sparse layers.
+//! let unet = WaveMeshUNet::seeded(&UNetConfig::plain(x.channels(), 4, &[8, 16]), 0, &Device::Cpu)?;
+//! let y = unet.forward(&x, &Tensor::new(&[10u32], &Device::Cpu)?, None)?;
+//! assert!(y.same_sites(&x) && y.channels() == 4);
+//! // And all the way back.
+//! assert!(coeffs.decode()?.to_mesh()?.is_watertight());
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! # Features
+//!
+//! All are on by default. Without any, sparse layers, the network, diffusion, wavelets and grids remain.
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `mesh-io` | PLY and glTF files; OBJ, STL and OFF need nothing |
+//! | `train` | data sets, training loop, checkpoints, generator ([`train`]) |
+//! | `notebook` | cards, plots, viewers, progress bars ([`notebook`]) |
+//!
+//! # In a program
+//!
+//! Calls are safe from any number of threads. Who may stop a call and who sees its progress belongs to the call ([`task`]). Warnings go
+//! through the crate `log`. What is asked for and cannot be had, memory included, is an [`Error`].
+//!
+//! # What a version promises
+//!
+//! Semantic versioning. Tensors, devices and parameters are candle's, so its version is part of this crate's: a new minor version of candle
+//! (0.11 → 0.12) is a breaking change here. Use [`candle_core`] and [`candle_nn`] as re-exported, and versions always fit. Configurations may
+//! gain fields in a minor version: build them with `new()` and their methods, or end a literal with `..Default::default()`.
 
 #[macro_use]
 mod builder;
@@ -33,6 +69,7 @@ pub mod unet;
 pub mod wavelet;
 
 pub use error::{Error, Result};
+pub use {candle_core, candle_nn};
 
 /// The Rust in the book's pages, run by the documentation tests.
 #[cfg(doctest)]
@@ -43,4 +80,6 @@ mod book {
     mod mesh {}
     #[doc = include_str!("../docs/how-to/display.md")]
     mod display {}
+    #[doc = include_str!("../docs/how-to/own_layer.md")]
+    mod own_layer {}
 }

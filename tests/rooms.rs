@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Small rooms that every room may use. They use only each other, in this order: each those before it.
-const SMALL: [&str; 8] = ["builder", "error", "sync", "allocator", "files", "memory", "random", "task"];
+const SMALL: [&str; 8] = ["error", "builder", "sync", "allocator", "files", "memory", "random", "task"];
 
 /// The other rooms, and the rooms that each may use.
 const ARROWS: [(&str, &[&str]); 8] = [

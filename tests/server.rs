@@ -102,7 +102,7 @@ fn a_service_answers_many_at_once_refuses_what_is_wrong_and_stops_cleanly() {
     // What is wrong is refused with a reason, and nobody else notices.
     for (path, body, status, reason) in [
         (asked, &b"not a mesh"[..], 400, "OBJ"),
-        ("/compress?format=step", &upload[..], 400, "known: obj"),
+        ("/compress?format=step", &upload[..], 400, "format is `step`"),
         ("/compress?resolution=many", &upload[..], 400, "resolution is `many`"),
         ("/compress?resolution=100000", &upload[..], 400, "at most 256"),
         ("/compress?max_error=0", &upload[..], 400, "max_error"),

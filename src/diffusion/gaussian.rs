@@ -28,6 +28,8 @@ pub enum Prediction {
     V,
 }
 
+named_as_in_files!(Prediction);
+
 impl Prediction {
     /// The prediction called `epsilon`, `x0`, `sample`, `v` or `v_prediction`.
     ///

@@ -24,6 +24,8 @@ pub enum BetaSchedule {
     Cosine,
 }
 
+named_as_in_files!(BetaSchedule);
+
 impl BetaSchedule {
     /// Linear in `√β`: another name for [`BetaSchedule::ScaledLinear`].
     #[allow(non_upper_case_globals)]

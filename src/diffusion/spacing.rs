@@ -20,6 +20,8 @@ pub enum TimestepSpacing {
     Linspace,
 }
 
+named_as_in_files!(TimestepSpacing);
+
 impl TimestepSpacing {
     /// The spacing called `leading`, `trailing` or `linspace`.
     ///

@@ -31,6 +31,8 @@ pub enum Colormap {
 
 use Colormap::*;
 
+named!(Colormap);
+
 impl Colormap {
     /// All maps.
     pub const ALL: [Self; 9] = [Viridis, Magma, Plasma, Inferno, Cividis, Coolwarm, RdBu, Grey, Turbo];

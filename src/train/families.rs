@@ -25,6 +25,8 @@ pub enum Family {
     Table,
 }
 
+named!(Family);
+
 impl Family {
     /// Every family.
     pub const ALL: [Self; 5] = [Self::Box, Self::Torus, Self::Capsule, Self::Chair, Self::Table];

@@ -6,7 +6,7 @@ use candle_nn::{Linear, VarBuilder};
 
 use super::linear::linear;
 use crate::sparse::SparseConvTensor;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// Sinusoidal embedding (batch, dim) of `timesteps` (batch,), any number type.
 ///
@@ -23,6 +23,7 @@ pub fn sinusoidal_embedding(timesteps: &Tensor, dim: usize) -> Result<Tensor> {
             expected: "(batch,)".into(),
         });
     };
+    memory::elements::<[f32; 2]>("sinusoidal_embedding", "the embedding", &[batch, dim], 0)?;
     let half = dim / 2;
     let step = 10_000f64.ln() / (half.max(2) - 1) as f64;
     let frequencies: Vec<f32> = (0..half).map(|i| (-(i as f64) * step).exp() as f32).collect();

@@ -36,6 +36,8 @@ pub(super) enum Extended {
     Sum(Vec<(usize, f64)>),
 }
 
+named!(Mode);
+
 impl Mode {
     /// All nine, in PyWavelets' order.
     pub const ALL: [Mode; 9] = [

@@ -11,7 +11,9 @@ mod off;
 mod ply;
 mod stl;
 
+use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
 
 use super::Mesh;
 use crate::files::write_atomically;
@@ -76,6 +78,25 @@ impl MeshFormat {
             Self::Off => "OFF",
             Self::Gltf => "glTF",
         }
+    }
+}
+
+impl FromStr for MeshFormat {
+    type Err = Error;
+
+    /// The format of a file extension such as `obj` or `glb`, in either case.
+    fn from_str(extension: &str) -> Result<Self> {
+        Self::from_path(format!("mesh.{extension}")).map_err(|_| Error::Unknown {
+            kind: "mesh file extension",
+            name: extension.into(),
+            known: Self::KNOWN.into(),
+        })
+    }
+}
+
+impl fmt::Display for MeshFormat {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 
