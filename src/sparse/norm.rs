@@ -39,7 +39,7 @@ impl BatchNorm {
     /// Batch normalisation with its own eps, momentum or without scale and shift.
     ///
     /// # Errors
-    /// No channels or more than there is memory for, an eps that is not above 0, a momentum outside 0 to 1, or
+    /// No channels or more than there is memory for, an eps that is negative or not finite, a momentum outside 0 to 1, or
     /// `remove_mean: false`, which PyTorch does not have.
     pub fn with_config(channels: usize, config: BatchNormConfig, vb: VarBuilder) -> Result<Self> {
         const OP: &str = "BatchNorm";
@@ -47,8 +47,8 @@ impl BatchNorm {
             return Err(Error::argument(OP, "channels", 0, "1 or more"));
         }
         let momentum_fits = (0.0..=1.0).contains(&config.momentum);
-        if !(config.eps.is_finite() && config.eps > 0.0 && momentum_fits && config.remove_mean) {
-            let expected = "an eps above 0, a momentum of 0 to 1, and remove_mean true";
+        if !(config.eps.is_finite() && config.eps >= 0.0 && momentum_fits && config.remove_mean) {
+            let expected = "an eps of 0 or more, a momentum of 0 to 1, and remove_mean true";
             return Err(Error::argument(OP, "config", format!("{config:?}"), expected));
         }
         memory::elements::<f32>(OP, "a parameter", &[channels], 4 * size_of::<f32>())?;

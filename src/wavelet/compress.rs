@@ -411,6 +411,8 @@ mod tests {
     #[test]
     fn damage_is_an_error() {
         let bytes = die(24).encode(&WaveletConfig::default()).unwrap().compress(0.01).unwrap();
+        let whole = SparseWavelet::decompress(&bytes).unwrap();
+        let header = 8 + u32::from_le_bytes(bytes[4..8].try_into().unwrap()) as usize;
         for cut in 0..bytes.len() {
             assert!(SparseWavelet::decompress(&bytes[..cut]).is_err(), "cut to {cut} bytes");
         }
@@ -418,8 +420,8 @@ mod tests {
             let mut other = bytes.clone();
             other[at] ^= 0x10;
             if let Ok(found) = SparseWavelet::decompress(&other) {
-                // A digit of the header: the frame, say, is then another.
-                assert!(at < bytes.len() - 4, "a change of byte {at} is not noticed: {} coefficients", found.len());
+                // A digit of the header may be another, the place of the grid, say; and the last bytes may be any in their range.
+                assert!(at < header || found == whole, "a change of byte {at} is not noticed");
             }
         }
         let coeffs = die(24).encode(&WaveletConfig::default()).unwrap();
