@@ -171,7 +171,7 @@ mod tests {
             Error::from(candle_core::Error::Io(std::io::ErrorKind::NotFound.into())),
         ];
         for error in errors {
-            let mut causes = std::iter::successors(error.source(), |cause| cause.source());
+            let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
             assert!(causes.all(|cause| !error.to_string().contains(&cause.to_string())), "{error}");
         }
     }

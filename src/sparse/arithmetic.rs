@@ -113,7 +113,7 @@ impl fmt::Debug for KernelMap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sparse::{ConvConfig, SubMConv3d};
+    use crate::sparse::{ConvConfig, SparseModule, SubMConv3d};
 
     fn tensor(sites: &[[i32; 4]]) -> SparseConvTensor {
         let features = Tensor::arange(0f32, sites.len() as f32, &Device::Cpu).unwrap().unsqueeze(1).unwrap();

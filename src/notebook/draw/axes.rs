@@ -4,9 +4,10 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::camera::{Axis, Camera, Projector, dot};
+use super::camera::{Camera, Projector, dot};
 use super::ticks::ticks;
 use super::{Polygon, Theme};
+use crate::mesh::Axis;
 use crate::notebook::Colormap;
 use crate::notebook::html::tick;
 use crate::{Error, Result};
