@@ -153,7 +153,7 @@ mod tests {
                 })
                 .collect();
             let mut writer = Writer::new();
-            steps.iter().for_each(|&(bit, odds)| drop(writer.code(odds, bit)));
+            assert!(steps.iter().all(|&(bit, odds)| writer.code(odds, bit) == Some(bit)));
             let bytes = writer.finish();
             let mut reader = Reader::new(&bytes).unwrap();
             assert!(steps.iter().all(|&(bit, odds)| reader.code(odds, false) == Some(bit)), "seed {seed}");
@@ -165,7 +165,7 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(3);
         let bits: Vec<bool> = (0..100_000).map(|_| rng.random_bool(0.02)).collect();
         let (mut writer, mut odds) = (Writer::new(), Odds::EVEN);
-        bits.iter().for_each(|&bit| drop(writer.bit(&mut odds, bit)));
+        assert!(bits.iter().all(|&bit| writer.bit(&mut odds, bit) == Some(bit)));
         let bytes = writer.finish();
         // The entropy of one bit is 0.1414.
         assert!((1767..1767 * 11 / 10).contains(&bytes.len()), "{} bytes", bytes.len());
