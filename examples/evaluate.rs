@@ -176,6 +176,7 @@ fn run(model: &Path, picture: &Path) -> Result<()> {
 }
 
 fn main() -> ExitCode {
+    wavemesh::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, picture] = arguments.as_slice() else {
         eprintln!("usage: evaluate GENERATOR PICTURE.png");

@@ -93,6 +93,7 @@ fn run() -> Result<()> {
 }
 
 fn main() -> ExitCode {
+    wavemesh::keep_freed_memory();
     if let Err(error) = stop_on_ctrl_c() {
         eprintln!("Ctrl-C will end the program at once: {error}");
     }

@@ -90,6 +90,7 @@ impl Default for Config {
 }
 
 fn main() -> ExitCode {
+    wavemesh::keep_freed_memory();
     if let Err(error) = stop_on_ctrl_c() {
         eprintln!("Ctrl-C will end the program at once: {error}");
     }

@@ -5,9 +5,10 @@
 //! which then clears and maps it again page by page, about 1 µs for each 4 KiB: a quarter of forward and backward together at
 //! 16 channels.
 
-/// Lets glibc keep up to 256 MiB of freed memory for the next step, from the first call on. It changes nothing where glibc's
-/// own variables (`GLIBC_TUNABLES`, `MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`) have decided, nor under another C library.
-pub(crate) fn keep_freed_memory() {
+/// Lets glibc keep up to 256 MiB of freed memory for the next step, for the whole process: passes of small networks then take a
+/// quarter less. A notebook does so at its start; a program of its own calls it once. It changes nothing where glibc's own variables
+/// (`GLIBC_TUNABLES`, `MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`) have decided, nor under another C library.
+pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         use std::ffi::c_int;

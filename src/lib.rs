@@ -38,7 +38,8 @@
 //! # In a program
 //!
 //! Calls are safe from any number of threads. Who may stop a call and who sees its progress belongs to the call ([`task`]). Warnings go
-//! through the crate `log`. What is asked for and cannot be had, memory included, is an [`Error`].
+//! through the crate `log`. What is asked for and cannot be had, memory included, is an [`Error`]. Nothing is changed for the whole process
+//! unless it is asked for: [`keep_freed_memory`] makes steps of small networks faster.
 //!
 //! # What a version promises
 //!
@@ -68,6 +69,7 @@ pub mod train;
 pub mod unet;
 pub mod wavelet;
 
+pub use allocator::keep_freed_memory;
 pub use error::{Error, Result};
 pub use {candle_core, candle_nn};
 

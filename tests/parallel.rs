@@ -1,4 +1,4 @@
-//! One value used by many threads at once: every worker of a pool gets the answer that one thread gets.
+//! One value used by many threads at once: every worker of a pool gets the answer that one thread gets, and nothing is lost.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -6,7 +6,12 @@ use std::time::Duration;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use rayon::prelude::*;
+use wavemesh::Error;
+use wavemesh::mesh::Mesh;
+use wavemesh::sdf::{SdfGrid, shapes};
 use wavemesh::sparse::*;
+use wavemesh::task::CancellationToken;
+use wavemesh::wavelet::{SparseWavelet, WaveletConfig};
 
 /// Fails instead of waiting for good when `body` hangs. The limit is no measurement: it is far beyond what any machine needs.
 fn ends<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
@@ -86,4 +91,68 @@ fn all_workers_of_a_pool_may_meet_the_same_new_sites() {
             }
         });
     }
+}
+
+#[test]
+fn running_statistics_count_the_batches_of_all_threads() {
+    let (threads, batches, momentum) = (8, 50, 0.001);
+    let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+    let config = BatchNormConfig { momentum, ..Default::default() };
+    let norm = BatchNorm::with_config(4, config, vb).unwrap();
+    let x = fresh(0);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| (0..batches).for_each(|_| drop(norm.forward_t(&x, true).unwrap())));
+        }
+    });
+    // Every batch has the same mean, which the running one approaches from 0 by a share of what is left.
+    let mean: Vec<f32> = x.features().mean(0).unwrap().to_vec1().unwrap();
+    let reached = 1.0 - (1.0 - momentum).powi(threads * batches);
+    let running: Vec<f32> = norm.running_mean().to_vec1().unwrap();
+    for (running, mean) in running.iter().zip(mean) {
+        assert!((running - mean * reached as f32).abs() < 1e-4 * mean.abs().max(0.01), "{running} of {mean}");
+    }
+}
+
+#[test]
+fn threads_that_save_to_one_path_leave_a_whole_file() {
+    let folder = std::env::temp_dir().join(format!("wavemesh-parallel-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let meshes: Vec<_> = [16, 20].map(|n| shapes::sphere(0.7).to_mesh(n).unwrap()).into();
+    let coefficients = shapes::sphere(0.7).to_grid(16).unwrap().encode(&WaveletConfig::default()).unwrap();
+    let (obj, npz) = (folder.join("mesh.obj"), folder.join("wavelet.npz"));
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (meshes, coefficients, obj, npz) = (&meshes, &coefficients, &obj, &npz);
+            scope.spawn(move || {
+                for _ in 0..10 {
+                    meshes[thread % 2].save(obj).unwrap();
+                    coefficients.save(npz).unwrap();
+                }
+            });
+        }
+    });
+    let found = Mesh::load(&obj).unwrap();
+    assert!(meshes.iter().any(|mesh| mesh.faces().len() == found.faces().len()));
+    assert_eq!(SparseWavelet::load(&npz).unwrap(), coefficients);
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2, "no temporary file is left");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn one_of_many_computations_is_stopped_and_the_others_go_on() {
+    let mesh = shapes::torus(0.6, 0.25).to_mesh(32).unwrap();
+    let tokens: Vec<CancellationToken> = (0..4).map(|_| CancellationToken::new()).collect();
+    tokens[2].cancel();
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let run = |token: &'_ CancellationToken| token.run(|| SdfGrid::from_mesh(&mesh, 24));
+        let run = &run;
+        let threads: Vec<_> = tokens.iter().map(|token| scope.spawn(move || run(token))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for (n, result) in results.iter().enumerate() {
+        assert_eq!(matches!(result, Err(Error::Interrupted)), n == 2, "computation {n}");
+        assert!(n == 2 || result.is_ok());
+    }
+    assert!(SdfGrid::from_mesh(&mesh, 24).is_ok(), "a stop is not left over for the next call");
 }

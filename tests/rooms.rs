@@ -22,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
 ];
 
 /// Names that `lib.rs` re-exports from a room.
-const AT_THE_ROOT: [(&str, &str); 2] = [("Error", "error"), ("Result", "error")];
+const AT_THE_ROOT: [(&str, &str); 3] = [("Error", "error"), ("Result", "error"), ("keep_freed_memory", "allocator")];
 
 /// A module's path, `["sdf", "grid"]` for `src/sdf/grid.rs`; a folder's `mod.rs` is the folder.
 type Module = Vec<String>;

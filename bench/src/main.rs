@@ -96,6 +96,7 @@ impl Worker {
 }
 
 fn main() -> std::io::Result<()> {
+    wavemesh::keep_freed_memory();
     let mut worker = Worker::default();
     let mut stdout = std::io::stdout();
     for line in std::io::stdin().lock().lines() {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BetaSchedule, NoiseSchedule, Posterior};
 use crate::sparse::SparseConvTensor;
-use crate::{Error, Result, allocator};
+use crate::{Error, Result};
 
 /// What the network is trained to output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -151,7 +151,6 @@ impl GaussianDiffusion {
                 expected: "a number above 0, or none".into(),
             });
         }
-        allocator::keep_freed_memory();
         let schedule = NoiseSchedule::new(config.schedule, config.timesteps, config.beta_start, config.beta_end)?;
         Ok(Self { config: config.clone(), schedule: Arc::new(schedule), device: device.clone() })
     }

@@ -15,10 +15,11 @@ const SHOW_AFTER: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Makes every operation of the library that runs for more than half a second show a progress bar, and the library's warnings
-/// appear as notes. The kernel calls it at its start.
+/// appear as notes; freed memory is kept for the next step. The kernel calls it at its start.
 pub fn watch_tasks() {
     set_observer(Some(Arc::new(TaskBars::default())));
     show_notes();
+    crate::keep_freed_memory();
 }
 
 #[derive(Default)]

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
 use super::element::{with_storage, with_values};
 use super::ops::Convolution;
 use super::source::{AnyFeatures, Joined};
-use crate::{Result, allocator};
+use crate::Result;
 
 /// Of the first features, the second and the weight. The result is f32.
 pub(super) struct JoinedConvolution(pub Convolution);
@@ -27,7 +27,6 @@ impl JoinedConvolution {
         grad: &Tensor,
         onto: Option<Tensor>,
     ) -> Result<[Tensor; 2]> {
-        allocator::keep_freed_memory();
         with_values::<f32, _>(grad, |grad| {
             let grad = &*self.0.by_target(grad, weight)?;
             let weight_grad = with_storage(first, |first, fl| {

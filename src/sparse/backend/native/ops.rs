@@ -10,9 +10,9 @@ use super::element::{Element, as_f32, values, with_element, with_storage, with_v
 use super::source::{Features, Source};
 use super::tiles::Tiles;
 use super::{Walk, convolve, pool};
+use crate::Result;
 use crate::sparse::backend::Flow;
 use crate::sparse::order::Order;
-use crate::{Result, allocator};
 
 type CandleResult<T> = candle_core::Result<T>;
 
@@ -137,7 +137,6 @@ impl Convolution {
         grad: &Tensor,
         onto: Option<Tensor>,
     ) -> Result<[Tensor; 2]> {
-        allocator::keep_freed_memory();
         let channels = x.dim(1)?;
         with_values::<f32, _>(grad, |grad| {
             let grad = &*self.by_target(grad, weight)?;
@@ -156,7 +155,6 @@ impl Convolution {
         grad: &Tensor,
         wanted: [bool; 2],
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        allocator::keep_freed_memory();
         let channels = x.dim(1)?;
         with_values::<G, _>(grad, |grad| {
             let grad = &*self.by_target(grad, weight)?;

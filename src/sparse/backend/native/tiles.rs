@@ -9,7 +9,6 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::allocator;
 use crate::sparse::backend::{Flow, simd};
 use crate::sparse::geometry::{Kind, SourceRule};
 use crate::sparse::grid::Grid;
@@ -50,7 +49,6 @@ impl Tile {
 impl Tiles {
     /// Finds the pairs of a flow, tiles in parallel.
     pub fn new(flow: &Flow) -> Self {
-        allocator::keep_freed_memory();
         // Where numbers ascend with the sites, a submanifold kernel's second half follows from its first.
         if flow.map.geometry.kind == Kind::Submanifold && flow.source().order().numbers().is_none() {
             let centre = flow.map.geometry.volume() / 2;
