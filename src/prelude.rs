@@ -10,8 +10,8 @@ pub use crate::mesh::{self, Mesh, metrics::MeshComparison};
 #[cfg(feature = "notebook")]
 pub use crate::notebook::{
     self, Axis, Camera, ColorBy, Colormap, EvcxrDisplay, LivePlot, MeshPlot, MeshViewer, MimeBundle, Plot, ProgressBar,
-    Rich, SliceGrid, VoxelPlot, VoxelViewer, Voxels, bars, clear_output, display, figure, histogram, hstack, plot,
-    progress, scatter,
+    Rich, SliceGrid, Titled, VoxelPlot, VoxelViewer, Voxels, bars, clear_output, display, figure, histogram, hstack,
+    plot, progress, scatter,
 };
 pub use crate::sdf::{SdfConfig, SdfGrid, shapes};
 pub use crate::sparse::{

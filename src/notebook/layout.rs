@@ -39,8 +39,27 @@ pub fn grid(values: &[&dyn Rich], columns: usize) -> Result<Layout> {
     Ok(arrange(values, columns, style))
 }
 
+/// Every value that shows itself can have a line above it.
+pub trait Titled: Rich {
+    /// The value with a line above it, to tell several side by side apart.
+    ///
+    /// ```
+    /// use wavemesh::notebook::{Rich, Titled, hstack, html};
+    /// let both = hstack(&[&html("1").titled("before"), &html("2").titled("after")]);
+    /// assert_eq!(both.rich().plain(), "before: 1\nafter: 2");
+    /// ```
+    fn titled(&self, title: impl Into<String>) -> MimeBundle
+    where
+        Self: Sized,
+    {
+        titled(&self.rich(), &title.into())
+    }
+}
+
+impl<T: Rich> Titled for T {}
+
 /// A bundle with a line above it, in each of its representations.
-pub(super) fn titled(bundle: &MimeBundle, title: &str) -> MimeBundle {
+fn titled(bundle: &MimeBundle, title: &str) -> MimeBundle {
     let html = format!(
         "<div style=\"display:inline-block;max-width:100%\"><div style=\"font:600 13px/1.8 system-ui,sans-serif\">{}</div>{}</div>",
         escape(title),

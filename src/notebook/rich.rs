@@ -39,20 +39,6 @@ pub trait Rich {
     {
         display(self)
     }
-
-    /// The value with a line above it, to tell several side by side apart.
-    ///
-    /// ```
-    /// use wavemesh::notebook::{Rich, hstack, html};
-    /// let both = hstack(&[&html("1").titled("before"), &html("2").titled("after")]);
-    /// assert_eq!(both.rich().plain(), "before: 1\nafter: 2");
-    /// ```
-    fn titled(&self, title: impl Into<String>) -> MimeBundle
-    where
-        Self: Sized,
-    {
-        super::layout::titled(&self.rich(), &title.into())
-    }
 }
 
 /// A shown output. [`update`](Self::update) changes it in place, also from a later cell.

@@ -79,7 +79,7 @@ fn lies_within(point: [f32; 2], polygon: &[[f32; 2]], margin: f32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mesh::shapes::{cuboid, cylinder, sphere, torus};
+    use crate::sdf::shapes::{cuboid, cylinder, sphere, torus};
 
     #[test]
     fn what_stands_on_z_alone_has_z_up() {

@@ -52,6 +52,7 @@ setters! {
         wavelet(wavelet: impl Into<String>) => wavelet = wavelet.into();
         levels(levels: usize) => levels = levels;
         threshold(threshold: f32) => threshold = threshold;
+        truncation(truncation: Option<f32>) => truncation = truncation;
         cache(folder: impl Into<PathBuf>) => cache = Some(folder.into());
     }
 }

@@ -38,7 +38,8 @@ struct Header {
 
 impl SparseWavelet {
     /// The coefficients in few bytes. The grid that the [decompressed](Self::decompress) ones [decode](Self::decode) to differs
-    /// from that of these by at most `max_error` at every sample, in the units of the grid; it is decoded to make sure.
+    /// from that of these by at most `max_error` at every sample, in the units of the grid; it is decoded to make sure. For
+    /// distances that [level off](super::WaveletConfig::truncation) the bound is one of these.
     ///
     /// To compress a grid with one bound on the error, encode it with [`Threshold::Lossless`](super::Threshold::Lossless): what is
     /// too small to matter rounds to zero here.
@@ -61,10 +62,10 @@ impl SparseWavelet {
         if !(max_error.is_finite() && max_error > 0.0) {
             return Err(Error::argument(OP, "max_error", max_error, "a number above 0"));
         }
-        let exact = self.decode()?;
+        let exact = self.written()?;
         let error = |rounded: &Rounded| -> Result<f32> {
-            let decoded = rounded.to_wavelet(self.layout())?.decode()?;
-            let differences = exact.values().iter().zip(decoded.values()).map(|(a, b)| (a - b).abs());
+            let decoded = rounded.to_wavelet(self.layout())?.written()?;
+            let differences = exact.iter().zip(&decoded).map(|(a, b)| (a - b).abs());
             Ok(differences.fold(0.0, f32::max))
         };
         // The error grows about as the step does: each try aims at the bound from the last one's error.

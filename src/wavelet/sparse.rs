@@ -74,6 +74,7 @@ setters! {
         level(level: usize) => level = level;
         mode(mode: Mode) => mode = mode;
         threshold(threshold: impl Into<Threshold>) => threshold = threshold.into();
+        truncation(truncation: Option<f32>) => truncation = truncation;
     }
 }
 
@@ -298,11 +299,16 @@ impl SparseWavelet {
     /// When the values overflow; [`Error::Memory`] when the layout, which may come from a file, asks for a grid that memory has
     /// no room for.
     pub fn decode(&self) -> Result<SdfGrid> {
-        let mut values = codec::decode(&self.indices, &self.values, &self.layout)?;
+        let mut values = self.written()?;
         if let Some(limit) = self.layout.truncation() {
             values.par_iter_mut().for_each(|value| *value = distance_of(*value, limit));
         }
         SdfGrid::with_frame(values, self.layout.frame())
+    }
+
+    /// The values that the coefficients describe, as they were written: with a truncation they level off.
+    pub(super) fn written(&self) -> Result<Vec<f32>> {
+        codec::decode(&self.indices, &self.values, &self.layout)
     }
 
     /// The coefficients of one band alone, such as `aaa3` or `daa1`: to look at, or to decode what it contributes.
