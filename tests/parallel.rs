@@ -156,3 +156,17 @@ fn one_of_many_computations_is_stopped_and_the_others_go_on() {
     }
     assert!(SdfGrid::from_mesh(&mesh, 24).is_ok(), "a stop is not left over for the next call");
 }
+
+#[test]
+fn a_backend_chosen_for_a_tensor_holds_on_every_thread() {
+    let layers = Layers::new();
+    let (native, dense) = (fresh(1), fresh(1).on_backend(Backend::Dense));
+    let expected = layers.same.forward(&native).unwrap().features().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
+    let found: Vec<_> = pool.install(|| (0..8).into_par_iter().map(|_| layers.same.forward(&dense).unwrap()).collect());
+    for y in found {
+        assert_eq!(y.backend().unwrap(), Backend::Dense);
+        let values = y.features().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(values.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4));
+    }
+}

@@ -111,7 +111,7 @@ pub(super) fn map_for(maker: &Maker, geometry: Geometry, x: &SparseConvTensor, b
 
 /// [`map_for`] with the pairs built.
 pub(super) fn built_map(maker: &Maker, geometry: Geometry, x: &SparseConvTensor) -> Result<KernelMap> {
-    let backend = Backend::current()?;
+    let backend = x.backend()?;
     let map = map_for(maker, geometry, x, backend)?;
     backend.engine()?.build(&Flow::forward(&map), x.device())?;
     Ok(map)
@@ -209,7 +209,7 @@ impl Conv {
     /// The way of [`forward`](Self::forward) for an input of `channels` channels on the sites of `x`.
     pub fn flow(&self, x: &SparseConvTensor, channels: usize) -> Result<Flow> {
         self.check_input(x, channels)?;
-        Ok(Flow::forward(&map_for(&self.maker, self.geometry, x, Backend::current()?)?))
+        Ok(Flow::forward(&map_for(&self.maker, self.geometry, x, x.backend()?)?))
     }
 
     /// The layer's kernel map on the sites of `x`, with its pairs built.
@@ -254,7 +254,7 @@ impl Conv {
 
     fn convolve(&self, flow: &Flow, x: &SparseConvTensor, beside: Option<&Tensor>, output: DType) -> Result<Tensor> {
         let layer = Convolve { flow, weight: &self.weight, bias: self.bias.as_ref(), beside, output };
-        Backend::current()?.engine()?.convolve(&layer, x.features())
+        x.backend()?.engine()?.convolve(&layer, x.features())
     }
 
     /// Gradients of the features of `x` with those beside them, added to `onto`, and of the weight, from that of the result over
@@ -268,7 +268,7 @@ impl Conv {
         onto: Option<Tensor>,
     ) -> Result<[Tensor; 2]> {
         let layer = Convolve { flow, weight: &self.weight, bias: None, beside, output: DType::F32 };
-        Backend::current()?.engine()?.convolve_gradients(&layer, x.features(), grad, onto)
+        x.backend()?.engine()?.convolve_gradients(&layer, x.features(), grad, onto)
     }
 
     fn check_input(&self, x: &SparseConvTensor, channels: usize) -> Result<()> {

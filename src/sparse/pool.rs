@@ -63,7 +63,7 @@ impl Pool {
         x: &SparseConvTensor,
         pool: impl FnOnce(&dyn Engine, &Flow, &Tensor) -> Result<Tensor>,
     ) -> Result<SparseConvTensor> {
-        let backend = Backend::current()?;
+        let backend = x.backend()?;
         let map = map_for(&self.maker, self.geometry, x, backend)?;
         let features = pool(backend.engine()?, &Flow::forward(&map), x.features())?;
         Ok(x.next(features, &map.target, self.maker.entry(&map)))

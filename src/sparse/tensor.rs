@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
+use super::backend::Backend;
 use super::grid::Grid;
 use super::kernel_map::{IndiceData, IndiceDict};
 use super::sites::Sites;
@@ -28,6 +29,8 @@ pub struct SparseConvTensor {
     features: Tensor,
     sites: Arc<Sites>,
     indice_dict: Arc<IndiceDict>,
+    /// Who computes the layers that this tensor goes through, if that was chosen for it.
+    backend: Option<Backend>,
 }
 
 impl SparseConvTensor {
@@ -154,7 +157,7 @@ impl SparseConvTensor {
     }
 
     pub(super) fn from_parts(features: Tensor, sites: Arc<Sites>, indice_dict: Arc<IndiceDict>) -> Self {
-        Self { features, sites, indice_dict }
+        Self { features, sites, indice_dict, backend: None }
     }
 
     /// Features (N, C), one row a site.
@@ -226,6 +229,31 @@ impl SparseConvTensor {
         Ok(counts)
     }
 
+    /// The same tensor, whose layers, and the layers after them, are computed by `backend`, on whatever thread they run.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::ones((1, 2), DType::F32, &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 1, 1, 1]], [3; 3], 1)?;
+    /// let vb = VarBuilder::zeros(DType::F32, &Device::Cpu);
+    /// let layer = SubMConv3d::new(2, 4, 3, ConvConfig::new(), vb)?;
+    /// let y = layer.forward(&x.on_backend(Backend::Dense))?; // and what comes after it
+    /// assert_eq!(y.backend()?, Backend::Dense);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn on_backend(&self, backend: Backend) -> Self {
+        Self { backend: Some(backend), ..self.clone() }
+    }
+
+    /// Who computes the layers that this tensor goes through: what was chosen [for it](Self::on_backend), else what the thread
+    /// ([`with_backend`](super::with_backend)) or the environment asks for.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] when `WAVEMESH_BACKEND` holds an unknown name.
+    pub fn backend(&self) -> Result<Backend> {
+        self.backend.map_or_else(Backend::current, Ok)
+    }
+
     /// Kernel maps by `indice_key` that the layers behind this tensor made.
     pub fn indice_dict(&self) -> &IndiceDict {
         &self.indice_dict
@@ -256,7 +284,7 @@ impl SparseConvTensor {
         {
             Arc::make_mut(&mut indice_dict).insert(key.to_string(), data);
         }
-        Self { features, sites: sites.clone(), indice_dict }
+        Self { features, sites: sites.clone(), indice_dict, backend: self.backend }
     }
 
     /// Whether `other` has the same sites in the same order on the same grid.

@@ -12,7 +12,7 @@ pub(super) mod simd;
 use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
 
@@ -35,7 +35,7 @@ pub enum Backend {
     Cuda,
 }
 
-/// The environment variable that chooses the backend: `native` or `dense`.
+/// The environment variable that chooses the backend: `native` or `dense`. It is read once.
 pub const BACKEND_VARIABLE: &str = "WAVEMESH_BACKEND";
 
 thread_local! {
@@ -49,10 +49,12 @@ impl Backend {
     /// # Errors
     /// `WAVEMESH_BACKEND` holds an unknown name.
     pub fn current() -> Result<Self> {
-        match (SCOPED.get(), std::env::var(BACKEND_VARIABLE)) {
+        static ASKED: OnceLock<String> = OnceLock::new();
+        let asked = ASKED.get_or_init(|| std::env::var(BACKEND_VARIABLE).unwrap_or_default());
+        match (SCOPED.get(), asked.trim()) {
             (Some(backend), _) => Ok(backend),
-            (None, Ok(name)) if !name.trim().is_empty() => name.parse(),
-            (None, _) => Ok(Self::Native),
+            (None, "") => Ok(Self::Native),
+            (None, name) => name.parse(),
         }
     }
 
