@@ -287,9 +287,9 @@ impl Conv {
                 what: "features",
                 got: x.dtype(),
                 expected: if x.dtype() == DType::F64 {
-                    "f32, f16 or bf16, as the weights are no f64"
+                    "f32, f16 or bf16, because the weights are not f64"
                 } else {
-                    "f64, as the weights are"
+                    "f64, because the weights are f64"
                 },
             });
         }

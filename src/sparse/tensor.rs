@@ -29,7 +29,7 @@ pub struct SparseConvTensor {
     features: Tensor,
     sites: Arc<Sites>,
     indice_dict: Arc<IndiceDict>,
-    /// Who computes the layers that this tensor goes through, if that was chosen for it.
+    /// The backend of the layers that this tensor goes through, if one was chosen for it.
     backend: Option<Backend>,
 }
 
@@ -245,7 +245,7 @@ impl SparseConvTensor {
         Self { backend: Some(backend), ..self.clone() }
     }
 
-    /// Who computes the layers that this tensor goes through: what was chosen [for it](Self::on_backend), else what the thread
+    /// The backend of the layers that this tensor goes through: what was chosen [for it](Self::on_backend), else what the thread
     /// ([`with_backend`](super::with_backend)) or the environment asks for.
     ///
     /// # Errors

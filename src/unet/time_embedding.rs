@@ -13,7 +13,7 @@ use crate::{Error, Result, memory};
 /// The first half is `sin(t·fᵢ)`, the second `cos(t·fᵢ)` with `fᵢ = exp(−i·ln 10000 / (half − 1))`; an odd `dim` ends in a zero.
 ///
 /// # Errors
-/// [`Error::Shape`] when `timesteps` has not one axis.
+/// [`Error::Shape`] when `timesteps` does not have one axis.
 pub fn sinusoidal_embedding(timesteps: &Tensor, dim: usize) -> Result<Tensor> {
     let &[batch] = timesteps.dims() else {
         return Err(Error::Shape {

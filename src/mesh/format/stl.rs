@@ -64,7 +64,7 @@ fn read_ascii(bytes: &[u8]) -> Result<Vec<[f32; 3]>, String> {
         }
     }
     if corners.len() % 3 != 0 {
-        return Err(format!("it ends within a facet: {} vertices are no whole number of triangles", corners.len()));
+        return Err(format!("the file ends within a facet: {} vertices do not make whole triangles", corners.len()));
     }
     Ok(corners)
 }

@@ -1,4 +1,4 @@
-//! Backends: who computes the layers. Every backend gives the same sites in the same order and the same numbers.
+//! Backends compute the layers. Every backend gives the same sites in the same order and the same numbers.
 //!
 //! A backend implements [`Engine`]; the layers know nothing else of it. What it builds of a kernel map or of sites it keeps there
 //! ([`Kept`](super::kept::Kept)), and nobody else knows what that is. To add one: write a folder, return its engine from
@@ -24,7 +24,7 @@ use super::kernel_map::KernelMap;
 use super::sites::Sites;
 use crate::{Error, Result};
 
-/// Who computes the sparse layers.
+/// What computes the sparse layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Backend {
     /// Multithreaded SIMD kernels in Rust; exact; the default.
