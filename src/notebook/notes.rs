@@ -45,7 +45,7 @@ impl log::Log for Notes {
         }
         if Frontend::current().is_live() {
             let note = format!("<div style=\"font-size:12px;opacity:.75\">Note: {}</div>", escape(&message));
-            display(&html(note));
+            display(html(note));
         } else {
             eprintln!("note: {message}");
         }

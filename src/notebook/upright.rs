@@ -83,10 +83,10 @@ mod tests {
 
     #[test]
     fn what_stands_on_z_alone_has_z_up() {
-        let handle = torus(0.3, 0.08).rotate(0, std::f32::consts::FRAC_PI_2).translate([0.45, 0.0, 0.0]);
+        let handle = torus(0.3, 0.08).rotate(Axis::X, std::f32::consts::FRAC_PI_2).translate([0.45, 0.0, 0.0]);
         let mug = cylinder(0.45, 0.6).union(handle).difference(cylinder(0.33, 0.6).translate([0.0, 0.0, 0.2]));
         assert_eq!(upright(&mug.to_mesh(40).unwrap()), Axis::Z);
-        assert_eq!(upright(&mug.rotate(0, -std::f32::consts::FRAC_PI_2).to_mesh(40).unwrap()), Axis::Y);
+        assert_eq!(upright(&mug.rotate(Axis::X, -std::f32::consts::FRAC_PI_2).to_mesh(40).unwrap()), Axis::Y);
     }
 
     #[test]

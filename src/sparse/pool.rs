@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::backend::{Backend, Engine, Flow};
+use super::backend::{Engine, Flow};
 use super::conv::{Maker, map_for};
 use super::geometry::{Geometry, Kind, OutputSites, Size3};
 use super::module::{LayerDescription, SparseModule};

@@ -80,7 +80,8 @@ impl Checkpoint {
         let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
         let rows = tensors.remove(HISTORY).map(|rows| rows.to_vec2::<f64>()).transpose()?.unwrap_or_default();
         let history = rows.iter().map(|row| StepRecord::from_row(row)).collect::<Option<Vec<_>>>();
-        let history = history.ok_or_else(|| invalid(format!("`{HISTORY}` does not have {} columns", StepRecord::FIELDS)))?;
+        let history =
+            history.ok_or_else(|| invalid(format!("`{HISTORY}` does not have {} columns", StepRecord::FIELDS)))?;
         Ok(Self { state, tensors, history })
     }
 }
