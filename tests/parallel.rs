@@ -144,10 +144,9 @@ fn one_of_many_computations_is_stopped_and_the_others_go_on() {
     let mesh = shapes::torus(0.6, 0.25).to_mesh(32).unwrap();
     let tokens: Vec<CancellationToken> = (0..4).map(|_| CancellationToken::new()).collect();
     tokens[2].cancel();
+    let run = |token: &CancellationToken| token.run(|| SdfGrid::from_mesh(&mesh, 24));
     let results: Vec<_> = std::thread::scope(|scope| {
-        let run = |token: &'_ CancellationToken| token.run(|| SdfGrid::from_mesh(&mesh, 24));
-        let run = &run;
-        let threads: Vec<_> = tokens.iter().map(|token| scope.spawn(move || run(token))).collect();
+        let threads: Vec<_> = tokens.iter().map(|token| scope.spawn(|| run(token))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     for (n, result) in results.iter().enumerate() {
