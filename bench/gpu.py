@@ -34,7 +34,7 @@ def events(work, sleep):
     return a.elapsed_time(b), waited
 
 
-def timed(work, sleep=0, budget=0.25, least=10, most=60):
+def timed(work, sleep=0, budget=0.15, least=10, most=30):
     """Median in ms; with `sleep` (cycles) on the card alone, None where the host itself waits for the card."""
     for _ in range(4):
         work()
@@ -296,8 +296,10 @@ def main():
         chosen = {n: m for n, m in sides.items() if n != FlexGemm.name}
         for side in (18, 40, 512, 1024):
             measure(chosen, rows, side, "f16", 64, 64)
+            save()
         for cin, cout in ((16, 16), (64, 32), (128, 256), (256, 256)):
             measure(chosen, rows, 128, "f16", cin, cout)
+            save()
         measure(chosen, rows, 128, "f16", 64, 64, (3, 1, 3))
     text = save()
     print(text)
