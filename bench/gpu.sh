@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures the fast CUDA kernels beside spconv and FlexGEMM on one card, in one run, answers compared with float64 before anything is timed.
 #
-#   bash bench/gpu.sh [--write] [--quick] [--seconds N]     on the machine with the card: needs nvcc, and python3 with torch
+#   bash bench/gpu.sh [--write] [--quick] [--seconds N]     on the machine with the card: needs nvcc, python3 with torch, numpy and psutil
 #   bash bench/gpu.sh --pack FOLDER [FLEXGEMM_CHECKOUT]      on a machine with registries: packs the peers for one without
 #
 # Peers are taken where python3 imports them, and from GPU_PEERS, a folder that --pack made (site.tar.xz, flex.tgz). One that is missing
