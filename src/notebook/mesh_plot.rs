@@ -5,11 +5,11 @@ use plotters::style::text_anchor::HPos;
 
 use super::colormap::shown_range;
 use super::draw::{
-    Axis, Camera, Canvas, FigureBackend, Frame, Picture, Polygon, Projector, Scale, Theme, plot_area, register_font,
-    write_text,
+    Canvas, FigureBackend, Frame, Picture, Polygon, Projector, Scale, plot_area, register_font, write_text,
 };
 use super::html::{count, number};
 use super::upright::upright;
+use super::view::View;
 use super::{Colormap, MimeBundle, Rich};
 use crate::mesh::Mesh;
 use crate::{Error, Result};
@@ -27,40 +27,24 @@ use crate::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct MeshPlot {
     mesh: Mesh,
-    title: String,
+    pub(super) view: View,
     color: [u8; 3],
     values: Option<Vec<f32>>,
-    colormap: Option<Colormap>,
     wireframe: bool,
-    camera: Camera,
-    alpha: f32,
-    size: (u32, u32),
-    theme: Theme,
-    axes: bool,
 }
+
+view_setters!(MeshPlot);
 
 impl MeshPlot {
     /// A plot of the mesh.
     pub fn new(mesh: &Mesh) -> Self {
         Self {
             mesh: mesh.clone(),
-            title: String::new(),
+            view: View::new(upright(mesh)),
             color: [140, 173, 209],
             values: None,
-            colormap: None,
             wireframe: false,
-            camera: Camera { up: upright(mesh), ..Default::default() },
-            alpha: 1.0,
-            size: (640, 480),
-            theme: Theme::Light,
-            axes: true,
         }
-    }
-
-    /// A line above the plot.
-    pub fn title(mut self, title: impl Into<String>) -> Self {
-        self.title = title.into();
-        self
     }
 
     /// The colour of the surface, as red, green, blue.
@@ -75,57 +59,9 @@ impl MeshPlot {
         self
     }
 
-    /// The colormap of [`values`](Self::values).
-    pub fn colormap(mut self, colormap: Colormap) -> Self {
-        self.colormap = Some(colormap);
-        self
-    }
-
     /// Draws the edges of the triangles.
     pub fn wireframe(mut self, show: bool) -> Self {
         self.wireframe = show;
-        self
-    }
-
-    /// From where to look.
-    pub fn camera(mut self, camera: Camera) -> Self {
-        self.camera = camera;
-        self
-    }
-
-    /// Looks from these angles, in degrees: `azimuth` around the upright axis, `elevation` above the horizon.
-    pub fn view(mut self, azimuth: f32, elevation: f32) -> Self {
-        (self.camera.azimuth, self.camera.elevation) = (azimuth, elevation);
-        self
-    }
-
-    /// The axis that points up. The default is y, or z for a mesh that could stand on z and not on y.
-    pub fn up(mut self, axis: Axis) -> Self {
-        self.camera.up = axis;
-        self
-    }
-
-    /// How solid the surface is, above 0 to 1.
-    pub fn alpha(mut self, alpha: f32) -> Self {
-        self.alpha = alpha;
-        self
-    }
-
-    /// Width and height in pixels.
-    pub fn size(mut self, width: u32, height: u32) -> Self {
-        self.size = (width, height);
-        self
-    }
-
-    /// Light or dark page.
-    pub fn theme(mut self, theme: Theme) -> Self {
-        self.theme = theme;
-        self
-    }
-
-    /// Whether box, ticks and axis names are drawn.
-    pub fn axes(mut self, show: bool) -> Self {
-        self.axes = show;
         self
     }
 
@@ -135,44 +71,37 @@ impl MeshPlot {
     /// A size of zero, or values whose number is not that of the vertices.
     pub fn picture(&self) -> Result<Picture> {
         const OP: &str = "MeshPlot";
-        let (width, height) = self.size;
-        if !(64..=8192).contains(&width) || !(64..=8192).contains(&height) {
-            let got = format!("{width}×{height}");
-            return Err(Error::Argument { op: OP, name: "size", got, expected: "64 to 8192 pixels each way".into() });
-        }
-        if !(self.alpha > 0.0 && self.alpha <= 1.0) {
-            return Err(Error::Argument {
-                op: OP,
-                name: "alpha",
-                got: self.alpha.to_string(),
-                expected: "above 0, at most 1".into(),
-            });
-        }
+        self.view.check(OP)?;
+        let (width, height) = self.view.size;
         if let Some(values) = self.values.as_ref().filter(|values| values.len() != self.mesh.vertices().len()) {
             let expected = format!("one value for each of {} vertices", self.mesh.vertices().len());
             return Err(Error::Shape { op: OP, what: "values", got: vec![values.len()], expected });
         }
         let [low, high] = self.mesh.bounds();
-        let viewport = plot_area(self.size, &self.camera, &self.title, self.axes, self.values.is_some());
-        let projector = Projector::fit(&self.camera, low, high, viewport);
-        let frame = self.axes.then(|| Frame::new(&projector, low, high, self.camera.up, ["x", "y", "z"], self.theme));
+        let viewport =
+            plot_area(self.view.size, &self.view.camera, &self.view.title, self.view.axes, self.values.is_some());
+        let projector = Projector::fit(&self.view.camera, low, high, viewport);
+        let frame = self
+            .view
+            .axes
+            .then(|| Frame::new(&projector, low, high, self.view.camera.up, ["x", "y", "z"], self.view.theme));
         let scale = self.scale();
 
         let mut polygons = frame.as_ref().map_or_else(Vec::new, |frame| frame.lines.clone());
         self.add_faces(&projector, scale.as_ref(), &mut polygons);
-        let mut canvas = Canvas::new(width as usize, height as usize, self.theme.paper());
+        let mut canvas = Canvas::new(width as usize, height as usize, self.view.theme.paper());
         canvas.fill(&polygons);
         let mut picture = canvas.finish();
         register_font();
         let area = FigureBackend::new(&mut picture).into_drawing_area();
         if let Some(frame) = &frame {
-            frame.write(&area, self.theme)?;
+            frame.write(&area, self.view.theme)?;
         }
-        if !self.title.is_empty() {
-            write_text(&area, &self.title, (width as i32 / 2, 15), HPos::Center, 18, self.theme)?;
+        if !self.view.title.is_empty() {
+            write_text(&area, &self.view.title, (width as i32 / 2, 15), HPos::Center, 18, self.view.theme)?;
         }
         if let Some(scale) = &scale {
-            scale.draw(&area, (width as i32 - 72, 56), (height as i32 - 96).max(20), self.theme)?;
+            scale.draw(&area, (width as i32 - 72, 56), (height as i32 - 96).max(20), self.view.theme)?;
         }
         drop(area);
         Ok(picture)
@@ -184,7 +113,7 @@ impl MeshPlot {
         let (min, max) =
             finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v.into()), h.max(v.into())));
         let (low, high) = if min <= max { shown_range(min, max) } else { (0.0, 1.0) };
-        let map = self.colormap.unwrap_or_else(|| Colormap::for_range(low, high));
+        let map = self.view.colormap.unwrap_or_else(|| Colormap::for_range(low, high));
         Some(Scale { map, low, high, label: "value".into() })
     }
 
@@ -203,7 +132,7 @@ impl MeshPlot {
                 projector.brightness(if facing { n } else { n.map(|v| -v) })
             })
             .collect();
-        let alpha = (self.alpha * 255.0).round().max(1.0) as u8;
+        let alpha = (self.view.alpha * 255.0).round().max(1.0) as u8;
         let mut faces: Vec<[usize; 3]> = self.mesh.faces().iter().map(|face| face.map(|v| v as usize)).collect();
         if alpha < 255 {
             let depth = |face: &[usize; 3]| face.iter().map(|&v| points[v][2]).sum::<f32>();
@@ -236,8 +165,8 @@ impl Rich for MeshPlot {
             count(self.mesh.vertices().len() as u64),
             count(self.mesh.faces().len() as u64)
         );
-        if !self.title.is_empty() {
-            text = format!("{} | {text}", self.title);
+        if !self.view.title.is_empty() {
+            text = format!("{} | {text}", self.view.title);
         }
         if let Some(scale) = self.scale() {
             text += &format!(" · values from {} to {}", number(scale.low), number(scale.high));
@@ -252,6 +181,7 @@ impl Rich for MeshPlot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::notebook::{Axis, Camera};
 
     /// A unit square in the plane y = 0.
     fn square() -> Mesh {

@@ -13,6 +13,9 @@
 //! notebook::clear_output(true);
 //! ```
 
+#[macro_use]
+mod view;
+
 mod bundle;
 mod cards;
 mod colormap;

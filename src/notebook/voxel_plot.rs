@@ -7,10 +7,11 @@ use plotters::style::text_anchor::HPos;
 
 use super::colormap::shown_range;
 use super::draw::{
-    Axis, Camera, Canvas, FigureBackend, Frame, Picture, Polygon, Projector, Scale, Theme, plot_area, register_font,
-    svg_document, write_text,
+    Axis, Canvas, FigureBackend, Frame, Picture, Polygon, Projector, Scale, plot_area, register_font, svg_document,
+    write_text,
 };
 use super::html::{count, number};
+use super::view::View;
 use super::voxel_faces::Cubes;
 use super::voxels::{ToVoxels, Voxels};
 use super::{Colormap, MimeBundle, Rich};
@@ -63,22 +64,18 @@ pub enum ColorBy {
 #[derive(Clone, Debug)]
 pub struct VoxelPlot {
     voxels: Voxels,
-    title: String,
+    pub(super) view: View,
     color_by: ColorBy,
     /// A channel that was asked for and is not there.
     unknown: Option<String>,
-    colormap: Option<Colormap>,
     range: Option<(f64, f64)>,
-    camera: Camera,
-    alpha: f32,
     voxel_size: f32,
     clip: [Option<Range<i32>>; 3],
-    size: (u32, u32),
-    theme: Theme,
-    axes: bool,
     color_bar: bool,
     fit_occupied: bool,
 }
+
+view_setters!(VoxelPlot);
 
 impl VoxelPlot {
     /// A plot of the voxels of a sparse tensor, a dense grid, or anything else that has voxels.
@@ -90,27 +87,15 @@ impl VoxelPlot {
         let color_by = if voxels.channels().is_empty() { ColorBy::Depth } else { ColorBy::Channel(0) };
         Ok(Self {
             voxels,
-            title: String::new(),
+            view: View::new(Axis::Y),
             color_by,
             unknown: None,
-            colormap: None,
             range: None,
-            camera: Camera::default(),
-            alpha: 1.0,
             voxel_size: 1.0,
             clip: [None, None, None],
-            size: (640, 480),
-            theme: Theme::Light,
-            axes: true,
             color_bar: true,
             fit_occupied: false,
         })
-    }
-
-    /// A line above the plot.
-    pub fn title(mut self, title: impl Into<String>) -> Self {
-        self.title = title.into();
-        self
     }
 
     /// Colours by the values of a channel, named by its number or its name: `.channel(1)`, `.channel("level")`.
@@ -130,39 +115,9 @@ impl VoxelPlot {
         self
     }
 
-    /// The colormap.
-    pub fn colormap(mut self, colormap: Colormap) -> Self {
-        self.colormap = Some(colormap);
-        self
-    }
-
     /// The values at the two ends of the colormap.
     pub fn range(mut self, low: f64, high: f64) -> Self {
         self.range = Some((low, high));
-        self
-    }
-
-    /// From where to look.
-    pub fn camera(mut self, camera: Camera) -> Self {
-        self.camera = camera;
-        self
-    }
-
-    /// Looks from these angles, in degrees: `azimuth` around the upright axis, `elevation` above the horizon.
-    pub fn view(mut self, azimuth: f32, elevation: f32) -> Self {
-        (self.camera.azimuth, self.camera.elevation) = (azimuth, elevation);
-        self
-    }
-
-    /// The axis that points up (default y, as in meshes).
-    pub fn up(mut self, axis: Axis) -> Self {
-        self.camera.up = axis;
-        self
-    }
-
-    /// How solid voxels are, above 0 to 1.
-    pub fn alpha(mut self, alpha: f32) -> Self {
-        self.alpha = alpha;
         self
     }
 
@@ -175,24 +130,6 @@ impl VoxelPlot {
     /// Shows only voxels with an index in `range` along an axis; faces that this opens are drawn.
     pub fn clip(mut self, axis: Axis, range: Range<i32>) -> Self {
         self.clip[axis as usize] = Some(range);
-        self
-    }
-
-    /// Width and height in pixels.
-    pub fn size(mut self, width: u32, height: u32) -> Self {
-        self.size = (width, height);
-        self
-    }
-
-    /// Light or dark page.
-    pub fn theme(mut self, theme: Theme) -> Self {
-        self.theme = theme;
-        self
-    }
-
-    /// Whether box, ticks and axis names are drawn.
-    pub fn axes(mut self, show: bool) -> Self {
-        self.axes = show;
         self
     }
 
@@ -214,8 +151,8 @@ impl VoxelPlot {
     /// A size of zero, a channel that does not exist, an option outside of its range.
     pub fn picture(&self) -> Result<Picture> {
         let drawing = self.draw()?;
-        let (width, height) = self.size;
-        let mut canvas = Canvas::new(width as usize, height as usize, self.theme.paper());
+        let (width, height) = self.view.size;
+        let mut canvas = Canvas::new(width as usize, height as usize, self.view.theme.paper());
         canvas.fill(&drawing.polygons);
         let mut picture = canvas.finish();
         register_font();
@@ -231,7 +168,7 @@ impl VoxelPlot {
     /// As [`picture`](Self::picture).
     pub fn svg(&self) -> Result<String> {
         let drawing = self.draw()?;
-        svg_document(self.size, self.theme.paper(), &drawing.polygons, |area| self.write(area, &drawing))
+        svg_document(self.view.size, self.view.theme.paper(), &drawing.polygons, |area| self.write(area, &drawing))
     }
 
     fn write<DB: DrawingBackend>(
@@ -240,31 +177,28 @@ impl VoxelPlot {
         drawing: &Drawing,
     ) -> Result<()> {
         if let Some(frame) = &drawing.frame {
-            frame.write(area, self.theme)?;
+            frame.write(area, self.view.theme)?;
         }
-        if !self.title.is_empty() {
-            write_text(area, &self.title, (self.size.0 as i32 / 2, 15), HPos::Center, 18, self.theme)?;
+        if !self.view.title.is_empty() {
+            write_text(area, &self.view.title, (self.view.size.0 as i32 / 2, 15), HPos::Center, 18, self.view.theme)?;
         }
         if let Some(scale) = drawing.scale.as_ref().filter(|_| self.color_bar) {
-            let top = if self.title.is_empty() { 40 } else { 56 };
-            scale.draw(area, (self.size.0 as i32 - 72, top), (self.size.1 as i32 - top - 40).max(20), self.theme)?;
+            let top = if self.view.title.is_empty() { 40 } else { 56 };
+            scale.draw(
+                area,
+                (self.view.size.0 as i32 - 72, top),
+                (self.view.size.1 as i32 - top - 40).max(20),
+                self.view.theme,
+            )?;
         }
         Ok(())
     }
 
     fn check(&self) -> Result<()> {
         const OP: &str = "VoxelPlot";
-        let part = |name: &'static str, value: f32| {
-            let bad = !(value > 0.0 && value <= 1.0);
-            bad.then(|| Error::Argument { op: OP, name, got: value.to_string(), expected: "above 0, at most 1".into() })
-        };
-        if let Some(error) = part("alpha", self.alpha).or(part("voxel_size", self.voxel_size)) {
-            return Err(error);
-        }
-        let (width, height) = self.size;
-        if !(64..=8192).contains(&width) || !(64..=8192).contains(&height) {
-            let got = format!("{width}×{height}");
-            return Err(Error::Argument { op: OP, name: "size", got, expected: "64 to 8192 pixels each way".into() });
+        self.view.check(OP)?;
+        if !(self.voxel_size > 0.0 && self.voxel_size <= 1.0) {
+            return Err(Error::argument(OP, "voxel_size", self.voxel_size, "above 0, at most 1"));
         }
         if let Some(name) = &self.unknown {
             let known = self.voxels.names().join(", ");
@@ -304,17 +238,18 @@ impl VoxelPlot {
         let voxels = self.shown();
         let (low, high) = self.bounds();
         let projector = Projector::fit(
-            &self.camera,
+            &self.view.camera,
             low,
             high,
-            plot_area(self.size, &self.camera, &self.title, self.axes, self.color_bar),
+            plot_area(self.view.size, &self.view.camera, &self.view.title, self.view.axes, self.color_bar),
         );
         let scale = self.scale(&voxels, &projector);
         let names = ["x", "y", "z"];
-        let frame = self.axes.then(|| Frame::new(&projector, low, high, self.camera.up, names, self.theme));
+        let frame =
+            self.view.axes.then(|| Frame::new(&projector, low, high, self.view.camera.up, names, self.view.theme));
         let mut polygons = frame.as_ref().map_or_else(Vec::new, |frame| frame.lines.clone());
         if let Some((scale, values)) = &scale {
-            let cubes = Cubes { voxels: &voxels, values, side: self.voxel_size, alpha: self.alpha };
+            let cubes = Cubes { voxels: &voxels, values, side: self.voxel_size, alpha: self.view.alpha };
             cubes.add_faces(&projector, scale, &mut polygons);
         }
         Ok(Drawing { polygons, frame, scale: scale.map(|(scale, _)| scale) })
@@ -336,7 +271,7 @@ impl VoxelPlot {
             ColorBy::Depth => {
                 let distance = |p| {
                     let towards = projector.towards_eye(p);
-                    if self.camera.perspective {
+                    if self.view.camera.perspective {
                         towards.iter().map(|v| v * v).sum::<f32>().sqrt()
                     } else {
                         -projector.project(p)[2]
@@ -355,7 +290,7 @@ impl VoxelPlot {
         }
         let (min, max) = if min <= max { (min, max) } else { (0.0, 1.0) };
         let (low, high) = self.range.unwrap_or_else(|| shown_range(min, max));
-        let map = self.colormap.unwrap_or_else(|| Colormap::for_range(low, high));
+        let map = self.view.colormap.unwrap_or_else(|| Colormap::for_range(low, high));
         Some((Scale { map, low, high, label }, values))
     }
 }
@@ -370,8 +305,8 @@ impl Rich for VoxelPlot {
     fn rich(&self) -> MimeBundle {
         let [x, y, z] = self.voxels.shape();
         let mut text = format!("VoxelPlot | {} voxels of {x}×{y}×{z} (x, y, z)", count(self.voxels.len() as u64));
-        if !self.title.is_empty() {
-            text = format!("{} | {text}", self.title);
+        if !self.view.title.is_empty() {
+            text = format!("{} | {text}", self.view.title);
         }
         match self.picture() {
             Ok(picture) => {
@@ -394,6 +329,7 @@ impl Rich for VoxelPlot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::notebook::Camera;
 
     fn plot(sites: &[[i32; 3]], shape: [usize; 3], values: &[f32]) -> VoxelPlot {
         VoxelPlot::new(&Voxels::new(sites.to_vec(), shape, vec![values.to_vec()]).unwrap()).unwrap()

@@ -3,11 +3,12 @@
 use serde_json::json;
 
 use super::payload::{Payload, finite_range};
-use super::viewer_bundle;
+use super::{check_rate, viewer_bundle};
 use crate::mesh::Mesh;
 use crate::notebook::html::{bytes, count};
 use crate::notebook::upright::upright;
-use crate::notebook::{Axis, Camera, Colormap, MeshPlot, MimeBundle, Rich};
+use crate::notebook::view::View;
+use crate::notebook::{Axis, Colormap, MeshPlot, MimeBundle, Rich};
 use crate::{Error, Result};
 
 /// An interactive view of a mesh, or of a sequence of meshes.
@@ -25,14 +26,12 @@ use crate::{Error, Result};
 pub struct MeshViewer {
     frames: Vec<(String, Mesh)>,
     values: Option<Vec<f32>>,
-    title: String,
-    colormap: Option<Colormap>,
+    view: View,
     wireframe: bool,
-    camera: Camera,
-    alpha: f32,
-    size: (u32, u32),
     frames_per_second: f32,
 }
+
+view_setters!(MeshViewer);
 
 impl MeshViewer {
     /// A view of the mesh.
@@ -59,24 +58,7 @@ impl MeshViewer {
 
     fn of(frames: Vec<(String, Mesh)>) -> Self {
         let up = frames.first().map_or(Axis::Y, |(_, mesh)| upright(mesh));
-        let camera = Camera { up, ..Default::default() };
-        Self {
-            frames,
-            values: None,
-            title: String::new(),
-            colormap: None,
-            wireframe: false,
-            camera,
-            alpha: 1.0,
-            size: (640, 480),
-            frames_per_second: 8.0,
-        }
-    }
-
-    /// A line above the view.
-    pub fn title(mut self, title: impl Into<String>) -> Self {
-        self.title = title.into();
-        self
+        Self { frames, values: None, view: View::new(up), wireframe: false, frames_per_second: 8.0 }
     }
 
     /// Colours a single mesh by a value a vertex.
@@ -85,39 +67,9 @@ impl MeshViewer {
         self
     }
 
-    /// The colormap of [`values`](Self::values) to start with.
-    pub fn colormap(mut self, colormap: Colormap) -> Self {
-        self.colormap = Some(colormap);
-        self
-    }
-
     /// Whether the edges of the triangles are drawn at first.
     pub fn wireframe(mut self, show: bool) -> Self {
         self.wireframe = show;
-        self
-    }
-
-    /// The first view.
-    pub fn camera(mut self, camera: Camera) -> Self {
-        self.camera = camera;
-        self
-    }
-
-    /// The axis that points up. The default is y, or z for a mesh that could stand on z and not on y.
-    pub fn up(mut self, axis: Axis) -> Self {
-        self.camera.up = axis;
-        self
-    }
-
-    /// How solid the surface is at first, above 0 to 1.
-    pub fn alpha(mut self, alpha: f32) -> Self {
-        self.alpha = alpha;
-        self
-    }
-
-    /// Width and height in pixels; the view shrinks with its page.
-    pub fn size(mut self, width: u32, height: u32) -> Self {
-        self.size = (width, height);
         self
     }
 
@@ -135,17 +87,12 @@ impl MeshViewer {
             let expected = format!("one value for each of {} vertices of a single mesh", last.vertices().len());
             return Err(Error::Shape { op: "MeshViewer", what: "values", got: vec![values.len()], expected });
         }
-        let mut still = MeshPlot::new(last)
-            .camera(self.camera)
-            .alpha(self.alpha)
-            .wireframe(self.wireframe)
-            .size(self.size.0, self.size.1);
+        let mut still = MeshPlot::new(last).wireframe(self.wireframe);
+        still.view = View { title: String::new(), ..self.view.clone() };
         if let Some(values) = &self.values {
             still = still.values(values.clone());
         }
-        if let Some(map) = self.colormap {
-            still = still.colormap(map);
-        }
+        check_rate("MeshViewer", self.frames_per_second)?;
 
         let bounds = self.frames.iter().map(|(_, mesh)| mesh.bounds());
         let [low, high] = bounds
@@ -171,14 +118,14 @@ impl MeshViewer {
             frames.push(json!({ "label": label, "n": mesh.faces().len(), "vertices": n, "channels": planes }));
         }
         let ranges: Vec<_> = self.values.iter().map(|values| finite_range(values.iter().copied())).collect();
-        let map = self.colormap.unwrap_or_else(|| {
+        let map = self.view.colormap.unwrap_or_else(|| {
             ranges.first().map_or(Colormap::Viridis, |&(l, h)| Colormap::for_range(l.into(), h.into()))
         });
         let names: Vec<_> = ranges.iter().map(|_| "value").collect();
         let meta = json!({
-            "kind": "mesh", "title": self.title, "low": low, "high": high,
-            "azimuth": self.camera.azimuth, "elevation": self.camera.elevation, "perspective": self.camera.perspective,
-            "up": self.camera.up as usize, "width": self.size.0, "height": self.size.1, "alpha": self.alpha, "size": 1, "outline": self.wireframe, "map": map.name(),
+            "kind": "mesh", "title": self.view.title, "low": low, "high": high,
+            "azimuth": self.view.camera.azimuth, "elevation": self.view.camera.elevation, "perspective": self.view.camera.perspective,
+            "up": self.view.camera.up as usize, "width": self.view.size.0, "height": self.view.size.1, "alpha": self.view.alpha, "size": 1, "outline": self.wireframe, "map": map.name(),
             "channels": names, "ranges": ranges, "frames": frames, "fps": self.frames_per_second,
         });
         let packed = payload.finish()?;

@@ -16,7 +16,12 @@ use serde_json::{Map, Value};
 
 use super::draw::Picture;
 use super::{Colormap, MimeBundle, escape};
-use crate::Result;
+use crate::{Error, Result};
+
+/// Whether a sequence can play at this rate.
+fn check_rate(op: &'static str, rate: f32) -> Result<()> {
+    if rate.is_finite() && rate > 0.0 { Ok(()) } else { Err(Error::argument(op, "frames_per_second", rate, "above 0")) }
+}
 
 /// Assembles a viewer's output.
 fn viewer_bundle(meta: &Value, data: &[u8], still: &Picture, text: String) -> Result<MimeBundle> {

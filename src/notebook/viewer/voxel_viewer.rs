@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use super::payload::{Payload, finite_range};
-use super::viewer_bundle;
+use super::{check_rate, viewer_bundle};
 use crate::notebook::html::{bytes, count};
-use crate::notebook::{Axis, Camera, ColorBy, Colormap, MimeBundle, Rich, ToVoxels, VoxelPlot, Voxels};
+use crate::notebook::view::View;
+use crate::notebook::{Axis, ColorBy, Colormap, MimeBundle, Rich, ToVoxels, VoxelPlot, Voxels};
 use crate::{Error, Result};
 
 /// An interactive view of voxels, or of a sequence of them such as the steps of a diffusion.
@@ -24,12 +25,8 @@ use crate::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct VoxelViewer {
     frames: Vec<(String, Voxels)>,
-    title: String,
-    colormap: Option<Colormap>,
-    camera: Camera,
-    alpha: f32,
+    view: View,
     voxel_size: f32,
-    size: (u32, u32),
     frames_per_second: f32,
 }
 
@@ -37,6 +34,8 @@ pub struct VoxelViewer {
 const MAX_SIDE: usize = 1 << 16;
 /// The view finds neighbours in a bitmap of the grid.
 const MAX_CELLS: usize = 1 << 30;
+
+view_setters!(VoxelViewer);
 
 impl VoxelViewer {
     /// A view of the voxels of a sparse tensor, a dense grid, or anything else that has voxels.
@@ -83,57 +82,12 @@ impl VoxelViewer {
             let expected = format!("at most 2³⁰ cells and {MAX_SIDE} along an axis; crop the grid, or use VoxelPlot");
             return Err(Error::Argument { op: OP, name: "shape", got: format!("{:?}", first.shape()), expected });
         }
-        Ok(Self {
-            frames,
-            title: String::new(),
-            colormap: None,
-            camera: Camera::default(),
-            alpha: 1.0,
-            voxel_size: 1.0,
-            size: (640, 480),
-            frames_per_second: 8.0,
-        })
-    }
-
-    /// A line above the view.
-    pub fn title(mut self, title: impl Into<String>) -> Self {
-        self.title = title.into();
-        self
-    }
-
-    /// The colormap to start with.
-    pub fn colormap(mut self, colormap: Colormap) -> Self {
-        self.colormap = Some(colormap);
-        self
-    }
-
-    /// The first view.
-    pub fn camera(mut self, camera: Camera) -> Self {
-        self.camera = camera;
-        self
-    }
-
-    /// The axis that points up (default y, as in meshes).
-    pub fn up(mut self, axis: Axis) -> Self {
-        self.camera.up = axis;
-        self
-    }
-
-    /// How solid voxels are at first, above 0 to 1.
-    pub fn alpha(mut self, alpha: f32) -> Self {
-        self.alpha = alpha;
-        self
+        Ok(Self { frames, view: View::new(Axis::Y), voxel_size: 1.0, frames_per_second: 8.0 })
     }
 
     /// The side of a cube at first, above 0 to 1 (touching).
     pub fn voxel_size(mut self, size: f32) -> Self {
         self.voxel_size = size;
-        self
-    }
-
-    /// Width and height in pixels; the view shrinks with its page.
-    pub fn size(mut self, width: u32, height: u32) -> Self {
-        self.size = (width, height);
         self
     }
 
@@ -151,26 +105,20 @@ impl VoxelViewer {
             got: "none".into(),
             expected: "at least one".into(),
         })?;
-        let plot = VoxelPlot::new(last)?
-            .camera(self.camera)
-            .alpha(self.alpha)
-            .voxel_size(self.voxel_size)
-            .size(self.size.0, self.size.1);
-        let plot = if last.channels().is_empty() { plot.color_by(ColorBy::Depth) } else { plot };
-        Ok(match self.colormap {
-            Some(map) => plot.colormap(map),
-            None => plot,
-        })
+        let mut plot = VoxelPlot::new(last)?.voxel_size(self.voxel_size);
+        plot.view = View { title: String::new(), ..self.view.clone() };
+        Ok(if last.channels().is_empty() { plot.color_by(ColorBy::Depth) } else { plot })
     }
 
     fn bundle(&self) -> Result<MimeBundle> {
         let still = self.still()?.picture()?;
+        check_rate("VoxelViewer", self.frames_per_second)?;
         let (_, first) = &self.frames[0];
         let channels = first.channels().len();
         let ranges: Vec<(f32, f32)> = (0..channels)
             .map(|c| finite_range(self.frames.iter().flat_map(|(_, voxels)| voxels.channels()[c].iter().copied())))
             .collect();
-        let map = self.colormap.unwrap_or_else(|| {
+        let map = self.view.colormap.unwrap_or_else(|| {
             ranges.first().map_or(Colormap::Viridis, |&(low, high)| Colormap::for_range(low.into(), high.into()))
         });
 
@@ -207,9 +155,9 @@ impl VoxelViewer {
             frames.push(frame);
         }
         let meta = json!({
-            "kind": "voxels", "title": self.title, "shape": [w, h, d], "low": [0, 0, 0], "high": [w, h, d],
-            "azimuth": self.camera.azimuth, "elevation": self.camera.elevation, "perspective": self.camera.perspective,
-            "up": self.camera.up as usize, "width": self.size.0, "height": self.size.1, "alpha": self.alpha, "size": self.voxel_size, "outline": true, "map": map.name(),
+            "kind": "voxels", "title": self.view.title, "shape": [w, h, d], "low": [0, 0, 0], "high": [w, h, d],
+            "azimuth": self.view.camera.azimuth, "elevation": self.view.camera.elevation, "perspective": self.view.camera.perspective,
+            "up": self.view.camera.up as usize, "width": self.view.size.0, "height": self.view.size.1, "alpha": self.view.alpha, "size": self.voxel_size, "outline": true, "map": map.name(),
             "channels": first.names(), "ranges": ranges, "frames": frames, "fps": self.frames_per_second,
         });
         let packed = payload.finish()?;

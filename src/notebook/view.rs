@@ -1,0 +1,155 @@
+//! What the 3D displays share: from where they look, how large they are, and on what page.
+
+use super::Colormap;
+use super::draw::{Camera, Theme};
+use crate::mesh::Axis;
+use crate::{Error, Result};
+
+/// How a plot or viewer looks at its object.
+#[derive(Clone, Debug)]
+pub(super) struct View {
+    pub title: String,
+    pub colormap: Option<Colormap>,
+    pub camera: Camera,
+    pub alpha: f32,
+    pub size: (u32, u32),
+    pub theme: Theme,
+    pub axes: bool,
+}
+
+impl View {
+    /// Pixels each way that a display may have.
+    const SIZES: std::ops::RangeInclusive<u32> = 64..=8192;
+
+    /// The view that shows all, with `up` upright.
+    pub fn new(up: Axis) -> Self {
+        Self {
+            title: String::new(),
+            colormap: None,
+            camera: Camera { up, ..Default::default() },
+            alpha: 1.0,
+            size: (640, 480),
+            theme: Theme::Light,
+            axes: true,
+        }
+    }
+
+    /// Whether all is in range.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names what is not.
+    pub fn check(&self, op: &'static str) -> Result<()> {
+        let (width, height) = self.size;
+        if !Self::SIZES.contains(&width) || !Self::SIZES.contains(&height) {
+            let expected = format!("{} to {} pixels each way", Self::SIZES.start(), Self::SIZES.end());
+            return Err(Error::argument(op, "size", format!("{width}×{height}"), expected));
+        }
+        let Camera { azimuth, elevation, zoom, .. } = self.camera;
+        for (name, value, fits, expected) in [
+            ("alpha", self.alpha, self.alpha > 0.0 && self.alpha <= 1.0, "above 0, at most 1"),
+            ("azimuth", azimuth, azimuth.is_finite(), "an angle in degrees"),
+            ("elevation", elevation, (-90.0..=90.0).contains(&elevation), "-90 to 90 degrees"),
+            ("zoom", zoom, zoom.is_finite() && zoom > 0.0, "a number above 0"),
+        ] {
+            if !fits {
+                return Err(Error::argument(op, name, value, expected));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The methods by which a display with a field `view` is set up. What is out of range is an error when the display is drawn.
+macro_rules! view_setters {
+    ($display:ident) => {
+        impl $display {
+            /// A line above it.
+            #[must_use]
+            pub fn title(mut self, title: impl Into<String>) -> Self {
+                self.view.title = title.into();
+                self
+            }
+
+            /// The colormap of its values.
+            #[must_use]
+            pub fn colormap(mut self, colormap: $crate::notebook::Colormap) -> Self {
+                self.view.colormap = Some(colormap);
+                self
+            }
+
+            /// From where to look; a viewer starts there.
+            #[must_use]
+            pub fn camera(mut self, camera: $crate::notebook::Camera) -> Self {
+                self.view.camera = camera;
+                self
+            }
+
+            /// Looks from these angles, in degrees: `azimuth` around the upright axis, `elevation` above the horizon, -90 to 90.
+            #[must_use]
+            pub fn view(mut self, azimuth: f32, elevation: f32) -> Self {
+                (self.view.camera.azimuth, self.view.camera.elevation) = (azimuth, elevation);
+                self
+            }
+
+            /// The axis that points up. The default is y, or z for a mesh that could stand on z and not on y.
+            #[must_use]
+            pub fn up(mut self, axis: $crate::mesh::Axis) -> Self {
+                self.view.camera.up = axis;
+                self
+            }
+
+            /// How solid it is, above 0 to 1; a viewer starts so.
+            #[must_use]
+            pub fn alpha(mut self, alpha: f32) -> Self {
+                self.view.alpha = alpha;
+                self
+            }
+
+            /// Width and height in pixels, 64 to 8192 each; a viewer shrinks with its page.
+            #[must_use]
+            pub fn size(mut self, width: u32, height: u32) -> Self {
+                self.view.size = (width, height);
+                self
+            }
+
+            /// Light or dark page; of a viewer, of its still picture.
+            #[must_use]
+            pub fn theme(mut self, theme: $crate::notebook::Theme) -> Self {
+                self.view.theme = theme;
+                self
+            }
+
+            /// Whether box, ticks and axis names are drawn; of a viewer, in its still picture.
+            #[must_use]
+            pub fn axes(mut self, show: bool) -> Self {
+                self.view.axes = show;
+                self
+            }
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_out_of_range_is_named() {
+        let good = View::new(Axis::Y);
+        assert!(good.check("Plot").is_ok());
+        let spoilt: [(&str, fn(&mut View)); 6] = [
+            ("size", |view| view.size = (63, 480)),
+            ("size", |view| view.size = (640, 8193)),
+            ("alpha", |view| view.alpha = 0.0),
+            ("azimuth", |view| view.camera.azimuth = f32::NAN),
+            ("elevation", |view| view.camera.elevation = 91.0),
+            ("zoom", |view| view.camera.zoom = 0.0),
+        ];
+        for (name, spoil) in spoilt {
+            let mut view = good.clone();
+            spoil(&mut view);
+            let error = view.check("Plot").unwrap_err().to_string();
+            assert!(error.starts_with(&format!("Plot: {name} is ")), "{error}");
+        }
+    }
+}
