@@ -145,6 +145,9 @@ fn convolutions_agree_with_pytorch() {
 #[test]
 fn inverse_conv_restores_the_sites_of_its_pair() {
     let cases = fixtures();
+    // Pair by pair in float64, by sparse_conv.py.
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/inverse_conv_gradients.safetensors");
+    let gradients = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
     on_every_backend(|backend| {
         for (case, arrays) in cases.iter().filter(|(case, _)| case.layer == "SparseInverseConv3d") {
             let what = format!("{} on {backend}", case.case);
@@ -159,9 +162,14 @@ fn inverse_conv_restores_the_sites_of_its_pair() {
             assert_eq!(middle.spatial_shape(), case.mid_spatial_shape, "{what}");
             assert_eq!(middle.coords(), sites(&arrays.get("mid_indices")), "{what}");
             assert_close(&what, middle.features(), &arrays.get("mid_features"));
-            let y = up.forward(&middle).unwrap();
+            let features = Var::from_tensor(middle.features()).unwrap();
+            let y = up.forward(&middle.replace_feature(features.as_tensor().clone()).unwrap()).unwrap();
             assert!(y.same_sites(&x), "{what}");
             assert_close(&what, y.features(), &arrays.get("out_features"));
+            let reference = |name: &str| &gradients[&format!("{}/{name}", case.case)];
+            let grads = (y.features() * reference("grad_out")).unwrap().sum_all().unwrap().backward().unwrap();
+            assert_close(&what, grads.get(&features).unwrap(), reference("grad_mid_features"));
+            assert_close(&what, grads.get(&inverse["weight"]).unwrap(), reference("grad_weight_krsc"));
         }
     });
 }
