@@ -38,6 +38,7 @@ mod tensor;
 mod transpose_conv;
 
 pub use activation::Activation;
+#[cfg(feature = "train")]
 pub(crate) use backend::simd::dispatch;
 pub use backend::{BACKEND_VARIABLE, Backend, BackendInfo, backend_info, with_backend};
 pub use candle_nn::BatchNormConfig;

@@ -23,6 +23,7 @@ mod transform;
 pub use combine::Real;
 pub use filters::Wavelet;
 pub use layout::{BandNormalization, WaveletLayout};
+#[cfg(feature = "train")]
 pub(crate) use levelling::{distance_of, level_off};
 pub use mode::Mode;
 pub use pack::decode_features;
