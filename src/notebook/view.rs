@@ -137,17 +137,15 @@ mod tests {
     fn what_is_out_of_range_is_named() {
         let good = View::new(Axis::Y);
         assert!(good.check("Plot").is_ok());
-        let spoilt: [(&str, fn(&mut View)); 6] = [
-            ("size", |view| view.size = (63, 480)),
-            ("size", |view| view.size = (640, 8193)),
-            ("alpha", |view| view.alpha = 0.0),
-            ("azimuth", |view| view.camera.azimuth = f32::NAN),
-            ("elevation", |view| view.camera.elevation = 91.0),
-            ("zoom", |view| view.camera.zoom = 0.0),
-        ];
-        for (name, spoil) in spoilt {
-            let mut view = good.clone();
-            spoil(&mut view);
+        let camera = |camera: Camera| View { camera, ..good.clone() };
+        for (name, view) in [
+            ("size", View { size: (63, 480), ..good.clone() }),
+            ("size", View { size: (640, 8193), ..good.clone() }),
+            ("alpha", View { alpha: 0.0, ..good.clone() }),
+            ("azimuth", camera(Camera { azimuth: f32::NAN, ..good.camera })),
+            ("elevation", camera(Camera { elevation: 91.0, ..good.camera })),
+            ("zoom", camera(Camera { zoom: 0.0, ..good.camera })),
+        ] {
             let error = view.check("Plot").unwrap_err().to_string();
             assert!(error.starts_with(&format!("Plot: {name} is ")), "{error}");
         }
