@@ -7,18 +7,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Small rooms that every room may use. They use only each other, in this order: each those before it.
-const SMALL: [&str; 8] = ["error", "builder", "sync", "allocator", "files", "memory", "random", "task"];
+const SMALL: [&str; 10] =
+    ["error", "gpu", "device", "builder", "sync", "allocator", "files", "memory", "random", "task"];
 
 /// The other rooms, and the rooms that each may use.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("mesh", &[]),
     ("sdf", &["mesh"]),
     ("sparse", &[]),
+    ("points", &["mesh", "sparse"]),
+    ("import", &["sparse"]),
+    ("backbones", &["sparse", "import"]),
     ("wavelet", &["sdf", "sparse"]),
     ("diffusion", &["sparse"]),
-    ("unet", &["sparse", "diffusion"]),
+    ("unet", &["sparse", "diffusion", "import"]),
     ("train", &["mesh", "sdf", "wavelet", "sparse", "diffusion", "unet"]),
-    ("notebook", &["mesh", "sdf", "wavelet", "sparse", "diffusion", "unet", "train"]),
+    ("notebook", &["mesh", "sdf", "wavelet", "sparse", "points", "import", "backbones", "diffusion", "unet", "train"]),
 ];
 
 /// Names that `lib.rs` re-exports from a room.
