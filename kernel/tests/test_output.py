@@ -167,7 +167,7 @@ def test_a_cell_ends_with_the_last_state_of_its_plot_on_the_page(kernel, end):
 def test_long_work_of_the_library_shows_a_bar(kernel):
     ran = kernel.run(
         """let work = wavemesh::task::Task::new("long work", 3);
-        for _ in 0..3 { work.advance(1)?; std::thread::sleep(std::time::Duration::from_millis(600)); }
+        for _ in 0..3 { work.advance(1)?; std::thread::sleep(std::time::Duration::from_millis(1200)); }
         drop(work);"""
     )
     assert ran.status == "ok", ran.error

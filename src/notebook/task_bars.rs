@@ -10,11 +10,11 @@ use super::notes::show_notes;
 use crate::sync::lock;
 use crate::task::{Observer, Task, set_observer};
 
-/// Work shorter than this shows no bar.
-const SHOW_AFTER: Duration = Duration::from_millis(500);
+/// Work shorter than this shows no bar: its bar would stay in the notebook and say nothing.
+const SHOW_AFTER: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Makes every operation of the library that runs for more than half a second show a progress bar, and the library's warnings
+/// Makes every operation of the library that runs for more than two seconds show a progress bar, and the library's warnings
 /// appear as notes; freed memory is kept for the next step. The kernel calls it at its start.
 pub fn watch_tasks() {
     set_observer(Some(Arc::new(TaskBars::default())));
@@ -41,7 +41,7 @@ impl Observer for TaskBars {
         let mut watched = lock(&self.watched);
         let (start, bar) = watched.entry(task.id()).or_insert((now, None));
         if bar.is_none() && now.duration_since(*start) >= SHOW_AFTER {
-            *bar = Some(ProgressBar::new(task.label(), task.total() as usize));
+            *bar = Some(ProgressBar::started(*start, task.label().to_owned(), Some(task.total())));
         }
         if let Some(bar) = bar {
             bar.set_done(task.done() as usize);

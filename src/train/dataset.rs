@@ -286,10 +286,13 @@ where
                 coefficients
             }
         };
-        task.advance(1)?;
         Ok(ShapeItem { name, family: None, coefficients })
     };
-    let encode = |source| task.scope().run(|| encode_one(source));
+    // A source that cannot be used counts as done too.
+    let encode = |source| {
+        let item = task.scope().run(|| encode_one(source));
+        task.advance(1).and(item)
+    };
     let items: Vec<Result<ShapeItem>> = sources.into_par_iter().map(encode).collect();
     if items.iter().any(|item| matches!(item, Err(Error::Interrupted))) {
         return Err(Error::Interrupted);

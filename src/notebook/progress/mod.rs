@@ -8,6 +8,7 @@ mod row;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 pub(super) use board::flush;
 use board::{lock_board, tick};
@@ -144,7 +145,12 @@ impl ProgressBar {
     }
 
     pub(crate) fn start(label: String, total: Option<u64>) -> Self {
-        let row = Arc::new(Row::new(label, total));
+        Self::started(Instant::now(), label, total)
+    }
+
+    /// A bar of work that began a while ago.
+    pub(crate) fn started(start: Instant, label: String, total: Option<u64>) -> Self {
+        let row = Arc::new(Row::new(start, label, total));
         lock_board().add(row.clone());
         Self(Arc::new(Handle { row, yielded: AtomicBool::new(false) }))
     }

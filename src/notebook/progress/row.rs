@@ -23,8 +23,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub fn new(label: String, total: Option<u64>) -> Self {
-        let start = Instant::now();
+    pub fn new(start: Instant, label: String, total: Option<u64>) -> Self {
         Self {
             label,
             total,
