@@ -46,9 +46,9 @@ fn first_shapes(set: &ShapeDataset) -> Result<Picture> {
             Some(family) => family.name().to_owned(),
             None => item.name.rsplit(['/', '\\']).next().unwrap_or(&item.name).to_owned(),
         };
+        let plot = MeshPlot::new(&set.grid(i)?.to_mesh()?).title(name).axes(false).size(130, 130);
         // Procedural shapes stand on z.
-        let up = if item.family.is_some() { Axis::Z } else { Axis::Y };
-        MeshPlot::new(&set.grid(i)?.to_mesh()?).up(up).title(name).axes(false).size(130, 130).picture()
+        if item.family.is_some() { plot.up(Axis::Z).picture() } else { plot.picture() }
     };
     contact_sheet(&(0..set.len().min(SHOWN)).map(picture).collect::<Result<Vec<_>>>()?, COLUMNS)
 }

@@ -1,5 +1,7 @@
 //! Cards of layers, of sequences of them, and of what they learn.
 
+use std::time::Duration;
+
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use candle_nn::{AdamW, VarMap};
@@ -185,13 +187,21 @@ impl Rich for SparseSequential {
     }
 }
 
+/// Milliseconds below one second.
+fn duration(time: Duration) -> String {
+    match time.as_secs_f64() {
+        s if s < 1.0 => format!("{:.2} ms", 1e3 * s),
+        s => seconds(s),
+    }
+}
+
 impl Rich for SequentialSummary {
     fn rich(&self) -> MimeBundle {
         let [sites, channels] = self.input;
         let facts: Facts = vec![
             ("input", format!("{} sites × {channels}", count(sites as u64))),
             ("parameters", count(self.parameters() as u64)),
-            ("time", seconds(self.time().as_secs_f64())),
+            ("time", duration(self.time())),
         ];
         let rows = self.layers.iter().map(|layer| {
             let [z, y, x] = layer.spatial_shape;
@@ -200,7 +210,7 @@ impl Rich for SequentialSummary {
                 format!("{} × {}", count(layer.sites as u64), layer.channels),
                 format!("{z}×{y}×{x}"),
                 count(layer.parameters as u64),
-                format!("{:.2} ms", 1e3 * layer.time.as_secs_f64()),
+                duration(layer.time),
             ]
         });
         let header = vec!["layer", "sites × channels", "grid (z, y, x)", "parameters", "time"];
