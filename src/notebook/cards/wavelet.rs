@@ -1,9 +1,11 @@
 //! The card of sparse wavelet coefficients.
 
+use std::collections::BTreeMap;
+
 use super::{Facts, Table, picture_card};
 use crate::Result;
 use crate::notebook::html::{bytes, count, number};
-use crate::notebook::{Colormap, MimeBundle, Rich, ToVoxels, VoxelPlot};
+use crate::notebook::{Colormap, MimeBundle, Rich, VoxelPlot, Voxels};
 use crate::wavelet::SparseWavelet;
 
 impl Rich for SparseWavelet {
@@ -40,25 +42,40 @@ impl Rich for SparseWavelet {
     }
 }
 
-/// Where the largest coefficients of the finest level are: they trace the surface.
+/// A level with fewer coefficients than this says little of a shape.
+const FEW: usize = 30;
+
+/// Where the largest details are, of the finest level that has enough: they trace the shape.
 fn largest_plot(coefficients: &SparseWavelet) -> Result<VoxelPlot> {
-    let voxels = coefficients.to_voxels()?;
-    let [x, y, z] = voxels.shape();
-    // Within the filter's reach of the edge, a coefficient sees the edge of the grid instead of the shape.
-    let reach = coefficients.layout().wavelet().len().div_ceil(4) as i32;
-    let reach = if [x, y, z].iter().all(|&n| n as i32 > 4 * reach) { reach } else { 0 };
-    let inside =
-        |i: usize| voxels.sites()[i].iter().zip([x, y, z]).all(|(&at, n)| (reach..n as i32 - reach).contains(&at));
-    let is_fine = |i: usize| voxels.channels()[1][i] == 1.0 && inside(i);
-    let mut amounts: Vec<f32> = (0..voxels.len()).filter(|&i| is_fine(i)).map(|i| voxels.channels()[0][i]).collect();
-    amounts.sort_unstable_by(|a, b| b.total_cmp(a));
-    let least = amounts.get(x * y * z / 8).copied().unwrap_or(f32::NEG_INFINITY);
-    let fine = voxels.filter(|i| is_fine(i) && voxels.channels()[0][i] >= least);
-    if fine.is_empty() {
-        VoxelPlot::new(&voxels)
-    } else {
-        Ok(VoxelPlot::new(&fine)?.title("largest of the finest level").colormap(Colormap::Viridis))
+    let layout = coefficients.layout();
+    for level in 1..=layout.level() {
+        let mut largest: BTreeMap<[i32; 3], f32> = BTreeMap::new();
+        let mut shape = [0; 3];
+        for (&[x, y, z, band], &value) in coefficients.indices().iter().zip(coefficients.values()) {
+            if band > 0 && layout.band_level(band) == level {
+                let amount = largest.entry([x, y, z]).or_default();
+                *amount = amount.max(value.abs());
+                shape = layout.band_shape(band).unwrap_or_default();
+            }
+        }
+        // Within the filter's reach of the edge, a coefficient sees the edge of the grid instead of the shape.
+        let reach = layout.wavelet().len().div_ceil(4) as i32;
+        let inside = |(at, n): (&i32, usize)| (reach..n as i32 - reach).contains(at);
+        largest.retain(|site, amount| *amount > 0.0 && site.iter().zip(shape).all(inside));
+        if largest.len() < FEW {
+            continue;
+        }
+        let mut amounts: Vec<f32> = largest.values().copied().collect();
+        amounts.sort_unstable_by(|a, b| b.total_cmp(a));
+        let least = amounts.get(shape.iter().product::<usize>() / 8).copied().unwrap_or(0.0);
+        largest.retain(|_, amount| *amount >= least);
+        let amounts = largest.values().map(|amount| amount.log10()).collect();
+        let voxels = Voxels::new(largest.into_keys().collect(), shape, vec![amounts])?.named(["log10 |c|"])?;
+        return Ok(VoxelPlot::new(&voxels)?
+            .title(format!("largest details of level {level}"))
+            .colormap(Colormap::Viridis));
     }
+    VoxelPlot::new(coefficients)
 }
 
 #[cfg(test)]
