@@ -1,6 +1,6 @@
 //! Comms: messages between cells and the page, as ipywidgets and other extensions of a frontend use them.
 //!
-//! ```ignore
+//! ```no_run
 //! use wavemesh_cell::comm::{Event, on_target};
 //! on_target("echo", |comm, event| match event {
 //!     Event::Open(data) | Event::Message(data) => comm.send(data),
@@ -11,11 +11,13 @@
 //! `data` is always the text of a JSON value. Handlers run one after the other on a thread of their own, while a cell runs too.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
-use std::os::fd::FromRawFd;
+use std::fs::File;
+use std::io::Read;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::protocol::{CommEvent, Decoder};
 
 /// What the page does with a comm.
 #[derive(Debug)]
@@ -73,38 +75,44 @@ impl Comm {
 }
 
 /// Hands what comes from the page to its handlers until the kernel is gone.
-pub(crate) fn serve(from: i32) {
-    // The kernel opened it for this process alone.
-    let records = BufReader::new(unsafe { std::fs::File::from_raw_fd(from) }).split(0x1e);
-    for record in records.map_while(Result::ok) {
-        let record = String::from_utf8_lossy(&record).into_owned();
-        let fields: Vec<&str> = record.split('\x1f').collect();
-        // A record that was not written to its end lacks the last separator.
-        if let [kind, id, target, data, ""] = fields[..] {
+pub(crate) fn serve(mut from: File) {
+    let mut decoder = Decoder::default();
+    let mut bytes = vec![0; 1 << 16];
+    loop {
+        let read = match from.read(&mut bytes) {
+            Ok(0) => return,
+            Ok(read) => read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(_) => return,
+        };
+        // What is malformed was begun for a process that is gone.
+        for event in decoder.decode(&bytes[..read]).into_iter().flatten() {
             // A handler that panics is told of like any other thread's panic, and keeps its comm.
-            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| take(kind, id, target, data)));
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| take(&event)));
         }
     }
 }
 
-fn take(kind: &str, id: &str, target: &str, data: &str) {
-    let comm = Comm { id: id.to_owned() };
-    let handler = match kind {
-        "comm_open" => locked(&TARGETS, |targets| targets.get(target).cloned()),
-        _ => locked(&OPEN, |open| open.get(id).cloned()),
+fn take(event: &CommEvent) {
+    let (id, handler) = match event {
+        CommEvent::Open { id, target, .. } => (id, locked(&TARGETS, |targets| targets.get(target).cloned())),
+        CommEvent::Message { id, .. } | CommEvent::Close { id, .. } => {
+            (id, locked(&OPEN, |open| open.get(id).cloned()))
+        }
     };
+    let comm = Comm { id: id.clone() };
     // The process that knew it is gone.
     let Some(handler) = handler else { return comm.close() };
-    let event = match kind {
-        "comm_open" => {
-            locked(&OPEN, |open| open.insert(id.to_owned(), Arc::clone(&handler)));
+    let event = match event {
+        CommEvent::Open { data, .. } => {
+            locked(&OPEN, |open| open.insert(id.clone(), Arc::clone(&handler)));
             Event::Open(data)
         }
-        "comm_close" => {
+        CommEvent::Message { data, .. } => Event::Message(data),
+        CommEvent::Close { data, .. } => {
             locked(&OPEN, |open| open.remove(id));
             Event::Close(data)
         }
-        _ => Event::Message(data),
     };
     let mut handler = handler.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     handler(&comm, event);

@@ -4,37 +4,31 @@
 //! value that ends a cell when the WaveMesh library, which shows it better, is not there. It has the API of evcxr's
 //! variable store, since evcxr writes the code that calls it.
 
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
+use crate::protocol::{Frame, Message, Panic, Place, Report};
+
 mod backtrace;
 pub mod comm;
+pub mod frames;
 pub mod output;
+pub mod protocol;
 pub mod show;
 pub mod store;
 
-unsafe extern "C" {
-    fn write(fd: i32, bytes: *const u8, length: usize) -> isize;
-}
-
-/// Where messages for the kernel go.
-static KERNEL: AtomicI32 = AtomicI32::new(-1);
+/// Where reports for the kernel go.
+static KERNEL: OnceLock<Mutex<File>> = OnceLock::new();
 static RUNNING: AtomicBool = AtomicBool::new(false);
 static CELL_THREAD: OnceLock<ThreadId> = OnceLock::new();
-static LAST_PANIC: Mutex<Option<Panic>> = Mutex::new(None);
+static LAST_PANIC: Mutex<Option<(Panic, Vec<Frame>)>> = Mutex::new(None);
 static END: (Mutex<End>, Condvar) = (Mutex::new(End::Nothing), Condvar::new());
-
-struct Panic {
-    message: String,
-    file: String,
-    line: u32,
-    column: u32,
-    backtrace: String,
-}
 
 #[derive(Clone, Copy, PartialEq)]
 enum End {
@@ -43,14 +37,16 @@ enum End {
     Written,
 }
 
-/// Starts the runtime in a fresh process. `kernel` takes messages, `comms` brings what the page says.
+/// Starts the runtime in a fresh process. `kernel` takes reports, `comms` brings what the page says; both are the runtime's from here on.
 #[unsafe(no_mangle)]
-pub extern "C" fn wavemesh_cell_start(kernel: i32, comms: i32) {
-    KERNEL.store(kernel, Ordering::SeqCst);
+pub extern "C" fn wavemesh_cell_start(kernel: RawFd, comms: RawFd) {
+    // SAFETY: the caller opened both for the runtime and gives them away.
+    let (kernel, comms) = unsafe { (OwnedFd::from_raw_fd(kernel), OwnedFd::from_raw_fd(comms)) };
+    let _ = KERNEL.set(Mutex::new(kernel.into()));
     let _ = CELL_THREAD.set(std::thread::current().id());
     std::panic::set_hook(Box::new(note_panic));
     let _ = std::thread::Builder::new().name("output".into()).spawn(keep_output_live);
-    let _ = std::thread::Builder::new().name("comms".into()).spawn(move || comm::serve(comms));
+    let _ = std::thread::Builder::new().name("comms".into()).spawn(move || comm::serve(comms.into()));
 }
 
 /// Called before the code of a cell; `run` tells it from every other.
@@ -62,11 +58,12 @@ pub extern "C" fn wavemesh_cell_begin(run: u64) {
     END.1.notify_all();
 }
 
-/// Called after the code of a cell: everything printed is then on its way, with the end mark behind it. False when a thread holds
-/// standard output, so that the caller must write the marks itself.
+/// Called after the code of a cell, with the microseconds that it took to load and to run: everything printed is then on its way, with
+/// the end mark behind it. False when a thread holds standard output, so that the caller must write the marks itself.
 #[unsafe(no_mangle)]
-pub extern "C" fn wavemesh_cell_end() -> bool {
+pub extern "C" fn wavemesh_cell_end(load: u64, run: u64) -> bool {
     report_caught_panic();
+    tell_kernel(&Report::Times { load: Duration::from_micros(load), run: Duration::from_micros(run) });
     let mut end = lock(&END.0);
     *end = End::Asked;
     END.1.notify_all();
@@ -86,49 +83,46 @@ pub extern "C" fn wavemesh_cell_end() -> bool {
 
 /// The mark that ends the output of a run, a frame like those of displays.
 pub fn end_mark() -> String {
-    let payload = format!(r#"{{"msg_type":"cell_end","run":{}}}"#, output::CURRENT.load(Ordering::SeqCst));
-    let token = std::env::var("WAVEMESH_FRAME_TOKEN").unwrap_or_default();
-    format!("\x1b_WMSH:{token}:{}\n{payload}", payload.len())
+    frames::frame(token(), &frames::end_of_run(output::CURRENT.load(Ordering::SeqCst)))
 }
 
 /// A panic that no user code caught.
 pub fn panicked() {
-    if let Some(Panic { message, file, line, column, backtrace }) = lock(&LAST_PANIC).take() {
-        tell_kernel(&["panic", &message, &file, &line.to_string(), &column.to_string(), &backtrace]);
-    } else {
-        tell_kernel(&["panic", "the cell panicked", "", "0", "0", ""]);
-    }
+    let (panic, frames) = lock(&LAST_PANIC)
+        .take()
+        .unwrap_or_else(|| (Panic { message: "the cell panicked".to_owned(), place: Place::default() }, Vec::new()));
+    tell_kernel(&Report::Panicked { panic, frames });
 }
 
 /// An `Err` that `?` returned from the cell.
 pub fn failed(message: &str, type_name: &str, location: &Location) {
-    let place = [location.line().to_string(), location.column().to_string()];
-    tell_kernel(&["error", message, location.file(), &place[0], &place[1], type_name]);
+    let (message, type_name) = (message.to_owned(), type_name.to_owned());
+    tell_kernel(&Report::Failed { message, type_name, place: place(location) });
+}
+
+fn place(location: &Location) -> Place {
+    Place { file: location.file().to_owned(), line: location.line(), column: location.column() }
 }
 
 fn note_panic(info: &std::panic::PanicHookInfo) {
     let message = info.payload_as_str().unwrap_or("Box<dyn Any>").to_owned();
-    let (file, line, column) = match info.location() {
-        Some(place) => (place.file().to_owned(), place.line(), place.column()),
-        None => (String::new(), 0, 0),
-    };
+    let panic = Panic { message, place: info.location().map(place).unwrap_or_default() };
     if CELL_THREAD.get() == Some(&std::thread::current().id()) && RUNNING.load(Ordering::SeqCst) {
         report_caught_panic();
         // Told at once too: a panic that may not unwind ends the process next.
-        tell_kernel(&["panicking", &message, &file, &line.to_string(), &column.to_string()]);
-        let backtrace = backtrace::cell_frames();
-        *lock(&LAST_PANIC) = Some(Panic { message, file, line, column, backtrace });
+        tell_kernel(&Report::Panicking(panic.clone()));
+        let frames = backtrace::cell_frames();
+        *lock(&LAST_PANIC) = Some((panic, frames));
     } else {
-        let thread = std::thread::current();
-        let name = thread.name().unwrap_or("<unnamed>").to_owned();
-        tell_kernel(&["thread_panic", &message, &file, &line.to_string(), &column.to_string(), &name]);
+        let thread = std::thread::current().name().unwrap_or("<unnamed>").to_owned();
+        tell_kernel(&Report::ThreadPanicked { thread, panic });
     }
 }
 
 /// A panic that user code caught is not the end of the cell, but it is told, as Rust does.
 fn report_caught_panic() {
-    if let Some(Panic { message, file, line, column, .. }) = lock(&LAST_PANIC).take() {
-        tell_kernel(&["thread_panic", &message, &file, &line.to_string(), &column.to_string(), "main"]);
+    if let Some((panic, _)) = lock(&LAST_PANIC).take() {
+        tell_kernel(&Report::ThreadPanicked { thread: "main".to_owned(), panic });
     }
 }
 
@@ -163,9 +157,14 @@ fn keep_output_live() {
 
 /// A frame for the kernel in standard output, between the prints.
 pub(crate) fn send_frame(payload: &str) {
-    let token = std::env::var("WAVEMESH_FRAME_TOKEN").unwrap_or_default();
     let mut out = std::io::stdout().lock();
-    let _ = write!(out, "\x1b_WMSH:{token}:{}\n{payload}", payload.len()).and_then(|()| out.flush());
+    let _ = out.write_all(frames::frame(token(), payload).as_bytes()).and_then(|()| out.flush());
+}
+
+/// The secret of this kernel, which marks frames.
+fn token() -> &'static str {
+    static TOKEN: OnceLock<String> = OnceLock::new();
+    TOKEN.get_or_init(|| std::env::var(frames::TOKEN).unwrap_or_default())
 }
 
 /// Text inside a JSON string.
@@ -183,25 +182,10 @@ pub(crate) fn escape(text: &str) -> String {
     escaped
 }
 
-/// A record of fields for the kernel: fields end in 0x1f, records in 0x1e.
-pub(crate) fn tell_kernel(fields: &[&str]) {
-    let mut record = String::new();
-    for field in fields {
-        record.extend(field.chars().filter(|c| !matches!(c, '\x1e' | '\x1f')));
-        record.push('\x1f');
-    }
-    record.push('\x1e');
-    write_all(KERNEL.load(Ordering::SeqCst), record.as_bytes());
-}
-
-fn write_all(fd: i32, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        let written = unsafe { write(fd, bytes.as_ptr(), bytes.len()) };
-        match usize::try_from(written) {
-            Ok(written) if written > 0 => bytes = &bytes[written..],
-            _ if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted => {}
-            _ => return,
-        }
+/// Tells the kernel. When it is gone, there is nobody to tell that to.
+pub(crate) fn tell_kernel(report: &Report) {
+    if let Some(kernel) = KERNEL.get() {
+        let _ = lock(kernel).write_all(&report.encode());
     }
 }
 

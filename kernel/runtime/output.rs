@@ -14,7 +14,11 @@ pub(crate) static CURRENT: AtomicU64 = AtomicU64::new(0);
 #[doc(hidden)]
 pub fn print_for(run: u64, error: bool, text: Arguments) {
     if run == CURRENT.load(Ordering::Relaxed) {
-        if error { std::eprint!("{text}") } else { std::print!("{text}") }
+        if error {
+            std::eprint!("{text}")
+        } else {
+            std::print!("{text}")
+        }
         return;
     }
     let name = if error { "stderr" } else { "stdout" };

@@ -10,9 +10,7 @@ macro_rules! show {
         #[allow(unused_imports)]
         use $crate::show::{ByDebug as _, ByEvcxr as _, ByName as _, Fallback as _};
         match &$value {
-            value => {
-                (&&$crate::show::Shown(value)).kind().shown($crate::show::Shown(value), || value.evcxr_display())
-            }
+            value => (&&$crate::show::Shown(value)).kind().shown($crate::show::Shown(value), || value.evcxr_display()),
         }
     }};
 }

@@ -4,6 +4,8 @@ use std::any::{Any, type_name};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::protocol::Report;
+
 /// Variables by name.
 #[derive(Default)]
 pub struct VariableStore {
@@ -21,7 +23,11 @@ impl VariableStore {
             return self.drop_variable(name);
         }
         let bytes = size_of::<T>() + heap_bytes(&value);
-        crate::tell_kernel(&["variable", name, &bytes.to_string(), type_name::<T>()]);
+        crate::tell_kernel(&Report::Variable {
+            name: name.to_owned(),
+            bytes: bytes as u64,
+            type_name: type_name::<T>().to_owned(),
+        });
         self.variables.insert(name.to_owned(), Box::new(value));
     }
 
@@ -40,11 +46,11 @@ impl VariableStore {
     pub fn check_variable<T: 'static>(&mut self, name: &str) -> bool {
         let same = self.variables.get(name).is_some_and(|value| value.is::<T>());
         if !same {
-            let why = match self.variables.remove(name) {
+            let reason = match self.variables.remove(name) {
                 Some(_) => "its type was defined anew",
                 None => "a cell failed while it held it",
             };
-            crate::tell_kernel(&["lost", name, why]);
+            crate::tell_kernel(&Report::Lost { name: name.to_owned(), reason: reason.to_owned() });
         }
         same
     }

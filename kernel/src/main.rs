@@ -1,4 +1,4 @@
-//! The kernel's one binary: the Jupyter kernel, its commands, and the process that runs user code.
+//! The kernel's one program: the Jupyter kernel, its commands, and the process that runs user code.
 
 mod cli;
 mod engine;

@@ -1,6 +1,5 @@
 //! Finding the Rust toolchain. Jupyter is often started where the shell's profile, and so rustup's folder, is not on `PATH`.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Puts cargo's own folder on `PATH` when there is no `cargo` on it. Must be called before the process has other threads.
@@ -17,11 +16,7 @@ pub fn put_on_path() {
     if folder.join("cargo").is_file()
         && let Ok(extended) = std::env::join_paths(std::iter::once(folder).chain(std::env::split_paths(&path)))
     {
-        set_path(extended);
+        // SAFETY: called from `main` before any other thread exists, so nothing reads the environment meanwhile.
+        unsafe { std::env::set_var("PATH", extended) };
     }
-}
-
-fn set_path(path: OsString) {
-    // SAFETY: called from `main` before any other thread exists, so nothing reads the environment meanwhile.
-    unsafe { std::env::set_var("PATH", path) };
 }

@@ -9,25 +9,20 @@ use std::fmt::Write;
 use addr2line::Context;
 use addr2line::gimli::{Dwarf, EndianSlice, NativeEndian};
 use object::{Object, ObjectSection, ObjectSymbol};
+use wavemesh_cell::protocol::Frame;
 
-/// Frames in the form of the standard library's backtraces, the innermost first. `told` has a line for each: the library, a tab, the
-/// offset in it. What cannot be read is left out.
-pub fn text(told: &str) -> String {
-    let frames: Vec<(&str, u64)> = told
-        .lines()
-        .filter_map(|line| line.split_once('\t'))
-        .filter_map(|(library, offset)| Some((library, offset.parse().ok()?)))
-        .collect();
+/// Frames in the form of the standard library's backtraces, the innermost first. What cannot be read is left out.
+pub fn text(frames: &[Frame]) -> String {
     let mut files: HashMap<&str, Vec<u8>> = HashMap::new();
-    for (library, _) in &frames {
+    for Frame { library, .. } in frames {
         files.entry(library).or_insert_with(|| std::fs::read(library).unwrap_or_default());
     }
     let libraries: HashMap<&str, Library> =
         files.iter().filter_map(|(name, file)| Some((*name, Library::read(file)?))).collect();
     let mut text = String::new();
-    for (library, offset) in frames {
-        if let Some(library) = libraries.get(library) {
-            library.tell(offset, &mut text);
+    for Frame { library, offset } in frames {
+        if let Some(library) = libraries.get(library.as_str()) {
+            library.tell(*offset, &mut text);
         }
     }
     text

@@ -3,158 +3,179 @@
 //! It speaks evcxr's small protocol (`LOAD_AND_RUN so function` in, `EVCXR_EXECUTION_COMPLETE` out) on the descriptors that
 //! evcxr gave it as standard input and output, and leaves 0, 1 and 2 to the user's code, which may do with them what it likes.
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::c_int;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{FromRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::process::{
+    Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setpgid, setrlimit,
+};
+use wavemesh_cell::frames;
+use wavemesh_cell::protocol::{Decoder, Order};
+
+use super::loading::Object;
 use super::pipes::ChildEnds;
 
-/// Set in the environment of the child only.
+/// Set in the environment of the child only: what to load, and the inherited descriptors.
 const LIBRARIES: &str = "WAVEMESH_CHILD_LIBRARIES";
-pub const TOKEN: &str = "WAVEMESH_FRAME_TOKEN";
-
-/// Where the child finds its pipes.
-const OUT: RawFd = 100;
-const ERR: RawFd = 101;
-const IN: RawFd = 102;
-const CONTROL: RawFd = 103;
-const COMMS: RawFd = 104;
+const ENDS: &str = "WAVEMESH_CHILD_ENDS";
 
 /// User code gets this much stack, when the system allows it.
 const STACK: u64 = 256 << 20;
+/// The child's own descriptors lie from here on, out of the way of user code.
+const PRIVATE: RawFd = 110;
 
 /// The command with which evcxr starts the child, now and after each crash. `libraries` are loaded at once, in order: `std`, the
 /// cell runtime, then (in the background) the compiled library.
 pub fn prepare(
-    ends: ChildEnds,
+    ends: &ChildEnds,
     libraries: &[PathBuf],
     token: &str,
     path: Option<std::ffi::OsString>,
 ) -> std::io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     let libraries = std::env::join_paths(libraries).map_err(std::io::Error::other)?;
-    command.env(LIBRARIES, libraries).env(TOKEN, token);
+    let inherited = [&ends.out, &ends.err, &ends.input, &ends.control, &ends.comms].map(AsRawFd::as_raw_fd);
+    let numbers: Vec<String> = inherited.iter().map(RawFd::to_string).collect();
+    command.env(LIBRARIES, libraries).env(ENDS, numbers.join(" ")).env(frames::TOKEN, token);
     for name in ["RUSTC", "CARGO", super::shim::SOCKET, "EVCXR_TMPDIR", "RUSTUP_AUTO_INSTALL"] {
         command.env_remove(name);
     }
     if let Some(path) = path {
         command.env("PATH", path);
     }
-    let parent = std::process::id();
-    // Only async-signal-safe calls: this runs between fork and exec.
-    unsafe {
-        command.pre_exec(move || {
-            let all =
-                [(ends.out, OUT), (ends.err, ERR), (ends.input, IN), (ends.control, CONTROL), (ends.comms, COMMS)];
-            for (from, to) in all {
-                if libc::dup2(from, to) < 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-            }
-            libc::setpgid(0, 0);
-            // An interrupt that comes before its handler is there would end the process.
-            libc::signal(libc::SIGINT, libc::SIG_IGN);
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            if libc::getppid() != parent as libc::pid_t {
-                libc::_exit(1);
-            }
-            let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-            if libc::getrlimit(libc::RLIMIT_STACK, &mut limit) == 0 && limit.rlim_cur < STACK {
-                limit.rlim_cur = STACK.min(limit.rlim_max);
-                libc::setrlimit(libc::RLIMIT_STACK, &limit);
-            }
-            let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-            libc::setrlimit(libc::RLIMIT_CORE, &no_core);
-            Ok(())
-        });
-    }
+    let parent = rustix::process::getpid();
+    let become_child = move || {
+        for end in inherited {
+            // SAFETY: the kernel keeps these open for as long as it starts children.
+            fcntl_setfd(unsafe { BorrowedFd::borrow_raw(end) }, FdFlags::empty())?;
+        }
+        setpgid(None, None)?;
+        // An interrupt that comes before its handler is there would end the process.
+        // SAFETY: ignoring a signal runs no code.
+        unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        if getppid() != Some(parent) {
+            return Err(std::io::ErrorKind::NotConnected.into());
+        }
+        let stack = getrlimit(Resource::Stack);
+        if stack.current.is_some_and(|current| current < STACK) {
+            let current = stack.maximum.map_or(STACK, |maximum| maximum.min(STACK));
+            let _ = setrlimit(Resource::Stack, Rlimit { current: Some(current), ..stack });
+        }
+        let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+        Ok(())
+    };
+    // SAFETY: between fork and exec this makes system calls and nothing else: it takes no lock and allocates nothing.
+    unsafe { command.pre_exec(become_child) };
     Ok(command)
 }
 
-/// Whether this process is a child.
-pub fn is_child() -> bool {
-    std::env::var_os(LIBRARIES).is_some() && std::env::var_os("EVCXR_IS_RUNTIME").is_some()
+/// What the process was started with.
+pub struct Start {
+    libraries: Vec<String>,
+    ends: ChildEnds,
 }
 
-static INTERRUPT: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
-static FORGET_INTERRUPT: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
-/// Brings live displays to their last state.
-static FLUSH: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+impl Start {
+    /// If this process is a child, what it was started with. To be called while the process has one thread, and once.
+    pub fn of_this_process() -> Option<Start> {
+        let (libraries, ends) = (std::env::var_os(LIBRARIES)?, std::env::var(ENDS).ok()?);
+        std::env::var_os("EVCXR_IS_RUNTIME")?;
+        for name in [LIBRARIES, ENDS] {
+            // User code that asks sees an ordinary process.
+            // SAFETY: there is no other thread that could read the environment meanwhile.
+            unsafe { std::env::remove_var(name) };
+        }
+        let libraries = std::env::split_paths(&libraries).map(|path| path.to_string_lossy().into_owned());
+        let mut ends = ends.split(' ').map(|number| {
+            // SAFETY: `prepare` named a descriptor that it let this process inherit; nothing else here knows it.
+            let end = number.parse().ok().map(|end| unsafe { OwnedFd::from_raw_fd(end) })?;
+            // Processes that user code starts do not get it.
+            fcntl_setfd(&end, FdFlags::CLOEXEC).ok()?;
+            Some(end)
+        });
+        let mut next = || ends.next().flatten();
+        let ends = ChildEnds { out: next()?, err: next()?, input: next()?, control: next()?, comms: next()? };
+        Some(Start { libraries: libraries.collect(), ends })
+    }
+}
+
+/// The library's calls, once it is loaded.
+struct Library {
+    interrupt: extern "C" fn(),
+    forget: extern "C" fn(),
+    /// Brings live displays to their last state.
+    flush: extern "C" fn(),
+}
+
+static LIBRARY: OnceLock<Library> = OnceLock::new();
 
 extern "C" fn on_interrupt(_: c_int) {
-    call(&INTERRUPT);
+    if let Some(library) = LIBRARY.get() {
+        (library.interrupt)();
+    }
 }
 
 /// Runs cells until evcxr closes the connection.
-pub fn run() -> ! {
-    let code = match serve() {
+pub fn run(start: Start) -> ! {
+    let code = match serve(start) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("the process that runs cells stopped: {error}");
             99
         }
     };
-    // Not `exit`: destructors of the user's statics may wait for threads that never end.
+    // SAFETY: it ends the process at once. Not `exit`: destructors of the user's statics may wait for threads that never end.
     unsafe { libc::_exit(code) }
 }
 
-fn serve() -> std::io::Result<()> {
-    let evcxr_in = private_copy(0)?;
-    let evcxr_out = private_copy(1)?;
-    for (from, to) in [(OUT, 1), (ERR, 2)] {
-        check(unsafe { libc::dup2(from, to) })?;
-        check(unsafe { libc::close(from) })?;
-    }
-    let input = private_copy(IN)?;
-    check(unsafe { libc::close(IN) })?;
-    let control = private_copy(CONTROL)?;
-    check(unsafe { libc::close(CONTROL) })?;
-    let comms = private_copy(COMMS)?;
-    check(unsafe { libc::close(COMMS) })?;
-    choose_input(input, false)?;
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = on_interrupt as *const () as usize;
-        action.sa_flags = libc::SA_RESTART;
-        libc::sigaction(libc::SIGINT, &action, std::ptr::null_mut());
-    }
-
-    let runtime = Runtime::load(control, comms)?;
-    // User code that asks sees an ordinary process.
-    unsafe { std::env::remove_var(LIBRARIES) };
-    let mut evcxr = unsafe { std::fs::File::from_raw_fd(evcxr_out) };
-    let mut store: *mut c_void = std::ptr::null_mut();
-    let requests = BufReader::new(unsafe { std::fs::File::from_raw_fd(evcxr_in) });
+fn serve(Start { libraries, ends }: Start) -> std::io::Result<()> {
+    let ChildEnds { out, err, input, control, comms } = ends;
+    let requests = BufReader::new(File::from(fcntl_dupfd_cloexec(rustix::stdio::stdin(), PRIVATE)?));
+    let mut evcxr = File::from(fcntl_dupfd_cloexec(rustix::stdio::stdout(), PRIVATE)?);
+    rustix::stdio::dup2_stdout(&out)?;
+    rustix::stdio::dup2_stderr(&err)?;
+    drop((out, err));
+    choose_input(&input, false)?;
+    catch_interrupts()?;
+    let mut orders = Orders { control: control.try_clone()?, decoder: Decoder::default(), input: false };
+    let runtime = Runtime::load(&libraries, control, comms)?;
+    let mut store = std::ptr::null_mut();
     for request in requests.lines() {
         let request = request?;
         let Some((object, function)) = request.strip_prefix("LOAD_AND_RUN ").and_then(|rest| rest.rsplit_once(' '))
         else {
             return Err(std::io::Error::other(format!("unknown request `{request}`")));
         };
-        choose_input(input, wants_input(control))?;
+        choose_input(&input, orders.input_is_allowed())?;
         let start = Instant::now();
-        let object = open(object)?;
+        let object = Object::open(object)?;
         let loaded = start.elapsed();
-        let run: extern "C" fn(*mut c_void) -> *mut c_void = unsafe { std::mem::transmute(symbol(object, function)?) };
-        call(&FORGET_INTERRUPT);
+        // SAFETY: evcxr generates the function with this type, over the store that its cells hand on.
+        let run: extern "C" fn(*mut std::ffi::c_void) -> *mut std::ffi::c_void = unsafe { object.function(function)? };
+        if let Some(library) = LIBRARY.get() {
+            (library.forget)();
+        }
         // The number that this run's prints carry.
-        let number = symbol(object, "WAVEMESH_CELL_RUN").map_or(0, |number| unsafe { *number.cast::<u64>() });
+        // SAFETY: the woven code defines it as a `static` of this type.
+        let number = unsafe { object.number("WAVEMESH_CELL_RUN") }.unwrap_or(0);
         (runtime.begin)(number);
         let start = Instant::now();
         store = run(store);
         // Before the end of the cell is told, so that displays reach the page while it counts as running.
-        call(&FLUSH);
-        tell(control, &["times", &micros(loaded), &micros(start.elapsed())]);
-        if !(runtime.end)() {
-            let mark = end_mark(number);
-            for fd in [1, 2] {
-                unsafe { libc::write(fd, mark.as_ptr().cast(), mark.len()) };
-            }
+        if let Some(library) = LIBRARY.get() {
+            (library.flush)();
+        }
+        if !(runtime.end)(micros(loaded), micros(start.elapsed())) {
+            write_marks(number);
         }
         // The first line makes evcxr forget the variables that the cell has made: our store keeps them.
         evcxr.write_all(b"EVCXR_ERROR_OCCURRED\nEVCXR_EXECUTION_COMPLETE\n")?;
@@ -162,49 +183,66 @@ fn serve() -> std::io::Result<()> {
     Ok(())
 }
 
-/// A record for the kernel, as the cell runtime writes them: fields end in 0x1f, records in 0x1e.
-fn tell(control: RawFd, fields: &[&str]) {
-    let record: String = fields.iter().map(|field| format!("{field}\x1f")).chain(["\x1e".to_owned()]).collect();
-    unsafe { libc::write(control, record.as_ptr().cast(), record.len()) };
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn micros(duration: Duration) -> String {
-    duration.as_micros().to_string()
+/// Writes the marks that end a run past the locks of the standard streams, which a thread of the user's may hold.
+fn write_marks(run: u64) {
+    let token = std::env::var(frames::TOKEN).unwrap_or_default();
+    let mark = frames::frame(&token, &frames::end_of_run(run));
+    for stream in [rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        let _ = rustix::io::write(stream, mark.as_bytes());
+    }
 }
 
+fn catch_interrupts() -> std::io::Result<()> {
+    // SAFETY: of `sigaction` all bits zero is a value. The handler reads an atomic and calls a function that sets one.
+    let caught = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_interrupt as *const () as usize;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(libc::SIGINT, &action, std::ptr::null_mut())
+    };
+    if caught == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// The cell runtime's calls.
 struct Runtime {
     begin: extern "C" fn(u64),
-    end: extern "C" fn() -> bool,
+    end: extern "C" fn(u64, u64) -> bool,
 }
 
 impl Runtime {
-    fn load(control: RawFd, comms: RawFd) -> std::io::Result<Runtime> {
-        let libraries = std::env::var_os(LIBRARIES).unwrap_or_default();
-        let mut libraries = std::env::split_paths(&libraries).map(|path| path.to_string_lossy().into_owned());
-        let mut next = || libraries.next().ok_or_else(|| std::io::Error::other("too few libraries to load"));
-        open(&next()?)?;
-        let runtime = open(&next()?)?;
-        let library = next().ok();
-        let start: extern "C" fn(c_int, c_int) =
-            unsafe { std::mem::transmute(symbol(runtime, "wavemesh_cell_start")?) };
-        let begin: extern "C" fn(u64) = unsafe { std::mem::transmute(symbol(runtime, "wavemesh_cell_begin")?) };
-        let end: extern "C" fn() -> bool = unsafe { std::mem::transmute(symbol(runtime, "wavemesh_cell_end")?) };
-        start(control, comms);
-        if let Some(library) = library {
+    fn load(libraries: &[String], control: OwnedFd, comms: OwnedFd) -> std::io::Result<Runtime> {
+        let [std, runtime, library @ ..] = libraries else {
+            return Err(std::io::Error::other("too few libraries to load"));
+        };
+        Object::open(std)?;
+        let runtime = Object::open(runtime)?;
+        // SAFETY: these are the types with which runtime/lib.rs defines them.
+        let (start, begin, end) = unsafe {
+            let start: extern "C" fn(RawFd, RawFd) = runtime.function("wavemesh_cell_start")?;
+            (start, runtime.function("wavemesh_cell_begin")?, runtime.function("wavemesh_cell_end")?)
+        };
+        start(control.into_raw_fd(), comms.into_raw_fd());
+        if let Some(library) = library.first().cloned() {
             std::thread::spawn(move || {
-                if let Ok(library) = open(&library)
-                    && let (Ok(start), Ok(flush), Ok(stop), Ok(forget)) = (
-                        symbol(library, "wavemesh_start"),
-                        symbol(library, "wavemesh_flush"),
-                        symbol(library, "wavemesh_interrupt"),
-                        symbol(library, "wavemesh_clear_interrupt"),
-                    )
-                {
-                    let start: extern "C" fn() = unsafe { std::mem::transmute(start) };
-                    start();
-                    FLUSH.store(flush, Ordering::SeqCst);
-                    FORGET_INTERRUPT.store(forget, Ordering::SeqCst);
-                    INTERRUPT.store(stop, Ordering::SeqCst);
+                let Ok(library) = Object::open(&library) else { return };
+                let calls = || {
+                    // SAFETY: these are the types with which kernel/dylib defines them.
+                    unsafe {
+                        let start: extern "C" fn() = library.function("wavemesh_start")?;
+                        start();
+                        std::io::Result::Ok(Library {
+                            interrupt: library.function("wavemesh_interrupt")?,
+                            forget: library.function("wavemesh_clear_interrupt")?,
+                            flush: library.function("wavemesh_flush")?,
+                        })
+                    }
+                };
+                if let Ok(calls) = calls() {
+                    let _ = LIBRARY.set(calls);
                 }
             });
         }
@@ -212,75 +250,32 @@ impl Runtime {
     }
 }
 
-/// The kernel says before each cell whether the frontend can be asked for input.
-fn wants_input(control: RawFd) -> bool {
-    let mut latest = 0u8;
-    let mut byte = 0u8;
-    while unsafe { libc::recv(control, (&raw mut byte).cast(), 1, libc::MSG_DONTWAIT) } == 1 {
-        latest = byte;
+/// What the kernel wants, as far as it was said.
+struct Orders {
+    control: OwnedFd,
+    decoder: Decoder,
+    input: bool,
+}
+
+impl Orders {
+    /// The kernel says before each cell whether the frontend can be asked for input.
+    fn input_is_allowed(&mut self) -> bool {
+        let mut bytes = [0u8; 1024];
+        while let Ok((_, read @ 1..)) = rustix::net::recv(&self.control, &mut bytes, rustix::net::RecvFlags::DONTWAIT) {
+            for Order::Input { allowed } in self.decoder.decode(&bytes[..read]).into_iter().flatten() {
+                self.input = allowed;
+            }
+        }
+        self.input
     }
-    latest == b'1'
 }
 
 /// Standard input: the pipe that the kernel fills with answers, or nothing at all.
-fn choose_input(pipe: RawFd, allowed: bool) -> std::io::Result<()> {
+fn choose_input(pipe: &OwnedFd, allowed: bool) -> std::io::Result<()> {
     if allowed {
-        return check(unsafe { libc::dup2(pipe, 0) }).map(drop);
-    }
-    let nothing = check(unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY) })?;
-    if nothing != 0 {
-        check(unsafe { libc::dup2(nothing, 0) })?;
-        check(unsafe { libc::close(nothing) })?;
+        rustix::stdio::dup2_stdin(pipe)?
+    } else {
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?
     }
     Ok(())
-}
-
-fn end_mark(run: u64) -> String {
-    let payload = super::pipes::end_of_run(run);
-    let token = std::env::var(TOKEN).unwrap_or_default();
-    format!("\x1b_WMSH:{token}:{}\n{payload}", payload.len())
-}
-
-fn private_copy(fd: RawFd) -> std::io::Result<RawFd> {
-    check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 110) })
-}
-
-fn check(result: c_int) -> std::io::Result<c_int> {
-    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(result) }
-}
-
-/// Calls the library's function at `place`, if the library is there.
-fn call(place: &AtomicPtr<c_void>) {
-    if let Some(function) = pointer(place) {
-        let function: extern "C" fn() = unsafe { std::mem::transmute(function) };
-        function();
-    }
-}
-
-fn pointer(place: &AtomicPtr<c_void>) -> Option<*mut c_void> {
-    let pointer = place.load(Ordering::SeqCst);
-    (!pointer.is_null()).then_some(pointer)
-}
-
-/// Loads a library and keeps it: code and statics of earlier cells stay in use.
-fn open(path: &str) -> std::io::Result<*mut c_void> {
-    let name = CString::new(path).map_err(std::io::Error::other)?;
-    let library = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-    if library.is_null() { Err(last_load_error()) } else { Ok(library) }
-}
-
-fn symbol(library: *mut c_void, name: &str) -> std::io::Result<*mut c_void> {
-    let name = CString::new(name).map_err(std::io::Error::other)?;
-    let symbol = unsafe { libc::dlsym(library, name.as_ptr()) };
-    if symbol.is_null() { Err(last_load_error()) } else { Ok(symbol) }
-}
-
-fn last_load_error() -> std::io::Error {
-    let text: *const c_char = unsafe { libc::dlerror() };
-    let text = if text.is_null() {
-        "unknown error".into()
-    } else {
-        unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy().into_owned()
-    };
-    std::io::Error::other(text)
 }

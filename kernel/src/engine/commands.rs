@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::process::{Command, Stdio};
 
+use rustix::process::Pid;
 use serde_json::{Value, json};
 
 use super::Output;
@@ -96,7 +97,7 @@ pub fn nearest(name: &str) -> Option<&'static str> {
 }
 
 /// A number of bytes for people.
-pub fn bytes(count: usize) -> String {
+pub fn bytes(count: u64) -> String {
     match count {
         0..1024 => format!("{count} B"),
         1024..1_048_576 => format!("{:.1} KiB", count as f64 / 1024.0),
@@ -109,7 +110,7 @@ pub fn shell(
     command: &str,
     pipes: &Pipes,
     path: Option<std::ffi::OsString>,
-    started: impl Fn(Option<u32>),
+    started: impl Fn(Option<Pid>),
 ) -> Result<(), String> {
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -121,7 +122,7 @@ pub fn shell(
     }
     std::os::unix::process::CommandExt::process_group(&mut shell, 0);
     let mut child = shell.spawn().map_err(|error| format!("there is no shell: {error}"))?;
-    started(Some(child.id()));
+    started(Some(Pid::from_child(&child)));
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
         if let Some(stdout) = stdout {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
 use super::cell::{Cell, words};
@@ -273,8 +274,8 @@ impl Compiler {
     /// Stops the compiler that runs now, and every other that this cell would start. True if one ran.
     pub fn interrupt(&self) -> bool {
         self.interrupted.store(true, Ordering::SeqCst);
-        let group = self.group.load(Ordering::SeqCst);
-        group != 0 && unsafe { libc::killpg(group, libc::SIGKILL) } == 0
+        let group = Pid::from_raw(self.group.load(Ordering::SeqCst));
+        group.is_some_and(|group| kill_process_group(group, Signal::KILL).is_ok())
     }
 
     /// Answers a call of a tool.

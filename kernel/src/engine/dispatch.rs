@@ -1,11 +1,11 @@
 //! What each command does. The table of commands is in [`commands`].
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use evcxr::Error;
+use rustix::process::Pid;
 use serde_json::{Value, json};
 
 use super::cell::CommandLine;
@@ -44,8 +44,8 @@ impl Session {
         match name.as_str() {
             "!" => {
                 let shared = &self.shared;
-                let started = |group: Option<u32>| {
-                    shared.shell.store(group.and_then(|id| id.try_into().ok()).unwrap_or(0), Ordering::SeqCst);
+                let started = |group: Option<Pid>| {
+                    *shared.shell.lock().unwrap_or_else(PoisonError::into_inner) = group;
                 };
                 let path = evaluator.compiler.toolchain.original_path();
                 commands::shell(arguments, &evaluator.pipes, path, started).map_err(|message| ExecuteError {
@@ -167,14 +167,14 @@ impl Session {
     }
 
     fn variables_table(&self) -> Value {
-        let sizes = self.evaluator.pipes.sizes();
+        let stored = self.evaluator.pipes.stored();
         let rows: Vec<Vec<String>> = self
             .evaluator
             .compiler
             .stored_variables()
             .into_iter()
             .map(|(name, ty)| {
-                let size = sizes.get(&name).map_or_else(String::new, |&size| commands::bytes(size));
+                let size = stored.get(&name).map_or_else(String::new, |variable| commands::bytes(variable.bytes));
                 vec![name, ty, size]
             })
             .collect();

@@ -15,11 +15,13 @@ use serde_json::Value;
 use super::toolchain::Toolchain;
 
 /// The runtime's source, compiled on the user's machine.
-const RUNTIME: [(&str, &str); 6] = [
+const RUNTIME: [(&str, &str); 8] = [
     ("lib.rs", include_str!("../../runtime/lib.rs")),
     ("backtrace.rs", include_str!("../../runtime/backtrace.rs")),
     ("comm.rs", include_str!("../../runtime/comm.rs")),
+    ("frames.rs", include_str!("../../runtime/frames.rs")),
     ("output.rs", include_str!("../../runtime/output.rs")),
+    ("protocol.rs", include_str!("../../runtime/protocol.rs")),
     ("store.rs", include_str!("../../runtime/store.rs")),
     ("show.rs", include_str!("../../runtime/show.rs")),
 ];

@@ -9,12 +9,12 @@ mod cell;
 mod child;
 mod commands;
 mod compiler;
-mod contents;
 mod deps;
 mod dispatch;
+mod environment;
 mod export;
-mod frames;
 pub mod library;
+mod loading;
 mod pipes;
 mod progress;
 mod prompter;
@@ -33,6 +33,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use serde_json::Value;
+use wavemesh_cell::protocol::CommEvent;
+
+pub use self::environment::Environment;
+
+/// The evaluator starts within this time, or not at all.
+const START: Duration = Duration::from_secs(10);
 
 /// Something that a cell shows or asks for while it runs.
 #[derive(Debug)]
@@ -127,8 +133,8 @@ struct Request {
 /// that work and does not return. To be called first in `main`.
 pub fn run_helper() {
     shim::run_if_called();
-    if child::is_child() {
-        child::run();
+    if let Some(start) = child::Start::of_this_process() {
+        child::run(start);
     }
 }
 
@@ -141,11 +147,11 @@ pub struct EngineHandle {
 }
 
 impl EngineHandle {
-    /// Starts the evaluator in the background and returns at once.
-    pub fn start() -> EngineHandle {
+    /// Starts the evaluator in the background and returns at once. What kept its environment from being made is told by each cell.
+    pub fn start(environment: anyhow::Result<Environment>) -> EngineHandle {
         let (requests, receiver): (_, Receiver<Request>) = channel();
         let shared = Arc::new(shared::Shared::default());
-        session::spawn(receiver, Arc::clone(&shared));
+        session::spawn(receiver, Arc::clone(&shared), environment);
         EngineHandle { requests, shared, closed: Arc::default() }
     }
 
@@ -182,21 +188,12 @@ impl EngineHandle {
 
     /// Who knows names. It is there a moment after the start, and is waited for.
     fn assistant(&self) -> Option<Arc<assist::Assistant>> {
-        for _ in 0..50 {
-            if let Some(evaluator) = self.shared.evaluator() {
-                return Some(Arc::clone(&evaluator.assistant));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        None
+        Some(Arc::clone(&self.shared.wait_for_evaluator(START)?.assistant))
     }
 
-    /// Hands a comm message of the frontend (`comm_open`, `comm_msg`, `comm_close`) to the user's code. False if that is not there.
-    pub fn comm(&self, msg_type: &str, id: &str, target: &str, data: &Value) -> bool {
-        let plain = |text: &str| !text.contains(['\x1e', '\x1f']);
-        let told =
-            |evaluator: Arc<shared::Evaluator>| evaluator.pipes.tell_comm([msg_type, id, target, &data.to_string()]);
-        plain(id) && plain(target) && self.shared.evaluator().is_some_and(told)
+    /// Hands what the frontend does with a comm to the user's code. False if that is not there.
+    pub fn comm(&self, event: &CommEvent) -> bool {
+        self.shared.evaluator().is_some_and(|evaluator| evaluator.pipes.tell_comm(event))
     }
 
     /// Stops the running cell; does nothing when none runs.

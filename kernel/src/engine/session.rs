@@ -7,28 +7,29 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use evcxr::{CommandContext, Error, EvalContext};
 use serde_json::{Value, json};
+use wavemesh_cell::protocol::Report;
 
 use super::cell::{Cell, CommandLine, split_commands};
 use super::compiler::Compiler;
 use super::dispatch::wrong_command;
+use super::environment::Environment;
 use super::library::Bundle;
 use super::pipes::{Pipes, log};
 use super::prompter::Prompter;
 use super::report::{self, Killer, Places};
 use super::shared::{Evaluator, Shared};
-use super::temporary::Folder;
 use super::toolchain::Toolchain;
 use super::weave::{Type, Variable};
 use super::{ExecuteError, ExecuteOptions, ExecuteResult, Output, Request, Sink, backtrace, child, export, shim};
 
 /// Starts the evaluator's thread.
-pub fn spawn(requests: Receiver<Request>, shared: Arc<Shared>) {
+pub fn spawn(requests: Receiver<Request>, shared: Arc<Shared>, environment: Result<Environment>) {
     let thread = std::thread::Builder::new().name("evaluator".into()).stack_size(64 << 20);
     let spawned = thread.spawn(move || {
-        let mut session = Session::start(&shared);
+        let mut session = environment.and_then(|environment| Session::start(&shared, environment));
         if let Err(error) = &session {
             log(&format!("the evaluator did not start: {error:#}"));
         }
@@ -70,10 +71,8 @@ pub struct Session {
 }
 
 impl Session {
-    fn start(shared: &Arc<Shared>) -> Result<Session> {
-        let folder = Folder::new().context("cannot make a temporary folder")?;
+    fn start(shared: &Arc<Shared>, Environment { folder, path }: Environment) -> Result<Session> {
         let root = folder.path().to_owned();
-        let path = std::env::var_os("PATH");
         let bundle = Bundle::find();
         let toolchain = match &bundle {
             Some(bundle) => bundle.toolchain.clone(),
@@ -84,10 +83,11 @@ impl Session {
         let pipes = Pipes::new(&token)?;
         let compiler = Arc::new(Compiler::new(toolchain, bundle, root.clone(), Arc::clone(&pipes))?);
         let telling = Arc::clone(&compiler);
-        pipes.tell_panics_by(Box::new(move |record| report::other_panic(record, &Places::new(telling.cells()))));
+        pipes.tell_panics_by(Box::new(move |thread, panic| {
+            report::other_panic(thread, panic, &Places::new(telling.cells()))
+        }));
         let answering = Arc::clone(&compiler);
         shim::serve(&root, Arc::new(move |call| answering.answer(call)))?;
-        direct_evcxr_to(&root)?;
 
         let mut libraries: Vec<PathBuf> = vec![compiler.toolchain.std_library()?, compiler.runtime.clone()];
         libraries.extend(compiler.bundle.iter().map(Bundle::file));
@@ -241,7 +241,7 @@ impl Session {
         let before: Vec<String> = self.stored_names();
         let oom_kills = oom_kills();
         compiler.begin_cell(self.last_number, unique, cell);
-        let (result, records) = loop {
+        let (result, reports) = loop {
             pipes.begin_run(unique);
             let prompter = Prompter::start(&self.shared, &evaluator, number);
             let result = self.context.execute(&rust);
@@ -252,36 +252,35 @@ impl Session {
             } else if result.is_ok() && !compiler.builds().is_empty() {
                 pipes.wait_for_end(Duration::from_secs(6));
             }
-            let records = pipes.take_records();
-            if result.is_err() || !self.lose_variables(&records) {
-                break (result, records);
+            let reports = pipes.take_reports();
+            if result.is_err() || !self.lose_variables(&reports) {
+                break (result, reports);
             }
         };
         if compiler.take_new_dependencies() {
             evaluator.assistant.learn();
         }
-        self.conclude(result, records, code, &before, oom_kills)
+        self.conclude(result, reports, code, &before, oom_kills)
     }
 
     /// The store says before a cell's code starts that variables which it wants are lost. True if so: the cell has not run then.
-    fn lose_variables(&self, records: &[Vec<String>]) -> bool {
-        let lost: Vec<&[String]> = records
-            .iter()
-            .filter(|record| record.len() > 2 && record[0] == "lost")
-            .map(|record| &record[1..])
-            .collect();
-        let names: Vec<&str> = lost.iter().map(|lost| lost[0].as_str()).collect();
+    fn lose_variables(&self, reports: &[Report]) -> bool {
+        let lost = reports.iter().filter_map(|report| match report {
+            Report::Lost { name, reason } => Some((name.as_str(), reason)),
+            _ => None,
+        });
+        let names: Vec<&str> = lost.clone().map(|(name, _)| name).collect();
         self.evaluator.compiler.lose(&names);
-        for lost in &lost {
-            self.evaluator.pipes.send(Output::Stderr(format!("note: `{}` is lost: {}.\n", lost[0], lost[1])));
+        for (name, reason) in lost {
+            self.evaluator.pipes.send(Output::Stderr(format!("note: `{name}` is lost: {reason}.\n")));
         }
-        !lost.is_empty()
+        !names.is_empty()
     }
 
     fn conclude(
         &mut self,
         result: Result<evcxr::EvalOutputs, Error>,
-        records: Vec<Vec<String>>,
+        reports: Vec<Report>,
         code: &str,
         before: &[String],
         oom_kills_before: u64,
@@ -291,15 +290,15 @@ impl Session {
         let places = Places::new(compiler.cells());
         let stopped = self.shared.interrupted();
         let (mut error, mut panicking) = (None, None);
-        for record in records {
-            let field = |index: usize| record.get(index).map_or("", String::as_str);
-            match field(0) {
-                "panicking" => panicking = Some(report::panic(field(1), field(2), field(3), field(4), "", &places)),
-                "panic" => {
-                    let frames = backtrace::text(field(5));
-                    error = Some(report::panic(field(1), field(2), field(3), field(4), &frames, &places));
+        for report in reports {
+            match report {
+                Report::Panicking(panic) => panicking = Some(report::panic(&panic, "", &places)),
+                Report::Panicked { panic, frames } => {
+                    error = Some(report::panic(&panic, &backtrace::text(&frames), &places));
                 }
-                "error" => error = Some(report::failure(field(1), field(2), field(3), field(4), field(5), &places)),
+                Report::Failed { message, type_name, place } => {
+                    error = Some(report::failure(&message, &type_name, &place, &places));
+                }
                 _ => {}
             }
         }
@@ -403,23 +402,6 @@ fn interrupted(message: String) -> ExecuteError {
         evalue: message.clone(),
         traceback: vec![format!("\x1b[1;31mInterrupted\x1b[0m: {message}")],
     }
-}
-
-/// Puts our links first on the PATH, where evcxr and rust-analyzer look for tools.
-fn direct_evcxr_to(root: &std::path::Path) -> Result<()> {
-    let bin = root.join("bin");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(std::iter::once(bin.clone()).chain(std::env::split_paths(&path)))?;
-    std::fs::create_dir_all(root.join("evcxr"))?;
-    // The evaluator's thread is the only one that reads these; the protocol side starts no processes.
-    unsafe {
-        std::env::set_var("PATH", path);
-        std::env::set_var("CARGO", bin.join("cargo"));
-        std::env::set_var("RUSTC", bin.join("rustc"));
-        std::env::set_var(shim::SOCKET, root.join("shim.sock"));
-        std::env::set_var("EVCXR_TMPDIR", root.join("evcxr"));
-    }
-    Ok(())
 }
 
 /// How many processes the system has ended because memory ran out, containers included.

@@ -1,9 +1,11 @@
 //! What other threads may do to the evaluator while a cell runs: stop the cell, end everything.
 
 use std::process::Child;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::assist::Assistant;
 use super::compiler::Compiler;
@@ -17,11 +19,13 @@ const GRACE: Duration = Duration::from_secs(2);
 pub struct Shared {
     /// The evaluator, once it is there.
     running: Mutex<Option<Arc<Evaluator>>>,
+    started: Condvar,
     /// Locked while a stop is carried out, so that the cell cannot end meanwhile and the stop meet the next one.
     turn: Mutex<Turn>,
+    ended: Condvar,
     grace_ms: AtomicU64,
-    /// The process group of a shell command, or 0.
-    pub shell: AtomicI32,
+    /// The process group of a shell command.
+    pub shell: Mutex<Option<Pid>>,
     closed: AtomicBool,
 }
 
@@ -29,9 +33,11 @@ impl Default for Shared {
     fn default() -> Shared {
         Shared {
             running: Mutex::default(),
+            started: Condvar::new(),
             turn: Mutex::default(),
+            ended: Condvar::new(),
             grace_ms: AtomicU64::new(GRACE.as_millis() as u64),
-            shell: AtomicI32::new(0),
+            shell: Mutex::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -76,32 +82,31 @@ impl Evaluator {
     }
 
     /// The process that runs user code, if it lives.
-    pub fn child_id(&self) -> Option<i32> {
+    pub fn child_id(&self) -> Option<Pid> {
         let handle = lock(&self.child).clone()?;
         let mut child = lock(&handle);
-        matches!(child.try_wait(), Ok(None)).then(|| child.id().try_into().ok()).flatten()
+        matches!(child.try_wait(), Ok(None)).then(|| Pid::from_child(&child))
     }
 
     /// Asks the process to stop; answers which one that was.
-    fn interrupt(&self) -> Option<i32> {
+    fn interrupt(&self) -> Option<Pid> {
         let id = self.child_id()?;
-        unsafe { libc::kill(id, libc::SIGINT) };
+        let _ = kill_process(id, Signal::INT);
         Some(id)
     }
 }
 
 /// Ends a process that runs user code, and its group, by force.
-fn kill(id: i32) {
-    unsafe {
-        libc::kill(id, libc::SIGKILL);
-        libc::killpg(id, libc::SIGKILL);
-    }
+fn kill(id: Pid) {
+    let _ = kill_process(id, Signal::KILL);
+    let _ = kill_process_group(id, Signal::KILL);
 }
 
 impl Shared {
     /// The evaluator has started.
     pub fn started(&self, evaluator: Arc<Evaluator>) {
         *lock(&self.running) = Some(evaluator);
+        self.started.notify_all();
         if self.closed.load(Ordering::SeqCst) {
             self.shutdown();
         }
@@ -110,6 +115,13 @@ impl Shared {
     /// The evaluator, if it has started.
     pub fn evaluator(&self) -> Option<Arc<Evaluator>> {
         lock(&self.running).clone()
+    }
+
+    /// The evaluator, as soon as it has started; `None` if it has not within `patience`.
+    pub fn wait_for_evaluator(&self, patience: Duration) -> Option<Arc<Evaluator>> {
+        let running = lock(&self.running);
+        let waited = self.started.wait_timeout_while(running, patience, |running| running.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
     /// How long a stopped cell may take to stop by itself.
@@ -127,6 +139,7 @@ impl Shared {
     pub fn end_cell(&self) -> bool {
         let mut turn = self.turn();
         turn.busy = false;
+        self.ended.notify_all();
         std::mem::take(&mut turn.killed)
     }
 
@@ -157,9 +170,8 @@ impl Shared {
             return;
         }
         turn.interrupted = true;
-        let shell = self.shell.load(Ordering::SeqCst);
-        if shell != 0 {
-            unsafe { libc::killpg(shell, libc::SIGTERM) };
+        if let Some(shell) = *lock(&self.shell) {
+            let _ = kill_process_group(shell, Signal::TERM);
         }
         let Some(evaluator) = self.evaluator() else { return };
         if evaluator.compiler.interrupt() {
@@ -170,26 +182,29 @@ impl Shared {
         let shared = Arc::clone(self);
         let deadline = Instant::now() + Duration::from_millis(self.grace_ms.load(Ordering::SeqCst));
         std::thread::spawn(move || {
-            while Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(20));
-                if !shared.runs(cell) {
-                    return;
-                }
+            if !shared.wait_for_end(cell, deadline) {
+                shared.force(cell, &evaluator, asked);
             }
-            shared.force(cell, &evaluator, asked);
         });
+    }
+
+    /// Whether the cell has ended, at the latest at the deadline.
+    fn wait_for_end(&self, cell: u64, deadline: Instant) -> bool {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let waited = self.ended.wait_timeout_while(self.turn(), patience, |turn| turn.is_of(cell));
+        !waited.unwrap_or_else(PoisonError::into_inner).0.is_of(cell)
     }
 
     /// Ends by force what keeps this cell, if it still runs: a shell command, or else the process that was `asked` to stop, if it is
     /// still there. A process that has taken its place is left alone, and one end is told before there can be another.
-    fn force(&self, cell: u64, evaluator: &Evaluator, asked: Option<i32>) {
+    fn force(&self, cell: u64, evaluator: &Evaluator, asked: Option<Pid>) {
         let mut turn = self.turn();
         if !turn.is_of(cell) {
             return;
         }
-        let shell = self.shell.load(Ordering::SeqCst);
-        if shell != 0 {
-            unsafe { libc::killpg(shell, libc::SIGKILL) };
+        let shell = *lock(&self.shell);
+        if let Some(shell) = shell {
+            let _ = kill_process_group(shell, Signal::KILL);
         } else if let Some(id) = evaluator.child_id().filter(|&id| asked == Some(id) && !turn.killed) {
             turn.killed = true;
             kill(id);

@@ -1,7 +1,6 @@
 //! The kernel's temporary folder: for this user only, removed at the end, and removed at the next start if there was no end.
 
 use std::fs::{DirBuilder, File};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -25,9 +24,7 @@ impl Folder {
         DirBuilder::new().mode(0o700).create(&path)?;
         let path = path.canonicalize()?;
         let lock = File::create(path.join(LOCK))?;
-        if !try_lock(&lock) {
-            return Err(std::io::Error::last_os_error());
-        }
+        lock.try_lock()?;
         Ok(Folder { path, _lock: lock })
     }
 
@@ -43,21 +40,17 @@ impl Drop for Folder {
 }
 
 fn remove_abandoned(base: &Path) {
-    let me = unsafe { libc::getuid() };
+    let me = rustix::process::getuid().as_raw();
     for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
         let ours = entry.file_name().to_string_lossy().starts_with(PREFIX)
             && std::fs::symlink_metadata(entry.path()).is_ok_and(|meta| meta.is_dir() && meta.uid() == me);
         if ours
             && let Ok(lock) = File::open(entry.path().join(LOCK))
-            && try_lock(&lock)
+            && lock.try_lock().is_ok()
         {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
-}
-
-fn try_lock(file: &File) -> bool {
-    unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) == 0 }
 }
 
 #[cfg(test)]
@@ -74,7 +67,7 @@ mod tests {
             File::create(folder.join(LOCK))?;
         }
         let lock = File::open(used.join(LOCK))?;
-        assert!(try_lock(&lock));
+        lock.try_lock()?;
         remove_abandoned(base.path());
         assert!(used.exists() && !left.exists());
         Ok(())

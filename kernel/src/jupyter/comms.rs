@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value, json};
+use wavemesh_cell::protocol::CommEvent;
 
 use super::iopub::Iopub;
 use super::wire::Request;
@@ -65,8 +66,15 @@ impl Comms {
                 _ => state.open.get(id).cloned(),
             }
         };
-        let data = request.content.get("data").cloned().unwrap_or_else(|| json!({}));
-        let told = target.is_some_and(|target| engine.comm(kind, id, &target, &data));
+        let data = request.content.get("data").map_or_else(|| "{}".to_owned(), Value::to_string);
+        let told = target.is_some_and(|target| {
+            let id = id.to_owned();
+            engine.comm(&match kind {
+                "comm_open" => CommEvent::Open { id, target, data },
+                "comm_close" => CommEvent::Close { id, data },
+                _ => CommEvent::Message { id, data },
+            })
+        });
         if !told && kind != "comm_close" {
             self.state().open.remove(id);
             iopub.send(&request.parent, "comm_close", json!({ "comm_id": id, "data": {} }));

@@ -49,7 +49,7 @@ impl Assistant {
         let assistant = Arc::clone(self);
         let learning = std::thread::Builder::new().name("names".into()).spawn(move || {
             // Of this thread alone: cells come first.
-            unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+            let _ = rustix::process::setpriority_process(None, 19);
             assistant.library.update(&assistant.compiler);
         });
         if let Err(error) = learning {
@@ -165,8 +165,9 @@ impl Assistant {
 
     fn variable(&self, name: &str, known: &Known, detail: u8) -> Option<Value> {
         let (_, ty) = self.compiler.stored_variables().into_iter().find(|(known, _)| known == name)?;
-        let size =
-            self.pipes.sizes().get(name).map_or_else(String::new, |&size| format!("  // {}", commands::bytes(size)));
+        let stored = self.pipes.stored();
+        let size = stored.get(name).map(|variable| format!("  // {}", commands::bytes(variable.bytes)));
+        let size = size.unwrap_or_default();
         Some(item::bundle(&format!("let {name}: {ty}{size}"), &known.docs_of(&ty), detail))
     }
 

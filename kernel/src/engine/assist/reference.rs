@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal, setpriority_process};
 use serde::{Deserialize, Serialize};
 
 use super::item::{Item, Kind};
@@ -161,9 +162,8 @@ impl Library {
     /// Gives up what is being made, because the kernel ends.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
-        let rustdoc = self.rustdoc.load(Ordering::SeqCst);
-        if rustdoc != 0 {
-            unsafe { libc::kill(rustdoc, libc::SIGKILL) };
+        if let Some(rustdoc) = Pid::from_raw(self.rustdoc.load(Ordering::SeqCst)) {
+            let _ = kill_process(rustdoc, Signal::KILL);
         }
     }
 
@@ -228,13 +228,12 @@ impl Library {
             .arg(format!("--crate-name={ROOT}"))
             .args(compiler.extern_args());
         // Cells come first; and it must not outlive the kernel.
-        unsafe {
-            command.pre_exec(|| {
-                libc::setpriority(libc::PRIO_PROCESS, 0, 19);
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
-            });
-        }
+        let stand_back = || {
+            setpriority_process(None, 19)?;
+            Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
+        };
+        // SAFETY: between fork and exec this makes system calls and nothing else.
+        unsafe { command.pre_exec(stand_back) };
         let rustdoc = command.spawn().context("cannot run rustdoc")?;
         self.rustdoc.store(i32::try_from(rustdoc.id())?, Ordering::SeqCst);
         let output = rustdoc.wait_with_output();

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Output;
-use super::pipes::push_text;
+use super::cell::{Prompt, push_text};
+use crate::engine::Output;
 
 const BEGIN: &str = "EVCXR_BEGIN_CONTENT ";
 const FINISH: &str = "EVCXR_END_CONTENT";
@@ -24,7 +24,7 @@ impl Contents {
     }
 
     /// Passes text on, but for marker lines and what is between them. Returns a prompt, if one was printed.
-    pub fn take(&mut self, text: &str, batch: &mut Vec<Output>) -> Option<(String, bool)> {
+    pub fn take(&mut self, text: &str, batch: &mut Vec<Output>) -> Option<Prompt> {
         let text = std::mem::take(&mut self.held) + text;
         let mut rest = text.as_str();
         let mut prompt = None;
@@ -44,7 +44,8 @@ impl Contents {
             };
             if let Some(asked) = rest[..line_end].strip_prefix(INPUT) {
                 let password = asked.starts_with("_PASSWORD");
-                prompt = Some((asked.split_once(':').map(|(_, text)| text.to_owned()).unwrap_or_default(), password));
+                let text = asked.split_once(':').map(|(_, text)| text.to_owned()).unwrap_or_default();
+                prompt = Some(Prompt { text, password });
                 rest = &rest[line_end + 1..];
                 continue;
             }
@@ -93,4 +94,42 @@ fn possible_marker(text: &str) -> usize {
         .flat_map(|marker| (1..marker.len()).rev().filter(|&length| text.ends_with(&marker[..length])))
         .max()
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of texts that come one after the other, with nothing after them.
+    fn passed(texts: &[&str]) -> (Vec<String>, Option<Prompt>) {
+        let (mut contents, mut outputs, mut prompt) = (Contents::default(), Vec::new(), None);
+        for text in texts {
+            prompt = contents.take(text, &mut outputs).or(prompt);
+        }
+        contents.let_go(&mut outputs);
+        (outputs.iter().map(|output| format!("{output:?}")).collect(), prompt)
+    }
+
+    #[test]
+    fn blocks_that_follow_each_other_are_one_display() {
+        let blocks = "a\nEVCXR_BEGIN_CONTENT text/html\n<b>x</b>\nEVCXR_END_CONTENT\nEVCXR_BEGIN_CONTENT text/plain\nx\nEVCXR_END_CONTENT\nb";
+        let whole = passed(&[blocks]).0;
+        assert_eq!(whole.len(), 3, "{whole:?}");
+        assert!(whole[1].contains("<b>x</b>") && whole[1].contains("text/plain"), "{whole:?}");
+        for cut in 1..blocks.len() {
+            assert_eq!(passed(&[&blocks[..cut], &blocks[cut..]]).0, whole, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_only_begins_like_a_marker_is_text() {
+        assert_eq!(passed(&["EVCXR_BEG", "AN"]).0, [r#"Stdout("EVCXR_BEGAN")"#]);
+        assert_eq!(passed(&["x EVCXR_"]).0, [r#"Stdout("x EVCXR_")"#]);
+    }
+
+    #[test]
+    fn a_prompt_may_hide_what_is_typed() {
+        let (outputs, prompt) = passed(&["EVCXR_INPUT_REQUEST_PASS", "WORD:Key?\n"]);
+        assert_eq!((outputs.len(), prompt), (0, Some(Prompt { text: "Key?".into(), password: true })));
+    }
 }

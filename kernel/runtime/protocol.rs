@@ -1,0 +1,366 @@
+//! What the kernel and the process that runs cells say to each other: the messages, and the one codec for them.
+//!
+//! | way | from | to | messages |
+//! | --- | --- | --- | --- |
+//! | control socket | the process that runs cells | the kernel | [`Report`] |
+//! | control socket | the kernel | the process that runs cells | [`Order`] |
+//! | comms pipe | the kernel | the process that runs cells | [`CommEvent`] |
+//! | standard output and error | the process that runs cells | the kernel | text, and the frames of [`frames`](crate::frames) |
+//!
+//! A message is a line: the length of its body in bytes, a space, and the body, whose fields are separated by tabs; the first names the
+//! kind. In a field tab, newline and backslash stand escaped, so that a field may be any text. Each line begins with a newline of its own,
+//! and its length must be right: a message whose sender died in the middle costs that message alone.
+
+use std::time::Duration;
+
+/// A line longer than this is not a message of ours.
+const LONGEST: usize = 64 << 20;
+
+/// A place in a source file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    pub file: String,
+    /// Counted from 1; 0 when it is not known.
+    pub line: u32,
+    /// Counted from 1; 0 when it is not known.
+    pub column: u32,
+}
+
+/// A panic as its hook saw it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Panic {
+    pub message: String,
+    pub place: Place,
+}
+
+/// A place in the code of a cell, on the stack of a panic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The cell's library.
+    pub library: String,
+    /// Of the call, in the library.
+    pub offset: u64,
+}
+
+/// What the process that runs cells tells the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// A variable was stored.
+    Variable { name: String, bytes: u64, type_name: String },
+    /// A variable that the cell wants is lost; the cell has not run.
+    Lost { name: String, reason: String },
+    /// The cell panics. The process may end before it can say more.
+    Panicking(Panic),
+    /// A panic has ended the cell; the frames are those in cells, the innermost first.
+    Panicked { panic: Panic, frames: Vec<Frame> },
+    /// A thread panicked, or the cell caught a panic of its own. Neither ends the cell.
+    ThreadPanicked { thread: String, panic: Panic },
+    /// An `Err` has ended the cell.
+    Failed { message: String, type_name: String, place: Place },
+    /// The cell noticed that it shall stop, and ended.
+    Stopped,
+    /// How long the cell took to load and to run, to the microsecond.
+    Times { load: Duration, run: Duration },
+}
+
+/// What the kernel wants of the process that runs cells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Whether the frontend can be asked for the input of the cells that follow.
+    Input { allowed: bool },
+}
+
+/// What the page does with a comm. `data` is the text of a JSON value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommEvent {
+    Open { id: String, target: String, data: String },
+    Message { id: String, data: String },
+    Close { id: String, data: String },
+}
+
+/// A message that has a form on the wire.
+pub trait Message: Sized {
+    /// The kind, then what else it takes to make the message again.
+    fn fields(&self) -> Vec<String>;
+
+    /// The message of these fields, if they are one's.
+    fn from_fields(fields: &[&str]) -> Option<Self>;
+
+    /// The message as it is sent.
+    fn encode(&self) -> Vec<u8> {
+        let body: Vec<String> = self.fields().iter().map(|field| escape(field)).collect();
+        let body = body.join("\t");
+        format!("\n{} {body}\n", body.len()).into_bytes()
+    }
+}
+
+impl Place {
+    fn push_to(&self, fields: &mut Vec<String>) {
+        fields.extend([self.file.clone(), self.line.to_string(), self.column.to_string()]);
+    }
+
+    fn of(file: &str, line: &str, column: &str) -> Option<Place> {
+        Some(Place { file: file.to_owned(), line: line.parse().ok()?, column: column.parse().ok()? })
+    }
+}
+
+impl Message for Report {
+    fn fields(&self) -> Vec<String> {
+        let of = |kind: &str, texts: &[&str]| [kind].iter().chain(texts).map(|text| (*text).to_owned()).collect();
+        let panic_of = |kind: &str, panic: &Panic| {
+            let mut fields = vec![kind.to_owned(), panic.message.clone()];
+            panic.place.push_to(&mut fields);
+            fields
+        };
+        match self {
+            Report::Variable { name, bytes, type_name } => of("variable", &[name, &bytes.to_string(), type_name]),
+            Report::Lost { name, reason } => of("lost", &[name, reason]),
+            Report::Panicking(panic) => panic_of("panicking", panic),
+            Report::Panicked { panic, frames } => {
+                let mut fields = panic_of("panicked", panic);
+                fields.extend(frames.iter().flat_map(|frame| [frame.library.clone(), frame.offset.to_string()]));
+                fields
+            }
+            Report::ThreadPanicked { thread, panic } => {
+                let mut fields = panic_of("thread_panicked", panic);
+                fields.push(thread.clone());
+                fields
+            }
+            Report::Failed { message, type_name, place } => {
+                let mut fields = of("failed", &[message, type_name]);
+                place.push_to(&mut fields);
+                fields
+            }
+            Report::Stopped => of("stopped", &[]),
+            Report::Times { load, run } => {
+                of("times", &[load, run].map(|time| time.as_micros().to_string()).each_ref().map(String::as_str))
+            }
+        }
+    }
+
+    fn from_fields(fields: &[&str]) -> Option<Report> {
+        let panic = |message: &str, place: Place| Panic { message: message.to_owned(), place };
+        Some(match *fields {
+            ["variable", name, bytes, type_name] => {
+                Report::Variable { name: name.to_owned(), bytes: bytes.parse().ok()?, type_name: type_name.to_owned() }
+            }
+            ["lost", name, reason] => Report::Lost { name: name.to_owned(), reason: reason.to_owned() },
+            ["panicking", message, file, line, column] => {
+                Report::Panicking(panic(message, Place::of(file, line, column)?))
+            }
+            ["panicked", message, file, line, column, ref frames @ ..] => {
+                let frames = frames.chunks(2).map(|frame| match *frame {
+                    [library, offset] => Some(Frame { library: library.to_owned(), offset: offset.parse().ok()? }),
+                    _ => None,
+                });
+                Report::Panicked {
+                    panic: panic(message, Place::of(file, line, column)?),
+                    frames: frames.collect::<Option<_>>()?,
+                }
+            }
+            ["thread_panicked", message, file, line, column, thread] => Report::ThreadPanicked {
+                thread: thread.to_owned(),
+                panic: panic(message, Place::of(file, line, column)?),
+            },
+            ["failed", message, type_name, file, line, column] => Report::Failed {
+                message: message.to_owned(),
+                type_name: type_name.to_owned(),
+                place: Place::of(file, line, column)?,
+            },
+            ["stopped"] => Report::Stopped,
+            ["times", load, run] => {
+                let micros = |text: &str| text.parse().ok().map(Duration::from_micros);
+                Report::Times { load: micros(load)?, run: micros(run)? }
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl Message for Order {
+    fn fields(&self) -> Vec<String> {
+        match self {
+            Order::Input { allowed } => vec!["input".to_owned(), u8::from(*allowed).to_string()],
+        }
+    }
+
+    fn from_fields(fields: &[&str]) -> Option<Order> {
+        match *fields {
+            ["input", allowed @ ("0" | "1")] => Some(Order::Input { allowed: allowed == "1" }),
+            _ => None,
+        }
+    }
+}
+
+impl Message for CommEvent {
+    fn fields(&self) -> Vec<String> {
+        let texts = match self {
+            CommEvent::Open { id, target, data } => vec!["open", id, target, data],
+            CommEvent::Message { id, data } => vec!["message", id, data],
+            CommEvent::Close { id, data } => vec!["close", id, data],
+        };
+        texts.into_iter().map(str::to_owned).collect()
+    }
+
+    fn from_fields(fields: &[&str]) -> Option<CommEvent> {
+        let own = |text: &str| text.to_owned();
+        match *fields {
+            ["open", id, target, data] => Some(CommEvent::Open { id: own(id), target: own(target), data: own(data) }),
+            ["message", id, data] => Some(CommEvent::Message { id: own(id), data: own(data) }),
+            ["close", id, data] => Some(CommEvent::Close { id: own(id), data: own(data) }),
+            _ => None,
+        }
+    }
+}
+
+/// A line that is not a message: cut short, or not written by this codec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// How it begins.
+    pub beginning: String,
+}
+
+/// Bytes to messages, however the bytes are cut.
+#[derive(Default)]
+pub struct Decoder {
+    line: Vec<u8>,
+    /// The line is too long to be a message; it is passed over up to its end.
+    too_long: bool,
+}
+
+impl Decoder {
+    /// The messages that are complete now. A line that is none of `M` is an error of its own, and those after it are read.
+    pub fn decode<M: Message>(&mut self, bytes: &[u8]) -> Vec<Result<M, Malformed>> {
+        let mut messages = Vec::new();
+        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let (text, ended) = part.strip_suffix(b"\n").map_or((part, false), |text| (text, true));
+            self.too_long |= self.line.len() + text.len() > LONGEST;
+            if self.too_long {
+                self.line.truncate(100);
+            } else {
+                self.line.extend_from_slice(text);
+            }
+            if ended {
+                let line = std::mem::take(&mut self.line);
+                if std::mem::take(&mut self.too_long) {
+                    messages.push(Err(malformed(&line)));
+                } else if !line.is_empty() {
+                    messages.push(read_line(&line).ok_or_else(|| malformed(&line)));
+                }
+            }
+        }
+        messages
+    }
+}
+
+fn malformed(line: &[u8]) -> Malformed {
+    Malformed { beginning: String::from_utf8_lossy(line).chars().take(60).collect() }
+}
+
+fn read_line<M: Message>(line: &[u8]) -> Option<M> {
+    let (length, body) = std::str::from_utf8(line).ok()?.split_once(' ')?;
+    if length.parse() != Ok(body.len()) {
+        return None;
+    }
+    let fields: Vec<String> = body.split('\t').map(unescape).collect::<Option<_>>()?;
+    M::from_fields(&fields.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn escape(field: &str) -> String {
+    field.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n")
+}
+
+fn unescape(field: &str) -> Option<String> {
+    let mut text = String::with_capacity(field.len());
+    let mut chars = field.chars();
+    while let Some(c) = chars.next() {
+        text.push(match c {
+            '\\' => match chars.next()? {
+                't' => '\t',
+                'n' => '\n',
+                '\\' => '\\',
+                _ => return None,
+            },
+            c => c,
+        });
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text() -> String {
+        "tab\t newline\n backslash\\ \\n \u{1e}\u{1f} größe 🦀".to_owned()
+    }
+
+    fn reports() -> Vec<Report> {
+        let panic = Panic { message: text(), place: Place { file: text(), line: 7, column: u32::MAX } };
+        vec![
+            Report::Variable { name: text(), bytes: u64::MAX, type_name: String::new() },
+            Report::Lost { name: text(), reason: text() },
+            Report::Panicking(panic.clone()),
+            Report::Panicked { panic: panic.clone(), frames: Vec::new() },
+            Report::Panicked {
+                panic: panic.clone(),
+                frames: vec![Frame { library: text(), offset: 1 }, Frame { library: String::new(), offset: u64::MAX }],
+            },
+            Report::ThreadPanicked { thread: text(), panic: panic.clone() },
+            Report::Failed { message: text(), type_name: text(), place: panic.place },
+            Report::Stopped,
+            Report::Times { load: Duration::from_micros(3), run: Duration::from_secs(7) },
+        ]
+    }
+
+    /// What `decode` makes of bytes that come `step` at a time.
+    fn decoded<M: Message>(bytes: &[u8], step: usize) -> Vec<Result<M, Malformed>> {
+        let mut decoder = Decoder::default();
+        bytes.chunks(step).flat_map(|chunk| decoder.decode(chunk)).collect()
+    }
+
+    #[test]
+    fn a_message_comes_back_as_it_was_however_its_bytes_are_cut() {
+        let bytes: Vec<u8> = reports().iter().flat_map(Message::encode).collect();
+        for step in [1, 2, 7, bytes.len()] {
+            let expected: Vec<_> = reports().into_iter().map(Ok).collect();
+            assert_eq!(decoded::<Report>(&bytes, step), expected, "{step} bytes at a time");
+        }
+        let orders = [Order::Input { allowed: true }, Order::Input { allowed: false }];
+        let bytes: Vec<u8> = orders.iter().flat_map(Message::encode).collect();
+        assert_eq!(decoded::<Order>(&bytes, 3), orders.map(Ok));
+        let events = [
+            CommEvent::Open { id: text(), target: text(), data: text() },
+            CommEvent::Message { id: text(), data: String::new() },
+            CommEvent::Close { id: String::new(), data: text() },
+        ];
+        let bytes: Vec<u8> = events.iter().flat_map(Message::encode).collect();
+        assert_eq!(decoded::<CommEvent>(&bytes, 5), events.map(Ok));
+    }
+
+    #[test]
+    fn a_message_whose_sender_died_in_the_middle_costs_that_message_alone() {
+        let after = Report::Lost { name: "x".to_owned(), reason: "y".to_owned() };
+        for whole in reports().iter().map(Message::encode) {
+            // The newline that ends it may be missing without harm: the next message begins with one.
+            for cut in 2..whole.len() - 1 {
+                let bytes = [&whole[..cut], &after.encode()].concat();
+                let messages = decoded::<Report>(&bytes, 64);
+                assert!(messages[0].is_err() && messages[1..] == [Ok(after.clone())], "cut at {cut}: {messages:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_message_is_an_error_and_what_follows_is_read() {
+        for garbage in
+            ["x", "3 abc", "7 stopped\tx", "8 stopped", "-1 ", "6 input\t", "9 variable\t", "2 \\x", "\u{1f}"]
+        {
+            let bytes = [garbage.as_bytes(), &Report::Stopped.encode()].concat();
+            let messages = decoded::<Report>(&bytes, 64);
+            assert_eq!(messages, [Err(Malformed { beginning: garbage.to_owned() }), Ok(Report::Stopped)], "{garbage}");
+        }
+        assert!(matches!(decoded::<Order>(b"7 input\t2\n", 64)[..], [Err(_)]), "neither yes nor no");
+        assert!(decoded::<Report>(b"\xff\xfe\n", 64)[0].is_err(), "not UTF-8");
+    }
+}

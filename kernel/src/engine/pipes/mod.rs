@@ -1,0 +1,210 @@
+//! What comes out of the child, as it comes: bytes become [`Output`]s, in order, within milliseconds.
+//!
+//! The kernel makes the pipes once and every child inherits them, so nothing is lost when a child dies. [`reader`] is the one thread that
+//! reads; [`assembly`] makes outputs of the bytes; [`cell`] is what is known of the cell that runs; [`ends`] are the descriptors.
+
+mod assembly;
+mod cell;
+mod contents;
+mod ends;
+mod reader;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SendFlags, send};
+use serde_json::Value;
+use wavemesh_cell::protocol::{CommEvent, Message, Order, Panic, Report};
+
+use self::cell::Cell;
+pub use self::cell::{Prompt, Stored};
+pub use self::ends::ChildEnds;
+use self::ends::Ends;
+use super::{Output, Sink};
+
+/// A child that reads no comm messages for so long reads none.
+const COMM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The kernel's ends.
+pub struct Pipes {
+    child: ChildEnds,
+    input: File,
+    control: OwnedFd,
+    comms: Mutex<OwnedFd>,
+    wake: OwnedFd,
+    state: Mutex<State>,
+    changed: Condvar,
+    tell_panic: OnceLock<TellPanic>,
+}
+
+/// Makes the text for a panic that does not end the cell, of the thread of this name.
+pub type TellPanic = Box<dyn Fn(&str, &Panic) -> String + Send + Sync>;
+
+#[derive(Default)]
+struct State {
+    cell: Cell,
+    /// Somebody waits until nothing is left to be read.
+    drain: bool,
+}
+
+impl Pipes {
+    /// Makes the pipes and starts the reader.
+    pub fn new(token: &str) -> std::io::Result<Arc<Pipes>> {
+        let Ends { child, out, err, input, control, control_reader, comms, wake, wake_reader } = Ends::new()?;
+        let pipes = Arc::new(Pipes {
+            child,
+            input: input.into(),
+            control,
+            comms: Mutex::new(comms),
+            wake,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            tell_panic: OnceLock::new(),
+        });
+        reader::start(Arc::clone(&pipes), [out, err], control_reader, wake_reader, token)?;
+        Ok(pipes)
+    }
+
+    /// What a child inherits.
+    pub fn child_ends(&self) -> &ChildEnds {
+        &self.child
+    }
+
+    /// Sets how panics of threads are told.
+    pub fn tell_panics_by(&self, tell: TellPanic) {
+        let _ = self.tell_panic.set(tell);
+    }
+
+    /// From now on outputs go to `sink`; what the last cell left to be read is forgotten.
+    pub fn begin_cell(&self, sink: Sink, allow_stdin: bool) {
+        self.discard_input();
+        self.order(&Order::Input { allowed: allow_stdin });
+        self.state().cell.begin(sink);
+    }
+
+    /// The current cell's code now starts as run `id`.
+    pub fn begin_run(&self, id: u64) {
+        self.state().cell.begin_run(id);
+    }
+
+    /// Tells the child. False when it does not listen.
+    pub fn order(&self, order: &Order) -> bool {
+        // An order is short: it goes into the socket whole, or the child has not read for long.
+        send(&self.control, &order.encode(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL).is_ok()
+    }
+
+    /// Waits until all that the cell printed has reached the sink.
+    pub fn wait_for_end(&self, patience: Duration) {
+        let state = self.state();
+        let _ = self.changed.wait_timeout_while(state, patience, |state| !state.cell.has_ended());
+    }
+
+    /// Waits until nothing is left in the pipes; for a child that is dead and sends no end mark.
+    pub fn wait_until_empty(&self) {
+        let mut state = self.state();
+        state.drain = true;
+        let _ = rustix::io::write(&self.wake, b"d");
+        let _ = self.changed.wait_timeout_while(state, Duration::from_secs(10), |state| state.drain);
+    }
+
+    /// The value that ended the cell, as the content of `execute_result`.
+    pub fn take_result(&self) -> Option<Value> {
+        self.state().cell.result.take()
+    }
+
+    /// What the cell runtime reported of this run.
+    pub fn take_reports(&self) -> Vec<Report> {
+        std::mem::take(&mut self.state().cell.reports)
+    }
+
+    /// What is known of each variable that was stored.
+    pub fn stored(&self) -> HashMap<String, Stored> {
+        self.state().cell.stored.clone()
+    }
+
+    /// How long the cell took to load and to run.
+    pub fn times(&self) -> (Duration, Duration) {
+        self.state().cell.times
+    }
+
+    /// The end of what the cell wrote to standard error.
+    pub fn error_tail(&self) -> String {
+        self.state().cell.error_tail.clone()
+    }
+
+    /// Sends an output of the kernel's own to the cell's sink.
+    pub fn send(&self, output: Output) {
+        let sink = self.state().cell.sink.clone();
+        if let Some(sink) = sink {
+            sink(output);
+        }
+    }
+
+    /// A request for input that user code made in evcxr's way, by printing a marker.
+    pub fn take_prompt(&self) -> Option<Prompt> {
+        self.state().cell.prompt.take()
+    }
+
+    /// Asks the frontend for a line and hands it to the child. False when there is none to be had: the frontend cannot be asked, or the
+    /// question was given up, as it is when the cell has ended.
+    pub fn ask(&self, Prompt { text, password }: Prompt) -> bool {
+        let (reply, answer) = channel();
+        self.send(Output::InputRequest { prompt: text, password, reply });
+        let Ok(line) = answer.recv() else { return false };
+        (&self.input).write_all(format!("{line}\n").as_bytes()).is_ok()
+    }
+
+    /// Whether an answer waits to be read by the child.
+    pub fn input_is_pending(&self) -> bool {
+        rustix::io::ioctl_fionread(&self.child.input).is_ok_and(|waiting| waiting > 0)
+    }
+
+    /// Hands the child what the frontend does with a comm. False when it does not take such messages any more.
+    pub fn tell_comm(&self, event: &CommEvent) -> bool {
+        let comms = locked(&self.comms);
+        let message = event.encode();
+        let mut bytes = &message[..];
+        let deadline = Instant::now() + COMM_PATIENCE;
+        while !bytes.is_empty() {
+            match rustix::io::write(&*comms, bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(rustix::io::Errno::INTR) => {}
+                // It is full. A message that is given up half-way costs nothing but itself.
+                Err(rustix::io::Errno::AGAIN) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    let left = Timespec::try_from(left).ok();
+                    let room = poll(&mut [PollFd::new(&*comms, PollFlags::OUT)], left.as_ref());
+                    if !room.is_ok_and(|ready| ready > 0) {
+                        return false;
+                    }
+                }
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn discard_input(&self) {
+        let mut bytes = [0u8; 4096];
+        while self.input_is_pending() && rustix::io::read(&self.child.input, &mut bytes).is_ok_and(|read| read > 0) {}
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        locked(&self.state)
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes a line to standard error of the kernel itself, where its log goes; failing to is no reason to stop.
+pub fn log(line: &str) {
+    let _ = writeln!(std::io::stderr(), "wavemesh-kernel: {line}");
+}

@@ -1,0 +1,125 @@
+//! Panics, and errors that `?` returned, with the frames that lie in cells.
+
+use wavemesh_cell::protocol::{Panic, Place};
+
+use super::{BOLD_RED, CYAN, Places, RESET};
+use crate::engine::ExecuteError;
+
+/// A panic of another thread, or one that the cell caught: a line or two on standard error.
+pub fn other_panic(thread: &str, panic: &Panic, places: &Places) -> String {
+    format!("thread '{thread}' panicked at {}:\n{}\n", told(&panic.place, places), panic.message)
+}
+
+/// A panic that ended the cell; `backtrace` is in the form of the standard library's.
+pub fn panic(panic: &Panic, backtrace: &str, places: &Places) -> ExecuteError {
+    let place = told(&panic.place, places);
+    let mut traceback = vec![format!("{BOLD_RED}Panic{RESET} at {CYAN}{place}{RESET}"), panic.message.clone()];
+    traceback.extend(places.quote(&panic.place));
+    let frames = frames(backtrace, places);
+    if frames.iter().any(|frame| !frame.contains(&place)) || frames.len() > 1 {
+        traceback.push(String::new());
+        traceback.extend(frames);
+    }
+    ExecuteError { ename: "Panic".into(), evalue: panic.message.clone(), traceback }
+}
+
+/// An `Err` that `?` returned from the cell.
+pub fn failure(message: &str, type_name: &str, place: &Place, places: &Places) -> ExecuteError {
+    let ename = short_type(type_name);
+    let (message, backtrace) = part_backtrace(message);
+    let mut traceback = vec![match places.name(place) {
+        Some(place) => format!("{BOLD_RED}{ename}{RESET} at {CYAN}{place}{RESET}"),
+        None => format!("{BOLD_RED}{ename}{RESET}"),
+    }];
+    traceback.extend(message.lines().map(str::to_owned));
+    traceback.extend(places.quote(place));
+    let frames = frames(backtrace, places);
+    if frames.len() > 1 {
+        traceback.push(String::new());
+        traceback.extend(frames);
+    }
+    ExecuteError { ename, evalue: message.to_owned(), traceback }
+}
+
+/// A place for people: in a cell, or else in a file.
+fn told(place: &Place, places: &Places) -> String {
+    places.name(place).unwrap_or_else(|| short_path(place))
+}
+
+/// Some errors (candle's) carry a backtrace in their text.
+fn part_backtrace(message: &str) -> (&str, &str) {
+    let mut start = 0;
+    for line in message.split_inclusive('\n') {
+        if line.trim_start().starts_with("0: ") || line.trim() == "Stack backtrace:" {
+            return (message[..start].trim_end(), &message[start..]);
+        }
+        start += line.len();
+    }
+    (message.trim_end(), "")
+}
+
+/// The frames of a backtrace that lie in cells, the innermost first.
+fn frames(backtrace: &str, places: &Places) -> Vec<String> {
+    let mut frames = Vec::new();
+    let mut function = "";
+    for line in backtrace.lines().map(str::trim) {
+        if let Some(at) = line.strip_prefix("at ") {
+            let mut parts = at.rsplitn(3, ':');
+            let (column, number, file) = (parts.next(), parts.next(), parts.next());
+            let number_of = |part: Option<&str>| part.and_then(|part| part.parse().ok());
+            if let (Some(column), Some(line), Some(file)) = (number_of(column), number_of(number), file)
+                && let Some(place) = places.name(&Place { file: file.to_owned(), line, column })
+            {
+                let name = function.strip_prefix("ctx::").unwrap_or(function);
+                let shown = if name.starts_with("run_user_code_") { "the cell" } else { name };
+                frames.push(format!("  in {shown} at {CYAN}{place}{RESET}"));
+            }
+        } else if let Some((_, name)) = line.split_once(": ") {
+            function = name;
+        }
+    }
+    frames.dedup();
+    frames
+}
+
+/// The type without its path: `std::io::error::Error` is `Error`, so the crate stays in front of such a name.
+fn short_type(name: &str) -> String {
+    let base = name.split('<').next().unwrap_or(name);
+    let last = base.rsplit("::").next().unwrap_or(base);
+    match base.split("::").next() {
+        Some(root) if last == "Error" && root != last => format!("{root}::Error"),
+        _ => last.to_owned(),
+    }
+}
+
+/// Without the folders above a crate's own.
+fn short_path(Place { file, line, column }: &Place) -> String {
+    let of_crate = file.rsplit_once("/registry/src/").and_then(|(_, rest)| rest.split_once('/'));
+    format!("{}:{line}:{column}", of_crate.map_or(file.as_str(), |(_, rest)| rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_is_told_without_its_path_and_an_error_with_its_crate() {
+        assert_eq!(short_type("core::num::error::ParseIntError"), "ParseIntError");
+        assert_eq!(short_type("std::io::error::Error"), "std::Error");
+        assert_eq!(short_type("alloc::boxed::Box<dyn core::error::Error>"), "Box");
+    }
+
+    #[test]
+    fn a_backtrace_in_a_message_is_parted_from_it() {
+        assert_eq!(part_backtrace("shape mismatch\n   0: candle::bail\n").0, "shape mismatch");
+        assert_eq!(part_backtrace("two\nlines"), ("two\nlines", ""));
+    }
+
+    #[test]
+    fn a_panic_of_a_crate_names_its_file_from_the_crate_on() {
+        let file = "/home/me/.cargo/registry/src/index.crates.io-1/rand-0.9.0/src/lib.rs".to_owned();
+        let panic = Panic { message: "no".into(), place: Place { file, line: 3, column: 1 } };
+        let told = other_panic("worker", &panic, &Places::new(Vec::new()));
+        assert_eq!(told, "thread 'worker' panicked at rand-0.9.0/src/lib.rs:3:1:\nno\n");
+    }
+}

@@ -1,0 +1,17 @@
+//! Errors as people read them: rustc's diagnostics on the lines that the user wrote, panics and failures with a backtrace that
+//! starts in the user's cell, and what the end of a process cost.
+
+mod death;
+mod diagnostics;
+mod failure;
+mod places;
+
+pub use death::{Killer, death};
+pub use diagnostics::compile_error;
+pub use failure::{failure, other_panic, panic};
+pub use places::Places;
+
+const BOLD_RED: &str = "\x1b[1;31m";
+const DIM: &str = "\x1b[2m";
+const CYAN: &str = "\x1b[36m";
+const RESET: &str = "\x1b[0m";
