@@ -35,6 +35,7 @@ mod rich;
 mod slice_grid;
 mod task_bars;
 mod upright;
+mod values;
 mod viewer;
 mod voxel_faces;
 mod voxel_plot;

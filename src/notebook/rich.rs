@@ -1,11 +1,12 @@
 //! [`Rich`], the trait of values that show themselves; [`Display`], the output that one is shown in; and
 //! [`show!`](crate::notebook::show), which shows any value.
 
-use std::fmt::{Debug, Write};
+use std::fmt::Debug;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::frontend::{Frontend, Message};
+use super::values::debug_text;
 use super::{MimeBundle, escape};
 
 /// A value that shows itself: a card, a plot, a viewer.
@@ -259,33 +260,6 @@ pub mod specialise {
     }
 }
 
-/// `Debug` on one line when that is short, else pretty-printed, cut where nobody reads on.
-pub(crate) fn debug_text(value: &dyn Debug) -> String {
-    let mut line = Limited { text: String::new(), left: 100 };
-    if write!(line, "{value:?}").is_ok() {
-        return line.text;
-    }
-    let mut pretty = Limited { text: String::new(), left: 20_000 };
-    if write!(pretty, "{value:#?}").is_err() {
-        pretty.text.push_str("\n… (cut)");
-    }
-    pretty.text
-}
-
-/// Text that refuses to grow past a number of bytes, so that formatting a huge value stops early.
-struct Limited {
-    text: String,
-    left: usize,
-}
-
-impl Write for Limited {
-    fn write_str(&mut self, s: &str) -> std::fmt::Result {
-        self.left = self.left.checked_sub(s.len()).ok_or(std::fmt::Error)?;
-        self.text.push_str(s);
-        Ok(())
-    }
-}
-
 /// `alloc::vec::Vec<my::Type>` without its paths: `Vec<Type>`.
 pub(crate) fn short_type_name(full: &str) -> String {
     let mut short = String::new();
@@ -310,13 +284,6 @@ mod tests {
     #[test]
     fn ids_differ() {
         assert_ne!(new_id(), new_id());
-    }
-
-    #[test]
-    fn long_debug_text_is_pretty_and_ends() {
-        assert_eq!(debug_text(&[1, 2, 3]), "[1, 2, 3]");
-        let long = debug_text(&vec!["abcdefgh"; 100_000]);
-        assert!(long.starts_with("[\n    \"abcdefgh\",\n") && long.ends_with("… (cut)") && long.len() < 21_000);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A cell before it goes to evcxr: commands at its top, then Rust whose statements are told apart and adapted.
+//! The Rust of a cell before it goes to evcxr: its statements are told apart and adapted.
 //!
 //! Two things are added, both insertions, so that every byte keeps a place in what the user wrote:
 //! - each variable gets a placeholder for its type ([`Placeholder`]), because evcxr must name the type and only rustc knows it;
@@ -9,22 +9,12 @@ use std::collections::HashSet;
 use ra_ap_syntax::ast::{self, HasName};
 use ra_ap_syntax::{AstNode, Edition, SourceFile, SyntaxNode};
 
-/// A line of a cell that is not Rust.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommandLine {
-    /// `:dep`, `!`, `%time`, …
-    pub name: String,
-    pub arguments: String,
-    /// Counted from 1.
-    pub line: usize,
-}
-
 /// A cell, taken apart.
 #[derive(Debug)]
 pub struct Cell {
-    /// What the user wrote.
+    /// What the user wrote, with spaces for commands and what else does not belong to it.
     pub source: String,
-    /// The Rust part with the insertions; the commands' lines are blank in it.
+    /// The same with the insertions.
     pub rust: String,
     /// The statements of `rust`, in order.
     pub statements: Vec<Statement>,
@@ -100,44 +90,19 @@ pub struct Placeholder {
     pub mutable: bool,
 }
 
-/// The commands at the top of a cell and the byte at which its Rust part starts, comments included.
-pub fn split_commands(source: &str) -> (Vec<CommandLine>, usize) {
-    let mut commands = Vec::new();
-    let (mut offset, mut rust) = (0, 0);
-    for (index, line) in source.split_inclusive('\n').enumerate() {
-        let text = line.trim();
-        offset += line.len();
-        if let Some(command) = text.strip_prefix('!') {
-            let arguments = command.trim().to_owned();
-            commands.push(CommandLine { name: "!".into(), arguments, line: index + 1 });
-        } else if text.starts_with(':') && !text.starts_with("::") || text.starts_with('%') {
-            let (name, arguments) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-            commands.push(CommandLine { name: name.into(), arguments: arguments.trim().into(), line: index + 1 });
-        } else if text.is_empty() || text.starts_with("//") {
-            continue;
-        } else {
-            return (commands, rust);
-        }
-        rust = offset;
-    }
-    (commands, source.len())
-}
-
 impl Cell {
     /// Takes a cell apart. `number` makes its placeholders unlike those of every other cell; `show` is the path of the macro that
     /// shows a value, or `None` to show nothing.
     pub fn parse(source: &str, number: u64, show: Option<&str>) -> Cell {
-        let (_, start) = split_commands(source);
-        let blank: String = source[..start].chars().filter(|&c| c == '\n').collect();
         let mut cell = Cell {
             source: source.to_owned(),
-            rust: blank,
+            rust: String::new(),
             statements: Vec::new(),
             placeholders: Vec::new(),
             wanted: HashSet::new(),
             types: Vec::new(),
         };
-        let pieces = split_statements(&source[start..]);
+        let pieces = split_statements(source);
         let last = pieces.len().saturating_sub(1);
         for (index, (from, text, node)) in pieces.into_iter().enumerate() {
             let (mut edits, mut again) = (Vec::new(), Vec::new());
@@ -154,12 +119,12 @@ impl Cell {
             }
             cell.note_wanted(text, bound_before);
             let edits: Vec<_> = edits.into_iter().map(|(at, new)| (at - from - PRELUDE.len(), new)).collect();
-            let statement = insert(text, start + from, &edits);
+            let statement = insert(text, from, &edits);
             cell.rust.push_str(&statement.text);
             cell.statements.push(statement);
             // evcxr takes a statement that was added for one of its own. A comment may end the line before it.
             for again in again {
-                let place = start + usize::from(node.text_range().end()) - PRELUDE.len();
+                let place = usize::from(node.text_range().end()) - PRELUDE.len();
                 cell.rust.push('\n');
                 cell.rust.push_str(&again);
                 cell.statements.push(Statement { start: place, insertions: vec![(0, again.len())], text: again });
@@ -285,26 +250,17 @@ mod tests {
 
     #[test]
     fn variables_get_placeholders_and_keep_their_place() {
-        let source = ":opt 2\nlet x = 1; let (a, mut b): (u8, u8) = (1, 2);\nx";
+        let source = "       \nlet x = 1; let (a, mut b): (u8, u8) = (1, 2);\nx";
         let cell = Cell::parse(source, 7, Some("show"));
         assert_eq!(
             cell.rust,
             "\nlet x: Wm7Type0 = 1; let (a, mut b): (u8, u8) = (1, 2);\n\nlet a: Wm7Type1 = a;\nlet mut b: Wm7Type2 = b;\nshow!(x);\n"
         );
-        assert_eq!(split_commands(source).0[0].arguments, "2");
         let value = &cell.statements[0];
         let place = value.text.find('1').map(|at| value.source_offset(at));
         assert_eq!(place.map(|at| &source[at..=at]), Some("1"));
         let shown = &cell.statements[4];
         assert_eq!(shown.source_offset(shown.text.find('x').unwrap_or(0)), source.len() - 1);
-    }
-
-    #[test]
-    fn a_comment_above_the_rust_belongs_to_it() {
-        let source = "// what follows\n:opt 2\n/// Twice.\nfn f() {}";
-        let (commands, start) = split_commands(source);
-        assert_eq!((commands.len(), &source[start..]), (1, "/// Twice.\nfn f() {}"));
-        assert_eq!(split_commands("// nothing").1, "// nothing".len());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Commands of the kernel's own, and the table of all there are.
+//! What commands show, and shell commands.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -7,59 +7,16 @@ use rustix::process::Pid;
 use serde_json::{Value, json};
 
 use super::Output;
+use super::grammar::table;
 use super::pipes::Pipes;
-
-/// Commands that the kernel answers itself: name, arguments, what it does.
-pub const OWN: [(&str, &str, &str); 13] = [
-    (":help", "", "This table"),
-    (":vars", "", "Your variables, with types and sizes"),
-    (":dep", "NAME = \"VERSION\"", "Add a crate; also NAME = { … } as in Cargo.toml, or a PATH"),
-    (":opt", "LEVEL", "Optimisation 0 to 3: of this cell when code follows, else of all cells from now on"),
-    ("%time", "", "Run the cell and say how long each part took"),
-    ("!", "COMMAND", "Run a shell command"),
-    (":export", "DIR", "Write the cells so far as a Cargo project that builds"),
-    (":save", "DIR", "The same as :export"),
-    (":load", "FILE", "Run the code of a .rs file, the cells of a notebook, or what :save wrote"),
-    (":doc", "NAME", "Documentation of a name"),
-    (":clear", "", "Forget all variables and items"),
-    (":restart", "", "Start a new process for your code: variables go, items stay"),
-    (":grace", "SECONDS", "How long a stopped cell may take to stop by itself (2)"),
-];
-
-/// evcxr's commands that are passed on to it.
-const PASSED_ON: [(&str, &str, &str); 12] = [
-    (":type", "NAME", "The type of a variable"),
-    (":t", "NAME", "Short for :type"),
-    (":show_deps", "", "The crates that were added"),
-    (":explain", "", "Explain the last compile error"),
-    (":efmt", "FORMAT", "How an error from `?` is shown"),
-    (":env", "KEY=VALUE", "Set a variable of the environment (then :restart)"),
-    (":build_env", "KEY=VALUE", "Set a variable of the environment of builds"),
-    (":offline", "0/1", "Build without the network"),
-    (":preserve_vars_on_panic", "0/1", "Whether variables outlive a panic"),
-    (":timing", "", "Say after each cell how long it took"),
-    (":version", "", "The versions of the kernel, of evcxr and of the compiler"),
-    (":last_compile_dir", "", "Where evcxr writes its code"),
-];
-
-/// Whether evcxr knows the command.
-pub fn is_passed_on(name: &str) -> bool {
-    PASSED_ON.iter().any(|(known, ..)| *known == name)
-        || [":internal_debug", ":last_error_json", ":load_config"].contains(&name)
-}
-
-/// Every command's name.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    OWN.iter().chain(&PASSED_ON).map(|(name, ..)| *name)
-}
 
 /// `:help`.
 pub fn help() -> Value {
-    let mut rows: Vec<_> = OWN.iter().chain(&PASSED_ON).collect();
-    rows.sort_by_key(|(name, ..)| name.trim_start_matches([':', '%']));
-    let rows: Vec<Vec<String>> = rows
+    let mut commands: Vec<_> = table::listed().collect();
+    commands.sort_by_key(|command| command.name.trim_start_matches([':', '%']));
+    let rows: Vec<Vec<String>> = commands
         .iter()
-        .map(|(name, args, does)| vec![format!("{name} {args}").trim().to_owned(), (*does).to_owned()])
+        .map(|command| vec![format!("{} {}", command.name, command.arguments).trim().to_owned(), command.does.into()])
         .collect();
     table(&["Command", "What it does"], &rows)
 }
@@ -88,12 +45,6 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> Value {
 /// Text that is safe inside HTML.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-/// The command whose name is most like `name`.
-pub fn nearest(name: &str) -> Option<&'static str> {
-    let scored = names().map(|known| (strsim::damerau_levenshtein(known, name), known));
-    scored.min().filter(|(distance, known)| *distance <= 1 + known.len() / 3).map(|(_, known)| known)
 }
 
 /// A number of bytes for people.

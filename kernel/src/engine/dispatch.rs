@@ -1,4 +1,4 @@
-//! What each command does. The table of commands is in [`commands`].
+//! What each command does. The table of commands is in [`grammar::table`](super::grammar::table).
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
@@ -8,7 +8,8 @@ use evcxr::Error;
 use rustix::process::Pid;
 use serde_json::{Value, json};
 
-use super::cell::CommandLine;
+use super::grammar::CommandLine;
+use super::grammar::table::{self, Action};
 use super::session::Session;
 use super::{ExecuteError, ExecuteOptions, Output, commands, export};
 
@@ -41,8 +42,9 @@ impl Session {
                 Ok(arguments.as_str())
             }
         };
-        match name.as_str() {
-            "!" => {
+        let Some(action) = command.action() else { return Err(unknown(name)) };
+        match action {
+            Action::Shell => {
                 let shared = &self.shared;
                 let started = |group: Option<Pid>| {
                     *shared.shell.lock().unwrap_or_else(PoisonError::into_inner) = group;
@@ -55,15 +57,15 @@ impl Session {
                 })?;
                 Ok(None)
             }
-            ":help" | ":h" | ":?" => Ok(Some(commands::help())),
-            ":vars" => Ok(Some(self.variables_table())),
-            ":type" | ":t" => {
+            Action::Help => Ok(Some(commands::help())),
+            Action::Variables => Ok(Some(self.variables_table())),
+            Action::Type => {
                 let wanted = needs("the name of a variable")?;
                 let found = evaluator.compiler.stored_variables().into_iter().find(|(name, _)| name == wanted);
                 let (name, ty) = found.ok_or_else(|| wrong_command(format!("there is no variable `{wanted}`")))?;
                 Ok(Some(json!({"data": {"text/plain": format!("{name}: {ty}")}, "metadata": {}})))
             }
-            ":opt" => {
+            Action::OptLevel => {
                 if arguments.is_empty() {
                     let text = format!("cells are built at opt-level {}", self.opt_level);
                     return Ok(Some(json!({"data": {"text/plain": text}, "metadata": {}})));
@@ -71,13 +73,13 @@ impl Session {
                 self.opt_level = self.checked_level(command)?;
                 self.evcxr_command(&format!(":opt {}", self.opt_level.clone()))
             }
-            ":timing" => {
+            Action::Timing => {
                 self.timing = !self.timing;
                 let text = if self.timing { "each cell's time is shown" } else { "times are not shown" };
                 Ok(Some(json!({"data": {"text/plain": text}, "metadata": {}})))
             }
-            ":dep" => self.add_dependency(needs("a crate: `:dep regex = \"1\"`")?),
-            ":export" | ":save" => {
+            Action::Dependency => self.add_dependency(needs("a crate: `:dep regex = \"1\"`")?),
+            Action::Export => {
                 let folder = PathBuf::from(needs("a folder")?);
                 let written = self
                     .history
@@ -85,7 +87,7 @@ impl Session {
                 let text = written.map_err(|error| wrong_command(format!("`{name} {arguments}`: {error:#}")))?;
                 Ok(Some(json!({"data": {"text/plain": text}, "metadata": {}})))
             }
-            ":load" => {
+            Action::Load => {
                 if depth > 4 {
                     return Err(wrong_command("`:load` loads itself".into()));
                 }
@@ -98,21 +100,21 @@ impl Session {
                 }
                 Ok(shown)
             }
-            ":doc" => {
+            Action::Document => {
                 let wanted = needs("a name")?;
                 let found = evaluator.assistant.inspect(wanted, wanted.chars().count(), 1);
                 found
                     .map(|data| Some(json!({"data": data, "metadata": {}})))
                     .ok_or_else(|| wrong_command(format!("nothing is known of `{wanted}`")))
             }
-            ":clear" => {
+            Action::Clear => {
                 let shown = self.evcxr_command(":clear")?;
                 evaluator.set_child(self.context.process_handle());
                 evaluator.compiler.forget_everything();
                 self.history.clear();
                 Ok(shown)
             }
-            ":restart" => {
+            Action::Restart => {
                 let lost = self.restart()?;
                 let lost = if lost.is_empty() {
                     "no variable was lost".to_owned()
@@ -121,7 +123,7 @@ impl Session {
                 };
                 Ok(Some(json!({"data": {"text/plain": format!("a new process runs; {lost}")}, "metadata": {}})))
             }
-            ":grace" => {
+            Action::Grace => {
                 let seconds: f64 = needs("seconds")?.parse().unwrap_or(-1.0);
                 if !(0.0..=3600.0).contains(&seconds) {
                     return Err(wrong_command(format!("`:grace {arguments}`: give seconds between 0 and 3600")));
@@ -129,11 +131,11 @@ impl Session {
                 self.shared.set_grace(Duration::from_secs_f64(seconds));
                 Ok(None)
             }
-            ":offline" => {
+            Action::Offline => {
                 evaluator.compiler.set_offline(arguments == "1");
                 self.evcxr_command(&format!(":offline {arguments}"))
             }
-            ":version" => {
+            Action::Version => {
                 let evcxr = self
                     .evcxr_command(name)?
                     .and_then(|shown| Some(shown["data"]["text/plain"].as_str()?.trim().to_owned()));
@@ -145,24 +147,10 @@ impl Session {
                 );
                 Ok(Some(json!({"data": {"text/plain": text}, "metadata": {}})))
             }
-            ":quit" | ":q" => Err(wrong_command("use the frontend's shut-down to end the kernel".into())),
-            ":toolchain"
-            | ":linker"
-            | ":codegen_backend"
-            | ":allow_static_linking"
-            | ":sccache"
-            | ":cache"
-            | ":clear_cache"
-            | ":time_passes"
-            | ":types"
-            | ":fmt" => Err(wrong_command(format!(
-                "`{name}` has no effect here: cells are built by rustc against the compiled library"
-            ))),
-            known if commands::is_passed_on(known) => self.evcxr_command(format!("{name} {arguments}").trim()),
-            unknown => Err(wrong_command(match commands::nearest(unknown) {
-                Some(near) => format!("there is no command `{unknown}`; did you mean `{near}`? `:help` lists all"),
-                None => format!("there is no command `{unknown}`; `:help` lists all"),
-            })),
+            Action::Evcxr => self.evcxr_command(format!("{name} {arguments}").trim()),
+            // The cell is timed by whoever runs it.
+            Action::Time | Action::Nothing => Ok(None),
+            Action::Refused(reason) => Err(wrong_command(format!("`{name}` {reason}"))),
         }
     }
 
@@ -204,4 +192,11 @@ impl Session {
 
 pub fn wrong_command(message: String) -> ExecuteError {
     ExecuteError { ename: "CommandError".into(), evalue: message.clone(), traceback: vec![message] }
+}
+
+fn unknown(name: &str) -> ExecuteError {
+    let near = table::nearest(name).map(|near| format!("; did you mean `{near}`?"));
+    let magic = if name.starts_with('%') { " (magics of IPython are not known to the Rust kernel)" } else { "" };
+    let hint = near.unwrap_or_else(|| ";".to_owned());
+    wrong_command(format!("there is no command `{name}`{magic}{hint} `:help` lists all"))
 }

@@ -7,7 +7,7 @@ use ra_ap_syntax::ast::{self, HasModuleItem, HasName};
 use ra_ap_syntax::{AstNode, Edition, SourceFile, SyntaxNode};
 use serde_json::Value;
 
-use super::cell::{split_commands, split_statements};
+use super::cell::split_statements;
 
 /// The first line of an exported program.
 const MARK: &str = "//! Exported from a notebook.";
@@ -53,8 +53,7 @@ impl History {
         let mut items: Vec<(String, String)> = Vec::new();
         let mut body = String::new();
         for (index, cell) in self.cells.iter().enumerate() {
-            let (_, start) = split_commands(cell);
-            let pieces = split_statements(&cell[start..]);
+            let pieces = split_statements(cell);
             body.push_str(&format!("    // In [{}]\n", index + 1));
             let last = pieces.len().saturating_sub(1);
             for (place, (_, text, node)) in pieces.into_iter().enumerate() {
@@ -212,7 +211,7 @@ mod tests {
     fn a_later_item_replaces_an_earlier_one_and_statements_stay_in_order() -> Result<()> {
         let folder = tempfile::tempdir()?;
         let mut history = History::default();
-        for cell in ["fn f() -> i32 { 1 }\nlet a = f();", ":dep regex = \"1\"\nfn f() -> i32 { 2 }", "a + f()"] {
+        for cell in ["fn f() -> i32 { 1 }\nlet a = f();", "               \nfn f() -> i32 { 2 }", "a + f()"] {
             history.ran(cell);
         }
         history.depends("regex = \"1\"");

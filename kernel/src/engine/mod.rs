@@ -13,6 +13,7 @@ mod deps;
 mod dispatch;
 mod environment;
 mod export;
+pub mod grammar;
 pub mod library;
 mod loading;
 mod pipes;

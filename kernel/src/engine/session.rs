@@ -12,10 +12,12 @@ use evcxr::{CommandContext, Error, EvalContext};
 use serde_json::{Value, json};
 use wavemesh_cell::protocol::Report;
 
-use super::cell::{Cell, CommandLine, split_commands};
+use super::cell::Cell;
 use super::compiler::Compiler;
 use super::dispatch::wrong_command;
 use super::environment::Environment;
+use super::grammar::table::Action;
+use super::grammar::{self, CommandLine, Part};
 use super::library::Bundle;
 use super::pipes::{Pipes, log};
 use super::prompter::Prompter;
@@ -163,35 +165,63 @@ impl Session {
         values
     }
 
-    /// Runs commands, then Rust. Returns the value to show.
+    /// Runs the parts of a cell, in order. Returns the value to show.
     pub fn run_cell(
         &mut self,
         code: &str,
         options: &ExecuteOptions,
         depth: usize,
     ) -> Result<Option<Value>, ExecuteError> {
-        let (lines, rust_start) = split_commands(code);
-        let has_rust = !code[rust_start..].trim().is_empty();
+        let stored = self.stored_names();
+        let parts = grammar::parts(code, &|name| stored.iter().any(|known| known == name));
+        let is_rust = |part: &Part| matches!(part, Part::Rust { .. });
+        let last_rust = parts.iter().rposition(is_rust);
         let mut shown = None;
         let (mut timed, mut opt_level) = (self.timing, None);
-        for command in &lines {
-            match command.name.as_str() {
-                "%time" | "%%time" => timed = true,
-                ":opt" if has_rust && !command.arguments.is_empty() => opt_level = Some(self.checked_level(command)?),
-                _ => shown = self.run_command(command, options, depth)?.or(shown),
+        for (index, part) in parts.iter().enumerate() {
+            let is_above_rust = last_rust.is_some_and(|last| index < last);
+            match part {
+                Part::Command(command) => match command.action() {
+                    Some(Action::Time) => timed = true,
+                    Some(Action::OptLevel) if is_above_rust && !command.arguments.is_empty() => {
+                        opt_level = Some(self.checked_level(command)?);
+                    }
+                    Some(Action::Dependency) => {
+                        shown = self.run_command(command, options, depth)?.or(shown);
+                        if !parts[index..].iter().any(is_rust) {
+                            self.run_rust("", false)?;
+                        }
+                    }
+                    _ => shown = self.run_command(command, options, depth)?.or(shown),
+                },
+                Part::Rust { range, timed: line_is_timed } => {
+                    let source = grammar::only(code, range.clone());
+                    let show = Some(index) == last_rust || *line_is_timed;
+                    let result = self.run_rust_at(opt_level.as_deref(), &source, show, timed || *line_is_timed)?;
+                    // Of several values that of the last is the cell's.
+                    shown = result.or(shown);
+                }
             }
             if self.shared.interrupted() {
                 return Err(interrupted("the command was stopped".into()));
             }
         }
-        if !has_rust && !lines.iter().any(|command| command.name == ":dep") {
-            return Ok(shown);
-        }
-        if let Some(level) = &opt_level {
+        Ok(shown)
+    }
+
+    /// Runs Rust, for this once at another level of optimisation if one is given.
+    fn run_rust_at(
+        &mut self,
+        opt_level: Option<&str>,
+        source: &str,
+        show: bool,
+        timed: bool,
+    ) -> Result<Option<Value>, ExecuteError> {
+        if let Some(level) = opt_level {
             self.evcxr_command(&format!(":opt {level}"))?;
         }
         let start = Instant::now();
-        let result = self.run_rust(code, has_rust);
+        let result = self.run_rust(source, show);
         if opt_level.is_some() {
             let back = format!(":opt {}", self.opt_level);
             self.evcxr_command(&back)?;
@@ -199,7 +229,7 @@ impl Session {
         if timed {
             self.tell_times(start.elapsed());
         }
-        Ok(result?.or(shown))
+        result
     }
 
     pub fn checked_level(&self, command: &CommandLine) -> Result<String, ExecuteError> {

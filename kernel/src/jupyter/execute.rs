@@ -12,7 +12,7 @@ use super::channel::Channel;
 use super::history::History;
 use super::output::{CellOutput, Outlets};
 use super::wire::Request;
-use crate::engine::{EngineHandle, ExecuteError, ExecuteOptions, ExecuteResult};
+use crate::engine::{EngineHandle, ExecuteError, ExecuteOptions, ExecuteResult, grammar};
 
 /// "Run all" sends its cells one by one. An error is announced only after a moment in which those that are under way
 /// arrive, so that they are aborted with the others.
@@ -113,11 +113,11 @@ impl Executor {
 
     async fn outcome(&self, request: &Request, code: &str, silent: bool, execution_count: u32) -> Outcome {
         let user_expressions = expressions(request);
-        if (code.trim().is_empty() || is_setup(code)) && user_expressions.is_empty() {
+        if (code.trim().is_empty() || grammar::is_nothing(code)) && user_expressions.is_empty() {
             return Outcome { result: Ok(ExecuteResult::default()), payload: Vec::new() };
         }
-        if let Some(question) = question(code) {
-            return self.page(question.to_string(), code.trim_start().starts_with("??")).await;
+        if let Some((name, more)) = grammar::question(code) {
+            return self.page(name.to_string(), more).await;
         }
         let allow_stdin = request.flag("allow_stdin", false);
         let output = CellOutput::start(self.outlets.clone(), request.parent.clone(), allow_stdin, silent);
@@ -156,18 +156,6 @@ impl Executor {
     fn history(&self) -> std::sync::MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The set-up cell with which notebooks begin brings this kernel into a Python notebook. Here it has nothing to do.
-fn is_setup(code: &str) -> bool {
-    code.trim_start().starts_with("%load_ext ") && code.trim().lines().count() == 1
-}
-
-/// The path that a cell `?path` asks about. No Rust begins with a question mark.
-fn question(code: &str) -> Option<&str> {
-    let name = code.trim().strip_prefix('?')?.trim_start_matches('?').trim();
-    let is_path = |c: char| c.is_alphanumeric() || matches!(c, '_' | ':' | '.' | '!');
-    (!name.is_empty() && name.chars().all(is_path)).then_some(name)
 }
 
 fn expressions(request: &Request) -> BTreeMap<String, String> {

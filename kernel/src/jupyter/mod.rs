@@ -20,7 +20,6 @@ mod execute;
 mod history;
 mod info;
 mod iopub;
-mod is_complete;
 mod outbox;
 mod output;
 mod shell;

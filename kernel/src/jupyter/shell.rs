@@ -13,10 +13,10 @@ use super::control::{Control, failure};
 use super::history::History;
 use super::info::kernel_info;
 use super::iopub::Iopub;
-use super::is_complete::is_complete;
 use super::wire::Request;
 use super::zmtp::Event;
 use crate::engine::EngineHandle;
+use crate::engine::grammar::{Completeness, is_complete};
 
 /// Answers what comes on the shell channel.
 #[derive(Clone)]
@@ -56,7 +56,7 @@ impl Shell {
         let _busy = self.activity.aside(&request.parent);
         let (reply_type, content) = match request.msg_type.as_str() {
             "kernel_info_request" => ("kernel_info_reply", kernel_info()),
-            "is_complete_request" => ("is_complete_reply", is_complete(request.text("code")).reply()),
+            "is_complete_request" => ("is_complete_reply", completeness(request.text("code"))),
             "history_request" => {
                 let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
                 ("history_reply", history.reply(request))
@@ -107,6 +107,15 @@ impl Shell {
         let reply_type = request.msg_type.replace("_request", "_reply");
         let content = answer.await.unwrap_or_else(|error| failure("KernelError", &error.to_string()));
         self.channel.reply(&request.parent, &reply_type, &content);
+    }
+}
+
+/// The content of `is_complete_reply`.
+fn completeness(code: &str) -> Value {
+    match is_complete(code) {
+        Completeness::Complete => json!({ "status": "complete" }),
+        Completeness::Incomplete { indent } => json!({ "status": "incomplete", "indent": indent }),
+        Completeness::Invalid => json!({ "status": "invalid" }),
     }
 }
 

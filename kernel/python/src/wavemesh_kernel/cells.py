@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-TIMED = ("%time", "%%time")  # alone on a line, a command of the Rust kernel's too: run the cell and say how long it took
+# Of the kernel's table of commands (a test there compares): these mean the same in Rust, so a cell that starts with one may be Rust.
+TIMED = ("%time", "%%time")
 
 
 class RustPart(NamedTuple):
@@ -20,13 +21,13 @@ def first_line(lines):
 def is_rust(lines):
     """Whether a cell is Rust when the mode is on: it is, unless it is empty or starts with `%` or `!`.
 
-    What stands under `%time` is timed in the language of the mode.
+    What stands under `%time` or behind it is timed in the language of the mode.
     """
     first = first_line(lines)
     if first is None:
         return False
     line = lines[first].strip()
-    return line[0] not in "%!" or line in TIMED
+    return line[0] not in "%!" or line.split()[0] in TIMED
 
 
 def is_python(lines):

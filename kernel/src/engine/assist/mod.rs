@@ -18,6 +18,7 @@ use self::item::{Item, Kind, Member};
 use self::probe::Prober;
 use self::reference::{Library, Reference};
 use super::compiler::Compiler;
+use super::grammar::table;
 use super::pipes::Pipes;
 use super::{Completion, Completions, commands};
 
@@ -72,10 +73,11 @@ impl Assistant {
 
     /// Suggestions and the byte of `before` from which they replace.
     fn suggestions(&self, code: &str, before: &str) -> (usize, Vec<Completion>) {
-        let line = before.rsplit('\n').next().unwrap_or_default();
+        let line = before.rsplit('\n').next().unwrap_or_default().trim_start();
         if line.starts_with([':', '%']) && !line.contains(' ') {
-            let names = commands::names().filter(|name| name.starts_with(line));
-            return (before.len() - line.len(), names.map(|name| completion(name, "magic", "")).collect());
+            let listed = table::listed().filter(|command| command.name.starts_with(line));
+            let completions = listed.map(|command| completion(command.name, "magic", command.arguments));
+            return (before.len() - line.len(), completions.collect());
         }
         if let Some(start) = open_text(before) {
             return files(before, start);

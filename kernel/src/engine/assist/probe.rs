@@ -11,9 +11,10 @@ use anyhow::{Context, Result};
 use ra_ap_syntax::{Edition, SourceFile};
 use serde_json::Value;
 
-use crate::engine::cell::{split_commands, split_statements, words};
+use crate::engine::cell::{split_statements, words};
 use crate::engine::compiler::{BUILT_AS, CALLED, Compiler};
 use crate::engine::export::item_key;
+use crate::engine::grammar::rust_of;
 
 const PROBE: &str = "wavemesh_probe";
 /// The function that the cell becomes; rustc names it in the path of an item that the cell itself defines.
@@ -46,12 +47,10 @@ impl Prober {
 
 /// The notebook's items and variables, and the cell up to the dot, closed so that it parses.
 fn source(compiler: &Compiler, before: &str) -> Option<String> {
-    let (_, start) = split_commands(before);
-    let body = closed(&format!("{}.{PROBE}()", before[start..].trim_end()))?;
+    let body = closed(&format!("{}.{PROBE}()", rust_of(before).trim()))?;
     let mut items: Vec<(String, String)> = Vec::new();
     for run in compiler.defining_cells() {
-        let (_, start) = split_commands(&run.cell.source);
-        for (_, text, node) in split_statements(&run.cell.source[start..]) {
+        for (_, text, node) in split_statements(&run.cell.source) {
             if let Some(key) = item_key(&node) {
                 items.retain(|(known, _)| *known != key);
                 items.push((key, text.trim().to_owned()));

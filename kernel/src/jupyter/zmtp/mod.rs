@@ -1,5 +1,7 @@
 //! The sockets of a kernel: the server's side of [ZMTP 3.0](https://rfc.zeromq.org/spec/23/) with the NULL mechanism.
 //!
+//! [`handshake`] is how a connection begins, [`framing`] what it consists of.
+//!
 //! A kernel only ever binds, and needs three kinds of socket: ROUTER (shell, control, stdin), XPUB (iopub) and an echo
 //! (heartbeat). General ZeroMQ crates leave four things open that a kernel must promise, so this file speaks the
 //! protocol itself:
@@ -7,6 +9,9 @@
 //! - a subscriber that stops reading has a bounded backlog and does not hold up the others (see [`outbox`](super::outbox));
 //! - a new subscriber can be greeted alone, before anything else reaches it (`iopub_welcome`);
 //! - everything sent is on the wire before the process ends ([`Socket::drain`]).
+
+mod framing;
+mod handshake;
 
 use std::collections::HashMap;
 use std::io;
@@ -17,10 +22,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
+use self::framing::{Received, read_message, write_all};
+use self::handshake::handshake;
 use super::outbox::{Frames, Outbox};
 
 /// How long a peer may take to introduce itself.
@@ -29,14 +36,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Connections one socket holds at a time; a frontend needs one.
 const MAX_PEERS: usize = 512;
-/// Frames of one message; Jupyter uses six and one for each buffer.
-const MAX_FRAMES: usize = 4096;
-/// Bytes handed to the operating system at a time, so that the progress of a slow reader can be seen.
-const CHUNK: usize = 256 * 1024;
-
-const MORE: u8 = 1;
-const LONG: u8 = 2;
-const COMMAND: u8 = 4;
+/// Subscriptions of one peer; a frontend has one.
+const MAX_SUBSCRIPTIONS: usize = 4096;
 
 /// What a socket is to its peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,7 +205,7 @@ impl Socket {
     pub fn subscribe(&self, identity: &Bytes, topic: Bytes) {
         if let Some(peer) = self.peer(identity) {
             let mut subscriptions = lock(&peer.subscriptions);
-            if subscriptions.len() < MAX_FRAMES {
+            if subscriptions.len() < MAX_SUBSCRIPTIONS {
                 subscriptions.push(topic);
             }
         }
@@ -321,7 +322,7 @@ impl Socket {
 
 /// Running out of file descriptors passes; trying again at once would only burn the processor.
 async fn accept_failed(error: &io::Error) {
-    super::log!("a connection could not be accepted: {error}");
+    crate::jupyter::log!("a connection could not be accepted: {error}");
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
@@ -332,146 +333,5 @@ async fn remove_stale(path: &PathBuf) {
         && error.kind() == io::ErrorKind::ConnectionRefused
     {
         let _ = std::fs::remove_file(path);
-    }
-}
-
-fn violation(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-/// Exchanges greetings and READY commands; returns the peer's identity, often empty.
-async fn handshake<R, W>(role: Role, reader: &mut R, writer: &mut W) -> io::Result<Bytes>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let mut greeting = [0u8; 64];
-    greeting[0] = 0xff;
-    greeting[9] = 0x7f;
-    greeting[10] = 3;
-    greeting[12..16].copy_from_slice(b"NULL");
-    writer.write_all(&greeting).await?;
-    writer.flush().await?;
-
-    let mut theirs = [0u8; 64];
-    reader.read_exact(&mut theirs).await?;
-    if theirs[0] != 0xff || theirs[9] & 1 != 1 || theirs[10] < 3 {
-        return Err(violation("the peer does not speak ZMTP 3"));
-    }
-    if theirs[12..32] != greeting[12..32] {
-        return Err(violation("the peer asks for a security mechanism other than NULL"));
-    }
-
-    let mut ready = b"\x05READY".to_vec();
-    for (name, value) in [("Socket-Type", role.name()), ("Identity", "")] {
-        ready.push(name.len() as u8);
-        ready.extend_from_slice(name.as_bytes());
-        ready.extend_from_slice(&(value.len() as u32).to_be_bytes());
-        ready.extend_from_slice(value.as_bytes());
-    }
-    writer.write_all(&[&[COMMAND, ready.len() as u8][..], &ready[..]].concat()).await?;
-    writer.flush().await?;
-
-    let Received::Command(body) = read_message(reader, 4096).await? else {
-        return Err(violation("the peer sent a message before READY"));
-    };
-    let properties = body.strip_prefix(b"\x05READY").ok_or_else(|| violation("the peer did not send READY"))?;
-    let properties = parse_properties(properties).ok_or_else(|| violation("the properties of READY are cut short"))?;
-    let find = |name: &str| {
-        properties
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes()))
-            .map_or(&b""[..], |(_, value)| value)
-    };
-    if !role.accepts(find("Socket-Type")) {
-        return Err(violation("the peer's type of socket does not fit"));
-    }
-    let identity = find("Identity");
-    if identity.len() > 255 || identity.first() == Some(&0) {
-        return Err(violation("the peer's identity is not a valid one"));
-    }
-    Ok(Bytes::copy_from_slice(identity))
-}
-
-fn parse_properties(mut rest: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
-    let mut properties = Vec::new();
-    while let Some((&length, tail)) = rest.split_first() {
-        let (name, tail) = tail.split_at_checked(length as usize)?;
-        let (length, tail) = tail.split_first_chunk::<4>()?;
-        let (value, tail) = tail.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-        properties.push((name, value));
-        rest = tail;
-    }
-    Some(properties)
-}
-
-enum Received {
-    Message(Vec<Bytes>),
-    Command(Vec<u8>),
-}
-
-async fn read_message<R: AsyncRead + Unpin>(reader: &mut R, limit: usize) -> io::Result<Received> {
-    let mut frames = Vec::new();
-    let mut total = 0usize;
-    loop {
-        let flags = reader.read_u8().await?;
-        if flags & !(MORE | LONG | COMMAND) != 0 {
-            return Err(violation("a frame has unknown flags"));
-        }
-        let length = if flags & LONG != 0 { reader.read_u64().await? } else { u64::from(reader.read_u8().await?) };
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        total = total.saturating_add(length);
-        if total > limit || frames.len() == MAX_FRAMES {
-            return Err(violation("a message is larger than this socket takes"));
-        }
-        // Grows with what arrives: the length is only a claim until then.
-        let mut body = Vec::with_capacity(length.min(CHUNK));
-        if (&mut *reader).take(length as u64).read_to_end(&mut body).await? != length {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if flags & COMMAND != 0 {
-            return Ok(Received::Command(body));
-        }
-        frames.push(Bytes::from(body));
-        if flags & MORE == 0 {
-            return Ok(Received::Message(frames));
-        }
-    }
-}
-
-/// Writes the outbox to the peer until either ends.
-async fn write_all<W: AsyncWrite + Unpin>(writer: W, outbox: &Outbox) -> io::Result<()> {
-    let mut writer = tokio::io::BufWriter::with_capacity(64 * 1024, writer);
-    loop {
-        let message = match outbox.try_next() {
-            Some(message) => message,
-            None => {
-                writer.flush().await?;
-                outbox.flushed();
-                match outbox.next().await {
-                    Some(message) => message,
-                    None => return writer.shutdown().await,
-                }
-            }
-        };
-        let last = message.len().saturating_sub(1);
-        for (index, frame) in message.iter().enumerate() {
-            let mut flags = if message.is_command() { COMMAND } else { 0 };
-            if index < last {
-                flags |= MORE;
-            }
-            match u8::try_from(frame.len()) {
-                Ok(length) => writer.write_all(&[flags, length]).await?,
-                Err(_) => {
-                    writer.write_u8(flags | LONG).await?;
-                    writer.write_u64(frame.len() as u64).await?;
-                }
-            }
-            for chunk in frame.chunks(CHUNK) {
-                writer.write_all(chunk).await?;
-                outbox.progressed();
-            }
-        }
-        outbox.written(message.size());
     }
 }

@@ -1,0 +1,173 @@
+//! The one table of commands.
+
+/// What a command does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Help,
+    Variables,
+    Type,
+    Dependency,
+    OptLevel,
+    /// The cell, or the line that it stands on, is timed.
+    Time,
+    Timing,
+    Shell,
+    Export,
+    Load,
+    Document,
+    Clear,
+    Restart,
+    Grace,
+    Offline,
+    Version,
+    /// evcxr does it.
+    Evcxr,
+    /// It means something to another kernel, and nothing here.
+    Nothing,
+    /// It cannot be done here; why.
+    Refused(&'static str),
+}
+
+/// A command.
+#[derive(Debug)]
+pub struct Command {
+    pub name: &'static str,
+    pub arguments: &'static str,
+    /// For `:help`; empty for what is not listed there.
+    pub does: &'static str,
+    pub action: Action,
+}
+
+const fn command(name: &'static str, arguments: &'static str, does: &'static str, action: Action) -> Command {
+    Command { name, arguments, does, action }
+}
+
+/// A command that `:help` and completion do not mention.
+const fn unlisted(name: &'static str, action: Action) -> Command {
+    command(name, "", "", action)
+}
+
+const LINKED: Action = Action::Refused("has no effect here: cells are built by rustc against the compiled library");
+const PYTHON: Action = Action::Refused("is a command of the Python kernel; this notebook runs in the Rust kernel");
+
+/// Every command.
+pub static COMMANDS: [Command; 52] = [
+    command(":help", "", "This table", Action::Help),
+    command(":vars", "", "Your variables, with types and sizes", Action::Variables),
+    command(
+        ":dep",
+        "NAME = \"VERSION\"",
+        "Add a crate; also NAME = { … } as in Cargo.toml, or a PATH",
+        Action::Dependency,
+    ),
+    command(
+        ":opt",
+        "LEVEL",
+        "Optimisation 0 to 3: of this cell when code follows, else of all cells from now on",
+        Action::OptLevel,
+    ),
+    command(
+        "%time",
+        "EXPRESSION",
+        "Run the expression, or without one the cell, and say how long it took",
+        Action::Time,
+    ),
+    command("!", "COMMAND", "Run a shell command", Action::Shell),
+    command(":export", "DIR", "Write the cells so far as a Cargo project that builds", Action::Export),
+    command(":save", "DIR", "The same as :export", Action::Export),
+    command(":load", "FILE", "Run the code of a .rs file, the cells of a notebook, or what :save wrote", Action::Load),
+    command(":doc", "NAME", "Documentation of a name; so does a cell `?NAME`", Action::Document),
+    command(":clear", "", "Forget all variables and items", Action::Clear),
+    command(":restart", "", "Start a new process for your code: variables go, items stay", Action::Restart),
+    command(":grace", "SECONDS", "How long a stopped cell may take to stop by itself (2)", Action::Grace),
+    command(":type", "NAME", "The type of a variable", Action::Type),
+    command(":t", "NAME", "Short for :type", Action::Type),
+    command(":show_deps", "", "The crates that were added", Action::Evcxr),
+    command(":explain", "", "Explain the last compile error", Action::Evcxr),
+    command(":efmt", "FORMAT", "How an error from `?` is shown", Action::Evcxr),
+    command(":env", "KEY=VALUE", "Set a variable of the environment (then :restart)", Action::Evcxr),
+    command(":build_env", "KEY=VALUE", "Set a variable of the environment of builds", Action::Evcxr),
+    command(":offline", "0/1", "Build without the network", Action::Offline),
+    command(":preserve_vars_on_panic", "0/1", "Whether variables outlive a panic", Action::Evcxr),
+    command(":timing", "", "Say after each cell how long it took", Action::Timing),
+    command(":version", "", "The versions of the kernel, of evcxr and of the compiler", Action::Version),
+    command(":last_compile_dir", "", "Where evcxr writes its code", Action::Evcxr),
+    unlisted("%%time", Action::Time),
+    unlisted(":h", Action::Help),
+    unlisted(":?", Action::Help),
+    unlisted(":internal_debug", Action::Evcxr),
+    unlisted(":last_error_json", Action::Evcxr),
+    unlisted(":load_config", Action::Evcxr),
+    unlisted(":quit", Action::Refused("has no effect here: use the frontend's shut-down to end the kernel")),
+    unlisted(":q", Action::Refused("has no effect here: use the frontend's shut-down to end the kernel")),
+    unlisted(":toolchain", LINKED),
+    unlisted(":linker", LINKED),
+    unlisted(":codegen_backend", LINKED),
+    unlisted(":allow_static_linking", LINKED),
+    unlisted(":sccache", LINKED),
+    unlisted(":cache", LINKED),
+    unlisted(":clear_cache", LINKED),
+    unlisted(":time_passes", LINKED),
+    unlisted(":types", LINKED),
+    unlisted(":fmt", LINKED),
+    // With these a notebook brings this kernel into a Python one, or says of a cell that it is Rust.
+    unlisted("%load_ext", Action::Nothing),
+    unlisted("%reload_ext", Action::Nothing),
+    unlisted("%%rust", Action::Nothing),
+    unlisted("%rust_mode", Action::Nothing),
+    unlisted("%rust", PYTHON),
+    unlisted("%rust_push", PYTHON),
+    unlisted("%rust_pull", PYTHON),
+    unlisted("%%python", PYTHON),
+    unlisted("%pip", PYTHON),
+];
+
+/// The command of this name.
+pub fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.iter().find(|command| command.name == name)
+}
+
+/// The commands that `:help` and completion mention.
+pub fn listed() -> impl Iterator<Item = &'static Command> {
+    COMMANDS.iter().filter(|command| !command.does.is_empty())
+}
+
+/// The command whose name is most like `name`.
+pub fn nearest(name: &str) -> Option<&'static str> {
+    let scored = listed().map(|known| (strsim::damerau_levenshtein(known.name, name), known.name));
+    scored.min().filter(|(distance, known)| *distance <= 1 + known.len() / 3).map(|(_, known)| known)
+}
+
+/// The magics that mean the same in Rust cells under the Python kernel, so that a cell that starts with one may be Rust.
+#[cfg(test)]
+fn relayed() -> Vec<&'static str> {
+    COMMANDS.iter().filter(|command| command.action == Action::Time).map(|command| command.name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_stands_twice() {
+        for (index, command) in COMMANDS.iter().enumerate() {
+            assert!(!COMMANDS[..index].iter().any(|earlier| earlier.name == command.name), "{}", command.name);
+        }
+    }
+
+    #[test]
+    fn a_misspelt_command_is_guessed_and_nonsense_is_not() {
+        assert_eq!(nearest(":var"), Some(":vars"));
+        assert_eq!(nearest(":hlep"), Some(":help"));
+        assert_eq!(nearest("%itme"), Some("%time"));
+        assert_eq!(nearest(":completely_different"), None);
+    }
+
+    #[test]
+    fn the_python_relay_knows_the_same_magics() {
+        let cells = include_str!("../../../python/src/wavemesh_kernel/cells.py");
+        let quoted: Vec<String> = relayed().iter().map(|name| format!("\"{name}\"")).collect();
+        let line = format!("TIMED = ({})", quoted.join(", "));
+        assert!(cells.contains(&line), "kernel/python/src/wavemesh_kernel/cells.py must say: {line}");
+    }
+}
