@@ -26,22 +26,28 @@ pub fn print_for(run: u64, error: bool, text: Arguments) {
     crate::send_frame(&format!(r#"{{"msg_type":"stream","run":{run},"content":{{"name":"{name}","text":"{text}"}}}}"#));
 }
 
+/// `std`'s, for a cell: `crate` is the cell's own, which says which run it is.
 #[macro_export]
+#[allow(clippy::crate_in_macro_def)]
 macro_rules! print {
     ($($text:tt)*) => { $crate::output::print_for(crate::WAVEMESH_CELL_RUN, false, ::std::format_args!($($text)*)) };
 }
 
+/// `std`'s, for a cell: `crate` is the cell's own, which says which run it is.
 #[macro_export]
+#[allow(clippy::crate_in_macro_def)]
 macro_rules! eprint {
     ($($text:tt)*) => { $crate::output::print_for(crate::WAVEMESH_CELL_RUN, true, ::std::format_args!($($text)*)) };
 }
 
+/// `std`'s, for a cell.
 #[macro_export]
 macro_rules! println {
     () => { $crate::print!("\n") };
     ($($text:tt)*) => { $crate::print!("{}\n", ::std::format_args!($($text)*)) };
 }
 
+/// `std`'s, for a cell.
 #[macro_export]
 macro_rules! eprintln {
     () => { $crate::eprint!("\n") };

@@ -106,6 +106,10 @@ impl Cell {
         let last = pieces.len().saturating_sub(1);
         for (index, (from, text, node)) in pieces.into_iter().enumerate() {
             let (mut edits, mut again) = (Vec::new(), Vec::new());
+            // What stands above the first statement is no part of it.
+            let above = if index == 0 { text.len() - text.trim_start().len() } else { 0 };
+            cell.rust.extend(text[..above].chars().filter(|&c| c == '\n'));
+            let (from, text) = (from + above, &text[above..]);
             let bound_before = cell.placeholders.len();
             cell.types.extend(TypeItem::of(&node));
             if let Some(statement) = ast::LetStmt::cast(node.clone()) {

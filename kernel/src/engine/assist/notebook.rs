@@ -4,15 +4,14 @@ use ra_ap_syntax::ast::{self, HasDocComments, HasModuleItem, HasName};
 use ra_ap_syntax::{AstNode, Edition, SourceFile, SyntaxNode};
 
 use super::item::{Item, Kind, Member};
-use crate::engine::cell::split_commands;
+use crate::engine::grammar::rust_of;
 
 /// Items of cells, newest cell first in `cells`; of two with one name the newer counts.
 pub fn items<'a>(cells: impl IntoIterator<Item = &'a str>) -> Vec<Item> {
     let mut found: Vec<Item> = Vec::new();
     let mut implementations: Vec<(String, Option<String>, Vec<Member>)> = Vec::new();
     for source in cells {
-        let (_, start) = split_commands(source);
-        let file = SourceFile::parse(&source[start..], Edition::Edition2024).tree();
+        let file = SourceFile::parse(&rust_of(source), Edition::Edition2024).tree();
         for node in file.items() {
             if let ast::Item::Impl(block) = &node {
                 implementations.extend(implementation(block));

@@ -83,7 +83,8 @@ pub fn parts(source: &str, knows: &dyn Fn(&str) -> bool) -> Vec<Part> {
 
 fn push_rust(parts: &mut Vec<Part>, source: &str, range: Range<usize>, timed: bool) {
     // Comments alone are not worth a build.
-    if Delimiters::of(&source[range.clone()]).end > 0 {
+    let code = Delimiters::of(&source[range.clone()]);
+    if code.end > 0 || !code.is_closed() {
         parts.push(Part::Rust { range, timed });
     }
 }
@@ -127,11 +128,13 @@ pub fn rust_of(source: &str) -> String {
     let mut text = String::with_capacity(source.len());
     for part in parts(source, &|_| false) {
         if let Part::Rust { range, .. } = part {
-            push_blank(&mut text, &source[text.len()..range.start]);
+            let done = text.len();
+            push_blank(&mut text, &source[done..range.start]);
             text.push_str(&source[range]);
         }
     }
-    push_blank(&mut text, &source[text.len()..]);
+    let done = text.len();
+    push_blank(&mut text, &source[done..]);
     text
 }
 

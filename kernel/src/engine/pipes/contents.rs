@@ -15,6 +15,8 @@ const INPUT: &str = "EVCXR_INPUT_REQUEST";
 pub struct Contents {
     held: String,
     bundle: Map<String, Value>,
+    /// A block has just ended; the newlines that follow belong to it.
+    after_block: bool,
 }
 
 impl Contents {
@@ -26,7 +28,8 @@ impl Contents {
     /// Passes text on, but for marker lines and what is between them. Returns a prompt, if one was printed.
     pub fn take(&mut self, text: &str, batch: &mut Vec<Output>) -> Option<Prompt> {
         let text = std::mem::take(&mut self.held) + text;
-        let mut rest = text.as_str();
+        let mut rest = if self.after_block { text.trim_start_matches('\n') } else { text.as_str() };
+        self.after_block &= rest.is_empty();
         let mut prompt = None;
         loop {
             let marker = [BEGIN, INPUT].iter().filter_map(|marker| rest.find(marker)).min();
@@ -60,6 +63,7 @@ impl Contents {
             }
             self.bundle.insert(mime, Value::String(content.to_owned()));
             rest = rest[line_end + length + FINISH.len()..].trim_start_matches('\n');
+            self.after_block = rest.is_empty();
         }
     }
 
@@ -79,6 +83,7 @@ impl Contents {
 
     /// Nothing more comes for now: what looked like the start of a marker was none.
     pub fn let_go(&mut self, batch: &mut Vec<Output>) {
+        self.after_block = false;
         if !self.held.starts_with(BEGIN) {
             let held = std::mem::take(&mut self.held);
             self.pass(&held, batch);
