@@ -203,7 +203,7 @@ impl Session {
                 }
             }
             if self.shared.interrupted() {
-                return Err(interrupted("the command was stopped".into()));
+                return Err(interrupted("stopped; all variables are kept".into()));
             }
         }
         Ok(shown)
