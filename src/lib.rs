@@ -51,13 +51,16 @@
 mod builder;
 
 mod allocator;
+pub mod backbones;
 pub mod diffusion;
 mod error;
 mod files;
+pub mod import;
 mod memory;
 pub mod mesh;
 #[cfg(feature = "notebook")]
 pub mod notebook;
+pub mod points;
 pub mod prelude;
 mod random;
 pub mod sdf;

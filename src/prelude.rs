@@ -6,18 +6,21 @@ pub use crate::diffusion::{
     BetaSchedule, Clip, Denoiser, DiffusionConfig, GaussianDiffusion, LossOptions, Prediction, SampleOptions, Sampler,
     TimestepSpacing,
 };
+pub use crate::import::{Checkpoint, ImportOptions};
 pub use crate::mesh::{self, Mesh, metrics::MeshComparison};
 #[cfg(feature = "notebook")]
 pub use crate::notebook::{
-    self, Axis, Camera, ColorBy, Colormap, EvcxrDisplay, LivePlot, MeshPlot, MeshViewer, MimeBundle, Plot, ProgressBar,
-    Rich, SliceGrid, Titled, VoxelPlot, VoxelViewer, Voxels, bars, clear_output, display, figure, histogram, hstack,
-    plot, progress, scatter,
+    self, Axis, Camera, ColorBy, Colormap, EvcxrDisplay, LivePlot, MeshPlot, MeshViewer, MimeBundle, Plot, PointPlot,
+    ProgressBar, Rich, SliceGrid, Titled, VoxelPlot, VoxelViewer, Voxels, bars, clear_output, display, figure,
+    histogram, hstack, plot, progress, scatter,
 };
+pub use crate::points::{Interpolation, PointCloud, Reduce, VoxelConfig, Voxelizer};
 pub use crate::sdf::{SdfConfig, SdfGrid, shapes};
 pub use crate::sparse::{
     Activation, Backend, BatchNorm, BatchNormConfig, ConvConfig, OutputSites, PoolConfig, SparseAvgPool3d,
     SparseConv3d, SparseConvTensor, SparseConvTranspose3d, SparseGlobalAvgPool, SparseGlobalMaxPool,
-    SparseInverseConv3d, SparseMaxPool3d, SparseModule, SparseSequential, SubMConv3d, backend_info, with_backend,
+    SparseInverseConv3d, SparseMaxPool3d, SparseModule, SparseSequential, SubMConv3d, backend_info, no_grad,
+    with_backend,
 };
 #[cfg(feature = "train")]
 pub use crate::train::{

@@ -202,3 +202,27 @@ fn a_sequence_takes_candle_modules_and_closures() {
     let y = net.forward(&tensor(&SITES, 2)).unwrap();
     assert_eq!(y.features().to_vec2::<f32>().unwrap(), [[2.0; 3]; 3]);
 }
+
+#[test]
+fn a_sequence_names_lists_and_indexes_its_layers() {
+    let net = SparseSequential::new()
+        .add_named("conv", SubMConv3d::new(2, 3, 3, keyed("a"), vb().pp("conv")).unwrap())
+        .add(Activation::Relu)
+        .add(SparseSequential::new().add(SparseMaxPool3d::new(2, PoolConfig::default()).unwrap()));
+    let text = format!("{net:?}");
+    let lines = [
+        "SparseSequential(",
+        "  (conv): SubMConv3d `conv`(2 → 3, kernel [3, 3, 3]",
+        "  (1): Relu",
+        "  (2): SparseSequential(1 layers)",
+        ")",
+    ];
+    for (line, start) in text.lines().zip(lines) {
+        assert!(line.starts_with(start), "{line}");
+    }
+    let x = tensor(&SITES, 2);
+    assert_eq!(net.names().collect::<Vec<_>>(), ["conv", "1", "2"]);
+    assert!(net[0].forward(&x).unwrap().same_sites(&x) && net.get("2").is_some() && net.get("3").is_none());
+    assert!(net.forward_to("1", &x).unwrap().same_sites(&x));
+    assert!(net.forward_to("head", &x).unwrap_err().to_string().contains("conv, 1, 2"));
+}

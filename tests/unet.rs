@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use serde_json::Value;
+use wavemesh::import::{ImportOptions, WeightFormat};
 use wavemesh::sparse::{Backend, SparseConvTensor, with_backend};
-use wavemesh::unet::{CheckpointOptions, PointwiseLayout, Precision, UNetConfig, WaveMeshUNet};
+use wavemesh::unet::{Precision, UNetConfig, WaveMeshUNet};
 
 const CPU: Device = Device::Cpu;
 
@@ -348,8 +349,7 @@ fn a_saved_network_is_rebuilt_from_its_file_alone() {
         assert!(difference(got.features(), expected.features()) <= allowed);
     }
     let other = WaveMeshUNet::seeded(&UNetConfig::plain(1, 2, &[4, 6]), 5, &CPU).unwrap();
-    let error =
-        other.load_weights(folder.join("F32.safetensors"), &CheckpointOptions::default()).unwrap_err().to_string();
+    let error = other.load_weights(folder.join("F32.safetensors"), &ImportOptions::default()).unwrap_err().to_string();
     assert!(error.contains("encoder.encoder_blocks.0.conv1.weight"), "{error}");
     assert!(error.contains("[8, 3, 3, 3, 4]") && error.contains("[6, 3, 3, 3, 4]"), "{error}");
     std::fs::remove_dir_all(folder).unwrap();
@@ -361,13 +361,13 @@ fn pytorch_checkpoints_load_in_both_key_styles() {
     // (1×1×1 weights in spconv's memory layout), and as the dense fallback would.
     for case in cases().into_iter().take(1) {
         let t = case.tensor("timesteps");
-        for (file, key, pointwise) in [
-            ("unet_spconv.pth", None, PointwiseLayout::Spconv),
-            ("unet_dense.pth", Some("model_state_dict"), PointwiseLayout::OutIn),
+        for (file, format, prefix) in [
+            ("unet_spconv.pth", WeightFormat::Spconv2, ""),
+            ("unet_dense.pth", WeightFormat::TorchDense, "model_state_dict.module."),
         ] {
             let unet = WaveMeshUNet::seeded(&case.config, 9, &CPU).unwrap();
-            let options = CheckpointOptions { key: key.map(Into::into), pointwise };
-            unet.load_weights(format!("tests/fixtures/{file}"), &options).unwrap();
+            let report = unet.load_weights(format!("tests/fixtures/{file}"), &ImportOptions::default()).unwrap();
+            assert_eq!((report.format, report.prefix.as_str()), (Some(format), prefix));
             let y = unet.forward(&case.x, t, case.context()).unwrap();
             let error = difference(y.features(), case.tensor("eval_out"));
             assert!(error < 1e-4, "{file}: {error:.1e}");
@@ -410,7 +410,7 @@ fn bad_input_is_refused_with_its_name() {
     assert!(message(&attends, &x, &t, Some(&narrow)).contains("(1, views, 768)"));
     let heads = UNetConfig { num_heads: 5, ..Default::default() };
     assert!(WaveMeshUNet::seeded(&heads, 0, &CPU).unwrap_err().to_string().contains("num_heads is 5 heads"));
-    let missing = mirrored.load_weights("nowhere.safetensors", &CheckpointOptions::default()).unwrap_err().to_string();
+    let missing = mirrored.load_weights("nowhere.safetensors", &ImportOptions::default()).unwrap_err().to_string();
     assert!(missing.contains("nowhere.safetensors"), "{missing}");
 }
 

@@ -18,7 +18,7 @@ from .measure import Settings, SuiteRun
 
 SUITES = Path(__file__).parent.parent / "suites"
 # Reading order of the tables; a suite that is not named here comes last.
-ORDER = ["limits", "mesh", "wavelet", "sdf", "isosurface", "codec", "sparse", "unet", "diffusion", "memory", "display", "kernel", "soak"]
+ORDER = ["limits", "mesh", "wavelet", "sdf", "isosurface", "codec", "sparse", "points", "unet", "diffusion", "memory", "display", "kernel", "soak"]
 QUICK_SECONDS = 110.0
 
 

@@ -10,6 +10,7 @@ mod geometry;
 mod limits;
 mod memory;
 mod mesh;
+mod points;
 mod resident;
 mod shares;
 mod sparse;
@@ -32,6 +33,7 @@ fn prepare(case: &Case) -> Result<Work> {
         "limits" => limits::prepare(case),
         "memory" => memory::prepare(case),
         "mesh" => mesh::prepare(case),
+        "points" => points::prepare(case),
         "sdf" | "isosurface" => geometry::prepare(case),
         "sparse" => sparse::prepare(case),
         "unet" => unet::prepare(case),

@@ -47,7 +47,8 @@ fn training_pass(case: &Case) -> Result<Work> {
         net = net.add(SubMConv3d::new(inputs, outputs, 3, config, vb)?).add(Activation::Relu);
         vars.push(weight);
     }
-    let (features, indices, shape) = (case.tensor("features")?, case.tensor("indices")?, case.param("shape")?);
+    let (features, indices) = (case.tensor("features")?, case.tensor("indices")?);
+    let shape: [usize; 3] = case.param("shape")?;
     let x = SparseConvTensor::new(features, indices, shape, 1)?;
     let run = move || {
         let y = net.forward_t(&x, true)?;

@@ -2,7 +2,8 @@
 #![no_main]
 
 use candle_core::Device;
-use wavemesh::unet::{CheckpointOptions, UNetConfig, WaveMeshUNet};
+use wavemesh::import::ImportOptions;
+use wavemesh::unet::{UNetConfig, WaveMeshUNet};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let write = |extension: &str| {
@@ -15,6 +16,6 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let (Ok(path), Ok(network)) =
         (write("pth"), WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[2]), 0, &Device::Cpu))
     {
-        let _ = network.load_weights(path, &CheckpointOptions::default());
+        let _ = network.load_weights(path, &ImportOptions::default());
     }
 });

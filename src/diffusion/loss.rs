@@ -95,6 +95,7 @@ impl GaussianDiffusion {
         let noised = self.q_sample(x0, &timesteps, &noise)?;
         let t = timestep_tensor(&timesteps, self.device())?;
         let output = model.predict(&noised, &t, options.context, options.train)?;
+        x0.expect_same_sites("training_loss", "the network's output", &output)?;
         check_same_shape("training_loss", "the network's output", output.features(), x0.features())?;
         let target = self.target(x0, &timesteps, &noise)?;
         let error = (output.features() - target)?.to_dtype(DType::F32)?.sqr()?.mean(1)?; // (N,)

@@ -218,7 +218,9 @@ impl Sampling {
     fn predict(&self, model: &dyn Denoiser, t: usize) -> Result<Tensor> {
         let timesteps = timestep_tensor(&vec![t; self.x.batch_size()], self.diffusion.device())?;
         let ask = |context: Option<&Tensor>| -> Result<Tensor> {
-            let output = model.predict(&self.x, &timesteps, context, false)?.features().detach();
+            let output = model.predict(&self.x, &timesteps, context, false)?;
+            self.x.expect_same_sites("sample", "the network's output", &output)?;
+            let output = output.features().detach();
             check_same_shape("sample", "the network's output", &output, self.x.features())?;
             Ok(output)
         };

@@ -13,6 +13,8 @@ mod polygon;
 pub use axis::Axis;
 pub(crate) use bvh::{Bvh, Node as BvhNode};
 pub use format::MeshFormat;
+#[cfg(feature = "mesh-io")]
+pub(crate) use format::check_ply_count;
 pub(crate) use geometry::vec3;
 
 use crate::{Error, Result};

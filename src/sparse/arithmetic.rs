@@ -45,7 +45,7 @@ impl SparseConvTensor {
         other: &Self,
         with: impl FnOnce(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
     ) -> Result<Self> {
-        self.check_same_sites("an operation on sparse tensors", other)?;
+        self.expect_same_sites("an operation on sparse tensors", "other", other)?;
         self.replace_feature(with(self.features(), other.features())?)
     }
 }

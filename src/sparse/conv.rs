@@ -6,23 +6,24 @@ use candle_core::{DType, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 use super::backend::{Backend, Convolve, Flow};
-use super::geometry::{Geometry, Kind, OutputSites, Size3};
+use super::geometry::{Geometry, Kind, OutputSites, Size, three};
 use super::grid::Grid;
 use super::kept::Kept;
 use super::kernel_map::{IndiceData, KernelMap};
+use super::layers::{self, LayerNote};
 use super::sites::{MapBody, Sites};
 use super::tensor::SparseConvTensor;
 use crate::{Error, Result, memory};
 
-/// Options of the convolution layers. Triples are (z, y, x).
+/// Options of the convolution layers. Triples are (z, y, x); those of 2-D layers are (y, x).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConvConfig {
+pub struct ConvConfig<const N: usize = 3> {
     /// Step between outputs. A submanifold or inverse layer ignores it. Default 1.
-    pub stride: [usize; 3],
+    pub stride: [usize; N],
     /// Cells added around the grid. A submanifold or inverse layer ignores it. Default 0.
-    pub padding: [usize; 3],
+    pub padding: [usize; N],
     /// Distance of neighbouring kernel taps. An inverse layer ignores it. Default 1.
-    pub dilation: [usize; 3],
+    pub dilation: [usize; N],
     /// Whether each output channel has a learned constant, added at active sites only. Default true.
     pub bias: bool,
     /// The name under which later layers of the chain find this layer's kernel map. Default none.
@@ -31,12 +32,12 @@ pub struct ConvConfig {
     pub output_sites: OutputSites,
 }
 
-impl Default for ConvConfig {
+impl<const N: usize> Default for ConvConfig<N> {
     fn default() -> Self {
         Self {
-            stride: [1; 3],
-            padding: [0; 3],
-            dilation: [1; 3],
+            stride: [1; N],
+            padding: [0; N],
+            dilation: [1; N],
             bias: true,
             indice_key: None,
             output_sites: OutputSites::default(),
@@ -46,9 +47,9 @@ impl Default for ConvConfig {
 
 setters! {
     ConvConfig {
-        stride(stride: impl Into<Size3>) => stride = stride.into().0;
-        padding(padding: impl Into<Size3>) => padding = padding.into().0;
-        dilation(dilation: impl Into<Size3>) => dilation = dilation.into().0;
+        stride(stride: impl Into<Size<3>>) => stride = stride.into().0;
+        padding(padding: impl Into<Size<3>>) => padding = padding.into().0;
+        dilation(dilation: impl Into<Size<3>>) => dilation = dilation.into().0;
         bias(bias: bool) => bias = bias;
         key(key: impl Into<String>) => indice_key = Some(key.into());
         output_sites(output_sites: OutputSites) => output_sites = output_sites;
@@ -70,6 +71,48 @@ impl Maker {
     pub fn entry(&self, map: &KernelMap) -> Option<(&str, IndiceData)> {
         let data = || IndiceData { map: map.clone(), made_by: self.description.clone() };
         self.indice_key.as_deref().map(|key| (key, data()))
+    }
+
+    /// The way back over the map of the layer's key, whose kernel is `kernel`.
+    pub fn invert_flow(&self, kernel: [usize; 3], x: &SparseConvTensor) -> Result<Flow> {
+        let key = self.indice_key.as_deref().unwrap_or_default();
+        let Some(data) = x.find_indice(key) else {
+            let known: Vec<_> = x.indice_dict().keys().map(String::as_str).collect();
+            let dropped = x.dropped_by(key).map_or(String::new(), |op| {
+                format!("; {op} gave the tensor other sites and dropped the key: run this layer on the sites of the one it inverts")
+            });
+            return Err(Error::Argument {
+                op: self.layer,
+                name: "indice_key",
+                got: format!("`{key}` in {}", self.description),
+                expected: format!("the key of a layer that ran before; known: [{}]{dropped}", known.join(", ")),
+            });
+        };
+        let map = &data.map;
+        if map.geometry.kind == Kind::Submanifold {
+            return Err(self.misuse(data, "a submanifold layer keeps its sites, there is nothing to invert".into()));
+        }
+        if map.geometry.kernel != kernel {
+            let problem = format!("its kernel is {:?}, this layer's {:?}", map.geometry.kernel, kernel);
+            return Err(self.misuse(data, problem));
+        }
+        if !map.target.same(x.sites()) {
+            return Err(self.misuse(data, self.other_sites(x, "output", &map.target)));
+        }
+        Ok(Flow::inverse(map))
+    }
+
+    /// A layer of `axes` axes takes tensors that have as many.
+    pub fn check_axes(&self, axes: usize, x: &SparseConvTensor) -> Result<()> {
+        if x.ndim() == axes {
+            return Ok(());
+        }
+        Err(Error::Argument {
+            op: self.layer,
+            name: "x",
+            got: format!("a {}-D tensor", x.ndim()),
+            expected: format!("a {axes}-D one for {}; the columns of its indices decide", self.description),
+        })
     }
 
     fn misuse(&self, data: &IndiceData, problem: String) -> Error {
@@ -128,7 +171,7 @@ fn new_map(op: &'static str, x: &SparseConvTensor, geometry: Geometry, backend: 
                 Kind::Submanifold => None,
                 Kind::Regular | Kind::Transposed => {
                     let shape = geometry.output_shape(op, source.grid().shape)?;
-                    let grid = Grid::new(op, source.grid().batch, shape)?;
+                    let grid = Grid::new(op, source.grid().batch, shape)?.with_axes(source.grid().axes);
                     Some(Arc::new(backend.engine()?.output_sites(source, &geometry, grid, x.device())?))
                 }
             };
@@ -143,21 +186,26 @@ fn new_map(op: &'static str, x: &SparseConvTensor, geometry: Geometry, backend: 
 /// The body of a convolution layer.
 #[derive(Clone, Debug)]
 pub(super) struct Conv {
+    /// The weight with the axes that the layer has.
     pub weight: Tensor,
+    /// The same as (out, kz, ky, kx, in).
+    pub taps: Tensor,
     pub bias: Option<Tensor>,
     pub geometry: Geometry,
     pub maker: Maker,
+    /// Keeps what the importer of checkpoints knows of the layer.
+    pub _note: Option<Arc<LayerNote>>,
 }
 
 impl Conv {
-    /// Checks the arguments and gets `weight` (out, kz, ky, kx, in) and `bias` (out,), initialised as PyTorch does:
-    /// uniform within ±1/√(in·kz·ky·kx).
-    pub fn new(
+    /// Checks the arguments and gets `weight` (out, kz, ky, kx, in), without kz for 2-D and so on, and `bias` (out,), initialised as
+    /// PyTorch does: uniform within ±1/√(in·kz·ky·kx).
+    pub fn new<const N: usize>(
         layer: &'static str,
         kind: Kind,
         [in_channels, out_channels]: [usize; 2],
-        kernel: Size3,
-        config: ConvConfig,
+        kernel: Size<N>,
+        config: ConvConfig<N>,
         vb: VarBuilder,
     ) -> Result<Self> {
         for (name, channels) in [("in_channels", in_channels), ("out_channels", out_channels)] {
@@ -166,24 +214,44 @@ impl Conv {
             }
         }
         let ConvConfig { stride, padding, dilation, bias, indice_key, output_sites } = config;
-        let geometry = Geometry { kind, kernel: kernel.0, stride, padding, dilation, output_sites }.checked(layer)?;
-        let [kz, ky, kx] = kernel.0;
+        let geometry = Geometry {
+            kind,
+            kernel: three(kernel.0, 1),
+            stride: three(stride, 1),
+            padding: three(padding, 0),
+            dilation: three(dilation, 1),
+            output_sites,
+        }
+        .checked(layer)?;
+        let [kz, ky, kx] = geometry.kernel;
         // Initialisation draws in f64.
         memory::elements::<f32>(layer, "the weight", &[out_channels, kz, ky, kx, in_channels], size_of::<f64>())?;
         let bound = 1.0 / ((in_channels * geometry.volume()) as f64).sqrt();
         let init = Init::Uniform { lo: -bound, up: bound };
-        let weight = vb.get_with_hints((out_channels, kz, ky, kx, in_channels), "weight", init)?;
+        let shape = [&[out_channels], &kernel.0[..], &[in_channels]].concat();
+        let weight = vb.get_with_hints(shape, "weight", init)?;
+        let taps = if N == 3 { weight.clone() } else { weight.reshape((out_channels, kz, ky, kx, in_channels))? };
         let bias = if bias { Some(vb.get_with_hints(out_channels, "bias", init)?) } else { None };
         let name = vb.prefix();
         let description = format!(
             "{layer}{}({in_channels} → {out_channels}, kernel {:?}, stride {:?}, padding {:?}, dilation {:?})",
             if name.is_empty() { name } else { format!(" `{name}`") },
-            geometry.kernel,
-            geometry.stride,
-            geometry.padding,
-            geometry.dilation,
+            &geometry.kernel[3 - N..],
+            &geometry.stride[3 - N..],
+            &geometry.padding[3 - N..],
+            &geometry.dilation[3 - N..],
         );
-        Ok(Self { weight, bias, geometry, maker: Maker { layer, description: description.into(), indice_key } })
+        let description: Arc<str> = description.into();
+        let note = LayerNote {
+            description: description.clone(),
+            kind,
+            inverse: layer.starts_with("SparseInverseConv"),
+            kernel: kernel.0.to_vec(),
+            channels: [in_channels, out_channels],
+            pointwise: geometry.volume() == 1 && geometry.stride == [1; 3],
+        };
+        let note = Some(layers::note(&weight, note));
+        Ok(Self { weight, taps, bias, geometry, maker: Maker { layer, description, indice_key }, _note: note })
     }
 
     /// Runs the layer forwards: the map of its key if there is one, else of these sites and this geometry. The result is
@@ -217,6 +285,23 @@ impl Conv {
         built_map(&self.maker, self.geometry, x)
     }
 
+    /// Runs the layer onto given sites: those of `target`, whatever the layer's own would be.
+    pub fn forward_on(&self, x: &SparseConvTensor, target: &SparseConvTensor) -> Result<SparseConvTensor> {
+        self.check_input(x, x.channels())?;
+        if target.batch_size() != x.batch_size() || target.ndim() != x.ndim() {
+            let kind = |x: &SparseConvTensor| format!("a {}-D tensor of batch size {}", x.ndim(), x.batch_size());
+            let (got, expected) = (kind(target), format!("{}, as the input", kind(x)));
+            return Err(Error::Argument { op: self.maker.layer, name: "target", got, expected });
+        }
+        // A submanifold map is its own reverse, which one onto other sites is not.
+        let kind = if self.geometry.kind == Kind::Submanifold { Kind::Regular } else { self.geometry.kind };
+        let body = MapBody { target: Some(target.sites().clone()), kept: Kept::default() };
+        let (source, target) = (x.sites().clone(), target.sites().clone());
+        let map = KernelMap { geometry: Geometry { kind, ..self.geometry }, source, target, body: Arc::new(body) };
+        let features = self.convolve(&Flow::forward(&map), x, None, x.dtype())?;
+        Ok(x.moved(self.maker.layer, features, &map.target))
+    }
+
     /// Runs the layer backwards over the map of its key: from that map's output sites to its input sites.
     pub fn invert(&self, x: &SparseConvTensor, output: DType) -> Result<SparseConvTensor> {
         let flow = self.invert_flow(x)?;
@@ -226,34 +311,11 @@ impl Conv {
 
     pub fn invert_flow(&self, x: &SparseConvTensor) -> Result<Flow> {
         self.check_input(x, x.channels())?;
-        let key = self.maker.indice_key.as_deref().unwrap_or_default();
-        let Some(data) = x.find_indice(key) else {
-            let known: Vec<_> = x.indice_dict().keys().map(String::as_str).collect();
-            return Err(Error::Argument {
-                op: self.maker.layer,
-                name: "indice_key",
-                got: format!("`{key}` in {}", self.maker.description),
-                expected: format!("the key of a layer that ran before; known: [{}]", known.join(", ")),
-            });
-        };
-        let map = &data.map;
-        if map.geometry.kind == Kind::Submanifold {
-            return Err(self
-                .maker
-                .misuse(data, "a submanifold layer keeps its sites, there is nothing to invert".into()));
-        }
-        if map.geometry.kernel != self.geometry.kernel {
-            let problem = format!("its kernel is {:?}, this layer's {:?}", map.geometry.kernel, self.geometry.kernel);
-            return Err(self.maker.misuse(data, problem));
-        }
-        if !map.target.same(x.sites()) {
-            return Err(self.maker.misuse(data, self.maker.other_sites(x, "output", &map.target)));
-        }
-        Ok(Flow::inverse(map))
+        self.maker.invert_flow(self.geometry.kernel, x)
     }
 
     fn convolve(&self, flow: &Flow, x: &SparseConvTensor, beside: Option<&Tensor>, output: DType) -> Result<Tensor> {
-        let layer = Convolve { flow, weight: &self.weight, bias: self.bias.as_ref(), beside, output };
+        let layer = Convolve { flow, weight: &self.taps, bias: self.bias.as_ref(), beside, output };
         x.backend()?.engine()?.convolve(&layer, x.features())
     }
 
@@ -267,12 +329,13 @@ impl Conv {
         grad: &Tensor,
         onto: Option<Tensor>,
     ) -> Result<[Tensor; 2]> {
-        let layer = Convolve { flow, weight: &self.weight, bias: None, beside, output: DType::F32 };
+        let layer = Convolve { flow, weight: &self.taps, bias: None, beside, output: DType::F32 };
         x.backend()?.engine()?.convolve_gradients(&layer, x.features(), grad, onto)
     }
 
     fn check_input(&self, x: &SparseConvTensor, channels: usize) -> Result<()> {
-        let &[_, _, _, _, in_channels] = self.weight.dims() else { unreachable!("weights have five axes") };
+        let &[_, _, _, _, in_channels] = self.taps.dims() else { unreachable!("weights have five axes") };
+        self.maker.check_axes(self.weight.rank() - 2, x)?;
         if channels != in_channels {
             return Err(Error::Shape {
                 op: self.maker.layer,
@@ -281,7 +344,7 @@ impl Conv {
                 expected: format!("(sites, {in_channels}) for {}", self.maker.description),
             });
         }
-        if (x.dtype() == DType::F64) != (self.weight.dtype() == DType::F64) {
+        if (x.dtype() == DType::F64) != (self.taps.dtype() == DType::F64) {
             return Err(Error::DType {
                 op: self.maker.layer,
                 what: "features",
@@ -293,12 +356,12 @@ impl Conv {
                 },
             });
         }
-        if !x.device().same_device(self.weight.device()) {
+        if !x.device().same_device(self.taps.device()) {
             return Err(Error::Argument {
                 op: self.maker.layer,
                 name: "x",
                 got: format!("on {:?}", x.device().location()),
-                expected: format!("the weights' device, {:?}", self.weight.device().location()),
+                expected: format!("the weights' device, {:?}", self.taps.device().location()),
             });
         }
         Ok(())
@@ -308,8 +371,8 @@ impl Conv {
 /// Writes what every convolution layer offers beside its constructor.
 macro_rules! convolution_layer {
     ($layer:ident, $run:ident) => {
-        impl $layer {
-            /// Weights (out, kz, ky, kx, in).
+        impl<const N: usize> $layer<N> {
+            /// Weights (out, kz, ky, kx, in); (out, ky, kx, in) of a 2-D layer, and so on.
             pub fn weight(&self) -> &candle_core::Tensor {
                 &self.0.weight
             }
@@ -324,13 +387,13 @@ macro_rules! convolution_layer {
                 self.0.maker.indice_key.as_deref()
             }
 
-            /// Kernel size (z, y, x).
-            pub fn kernel_size(&self) -> [usize; 3] {
-                self.0.geometry.kernel
+            /// Kernel size (z, y, x), or of the axes that the layer has.
+            pub fn kernel_size(&self) -> [usize; N] {
+                std::array::from_fn(|axis| self.0.geometry.kernel[axis + 3 - N])
             }
         }
 
-        impl crate::sparse::SparseModule for $layer {
+        impl<const N: usize> crate::sparse::SparseModule for $layer<N> {
             fn forward_t(
                 &self,
                 x: &crate::sparse::SparseConvTensor,
@@ -352,7 +415,21 @@ pub(super) use convolution_layer;
 /// Writes `kernel_map` for the layers that make maps.
 macro_rules! map_making_layer {
     ($layer:ident) => {
-        impl $layer {
+        impl<const N: usize> $layer<N> {
+            /// Runs the layer onto the sites of `target`, in their order, whatever sites it would have by itself: MinkowskiEngine's
+            /// convolution on given coordinates. Sites that it does not reach get the bias alone. The kernel map is built anew in
+            /// each call.
+            ///
+            /// # Errors
+            /// As a forward pass, or a target of another batch size or number of axes.
+            pub fn forward_on(
+                &self,
+                x: &crate::sparse::SparseConvTensor,
+                target: &crate::sparse::SparseConvTensor,
+            ) -> crate::Result<crate::sparse::SparseConvTensor> {
+                self.0.forward_on(x, target)
+            }
+
             /// The kernel map of this layer on the sites of `x`, as a forward pass would build or find it.
             ///
             /// # Errors

@@ -18,8 +18,8 @@ pub enum OutputSites {
     /// Every site that the kernel reaches from an active input site, as in spconv. The default.
     #[default]
     Reachable,
-    /// The unique `floor(site / stride)`, as in MinkowskiEngine and TorchSparse. Layers that differ in kernel size and
-    /// padding but share a stride then have the same output sites (when their output shapes agree).
+    /// The unique `floor(site / stride)`, as in MinkowskiEngine and TorchSparse, on a grid of `ceil(size / stride)`: no site is lost,
+    /// and layers that share a stride have the same output sites whatever their kernel and padding.
     Strided,
 }
 
@@ -110,8 +110,11 @@ impl Geometry {
         (0..kz).flat_map(move |z| (0..ky).flat_map(move |y| (0..kx).map(move |x| [z, y, x])))
     }
 
-    /// The output's spatial shape, as PyTorch computes it.
+    /// The output's spatial shape: as PyTorch computes it, or what holds every `floor(site / stride)`.
     pub fn output_shape(&self, op: &'static str, input: [usize; 3]) -> Result<[usize; 3]> {
+        if self.output_sites == OutputSites::Strided {
+            return Ok(std::array::from_fn(|a| input[a].div_ceil(self.stride[a])));
+        }
         let mut output = [0; 3];
         for a in 0..3 {
             let reach = self.dilation[a] * (self.kernel[a] - 1) + 1;
@@ -186,24 +189,44 @@ impl SourceRule {
     }
 }
 
-/// One size for each axis (z, y, x): built from one `usize` for all three, from `[z, y, x]` or from `(z, y, x)`.
+/// One size for each of N axes, the last ones of (z, y, x): built from one `usize` for all, from `[z, y, x]` or from `(z, y, x)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size3(pub [usize; 3]);
+pub struct Size<const N: usize>(pub [usize; N]);
 
-impl From<usize> for Size3 {
+/// [`Size`] of three axes (z, y, x).
+pub type Size3 = Size<3>;
+
+impl<const N: usize> From<usize> for Size<N> {
     fn from(n: usize) -> Self {
-        Self([n; 3])
+        Self([n; N])
     }
 }
 
-impl From<[usize; 3]> for Size3 {
-    fn from(sizes: [usize; 3]) -> Self {
+impl<const N: usize> From<[usize; N]> for Size<N> {
+    fn from(sizes: [usize; N]) -> Self {
         Self(sizes)
     }
 }
 
-impl From<(usize, usize, usize)> for Size3 {
+impl From<(usize, usize, usize)> for Size<3> {
     fn from((z, y, x): (usize, usize, usize)) -> Self {
         Self([z, y, x])
     }
+}
+
+impl From<(usize, usize)> for Size<2> {
+    fn from((y, x): (usize, usize)) -> Self {
+        Self([y, x])
+    }
+}
+
+/// Sizes of N axes as those of (z, y, x); the axes that are not there get `other`.
+pub(super) fn three<const N: usize>(sizes: [usize; N], other: usize) -> [usize; 3] {
+    std::array::from_fn(|axis| if axis + N >= 3 { sizes[axis + N - 3] } else { other })
+}
+
+/// Chooses among the names of a layer for 1, 2 and 3 axes; other numbers of axes do not compile.
+pub(super) const fn name_of<const N: usize>(names: [&'static str; 3]) -> &'static str {
+    const { assert!(N >= 1 && N <= 3, "sparse layers have 1, 2 or 3 axes") };
+    names[N - 1]
 }

@@ -1,47 +1,44 @@
-//! [`SparseGlobalMaxPool`] and [`SparseGlobalAvgPool`]: one row for each batch element.
+//! [`SparseGlobalMaxPool`], [`SparseGlobalAvgPool`] and [`SparseGlobalSumPool`]: one row for each batch element.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
+use super::module::SparseModule;
+use super::scatter::Reduce;
 use super::tensor::SparseConvTensor;
 use crate::Result;
 
-/// The largest value of each batch element's sites: (batch, C). An element without sites has zeros.
+/// Writes a global pool: (batch, C) by its own `forward`, and as a module a tensor with one site for each batch element.
+macro_rules! global_pool {
+    ($pool:ident, $reduce:expr) => {
+        impl $pool {
+            /// Pools `x` to (batch, C). Differentiable.
+            pub fn forward(&self, x: &SparseConvTensor) -> Result<Tensor> {
+                x.reduce_elements(x.features(), $reduce)
+            }
+        }
+
+        /// As a layer of a chain: one site for each batch element, on a grid of one cell.
+        impl SparseModule for $pool {
+            fn forward_t(&self, x: &SparseConvTensor, _train: bool) -> Result<SparseConvTensor> {
+                let sites = (0..x.batch_size() as i32).map(|b| [b, 0, 0, 0]).collect();
+                SparseConvTensor::from_coords(self.forward(x)?, sites, [1; 3], x.batch_size())
+            }
+        }
+    };
+}
+
+/// The largest value of each batch element's sites: (batch, C). An element without sites has zeros. The first of tied sites receives
+/// the gradient.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SparseGlobalMaxPool;
-
-impl SparseGlobalMaxPool {
-    /// Pools `x` to (batch, C). Differentiable.
-    pub fn forward(&self, x: &SparseConvTensor) -> Result<Tensor> {
-        per_element(x, |features| Ok(features.max(0)?))
-    }
-}
+global_pool!(SparseGlobalMaxPool, Reduce::Max);
 
 /// The mean of each batch element's sites: (batch, C). An element without sites has zeros.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SparseGlobalAvgPool;
+global_pool!(SparseGlobalAvgPool, Reduce::Mean);
 
-impl SparseGlobalAvgPool {
-    /// Pools `x` to (batch, C). Differentiable.
-    pub fn forward(&self, x: &SparseConvTensor) -> Result<Tensor> {
-        per_element(x, |features| {
-            let wide = if features.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-            Ok(features.to_dtype(wide)?.mean(0)?.to_dtype(features.dtype())?)
-        })
-    }
-}
-
-fn per_element(x: &SparseConvTensor, pool: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-    let mut rows = vec![Vec::new(); x.batch_size()];
-    for (row, [b, ..]) in x.coords().iter().enumerate() {
-        rows[*b as usize].push(row as u32);
-    }
-    let pooled = rows
-        .into_iter()
-        .map(|rows| match rows.len() {
-            0 => Ok(Tensor::zeros(x.channels(), x.dtype(), x.device())?),
-            n if n == x.len() => pool(x.features()),
-            n => pool(&x.features().index_select(&Tensor::from_vec(rows, n, x.device())?, 0)?),
-        })
-        .collect::<Result<Vec<_>>>()?;
-    Ok(Tensor::stack(&pooled, 0)?)
-}
+/// The sum of each batch element's sites: (batch, C).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SparseGlobalSumPool;
+global_pool!(SparseGlobalSumPool, Reduce::Sum);

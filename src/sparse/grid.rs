@@ -9,11 +9,39 @@ use crate::{Error, Result};
 pub(crate) struct Grid {
     pub batch: usize,
     pub shape: [usize; 3],
+    /// Number of axes that people see: the last ones of (z, y, x). The others have one cell.
+    pub axes: usize,
+}
+
+/// Size of a grid: `[z, y, x]`, or `[y, x]` or `[x]` for 2-D and 1-D tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GridShape {
+    pub(super) shape: [usize; 3],
+    pub(super) axes: usize,
+}
+
+impl From<[usize; 3]> for GridShape {
+    fn from(shape: [usize; 3]) -> Self {
+        Self { shape, axes: 3 }
+    }
+}
+
+impl From<[usize; 2]> for GridShape {
+    fn from([h, w]: [usize; 2]) -> Self {
+        Self { shape: [1, h, w], axes: 2 }
+    }
+}
+
+impl From<[usize; 1]> for GridShape {
+    fn from([w]: [usize; 1]) -> Self {
+        Self { shape: [1, 1, w], axes: 1 }
+    }
 }
 
 impl Grid {
     /// Checks that the grid has cells and that a packed site fits in 62 bits.
-    pub fn new(op: &'static str, batch: usize, shape: [usize; 3]) -> Result<Self> {
+    pub fn new(op: &'static str, batch: usize, shape: impl Into<GridShape>) -> Result<Self> {
+        let GridShape { shape, axes } = shape.into();
         if batch == 0 || batch > i32::MAX as usize {
             return Err(Error::Argument {
                 op,
@@ -32,7 +60,27 @@ impl Grid {
                 expected: format!("three sizes of 1 to {} and fewer than 2^62 cells in all", i32::MAX),
             });
         }
-        Ok(Self { batch, shape })
+        Ok(Self { batch, shape, axes })
+    }
+
+    /// The same grid as people see it: the last `axes` of (z, y, x).
+    pub fn with_axes(self, axes: usize) -> Self {
+        Self { axes, ..self }
+    }
+
+    /// The sizes of the axes that people see.
+    pub fn dims(&self) -> &[usize] {
+        &self.shape[3 - self.axes..]
+    }
+
+    /// `factor` for the axes that people see, 1 for the others.
+    pub fn factors(&self, factor: usize) -> [usize; 3] {
+        std::array::from_fn(|axis| if axis + self.axes >= 3 { factor } else { 1 })
+    }
+
+    /// Names of the columns of sites.
+    pub fn columns(&self) -> &'static str {
+        ["batch, x", "batch, y, x", "batch, z, y, x"][self.axes - 1]
     }
 
     /// Number of cells in all batch elements.

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::conv::{Conv, ConvConfig, convolution_layer};
-use super::geometry::{Kind, Size3};
+use super::geometry::{Kind, Size, name_of};
 use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
@@ -13,9 +13,18 @@ use crate::{Error, Result};
 ///
 /// `y[i] = bias + Σ_r weight[:, r, :] · x[o]` over the pairs (i, o) of offset r
 #[derive(Clone, Debug)]
-pub struct SparseInverseConv3d(Conv);
+pub struct SparseInverseConv<const N: usize>(Conv);
 
-impl SparseInverseConv3d {
+/// [`SparseInverseConv`] on 1-D tensors: spconv's `SparseInverseConv1d`.
+pub type SparseInverseConv1d = SparseInverseConv<1>;
+
+/// [`SparseInverseConv`] on 2-D tensors: spconv's `SparseInverseConv2d`.
+pub type SparseInverseConv2d = SparseInverseConv<2>;
+
+/// [`SparseInverseConv`] on 3-D tensors: spconv's `SparseInverseConv3d`.
+pub type SparseInverseConv3d = SparseInverseConv<3>;
+
+impl<const N: usize> SparseInverseConv<N> {
     /// Gradients of the features of `x`, added to `onto`, and of the weight, from that of the result, all f32 and without a tape.
     pub(crate) fn gradients(&self, x: &SparseConvTensor, grad: &Tensor, onto: Option<Tensor>) -> Result<[Tensor; 2]> {
         self.0.gradients(&self.0.invert_flow(x)?, x, None, grad, onto)
@@ -35,22 +44,22 @@ impl SparseInverseConv3d {
     pub fn new(
         in_channels: usize,
         out_channels: usize,
-        kernel: impl Into<Size3>,
-        config: ConvConfig,
+        kernel: impl Into<Size<N>>,
+        config: ConvConfig<N>,
         vb: VarBuilder,
     ) -> Result<Self> {
-        const LAYER: &str = "SparseInverseConv3d";
+        let layer = const { name_of::<N>(["SparseInverseConv1d", "SparseInverseConv2d", "SparseInverseConv3d"]) };
         if config.indice_key.is_none() {
             return Err(Error::Argument {
-                op: LAYER,
+                op: layer,
                 name: "indice_key",
                 got: "None".into(),
                 expected: "the key of the convolution to invert".into(),
             });
         }
         let config = ConvConfig { bias: config.bias, indice_key: config.indice_key, ..Default::default() };
-        Conv::new(LAYER, Kind::Regular, [in_channels, out_channels], kernel.into(), config, vb).map(Self)
+        Conv::new(layer, Kind::Regular, [in_channels, out_channels], kernel.into(), config, vb).map(Self)
     }
 }
 
-convolution_layer!(SparseInverseConv3d, invert);
+convolution_layer!(SparseInverseConv, invert);

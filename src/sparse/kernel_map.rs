@@ -45,6 +45,11 @@ impl KernelMap {
         self.geometry.volume()
     }
 
+    /// Whether the map starts or ends at these very sites.
+    pub(super) fn touches(&self, sites: &Arc<Sites>) -> bool {
+        Arc::ptr_eq(&self.source, sites) || Arc::ptr_eq(&self.target, sites)
+    }
+
     /// Kernel size (z, y, x).
     pub fn kernel_size(&self) -> [usize; 3] {
         self.geometry.kernel

@@ -11,50 +11,75 @@
 //! | `SparseConv3d(16, 32, 3, stride=2, padding=1)` | [`SparseConv3d::new`]`(16, 32, 3, ConvConfig { stride: [2; 3], padding: [1; 3], ..Default::default() }, vb)` |
 //! | `SparseInverseConv3d(32, 16, 3, indice_key="down")` | [`SparseInverseConv3d::new`] |
 //! | `SparseSequential(…)` | [`SparseSequential::new`]`().add(…).add(…)` |
+//! | `SubMConv2d`, `SparseConv2d`, … | [`SubMConv2d`], [`SparseConv2d`], …, on tensors of indices (N, 3) |
+//! | `sparse_add(a, b)` | [`SparseConvTensor::union_add`] |
+//! | `torch.no_grad()` | [`no_grad`] |
+//!
+//! Checkpoints are read by [`import`](crate::import); beware of spconv's 1×1×1 weights, which its documentation tells of.
 
 mod activation;
 mod arithmetic;
+mod attention;
 mod backend;
 mod conv;
+mod curve;
+mod elements;
 mod geometry;
 mod global_pool;
 mod grid;
+mod group_norm;
 mod inverse_conv;
 mod kept;
 mod kernel_map;
+pub(crate) mod layers;
 mod lookup;
 mod module;
 mod norm;
 mod normalize;
 mod order;
 mod pool;
+mod position;
+mod scatter;
 mod sequential;
+mod sets;
 mod site_rule;
 mod sites;
 mod sparse_conv;
 mod subm_conv;
 mod summary;
+mod tape;
 mod tensor;
 mod transpose_conv;
 
 pub use activation::Activation;
+pub use attention::{AttentionGroups, sparse_attention};
 #[cfg(feature = "train")]
 pub(crate) use backend::simd::dispatch;
 pub use backend::{BACKEND_VARIABLE, Backend, BackendInfo, backend_info, with_backend};
 pub use candle_nn::BatchNormConfig;
 pub use conv::ConvConfig;
-pub use geometry::{Kind as ConvKind, OutputSites, Size3};
-pub use global_pool::{SparseGlobalAvgPool, SparseGlobalMaxPool};
-pub use inverse_conv::SparseInverseConv3d;
+pub use curve::Curve;
+pub(crate) use geometry::Kind;
+pub use geometry::{Kind as ConvKind, OutputSites, Size, Size3};
+pub use global_pool::{SparseGlobalAvgPool, SparseGlobalMaxPool, SparseGlobalSumPool};
+pub use grid::GridShape;
+pub use group_norm::{GroupNorm, InstanceNorm, LayerNorm};
+pub use inverse_conv::{SparseInverseConv, SparseInverseConv1d, SparseInverseConv2d, SparseInverseConv3d};
 pub use kernel_map::{IndiceData, IndiceDict, KernelMap};
 pub use module::{LayerDescription, SparseModule};
 pub use norm::BatchNorm;
 pub(crate) use norm::{Fused, KeptNorm, Mode, ParameterGradient, Shortcut};
-pub use pool::{PoolConfig, SparseAvgPool3d, SparseMaxPool3d};
+pub use pool::{
+    PoolConfig, SparseAvgPool, SparseAvgPool1d, SparseAvgPool2d, SparseAvgPool3d, SparseInversePool,
+    SparseInversePool1d, SparseInversePool2d, SparseInversePool3d, SparseMaxPool, SparseMaxPool1d, SparseMaxPool2d,
+    SparseMaxPool3d, SparseSumPool, SparseSumPool1d, SparseSumPool2d, SparseSumPool3d,
+};
+pub use scatter::{Reduce, scatter};
 pub use sequential::{IntoSparseModule, OnFeatures, Sparse, SparseSequential};
 pub use site_rule::SiteRule;
-pub use sparse_conv::SparseConv3d;
-pub use subm_conv::SubMConv3d;
+pub use sparse_conv::{SparseConv, SparseConv1d, SparseConv2d, SparseConv3d};
+pub use subm_conv::{SubMConv, SubMConv1d, SubMConv2d, SubMConv3d};
 pub use summary::{SequentialLayer, SequentialSummary};
+pub use tape::no_grad;
 pub use tensor::SparseConvTensor;
-pub use transpose_conv::SparseConvTranspose3d;
+pub use transpose_conv::{SparseConvTranspose, SparseConvTranspose1d, SparseConvTranspose2d, SparseConvTranspose3d};

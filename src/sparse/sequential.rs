@@ -1,6 +1,8 @@
 //! [`SparseSequential`]: layers one after another, sparse ones and those that act on features alone.
 
 use std::any::Any;
+use std::fmt;
+use std::ops::Index;
 use std::time::Instant;
 
 use candle_core::{ModuleT, Tensor};
@@ -8,7 +10,7 @@ use candle_core::{ModuleT, Tensor};
 use super::module::{LayerDescription, SparseModule, plain_type_name};
 use super::summary::{SequentialLayer, SequentialSummary};
 use super::tensor::SparseConvTensor;
-use crate::Result;
+use crate::{Error, Result};
 
 /// Layers run one after another, as spconv's `SparseSequential`.
 ///
@@ -33,9 +35,11 @@ use crate::Result;
 /// assert_eq!(net.forward(&x)?.features().dims(), [2, 4]);
 /// # Ok(()) }
 /// ```
+///
+/// Layers have names, their numbers unless [`add_named`](Self::add_named) gives others; `{:?}` lists them.
 #[derive(Default)]
 pub struct SparseSequential {
-    layers: Vec<Box<dyn SparseModule + Send + Sync>>,
+    layers: Vec<(String, Box<dyn SparseModule + Send + Sync>)>,
 }
 
 impl SparseSequential {
@@ -46,9 +50,37 @@ impl SparseSequential {
 
     /// Appends a layer.
     #[allow(clippy::should_implement_trait)] // the name that candle's `Sequential` uses
-    pub fn add<Kind>(mut self, layer: impl IntoSparseModule<Kind>) -> Self {
-        self.layers.push(layer.into_sparse_module());
+    pub fn add<Kind>(self, layer: impl IntoSparseModule<Kind>) -> Self {
+        let name = self.len().to_string();
+        self.add_named(name, layer)
+    }
+
+    /// Appends a layer under a name, as an `OrderedDict` does in PyTorch.
+    pub fn add_named<Kind>(mut self, name: impl Into<String>, layer: impl IntoSparseModule<Kind>) -> Self {
+        self.layers.push((name.into(), layer.into_sparse_module()));
         self
+    }
+
+    /// A layer by its name; the last one of that name.
+    pub fn get(&self, name: &str) -> Option<&(dyn SparseModule + Send + Sync)> {
+        self.layers.iter().rev().find(|(other, _)| other == name).map(|(_, layer)| &**layer)
+    }
+
+    /// Names of the layers, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.layers.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Runs the layers up to and with the one of this name, in evaluation mode: what a feature extractor wants.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] lists the names there are; else those of the layers.
+    pub fn forward_to(&self, name: &str, x: &SparseConvTensor) -> Result<SparseConvTensor> {
+        let Some(last) = self.layers.iter().rposition(|(other, _)| other == name) else {
+            let known = self.names().collect::<Vec<_>>().join(", ");
+            return Err(Error::Unknown { kind: "layer", name: name.into(), known });
+        };
+        self.layers[..=last].iter().try_fold(x.clone(), |x, (_, layer)| layer.forward(&x))
     }
 
     /// Number of layers.
@@ -63,7 +95,7 @@ impl SparseSequential {
 
     /// The layers, in order.
     pub fn layers(&self) -> impl Iterator<Item = &(dyn SparseModule + Send + Sync)> {
-        self.layers.iter().map(|layer| &**layer)
+        self.layers.iter().map(|(_, layer)| &**layer)
     }
 
     /// Runs the layers on `x`, in evaluation mode, and says what came out of each: sites, channels, parameters, time.
@@ -72,7 +104,7 @@ impl SparseSequential {
     /// Those of the layers.
     pub fn summary(&self, x: &SparseConvTensor) -> Result<SequentialSummary> {
         let (mut layers, mut x, input) = (Vec::new(), x.clone(), [x.len(), x.channels()]);
-        for layer in &self.layers {
+        for (_, layer) in &self.layers {
             let start = Instant::now();
             x = layer.forward(&x)?;
             let (time, LayerDescription { kind, parameters }) = (start.elapsed(), layer.describe());
@@ -85,12 +117,30 @@ impl SparseSequential {
 
 impl SparseModule for SparseSequential {
     fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor> {
-        self.layers.iter().try_fold(x.clone(), |x, layer| layer.forward_t(&x, train))
+        self.layers.iter().try_fold(x.clone(), |x, (_, layer)| layer.forward_t(&x, train))
     }
 
     fn describe(&self) -> LayerDescription {
-        let parameters = self.layers.iter().map(|layer| layer.describe().parameters).sum();
+        let parameters = self.layers().map(|layer| layer.describe().parameters).sum();
         LayerDescription { kind: format!("SparseSequential({} layers)", self.len()), parameters }
+    }
+}
+
+impl fmt::Debug for SparseSequential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "SparseSequential(")?;
+        for (name, layer) in &self.layers {
+            writeln!(f, "  ({name}): {}", layer.describe().kind)?;
+        }
+        f.write_str(")")
+    }
+}
+
+impl Index<usize> for SparseSequential {
+    type Output = dyn SparseModule + Send + Sync;
+
+    fn index(&self, layer: usize) -> &Self::Output {
+        &*self.layers[layer].1
     }
 }
 

@@ -126,6 +126,8 @@ impl SiteRule {
         if let Some(bias) = bias.filter(|bias| bias.dims() != [outputs]) {
             return wrong("the bias", bias, format!("({outputs},)"));
         }
-        Ok(Conv { weight: weight.clone(), bias: bias.cloned(), geometry: self.geometry, maker: self.maker.clone() })
+        let (weight, bias) = (weight.clone(), bias.cloned());
+        let taps = weight.clone();
+        Ok(Conv { weight, taps, bias, geometry: self.geometry, maker: self.maker.clone(), _note: None })
     }
 }

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::conv::{Conv, ConvConfig, convolution_layer, map_making_layer};
-use super::geometry::{Kind, Size3};
+use super::geometry::{Kind, Size, name_of};
 use super::tensor::SparseConvTensor;
 use crate::Result;
 
@@ -12,10 +12,22 @@ use crate::Result;
 /// (batch, z, y, x) order; the output's shape is that of PyTorch's `Conv3d`.
 ///
 /// `y[o] = bias + Σ_r weight[:, r, :] · x[o·s − p + r·d]`
+///
+/// A 1×1×1 weight is (out, in) here as its shape says; spconv's files hold an (in, out) matrix in the same shape where the stride is 1,
+/// which [`Checkpoint::load_into`](crate::import::Checkpoint::load_into) turns.
 #[derive(Clone, Debug)]
-pub struct SparseConv3d(Conv);
+pub struct SparseConv<const N: usize>(Conv);
 
-impl SparseConv3d {
+/// [`SparseConv`] on 1-D tensors: spconv's `SparseConv1d`.
+pub type SparseConv1d = SparseConv<1>;
+
+/// [`SparseConv`] on 2-D tensors: spconv's `SparseConv2d`.
+pub type SparseConv2d = SparseConv<2>;
+
+/// [`SparseConv`] on 3-D tensors: spconv's `SparseConv3d`.
+pub type SparseConv3d = SparseConv<3>;
+
+impl<const N: usize> SparseConv<N> {
     /// Gradients of the features of `x`, added to `onto`, and of the weight, from that of the result, all f32 and without a tape.
     pub(crate) fn gradients(&self, x: &SparseConvTensor, grad: &Tensor, onto: Option<Tensor>) -> Result<[Tensor; 2]> {
         self.0.gradients(&self.0.flow(x, x.channels())?, x, None, grad, onto)
@@ -33,13 +45,14 @@ impl SparseConv3d {
     pub fn new(
         in_channels: usize,
         out_channels: usize,
-        kernel: impl Into<Size3>,
-        config: ConvConfig,
+        kernel: impl Into<Size<N>>,
+        config: ConvConfig<N>,
         vb: VarBuilder,
     ) -> Result<Self> {
-        Conv::new("SparseConv3d", Kind::Regular, [in_channels, out_channels], kernel.into(), config, vb).map(Self)
+        let name = const { name_of::<N>(["SparseConv1d", "SparseConv2d", "SparseConv3d"]) };
+        Conv::new(name, Kind::Regular, [in_channels, out_channels], kernel.into(), config, vb).map(Self)
     }
 }
 
-convolution_layer!(SparseConv3d, forward);
-map_making_layer!(SparseConv3d);
+convolution_layer!(SparseConv, forward);
+map_making_layer!(SparseConv);

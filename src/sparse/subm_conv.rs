@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::conv::{Conv, ConvConfig, convolution_layer, map_making_layer};
-use super::geometry::{Kind, Size3};
+use super::geometry::{Kind, Size, name_of};
 use super::tensor::SparseConvTensor;
 use crate::Result;
 
@@ -12,10 +12,22 @@ use crate::Result;
 /// same order, and each reads the active ones among its neighbours.
 ///
 /// `y[o] = bias + Σ_r weight[:, r, :] · x[o − d·(k/2) + d·r]`
+///
+/// A 1×1×1 weight is (out, in) here as its shape says; spconv's files hold an (in, out) matrix in the same shape, which
+/// [`Checkpoint::load_into`](crate::import::Checkpoint::load_into) turns.
 #[derive(Clone, Debug)]
-pub struct SubMConv3d(Conv);
+pub struct SubMConv<const N: usize>(Conv);
 
-impl SubMConv3d {
+/// [`SubMConv`] on 1-D tensors: spconv's `SubMConv1d`.
+pub type SubMConv1d = SubMConv<1>;
+
+/// [`SubMConv`] on 2-D tensors: spconv's `SubMConv2d`.
+pub type SubMConv2d = SubMConv<2>;
+
+/// [`SubMConv`] on 3-D tensors: spconv's `SubMConv3d`.
+pub type SubMConv3d = SubMConv<3>;
+
+impl<const N: usize> SubMConv<N> {
     /// Gradients of the features of `x` with those beside them, added to `onto`, and of the weight, from that of the result, all f32
     /// and without a tape.
     pub(crate) fn gradients(
@@ -44,13 +56,14 @@ impl SubMConv3d {
     pub fn new(
         in_channels: usize,
         out_channels: usize,
-        kernel: impl Into<Size3>,
-        config: ConvConfig,
+        kernel: impl Into<Size<N>>,
+        config: ConvConfig<N>,
         vb: VarBuilder,
     ) -> Result<Self> {
-        Conv::new("SubMConv3d", Kind::Submanifold, [in_channels, out_channels], kernel.into(), config, vb).map(Self)
+        let name = const { name_of::<N>(["SubMConv1d", "SubMConv2d", "SubMConv3d"]) };
+        Conv::new(name, Kind::Submanifold, [in_channels, out_channels], kernel.into(), config, vb).map(Self)
     }
 }
 
-convolution_layer!(SubMConv3d, forward);
-map_making_layer!(SubMConv3d);
+convolution_layer!(SubMConv, forward);
+map_making_layer!(SubMConv);

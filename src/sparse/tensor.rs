@@ -1,13 +1,15 @@
 //! [`SparseConvTensor`]: features on the occupied sites of a grid, as in spconv.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
 use super::backend::Backend;
-use super::grid::Grid;
+use super::grid::{Grid, GridShape};
 use super::kernel_map::{IndiceData, IndiceDict};
 use super::sites::Sites;
+use super::tape::noted;
 use crate::{Error, Result, memory};
 
 /// A batch of sparse 3D grids: N occupied sites with C features each.
@@ -31,19 +33,27 @@ pub struct SparseConvTensor {
     indice_dict: Arc<IndiceDict>,
     /// The backend of the layers that this tensor goes through, if one was chosen for it.
     backend: Option<Backend>,
+    /// Keys that an operation dropped since their maps' sites are no longer these, and that operation.
+    dropped: Arc<BTreeMap<String, &'static str>>,
 }
 
 impl SparseConvTensor {
-    /// Puts `features` on the sites `indices` of `batch_size` grids of `spatial_shape` (z, y, x).
+    /// Puts `features` on the sites `indices` of `batch_size` grids of `spatial_shape`: `[z, y, x]`, or `[y, x]` or `[x]` for 2-D and
+    /// 1-D layers.
     ///
     /// - `features`: (N, C), float; N may be 0.
-    /// - `indices`: (N, 4) of `i64`, `i32` or `u32`, rows (batch, z, y, x), in any order. Batch elements without sites are
-    ///   allowed.
+    /// - `indices`: (N, 4) of `i64`, `i32` or `u32`, rows (batch, z, y, x), in any order; (N, 3) and (N, 2) for 2-D and 1-D. Batch
+    ///   elements without sites are allowed.
     ///
     /// # Errors
     /// A shape or dtype that does not fit, features and indices on different devices, a site outside the grid, or one
     /// that occurs twice (see [`coalesce`](Self::coalesce)).
-    pub fn new(features: Tensor, indices: Tensor, spatial_shape: [usize; 3], batch_size: usize) -> Result<Self> {
+    pub fn new(
+        features: Tensor,
+        indices: Tensor,
+        spatial_shape: impl Into<GridShape>,
+        batch_size: usize,
+    ) -> Result<Self> {
         const OP: &str = "SparseConvTensor::new";
         check_features(OP, &features, None)?;
         if !features.device().same_device(indices.device()) {
@@ -54,10 +64,10 @@ impl SparseConvTensor {
                 expected: format!("the device of the features, {:?}", features.device().location()),
             });
         }
-        let coords = read_indices(OP, &indices)?;
+        let grid = Grid::new(OP, batch_size, spatial_shape)?;
+        let coords = read_indices(OP, &indices, grid)?;
         check_features(OP, &features, Some(coords.len()))?;
-        let sites = Sites::new(OP, Grid::new(OP, batch_size, spatial_shape)?, coords)?;
-        Ok(Self::from_parts(features, Arc::new(sites), Arc::default()))
+        Ok(Self::from_parts(features.contiguous()?, Arc::new(Sites::new(OP, grid, coords)?)))
     }
 
     /// Like [`new`](Self::new) from coordinates that are already in a `Vec`.
@@ -70,41 +80,53 @@ impl SparseConvTensor {
         const OP: &str = "SparseConvTensor::from_coords";
         check_features(OP, &features, Some(coords.len()))?;
         let sites = Sites::new(OP, Grid::new(OP, batch_size, spatial_shape)?, coords)?;
-        Ok(Self::from_parts(features, Arc::new(sites), Arc::default()))
+        Ok(Self::from_parts(features.contiguous()?, Arc::new(sites)))
     }
 
     /// Like [`new`](Self::new), but rows of equal sites become one row with the sum of their features, as
     /// `torch.Tensor.coalesce` does. Sites come out in ascending (batch, z, y, x) order. Differentiable.
-    pub fn coalesce(features: &Tensor, indices: &Tensor, spatial_shape: [usize; 3], batch_size: usize) -> Result<Self> {
+    pub fn coalesce(
+        features: &Tensor,
+        indices: &Tensor,
+        spatial_shape: impl Into<GridShape>,
+        batch_size: usize,
+    ) -> Result<Self> {
         const OP: &str = "SparseConvTensor::coalesce";
-        let coords = read_indices(OP, indices)?;
+        let grid = Grid::new(OP, batch_size, spatial_shape)?;
+        let coords = read_indices(OP, indices, grid)?;
         check_features(OP, features, Some(coords.len()))?;
         let mut unique = coords.clone();
         unique.sort_unstable();
         unique.dedup();
-        let sites = Sites::new(OP, Grid::new(OP, batch_size, spatial_shape)?, unique)?;
+        let sites = Sites::new(OP, grid, unique)?;
         let rows: Vec<u32> = coords.iter().filter_map(|&site| sites.find(site)).collect();
         let rows = Tensor::from_vec(rows, coords.len(), features.device())?;
         let zeros = Tensor::zeros((sites.len(), features.dim(1)?), features.dtype(), features.device())?;
-        let features = if coords.is_empty() { zeros } else { zeros.index_add(&rows, features, 0)? };
-        Ok(Self::from_parts(features, Arc::new(sites), Arc::default()))
+        let features = if coords.is_empty() { zeros } else { zeros.index_add(&rows, &features.contiguous()?, 0)? };
+        Ok(Self::from_parts(features, Arc::new(sites)))
     }
 
-    /// The sites of a dense tensor (batch, z, y, x, C) where any channel is not zero (NaN is not zero), in ascending order.
-    /// Differentiable.
+    /// The sites of a dense tensor (batch, z, y, x, C) where any channel is not zero (NaN is not zero), in ascending order; of
+    /// (batch, y, x, C) and (batch, x, C) for 2-D and 1-D. Differentiable.
     pub fn from_dense(dense: &Tensor) -> Result<Self> {
         const OP: &str = "SparseConvTensor::from_dense";
-        let &[batch, d, h, w, channels] = dense.dims() else {
-            return Err(Error::Shape {
-                op: OP,
-                what: "dense",
-                got: dense.dims().to_vec(),
-                expected: "(batch, z, y, x, channels)".into(),
-            });
+        let (batch, shape, channels) = match *dense.dims() {
+            [batch, d, h, w, channels] => (batch, GridShape::from([d, h, w]), channels),
+            [batch, h, w, channels] => (batch, [h, w].into(), channels),
+            [batch, w, channels] => (batch, [w].into(), channels),
+            _ => {
+                return Err(Error::Shape {
+                    op: OP,
+                    what: "dense",
+                    got: dense.dims().to_vec(),
+                    expected: "(batch, z, y, x, channels), or without z, or without z and y".into(),
+                });
+            }
         };
+        let [d, h, w] = shape.shape;
         let rows = dense.reshape((batch * d * h * w, channels))?;
         check_features(OP, &rows, None)?;
-        let grid = Grid::new(OP, batch, [d, h, w])?;
+        let grid = Grid::new(OP, batch, shape)?;
         if batch * d * h * w >= u32::MAX as usize {
             return Err(Error::Shape {
                 op: OP,
@@ -124,7 +146,7 @@ impl SparseConvTensor {
         let sites = Sites::new(OP, grid, coords)?;
         let count = occupied.len();
         let features = rows.index_select(&Tensor::from_vec(occupied, count, dense.device())?, 0)?;
-        Ok(Self::from_parts(features, Arc::new(sites), Arc::default()))
+        Ok(Self::from_parts(features, Arc::new(sites)))
     }
 
     /// One batch of all the batch elements of `parts`, in order.
@@ -152,12 +174,30 @@ impl SparseConvTensor {
             batch += part.batch_size();
         }
         let features = Tensor::cat(&parts.iter().map(|part| &part.features).collect::<Vec<_>>(), 0)?;
-        let sites = Sites::new(OP, Grid::new(OP, batch, first.spatial_shape())?, coords)?;
-        Ok(Self::from_parts(features, Arc::new(sites), Arc::default()))
+        let grid = Grid::new(OP, batch, first.spatial_shape())?.with_axes(first.ndim());
+        Ok(Self::from_parts(features, Arc::new(Sites::new(OP, grid, coords)?)))
     }
 
-    pub(super) fn from_parts(features: Tensor, sites: Arc<Sites>, indice_dict: Arc<IndiceDict>) -> Self {
-        Self { features, sites, indice_dict, backend: None }
+    pub(super) fn from_parts(features: Tensor, sites: Arc<Sites>) -> Self {
+        Self { features: noted(features), sites, indice_dict: Arc::default(), dropped: Arc::default(), backend: None }
+    }
+
+    /// What `op` makes of this tensor on other sites: the keys whose maps start or end at this tensor's sites are dropped.
+    pub(super) fn moved(&self, op: &'static str, features: Tensor, sites: &Arc<Sites>) -> Self {
+        let (mut indice_dict, mut dropped) = (self.indice_dict.clone(), self.dropped.clone());
+        let stale = |data: &IndiceData| data.map.touches(&self.sites);
+        if indice_dict.values().any(stale) {
+            for key in indice_dict.iter().filter(|(_, data)| stale(data)).map(|(key, _)| key.clone()) {
+                Arc::make_mut(&mut dropped).insert(key, op);
+            }
+            Arc::make_mut(&mut indice_dict).retain(|_, data| !stale(data));
+        }
+        Self { features: noted(features), sites: sites.clone(), indice_dict, dropped, backend: self.backend }
+    }
+
+    /// The operation that dropped a key, if one did.
+    pub(super) fn dropped_by(&self, key: &str) -> Option<&'static str> {
+        self.dropped.get(key).copied()
     }
 
     /// Features (N, C), one row a site.
@@ -170,10 +210,17 @@ impl SparseConvTensor {
         self.sites.coords()
     }
 
-    /// Sites as an `i64` tensor (N, 4) on the device of the features: batch, z, y, x.
+    /// Sites as an `i64` tensor (N, 4) on the device of the features: batch, z, y, x; (N, 3) and (N, 2) for 2-D and 1-D.
     pub fn indices(&self) -> Result<Tensor> {
-        let flat = self.coords().iter().flatten().map(|&v| v as i64).collect();
-        Ok(Tensor::from_vec(flat, (self.len(), 4), self.device())?)
+        let axes = self.ndim();
+        let flat =
+            self.coords().iter().flat_map(|site| [&site[..1], &site[4 - axes..]].concat()).map(i64::from).collect();
+        Ok(Tensor::from_vec(flat, (self.len(), 1 + axes), self.device())?)
+    }
+
+    /// The row of a site (batch, z, y, x); `None` for one that is empty or off the grid.
+    pub fn find(&self, site: [i32; 4]) -> Option<u32> {
+        self.sites.find(site)
     }
 
     /// Number of sites N.
@@ -191,7 +238,12 @@ impl SparseConvTensor {
         self.features.dims()[1]
     }
 
-    /// Size of the grid (z, y, x).
+    /// Number of spatial axes: 3, or 2 or 1 for tensors of 2-D and 1-D layers.
+    pub fn ndim(&self) -> usize {
+        self.sites.grid().axes
+    }
+
+    /// Size of the grid (z, y, x); axes that a 2-D or 1-D tensor does not have are 1.
     pub fn spatial_shape(&self) -> [usize; 3] {
         self.sites.grid().shape
     }
@@ -273,7 +325,7 @@ impl SparseConvTensor {
     /// Features that are not a float matrix with one row a site.
     pub fn replace_feature(&self, features: Tensor) -> Result<Self> {
         check_features("SparseConvTensor::replace_feature", &features, Some(self.len()))?;
-        Ok(Self { features, ..self.clone() })
+        Ok(Self { features: noted(features.contiguous()?), ..self.clone() })
     }
 
     /// A layer's output: other features on other sites, with this tensor's kernel maps and, when given, one more.
@@ -284,7 +336,13 @@ impl SparseConvTensor {
         {
             Arc::make_mut(&mut indice_dict).insert(key.to_string(), data);
         }
-        Self { features, sites: sites.clone(), indice_dict, backend: self.backend }
+        Self {
+            features: noted(features),
+            sites: sites.clone(),
+            indice_dict,
+            dropped: self.dropped.clone(),
+            backend: self.backend,
+        }
     }
 
     /// Whether `other` has the same sites in the same order on the same grid.
@@ -297,7 +355,7 @@ impl SparseConvTensor {
     /// # Errors
     /// Other sites or other channels.
     pub fn add(&self, other: &Self) -> Result<Self> {
-        self.check_same_sites("SparseConvTensor::add", other)?;
+        self.expect_same_sites("SparseConvTensor::add", "other", other)?;
         self.replace_feature((&self.features + &other.features)?)
     }
 
@@ -307,32 +365,29 @@ impl SparseConvTensor {
     /// # Errors
     /// Other sites.
     pub fn cat_channels(&self, other: &Self) -> Result<Self> {
-        self.check_same_sites("SparseConvTensor::cat_channels", other)?;
+        self.expect_same_sites("SparseConvTensor::cat_channels", "other", other)?;
         self.replace_feature(Tensor::cat(&[&self.features, &other.features], 1)?)
     }
 
-    pub(super) fn check_same_sites(&self, op: &'static str, other: &Self) -> Result<()> {
+    /// An error that tells how the sites of the argument `name` differ, if they do.
+    pub(crate) fn expect_same_sites(&self, op: &'static str, name: &'static str, other: &Self) -> Result<()> {
         if self.same_sites(other) {
             return Ok(());
         }
-        let kind = |t: &Self| format!("{} sites on a {:?} grid (batch {})", t.len(), t.spatial_shape(), t.batch_size());
-        Err(Error::Argument {
-            op,
-            name: "other",
-            got: kind(other),
-            expected: format!("the same sites in the same order: {}; see sample_at_indices", kind(self)),
-        })
+        Err(self.other_sites(op, name, other))
     }
 
-    /// The dense tensor (batch, C, z, y, x), zero where no site is. Differentiable.
+    /// The dense tensor (batch, C, z, y, x), without z for 2-D and without z and y for 1-D, zero where no site is. Differentiable.
     pub fn dense(&self) -> Result<Tensor> {
-        Ok(self.dense_channels_last()?.permute((0, 4, 1, 2, 3))?.contiguous()?)
+        let axes = self.ndim();
+        let order: Vec<usize> = [0, axes + 1].into_iter().chain(1..=axes).collect();
+        Ok(self.dense_channels_last()?.permute(order)?.contiguous()?)
     }
 
-    /// The dense tensor (batch, z, y, x, C), zero where no site is. Differentiable.
+    /// The dense tensor (batch, z, y, x, C), without z for 2-D and without z and y for 1-D, zero where no site is. Differentiable.
     pub fn dense_channels_last(&self) -> Result<Tensor> {
         let grid = self.sites.grid();
-        let ([d, h, w], channels) = (grid.shape, self.channels());
+        let channels = self.channels();
         if grid.cells() >= u32::MAX as u64 {
             return Err(Error::Argument {
                 op: "SparseConvTensor::dense",
@@ -341,7 +396,7 @@ impl SparseConvTensor {
                 expected: format!("fewer than {} cells", u32::MAX),
             });
         }
-        let shape = [grid.batch, d, h, w, channels];
+        let shape = [&[grid.batch], grid.dims(), &[channels]].concat();
         // Adding the rows, and putting channels first, each make a second copy.
         memory::elements::<u8>("SparseConvTensor::dense", "a dense tensor", &shape, 0)?;
         memory::check(
@@ -356,17 +411,17 @@ impl SparseConvTensor {
             let keys: Vec<u32> = self.coords().iter().map(|&site| grid.pack(site) as u32).collect();
             dense.index_add(&Tensor::from_vec(keys, self.len(), self.device())?, &self.features, 0)?
         };
-        Ok(dense.reshape((grid.batch, d, h, w, channels))?)
+        Ok(dense.reshape(shape)?)
     }
 
-    /// Features (M, C) at the sites `indices` (M, 4), zero where a site is empty. Differentiable.
+    /// Features (M, C) at the sites `indices` (M, 4) (or as many columns as [`indices`](Self::indices) has), zero where a site is empty. Differentiable.
     ///
     /// # Errors
     /// Indices of a wrong shape or dtype, or outside the grid.
     pub fn sample_at_indices(&self, indices: &Tensor) -> Result<Tensor> {
         const OP: &str = "SparseConvTensor::sample_at_indices";
-        let sites = read_indices(OP, indices)?;
         let grid = self.sites.grid();
+        let sites = read_indices(OP, indices, grid)?;
         if let Some(row) = sites.iter().position(|&site| !grid.contains(site)) {
             return Err(Error::Argument {
                 op: OP,
@@ -382,8 +437,8 @@ impl SparseConvTensor {
         Ok(Tensor::cat(&[&self.features, &zero], 0)?.index_select(&rows, 0)?)
     }
 
-    /// The rows `rows` (M,) of `i64` or `u32`, in that order, without kernel maps (their rows would no longer fit).
-    /// Differentiable.
+    /// The rows `rows` (M,) of `i64` or `u32`, in that order, without the kernel maps of these sites (their rows would no longer
+    /// fit). Differentiable.
     ///
     /// # Errors
     /// A row that does not exist or occurs twice.
@@ -412,7 +467,7 @@ impl SparseConvTensor {
         }
         let sites = Sites::new(OP, self.sites.grid(), picked.iter().filter_map(pick).collect())?;
         let features = self.features.index_select(&rows.to_dtype(DType::I64)?.contiguous()?, 0)?;
-        Ok(Self::from_parts(features, Arc::new(sites), Arc::default()))
+        Ok(self.moved(OP, features, &Arc::new(sites)))
     }
 }
 
@@ -437,29 +492,32 @@ fn check_features(op: &'static str, features: &Tensor, rows: Option<usize>) -> R
     }
 }
 
-/// Reads (N, 4) integers as sites.
-fn read_indices(op: &'static str, indices: &Tensor) -> Result<Vec<[i32; 4]>> {
+/// Reads (N, 1 + axes) integers as sites of a grid with these axes.
+pub(super) fn read_indices(op: &'static str, indices: &Tensor, grid: Grid) -> Result<Vec<[i32; 4]>> {
     if !matches!(indices.dtype(), DType::I64 | DType::U32 | DType::I32) {
         return Err(Error::DType { op, what: "indices", got: indices.dtype(), expected: "i64, i32 or u32" });
     }
-    let &[n, 4] = indices.dims() else {
+    let columns = 1 + grid.axes;
+    if !matches!(indices.dims(), &[_, found] if found == columns) {
         return Err(Error::Shape {
             op,
             what: "indices",
             got: indices.dims().to_vec(),
-            expected: "(sites, 4): batch, z, y, x".into(),
+            expected: format!("(sites, {columns}): {}", grid.columns()),
         });
-    };
+    }
     let flat = indices.to_dtype(DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
-    let mut sites = Vec::with_capacity(n);
-    for (row, site) in flat.as_chunks::<4>().0.iter().enumerate() {
-        if site.iter().any(|&v| i32::try_from(v).is_err()) {
-            let got = format!("{site:?} (batch, z, y, x) in row {row}");
+    let read = |(row, values): (usize, &[i64])| {
+        if values.iter().any(|&v| i32::try_from(v).is_err()) {
+            let got = format!("{values:?} ({}) in row {row}", grid.columns());
             return Err(Error::Argument { op, name: "indices", got, expected: "coordinates of a grid".into() });
         }
-        sites.push(site.map(|v| v as i32));
-    }
-    Ok(sites)
+        let mut site = [0; 4];
+        site[0] = values[0] as i32;
+        site[4 - grid.axes..].iter_mut().zip(&values[1..]).for_each(|(site, &v)| *site = v as i32);
+        Ok(site)
+    };
+    flat.chunks_exact(columns).enumerate().map(read).collect()
 }
 
 #[cfg(test)]

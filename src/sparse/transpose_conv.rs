@@ -3,7 +3,7 @@
 use candle_nn::VarBuilder;
 
 use super::conv::{Conv, ConvConfig, convolution_layer, map_making_layer};
-use super::geometry::{Kind, Size3};
+use super::geometry::{Kind, Size, name_of};
 use crate::Result;
 
 /// Transposed sparse convolution, spconv's `SparseConvTranspose3d`: every site that the kernel reaches from an active one,
@@ -11,9 +11,18 @@ use crate::Result;
 ///
 /// `y[o] = bias + Σ_r weight[:, r, :] · x[i]` over the sites with `o = i·s − p + r·d`
 #[derive(Clone, Debug)]
-pub struct SparseConvTranspose3d(Conv);
+pub struct SparseConvTranspose<const N: usize>(Conv);
 
-impl SparseConvTranspose3d {
+/// [`SparseConvTranspose`] on 1-D tensors: spconv's `SparseConvTranspose1d`.
+pub type SparseConvTranspose1d = SparseConvTranspose<1>;
+
+/// [`SparseConvTranspose`] on 2-D tensors: spconv's `SparseConvTranspose2d`.
+pub type SparseConvTranspose2d = SparseConvTranspose<2>;
+
+/// [`SparseConvTranspose`] on 3-D tensors: spconv's `SparseConvTranspose3d`.
+pub type SparseConvTranspose3d = SparseConvTranspose<3>;
+
+impl<const N: usize> SparseConvTranspose<N> {
     /// A layer from `in_channels` to `out_channels` with a kernel of one size, `[z, y, x]` or `(z, y, x)`.
     ///
     /// # Errors
@@ -21,14 +30,15 @@ impl SparseConvTranspose3d {
     pub fn new(
         in_channels: usize,
         out_channels: usize,
-        kernel: impl Into<Size3>,
-        config: ConvConfig,
+        kernel: impl Into<Size<N>>,
+        config: ConvConfig<N>,
         vb: VarBuilder,
     ) -> Result<Self> {
         let channels = [in_channels, out_channels];
-        Conv::new("SparseConvTranspose3d", Kind::Transposed, channels, kernel.into(), config, vb).map(Self)
+        let name = const { name_of::<N>(["SparseConvTranspose1d", "SparseConvTranspose2d", "SparseConvTranspose3d"]) };
+        Conv::new(name, Kind::Transposed, channels, kernel.into(), config, vb).map(Self)
     }
 }
 
-convolution_layer!(SparseConvTranspose3d, forward);
-map_making_layer!(SparseConvTranspose3d);
+convolution_layer!(SparseConvTranspose, forward);
+map_making_layer!(SparseConvTranspose);

@@ -15,38 +15,13 @@ use safetensors::SafeTensors;
 use super::config::UNetConfig;
 use super::network::WaveMeshUNet;
 use crate::files::{create_folder_of, write_atomically};
+use crate::import::{Checkpoint, ImportOptions, ImportReport};
 use crate::{Error, Result};
 
 /// Key of the configuration in a file's header.
 const CONFIG: &str = "wavemesh.unet";
-/// Names that wrappers add in front of, or between, the parts of a parameter's name.
-const WRAPPERS: [&str; 6] = ["module", "model", "unet", "layers", "conv", "bn"];
-
-/// How 1×1×1 weights are stored in a checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum PointwiseLayout {
-    /// As (out, in) matrices: files of ours and of the dense fallback.
-    #[default]
-    OutIn,
-    /// As spconv uses them: the memory of `[out, 1, 1, 1, in]` holds an (in, out) matrix.
-    Spconv,
-}
-
-/// How a foreign checkpoint is to be read.
-#[derive(Clone, Debug, Default)]
-pub struct CheckpointOptions {
-    /// The entry of a PyTorch file that is the `state_dict`, such as `model_state_dict`; `None` if the file is one.
-    pub key: Option<String>,
-    /// How 1×1×1 weights are stored.
-    pub pointwise: PointwiseLayout,
-}
-
-setters! {
-    CheckpointOptions {
-        key(key: impl Into<String>) => key = Some(key.into());
-        pointwise(pointwise: PointwiseLayout) => pointwise = pointwise;
-    }
-}
+/// Names that wrappers add between the parts of a parameter's name.
+const WRAPPERS: [&str; 3] = ["layers", "conv", "bn"];
 
 impl WaveMeshUNet {
     /// Writes parameters, running statistics and configuration as safetensors in `dtype` (`F16` halves the file).
@@ -81,99 +56,21 @@ impl WaveMeshUNet {
         let config: UNetConfig =
             serde_json::from_str(config).map_err(|error| invalid(format!("`{CONFIG}` in its header: {error}")))?;
         let network = Self::seeded(&config, 0, device)?;
-        network.assign(path, read(path, &CheckpointOptions::default())?, PointwiseLayout::OutIn)?;
+        network.load_weights(path, &ImportOptions::default())?;
         Ok(network)
     }
 
-    /// Takes over the weights of a checkpoint: safetensors, or a PyTorch `state_dict` (`.pt`, `.pth`, `.bin`).
+    /// Takes over the weights of a checkpoint: safetensors, or what PyTorch saved (a `state_dict`, alone or under a key). The prefix of
+    /// names and the order of weights are found; see [`import`](crate::import) for what the options change.
     ///
     /// # Errors
-    /// [`Error::Format`] names the first tensor that is missing, unknown or of another shape (with both shapes); the
-    /// network is then unchanged.
-    pub fn load_weights(&self, path: impl AsRef<Path>, options: &CheckpointOptions) -> Result<()> {
-        let path = path.as_ref();
-        self.assign(path, read(path, options)?, options.pointwise)
-    }
-
-    fn assign(&self, path: &Path, mut tensors: HashMap<String, Tensor>, pointwise: PointwiseLayout) -> Result<()> {
-        let problem =
-            |problem: String| Error::Format { path: path.to_path_buf(), format: "WaveMeshUNet checkpoint", problem };
-        let torch_layout = self.state().iter().any(|(name, var)| {
-            let found = tensors.get(name).map(Tensor::dims);
-            found.is_some_and(|found| {
-                found != var.dims() && permuted(found, from_torch(name)) == Some(var.dims().to_vec())
-            })
-        });
-        let mut values = Vec::with_capacity(self.state().len());
-        for (name, var) in self.state() {
-            let Some(mut found) = tensors.remove(name) else {
-                return Err(problem(format!("tensor `{name}` of shape {:?} is missing", var.dims())));
-            };
-            if torch_layout && found.rank() == 5 {
-                found = found.permute(from_torch(name))?;
-            }
-            if found.dims() != var.dims() {
-                let (got, expected) = (found.dims(), var.dims());
-                return Err(problem(format!("tensor `{name}` has shape {got:?}, this network's has {expected:?}")));
-            }
-            if let (PointwiseLayout::Spconv, &[out, 1, 1, 1, input]) = (pointwise, var.dims()) {
-                found = found.reshape((input, out))?.t()?.reshape(var.dims())?;
-            }
-            values.push(found.to_dtype(var.dtype())?.to_device(self.device())?.contiguous()?);
-        }
-        if let Some(name) = tensors.keys().min() {
-            return Err(problem(format!("tensor `{name}` belongs to no layer of this network")));
-        }
-        for ((_, var), value) in self.state().iter().zip(values) {
-            var.set(&value)?;
-        }
-        Ok(())
+    /// [`Error::Format`] names the first tensor that is missing or of another shape (with both shapes); the network is then unchanged.
+    pub fn load_weights(&self, path: impl AsRef<Path>, options: &ImportOptions) -> Result<ImportReport> {
+        Checkpoint::open(path)?.renamed(|name| Some(plain_name(name)))?.load_variables(self.state(), options)
     }
 }
 
-/// The axes of a `torch.nn` convolution weight in the order of ours.
-fn from_torch(name: &str) -> [usize; 5] {
-    if name.contains("upsample_blocks") { [1, 2, 3, 4, 0] } else { [0, 2, 3, 4, 1] }
-}
-
-fn permuted(dims: &[usize], axes: [usize; 5]) -> Option<Vec<usize>> {
-    (dims.len() == 5).then(|| axes.iter().map(|&axis| dims[axis]).collect())
-}
-
-/// The tensors of a file under our names.
-fn read(path: &Path, options: &CheckpointOptions) -> Result<HashMap<String, Tensor>> {
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-    let (format, tensors) = match extension {
-        "safetensors" => ("safetensors", candle_core::safetensors::load(path, &Device::Cpu).map(HashMap::into_iter)),
-        "pt" | "pth" | "bin" => (
-            "PyTorch (zip)",
-            candle_core::pickle::read_all_with_key(path, options.key.as_deref())
-                .map(|list| list.into_iter().collect::<HashMap<_, _>>().into_iter()),
-        ),
-        _ => {
-            return Err(Error::Unknown {
-                kind: "checkpoint extension",
-                name: extension.into(),
-                known: "safetensors, pt, pth, bin".into(),
-            });
-        }
-    };
-    if !path.exists() {
-        return Err(Error::io(path)(std::io::Error::from(std::io::ErrorKind::NotFound)));
-    }
-    let tensors = tensors
-        .map_err(|error| Error::Format { path: path.to_path_buf(), format, problem: error.to_string() })?
-        .filter(|(name, _)| !name.ends_with("num_batches_tracked"))
-        .map(|(name, tensor)| (plain_name(&name), tensor))
-        .collect::<HashMap<_, _>>();
-    if tensors.is_empty() {
-        let problem = "it holds no tensors; if its state_dict lies under a key, name that in CheckpointOptions::key";
-        return Err(Error::Format { path: path.to_path_buf(), format, problem: problem.into() });
-    }
-    Ok(tensors)
-}
-
-/// `module.encoder.input_conv.layers.0.conv.weight` → `encoder.input_conv.0.weight`.
+/// `module.encoder.input_conv.layers.0.conv.weight` → `module.encoder.input_conv.0.weight`.
 fn plain_name(name: &str) -> String {
     name.split('.').filter(|part| !WRAPPERS.contains(part)).collect::<Vec<_>>().join(".")
 }

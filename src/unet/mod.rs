@@ -26,7 +26,6 @@ mod segment;
 mod summary;
 mod time_embedding;
 
-pub use checkpoint::{CheckpointOptions, PointwiseLayout};
 pub use config::{Precision, UNetConfig};
 pub use network::{AsSparse, WaveMeshUNet};
 pub use summary::{LayerSummary, ModelSummary};

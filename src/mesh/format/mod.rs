@@ -15,6 +15,9 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
+#[cfg(feature = "mesh-io")]
+pub(crate) use ply::check_count as check_ply_count;
+
 use super::Mesh;
 use crate::files::write_atomically;
 use crate::{Error, Result};

@@ -98,7 +98,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
 }
 
 /// Refuses an element whose rows cannot fit in what is left of the file, before anything is allocated for them.
-fn check_count<T: AsRef<[u8]>>(
+pub(crate) fn check_count<T: AsRef<[u8]>>(
     element: &ElementDef,
     encoding: Encoding,
     reader: &mut Reader<Cursor<T>>,

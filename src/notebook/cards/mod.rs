@@ -3,9 +3,11 @@
 mod backend;
 mod diffusion;
 mod generator;
+mod import;
 mod layers;
 mod mesh;
 mod model;
+mod points;
 mod sdf;
 mod sparse;
 mod tensor;

@@ -1,0 +1,138 @@
+//! [`MinkUNet`]: MinkowskiEngine's U-Nets for semantic segmentation (Choy et al. 2019).
+
+use candle_nn::VarBuilder;
+
+use super::block::{BlockNames, ConvNormRelu, ResidualBlock, norm_config, run_all};
+use crate::Result;
+use crate::sparse::{
+    BatchNorm, ConvConfig, OutputSites, SparseConv3d, SparseConvTensor, SparseInverseConv3d, SparseModule, SubMConv3d,
+};
+
+/// Widths and depths of [`MinkUNet`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MinkUNetConfig {
+    /// Channels of the voxels' features. Default 3.
+    pub in_channels: usize,
+    /// Classes. Default 20.
+    pub num_classes: usize,
+    /// Channels of the stem: `INIT_DIM`. Default 32.
+    pub init_dim: usize,
+    /// `PLANES`: channels of the four encoder levels, then of the four decoder levels.
+    pub planes: [usize; 8],
+    /// `LAYERS`: residual blocks of each.
+    pub layers: [usize; 8],
+}
+
+impl MinkUNetConfig {
+    fn named(planes: [usize; 8], layers: [usize; 8]) -> Self {
+        Self { in_channels: 3, num_classes: 20, init_dim: 32, planes, layers }
+    }
+
+    /// `MinkUNet14A`.
+    pub fn minkunet14a() -> Self {
+        Self::named([32, 64, 128, 256, 128, 128, 96, 96], [1; 8])
+    }
+
+    /// `MinkUNet18A`.
+    pub fn minkunet18a() -> Self {
+        Self::named([32, 64, 128, 256, 128, 128, 96, 96], [2; 8])
+    }
+
+    /// `MinkUNet34A`.
+    pub fn minkunet34a() -> Self {
+        Self::named([32, 64, 128, 256, 256, 128, 64, 64], [2, 3, 4, 6, 2, 2, 2, 2])
+    }
+
+    /// `MinkUNet34C`: the one that is reported most.
+    pub fn minkunet34c() -> Self {
+        Self::named([32, 64, 128, 256, 256, 128, 96, 96], [2, 3, 4, 6, 2, 2, 2, 2])
+    }
+}
+
+impl Default for MinkUNetConfig {
+    fn default() -> Self {
+        Self::minkunet34c()
+    }
+}
+
+const NAMES: BlockNames = BlockNames { norms: ["norm1", "norm2"], shortcut: ["downsample.0", "downsample.1"] };
+
+/// MinkowskiEngine's `MinkUNet`: scores (sites, classes) on the sites of the input. Coarser levels have MinkowskiEngine's sites
+/// ([`OutputSites::Strided`]), so sites at negative coordinates go in through [`SparseConvTensor::from_signed`] with `align` 16.
+pub struct MinkUNet {
+    input: ConvNormRelu<SubMConv3d>,
+    down: Vec<ConvNormRelu<SparseConv3d>>,
+    encoder: Vec<Vec<ResidualBlock>>,
+    up: Vec<ConvNormRelu<SparseInverseConv3d>>,
+    decoder: Vec<Vec<ResidualBlock>>,
+    last: SubMConv3d,
+}
+
+impl MinkUNet {
+    /// The network, with its parameters under the names that MinkowskiEngine's example gives them (`conv0p1s1`, `block1.0.conv1`,
+    /// `convtr4p16s2`, …); the importer finds them as `kernel` and behind `bn`.
+    ///
+    /// # Errors
+    /// No channels, or parameters of another shape in `vb`.
+    pub fn new(config: &MinkUNetConfig, vb: VarBuilder) -> Result<Self> {
+        let norm = norm_config(1e-5, 0.1);
+        let keyed = |key: String| ConvConfig { bias: false, indice_key: Some(key), ..Default::default() };
+        let normed = |channels, name: String| BatchNorm::with_config(channels, norm, vb.pp(name));
+        let blocks = |first: usize, output: usize, level: usize, number: usize| {
+            let key = format!("s{}", 1 << level);
+            let block = vb.pp(format!("block{number}"));
+            (0..config.layers[number - 1])
+                .map(|i| {
+                    let input = if i == 0 { first } else { output };
+                    ResidualBlock::new([input, output], (&key, false), norm, &NAMES, block.pp(i))
+                })
+                .collect::<Result<Vec<_>>>()
+        };
+        let (planes, init) = (&config.planes, config.init_dim);
+        let input = ConvNormRelu {
+            conv: SubMConv3d::new(config.in_channels, init, 5, keyed("stem".into()), vb.pp("conv0p1s1"))?,
+            norm: normed(init, "bn0".into())?,
+        };
+        let (mut down, mut encoder, mut up, mut decoder) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut channels = init;
+        for (level, &width) in planes[..4].iter().enumerate() {
+            let strided =
+                ConvConfig { stride: [2; 3], output_sites: OutputSites::Strided, ..keyed(format!("down{level}")) };
+            let name = format!("conv{}p{}s2", level + 1, 1 << level);
+            down.push(ConvNormRelu {
+                conv: SparseConv3d::new(channels, channels, 2, strided, vb.pp(name))?,
+                norm: normed(channels, format!("bn{}", level + 1))?,
+            });
+            encoder.push(blocks(channels, width, level + 1, level + 1)?);
+            channels = width;
+        }
+        for step in 0..4 {
+            let (level, output) = (3 - step, planes[4 + step]);
+            let name = format!("convtr{}p{}s2", 4 + step, 2 << level);
+            up.push(ConvNormRelu {
+                conv: SparseInverseConv3d::new(channels, output, 2, keyed(format!("down{level}")), vb.pp(name))?,
+                norm: normed(output, format!("bntr{}", 4 + step))?,
+            });
+            let skip = if level == 0 { init } else { planes[level - 1] };
+            decoder.push(blocks(output + skip, output, level, 5 + step)?);
+            channels = output;
+        }
+        let last = SubMConv3d::new(channels, config.num_classes, 1, ConvConfig::default(), vb.pp("final"))?;
+        Ok(Self { input, down, encoder, up, decoder, last })
+    }
+}
+
+impl SparseModule for MinkUNet {
+    fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor> {
+        let mut x = self.input.forward_t(x, train)?;
+        let mut skips = Vec::with_capacity(4);
+        for (down, blocks) in self.down.iter().zip(&self.encoder) {
+            skips.push(x.clone());
+            x = run_all(blocks, &down.forward_t(&x, train)?, train)?;
+        }
+        for ((up, blocks), skip) in self.up.iter().zip(&self.decoder).zip(skips.iter().rev()) {
+            x = run_all(blocks, &up.forward_t(&x, train)?.cat_channels(skip)?, train)?;
+        }
+        self.last.forward_t(&x, train)
+    }
+}

@@ -1,0 +1,164 @@
+//! [`Checkpoint`]: the named tensors of a file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use safetensors::SafeTensors;
+
+use super::torch;
+use crate::{Error, Result};
+
+/// Who wrote a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// PyTorch.
+    Pickle,
+    /// This library: the header of the safetensors says so.
+    WaveMesh,
+    /// Safetensors of anyone.
+    Safetensors,
+}
+
+/// The tensors of a file of weights, each under its full name, on the CPU and in the type in which it was saved.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    tensors: BTreeMap<String, Tensor>,
+    origin: Origin,
+}
+
+impl Checkpoint {
+    /// Reads a file of safetensors, or what `torch.save` wrote: a `state_dict`, a training checkpoint that holds one under some key,
+    /// or a whole module. The content decides, not the extension. No code of the file runs.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be read; [`Error::Format`] when it is of another kind, damaged, or holds no tensors.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        Self::from_bytes(path, &bytes)
+    }
+
+    /// Like [`open`](Self::open) of bytes that are in memory; errors call them `path`.
+    pub fn from_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let invalid = |format, problem| Error::Format { path: path.clone(), format, problem };
+        // A safetensors file begins with the length of its header, eight bytes, and the header with a brace.
+        let pickled = bytes.get(8) != Some(&b'{');
+        let (tensors, origin): (BTreeMap<String, Tensor>, Origin) = if pickled {
+            (torch::read(bytes).map_err(|problem| invalid("PyTorch", problem))?, Origin::Pickle)
+        } else {
+            let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu);
+            let tensors = tensors.map_err(|error| invalid("safetensors", error.to_string()))?;
+            let header = SafeTensors::read_metadata(bytes).ok().and_then(|(_, header)| header.metadata().clone());
+            let ours = header.is_some_and(|header| header.keys().any(|key| key.starts_with("wavemesh.")));
+            (tensors.into_iter().collect(), if ours { Origin::WaveMesh } else { Origin::Safetensors })
+        };
+        if tensors.is_empty() {
+            let format = if pickled { "PyTorch" } else { "safetensors" };
+            return Err(invalid(format, "it holds no tensors".into()));
+        }
+        Ok(Self { path, tensors, origin })
+    }
+
+    /// Names of all tensors, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Number of tensors.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether there are no tensors; an opened file has some.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// A tensor by its full name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    /// The first parts of the names with the number of tensors under each: `model_state`, `optimizer_state`, ….
+    pub fn groups(&self) -> Vec<(&str, usize)> {
+        let mut groups: Vec<(&str, usize)> = Vec::new();
+        for name in self.names() {
+            let group = name.split('.').next().unwrap_or(name);
+            match groups.last_mut() {
+                Some((last, count)) if *last == group => *count += 1,
+                _ => groups.push((group, 1)),
+            }
+        }
+        groups
+    }
+
+    /// The tensors whose names begin with `prefix` and a dot, without both.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] when there are none.
+    pub fn under(&self, prefix: &str) -> Result<Self> {
+        let inside = |name: &str| Some(name.strip_prefix(prefix)?.strip_prefix('.')?.to_string());
+        let tensors: BTreeMap<_, _> =
+            self.tensors.iter().filter_map(|(name, tensor)| Some((inside(name)?, tensor.clone()))).collect();
+        if tensors.is_empty() {
+            return Err(Error::Unknown {
+                kind: "prefix of a checkpoint",
+                name: prefix.into(),
+                known: self.groups().into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(", "),
+            });
+        }
+        Ok(Self { tensors, ..self.clone() })
+    }
+
+    /// The tensors under other names: those for which `rename` gives one.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when two tensors get the same name.
+    pub fn renamed(&self, rename: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for (name, tensor) in &self.tensors {
+            if let Some(new) = rename(name)
+                && tensors.insert(new.clone(), tensor.clone()).is_some()
+            {
+                return Err(self.problem(format!("`{name}` and another tensor are both renamed to `{new}`")));
+            }
+        }
+        Ok(Self { tensors, ..self.clone() })
+    }
+
+    /// The same names with other tensors: a weight cut, reshaped or scaled before it is loaded.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn mapped(&self, change: impl Fn(&str, &Tensor) -> Result<Tensor>) -> Result<Self> {
+        let tensors = self.tensors.iter().map(|(name, tensor)| Ok((name.clone(), change(name, tensor)?)));
+        Ok(Self { tensors: tensors.collect::<Result<_>>()?, ..self.clone() })
+    }
+
+    /// A builder of constants from these tensors as they are, for networks whose weights lie in our order: fast and without a tape.
+    /// To read another library's weights, load them into variables first ([`load_into`](Self::load_into)).
+    pub fn var_builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
+        VarBuilder::from_tensors(self.tensors.clone().into_iter().collect(), dtype, device)
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn tensors(&self) -> &BTreeMap<String, Tensor> {
+        &self.tensors
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    pub(super) fn problem(&self, problem: String) -> Error {
+        Error::Format { path: self.path.clone(), format: "checkpoint", problem }
+    }
+}

@@ -1,0 +1,47 @@
+//! Checkpoints of other libraries, read into any network, and never silently wrong.
+//!
+//! [`Checkpoint::open`] reads every tensor of a file that PyTorch saved (`.pth`, `.pt`, `.bin`, `.ckpt`, of any version since 2017) or
+//! of safetensors; [`Checkpoint::load_into`] gives a network's parameters the values of theirs and reports what it did.
+//!
+//! ```no_run
+//! use wavemesh::prelude::*;
+//! use wavemesh::import::{Checkpoint, ImportOptions};
+//! # fn main() -> Result<()> {
+//! let variables = VarMap::new();
+//! let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+//! let conv = SubMConv3d::new(4, 16, 3, ConvConfig { bias: false, ..Default::default() }, vb.pp("conv1.0"))?;
+//! let report = Checkpoint::open("second.pth")?.load_into(&variables, &ImportOptions::default())?;
+//! println!("{report}"); // 1 read, 0 missing, …
+//! # Ok(()) }
+//! ```
+//!
+//! # How weights lie in files
+//!
+//! Libraries keep the weight of one and the same convolution in different orders ([`WeightFormat`]). The importer tells the order
+//! from the shapes of all layers together, and asks for it ([`ImportOptions::format`]) when more than one fits.
+//!
+//! | written by | weight | what is done |
+//! | --- | --- | --- |
+//! | spconv 2 | (out, z, y, x, in) | read as it is; **1×1×1 layers of stride 1 are turned** |
+//! | spconv 2 before 2.2 | (z, y, x, out, in) | axes moved; 1×1×1 layers of stride 1 are turned |
+//! | spconv 1 | (z, y, x, in, out) | axes moved |
+//! | torch.nn | (out, in, z, y, x), transposed (in, out, z, y, x) | axes moved |
+//! | torchsparse | (offsets, in, out), 1×1×1 (in, out) | offsets unfolded: x runs fastest in odd kernels, z in even ones |
+//! | MinkowskiEngine | (offsets, in, out), 1×1×1 (in, out) | offsets unfolded: x runs fastest |
+//!
+//! spconv 2 computes a 1×1×1 layer of stride 1 (and every submanifold one) as `mm(x, weight.view(in, out))`, although the weight's shape
+//! is (out, 1, 1, 1, in): its memory holds an (in, out) matrix, which is not the transpose. Strided 1×1×1 layers it computes as any
+//! other. A network may also bring a pointwise class of its own that reads (out, in), as SoftGroup's does:
+//! [`ImportOptions::pointwise`] names such layers.
+
+mod checkpoint;
+mod format;
+mod load;
+mod pickle;
+mod report;
+mod torch;
+
+pub use checkpoint::Checkpoint;
+pub use format::{Pointwise, WeightFormat};
+pub use load::ImportOptions;
+pub use report::{ImportReport, ImportedTensor};

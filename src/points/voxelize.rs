@@ -1,0 +1,306 @@
+//! [`Voxelizer`]: points into voxels, by spconv's rules.
+
+use std::ops::Range;
+
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+
+use super::devoxelize::{Interpolation, devoxelize};
+use crate::sparse::{Reduce, SparseConvTensor, scatter};
+use crate::{Error, Result};
+
+/// How points become voxels. Triples and ranges are (x, y, z), as in the configurations of detectors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VoxelConfig {
+    /// Sides of a voxel (x, y, z), in the unit of the points. Default 0.05.
+    pub voxel_size: [f64; 3],
+    /// Lowest and highest corner (x, y, z, x, y, z); points outside belong to no voxel. Default: what holds all points, from a
+    /// multiple of the voxel size.
+    pub range: Option<[f64; 6]>,
+    /// What becomes of several points of one voxel. Default their mean.
+    pub reduce: Reduce,
+    /// Points that count in a voxel; later ones belong to it and do not count, as in spconv. Default all.
+    pub max_points_per_voxel: Option<usize>,
+    /// Voxels of one cloud; points that would need another belong to none. Default all.
+    pub max_voxels: Option<usize>,
+}
+
+impl Default for VoxelConfig {
+    fn default() -> Self {
+        Self {
+            voxel_size: [0.05; 3],
+            range: None,
+            reduce: Reduce::default(),
+            max_points_per_voxel: None,
+            max_voxels: None,
+        }
+    }
+}
+
+/// Puts points into voxels: spconv's `PointToVoxel` followed by a reduction, for batches.
+///
+/// A point lies in voxel `floor((point − lowest corner) / voxel size)`, computed in f32 as spconv does, so that both agree on points
+/// that lie on a border. Points with a coordinate that is not finite belong to no voxel.
+#[derive(Clone, Debug)]
+pub struct Voxelizer {
+    config: VoxelConfig,
+}
+
+/// Voxels and the way back to the points.
+#[derive(Clone, Debug)]
+pub struct VoxelizedPoints {
+    /// One row a voxel, ascending by (batch, z, y, x); one batch element a cloud.
+    pub tensor: SparseConvTensor,
+    /// The row of each point's voxel, cloud after cloud; `None` outside the range and beyond `max_voxels`.
+    pub inverse: Vec<Option<u32>>,
+    /// Number of points that count in each voxel.
+    pub counts: Vec<u32>,
+    /// Where voxel (0, 0, 0) begins (x, y, z).
+    pub origin: [f64; 3],
+    /// Sides of a voxel (x, y, z).
+    pub voxel_size: [f64; 3],
+    /// Continuous position of each point on the grid: batch, z, y, x, where voxel 0 reaches from 0 to 1.
+    positions: Vec<[f32; 4]>,
+}
+
+impl Voxelizer {
+    /// A voxelizer with these settings.
+    ///
+    /// # Errors
+    /// A voxel size that is not positive, a range without extent, or a limit of 0.
+    pub fn new(config: VoxelConfig) -> Result<Self> {
+        let argument = |name, got: String, expected: &str| Error::Argument {
+            op: "Voxelizer",
+            name,
+            got,
+            expected: expected.into(),
+        };
+        if config.voxel_size.iter().any(|&size| size <= 0.0 || !size.is_finite()) {
+            return Err(argument("voxel_size", format!("{:?}", config.voxel_size), "three positive lengths (x, y, z)"));
+        }
+        if let Some(range) = config.range
+            && !(0..3).all(|a| range[a].is_finite() && range[a + 3].is_finite() && range[a] < range[a + 3])
+        {
+            return Err(argument("range", format!("{range:?}"), "the lowest corner (x, y, z), then the highest"));
+        }
+        for (name, limit) in [("max_points_per_voxel", config.max_points_per_voxel), ("max_voxels", config.max_voxels)]
+        {
+            if limit == Some(0) {
+                return Err(argument(name, "0".into(), "1 or more, or None"));
+            }
+        }
+        Ok(Self { config })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &VoxelConfig {
+        &self.config
+    }
+
+    /// Voxels of a batch of clouds, each (points, 3 + C) of floats with x, y, z first. The features of a point are all its columns,
+    /// as detectors have them; [`voxelize_features`](Self::voxelize_features) takes others.
+    ///
+    /// # Errors
+    /// No clouds, clouds of another shape or type, or a grid that is too large.
+    pub fn voxelize(&self, clouds: &[&Tensor]) -> Result<VoxelizedPoints> {
+        self.check(clouds)?;
+        let features = Tensor::cat(clouds, 0)?;
+        self.voxelize_features(clouds, &features)
+    }
+
+    /// Like [`voxelize`](Self::voxelize) with `features` (all points, C) instead of the points' columns. Differentiable in them.
+    ///
+    /// # Errors
+    /// Also features that have not one row for each point.
+    pub fn voxelize_features(&self, clouds: &[&Tensor], features: &Tensor) -> Result<VoxelizedPoints> {
+        self.check(clouds)?;
+        let mut points: Vec<[f32; 3]> = Vec::new();
+        let mut ends = Vec::new();
+        for cloud in clouds {
+            let xyz = cloud.narrow(1, 0, 3)?.detach().to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+            points.extend(xyz.flatten_all()?.to_vec1::<f32>()?.as_chunks::<3>().0);
+            ends.push(points.len());
+        }
+        let frame = Frame::new(&self.config, &points)?;
+        let cells: Vec<Option<[i32; 3]>> =
+            points.par_iter().with_min_len(1 << 12).map(|&point| frame.cell(point)).collect();
+        let mut batches: Vec<Range<usize>> = Vec::new();
+        for &end in &ends {
+            batches.push(batches.last().map_or(0, |last| last.end)..end);
+        }
+        let mut coords: Vec<[i32; 4]> = Vec::new();
+        let mut inverse = vec![None; points.len()];
+        for (batch, range) in batches.iter().enumerate() {
+            self.number(batch as i32, range.clone(), &cells, &mut coords, &mut inverse);
+        }
+        let (counted, counts) = self.counted(&inverse, coords.len());
+        let features = scatter(features, &counted, coords.len(), self.config.reduce)?;
+        let tensor = SparseConvTensor::from_coords(features, coords, frame.shape, clouds.len())?;
+        let mut positions = Vec::with_capacity(points.len());
+        for (batch, range) in batches.into_iter().enumerate() {
+            positions.extend(points[range].iter().map(|&point| frame.position(batch, point)));
+        }
+        let (origin, voxel_size) = (frame.low.map(f64::from), self.config.voxel_size);
+        Ok(VoxelizedPoints { tensor, inverse, counts, origin, voxel_size, positions })
+    }
+
+    fn check(&self, clouds: &[&Tensor]) -> Result<()> {
+        const OP: &str = "voxelize";
+        let Some(first) = clouds.first() else {
+            return Err(Error::Argument { op: OP, name: "clouds", got: "none".into(), expected: "one or more".into() });
+        };
+        for cloud in clouds {
+            if !cloud.dtype().is_float() {
+                return Err(Error::DType { op: OP, what: "points", got: cloud.dtype(), expected: "a float type" });
+            }
+            if !matches!(cloud.dims(), &[_, columns] if columns >= 3 && columns == first.dims()[1]) {
+                let (got, expected) =
+                    (cloud.dims().to_vec(), "(points, 3 + C), x, y, z first, as many columns in each cloud".into());
+                return Err(Error::Shape { op: OP, what: "points", got, expected });
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the voxels of one cloud their rows, in ascending order; with a limit, the voxels that are met first.
+    fn number(
+        &self,
+        batch: i32,
+        range: Range<usize>,
+        cells: &[Option<[i32; 3]>],
+        coords: &mut Vec<[i32; 4]>,
+        inverse: &mut [Option<u32>],
+    ) {
+        let mut order: Vec<([i32; 3], u32)> =
+            range.clone().filter_map(|point| cells[point].map(|cell| (cell, point as u32))).collect();
+        order.par_sort_unstable();
+        // Runs of equal cells, each beginning with the point that was met first.
+        let mut runs: Vec<&[([i32; 3], u32)]> = order.chunk_by(|a, b| a.0 == b.0).collect();
+        if let Some(most) = self.config.max_voxels.filter(|&most| most < runs.len()) {
+            runs.sort_unstable_by_key(|run| run[0].1);
+            runs.truncate(most);
+            runs.sort_unstable_by_key(|run| run[0].0);
+        }
+        for run in runs {
+            let row = coords.len() as u32;
+            let [z, y, x] = run[0].0;
+            coords.push([batch, z, y, x]);
+            run.iter().for_each(|&(_, point)| inverse[point as usize] = Some(row));
+        }
+    }
+
+    /// The voxel of each point that counts, and how many there are in each.
+    fn counted(&self, inverse: &[Option<u32>], voxels: usize) -> (Vec<Option<u32>>, Vec<u32>) {
+        let most = self.config.max_points_per_voxel.unwrap_or(usize::MAX) as u64;
+        let mut counts = vec![0u32; voxels];
+        let counted = inverse.iter().map(|&row| {
+            row.filter(|&row| {
+                let count = &mut counts[row as usize];
+                let counts = u64::from(*count) < most;
+                *count += u32::from(counts);
+                counts
+            })
+        });
+        (counted.collect(), counts)
+    }
+}
+
+impl VoxelizedPoints {
+    /// Features (points, C) of `tensor`, which lies on these voxels (a network's output, in any order of rows), at every point.
+    /// [`Interpolation::Nearest`] gives a point its own voxel's features, the others blend those of the voxels whose centres
+    /// surround it. Points without a voxel get zeros. Differentiable.
+    ///
+    /// # Errors
+    /// A tensor on a grid of another shape.
+    pub fn devoxelize(&self, tensor: &SparseConvTensor, interpolation: Interpolation) -> Result<Tensor> {
+        if tensor.spatial_shape() != self.tensor.spatial_shape() || tensor.batch_size() != self.tensor.batch_size() {
+            let kind =
+                |x: &SparseConvTensor| format!("a {:?} grid of batch size {}", x.spatial_shape(), x.batch_size());
+            return Err(Error::Argument {
+                op: "devoxelize",
+                name: "tensor",
+                got: kind(tensor),
+                expected: format!("the voxels' grid, {}", kind(&self.tensor)),
+            });
+        }
+        let at: Vec<[f32; 4]> = self
+            .positions
+            .iter()
+            .zip(&self.inverse)
+            .map(
+                |(&[b, z, y, x], row)| {
+                    if row.is_some() { [b, z - 0.5, y - 0.5, x - 0.5] } else { [b, f32::NAN, f32::NAN, f32::NAN] }
+                },
+            )
+            .collect();
+        devoxelize(tensor, &Tensor::from_vec(at.concat(), (at.len(), 4), tensor.device())?, interpolation)
+    }
+
+    /// Continuous positions (points, 4) on the grid: batch, z, y, x, where voxel 0 reaches from 0 to 1.
+    pub fn positions(&self) -> Result<Tensor> {
+        Ok(Tensor::from_vec(self.positions.concat(), (self.positions.len(), 4), self.tensor.device())?)
+    }
+}
+
+/// Where the grid lies.
+struct Frame {
+    low: [f32; 3],
+    size: [f32; 3],
+    /// (z, y, x)
+    shape: [usize; 3],
+}
+
+impl Frame {
+    fn new(config: &VoxelConfig, points: &[[f32; 3]]) -> Result<Self> {
+        let size = config.voxel_size;
+        let (low, cells): ([f64; 3], [f64; 3]) = match config.range {
+            Some(range) => {
+                let low = [range[0], range[1], range[2]];
+                (low, std::array::from_fn(|a| ((range[a + 3] - range[a]) / size[a]).round()))
+            }
+            None => {
+                let mut bounds = [[f64::INFINITY; 3], [f64::NEG_INFINITY; 3]];
+                for point in points.iter().filter(|point| point.iter().all(|v| v.is_finite())) {
+                    for a in 0..3 {
+                        bounds[0][a] = bounds[0][a].min(point[a].into());
+                        bounds[1][a] = bounds[1][a].max(point[a].into());
+                    }
+                }
+                let [low, high] = if bounds[0][0].is_finite() { bounds } else { [[0.0; 3]; 2] };
+                let low: [f64; 3] = std::array::from_fn(|a| (low[a] / size[a]).floor() * size[a]);
+                // Rounding to f32 may put the last point one cell further than it is.
+                (low, std::array::from_fn(|a| ((high[a] - low[a]) / size[a]).floor() + 2.0))
+            }
+        };
+        if cells.iter().any(|&n| !(1.0..=f64::from(i32::MAX)).contains(&n)) {
+            return Err(Error::Argument {
+                op: "voxelize",
+                name: "voxel_size",
+                got: format!("{size:?} for a range of {cells:?} voxels"),
+                expected: format!("1 to {} voxels on each axis", i32::MAX),
+            });
+        }
+        let [x, y, z] = cells.map(|n| n as usize);
+        Ok(Self { low: low.map(|v| v as f32), size: size.map(|v| v as f32), shape: [z, y, x] })
+    }
+
+    /// (z, y, x) of a point's voxel.
+    fn cell(&self, point: [f32; 3]) -> Option<[i32; 3]> {
+        let mut cell = [0; 3];
+        for a in 0..3 {
+            let at = ((point[a] - self.low[a]) / self.size[a]).floor();
+            // Not `at < 0 || at >= n`: NaN is outside, too.
+            let inside = at >= 0.0 && at < self.shape[2 - a] as f32;
+            if !inside {
+                return None;
+            }
+            cell[2 - a] = at as i32;
+        }
+        Some(cell)
+    }
+
+    fn position(&self, batch: usize, point: [f32; 3]) -> [f32; 4] {
+        let [x, y, z] = std::array::from_fn(|a| (point[a] - self.low[a]) / self.size[a]);
+        [batch as f32, z, y, x]
+    }
+}

@@ -1,0 +1,55 @@
+//! The elements of a batch: their rows, sums over each, and values given to all rows of each.
+
+use candle_core::{DType, Tensor};
+
+use super::scatter::{Reduce, scatter};
+use super::tensor::SparseConvTensor;
+use crate::{Error, Result};
+
+impl SparseConvTensor {
+    /// The rows of each batch element, in their order; an element without sites has none.
+    pub fn element_rows(&self) -> Vec<Vec<u32>> {
+        let mut rows = vec![Vec::new(); self.batch_size()];
+        for (row, [b, ..]) in (0..).zip(self.coords()) {
+            rows[*b as usize].push(row);
+        }
+        rows
+    }
+
+    /// The batch element of each row, as a `u32` tensor (sites,).
+    pub fn element_index(&self) -> Result<Tensor> {
+        let elements: Vec<u32> = self.coords().iter().map(|&[b, ..]| b as u32).collect();
+        Ok(Tensor::from_vec(elements, self.len(), self.device())?)
+    }
+
+    /// Rows (sites, C) reduced to one row for each batch element (batch, C); zeros for an element without sites. Differentiable.
+    ///
+    /// # Errors
+    /// Rows that are no float matrix with one row a site.
+    pub fn reduce_elements(&self, rows: &Tensor, reduce: Reduce) -> Result<Tensor> {
+        let elements: Vec<Option<u32>> = self.coords().iter().map(|&[b, ..]| Some(b as u32)).collect();
+        scatter(rows, &elements, self.batch_size(), reduce)
+    }
+
+    /// A row for each batch element (batch, C), given to each of its sites: (sites, C). MinkowskiEngine's `MinkowskiBroadcast`.
+    /// Differentiable.
+    ///
+    /// # Errors
+    /// Values that are not one row for each element.
+    pub fn broadcast_elements(&self, values: &Tensor) -> Result<Tensor> {
+        if !matches!(values.dims(), &[batch, _] if batch == self.batch_size()) {
+            return Err(Error::Shape {
+                op: "broadcast_elements",
+                what: "values",
+                got: values.dims().to_vec(),
+                expected: format!("({}, channels): a row for each batch element", self.batch_size()),
+            });
+        }
+        Ok(values.contiguous()?.index_select(&self.element_index()?, 0)?)
+    }
+}
+
+/// f64 for f64, else f32: the type in which sums are made.
+pub(super) fn wide_of(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
+}

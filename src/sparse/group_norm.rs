@@ -1,0 +1,157 @@
+//! [`GroupNorm`], [`InstanceNorm`] and [`LayerNorm`]: normalisations that know the elements of a batch.
+//!
+//! `y = (x − mean) / sqrt(var + eps) · weight + bias` with the mean and biased variance of a group of values: of some channels of all
+//! sites of one batch element (Wu & He 2018), of one channel of them (Ulyanov et al. 2016), or of all channels of one site (Ba et al.
+//! 2016). A batch element never sees another one's values, and none are kept: training and evaluation are the same.
+
+use candle_core::{D, Tensor};
+use candle_nn::{Init, VarBuilder};
+
+use super::elements::wide_of;
+use super::module::SparseModule;
+use super::scatter::Reduce;
+use super::tensor::SparseConvTensor;
+use crate::{Error, Result};
+
+/// Learned scale and shift of channels.
+#[derive(Clone, Debug)]
+struct Affine {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Affine {
+    fn new(channels: usize, vb: &VarBuilder) -> Result<Self> {
+        Ok(Self {
+            weight: vb.get_with_hints(channels, "weight", Init::Const(1.0))?,
+            bias: vb.get_with_hints(channels, "bias", Init::Const(0.0))?,
+        })
+    }
+
+    fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let (weight, bias) = (self.weight.to_dtype(x.dtype())?, self.bias.to_dtype(x.dtype())?);
+        Ok(x.broadcast_mul(&weight)?.broadcast_add(&bias)?)
+    }
+}
+
+/// Normalisation of groups of channels over all sites of each batch element: `torch.nn.GroupNorm` on each element's features, TRELLIS'
+/// `SparseGroupNorm`.
+#[derive(Clone, Debug)]
+pub struct GroupNorm {
+    groups: usize,
+    channels: usize,
+    eps: f64,
+    affine: Option<Affine>,
+}
+
+impl GroupNorm {
+    /// Normalisation of `channels` channels in `groups` equal groups, with `weight` and `bias` (channels,); PyTorch's eps is 1e-5.
+    ///
+    /// # Errors
+    /// Channels that do not divide into the groups, a negative eps, or parameters of another shape in `vb`.
+    pub fn new(groups: usize, channels: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
+        let norm = Self::plain("GroupNorm", groups, channels, eps)?;
+        Ok(Self { affine: Some(Affine::new(channels, &vb)?), ..norm })
+    }
+
+    fn plain(op: &'static str, groups: usize, channels: usize, eps: f64) -> Result<Self> {
+        if groups == 0 || channels == 0 || !channels.is_multiple_of(groups) || eps.is_nan() || eps < 0.0 {
+            return Err(Error::Argument {
+                op,
+                name: "groups",
+                got: format!("{groups} groups of {channels} channels with eps {eps}"),
+                expected: "channels that divide into the groups, and eps of 0 or more".into(),
+            });
+        }
+        Ok(Self { groups, channels, eps, affine: None })
+    }
+
+    fn normalize(&self, op: &'static str, x: &SparseConvTensor) -> Result<SparseConvTensor> {
+        if x.channels() != self.channels {
+            let (got, expected) = (x.features().dims().to_vec(), format!("(sites, {})", self.channels));
+            return Err(Error::Shape { op, what: "features", got, expected });
+        }
+        let features = x.features().to_dtype(wide_of(x.dtype()))?;
+        let width = self.channels / self.groups;
+        let sizes: Vec<f64> = x.batch_counts()?.iter().map(|&count| (count.max(1) * width) as f64).collect();
+        let sizes = Tensor::from_vec(sizes, (x.batch_size(), 1), x.device())?.to_dtype(features.dtype())?;
+        // The mean of each element's groups, at each of its sites.
+        let mean = |values: &Tensor| -> Result<Tensor> {
+            let sums = x.reduce_elements(values, Reduce::Sum)?; // (batch, C)
+            let sums = sums.reshape((x.batch_size(), self.groups, width))?.sum(D::Minus1)?; // (batch, groups)
+            let means = x.broadcast_elements(&sums.broadcast_div(&sizes)?)?; // (sites, groups)
+            let shape = (x.len(), self.groups, width);
+            Ok(means.unsqueeze(2)?.broadcast_as(shape)?.reshape((x.len(), self.channels))?)
+        };
+        let centred = (&features - mean(&features)?)?;
+        let y = (&centred / (mean(&centred.sqr()?)? + self.eps)?.sqrt()?)?;
+        let y = self.affine.as_ref().map_or(Ok(y.clone()), |affine| affine.apply(&y))?;
+        x.replace_feature(y.to_dtype(x.dtype())?)
+    }
+}
+
+impl SparseModule for GroupNorm {
+    fn forward_t(&self, x: &SparseConvTensor, _train: bool) -> Result<SparseConvTensor> {
+        self.normalize("GroupNorm", x)
+    }
+}
+
+/// Normalisation of each channel over all sites of each batch element: `torch.nn.InstanceNorm1d`, MinkowskiEngine's
+/// `MinkowskiInstanceNorm`.
+#[derive(Clone, Debug)]
+pub struct InstanceNorm(GroupNorm);
+
+impl InstanceNorm {
+    /// Normalisation of `channels` channels, with `weight` and `bias` (channels,).
+    ///
+    /// # Errors
+    /// As [`GroupNorm::new`].
+    pub fn new(channels: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
+        GroupNorm::new(channels, channels, eps, vb).map(Self)
+    }
+
+    /// Normalisation without scale and shift: PyTorch's default.
+    ///
+    /// # Errors
+    /// No channels, or a negative eps.
+    pub fn without_affine(channels: usize, eps: f64) -> Result<Self> {
+        GroupNorm::plain("InstanceNorm", channels, channels, eps).map(Self)
+    }
+}
+
+impl SparseModule for InstanceNorm {
+    fn forward_t(&self, x: &SparseConvTensor, _train: bool) -> Result<SparseConvTensor> {
+        self.0.normalize("InstanceNorm", x)
+    }
+}
+
+/// Normalisation of each site over its channels: `torch.nn.LayerNorm`.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    eps: f64,
+    affine: Affine,
+}
+
+impl LayerNorm {
+    /// Normalisation of `channels` channels, with `weight` and `bias` (channels,).
+    ///
+    /// # Errors
+    /// Parameters of another shape in `vb`.
+    pub fn new(channels: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
+        Ok(Self { eps, affine: Affine::new(channels, &vb)? })
+    }
+}
+
+impl SparseModule for LayerNorm {
+    fn forward_t(&self, x: &SparseConvTensor, _train: bool) -> Result<SparseConvTensor> {
+        let channels = self.affine.weight.elem_count();
+        if x.channels() != channels {
+            let (got, expected) = (x.features().dims().to_vec(), format!("(sites, {channels})"));
+            return Err(Error::Shape { op: "LayerNorm", what: "features", got, expected });
+        }
+        let features = x.features().to_dtype(wide_of(x.dtype()))?;
+        let centred = features.broadcast_sub(&features.mean_keepdim(D::Minus1)?)?;
+        let deviation = (centred.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
+        x.replace_feature(self.affine.apply(&centred.broadcast_div(&deviation)?)?.to_dtype(x.dtype())?)
+    }
+}

@@ -1,0 +1,84 @@
+//! Positional encodings: the place of a site as numbers that a network can use.
+
+use candle_core::{D, Tensor};
+
+use super::elements::wide_of;
+use super::tensor::SparseConvTensor;
+use crate::{Error, Result};
+
+impl SparseConvTensor {
+    /// Sines and cosines of each site's (z, y, x) (or the axes it has): (sites, `channels`), f32. For each axis ⌊channels / axes / 2⌋
+    /// frequencies 10000^(−i/n), sines before cosines; channels that are left are zero. TRELLIS' `AbsolutePositionEmbedder`.
+    ///
+    /// # Errors
+    /// Fewer channels than a sine and a cosine for each axis.
+    pub fn position_encoding(&self, channels: usize) -> Result<Tensor> {
+        let axes = self.ndim();
+        let count = channels / axes / 2;
+        if count == 0 {
+            return Err(Error::Argument {
+                op: "position_encoding",
+                name: "channels",
+                got: channels.to_string(),
+                expected: format!("{} or more: a sine and a cosine for each axis", 2 * axes),
+            });
+        }
+        let frequencies: Vec<f64> = (0..count).map(|i| 10000f64.powf(-(i as f64) / count as f64)).collect();
+        let mut values = Vec::with_capacity(self.len() * channels);
+        for site in self.coords() {
+            for &at in &site[4 - axes..] {
+                values.extend(frequencies.iter().map(|f| (f64::from(at) * f).sin() as f32));
+                values.extend(frequencies.iter().map(|f| (f64::from(at) * f).cos() as f32));
+            }
+            values.resize(values.len() + channels - 2 * axes * count, 0.0);
+        }
+        Ok(Tensor::from_vec(values, (self.len(), channels), self.device())?)
+    }
+
+    /// Queries or keys (sites, heads, C) with each pair of channels turned by an angle of its site's position, so that their products
+    /// depend on differences of positions alone (Su et al. 2021). Of the C/2 pairs each axis turns ⌊C / 2 / axes⌋, with frequencies
+    /// 10000^(−i/n); the rest stay as they are. TRELLIS' `RotaryPositionEmbedder`. Differentiable.
+    ///
+    /// # Errors
+    /// Another shape, or an odd number of channels.
+    pub fn rotate(&self, queries: &Tensor) -> Result<Tensor> {
+        let &[rows, heads, channels] = queries.dims() else {
+            return Err(self.bad_rotation(queries));
+        };
+        if rows != self.len() || channels % 2 != 0 || channels == 0 {
+            return Err(self.bad_rotation(queries));
+        }
+        let (axes, pairs) = (self.ndim(), channels / 2);
+        let count = pairs / axes;
+        let mut angles = Vec::with_capacity(rows * pairs);
+        for site in self.coords() {
+            for &at in &site[4 - axes..] {
+                angles.extend((0..count).map(|i| f64::from(at) * 10000f64.powf(-(i as f64) / count as f64)));
+            }
+            angles.resize(angles.len() + pairs - axes * count, 0.0);
+        }
+        let dtype = wide_of(queries.dtype());
+        let table = |f: fn(f64) -> f64| -> Result<Tensor> {
+            let values: Vec<f64> = angles.iter().map(|&angle| f(angle)).collect();
+            Ok(Tensor::from_vec(values, (rows, 1, pairs), self.device())?.to_dtype(dtype)?)
+        };
+        let (cos, sin) = (table(f64::cos)?, table(f64::sin)?);
+        let split = queries.to_dtype(dtype)?.contiguous()?.reshape((rows, heads, pairs, 2))?;
+        let [even, odd] = [0, 1].map(|i| split.narrow(D::Minus1, i, 1).and_then(|part| part.squeeze(3)));
+        let (even, odd) = (even?, odd?);
+        let turned = [
+            (even.broadcast_mul(&cos)? - odd.broadcast_mul(&sin)?)?,
+            (even.broadcast_mul(&sin)? + odd.broadcast_mul(&cos)?)?,
+        ];
+        Ok(Tensor::stack(&turned, 3)?.reshape((rows, heads, channels))?.to_dtype(queries.dtype())?)
+    }
+
+    fn bad_rotation(&self, queries: &Tensor) -> Error {
+        Error::Shape {
+            op: "rotate",
+            what: "queries",
+            got: queries.dims().to_vec(),
+            expected: format!("({}, heads, channels), an even number of channels", self.len()),
+        }
+    }
+}
