@@ -69,7 +69,7 @@ check_glibc() {
 # What the library is compiled from, to compile it anew for another compiler, and for documentation while typing.
 copy_sources() {
   mkdir -p "$1/kernel" "$1/bench"
-  cp -r "$root"/{Cargo.toml,Cargo.lock,rust-toolchain.toml,LICENSE-MIT,LICENSE-APACHE,src} "$1/"
+  cp -r "$root"/{Cargo.toml,Cargo.lock,build.rs,rust-toolchain.toml,LICENSE-MIT,LICENSE-APACHE,src} "$1/"
   cp -r "$root/kernel/dylib" "$1/kernel/"
   cp -r "$root"/bench/{Cargo.toml,src} "$1/bench/" # a member of the workspace, without which cargo reads none of it
   (cd "$1" && cargo metadata --locked --no-deps --format-version 1 >/dev/null) || die "the sources in the package are not whole"

@@ -7,9 +7,11 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 
 usage() {
   cat <<'USAGE'
-Usage: bash kernel/setup.sh [--replace] [--no-notebook] [--no-jupyter] [--help]
+Usage: bash kernel/setup.sh [--replace] [--cuda | --no-cuda] [--no-notebook] [--no-jupyter] [--help]
 
   --replace       overwrite a Jupyter kernelspec named `rust` that another program installed
+  --cuda          compile the library for NVIDIA GPUs too; the default where a driver and nvcc are found
+  --no-cuda       compile it for the processor alone
   --no-notebook   do not run notebooks/00_quickstart.ipynb at the end
   --no-jupyter    install no JupyterLab, as where a notebook is open already (Google Colab); implies --no-notebook
 
@@ -19,10 +21,12 @@ Where things go (XDG_DATA_HOME and CARGO_TARGET_DIR are respected):
 USAGE
 }
 
-replace= run_notebook=1 jupyter=1
+replace= run_notebook=1 jupyter=1 cuda=auto
 for argument in "$@"; do
   case $argument in
     --replace) replace=--replace ;;
+    --cuda) cuda=1 ;;
+    --no-cuda) cuda= ;;
     --no-notebook) run_notebook= ;;
     --no-jupyter) run_notebook= jupyter= ;;
     --help | -h) usage; exit ;;
@@ -100,6 +104,17 @@ prepare_python() {
   cp "$root/kernel/requirements.txt" "$data/venv/.complete" # last: without it the next run starts over
 }
 
+# Sets `cuda` to the library's option, or to nothing.
+choose_cuda() {
+  PATH="$PATH:${CUDA_HOME:-/usr/local/cuda}/bin"
+  if [ "$cuda" = auto ]; then
+    if [ -e /proc/driver/nvidia/version ] && command -v nvcc >/dev/null; then cuda=1; else cuda=; fi
+  elif [ -n "$cuda" ]; then
+    command -v nvcc >/dev/null || die "--cuda needs nvcc, NVIDIA's compiler." "install CUDA's toolkit, or: eval \"\$(bash kernel/cuda_toolkit.sh ~/.cache/wavemesh-cuda)\""
+  fi
+  [ -z "$cuda" ] || { cuda=--cuda; say "GPU: the library is compiled for NVIDIA GPUs too (a quarter of an hour more, the first time)"; }
+}
+
 build_kernel() {
   say "WaveMesh: compiling the kernel (the first time, minutes)"
   export CARGO_TARGET_DIR=$target
@@ -111,7 +126,8 @@ build_kernel() {
     mv "$data/bin/.wavemesh-kernel.new" "$data/bin/wavemesh-kernel"
   fi
   say "WaveMesh: compiling the library for cells (the first time, minutes)"
-  "$data/bin/wavemesh-kernel" library build --source "$root" ||
+  # shellcheck disable=SC2086
+  "$data/bin/wavemesh-kernel" library build --source "$root" $cuda ||
     die "compiling the library failed; the reason is above." "a full disk or less than 4 GB of memory are the usual causes"
   say "Jupyter: installing the kernel 'Rust (WaveMesh)'"
   "$data/bin/wavemesh-kernel" install $replace
@@ -130,6 +146,7 @@ run_quickstart() {
 check_system
 install_toolchain
 if [ -n "$jupyter" ]; then prepare_python; fi
+choose_cuda
 build_kernel
 if [ -n "$run_notebook" ]; then run_quickstart; fi
 if [ -n "$jupyter" ]; then printf 'Open JupyterLab with:   %s -m jupyterlab %s\n' "$python" "$root/notebooks"; fi

@@ -58,6 +58,35 @@ pub enum Error {
         available: Option<u64>,
     },
 
+    /// A GPU has less free memory than an operation asked for.
+    #[error(
+        "{op}: the GPU has no memory for {}; {:.1} of {:.1} GB are free; smaller batches, or trim_gpu_memory and fewer tensors, help",
+        .asked.map_or("it".into(), |bytes| format!("{:.1} MB more", bytes as f64 / 1e6)), *free as f64 / 1e9, *total as f64 / 1e9
+    )]
+    GpuMemory {
+        op: &'static str,
+        /// Bytes that were asked for, where that is known.
+        asked: Option<u64>,
+        /// Bytes that nobody uses.
+        free: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+
+    /// A GPU or its driver refused an operation.
+    #[error("{op}: the GPU's driver says: {problem}")]
+    Gpu { op: &'static str, problem: String },
+
+    /// Two tensors of one operation are on different devices.
+    #[error("{op}: {what} is on {}, {other} on {}; use `to_device`", place(got), place(expected))]
+    Device {
+        op: &'static str,
+        what: &'static str,
+        got: candle_core::DeviceLocation,
+        other: &'static str,
+        expected: candle_core::DeviceLocation,
+    },
+
     /// A cooperative stop was requested (the notebook's interrupt button, Ctrl-C) and the running loop obeyed it.
     /// Nothing that was finished before the stop is lost.
     #[error("interrupted")]
@@ -91,6 +120,15 @@ impl Error {
     /// ```
     pub fn argument(op: &'static str, name: &'static str, got: impl Display, expected: impl Into<String>) -> Self {
         Self::Argument { op, name, got: got.to_string(), expected: expected.into() }
+    }
+}
+
+/// `cpu` or `cuda:0`, as people write it.
+pub(crate) fn place(location: &candle_core::DeviceLocation) -> String {
+    match location {
+        candle_core::DeviceLocation::Cpu => "cpu".into(),
+        candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
     }
 }
 

@@ -27,12 +27,13 @@
 //!
 //! # Features
 //!
-//! All are on by default. Without any, sparse layers, the network, diffusion, wavelets and grids remain.
+//! All but `cuda` are on by default. Without any, sparse layers, the network, diffusion, wavelets and grids remain.
 //!
 //! | feature | what it adds |
 //! | --- | --- |
 //! | `mesh-io` | PLY and glTF files; OBJ, STL and OFF need nothing |
 //! | `train` | data sets, training loop, checkpoints, generator ([`train`]) |
+//! | `cuda` | tensors, layers and networks on NVIDIA GPUs ([`device`]); it needs nvcc to build and CUDA's libraries to load |
 //! | `notebook` | cards, plots, viewers, progress bars ([`notebook`]) |
 //!
 //! # In a program
@@ -52,9 +53,12 @@ mod builder;
 
 mod allocator;
 pub mod backbones;
+pub mod device;
 pub mod diffusion;
 mod error;
 mod files;
+#[cfg(feature = "cuda")]
+mod gpu;
 pub mod import;
 mod memory;
 pub mod mesh;

@@ -2,6 +2,9 @@
 //!
 //! It re-exports `candle_core`, `candle_nn`, `plotters` and `serde_json`, so that a cell needs no `:dep` for them.
 
+pub use crate::device::best_device;
+#[cfg(feature = "cuda")]
+pub use crate::device::{gpu_info, trim_gpu_memory};
 pub use crate::diffusion::{
     BetaSchedule, Clip, Denoiser, DiffusionConfig, GaussianDiffusion, LossOptions, Prediction, SampleOptions, Sampler,
     TimestepSpacing,

@@ -1,6 +1,8 @@
 //! What the diffusion process does beside matching fixtures: it recovers known distributions, is reproducible,
 //! can be paused, and refuses bad input.
 
+use std::sync::LazyLock;
+
 use candle_core::{Device, Tensor};
 use wavemesh::diffusion::{
     BetaSchedule, Clip, Denoiser, DiffusionConfig, GaussianDiffusion, LossHistory, LossOptions, Prediction,
@@ -9,9 +11,12 @@ use wavemesh::diffusion::{
 use wavemesh::sparse::SparseConvTensor;
 use wavemesh::{Error, Result};
 
+/// Where everything runs: a GPU, if the library is built for one and finds one.
+static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
+
 /// `batch` elements of `sites` sites each, with the given features (rows, channels).
 fn sparse(batch: usize, sites: usize, channels: usize, features: Vec<f32>) -> SparseConvTensor {
-    let device = Device::Cpu;
+    let device = DEVICE.clone();
     let coords: Vec<i64> = (0..batch)
         .flat_map(|b| (0..sites).flat_map(move |i| [b as i64, 0, (i / 64) as i64, (i % 64) as i64]))
         .collect();
@@ -30,7 +35,7 @@ fn zeros(batch: usize, sites: usize, channels: usize) -> SparseConvTensor {
 
 fn diffusion(prediction: Prediction) -> GaussianDiffusion {
     let config = DiffusionConfig { prediction, ..Default::default() };
-    GaussianDiffusion::new(&config, &Device::Cpu).unwrap()
+    GaussianDiffusion::new(&config, &DEVICE).unwrap()
 }
 
 fn values(x: &SparseConvTensor) -> Vec<f32> {
@@ -97,7 +102,7 @@ fn every_sampler_recovers_a_known_gaussian() {
 fn batch_elements_are_noised_to_their_own_timesteps() {
     let diffusion = diffusion(Prediction::Epsilon);
     let x0 = sparse(2, 3, 2, vec![1.0; 12]);
-    let noise = Tensor::zeros((6, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let noise = Tensor::zeros((6, 2), candle_core::DType::F32, &DEVICE).unwrap();
     let noised = values(&diffusion.q_sample(&x0, &[100, 999], &noise).unwrap());
     for (i, value) in noised.into_iter().enumerate() {
         let expected = if i < 6 { 0.89514159f64.sqrt() } else { 4.03583e-5f64.sqrt() };
@@ -140,7 +145,7 @@ fn the_loss_of_a_perfect_answer_is_zero_and_its_scale_is_the_squared_error() {
 #[test]
 fn min_snr_weights_bound_the_weight_of_easy_timesteps() {
     let config = DiffusionConfig { min_snr_gamma: Some(5.0), ..Default::default() };
-    let weighted = GaussianDiffusion::new(&config, &Device::Cpu).unwrap();
+    let weighted = GaussianDiffusion::new(&config, &DEVICE).unwrap();
     let x0 = zeros(1, 20, 1);
     let silent =
         |x: &SparseConvTensor, _: &Tensor, _: Option<&Tensor>, _: bool| x.replace_feature(x.features().zeros_like()?);
@@ -160,7 +165,7 @@ fn min_snr_weights_bound_the_weight_of_easy_timesteps() {
 #[test]
 fn importance_sampling_prefers_timesteps_with_large_losses_and_stays_unbiased() {
     let config = DiffusionConfig { timesteps: 10, ..Default::default() };
-    let diffusion = GaussianDiffusion::new(&config, &Device::Cpu).unwrap();
+    let diffusion = GaussianDiffusion::new(&config, &DEVICE).unwrap();
     let x0 = zeros(10, 8, 1);
     // Misses by t/10, so the true mean loss over uniform timesteps is known.
     let model = |x: &SparseConvTensor, t: &Tensor, _: Option<&Tensor>, _: bool| {
@@ -169,7 +174,7 @@ fn importance_sampling_prefers_timesteps_with_large_losses_and_stays_unbiased() 
         x.replace_feature(Tensor::from_vec(rows, (x.len(), 1), x.device())?)
     };
     let x0_diffusion =
-        GaussianDiffusion::new(&DiffusionConfig { prediction: Prediction::X0, ..config }, &Device::Cpu).unwrap();
+        GaussianDiffusion::new(&DiffusionConfig { prediction: Prediction::X0, ..config }, &DEVICE).unwrap();
     let mut history = LossHistory::new(10).unwrap();
     let all: Vec<usize> = (0..10).collect();
     for seed in 0..LossHistory::KEPT as u64 {
@@ -253,7 +258,7 @@ fn guidance_stretches_the_step_away_from_the_unconditional_answer() {
         let ones = x.features().ones_like()?;
         x.replace_feature(if context.is_some() { ones } else { ones.zeros_like()? })
     };
-    let context = Tensor::zeros((1, 1, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let context = Tensor::zeros((1, 1, 4), candle_core::DType::F32, &DEVICE).unwrap();
     for (scale, expected) in [(None, 1.0), (Some(1.0), 1.0), (Some(3.0), 3.0), (Some(0.0), 0.0)] {
         let options = SampleOptions { context: Some(context.clone()), guidance_scale: scale, ..Default::default() };
         let sample = diffusion.sample(&model, &zeros(1, 5, 1), Sampler::Ddim { steps: 4, eta: 0.0 }, options).unwrap();
@@ -319,12 +324,12 @@ fn bad_input_is_refused_with_its_name() {
     assert!(refused(plain, SampleOptions { guidance_scale: Some(2.0), ..Default::default() }).contains("context"));
     assert!(BetaSchedule::from_name("squared").unwrap_err().to_string().contains("scaled_linear"));
     let backwards = DiffusionConfig { beta_start: 0.5, beta_end: 0.1, ..Default::default() };
-    assert!(GaussianDiffusion::new(&backwards, &Device::Cpu).unwrap_err().to_string().contains("beta_start"));
+    assert!(GaussianDiffusion::new(&backwards, &DEVICE).unwrap_err().to_string().contains("beta_start"));
     assert!(diffusion.posterior(1000).unwrap_err().to_string().contains("0 to 999"));
     let nan =
         |x: &SparseConvTensor, _: &Tensor, _: Option<&Tensor>, _: bool| x.replace_feature((x.features() * f64::NAN)?);
     assert!(diffusion.sample(&nan, &like, plain, None).unwrap_err().to_string().contains("timestep 999"));
-    let noise = Tensor::zeros((3, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let noise = Tensor::zeros((3, 1), candle_core::DType::F32, &DEVICE).unwrap();
     assert!(diffusion.q_sample(&like, &[1], &noise).unwrap_err().to_string().contains("[3, 1]"));
     assert!(diffusion.q_sample(&like, &[1, 2], &noise).unwrap_err().to_string().contains("2 entries"));
 }

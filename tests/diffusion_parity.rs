@@ -1,5 +1,7 @@
 //! The diffusion process gives diffusers' numbers (tests/fixtures/diffusion.json, made with diffusers 0.42).
 
+use std::sync::LazyLock;
+
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 use wavemesh::Result;
@@ -8,6 +10,9 @@ use wavemesh::diffusion::{
     TimestepSpacing,
 };
 use wavemesh::sparse::SparseConvTensor;
+
+/// Where everything runs: a GPU, if the library is built for one and finds one.
+static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
 
 fn fixture() -> Value {
     serde_json::from_str(include_str!("fixtures/diffusion.json")).unwrap()
@@ -33,7 +38,7 @@ fn stated_model(
 fn start(values: &[f64]) -> SparseConvTensor {
     let features: Vec<f32> = values.iter().map(|&v| v as f32).collect();
     let sites: Vec<i64> = (0..24).flat_map(|i| [0, 0, i / 6, i % 6]).collect();
-    let device = Device::Cpu;
+    let device = DEVICE.clone();
     SparseConvTensor::new(
         Tensor::from_vec(features, (24, 1), &device).unwrap(),
         Tensor::from_vec(sites, (24, 4), &device).unwrap(),
@@ -90,7 +95,7 @@ fn every_trajectory_is_that_of_diffusers() {
                 prediction: Prediction::from_name(text("prediction_type")).unwrap(),
                 ..Default::default()
             },
-            &Device::Cpu,
+            &DEVICE,
         )
         .unwrap();
         let clip = config.get("clip_sample").is_some_and(|v| v == "True");
@@ -116,7 +121,7 @@ fn every_trajectory_is_that_of_diffusers() {
 
 #[test]
 fn posterior_variances_are_those_of_diffusers() {
-    let diffusion = GaussianDiffusion::new(&DiffusionConfig::default(), &Device::Cpu).unwrap();
+    let diffusion = GaussianDiffusion::new(&DiffusionConfig::default(), &DEVICE).unwrap();
     for entry in fixture()["ddpm_posterior"].as_array().unwrap() {
         let (t, expected) = (entry["t"].as_u64().unwrap() as usize, entry["variance"].as_f64().unwrap());
         let got = diffusion.posterior(t).unwrap().variance;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests: format, lints, Rust and doc tests, documentation, the displays in a browser, the notebooks, the kernel's tests
 # (JupyterLab in a browser among them), the packages' (an emulated Google Colab among them).
-# Usage: bash tests/run.sh [rust|deny|book|browser|notebooks|kernel|python|overflow]…     (default: all but overflow)
+# Usage: bash tests/run.sh [rust|gpu|deny|book|browser|notebooks|kernel|python|overflow]…     (default: all but overflow and gpu)
 # `overflow` runs the tests of the library's limits with checks of integer overflow; it compiles the library once more. Each part says at
 # the end how long it took.
 # A part that cannot run is named loudly, and is an error when CI=true.
@@ -50,6 +50,7 @@ for part in $parts; do
   began=$SECONDS
   case $part in
     rust) rust_tests ;;
+    gpu) step "GPU kernels for every architecture"; bash tests/kernels.sh ;;
     deny) step "licences and sources of all crates"; bash tests/deny.sh ;;
     book) step "the book and every link"; bash tests/book.sh ;;
     browser) step "displays, in a browser"; bash tests/browser/run.sh ;;
@@ -57,7 +58,7 @@ for part in $parts; do
     python) step "the packages, in an emulated Google Colab and elsewhere"; bash kernel/python/tests/run.sh ;;
     notebooks) step "notebooks, run from top to bottom"; bash tests/notebooks.sh ;;
     overflow) overflow_tests ;;
-    *) echo "unknown part '$part'; known: rust deny book browser notebooks kernel python overflow" >&2; exit 2 ;;
+    *) echo "unknown part '$part'; known: rust gpu deny book browser notebooks kernel python overflow" >&2; exit 2 ;;
   esac
   took+=("$part: $((SECONDS - began)) s")
 done

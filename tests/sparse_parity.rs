@@ -3,11 +3,15 @@
 //! `tests/fixtures/sparse_conv.*` were computed by PyTorch 2.13 with dense convolutions in float64, stored as float32.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use serde::Deserialize;
 use wavemesh::sparse::*;
+
+/// Where everything runs: a GPU, if the library is built for one and finds one.
+static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
 
 #[derive(Deserialize)]
 struct Case {
@@ -70,7 +74,7 @@ impl Arrays {
                 tensors.insert(name.to_string(), Var::from_tensor(&self.get(array)).unwrap().into_inner());
             }
         }
-        (tensors.clone(), VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))
+        (tensors.clone(), VarBuilder::from_tensors(tensors, DType::F32, &DEVICE))
     }
 }
 
@@ -78,7 +82,7 @@ fn fixtures() -> Vec<(Case, Arrays)> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let cases: Vec<Case> =
         serde_json::from_str(&std::fs::read_to_string(folder.join("sparse_conv.json")).unwrap()).unwrap();
-    let arrays = candle_core::safetensors::load(folder.join("sparse_conv.safetensors"), &Device::Cpu).unwrap();
+    let arrays = candle_core::safetensors::load(folder.join("sparse_conv.safetensors"), &DEVICE).unwrap();
     cases
         .into_iter()
         .map(|case| {
@@ -97,12 +101,12 @@ fn assert_close(what: &str, got: &Tensor, want: &Tensor) {
 }
 
 fn sites(indices: &Tensor) -> Vec<[i32; 4]> {
-    let rows = indices.to_dtype(DType::I64).unwrap().to_vec2::<i64>().unwrap();
+    let rows = indices.to_device(&Device::Cpu).unwrap().to_dtype(DType::I64).unwrap().to_vec2::<i64>().unwrap();
     rows.iter().map(|row| std::array::from_fn(|i| row[i] as i32)).collect()
 }
 
 fn on_every_backend(test: impl Fn(Backend)) {
-    for backend in [Backend::Dense, Backend::Native] {
+    for backend in [Backend::Dense, Backend::on(&DEVICE).unwrap()] {
         with_backend(backend, || test(backend));
     }
 }

@@ -1,7 +1,7 @@
 //! Training: a shape is learnt by heart, a resumed run is the run itself, data survive damage, mistakes are named.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use candle_core::{DType, Device, Tensor};
 use wavemesh::diffusion::{BetaSchedule, DiffusionConfig, GaussianDiffusion, Prediction};
@@ -17,7 +17,8 @@ use wavemesh::train::{
 use wavemesh::unet::{UNetConfig, WaveMeshUNet};
 use wavemesh::{Error, Result};
 
-const CPU: Device = Device::Cpu;
+/// Where everything runs: a GPU, if the library is built for one and finds one.
+static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
 
 /// A folder of its own for a test, removed when the test ends.
 struct Folder(PathBuf);
@@ -43,7 +44,7 @@ fn small() -> RepresentationConfig {
 
 fn cosine_v() -> GaussianDiffusion {
     let config = DiffusionConfig { schedule: BetaSchedule::Cosine, prediction: Prediction::V, ..Default::default() };
-    GaussianDiffusion::new(&config, &CPU).unwrap()
+    GaussianDiffusion::new(&config, &DEVICE).unwrap()
 }
 
 fn shapes(count: usize, resolution: usize) -> Vec<SdfGrid> {
@@ -54,10 +55,10 @@ fn trainer(config: TrainConfig, seed: u64) -> Trainer {
     let grids = shapes(6, 16);
     let representation = Representation::fit(&small(), &grids).unwrap();
     let data = |grids: Vec<SdfGrid>| {
-        let data = StageData::new(&representation, 0, grids, Augmentation::default(), 0.0, &CPU).unwrap();
+        let data = StageData::new(&representation, 0, grids, Augmentation::default(), 0.0, &DEVICE).unwrap();
         Arc::new(data) as Arc<dyn TrainingData>
     };
-    let network = WaveMeshUNet::seeded(&UNetConfig::plain(11, 8, &[8, 12]), seed, &CPU).unwrap();
+    let network = WaveMeshUNet::seeded(&UNetConfig::plain(11, 8, &[8, 12]), seed, &DEVICE).unwrap();
     Trainer::new(network, cosine_v(), data(grids.clone()), Some(data(shapes(4, 16))), config).unwrap()
 }
 
@@ -72,7 +73,7 @@ fn one_shape_is_learnt_by_heart() {
         let [inputs, outputs] = Generator::channels_of(stage, 0);
         let unet = UNetConfig::plain(inputs, outputs, &[24, 48]);
         let data =
-            StageData::new(&representation, stage, vec![shape.clone()], Augmentation::default(), 0.0, &CPU).unwrap();
+            StageData::new(&representation, stage, vec![shape.clone()], Augmentation::default(), 0.0, &DEVICE).unwrap();
         let config = TrainConfig {
             steps: 500,
             batch_size: 8,
@@ -85,10 +86,10 @@ fn one_shape_is_learnt_by_heart() {
         };
         let diffusion = GaussianDiffusion::new(
             &DiffusionConfig { schedule: BetaSchedule::Cosine, prediction: Prediction::X0, ..Default::default() },
-            &CPU,
+            &DEVICE,
         )
         .unwrap();
-        let network = WaveMeshUNet::seeded(&unet, 1, &CPU).unwrap();
+        let network = WaveMeshUNet::seeded(&unet, 1, &DEVICE).unwrap();
         let mut trainer = Trainer::new(network, diffusion.clone(), Arc::new(data), None, config).unwrap();
         trainer.run(|_, _| Ok(())).unwrap();
         let losses: Vec<f64> = trainer.history().iter().map(|record| record.loss).collect();
@@ -173,9 +174,9 @@ fn a_resumed_run_takes_the_steps_of_an_uninterrupted_one() {
     let error = second.resume(&newer).unwrap_err().to_string();
     assert!(error.contains("version 9; this program reads version 2"), "{error}");
 
-    let network = WaveMeshUNet::seeded(&UNetConfig::plain(11, 8, &[8, 10]), 0, &CPU).unwrap();
+    let network = WaveMeshUNet::seeded(&UNetConfig::plain(11, 8, &[8, 10]), 0, &DEVICE).unwrap();
     let representation = Representation::fit(&small(), &shapes(2, 16)).unwrap();
-    let data = StageData::new(&representation, 0, shapes(2, 16), Augmentation::default(), 0.0, &CPU).unwrap();
+    let data = StageData::new(&representation, 0, shapes(2, 16), Augmentation::default(), 0.0, &DEVICE).unwrap();
     let mut other = Trainer::new(network, cosine_v(), Arc::new(data), None, quick(None, 10)).unwrap();
     let error = other.resume(&kept[0]).unwrap_err().to_string();
     assert!(error.contains("encoder.encoder_blocks.0.conv1.weight"), "{error}");
@@ -192,12 +193,12 @@ fn a_loss_that_is_not_finite_stops_the_training_and_leaves_the_network() {
         fn batch(&self, items: &[usize], _seed: u64) -> Result<TrainingBatch> {
             let rows = 2 * items.len();
             let coords = (0..items.len() as i32).flat_map(|b| [[b, 0, 0, 0], [b, 0, 0, 1]]).collect();
-            let features = Tensor::full(f32::NAN, (rows, 1), &CPU)?;
+            let features = Tensor::full(f32::NAN, (rows, 1), &DEVICE)?;
             let x0 = SparseConvTensor::from_coords(features, coords, [2, 2, 2], items.len())?;
             Ok(TrainingBatch { x0, condition: None, labels: None })
         }
     }
-    let network = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 6]), 0, &CPU).unwrap();
+    let network = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 6]), 0, &DEVICE).unwrap();
     let before: Vec<f32> = network.parameters().next().unwrap().1.flatten_all().unwrap().to_vec1().unwrap();
     let mut trainer = Trainer::new(network, cosine_v(), Arc::new(Poisoned), None, quick(None, 5)).unwrap();
     let error = trainer.run(|_, _| Ok(())).unwrap_err();
@@ -359,14 +360,14 @@ fn a_generator_survives_its_file() {
     let stage = |stage: usize| {
         let [inputs, outputs] = Generator::channels_of(stage, 0);
         let unet = UNetConfig::plain(inputs, outputs, &[4, 6]);
-        StageModel { network: WaveMeshUNet::seeded(&unet, 2, &CPU).unwrap(), diffusion: cosine_v() }
+        StageModel { network: WaveMeshUNet::seeded(&unet, 2, &DEVICE).unwrap(), diffusion: cosine_v() }
     };
     let generator = Generator::new(representation.clone(), vec![stage(0), stage(1)], Vec::new()).unwrap();
     let asked = GenerateOptions { class: Some("chair".into()), ..Default::default() };
     assert!(generator.generate(1, &asked).unwrap_err().to_string().contains("chair"), "it knows no classes");
     let path = folder.0.join("generator.safetensors");
     generator.save(&path, DType::F32).unwrap();
-    let again = Generator::load(&path, &CPU).unwrap();
+    let again = Generator::load(&path, &DEVICE).unwrap();
     let options = GenerateOptions {
         sampler: wavemesh::diffusion::Sampler::Ddim { steps: 3, eta: 0.0 },
         seed: 1,
@@ -375,7 +376,7 @@ fn a_generator_survives_its_file() {
     let values = |generator: &Generator| generator.generate(2, &options).unwrap()[1].values().to_vec();
     assert_eq!(values(&generator), values(&again));
     std::fs::write(&path, b"nothing").unwrap();
-    assert!(matches!(Generator::load(&path, &CPU), Err(Error::Format { .. })));
+    assert!(matches!(Generator::load(&path, &DEVICE), Err(Error::Format { .. })));
     let swapped = Generator::new(representation, vec![stage(1), stage(0)], Vec::new()).unwrap_err().to_string();
     assert!(swapped.contains("[[11, 7], [11, 8]]"), "{swapped}");
 }
@@ -385,7 +386,7 @@ fn labels_reach_the_network_and_guidance_stretches_them() {
     let names = ["box", "torus"].map(String::from);
     let grids = shapes(2, 16);
     let representation = Representation::fit(&small(), &grids).unwrap();
-    let data = || StageData::new(&representation, 0, grids.clone(), Augmentation::default(), 0.0, &CPU).unwrap();
+    let data = || StageData::new(&representation, 0, grids.clone(), Augmentation::default(), 0.0, &DEVICE).unwrap();
     let rows = |dropout| {
         let labelled = data().with_labels(vec![0, 1], 2, dropout).unwrap();
         labelled.batch(&[1, 0], 5).unwrap().labels.unwrap().to_vec2::<f32>().unwrap()
@@ -398,7 +399,7 @@ fn labels_reach_the_network_and_guidance_stretches_them() {
     let stage = |stage: usize| {
         let [inputs, outputs] = Generator::channels_of(stage, 2);
         let unet = UNetConfig::plain(inputs, outputs, &[4, 6]);
-        StageModel { network: WaveMeshUNet::seeded(&unet, 2, &CPU).unwrap(), diffusion: cosine_v() }
+        StageModel { network: WaveMeshUNet::seeded(&unet, 2, &DEVICE).unwrap(), diffusion: cosine_v() }
     };
     let generator = Generator::new(representation.clone(), vec![stage(0), stage(1)], names.to_vec()).unwrap();
     let values = |class: Option<&str>, guidance_scale| {
@@ -437,12 +438,12 @@ fn mistakes_in_configurations_are_named() {
     assert!(error(RepresentationConfig { whitening: 2.0, ..Default::default() }).contains("whitening"));
     let representation = Representation::new(&small()).unwrap();
     assert!(representation.encode(&shapes(1, 32)[0]).unwrap_err().to_string().contains("[32, 32, 32]"));
-    let none = StageData::new(&representation, 0, Vec::new(), Augmentation::default(), 0.0, &CPU);
+    let none = StageData::new(&representation, 0, Vec::new(), Augmentation::default(), 0.0, &DEVICE);
     assert!(none.err().unwrap().to_string().contains("at least one"));
     assert!(serde_json::from_str::<TrainConfig>(r#"{"stepz": 3}"#).unwrap_err().to_string().contains("stepz"));
     let adamw = wavemesh::train::AdamWConfig { beta2: 1.0, ..Default::default() };
-    let network = WaveMeshUNet::seeded(&UNetConfig::plain(11, 8, &[4, 6]), 0, &CPU).unwrap();
-    let data = StageData::new(&representation, 0, shapes(2, 16), Augmentation::default(), 0.0, &CPU).unwrap();
+    let network = WaveMeshUNet::seeded(&UNetConfig::plain(11, 8, &[4, 6]), 0, &DEVICE).unwrap();
+    let data = StageData::new(&representation, 0, shapes(2, 16), Augmentation::default(), 0.0, &DEVICE).unwrap();
     let config = TrainConfig { adamw, ..quick(None, 5) };
     let error = Trainer::new(network, cosine_v(), Arc::new(data), None, config).err().unwrap();
     assert!(error.to_string().contains("beta2"), "{error}");

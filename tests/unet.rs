@@ -1,6 +1,7 @@
 //! WaveMeshUNet: the original's parameter counts, its numbers and gradients, its checkpoints.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
@@ -9,7 +10,8 @@ use wavemesh::import::{ImportOptions, WeightFormat};
 use wavemesh::sparse::{Backend, SparseConvTensor, with_backend};
 use wavemesh::unet::{Precision, UNetConfig, WaveMeshUNet};
 
-const CPU: Device = Device::Cpu;
+/// Where everything runs: a GPU, if the library is built for one and finds one.
+static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
 
 #[test]
 fn parameter_counts_are_those_of_the_original() {
@@ -28,7 +30,7 @@ fn parameter_counts_are_those_of_the_original() {
             use_attention,
             ..Default::default()
         };
-        let unet = WaveMeshUNet::seeded(&config, 0, &CPU).unwrap();
+        let unet = WaveMeshUNet::seeded(&config, 0, &DEVICE).unwrap();
         assert_eq!(unet.num_parameters(), expected, "{encoder:?} {decoder:?} attention {use_attention}");
     }
 }
@@ -56,7 +58,7 @@ fn sizes(value: &Value) -> Vec<usize> {
 }
 
 fn cases() -> Vec<Case> {
-    let all = candle_core::safetensors::load("tests/fixtures/unet.safetensors", &CPU).unwrap();
+    let all = candle_core::safetensors::load("tests/fixtures/unet.safetensors", &DEVICE).unwrap();
     let described: Value = serde_json::from_str(include_str!("fixtures/unet.json")).unwrap();
     let described = described.as_array().unwrap();
     assert_eq!(described.len(), 2);
@@ -80,11 +82,11 @@ fn cases() -> Vec<Case> {
             all.iter().filter_map(|(k, v)| Some((k.strip_prefix(&prefix)?.to_string(), v.clone()))).collect();
         let state: HashMap<String, Tensor> =
             tensors.iter().filter_map(|(k, v)| Some((k.strip_prefix("state/")?.to_string(), v.clone()))).collect();
-        let unet = WaveMeshUNet::new(&config, VarBuilder::from_tensors(state, DType::F32, &CPU)).unwrap();
+        let unet = WaveMeshUNet::new(&config, VarBuilder::from_tensors(state, DType::F32, &DEVICE)).unwrap();
         assert_eq!(unet.num_parameters(), number("parameters").unwrap());
         let shape = sizes(&case["spatial_shape"]);
         let features = Var::from_tensor(&tensors["features"]).unwrap();
-        let indices = tensors["indices"].to_dtype(DType::I64).unwrap();
+        let indices = tensors["indices"].clone();
         let x = SparseConvTensor::new(
             features.as_tensor().clone(),
             indices,
@@ -138,7 +140,7 @@ fn check_parity(backend: Backend, checkpointing: bool) {
 
 #[test]
 fn outputs_and_all_gradients_are_those_of_the_original_natively() {
-    check_parity(Backend::Native, false);
+    check_parity(Backend::on(&DEVICE).unwrap(), false);
 }
 
 #[test]
@@ -148,12 +150,12 @@ fn outputs_and_all_gradients_are_those_of_the_original_densely() {
 
 #[test]
 fn gradient_checkpointing_changes_no_output_and_no_gradient() {
-    check_parity(Backend::Native, true);
+    check_parity(Backend::on(&DEVICE).unwrap(), true);
     // Running statistics move once a step, not once more in the backward pass.
     for case in cases() {
-        let mut other = WaveMeshUNet::seeded(&case.config, 0, &CPU).unwrap();
+        let mut other = WaveMeshUNet::seeded(&case.config, 0, &DEVICE).unwrap();
         other.set_gradient_checkpointing(true);
-        let plain = WaveMeshUNet::seeded(&case.config, 0, &CPU).unwrap();
+        let plain = WaveMeshUNet::seeded(&case.config, 0, &DEVICE).unwrap();
         for unet in [&plain, &other] {
             let y = unet.forward_t(&case.x, case.tensor("timesteps"), case.context(), true).unwrap();
             y.features().sqr().unwrap().sum_all().unwrap().backward().unwrap();
@@ -168,7 +170,7 @@ fn gradient_checkpointing_changes_no_output_and_no_gradient() {
 fn in_precision(case: &Case, precision: Precision) -> WaveMeshUNet {
     let config = UNetConfig { precision, ..case.config.clone() };
     let state = case.unet.state().iter().map(|(name, var)| (name.clone(), var.as_tensor().copy().unwrap()));
-    WaveMeshUNet::new(&config, VarBuilder::from_tensors(state.collect(), DType::F32, &CPU)).unwrap()
+    WaveMeshUNet::new(&config, VarBuilder::from_tensors(state.collect(), DType::F32, &DEVICE)).unwrap()
 }
 
 fn rms(t: &Tensor) -> f32 {
@@ -257,7 +259,9 @@ fn half_features_are_read_from_two_tensors_as_if_they_were_joined() {
                 unet.set_gradient_checkpointing(true);
                 let [dense, saved] = [&dense, &all_gradients(&case, &unet, train)].map(|got| difference(got, &plain));
                 println!("{precision:?}, train {train}: dense {dense:.1e}, checkpointed {saved:.1e}");
-                assert!(dense < 1e-5 && saved < 1e-5, "{precision:?}: {dense:.1e}, checkpointed {saved:.1e}");
+                // On a GPU the backends' sums differ in their last bits, and some are rounded to another half.
+                let near = if DEVICE.is_cuda() { 1e-4 } else { 1e-5 };
+                assert!(dense < near && saved < 1e-5, "{precision:?}: {dense:.1e}, checkpointed {saved:.1e}");
             }
         }
     }
@@ -267,14 +271,14 @@ fn half_features_are_read_from_two_tensors_as_if_they_were_joined() {
 fn points(count: usize) -> SparseConvTensor {
     let coords = (0..count).map(|i| [0, (i % 5) as i32, (i / 5) as i32, ((i * 7) % 16) as i32]).collect();
     let features = (0..count).map(|i| (i as f32 * 0.7 + 0.3).sin()).collect::<Vec<_>>();
-    SparseConvTensor::from_coords(Tensor::from_vec(features, (count, 1), &CPU).unwrap(), coords, [16, 16, 16], 1)
+    SparseConvTensor::from_coords(Tensor::from_vec(features, (count, 1), &DEVICE).unwrap(), coords, [16, 16, 16], 1)
         .unwrap()
 }
 
 #[test]
 fn twenty_points_go_in_and_twenty_come_out() {
-    let unet = WaveMeshUNet::seeded(&UNetConfig::default(), 3, &CPU).unwrap();
-    let y = unet.forward(&points(20), &Tensor::new(&[250f32], &CPU).unwrap(), None).unwrap();
+    let unet = WaveMeshUNet::seeded(&UNetConfig::default(), 3, &DEVICE).unwrap();
+    let y = unet.forward(&points(20), &Tensor::new(&[250f32], &DEVICE).unwrap(), None).unwrap();
     assert_eq!(y.features().dims(), [20, 1]);
     let values = y.features().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert!(values.iter().all(|v| v.is_finite()) && values.iter().any(|v| *v != values[0]));
@@ -282,8 +286,8 @@ fn twenty_points_go_in_and_twenty_come_out() {
 
 #[test]
 fn a_dense_input_is_its_sparse_form() {
-    let unet = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 8]), 1, &CPU).unwrap();
-    let t = Tensor::new(&[10i64], &CPU).unwrap();
+    let unet = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 8]), 1, &DEVICE).unwrap();
+    let t = Tensor::new(&[10i64], &DEVICE).unwrap();
     let x = points(30);
     let sparse = unet.forward(&x, &t, None).unwrap().dense().unwrap();
     let dense = unet.forward(&x.dense().unwrap(), &t, None).unwrap().dense().unwrap();
@@ -292,9 +296,9 @@ fn a_dense_input_is_its_sparse_form() {
 
 #[test]
 fn an_empty_input_gives_an_empty_output() {
-    let unet = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 8]), 1, &CPU).unwrap();
+    let unet = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 8]), 1, &DEVICE).unwrap();
     let empty = points(0);
-    assert_eq!(unet.forward(&empty, &Tensor::new(&[1f32], &CPU).unwrap(), None).unwrap().features().dims(), [0, 1]);
+    assert_eq!(unet.forward(&empty, &Tensor::new(&[1f32], &DEVICE).unwrap(), None).unwrap().features().dims(), [0, 1]);
 }
 
 /// Rows that lie anywhere are computed in another order, in checkpointed and in half passes too.
@@ -305,16 +309,16 @@ fn the_order_of_the_sites_changes_no_result() {
     let places: Vec<u32> = (0..count as u32).map(|i| i * 1601 % count as u32).collect(); // coprime: a permutation
     let shuffled: Vec<[i32; 4]> = places.iter().map(|&place| ascending[place as usize]).collect();
     let values: Vec<f32> = (0..count).map(|i| (i as f32 * 0.7 + 0.3).sin()).collect();
-    let t = Tensor::new(&[250f32], &CPU).unwrap();
+    let t = Tensor::new(&[250f32], &DEVICE).unwrap();
     for (precision, gradient_checkpointing, allowed) in
         [(Precision::F32, false, 1e-4), (Precision::F32, true, 1e-4), (Precision::F16, false, 2e-3)]
     {
         let config = UNetConfig { precision, gradient_checkpointing, ..UNetConfig::plain(1, 1, &[8, 16]) };
         let results = |coords: &[[i32; 4]], order: Option<&[u32]>| {
-            let unet = WaveMeshUNet::seeded(&config, 4, &CPU).unwrap();
+            let unet = WaveMeshUNet::seeded(&config, 4, &DEVICE).unwrap();
             let row = |i: usize| order.map_or(i, |order| order[i] as usize);
             let features: Vec<f32> = (0..coords.len()).map(|i| values[row(i)]).collect();
-            let features = Tensor::from_vec(features, (coords.len(), 1), &CPU).unwrap();
+            let features = Tensor::from_vec(features, (coords.len(), 1), &DEVICE).unwrap();
             let x = SparseConvTensor::from_coords(features, coords.to_vec(), [20; 3], 1).unwrap();
             let y = unet.forward_t(&x, &t, None, true).unwrap();
             let grads = y.features().sqr().unwrap().mean_all().unwrap().backward().unwrap();
@@ -322,7 +326,7 @@ fn the_order_of_the_sites_changes_no_result() {
             let mut output = vec![0f32; coords.len()];
             let rows = y.features().flatten_all().unwrap().to_vec1::<f32>().unwrap();
             rows.iter().enumerate().for_each(|(i, value)| output[row(i)] = *value);
-            found.push(Tensor::new(output, &CPU).unwrap());
+            found.push(Tensor::new(output, &DEVICE).unwrap());
             found
         };
         let (expected, got) = (results(&ascending, None), results(&shuffled, Some(&places)));
@@ -336,19 +340,19 @@ fn the_order_of_the_sites_changes_no_result() {
 #[test]
 fn a_saved_network_is_rebuilt_from_its_file_alone() {
     let folder = tempfile();
-    let unet = WaveMeshUNet::seeded(&UNetConfig::plain(1, 2, &[4, 8]), 5, &CPU).unwrap();
-    let (x, t) = (points(25), Tensor::new(&[77f32], &CPU).unwrap());
+    let unet = WaveMeshUNet::seeded(&UNetConfig::plain(1, 2, &[4, 8]), 5, &DEVICE).unwrap();
+    let (x, t) = (points(25), Tensor::new(&[77f32], &DEVICE).unwrap());
     unet.forward_t(&x, &t, None, true).unwrap(); // moves the running statistics
     let expected = unet.forward(&x, &t, None).unwrap();
     for (dtype, allowed) in [(DType::F32, 0.0), (DType::F16, 1e-2)] {
         let path = folder.join(format!("{dtype:?}.safetensors"));
         unet.save(&path, dtype).unwrap();
-        let again = WaveMeshUNet::load(&path, &CPU).unwrap();
+        let again = WaveMeshUNet::load(&path, &DEVICE).unwrap();
         assert_eq!(again.config(), unet.config());
         let got = again.forward(&x, &t, None).unwrap();
         assert!(difference(got.features(), expected.features()) <= allowed);
     }
-    let other = WaveMeshUNet::seeded(&UNetConfig::plain(1, 2, &[4, 6]), 5, &CPU).unwrap();
+    let other = WaveMeshUNet::seeded(&UNetConfig::plain(1, 2, &[4, 6]), 5, &DEVICE).unwrap();
     let error = other.load_weights(folder.join("F32.safetensors"), &ImportOptions::default()).unwrap_err().to_string();
     assert!(error.contains("encoder.encoder_blocks.0.conv1.weight"), "{error}");
     assert!(error.contains("[8, 3, 3, 3, 4]") && error.contains("[6, 3, 3, 3, 4]"), "{error}");
@@ -365,7 +369,7 @@ fn pytorch_checkpoints_load_in_both_key_styles() {
             ("unet_spconv.pth", WeightFormat::Spconv2, ""),
             ("unet_dense.pth", WeightFormat::TorchDense, "model_state_dict.module."),
         ] {
-            let unet = WaveMeshUNet::seeded(&case.config, 9, &CPU).unwrap();
+            let unet = WaveMeshUNet::seeded(&case.config, 9, &DEVICE).unwrap();
             let report = unet.load_weights(format!("tests/fixtures/{file}"), &ImportOptions::default()).unwrap();
             assert_eq!((report.format, report.prefix.as_str()), (Some(format), prefix));
             let y = unet.forward(&case.x, t, case.context()).unwrap();
@@ -377,7 +381,7 @@ fn pytorch_checkpoints_load_in_both_key_styles() {
 
 #[test]
 fn a_summary_counts_what_the_network_does() {
-    let unet = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[16, 32, 64]), 0, &CPU).unwrap();
+    let unet = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[16, 32, 64]), 0, &DEVICE).unwrap();
     let summary = unet.summary(&points(20)).unwrap();
     assert_eq!(summary.parameters, 395_873);
     let time_mlp = 128 * 16 + 16 + 16 * 16 + 16;
@@ -389,27 +393,27 @@ fn a_summary_counts_what_the_network_does() {
 
 #[test]
 fn bad_input_is_refused_with_its_name() {
-    let mirrored = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 8]), 0, &CPU).unwrap();
-    let t = Tensor::new(&[1f32], &CPU).unwrap();
+    let mirrored = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 8]), 0, &DEVICE).unwrap();
+    let t = Tensor::new(&[1f32], &DEVICE).unwrap();
     let x = points(6);
     let message = |unet: &WaveMeshUNet, x: &SparseConvTensor, t: &Tensor, context: Option<&Tensor>| {
         unet.forward(x, t, context).unwrap_err().to_string()
     };
-    let wide = x.replace_feature(Tensor::zeros((6, 3), DType::F32, &CPU).unwrap()).unwrap();
+    let wide = x.replace_feature(Tensor::zeros((6, 3), DType::F32, &DEVICE).unwrap()).unwrap();
     assert!(message(&mirrored, &wide, &t, None).contains("[6, 3]"));
     assert!(
-        message(&mirrored, &x, &Tensor::new(&[1f32, 2.0], &CPU).unwrap(), None).contains("timesteps has shape [2]")
+        message(&mirrored, &x, &Tensor::new(&[1f32, 2.0], &DEVICE).unwrap(), None).contains("timesteps has shape [2]")
     );
-    let context = Tensor::zeros((1, 2, 768), DType::F32, &CPU).unwrap();
+    let context = Tensor::zeros((1, 2, 768), DType::F32, &DEVICE).unwrap();
     assert!(message(&mirrored, &x, &t, Some(&context)).contains("use_attention"));
     let odd = UNetConfig { encoder_channels: vec![8, 16], use_attention: false, ..Default::default() };
-    let odd = WaveMeshUNet::seeded(&odd, 0, &CPU).unwrap();
+    let odd = WaveMeshUNet::seeded(&odd, 0, &DEVICE).unwrap();
     assert!(message(&odd, &x, &t, None).contains("[16, 8]"));
-    let attends = WaveMeshUNet::seeded(&UNetConfig::default(), 0, &CPU).unwrap();
-    let narrow = Tensor::zeros((1, 2, 100), DType::F32, &CPU).unwrap();
+    let attends = WaveMeshUNet::seeded(&UNetConfig::default(), 0, &DEVICE).unwrap();
+    let narrow = Tensor::zeros((1, 2, 100), DType::F32, &DEVICE).unwrap();
     assert!(message(&attends, &x, &t, Some(&narrow)).contains("(1, views, 768)"));
     let heads = UNetConfig { num_heads: 5, ..Default::default() };
-    assert!(WaveMeshUNet::seeded(&heads, 0, &CPU).unwrap_err().to_string().contains("num_heads is 5 heads"));
+    assert!(WaveMeshUNet::seeded(&heads, 0, &DEVICE).unwrap_err().to_string().contains("num_heads is 5 heads"));
     let missing = mirrored.load_weights("nowhere.safetensors", &ImportOptions::default()).unwrap_err().to_string();
     assert!(missing.contains("nowhere.safetensors"), "{missing}");
 }

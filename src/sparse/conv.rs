@@ -156,7 +156,7 @@ pub(super) fn map_for(maker: &Maker, geometry: Geometry, x: &SparseConvTensor, b
 pub(super) fn built_map(maker: &Maker, geometry: Geometry, x: &SparseConvTensor) -> Result<KernelMap> {
     let backend = x.backend()?;
     let map = map_for(maker, geometry, x, backend)?;
-    backend.engine()?.build(&Flow::forward(&map), x.device())?;
+    backend.engine_on(x.device())?.build(&Flow::forward(&map), x.device())?;
     Ok(map)
 }
 
@@ -172,7 +172,7 @@ fn new_map(op: &'static str, x: &SparseConvTensor, geometry: Geometry, backend: 
                 Kind::Regular | Kind::Transposed => {
                     let shape = geometry.output_shape(op, source.grid().shape)?;
                     let grid = Grid::new(op, source.grid().batch, shape)?.with_axes(source.grid().axes);
-                    Some(Arc::new(backend.engine()?.output_sites(source, &geometry, grid, x.device())?))
+                    Some(Arc::new(backend.engine_on(x.device())?.output_sites(source, &geometry, grid, x.device())?))
                 }
             };
             let body = Arc::new(MapBody { target, kept: Kept::default() });
@@ -316,7 +316,7 @@ impl Conv {
 
     fn convolve(&self, flow: &Flow, x: &SparseConvTensor, beside: Option<&Tensor>, output: DType) -> Result<Tensor> {
         let layer = Convolve { flow, weight: &self.taps, bias: self.bias.as_ref(), beside, output };
-        x.backend()?.engine()?.convolve(&layer, x.features())
+        x.backend()?.engine_on(x.device())?.convolve(&layer, x.features())
     }
 
     /// Gradients of the features of `x` with those beside them, added to `onto`, and of the weight, from that of the result over
@@ -330,7 +330,7 @@ impl Conv {
         onto: Option<Tensor>,
     ) -> Result<[Tensor; 2]> {
         let layer = Convolve { flow, weight: &self.taps, bias: None, beside, output: DType::F32 };
-        x.backend()?.engine()?.convolve_gradients(&layer, x.features(), grad, onto)
+        x.backend()?.engine_on(x.device())?.convolve_gradients(&layer, x.features(), grad, onto)
     }
 
     fn check_input(&self, x: &SparseConvTensor, channels: usize) -> Result<()> {
@@ -357,11 +357,12 @@ impl Conv {
             });
         }
         if !x.device().same_device(self.taps.device()) {
-            return Err(Error::Argument {
+            return Err(Error::Device {
                 op: self.maker.layer,
-                name: "x",
-                got: format!("on {:?}", x.device().location()),
-                expected: format!("the weights' device, {:?}", self.taps.device().location()),
+                what: "x",
+                got: x.device().location(),
+                other: "its weights",
+                expected: self.taps.device().location(),
             });
         }
         Ok(())

@@ -91,9 +91,8 @@ impl BatchNorm {
         for (running, batch, scale) in
             [(&self.running_mean, &batch.mean, 1.0), (&self.running_var, &batch.variance, unbiased)]
         {
-            let values: Vec<f64> = running.as_detached_tensor().to_dtype(DType::F64)?.to_vec1()?;
-            let moved = values.iter().zip(batch).map(|(old, new)| old * (1.0 - momentum) + new * scale * momentum);
-            let moved = Tensor::from_vec(moved.collect::<Vec<f64>>(), values.len(), running.device())?;
+            let old = running.as_detached_tensor().to_dtype(DType::F64)?;
+            let moved = ((old * (1.0 - momentum))? + ((batch * scale)? * momentum)?)?;
             running.set(&moved.to_dtype(running.dtype())?)?;
         }
         Ok(())
@@ -106,6 +105,15 @@ impl BatchNorm {
                 what: "features",
                 got: x.features().dims().to_vec(),
                 expected: format!("(sites, {}) in layer `{}`", self.channels(), self.name),
+            });
+        }
+        if !x.device().same_device(self.running_mean.device()) {
+            return Err(Error::Device {
+                op: "BatchNorm",
+                what: "x",
+                got: x.device().location(),
+                other: "its parameters",
+                expected: self.running_mean.device().location(),
             });
         }
         if train && x.len() == 1 {
@@ -122,7 +130,7 @@ impl BatchNorm {
     fn scaling(&self, x: &SparseConvTensor, mode: Mode) -> Result<Arc<Scaling>> {
         self.check(x, mode != Mode::Running)?;
         let moments = if mode == Mode::Running || x.is_empty() {
-            let values = |v: &Var| v.as_detached_tensor().to_dtype(DType::F64)?.to_vec1();
+            let values = |v: &Var| v.as_detached_tensor().to_dtype(DType::F64);
             Moments { mean: values(&self.running_mean)?, variance: values(&self.running_var)? }
         } else {
             let moments = Moments::of(x.features())?;
@@ -131,7 +139,7 @@ impl BatchNorm {
             }
             moments
         };
-        Ok(Arc::new(Scaling::new(moments, self.config.eps, mode != Mode::Running)))
+        Ok(Arc::new(Scaling::new(moments, self.config.eps, mode != Mode::Running)?))
     }
 
     /// Weight and bias, each (C,).

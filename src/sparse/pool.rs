@@ -87,7 +87,7 @@ impl Pool {
         self.maker.check_axes(self.axes, x)?;
         let backend = x.backend()?;
         let map = map_for(&self.maker, self.geometry, x, backend)?;
-        let features = pool(backend.engine()?, &Flow::forward(&map), x.features())?;
+        let features = pool(backend.engine_on(x.device())?, &Flow::forward(&map), x.features())?;
         Ok(x.next(features, &map.target, self.maker.entry(&map)))
     }
 }
@@ -251,7 +251,7 @@ impl<const N: usize> SparseModule for SparseInversePool<N> {
     fn forward_t(&self, x: &SparseConvTensor, _train: bool) -> Result<SparseConvTensor> {
         self.maker.check_axes(N, x)?;
         let flow = self.maker.invert_flow(self.kernel, x)?;
-        let engine = x.backend()?.engine()?;
+        let engine = x.backend()?.engine_on(x.device())?;
         let means = engine.avg_pool(&flow, x.features())?;
         // A site that no window held has no mean.
         let held = counts(engine, &flow, self.kernel, x.features())?.gt(0.0)?.broadcast_as(means.shape())?;

@@ -57,11 +57,12 @@ impl SparseConvTensor {
         const OP: &str = "SparseConvTensor::new";
         check_features(OP, &features, None)?;
         if !features.device().same_device(indices.device()) {
-            return Err(Error::Argument {
+            return Err(Error::Device {
                 op: OP,
-                name: "indices",
-                got: format!("on {:?}", indices.device().location()),
-                expected: format!("the device of the features, {:?}", features.device().location()),
+                what: "indices",
+                got: indices.device().location(),
+                other: "the features",
+                expected: features.device().location(),
             });
         }
         let grid = Grid::new(OP, batch_size, spatial_shape)?;
@@ -303,7 +304,7 @@ impl SparseConvTensor {
     /// # Errors
     /// [`Error::Unknown`] when `WAVEMESH_BACKEND` holds an unknown name.
     pub fn backend(&self) -> Result<Backend> {
-        self.backend.map_or_else(Backend::current, Ok)
+        self.backend.map_or_else(|| Backend::on(self.device()), Ok)
     }
 
     /// Kernel maps by `indice_key` that the layers behind this tensor made.
@@ -506,7 +507,8 @@ pub(super) fn read_indices(op: &'static str, indices: &Tensor, grid: Grid) -> Re
             expected: format!("(sites, {columns}): {}", grid.columns()),
         });
     }
-    let flat = indices.to_dtype(DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
+    // Sites are kept in the processor's memory, whichever device the features are on.
+    let flat = indices.to_device(&Device::Cpu)?.to_dtype(DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
     let read = |(row, values): (usize, &[i64])| {
         if values.iter().any(|&v| i32::try_from(v).is_err()) {
             let got = format!("{values:?} ({}) in row {row}", grid.columns());

@@ -1,6 +1,6 @@
 //! Exponential moving average of a network's tensors: the weights that generate.
 
-use super::in_place::update;
+use super::in_place::follow;
 use crate::unet::WaveMeshUNet;
 use crate::{Error, Result};
 
@@ -46,7 +46,7 @@ impl Ema {
         let decay = self.decay.min((1.0 + n) / (10.0 + n));
         let (keep, take) = (decay as f32, (1.0 - decay) as f32);
         let mut pairs = self.network.state().iter().zip(network.state());
-        pairs.try_for_each(|((_, to), (_, from))| update(to, from, |to, from| to * keep + from * take))
+        pairs.try_for_each(|((_, to), (_, from))| follow(to, from, keep, take))
     }
 
     /// The averaged network.

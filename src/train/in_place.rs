@@ -2,6 +2,8 @@
 //!
 //! Results do not depend on the number of threads: elements are independent, and sums are made over fixed pieces.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Storage, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -12,26 +14,38 @@ use crate::{Error, Result};
 /// Elements that one thread takes at a time; a tensor of fewer is not worth waking another.
 const PIECE: usize = 1 << 14;
 
-/// `to = with(to, from)` element by element, for `f32` tensors of one shape.
-pub(super) fn update(to: &Tensor, from: &Tensor, with: impl Fn(f32, f32) -> f32 + Sync) -> Result<()> {
-    same_shape(to, from)?;
-    Ok(to.inplace_op2(from, &Each(with))?)
+/// `to = to·keep + from·take` element by element, for `f32` tensors of one shape.
+pub(super) fn follow(to: &Tensor, from: &Tensor, keep: f32, take: f32) -> Result<()> {
+    update(to, from, |to, from| to * keep + from * take, ("follow", &[keep, take]))
 }
 
-/// `to = with(to, a, b)` element by element, for `f32` tensors of one shape.
-pub(super) fn update_by_two(
-    to: &Tensor,
-    a: &Tensor,
-    b: &Tensor,
-    with: impl Fn(f32, f32, f32) -> f32 + Sync,
-) -> Result<()> {
-    same_shape(to, a)?;
-    same_shape(to, b)?;
-    Ok(to.inplace_op3(a, b, &Each(with))?)
+/// `to = to·keep + from²·take` element by element, for `f32` tensors of one shape.
+pub(super) fn follow_square(to: &Tensor, from: &Tensor, keep: f32, take: f32) -> Result<()> {
+    update(to, from, |to, from| to * keep + from * from * take, ("follow_square", &[keep, take]))
+}
+
+/// `value = value·keep − mean·rate / (√(square·unbias) + eps)` element by element, for `f32` tensors of one shape.
+pub(super) fn adam(value: &Tensor, [mean, square]: [&Tensor; 2], [keep, rate, unbias, eps]: [f32; 4]) -> Result<()> {
+    same_shape(value, mean)?;
+    same_shape(value, square)?;
+    let with = |value: f32, mean: f32, square: f32| value * keep - mean * rate / ((square * unbias).sqrt() + eps);
+    Ok(value.inplace_op3(mean, square, &Each { with, kernel: ("adam", &[keep, rate, unbias, eps]) })?)
+}
+
+/// The kernel that does the same on a GPU, and its constants.
+type Kernel<'a> = (&'static str, &'a [f32]);
+
+fn update(to: &Tensor, from: &Tensor, with: impl Fn(f32, f32) -> f32 + Sync, kernel: Kernel) -> Result<()> {
+    same_shape(to, from)?;
+    Ok(to.inplace_op2(from, &Each { with, kernel })?)
 }
 
 /// The square root of the sum of all squares.
 pub(super) fn norm(tensors: &[Tensor]) -> Result<f64> {
+    #[cfg(feature = "cuda")]
+    if tensors.first().is_some_and(|tensor| tensor.device().is_cuda()) {
+        return Ok(crate::gpu::update::squares(tensors)?.sqrt());
+    }
     let mut sum = 0.0;
     for tensor in tensors {
         let tensor = tensor.contiguous()?;
@@ -61,7 +75,7 @@ fn same_shape(to: &Tensor, from: &Tensor) -> Result<()> {
 }
 
 fn not_here() -> Error {
-    Error::Backend { backend: "native", needs: "parameters on the CPU to train them".into() }
+    Error::Backend { backend: "native", needs: "parameters all on one device to train them".into() }
 }
 
 fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
@@ -82,16 +96,20 @@ fn whole(layout: &Layout) -> candle_core::Result<(usize, usize)> {
 }
 
 /// A function of each element.
-struct Each<F>(F);
+struct Each<'a, F> {
+    with: F,
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a build without GPUs has no kernels"))]
+    kernel: Kernel<'a>,
+}
 
-impl<F: Fn(f32, f32) -> f32 + Sync> InplaceOp2 for Each<F> {
+impl<F: Fn(f32, f32) -> f32 + Sync> InplaceOp2 for Each<'_, F> {
     fn name(&self) -> &'static str {
         "update"
     }
 
     fn cpu_fwd(&self, to: &mut CpuStorage, tl: &Layout, from: &CpuStorage, fl: &Layout) -> candle_core::Result<()> {
         let (to, from) = (values_mut(to, tl)?, values(from, fl)?);
-        let work = |to: &mut [f32], from: &[f32]| dispatch(Pairs { to, from, with: &self.0 });
+        let work = |to: &mut [f32], from: &[f32]| dispatch(Pairs { to, from, with: &self.with });
         if to.len() <= PIECE {
             work(to, from);
         } else {
@@ -99,9 +117,15 @@ impl<F: Fn(f32, f32) -> f32 + Sync> InplaceOp2 for Each<F> {
         }
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, to: &mut CudaStorage, tl: &Layout, from: &CudaStorage, fl: &Layout) -> candle_core::Result<()> {
+        let (kernel, constants) = self.kernel;
+        Ok(crate::gpu::update::run(kernel, (to, tl), &[(from, fl)], constants)?)
+    }
 }
 
-impl<F: Fn(f32, f32, f32) -> f32 + Sync> InplaceOp3 for Each<F> {
+impl<F: Fn(f32, f32, f32) -> f32 + Sync> InplaceOp3 for Each<'_, F> {
     fn name(&self) -> &'static str {
         "update"
     }
@@ -116,7 +140,7 @@ impl<F: Fn(f32, f32, f32) -> f32 + Sync> InplaceOp3 for Each<F> {
         bl: &Layout,
     ) -> candle_core::Result<()> {
         let (to, a, b) = (values_mut(to, tl)?, values(a, al)?, values(b, bl)?);
-        let work = |to: &mut [f32], a: &[f32], b: &[f32]| dispatch(Triples { to, a, b, with: &self.0 });
+        let work = |to: &mut [f32], a: &[f32], b: &[f32]| dispatch(Triples { to, a, b, with: &self.with });
         if to.len() <= PIECE {
             work(to, a, b);
         } else {
@@ -124,6 +148,20 @@ impl<F: Fn(f32, f32, f32) -> f32 + Sync> InplaceOp3 for Each<F> {
             to.par_chunks_mut(PIECE).zip(from).for_each(|(to, (a, b))| work(to, a, b));
         }
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        to: &mut CudaStorage,
+        tl: &Layout,
+        a: &CudaStorage,
+        al: &Layout,
+        b: &CudaStorage,
+        bl: &Layout,
+    ) -> candle_core::Result<()> {
+        let (kernel, constants) = self.kernel;
+        Ok(crate::gpu::update::run(kernel, (to, tl), &[(a, al), (b, bl)], constants)?)
     }
 }
 

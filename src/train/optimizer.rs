@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor, Var, backprop::GradStore};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
-use super::in_place::{update, update_by_two};
+use super::in_place::{adam, follow, follow_square};
 use crate::files::write_atomically;
 use crate::{Error, Result};
 
@@ -115,11 +115,9 @@ impl AdamW {
         for ((var, [mean, square]), grad) in self.vars.iter().zip(&self.moments).zip(grads) {
             let decay = if var.rank() > 1 { learning_rate * weight_decay } else { 0.0 };
             let keep = (1.0 - decay) as f32;
-            update(mean, grad, |mean, grad| mean * keep1 + grad * take1)?;
-            update(square, grad, |square, grad| square * keep2 + grad * grad * take2)?;
-            update_by_two(var, mean, square, |value, mean, square| {
-                value * keep - mean * rate / ((square * unbias).sqrt() + eps)
-            })?;
+            follow(mean, grad, keep1, take1)?;
+            follow_square(square, grad, keep2, take2)?;
+            adam(var, [mean, square], [keep, rate, unbias, eps])?;
         }
         Ok(())
     }

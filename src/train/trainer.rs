@@ -314,6 +314,7 @@ impl Trainer {
                     format!("tensor `{name}` has shape {got:?}, this network's has {expected:?}"),
                 ));
             }
+            let value = value.to_device(var.device())?;
             values.push((var, value));
         }
         if state.diffusion != *self.diffusion.config() {

@@ -239,6 +239,12 @@ impl WaveMeshUNet {
             let expected = format!("(sites, {}): in_channels of the network", self.config.in_channels);
             return Err(Error::Shape { op, what: "features", got: x.features().dims().to_vec(), expected });
         }
+        for (what, device) in [("x", x.device()), ("timesteps", timesteps.device())] {
+            if !device.same_device(&self.device) {
+                let [got, expected] = [device, &self.device].map(Device::location);
+                return Err(Error::Device { op, what, got, other: "the network", expected });
+            }
+        }
         if timesteps.dims() != [x.batch_size()] {
             let expected = format!("({},): one timestep for each batch element", x.batch_size());
             return Err(Error::Shape { op, what: "timesteps", got: timesteps.dims().to_vec(), expected });

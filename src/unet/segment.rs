@@ -11,6 +11,11 @@
 use std::sync::{Arc, Mutex};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Shape, Storage, Tensor, TensorId};
+#[cfg(feature = "cuda")]
+use candle_core::{
+    CudaStorage,
+    backend::{BackendDevice, BackendStorage},
+};
 
 use super::run::Run;
 use crate::Result;
@@ -127,6 +132,12 @@ impl CustomOp1 for Stub {
         Ok((CpuStorage::F32(vec![0.0]), 1.into()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, parameter: &CudaStorage, _: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        let shape = Shape::from(1);
+        Ok((parameter.device.zeros_impl(&shape, DType::F32)?, shape))
+    }
+
     fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> candle_core::Result<Option<Tensor>> {
         Ok(lock(&self.0).take())
     }
@@ -146,15 +157,28 @@ struct InOne<S: Segment> {
 }
 
 impl<S: Segment> InOne<S> {
-    fn take_output(&self) -> candle_core::Result<(CpuStorage, Shape)> {
+    fn take_output(&self) -> candle_core::Result<Tensor> {
         let output = lock(&self.output).take();
         let Some(output) = output else { candle_core::bail!("a segment is applied once") };
-        let output = output.contiguous()?;
-        let shape = output.shape().clone();
+        output.contiguous()
+    }
+
+    fn output_here(&self) -> candle_core::Result<(CpuStorage, Shape)> {
+        let output = self.take_output()?;
         let (storage, layout) = output.storage_and_layout();
         match &*storage {
-            Storage::Cpu(storage) if layout.start_offset() == 0 => Ok((storage.clone(), shape)),
-            _ => candle_core::bail!("gradient checkpointing and half precision run on the CPU"),
+            Storage::Cpu(storage) if layout.start_offset() == 0 => Ok((storage.clone(), output.shape().clone())),
+            _ => candle_core::bail!("a segment's output is where its input is"),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn output_there(&self) -> candle_core::Result<(CudaStorage, Shape)> {
+        let output = self.take_output()?;
+        let (storage, layout) = output.storage_and_layout();
+        match &*storage {
+            Storage::Cuda(storage) => Ok((storage.try_clone(layout)?, output.shape().clone())),
+            _ => candle_core::bail!("a segment's output is where its input is"),
         }
     }
 
@@ -188,7 +212,18 @@ impl<S: Segment> CustomOp2 for InOne<S> {
         _: &CpuStorage,
         _: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.take_output()
+        self.output_here()
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        self.output_there()
     }
 
     fn bwd(
@@ -217,7 +252,20 @@ impl<S: Segment> CustomOp3 for InOne<S> {
         _: &CpuStorage,
         _: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.take_output()
+        self.output_here()
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        self.output_there()
     }
 
     fn bwd(

@@ -1,6 +1,8 @@
 //! The time embedding: sines and cosines of the timestep (Vaswani et al. 2017), then two linear layers; and how it joins the
 //! features of each site.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Module, Shape, Tensor};
 use candle_nn::{Linear, VarBuilder};
 
@@ -68,6 +70,12 @@ pub(super) fn with_time_gradients(x: &SparseConvTensor, time: &Tensor, grad: &Te
     /// Rows that are converted together.
     const ROWS: usize = 1024;
     let (channels, (batch, width)) = (x.channels(), time.dims2()?);
+    let x_grad = grad.narrow(1, 0, channels)?.contiguous()?.to_dtype(DType::F32)?;
+    #[cfg(feature = "cuda")]
+    if grad.device().is_cuda() {
+        let sums = crate::gpu::rows::table_gradient(grad, x.coords(), [batch, width])?;
+        return Ok([x_grad, sums.to_dtype(time.dtype())?]);
+    }
     // In the order of the sites, so that every run adds alike.
     let mut sums = vec![0f64; batch * width];
     for (sites, first) in x.coords().chunks(ROWS).zip((0..).step_by(ROWS)) {
@@ -79,7 +87,7 @@ pub(super) fn with_time_gradients(x: &SparseConvTensor, time: &Tensor, grad: &Te
         }
     }
     let sums = Tensor::from_vec(sums, (batch, width), time.device())?.to_dtype(time.dtype())?;
-    Ok([grad.narrow(1, 0, channels)?.contiguous()?.to_dtype(DType::F32)?, sums])
+    Ok([x_grad, sums])
 }
 
 struct WithTime {
@@ -112,6 +120,17 @@ impl CustomOp2 for WithTime {
             joined.extend_from_slice(&time[site[0] as usize * width..][..width]);
         }
         Ok((CpuStorage::F32(joined), (sites.len(), channels + width).into()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        xl: &Layout,
+        time: &CudaStorage,
+        tl: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        Ok(crate::gpu::rows::join((x, xl), (time, tl), self.sites.coords())?)
     }
 
     fn bwd(

@@ -47,6 +47,9 @@ pub fn examine() -> ExitCode {
             }
         }
     }
+    if let Some(line) = gpu() {
+        println!("  {:<20} ok    {line}", "GPU");
+    }
     if failures == 0 {
         println!("Everything works.");
         ExitCode::SUCCESS
@@ -142,6 +145,17 @@ const LIBRARY: &str = "in a checkout of WaveMesh run `bash kernel/setup.sh`, or 
 fn library() -> Result<String, Trouble> {
     let found = crate::engine::library::check().map_err(|error| trouble(format!("{error:#}"), LIBRARY))?;
     Ok(found.lib_dir().display().to_string())
+}
+
+/// Who uses the NVIDIA GPU, where a driver is loaded. A library for GPUs whose libraries are missing fails in the checks above, and the
+/// loader's message names what is missing.
+fn gpu() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
+    let driver = text.lines().next()?.trim_start_matches("NVRM version: ").to_string();
+    Some(match Bundle::find() {
+        Some(bundle) if bundle.cuda => format!("{driver}; cells use it, unless WAVEMESH_DEVICE=cpu"),
+        _ => format!("{driver}; cells do not use it: `bash kernel/setup.sh --cuda` compiles the library for it"),
+    })
 }
 
 /// What to know of a cell that ran without the library.

@@ -36,6 +36,9 @@ pub struct Bundle {
     file: String,
     /// Crates that cells reach through the prelude, with their versions: `:dep` need not build them.
     pub provides: Vec<(String, String)>,
+    /// Whether it computes on NVIDIA GPUs too.
+    #[serde(default)]
+    pub cuda: bool,
     #[serde(skip)]
     folder: PathBuf,
 }
@@ -111,16 +114,20 @@ fn make_whole(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<(
     filled
 }
 
-/// Compiles the library in `source`, the folder of WaveMesh's `Cargo.toml`, and puts it in place. Returns where.
-pub fn build(source: &Path) -> Result<PathBuf> {
+/// Compiles the library in `source`, the folder of WaveMesh's `Cargo.toml`, and puts it in place. Returns where. With `cuda` it
+/// computes on NVIDIA GPUs too, and loads only where the driver and CUDA's libraries are.
+pub fn build(source: &Path, cuda: bool) -> Result<PathBuf> {
     let source = source.canonicalize().with_context(|| format!("there is no folder {}", source.display()))?;
     let manifest = source.join("kernel/dylib/Cargo.toml");
     ensure!(manifest.exists(), "{} is not WaveMesh's source: it has no kernel/dylib", source.display());
     let toolchain = Toolchain::discover()?;
+    let features: &[&str] = if cuda { &["--features", "cuda"] } else { &[] };
     let output = Command::new(&toolchain.cargo)
         .args(["rustc", "--release", "-p", "wavemesh-dylib", "--message-format=json-render-diagnostics"])
+        .args(features)
         // Cells, the runtime and the library share one standard library.
         .args(["--", "-Cprefer-dynamic"])
+        .args(cuda_folders(cuda).iter().map(|folder| format!("-Clink-arg=-Wl,-rpath,{folder}")))
         .current_dir(&source)
         .env("RUSTC", &toolchain.rustc)
         .stderr(Stdio::inherit())
@@ -129,6 +136,7 @@ pub fn build(source: &Path) -> Result<PathBuf> {
     ensure!(output.status.success(), "the library did not compile; see the messages above");
     let tree = Command::new(&toolchain.cargo)
         .args(["tree", "-p", "wavemesh-dylib", "-e", "normal", "--prefix", "none", "--format", "{p}"])
+        .args(features)
         .current_dir(&source)
         .env("RUSTC", &toolchain.rustc)
         .output()?;
@@ -171,6 +179,7 @@ pub fn build(source: &Path) -> Result<PathBuf> {
             source: source.clone(),
             file,
             provides: provides.clone(),
+            cuda,
             folder: PathBuf::new(),
         };
         std::fs::write(new.join("bundle.json"), serde_json::to_string_pretty(&bundle)?)?;
@@ -178,6 +187,15 @@ pub fn build(source: &Path) -> Result<PathBuf> {
     })?;
     runtime(&toolchain)?;
     Ok(folder)
+}
+
+/// Where the loader finds CUDA's libraries: those of the toolkit, and the driver's where Colab has it.
+fn cuda_folders(cuda: bool) -> Vec<String> {
+    if !cuda {
+        return Vec::new();
+    }
+    let home = std::env::var("CUDA_HOME").unwrap_or("/usr/local/cuda".into());
+    vec![format!("{home}/lib64"), format!("{home}/lib"), "/usr/lib64-nvidia".into()]
 }
 
 /// Puts a library that was compiled elsewhere, by the same compiler as the one here, in place. Returns where. `from` is a folder
@@ -303,6 +321,9 @@ pub enum LibraryCommand {
         /// The folder of WaveMesh's Cargo.toml
         #[arg(long, default_value = ".")]
         source: PathBuf,
+        /// Compute on NVIDIA GPUs too; needs nvcc
+        #[arg(long)]
+        cuda: bool,
     },
     /// Put a library in place that the same compiler made on another machine
     Import {
@@ -322,7 +343,7 @@ impl LibraryCommand {
     /// Runs the command; what it has to say goes to standard output.
     pub fn run(self) -> Result<()> {
         let folder = match self {
-            LibraryCommand::Build { source } => build(&source)?,
+            LibraryCommand::Build { source, cuda } => build(&source, cuda)?,
             LibraryCommand::Import { folder, source } => import(&folder, &source)?,
             LibraryCommand::Path => {
                 Bundle::find().context("there is no compiled library; run `wavemesh-kernel library build`")?.folder

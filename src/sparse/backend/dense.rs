@@ -71,7 +71,7 @@ impl Engine for Dense {
         if flow.target().len() > 0 {
             let mut dense = Tensor::zeros((cells(flow.target().grid())?, out_channels), dtype, features.device())?;
             for (r, reads) in gathers(flow, features)?.iter().enumerate() {
-                let weight = weight.narrow(1, r, 1)?.squeeze(1)?.t()?; // (in, out)
+                let weight = weight.narrow(1, r, 1)?.squeeze(1)?.t()?.contiguous()?; // (in, out)
                 dense = (dense + grid.index_select(reads, 0)?.matmul(&weight)?)?;
             }
             y = dense.index_select(&target_cells(flow, features)?, 0)?;

@@ -2,16 +2,21 @@
 
 use std::fmt;
 
+use candle_core::Device;
+
 use super::{Backend, simd};
+#[cfg(feature = "cuda")]
+use crate::device::driver;
+use crate::device::{best_device, unused_gpu};
 
 /// The answer to "what will my layers run on?".
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct BackendInfo {
-    /// `native`, `dense` or `unavailable`.
+    /// `native`, `dense`, `cuda` or `unavailable`.
     pub backend: String,
     /// WaveMesh's version.
     pub version: String,
-    /// `cpu`, with its architecture.
+    /// The device of [`best_device`](crate::device::best_device): `cpu`, with its architecture, or `cuda:0`, with what it is.
     pub device: String,
     /// Worker threads.
     pub threads: usize,
@@ -23,7 +28,7 @@ pub struct BackendInfo {
     pub note: Option<String>,
 }
 
-/// Describes the backend that layers use on this thread. When there is none, because `WAVEMESH_BACKEND` holds an unknown name or
+/// Describes the backend that layers use on this thread for tensors on the best device. When there is none, because `WAVEMESH_BACKEND` holds an unknown name or
 /// one that cannot run here, the backend is `unavailable` and the note says why; layers then return that error.
 ///
 /// ```
@@ -32,22 +37,30 @@ pub struct BackendInfo {
 /// assert!(info.threads >= 1);
 /// ```
 pub fn backend_info() -> BackendInfo {
-    let backend = Backend::current().and_then(|backend| backend.check().map(|()| backend));
+    let device = best_device().unwrap_or(Device::Cpu);
+    let backend = Backend::on(&device).and_then(|backend| backend.check().map(|()| backend));
     let threads = rayon::current_num_threads();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let simd = simd::level();
     let mut notes = Vec::new();
     let performance = match &backend {
-        Ok(Backend::Native) => "full speed: only active sites are computed, time grows with their number",
+        Ok(Backend::Native) if device.is_cuda() => {
+            notes.push(format!("unset {} so that the GPU computes", super::BACKEND_VARIABLE));
+            "layers return an error for tensors on the GPU, and run at full speed on the CPU"
+        }
+        Ok(Backend::Native | Backend::Cuda) => {
+            "full speed: only active sites are computed, time grows with their number"
+        }
         Err(error) => {
             notes.push(error.to_string());
             "none: layers return an error"
         }
-        Ok(Backend::Dense | Backend::Cuda) => {
+        Ok(Backend::Dense) => {
             notes.push(format!("`native` is far faster: unset {} or set it to `native`", super::BACKEND_VARIABLE));
             "slow: every cell of the grid is computed, time and memory grow with its volume"
         }
     };
+    notes.extend(unused_gpu());
     if threads < cores {
         notes.push(format!("{threads} of {cores} cores are used: raise RAYON_NUM_THREADS to use them all"));
     }
@@ -57,11 +70,33 @@ pub fn backend_info() -> BackendInfo {
     BackendInfo {
         backend: backend.map_or("unavailable".into(), |backend| backend.to_string()),
         version: env!("CARGO_PKG_VERSION").into(),
-        device: format!("cpu ({})", std::env::consts::ARCH),
+        device: describe(&device),
         threads,
         simd: simd.into(),
         performance: performance.into(),
         note: (!notes.is_empty()).then(|| notes.join("; ")),
+    }
+}
+
+/// The GPU with its memory, driver and kernels; or the processor's kind.
+fn describe(device: &Device) -> String {
+    #[cfg(feature = "cuda")]
+    if let Ok(info) = crate::gpu::info(device) {
+        let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+        let driver = driver().map_or(String::new(), |version| format!(", driver {version}"));
+        return format!(
+            "cuda:{} ({}, compute capability {}, {:.1} of {:.1} GB free{driver}, CUDA {})",
+            info.ordinal,
+            info.name,
+            info.capability,
+            gigabytes(info.free),
+            gigabytes(info.total),
+            info.cuda,
+        );
+    }
+    match device {
+        Device::Cpu => format!("cpu ({})", std::env::consts::ARCH),
+        other => format!("{:?}", other.location()),
     }
 }
 

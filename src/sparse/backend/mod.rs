@@ -4,6 +4,8 @@
 //! ([`Kept`](super::kept::Kept)), and nobody else knows what that is. To add one: write a folder, return its engine from
 //! [`Backend::engine`] and tell [`info`] when it can run and what it needs otherwise.
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod dense;
 mod info;
 mod native;
@@ -31,11 +33,11 @@ pub enum Backend {
     Native,
     /// Dense convolution on the occupied grid: slow, memory grows with the grid; the reference for tests.
     Dense,
-    /// NVIDIA GPUs. Not part of this version.
+    /// Kernels for NVIDIA GPUs, for tensors that are there; the default there. It needs the cargo feature `cuda`.
     Cuda,
 }
 
-/// The environment variable that chooses the backend: `native` or `dense`. It is read once.
+/// The environment variable that chooses the backend: `native`, `dense` or `cuda`. It is read once.
 pub const BACKEND_VARIABLE: &str = "WAVEMESH_BACKEND";
 
 thread_local! {
@@ -43,33 +45,66 @@ thread_local! {
 }
 
 impl Backend {
-    /// The backend that layers use on this thread: that of the innermost [`with_backend`], else what `WAVEMESH_BACKEND` says,
-    /// else native.
+    /// The backend that layers use on this thread for tensors on the CPU: that of the innermost [`with_backend`], else what
+    /// `WAVEMESH_BACKEND` says, else native.
     ///
     /// # Errors
     /// `WAVEMESH_BACKEND` holds an unknown name.
     pub fn current() -> Result<Self> {
+        Self::on(&Device::Cpu)
+    }
+
+    /// The backend that layers use on this thread for tensors on `device`: what is asked for, as for [`current`](Self::current), else
+    /// native for the CPU and cuda for a GPU.
+    ///
+    /// # Errors
+    /// `WAVEMESH_BACKEND` holds an unknown name.
+    pub fn on(device: &Device) -> Result<Self> {
         static ASKED: OnceLock<String> = OnceLock::new();
         let asked = ASKED.get_or_init(|| std::env::var(BACKEND_VARIABLE).unwrap_or_default());
         match (SCOPED.get(), asked.trim()) {
             (Some(backend), _) => Ok(backend),
-            (None, "") => Ok(Self::Native),
+            (None, "") => Ok(if device.is_cuda() { Self::Cuda } else { Self::Native }),
             (None, name) => name.parse(),
         }
     }
 
     /// Whether this backend can run here; if not, the error says what it needs.
     pub fn check(self) -> Result<()> {
-        self.engine().map(|_| ())
+        self.engine()?;
+        #[cfg(feature = "cuda")]
+        if self == Self::Cuda {
+            crate::gpu::device(0)?;
+        }
+        Ok(())
     }
 
-    pub(super) fn engine(self) -> Result<&'static dyn Engine> {
+    /// Its engine for tensors on `device`.
+    pub(super) fn engine_on(self, device: &Device) -> Result<&'static dyn Engine> {
+        let there = device.is_cuda();
+        match self {
+            Self::Native if there => Err(Error::Backend {
+                backend: "native",
+                needs: "tensors on the CPU; use `to_device`, or `cuda`".into(),
+            }),
+            Self::Cuda if !there => {
+                self.engine()?;
+                Err(Error::Backend { backend: "cuda", needs: "tensors on a GPU; use `to_device`, or `native`".into() })
+            }
+            _ => self.engine(),
+        }
+    }
+
+    fn engine(self) -> Result<&'static dyn Engine> {
         match self {
             Self::Native => Ok(&native::Native),
             Self::Dense => Ok(&dense::Dense),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Ok(&cuda::Cuda),
+            #[cfg(not(feature = "cuda"))]
             Self::Cuda => Err(Error::Backend {
                 backend: "cuda",
-                needs: "this version has no CUDA kernels; use `native` (the default) or `dense`".into(),
+                needs: "WaveMesh built with the cargo feature `cuda`; use `native` (the default) or `dense`".into(),
             }),
         }
     }
@@ -96,11 +131,7 @@ impl FromStr for Backend {
         [Self::Native, Self::Dense, Self::Cuda]
             .into_iter()
             .find(|backend| backend.name() == name.trim().to_ascii_lowercase())
-            .ok_or_else(|| Error::Unknown {
-                kind: "backend",
-                name: name.into(),
-                known: "native, dense (cuda is not part of this version)".into(),
-            })
+            .ok_or_else(|| Error::Unknown { kind: "backend", name: name.into(), known: "native, dense, cuda".into() })
     }
 }
 

@@ -79,8 +79,7 @@ mod tests {
 
     /// Values around the knees of three channels, which rounding to nearest carries over at times.
     fn stays_on_its_side<K: Number<Wide = f32>>(bits: i32) {
-        let scaling =
-            Scaling { mean: vec![3.0, 0.0, -1.0], inverse: vec![2.0, 1.0, 0.5], of_batch: true, given: false };
+        let scaling = Scaling::here(vec![3.0, 0.0, -1.0], vec![2.0, 1.0, 0.5], true);
         let (weight, bias) = ([1.5f32, -0.7, 1.0], [-0.9f32, 0.3, 0.0]);
         let x: Vec<f32> = (0..30_000)
             .map(|i| {

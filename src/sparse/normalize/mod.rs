@@ -8,17 +8,20 @@
 mod number;
 mod backward;
 mod forward;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod kept;
 mod moments;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Shape, Storage, Tensor, WithDType};
 
 use self::backward::Backward;
-pub(super) use self::backward::Sums;
 use self::forward::forward;
 pub(super) use self::moments::Moments;
 use self::number::Number;
@@ -27,9 +30,13 @@ use crate::{Error, Result};
 /// How an input is normalised: `(x − mean)·inverse·weight + bias`.
 #[derive(Clone, Debug)]
 pub(super) struct Scaling {
+    /// On the CPU; empty for features elsewhere.
     mean: Vec<f64>,
-    /// 1 / √(variance + eps)
+    /// 1 / √(variance + eps), on the CPU; empty for features elsewhere.
     inverse: Vec<f64>,
+    /// Both on the GPU, (2, C), for features that are there.
+    #[cfg(feature = "cuda")]
+    there: Option<Tensor>,
     /// Whether mean and variance are those of `x` itself, so that gradients flow through them.
     of_batch: bool,
     /// Whether `(x − mean)·inverse` is what is given in place of `x`. Gradients are those of `x` all the same.
@@ -37,9 +44,26 @@ pub(super) struct Scaling {
 }
 
 impl Scaling {
-    pub fn new(moments: Moments, eps: f64, of_batch: bool) -> Self {
-        let inverse = moments.variance.iter().map(|variance| 1.0 / (variance + eps).sqrt()).collect();
-        Self { mean: moments.mean, inverse, of_batch, given: false }
+    pub fn new(moments: Moments, eps: f64, of_batch: bool) -> Result<Self> {
+        let inverse = (moments.variance + eps)?.sqrt()?.recip()?;
+        #[cfg(feature = "cuda")]
+        if inverse.device().is_cuda() {
+            let there = Some(Tensor::stack(&[moments.mean, inverse], 0)?);
+            return Ok(Self { mean: Vec::new(), inverse: Vec::new(), there, of_batch, given: false });
+        }
+        Ok(Self::here(moments.mean.to_vec1()?, inverse.to_vec1()?, of_batch))
+    }
+
+    /// Of features on the CPU.
+    fn here(mean: Vec<f64>, inverse: Vec<f64>, of_batch: bool) -> Self {
+        Self {
+            mean,
+            inverse,
+            #[cfg(feature = "cuda")]
+            there: None,
+            of_batch,
+            given: false,
+        }
     }
 
     /// What is taken from a given value, and what it is then multiplied by, to be normalised.
@@ -60,6 +84,14 @@ pub(super) struct Normalize {
     pub relu: bool,
     /// Type of the result.
     pub output: DType,
+}
+
+/// What gradients need of all rows.
+pub(super) enum Sums {
+    Here(backward::Sums),
+    /// On the GPU, (3, C) f64: of the gradient, and of it times each normalised input.
+    #[cfg(feature = "cuda")]
+    There(Tensor),
 }
 
 /// The shortcut of a normalisation.
@@ -101,6 +133,10 @@ impl Normalize {
         let (channels, parameters) = (x.dim(1)?, parameters.contiguous()?);
         let kept = |scaling: &Scaling, x: &Tensor, has_knee: bool| {
             let x = x.contiguous()?;
+            #[cfg(feature = "cuda")]
+            if x.device().is_cuda() {
+                return gpu::kept(scaling, &x, has_knee.then_some(&parameters), dtype);
+            }
             let [x_read, parameters_read] = [&x, &parameters].map(|t| t.storage_and_layout());
             with_types!(x.dtype(), dtype, (X, K) => {
                 let parameters = slice::<<X as Number>::Wide>(on_cpu(&parameters_read.0)?, parameters_read.1)?;
@@ -127,10 +163,15 @@ impl Normalize {
         parameters: &Tensor,
         outcome: (&Tensor, &Tensor),
     ) -> Result<(Tensor, Sums)> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            let sums = gpu::sums(self, (x, shortcut), outcome)?;
+            return Ok((gpu::x_gradient(self, x, parameters, outcome, &sums)?, Sums::There(sums)));
+        }
         with_gradient_types!(x.dtype(), outcome.0.dtype(), outcome.1.dtype(), (X, Y, G, R) => {
             self.with_backward([Some(x), shortcut], parameters, outcome, |work: Backward<X, Y, G>| {
                 let sums = work.sums();
-                Ok((Tensor::from_vec(work.x_gradient::<R>(&sums), x.shape(), x.device())?, sums))
+                Ok((Tensor::from_vec(work.x_gradient::<R>(&sums), x.shape(), x.device())?, Sums::Here(sums)))
             })
         })
     }
@@ -143,16 +184,29 @@ impl Normalize {
         outcome: (&Tensor, &Tensor),
         sums: &Sums,
     ) -> Result<Tensor> {
-        with_gradient_types!(shortcut.dtype(), outcome.0.dtype(), outcome.1.dtype(), (X, Y, G, R) => {
-            self.with_backward([None, Some(shortcut)], parameters, outcome, |work: Backward<X, Y, G>| {
-                Ok(Tensor::from_vec(work.shortcut_gradient::<R>(sums), shortcut.shape(), shortcut.device())?)
-            })
-        })
+        match sums {
+            Sums::Here(sums) => {
+                with_gradient_types!(shortcut.dtype(), outcome.0.dtype(), outcome.1.dtype(), (X, Y, G, R) => {
+                    self.with_backward([None, Some(shortcut)], parameters, outcome, |work: Backward<X, Y, G>| {
+                        let found = work.shortcut_gradient::<R>(sums);
+                        Ok(Tensor::from_vec(found, shortcut.shape(), shortcut.device())?)
+                    })
+                })
+            }
+            #[cfg(feature = "cuda")]
+            Sums::There(sums) => gpu::shortcut_gradient(self, shortcut, parameters, outcome, sums),
+        }
     }
 
     /// The gradient of the parameters.
     pub fn parameter_gradient(&self, parameters: &Tensor, sums: &Sums) -> Result<Tensor> {
-        let found = Tensor::from_vec(sums.of_parameters(&self.shortcut), parameters.dims(), parameters.device())?;
+        let found = match sums {
+            Sums::Here(sums) => {
+                Tensor::from_vec(sums.of_parameters(&self.shortcut), parameters.dims(), parameters.device())?
+            }
+            #[cfg(feature = "cuda")]
+            Sums::There(sums) => gpu::parameter_gradient(self, sums)?,
+        };
         Ok(found.to_dtype(parameters.dtype())?)
     }
 
@@ -215,6 +269,17 @@ impl CustomOp2 for Normalize {
         Ok(self.forward((x, xl), None, (p, pl))?)
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        xl: &Layout,
+        p: &CudaStorage,
+        pl: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        Ok(gpu::forward(self, (x, xl), None, (p, pl))?)
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -242,6 +307,19 @@ impl CustomOp3 for Normalize {
         pl: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         Ok(self.forward((x, xl), Some((s, sl)), (p, pl))?)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        xl: &Layout,
+        s: &CudaStorage,
+        sl: &Layout,
+        p: &CudaStorage,
+        pl: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        Ok(gpu::forward(self, (x, xl), Some((s, sl)), (p, pl))?)
     }
 
     fn bwd(

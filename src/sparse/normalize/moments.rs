@@ -1,6 +1,6 @@
 //! Mean and variance of a batch.
 
-use candle_core::{Tensor, WithDType};
+use candle_core::{Device, Tensor, WithDType};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -9,17 +9,22 @@ use super::{add_rows, chunk, on_cpu, slice};
 use crate::Result;
 use crate::sparse::backend::simd;
 
-/// Mean and variance of each channel, in double precision.
+/// Mean and variance of each channel, (C,) f64 where the features are.
 #[derive(Clone, Debug)]
 pub(in crate::sparse) struct Moments {
-    pub mean: Vec<f64>,
+    pub mean: Tensor,
     /// Biased.
-    pub variance: Vec<f64>,
+    pub variance: Tensor,
 }
 
 impl Moments {
     /// Of features (N, C) with at least one row.
     pub fn of(x: &Tensor) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            let [mean, variance] = crate::gpu::columns::moments(x)?;
+            return Ok(Self { mean, variance });
+        }
         let channels = x.dim(1)?;
         let x = x.contiguous()?;
         let (storage, layout) = x.storage_and_layout();
@@ -71,5 +76,7 @@ fn moments<X: Number>(x: &[X], channels: usize) -> Result<Moments> {
         }
         before = total;
     }
-    Ok(Moments { mean, variance: squares.iter().map(|squares| squares / before).collect() })
+    squares.iter_mut().for_each(|squares| *squares /= before);
+    let tensor = |values| Tensor::from_vec(values, channels, &Device::Cpu);
+    Ok(Moments { mean: tensor(mean)?, variance: tensor(squares)? })
 }

@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, DeviceLocation, Tensor};
 
+#[cfg(feature = "cuda")]
+pub(super) use self::output_sites::output_sites;
 use self::tiles::Tiles;
 use super::{Convolve, Engine, Flow};
 use crate::Result;

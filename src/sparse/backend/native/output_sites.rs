@@ -14,7 +14,7 @@ const CHUNK: usize = 1 << 12;
 
 /// The active sites of the output grid, ascending. On small grids each input marks its outputs in a bitmap, which becomes
 /// the lookup of the new sites; on large ones the outputs are sorted.
-pub(super) fn output_sites(source: &Sites, geometry: &Geometry, grid: Grid) -> Sites {
+pub(in crate::sparse::backend) fn output_sites(source: &Sites, geometry: &Geometry, grid: Grid) -> Sites {
     let reached = Reached::new(source, geometry, grid);
     // An input reaches at most one output per offset, and outputs of neighbours coincide.
     let expected = source.len() as u64 * geometry.volume().min(8) as u64;

@@ -1,0 +1,144 @@
+//! Which device computes: the first GPU that works, or the processor.
+//!
+//! Every operation computes where its tensors are, and nothing moves them but [`Tensor::to_device`](candle_core::Tensor::to_device). So
+//! a program chooses once, where it makes its tensors.
+
+use candle_core::Device;
+
+#[cfg(feature = "cuda")]
+pub use crate::gpu::GpuInfo;
+use crate::{Error, Result};
+
+/// The environment variable that chooses the device of [`best_device`]: `cpu`, `cuda`, `cuda:1` or `auto`.
+pub const DEVICE_VARIABLE: &str = "WAVEMESH_DEVICE";
+
+/// What the variable asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    Auto,
+    Cpu,
+    Cuda(usize),
+}
+
+impl Choice {
+    fn parse(text: &str) -> Result<Self> {
+        let name = text.trim().to_ascii_lowercase();
+        match name.as_str() {
+            "" | "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => name.strip_prefix("cuda:").and_then(|number| number.parse().ok()).map(Self::Cuda).ok_or_else(|| {
+                Error::Unknown {
+                    kind: "device", name: text.into(), known: "auto, cpu, cuda, cuda:0, cuda:1, …".into()
+                }
+            }),
+        }
+    }
+
+    fn read() -> Result<Self> {
+        Self::parse(&std::env::var(DEVICE_VARIABLE).unwrap_or_default())
+    }
+}
+
+/// The first GPU that works, else the CPU; `WAVEMESH_DEVICE` decides otherwise. Each call gives the same device, so that tensors of two
+/// calls meet.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// # fn main() -> Result<()> {
+/// let device = best_device()?;
+/// let x = Tensor::zeros((2, 3), DType::F32, &device)?;
+/// assert!(x.device().same_device(&best_device()?));
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// `WAVEMESH_DEVICE` holds an unknown name, or asks for a GPU that is not there or cannot be used; the error says what it needs.
+pub fn best_device() -> Result<Device> {
+    match Choice::read()? {
+        Choice::Cpu => Ok(Device::Cpu),
+        Choice::Auto => Ok(cuda(0).unwrap_or(Device::Cpu)),
+        Choice::Cuda(ordinal) => cuda(ordinal),
+    }
+}
+
+/// Why [`best_device`] is the CPU although this machine has an NVIDIA GPU, and the line that changes it; `None` where it is the GPU or
+/// there is none.
+pub(crate) fn unused_gpu() -> Option<String> {
+    let driver = driver()?;
+    let why = match Choice::read() {
+        Ok(Choice::Auto) => cuda(0).err()?.to_string(),
+        Ok(Choice::Cpu) => format!("{DEVICE_VARIABLE}=cpu; unset it to use the GPU"),
+        Ok(Choice::Cuda(ordinal)) => cuda(ordinal).err()?.to_string(),
+        Err(error) => error.to_string(),
+    };
+    Some(format!("this machine has an NVIDIA GPU (driver {driver}) that is not used: {why}"))
+}
+
+/// Version of NVIDIA's kernel driver, where it is loaded.
+pub(crate) fn driver() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
+    version_in(&text).map(str::to_string)
+}
+
+/// The first word of the driver's own line that looks like a version.
+fn version_in(text: &str) -> Option<&str> {
+    let looks = |word: &&str| word.contains('.') && word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    text.lines().next()?.split_whitespace().find(looks)
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(ordinal: usize) -> Result<Device> {
+    crate::gpu::device(ordinal)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: usize) -> Result<Device> {
+    let needs =
+        "WaveMesh built for GPUs: `cargo build --features cuda`, or `bash kernel/setup.sh --cuda` for notebooks";
+    Err(Error::Backend { backend: "cuda", needs: needs.into() })
+}
+
+/// What the GPU of `device` is, and how its memory stands now.
+///
+/// # Errors
+/// A device that is no GPU, or one that is gone.
+#[cfg(feature = "cuda")]
+pub fn gpu_info(device: &Device) -> Result<GpuInfo> {
+    crate::gpu::info(device)
+}
+
+/// Gives the memory that tensors have freed and that this process keeps for the next ones back to the GPU.
+///
+/// # Errors
+/// A device that is no GPU, or one that is gone.
+#[cfg(feature = "cuda")]
+pub fn trim_gpu_memory(device: &Device) -> Result<()> {
+    crate::gpu::trim(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named_as_people_write_them() {
+        let parsed = |text| Choice::parse(text).unwrap();
+        assert_eq!([parsed(""), parsed(" Auto "), parsed("cpu")], [Choice::Auto, Choice::Auto, Choice::Cpu]);
+        assert_eq!([parsed("cuda"), parsed("cuda:3")], [Choice::Cuda(0), Choice::Cuda(3)]);
+        for bad in ["gpu", "cuda:", "cuda:-1", "cuda:x"] {
+            let error = Choice::parse(bad).unwrap_err().to_string();
+            assert!(error.contains(bad) && error.contains("cuda:1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_drivers_version_is_read_from_its_own_text() {
+        let text =
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.03  Release Build\nGCC version:  gcc 12";
+        assert_eq!(version_in(text), Some("580.159.03"));
+        let older = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.86.10  Wed Jul 26 23:20:03 UTC 2023";
+        assert_eq!(version_in(older), Some("535.86.10"));
+        assert_eq!(version_in(""), None);
+    }
+}

@@ -1,0 +1,71 @@
+// Batch normalisation with what follows it: y = relu(norm(x) + shortcut), and its gradients, one thread an element.
+#include "value.cuh"
+
+// A scaling is (2, channels): mean and inverse, in f64; it is applied in f32.
+__device__ inline float scaled(const void* x, size_t at, int type, const double* scaling, int column, int channels) {
+    return (value_at(x, at, type) - static_cast<float>(scaling[column])) * static_cast<float>(scaling[channels + column]);
+}
+
+// Parameters are (2, channels) or (4, channels) f32: weight and bias, and those of a normalised shortcut, which has a scaling.
+extern "C" __global__ void normalize(const void* x, int type, const double* scaling, const float* parameters, const void* shortcut,
+                                     const double* shortcut_scaling, int relu, long long count, int channels, void* y, int y_type) {
+    long long at = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
+    if (at >= count) return;
+    int column = at % channels;
+    float sum = scaled(x, at, type, scaling, column, channels) * parameters[column] + parameters[channels + column];
+    if (shortcut && shortcut_scaling) {
+        const float* second = parameters + 2 * channels;
+        sum += scaled(shortcut, at, type, shortcut_scaling, column, channels) * second[column] + second[channels + column];
+    } else if (shortcut) {
+        sum += value_at(shortcut, at, type);
+    }
+    // A NaN stays one.
+    put_at(y, at, y_type, relu && sum < 0.0f ? 0.0f : sum);
+}
+
+// The neighbour of a rounded number that is larger (or smaller), in the type.
+__device__ inline void put_beside(void* values, size_t at, int type, float rounded, bool above) {
+    unsigned step = (rounded > 0.0f) == above ? 1u : ~0u;
+    if (type == F16 || type == BF16) {
+        unsigned short* bits = static_cast<unsigned short*>(values) + at;
+        *bits = rounded == 0.0f ? (above ? 1 : 0x8001) : *bits + step;
+    } else if (type == F32) {
+        unsigned* bits = static_cast<unsigned*>(values) + at;
+        *bits = rounded == 0.0f ? (above ? 1u : 0x80000001u) : *bits + step;
+    }
+}
+
+// The normalised values, rounded to nearest, or, where that would carry `value * weight + bias` of a knee to the other side of zero,
+// to the other neighbour: the ReLU is then found to be open and closed where it was.
+extern "C" __global__ void keep_normalized(const void* x, int type, const double* scaling, const float* knee, long long count,
+                                           int channels, void* kept, int kept_type) {
+    long long at = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
+    if (at >= count) return;
+    int column = at % channels;
+    float exact = scaled(x, at, type, scaling, column, channels);
+    put_at(kept, at, kept_type, exact);
+    if (!knee) return;
+    float rounded = value_at(kept, at, kept_type);
+    float weight = knee[column], bias = knee[channels + column];
+    if ((rounded * weight + bias > 0.0f) != (exact * weight + bias > 0.0f)) put_beside(kept, at, kept_type, rounded, exact > rounded);
+}
+
+// `weight * inverse * (g - (sum(g) + normalised * sum(g * normalised)) / rows)` without the sums where share is 0, g masked by `out`
+// where that is given. `x` null: g itself. `reading` is how x becomes its normalised self, `inverse` the true one.
+extern "C" __global__ void normalize_gradient(const void* grad, int grad_type, const void* out, int out_type, const void* x, int type,
+                                              const double* reading, const double* inverse, const float* weight, const double* grad_sums,
+                                              const double* normed_sums, double share, long long count, int channels, void* gradient,
+                                              int gradient_type) {
+    long long at = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
+    if (at >= count) return;
+    int column = at % channels;
+    float g = value_at(grad, at, grad_type);
+    if (out && !(value_at(out, at, out_type) > 0.0f)) g = 0.0f;
+    if (x) {
+        float scale = static_cast<float>(inverse[column]) * weight[column];
+        float constant = static_cast<float>(grad_sums[column] * share);
+        float slope = static_cast<float>(normed_sums[column] * share);
+        g = scale * (g - constant - scaled(x, at, type, reading, column, channels) * slope);
+    }
+    put_at(gradient, at, gradient_type, g);
+}

@@ -1,0 +1,27 @@
+// Rows of features and the batch element of each.
+
+// Writes (rows, channels + width): the features of a row, then the line of `table` of its batch element. Sites are (batch, z, y, x).
+extern "C" __global__ void join_lines(const float* x, const float* table, const int* sites, long long rows, int channels, int width,
+                                      float* joined) {
+    long long at = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
+    if (at >= rows * (channels + width)) return;
+    long long row = at / (channels + width);
+    int column = at % (channels + width);
+    joined[at] = column < channels ? x[row * channels + column]
+                                   : table[static_cast<long long>(sites[4 * row]) * width + column - channels];
+}
+
+// Of each batch element and column of `width` from `first` on: the sum of the rows, in their order. Grid (width, batch), block 256.
+extern "C" __global__ void sum_lines(const float* grad, const int* sites, long long rows, int columns, int first, float* sums) {
+    __shared__ double parts[256];
+    double part = 0;
+    for (long long row = threadIdx.x; row < rows; row += 256)
+        if (sites[4 * row] == static_cast<int>(blockIdx.y)) part += grad[row * columns + first + blockIdx.x];
+    parts[threadIdx.x] = part;
+    __syncthreads();
+    for (int step = 128; step > 0; step /= 2) {
+        if (threadIdx.x < step) parts[threadIdx.x] += parts[threadIdx.x + step];
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) sums[blockIdx.y * gridDim.x + blockIdx.x] = static_cast<float>(parts[0]);
+}

@@ -1,0 +1,131 @@
+//! Compiled kernels and their arguments.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaContext, CudaFunction, CudaModule, DriverError, LaunchArgs, PushKernelArg,
+};
+use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
+
+use super::{Numbers, Slice, Written};
+
+/// Kernels that were compiled together, for every architecture.
+pub(crate) struct Module {
+    pub name: &'static str,
+    pub image: &'static [u8],
+}
+
+/// The kernels of one source file, by its name.
+macro_rules! module {
+    ($name:literal) => {
+        $crate::gpu::Module { name: $name, image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")) }
+    };
+}
+pub(crate) use module;
+
+/// What has been loaded, by GPU and name.
+#[derive(Default)]
+struct Loaded {
+    modules: HashMap<(usize, &'static str), Arc<CudaModule>>,
+    functions: HashMap<(usize, &'static str, String), CudaFunction>,
+}
+
+static LOADED: Mutex<Option<Loaded>> = Mutex::new(None);
+
+impl Module {
+    /// A kernel, loaded at its first use. A context lives as long as the process, once kernels are loaded in it.
+    pub fn function(&self, context: &Arc<CudaContext>, kernel: &str) -> Result<CudaFunction, DriverError> {
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let Loaded { modules, functions } = loaded.get_or_insert_default();
+        let gpu = context.ordinal();
+        let key = (gpu, self.name, kernel.to_string());
+        if let Some(function) = functions.get(&key) {
+            return Ok(function.clone());
+        }
+        let module = match modules.get(&(gpu, self.name)) {
+            Some(module) => module.clone(),
+            None => {
+                let module = context.load_module(Ptx::from_binary(self.image.to_vec()))?;
+                modules.insert((gpu, self.name), module.clone());
+                module
+            }
+        };
+        let function = module.load_function(kernel)?;
+        functions.insert(key, function.clone());
+        Ok(function)
+    }
+}
+
+/// An argument of a kernel, of the size that it is declared with.
+pub(crate) enum Argument {
+    Address(u64),
+    Int(i32),
+    Long(i64),
+    Float(f32),
+    Double(f64),
+    Ints([i32; 3]),
+    Longs([i64; 3]),
+    /// Small numbers in a structure.
+    Index(Box<[i16; 128]>),
+}
+
+impl Argument {
+    pub fn push<'a>(&'a self, builder: &mut LaunchArgs<'a>) {
+        match self {
+            Self::Address(value) => builder.arg(value),
+            Self::Int(value) => builder.arg(value),
+            Self::Long(value) => builder.arg(value),
+            Self::Float(value) => builder.arg(value),
+            Self::Double(value) => builder.arg(value),
+            Self::Ints(value) => builder.arg(value),
+            Self::Longs(value) => builder.arg(value),
+            Self::Index(value) => builder.arg(&**value),
+        };
+    }
+}
+
+macro_rules! argument {
+    ($($type:ty => $variant:ident),*) => {
+        $(impl From<$type> for Argument {
+            fn from(value: $type) -> Self {
+                Self::$variant(value)
+            }
+        })*
+    };
+}
+argument!(i32 => Int, i64 => Long, f32 => Float, f64 => Double, [i32; 3] => Ints, [i64; 3] => Longs);
+
+impl From<&Numbers<'_>> for Argument {
+    fn from(numbers: &Numbers) -> Self {
+        Self::Address(numbers.at)
+    }
+}
+
+impl From<&Slice<'_>> for Argument {
+    fn from(slice: &Slice) -> Self {
+        Self::Address(slice.at)
+    }
+}
+
+impl From<&Written<'_>> for Argument {
+    fn from(written: &Written) -> Self {
+        Self::Address(written.slice.at)
+    }
+}
+
+/// What is not there: a null pointer.
+impl<T> From<Option<&T>> for Argument
+where
+    for<'a> &'a T: Into<Argument>,
+{
+    fn from(value: Option<&T>) -> Self {
+        value.map_or(Self::Address(0), Into::into)
+    }
+}
+
+/// The arguments of a kernel, each as its type says.
+macro_rules! arguments {
+    ($($value:expr),* $(,)?) => { &[$($crate::gpu::Argument::from($value)),*] };
+}
+pub(crate) use arguments;

@@ -1,0 +1,148 @@
+//! GPUs: the one device of each, what it is, and its memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::cuda_backend::cudarc::driver::sys::{self, CUdevice_attribute, CUmemPool_attribute, CUresult};
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, DriverError};
+use candle_core::{CudaDevice, Device};
+
+use super::Gpu;
+use crate::{Error, Result};
+
+/// What a GPU is and how its memory is used.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct GpuInfo {
+    /// Number among the visible GPUs.
+    pub ordinal: usize,
+    /// Its maker's name for it.
+    pub name: String,
+    /// Compute capability, `9.0` say.
+    pub capability: String,
+    /// The newest CUDA version that the driver runs, `13.0` say.
+    pub cuda: String,
+    /// Bytes that nobody uses.
+    pub free: u64,
+    /// Bytes in all.
+    pub total: u64,
+    /// Bytes of this process's pool that tensors use.
+    pub used: u64,
+    /// Bytes that this process's pool holds, used or kept for later.
+    pub held: u64,
+}
+
+static DEVICES: Mutex<Option<HashMap<usize, Device>>> = Mutex::new(None);
+
+/// The device of a GPU, the same on each call, with a stream of its own that all threads share. Memory that is freed stays in the pool.
+///
+/// # Errors
+/// A GPU that is not there, or a driver that cannot run the kernels.
+pub(crate) fn device(ordinal: usize) -> Result<Device> {
+    let mut devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+    let devices = devices.get_or_insert_default();
+    if let Some(device) = devices.get(&ordinal) {
+        return Ok(device.clone());
+    }
+    let count = CudaContext::device_count().map_err(|error| unusable(ordinal, error))? as usize;
+    if ordinal >= count {
+        let needs = match count {
+            0 => "an NVIDIA GPU, and none is visible (CUDA_VISIBLE_DEVICES hides some)".to_string(),
+            _ => format!("a GPU that is there: cuda:0 to cuda:{}, not cuda:{ordinal}", count - 1),
+        };
+        return Err(Error::Backend { backend: "cuda", needs });
+    }
+    let cuda = CudaDevice::new_with_stream(ordinal)?;
+    let context = cuda.cuda_stream().context().clone();
+    keep_freed_memory(&context).map_err(|error| unusable(ordinal, error))?;
+    // Whether the driver takes our kernels, found out before anything depends on it.
+    super::update::MODULE.function(&context, "follow").map_err(|error| unusable(ordinal, error))?;
+    let device = Device::Cuda(cuda);
+    devices.insert(ordinal, device.clone());
+    Ok(device)
+}
+
+fn unusable(ordinal: usize, error: DriverError) -> Error {
+    let needs = match error.0 {
+        CUresult::CUDA_ERROR_NO_DEVICE | CUresult::CUDA_ERROR_INVALID_DEVICE => {
+            "an NVIDIA GPU, and none is visible (CUDA_VISIBLE_DEVICES hides some)".into()
+        }
+        CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+        | CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH
+        | CUresult::CUDA_ERROR_STUB_LIBRARY => {
+            format!("NVIDIA's driver 580 or later for cuda:{ordinal}; install it ({error})")
+        }
+        CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU => {
+            format!("a GPU of compute capability 7.5 or later, and cuda:{ordinal} is older")
+        }
+        _ => format!("a working driver for cuda:{ordinal}, and it says: {error}"),
+    };
+    Error::Backend { backend: "cuda", needs }
+}
+
+fn pool(context: &CudaContext) -> Result<sys::CUmemoryPool, DriverError> {
+    let mut pool = std::ptr::null_mut();
+    // SAFETY: the device is one of the driver's, and the pool is written before it is read.
+    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result()? };
+    Ok(pool)
+}
+
+/// Without this the driver gives all freed memory back to the system whenever somebody waits for the GPU.
+fn keep_freed_memory(context: &CudaContext) -> Result<(), DriverError> {
+    let mut threshold = u64::MAX;
+    let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the attribute is a 64-bit number.
+    unsafe { sys::cuMemPoolSetAttribute(pool(context)?, attribute, (&raw mut threshold).cast()).result() }
+}
+
+fn context(device: &Device) -> Result<Arc<CudaContext>> {
+    Ok(Gpu::on(device)?.stream.context().clone())
+}
+
+/// Gives memory that the pool of `device` keeps for later back to the system.
+///
+/// # Errors
+/// A device that is no GPU, or one that is gone.
+pub(crate) fn trim(device: &Device) -> Result<()> {
+    trim_pool(&*context(device)?).map_err(|error| Error::Gpu { op: "trim_gpu_memory", problem: error.to_string() })
+}
+
+/// Waits until freed memory is free, and gives all of it back.
+pub(super) fn trim_pool(context: &CudaContext) -> Result<(), DriverError> {
+    context.synchronize()?;
+    // SAFETY: the pool is the device's own.
+    unsafe { sys::cuMemPoolTrimTo(pool(context)?, 0).result() }
+}
+
+/// What the GPU of `device` is, and how its memory stands now.
+///
+/// # Errors
+/// A device that is no GPU, or one that is gone.
+pub(crate) fn info(device: &Device) -> Result<GpuInfo> {
+    let context = context(device)?;
+    let read = || {
+        let mut version = 0;
+        // SAFETY: the number is written before it is read.
+        unsafe { sys::cuDriverGetVersion(&mut version).result()? };
+        let (free, total) = context.mem_get_info()?;
+        let held = |attribute: CUmemPool_attribute| {
+            let mut bytes = 0u64;
+            // SAFETY: both attributes that are asked for are 64-bit numbers.
+            unsafe { sys::cuMemPoolGetAttribute(pool(&context)?, attribute, (&raw mut bytes).cast()).result()? };
+            Ok::<_, DriverError>(bytes)
+        };
+        let attribute = |which| context.attribute(which);
+        let major = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        Ok(GpuInfo {
+            ordinal: context.ordinal(),
+            name: context.name()?,
+            capability: format!("{major}.{minor}"),
+            cuda: format!("{}.{}", version / 1000, version % 1000 / 10),
+            free: free as u64,
+            total: total as u64,
+            used: held(CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?,
+            held: held(CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?,
+        })
+    };
+    read().map_err(|error: DriverError| Error::Gpu { op: "gpu_info", problem: error.to_string() })
+}

@@ -1,0 +1,77 @@
+//! Any map of up to 128 offsets on tensor cores, over a table of neighbours.
+
+use candle_core::Tensor;
+
+use super::halo::add;
+use super::kind::{Kind, Plan, largest};
+use super::pack::{Index, Weights, pack};
+use super::table::Walk;
+use crate::Result;
+use crate::gpu::{Gpu, Module, Numbers, Written, arguments, module, with_storage};
+
+static FORWARD: Module = module!("fast/gather");
+static WEIGHTS: Module = module!("fast/gather_wgrad");
+
+/// Whether a card multiplies a kind: halves from compute capability 7.5 on, the others from 8.0.
+pub(super) fn serves(kind: Kind, offsets: usize, capability: [i32; 2]) -> bool {
+    let least = if kind == Kind::F16 { [7, 5] } else { [8, 0] };
+    capability >= least && offsets <= Index::MOST
+}
+
+/// `y = bias + sums` over a table; `back` from output channels to input channels, as the gradient of the input goes.
+pub(super) fn sums(
+    gpu: &Gpu,
+    kind: Kind,
+    walk: &Walk,
+    (x, weights, bias): (&Numbers, &Weights, Option<&Numbers>),
+    back: bool,
+    y: &Written,
+) -> Result<()> {
+    /// Rows of a block.
+    const ROWS: usize = 128;
+    let (from, to) = if back { (weights.outputs, weights.inputs) } else { (weights.inputs, weights.outputs) };
+    let plan = Plan::new(kind, from, to, false);
+    let offsets = walk.offsets;
+    let image = pack(gpu, kind, weights, &plan, (&Index::straight(offsets, walk.mirrored), offsets), back)?;
+    let (fixed, stage) = (1024 + offsets * 516, (ROWS + plan.columns) * plan.bytes);
+    let stage = stage + if kind == Kind::F32 { plan.columns * plan.bytes } else { 0 };
+    let stages = (gpu.most_shared()?.saturating_sub(fixed) / stage).clamp(2, 4);
+    let shared = (fixed + stages * stage) as u32;
+    let threads = if plan.columns >= 64 { 256 } else { 128 };
+    let (table, image) = (gpu.slice(walk.rows()), gpu.slice(&image));
+    let none = None::<&Numbers>;
+    let [targets, passes, offsets, stages] = [walk.targets, plan.passes, offsets, stages].map(|size| size as i32);
+    let arguments = arguments![x, &image, y, &table, none, targets, passes, offsets, stages, bias, none, 0];
+    let name = format!("wm_gather_{}_n{}_r{}", kind.name(), plan.columns, plan.bytes);
+    let grid = [walk.targets.div_ceil(ROWS) as u32, plan.blocks as u32, 1];
+    gpu.launch_shared(&FORWARD, &name, grid, ([threads, 1, 1], shared), arguments)
+}
+
+/// The gradient of the weights (out, kz, ky, kx, in) in f32. Shares are added in their order, and how many there are does not depend on
+/// the card.
+pub(super) fn weight_gradient(
+    gpu: &Gpu,
+    kind: Kind,
+    walk: &Walk,
+    tensors: [&Tensor; 2],
+    shape: [usize; 5],
+) -> Result<Tensor> {
+    let [outputs, _, _, _, inputs] = shape;
+    let sizes: &[usize] = if kind.size() == 4 { &[32, 16] } else { &[64, 32, 16] };
+    let [ci, co] = [inputs, outputs].map(|channels| largest(channels, sizes));
+    let (offsets, pieces) = (walk.offsets, (inputs / ci) * (outputs / co));
+    let blocks = (1056 / (offsets * pieces)).min(walk.targets.div_ceil(128)).max(1);
+    let shared = (4 * (64 * (ci + co) * kind.size() + 512)) as u32;
+    let count = 4 * blocks;
+    let mut shares = gpu.alloc::<f32>(count * offsets * inputs * outputs)?;
+    let shares = gpu.slice_mut(&mut shares);
+    with_storage(tensors, |[x, grad]| {
+        let ([x, grad], table) = ([&gpu.numbers(x)?, &gpu.numbers(grad)?], &gpu.slice(walk.rows()));
+        let [targets, inputs, outputs] = [walk.targets, inputs, outputs].map(|size| size as i32);
+        let arguments = arguments![x, grad, &shares, table, targets, inputs, outputs];
+        let name = format!("wm_gather_wgrad_{}_i{ci}_o{co}", kind.name());
+        let grid = [blocks as u32, offsets as u32, pieces as u32];
+        gpu.launch_shared(&WEIGHTS, &name, grid, ([128, 1, 1], shared), arguments)
+    })?;
+    add(gpu, &shares, (shape, offsets), &Index::straight(offsets, walk.mirrored), count)
+}

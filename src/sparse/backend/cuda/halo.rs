@@ -1,0 +1,171 @@
+//! Submanifold kernels within 3³ on Hopper: each tile's rows are brought to shared memory once, and all offsets read them there.
+
+use candle_core::{DType, Tensor};
+
+use super::kind::{Kind, Plan, largest};
+use super::pack::{Index, Weights, pack};
+use super::tiles::{MOST, Parts};
+use crate::Result;
+use crate::gpu::{Gpu, Module, Numbers, Written, arguments, module, with_storage};
+use crate::sparse::geometry::{self, Geometry};
+
+static FORWARD: Module = module!("fast/halo");
+static WEIGHTS: Module = module!("fast/wgrad");
+static SPLIT: Module = module!("fast/split");
+static SUM: Module = module!("fast/sum");
+
+/// Offsets of the full kernel.
+const OFFSETS: usize = 27;
+
+/// Whether the map's tiles serve a geometry, on a card of this compute capability.
+pub(super) fn serves(geometry: &Geometry, capability: [i32; 2]) -> bool {
+    capability == [9, 0]
+        && geometry.kind == geometry::Kind::Submanifold
+        && geometry.dilation == [1; 3]
+        && geometry.kernel.iter().all(|&k| k <= 3)
+        && geometry.volume() > 1
+}
+
+/// Which of the 27 offsets each offset of the kernel is.
+fn places(kernel: [usize; 3]) -> impl Iterator<Item = usize> {
+    let [kz, ky, kx] = kernel;
+    let at = move |r: usize, k: usize| r + 1 - k / 2;
+    (0..kz)
+        .flat_map(move |z| (0..ky).flat_map(move |y| (0..kx).map(move |x| at(z, kz) * 9 + at(y, ky) * 3 + at(x, kx))))
+}
+
+/// `y = bias + sums` over the tiles; `back` from output channels to input channels, as the gradient of the input goes.
+pub(super) fn sums(
+    gpu: &Gpu,
+    kind: Kind,
+    parts: &Parts,
+    (x, weights, bias): (&Numbers, &Weights, Option<&Numbers>),
+    (kernel, back): ([usize; 3], bool),
+    y: &Written,
+) -> Result<()> {
+    let (from, to) = if back { (weights.outputs, weights.inputs) } else { (weights.inputs, weights.outputs) };
+    let plan = Plan::new(kind, from, to, true);
+    let mut at = [-1i16; OFFSETS];
+    let mut present = 0i32;
+    for (offset, place) in places(kernel).enumerate() {
+        at[if back { OFFSETS - 1 - place } else { place }] = offset as i16;
+        present |= 1 << place;
+    }
+    let image = pack(gpu, kind, weights, &plan, (&Index::new(at), OFFSETS), back)?;
+    let small = plan.columns <= 32 && plan.bytes <= 64;
+    let (threads, blocks_each, limit) = if small { (384, 2, 113 << 10) } else { (640, 1, 227 << 10) };
+    let fixed = 1056 + 2 * (MOST + 1) * plan.bytes + 5120;
+    let stage = plan.columns * plan.bytes * if kind == Kind::F32 { 2 } else { 1 } + 528;
+    let stages = ((limit - fixed) / stage).min(10);
+    let shared = (fixed + stages * stage) as u32;
+    let grid = (4 * parts.tiles * plan.blocks).min(gpu.multiprocessors()? * blocks_each) as u32;
+    let image = gpu.slice(&image);
+    let [outrow, local] = [gpu.slice(&parts.outrow), gpu.slice(&parts.local)];
+    let [mask64, lists, items] = [&parts.mask64, &parts.lists, &parts.items].map(|part| gpu.slice(part));
+    let [passes, blocks, most, stages] = [plan.passes, plan.blocks, MOST, stages].map(|size| size as i32);
+    let none = None::<&Numbers>;
+    let arguments = arguments![
+        x, &image, y, &outrow, &mask64, &local, &lists, &items, passes, blocks, present, most, stages, bias, none, 0
+    ];
+    let name = format!("wm_halo_{}_n{}_r{}", kind.name(), plan.columns, plan.bytes);
+    gpu.launch_shared(&FORWARD, &name, [grid, 1, 1], ([threads, 1, 1], shared), arguments)
+}
+
+/// The gradient of the weights (out, kz, ky, kx, in) in f32. Shares are added in their order, and how many there are does not depend on
+/// the card.
+pub(super) fn weight_gradient(
+    gpu: &Gpu,
+    kind: Kind,
+    parts: &Parts,
+    [x, grad]: [&Tensor; 2],
+    shape: [usize; 5],
+) -> Result<Tensor> {
+    /// Multiprocessors of the card that the shares are cut for.
+    const CUT_FOR: usize = 132;
+    let [outputs, kz, ky, kx, inputs] = shape;
+    let [ci, co] = [inputs, outputs].map(|channels| largest(channels, &[64, 32, 16]));
+    let (span, threads) = match (ci, co) {
+        (64, 64) => (9, 384),
+        (64, 32) => (15, 384),
+        (32, 64) => (18, 384),
+        _ => (27, 512),
+    };
+    let combos = OFFSETS.div_ceil(span) * (inputs / ci) * (outputs / co);
+    let splits = (CUT_FOR / combos).min(parts.tiles).max(1);
+    let stride = (256 * co * 2 + (MOST + 1) * ci * 2 + span * 512).next_multiple_of(1024);
+    let shared = (1024 + 2 * stride + 7200) as u32;
+    let mut shares = gpu.alloc::<f32>(splits * OFFSETS * inputs * outputs)?;
+    let shares = gpu.slice_mut(&mut shares);
+    let [outrow, local] = [gpu.slice(&parts.outrow), gpu.slice(&parts.local)];
+    let [mask64, lists, items] = [&parts.mask64, &parts.lists, &parts.items].map(|part| gpu.slice(part));
+    let present = places([kz, ky, kx]).fold(0i32, |bits, place| bits | 1 << place);
+    let [inputs_there, outputs_there, most, stride] = [inputs, outputs, MOST, stride].map(|size| size as i32);
+    let multiply = |kind: Kind, x: crate::gpu::Argument, grad: crate::gpu::Argument, onto: bool| {
+        /// Tiles after which the tensor cores' sums are emptied.
+        const FLUSH: i32 = 16;
+        let name = format!("wm_wgrad_{}_i{ci}_o{co}", kind.name());
+        let arguments = arguments![
+            x,
+            grad,
+            &shares,
+            &outrow,
+            &mask64,
+            &local,
+            &lists,
+            &items,
+            inputs_there,
+            outputs_there,
+            present,
+            most,
+            stride,
+            FLUSH,
+            i32::from(onto)
+        ];
+        gpu.launch_shared(&WEIGHTS, &name, [splits as u32, combos as u32, 1], ([threads, 1, 1], shared), arguments)
+    };
+    with_storage([x, grad], |[x_there, grad_there]| {
+        let [x_numbers, grad_numbers] = [&gpu.numbers(x_there)?, &gpu.numbers(grad_there)?];
+        // Products of f32 as those of parts in bf16 whose sum they are, the smallest first.
+        let pairs: &[[usize; 2]] = match kind {
+            Kind::F16 | Kind::Bf16 => return multiply(kind, x_numbers.into(), grad_numbers.into(), false),
+            Kind::F32 => &[[0, 2], [2, 0], [1, 1], [0, 1], [1, 0], [0, 0]],
+            Kind::Tf32 => &[[0, 1], [1, 0], [0, 0]],
+        };
+        let count = pairs[0].iter().max().map_or(0, |most| most + 1);
+        let split = |numbers: &Numbers, length: usize| {
+            let mut found = gpu.alloc::<u16>(count * length)?;
+            let arguments = arguments![numbers, &gpu.slice_mut(&mut found), length as i32, count as i32];
+            gpu.launch(&SPLIT, "wm_split", [length.div_ceil(1024) as u32, 1, 1], [256, 1, 1], arguments)?;
+            Ok::<_, crate::Error>(found)
+        };
+        let lengths = [x.elem_count(), grad.elem_count()];
+        let (x, grad) = (split(x_numbers, lengths[0])?, split(grad_numbers, lengths[1])?);
+        let (x, grad) = (gpu.slice(&x), gpu.slice(&grad));
+        for (number, [i, j]) in pairs.iter().enumerate() {
+            let [x, grad] = [x.plus(2 * i * lengths[0]), grad.plus(2 * j * lengths[1])];
+            multiply(Kind::Bf16, x, grad, number > 0)?;
+        }
+        Ok(())
+    })?;
+    let back = Index::new(places([kz, ky, kx]).map(|place| place as i16));
+    add(gpu, &shares, (shape, OFFSETS), &back, splits)
+}
+
+/// The sum of `shares` of weights with `offsets` offsets, in their order: (out, kz, ky, kx, in), whose offsets are `back` of those.
+pub(super) fn add(
+    gpu: &Gpu,
+    shares: &crate::gpu::Slice,
+    (shape, offsets): ([usize; 5], usize),
+    back: &Index,
+    count: usize,
+) -> Result<Tensor> {
+    let [outputs, kz, ky, kx, inputs] = shape;
+    gpu.tensor(shape.to_vec(), DType::F32, |weights| {
+        let volume = kz * ky * kx;
+        let [inputs, outputs, volume, offsets, count] =
+            [inputs, outputs, volume, offsets, count].map(|size| size as i32);
+        let back = back.argument();
+        let arguments = arguments![shares, weights, inputs, outputs, volume, offsets, back, count];
+        gpu.each(&SUM, "wm_wgrad_sum", shape.iter().product(), arguments)
+    })
+}

@@ -1,0 +1,76 @@
+//! What the tensor cores multiply, and how a product is cut into blocks.
+
+use candle_core::DType;
+use candle_core::cuda_backend::gemm_reduced_precision_f32;
+
+/// How numbers are multiplied. Sums are f32 in each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    F16,
+    Bf16,
+    /// f32 rounded to 10 bits: one product. What `candle_core::cuda::set_gemm_reduced_precision_f32` asks for.
+    Tf32,
+    /// f32 as three products of parts, to 1e-5 and better.
+    F32,
+}
+
+impl Kind {
+    /// Of features of a type.
+    pub fn of(dtype: DType) -> Option<Self> {
+        match dtype {
+            DType::F16 => Some(Self::F16),
+            DType::BF16 => Some(Self::Bf16),
+            DType::F32 if gemm_reduced_precision_f32() => Some(Self::Tf32),
+            DType::F32 => Some(Self::F32),
+            _ => None,
+        }
+    }
+
+    /// As kernels are named.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Tf32 => "tf32",
+            Self::F32 => "f32",
+        }
+    }
+
+    /// Bytes of a number.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F16 | Self::Bf16 => 2,
+            Self::Tf32 | Self::F32 => 4,
+        }
+    }
+}
+
+/// A product of rows of `from` channels with weights to `to` channels, as the kernels cut it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    /// Columns of a block.
+    pub columns: usize,
+    /// Bytes of a row that are multiplied in one pass.
+    pub bytes: usize,
+    pub passes: usize,
+    pub blocks: usize,
+}
+
+impl Plan {
+    /// `wide`: 96 columns are a choice too.
+    pub fn new(kind: Kind, from: usize, to: usize, wide: bool) -> Self {
+        let columns = match kind {
+            Kind::F32 => largest(to, &[64, 32, 16]),
+            _ if wide && to.is_multiple_of(96) => 96,
+            _ => largest(to, &[128, 64, 32, 16]),
+        };
+        let row = from * kind.size();
+        let bytes = largest(row, &[128, 64, 32]);
+        Self { columns, bytes, passes: row / bytes, blocks: to / columns }
+    }
+}
+
+/// The first of `sizes`, the last of which divides every `n` that comes here, that divides `n`.
+pub(super) fn largest(n: usize, sizes: &[usize]) -> usize {
+    sizes.iter().copied().find(|&size| n.is_multiple_of(size)).unwrap_or(1)
+}

@@ -1,0 +1,86 @@
+//! The CUDA backend: kernel maps and layers on an NVIDIA GPU, deterministic.
+//!
+//! Sites are looked up in a hash table; a kernel map is a table of the source row of each offset and target ([`table`]), or, for
+//! submanifold kernels on Hopper, tiles of neighbouring sites ([`tiles`]). Three ways lead from there to a result: [`halo`] over tiles,
+//! [`gather`] over tables on tensor cores, and [`plain`] over tables, for any channels and any card. Every number of a result has one
+//! writer, which adds in a fixed order. Sites' coordinates are kept on the GPU and in the computer's memory: the number of output sites
+//! must be known there in any case.
+
+mod convolve;
+mod gather;
+mod halo;
+mod kind;
+mod pack;
+mod plain;
+mod pool;
+mod sites;
+mod table;
+mod tiles;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{Convolve, Engine, Flow};
+use crate::gpu::Gpu;
+use crate::sparse::geometry::Geometry;
+use crate::sparse::grid::Grid;
+use crate::sparse::sites::Sites;
+use crate::{Error, Result};
+
+/// The CUDA backend.
+pub(super) struct Cuda;
+
+impl Engine for Cuda {
+    fn output_sites(&self, source: &Sites, geometry: &Geometry, grid: Grid, device: &Device) -> Result<Sites> {
+        sites::outputs(&Gpu::on(device)?, source, geometry, grid)
+    }
+
+    fn build(&self, flow: &Flow, device: &Device) -> Result<()> {
+        convolve::build(&Gpu::on(device)?, flow)
+    }
+
+    fn convolve(&self, layer: &Convolve, features: &Tensor) -> Result<Tensor> {
+        let &Convolve { flow, weight, bias, beside, output } = layer;
+        let op = convolve::Convolution { flow: flow.clone(), output };
+        let [x, weight] = convolve::of_one_type(joined(features, beside)?, weight, output)?;
+        Ok(match bias {
+            Some(bias) => x.apply_op3(&weight, &bias.to_dtype(weight.dtype())?.contiguous()?, op)?,
+            None => x.apply_op2(&weight, op)?,
+        })
+    }
+
+    fn convolve_gradients(
+        &self,
+        layer: &Convolve,
+        features: &Tensor,
+        grad: &Tensor,
+        onto: Option<Tensor>,
+    ) -> Result<[Tensor; 2]> {
+        let &Convolve { flow, weight, beside, .. } = layer;
+        let x = joined(&features.detach(), beside.map(Tensor::detach).as_ref())?;
+        let [x, weight_there] = convolve::of_one_type(x, weight, DType::F32)?;
+        let found = convolve::source_gradient(flow, &weight_there, grad, DType::F32)?;
+        let weight_grad = convolve::weight_gradient(flow, &x, &weight_there, grad)?.to_dtype(weight.dtype())?;
+        Ok([onto.map_or_else(|| Ok(found.clone()), |onto| onto + &found)?, weight_grad])
+    }
+
+    fn max_pool(&self, flow: &Flow, features: &Tensor) -> Result<Tensor> {
+        Ok(features.contiguous()?.apply_op1(pool::MaxPool { flow: flow.clone() })?)
+    }
+
+    fn avg_pool(&self, flow: &Flow, features: &Tensor) -> Result<Tensor> {
+        Ok(features.contiguous()?.apply_op1(pool::AvgPool { flow: flow.clone() })?)
+    }
+}
+
+/// The features followed by those beside them, in a type that holds both.
+fn joined(features: &Tensor, beside: Option<&Tensor>) -> Result<Tensor> {
+    if features.dtype() == DType::F64 {
+        let expected = "f32, f16 or bf16 (the dense backend also takes f64)";
+        return Err(Error::DType { op: "cuda backend", what: "features", got: DType::F64, expected });
+    }
+    Ok(match beside {
+        None => features.contiguous()?,
+        Some(beside) if beside.dtype() == features.dtype() => Tensor::cat(&[features, beside], 1)?,
+        Some(beside) => Tensor::cat(&[features.to_dtype(DType::F32)?, beside.to_dtype(DType::F32)?], 1)?,
+    })
+}

@@ -1,0 +1,201 @@
+//! The same arithmetic on a GPU, in f32 with sums in f64.
+
+use candle_core::{CudaStorage, DType, Layout, Shape, Tensor};
+
+use super::{Added, Normalize, Scaling, unsupported};
+use crate::gpu::{Gpu, Module, arguments, columns, module, type_code, with_storage};
+use crate::{Error, Result};
+
+static MODULE: Module = module!("gpu/normalize");
+
+type Operand<'a> = (&'a CudaStorage, &'a Layout);
+
+impl Scaling {
+    /// Mean and inverse, (2, C) f64.
+    fn there(&self) -> Result<&Tensor> {
+        self.there.as_ref().ok_or_else(|| Error::Backend {
+            backend: "cuda",
+            needs: "both inputs of a batch normalisation on the GPU; use `to_device`".into(),
+        })
+    }
+
+    /// What is taken from a given value, and what it is then multiplied by, to be normalised.
+    fn reading_there(&self) -> Result<Tensor> {
+        let there = self.there()?;
+        if !self.given {
+            return Ok(there.clone());
+        }
+        let row = (1, there.dim(1)?);
+        Ok(Tensor::cat(
+            &[Tensor::zeros(row, DType::F64, there.device())?, Tensor::ones(row, DType::F64, there.device())?],
+            0,
+        )?)
+    }
+}
+
+fn check(dtype: DType) -> Result<()> {
+    if dtype == DType::F64 { Err(unsupported(dtype)) } else { Ok(()) }
+}
+
+/// `act(norm(x) + shortcut)`.
+pub(super) fn forward(
+    op: &Normalize,
+    x: Operand,
+    shortcut: Option<Operand>,
+    parameters: Operand,
+) -> Result<(CudaStorage, Shape)> {
+    let gpu = Gpu::new(&x.0.device);
+    let (shape, channels) = (x.1.shape().clone(), x.1.dims()[1]);
+    let reading = op.x.reading_there()?;
+    let second = op.shortcut.scaling().map(|scaling| scaling.reading_there()).transpose()?;
+    with_storage([&reading, second.as_ref().unwrap_or(&reading)], |[reading, second_reading]| {
+        gpu.result(shape.clone(), op.output, |y| {
+            let [x, parameters, reading] = [&gpu.numbers(x)?, &gpu.numbers(parameters)?, &gpu.numbers(reading)?];
+            check(x.dtype)?;
+            let shortcut = shortcut.map(|shortcut| gpu.numbers(shortcut)).transpose()?;
+            let second_reading = gpu.numbers(second_reading)?;
+            let count = shape.elem_count();
+            let arguments = arguments![
+                x,
+                type_code(x.dtype)?,
+                reading,
+                parameters,
+                shortcut.as_ref(),
+                second.as_ref().map(|_| &second_reading),
+                i32::from(op.relu),
+                count as i64,
+                channels as i32,
+                y,
+                type_code(y.dtype)?,
+            ];
+            gpu.each(&MODULE, "normalize", count, arguments)
+        })
+    })
+}
+
+/// The normalised values of `x`, rounded to `dtype` on their side of the knee of these weights and biases.
+pub(super) fn kept(scaling: &Scaling, x: &Tensor, knee: Option<&Tensor>, dtype: DType) -> Result<Tensor> {
+    let gpu = Gpu::of(x)?;
+    check(x.dtype())?;
+    with_storage([x, scaling.there()?, knee.unwrap_or(x)], |[operand, values, parameters]| {
+        gpu.tensor(x.shape(), dtype, |kept| {
+            let [operand, values] = [&gpu.numbers(operand)?, &gpu.numbers(values)?];
+            let parameters = gpu.numbers(parameters)?;
+            let count = x.elem_count();
+            let arguments = arguments![
+                operand,
+                type_code(operand.dtype)?,
+                values,
+                knee.map(|_| &parameters),
+                count as i64,
+                x.dim(1)? as i32,
+                kept,
+                type_code(dtype)?,
+            ];
+            gpu.each(&MODULE, "keep_normalized", count, arguments)
+        })
+    })
+}
+
+/// What the gradients need of all rows.
+pub(super) fn sums(
+    op: &Normalize,
+    (x, shortcut): (&Tensor, Option<&Tensor>),
+    (out, grad): (&Tensor, &Tensor),
+) -> Result<Tensor> {
+    let reading = op.x.reading_there()?;
+    let second = match (&op.shortcut, shortcut) {
+        (Added::Normed(scaling), Some(shortcut)) => Some((shortcut, scaling.reading_there()?)),
+        _ => None,
+    };
+    let second = second.as_ref().map(|(shortcut, reading)| (*shortcut, reading));
+    columns::gradient_sums(grad, op.relu.then_some(out), (x, &reading), second)
+}
+
+/// The type of the gradient of features of `dtype`, given that of the output.
+fn gradient_type(dtype: DType, grad: &Tensor) -> DType {
+    if grad.dtype() == DType::F32 { DType::F32 } else { dtype }
+}
+
+pub(super) fn x_gradient(
+    op: &Normalize,
+    x: &Tensor,
+    parameters: &Tensor,
+    outcome: (&Tensor, &Tensor),
+    sums: &Tensor,
+) -> Result<Tensor> {
+    input_gradient(op, Some((x, &op.x, 0, 1)), parameters, outcome, sums, gradient_type(x.dtype(), outcome.1))
+}
+
+pub(super) fn shortcut_gradient(
+    op: &Normalize,
+    shortcut: &Tensor,
+    parameters: &Tensor,
+    outcome: (&Tensor, &Tensor),
+    sums: &Tensor,
+) -> Result<Tensor> {
+    let input = op.shortcut.scaling().map(|scaling| (shortcut, &**scaling, 2, 2));
+    input_gradient(op, input, parameters, outcome, sums, gradient_type(shortcut.dtype(), outcome.1))
+}
+
+/// Of an input with its scaling, the row of its weight and that of its sums; without one, of a plain shortcut.
+fn input_gradient(
+    op: &Normalize,
+    input: Option<(&Tensor, &Scaling, usize, usize)>,
+    parameters: &Tensor,
+    (out, grad): (&Tensor, &Tensor),
+    sums: &Tensor,
+    dtype: DType,
+) -> Result<Tensor> {
+    let gpu = Gpu::of(grad)?;
+    let (rows, channels) = grad.dims2()?;
+    let (x, reading, scale, weight, normed, share) = match input {
+        Some((x, scaling, weight, normed)) => (
+            x.clone(),
+            scaling.reading_there()?,
+            scaling.there()?.get(1)?,
+            parameters.get(weight)?,
+            sums.get(normed)?,
+            if scaling.of_batch { 1.0 / rows as f64 } else { 0.0 },
+        ),
+        None => (grad.clone(), sums.clone(), sums.clone(), parameters.clone(), sums.clone(), 0.0),
+    };
+    let (weight, grad_sums) = (weight.to_dtype(DType::F32)?, sums.get(0)?);
+    with_storage([grad, out, &x, &reading, &scale, &weight, &grad_sums, &normed], |operands| {
+        gpu.tensor((rows, channels), dtype, |gradient| {
+            let [grad, out, x, reading, scale, weight, grad_sums, normed] =
+                operands.map(|operand| gpu.numbers(operand));
+            let (grad, out, x) = (grad?, out?, x?);
+            let count = rows * channels;
+            let arguments = arguments![
+                &grad,
+                type_code(grad.dtype)?,
+                op.relu.then_some(&out),
+                type_code(out.dtype)?,
+                input.map(|_| &x),
+                type_code(x.dtype)?,
+                &reading?,
+                &scale?,
+                &weight?,
+                &grad_sums?,
+                &normed?,
+                share,
+                count as i64,
+                channels as i32,
+                gradient,
+                type_code(dtype)?,
+            ];
+            gpu.each(&MODULE, "normalize_gradient", count, arguments)
+        })
+    })
+}
+
+/// (2, C) or (4, C), as the parameters.
+pub(super) fn parameter_gradient(op: &Normalize, sums: &Tensor) -> Result<Tensor> {
+    let [grad, x] = [sums.narrow(0, 0, 1)?, sums.narrow(0, 1, 1)?];
+    let mut rows = vec![x, grad.clone()];
+    if op.shortcut.scaling().is_some() {
+        rows.extend([sums.narrow(0, 2, 1)?, grad]);
+    }
+    Ok(Tensor::cat(&rows, 0)?)
+}

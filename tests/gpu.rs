@@ -1,0 +1,344 @@
+//! What a GPU gives beside the tests that run on any device: the processor's numbers, the same bits on every run, and errors that say
+//! what to do. `bash tests/gpu.sh` builds this without a GPU and runs it where there is one.
+
+#![cfg(feature = "cuda")]
+
+use candle_core::{DType, Device, DeviceLocation, Tensor, Var};
+use candle_nn::VarBuilder;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use wavemesh::device::{best_device, gpu_info, trim_gpu_memory};
+use wavemesh::diffusion::{Denoiser, DiffusionConfig, GaussianDiffusion, SampleOptions, Sampler};
+use wavemesh::notebook::Rich;
+use wavemesh::sparse::*;
+use wavemesh::unet::{Precision, UNetConfig, WaveMeshUNet};
+use wavemesh::{Error, Result};
+
+fn gpu() -> Device {
+    let device = best_device().unwrap();
+    assert!(device.is_cuda(), "these tests need an NVIDIA GPU; WAVEMESH_DEVICE and CUDA_VISIBLE_DEVICES choose it");
+    device
+}
+
+fn numbers(rng: &mut StdRng, dims: &[usize]) -> Tensor {
+    let values: Vec<f32> = (0..dims.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
+    Tensor::from_vec(values, dims, &Device::Cpu).unwrap()
+}
+
+/// The sites of a sphere's surface in a grid of 2·`radius` + 4 cells, in random order.
+fn shell(radius: f64, batch: usize, rng: &mut StdRng) -> (Vec<[i32; 4]>, usize) {
+    use rand::seq::SliceRandom;
+    let size = 2 * radius as usize + 4;
+    let (centre, mut coords) = (size as f64 / 2.0 - 0.5, Vec::new());
+    for b in 0..batch {
+        for z in 0..size {
+            for y in 0..size {
+                for x in 0..size {
+                    let [dz, dy, dx] = [z, y, x].map(|c| c as f64 - centre);
+                    if ((dz * dz + dy * dy + dx * dx).sqrt() - radius).abs() < 0.9 {
+                        coords.push([b, z, y, x].map(|c| c as i32));
+                    }
+                }
+            }
+        }
+    }
+    coords.shuffle(rng);
+    (coords, size)
+}
+
+/// ‖a − b‖ / ‖b‖.
+fn off(a: &Tensor, b: &Tensor) -> f64 {
+    let wide = |t: &Tensor| -> Vec<f64> {
+        t.to_device(&Device::Cpu).unwrap().to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    };
+    let (a, b) = (wide(a), wide(b));
+    assert_eq!(a.len(), b.len());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let size = norm(&mut b.iter().copied());
+    let error = norm(&mut a.iter().zip(&b).map(|(a, b)| a - b));
+    if size == 0.0 { error } else { error / size }
+}
+
+fn bits(t: &Tensor) -> Vec<u8> {
+    let t = t.to_device(&Device::Cpu).unwrap().flatten_all().unwrap();
+    let mut bytes = Vec::new();
+    t.write_bytes(&mut bytes).unwrap();
+    bytes
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Layer {
+    Sub([usize; 3], usize),
+    Strided([usize; 3], OutputSites),
+    Transposed,
+    Max,
+    Avg,
+}
+
+/// A layer with the same parameters on any device, its output, and the gradients of sum(y · direction).
+fn pass(
+    layer: Layer,
+    [inputs, outputs]: [usize; 2],
+    coords: &[[i32; 4]],
+    size: usize,
+    batch: usize,
+    device: &Device,
+    dtype: DType,
+) -> (SparseConvTensor, Vec<Tensor>) {
+    let mut rng = StdRng::seed_from_u64(11);
+    let on = |t: Tensor| t.to_dtype(dtype).unwrap().to_device(device).unwrap();
+    let x = Var::from_tensor(&on(numbers(&mut rng, &[coords.len(), inputs]))).unwrap();
+    let kernel = match layer {
+        Layer::Sub(kernel, _) | Layer::Strided(kernel, _) => kernel,
+        _ => [2; 3],
+    };
+    let weight = Var::from_tensor(&on(numbers(&mut rng, &[outputs, kernel[0], kernel[1], kernel[2], inputs]))).unwrap();
+    let bias = Var::from_tensor(&on(numbers(&mut rng, &[outputs]))).unwrap();
+    let tensors = [("weight", &weight), ("bias", &bias)];
+    let tensors = tensors.map(|(name, var)| (name.to_string(), var.as_tensor().clone())).into_iter().collect();
+    let vb = VarBuilder::from_tensors(tensors, dtype, device);
+    let sparse = SparseConvTensor::from_coords(x.as_tensor().clone(), coords.to_vec(), [size; 3], batch).unwrap();
+    let stride = [2; 3];
+    let pool = || PoolConfig { stride: Some(stride), ..Default::default() };
+    let y = match layer {
+        Layer::Sub(kernel, dilation) => {
+            let config = ConvConfig { dilation: [dilation; 3], ..Default::default() };
+            SubMConv3d::new(inputs, outputs, kernel, config, vb).unwrap().forward(&sparse)
+        }
+        Layer::Strided(kernel, output_sites) => {
+            let padding = kernel.map(|k| k / 2);
+            let config = ConvConfig { stride, padding, output_sites, ..Default::default() };
+            SparseConv3d::new(inputs, outputs, kernel, config, vb).unwrap().forward(&sparse)
+        }
+        Layer::Transposed => {
+            let config = ConvConfig { stride, ..Default::default() };
+            SparseConvTranspose3d::new(inputs, outputs, kernel, config, vb).unwrap().forward(&sparse)
+        }
+        Layer::Max => SparseMaxPool3d::new(3, pool()).unwrap().forward(&sparse),
+        Layer::Avg => SparseAvgPool3d::new(3, pool()).unwrap().forward(&sparse),
+    };
+    let y = y.unwrap();
+    let direction = on(numbers(&mut rng, &[y.len(), y.channels()]));
+    let grads = (y.features() * direction).unwrap().sum_all().unwrap().backward().unwrap();
+    let parameters: &[&Var] = if matches!(layer, Layer::Max | Layer::Avg) { &[&x] } else { &[&x, &weight, &bias] };
+    let grads = parameters.iter().map(|var| grads.get(var).unwrap().clone()).collect();
+    (y, grads)
+}
+
+/// Every kind of map on 7,000 to 70,000 sites in random order, against the native backend in f32: f32 to 1e-5, halves to their
+/// rounding, and twice the same bits.
+#[test]
+fn layers_give_the_processors_numbers_and_the_same_bits_twice() {
+    let device = gpu();
+    let mut rng = StdRng::seed_from_u64(3);
+    let halves: &[(DType, f64)] = &[(DType::F16, 1.5e-3), (DType::BF16, 1.2e-2)];
+    for (layer, channels, radius, batch) in [
+        (Layer::Sub([3; 3], 1), [32, 32], 50.0, 1),
+        (Layer::Sub([3; 3], 1), [16, 48], 16.0, 2),
+        (Layer::Sub([3; 3], 1), [64, 128], 20.0, 1),
+        (Layer::Sub([3; 3], 1), [1, 16], 16.0, 2),
+        (Layer::Sub([3; 3], 1), [11, 5], 16.0, 1),
+        (Layer::Sub([3, 1, 3], 1), [32, 16], 16.0, 2),
+        (Layer::Sub([3; 3], 2), [16, 16], 16.0, 1),
+        (Layer::Sub([5; 3], 1), [16, 8], 16.0, 1),
+        (Layer::Sub([1; 3], 1), [32, 64], 16.0, 1),
+        (Layer::Strided([3; 3], OutputSites::Reachable), [16, 32], 20.0, 2),
+        (Layer::Strided([3; 3], OutputSites::Strided), [32, 64], 20.0, 2),
+        (Layer::Strided([2; 3], OutputSites::Reachable), [16, 32], 20.0, 1),
+        (Layer::Transposed, [32, 16], 16.0, 1),
+        (Layer::Max, [32, 32], 20.0, 2),
+        (Layer::Avg, [32, 32], 20.0, 2),
+    ] {
+        let (coords, size) = shell(radius, batch, &mut rng);
+        let (want, want_grads) = pass(layer, channels, &coords, size, batch, &Device::Cpu, DType::F32);
+        for &(dtype, tolerance) in [(DType::F32, 1e-5)].iter().chain(halves) {
+            // The halves round inputs and weights too, and a maximum among rounded values is another one.
+            if matches!(layer, Layer::Max) && dtype != DType::F32 {
+                continue;
+            }
+            let what = format!("{layer:?} {channels:?} {dtype:?} on {} sites", coords.len());
+            let (got, grads) = pass(layer, channels, &coords, size, batch, &device, dtype);
+            assert_eq!(got.coords(), want.coords(), "{what}");
+            let errors: Vec<f64> = std::iter::once(off(got.features(), want.features()))
+                .chain(grads.iter().zip(&want_grads).map(|(got, want)| off(got, want)))
+                .collect();
+            println!("{what}: errors of the output and the gradients {errors:.7?}");
+            assert!(errors.iter().all(|&error| error <= tolerance), "{what}: {errors:?}");
+            let (again, grads_again) = pass(layer, channels, &coords, size, batch, &device, dtype);
+            assert_eq!(bits(got.features()), bits(again.features()), "{what}: another run");
+            assert!(grads.iter().zip(&grads_again).all(|(a, b)| bits(a) == bits(b)), "{what}: another run's gradients");
+        }
+    }
+}
+
+#[test]
+fn an_inverse_convolution_goes_back_over_the_map_of_its_key() {
+    let (coords, size) = shell(16.0, 2, &mut StdRng::seed_from_u64(4));
+    let run = |device: &Device| {
+        let mut rng = StdRng::seed_from_u64(5);
+        let x = Var::from_tensor(&numbers(&mut rng, &[coords.len(), 8]).to_device(device).unwrap()).unwrap();
+        let mut layer = |outputs: usize, inputs: usize| {
+            let weight = numbers(&mut rng, &[outputs, 3, 3, 3, inputs]).to_device(device).unwrap();
+            VarBuilder::from_tensors([("weight".to_string(), weight)].into(), DType::F32, device)
+        };
+        let config = || ConvConfig { bias: false, indice_key: Some("down".into()), ..Default::default() };
+        let down = ConvConfig { stride: [2; 3], padding: [1; 3], ..config() };
+        let down = SparseConv3d::new(8, 16, 3, down, layer(16, 8)).unwrap();
+        let up = SparseInverseConv3d::new(16, 8, 3, config(), layer(8, 16)).unwrap();
+        let sparse = SparseConvTensor::from_coords(x.as_tensor().clone(), coords.clone(), [size; 3], 2).unwrap();
+        let y = up.forward(&down.forward(&sparse).unwrap()).unwrap();
+        assert_eq!(y.coords(), coords);
+        let grads = y.features().sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        (y.features().clone(), grads.get(&x).unwrap().clone())
+    };
+    let ((want, want_grad), (got, got_grad)) = (run(&Device::Cpu), run(&gpu()));
+    assert!(off(&got, &want) <= 1e-5 && off(&got_grad, &want_grad) <= 1e-5);
+}
+
+fn network(precision: Precision, gradient_checkpointing: bool, device: &Device) -> WaveMeshUNet {
+    let config = UNetConfig { precision, gradient_checkpointing, ..UNetConfig::plain(4, 3, &[16, 24, 32]) };
+    WaveMeshUNet::seeded(&config, 7, device).unwrap()
+}
+
+/// Output in evaluation, and loss and gradients in training.
+fn passes(precision: Precision, checkpointing: bool, device: &Device) -> (Tensor, Vec<Tensor>) {
+    let mut rng = StdRng::seed_from_u64(9);
+    let (coords, size) = shell(12.0, 2, &mut rng);
+    let features = numbers(&mut rng, &[coords.len(), 4]).to_device(device).unwrap();
+    let x = SparseConvTensor::from_coords(features, coords, [size; 3], 2).unwrap();
+    let unet = network(precision, checkpointing, device);
+    let times = Tensor::new(&[3f32, 500.0], device).unwrap();
+    let y = unet.forward(&x, &times, None).unwrap().features().clone();
+    let trained = unet.forward_t(&x, &times, None, true).unwrap();
+    let grads = trained.features().sqr().unwrap().mean_all().unwrap().backward().unwrap();
+    let grads = unet.parameters().map(|(_, var)| grads.get(var).unwrap().clone()).collect();
+    (y, grads)
+}
+
+#[test]
+fn the_network_gives_the_processors_numbers_in_every_precision() {
+    let device = gpu();
+    for (precision, checkpointing, tolerance) in [
+        (Precision::F32, false, 2e-5),
+        (Precision::F32, true, 2e-5),
+        (Precision::F16, false, 1e-2),
+        (Precision::Bf16, false, 1e-2),
+    ] {
+        let (want, want_grads) = passes(precision, checkpointing, &Device::Cpu);
+        let (got, grads) = passes(precision, checkpointing, &device);
+        let worst = grads.iter().zip(&want_grads).map(|(a, b)| off(a, b)).fold(0.0, f64::max);
+        let output = off(&got, &want);
+        println!("{precision:?}, checkpointing {checkpointing}: output off by {output:.1e}, gradients by {worst:.1e}");
+        assert!(output <= tolerance && worst <= 10.0 * tolerance, "{precision:?}: {output} {worst}");
+        let (again, grads_again) = passes(precision, checkpointing, &device);
+        assert_eq!(bits(&got), bits(&again));
+        assert!(grads.iter().zip(&grads_again).all(|(a, b)| bits(a) == bits(b)), "{precision:?}: another run");
+    }
+}
+
+#[test]
+fn sampling_gives_the_processors_sample() {
+    let (coords, size) = shell(8.0, 1, &mut StdRng::seed_from_u64(2));
+    let sample = |device: &Device| {
+        let like = Tensor::zeros((coords.len(), 3), DType::F32, device).unwrap();
+        let like = SparseConvTensor::from_coords(like, coords.clone(), [size; 3], 1).unwrap();
+        let unet = WaveMeshUNet::seeded(&UNetConfig::plain(3, 3, &[16, 24]), 1, device).unwrap();
+        let diffusion = GaussianDiffusion::new(&DiffusionConfig::default(), device).unwrap();
+        let model: &dyn Denoiser = &unet;
+        let options = SampleOptions { seed: 6, ..Default::default() };
+        diffusion.sample(model, &like, Sampler::Ddim { steps: 10, eta: 0.0 }, options).unwrap().features().clone()
+    };
+    let error = off(&sample(&gpu()), &sample(&Device::Cpu));
+    println!("sample off by {error:.1e}");
+    assert!(error <= 1e-3, "{error}");
+}
+
+#[test]
+fn a_network_is_saved_on_one_device_and_loaded_on_another() {
+    let path = std::env::temp_dir().join(format!("wavemesh-gpu-{}.safetensors", std::process::id()));
+    let there = network(Precision::F32, false, &gpu());
+    there.save(&path, DType::F32).unwrap();
+    let here = WaveMeshUNet::load(&path, &Device::Cpu).unwrap();
+    let back = WaveMeshUNet::load(&path, &gpu()).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    for (((_, a), (_, b)), (name, c)) in there.state().iter().zip(here.state()).zip(back.state()) {
+        assert!(bits(a) == bits(b) && bits(a) == bits(c), "{name}");
+        assert!(!b.device().is_cuda() && c.device().is_cuda());
+    }
+}
+
+#[test]
+fn tensors_on_two_devices_are_an_error_that_names_both() {
+    let features = Tensor::zeros((1, 2), DType::F32, &Device::Cpu).unwrap();
+    let x = SparseConvTensor::from_coords(features, vec![[0; 4]], [2; 3], 1).unwrap();
+    let conv = SubMConv3d::new(2, 2, 3, ConvConfig::default(), VarBuilder::zeros(DType::F32, &gpu())).unwrap();
+    let error = conv.forward(&x).unwrap_err();
+    assert!(matches!(error, Error::Device { expected: DeviceLocation::Cuda { .. }, .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("cpu") && text.contains("cuda:0") && text.contains("to_device"), "{text}");
+    let norm = BatchNorm::new(2, VarBuilder::zeros(DType::F32, &gpu())).unwrap();
+    assert!(matches!(norm.forward(&x).unwrap_err(), Error::Device { .. }));
+    let unet = WaveMeshUNet::seeded(&UNetConfig::plain(2, 2, &[4, 8]), 0, &gpu()).unwrap();
+    let text = unet.forward(&x, &Tensor::zeros(1, DType::F32, &gpu()).unwrap(), None).unwrap_err().to_string();
+    assert!(text.contains("cpu") && text.contains("cuda:0"), "{text}");
+}
+
+#[test]
+fn no_sites_are_fine() {
+    let device = gpu();
+    let x = Tensor::zeros((0, 4), DType::F32, &device).unwrap();
+    let x = SparseConvTensor::from_coords(x, Vec::new(), [8; 3], 2).unwrap();
+    let vb = || VarBuilder::zeros(DType::F32, &device);
+    let y = SubMConv3d::new(4, 8, 3, ConvConfig::default(), vb()).unwrap().forward(&x).unwrap();
+    let config = ConvConfig { stride: [2; 3], padding: [1; 3], ..Default::default() };
+    let z = SparseConv3d::new(8, 4, 3, config, vb()).unwrap().forward(&y).unwrap();
+    let z = BatchNorm::new(4, vb()).unwrap().forward(&z).unwrap();
+    assert_eq!((y.features().dims(), z.features().dims()), ([0, 8].as_slice(), [0, 4].as_slice()));
+}
+
+/// More than the card has: an error with the figures, and everything goes on.
+#[test]
+fn too_much_memory_is_an_error_with_figures_and_nothing_is_lost() {
+    let device = gpu();
+    let total = gpu_info(&device).unwrap().total;
+    let mut rng = StdRng::seed_from_u64(1);
+    let (coords, size) = shell(20.0, 1, &mut rng);
+    let kept = numbers(&mut rng, &[coords.len(), 4]).to_device(&device).unwrap();
+    // A convolution whose output alone is larger than the card.
+    let outputs = (total as usize / 4 / coords.len() + 1).next_multiple_of(1024);
+    let x = SparseConvTensor::from_coords(kept.clone(), coords, [size; 3], 1).unwrap();
+    let conv = SubMConv3d::new(4, outputs, 1, ConvConfig::default(), VarBuilder::zeros(DType::F32, &device)).unwrap();
+    let error = conv.forward(&x).unwrap_err();
+    let text = error.to_string();
+    println!("{text}");
+    assert!(text.contains("MB") && text.contains("free") && text.contains("GB"), "{text}");
+    assert_eq!(
+        bits(&kept.affine(2.0, 0.0).unwrap()),
+        bits(&kept.to_device(&Device::Cpu).unwrap().affine(2.0, 0.0).unwrap())
+    );
+}
+
+#[test]
+fn freed_memory_stays_in_the_pool_until_it_is_trimmed() {
+    let device = gpu();
+    drop(Tensor::zeros((64 << 20,), DType::F32, &device).unwrap());
+    device.synchronize().unwrap();
+    assert!(gpu_info(&device).unwrap().held >= 256 << 20);
+    trim_gpu_memory(&device).unwrap();
+    let info = gpu_info(&device).unwrap();
+    println!("{info:?}");
+    assert!(info.held < 256 << 20 || info.used >= 128 << 20, "{info:?}");
+}
+
+#[test]
+fn displays_take_tensors_of_the_gpu() -> Result<()> {
+    let device = gpu();
+    let tensor = Tensor::arange(0f32, 24.0, &device)?.reshape((2, 3, 4))?;
+    let card = format!("{:?}", tensor.rich());
+    assert!(card.contains("cuda:0"), "{card}");
+    let x = SparseConvTensor::from_coords(Tensor::zeros((1, 2), DType::F32, &device)?, vec![[0; 4]], [2; 3], 1)?;
+    assert!(format!("{:?}", x.rich()).contains("Sparse"));
+    let info = backend_info();
+    println!("{info}");
+    assert!(info.backend == "cuda" && info.device.contains("cuda:0"), "{info}");
+    Ok(())
+}

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Compiles every GPU kernel for every architecture and checks the Rust of the feature `cuda`. It needs no GPU; it says how long it took.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target=${CARGO_TARGET_DIR:-$PWD/target}
+if ! command -v nvcc >/dev/null; then
+    eval "$(bash kernel/cuda_toolkit.sh "$target/cuda")"
+    PATH=$CUDA_HOME/bin:$PATH
+fi
+SECONDS=0
+WAVEMESH_NVCC=$(command -v nvcc) NVCC=$PWD/tests/nvcc_ours.sh CUDA_COMPUTE_CAP=80 RUSTFLAGS="${RUSTFLAGS:-} -Dwarnings" \
+    CARGO_TARGET_DIR=$target/cuda-check cargo check --release --locked --features cuda --lib --test gpu
+echo "GPU kernels for every architecture and the Rust around them: $SECONDS s"
