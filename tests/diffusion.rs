@@ -306,6 +306,114 @@ fn an_interrupt_stops_sampling_between_steps() {
 }
 
 #[test]
+fn a_solver_may_take_as_many_steps_as_there_are_timesteps() {
+    let config = DiffusionConfig { timesteps: 60, beta_end: 0.2, ..Default::default() };
+    let diffusion = GaussianDiffusion::new(&config, &Device::Cpu).unwrap();
+    let model = Exact(diffusion.clone());
+    let spacings = [TimestepSpacing::Leading, TimestepSpacing::Trailing, TimestepSpacing::Linspace];
+    for sampler in [Sampler::DpmSolverPP { steps: 60, order: 2 }, Sampler::Ddim { steps: 60, eta: 0.0 }] {
+        let samples = spacings.map(|spacing| {
+            let options = SampleOptions { spacing, ..Default::default() };
+            let run = diffusion.start_sampling(&zeros(1, 16, 1), sampler, options).unwrap();
+            assert!(run.timesteps().iter().copied().eq((0..60).rev()), "{sampler:?} {spacing:?}");
+            let options = SampleOptions { spacing, ..Default::default() };
+            values(&diffusion.sample(&model, &zeros(1, 16, 1), sampler, options).unwrap())
+        });
+        assert!(samples.iter().all(|sample| *sample == samples[0] && sample.iter().all(|v| v.is_finite())));
+    }
+}
+
+#[test]
+fn a_prediction_on_other_sites_or_in_another_order_is_an_error() {
+    let diffusion = diffusion(Prediction::Epsilon);
+    let like = zeros(1, 10, 1);
+    let turned = |x: &SparseConvTensor, _: &Tensor, _: Option<&Tensor>, _: bool| {
+        let rows: Vec<i64> = (0..x.len() as i64).rev().collect();
+        x.select_by_index(&Tensor::from_vec(rows, x.len(), x.device())?)
+    };
+    let moved = |x: &SparseConvTensor, _: &Tensor, _: Option<&Tensor>, _: bool| {
+        let coords = x.coords().iter().map(|&[b, z, y, x]| [b, z, y + 1, x]).collect();
+        SparseConvTensor::from_coords(x.features().clone(), coords, x.spatial_shape(), x.batch_size())
+    };
+    let plain = Sampler::Ddim { steps: 5, eta: 0.0 };
+    for said in [
+        diffusion.sample(&turned, &like, plain, None).unwrap_err().to_string(),
+        diffusion.sample(&moved, &like, plain, None).unwrap_err().to_string(),
+        diffusion.training_loss(&turned, &like, &LossOptions::default()).unwrap_err().to_string(),
+    ] {
+        assert!(said.contains("the network's output is on other sites, or in another order"), "{said}");
+    }
+}
+
+#[test]
+fn a_sample_has_the_dtype_it_is_like_and_the_steps_are_precise() {
+    use candle_core::DType;
+    let diffusion = diffusion(Prediction::V);
+    let samplers = [
+        Sampler::Ddpm { steps: 20 },
+        Sampler::Ddim { steps: 20, eta: 0.5 },
+        Sampler::DpmSolverPP { steps: 20, order: 3 },
+    ];
+    for sampler in samplers {
+        let sample = |dtype: DType| {
+            let like = zeros(1, 64, 2);
+            let like = like.replace_feature(like.features().to_dtype(dtype).unwrap()).unwrap();
+            // The network computes in f32 and answers in the dtype it is asked in, so that only its rounding differs.
+            let model = |x: &SparseConvTensor, t: &Tensor, c: Option<&Tensor>, train: bool| {
+                assert_eq!(x.dtype(), dtype);
+                let wide = x.replace_feature(x.features().to_dtype(DType::F32)?)?;
+                let answer = Exact(diffusion.clone()).predict(&wide, t, c, train)?;
+                x.replace_feature(answer.features().to_dtype(dtype)?)
+            };
+            let options = SampleOptions {
+                callback: Some(Box::new(|step| {
+                    assert_eq!((step.x.dtype(), step.x0.dtype()), (dtype, dtype));
+                    Ok(())
+                })),
+                ..Default::default()
+            };
+            let sample = diffusion.sample(&model, &like, sampler, options).unwrap();
+            assert_eq!(sample.dtype(), dtype, "{sampler:?}");
+            values(&sample.replace_feature(sample.features().to_dtype(DType::F32).unwrap()).unwrap())
+        };
+        let exact = sample(DType::F32);
+        for (dtype, tolerance) in [(DType::F64, 1e-4), (DType::F16, 0.01), (DType::BF16, 0.05)] {
+            let other = sample(dtype);
+            let furthest = exact.iter().zip(&other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(furthest < tolerance, "{sampler:?} {dtype:?}: {furthest}");
+        }
+    }
+}
+
+#[test]
+fn a_schedule_may_end_in_pure_noise_or_be_ones_own() {
+    let config = DiffusionConfig { rescale_betas_zero_snr: true, prediction: Prediction::V, ..Default::default() };
+    let diffusion = GaussianDiffusion::new(&config, &Device::Cpu).unwrap();
+    assert_eq!(diffusion.schedule().alpha_cumprod(999), 0.0);
+    let model = Exact(diffusion.clone());
+    for sampler in [
+        Sampler::Ddpm { steps: 250 },
+        Sampler::Ddim { steps: 100, eta: 0.0 },
+        Sampler::DpmSolverPP { steps: 100, order: 2 },
+    ] {
+        let sample = values(&diffusion.sample(&model, &zeros(1, 4096, 1), sampler, None).unwrap());
+        let mean = sample.iter().map(|&v| f64::from(v)).sum::<f64>() / 4096.0;
+        assert!((mean - MEAN).abs() < 0.025, "{sampler:?}: mean {mean}");
+    }
+    let refused = |config: DiffusionConfig| GaussianDiffusion::new(&config, &Device::Cpu).unwrap_err().to_string();
+    let noise = refused(DiffusionConfig { prediction: Prediction::Epsilon, ..config });
+    assert!(noise.contains("prediction is epsilon") && noise.contains("pure noise"), "{noise}");
+    let own = |betas: Vec<f64>| DiffusionConfig { timesteps: 3, trained_betas: Some(betas), ..Default::default() };
+    let made = GaussianDiffusion::new(&own(vec![0.1, 0.2, 0.3]), &Device::Cpu).unwrap();
+    assert!((made.schedule().alpha_cumprod(2) - 0.9 * 0.8 * 0.7).abs() < 1e-6);
+    assert!(refused(own(vec![0.1, 0.2])).contains("2 values"));
+    assert!(refused(own(vec![0.1, 1.0, 0.2])).contains("1 at timestep 1"));
+    assert!(refused(own(vec![0.1, f64::NAN, 0.2])).contains("NaN at timestep 1"));
+    let text = serde_json::to_string(&own(vec![0.1, 0.2, 0.3])).unwrap();
+    assert_eq!(serde_json::from_str::<DiffusionConfig>(&text).unwrap(), own(vec![0.1, 0.2, 0.3]));
+}
+
+#[test]
 fn bad_input_is_refused_with_its_name() {
     let diffusion = diffusion(Prediction::Epsilon);
     let like = zeros(1, 4, 1);
@@ -318,6 +426,8 @@ fn bad_input_is_refused_with_its_name() {
     assert!(refused(Sampler::Ddim { steps: 5, eta: 1.5 }, none()).contains("eta is 1.5"));
     assert!(refused(Sampler::DpmSolverPP { steps: 5, order: 4 }, none()).contains("order is 4"));
     let plain = Sampler::Ddim { steps: 5, eta: 0.0 };
+    let karras = SampleOptions { spacing: TimestepSpacing::Karras, ..Default::default() };
+    assert!(refused(plain, karras).contains("DpmSolverPP"));
     let with = |clip| SampleOptions { clip, ..Default::default() };
     assert!(refused(plain, with(Clip::Static(-1.0))).contains("-1"));
     assert!(refused(plain, with(Clip::PerChannel(vec![1.0; 3]))).contains("one for each of 1 channels"));

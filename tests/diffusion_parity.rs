@@ -1,4 +1,5 @@
-//! The diffusion process gives diffusers' numbers (tests/fixtures/diffusion.json, made with diffusers 0.42).
+//! The diffusion process gives diffusers' numbers (tests/fixtures/diffusion.json and diffusion_more.json, made with diffusers
+//! 0.42).
 
 use std::sync::LazyLock;
 
@@ -71,51 +72,74 @@ fn schedules_are_those_of_diffusers() {
     }
 }
 
+/// Runs a trajectory of a fixture and compares its timesteps, its first and its last sample.
+fn assert_trajectory(trajectory: &Value, start: &SparseConvTensor, betas: Option<Vec<f64>>) {
+    let config = &trajectory["config"];
+    let text = |key: &str, default: &'static str| config[key].as_str().unwrap_or(default);
+    let flag = |key: &str| config.get(key).is_some_and(|v| v == "True" || v == true);
+    let steps = trajectory["steps"].as_u64().unwrap() as usize;
+    let what = format!("{} {} {config}", trajectory["name"], trajectory["scheduler"]);
+    let order = config["solver_order"].as_u64().or_else(|| config["solver_order"].as_str()?.parse().ok());
+    let sampler = match trajectory["scheduler"].as_str().unwrap() {
+        "DDIMScheduler" => Sampler::Ddim { steps, eta: 0.0 },
+        "DPMSolverMultistepScheduler" => Sampler::DpmSolverPP { steps, order: order.unwrap() as usize },
+        other => panic!("unknown scheduler {other}"),
+    };
+    let diffusion = GaussianDiffusion::new(
+        &DiffusionConfig {
+            schedule: BetaSchedule::from_name(text("beta_schedule", "linear")).unwrap(),
+            prediction: Prediction::from_name(text("prediction_type", "")).unwrap(),
+            timesteps: betas.as_ref().map_or(1000, Vec::len),
+            trained_betas: betas,
+            rescale_betas_zero_snr: flag("rescale_betas_zero_snr"),
+            ..Default::default()
+        },
+        &DEVICE,
+    )
+    .unwrap();
+    let spacing = if flag("use_karras_sigmas") { "karras" } else { text("timestep_spacing", "") };
+    let mut visited = Vec::new();
+    let mut after_first = None;
+    let options = SampleOptions {
+        spacing: TimestepSpacing::from_name(spacing).unwrap(),
+        clip: if flag("clip_sample") { Clip::Static(1.0) } else { Clip::None },
+        start: Some(start.features().clone()),
+        callback: Some(Box::new(|step| {
+            visited.push(step.t as f64);
+            after_first.get_or_insert_with(|| step.x.features().clone());
+            Ok(())
+        })),
+        ..Default::default()
+    };
+    let last = diffusion.sample(&stated_model, start, sampler, options).unwrap();
+    assert_eq!(visited, numbers(&trajectory["timesteps"]), "{what}");
+    assert_close(&after_first.unwrap(), &numbers(&trajectory["after_first"]), &format!("{what}, first step"));
+    assert_close(last.features(), &numbers(&trajectory["after_last"]), &format!("{what}, last step"));
+}
+
 #[test]
 fn every_trajectory_is_that_of_diffusers() {
     let fixture = fixture();
-    let x = start(&numbers(&fixture["x_init"]));
+    let start = start(&numbers(&fixture["x_init"]));
     let trajectories = fixture["trajectories"].as_array().unwrap();
     assert_eq!(trajectories.len(), 11);
+    trajectories.iter().for_each(|trajectory| assert_trajectory(trajectory, &start, None));
+}
+
+#[test]
+fn pure_noise_own_betas_and_karras_levels_are_those_of_diffusers() {
+    let more: Value = serde_json::from_str(include_str!("fixtures/diffusion_more.json")).unwrap();
+    let start = start(&numbers(&fixture()["x_init"]));
+    let schedule =
+        NoiseSchedule::new(BetaSchedule::Linear, 1000, 1e-4, 0.02).unwrap().with_zero_terminal_snr().unwrap();
+    for (t, expected) in more["zero_snr_alphas_cumprod"].as_object().unwrap() {
+        let (got, expected) = (schedule.alpha_cumprod(t.parse().unwrap()), expected.as_f64().unwrap());
+        assert!((got - expected).abs() <= 1e-5 * expected, "t = {t}: got {got}, expected {expected}");
+    }
+    let trajectories = more["trajectories"].as_array().unwrap();
+    assert_eq!(trajectories.len(), 12);
     for trajectory in trajectories {
-        let config = &trajectory["config"];
-        let text = |key: &str| config[key].as_str().unwrap_or_else(|| panic!("no {key} in {config}"));
-        let steps = trajectory["steps"].as_u64().unwrap() as usize;
-        let what = format!("{} {config}", trajectory["scheduler"]);
-        let sampler = match trajectory["scheduler"].as_str().unwrap() {
-            "DDIMScheduler" => Sampler::Ddim { steps, eta: 0.0 },
-            "DPMSolverMultistepScheduler" => {
-                Sampler::DpmSolverPP { steps, order: text("solver_order").parse().unwrap() }
-            }
-            other => panic!("unknown scheduler {other}"),
-        };
-        let diffusion = GaussianDiffusion::new(
-            &DiffusionConfig {
-                schedule: BetaSchedule::from_name(text("beta_schedule")).unwrap(),
-                prediction: Prediction::from_name(text("prediction_type")).unwrap(),
-                ..Default::default()
-            },
-            &DEVICE,
-        )
-        .unwrap();
-        let clip = config.get("clip_sample").is_some_and(|v| v == "True");
-        let mut visited = Vec::new();
-        let mut after_first = None;
-        let options = SampleOptions {
-            spacing: TimestepSpacing::from_name(text("timestep_spacing")).unwrap(),
-            clip: if clip { Clip::Static(1.0) } else { Clip::None },
-            start: Some(x.features().clone()),
-            callback: Some(Box::new(|step| {
-                visited.push(step.t as f64);
-                after_first.get_or_insert_with(|| step.x.features().clone());
-                Ok(())
-            })),
-            ..Default::default()
-        };
-        let last = diffusion.sample(&stated_model, &x, sampler, options).unwrap();
-        assert_eq!(visited, numbers(&trajectory["timesteps"]), "{what}");
-        assert_close(&after_first.unwrap(), &numbers(&trajectory["after_first"]), &format!("{what}, first step"));
-        assert_close(last.features(), &numbers(&trajectory["after_last"]), &format!("{what}, last step"));
+        assert_trajectory(trajectory, &start, (trajectory["own_betas"] == true).then(|| numbers(&more["betas"])));
     }
 }
 

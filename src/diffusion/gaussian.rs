@@ -9,6 +9,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::linear::{Term, combine_rows};
 use super::{BetaSchedule, NoiseSchedule, Posterior};
 use crate::sparse::SparseConvTensor;
 use crate::{Error, Result};
@@ -94,6 +95,12 @@ pub struct DiffusionConfig {
     pub beta_end: f64,
     /// What the network outputs.
     pub prediction: Prediction,
+    /// Own `β` for each timestep instead of a schedule (diffusers' name); `schedule`, `beta_start` and `beta_end` have no effect
+    /// then.
+    pub trained_betas: Option<Vec<f64>>,
+    /// Rescales the schedule so that the last timestep is pure noise (Lin et al. 2023, algorithm 1; diffusers' name). The network
+    /// must then predict `x_0` or `v`: pure noise says nothing of `x_0` to one that predicts noise.
+    pub rescale_betas_zero_snr: bool,
     /// `γ` of the min-SNR loss weighting (Hang et al. 2023; 5 is theirs), `None` for an unweighted loss.
     pub min_snr_gamma: Option<f64>,
 }
@@ -106,6 +113,8 @@ impl Default for DiffusionConfig {
             beta_start: 1e-4,
             beta_end: 0.02,
             prediction: Prediction::Epsilon,
+            trained_betas: None,
+            rescale_betas_zero_snr: false,
             min_snr_gamma: None,
         }
     }
@@ -141,7 +150,8 @@ impl GaussianDiffusion {
     /// Tabulates the schedule of `config`; tensors made here live on `device`.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a schedule without timesteps, betas out of range or a `min_snr_gamma` not above 0.
+    /// [`Error::Argument`] for a schedule without timesteps, betas out of range or of another number than timesteps, a schedule
+    /// that ends in pure noise under prediction of noise, or a `min_snr_gamma` not above 0.
     pub fn new(config: &DiffusionConfig, device: &Device) -> Result<Self> {
         if let Some(gamma) = config.min_snr_gamma.filter(|&gamma| gamma.is_nan() || gamma <= 0.0) {
             return Err(Error::Argument {
@@ -151,7 +161,24 @@ impl GaussianDiffusion {
                 expected: "a number above 0, or none".into(),
             });
         }
-        let schedule = NoiseSchedule::new(config.schedule, config.timesteps, config.beta_start, config.beta_end)?;
+        let bad = |name, got: String, expected: String| {
+            Err(Error::Argument { op: "GaussianDiffusion::new", name, got, expected })
+        };
+        let schedule = match &config.trained_betas {
+            Some(betas) if betas.len() != config.timesteps => {
+                let (got, expected) =
+                    (format!("{} values", betas.len()), format!("one for each of {} timesteps", config.timesteps));
+                return bad("trained_betas", got, expected);
+            }
+            Some(betas) => NoiseSchedule::from_betas(betas)?,
+            None => NoiseSchedule::new(config.schedule, config.timesteps, config.beta_start, config.beta_end)?,
+        };
+        let schedule = if config.rescale_betas_zero_snr { schedule.with_zero_terminal_snr()? } else { schedule };
+        if schedule.alpha_cumprod(schedule.len() as i64 - 1) == 0.0 && config.prediction == Prediction::Epsilon {
+            let expected =
+                "x0 or v, because the schedule ends in pure noise, from which noise tells nothing of x0".into();
+            return bad("prediction", "epsilon".into(), expected);
+        }
         Ok(Self { config: config.clone(), schedule: Arc::new(schedule), device: device.clone() })
     }
 
@@ -205,9 +232,8 @@ impl GaussianDiffusion {
     pub fn q_sample(&self, x0: &SparseConvTensor, timesteps: &[usize], noise: &Tensor) -> Result<SparseConvTensor> {
         self.check_timesteps("q_sample", x0, timesteps)?;
         check_same_shape("q_sample", "noise", noise, x0.features())?;
-        let signal = self.per_row(x0, timesteps, |a| a.sqrt())?;
-        let scale = self.per_row(x0, timesteps, |a| (1.0 - a).sqrt())?;
-        x0.replace_feature((x0.features().broadcast_mul(&signal)? + noise.broadcast_mul(&scale)?)?)
+        let (signal, scale) = self.per_row(x0, timesteps);
+        x0.replace_feature(combine_rows(&signal, x0.features(), &scale, noise)?)
     }
 
     /// What the network should output for `x0` noised with `noise`, (N, C).
@@ -216,35 +242,18 @@ impl GaussianDiffusion {
             Prediction::Epsilon => noise.clone(),
             Prediction::X0 => x0.features().clone(),
             Prediction::V => {
-                let signal = self.per_row(x0, timesteps, |a| a.sqrt())?;
-                let scale = self.per_row(x0, timesteps, |a| (1.0 - a).sqrt())?;
-                (noise.broadcast_mul(&signal)? - x0.features().broadcast_mul(&scale)?)?
+                let (signal, scale) = self.per_row(x0, timesteps);
+                let minus: Vec<f32> = scale.iter().map(|scale| -scale).collect();
+                combine_rows(&signal, noise, &minus, x0.features())?
             }
         })
     }
 
-    /// Reads the network's `output` at timestep `t` as (`x_0`, `ε`).
-    pub(super) fn estimates(&self, output: &Tensor, x: &Tensor, t: usize) -> Result<(Tensor, Tensor)> {
-        let alpha = self.schedule.alpha_cumprod(t as i64);
-        let (signal, scale) = (alpha.sqrt(), (1.0 - alpha).sqrt());
-        Ok(match self.config.prediction {
-            Prediction::Epsilon => (((x - (output * scale)?)? / signal)?, output.clone()),
-            Prediction::X0 => (output.clone(), self.noise_from_x0(output, x, t)?),
-            Prediction::V => (((x * signal)? - (output * scale)?)?, ((output * signal)? + (x * scale)?)?),
-        })
-    }
-
-    /// The noise that `x` at timestep `t` holds if its clean version is `x0`.
-    pub(super) fn noise_from_x0(&self, x0: &Tensor, x: &Tensor, t: usize) -> Result<Tensor> {
-        let alpha = self.schedule.alpha_cumprod(t as i64);
-        Ok(((x - (x0 * alpha.sqrt())?)? / (1.0 - alpha).sqrt())?)
-    }
-
-    /// `f(ᾱ)` of the batch element's timestep for every site, (N, 1).
-    fn per_row(&self, x: &SparseConvTensor, timesteps: &[usize], f: impl Fn(f64) -> f64) -> Result<Tensor> {
-        let per_element: Vec<f32> =
-            timesteps.iter().map(|&t| f(self.schedule.alpha_cumprod(t as i64)) as f32).collect();
-        broadcast_to_sites(x, &per_element)
+    /// `√ᾱ` and `√(1−ᾱ)` of the batch element's timestep for every site.
+    fn per_row(&self, x: &SparseConvTensor, timesteps: &[usize]) -> (Vec<f32>, Vec<f32>) {
+        let levels = timesteps.iter().map(|&t| self.schedule.alpha_cumprod(t as i64));
+        let factors: Vec<(f32, f32)> = levels.map(|a| (a.sqrt() as f32, (1.0 - a).sqrt() as f32)).collect();
+        x.coords().iter().map(|site| factors[site[0] as usize]).unzip()
     }
 
     pub(super) fn check_timesteps(&self, op: &'static str, x: &SparseConvTensor, timesteps: &[usize]) -> Result<()> {
@@ -270,6 +279,27 @@ impl GaussianDiffusion {
             expected: format!("a timestep of the schedule, 0 to {}", self.schedule.len() - 1),
         })
     }
+}
+
+/// Reads the network's `output` for `x` as `x_0` and `ε`, each a weighted sum of terms; `alpha_cumprod` is `ᾱ` of `x`.
+pub(super) fn estimates<'a>(
+    prediction: Prediction,
+    output: &'a Tensor,
+    x: &'a Tensor,
+    alpha_cumprod: f64,
+) -> (Vec<Term<'a>>, Vec<Term<'a>>) {
+    let (signal, scale) = (alpha_cumprod.sqrt(), (1.0 - alpha_cumprod).sqrt());
+    match prediction {
+        Prediction::Epsilon => (vec![(1.0 / signal, x), (-scale / signal, output)], vec![(1.0, output)]),
+        Prediction::X0 => (vec![(1.0, output)], noise_from_x0(output, x, alpha_cumprod)),
+        Prediction::V => (vec![(signal, x), (-scale, output)], vec![(signal, output), (scale, x)]),
+    }
+}
+
+/// The noise that `x` holds if its clean version is `x0`, as a weighted sum.
+pub(super) fn noise_from_x0<'a>(x0: &'a Tensor, x: &'a Tensor, alpha_cumprod: f64) -> Vec<Term<'a>> {
+    let (signal, scale) = (alpha_cumprod.sqrt(), (1.0 - alpha_cumprod).sqrt());
+    vec![(1.0 / scale, x), (-signal / scale, x0)]
 }
 
 /// One number a batch element, repeated for each of its sites: (N, 1) of the features' dtype.

@@ -6,6 +6,7 @@
 
 mod clip;
 mod gaussian;
+mod linear;
 mod loss;
 mod sampling;
 mod schedule;

@@ -3,9 +3,10 @@
 //! [`GaussianDiffusion::sample`] runs to the end. [`Sampling`] is the same as a value that can be stepped, watched,
 //! interrupted and resumed: all that a step needs is in it, and the noise of step `i` depends on the seed and `i` alone.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
-use super::gaussian::{check_same_shape, timestep_tensor};
+use super::gaussian::{check_same_shape, estimates, noise_from_x0, timestep_tensor};
+use super::linear::{combine, is_finite};
 use super::solver::Solver;
 use super::{Clip, Denoiser, GaussianDiffusion, Sampler, TimestepSpacing};
 use crate::sparse::SparseConvTensor;
@@ -78,11 +79,15 @@ pub struct Sampling {
     context: Option<Tensor>,
     guidance_scale: Option<f64>,
     next: usize,
+    /// The sample in the dtype of `like`, as the network sees it.
     x: SparseConvTensor,
+    /// The same in the precision of the steps: single, or double where `like` is.
+    precise: Tensor,
 }
 
 impl GaussianDiffusion {
-    /// Draws a sample on the sites of `like` (whose features give the number of channels, not values).
+    /// Draws a sample on the sites of `like` (whose features give the number of channels and the dtype, not values). Steps are
+    /// taken in single precision at least; the network sees, and the result has, the dtype of `like`.
     ///
     /// `options` may be `None`, or a [`SampleOptions`]. Stops with [`Error::Interrupted`] between steps when a stop is
     /// requested; use [`GaussianDiffusion::start_sampling`] when the finished part should survive that.
@@ -138,8 +143,9 @@ impl GaussianDiffusion {
             }
             None => random::gaussian(&mut random::rng(options.seed, 0), shape, self.device())?,
         };
+        let precise = start.to_dtype(if like.dtype() == DType::F64 { DType::F64 } else { DType::F32 })?.detach();
         Ok(Sampling {
-            solver: Solver::new(sampler, options.spacing, self.schedule().len())?,
+            solver: Solver::new(sampler, options.spacing, self.schedule())?,
             diffusion: self.clone(),
             seed: options.seed,
             clip: options.clip,
@@ -147,7 +153,8 @@ impl GaussianDiffusion {
             context: options.context,
             guidance_scale: options.guidance_scale.filter(|&scale| scale != 1.0),
             next: 0,
-            x: like.replace_feature(start)?,
+            x: like.replace_feature(precise.to_dtype(like.dtype())?)?,
+            precise,
         })
     }
 }
@@ -186,8 +193,8 @@ impl Sampling {
     /// Takes the next step. On an error the run stays at the step it was at, so it can be tried again.
     ///
     /// # Errors
-    /// [`Error::Argument`] when every step is taken or the network's output is not finite, [`Error::Shape`] when the
-    /// output has another shape than the input; whatever the network returns.
+    /// [`Error::Argument`] when every step is taken, the network's output is not finite or on other sites than its input,
+    /// [`Error::Shape`] when it has another shape; whatever the network returns.
     pub fn step(&mut self, model: &dyn Denoiser) -> Result<SampleStep> {
         let (index, total) = (self.next, self.steps());
         let Some(&t) = self.solver.timesteps().get(index) else {
@@ -199,19 +206,20 @@ impl Sampling {
             });
         };
         let output = self.predict(model, t)?;
-        let x = self.x.features();
-        let (x0, mut eps) = self.diffusion.estimates(&output, x, t)?;
-        let x0 = self.clip.apply(&x0, &self.x)?;
-        if self.use_clipped_model_output {
-            eps = self.diffusion.noise_from_x0(&x0, x, t)?;
-        }
+        let (x, level) = (&self.precise, self.solver.level(index));
+        let (x0, eps) = estimates(self.diffusion.config().prediction, &output, x, level);
+        let x0 = self.clip.apply(&combine(&x0)?, &self.x)?;
+        let eps = if self.use_clipped_model_output { noise_from_x0(&x0, x, level) } else { eps };
         let shape = (self.x.len(), self.x.channels());
         let (seed, device) = (self.seed, self.diffusion.device());
-        let fresh = || random::gaussian(&mut random::rng(seed, 1 + index as u64), shape, device);
-        let next = self.solver.step(self.diffusion.schedule(), index, x, x0.clone(), &eps, fresh)?;
-        self.x = self.x.replace_feature(next.detach())?;
+        let fresh =
+            || Ok(random::gaussian(&mut random::rng(seed, 1 + index as u64), shape, device)?.to_dtype(x.dtype())?);
+        let next = self.solver.step(self.diffusion.schedule(), index, x, &x0, &eps, fresh)?;
+        let dtype = self.x.dtype();
+        self.x = self.x.replace_feature(next.to_dtype(dtype)?)?;
+        self.precise = next;
         self.next += 1;
-        Ok(SampleStep { index, total, t, x: self.x.clone(), x0: self.x.replace_feature(x0)? })
+        Ok(SampleStep { index, total, t, x: self.x.clone(), x0: self.x.replace_feature(x0.to_dtype(dtype)?)? })
     }
 
     /// The network's output (N, C) at timestep `t`, guided if asked for.
@@ -220,20 +228,18 @@ impl Sampling {
         let ask = |context: Option<&Tensor>| -> Result<Tensor> {
             let output = model.predict(&self.x, &timesteps, context, false)?;
             self.x.expect_same_sites("sample", "the network's output", &output)?;
-            let output = output.features().detach();
-            check_same_shape("sample", "the network's output", &output, self.x.features())?;
-            Ok(output)
+            check_same_shape("sample", "the network's output", output.features(), self.x.features())?;
+            Ok(output.features().detach().to_dtype(self.precise.dtype())?)
         };
         let conditional = ask(self.context.as_ref())?;
         let output = match self.guidance_scale {
             None => conditional,
             Some(scale) => {
                 let unconditional = ask(None)?;
-                (&unconditional + ((conditional - &unconditional)? * scale)?)?
+                combine(&[(1.0 - scale, &unconditional), (scale, &conditional)])?
             }
         };
-        let size = output.abs()?.sum_all()?.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?;
-        if size.is_finite() {
+        if is_finite(&output)? {
             return Ok(output);
         }
         Err(Error::Argument {

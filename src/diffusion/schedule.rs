@@ -99,7 +99,53 @@ impl NoiseSchedule {
             });
         }
         memory::elements::<[f32; 2]>(op, "the table", &[timesteps], 0)?;
-        let betas = kind.betas(timesteps, beta_start, beta_end);
+        Ok(Self::tabulated(kind.betas(timesteps, beta_start, beta_end)))
+    }
+
+    /// Tabulates own `β`, one a timestep (diffusers' `trained_betas`).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for no `β`, or one outside (0, 1); the last may be 1.
+    pub fn from_betas(betas: &[f64]) -> Result<Self> {
+        let last = betas.len().saturating_sub(1);
+        let out_of_range = |(t, &beta): (usize, &f64)| !(beta > 0.0 && (beta < 1.0 || (beta == 1.0 && t == last)));
+        let bad = betas.iter().enumerate().find(|&entry| out_of_range(entry));
+        let got = match bad {
+            Some((t, beta)) => format!("{beta} at timestep {t}"),
+            None if betas.is_empty() => "empty".into(),
+            None => return Ok(Self::tabulated(betas.iter().map(|&beta| beta as f32).collect())),
+        };
+        let expected = "one or more numbers between 0 and 1".into();
+        Err(Error::Argument { op: "NoiseSchedule::from_betas", name: "betas", got, expected })
+    }
+
+    /// The schedule rescaled so that its last timestep is pure noise and its first as it was: Lin et al. 2023, algorithm 1.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when it has one timestep.
+    ///
+    /// ```
+    /// use wavemesh::diffusion::{BetaSchedule, NoiseSchedule};
+    /// let schedule = NoiseSchedule::new(BetaSchedule::Linear, 1000, 1e-4, 0.02)?;
+    /// let rescaled = schedule.with_zero_terminal_snr()?;
+    /// assert_eq!(rescaled.alpha_cumprod(999), 0.0);
+    /// assert!((rescaled.alpha_cumprod(0) - schedule.alpha_cumprod(0)).abs() < 1e-6);
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
+    pub fn with_zero_terminal_snr(&self) -> Result<Self> {
+        let roots: Vec<f64> = self.alphas_cumprod.iter().map(|&a| f64::from(a).sqrt()).collect();
+        let (first, last) = (roots[0], roots[roots.len() - 1]);
+        if roots.len() < 2 {
+            let expected = "2 or more, of which the last may be pure noise".into();
+            return Err(Error::Argument { op: "with_zero_terminal_snr", name: "timesteps", got: "1".into(), expected });
+        }
+        let levels: Vec<f64> = roots.iter().map(|root| ((root - last) * first / (first - last)).powi(2)).collect();
+        let before = std::iter::once(1.0).chain(levels.iter().copied());
+        let betas = levels.iter().zip(before).map(|(level, before)| (1.0 - level / before) as f32).collect();
+        Ok(Self::tabulated(betas))
+    }
+
+    fn tabulated(betas: Vec<f32>) -> Self {
         let mut product = 1.0f64;
         let alphas_cumprod = betas
             .iter()
@@ -108,7 +154,7 @@ impl NoiseSchedule {
                 product as f32
             })
             .collect();
-        Ok(Self { betas, alphas_cumprod })
+        Self { betas, alphas_cumprod }
     }
 
     /// The number of timesteps, `T`.
@@ -134,6 +180,13 @@ impl NoiseSchedule {
     /// `ᾱ[t]`; 1 for `t` outside the table, which is how a sampler names "before the first timestep" (clean).
     pub fn alpha_cumprod(&self, t: i64) -> f64 {
         usize::try_from(t).ok().and_then(|t| self.alphas_cumprod.get(t)).map_or(1.0, |&a| f64::from(a))
+    }
+
+    /// [`alpha_cumprod`](Self::alpha_cumprod), but 2⁻²⁴ where that is zero, so that a solver in logarithms has a number; as
+    /// diffusers.
+    pub(super) fn alpha_cumprod_above_zero(&self, t: i64) -> f64 {
+        let a = self.alpha_cumprod(t);
+        if a == 0.0 { (-24f64).exp2() } else { a }
     }
 
     /// Signal-to-noise ratio `ᾱ[t] / (1 − ᾱ[t])`.

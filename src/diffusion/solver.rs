@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::linear::{Term, combine};
+use super::spacing::karras_sigmas;
 use super::{NoiseSchedule, TimestepSpacing};
 use crate::{Error, Result};
 
@@ -57,43 +59,67 @@ impl Sampler {
 #[derive(Clone, Debug)]
 pub(super) struct Solver {
     sampler: Sampler,
+    spacing: TimestepSpacing,
     timesteps: Vec<usize>,
+    /// `ᾱ` of the sample before each step.
+    levels: Vec<f64>,
     /// The latest estimates of `x_0`, newest first (DPM-Solver++ only).
     memory: VecDeque<Tensor>,
 }
 
 impl Solver {
-    pub(super) fn new(sampler: Sampler, spacing: TimestepSpacing, total: usize) -> Result<Self> {
+    pub(super) fn new(sampler: Sampler, spacing: TimestepSpacing, schedule: &NoiseSchedule) -> Result<Self> {
         sampler.validate()?;
         let multistep = matches!(sampler, Sampler::DpmSolverPP { .. });
-        let timesteps = spacing.timesteps(sampler.steps(), total, multistep)?;
-        Ok(Self { sampler, timesteps, memory: VecDeque::new() })
+        if spacing == TimestepSpacing::Karras && !multistep {
+            return Err(Error::Argument {
+                op: "sample",
+                name: "spacing",
+                got: format!("Karras with {sampler:?}"),
+                expected: "Karras with DpmSolverPP, or another spacing".into(),
+            });
+        }
+        let timesteps = spacing.timesteps(sampler.steps(), schedule, multistep)?;
+        let levels = match (spacing, multistep) {
+            (TimestepSpacing::Karras, _) => {
+                let sigmas = karras_sigmas(timesteps.len(), schedule);
+                sigmas.into_iter().map(|sigma| 1.0 / (1.0 + sigma * sigma)).collect()
+            }
+            (_, true) => timesteps.iter().map(|&t| schedule.alpha_cumprod_above_zero(t as i64)).collect(),
+            (_, false) => timesteps.iter().map(|&t| schedule.alpha_cumprod(t as i64)).collect(),
+        };
+        Ok(Self { sampler, spacing, timesteps, levels, memory: VecDeque::new() })
     }
 
     pub(super) fn timesteps(&self) -> &[usize] {
         &self.timesteps
     }
 
-    /// Step number `index`: `x` (rows, channels) at its timestep, the estimate `x0` (after clipping) and `eps` (as
-    /// the network gave it) to `x` at the next timestep. `noise` is called when the step adds noise.
+    /// `ᾱ` of the sample before step `index`.
+    pub(super) fn level(&self, index: usize) -> f64 {
+        self.levels[index]
+    }
+
+    /// Step number `index`: `x` (rows, channels) at its timestep, the estimate `x0` (after clipping) and `eps` (as a weighted
+    /// sum of `x` and one other tensor) to `x` at the next timestep. `noise` is called when the step adds noise.
     pub(super) fn step(
         &mut self,
         schedule: &NoiseSchedule,
         index: usize,
         x: &Tensor,
-        x0: Tensor,
-        eps: &Tensor,
+        x0: &Tensor,
+        eps: &[Term],
         noise: impl FnOnce() -> Result<Tensor>,
     ) -> Result<Tensor> {
         let t = self.timesteps[index] as i64;
         match self.sampler {
             Sampler::Ddpm { .. } => {
-                let posterior = Posterior::new(schedule, t, self.previous(index, schedule.len()));
-                let mean = combine(posterior.x0_coef, &x0, posterior.xt_coef, x)?;
+                let posterior = Posterior::new(schedule, t, self.next(index));
+                let mean = [(posterior.x0_coef, x0), (posterior.xt_coef, x)];
                 if t == 0 {
-                    return Ok(mean);
+                    return combine(&mean);
                 }
-                Ok((mean + (noise()? * posterior.variance.max(1e-20).sqrt())?)?)
+                combine(&[mean[0], mean[1], (posterior.variance.max(1e-20).sqrt(), &noise()?)])
             }
             Sampler::Ddim { eta, .. } => {
                 let previous = self.previous(index, schedule.len());
@@ -101,32 +127,44 @@ impl Solver {
                 let variance = Posterior::new(schedule, t, previous).variance;
                 let sigma = eta * variance.sqrt();
                 let direction = (1.0 - alpha_previous - sigma * sigma).max(0.0).sqrt();
-                let x = combine(alpha_previous.sqrt(), &x0, direction, eps)?;
-                if sigma == 0.0 { Ok(x) } else { Ok((x + (noise()? * sigma)?)?) }
+                let mut terms = vec![(alpha_previous.sqrt(), x0)];
+                terms.extend(eps.iter().map(|&(factor, tensor)| (direction * factor, tensor)));
+                if sigma == 0.0 {
+                    return combine(&terms);
+                }
+                let noise = noise()?;
+                terms.push((sigma, &noise));
+                combine(&terms)
             }
             Sampler::DpmSolverPP { order, .. } => {
-                self.memory.push_front(x0);
+                self.memory.push_front(x0.clone());
                 self.memory.truncate(order);
-                self.dpm_solver_step(schedule, index, order, x)
+                self.dpm_solver_step(index, order, x)
             }
         }
     }
 
-    /// The timestep that DDPM's and DDIM's step `index` leads to; negative when the result is clean.
+    /// The next timestep visited; -1 behind the last, where the result is clean.
+    fn next(&self, index: usize) -> i64 {
+        self.timesteps.get(index + 1).map_or(-1, |&t| t as i64)
+    }
+
+    /// The timestep that DDIM's step `index` leads to; negative when the result is clean.
     ///
-    /// diffusers always goes `total / steps` back. That is the next visited timestep when `steps` divides `total`
-    /// (for `Linspace` nearly so, and its numbers are kept). Otherwise its rounding falls behind the timesteps
-    /// visited and leaves noise in the result, so here the next visited timestep is taken.
+    /// It is the next one visited, which is `T / steps` back for even strides. `Linspace` visits slightly wider strides, and
+    /// diffusers goes `T / steps` back all the same; its numbers are kept. For other counts diffusers rounds `T / steps` down,
+    /// falls behind the timesteps visited and leaves noise in the result; here it is rounded to the nearest.
     fn previous(&self, index: usize, total: usize) -> i64 {
-        let steps = self.timesteps.len();
-        if total.is_multiple_of(steps) {
-            self.timesteps[index] as i64 - (total / steps) as i64
-        } else {
-            self.timesteps.get(index + 1).map_or(-1, |&t| t as i64)
+        match self.spacing {
+            TimestepSpacing::Linspace => {
+                let back = total as f64 / self.timesteps.len() as f64;
+                (self.timesteps[index] as f64 - back).round_ties_even() as i64
+            }
+            _ => self.next(index),
         }
     }
 
-    fn dpm_solver_step(&self, schedule: &NoiseSchedule, index: usize, order: usize, x: &Tensor) -> Result<Tensor> {
+    fn dpm_solver_step(&self, index: usize, order: usize, x: &Tensor) -> Result<Tensor> {
         // The end has sigma 0, where λ is infinite: only the first-order update has a limit there (it returns x0).
         // With few steps the step before is kept at order 2, for stability.
         let left = self.timesteps.len() - 1 - index;
@@ -141,36 +179,49 @@ impl Solver {
         if left == 0 {
             return Ok(self.memory[0].clone());
         }
-        let point = |i: usize| SolverPoint::new(schedule, self.timesteps[i]);
+        let point = |i: usize| SolverPoint::new(self.levels[i]);
         let (now, next) = (point(index), point(index + 1));
         let h = next.lambda - now.lambda;
         let decay = (-h).exp_m1(); // e^{-h} − 1
-        let mut x = combine(next.sigma / now.sigma, x, -next.alpha * decay, &self.memory[0])?;
+        // How much x0 and its first two differences count: the slopes between the latest estimates.
+        let (own, slopes) = match order {
+            1 => (-next.alpha * decay, [0.0, 0.0]),
+            2 => (-next.alpha * decay, [-0.5 * next.alpha * decay, 0.0]),
+            _ => {
+                let (r0, r1) = self.ratios(index, h);
+                let first = next.alpha * (decay / h + 1.0);
+                let second = -next.alpha * ((decay + h) / (h * h) - 0.5);
+                let change = (first * r0 + second) / (r0 + r1);
+                (-next.alpha * decay, [first + change, -change])
+            }
+        };
+        let carried = next.sigma / now.sigma;
         if order == 1 {
-            return Ok(x);
+            return combine(&[(carried, x), (own, &self.memory[0])]);
         }
-        let r0 = (now.lambda - point(index - 1).lambda) / h;
-        let slope0 = ((&self.memory[0] - &self.memory[1])? / r0)?;
+        let (r0, r1) = self.ratios(index, h);
+        let slope0 = slopes[0] / r0;
         if order == 2 {
-            x = (x + (slope0 * (-0.5 * next.alpha * decay))?)?;
-            return Ok(x);
+            return combine(&[(carried, x), (own + slope0, &self.memory[0]), (-slope0, &self.memory[1])]);
         }
-        let r1 = (point(index - 1).lambda - point(index - 2).lambda) / h;
-        let slope1 = ((&self.memory[1] - &self.memory[2])? / r1)?;
-        let change = (&slope0 - slope1)?;
-        let first = combine(1.0, &slope0, r0 / (r0 + r1), &change)?;
-        let second = (change / (r0 + r1))?;
-        let curve = combine(decay / h + 1.0, &first, -((decay + h) / (h * h) - 0.5), &second)?;
-        combine(1.0, &x, next.alpha, &curve)
+        let slope1 = slopes[1] / r1;
+        combine(&[
+            (carried, x),
+            (own + slope0, &self.memory[0]),
+            (slope1 - slope0, &self.memory[1]),
+            (-slope1, &self.memory[2]),
+        ])
+    }
+
+    /// The last two strides in λ relative to the next one, `h`; the second is 0 where there is none.
+    fn ratios(&self, index: usize, h: f64) -> (f64, f64) {
+        let lambda = |back: usize| SolverPoint::new(self.levels[index - back]).lambda;
+        let r1 = if index >= 2 { (lambda(1) - lambda(2)) / h } else { 0.0 };
+        ((lambda(0) - lambda(1)) / h, r1)
     }
 }
 
-/// `a·x + b·y`.
-fn combine(a: f64, x: &Tensor, b: f64, y: &Tensor) -> Result<Tensor> {
-    Ok(((x * a)? + (y * b)?)?)
-}
-
-/// Signal scale, noise scale and half log-SNR at a timestep, in DPM-Solver's terms.
+/// Signal scale, noise scale and half log-SNR at a level `ᾱ`, in DPM-Solver's terms.
 struct SolverPoint {
     alpha: f64,
     sigma: f64,
@@ -178,9 +229,8 @@ struct SolverPoint {
 }
 
 impl SolverPoint {
-    fn new(schedule: &NoiseSchedule, t: usize) -> Self {
-        let a = schedule.alpha_cumprod(t as i64);
-        let (alpha, sigma) = (a.sqrt(), (1.0 - a).sqrt());
+    fn new(level: f64) -> Self {
+        let (alpha, sigma) = (level.sqrt(), (1.0 - level).sqrt());
         Self { alpha, sigma, lambda: alpha.ln() - sigma.ln() }
     }
 }

@@ -1,10 +1,11 @@
 //! Which of the `T` training timesteps a sampler visits.
 //!
 //! The three spacings of Lin et al. 2023 ("Common Diffusion Noise Schedules and Sample Steps are Flawed", table 2), in
-//! diffusers' rounding. Step counts that do not divide `T` are fine.
+//! diffusers' rounding, and that of Karras et al. 2022 over noise levels. Step counts that do not divide `T` are fine.
 
 use serde::{Deserialize, Serialize};
 
+use super::NoiseSchedule;
 use crate::{Error, Result};
 
 /// How `steps` timesteps are spread over `0..T`.
@@ -16,14 +17,18 @@ pub enum TimestepSpacing {
     /// From `T − 1` downwards in equal strides: the one spacing that starts where the noise is whole, and the default.
     #[default]
     Trailing,
-    /// Evenly from `T − 1` to 0, both included (a multistep solver leaves 0 out).
+    /// Evenly from `T − 1` to 0, both included (a multistep solver leaves 0 out). A step of DDIM goes `T / steps` back, rounded,
+    /// whatever the number of steps; where it divides `T`, that is diffusers' rule.
     Linspace,
+    /// Noise levels `σ = √((1−ᾱ)/ᾱ)` from the largest to the smallest in equal strides of `σ^(1/7)` (Karras et al. 2022,
+    /// equation 5; diffusers' `use_karras_sigmas`): most steps where little noise is left. For DPM-Solver++.
+    Karras,
 }
 
 named_as_in_files!(TimestepSpacing);
 
 impl TimestepSpacing {
-    /// The spacing called `leading`, `trailing` or `linspace`.
+    /// The spacing called `leading`, `trailing`, `linspace` or `karras`.
     ///
     /// # Errors
     /// [`Error::Unknown`] for any other name.
@@ -32,10 +37,11 @@ impl TimestepSpacing {
             "leading" => Ok(Self::Leading),
             "trailing" => Ok(Self::Trailing),
             "linspace" => Ok(Self::Linspace),
+            "karras" => Ok(Self::Karras),
             _ => Err(Error::Unknown {
                 kind: "timestep spacing",
                 name: name.into(),
-                known: "leading, trailing, linspace".into(),
+                known: "leading, trailing, linspace, karras".into(),
             }),
         }
     }
@@ -45,18 +51,27 @@ impl TimestepSpacing {
     /// `multistep` says whether the solver takes one more interval and leaves its end (t = 0) out, as diffusers'
     /// DPM-Solver does for `leading` and `linspace`.
     ///
+    /// As many steps as timesteps visit each, whatever the spacing.
+    ///
     /// # Errors
-    /// [`Error::Argument`] unless `1 <= steps <= total` (`steps < total` when `multistep`).
-    pub(super) fn timesteps(self, steps: usize, total: usize, multistep: bool) -> Result<Vec<usize>> {
-        let intervals = if multistep { steps + 1 } else { steps };
-        if steps == 0 || intervals > total {
+    /// [`Error::Argument`] unless `1 <= steps <= T`.
+    pub(super) fn timesteps(self, steps: usize, schedule: &NoiseSchedule, multistep: bool) -> Result<Vec<usize>> {
+        let total = schedule.len();
+        if steps == 0 || steps > total {
             return Err(Error::Argument {
                 op: "sample",
                 name: "steps",
                 got: steps.to_string(),
-                expected: format!("1 to {} for a schedule of {total} timesteps", total - usize::from(multistep)),
+                expected: format!("1 to {total} for a schedule of {total} timesteps"),
             });
         }
+        if self == Self::Karras {
+            return Ok(karras_sigmas(steps, schedule).into_iter().map(|sigma| nearest(sigma, schedule)).collect());
+        }
+        if steps == total {
+            return Ok((0..total).rev().collect());
+        }
+        let intervals = if multistep { steps + 1 } else { steps };
         let first = intervals - steps; // the lowest grid points left out
         Ok(match self {
             Self::Leading => (first..intervals).rev().map(|i| i * (total / intervals)).collect(),
@@ -65,11 +80,41 @@ impl TimestepSpacing {
                 let at = |i: usize| (total as f64 - i as f64 * stride).round_ties_even() as usize;
                 (0..steps).map(|i| at(i).saturating_sub(1)).collect()
             }
-            Self::Linspace if intervals == 1 => vec![total - 1],
-            Self::Linspace => {
+            _ if intervals == 1 => vec![total - 1],
+            _ => {
                 let stride = (total - 1) as f64 / (intervals - 1) as f64;
                 (first..intervals).rev().map(|i| (i as f64 * stride).round_ties_even() as usize).collect()
             }
         })
     }
+}
+
+/// The noise level of a timestep, as diffusers and Karras measure it.
+fn sigma(alpha_cumprod: f64) -> f64 {
+    ((1.0 - alpha_cumprod) / alpha_cumprod).sqrt()
+}
+
+/// The noise levels of [`TimestepSpacing::Karras`], falling.
+pub(super) fn karras_sigmas(steps: usize, schedule: &NoiseSchedule) -> Vec<f64> {
+    const RHO: f64 = 7.0;
+    let [from, to] =
+        [schedule.len() as i64 - 1, 0].map(|t| sigma(schedule.alpha_cumprod_above_zero(t)).powf(1.0 / RHO));
+    let gaps = (steps - 1).max(1) as f64;
+    (0..steps).map(|i| (from + (to - from) * i as f64 / gaps).powf(RHO)).collect()
+}
+
+/// The timestep whose noise level, interpolated in logarithms, is nearest.
+fn nearest(level: f64, schedule: &NoiseSchedule) -> usize {
+    let log = |t: usize| sigma(schedule.alpha_cumprod_above_zero(t as i64)).ln();
+    let last = schedule.len() - 1;
+    let (mut low, mut high) = (0, last);
+    while low + 1 < high {
+        let middle = (low + high) / 2;
+        if log(middle) <= level.ln() { low = middle } else { high = middle }
+    }
+    if low == high {
+        return low;
+    }
+    let share = ((level.ln() - log(low)) / (log(high) - log(low))).clamp(0.0, 1.0);
+    (low as f64 + share).round_ties_even() as usize
 }

@@ -21,9 +21,15 @@ impl Rich for NoiseSchedule {
 impl Rich for GaussianDiffusion {
     fn rich(&self) -> MimeBundle {
         let config = self.config();
+        let own = || "own betas".to_owned();
+        let mut schedule =
+            config.trained_betas.as_ref().map_or(format!("{:?}", config.schedule).to_lowercase(), |_| own());
+        if config.rescale_betas_zero_snr {
+            schedule.push_str(", ends in pure noise");
+        }
         let facts: Facts = vec![
             ("timesteps", config.timesteps.to_string()),
-            ("schedule", format!("{:?}", config.schedule).to_lowercase()),
+            ("schedule", schedule),
             ("predicts", format!("{:?}", config.prediction).to_lowercase()),
         ];
         picture_card(
