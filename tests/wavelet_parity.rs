@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use wavemesh::wavelet::{Mode, Wavelet, dwt, idwt, wavedecn, waverecn};
+use wavemesh::wavelet::{Mode, Wavelet, dwt, idwt, wavedecn, wavedecn_axes, waverecn};
 
 struct Case {
     name: String,
@@ -120,19 +120,67 @@ fn every_wavelet_and_mode_agrees_on_short_and_odd_arrays_of_any_dimension() {
             let back = idwt(&approx, &details, &wavelet, mode).unwrap();
             let e = error([approx, details].concat(), &wanted);
             assert!(e < 1e-10, "{key}: {e:e}");
+            let single: Vec<f32> = signal(n).iter().map(|&v| v as f32).collect();
+            let (approx, details) = dwt(&single, &wavelet, mode).unwrap();
+            let e = error([approx, details].concat().into_iter().map(f64::from), &wanted);
+            assert!(e < 1e-5, "{key} in f32: {e:e}");
             // The tabulated filters are rounded, so they do not reconstruct to the last digit; parity above is the strict check.
             let e = error(back[..n].iter().copied(), &signal(n));
             assert!(e < 1e-8, "{key} and back: {e:e}");
         } else {
-            let level = parts[3].parse().unwrap();
+            let level: usize = parts[3].parse().unwrap();
             let shape: Vec<usize> = parts[4].split('x').map(|n| n.parse().unwrap()).collect();
             let coeffs = wavedecn(&signal(shape.iter().product()), &shape, &wavelet, mode, level).unwrap();
             let e = error(coeffs.bands().flat_map(|band| band.data.clone()), &wanted);
             assert!(e < 1e-10, "{key}: {e:e}");
+            let single: Vec<f32> = signal(shape.iter().product()).iter().map(|&v| v as f32).collect();
+            let coeffs = wavedecn(&single, &shape, &wavelet, mode, level).unwrap();
+            let e = error(coeffs.bands().flat_map(|band| &band.data).map(|&v| f64::from(v)), &wanted);
+            assert!(e < 1e-5, "{key} in f32: {e:e}");
         }
     }
     let unseen: Vec<String> = Wavelet::names().into_iter().filter(|name| !wavelets.contains(name)).collect();
     assert!(unseen.is_empty(), "no fixture for {unseen:?}");
+}
+
+/// tests/fixtures/wavelet_axes.py
+#[test]
+fn axes_and_the_automatic_level_are_those_of_pywavelets() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wavelet_axes.safetensors");
+    let tensors = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
+    let signal = |n: usize| -> Vec<f64> { (0..n).map(|i| (1.7 * i as f64 + 0.3).sin() + 0.1 * i as f64).collect() };
+    let numbers = |text: &str| -> Vec<usize> { text.split('x').map(|n| n.parse().unwrap()).collect() };
+    assert_eq!(tensors.len(), 24);
+    for key in tensors.keys() {
+        let [wavelet, mode, level, shape, axes] = key.split('/').collect::<Vec<_>>()[..] else { panic!("key {key}") };
+        let (wavelet, mode) = (Wavelet::from_name(wavelet).unwrap(), Mode::from_name(mode).unwrap());
+        let (shape, axes) = (numbers(shape), numbers(axes));
+        let level: Option<usize> = level.parse().ok();
+        let input = signal(shape.iter().product());
+        let coeffs = wavedecn_axes(&input, &shape, &axes, &wavelet, mode, level).unwrap();
+        let wanted = values(&tensors, key);
+        let e = error(coeffs.bands().flat_map(|band| band.data.clone()), &wanted);
+        assert!(e < 1e-10, "{key}: {e:e}");
+        let back = waverecn(&coeffs).unwrap();
+        let place = |index: usize, shape: &[usize], wide: &[usize]| {
+            let (mut rest, mut place, mut stride) = (index, 0, 1);
+            for (n, wide) in shape.iter().zip(wide).rev() {
+                place += rest % n * stride;
+                rest /= n;
+                stride *= wide;
+            }
+            place
+        };
+        let e = error((0..input.len()).map(|i| back.data[place(i, &shape, &back.shape)]), &input);
+        assert!(e < 1e-8, "{key} and back: {e:e}");
+    }
+    let haar = Wavelet::from_name("haar").unwrap();
+    let automatic = wavedecn(&signal(64), &[4, 16], &haar, Mode::Zero, None).unwrap();
+    assert_eq!(automatic.level(), 2);
+    for bad in [&[][..], &[2], &[0, 0]] {
+        let said = wavedecn_axes(&signal(64), &[4, 16], bad, &haar, Mode::Zero, 1).unwrap_err().to_string();
+        assert!(said.contains("axes") && said.contains("each once"), "{said}");
+    }
 }
 
 #[test]

@@ -358,6 +358,7 @@ fn raise(low: &NdArray<f32>, bands: &[NdArray<f32>], wavelet: &Wavelet) -> Resul
         shape: low.shape.iter().map(|n| 2 * n).collect(),
         wavelet: wavelet.clone(),
         mode: Mode::Periodization,
+        axes: (0..low.shape.len()).collect(),
         approx: low.clone(),
         details: vec![bands.to_vec()],
     })

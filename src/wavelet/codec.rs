@@ -5,7 +5,8 @@ use std::array::from_fn;
 
 use super::layout::{DEFAULT_LEVEL, WaveletLayout};
 use super::level::{AnalysisLevel, Slabs, SynthesisLevel, in_ranges};
-use super::transform::{NdArray, warn_of_useless_levels};
+use super::mode::Mode;
+use super::transform::{NdArray, decompose, warn_of_useless_levels};
 use crate::{Result, memory};
 
 /// Coefficients with their places: rows (x, y, z, band).
@@ -74,9 +75,15 @@ impl Sieve {
 }
 
 /// The coefficients of each band whose magnitude is above the band's threshold, ascending by band, then x, y, z.
-pub(super) fn encode(grid: &[f32], layout: &WaveletLayout, threshold: impl Fn(usize) -> f32 + Sync) -> Rows {
+///
+/// # Errors
+/// When the grid does not have the layout's shape.
+pub(super) fn encode(grid: &[f32], layout: &WaveletLayout, threshold: impl Fn(usize) -> f32 + Sync) -> Result<Rows> {
     if layout.level() > DEFAULT_LEVEL {
         warn_of_useless_levels(&layout.frame().shape, layout.wavelet(), layout.mode(), layout.level());
+    }
+    if layout.mode() == Mode::Smooth {
+        return encode_in_double(grid, layout, threshold);
     }
     // For each level, the finest first, and each range of its slabs: what is kept of the seven bands.
     let mut levels: Vec<Vec<[Sieve; 7]>> = Vec::new();
@@ -116,7 +123,22 @@ pub(super) fn encode(grid: &[f32], layout: &WaveletLayout, threshold: impl Fn(us
             sieves.extend(ranges.iter_mut().map(|sieves| (band, std::mem::take(&mut sieves[detail]))));
         }
     }
-    Rows::of(sieves)
+    Ok(Rows::of(sieves))
+}
+
+/// [`encode`] by the transform that accumulates in double precision.
+fn encode_in_double(grid: &[f32], layout: &WaveletLayout, threshold: impl Fn(usize) -> f32) -> Result<Rows> {
+    let coeffs = decompose(grid, &layout.frame().shape, layout.wavelet(), layout.mode(), layout.level())?;
+    let mut sieves = Vec::new();
+    for (number, band) in coeffs.bands().enumerate() {
+        let [_, ny, nz] = layout.shape(number);
+        let mut sieve = Sieve::default();
+        for (x, slab) in band.data.chunks_exact(ny * nz).enumerate() {
+            sieve.sift(x, slab, nz, threshold(number));
+        }
+        sieves.push((number as i32, sieve));
+    }
+    Ok(Rows::of(sieves))
 }
 
 /// The grid of coefficients that lie within their bands, ascending by band, then x, y, z.

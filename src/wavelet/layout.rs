@@ -242,6 +242,7 @@ impl WaveletLayout {
             shape: self.frame.shape.to_vec(),
             wavelet: self.wavelet.clone(),
             mode: self.mode,
+            axes: vec![0, 1, 2],
             approx,
             details: (0..self.level()).map(|_| bands.by_ref().take(7).collect()).collect(),
         }

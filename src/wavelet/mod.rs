@@ -17,6 +17,7 @@ mod level;
 mod levelling;
 mod mode;
 mod pack;
+mod some_axes;
 mod sparse;
 mod transform;
 
@@ -28,4 +29,6 @@ pub(crate) use levelling::{distance_of, level_off};
 pub use mode::Mode;
 pub use pack::decode_features;
 pub use sparse::{SparseWavelet, Threshold, WaveletConfig, WaveletStats};
-pub use transform::{NdArray, WaveletCoeffs, dwt, dwt_max_level, idwt, wavedecn, waverecn};
+pub use transform::{
+    NdArray, WaveletCoeffs, dwt, dwt_max_level, dwtn_max_level, idwt, wavedecn, wavedecn_axes, waverecn,
+};

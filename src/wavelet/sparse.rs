@@ -8,7 +8,7 @@ use super::codec::{self, Rows};
 use super::layout::{DEFAULT_LEVEL, WaveletLayout};
 use super::levelling::{distance_of, level_off};
 use super::transform::decompose;
-use super::{BandNormalization, Mode, Wavelet};
+use super::{BandNormalization, Mode, Wavelet, dwtn_max_level};
 use crate::sdf::SdfGrid;
 use crate::{Error, Result};
 
@@ -78,6 +78,21 @@ setters! {
     }
 }
 
+impl WaveletConfig {
+    /// The default with as many levels as are useful on a grid of this shape, at most three: the coarser ones would depend on the
+    /// extension beyond the border alone.
+    ///
+    /// ```
+    /// use wavemesh::wavelet::WaveletConfig;
+    /// assert_eq!([32, 64, 256].map(|n| WaveletConfig::fitting([n; 3]).level), [1, 2, 3]);
+    /// ```
+    pub fn fitting(shape: [usize; 3]) -> Self {
+        let default = Self::default();
+        let useful = Wavelet::from_name(&default.wavelet).map_or(0, |wavelet| dwtn_max_level(&shape, &wavelet));
+        Self { level: useful.min(default.level), ..default }
+    }
+}
+
 /// The kept wavelet coefficients of a signed distance grid.
 ///
 /// ```
@@ -144,12 +159,12 @@ impl SdfGrid {
         }
         let encode = |in_approx: f32, in_details: f32| {
             let Rows { indices, values } =
-                codec::encode(&written, &layout, |band| if band == 0 { in_approx } else { in_details });
-            SparseWavelet { layout: layout.clone(), indices, values }
+                codec::encode(&written, &layout, |band| if band == 0 { in_approx } else { in_details })?;
+            Ok::<_, Error>(SparseWavelet { layout: layout.clone(), indices, values })
         };
         let by_size = |t| matches!(t, Threshold::Largest(_) | Threshold::RmsError(_) | Threshold::MaxError(_));
         if !by_size(config.threshold) {
-            return Ok(encode(in_approx, in_details));
+            return encode(in_approx, in_details);
         }
         // Magnitudes in descending order; the bits of floats that are not negative are in the order of their values.
         let coeffs = decompose(&written, &self.shape(), layout.wavelet(), config.mode, config.level)?;
@@ -158,15 +173,15 @@ impl SdfGrid {
         magnitudes.par_sort_unstable_by(|a, b| b.cmp(a));
         let largest = |count: usize| {
             let smallest = count.checked_sub(1).map_or(f32::INFINITY, |last| f32::from_bits(magnitudes[last]));
-            encode(smallest.next_down(), smallest.next_down()).without_ties(smallest, count)
+            Ok::<_, Error>(encode(smallest.next_down(), smallest.next_down())?.without_ties(smallest, count))
         };
         if let Threshold::Largest(count) = config.threshold {
-            return Ok(largest(count.min(magnitudes.len())));
+            return largest(count.min(magnitudes.len()));
         }
         let error = if matches!(config.threshold, Threshold::RmsError(_)) { rms_error } else { max_error };
         // The error falls with the number of coefficients, so bisection finds how many it takes.
         let reached = |count: usize| {
-            let decoded = largest(count).decode()?;
+            let decoded = largest(count)?.decode()?;
             Ok::<bool, Error>(error(self.values(), decoded.values()) <= f64::from(in_details))
         };
         let (mut few, mut enough) = (0, magnitudes.len());
@@ -183,7 +198,7 @@ impl SdfGrid {
             let middle = few + (enough - few) / 2;
             if reached(middle)? { enough = middle } else { few = middle }
         }
-        Ok(largest(enough))
+        largest(enough)
     }
 }
 

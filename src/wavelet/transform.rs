@@ -5,6 +5,7 @@ use super::combine::Real;
 use super::filters::Wavelet;
 use super::level::{AnalysisLevel, Slabs, SynthesisLevel, in_ranges, synthesis};
 use super::mode::Mode;
+use super::some_axes;
 use crate::{Error, Result};
 
 /// A dense array in C order (the last axis is contiguous).
@@ -73,10 +74,12 @@ pub struct WaveletCoeffs<T> {
     pub wavelet: Wavelet,
     /// The mode that extended it.
     pub mode: Mode,
+    /// The axes along which it was decomposed: all in order, or those that [`wavedecn_axes`] was given.
+    pub axes: Vec<usize>,
     /// The band `a…a` of the coarsest level.
     pub approx: NdArray<T>,
     /// From the coarsest level to the finest: the bands `a…ad` to `d…d` in alphabetical order, 2^dims - 1 each. The
-    /// letter at a place tells what the axis at that place went through: `a` the low-pass filter, `d` the high-pass.
+    /// letter at a place tells what the axis at that place of `axes` went through: `a` the low-pass filter, `d` the high-pass.
     pub details: Vec<Vec<NdArray<T>>>,
 }
 
@@ -100,7 +103,7 @@ impl<T: Real> WaveletCoeffs<T> {
             _ => None,
         })?;
         match id {
-            _ if name.len() != self.shape.len() => None,
+            _ if name.len() != self.axes.len() => None,
             0 => Some(&self.approx),
             _ => self.details.get(self.details.len().checked_sub(level)?)?.get(id - 1),
         }
@@ -118,6 +121,17 @@ pub fn dwt_max_level(len: usize, taps: usize) -> usize {
     if taps < 2 { 0 } else { (len / (taps - 1)).checked_ilog2().unwrap_or(0) as usize }
 }
 
+/// [`dwt_max_level`] of an array: that of its shortest axis, for filters of the wavelet. PyWavelets' `dwtn_max_level`.
+///
+/// ```
+/// use wavemesh::wavelet::{Wavelet, dwtn_max_level};
+/// assert_eq!(dwtn_max_level(&[64, 128, 64], &Wavelet::from_name("bior4.4")?), 2);
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
+pub fn dwtn_max_level(shape: &[usize], wavelet: &Wavelet) -> usize {
+    shape.iter().map(|&n| dwt_max_level(n, wavelet.len())).min().unwrap_or(0)
+}
+
 /// One level in one dimension: (approximation, details).
 ///
 /// # Errors
@@ -131,6 +145,10 @@ pub fn dwt_max_level(len: usize, taps: usize) -> usize {
 /// ```
 pub fn dwt<T: Real>(signal: &[T], wavelet: &Wavelet, mode: Mode) -> Result<(Vec<T>, Vec<T>)> {
     check_shape("dwt", signal.len(), &[signal.len()])?;
+    if loses_digits::<T>(mode) {
+        let (low, high) = dwt(&widened(signal), wavelet, mode)?;
+        return Ok((narrowed(&low), narrowed(&high)));
+    }
     let axis = Analysis::new(wavelet, mode, signal.len());
     let mut low = vec![T::default(); axis.m];
     let mut high = vec![T::default(); axis.m];
@@ -147,14 +165,46 @@ pub fn idwt<T: Real>(approx: &[T], details: &[T], wavelet: &Wavelet, mode: Mode)
         let expected = format!("{} values, as the approximation has, and at least one", approx.len());
         return Err(Error::Shape { op: "idwt", what: "details", got: vec![details.len()], expected });
     }
+    if loses_digits::<T>(mode) {
+        return Ok(narrowed(&idwt(&widened(approx), &widened(details), wavelet, mode)?));
+    }
     let axis = synthesis(wavelet, mode, approx.len())?;
     let mut signal = vec![T::default(); axis.n];
     axis.line(approx, details, &mut signal, &mut Scratch::default());
     Ok(signal)
 }
 
+/// Straight lines through two samples grow with the length of the filter, and what they grow to cancels: single precision would
+/// keep few digits, so that these transforms are accumulated in double.
+fn loses_digits<T>(mode: Mode) -> bool {
+    mode == Mode::Smooth && size_of::<T>() < size_of::<f64>()
+}
+
+fn widened<T: Real>(values: &[T]) -> Vec<f64> {
+    values.iter().map(|v| v.to_f64()).collect()
+}
+
+fn narrowed<T: Real>(values: &[f64]) -> Vec<T> {
+    values.iter().map(|&v| T::from_f64(v)).collect()
+}
+
+impl<T: Real> WaveletCoeffs<T> {
+    /// The same coefficients in another precision.
+    fn converted<U: Real>(&self, convert: impl Fn(&[T]) -> Vec<U>) -> WaveletCoeffs<U> {
+        let band = |band: &NdArray<T>| NdArray { shape: band.shape.clone(), data: convert(&band.data) };
+        WaveletCoeffs {
+            shape: self.shape.clone(),
+            wavelet: self.wavelet.clone(),
+            mode: self.mode,
+            axes: self.axes.clone(),
+            approx: band(&self.approx),
+            details: self.details.iter().map(|level| level.iter().map(band).collect()).collect(),
+        }
+    }
+}
+
 /// The multilevel transform of an array of any number of dimensions, as PyWavelets' `wavedecn`. `data` is in C order.
-/// A level beyond the [useful](dwt_max_level) is computed, with a warning.
+/// A level beyond the [useful](dwt_max_level) is computed, with a warning; `None` is as many as are useful.
 ///
 /// # Errors
 /// When `data` does not have `shape`, an axis has no length, there are more than 16 axes, or `level` is above 64: no array has so many.
@@ -173,10 +223,11 @@ pub fn wavedecn<T: Real>(
     shape: &[usize],
     wavelet: &Wavelet,
     mode: Mode,
-    level: usize,
+    level: impl Into<Option<usize>>,
 ) -> Result<WaveletCoeffs<T>> {
-    let found = decompose(data, shape, wavelet, mode, level)?;
-    warn_of_useless_levels(shape, wavelet, mode, level);
+    let axes: Vec<usize> = (0..shape.len()).collect();
+    let found = decompose_along("wavedecn", NdArrayRef { data, shape }, &axes, wavelet, mode, level.into())?;
+    warn_of_useless_levels(shape, wavelet, mode, found.level());
     Ok(found)
 }
 
@@ -188,27 +239,90 @@ pub(super) fn decompose<T: Real>(
     mode: Mode,
     level: usize,
 ) -> Result<WaveletCoeffs<T>> {
-    check_shape("wavedecn", data.len(), shape)?;
+    let axes: Vec<usize> = (0..shape.len()).collect();
+    decompose_along("wavedecn", NdArrayRef { data, shape }, &axes, wavelet, mode, Some(level))
+}
+
+/// [`wavedecn`] along some axes, in the order in which they name the bands: PyWavelets' argument `axes`. Every index of the other
+/// axes is an array by itself.
+///
+/// # Errors
+/// As [`wavedecn`], and when an axis does not exist or is named twice.
+///
+/// ```
+/// use wavemesh::wavelet::{Mode, Wavelet, wavedecn_axes, waverecn};
+/// let frames: Vec<f32> = (0..3 * 8 * 8).map(|i| (i % 13) as f32).collect();
+/// let coeffs = wavedecn_axes(&frames, &[3, 8, 8], &[1, 2], &Wavelet::from_name("haar")?, Mode::Periodization, 2)?;
+/// assert_eq!(coeffs.band(1, "ad").unwrap().shape, [3, 4, 4]);
+/// assert!(waverecn(&coeffs)?.data.iter().zip(&frames).all(|(a, b)| (a - b).abs() < 1e-4));
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
+pub fn wavedecn_axes<T: Real>(
+    data: &[T],
+    shape: &[usize],
+    axes: &[usize],
+    wavelet: &Wavelet,
+    mode: Mode,
+    level: impl Into<Option<usize>>,
+) -> Result<WaveletCoeffs<T>> {
+    some_axes::check("wavedecn_axes", axes, shape.len())?;
+    let found = decompose_along("wavedecn_axes", NdArrayRef { data, shape }, axes, wavelet, mode, level.into())?;
+    let along: Vec<usize> = axes.iter().map(|&axis| shape[axis]).collect();
+    warn_of_useless_levels(&along, wavelet, mode, found.level());
+    Ok(found)
+}
+
+/// An array that is someone else's.
+#[derive(Clone, Copy)]
+struct NdArrayRef<'a, T> {
+    data: &'a [T],
+    shape: &'a [usize],
+}
+
+fn decompose_along<T: Real>(
+    op: &'static str,
+    NdArrayRef { data, shape }: NdArrayRef<T>,
+    axes: &[usize],
+    wavelet: &Wavelet,
+    mode: Mode,
+    level: Option<usize>,
+) -> Result<WaveletCoeffs<T>> {
+    check_shape(op, data.len(), shape)?;
+    let level = level.unwrap_or_else(|| {
+        let along: Vec<usize> = axes.iter().map(|&axis| shape[axis]).collect();
+        dwtn_max_level(&along, wavelet)
+    });
     if level > usize::BITS as usize {
         let expected = "at most 64; halving an axis more often changes nothing".into();
-        return Err(Error::Argument { op: "wavedecn", name: "level", got: level.to_string(), expected });
+        return Err(Error::Argument { op, name: "level", got: level.to_string(), expected });
+    }
+    if loses_digits::<T>(mode) {
+        let wide = widened(data);
+        let wide = decompose_along(op, NdArrayRef { data: &wide, shape }, axes, wavelet, mode, Some(level))?;
+        return Ok(wide.converted(narrowed));
     }
     let mut details = Vec::new();
     let mut approx = None;
     for _ in 0..level {
         let (data, shape) = approx.as_ref().map_or((data, shape), |a: &NdArray<T>| (&a.data, &a.shape));
-        let mut bands = analyze(data, shape, wavelet, mode);
+        let mut bands = if some_axes::are_all(axes, shape.len()) {
+            analyze(data, shape, wavelet, mode)
+        } else {
+            let whole = NdArray { shape: shape.to_vec(), data: data.to_vec() };
+            some_axes::apart(&[&whole], axes, |parts, shape| Ok(analyze(parts[0], shape, wavelet, mode)))?
+        };
         details.push(bands.split_off(1));
         approx = bands.pop();
     }
     details.reverse();
     let approx = approx.unwrap_or_else(|| NdArray { shape: shape.to_vec(), data: data.to_vec() });
-    Ok(WaveletCoeffs { shape: shape.to_vec(), wavelet: wavelet.clone(), mode, approx, details })
+    let (shape, axes, wavelet) = (shape.to_vec(), axes.to_vec(), wavelet.clone());
+    Ok(WaveletCoeffs { shape, wavelet, mode, axes, approx, details })
 }
 
 /// As PyWavelets warns.
 pub(super) fn warn_of_useless_levels(shape: &[usize], wavelet: &Wavelet, mode: Mode, level: usize) {
-    let useful = shape.iter().map(|&n| dwt_max_level(n, wavelet.len())).min().unwrap_or(0);
+    let useful = dwtn_max_level(shape, wavelet);
     if level > useful {
         log::warn!(
             "{} allows {useful} levels on a grid of {shape:?}; {level} were asked for, and all coefficients of the levels beyond \
@@ -224,16 +338,27 @@ pub(super) fn warn_of_useless_levels(shape: &[usize], wavelet: &Wavelet, mode: M
 /// # Errors
 /// When the shapes of the bands do not fit each other, or not the shape of the whole.
 pub fn waverecn<T: Real>(coeffs: &WaveletCoeffs<T>) -> Result<NdArray<T>> {
+    if loses_digits::<T>(coeffs.mode) {
+        let wide = waverecn(&coeffs.converted(widened))?;
+        return Ok(NdArray { data: narrowed(&wide.data), shape: wide.shape });
+    }
+    let axes = &coeffs.axes;
+    some_axes::check("waverecn", axes, coeffs.approx.shape.len())?;
     let mut approx: Option<NdArray<T>> = None;
     for (place, details) in coeffs.details.iter().enumerate() {
         let level = coeffs.details.len() - place;
         let current = approx.as_ref().unwrap_or(&coeffs.approx);
-        let shape = check_level(current, details, level)?;
+        let shape = check_level(current, details, axes, level)?;
         // A reconstruction may be one sample longer than what was decomposed.
         let cropped = (current.shape != shape).then(|| current.clone().cropped(&shape));
-        let bands: Vec<&[T]> =
-            std::iter::once(cropped.as_ref().unwrap_or(current)).chain(details).map(|b| b.data.as_slice()).collect();
-        approx = Some(synthesize(&bands, &shape, &coeffs.wavelet, coeffs.mode)?);
+        let bands: Vec<&NdArray<T>> = std::iter::once(cropped.as_ref().unwrap_or(current)).chain(details).collect();
+        let whole = |bands: &[&[T]], m: &[usize]| synthesize(bands, m, &coeffs.wavelet, coeffs.mode);
+        approx = if some_axes::are_all(axes, shape.len()) {
+            let bands: Vec<&[T]> = bands.iter().map(|band| band.data.as_slice()).collect();
+            Some(whole(&bands, &shape)?)
+        } else {
+            some_axes::apart(&bands, axes, |bands, m| Ok(vec![whole(bands, m)?]))?.pop()
+        };
     }
     let found = approx.unwrap_or_else(|| coeffs.approx.clone());
     let longer = usize::from(!coeffs.details.is_empty());
@@ -259,8 +384,8 @@ fn check_shape(op: &'static str, len: usize, shape: &[usize]) -> Result<()> {
 }
 
 /// The shape that all bands of a level share; the approximation may be one longer along an axis.
-fn check_level<T>(approx: &NdArray<T>, details: &[NdArray<T>], level: usize) -> Result<Vec<usize>> {
-    let dims = approx.shape.len();
+fn check_level<T>(approx: &NdArray<T>, details: &[NdArray<T>], axes: &[usize], level: usize) -> Result<Vec<usize>> {
+    let dims = axes.len();
     let wrong = |got: &[usize], expected: String| {
         Err(Error::Shape {
             op: "waverecn",
@@ -277,8 +402,10 @@ fn check_level<T>(approx: &NdArray<T>, details: &[NdArray<T>], level: usize) -> 
             return wrong(&band.shape, format!("{:?} and as many values", first.shape));
         }
     }
-    let fits = approx.shape.iter().zip(&first.shape).all(|(&a, &d)| d > 0 && (a == d || a == d + 1));
-    if first.shape.len() != dims || !fits || approx.data.len() != approx.shape.iter().product::<usize>() {
+    let longer = |axis: usize| usize::from(axes.contains(&axis));
+    let lengths = approx.shape.iter().zip(&first.shape).enumerate();
+    let fits = lengths.into_iter().all(|(axis, (&a, &d))| d > 0 && (a == d || a == d + longer(axis)));
+    if first.shape.len() != approx.shape.len() || !fits || approx.data.len() != approx.shape.iter().product::<usize>() {
         return wrong(&approx.shape, format!("{:?}, or one more along an axis", first.shape));
     }
     Ok(first.shape.clone())
