@@ -31,7 +31,7 @@
 //!
 //! | feature | what it adds |
 //! | --- | --- |
-//! | `mesh-io` | PLY and glTF files; OBJ, STL and OFF need nothing |
+//! | `mesh-io` | glTF, 3MF and compressed files; OBJ, STL, PLY and OFF need nothing |
 //! | `train` | data sets, training loop, checkpoints, generator ([`train`]) |
 //! | `cuda` | tensors, layers and networks on NVIDIA GPUs ([`device`]); it needs nvcc to build and CUDA's libraries to load |
 //! | `notebook` | cards, plots, viewers, progress bars ([`notebook`]) |

@@ -4,19 +4,26 @@ use super::Mesh;
 
 /// 3-vectors, as far as meshes need them.
 pub(crate) mod vec3 {
-    pub fn sub(a: [f32; 3], b: [f32; 3]) -> [f32; 3] {
+    use std::ops::{Add, Mul, Sub};
+
+    /// `f32` or `f64`.
+    pub trait Scalar: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> {}
+    impl Scalar for f32 {}
+    impl Scalar for f64 {}
+
+    pub fn sub<T: Scalar>(a: [T; 3], b: [T; 3]) -> [T; 3] {
         std::array::from_fn(|i| a[i] - b[i])
     }
-    pub fn add(a: [f32; 3], b: [f32; 3]) -> [f32; 3] {
+    pub fn add<T: Scalar>(a: [T; 3], b: [T; 3]) -> [T; 3] {
         std::array::from_fn(|i| a[i] + b[i])
     }
-    pub fn scale(a: [f32; 3], s: f32) -> [f32; 3] {
+    pub fn scale<T: Scalar>(a: [T; 3], s: T) -> [T; 3] {
         a.map(|c| c * s)
     }
-    pub fn dot(a: [f32; 3], b: [f32; 3]) -> f32 {
+    pub fn dot<T: Scalar>(a: [T; 3], b: [T; 3]) -> T {
         a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
     }
-    pub fn cross(a: [f32; 3], b: [f32; 3]) -> [f32; 3] {
+    pub fn cross<T: Scalar>(a: [T; 3], b: [T; 3]) -> [T; 3] {
         [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
     }
     pub fn norm(a: [f32; 3]) -> f32 {
@@ -31,10 +38,10 @@ pub(crate) mod vec3 {
 use vec3::{add, cross, dot, normalized, sub};
 
 impl Mesh {
-    /// The smallest and largest corner of the axis-aligned box around all vertices.
+    /// The smallest and largest corner of the axis-aligned box around all vertices that a triangle has.
     pub fn bounds(&self) -> [[f32; 3]; 2] {
         let mut bounds = [[f32::INFINITY; 3], [f32::NEG_INFINITY; 3]];
-        for v in &self.vertices {
+        for v in self.faces.iter().flatten().map(|&v| self.vertices[v as usize]) {
             for axis in 0..3 {
                 bounds[0][axis] = bounds[0][axis].min(v[axis]);
                 bounds[1][axis] = bounds[1][axis].max(v[axis]);
@@ -52,17 +59,7 @@ impl Mesh {
     /// Signed volume enclosed by the triangles, in cubed mesh units: positive when they face outwards. It has a
     /// meaning only for a [watertight](Mesh::is_watertight) mesh.
     pub fn volume(&self) -> f32 {
-        // Relative to a vertex, so that a mesh far from the origin loses no digits.
-        let origin = self.vertices[0];
-        let sum: f64 = (0..self.faces.len())
-            .map(|f| {
-                let [a, b, c] = self.triangle(f).map(|p| sub(p, origin).map(f64::from));
-                a[0] * (b[1] * c[2] - b[2] * c[1])
-                    + a[1] * (b[2] * c[0] - b[0] * c[2])
-                    + a[2] * (b[0] * c[1] - b[1] * c[0])
-            })
-            .sum();
-        (sum / 6.0) as f32
+        self.signed_volume() as f32
     }
 
     /// Unit normal of each triangle, (faces, 3); zero for a triangle without area.
@@ -88,14 +85,15 @@ impl Mesh {
         cross(sub(b, a), sub(c, a))
     }
 
-    /// Whether every edge joins exactly two triangles that run along it in opposite directions.
+    /// Whether every edge joins exactly two triangles that run along it in opposite directions. Triangles that have a vertex
+    /// twice do not count.
     pub fn is_watertight(&self) -> bool {
         self.edge_uses().all(|(_, forward, backward)| forward == 1 && backward == 1)
     }
 
     /// Whether the triangles close up as a chain: each edge is run along as often one way as the other. Then, and
     /// only then, the winding number is a whole number everywhere off the surface. Weaker than
-    /// [`Mesh::is_watertight`]: two cubes that share an edge qualify.
+    /// [`Mesh::is_watertight`]: two cubes that share an edge qualify. Triangles that have a vertex twice do not count.
     pub fn is_closed(&self) -> bool {
         self.edge_uses().all(|(_, forward, backward)| forward == backward)
     }
@@ -106,10 +104,11 @@ impl Mesh {
     }
 
     /// Every edge with the number of triangles that run along it upwards and downwards, in ascending order.
-    fn edge_uses(&self) -> impl Iterator<Item = ([u32; 2], usize, usize)> {
+    pub(super) fn edge_uses(&self) -> impl Iterator<Item = ([u32; 2], usize, usize)> {
         let mut half_edges: Vec<([u32; 2], bool)> = self
             .faces
             .iter()
+            .filter(|&&[a, b, c]| a != b && b != c && c != a)
             .flat_map(|&[a, b, c]| [[a, b], [b, c], [c, a]])
             .map(|[a, b]| if a < b { ([a, b], true) } else { ([b, a], false) })
             .collect();
@@ -156,7 +155,7 @@ impl Mesh {
             let r = root(&mut parent, face[0]) as usize;
             if part_of_root[r] == NONE {
                 part_of_root[r] = parts.len() as u32;
-                parts.push(Mesh { vertices: Vec::new(), faces: Vec::new() });
+                parts.push(Mesh { notes: Vec::new(), ..self.clone_frame() });
             }
             let part = &mut parts[part_of_root[r] as usize];
             let moved = face.map(|v| {
@@ -170,24 +169,6 @@ impl Mesh {
             part.faces.push(moved);
         }
         parts
-    }
-
-    /// The same surface with vertices at equal positions made one, in order of first appearance.
-    pub fn weld(&self) -> Mesh {
-        let mut first = std::collections::HashMap::with_capacity(self.vertices.len());
-        let mut vertices = Vec::new();
-        let index: Vec<u32> = self
-            .vertices
-            .iter()
-            .map(|v| {
-                // + 0.0 makes -0.0 and 0.0 the same position.
-                *first.entry(v.map(|c| (c + 0.0).to_bits())).or_insert_with(|| {
-                    vertices.push(*v);
-                    vertices.len() as u32 - 1
-                })
-            })
-            .collect();
-        Mesh { vertices, faces: self.faces.iter().map(|f| f.map(|v| index[v as usize])).collect() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Triangle meshes: reading, writing and measuring.
 //!
-//! [`Mesh`] is vertices and triangles and nothing else. Readers and writers are in [`format`](MeshFormat), a file a
+//! [`Mesh`] is vertices and triangles, and where they lie. Readers and writers are in [`format`](MeshFormat), a file a
 //! format; [`metrics`] compares two meshes.
 
 mod axis;
@@ -9,13 +9,14 @@ mod format;
 mod geometry;
 pub mod metrics;
 mod polygon;
+mod repair;
+mod weld;
 
 pub use axis::Axis;
-pub(crate) use bvh::{Bvh, Node as BvhNode};
+pub(crate) use bvh::{Bvh, DEEPEST, Node as BvhNode};
 pub use format::MeshFormat;
-#[cfg(feature = "mesh-io")]
-pub(crate) use format::check_ply_count;
 pub(crate) use geometry::vec3;
+pub use repair::{MeshReport, Repair};
 
 use crate::{Error, Result};
 
@@ -31,10 +32,19 @@ use crate::{Error, Result};
 /// assert!((tetrahedron.volume() - 1.0 / 6.0).abs() < 1e-6);
 /// # Ok::<(), wavemesh::Error>(())
 /// ```
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub struct Mesh {
     vertices: Vec<[f32; 3]>,
     faces: Vec<[u32; 3]>,
+    offset: [f64; 3],
+    notes: Vec<String>,
+}
+
+/// Equal surfaces at equal places; notes say nothing of either.
+impl PartialEq for Mesh {
+    fn eq(&self, other: &Self) -> bool {
+        self.vertices == other.vertices && self.faces == other.faces && self.offset == other.offset
+    }
 }
 
 impl Mesh {
@@ -51,25 +61,72 @@ impl Mesh {
         })
     }
 
-    /// [`Mesh::new`] with the complaint alone, for the readers to put a path beside.
+    /// [`Mesh::new`] with the complaint alone.
     fn checked(vertices: Vec<[f32; 3]>, faces: Vec<[u32; 3]>) -> Result<Self, String> {
-        if faces.is_empty() {
-            return Err("without triangles".into());
-        }
+        check_faces(&faces, vertices.len())?;
         if let Some(i) = vertices.iter().position(|v| !v.iter().all(|c| c.is_finite())) {
             return Err(format!("not finite: vertex {i} is {:?}", vertices[i]));
         }
-        if let Some(i) = faces.iter().position(|f| f.iter().any(|&v| v as usize >= vertices.len())) {
-            return Err(format!(
-                "inconsistent: triangle {i} is {:?} but there are {} vertices",
-                faces[i],
-                vertices.len()
-            ));
-        }
-        Ok(Self { vertices, faces })
+        Ok(Self { vertices, faces, offset: [0.0; 3], notes: Vec::new() })
     }
 
-    /// Vertex positions, (x, y, z) in the mesh's own units.
+    /// A mesh from what a file holds, in double precision, with the complaint alone, for the readers to put a path beside.
+    ///
+    /// Vertices that no triangle has may be anything; those without a finite position are left out. Where single precision
+    /// would move a vertex by more than [`LARGEST_ROUNDING`] of the mesh's extent, the mesh gets an offset.
+    fn from_file(vertices: Vec<[f64; 3]>, mut faces: Vec<[u32; 3]>, mut notes: Vec<String>) -> Result<Self, String> {
+        check_faces(&faces, vertices.len())?;
+        let (mut lo, mut hi, mut rounding) = ([f64::INFINITY; 3], [f64::NEG_INFINITY; 3], 0.0f64);
+        let mut used = vec![false; vertices.len()];
+        for (i, face) in faces.iter().enumerate() {
+            for &v in face.iter().filter(|&&v| !std::mem::replace(&mut used[v as usize], true)) {
+                let position = vertices[v as usize];
+                if !position.iter().all(|c| c.is_finite()) {
+                    return Err(format!("not finite: vertex {v}, of triangle {i}, is {position:?}"));
+                }
+                for (axis, c) in position.into_iter().enumerate() {
+                    (lo[axis], hi[axis]) = (lo[axis].min(c), hi[axis].max(c));
+                    rounding = rounding.max((c - f64::from(c as f32)).abs());
+                }
+            }
+        }
+        let extent = (0..3).map(|axis| hi[axis] - lo[axis]).fold(0.0, f64::max);
+        let mut offset = [0.0; 3];
+        if rounding > LARGEST_ROUNDING * extent && extent > 0.0 {
+            // A multiple of a power of two near the extent, so that taking it off costs no digit.
+            let unit = extent.log2().ceil().exp2();
+            offset = std::array::from_fn(|axis| ((0.5 * lo[axis] + 0.5 * hi[axis]) / unit).round() * unit);
+        }
+        let local = |p: &[f64; 3]| -> [f32; 3] { std::array::from_fn(|axis| (p[axis] - offset[axis]) as f32) };
+        let mut kept: Vec<[f32; 3]> = vertices.iter().map(local).collect();
+        let finite = |p: &[f32; 3]| p.iter().all(|c| c.is_finite());
+        if let Some(v) = (0..kept.len()).find(|&v| used[v] && !finite(&kept[v])) {
+            return Err(format!("too large for single precision: vertex {v} is {:?}", vertices[v]));
+        }
+        let lost = kept.iter().filter(|p| !finite(p)).count();
+        if lost > 0 {
+            let place: Vec<u32> = kept
+                .iter()
+                .scan(0, |count, p| {
+                    let own = *count;
+                    *count += u32::from(finite(p));
+                    Some(own)
+                })
+                .collect();
+            faces.iter_mut().flatten().for_each(|v| *v = place[*v as usize]);
+            kept.retain(finite);
+            let vertices = if lost == 1 { "vertex" } else { "vertices" };
+            notes.push(format!("left out {lost} unused {vertices} without a finite position"));
+        }
+        Ok(Self { vertices: kept, faces, offset, notes })
+    }
+
+    /// An empty mesh in this one's place, with its notes.
+    fn clone_frame(&self) -> Self {
+        Self { vertices: Vec::new(), faces: Vec::new(), offset: self.offset, notes: self.notes.clone() }
+    }
+
+    /// Vertex positions, (x, y, z) in the mesh's own units, relative to its [offset](Mesh::offset).
     pub fn vertices(&self) -> &[[f32; 3]] {
         &self.vertices
     }
@@ -84,12 +141,65 @@ impl Mesh {
         self.faces[face].map(|v| self.vertices[v as usize])
     }
 
-    /// The same mesh with every vertex moved by `f`.
+    /// Where the origin of [`Mesh::vertices`] lies in the coordinates of the file: zero unless these are so large (a small
+    /// part in map coordinates) that single precision would lose the shape. Files are written with it added.
+    pub fn offset(&self) -> [f64; 3] {
+        self.offset
+    }
+
+    /// The same vertices around another origin: the mesh is moved.
+    ///
+    /// # Errors
+    /// When the offset is not finite.
+    pub fn with_offset(self, offset: [f64; 3]) -> Result<Self> {
+        if offset.iter().all(|c| c.is_finite()) {
+            return Ok(Self { offset, ..self });
+        }
+        let expected = "three finite coordinates".into();
+        Err(Error::Argument { op: "Mesh::with_offset", name: "offset", got: format!("{offset:?}"), expected })
+    }
+
+    /// Vertex positions with the [offset](Mesh::offset) added, in double precision.
+    pub fn positions(&self) -> impl Iterator<Item = [f64; 3]> + '_ {
+        self.vertices.iter().map(|v| std::array::from_fn(|axis| f64::from(v[axis]) + self.offset[axis]))
+    }
+
+    /// The mesh with its vertices around another mesh's offset, where they may be compared with that mesh's.
+    pub(crate) fn around(&self, offset: [f64; 3]) -> std::borrow::Cow<'_, Mesh> {
+        if self.offset == offset {
+            return std::borrow::Cow::Borrowed(self);
+        }
+        let moved = |p: [f64; 3]| std::array::from_fn(|axis| (p[axis] - offset[axis]) as f32);
+        let vertices = self.positions().map(moved).collect();
+        std::borrow::Cow::Owned(Self { vertices, faces: self.faces.clone(), offset, notes: self.notes.clone() })
+    }
+
+    /// What a reader skipped or mended in the mesh's file, a line each; empty when it took all as it stood.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The same mesh with every vertex moved by `f`, which sees positions as [`Mesh::vertices`] has them.
     ///
     /// # Errors
     /// When `f` yields a coordinate that is not finite.
     pub fn map_vertices(&self, f: impl FnMut([f32; 3]) -> [f32; 3]) -> Result<Self> {
-        Self::new(self.vertices.iter().copied().map(f).collect(), self.faces.clone())
+        let moved = Self::new(self.vertices.iter().copied().map(f).collect(), self.faces.clone())?;
+        Ok(Self { offset: self.offset, notes: self.notes.clone(), ..moved })
+    }
+}
+
+/// A mesh gets an offset when rounding to single precision would move a vertex by more than this share of its extent.
+const LARGEST_ROUNDING: f64 = 1e-5;
+
+fn check_faces(faces: &[[u32; 3]], vertices: usize) -> Result<(), String> {
+    match faces.iter().position(|f| f.iter().any(|&v| v as usize >= vertices)) {
+        _ if faces.is_empty() && vertices > 0 => Err(format!(
+            "without triangles; a cloud of {vertices} points needs its surface first (Poisson reconstruction in MeshLab or Open3D)"
+        )),
+        _ if faces.is_empty() => Err("without triangles".into()),
+        Some(i) => Err(format!("inconsistent: triangle {i} is {:?} but there are {vertices} vertices", faces[i])),
+        None => Ok(()),
     }
 }
 

@@ -1,16 +1,13 @@
-//! Polygons to triangles, for the formats whose faces may have more than three corners.
+//! Polygons and strips to triangles, for the formats whose faces may be more than triangles.
 
 use super::geometry::vec3::{add, cross, dot, sub};
 
 /// Above this number of corners a polygon that is not convex is fanned: clipping ears is cubic in the worst case.
 const MOST_CORNERS_FOR_EARS: usize = 512;
 
-/// Appends the triangles of one polygon. Convex polygons become a fan around their first corner, others lose their
-/// ears one by one in the plane of their mean normal. The corners must be in range of `vertices`.
-pub(super) fn triangulate(corners: &[u32], vertices: &[[f32; 3]], triangles: &mut Vec<[u32; 3]>) {
-    let fan = |corners: &[u32], triangles: &mut Vec<[u32; 3]>| {
-        triangles.extend(corners.windows(2).skip(1).map(|pair| [corners[0], pair[0], pair[1]]));
-    };
+/// Appends the triangles of one polygon; none for fewer than three corners. Convex polygons become a fan around their first
+/// corner, others lose their ears one by one in the plane of their mean normal. The corners must be in range of `vertices`.
+pub(super) fn triangulate(corners: &[u32], vertices: &[[f64; 3]], triangles: &mut Vec<[u32; 3]>) {
     if corners.len() <= 3 {
         return fan(corners, triangles);
     }
@@ -39,4 +36,20 @@ pub(super) fn triangulate(corners: &[u32], vertices: &[[f32; 3]], triangles: &mu
         left.remove(i);
     }
     fan(&left, triangles);
+}
+
+/// Appends the triangles between the first corner and each pair of neighbours.
+pub(super) fn fan(corners: &[u32], triangles: &mut Vec<[u32; 3]>) {
+    triangles.extend(corners.windows(2).skip(1).map(|pair| [corners[0], pair[0], pair[1]]));
+}
+
+/// Appends the triangles of a strip: each three neighbours, every other turned around. Those that repeat a corner only lead
+/// the strip to another place.
+pub(super) fn strip(corners: &[u32], triangles: &mut Vec<[u32; 3]>) {
+    for (i, t) in corners.windows(3).enumerate() {
+        let triangle = if i % 2 == 0 { [t[0], t[1], t[2]] } else { [t[1], t[0], t[2]] };
+        if t[0] != t[1] && t[1] != t[2] && t[2] != t[0] {
+            triangles.push(triangle);
+        }
+    }
 }

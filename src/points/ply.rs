@@ -1,11 +1,11 @@
 //! PLY point clouds, by the crate `ply-rs-bw`: every scalar of the `vertex` element.
 
-use std::io::Cursor;
+use std::io::{BufRead, Cursor};
 
 use ply_rs_bw::parser::{Parser, Reader};
-use ply_rs_bw::ply::{Property, PropertyAccess, PropertyAccessResult, PropertyType};
-
-use crate::mesh::check_ply_count;
+use ply_rs_bw::ply::{
+    ElementDef, Encoding, Property, PropertyAccess, PropertyAccessResult, PropertyType, ScalarType,
+};
 
 /// The scalars of a row, in the order of the header; lists are left out.
 struct Row(Vec<f32>);
@@ -31,7 +31,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Vec<f32>, Vec<String>), String> {
     let mut reader = Reader::new(Cursor::new(bytes));
     let header = Parser::<Row>::new().read_header(&mut reader).map_err(|error| error.to_string())?;
     for (name, element) in &header.elements {
-        check_ply_count(element, header.encoding, &mut reader)?;
+        check_count(element, header.encoding, &mut reader)?;
         let rows = Parser::<Row>::new().read_payload_for_element(&mut reader, element, &header);
         let rows = rows.map_err(|error| format!("element `{name}`: {error}"))?;
         if name != "vertex" {
@@ -55,4 +55,36 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Vec<f32>, Vec<String>), String> {
         return Ok((values, channels));
     }
     Err("it has no vertices".into())
+}
+
+/// Refuses an element whose rows cannot fit in what is left of the file, before anything is allocated for them.
+fn check_count<T: AsRef<[u8]>>(
+    element: &ElementDef,
+    encoding: Encoding,
+    reader: &mut Reader<Cursor<T>>,
+) -> Result<(), String> {
+    let size = |scalar: &ScalarType| match scalar {
+        ScalarType::Char | ScalarType::UChar => 1,
+        ScalarType::Short | ScalarType::UShort => 2,
+        ScalarType::Int | ScalarType::UInt | ScalarType::Float => 4,
+        ScalarType::Double => 8,
+    };
+    let smallest_row: usize = match encoding {
+        // A digit and a separator a property.
+        Encoding::Ascii => 2 * element.properties.len(),
+        _ => {
+            let property = |p: &PropertyType| match p {
+                PropertyType::Scalar(scalar) => size(scalar),
+                PropertyType::List(count, _) => size(count),
+            };
+            element.properties.values().map(|p| property(&p.data_type)).sum()
+        }
+    };
+    // The last row of an ASCII file may lack its line end.
+    let left = reader.get_mut().fill_buf().map_err(|e| e.to_string())?.len() + 1;
+    if element.count > 0 && (smallest_row == 0 || element.count > left / smallest_row) {
+        let (name, count) = (&element.name, element.count);
+        return Err(format!("element `{name}`: {count} rows are announced, but {} bytes are left", left - 1));
+    }
+    Ok(())
 }

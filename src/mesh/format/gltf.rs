@@ -1,189 +1,561 @@
-//! glTF 2.0, binary and JSON, by the crate `gltf`: the triangles of every node of the default scene (of all scenes,
-//! when none is the default), moved to world coordinates.
+//! glTF 2.0, binary and JSON: the triangles of every node of the default scene (of all scenes when none is the default, of
+//! all nodes when there is none), moved to world coordinates in double precision.
+//!
+//! Only what touches geometry is read, so that nothing else can be wrong: materials, textures, animations, custom
+//! attributes and extensions of these are never looked at. Sparse accessors, quantized positions (`KHR_mesh_quantization`)
+//! and instances (`EXT_mesh_gpu_instancing`) are read; compressed geometry is named in an error.
+//!
+//! Read here and not by a crate: `gltf` 1.4 refuses files for their textures, attributes and extensions, and has transforms
+//! in single precision only.
 
-use std::path::Path;
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
 
-use gltf::Semantic;
-use gltf::accessor::{DataType, Dimensions};
-use gltf::buffer::Source;
-use gltf::mesh::Mode;
+use serde::Deserialize;
 
 use super::Raw;
-use crate::mesh::Mesh;
+use super::text::{self, counted};
+use crate::mesh::{Mesh, polygon};
 
 /// Nested deeper than this, a node is taken for part of a cycle.
 const DEEPEST_NODE: usize = 256;
 
-type Matrix = [[f32; 4]; 4];
+/// How to get at geometry that is compressed.
+const UNPACK: &str = "open the file in Blender and export it without compression";
+
+/// Extensions that change where triangles are, and are read or refused by name below.
+const GEOMETRY: [&str; 5] = [
+    "KHR_mesh_quantization",
+    "EXT_mesh_gpu_instancing",
+    "KHR_draco_mesh_compression",
+    "EXT_meshopt_compression",
+    "KHR_meshopt_compression",
+];
+
+/// Beginnings of the names of extensions that say nothing of geometry.
+const ELSEWHERE: [&str; 9] = [
+    "KHR_materials_",
+    "KHR_texture_",
+    "KHR_lights_",
+    "KHR_animation_",
+    "KHR_xmp",
+    "EXT_texture_",
+    "EXT_lights_",
+    "EXT_structural_metadata",
+    "MSFT_texture_",
+];
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Root {
+    asset: Asset,
+    scene: Option<usize>,
+    scenes: Vec<Scene>,
+    nodes: Vec<Node>,
+    meshes: Vec<MeshOf>,
+    accessors: Vec<Accessor>,
+    buffer_views: Vec<View>,
+    buffers: Vec<Buffer>,
+    extensions_required: Vec<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Asset {
+    version: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Scene {
+    nodes: Vec<usize>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Node {
+    children: Vec<usize>,
+    mesh: Option<usize>,
+    matrix: Option<[f64; 16]>,
+    translation: Option<[f64; 3]>,
+    rotation: Option<[f64; 4]>,
+    scale: Option<[f64; 3]>,
+    extensions: NodeExtensions,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct NodeExtensions {
+    #[serde(rename = "EXT_mesh_gpu_instancing")]
+    instancing: Option<Instancing>,
+}
+
+#[derive(Deserialize)]
+struct Instancing {
+    attributes: BTreeMap<String, usize>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct MeshOf {
+    primitives: Vec<Primitive>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Primitive {
+    attributes: BTreeMap<String, usize>,
+    indices: Option<usize>,
+    mode: Option<u32>,
+    extensions: BTreeMap<String, serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Accessor {
+    buffer_view: Option<usize>,
+    #[serde(default)]
+    byte_offset: usize,
+    component_type: u32,
+    #[serde(default)]
+    normalized: bool,
+    count: usize,
+    #[serde(rename = "type")]
+    kind: String,
+    sparse: Option<Sparse>,
+}
+
+#[derive(Deserialize)]
+struct Sparse {
+    count: usize,
+    indices: SparsePart,
+    values: SparsePart,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SparsePart {
+    buffer_view: usize,
+    #[serde(default)]
+    byte_offset: usize,
+    /// Of indices alone.
+    component_type: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct View {
+    buffer: usize,
+    #[serde(default)]
+    byte_offset: usize,
+    byte_length: usize,
+    byte_stride: Option<usize>,
+    #[serde(default)]
+    extensions: BTreeMap<String, serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Buffer {
+    byte_length: usize,
+    uri: Option<String>,
+}
+
+/// Column-major, as glTF has it: `m[column][row]`, without the last row.
+type Matrix = [[f64; 3]; 4];
+
+const IDENTITY: Matrix = [[1., 0., 0.], [0., 1., 0.], [0., 0., 1.], [0., 0., 0.]];
+
+fn product(a: &Matrix, b: &Matrix) -> Matrix {
+    std::array::from_fn(|c| {
+        std::array::from_fn(|r| {
+            let own = if c == 3 { a[3][r] } else { 0.0 };
+            (0..3).map(|k| a[k][r] * b[c][k]).sum::<f64>() + own
+        })
+    })
+}
+
+fn transform(translation: [f64; 3], [x, y, z, w]: [f64; 4], scale: [f64; 3]) -> Matrix {
+    let rotation = [
+        [1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y + z * w), 2.0 * (x * z - y * w)],
+        [2.0 * (x * y - z * w), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z + x * w)],
+        [2.0 * (x * z + y * w), 2.0 * (y * z - x * w), 1.0 - 2.0 * (x * x + y * y)],
+    ];
+    std::array::from_fn(|c| if c < 3 { rotation[c].map(|r| r * scale[c]) } else { translation })
+}
+
+fn determinant([a, b, c, _]: &Matrix) -> f64 {
+    a[0] * (b[1] * c[2] - b[2] * c[1]) - b[0] * (a[1] * c[2] - a[2] * c[1]) + c[0] * (a[1] * b[2] - a[2] * b[1])
+}
+
+const NO_ROTATION: [f64; 4] = [0.0, 0.0, 0.0, 1.0];
+
+impl Node {
+    fn matrix(&self) -> Matrix {
+        match &self.matrix {
+            Some(m) => std::array::from_fn(|c| std::array::from_fn(|r| m[4 * c + r])),
+            None => transform(
+                self.translation.unwrap_or_default(),
+                self.rotation.unwrap_or(NO_ROTATION),
+                self.scale.unwrap_or([1.0; 3]),
+            ),
+        }
+    }
+}
 
 pub(super) fn read(bytes: &[u8], folder: Option<&Path>) -> Result<Raw, String> {
-    check_header(bytes)?;
-    let gltf::Gltf { document, blob } = gltf::Gltf::from_slice_without_validation(bytes).map_err(|e| e.to_string())?;
-    check_attributes(document.as_json())?;
-    let gltf = gltf::Document::from_json(document.into_json()).map_err(|e| e.to_string())?;
-    let blob = blob.as_deref();
-    let mut buffers = Vec::new();
-    for buffer in gltf.buffers() {
-        let data = match buffer.source() {
-            Source::Bin => blob.ok_or("it has no binary chunk, but a buffer refers to it")?.to_vec(),
-            Source::Uri(uri) => external(uri, folder)?,
-        };
-        if data.len() < buffer.length() {
-            let (index, has, wants) = (buffer.index(), data.len(), buffer.length());
-            return Err(format!("buffer {index} announces {wants} bytes and has {has}"));
-        }
-        buffers.push(data);
+    let (json, blob) = chunks(bytes)?;
+    let json = text::normalized(json);
+    let json = json.trim_ascii_end();
+    let json = json.iter().rposition(|&b| b != 0).map_or(json, |end| &json[..=end]);
+    let root: Root = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+    if !root.asset.version.is_empty() && !root.asset.version.starts_with("2.") {
+        return Err(format!(
+            "it is of version {}; only 2.0 is read: convert it with gltf-pipeline",
+            root.asset.version
+        ));
     }
     let mut raw = Raw::default();
-    // Nodes form a tree by the format's rule; a file that breaks it could repeat its meshes without bound.
-    let mut budget = gltf.nodes().len();
-    let mut roots: Vec<gltf::Node> = Vec::new();
-    match gltf.default_scene() {
-        Some(scene) => roots.extend(scene.nodes()),
-        None => roots.extend(gltf.scenes().flat_map(|scene| scene.nodes().collect::<Vec<_>>())),
+    for name in &root.extensions_required {
+        if !GEOMETRY.contains(&name.as_str()) && !ELSEWHERE.iter().any(|beginning| name.starts_with(beginning)) {
+            raw.notes.push(format!("left aside the required extension {name}"));
+        }
     }
-    for node in roots {
-        add_node(&node, &IDENTITY, &buffers, DEEPEST_NODE, &mut budget, &mut raw)?;
+    let buffers = (0..root.buffers.len()).map(|_| OnceCell::new()).collect();
+    let budget = root.nodes.len();
+    let mut reader = Reader { root: &root, blob, folder, buffers, budget, lines: 0, raw };
+    for node in reader.roots()? {
+        reader.add_node(node, &IDENTITY, DEEPEST_NODE)?;
+    }
+    if root.nodes.is_empty() {
+        (0..root.meshes.len()).try_for_each(|mesh| reader.add_mesh(mesh, &IDENTITY))?;
+    }
+    let Reader { lines, mut raw, .. } = reader;
+    if lines > 0 {
+        raw.notes.push(format!("left out {} of points or lines", counted(lines, "primitive")));
     }
     Ok(raw)
 }
 
-/// The crate takes the header's size off the announced length unchecked, so a length without room for it is refused here.
-fn check_header(bytes: &[u8]) -> Result<(), String> {
-    const HEADER: u32 = 12;
-    match *bytes {
-        [b'g', b'l', b'T', b'F', _, _, _, _, a, b, c, d, ..] if u32::from_le_bytes([a, b, c, d]) < HEADER => {
-            let announced = u32::from_le_bytes([a, b, c, d]);
-            Err(format!("byte 8: it announces {announced} bytes, fewer than the {HEADER} of its header"))
-        }
-        _ => Ok(()),
+/// The JSON of a file and, in a binary one, its buffer.
+fn chunks(bytes: &[u8]) -> Result<(&[u8], Option<&[u8]>), String> {
+    const HEADER: usize = 12;
+    let word = |at: usize| bytes.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize);
+    if !bytes.starts_with(b"glTF") {
+        return Ok((bytes, None));
     }
+    match (word(4), word(8)) {
+        (Some(2), Some(length)) if length < HEADER => {
+            return Err(format!("byte 8: it announces {length} bytes, fewer than the {HEADER} of its header"));
+        }
+        (Some(2), Some(_)) => {}
+        (Some(version), _) => return Err(format!("byte 4: binary glTF of version {version}; only 2 is read")),
+        _ => return Err("it ends within its header".into()),
+    }
+    let (mut json, mut blob, mut at) = (None, None, HEADER);
+    while let (Some(length), Some(kind)) = (word(at), bytes.get(at + 4..at + 8)) {
+        let start = at + 8;
+        let end = start.saturating_add(length).min(bytes.len());
+        match kind {
+            b"JSON" if json.is_none() => json = Some(&bytes[start..end]),
+            b"BIN\0" if blob.is_none() => blob = Some(&bytes[start..end]),
+            _ => {}
+        }
+        at = end;
+    }
+    Ok((json.ok_or("it has no JSON chunk")?, blob))
 }
 
-/// The crate's validation looks attributes up before it knows that they exist, so an index out of range is refused here.
-fn check_attributes(root: &gltf::json::Root) -> Result<(), String> {
-    for (number, mesh) in root.meshes.iter().enumerate() {
-        let mut accessors = mesh.primitives.iter().flat_map(|primitive| primitive.attributes.values());
-        if let Some(missing) = accessors.find(|index| index.value() >= root.accessors.len()) {
-            let count = root.accessors.len();
-            return Err(format!("mesh {number}: accessor {} does not exist; there are {count}", missing.value()));
-        }
-    }
-    Ok(())
+struct Reader<'a> {
+    root: &'a Root,
+    blob: Option<&'a [u8]>,
+    folder: Option<&'a Path>,
+    /// Each buffer, read when something of the geometry lies in it.
+    buffers: Vec<OnceCell<Vec<u8>>>,
+    /// Nodes form a tree by the format's rule; a file that breaks it could repeat its meshes without bound.
+    budget: usize,
+    /// Primitives without triangles.
+    lines: usize,
+    raw: Raw,
 }
 
-const IDENTITY: Matrix = [[1., 0., 0., 0.], [0., 1., 0., 0.], [0., 0., 1., 0.], [0., 0., 0., 1.]];
-
-fn add_node(
-    node: &gltf::Node,
-    parent: &Matrix,
-    buffers: &[Vec<u8>],
-    depth: usize,
-    budget: &mut usize,
-    raw: &mut Raw,
-) -> Result<(), String> {
-    let place = |problem: String| format!("node {}: {problem}", node.index());
-    if depth == 0 || *budget == 0 {
-        return Err(place("the nodes do not form a tree".into()));
-    }
-    *budget -= 1;
-    let local = node.transform().matrix();
-    // Column-major, as glTF has it: m[column][row].
-    let world: Matrix =
-        std::array::from_fn(|c| std::array::from_fn(|r| (0..4).map(|k| parent[k][r] * local[c][k]).sum()));
-    if let Some(mesh) = node.mesh() {
-        for primitive in mesh.primitives() {
-            add_primitive(&primitive, &world, buffers, raw)
-                .map_err(|problem| format!("mesh {}, primitive {}: {problem}", mesh.index(), primitive.index()))?;
-        }
-    }
-    for child in node.children() {
-        add_node(&child, &world, buffers, depth - 1, budget, raw)?;
-    }
-    Ok(())
+fn get<'a, T>(all: &'a [T], index: usize, what: &str) -> Result<&'a T, String> {
+    all.get(index).ok_or_else(|| format!("{what} {index} does not exist; there are {}", all.len()))
 }
 
-fn add_primitive(
-    primitive: &gltf::Primitive,
-    world: &Matrix,
-    buffers: &[Vec<u8>],
-    raw: &mut Raw,
-) -> Result<(), String> {
-    if !matches!(primitive.mode(), Mode::Triangles | Mode::TriangleStrip | Mode::TriangleFan) {
-        return Ok(()); // points and lines have no surface
-    }
-    let reader = primitive.reader(|buffer| buffers.get(buffer.index()).map(Vec::as_slice));
-    if let Some(accessor) = primitive.get(&Semantic::Positions) {
-        check_accessor(&accessor, Dimensions::Vec3, &[DataType::F32], buffers)?;
-    }
-    if let Some(accessor) = primitive.indices() {
-        check_accessor(&accessor, Dimensions::Scalar, &[DataType::U8, DataType::U16, DataType::U32], buffers)?;
-    }
-    let first = raw.vertices.len();
-    for [x, y, z] in reader.read_positions().ok_or("it has no readable positions")? {
-        raw.vertices.push(std::array::from_fn(|r| world[0][r] * x + world[1][r] * y + world[2][r] * z + world[3][r]));
-    }
-    let count = raw.vertices.len() - first;
-    let indices: Vec<u32> = match reader.read_indices() {
-        Some(indices) => indices.into_u32().collect(),
-        None => (0..count as u32).collect(),
-    };
-    if let Some(v) = indices.iter().find(|&&v| v as usize >= count) {
-        return Err(format!("vertex {v} does not exist; there are {count}"));
-    }
-    let moved = |v: u32| v + first as u32;
-    let mirrored = determinant(world) < 0.0;
-    let mut add = |a: u32, b: u32, c: u32| {
-        let [b, c] = if mirrored { [c, b] } else { [b, c] };
-        raw.faces.push([a, b, c].map(moved));
-    };
-    match primitive.mode() {
-        Mode::TriangleStrip => {
-            for (i, t) in indices.windows(3).enumerate() {
-                if i % 2 == 0 { add(t[0], t[1], t[2]) } else { add(t[1], t[0], t[2]) }
+impl<'a> Reader<'a> {
+    /// The nodes of the default scene, else of all scenes, else all that are nobody's children.
+    fn roots(&self) -> Result<Vec<usize>, String> {
+        let root = self.root;
+        if let Some(scene) = root.scene {
+            return Ok(get(&root.scenes, scene, "scene")?.nodes.clone());
+        }
+        if !root.scenes.is_empty() {
+            return Ok(root.scenes.iter().flat_map(|scene| scene.nodes.iter().copied()).collect());
+        }
+        let mut is_child = vec![false; root.nodes.len()];
+        for &child in root.nodes.iter().flat_map(|node| &node.children) {
+            if let Some(child) = is_child.get_mut(child) {
+                *child = true;
             }
         }
-        Mode::TriangleFan => indices.windows(2).skip(1).for_each(|t| add(indices[0], t[0], t[1])),
-        _ => indices.chunks_exact(3).for_each(|t| add(t[0], t[1], t[2])),
+        Ok((0..root.nodes.len()).filter(|&node| !is_child[node]).collect())
     }
-    Ok(())
-}
 
-fn determinant(m: &Matrix) -> f32 {
-    m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1]) - m[1][0] * (m[0][1] * m[2][2] - m[0][2] * m[2][1])
-        + m[2][0] * (m[0][1] * m[1][2] - m[0][2] * m[1][1])
-}
+    fn add_node(&mut self, index: usize, parent: &Matrix, depth: usize) -> Result<(), String> {
+        let root = self.root;
+        let node = get(&root.nodes, index, "node")?;
+        if depth == 0 || self.budget == 0 {
+            return Err(format!("node {index}: the nodes do not form a tree"));
+        }
+        self.budget -= 1;
+        let world = product(parent, &node.matrix());
+        if let Some(mesh) = node.mesh {
+            match &node.extensions.instancing {
+                None => self.add_mesh(mesh, &world)?,
+                Some(instancing) => {
+                    let instances = self.instances(instancing).map_err(|problem| format!("node {index}: {problem}"))?;
+                    instances.iter().try_for_each(|instance| self.add_mesh(mesh, &product(&world, instance)))?;
+                }
+            }
+        }
+        node.children.iter().try_for_each(|&child| self.add_node(child, &world, depth - 1))
+    }
 
-/// The crate's readers take the type and the place in the buffer for granted, so an accessor of another type, or one that
-/// reaches outside, is refused here.
-fn check_accessor(
-    accessor: &gltf::Accessor,
-    dimensions: Dimensions,
-    types: &[DataType],
-    buffers: &[Vec<u8>],
-) -> Result<(), String> {
-    let index = accessor.index();
-    let (found, data_type) = (accessor.dimensions(), accessor.data_type());
-    if found != dimensions || !types.contains(&data_type) {
-        return Err(format!("accessor {index} is {found:?} of {data_type:?}, expected {dimensions:?} of {types:?}"));
+    /// The transforms of `EXT_mesh_gpu_instancing`.
+    fn instances(&self, instancing: &Instancing) -> Result<Vec<Matrix>, String> {
+        let attribute = |name: &str, kind: &str| {
+            instancing.attributes.get(name).map(|&accessor| self.numbers(accessor, kind)).transpose()
+        };
+        let (translations, scales) = (attribute("TRANSLATION", "VEC3")?, attribute("SCALE", "VEC3")?);
+        let rotations = attribute("ROTATION", "VEC4")?;
+        let vectors = [&translations, &scales].map(|v| v.as_ref().map(|v| v.as_chunks::<3>().0));
+        let turns = rotations.as_ref().map(|v| v.as_chunks::<4>().0);
+        let counts = [vectors[0].map(<[_]>::len), vectors[1].map(<[_]>::len), turns.map(<[_]>::len)];
+        let count = counts.iter().flatten().copied().min().unwrap_or(0);
+        let instance = |i: usize| {
+            transform(
+                vectors[0].map_or([0.0; 3], |v| v[i]),
+                turns.map_or(NO_ROTATION, |v| v[i]),
+                vectors[1].map_or([1.0; 3], |v| v[i]),
+            )
+        };
+        Ok((0..count).map(instance).collect())
     }
-    if accessor.sparse().is_some() {
-        return Err(format!("accessor {index} is sparse, which is not supported"));
-    }
-    let view = accessor.view().ok_or_else(|| format!("accessor {index} has no data"))?;
-    let (size, stride) = (accessor.size(), view.stride().unwrap_or(accessor.size()));
-    let within_view = accessor
-        .count()
-        .checked_sub(1)
-        .and_then(|last| last.checked_mul(stride))
-        .and_then(|n| n.checked_add(size)?.checked_add(accessor.offset()))
-        .is_some_and(|end| end <= view.length());
-    let buffer = buffers.get(view.buffer().index()).map_or(0, Vec::len);
-    let within_buffer = view.offset().checked_add(view.length()).is_some_and(|end| end <= buffer);
-    if within_view && within_buffer && stride >= size {
+
+    fn add_mesh(&mut self, index: usize, world: &Matrix) -> Result<(), String> {
+        let root = self.root;
+        for (number, primitive) in get(&root.meshes, index, "mesh")?.primitives.iter().enumerate() {
+            let place = |problem: String| format!("mesh {index}, primitive {number}: {problem}");
+            self.add_primitive(primitive, world).map_err(place)?;
+        }
         Ok(())
-    } else {
-        Err(format!("accessor {index} ({} items) reaches outside its buffer", accessor.count()))
+    }
+
+    fn add_primitive(&mut self, primitive: &Primitive, world: &Matrix) -> Result<(), String> {
+        const TRIANGLES: u32 = 4;
+        const STRIP: u32 = 5;
+        const FAN: u32 = 6;
+        let mode = primitive.mode.unwrap_or(TRIANGLES);
+        if ![TRIANGLES, STRIP, FAN].contains(&mode) {
+            self.lines += 1; // points and lines have no surface
+            return Ok(());
+        }
+        let &positions = primitive.attributes.get("POSITION").ok_or("it has no positions")?;
+        const DRACO: &str = "KHR_draco_mesh_compression";
+        if primitive.extensions.contains_key(DRACO)
+            && get(&self.root.accessors, positions, "accessor")?.buffer_view.is_none()
+        {
+            return Err(format!("its triangles are compressed by {DRACO}; {UNPACK}"));
+        }
+        let positions = self.numbers(positions, "VEC3")?;
+        let positions = positions.as_chunks::<3>().0;
+        let indices: Vec<u32> = match primitive.indices {
+            Some(accessor) => self.numbers(accessor, "SCALAR")?.into_iter().map(|v| v as u32).collect(),
+            None => (0..positions.len() as u32).collect(),
+        };
+        if let Some(v) = indices.iter().find(|&&v| v as usize >= positions.len()) {
+            return Err(format!("vertex {v} does not exist; there are {}", positions.len()));
+        }
+        let first = self.raw.vertices.len();
+        if u32::try_from(first + positions.len()).is_err() {
+            return Err("there are more than 2^32 vertices".into());
+        }
+        let bytes = size_of_val(positions) + 12 * indices.len();
+        crate::memory::check("Mesh::load", || "a primitive".into(), bytes).map_err(|e| e.to_string())?;
+        let moved = |[x, y, z]: &[f64; 3]| {
+            std::array::from_fn(|r| world[0][r] * x + world[1][r] * y + world[2][r] * z + world[3][r])
+        };
+        self.raw.vertices.extend(positions.iter().map(moved));
+        let faces = &mut self.raw.faces;
+        let before = faces.len();
+        match mode {
+            STRIP => polygon::strip(&indices, faces),
+            FAN => polygon::fan(&indices, faces),
+            _ => faces.extend_from_slice(indices.as_chunks::<3>().0),
+        }
+        let mirrored = determinant(world) < 0.0;
+        for face in &mut faces[before..] {
+            *face = face.map(|v| v + first as u32);
+            if mirrored {
+                face.swap(1, 2);
+            }
+        }
+        Ok(())
+    }
+
+    /// All numbers of an accessor of the given kind, one item behind the other; normalized integers as fractions.
+    fn numbers(&self, index: usize, kind: &str) -> Result<Vec<f64>, String> {
+        let accessor = get(&self.root.accessors, index, "accessor")?;
+        if accessor.kind != kind {
+            return Err(format!("accessor {index} is {}, expected {kind}", accessor.kind));
+        }
+        let component = Scalar::from_code(accessor.component_type)
+            .ok_or_else(|| format!("accessor {index} has the unknown component type {}", accessor.component_type))?;
+        let width = match kind {
+            "VEC4" => 4,
+            "VEC3" => 3,
+            _ => 1,
+        };
+        let place = |problem: String| format!("accessor {index} ({} items) {problem}", accessor.count);
+        let mut numbers = match accessor.buffer_view {
+            Some(view) => {
+                let items = Items { view, offset: accessor.byte_offset, count: accessor.count };
+                self.items(items, component, width).map_err(place)?
+            }
+            // Without a view all is zero, which only a sparse accessor makes use of.
+            None => {
+                let given: usize = self.root.buffers.iter().map(|buffer| buffer.byte_length.min(1 << 40)).sum();
+                if accessor.sparse.is_none() || accessor.count > given.saturating_mul(64) {
+                    return Err(place("has no data".into()));
+                }
+                let bytes = accessor.count.saturating_mul(8 * width);
+                crate::memory::check("Mesh::load", || format!("accessor {index}"), bytes).map_err(|e| e.to_string())?;
+                vec![0.0; accessor.count * width]
+            }
+        };
+        if let Some(Sparse { count, indices, values }) = &accessor.sparse {
+            let items = |part: &SparsePart| Items { view: part.buffer_view, offset: part.byte_offset, count: *count };
+            let code = indices
+                .component_type
+                .and_then(Scalar::from_code)
+                .ok_or_else(|| place("has sparse indices of no type".into()))?;
+            let at = self.items(items(indices), code, 1).map_err(place)?;
+            let values = self.items(items(values), component, width).map_err(place)?;
+            for (at, value) in at.into_iter().zip(values.chunks_exact(width)) {
+                let at = at as usize;
+                let item = numbers.get_mut(at * width..(at + 1) * width);
+                item.ok_or_else(|| place(format!("has a sparse value for item {at}")))?.copy_from_slice(value);
+            }
+        }
+        if accessor.normalized {
+            numbers.iter_mut().for_each(|number| *number = (*number / component.largest()).max(-1.0));
+        }
+        Ok(numbers)
+    }
+
+    fn items(&self, Items { view, offset, count }: Items, component: Scalar, width: usize) -> Result<Vec<f64>, String> {
+        let view = get(&self.root.buffer_views, view, "bufferView")?;
+        if let Some(name) = view.extensions.keys().find(|name| name.ends_with("_meshopt_compression")) {
+            return Err(format!("is compressed by {name}; {UNPACK}"));
+        }
+        let buffer = self.buffer(view.buffer)?;
+        let size = component.size() * width;
+        let stride = view.byte_stride.unwrap_or(size);
+        let outside = || "reaches outside its buffer".to_string();
+        let bytes = view.byte_offset.checked_add(view.byte_length).and_then(|end| buffer.get(view.byte_offset..end));
+        let bytes = bytes.and_then(|bytes| bytes.get(offset..)).ok_or_else(outside)?;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let needed = (count - 1).checked_mul(stride).and_then(|n| n.checked_add(size));
+        if stride < size || needed.is_none_or(|needed| needed > bytes.len()) {
+            return Err(outside());
+        }
+        let item = |i: usize| bytes[i * stride..][..size].chunks_exact(component.size()).map(|b| component.decode(b));
+        Ok((0..count).flat_map(item).collect())
+    }
+
+    fn buffer(&self, index: usize) -> Result<&[u8], String> {
+        let cell = get(&self.buffers, index, "buffer")?;
+        if let Some(bytes) = cell.get() {
+            return Ok(bytes);
+        }
+        let buffer = &self.root.buffers[index];
+        let bytes = match &buffer.uri {
+            Some(uri) => external(uri, self.folder)?,
+            None if index == 0 => self.blob.ok_or("it has no binary chunk, but a buffer refers to it")?.to_vec(),
+            None => return Err(format!("buffer {index} has no data")),
+        };
+        if bytes.len() < buffer.byte_length {
+            let (has, wants) = (bytes.len(), buffer.byte_length);
+            return Err(format!("buffer {index} announces {wants} bytes and has {has}; was it cut off?"));
+        }
+        Ok(cell.get_or_init(|| bytes))
+    }
+}
+
+/// Where the items of an accessor lie.
+struct Items {
+    view: usize,
+    offset: usize,
+    count: usize,
+}
+
+/// The type of a number, by the codes of OpenGL.
+#[derive(Clone, Copy)]
+enum Scalar {
+    I8,
+    U8,
+    I16,
+    U16,
+    U32,
+    F32,
+}
+
+impl Scalar {
+    fn from_code(code: u32) -> Option<Self> {
+        Some(match code {
+            5120 => Self::I8,
+            5121 => Self::U8,
+            5122 => Self::I16,
+            5123 => Self::U16,
+            5125 => Self::U32,
+            5126 => Self::F32,
+            _ => return None,
+        })
+    }
+
+    fn size(self) -> usize {
+        match self {
+            Self::I8 | Self::U8 => 1,
+            Self::I16 | Self::U16 => 2,
+            Self::U32 | Self::F32 => 4,
+        }
+    }
+
+    /// What stands for 1 where integers are normalized.
+    fn largest(self) -> f64 {
+        match self {
+            Self::I8 => i8::MAX.into(),
+            Self::U8 => u8::MAX.into(),
+            Self::I16 => i16::MAX.into(),
+            Self::U16 => u16::MAX.into(),
+            Self::U32 => u32::MAX.into(),
+            Self::F32 => 1.0,
+        }
+    }
+
+    fn decode(self, b: &[u8]) -> f64 {
+        match self {
+            Self::I8 => (b[0] as i8).into(),
+            Self::U8 => b[0].into(),
+            Self::I16 => i16::from_le_bytes([b[0], b[1]]).into(),
+            Self::U16 => u16::from_le_bytes([b[0], b[1]]).into(),
+            Self::U32 => u32::from_le_bytes([b[0], b[1], b[2], b[3]]).into(),
+            Self::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]).into(),
+        }
     }
 }
 
@@ -191,19 +563,52 @@ fn check_accessor(
 fn external(uri: &str, folder: Option<&Path>) -> Result<Vec<u8>, String> {
     use base64::Engine;
     if let Some(data) = uri.strip_prefix("data:") {
-        let (_, encoded) = data.split_once(";base64,").ok_or("a data URI is not in base64")?;
-        return base64::engine::general_purpose::STANDARD.decode(encoded).map_err(|e| format!("a data URI: {e}"));
+        let (kind, encoded) = data.split_once(',').ok_or("a data URI has no data")?;
+        if !kind.ends_with(";base64") {
+            return Ok(percent_decoded(encoded));
+        }
+        return base64::engine::general_purpose::STANDARD
+            .decode(encoded.trim())
+            .map_err(|e| format!("a data URI: {e}"));
     }
-    let folder = folder.ok_or_else(|| format!("its buffer `{uri}` is another file"))?;
-    // Only names below the file's own folder: a mesh must not make us read anything else.
-    let inside = Path::new(uri).components().all(|part| matches!(part, std::path::Component::Normal(_)));
-    if !inside || uri.contains("://") {
-        return Err(format!("its buffer `{uri}` does not lie beside it"));
+    let folder = folder.ok_or_else(|| format!("its buffer `{uri}` is another file; load it by its path"))?;
+    // URIs write a space as %20; some writers leave names as they are.
+    let names = [String::from_utf8(percent_decoded(uri)).unwrap_or_default(), uri.to_string()];
+    let mut error = None;
+    for name in names {
+        // Only names below the file's own folder: a mesh must not make us read anything else.
+        let mut parts: Vec<Component> = Path::new(&name).components().collect();
+        parts.retain(|part| *part != Component::CurDir);
+        if name.contains("://") || parts.is_empty() || !parts.iter().all(|part| matches!(part, Component::Normal(_))) {
+            return Err(format!("its buffer `{uri}` does not lie beside it"));
+        }
+        match std::fs::read(folder.join(parts.iter().collect::<PathBuf>())) {
+            Ok(bytes) => return Ok(bytes),
+            Err(e) => error = error.or(Some(e)),
+        }
     }
-    std::fs::read(folder.join(uri)).map_err(|e| format!("its buffer `{uri}`: {e}"))
+    Err(error.map_or_else(String::new, |e| format!("its buffer `{uri}`: {e}")))
 }
 
-/// Writes binary glTF 2.0 (`.glb`): one mesh of one primitive, coordinates as they are.
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        let mut ahead = bytes.clone();
+        let digit = |b: Option<u8>| char::from(b?).to_digit(16);
+        match (byte, digit(ahead.next()), digit(ahead.next())) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((16 * high + low) as u8);
+                bytes = ahead;
+            }
+            _ => decoded.push(byte),
+        }
+    }
+    decoded
+}
+
+/// Writes binary glTF 2.0 (`.glb`): one mesh of one primitive, coordinates as they are; an [offset](Mesh::offset) is the
+/// translation of its node.
 pub(super) fn write(mesh: &Mesh, out: &mut Vec<u8>) -> std::io::Result<()> {
     let mut data: Vec<u8> = mesh.vertices().iter().flatten().flat_map(|c| c.to_le_bytes()).collect();
     let positions = data.len();
@@ -212,11 +617,15 @@ pub(super) fn write(mesh: &Mesh, out: &mut Vec<u8>) -> std::io::Result<()> {
         mesh.vertices().iter().fold([start; 3], |m, v| std::array::from_fn(|axis| pick(m[axis], v[axis])))
     };
     let (low, high): ([f32; 3], [f32; 3]) = (bound(f32::min, f32::INFINITY), bound(f32::max, f32::NEG_INFINITY));
+    let mut node = serde_json::json!({ "mesh": 0 });
+    if mesh.offset() != [0.0; 3] {
+        node["translation"] = serde_json::json!(mesh.offset());
+    }
     let document = serde_json::json!({
         "asset": { "version": "2.0", "generator": "WaveMesh" },
         "scene": 0,
         "scenes": [{ "nodes": [0] }],
-        "nodes": [{ "mesh": 0 }],
+        "nodes": [node],
         "meshes": [{ "primitives": [{ "attributes": { "POSITION": 0 }, "indices": 1 }] }],
         "buffers": [{ "byteLength": data.len() }],
         "bufferViews": [

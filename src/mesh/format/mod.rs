@@ -1,5 +1,5 @@
 //! Mesh files. A file of this folder knows one format and neither paths nor [`Error`]: it turns bytes into vertices
-//! and triangles, or says what is wrong and where.
+//! and triangles, or says what is wrong and where. Readers are as forgiving as the field's; what they skip, they note.
 //!
 //! No reader allocates more than a small multiple of the bytes it was given, whatever counts those bytes announce.
 
@@ -7,26 +7,29 @@
 mod gltf;
 mod obj;
 mod off;
-#[cfg(feature = "mesh-io")]
 mod ply;
 mod stl;
+mod text;
+#[cfg(feature = "mesh-io")]
+mod three_mf;
 
 use std::fmt;
+#[cfg(feature = "mesh-io")]
+use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
-
-#[cfg(feature = "mesh-io")]
-pub(crate) use ply::check_count as check_ply_count;
 
 use super::Mesh;
 use crate::files::write_atomically;
 use crate::{Error, Result};
 
-/// What a reader yields before it is checked by `Mesh::checked`.
+/// What a reader yields before it is checked by `Mesh::from_file`.
 #[derive(Default)]
 struct Raw {
-    vertices: Vec<[f32; 3]>,
+    vertices: Vec<[f64; 3]>,
     faces: Vec<[u32; 3]>,
+    /// What was skipped or mended, a line each.
+    notes: Vec<String>,
 }
 
 /// The mesh file formats, each known by its file extension.
@@ -42,24 +45,29 @@ pub enum MeshFormat {
     Off,
     /// glTF 2.0, binary (`.glb`) or JSON (`.gltf`): read, all scene nodes with their transforms applied.
     Gltf,
+    /// 3MF: read, all items of the build.
+    ThreeMf,
 }
 
 impl MeshFormat {
-    const KNOWN: &str = "obj, stl, ply, off, glb, gltf";
+    const KNOWN: &str = "obj, stl, ply, off, glb, gltf, 3mf";
 
-    /// The format that a file's extension stands for, whatever its case.
+    /// The format that a file's extension stands for, whatever its case; `.gz` behind it is left aside.
     ///
     /// # Errors
-    /// [`Error::Unknown`] when the extension is none of `obj`, `stl`, `ply`, `off`, `glb`, `gltf`.
+    /// [`Error::Unknown`] when the extension is none of `obj`, `stl`, `ply`, `off`, `glb`, `gltf`, `3mf`.
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-        Ok(match extension.as_str() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        let extension =
+            name.strip_suffix(".gz").unwrap_or(&name).rsplit_once('.').map_or("", |(_, extension)| extension);
+        Ok(match extension {
             "obj" => Self::Obj,
             "stl" => Self::Stl,
             "ply" => Self::Ply,
             "off" => Self::Off,
             "glb" | "gltf" => Self::Gltf,
+            "3mf" => Self::ThreeMf,
             _ => {
                 let name = path.display().to_string();
                 return Err(Error::Unknown { kind: "mesh file extension", name, known: Self::KNOWN.into() });
@@ -69,7 +77,7 @@ impl MeshFormat {
 
     #[cfg(not(feature = "mesh-io"))]
     fn left_out(self) -> Error {
-        let known = "OBJ, STL, OFF; for PLY and glTF build WaveMesh with its feature `mesh-io`".into();
+        let known = "OBJ, STL, PLY, OFF; for glTF, 3MF and gzip build WaveMesh with its feature `mesh-io`".into();
         Error::Unknown { kind: "mesh format", name: self.name().into(), known }
     }
 
@@ -80,6 +88,7 @@ impl MeshFormat {
             Self::Ply => "PLY",
             Self::Off => "OFF",
             Self::Gltf => "glTF",
+            Self::ThreeMf => "3MF",
         }
     }
 }
@@ -104,8 +113,12 @@ impl fmt::Display for MeshFormat {
 }
 
 impl Mesh {
-    /// Reads a mesh file: `obj`, `stl`, `ply`, `off`, `glb` or `gltf`, told apart by the extension. Polygons are
-    /// triangulated; normals, colours and materials are left aside.
+    /// Reads a mesh file: `obj`, `stl`, `ply`, `off`, `glb`, `gltf` or `3mf`, told apart by the extension, also compressed by gzip
+    /// (`bunny.obj.gz`). Polygons are triangulated; normals, colours and materials are left aside.
+    ///
+    /// Readers are as forgiving as other programs'. What they skip or mend is said once, in one line on stderr, and is in
+    /// [`Mesh::notes`]. Coordinates are read in double precision; where single precision would lose the shape, the mesh has an
+    /// [offset](Mesh::offset).
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be read, [`Error::Unknown`] for another extension, and [`Error::Format`]
@@ -132,22 +145,35 @@ impl Mesh {
 
     fn parse(bytes: &[u8], format: MeshFormat, path: &Path) -> Result<Self> {
         let raw = match format {
+            #[cfg(feature = "mesh-io")]
+            _ if bytes.starts_with(&GZIP) => return Self::parse(&unpacked(bytes, format, path)?, format, path),
+            #[cfg(not(feature = "mesh-io"))]
+            _ if bytes.starts_with(&GZIP) => return Err(format.left_out()),
             MeshFormat::Obj => obj::read(bytes),
             MeshFormat::Stl => stl::read(bytes),
+            MeshFormat::Ply => ply::read(bytes),
             MeshFormat::Off => off::read(bytes),
             #[cfg(not(feature = "mesh-io"))]
-            MeshFormat::Ply | MeshFormat::Gltf => return Err(format.left_out()),
-            #[cfg(feature = "mesh-io")]
-            MeshFormat::Ply => ply::read(bytes),
+            MeshFormat::Gltf | MeshFormat::ThreeMf => return Err(format.left_out()),
             #[cfg(feature = "mesh-io")]
             MeshFormat::Gltf => gltf::read(bytes, path.parent().filter(|_| path.is_file())),
+            #[cfg(feature = "mesh-io")]
+            MeshFormat::ThreeMf => three_mf::read(bytes),
         };
-        raw.and_then(|raw| Mesh::checked(raw.vertices, raw.faces).map_err(|problem| format!("the mesh is {problem}")))
-            .map_err(|problem| Error::Format { path: path.to_path_buf(), format: format.name(), problem })
+        let mesh = raw.and_then(|Raw { vertices, faces, notes }| {
+            Mesh::from_file(vertices, faces, notes).map_err(|problem| format!("the mesh is {problem}"))
+        });
+        let mesh =
+            mesh.map_err(|problem| Error::Format { path: path.to_path_buf(), format: format.name(), problem })?;
+        if !mesh.notes.is_empty() {
+            log::warn!("{}: {}", path.display(), mesh.notes.join("; "));
+        }
+        Ok(mesh)
     }
 
     /// Writes the mesh as `obj`, `stl` (binary), `ply` (binary little-endian) or `glb`, chosen by the extension. The file
-    /// appears whole or not at all.
+    /// appears whole or not at all. A mesh with an [offset](Mesh::offset) is written where it lies, with the digits that takes
+    /// (`stl` in ASCII then).
     ///
     /// # Errors
     /// [`Error::Unknown`] for another extension, [`Error::Io`] when the file cannot be written.
@@ -172,18 +198,17 @@ impl Mesh {
     /// The content of a mesh file: OBJ, binary STL, binary PLY, or glTF as `.glb`.
     ///
     /// # Errors
-    /// [`Error::Unknown`] for OFF, which is only read.
+    /// [`Error::Unknown`] for OFF and 3MF, which are only read.
     pub fn to_bytes(&self, format: MeshFormat) -> Result<Vec<u8>> {
         let write: fn(&Mesh, &mut Vec<u8>) -> std::io::Result<()> = match format {
             MeshFormat::Obj => obj::write,
             MeshFormat::Stl => stl::write,
-            #[cfg(feature = "mesh-io")]
             MeshFormat::Ply => ply::write,
             #[cfg(feature = "mesh-io")]
             MeshFormat::Gltf => gltf::write,
             #[cfg(not(feature = "mesh-io"))]
-            MeshFormat::Ply | MeshFormat::Gltf => return Err(format.left_out()),
-            MeshFormat::Off => {
+            MeshFormat::Gltf => return Err(format.left_out()),
+            MeshFormat::Off | MeshFormat::ThreeMf => {
                 let name = format.name().into();
                 return Err(Error::Unknown {
                     kind: "format for writing a mesh",
@@ -196,4 +221,39 @@ impl Mesh {
         write(self, &mut bytes).map_err(Error::io("<bytes>"))?;
         Ok(bytes)
     }
+}
+
+/// How a file begins that gzip compressed.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// The content of a file that gzip compressed.
+#[cfg(feature = "mesh-io")]
+fn unpacked(bytes: &[u8], format: MeshFormat, path: &Path) -> Result<Vec<u8>> {
+    let content = inflated(flate2::read::MultiGzDecoder::new(bytes)).and_then(|content| {
+        // One layer is what writers make; more could be made to grow without end.
+        if content.starts_with(&GZIP) { Err("it is compressed twice; decompress it once by hand".into()) } else { Ok(content) }
+    });
+    content.map_err(|problem| Error::Format { path: path.to_path_buf(), format: format.name(), problem })
+}
+
+#[cfg(feature = "mesh-io")]
+/// All that a decoder yields, read in steps, because a small file may hold more than memory has room for.
+fn inflated(mut decoder: impl Read) -> Result<Vec<u8>, String> {
+    let mut content = Vec::new();
+    let mut step = 1 << 20;
+    loop {
+        crate::memory::check("Mesh::load", || "a compressed file".into(), 2 * step).map_err(|e| e.to_string())?;
+        let read = decoder.by_ref().take(step as u64).read_to_end(&mut content);
+        if read.map_err(|e| format!("its compressed content is broken: {e}"))? < step {
+            return Ok(content);
+        }
+        step = content.len();
+    }
+}
+
+/// Decimals that tell neighbouring single-precision coordinates of the mesh apart, for writers of text.
+fn decimals(mesh: &Mesh) -> usize {
+    let largest = mesh.vertices().iter().flatten().fold(0.0f32, |largest, c| largest.max(c.abs()));
+    let step = f64::from(largest) * f64::from(f32::EPSILON) / 4.0;
+    if step > 0.0 { (-step.log10()).ceil().clamp(0.0, 17.0) as usize } else { 0 }
 }

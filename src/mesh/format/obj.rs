@@ -1,22 +1,28 @@
 //! Wavefront OBJ. Only `v` and `f` lines matter here; groups and materials neither split nor repeat vertices, so the
 //! mesh keeps the file's vertex order and stays closed where the file's surface is.
 //!
+//! Faces may stand before their vertices: positive references count in the file, negative ones back from where they stand.
+//!
 //! Read here and not by a crate: `tobj` 4 names no line in its errors, cuts the mesh at every object, group and material
 //! (so that a closed surface comes out open), and fans polygons that are not convex.
 
 use std::io::Write;
 
-use super::Raw;
+use super::text::{self, counted, shown};
+use super::{Raw, decimals};
 use crate::mesh::{Mesh, polygon};
 
 pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
+    let bytes = text::normalized(bytes);
     let mut raw = Raw::default();
-    let mut corners = Vec::new();
+    // The corners of all faces one behind the other, with the end and the line of each face.
+    let (mut corners, mut ends): (Vec<u32>, Vec<(usize, usize)>) = (Vec::new(), Vec::new());
+    let (mut short, mut curved) = (0, 0);
     let mut lines = bytes.split(|&b| b == b'\n').enumerate();
     let mut joined = Vec::new();
     while let Some((number, line)) = lines.next() {
         let place = |problem: String| format!("line {}: {problem}", number + 1);
-        let mut line = line.trim_ascii_end();
+        let mut line = line.trim_ascii();
         // A backslash at its end continues a line.
         if line.ends_with(b"\\") {
             joined.clear();
@@ -28,50 +34,67 @@ pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
             joined.extend_from_slice(line);
             line = &joined;
         }
-        let text = String::from_utf8_lossy(line);
-        let mut words = text.split_ascii_whitespace();
+        let mut words = text::words(line);
         match words.next() {
-            Some("v") => raw.vertices.push(vertex(&mut words).map_err(place)?),
-            Some("f") => {
-                corners.clear();
-                for word in words.take_while(|word| !word.starts_with('#')) {
+            Some(b"v") => raw.vertices.push(text::vertex(&mut words).map_err(place)?),
+            Some(b"f" | b"fo") => {
+                let first = corners.len();
+                for word in words.take_while(|word| !word.starts_with(b"#")) {
                     corners.push(corner(word, raw.vertices.len()).map_err(place)?);
                 }
-                if corners.len() < 3 {
-                    return Err(place(format!("a face needs three corners, found {}", corners.len())));
+                if corners.len() < first + 3 {
+                    corners.truncate(first);
+                    short += 1;
+                } else {
+                    ends.push((corners.len(), number + 1));
                 }
-                polygon::triangulate(&corners, &raw.vertices, &mut raw.faces);
             }
+            Some(b"surf" | b"curv") => curved += 1,
             _ => {}
         }
+    }
+    let mut first = 0;
+    for (end, line) in ends {
+        let face = &corners[first..end];
+        if let Some(&v) = face.iter().find(|&&v| v as usize >= raw.vertices.len()) {
+            let (number, count) = (u64::from(v) + 1, raw.vertices.len());
+            return Err(format!("line {line}: vertex {number} does not exist; the file has {count} vertices"));
+        }
+        polygon::triangulate(face, &raw.vertices, &mut raw.faces);
+        first = end;
+    }
+    if short > 0 {
+        raw.notes.push(format!("skipped {} with fewer than three corners", counted(short, "face")));
+    }
+    if curved > 0 {
+        let what = counted(curved, "free-form shape");
+        raw.notes.push(format!("skipped {what} (curv, surf); export them as polygons to keep them"));
     }
     Ok(raw)
 }
 
-fn vertex<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<[f32; 3], String> {
-    let mut vertex = [0.0f32; 3];
-    for coordinate in &mut vertex {
-        let word = words.next().ok_or("a vertex needs three coordinates")?;
-        *coordinate = word.parse().map_err(|_| format!("`{word}` is not a number"))?;
-    }
-    if vertex.iter().all(|c| c.is_finite()) { Ok(vertex) } else { Err(format!("the vertex {vertex:?} is not finite")) }
-}
-
-/// One corner, `v`, `v/vt`, `v//vn` or `v/vt/vn`: counted from 1, or backwards from -1.
-fn corner(word: &str, vertices: usize) -> Result<u32, String> {
-    let position = word.split('/').next().unwrap_or_default();
-    let number: i64 = position.parse().map_err(|_| format!("`{word}` is not a vertex reference"))?;
-    let index = if number < 0 { vertices as i64 + number } else { number - 1 };
-    if (0..vertices as i64).contains(&index) && index <= i64::from(u32::MAX) {
-        Ok(index as u32)
-    } else {
-        Err(format!("vertex {number} does not exist; {vertices} vertices stand above"))
-    }
+/// One corner, `v`, `v/vt`, `v//vn` or `v/vt/vn`: counted from 1, or backwards from -1 where `vertices` stand above.
+fn corner(word: &[u8], vertices: usize) -> Result<u32, String> {
+    let position = word.split(|&b| b == b'/').next().unwrap_or_default();
+    let number: Option<i64> = std::str::from_utf8(position).ok().and_then(|text| text.parse().ok());
+    let number = number.ok_or_else(|| format!("{} is not a vertex reference", shown(word)))?;
+    let index = if number < 0 { (vertices as i64).checked_add(number) } else { Some(number - 1) };
+    index.and_then(|index| u32::try_from(index).ok()).ok_or_else(|| match number {
+        0 => "vertex 0 does not exist; OBJ counts from 1".into(),
+        _ => format!("vertex {number} does not exist; {vertices} vertices stand above"),
+    })
 }
 
 pub(super) fn write(mesh: &Mesh, out: &mut Vec<u8>) -> std::io::Result<()> {
-    for [x, y, z] in mesh.vertices() {
-        writeln!(out, "v {x} {y} {z}")?;
+    if mesh.offset() == [0.0; 3] {
+        for [x, y, z] in mesh.vertices() {
+            writeln!(out, "v {x} {y} {z}")?;
+        }
+    } else {
+        let digits = decimals(mesh);
+        for [x, y, z] in mesh.positions() {
+            writeln!(out, "v {x:.digits$} {y:.digits$} {z:.digits$}")?;
+        }
     }
     for [a, b, c] in mesh.faces() {
         writeln!(out, "f {} {} {}", a + 1, b + 1, c + 1)?;

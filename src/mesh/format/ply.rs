@@ -1,143 +1,389 @@
-//! PLY, ASCII and binary of either byte order, by the crate `ply-rs-bw`.
+//! PLY, ASCII and binary of either byte order: positions, faces and triangle strips.
+//!
+//! Read here and not by a crate: `ply-rs-bw` 4 refuses numbers that C writes and reads (`.5`), blank lines and rows that share
+//! lines, and holds every property of every row.
 
-use std::io::{BufRead, Cursor, Write};
-
-use ply_rs_bw::parser::{Parser, Reader};
-use ply_rs_bw::ply::{ElementDef, Encoding, Property, PropertyAccess, PropertyAccessResult, PropertyType, ScalarType};
+use std::io::Write;
 
 use super::Raw;
+use super::text::{self, counted, shown};
 use crate::mesh::{Mesh, polygon};
 
-/// A row of the file's `vertex` element, of which the position is kept.
-struct Vertex([f32; 3]);
+#[derive(Clone, Copy, PartialEq)]
+enum Encoding {
+    Ascii,
+    LittleEndian,
+    BigEndian,
+}
 
-/// A row of the file's `face` element; indices that fit no `u32` become `u32::MAX`, which is never in range.
-struct Face(Vec<u32>);
+#[derive(Clone, Copy)]
+enum Scalar {
+    I8,
+    U8,
+    I16,
+    U16,
+    I32,
+    U32,
+    F32,
+    F64,
+}
 
-/// A row of any other element.
-struct Skipped;
+impl Scalar {
+    fn named(name: &[u8]) -> Result<Self, String> {
+        Ok(match name {
+            b"char" | b"int8" => Self::I8,
+            b"uchar" | b"uint8" => Self::U8,
+            b"short" | b"int16" => Self::I16,
+            b"ushort" | b"uint16" => Self::U16,
+            b"int" | b"int32" => Self::I32,
+            b"uint" | b"uint32" => Self::U32,
+            b"float" | b"float32" => Self::F32,
+            b"double" | b"float64" => Self::F64,
+            _ => return Err(format!("{} is not a type of PLY", shown(name))),
+        })
+    }
 
-impl PropertyAccess for Skipped {
-    fn new() -> Self {
-        Self
+    fn size(self) -> usize {
+        match self {
+            Self::I8 | Self::U8 => 1,
+            Self::I16 | Self::U16 => 2,
+            Self::I32 | Self::U32 | Self::F32 => 4,
+            Self::F64 => 8,
+        }
+    }
+
+    /// The number in as many bytes as the type has. All types fit in f64.
+    fn decode(self, bytes: &[u8], encoding: Encoding) -> f64 {
+        let mut little = [0; 8];
+        let little = &mut little[..self.size()];
+        little.copy_from_slice(&bytes[..self.size()]);
+        if encoding == Encoding::BigEndian {
+            little.reverse();
+        }
+        match (self, &*little) {
+            (Self::I8, &[a]) => (a as i8).into(),
+            (Self::U8, &[a]) => a.into(),
+            (Self::I16, &[a, b]) => i16::from_le_bytes([a, b]).into(),
+            (Self::U16, &[a, b]) => u16::from_le_bytes([a, b]).into(),
+            (Self::I32, &[a, b, c, d]) => i32::from_le_bytes([a, b, c, d]).into(),
+            (Self::U32, &[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]).into(),
+            (Self::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]).into(),
+            (Self::F64, &[a, b, c, d, e, f, g, h]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            _ => f64::NAN,
+        }
     }
 }
 
-impl PropertyAccess for Vertex {
-    fn new() -> Self {
-        Self([f32::NAN; 3])
-    }
-
-    fn set_property(&mut self, name: &str, property: Property) -> PropertyAccessResult {
-        let axis = match name {
-            "x" => 0,
-            "y" => 1,
-            "z" => 2,
-            _ => return PropertyAccessResult::Ignored,
-        };
-        let Some(coordinate) = property.to_f32_lossy() else { return PropertyAccessResult::UnsupportedType };
-        self.0[axis] = coordinate;
-        PropertyAccessResult::Set
-    }
+struct Property {
+    name: String,
+    /// The type of a list's length; `None` for a single number.
+    length: Option<Scalar>,
+    item: Scalar,
 }
 
-impl PropertyAccess for Face {
-    fn new() -> Self {
-        Self(Vec::new())
-    }
-
-    fn set_property(&mut self, name: &str, property: Property) -> PropertyAccessResult {
-        fn indices<T: TryInto<u32>>(list: Vec<T>) -> Vec<u32> {
-            list.into_iter().map(|v| v.try_into().unwrap_or(u32::MAX)).collect()
-        }
-        if name != "vertex_indices" && name != "vertex_index" {
-            return PropertyAccessResult::Ignored;
-        }
-        self.0 = match property {
-            Property::ListChar(list) => indices(list),
-            Property::ListUChar(list) => indices(list),
-            Property::ListShort(list) => indices(list),
-            Property::ListUShort(list) => indices(list),
-            Property::ListInt(list) => indices(list),
-            Property::ListUInt(list) => indices(list),
-            _ => return PropertyAccessResult::UnsupportedType,
-        };
-        PropertyAccessResult::Set
-    }
+struct Element {
+    name: String,
+    count: usize,
+    properties: Vec<Property>,
 }
 
 pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
-    let mut reader = Reader::new(Cursor::new(bytes));
-    let header = Parser::<Skipped>::new().read_header(&mut reader).map_err(|e| e.to_string())?;
+    let marked = bytes.strip_prefix(&[0xef, 0xbb, 0xbf]);
+    // A binary body must stay as it is; only a whole text is normalized.
+    let text = text::normalized(bytes);
+    let bytes = if text.starts_with(b"ply") && !bytes.starts_with(b"ply") && marked.is_none() {
+        &*text
+    } else {
+        marked.unwrap_or(bytes)
+    };
+    let (encoding, elements, body, line) = read_header(bytes)?;
+    let mut source = match encoding {
+        Encoding::Ascii => Source::Ascii(Words { rest: body, line }),
+        _ => Source::Binary { rest: body, encoding },
+    };
     let mut raw = Raw::default();
-    let mut polygons = Vec::new();
-    for (name, element) in &header.elements {
-        check_count(element, header.encoding, &mut reader)?;
-        let place = |e| format!("element `{name}`: {e}");
-        match name.as_str() {
-            "vertex" => {
-                let rows = Parser::<Vertex>::new().read_payload_for_element(&mut reader, element, &header);
-                raw.vertices = rows.map_err(place)?.into_iter().map(|row| row.0).collect();
-            }
-            "face" => {
-                polygons =
-                    Parser::<Face>::new().read_payload_for_element(&mut reader, element, &header).map_err(place)?;
-            }
+    let mut faces = Faces::default();
+    for element in &elements {
+        source.check_count(element)?;
+        match element.name.as_str() {
+            "vertex" => read_vertices(element, &mut source, &mut raw)?,
+            "face" | "tristrips" => faces.read(element, &mut source)?,
             _ => {
-                Parser::<Skipped>::new().read_payload_for_element(&mut reader, element, &header).map_err(place)?;
+                for row in 0..element.count {
+                    for property in &element.properties {
+                        source.skip(property).map_err(|problem| source.place(element, row, problem))?;
+                    }
+                }
             }
         }
     }
-    for (number, Face(corners)) in polygons.iter().enumerate() {
-        if let Some(v) = corners.iter().find(|&&v| v as usize >= raw.vertices.len()) {
-            return Err(format!("face {number}: vertex {v} does not exist; there are {}", raw.vertices.len()));
-        }
-        polygon::triangulate(corners, &raw.vertices, &mut raw.faces);
+    faces.triangulate(&mut raw)?;
+    if raw.faces.is_empty() && elements.iter().any(|element| element.name == "range_grid") {
+        return Err(
+            "it is a range scan: a grid of points without faces; reconstruct its surface first (plyrange, MeshLab)"
+                .into(),
+        );
     }
     Ok(raw)
 }
 
-/// Refuses an element whose rows cannot fit in what is left of the file, before anything is allocated for them.
-pub(crate) fn check_count<T: AsRef<[u8]>>(
-    element: &ElementDef,
-    encoding: Encoding,
-    reader: &mut Reader<Cursor<T>>,
-) -> Result<(), String> {
-    let size = |scalar: &ScalarType| match scalar {
-        ScalarType::Char | ScalarType::UChar => 1,
-        ScalarType::Short | ScalarType::UShort => 2,
-        ScalarType::Int | ScalarType::UInt | ScalarType::Float => 4,
-        ScalarType::Double => 8,
-    };
-    let smallest_row: usize = match encoding {
-        // A digit and a separator a property.
-        Encoding::Ascii => 2 * element.properties.len(),
-        _ => {
-            let property = |p: &PropertyType| match p {
-                PropertyType::Scalar(scalar) => size(scalar),
-                PropertyType::List(count, _) => size(count),
-            };
-            element.properties.values().map(|p| property(&p.data_type)).sum()
+/// The header: encoding, elements, what follows it, and the number of the line on which that begins.
+fn read_header(bytes: &[u8]) -> Result<(Encoding, Vec<Element>, &[u8], usize), String> {
+    let mut rest = bytes;
+    let mut number = 0;
+    let (mut encoding, mut elements): (_, Vec<Element>) = (None, Vec::new());
+    loop {
+        number += 1;
+        let place = |problem: String| format!("line {number}: {problem}");
+        let end = rest.iter().position(|&b| b == b'\n' || b == b'\r');
+        let end = end.ok_or_else(|| place("the header has no `end_header`".into()))?;
+        let line = &rest[..end];
+        // One line end, of any kind, before a binary body.
+        rest = match &rest[end..] {
+            [b'\r', b'\n', rest @ ..] | [_, rest @ ..] => rest,
+            [] => &[],
+        };
+        let words: Vec<&[u8]> = text::words(line).collect();
+        match words.as_slice() {
+            [b"ply", ..] if number == 1 => {}
+            [word, ..] if number == 1 => return Err(place(format!("it begins with {}, expected `ply`", shown(word)))),
+            [] | [b"comment" | b"obj_info", ..] => {}
+            [b"format", name, ..] => {
+                encoding = Some(match *name {
+                    b"ascii" => Encoding::Ascii,
+                    b"binary_little_endian" => Encoding::LittleEndian,
+                    b"binary_big_endian" => Encoding::BigEndian,
+                    other => return Err(place(format!("{} is not a format of PLY", shown(other)))),
+                });
+            }
+            [b"element", name, count, ..] => {
+                let count = std::str::from_utf8(count).ok().and_then(|text| text.parse().ok());
+                let count = count.ok_or_else(|| place(format!("{} has no number of rows", shown(line))))?;
+                elements.push(Element { name: String::from_utf8_lossy(name).into(), count, properties: Vec::new() });
+            }
+            [b"property", kind @ .., name] => {
+                let (length, item) = match kind {
+                    [b"list", length, item] => (Some(Scalar::named(length).map_err(place)?), item),
+                    [item] => (None, item),
+                    _ => return Err(place(format!("{} is not a property", shown(line)))),
+                };
+                let item = Scalar::named(item).map_err(place)?;
+                let element = elements.last_mut().ok_or_else(|| place("a property before any element".into()))?;
+                element.properties.push(Property { name: String::from_utf8_lossy(name).into(), length, item });
+            }
+            [b"end_header", ..] => break,
+            _ => return Err(place(format!("{} is no line of a header", shown(line)))),
         }
-    };
-    // The last row of an ASCII file may lack its line end.
-    let left = reader.get_mut().fill_buf().map_err(|e| e.to_string())?.len() + 1;
-    if element.count > 0 && (smallest_row == 0 || element.count > left / smallest_row) {
-        let (name, count) = (&element.name, element.count);
-        return Err(format!("element `{name}`: {count} rows are announced, but {} bytes are left", left - 1));
+    }
+    let encoding = encoding.ok_or("the header names no format")?;
+    Ok((encoding, elements, rest, number + 1))
+}
+
+/// Words with the line that the last of them stood on.
+struct Words<'a> {
+    rest: &'a [u8],
+    line: usize,
+}
+
+impl<'a> Words<'a> {
+    fn next(&mut self) -> Result<&'a [u8], String> {
+        let start = self.rest.iter().position(|b| !b.is_ascii_whitespace()).unwrap_or(self.rest.len());
+        let (space, word) = self.rest.split_at(start);
+        self.line += space.iter().filter(|&&b| b == b'\n').count();
+        let end = word.iter().position(u8::is_ascii_whitespace).unwrap_or(word.len());
+        let (word, rest) = word.split_at(end);
+        self.rest = rest;
+        if word.is_empty() { Err("the file ends here".into()) } else { Ok(word) }
+    }
+}
+
+/// The body, number by number.
+enum Source<'a> {
+    Ascii(Words<'a>),
+    Binary { rest: &'a [u8], encoding: Encoding },
+}
+
+impl Source<'_> {
+    fn take(&mut self, scalar: Scalar) -> Result<f64, String> {
+        match self {
+            Self::Ascii(words) => text::number(words.next()?),
+            Self::Binary { rest, encoding } => {
+                let (bytes, behind) = rest.split_at_checked(scalar.size()).ok_or("the file ends here")?;
+                *rest = behind;
+                Ok(scalar.decode(bytes, *encoding))
+            }
+        }
+    }
+
+    /// The length of a list, of which every item must still be in the file.
+    fn length(&mut self, length: Scalar, item: Scalar) -> Result<usize, String> {
+        let length = self.take(length)?;
+        let room = match self {
+            Self::Ascii(words) => words.rest.len(),
+            Self::Binary { rest, .. } => rest.len() / item.size(),
+        };
+        if (0.0..=room as f64).contains(&length) && length.fract() == 0.0 {
+            return Ok(length as usize);
+        }
+        Err(format!("a list of {length} items does not fit in what is left of the file"))
+    }
+
+    fn skip(&mut self, property: &Property) -> Result<(), String> {
+        let count = match property.length {
+            Some(length) => self.length(length, property.item)?,
+            None => 1,
+        };
+        match self {
+            Self::Ascii(words) => (0..count).try_for_each(|_| words.next().map(drop)),
+            Self::Binary { rest, .. } => {
+                *rest = rest.get(count * property.item.size()..).ok_or("the file ends here")?;
+                Ok(())
+            }
+        }
+    }
+
+    /// A message with its place: the line of an ASCII file, the row of the element in any.
+    fn place(&self, element: &Element, row: usize, problem: String) -> String {
+        let row = format!("row {row} of {} of element `{}`: {problem}", element.count, element.name);
+        match self {
+            Self::Ascii(words) => format!("line {}: {row}", words.line),
+            Self::Binary { .. } => row,
+        }
+    }
+
+    /// Refuses an element whose rows cannot fit in what is left of the file, before anything is done for them.
+    fn check_count(&self, element: &Element) -> Result<(), String> {
+        let smallest = |p: &Property| p.length.unwrap_or(p.item).size();
+        let (left, smallest_row) = match self {
+            // A digit and a separator a property; the last may lack its separator.
+            Self::Ascii(words) => (words.rest.len() + 1, 2 * element.properties.len()),
+            Self::Binary { rest, .. } => (rest.len(), element.properties.iter().map(smallest).sum()),
+        };
+        if element.count > 0 && (smallest_row == 0 || element.count > left / smallest_row) {
+            let (name, count) = (&element.name, element.count);
+            return Err(format!(
+                "element `{name}`: {count} rows are announced, but {left} bytes are left; was it cut off?"
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn read_vertices(element: &Element, source: &mut Source, raw: &mut Raw) -> Result<(), String> {
+    let axis = |p: &Property| ["x", "y", "z"].iter().position(|name| p.length.is_none() && p.name == *name);
+    let axes: Vec<Option<usize>> = element.properties.iter().map(axis).collect();
+    for (axis, name) in ["x", "y", "z"].iter().enumerate() {
+        if !axes.contains(&Some(axis)) {
+            return Err(format!("element `vertex` has no property `{name}`"));
+        }
+    }
+    raw.vertices.reserve(element.count);
+    for row in 0..element.count {
+        let mut vertex = [0.0; 3];
+        for (property, axis) in element.properties.iter().zip(&axes) {
+            let taken = match axis {
+                Some(axis) => source.take(property.item).map(|c| vertex[*axis] = c),
+                None => source.skip(property),
+            };
+            taken.map_err(|problem| source.place(element, row, problem))?;
+        }
+        raw.vertices.push(vertex);
     }
     Ok(())
 }
 
+/// The corners of all faces and strips one behind the other; an index that fits no `u32` is `u32::MAX`, which no vertex has.
+#[derive(Default)]
+struct Faces {
+    corners: Vec<u32>,
+    /// Where each face ends in `corners`.
+    ends: Vec<usize>,
+    /// The corners of strips, each ended by `u32::MAX`.
+    strips: Vec<u32>,
+}
+
+impl Faces {
+    fn read(&mut self, element: &Element, source: &mut Source) -> Result<(), String> {
+        let strips = element.name == "tristrips";
+        let is_corners =
+            |p: &Property| matches!(p.name.as_str(), "vertex_indices" | "vertex_index") && p.length.is_some();
+        if element.count > 0 && !element.properties.iter().any(is_corners) {
+            return Err(format!("element `{}` has no list `vertex_indices`", element.name));
+        }
+        for row in 0..element.count {
+            for property in &element.properties {
+                let corners = if strips { &mut self.strips } else { &mut self.corners };
+                let taken = match property.length {
+                    Some(length) if is_corners(property) => source.length(length, property.item).and_then(|count| {
+                        for _ in 0..count {
+                            let corner = source.take(property.item)?;
+                            let fits = corner.fract() == 0.0 && (0.0..f64::from(u32::MAX)).contains(&corner);
+                            corners.push(if fits { corner as u32 } else { u32::MAX });
+                        }
+                        Ok(())
+                    }),
+                    _ => source.skip(property),
+                };
+                taken.map_err(|problem| source.place(element, row, problem))?;
+            }
+            if strips {
+                self.strips.push(u32::MAX);
+            } else {
+                self.ends.push(self.corners.len());
+            }
+        }
+        Ok(())
+    }
+
+    fn triangulate(self, raw: &mut Raw) -> Result<(), String> {
+        let count = raw.vertices.len();
+        let missing = |corners: &[u32]| corners.iter().copied().find(|&v| v as usize >= count);
+        let absent = |v: u32| {
+            format!(
+                "vertex {} does not exist; there are {count}",
+                if v == u32::MAX { "-1".into() } else { v.to_string() }
+            )
+        };
+        let mut first = 0;
+        let mut short = 0;
+        for (row, &end) in self.ends.iter().enumerate() {
+            let face = &self.corners[first..end];
+            if let Some(v) = missing(face) {
+                return Err(format!("face {row}: {}", absent(v)));
+            }
+            short += usize::from(face.len() < 3);
+            polygon::triangulate(face, &raw.vertices, &mut raw.faces);
+            first = end;
+        }
+        for strip in self.strips.split(|&v| v == u32::MAX) {
+            if let Some(v) = missing(strip) {
+                return Err(format!("a triangle strip: {}", absent(v)));
+            }
+            polygon::strip(strip, &mut raw.faces);
+        }
+        if short > 0 {
+            raw.notes.push(format!("skipped {} with fewer than three corners", counted(short, "face")));
+        }
+        Ok(())
+    }
+}
+
+/// Binary little-endian; coordinates are doubles where the mesh has an [offset](Mesh::offset).
 pub(super) fn write(mesh: &Mesh, out: &mut Vec<u8>) -> std::io::Result<()> {
+    let far = mesh.offset() != [0.0; 3];
+    let scalar = if far { "double" } else { "float" };
     write!(
         out,
-        "ply\nformat binary_little_endian 1.0\nelement vertex {}\nproperty float x\nproperty float y\nproperty float z\n\
+        "ply\nformat binary_little_endian 1.0\nelement vertex {}\nproperty {scalar} x\nproperty {scalar} y\nproperty {scalar} z\n\
          element face {}\nproperty list uchar int vertex_indices\nend_header\n",
         mesh.vertices().len(),
         mesh.faces().len()
     )?;
-    out.extend(mesh.vertices().iter().flatten().flat_map(|c| c.to_le_bytes()));
+    if far {
+        out.extend(mesh.positions().flatten().flat_map(f64::to_le_bytes));
+    } else {
+        out.extend(mesh.vertices().iter().flatten().flat_map(|c| c.to_le_bytes()));
+    }
     for face in mesh.faces() {
         out.push(3);
         out.extend(face.iter().flat_map(|v| v.to_le_bytes()));
