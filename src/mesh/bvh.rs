@@ -2,13 +2,22 @@
 //! grid walks.
 //!
 //! Built top-down by the surface area heuristic over 16 bins (Wald, "On fast construction of SAH-based bounding volume
-//! hierarchies", 2007).
+//! hierarchies", 2007). Large parts of the tree are built side by side.
 
 use super::Mesh;
 use super::geometry::{closest_point_on_triangle, vec3};
 
 const BINS: usize = 16;
 const LEAF: usize = 4;
+
+/// From this depth on every split halves the triangles, so that no tree is deeper than [`DEEPEST`].
+const CHEAPEST_SPLITS: usize = 80;
+
+/// The bound on the depth of a tree of up to 2^32 triangles; a walk keeps at most one box a level and one more.
+pub(crate) const DEEPEST: usize = CHEAPEST_SPLITS + 32;
+
+/// Parts of more triangles than this are built on threads of their own.
+const ALONE: usize = 1 << 14;
 
 /// A box of the tree. A leaf has `count` triangles from `first` on; an inner node has `count` 0 and its children at
 /// `first` and `first + 1`.
@@ -54,9 +63,10 @@ impl Bounds {
             *hi = hi.max(c);
         }
     }
+    /// An empty box adds nothing.
     fn join(&mut self, other: &Self) {
-        self.grow(other.0);
-        self.grow(other.1);
+        self.0 = std::array::from_fn(|axis| self.0[axis].min(other.0[axis]));
+        self.1 = std::array::from_fn(|axis| self.1[axis].max(other.1[axis]));
     }
     fn half_area(&self) -> f32 {
         let [x, y, z] = vec3::sub(self.1, self.0).map(|d| d.max(0.0));
@@ -72,34 +82,56 @@ struct Item {
 
 impl Bvh {
     pub fn new(mesh: &Mesh) -> Self {
-        let mut items: Vec<Item> = (0..mesh.faces().len())
-            .map(|face| {
-                let mut bounds = Bounds::EMPTY;
-                mesh.triangle(face).into_iter().for_each(|p| bounds.grow(p));
-                let middle = std::array::from_fn(|i| 0.5 * (bounds.0[i] + bounds.1[i]));
-                Item { bounds, middle, face: face as u32 }
-            })
-            .collect();
-        let root = Node { min: [0.0; 3], max: [0.0; 3], first: 0, count: items.len() as u32 };
-        let mut nodes = vec![root];
+        Self::of((0..mesh.faces().len()).map(|face| mesh.triangle(face)))
+    }
+
+    /// The tree over triangles given by their corners.
+    pub fn of(triangles: impl Iterator<Item = [[f32; 3]; 3]>) -> Self {
+        let triangles: Vec<[[f32; 3]; 3]> = triangles.collect();
+        let item = |(face, triangle): (usize, &[[f32; 3]; 3])| {
+            let mut bounds = Bounds::EMPTY;
+            triangle.iter().for_each(|&p| bounds.grow(p));
+            let middle = std::array::from_fn(|i| 0.5 * (bounds.0[i] + bounds.1[i]));
+            Item { bounds, middle, face: face as u32 }
+        };
+        let mut items: Vec<Item> = triangles.iter().enumerate().map(item).collect();
+        let mut nodes = Vec::new();
+        build(&mut items, 0, 0, &mut nodes);
+        let faces: Vec<u32> = items.iter().map(|item| item.face).collect();
+        Self { nodes, triangles: faces.iter().map(|&f| triangles[f as usize]).collect(), faces }
+    }
+
+    /// The first triangle but `own` that a ray meets within `reach` of its origin, and how far away; `direction` has length one.
+    pub fn first_hit(&self, origin: [f32; 3], direction: [f32; 3], reach: f32, own: u32) -> Option<(f32, u32)> {
+        let inverse = direction.map(|d| 1.0 / d);
+        let enters = |node: &Node, reach: f32| {
+            let (mut from, mut to) = (0.0f32, reach);
+            for axis in 0..3 {
+                let [a, b] = [node.min, node.max].map(|side| (side[axis] - origin[axis]) * inverse[axis]);
+                // A ray within a side's plane gives NaN, which min and max pass over.
+                (from, to) = (from.max(a.min(b)), to.min(a.max(b)));
+            }
+            from <= to * 1.0001
+        };
+        let mut best = None;
+        let mut reach = reach;
         let mut open = vec![0];
         while let Some(at) = open.pop() {
-            let (first, count) = (nodes[at].first as usize, nodes[at].count as usize);
-            let own = &mut items[first..first + count];
-            let mut bounds = Bounds::EMPTY;
-            own.iter().for_each(|item| bounds.join(&item.bounds));
-            (nodes[at].min, nodes[at].max) = (bounds.0, bounds.1);
-            if count <= LEAF {
+            let node = &self.nodes[at];
+            if !enters(node, reach) {
                 continue;
             }
-            let left = split(own);
-            let child = |first, count| Node { first: first as u32, count: count as u32, ..root };
-            nodes[at] = Node { first: nodes.len() as u32, count: 0, ..nodes[at] };
-            open.extend([nodes.len(), nodes.len() + 1]);
-            nodes.extend([child(first, left), child(first + left, count - left)]);
+            let first = node.first as usize;
+            for i in (first..first + node.count as usize).filter(|&i| self.faces[i] != own) {
+                if let Some(t) = ray_meets(origin, direction, &self.triangles[i]).filter(|&t| t < reach) {
+                    (reach, best) = (t, Some((t, self.faces[i])));
+                }
+            }
+            if node.count == 0 {
+                open.extend([first, first + 1]);
+            }
         }
-        let faces: Vec<u32> = items.iter().map(|item| item.face).collect();
-        Self { nodes, triangles: faces.iter().map(|&f| mesh.triangle(f as usize)).collect(), faces }
+        best
     }
 
     /// The point of the surface nearest to `p`.
@@ -127,6 +159,67 @@ impl Bvh {
         }
         best
     }
+}
+
+/// How far along a ray a triangle is met, zero or more (Moeller and Trumbore, 1997).
+fn ray_meets(origin: [f32; 3], direction: [f32; 3], &[a, b, c]: &[[f32; 3]; 3]) -> Option<f32> {
+    let (ab, ac) = (vec3::sub(b, a), vec3::sub(c, a));
+    let across = vec3::cross(direction, ac);
+    let inverse = 1.0 / vec3::dot(ab, across);
+    let from = vec3::sub(origin, a);
+    let u = vec3::dot(from, across) * inverse;
+    let along = vec3::cross(from, ab);
+    let v = vec3::dot(direction, along) * inverse;
+    let t = vec3::dot(ac, along) * inverse;
+    (inverse.is_finite() && u >= 0.0 && v >= 0.0 && u + v <= 1.0 && t >= 0.0).then_some(t)
+}
+
+/// Appends the tree over `items`, the first of which is triangle `first` in the order of the leaves, to `nodes`: its root
+/// at the end of `nodes` as they are, everything else behind.
+fn build(items: &mut [Item], first: usize, depth: usize, nodes: &mut Vec<Node>) {
+    let root = nodes.len();
+    nodes.push(leaf(items, first));
+    build_below(items, first, depth, root, nodes);
+}
+
+/// Splits the leaf at `at` of `nodes`, which holds `items`, as far as it pays.
+fn build_below(items: &mut [Item], first: usize, depth: usize, at: usize, nodes: &mut Vec<Node>) {
+    if items.len() <= LEAF {
+        return;
+    }
+    let alone = items.len() > ALONE;
+    let middle = if depth < CHEAPEST_SPLITS { split(items) } else { items.len() / 2 };
+    let (left, right) = items.split_at_mut(middle);
+    let children = nodes.len();
+    nodes[at] = Node { first: children as u32, count: 0, ..nodes[at] };
+    nodes.extend([leaf(left, first), leaf(right, first + middle)]);
+    if alone {
+        let part = |items: &mut [Item], first: usize| {
+            let mut nodes = Vec::new();
+            build(items, first, depth + 1, &mut nodes);
+            nodes
+        };
+        let parts: (Vec<Node>, Vec<Node>) = rayon::join(|| part(left, first), || part(right, first + middle));
+        for (child, part) in [(children, parts.0), (children + 1, parts.1)] {
+            // The part's root takes the child's place, so the others move by one less than what stands before them.
+            let shift = nodes.len() as u32 - 1;
+            let moved =
+                |node: Node| Node { first: if node.count == 0 { node.first + shift } else { node.first }, ..node };
+            let mut part = part.into_iter().map(moved);
+            nodes[child] = part.next().unwrap_or(nodes[child]);
+            nodes.extend(part);
+        }
+    } else {
+        build_below(left, first, depth + 1, children, nodes);
+        build_below(right, first + middle, depth + 1, children + 1, nodes);
+    }
+}
+
+/// One leaf of all items.
+fn leaf(items: &[Item], first: usize) -> Node {
+    let mut bounds = Bounds::EMPTY;
+    items.iter().for_each(|item| bounds.join(&item.bounds));
+    Node { min: bounds.0, max: bounds.1, first: first as u32, count: items.len() as u32 }
 }
 
 /// Orders the items so that the cheapest split found is at the returned position, which is never an end.
@@ -167,10 +260,183 @@ fn split(items: &mut [Item]) -> usize {
         }
     }
     let (cost, axis, bin) = best;
-    if cost.is_finite() {
-        items.sort_unstable_by_key(|item| bin_of(item, axis) >= bin);
-        items.partition_point(|item| bin_of(item, axis) < bin)
-    } else {
-        items.len() / 2 // all at one place: any halves will do
+    if !cost.is_finite() {
+        return items.len() / 2; // all at one place: any halves will do
+    }
+    let (mut left, mut right) = (0, items.len());
+    while left < right {
+        if bin_of(&items[left], axis) < bin {
+            left += 1;
+        } else {
+            right -= 1;
+            items.swap(left, right);
+        }
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{Rng, SeedableRng};
+
+    /// What a random ray costs in this tree (MacDonald and Booth 1990): boxes entered plus triangles met.
+    fn sah_cost(tree: &Bvh) -> f64 {
+        let area = |node: &Node| f64::from(Bounds(node.min, node.max).half_area());
+        let own = |node: &Node| area(node) * f64::from(node.count.max(1));
+        tree.nodes.iter().map(own).sum::<f64>() / area(&tree.nodes[0])
+    }
+
+    /// The cost of the tree whose every split is the cheapest of all splits along the three axes.
+    fn sah_cost_of_all_splits(mesh: &Mesh) -> f64 {
+        let mut boxes: Vec<Bounds> = (0..mesh.faces().len())
+            .map(|f| {
+                let mut bounds = Bounds::EMPTY;
+                mesh.triangle(f).into_iter().for_each(|p| bounds.grow(p));
+                bounds
+            })
+            .collect();
+        let around = |boxes: &[Bounds]| {
+            boxes.iter().fold(Bounds::EMPTY, |mut all, one| {
+                all.join(one);
+                all
+            })
+        };
+        let root = f64::from(around(&boxes).half_area());
+        let mut cost = 0.0;
+        let mut open: Vec<&mut [Bounds]> = vec![&mut boxes];
+        while let Some(boxes) = open.pop() {
+            let area = f64::from(around(boxes).half_area());
+            if boxes.len() <= LEAF {
+                cost += area * boxes.len() as f64;
+                continue;
+            }
+            cost += area;
+            let order = |axis: usize| move |b: &Bounds| b.0[axis] + b.1[axis];
+            let mut best = (f32::INFINITY, 0, 1);
+            for axis in 0..3 {
+                boxes.sort_by(|a, b| order(axis)(a).total_cmp(&order(axis)(b)));
+                let mut right: Vec<f32> = Vec::with_capacity(boxes.len());
+                let mut side = Bounds::EMPTY;
+                for b in boxes.iter().rev() {
+                    side.join(b);
+                    right.push(side.half_area());
+                }
+                side = Bounds::EMPTY;
+                for i in 1..boxes.len() {
+                    side.join(&boxes[i - 1]);
+                    let rest = boxes.len() - i;
+                    let price = side.half_area() * i as f32 + right[rest - 1] * rest as f32;
+                    if price < best.0 {
+                        best = (price, axis, i);
+                    }
+                }
+            }
+            boxes.sort_by(|a, b| order(best.1)(a).total_cmp(&order(best.1)(b)));
+            let (left, right) = boxes.split_at_mut(best.2);
+            open.extend([left, right]);
+        }
+        cost / root
+    }
+
+    fn ball(centre: [f32; 3], radius: f32) -> Mesh {
+        let ball = crate::sdf::shapes::sphere(0.8).to_mesh(20).unwrap();
+        ball.map_vertices(|p| std::array::from_fn(|i| centre[i] + radius * p[i])).unwrap()
+    }
+
+    fn joined(parts: &[Mesh]) -> Mesh {
+        let (mut vertices, mut faces) = (Vec::new(), Vec::new());
+        for part in parts {
+            let first = vertices.len() as u32;
+            vertices.extend_from_slice(part.vertices());
+            faces.extend(part.faces().iter().map(|f| f.map(|v| v + first)));
+        }
+        Mesh::new(vertices, faces).unwrap()
+    }
+
+    /// Triangles about as thick as long ones are not: crossing needles in all directions.
+    fn needles(count: usize) -> Mesh {
+        let mut rng = rand::rngs::StdRng::seed_from_u64(5);
+        let mut vertices: Vec<[f32; 3]> = Vec::new();
+        for _ in 0..count {
+            let [a, b]: [[f32; 3]; 2] = std::array::from_fn(|_| std::array::from_fn(|_| rng.random::<f32>()));
+            vertices.extend([a, b, b.map(|c| c + 1e-3)]);
+        }
+        Mesh::new(vertices, (0..count as u32).map(|i| [3 * i, 3 * i + 1, 3 * i + 2]).collect()).unwrap()
+    }
+
+    /// Meshes with gaps, outliers, clusters of all sizes, and slivers.
+    fn meshes() -> Vec<(&'static str, Mesh)> {
+        let near = ball([0.0; 3], 0.05);
+        let clusters: Vec<Mesh> = (0..12).map(|i| ball([3f32.powi(i), 0.0, 0.0], 0.3 * 3f32.powi(i))).collect();
+        vec![
+            ("one ball", ball([0.0; 3], 1.0)),
+            ("two balls and a gap", joined(&[near.clone(), ball([1.0, 0.0, 0.0], 0.05)])),
+            ("a ball and an outlier", joined(&[near, ball([1e4, -1e4, 2.0], 1e-3)])),
+            ("balls of all sizes", joined(&clusters)),
+            ("needles", needles(2000)),
+        ]
+    }
+
+    #[test]
+    fn a_tree_costs_little_more_than_one_made_of_the_cheapest_splits() {
+        for (name, mesh) in meshes() {
+            let (got, best) = (sah_cost(&Bvh::new(&mesh)), sah_cost_of_all_splits(&mesh));
+            assert!(got <= 1.15 * best, "{name}: {got:.2}, but {best:.2} is possible");
+        }
+    }
+
+    #[test]
+    fn every_box_holds_its_triangles_and_every_triangle_stands_once() {
+        let mut all = meshes();
+        all.push(("a large ball", crate::sdf::shapes::sphere(0.8).to_mesh(96).unwrap()));
+        for (name, mesh) in all {
+            assert!(name != "a large ball" || mesh.faces().len() > 2 * ALONE, "not large enough to be built in parts");
+            let tree = Bvh::new(&mesh);
+            let mut faces = tree.faces.clone();
+            faces.sort_unstable();
+            assert!(faces.into_iter().eq(0..mesh.faces().len() as u32), "{name}");
+            let mut seen = vec![0; tree.triangles.len()];
+            let mut open = vec![(0, 1)];
+            while let Some((at, depth)) = open.pop() {
+                assert!(depth <= DEEPEST, "{name}");
+                let node = tree.nodes[at];
+                let (first, count) = (node.first as usize, node.count as usize);
+                if count == 0 {
+                    assert!(first > at, "{name}: children stand behind their parent");
+                    for child in [first, first + 1] {
+                        let inner = tree.nodes[child];
+                        let within = (0..3).all(|i| inner.min[i] >= node.min[i] && inner.max[i] <= node.max[i]);
+                        assert!(within, "{name}: node {child} leaves its parent");
+                        open.push((child, depth + 1));
+                    }
+                }
+                for i in first..first + count {
+                    seen[i] += 1;
+                    let within = |p: [f32; 3]| (0..3).all(|i| p[i] >= node.min[i] && p[i] <= node.max[i]);
+                    assert!(tree.triangles[i].into_iter().all(within), "{name}");
+                }
+            }
+            assert!(seen.iter().all(|&n| n == 1), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_tree_of_triangles_that_shrink_without_end_stays_shallow() {
+        // Each split of bins of equal width parts one triangle from the rest.
+        let scale = |i: usize| 2f32.powf(-(i as f32) / 8.0);
+        let vertices = (0..1500).flat_map(|i| {
+            [[0., 0., 0.], [1., 0., 0.], [0., 1., 0.]].map(|p: [f32; 3]| p.map(|c| (1.0 + c) * scale(i)))
+        });
+        let faces = (0..1500).map(|i| [3 * i, 3 * i + 1, 3 * i + 2]).collect();
+        let tree = Bvh::new(&Mesh::new(vertices.collect(), faces).unwrap());
+        let mut depth = vec![1; tree.nodes.len()];
+        for at in 0..tree.nodes.len() {
+            if tree.nodes[at].count == 0 {
+                let first = tree.nodes[at].first as usize;
+                (depth[first], depth[first + 1]) = (depth[at] + 1, depth[at] + 1);
+            }
+        }
+        assert!(depth.iter().max().is_some_and(|&deepest| deepest <= DEEPEST));
     }
 }

@@ -99,6 +99,7 @@ impl MeshComparison {
             let (got, expected) = ("0".into(), "at least one".into());
             return Err(Error::Argument { op: "MeshComparison", name: "samples", got, expected });
         }
+        let reference = &*reference.around(mesh.offset());
         // Points between two looks at the clock and at the stop button.
         const AT_A_TIME: usize = 1024;
         let task = Task::new("surface comparison", samples.saturating_mul(2));

@@ -9,7 +9,8 @@ use rayon::prelude::*;
 
 use super::frame::Frame;
 use super::winding::WindingTree;
-use crate::mesh::{Bvh, BvhNode};
+use crate::mesh::vec3::{cross, dot, sub};
+use crate::mesh::{Bvh, BvhNode, DEEPEST};
 use crate::task::Task;
 use crate::{Error, Result};
 
@@ -19,29 +20,34 @@ type Lanes = [f32; LANES];
 /// A winding number this close to a half says little about the side.
 const DOUBT: f32 = 0.25;
 
-/// The signed distance of every sample of `frame`, and how many signs were guesses. `closed` tells that the mesh bounds
-/// a volume; then the side can only change where the surface is, and few samples need a winding number.
-pub(super) fn signed_distances(
-    bvh: &Bvh,
-    winding: &WindingTree,
-    frame: &Frame,
-    closed: bool,
-) -> Result<(Vec<f32>, usize)> {
+/// How the side of a sample is found.
+#[derive(Clone, Copy)]
+pub(super) enum Signs<'a> {
+    /// All are outside.
+    None,
+    /// The mesh bounds a volume: the side can only change where the surface is, and few samples need a winding number.
+    Closed(&'a WindingTree),
+    /// Each sample asks for its winding number.
+    Open(&'a WindingTree),
+}
+
+/// The distance of every sample of `frame` to the triangles of the tree, with signs, and how many of these were guesses.
+pub(super) fn distances(bvh: &Bvh, signs: Signs, frame: &Frame) -> Result<(Vec<f32>, usize)> {
     let [nx, ny, nz] = frame.shape;
-    let facets: Vec<Facet> = bvh.triangles.iter().map(Facet::new).collect();
+    let facets = Facet::all(bvh);
     let mut values = vec![0.0f32; nx * ny * nz];
     let guessed = AtomicUsize::new(0);
     let task = Task::new("signed distance", nx);
     let slices = 2 * ny * nz;
     values.par_chunks_mut(slices).enumerate().try_for_each(|(slab, values)| {
         unsigned(bvh, &facets, frame, 2 * slab, values);
-        let doubts = if closed {
-            sign_closed(winding, frame, 2 * slab, values);
-            0
-        } else {
-            sign_open(winding, frame, 2 * slab, values)
-        };
-        guessed.fetch_add(doubts, Ordering::Relaxed);
+        match signs {
+            Signs::None => {}
+            Signs::Closed(winding) => sign_closed(winding, frame, 2 * slab, values),
+            Signs::Open(winding) => {
+                guessed.fetch_add(sign_open(winding, frame, 2 * slab, values), Ordering::Relaxed);
+            }
+        }
         task.advance(values.len() / (ny * nz))
     })?;
     if values.iter().any(|v| !v.is_finite()) {
@@ -52,7 +58,7 @@ pub(super) fn signed_distances(
 }
 
 /// A triangle with everything that its distance needs: corners, edges, inward edge normals, unit normal.
-struct Facet {
+pub(super) struct Facet {
     corner: [[f32; 3]; 3],
     edge: [[f32; 3]; 3],
     /// 1 / squared length of each edge; 0 for an edge without length.
@@ -62,13 +68,14 @@ struct Facet {
 }
 
 impl Facet {
+    /// Those of a tree's triangles, in its order.
+    pub fn all(bvh: &Bvh) -> Vec<Facet> {
+        bvh.triangles.par_iter().map(Facet::new).collect()
+    }
+
     fn new(corner: &[[f32; 3]; 3]) -> Self {
         let wide = corner.map(|c| c.map(f64::from));
-        let edge: [[f64; 3]; 3] = std::array::from_fn(|i| std::array::from_fn(|a| wide[(i + 1) % 3][a] - wide[i][a]));
-        let cross = |a: [f64; 3], b: [f64; 3]| {
-            [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
-        };
-        let dot = |a: [f64; 3], b: [f64; 3]| a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+        let edge: [[f64; 3]; 3] = std::array::from_fn(|i| sub(wide[(i + 1) % 3], wide[i]));
         let normal = cross(edge[0], edge[1]);
         let length = dot(normal, normal).sqrt();
         // Without a normal no point counts as above the inside, and the edges alone decide.
@@ -106,6 +113,61 @@ impl Facet {
             distance2[l] = if inside[l] { above[l] * above[l] } else { to_edges[l] };
         }
         distance2
+    }
+}
+
+/// The distance of each point to the nearest triangle. Points near each other walk the tree together.
+pub(super) fn distances_of(bvh: &Bvh, facets: &[Facet], points: &[[f32; 3]]) -> Result<Vec<f32>> {
+    let mut order: Vec<u32> = (0..points.len() as u32).collect();
+    order.par_sort_by_cached_key(|&i| along_a_curve(points[i as usize], &bvh.nodes[0]));
+    let mut sorted = vec![0.0; points.len()];
+    let task = Task::new("distance", points.len());
+    sorted.par_chunks_mut(1 << 12).zip(order.par_chunks(1 << 12)).try_for_each(|(distances, order)| {
+        of_points(bvh, facets, points, order, distances);
+        task.advance(order.len())
+    })?;
+    let mut distances = vec![0.0; points.len()];
+    order.iter().zip(sorted).for_each(|(&i, distance)| distances[i as usize] = distance);
+    Ok(distances)
+}
+
+/// The place of a point along a curve that fills space (Morton 1966), with points beyond the box at its border.
+fn along_a_curve(point: [f32; 3], node: &BvhNode) -> u32 {
+    let spread = |axis: usize| {
+        let share = (point[axis] - node.min[axis]) / (node.max[axis] - node.min[axis]);
+        // Ten bits, each at every third place.
+        let bits = (share.clamp(0.0, 1.0) * 1023.0) as u32;
+        (0..10).fold(0, |spread, bit| spread | (bits >> bit & 1) << (3 * bit))
+    };
+    spread(0) << 2 | spread(1) << 1 | spread(2)
+}
+
+/// Distances of the points in this order.
+fn of_points(bvh: &Bvh, facets: &[Facet], points: &[[f32; 3]], order: &[u32], distances: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma")]
+        fn wide(bvh: &Bvh, facets: &[Facet], points: &[[f32; 3]], order: &[u32], distances: &mut [f32]) {
+            of_points_body(bvh, facets, points, order, distances);
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the features were just detected.
+            return unsafe { wide(bvh, facets, points, order, distances) };
+        }
+    }
+    of_points_body(bvh, facets, points, order, distances);
+}
+
+#[inline(always)]
+fn of_points_body(bvh: &Bvh, facets: &[Facet], points: &[[f32; 3]], order: &[u32], distances: &mut [f32]) {
+    let mut seed = None;
+    for (order, distances) in order.chunks(LANES).zip(distances.chunks_mut(LANES)) {
+        // The last point stands in for those that are missing.
+        let point = |lane: usize| points[order[lane.min(order.len() - 1)] as usize];
+        let packet = std::array::from_fn(|axis| std::array::from_fn(|lane| point(lane)[axis]));
+        let mut best = [f32::INFINITY; LANES];
+        nearest(bvh, facets, &packet, &mut seed, &mut best);
+        distances.iter_mut().zip(best).for_each(|(distance, best)| *distance = best.sqrt());
     }
 }
 
@@ -159,7 +221,7 @@ fn nearest(bvh: &Bvh, facets: &[Facet], points: &[Lanes; 3], seed: &mut Option<u
         visit_leaf(bvh, facets, points, leaf, best);
     }
     let mut worst = max(best);
-    let mut open = [(0u32, 0.0f32); 128];
+    let mut open = [(0u32, 0.0f32); DEEPEST + 1];
     let mut depth = 1; // the root is open
     while depth > 0 {
         depth -= 1;
@@ -181,7 +243,7 @@ fn nearest(bvh: &Bvh, facets: &[Facet], points: &[Lanes; 3], seed: &mut Option<u
         });
         let [near, far] = if a.1 <= b.1 { [a, b] } else { [b, a] };
         for (child, least, useful) in [far, near] {
-            if useful && depth < open.len() {
+            if useful {
                 open[depth] = (child, least);
                 depth += 1;
             }

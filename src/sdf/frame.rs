@@ -13,12 +13,21 @@ pub struct Frame {
     pub spacing: [f32; 3],
     /// What a length of one mesh unit is as a value of the grid.
     pub scale: f32,
+    /// The [offset](crate::mesh::Mesh::offset) of the mesh: what is added to positions to be where its file has them.
+    #[serde(default)]
+    pub offset: [f64; 3],
 }
 
 impl Frame {
     /// The frame of `linspace(-1, 1, n)` along each axis.
     pub(crate) fn cube(shape: [usize; 3]) -> Self {
-        Self { shape, origin: [-1.0; 3], spacing: shape.map(|n| 2.0 / (n.max(2) - 1) as f32), scale: 1.0 }
+        Self {
+            shape,
+            origin: [-1.0; 3],
+            spacing: shape.map(|n| 2.0 / (n.max(2) - 1) as f32),
+            scale: 1.0,
+            offset: [0.0; 3],
+        }
     }
 
     /// The number of samples.

@@ -11,9 +11,80 @@ use std::sync::LazyLock;
 
 use rayon::prelude::*;
 
+use super::dual_contouring::{dual_contouring, part};
 use super::grid::SdfGrid;
 use crate::mesh::Mesh;
 use crate::{Error, Result};
+
+/// Which surface is drawn, and how.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct IsosurfaceConfig {
+    /// The value on the surface.
+    pub level: f32,
+    /// How it is drawn.
+    pub method: IsosurfaceMethod,
+    /// Vertices keep a thousandth of a cell away from the samples, so that no triangle of marching cubes lacks an area: for
+    /// solvers and for texturing. Where samples lie on the surface it moves by as much.
+    pub no_zero_area: bool,
+    /// One entry a sample, in the order of the values: only cells whose eight samples are all `true` are drawn.
+    pub mask: Option<Vec<bool>>,
+}
+
+/// How a surface is drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IsosurfaceMethod {
+    /// Marching cubes: watertight unless the surface leaves the grid; edges are cut off by up to a cell.
+    #[default]
+    MarchingCubes,
+    /// Dual contouring: edges and corners of solids stay sharp. Closed, but where two sheets pass through one cell they share a
+    /// vertex, so that the mesh need not be a manifold there.
+    DualContouring,
+}
+
+/// The surface of a grid as `config` asks for, in mesh units, facing towards larger values.
+///
+/// # Errors
+/// As [`marching_cubes`]; when the mask does not have one entry a sample, or leaves no surface.
+///
+/// ```
+/// use wavemesh::sdf::{IsosurfaceConfig, IsosurfaceMethod, isosurface, shapes::cuboid};
+/// let grid = cuboid([0.51, 0.52, 0.53]).to_grid(24)?;
+/// let sharp = IsosurfaceConfig { method: IsosurfaceMethod::DualContouring, ..Default::default() };
+/// let volume = 8.0 * 0.51 * 0.52 * 0.53;
+/// assert!((isosurface(&grid, &sharp)?.volume() / volume - 1.0).abs() < 0.001);
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
+pub fn isosurface(grid: &SdfGrid, config: &IsosurfaceConfig) -> Result<Mesh> {
+    let shape @ [_, ny, nz] = grid.shape();
+    if let Some(mask) = config.mask.as_ref().filter(|mask| mask.len() != grid.values().len()) {
+        let (got, expected) =
+            (format!("{} entries", mask.len()), format!("one for each of {} samples", grid.values().len()));
+        return Err(Error::Argument { op: "isosurface", name: "mask", got, expected });
+    }
+    let mask = config.mask.as_deref();
+    match config.method {
+        IsosurfaceMethod::MarchingCubes => {
+            let mesh = draw(grid, config.level, config.no_zero_area, mask)?;
+            Ok(if mask.is_some() { mesh.drop_unused() } else { mesh })
+        }
+        IsosurfaceMethod::DualContouring => {
+            check_shape(shape)?;
+            let shown = |[i, j, k]: [usize; 3]| {
+                let sample = |bits: usize| ((i + (bits >> 2)) * ny + j + (bits >> 1 & 1)) * nz + k + (bits & 1);
+                mask.is_none_or(|mask| (0..8).all(|bits| mask[sample(bits)]))
+            };
+            dual_contouring(grid, config.level, shown)
+        }
+    }
+}
+
+fn check_shape(shape: [usize; 3]) -> Result<()> {
+    if shape.iter().all(|&n| n >= 2) {
+        return Ok(());
+    }
+    let expected = "at least two samples an axis".into();
+    Err(Error::Argument { op: "marching_cubes", name: "the grid's shape", got: format!("{shape:?}"), expected })
+}
 
 /// The surface on which a grid has the value `level`, in mesh units, facing towards larger values. It is watertight
 /// unless it leaves the grid.
@@ -21,26 +92,27 @@ use crate::{Error, Result};
 /// # Errors
 /// When the grid has fewer than two samples along an axis, or the surface is empty.
 pub fn marching_cubes(grid: &SdfGrid, level: f32) -> Result<Mesh> {
-    let bad = |name, got: String, expected: &str| Error::Argument {
-        op: "marching_cubes",
-        name,
-        got,
-        expected: expected.into(),
-    };
-    if grid.shape().iter().any(|&n| n < 2) {
-        return Err(bad("the grid's shape", format!("{:?}", grid.shape()), "at least two samples an axis"));
-    }
-    let rows = Rows::new(grid, level);
+    draw(grid, level, false, None)
+}
+
+fn draw(grid: &SdfGrid, level: f32, no_zero_area: bool, mask: Option<&[bool]>) -> Result<Mesh> {
+    check_shape(grid.shape())?;
+    let rows = Rows::new(grid.shape(), grid.values(), |&v| v < level);
     let crossings = Crossings::new(&rows);
     if crossings.total == 0 {
         let (lo, hi) = grid.values().iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
-        return Err(bad(
-            "level",
-            level.to_string(),
-            &format!("one that the grid crosses; its values lie in {lo}..={hi}"),
-        ));
+        let expected = format!("one that the grid crosses; its values lie in {lo}..={hi}");
+        return Err(Error::Argument { op: "marching_cubes", name: "level", got: level.to_string(), expected });
     }
-    Mesh::new(vertices(grid, level, &crossings), faces(&rows, &crossings))
+    let shown = mask.map(|mask| Rows::new(grid.shape(), mask, |&shown| shown));
+    let faces = faces(&rows, &crossings, shown.as_ref());
+    if faces.is_empty() {
+        let (got, expected) = ("one that hides the surface".into(), "one that leaves a cell of it".into());
+        return Err(Error::Argument { op: "isosurface", name: "mask", got, expected });
+    }
+    let least = if no_zero_area { LEAST_PART } else { 0.0 };
+    let mesh = Mesh::new(vertices(grid, level, least, &crossings), faces)?;
+    mesh.with_offset(grid.frame().offset)
 }
 
 impl SdfGrid {
@@ -53,7 +125,11 @@ impl SdfGrid {
     }
 }
 
-/// Which samples are inside, a bit each; a row of samples along z begins a new word.
+/// How near a vertex comes to a sample, in cells, where triangles must have an area. No three edges of a cell have points in a
+/// line, so that three vertices within edges always span a triangle.
+const LEAST_PART: f32 = 1e-3;
+
+/// Which samples are set (inside, or shown), a bit each; a row of samples along z begins a new word.
 struct Rows {
     shape: [usize; 3],
     words: usize,
@@ -61,14 +137,14 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(grid: &SdfGrid, level: f32) -> Self {
-        let shape @ [nx, ny, nz] = grid.shape();
+    fn new<T: Sync>(shape: [usize; 3], values: &[T], is_set: impl Fn(&T) -> bool + Sync) -> Self {
+        let [nx, ny, nz] = shape;
         let words = nz.div_ceil(64);
         let mut bits = vec![0; nx * ny * words];
-        bits.par_chunks_mut(ny * words).zip(grid.values().par_chunks(ny * nz)).for_each(|(bits, values)| {
+        bits.par_chunks_mut(ny * words).zip(values.par_chunks(ny * nz)).for_each(|(bits, values)| {
             for (bits, row) in bits.chunks_mut(words).zip(values.chunks(nz)) {
                 for (word, samples) in bits.iter_mut().zip(row.chunks(64)) {
-                    *word = samples.iter().rev().fold(0, |word, &v| word << 1 | u64::from(v < level));
+                    *word = samples.iter().rev().fold(0, |word, v| word << 1 | u64::from(is_set(v)));
                 }
             }
         });
@@ -134,7 +210,7 @@ impl Crossings {
     }
 }
 
-fn vertices(grid: &SdfGrid, level: f32, crossings: &Crossings) -> Vec<[f32; 3]> {
+fn vertices(grid: &SdfGrid, level: f32, least: f32, crossings: &Crossings) -> Vec<[f32; 3]> {
     let [_, ny, nz] = grid.shape();
     let (origin, spacing, values) = (grid.origin(), grid.spacing(), grid.values());
     let step = [ny * nz, nz, 1];
@@ -148,7 +224,7 @@ fn vertices(grid: &SdfGrid, level: f32, crossings: &Crossings) -> Vec<[f32; 3]> 
                 let place = (i * ny + j) * nz + k;
                 let (a, b) = (values[place], values[place + step[axis]]);
                 let mut index = [i as f32, j as f32, k as f32];
-                index[axis] += ((level - a) / (b - a)).clamp(0.0, 1.0);
+                index[axis] += part(a, b, level).clamp(least, 1.0 - least);
                 found.push(std::array::from_fn(|c| origin[c] + index[c] * spacing[c]));
             }
         }
@@ -159,22 +235,26 @@ fn vertices(grid: &SdfGrid, level: f32, crossings: &Crossings) -> Vec<[f32; 3]> 
     slices.concat()
 }
 
-fn faces(rows: &Rows, crossings: &Crossings) -> Vec<[u32; 3]> {
+/// The triangles of the cells whose samples are all `shown`.
+fn faces(rows: &Rows, crossings: &Crossings, shown: Option<&Rows>) -> Vec<[u32; 3]> {
     let [nx, ny, _] = rows.shape;
     let table = &*TABLE;
     let slice = |i: usize| {
         let mut found = Vec::new();
         for j in 0..ny - 1 {
             // The cell's four rows; corner number 4·di + 2·dj + dk.
-            let around = [rows.row(i, j), rows.row(i, j + 1), rows.row(i + 1, j), rows.row(i + 1, j + 1)];
+            let around = |rows: &Rows, word: usize| -> [u64; 8] {
+                let around = [rows.row(i, j), rows.row(i, j + 1), rows.row(i + 1, j), rows.row(i + 1, j + 1)];
+                std::array::from_fn(|c| if c & 1 == 0 { around[c / 2][word] } else { Rows::next(around[c / 2], word) })
+            };
             for word in 0..rows.words {
-                let corners: [u64; 8] =
-                    std::array::from_fn(
-                        |c| if c & 1 == 0 { around[c / 2][word] } else { Rows::next(around[c / 2], word) },
-                    );
+                let corners = around(rows, word);
                 let some = corners.iter().fold(0, |a, b| a | b);
                 let all = corners.iter().fold(u64::MAX, |a, b| a & b);
                 let mut mixed = some & !all & rows.intervals(word);
+                if let Some(shown) = shown {
+                    mixed &= around(shown, word).iter().fold(u64::MAX, |a, b| a & b);
+                }
                 while mixed != 0 {
                     let bit = mixed.trailing_zeros();
                     mixed &= mixed - 1;

@@ -1,18 +1,26 @@
 //! Signed distance grids: a mesh as the distance to its surface, sampled on a regular grid, negative inside.
 //!
 //! Distances are exact to the nearest triangle (`distance.rs`); the sign comes from the generalized winding number
-//! (`winding.rs`), which is right for meshes with holes and self-intersections as far as anything can be.
-//! [`shapes`] makes solids without a mesh; [`marching_cubes`] goes back from a grid to a mesh; [`iou`] compares what is inside.
+//! (`winding.rs`), which is right for meshes with holes and self-intersections as far as anything can be. What has no inside is
+//! measured without a sign, or as a shell around it ([`SdfSign`]).
+//! [`shapes`] makes solids without a mesh; [`marching_cubes`] and [`isosurface`] go back from a grid to a mesh; [`iou`] compares
+//! what is inside; [`DistanceQuery`] measures points that are on no grid.
 
 mod distance;
+mod dual_contouring;
 mod frame;
 mod grid;
 mod isosurface;
+mod outer;
 mod overlap;
+mod query;
 pub mod shapes;
+mod walls;
 mod winding;
 
 pub use frame::Frame;
-pub use grid::{SdfConfig, SdfGrid, SignReport};
-pub use isosurface::marching_cubes;
+pub use grid::{SdfConfig, SdfGrid, SdfSign, SignReport};
+pub use isosurface::{IsosurfaceConfig, IsosurfaceMethod, isosurface, marching_cubes};
 pub use overlap::{iou, iou_of_grids};
+pub use query::DistanceQuery;
+pub use walls::ThinWalls;

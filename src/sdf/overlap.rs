@@ -9,6 +9,7 @@ use crate::{Error, Result};
 /// # Errors
 /// When `resolution` is below two, or neither mesh encloses a sample.
 pub fn iou(a: &Mesh, b: &Mesh, resolution: usize) -> Result<f64> {
+    let b = &*b.around(a.offset());
     let ([a_lo, a_hi], [b_lo, b_hi]) = (a.bounds(), b.bounds());
     let lo: [f32; 3] = std::array::from_fn(|i| a_lo[i].min(b_lo[i]));
     let hi: [f32; 3] = std::array::from_fn(|i| a_hi[i].max(b_hi[i]));

@@ -3,7 +3,11 @@
 //! Triangles that are far away relative to their spread count through a second-order expansion of their solid angle
 //! around their common middle (Barill et al., "Fast winding numbers for soups and clouds", 2018).
 
-use crate::mesh::Bvh;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::mesh::{Bvh, DEEPEST};
 
 /// A cluster is far when its distance exceeds this multiple of its radius. Larger is slower and more exact; the
 /// paper's default of 2 errs by less than 0.01.
@@ -23,13 +27,13 @@ struct Cluster {
 }
 
 /// The tree of a [`Bvh`] with an expansion at every node.
-pub(super) struct WindingTree<'a> {
-    bvh: &'a Bvh,
+pub(super) struct WindingTree {
+    bvh: Arc<Bvh>,
     clusters: Vec<Cluster>,
 }
 
-impl<'a> WindingTree<'a> {
-    pub fn new(bvh: &'a Bvh) -> Self {
+impl WindingTree {
+    pub fn new(bvh: Arc<Bvh>) -> Self {
         // The triangles below each node are consecutive. Children stand behind their parent, so back to front works.
         let mut range = vec![(0usize, 0usize); bvh.nodes.len()];
         for (at, node) in bvh.nodes.iter().enumerate().rev() {
@@ -39,14 +43,14 @@ impl<'a> WindingTree<'a> {
                 count => (first, first + count),
             };
         }
-        let clusters = range.iter().map(|&(from, to)| cluster(&bvh.triangles[from..to])).collect();
+        let clusters = range.par_iter().map(|&(from, to)| cluster(&bvh.triangles[from..to])).collect();
         Self { bvh, clusters }
     }
 
     /// The winding number around `p`, within about 0.01.
     pub fn winding_number(&self, p: [f32; 3]) -> f32 {
         let mut sum = 0.0;
-        let mut open = [0u32; 128];
+        let mut open = [0u32; DEEPEST + 1];
         let mut depth = 1; // the root is open
         while depth > 0 {
             depth -= 1;
@@ -57,9 +61,10 @@ impl<'a> WindingTree<'a> {
             let node = &self.bvh.nodes[at];
             if r2 > cluster.far2 {
                 sum += expansion(cluster, r, r2);
-            } else if node.count > 0 || depth + 2 > open.len() {
-                // A tree too deep for the stack (points of one place by the thousand) is summed directly.
-                sum += self.triangles_below(at).map(|t| solid_angle(t, p)).sum::<f32>() * INV_4PI;
+            } else if node.count > 0 {
+                let (first, count) = (node.first as usize, node.count as usize);
+                let triangles = &self.bvh.triangles[first..first + count];
+                sum += triangles.iter().map(|t| solid_angle(t, p)).sum::<f32>() * INV_4PI;
             } else {
                 open[depth] = node.first;
                 open[depth + 1] = node.first + 1;
@@ -67,18 +72,6 @@ impl<'a> WindingTree<'a> {
             }
         }
         sum
-    }
-
-    fn triangles_below(&self, at: usize) -> impl Iterator<Item = &[[f32; 3]; 3]> {
-        let (mut low, mut high) = (at, at);
-        while self.bvh.nodes[low].count == 0 {
-            low = self.bvh.nodes[low].first as usize;
-        }
-        while self.bvh.nodes[high].count == 0 {
-            high = self.bvh.nodes[high].first as usize + 1;
-        }
-        let (low, high) = (&self.bvh.nodes[low], &self.bvh.nodes[high]);
-        self.bvh.triangles[low.first as usize..(high.first + high.count) as usize].iter()
     }
 }
 

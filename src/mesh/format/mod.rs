@@ -231,7 +231,11 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 fn unpacked(bytes: &[u8], format: MeshFormat, path: &Path) -> Result<Vec<u8>> {
     let content = inflated(flate2::read::MultiGzDecoder::new(bytes)).and_then(|content| {
         // One layer is what writers make; more could be made to grow without end.
-        if content.starts_with(&GZIP) { Err("it is compressed twice; decompress it once by hand".into()) } else { Ok(content) }
+        if content.starts_with(&GZIP) {
+            Err("it is compressed twice; decompress it once by hand".into())
+        } else {
+            Ok(content)
+        }
     });
     content.map_err(|problem| Error::Format { path: path.to_path_buf(), format: format.name(), problem })
 }

@@ -14,6 +14,10 @@ impl Rich for Mesh {
             let [low, high] = self.bounds();
             let side = |axis: usize| format!("{} to {}", number(low[axis].into()), number(high[axis].into()));
             let watertight = self.is_watertight();
+            if self.offset() != [0.0; 3] {
+                let [x, y, z] = self.offset();
+                facts.push(("offset", format!("({x}, {y}, {z})")));
+            }
             facts.push(("x", side(0)));
             facts.push(("y", side(1)));
             facts.push(("z", side(2)));
@@ -25,6 +29,8 @@ impl Rich for Mesh {
             if watertight {
                 facts.push(("volume", number(self.volume().into())));
             }
+            facts.extend(self.check().faults().into_iter().map(|fault| ("fault", fault)));
+            facts.extend(self.notes().iter().map(|note| ("reader", note.clone())));
         }
         let picture = (!self.faces().is_empty()).then(|| MeshPlot::new(self).size(360, 280).picture());
         picture_card("Mesh", &facts, None, picture)

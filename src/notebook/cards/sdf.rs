@@ -34,6 +34,7 @@ impl Rich for SdfGrid {
             };
             facts.push(("mesh", closed));
         }
+        facts.extend(self.notes().iter().map(|note| ("note", note.clone())));
         let picture = SliceGrid::new(self).and_then(|slices| slices.contour(0.0).panel(160).picture());
         picture_card("SdfGrid", &facts, None, Some(picture))
     }

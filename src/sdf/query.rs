@@ -1,0 +1,93 @@
+//! Distances of points anywhere: [`DistanceQuery`].
+
+use std::sync::Arc;
+
+use super::distance::{Facet, distances_of};
+use super::winding::WindingTree;
+use crate::mesh::{Bvh, Mesh};
+use crate::task::Task;
+use crate::{Error, Result};
+
+/// Points between two looks at the stop button.
+const AT_A_TIME: usize = 1 << 14;
+
+/// A mesh made ready to tell the distance of any point, as often as asked.
+///
+/// ```
+/// use wavemesh::sdf::{DistanceQuery, shapes::sphere};
+/// let query = DistanceQuery::new(&sphere(0.5).to_mesh(48)?);
+/// let points = [[0.0, 0.0, 0.0], [0.0, 2.0, 0.0]];
+/// let signed = query.signed_distance(&points)?;
+/// assert!((signed[0] + 0.5).abs() < 0.01 && (signed[1] - 1.5).abs() < 0.01);
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
+pub struct DistanceQuery {
+    bvh: Arc<Bvh>,
+    facets: Vec<Facet>,
+    winding: WindingTree,
+    /// What is taken off positions, so that a mesh far from the origin keeps its digits.
+    middle: [f32; 3],
+}
+
+impl DistanceQuery {
+    /// Builds the tree of the mesh's triangles.
+    pub fn new(mesh: &Mesh) -> Self {
+        let [lo, hi] = mesh.bounds();
+        let middle: [f32; 3] = std::array::from_fn(|axis| 0.5 * lo[axis] + 0.5 * hi[axis]);
+        let bvh = Arc::new(Bvh::of(
+            (0..mesh.faces().len())
+                .map(|face| mesh.triangle(face).map(|p| std::array::from_fn(|axis| p[axis] - middle[axis]))),
+        ));
+        let facets = Facet::all(&bvh);
+        Self { winding: WindingTree::new(bvh.clone()), bvh, facets, middle }
+    }
+
+    /// The distance of each point to the nearest triangle, in mesh units; never negative. Points are positions as
+    /// [`Mesh::vertices`] has them.
+    ///
+    /// # Errors
+    /// When a coordinate is not finite; [`Error::Interrupted`] when stopped.
+    pub fn distance(&self, points: &[[f32; 3]]) -> Result<Vec<f32>> {
+        let local = self.local(points)?;
+        distances_of(&self.bvh, &self.facets, &local)
+    }
+
+    /// [`distance`](Self::distance), negative where the generalized winding number says inside.
+    ///
+    /// # Errors
+    /// As [`distance`](Self::distance).
+    pub fn signed_distance(&self, points: &[[f32; 3]]) -> Result<Vec<f32>> {
+        use rayon::prelude::*;
+        let local = self.local(points)?;
+        let mut distances = distances_of(&self.bvh, &self.facets, &local)?;
+        let task = Task::new("sides", points.len());
+        distances.par_chunks_mut(AT_A_TIME).zip(local.par_chunks(AT_A_TIME)).try_for_each(|(distances, points)| {
+            for (distance, &point) in distances.iter_mut().zip(points) {
+                if self.winding.winding_number(point).abs() > 0.5 {
+                    *distance = -*distance;
+                }
+            }
+            task.advance(points.len())
+        })?;
+        Ok(distances)
+    }
+
+    fn local(&self, points: &[[f32; 3]]) -> Result<Vec<[f32; 3]>> {
+        if let Some(bad) = points.iter().position(|p| !p.iter().all(|c| c.is_finite())) {
+            let got = format!("{:?} at index {bad}", points[bad]);
+            return Err(Error::Argument {
+                op: "DistanceQuery",
+                name: "a point",
+                got,
+                expected: "finite coordinates".into(),
+            });
+        }
+        Ok(points.iter().map(|p| std::array::from_fn(|axis| p[axis] - self.middle[axis])).collect())
+    }
+}
+
+impl std::fmt::Debug for DistanceQuery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DistanceQuery({} triangles)", self.bvh.triangles.len())
+    }
+}
