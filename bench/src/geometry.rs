@@ -1,7 +1,7 @@
 //! Mesh to distance grid, and grid to mesh.
 
 use wavemesh::mesh::Mesh;
-use wavemesh::sdf::SdfGrid;
+use wavemesh::sdf::{SdfConfig, SdfGrid, SdfSign};
 
 use crate::work::{Answer, Case, Result, Work};
 
@@ -11,9 +11,10 @@ pub fn prepare(case: &Case) -> Result<Work> {
             let vertices = case.values::<f32>("vertices")?.as_chunks().0.to_vec();
             let faces = case.values::<i64>("faces")?.as_chunks::<3>().0.iter().map(|f| f.map(|v| v as u32)).collect();
             let mesh = Mesh::new(vertices, faces)?;
-            let n = case.param("n")?;
+            let sign = if case.option("unsigned")? { SdfSign::Unsigned } else { SdfSign::Signed };
+            let config = SdfConfig { shape: [case.param("n")?; 3], sign, ..Default::default() };
             let answer = |sdf: &SdfGrid| Answer::default().values("distance", sdf.values(), &sdf.shape());
-            Ok(Work::new(move || SdfGrid::from_mesh(&mesh, n), answer))
+            Ok(Work::new(move || SdfGrid::from_mesh_with(&mesh, &config), answer))
         }
         "marching_cubes" => {
             let &[nx, ny, nz] = case.tensor("grid")?.dims() else { return Err("the grid must have three axes".into()) };
