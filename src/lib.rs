@@ -87,6 +87,8 @@ mod book {
     mod plain_rust {}
     #[doc = include_str!("../docs/how-to/mesh.md")]
     mod mesh {}
+    #[doc = include_str!("../docs/meshes.md")]
+    mod real_files {}
     #[doc = include_str!("../docs/how-to/display.md")]
     mod display {}
     #[doc = include_str!("../docs/how-to/own_layer.md")]

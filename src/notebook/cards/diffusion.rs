@@ -57,7 +57,7 @@ fn schedule_plot(schedule: &NoiseSchedule) -> Result<Picture> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diffusion::DiffusionConfig;
+    use crate::diffusion::{DiffusionConfig, Prediction};
     use candle_core::Device;
 
     #[test]
@@ -68,6 +68,10 @@ mod tests {
             "{}",
             bundle.plain()
         );
+        assert!(bundle.get("image/png").is_some());
+        let config = DiffusionConfig { rescale_betas_zero_snr: true, prediction: Prediction::V, ..Default::default() };
+        let bundle = GaussianDiffusion::new(&config, &Device::Cpu).unwrap().rich();
+        assert!(bundle.plain().contains("schedule linear, ends in pure noise"), "{}", bundle.plain());
         assert!(bundle.get("image/png").is_some());
     }
 }
