@@ -312,7 +312,7 @@ fn other_odd_files_have_their_right_values() {
     assert!((strip.area() - 1.0).abs() < 1e-6);
     assert!(strip.face_normals().iter().all(|n| *n == [0.0, 0.0, 1.0]), "a strip turns every other triangle");
     assert_eq!(loaded("gltf_sparse.gltf").bounds(), [[0.0; 3], [1.0, 1.0, 2.0]]);
-    assert_eq!(loaded("obj_unwelded.obj").weld(0.0).unwrap().is_watertight(), true);
+    assert!(loaded("obj_unwelded.obj").weld(0.0).unwrap().is_watertight());
     assert_eq!(loaded("obj_plane.obj").boundary_edges().len(), 4);
     let degenerate = loaded("obj_degenerate.obj");
     assert_eq!((degenerate.faces().len(), degenerate.drop_degenerate().faces().len()), (15, 12));

@@ -153,15 +153,15 @@ impl Solver {
     ///
     /// It is the next one visited, which is `T / steps` back for even strides. `Linspace` visits slightly wider strides, and
     /// diffusers goes `T / steps` back all the same; its numbers are kept. For other counts diffusers rounds `T / steps` down,
-    /// falls behind the timesteps visited and leaves noise in the result; here it is rounded to the nearest.
+    /// falls behind the timesteps visited and leaves noise in the result; here the sum is rounded, not its parts.
     fn previous(&self, index: usize, total: usize) -> i64 {
-        match self.spacing {
-            TimestepSpacing::Linspace => {
-                let back = total as f64 / self.timesteps.len() as f64;
-                (self.timesteps[index] as f64 - back).round_ties_even() as i64
-            }
-            _ => self.next(index),
+        if self.spacing != TimestepSpacing::Linspace {
+            return self.next(index);
         }
+        let steps = self.timesteps.len();
+        let stride = (total - 1) as f64 / (steps - 1).max(1) as f64;
+        let position = if steps == 1 { (total - 1) as f64 } else { (steps - 1 - index) as f64 * stride };
+        (position - total as f64 / steps as f64).round_ties_even() as i64
     }
 
     fn dpm_solver_step(&self, index: usize, order: usize, x: &Tensor) -> Result<Tensor> {

@@ -20,6 +20,9 @@ type Lanes = [f32; LANES];
 /// A winding number this close to a half says little about the side.
 const DOUBT: f32 = 0.25;
 
+/// So near to a triangle a sample of an open mesh has no side; in the grid's units, where its longest side is 2.
+const ON_THE_SURFACE: f32 = 1e-6;
+
 /// How the side of a sample is found.
 #[derive(Clone, Copy)]
 pub(super) enum Signs<'a> {
@@ -321,7 +324,8 @@ fn sign_open(winding: &WindingTree, frame: &Frame, first_x: usize, values: &mut 
         let index = [first_x + place / (ny * nz), place / nz % ny, place % nz];
         let number = winding.winding_number(position(frame, index)).abs();
         doubtful += usize::from((number - 0.5).abs() < DOUBT);
-        if number > 0.5 {
+        // On a sheet the winding number is a half, and rounding decides nothing.
+        if number > 0.5 && *value > ON_THE_SURFACE {
             *value = -*value;
         }
     }

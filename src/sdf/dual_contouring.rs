@@ -59,7 +59,7 @@ pub(crate) fn dual_contouring(grid: &SdfGrid, level: f32, allowed: impl Fn([usiz
                     });
                     let [Some(a), Some(b), Some(c), Some(d)] = around else { continue };
                     let quad = if crossing.outwards { [a, b, c, d] } else { [d, c, b, a] };
-                    faces.extend(halves(quad, &vertices, crossing.normal));
+                    faces.extend(halves(quad, &vertices, crossing.normal.map(|c| c as f32)));
                 }
             }
             faces
@@ -75,9 +75,8 @@ pub(crate) fn dual_contouring(grid: &SdfGrid, level: f32, allowed: impl Fn([usiz
 
 /// How far along an edge from value `a` to value `b` the level lies, 0 to 1. In double precision, as differences of single numbers
 /// may overflow.
-pub(crate) fn part(a: f32, b: f32, level: f32) -> f32 {
-    let [a, b, level] = [a, b, level].map(f64::from);
-    ((level - a) / (b - a)).clamp(0.0, 1.0) as f32
+pub(crate) fn part(a: f64, b: f64, level: f64) -> f64 {
+    ((level - a) / (b - a)).clamp(0.0, 1.0)
 }
 
 /// The two triangles of a quad, cut along the diagonal that leaves both facing the surface's way best.
@@ -98,7 +97,7 @@ struct Crossing {
     /// In mesh units.
     position: [f32; 3],
     /// The surface's normal, towards larger values.
-    normal: [f32; 3],
+    normal: [f64; 3],
     /// Values grow along the edge.
     outwards: bool,
 }
@@ -110,8 +109,9 @@ struct Field<'a> {
 }
 
 impl Field<'_> {
-    fn value(&self, [i, j, k]: [usize; 3]) -> f32 {
-        self.grid.values()[(i * self.shape[1] + j) * self.shape[2] + k]
+    /// In double precision, in which differences and their squares have room.
+    fn value(&self, [i, j, k]: [usize; 3]) -> f64 {
+        self.grid.values()[(i * self.shape[1] + j) * self.shape[2] + k].into()
     }
 
     /// The crossing of the edge that begins at a sample and runs along `axis`, if there is one.
@@ -122,39 +122,40 @@ impl Field<'_> {
             return None;
         }
         let (a, b) = (self.value(at), self.value(end));
-        if (a < self.level) == (b < self.level) {
+        let level = f64::from(self.level);
+        if (a < level) == (b < level) {
             return None;
         }
-        let part = part(a, b, self.level);
+        let part = part(a, b, level);
         let spacing = self.grid.spacing();
         let mut position = self.grid.position(at);
-        position[axis] += part * spacing[axis];
+        position[axis] += part as f32 * spacing[axis];
         let mut best = [0.0; 3];
-        best[axis] = (b - a) / spacing[axis];
+        best[axis] = (b - a) / f64::from(spacing[axis]);
         let along = best;
         let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
-        let mut least = f32::INFINITY;
+        let mut least = f64::INFINITY;
         for in_u in self.slopes(at, end, part, u).into_iter().flatten() {
             for in_v in self.slopes(at, end, part, v).into_iter().flatten() {
                 let mut slope = along;
                 (slope[u], slope[v]) = (in_u, in_v);
-                let odd = (vec3::norm(slope) - self.grid.scale()).abs();
+                let odd = (vec3::dot(slope, slope).sqrt() - f64::from(self.grid.scale())).abs();
                 if odd < least {
                     (least, best) = (odd, slope);
                 }
             }
         }
-        let normal = vec3::normalized(best);
+        let normal = vec3::scale(best, 1.0 / vec3::dot(best, best).sqrt());
         Some(Crossing { position, normal, outwards: b > a })
     }
 
     /// The slope along another axis at a crossing, from the samples before and from those behind.
-    fn slopes(&self, at: [usize; 3], end: [usize; 3], part: f32, axis: usize) -> [Option<f32>; 2] {
+    fn slopes(&self, at: [usize; 3], end: [usize; 3], part: f64, axis: usize) -> [Option<f64>; 2] {
         let step = |from: [usize; 3], forward: bool| {
             let mut to = from;
             to[axis] = if forward { from[axis] + 1 } else { from[axis].checked_sub(1)? };
             let rise = (to[axis] < self.shape[axis]).then(|| self.value(to) - self.value(from))?;
-            Some(if forward { rise } else { -rise } / self.grid.spacing()[axis])
+            Some(if forward { rise } else { -rise } / f64::from(self.grid.spacing()[axis]))
         };
         [false, true].map(|forward| Some((1.0 - part) * step(at, forward)? + part * step(end, forward)?))
     }
@@ -162,7 +163,7 @@ impl Field<'_> {
     /// The point of a cell that is nearest to the planes of all its crossings; `None` when there is none.
     fn vertex(&self, cell: [usize; 3]) -> Option<[f32; 3]> {
         let corner = |bits: usize| std::array::from_fn(|axis| cell[axis] + (bits >> axis & 1));
-        let below = (0..8).filter(|&bits| self.value(corner(bits)) < self.level).count();
+        let below = (0..8).filter(|&bits| self.value(corner(bits)) < f64::from(self.level)).count();
         if below == 0 || below == 8 {
             return None;
         }
@@ -182,7 +183,7 @@ impl Field<'_> {
         let mut matrix = [[0.0; 3]; 3];
         let mut right = [0.0; 3];
         for Crossing { position, normal, .. } in &crossings {
-            let normal: [f64; 3] = std::array::from_fn(|a| f64::from(normal[a] * spacing[a]));
+            let normal: [f64; 3] = std::array::from_fn(|a| normal[a] * f64::from(spacing[a]));
             let length = vec3::dot(normal, normal).sqrt().max(f64::MIN_POSITIVE);
             let normal = vec3::scale(normal, 1.0 / length);
             let height = vec3::dot(normal, vec3::sub(scaled(*position), mean));
@@ -224,8 +225,8 @@ fn eigen(mut m: [[f64; 3]; 3]) -> ([f64; 3], [[f64; 3]; 3]) {
             let t = theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt());
             let cos = 1.0 / (t * t + 1.0).sqrt();
             let sin = t * cos;
-            for k in 0..3 {
-                (m[k][p], m[k][q]) = (cos * m[k][p] - sin * m[k][q], sin * m[k][p] + cos * m[k][q]);
+            for row in &mut m {
+                (row[p], row[q]) = (cos * row[p] - sin * row[q], sin * row[p] + cos * row[q]);
             }
             for k in 0..3 {
                 (m[p][k], m[q][k]) = (cos * m[p][k] - sin * m[q][k], sin * m[p][k] + cos * m[q][k]);

@@ -224,7 +224,8 @@ fn vertices(grid: &SdfGrid, level: f32, least: f32, crossings: &Crossings) -> Ve
                 let place = (i * ny + j) * nz + k;
                 let (a, b) = (values[place], values[place + step[axis]]);
                 let mut index = [i as f32, j as f32, k as f32];
-                index[axis] += part(a, b, level).clamp(least, 1.0 - least);
+                let part = part(a.into(), b.into(), level.into()) as f32;
+                index[axis] += part.clamp(least, 1.0 - least);
                 found.push(std::array::from_fn(|c| origin[c] + index[c] * spacing[c]));
             }
         }

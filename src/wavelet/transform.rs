@@ -165,9 +165,6 @@ pub fn idwt<T: Real>(approx: &[T], details: &[T], wavelet: &Wavelet, mode: Mode)
         let expected = format!("{} values, as the approximation has, and at least one", approx.len());
         return Err(Error::Shape { op: "idwt", what: "details", got: vec![details.len()], expected });
     }
-    if loses_digits::<T>(mode) {
-        return Ok(narrowed(&idwt(&widened(approx), &widened(details), wavelet, mode)?));
-    }
     let axis = synthesis(wavelet, mode, approx.len())?;
     let mut signal = vec![T::default(); axis.n];
     axis.line(approx, details, &mut signal, &mut Scratch::default());
@@ -175,7 +172,7 @@ pub fn idwt<T: Real>(approx: &[T], details: &[T], wavelet: &Wavelet, mode: Mode)
 }
 
 /// Straight lines through two samples grow with the length of the filter, and what they grow to cancels: single precision would
-/// keep few digits, so that these transforms are accumulated in double.
+/// keep few digits, so that these decompositions are accumulated in double. Reconstructions extend nothing.
 fn loses_digits<T>(mode: Mode) -> bool {
     mode == Mode::Smooth && size_of::<T>() < size_of::<f64>()
 }
@@ -338,10 +335,6 @@ pub(super) fn warn_of_useless_levels(shape: &[usize], wavelet: &Wavelet, mode: M
 /// # Errors
 /// When the shapes of the bands do not fit each other, or not the shape of the whole.
 pub fn waverecn<T: Real>(coeffs: &WaveletCoeffs<T>) -> Result<NdArray<T>> {
-    if loses_digits::<T>(coeffs.mode) {
-        let wide = waverecn(&coeffs.converted(widened))?;
-        return Ok(NdArray { data: narrowed(&wide.data), shape: wide.shape });
-    }
     let axes = &coeffs.axes;
     some_axes::check("waverecn", axes, coeffs.approx.shape.len())?;
     let mut approx: Option<NdArray<T>> = None;
