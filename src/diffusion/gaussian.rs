@@ -127,6 +127,8 @@ setters! {
         beta_start(beta_start: f64) => beta_start = beta_start;
         beta_end(beta_end: f64) => beta_end = beta_end;
         prediction(prediction: Prediction) => prediction = prediction;
+        trained_betas(trained_betas: Vec<f64>) => trained_betas = Some(trained_betas);
+        rescale_betas_zero_snr(rescale: bool) => rescale_betas_zero_snr = rescale;
         min_snr_gamma(min_snr_gamma: f64) => min_snr_gamma = Some(min_snr_gamma);
     }
 }

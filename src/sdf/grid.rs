@@ -115,8 +115,8 @@ impl SdfGrid {
 
     /// The distance to a mesh on the grid that `config` describes.
     ///
-    /// What the grid cannot show (walls thinner than a cell, nothing inside, guessed signs) is said once on stderr, with the
-    /// resolution or the setting that would do, and is in [`SdfGrid::notes`].
+    /// What the grid cannot show (walls thinner than a cell, nothing inside, guessed signs) is a warning, with the resolution or the
+    /// setting that would do, and is in [`SdfGrid::notes`].
     ///
     /// # Errors
     /// When an axis has fewer than two samples, the box has no extent or is not finite, or the truncation or radius is not

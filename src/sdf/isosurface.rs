@@ -30,6 +30,15 @@ pub struct IsosurfaceConfig {
     pub mask: Option<Vec<bool>>,
 }
 
+setters! {
+    IsosurfaceConfig {
+        level(level: f32) => level = level;
+        method(method: IsosurfaceMethod) => method = method;
+        no_zero_area(no_zero_area: bool) => no_zero_area = no_zero_area;
+        mask(mask: Vec<bool>) => mask = Some(mask);
+    }
+}
+
 /// How a surface is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IsosurfaceMethod {

@@ -116,7 +116,7 @@ impl Mesh {
     /// Reads a mesh file: `obj`, `stl`, `ply`, `off`, `glb`, `gltf` or `3mf`, told apart by the extension, also compressed by gzip
     /// (`bunny.obj.gz`). Polygons are triangulated; normals, colours and materials are left aside.
     ///
-    /// Readers are as forgiving as other programs'. What they skip or mend is said once, in one line on stderr, and is in
+    /// Readers are as forgiving as other programs'. What they skip or mend is a warning of one line, and is in
     /// [`Mesh::notes`]. Coordinates are read in double precision; where single precision would lose the shape, the mesh has an
     /// [offset](Mesh::offset).
     ///
