@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use wavemesh::Error;
-use wavemesh::mesh::{Mesh, MeshReport};
+use wavemesh::mesh::{Axis, Mesh, MeshReport};
 use wavemesh::sdf::{
     DistanceQuery, IsosurfaceConfig, IsosurfaceMethod, SdfConfig, SdfGrid, SdfSign, isosurface, shapes,
 };
@@ -292,7 +292,7 @@ fn a_mask_hides_cells_and_values_may_be_as_large_as_they_can() {
 
 #[test]
 fn dual_contouring_keeps_edges_that_marching_cubes_cuts_off() {
-    let solid = shapes::cuboid([0.52, 0.46, 0.37]).rotate(2, 0.4).rotate(0, 0.3);
+    let solid = shapes::cuboid([0.52, 0.46, 0.37]).rotate(Axis::Z, 0.4).rotate(Axis::X, 0.3);
     let grid = solid.to_grid(40).unwrap();
     // Mean angle between a triangle's normal and the nearest of the six true ones, by area.
     let (sin2, cos2) = 0.4f32.sin_cos();

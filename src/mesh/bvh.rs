@@ -411,8 +411,8 @@ mod tests {
                         open.push((child, depth + 1));
                     }
                 }
-                for i in first..first + count {
-                    seen[i] += 1;
+                for (i, seen) in seen.iter_mut().enumerate().skip(first).take(count) {
+                    *seen += 1;
                     let within = |p: [f32; 3]| (0..3).all(|i| p[i] >= node.min[i] && p[i] <= node.max[i]);
                     assert!(tree.triangles[i].into_iter().all(within), "{name}");
                 }

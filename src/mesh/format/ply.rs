@@ -96,7 +96,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
     } else {
         marked.unwrap_or(bytes)
     };
-    let (encoding, elements, body, line) = read_header(bytes)?;
+    let Header { encoding, elements, body, line } = read_header(bytes)?;
     let mut source = match encoding {
         Encoding::Ascii => Source::Ascii(Words { rest: body, line }),
         _ => Source::Binary { rest: body, encoding },
@@ -127,8 +127,16 @@ pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
     Ok(raw)
 }
 
-/// The header: encoding, elements, what follows it, and the number of the line on which that begins.
-fn read_header(bytes: &[u8]) -> Result<(Encoding, Vec<Element>, &[u8], usize), String> {
+struct Header<'a> {
+    encoding: Encoding,
+    elements: Vec<Element>,
+    /// What follows the header.
+    body: &'a [u8],
+    /// The number of the line on which the body begins.
+    line: usize,
+}
+
+fn read_header(bytes: &[u8]) -> Result<Header<'_>, String> {
     let mut rest = bytes;
     let mut number = 0;
     let (mut encoding, mut elements): (_, Vec<Element>) = (None, Vec::new());
@@ -176,7 +184,7 @@ fn read_header(bytes: &[u8]) -> Result<(Encoding, Vec<Element>, &[u8], usize), S
         }
     }
     let encoding = encoding.ok_or("the header names no format")?;
-    Ok((encoding, elements, rest, number + 1))
+    Ok(Header { encoding, elements, body: rest, line: number + 1 })
 }
 
 /// Words with the line that the last of them stood on.

@@ -88,11 +88,11 @@ fn read_ascii(text: &[u8]) -> Result<Vec<[f64; 3]>, String> {
         } else if is("vertex") && !named {
             let mut coordinates = words.by_ref().map(|(_, word)| word);
             corners.push(text::vertex(&mut coordinates).map_err(place)?);
-        } else if is("endfacet") && corners.len() % 3 != 0 {
+        } else if is("endfacet") && !corners.len().is_multiple_of(3) {
             return Err(place("the facet that ends here does not have three vertices".into()));
         }
     }
-    if corners.len() % 3 != 0 {
+    if !corners.len().is_multiple_of(3) {
         let count = corners.len();
         return Err(format!(
             "the file ends within a facet: {count} vertices do not make whole triangles; was it cut off?"
