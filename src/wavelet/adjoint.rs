@@ -1,8 +1,9 @@
 //! The gradient of a synthesis.
 
+use super::array::NdArray;
 use super::layout::WaveletLayout;
 use super::mode::Mode;
-use super::transform::{NdArray, analyze};
+use super::transform::analyze;
 
 /// The transpose of [`waverecn`](super::waverecn) and cropping: from a gradient of the grid to one of each band, in the order of ids.
 pub(super) fn waverecn_adjoint(grad: &[f32], layout: &WaveletLayout) -> Vec<Vec<f32>> {

@@ -3,10 +3,11 @@
 
 use std::array::from_fn;
 
+use super::array::NdArray;
 use super::layout::{DEFAULT_LEVEL, WaveletLayout};
 use super::level::{AnalysisLevel, Slabs, SynthesisLevel, in_ranges};
 use super::mode::Mode;
-use super::transform::{NdArray, decompose, warn_of_useless_levels};
+use super::transform::{decompose, warn_of_useless_levels};
 use crate::{Result, memory};
 
 /// Coefficients with their places: rows (x, y, z, band).

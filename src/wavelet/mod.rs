@@ -4,6 +4,7 @@
 //! coefficients that matter of an [`SdfGrid`](crate::sdf::SdfGrid), and packs them for the network.
 
 mod adjoint;
+mod array;
 mod axis;
 mod codec;
 mod combine;
@@ -21,6 +22,7 @@ mod some_axes;
 mod sparse;
 mod transform;
 
+pub use array::NdArray;
 pub use combine::Real;
 pub use filters::Wavelet;
 pub use layout::{BandNormalization, WaveletLayout};
@@ -29,6 +31,4 @@ pub(crate) use levelling::{distance_of, level_off};
 pub use mode::Mode;
 pub use pack::decode_features;
 pub use sparse::{SparseWavelet, Threshold, WaveletConfig, WaveletStats};
-pub use transform::{
-    NdArray, WaveletCoeffs, dwt, dwt_max_level, dwtn_max_level, idwt, wavedecn, wavedecn_axes, waverecn,
-};
+pub use transform::{WaveletCoeffs, dwt, dwt_max_level, dwtn_max_level, idwt, wavedecn, wavedecn_axes, waverecn};

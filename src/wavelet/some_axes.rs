@@ -1,8 +1,8 @@
 //! The transform along some of an array's axes, as PyWavelets' argument `axes`: along the others, every index is an array by
 //! itself.
 
+use super::array::NdArray;
 use super::combine::Real;
-use super::transform::NdArray;
 use crate::{Error, Result};
 
 /// Checks that each axis is one of the array's and named once.
