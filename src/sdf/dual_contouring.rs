@@ -1,5 +1,5 @@
 //! Dual contouring (Ju, Losasso, Schaefer and Warren, "Dual contouring of Hermite data", 2002): a vertex in each cell that the
-//! surface crosses, where the planes of its crossings meet, and a quad around each crossed edge. Sharp edges stay sharp.
+//! surface crosses, where the planes of its crossings meet, and a quad around each crossed edge. Edges come out sharper.
 //!
 //! A grid has no normals. Along the crossed edge the slope is a difference; across it there is one to either side, and beside a
 //! sharp edge one of them looks over that edge. Of the four pairs the one is taken whose length is nearest to that of a
