@@ -82,6 +82,7 @@ fn what_makes_no_sense_is_refused() {
         shape,
         wavelet: haar.clone(),
         mode: Mode::Periodization,
+        axes: vec![0],
         approx: array(&[4]),
         details: vec![vec![array(&[4])]],
     };
