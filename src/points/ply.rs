@@ -3,9 +3,7 @@
 use std::io::{BufRead, Cursor};
 
 use ply_rs_bw::parser::{Parser, Reader};
-use ply_rs_bw::ply::{
-    ElementDef, Encoding, Property, PropertyAccess, PropertyAccessResult, PropertyType, ScalarType,
-};
+use ply_rs_bw::ply::{ElementDef, Encoding, Property, PropertyAccess, PropertyAccessResult, PropertyType, ScalarType};
 
 /// The scalars of a row, in the order of the header; lists are left out.
 struct Row(Vec<f32>);
