@@ -237,6 +237,7 @@ def rows(settings, deadline):
                 use_library(kernels[STOCK])
             yield from cell_rows("library", library_cell, kernels, missing, bare, times, deadline)
             yield from parts_row(kernels[OURS], bare, times)
+        yield from growth_rows(start, bare, times, deadline)
         yield from pair_rows(with_library, missing, start, stock_folder, 3 if quick else 10)
 
 
@@ -333,6 +334,29 @@ def cell_rows(kind, cell, kernels, missing, bare, times, deadline):
         headline=case == "warm library cell",
     )
     yield Row(case, size, RUSTC, ours=samples[OURS], theirs=limit, share=share, not_measured=no_limit)
+
+
+def growth_rows(start, bare, times, deadline):
+    """Ours alone, after so many items of earlier cells: a plain cell beside rustc, and a cell that defines a function."""
+    for count in (0, 100, 1000):
+        if time.monotonic() > deadline:
+            return
+        plain, defining, limit, error = [], [], [], ""
+        with start(OURS) as kernel:
+            try:
+                for first in range(0, count, 100):
+                    kernel.run("\n".join(f"fn item{n}(x: u64) -> u64 {{ x.rotate_left({n % 64}) ^ {n} }}" for n in range(first, first + 100)))
+                for n in range(9, 10 + times):
+                    plain.append(kernel.run(*plain_cell(n)))
+                    defining.append(kernel.run(f"fn changing() -> u64 {{ {n} }}"))
+                    limit.append(bare.run(n, plain_cell, False))
+            except (Failed, WrongAnswer) as reason:
+                error = str(reason)
+        # The first of its kind warms the file cache.
+        plain, defining, limit = plain[1:], defining[1:], limit[1:]
+        share = statistics.median(limit) / statistics.median(plain) if plain and limit else None
+        yield Row("warm plain cell after earlier items", f"{count} items", RUSTC, plain, limit, share=share, error=error)
+        yield Row("cell that defines a function after earlier items", f"{count} items", RUSTC, defining, limit, error=error)
 
 
 def parts_row(ours, bare, times):

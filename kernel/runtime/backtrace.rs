@@ -52,6 +52,6 @@ fn in_cell(call: usize) -> Option<Frame> {
     }
     // SAFETY: the loader's own name of a library that is never unloaded, ended by a zero.
     let library = unsafe { CStr::from_ptr(found.file) }.to_string_lossy();
-    let is_cell = library.rsplit('/').next().is_some_and(|name| name.starts_with("libcode_"));
+    let is_cell = library.rsplit('/').next().is_some_and(|name| name == "libcell.so" || name.starts_with("libctx-"));
     is_cell.then(|| Frame { library: library.into_owned(), offset: (call - found.base as usize) as u64 })
 }

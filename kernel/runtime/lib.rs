@@ -1,8 +1,9 @@
 //! What every cell is linked with, compiled once per toolchain as a dynamic library that stands on `std` alone.
 //!
 //! It keeps the variables between cells, tells the kernel of panics and errors, keeps standard output live, and shows the
-//! value that ends a cell when the WaveMesh library, which shows it better, is not there. It has the API of evcxr's
-//! variable store, since evcxr writes the code that calls it.
+//! value that ends a cell when the WaveMesh library, which shows it better, is not there.
+
+#![cfg_attr(wavemesh_cells, feature(try_trait_v2, specialization), allow(incomplete_features))]
 
 use std::fs::File;
 use std::io::Write;
@@ -20,6 +21,8 @@ pub mod comm;
 pub mod frames;
 pub mod output;
 pub mod protocol;
+#[cfg(wavemesh_cells)]
+mod residual;
 pub mod show;
 pub mod store;
 

@@ -45,10 +45,8 @@ pub struct Frame {
 /// What the process that runs cells tells the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// A variable was stored.
-    Variable { name: String, bytes: u64, type_name: String },
-    /// A variable that the cell wants is lost; the cell has not run.
-    Lost { name: String, reason: String },
+    /// A variable was stored: one that the cell bound, by its number in the cell, or one of an earlier cell again.
+    Variable { name: String, number: Option<usize>, bytes: u64, type_name: String },
     /// The cell panics. The process may end before it can say more.
     Panicking(Panic),
     /// A panic has ended the cell; the frames are those in cells, the innermost first.
@@ -113,8 +111,10 @@ impl Message for Report {
             fields
         };
         match self {
-            Report::Variable { name, bytes, type_name } => of("variable", &[name, &bytes.to_string(), type_name]),
-            Report::Lost { name, reason } => of("lost", &[name, reason]),
+            Report::Variable { name, number, bytes, type_name } => {
+                let number = number.map_or(String::new(), |number| number.to_string());
+                of("variable", &[name, &number, &bytes.to_string(), type_name])
+            }
             Report::Panicking(panic) => panic_of("panicking", panic),
             Report::Panicked { panic, frames } => {
                 let mut fields = panic_of("panicked", panic);
@@ -141,10 +141,12 @@ impl Message for Report {
     fn from_fields(fields: &[&str]) -> Option<Report> {
         let panic = |message: &str, place: Place| Panic { message: message.to_owned(), place };
         Some(match *fields {
-            ["variable", name, bytes, type_name] => {
-                Report::Variable { name: name.to_owned(), bytes: bytes.parse().ok()?, type_name: type_name.to_owned() }
-            }
-            ["lost", name, reason] => Report::Lost { name: name.to_owned(), reason: reason.to_owned() },
+            ["variable", name, number, bytes, type_name] => Report::Variable {
+                name: name.to_owned(),
+                number: if number.is_empty() { None } else { Some(number.parse().ok()?) },
+                bytes: bytes.parse().ok()?,
+                type_name: type_name.to_owned(),
+            },
             ["panicking", message, file, line, column] => {
                 Report::Panicking(panic(message, Place::of(file, line, column)?))
             }
@@ -298,8 +300,8 @@ mod tests {
     fn reports() -> Vec<Report> {
         let panic = Panic { message: text(), place: Place { file: text(), line: 7, column: u32::MAX } };
         vec![
-            Report::Variable { name: text(), bytes: u64::MAX, type_name: String::new() },
-            Report::Lost { name: text(), reason: text() },
+            Report::Variable { name: text(), number: Some(7), bytes: u64::MAX, type_name: String::new() },
+            Report::Variable { name: text(), number: None, bytes: 0, type_name: text() },
             Report::Panicking(panic.clone()),
             Report::Panicked { panic: panic.clone(), frames: Vec::new() },
             Report::Panicked {
@@ -340,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_message_whose_sender_died_in_the_middle_costs_that_message_alone() {
-        let after = Report::Lost { name: "x".to_owned(), reason: "y".to_owned() };
+        let after = Report::Times { load: Duration::ZERO, run: Duration::ZERO };
         for whole in reports().iter().map(Message::encode) {
             // The newline that ends it may be missing without harm: the next message begins with one.
             for cut in 2..whole.len() - 1 {

@@ -1,8 +1,15 @@
-//! The variables of a notebook, from one cell to the next: evcxr's variable store, with sizes.
+//! The variables of a notebook, from one cell to the next, and the levels of the cell that runs.
+//!
+//! A cell is a function that is given a [`Frame`]: it loads variables of earlier cells, runs its statements in levels, each of which
+//! catches a panic, and keeps what it has bound however the level below it ended.
 
 use std::any::{Any, type_name};
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
 
 use crate::protocol::Report;
 
@@ -12,72 +19,144 @@ pub struct VariableStore {
     variables: HashMap<String, Box<dyn Any>>,
 }
 
-impl VariableStore {
-    pub fn new() -> VariableStore {
-        VariableStore::default()
+/// How a level of a cell ended.
+#[must_use]
+pub struct Outcome(pub(crate) Result<(), Stop>);
+
+/// Why a cell did not run to its end.
+pub(crate) enum Stop {
+    /// It panicked; the hook has the message.
+    Panic,
+    /// `?` met an error, which has been told.
+    #[cfg_attr(not(wavemesh_cells), expect(dead_code, reason = "made by `?` in cells"))]
+    Failed,
+}
+
+/// The level ran to its end.
+pub fn done() -> Outcome {
+    Outcome(Ok(()))
+}
+
+/// What the running cell holds in hand.
+pub struct Frame {
+    state: RefCell<State>,
+}
+
+struct State {
+    store: VariableStore,
+    /// Names under which this cell has stored something.
+    kept: HashSet<String>,
+    /// Variables that were moved out of their place.
+    taken: HashSet<usize>,
+}
+
+/// Runs a cell on the variables of `store`, which is made when there is none. Returns the store.
+///
+/// # Safety
+///
+/// `store` is null or what the last call returned, which is given away by this one.
+pub unsafe fn run(store: *mut VariableStore, cell: fn(&Frame) -> Outcome) -> *mut VariableStore {
+    let store = if store.is_null() {
+        Box::default()
+    } else {
+        // SAFETY: the caller says that it comes from `Box::into_raw` below, and that nobody else has it.
+        unsafe { Box::from_raw(store) }
+    };
+    let state = State { store: *store, kept: HashSet::new(), taken: HashSet::new() };
+    let frame = Frame { state: RefCell::new(state) };
+    if let Outcome(Err(Stop::Panic)) = frame.level(|| cell(&frame)) {
+        crate::panicked();
+    }
+    Box::into_raw(Box::new(frame.state.into_inner().store))
+}
+
+impl Frame {
+    /// Runs the rest of the cell; a panic ends it as an error does.
+    pub fn level(&self, rest: impl FnOnce() -> Outcome) -> Outcome {
+        catch_unwind(AssertUnwindSafe(rest)).unwrap_or(Outcome(Err(Stop::Panic)))
     }
 
-    pub fn put_variable<T: 'static>(&mut self, name: &str, value: T) {
-        // No later cell could name the type, so the value ends with this one.
-        if type_name::<T>().contains("{{closure}}") {
-            return self.drop_variable(name);
-        }
-        let bytes = size_of::<T>() + heap_bytes(&value);
-        crate::tell_kernel(&Report::Variable {
-            name: name.to_owned(),
-            bytes: bytes as u64,
-            type_name: type_name::<T>().to_owned(),
-        });
-        self.variables.insert(name.to_owned(), Box::new(value));
+    /// The same for a cell that waits for futures.
+    pub async fn level_async(&self, rest: impl Future<Output = Outcome>) -> Outcome {
+        let mut rest = pin!(rest);
+        std::future::poll_fn(|context| {
+            catch_unwind(AssertUnwindSafe(|| rest.as_mut().poll(context)))
+                .unwrap_or(Poll::Ready(Outcome(Err(Stop::Panic))))
+        })
+        .await
     }
 
-    /// Puts a variable of an earlier cell back, unless this cell has stored a new one under its name.
-    pub fn keep_variable<T: 'static>(&mut self, name: &str, value: T) {
-        if !self.variables.contains_key(name) {
-            self.put_variable(name, value);
-        }
-    }
-
-    pub fn drop_variable(&mut self, name: &str) {
-        self.variables.remove(name);
-    }
-
-    /// Whether the variable is there and has this type. If not, it is lost, and the kernel is told, which runs the cell again.
-    pub fn check_variable<T: 'static>(&mut self, name: &str) -> bool {
-        let same = self.variables.get(name).is_some_and(|value| value.is::<T>());
-        if !same {
-            let reason = match self.variables.remove(name) {
-                Some(_) => "its type was defined anew",
-                None => "a cell failed while it held it",
-            };
-            crate::tell_kernel(&Report::Lost { name: name.to_owned(), reason: reason.to_owned() });
-        }
-        same
-    }
-
-    pub fn take_variable<T: 'static>(&mut self, name: &str) -> T {
-        match self.variables.remove(name).map(|value| value.downcast::<T>()) {
+    /// Takes a variable of an earlier cell out of the store.
+    pub fn load<T: 'static>(&self, name: &str) -> T {
+        let value = self.state.borrow_mut().store.variables.remove(name);
+        match value.map(|value| value.downcast::<T>()) {
             Some(Ok(value)) => *value,
-            Some(Err(_)) => panic!("the variable `{name}` changed its type"),
+            Some(Err(_)) => panic!("the variable `{name}` has another type than its cell said"),
             None => panic!("the variable `{name}` is gone: an earlier cell failed while it held it"),
         }
     }
 
-    pub fn lazy_arc<T: 'static, F: FnOnce() -> T>(&mut self, name: &str, create: F) -> Arc<T> {
-        let value = self.variables.entry(name.to_owned()).or_insert_with(|| Box::new(Arc::new(create())));
-        match value.downcast_ref::<Arc<T>>() {
-            Some(value) => Arc::clone(value),
-            None => panic!("`{name}` changed its type"),
+    /// Stores the variable that the cell binds as the one of this number, unless it has bound a newer one of this name.
+    pub fn keep<T: 'static>(&self, number: usize, name: &str, value: T) {
+        self.store(Some(number), name, value);
+    }
+
+    /// Stores a variable of an earlier cell again, unless the cell has bound one of this name.
+    pub fn put_back<T: 'static>(&self, name: &str, value: T) {
+        self.store(None, name, value);
+    }
+
+    fn store<T: 'static>(&self, number: Option<usize>, name: &str, value: T) {
+        let mut state = self.state.borrow_mut();
+        // No later cell could name the type of a closure, so the value ends with this one.
+        if state.kept.contains(name) || type_name::<T>().contains("{{closure}}") {
+            drop(state);
+            return;
         }
+        state.kept.insert(name.to_owned());
+        crate::tell_kernel(&Report::Variable {
+            name: name.to_owned(),
+            number,
+            bytes: (size_of::<T>() + heap_bytes(&value)) as u64,
+            type_name: type_name::<T>().to_owned(),
+        });
+        let old = state.store.variables.insert(name.to_owned(), Box::new(value));
+        // Its destructor may do anything, so the state must be free.
+        drop(state);
+        drop(old);
     }
 
-    pub fn merge(&mut self, other: VariableStore) {
-        self.variables.extend(other.variables);
+    /// Moves a variable out of its place, which [`keep_unless_taken`](Self::keep_unless_taken) then leaves alone. `key` is the variable's
+    /// own in this cell.
+    ///
+    /// # Safety
+    ///
+    /// The place must not be read, written or dropped after this.
+    pub unsafe fn take_over<T>(&self, key: usize, place: &mut T) -> T {
+        self.state.borrow_mut().taken.insert(key);
+        // SAFETY: the reference is valid for reads, and the caller does not use what is left.
+        unsafe { std::ptr::read(place) }
     }
-}
 
-pub fn create_variable_store() -> *mut VariableStore {
-    Box::into_raw(Box::default())
+    /// [`keep`](Self::keep), unless the value was [taken over](Self::take_over).
+    pub fn keep_unless_taken<T: 'static>(&self, key: usize, number: usize, name: &str, value: T) {
+        if self.was_taken(key) { std::mem::forget(value) } else { self.keep(number, name, value) }
+    }
+
+    /// [`put_back`](Self::put_back), unless the value was [taken over](Self::take_over).
+    pub fn put_back_unless_taken<T: 'static>(&self, key: usize, name: &str, value: T) {
+        if self.was_taken(key) { std::mem::forget(value) } else { self.put_back(name, value) }
+    }
+
+    fn was_taken(&self, key: usize) -> bool {
+        self.state.borrow().taken.contains(&key)
+    }
+
+    /// Drops a variable that no cell can use any more.
+    pub fn forget(&self, name: &str) {
+        let old = self.state.borrow_mut().store.variables.remove(name);
+        drop(old);
+    }
 }
 
 /// What a value holds on the heap, for the types whose contents are plain.

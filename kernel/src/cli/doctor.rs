@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::kernelspec;
 use crate::engine::library::Bundle;
-use crate::engine::{EngineHandle, Environment, ExecuteOptions, Output};
+use crate::engine::{EngineHandle, ExecuteOptions, Output};
 
 /// What is wrong, and what mends it.
 struct Trouble {
@@ -169,7 +169,7 @@ fn cell() -> Result<String, Trouble> {
     };
     let code = format!("println!(\"{{:?}}\", {list});\n6 * 7");
     let begun = Instant::now();
-    let engine = EngineHandle::start(Environment::prepare());
+    let engine = EngineHandle::start();
     let printed = Arc::new(Mutex::new(String::new()));
     let collected = printed.clone();
     let sink = Arc::new(move |output| {

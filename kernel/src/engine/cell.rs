@@ -1,185 +1,229 @@
-//! The Rust of a cell before it goes to evcxr: its statements are told apart and adapted.
+//! The Rust of a cell, taken apart: items are told from statements.
 //!
-//! Two things are added, both insertions, so that every byte keeps a place in what the user wrote:
-//! - each variable gets a placeholder for its type ([`Placeholder`]), because evcxr must name the type and only rustc knows it;
-//! - an expression that ends the cell is handed to `show!`, so that one build suffices whatever its type.
+//! Items go to the notebook's definitions ([`super::definitions`]); statements become the body of a function ([`super::body`]).
 
 use std::collections::HashSet;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use ra_ap_syntax::ast::{self, HasName};
-use ra_ap_syntax::{AstNode, Edition, SourceFile, SyntaxNode};
+use ra_ap_syntax::{AstNode, Edition, NodeOrToken, SourceFile, SyntaxNode};
+
+use super::built::{Built, Edit};
+use super::items::{self, Item, Origin};
+
+/// A cell that was run, for reports about its lines.
+#[derive(Debug)]
+pub struct Run {
+    /// As in `In [3]`.
+    pub number: u32,
+    /// The name of its files for the compiler: `In [3]`, which is what `file!()` says.
+    pub label: String,
+    pub source: String,
+    built: Mutex<Texts>,
+}
+
+/// What was last made of a cell for the compiler.
+#[derive(Debug, Default)]
+struct Texts {
+    body: Option<Arc<Built>>,
+    items: Option<Arc<Built>>,
+}
+
+/// Which of the two that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Body,
+    Items,
+}
+
+impl Run {
+    /// A run of `source`, whose files are called `label`.
+    pub fn new(number: u32, label: String, source: &str) -> Run {
+        Run { number, label, source: source.to_owned(), built: Mutex::default() }
+    }
+
+    /// What was made of the cell for the compiler.
+    pub fn built(&self, part: Part) -> Option<Arc<Built>> {
+        let texts = self.texts();
+        match part {
+            Part::Body => texts.body.clone(),
+            Part::Items => texts.items.clone(),
+        }
+    }
+
+    /// Remembers what was made of the cell for the compiler.
+    pub fn set_built(&self, part: Part, built: Built) {
+        let mut texts = self.texts();
+        let place = match part {
+            Part::Body => &mut texts.body,
+            Part::Items => &mut texts.items,
+        };
+        *place = Some(Arc::new(built));
+    }
+
+    fn texts(&self) -> MutexGuard<'_, Texts> {
+        self.built.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
 
 /// A cell, taken apart.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Cell {
-    /// What the user wrote, with spaces for commands and what else does not belong to it.
-    pub source: String,
-    /// The same with the insertions.
-    pub rust: String,
-    /// The statements of `rust`, in order.
+    /// What it defines.
+    pub items: Vec<Item>,
+    /// What it does, in order.
     pub statements: Vec<Statement>,
     /// The variables that it binds, in order.
-    pub placeholders: Vec<Placeholder>,
+    pub bindings: Vec<Binding>,
     /// Words that stand in it before it binds a variable of that name: what it may want of earlier cells.
     pub wanted: HashSet<String>,
-    /// The items that it defines on which the layout of a type may rest.
-    pub types: Vec<TypeItem>,
+    /// Whether it waits for a future outside of a function, a closure and an `async` block.
+    pub awaits: bool,
 }
 
-/// An item on which the layout of a type may rest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TypeItem {
-    pub name: String,
-    /// Its text without what cannot change a layout: comments, spaces and derived traits.
-    pub text: String,
-}
-
-impl TypeItem {
-    fn of(node: &SyntaxNode) -> Option<TypeItem> {
-        let name = match ast::Item::cast(node.clone())? {
-            ast::Item::Struct(item) => item.name(),
-            ast::Item::Enum(item) => item.name(),
-            ast::Item::Union(item) => item.name(),
-            ast::Item::TypeAlias(item) => item.name(),
-            ast::Item::Trait(item) => item.name(),
-            ast::Item::Const(item) => item.name(),
-            ast::Item::Module(item) => item.name(),
-            _ => None,
-        }?;
-        let derives =
-            |node: &SyntaxNode| ast::Attr::can_cast(node.kind()) && node.text().to_string().starts_with("#[derive");
-        let tokens = node.descendants_with_tokens().filter_map(|element| element.into_token());
-        let told =
-            tokens.filter(|token| !token.kind().is_trivia() && !token.parent_ancestors().any(|node| derives(&node)));
-        let text: Vec<String> = told.map(|token| token.text().to_owned()).collect();
-        Some(TypeItem { name: name.text().to_string(), text: text.join(" ") })
-    }
-}
-
-/// A piece of the Rust part.
+/// A piece of a cell that does something.
 #[derive(Clone, Debug)]
 pub struct Statement {
-    /// Where it starts in the source.
-    pub start: usize,
-    /// With insertions.
-    pub text: String,
-    /// Byte offset in `text` and length of each insertion.
-    pub insertions: Vec<(usize, usize)>,
+    /// Where it stands in the cell.
+    pub range: Range<usize>,
+    pub edits: Vec<Edit>,
+    /// An expression whose value ends the cell.
+    pub shown: bool,
+    /// Variables that it gives a new value.
+    pub assigned: HashSet<String>,
 }
 
-impl Statement {
-    /// The place in the source of a byte of `text`; a byte that was inserted belongs where it was inserted.
-    pub fn source_offset(&self, offset: usize) -> usize {
-        let mut place = offset;
-        for &(at, length) in &self.insertions {
-            if offset >= at + length {
-                place -= length;
-            } else if offset > at {
-                place -= offset - at;
-            }
-        }
-        self.start + place
-    }
-}
-
-/// A variable that the cell binds, and a name for its type until rustc has told it.
+/// A variable that the cell binds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placeholder {
-    pub marker: String,
-    pub variable: String,
+pub struct Binding {
+    pub name: String,
     pub mutable: bool,
+    /// The statement after which it has a value.
+    pub statement: usize,
+    /// Only rustc can tell whether there is such a variable: a macro that was given the name may bind it.
+    pub supposed: bool,
+    /// It is a closure, whose type has no name.
+    pub closure: bool,
 }
 
 impl Cell {
-    /// Takes a cell apart. `number` makes its placeholders unlike those of every other cell; `show` is the path of the macro that
-    /// shows a value, or `None` to show nothing.
-    pub fn parse(source: &str, number: u64, show: Option<&str>) -> Cell {
-        let mut cell = Cell {
-            source: source.to_owned(),
-            rust: String::new(),
-            statements: Vec::new(),
-            placeholders: Vec::new(),
-            wanted: HashSet::new(),
-            types: Vec::new(),
+    /// Takes a cell apart; what is not Rust of it is blank in `source`. `folder` is where files that it names are looked for; `rules` finds the text of a macro of the notebook.
+    pub fn parse(source: &str, folder: &Path, rules: &dyn Fn(&str) -> Option<String>) -> Cell {
+        let mut cell = Cell::default();
+        if source.trim().is_empty() {
+            return cell;
+        }
+        let text = format!("{PRELUDE}{source}\n}}");
+        let parsed = SourceFile::parse(&text, Edition::Edition2024);
+        let shift = -isize::try_from(PRELUDE.len()).unwrap_or_default();
+        let origin = Origin { source, shift, folder };
+        if !parsed.errors().is_empty() {
+            // rustc says better what is wrong. Whatever it accepts runs as it stands.
+            cell.wanted = words(source).map(str::to_owned).collect();
+            cell.statements.push(Statement {
+                range: source.len() - source.trim_start().len()..source.len(),
+                edits: Vec::new(),
+                shown: false,
+                assigned: HashSet::new(),
+            });
+            return cell;
+        }
+        let Some(list) = function_body(&parsed.syntax_node()) else { return cell };
+        let nodes: Vec<SyntaxNode> = list.children().collect();
+        // Macros that the cell itself defines are known too.
+        let own: Vec<(String, String)> = nodes
+            .iter()
+            .filter_map(|node| {
+                Some((ast::MacroRules::cast(node.clone())?.name()?.text().to_string(), node.text().to_string()))
+            })
+            .collect();
+        let rules = |name: &str| {
+            let found = own.iter().rev().find(|(known, _)| known == name);
+            found.map(|(_, text)| text.clone()).or_else(|| rules(name))
         };
-        let pieces = split_statements(source);
-        let last = pieces.len().saturating_sub(1);
-        for (index, (from, text, node)) in pieces.into_iter().enumerate() {
-            let (mut edits, mut again) = (Vec::new(), Vec::new());
-            // What stands above the first statement is no part of it.
-            let above = if index == 0 { text.len() - text.trim_start().len() } else { 0 };
-            cell.rust.extend(text[..above].chars().filter(|&c| c == '\n'));
-            let (from, text) = (from + above, &text[above..]);
-            let bound_before = cell.placeholders.len();
-            cell.types.extend(TypeItem::of(&node));
-            if let Some(statement) = ast::LetStmt::cast(node.clone()) {
-                cell.adapt_let(&statement, number, &mut edits, &mut again);
-            } else if let (true, Some(show)) = (index == last, show)
-                && ast::Expr::can_cast(node.kind())
-            {
-                let range = node.text_range();
-                edits.push((usize::from(range.start()), format!("{show}!(")));
-                edits.push((usize::from(range.end()), ");".to_owned()));
+        let last = nodes.len().saturating_sub(1);
+        for (index, node) in nodes.iter().enumerate() {
+            let found = items::items_of(node, &origin);
+            if !found.is_empty() {
+                cell.items.extend(found);
+                continue;
             }
-            cell.note_wanted(text, bound_before);
-            let edits: Vec<_> = edits.into_iter().map(|(at, new)| (at - from - PRELUDE.len(), new)).collect();
-            let statement = insert(text, from, &edits);
-            cell.rust.push_str(&statement.text);
-            cell.statements.push(statement);
-            // evcxr takes a statement that was added for one of its own. A comment may end the line before it.
-            for again in again {
-                let place = usize::from(node.text_range().end()) - PRELUDE.len();
-                cell.rust.push('\n');
-                cell.rust.push_str(&again);
-                cell.statements.push(Statement { start: place, insertions: vec![(0, again.len())], text: again });
+            let call = macro_call(node);
+            if call.as_ref().is_some_and(|call| items::makes_items(call, &rules)) {
+                cell.items.extend(items::items_of_macro(node, &origin));
+                continue;
             }
-            if !cell.rust.ends_with(char::is_whitespace) {
-                cell.rust.push('\n');
+            let shown = index == last && ast::Expr::can_cast(node.kind());
+            cell.add_statement(node, &origin, shown);
+            if let Some(call) = call {
+                cell.suppose_bindings(&call, &rules);
             }
         }
         cell
     }
 
-    fn adapt_let(
-        &mut self,
-        statement: &ast::LetStmt,
-        number: u64,
-        edits: &mut Vec<(usize, String)>,
-        again: &mut Vec<String>,
-    ) {
-        let Some(pattern) = statement.pat() else { return };
-        let mut new_marker = |variable: &str, mutable: bool| {
-            let marker = format!("Wm{number}Type{}", self.placeholders.len());
-            self.placeholders.push(Placeholder { marker: marker.clone(), variable: variable.to_owned(), mutable });
-            marker
-        };
-        if let ast::Pat::IdentPat(ident) = &pattern
-            && ident.pat().is_none()
-            && ident.ref_token().is_none()
-            && let Some(name) = ident.name()
-            && (statement.ty().is_none() || statement.initializer().is_none())
-        {
-            let marker = new_marker(name.text(), ident.mut_token().is_some());
-            if statement.ty().is_none() {
-                edits.push((usize::from(pattern.syntax().text_range().end()), format!(": {marker}")));
+    fn add_statement(&mut self, node: &SyntaxNode, origin: &Origin, shown: bool) {
+        let range = origin.range(node);
+        let text = &origin.source[range.clone()];
+        let index = self.statements.len();
+        let bound_before = self.bindings.len();
+        let assigned = assigned(node);
+        for name in &assigned {
+            // `let late;` is bound when it gets its value.
+            for binding in
+                self.bindings.iter_mut().filter(|binding| binding.name == *name && binding.statement == usize::MAX)
+            {
+                binding.statement = index;
             }
-            return;
         }
-        if statement.initializer().is_none() {
-            return;
+        if let Some(statement) = ast::LetStmt::cast(node.clone()) {
+            self.bind(&statement, index);
         }
-        // A pattern, or a type that the user gave: bind each name once more, under a placeholder.
+        self.note_wanted(text, bound_before);
+        self.awaits |= awaits(node);
+        self.statements.push(Statement { range, edits: items::absolute_includes(node, origin), shown, assigned });
+    }
+
+    fn bind(&mut self, statement: &ast::LetStmt, index: usize) {
+        let Some(pattern) = statement.pat() else { return };
+        let has_value = statement.initializer().is_some();
         for ident in pattern.syntax().descendants().filter_map(ast::IdentPat::cast) {
             let Some(name) = ident.name() else { continue };
             let name = name.text().to_string();
-            // `None` in a pattern parses as a name; variables are written in lower case.
-            if name.starts_with(char::is_uppercase) {
+            // A name inside of a pattern may be a constant's or a variant's.
+            let alone = ident.syntax() == pattern.syntax();
+            let supposed = !alone && name.starts_with(char::is_uppercase);
+            if ident.ref_token().is_some() {
                 continue;
             }
-            let mutable = ident.mut_token().is_some();
-            let marker = new_marker(&name, mutable);
-            let mutable = if mutable { "mut " } else { "" };
-            again.push(format!("let {mutable}{name}: {marker} = {name};"));
+            self.bindings.push(Binding {
+                name,
+                mutable: ident.mut_token().is_some(),
+                statement: if has_value { index } else { usize::MAX },
+                supposed,
+                closure: alone
+                    && statement.ty().is_none()
+                    && matches!(statement.initializer(), Some(ast::Expr::ClosureExpr(_))),
+            });
+        }
+    }
+
+    /// A macro may bind variables whose names it is given.
+    fn suppose_bindings(&mut self, call: &ast::MacroCall, rules: &dyn Fn(&str) -> Option<String>) {
+        let name = call.path().map(|path| items::compact(path.syntax())).unwrap_or_default();
+        if !rules(&name).is_some_and(|text| items::may_bind(&text)) {
+            return;
+        }
+        let Some(tree) = call.token_tree() else { return };
+        let statement = self.statements.len().saturating_sub(1);
+        let tokens = tree.syntax().descendants_with_tokens().filter_map(NodeOrToken::into_token);
+        for token in tokens.filter(|token| token.kind() == ra_ap_syntax::SyntaxKind::IDENT) {
+            let name = token.text().to_owned();
+            if !self.bindings.iter().any(|binding| binding.name == name && binding.statement == statement) {
+                self.bindings.push(Binding { name, mutable: true, statement, supposed: true, closure: false });
+            }
         }
     }
 
@@ -187,10 +231,10 @@ impl Cell {
     /// below: the earlier variable of that name stays where it is.
     fn note_wanted(&mut self, statement: &str, bound_before: usize) {
         for word in words(statement) {
-            let bound = |placeholder: &Placeholder| placeholder.variable.trim_start_matches("r#") == word;
-            let here = self.placeholders[bound_before..].iter().any(bound);
+            let bound = |binding: &Binding| binding.name.trim_start_matches("r#") == word;
+            let here = self.bindings[bound_before..].iter().any(bound);
             let once = words(statement).filter(|other| *other == word).count() == 1;
-            if !(self.placeholders[..bound_before].iter().any(bound) || here && once) {
+            if !(self.bindings[..bound_before].iter().any(bound) || here && once) {
                 self.wanted.insert(word.to_owned());
             }
         }
@@ -200,17 +244,82 @@ impl Cell {
     pub fn wants(&self, name: &str) -> bool {
         self.wanted.contains(name.trim_start_matches("r#"))
     }
+
+    /// The first statement that gives the variable `name` a value, if none before it mentions it.
+    pub fn starts_with_value(&self, name: &str, source: &str) -> Option<usize> {
+        let word = name.trim_start_matches("r#");
+        let first = self
+            .statements
+            .iter()
+            .position(|statement| words(&source[statement.range.clone()]).any(|other| other == word))?;
+        self.statements[first].assigned.contains(name).then_some(first)
+    }
+}
+
+/// Variables that a statement gives a new value as a whole, wherever in it.
+fn assigned(node: &SyntaxNode) -> HashSet<String> {
+    let mut names = HashSet::new();
+    for expression in node.descendants().filter_map(ast::BinExpr::cast) {
+        if !matches!(expression.op_kind(), Some(ast::BinaryOp::Assignment { op: None })) {
+            continue;
+        }
+        let Some(left) = expression.lhs() else { continue };
+        let paths: Vec<ast::PathExpr> = match &left {
+            ast::Expr::PathExpr(path) => vec![path.clone()],
+            ast::Expr::TupleExpr(_) | ast::Expr::ArrayExpr(_) => {
+                left.syntax().descendants().filter_map(ast::PathExpr::cast).collect()
+            }
+            _ => continue,
+        };
+        names.extend(paths.into_iter().map(|path| path.syntax().text().to_string()));
+    }
+    names
+}
+
+/// Whether a statement waits for a future itself.
+fn awaits(node: &SyntaxNode) -> bool {
+    let in_another = |inner: &SyntaxNode| {
+        inner.ancestors().take_while(|outer| outer != node).any(|outer| {
+            ast::ClosureExpr::can_cast(outer.kind())
+                || ast::Fn::can_cast(outer.kind())
+                || ast::BlockExpr::cast(outer).is_some_and(|block| block.async_token().is_some())
+        })
+    };
+    node.descendants().any(|inner| {
+        let waits = ast::AwaitExpr::can_cast(inner.kind())
+            || ast::TokenTree::can_cast(inner.kind()) && {
+                let words: Vec<String> = words(&inner.text().to_string()).map(str::to_owned).collect();
+                words.iter().any(|word| word == "await") && !words.iter().any(|word| word == "async")
+            };
+        waits && !in_another(&inner)
+    })
+}
+
+/// The macro call that a statement is.
+fn macro_call(node: &SyntaxNode) -> Option<ast::MacroCall> {
+    let expression = match ast::ExprStmt::cast(node.clone()) {
+        Some(statement) => statement.expr()?.syntax().clone(),
+        None => node.clone(),
+    };
+    match ast::MacroExpr::cast(expression.clone()) {
+        Some(call) => call.macro_call(),
+        None => ast::MacroCall::cast(expression),
+    }
 }
 
 const PRELUDE: &str = "fn f(){";
 
-/// Statements with their place in `code`, each up to the start of the next, as evcxr splits them; the node's offsets count from
+fn function_body(file: &SyntaxNode) -> Option<SyntaxNode> {
+    let function = file.children().next().and_then(ast::Fn::cast)?;
+    Some(function.body()?.stmt_list()?.syntax().clone())
+}
+
+/// Statements with their place in `code`, each up to the start of the next; the node's offsets count from
 /// [`PRELUDE`].
 pub fn split_statements(code: &str) -> Vec<(usize, &str, SyntaxNode)> {
     let parsed = SourceFile::parse(&format!("{PRELUDE}{code}\n}}"), Edition::Edition2024);
-    let list = parsed.syntax_node().children().next().and_then(ast::Fn::cast).and_then(|f| f.body()?.stmt_list());
-    let Some(list) = list else { return Vec::new() };
-    let nodes: Vec<SyntaxNode> = list.syntax().children().collect();
+    let Some(list) = function_body(&parsed.syntax_node()) else { return Vec::new() };
+    let nodes: Vec<SyntaxNode> = list.children().collect();
     let mut pieces = Vec::new();
     let mut start = 0;
     for (index, node) in nodes.iter().enumerate() {
@@ -228,21 +337,6 @@ pub fn split_statements(code: &str) -> Vec<(usize, &str, SyntaxNode)> {
     pieces
 }
 
-fn insert(text: &str, start: usize, edits: &[(usize, String)]) -> Statement {
-    let mut new = String::with_capacity(text.len() + 64);
-    let mut insertions = Vec::new();
-    let mut done = 0;
-    for (at, addition) in edits {
-        let at = (*at).min(text.len());
-        new.push_str(&text[done..at]);
-        insertions.push((new.len(), addition.len()));
-        new.push_str(addition);
-        done = at;
-    }
-    new.push_str(&text[done..]);
-    Statement { start, text: new, insertions }
-}
-
 /// The words of a code, those in strings (where formats name variables) and comments included.
 pub fn words(code: &str) -> impl Iterator<Item = &str> {
     code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
@@ -252,39 +346,60 @@ pub fn words(code: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
 
+    fn parse(source: &str) -> Cell {
+        let rules =
+            |name: &str| (name == "bind").then(|| "macro_rules! bind { ($n:ident) => { let $n = 1; } }".to_owned());
+        Cell::parse(source, Path::new("/"), &rules)
+    }
+
+    fn bound(source: &str) -> Vec<(String, usize)> {
+        parse(source).bindings.into_iter().map(|binding| (binding.name, binding.statement)).collect()
+    }
+
     #[test]
-    fn variables_get_placeholders_and_keep_their_place() {
-        let source = "       \nlet x = 1; let (a, mut b): (u8, u8) = (1, 2);\nx";
-        let cell = Cell::parse(source, 7, Some("show"));
-        assert_eq!(
-            cell.rust,
-            "\nlet x: Wm7Type0 = 1; let (a, mut b): (u8, u8) = (1, 2);\n\nlet a: Wm7Type1 = a;\nlet mut b: Wm7Type2 = b;\nshow!(x);\n"
+    fn variables_are_told_with_the_statement_that_gives_them_a_value() {
+        let own = |expected: &[(&str, usize)]| -> Vec<(String, usize)> {
+            expected.iter().map(|(name, statement)| ((*name).to_owned(), *statement)).collect()
+        };
+        for (source, expected) in [
+            ("let x = 1; let (a, mut b): (u8, u8) = (1, 2);\nx", &[("x", 0), ("a", 1), ("b", 1)][..]),
+            ("let late; 1; if true { late = 1 } else { late = 2 }", &[("late", 2)]),
+            ("let N = 1; let Some(M) = Some(2) else { panic!() };", &[("N", 0), ("M", 1)]),
+            ("struct S; let s = S;", &[("s", 0)]),
+            ("1; bind!(total);", &[("total", 1)]),
+        ] {
+            assert_eq!(bound(source), own(expected), "{source}");
+        }
+    }
+
+    #[test]
+    fn items_are_told_from_statements() {
+        let cell = parse(
+            "use std::fmt;\nlet x = 1;\nmacro_rules! mk { ($n:ident) => { fn $n() {} } }\nmk!(one);\nprintln!();\nx",
         );
-        let value = &cell.statements[0];
-        let place = value.text.find('1').map(|at| value.source_offset(at));
-        assert_eq!(place.map(|at| &source[at..=at]), Some("1"));
-        let shown = &cell.statements[4];
-        assert_eq!(shown.source_offset(shown.text.find('x').unwrap_or(0)), source.len() - 1);
+        let keys: Vec<&str> = cell.items.iter().map(|item| item.key.as_str()).collect();
+        assert_eq!(keys, ["fmt", "mk!", "mk!(one);"]);
+        assert_eq!(cell.statements.len(), 3);
+        assert!(cell.statements[2].shown && !cell.statements[1].shown);
     }
 
     #[test]
-    fn a_trailing_comment_stays_outside_of_what_is_shown() {
-        let cell = Cell::parse("1 + 1 // two", 0, Some("show"));
-        assert_eq!(cell.rust, "show!(1 + 1); // two\n");
-    }
-
-    #[test]
-    fn a_type_is_another_when_its_layout_may_be() {
-        let text = |source: &str| Cell::parse(source, 0, None).types[0].text.clone();
-        let point = "struct Point { x: u8 }";
-        assert_eq!(text(point), text("#[derive(Clone, Debug)]\n/// A point.\nstruct Point {\n    x: u8 // across\n}"));
-        assert_ne!(text(point), text("struct Point { x: u16 }"));
-        assert_ne!(text(point), text("#[repr(C)] struct Point { x: u8 }"));
+    fn a_cell_that_waits_is_told_from_one_that_makes_futures() {
+        for (source, waits) in [
+            ("f().await", true),
+            ("println!(\"{}\", f().await);", true),
+            ("let h = spawn(async { f().await });", false),
+            ("let h = spawn(async move { 5 }).await?;", true),
+            ("let f = || async { g().await };", false),
+            ("async fn f() { g().await }", false),
+        ] {
+            assert_eq!(parse(source).awaits, waits, "{source}");
+        }
     }
 
     #[test]
     fn a_cell_wants_what_it_names_before_it_binds_it() {
-        let wants = |source: &str, name: &str| Cell::parse(source, 0, None).wants(name);
+        let wants = |source: &str, name: &str| parse(source).wants(name);
         assert!(wants("println!(\"{x}\")", "x"), "a format names a variable");
         assert!(!wants("max + xy", "x"), "a part of another word is none");
         assert!(wants("let x = x + 1;", "x"));
@@ -293,5 +408,12 @@ mod tests {
         assert!(!wants("let (a, mut x): (u8, u8) = (1, 2); x", "x"));
         assert!(wants("{ let x = 1; } x", "x"), "what a block binds ends with it");
         assert!(wants("r#type + 1", "r#type"));
+    }
+
+    #[test]
+    fn a_variable_that_was_moved_away_may_get_a_value_again() {
+        let first = |source: &str| parse(source).starts_with_value("s", source);
+        assert_eq!(first("1; s = 2; s"), Some(1));
+        assert_eq!(first("f(s); s = 2;"), None);
     }
 }

@@ -1,7 +1,7 @@
-//! The process that runs user code: this same binary, started by evcxr with the descriptors that [`prepare`] hands it.
+//! The process that runs user code: this same binary, started with the descriptors that [`prepare`] hands it.
 //!
-//! It speaks evcxr's small protocol (`LOAD_AND_RUN so function` in, `EVCXR_EXECUTION_COMPLETE` out) on the descriptors that
-//! evcxr gave it as standard input and output, and leaves 0, 1 and 2 to the user's code, which may do with them what it likes.
+//! Requests come as lines (a library, a tab, a function of it to call), each of which is answered by [`DONE`], on the descriptors that
+//! it was given as standard input and output; 0, 1 and 2 are left to the user's code, which may do with them what it likes.
 
 use std::ffi::c_int;
 use std::fs::File;
@@ -29,27 +29,23 @@ const ENDS: &str = "WAVEMESH_CHILD_ENDS";
 
 /// User code gets this much stack, when the system allows it.
 const STACK: u64 = 256 << 20;
+/// The answer to a request that was carried out.
+pub const DONE: &str = "done";
 /// The child's own descriptors lie from here on, out of the way of user code.
 const PRIVATE: RawFd = 110;
 
-/// The command with which evcxr starts the child, now and after each crash. `libraries` are loaded at once, in order: `std`, the
+/// The command that starts the child, now and after each crash. `libraries` are loaded at once, in order: `std`, the
 /// cell runtime, then (in the background) the compiled library.
-pub fn prepare(
-    ends: &ChildEnds,
-    libraries: &[PathBuf],
-    token: &str,
-    path: Option<std::ffi::OsString>,
-) -> std::io::Result<Command> {
+pub fn prepare(ends: &ChildEnds, libraries: &[PathBuf], token: &str) -> std::io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     let libraries = std::env::join_paths(libraries).map_err(std::io::Error::other)?;
     let inherited = [&ends.out, &ends.err, &ends.input, &ends.control, &ends.comms].map(AsRawFd::as_raw_fd);
     let numbers: Vec<String> = inherited.iter().map(RawFd::to_string).collect();
+    // By which crates for evcxr know that they run in a notebook.
+    command.env("EVCXR_IS_RUNTIME", "1");
     command.env(LIBRARIES, libraries).env(ENDS, numbers.join(" ")).env(frames::TOKEN, token);
-    for name in ["RUSTC", "CARGO", super::shim::SOCKET, "EVCXR_TMPDIR", "RUSTUP_AUTO_INSTALL"] {
+    for name in ["RUSTC", "CARGO", "RUSTUP_AUTO_INSTALL"] {
         command.env_remove(name);
-    }
-    if let Some(path) = path {
-        command.env("PATH", path);
     }
     let parent = rustix::process::getpid();
     let become_child = move || {
@@ -88,7 +84,6 @@ impl Start {
     /// If this process is a child, what it was started with. To be called while the process has one thread, and once.
     pub fn of_this_process() -> Option<Start> {
         let (libraries, ends) = (std::env::var_os(LIBRARIES)?, std::env::var(ENDS).ok()?);
-        std::env::var_os("EVCXR_IS_RUNTIME")?;
         for name in [LIBRARIES, ENDS] {
             // User code that asks sees an ordinary process.
             // SAFETY: there is no other thread that could read the environment meanwhile.
@@ -124,7 +119,7 @@ extern "C" fn on_interrupt(_: c_int) {
     }
 }
 
-/// Runs cells until evcxr closes the connection.
+/// Runs cells until the kernel closes the connection.
 pub fn run(start: Start) -> ! {
     let code = match serve(start) {
         Ok(()) => 0,
@@ -140,7 +135,7 @@ pub fn run(start: Start) -> ! {
 fn serve(Start { libraries, ends }: Start) -> std::io::Result<()> {
     let ChildEnds { out, err, input, control, comms } = ends;
     let requests = BufReader::new(File::from(fcntl_dupfd_cloexec(rustix::stdio::stdin(), PRIVATE)?));
-    let mut evcxr = File::from(fcntl_dupfd_cloexec(rustix::stdio::stdout(), PRIVATE)?);
+    let mut answers = File::from(fcntl_dupfd_cloexec(rustix::stdio::stdout(), PRIVATE)?);
     rustix::stdio::dup2_stdout(&out)?;
     rustix::stdio::dup2_stderr(&err)?;
     drop((out, err));
@@ -151,15 +146,14 @@ fn serve(Start { libraries, ends }: Start) -> std::io::Result<()> {
     let mut store = std::ptr::null_mut();
     for request in requests.lines() {
         let request = request?;
-        let Some((object, function)) = request.strip_prefix("LOAD_AND_RUN ").and_then(|rest| rest.rsplit_once(' '))
-        else {
+        let Some((object, function)) = request.split_once('\t') else {
             return Err(std::io::Error::other(format!("unknown request `{request}`")));
         };
         choose_input(&input, orders.input_is_allowed())?;
         let start = Instant::now();
         let object = Object::open(object)?;
         let loaded = start.elapsed();
-        // SAFETY: evcxr generates the function with this type, over the store that its cells hand on.
+        // SAFETY: the function is generated with this type ([`super::body`]), over the store that its cells hand on.
         let run: extern "C" fn(*mut std::ffi::c_void) -> *mut std::ffi::c_void = unsafe { object.function(function)? };
         if let Some(library) = LIBRARY.get() {
             (library.forget)();
@@ -177,8 +171,7 @@ fn serve(Start { libraries, ends }: Start) -> std::io::Result<()> {
         if !(runtime.end)(micros(loaded), micros(start.elapsed())) {
             write_marks(number);
         }
-        // The first line makes evcxr forget the variables that the cell has made: our store keeps them.
-        evcxr.write_all(b"EVCXR_ERROR_OCCURRED\nEVCXR_EXECUTION_COMPLETE\n")?;
+        writeln!(answers, "{DONE}")?;
     }
     Ok(())
 }

@@ -57,19 +57,11 @@ pub fn bytes(count: u64) -> String {
 }
 
 /// `!command`: runs it in a shell and streams what it prints. The error says how it ended.
-pub fn shell(
-    command: &str,
-    pipes: &Pipes,
-    path: Option<std::ffi::OsString>,
-    started: impl Fn(Option<Pid>),
-) -> Result<(), String> {
+pub fn shell(command: &str, pipes: &Pipes, started: impl Fn(Option<Pid>)) -> Result<(), String> {
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for name in ["RUSTC", "CARGO", super::shim::SOCKET, "EVCXR_TMPDIR"] {
+    for name in ["RUSTC", "CARGO"] {
         shell.env_remove(name);
-    }
-    if let Some(path) = path {
-        shell.env("PATH", path);
     }
     std::os::unix::process::CommandExt::process_group(&mut shell, 0);
     let mut child = shell.spawn().map_err(|error| format!("there is no shell: {error}"))?;

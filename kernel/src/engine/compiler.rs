@@ -1,129 +1,145 @@
-//! Answers evcxr's calls of cargo and rustc: a cell is one rustc command.
+//! Compiles cells: the notebook's definitions when they change, and the statements of each cell as a library of its own.
 //!
-//! Types of new variables come from the same build: `drop(&x)` makes rustc warn of "argument has type `&T`", with a path that
-//! is valid at the root of the next cell. So nothing is analysed twice and rust-analyzer is not waited for.
+//! What rustc alone knows, it is asked by building: the type of a variable is told in a warning of `drop(&x)`, with a path that is valid
+//! in the next cell; that a variable was moved away, or borrows from another, is an error at the place where it would be stored, and
+//! the cell is built again without that. An error in an item of another cell tells that this item is stale.
 
-use std::collections::{BTreeMap, HashSet};
-use std::os::unix::process::CommandExt;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, kill_process_group};
-use serde_json::{Value, json};
+use serde_json::Value;
+use wavemesh_cell::protocol::Report;
 
-use super::cell::{Cell, words};
+use super::body::{Body, Place, Woven, levels};
+use super::cell::{Cell, Part, Run, words};
+use super::definitions::{Definitions, Left, Library, Stale};
 use super::deps::{self, Dependencies};
 use super::library::{self, Bundle};
 use super::pipes::Pipes;
-use super::shim::{Answer, Call, RECORDER};
+use super::rustc::{Build, Job, Rustc, place_in, spans};
 use super::toolchain::Toolchain;
-use super::weave::{Bound, Loaded, Place, Type, Variable, Weave, Woven};
+use super::variables::{Bound, Fate, Loaded, State as VariableState, Variable};
 use super::{Output, progress};
 
-/// Compiles cells for evcxr.
+/// Compiles the cells of one notebook.
 pub struct Compiler {
     pub toolchain: Toolchain,
     pub bundle: Option<Bundle>,
     pub runtime: PathBuf,
     pub folder: PathBuf,
+    /// The notebook's own, where files that it names are looked for.
+    home: PathBuf,
     pipes: Arc<Pipes>,
-    /// The process group of the compiler that runs now, or 0.
-    group: AtomicI32,
-    interrupted: AtomicBool,
+    rustc: Rustc,
     state: Mutex<State>,
-}
-
-/// A cell that was run, for reports about its lines.
-pub struct Run {
-    pub number: u32,
-    pub id: u64,
-    pub cell: Cell,
 }
 
 #[derive(Default)]
 struct State {
     /// Of earlier cells, by name; those that are gone too, with the reason.
     variables: BTreeMap<String, Variable>,
-    /// What this cell binds, and what it takes of earlier cells.
-    bound: Vec<Bound>,
-    loaded: Vec<Loaded>,
-    /// Variables that are lost when this cell runs, because their type becomes another one.
-    lost: Vec<String>,
-    /// The items of earlier cells on which the layout of a type may rest, by name.
-    types: BTreeMap<String, String>,
-    cells: Vec<Arc<Run>>,
+    definitions: Definitions,
+    /// Variables that are still in the store and must not be used any more.
+    forgotten: Vec<String>,
+    /// What the running cell binds and has loaded.
+    running: Option<Running>,
+    runs: Vec<Arc<Run>>,
     dependencies: Dependencies,
     new_dependencies: bool,
     builds: u64,
     /// This cell's builds so far.
     times: Vec<Build>,
     offline: bool,
-    /// The last cell did not compile: it is kept for its report only.
-    last_failed: bool,
 }
 
-impl State {
-    /// The cell, or a new build of a crate, defines these names anew. Variables whose type rests on one of them are lost: rustc takes two
-    /// types of one name for the same one, and would read the old value with the new layout.
-    fn define_anew(&mut self, mut anew: Vec<String>) {
-        let mut done = 0;
-        while let Some(name) = anew.get(done) {
-            let resting = self.types.iter().filter(|(_, text)| words(text).any(|word| word == name));
-            let more: Vec<String> = resting.map(|(name, _)| name.clone()).filter(|name| !anew.contains(name)).collect();
-            anew.extend(more);
-            done += 1;
-        }
-        let rests =
-            |ty: &Type| matches!(ty, Type::Known(ty) if words(ty).any(|word| anew.iter().any(|name| name == word)));
-        let lost = self.variables.values().filter(|variable| rests(&variable.ty)).map(|variable| variable.name.clone());
-        self.lost.extend(lost.collect::<Vec<_>>());
-        self.loaded.retain(|loaded| !self.lost.contains(&loaded.name));
-    }
+struct Running {
+    number: u32,
+    bound: Vec<Bound>,
+    types: BTreeMap<usize, String>,
+    loaded: Vec<Loaded>,
+}
 
-    /// The items of the last cell are defined.
-    fn define_types(&mut self) {
-        if let Some(run) = self.cells.last() {
-            self.types.extend(run.cell.types.iter().map(|item| (item.name.clone(), item.text.clone())));
-        }
+/// A cell to compile.
+pub struct Order<'a> {
+    pub source: &'a str,
+    /// As in `In [3]`.
+    pub number: u32,
+    /// Unlike that of every other run.
+    pub id: u64,
+    pub opt_level: &'a str,
+    /// Whether the value that ends the cell is shown.
+    pub show: bool,
+    /// What the frontend calls the cell.
+    pub cell: Option<&'a str>,
+    /// Cells that the frontend has removed.
+    pub deleted: &'a [String],
+}
+
+/// Why a cell was not compiled.
+#[derive(Debug)]
+pub enum Failed {
+    /// rustc refuses this part of it.
+    Refused(Vec<Value>, Part),
+    /// It was asked to stop.
+    Interrupted,
+    /// Something else, for people.
+    Other(String),
+}
+
+impl From<anyhow::Error> for Failed {
+    fn from(error: anyhow::Error) -> Failed {
+        Failed::Other(format!("{error:#}"))
     }
+}
+
+/// What the child is to run.
+pub struct Object {
+    pub library: PathBuf,
+    pub function: String,
+    /// Tells this run of a cell from every other.
+    pub run: u64,
 }
 
 impl Compiler {
     pub fn new(toolchain: Toolchain, bundle: Option<Bundle>, folder: PathBuf, pipes: Arc<Pipes>) -> Result<Compiler> {
         let runtime = library::runtime(&toolchain)?;
+        std::fs::create_dir_all(folder.join("definitions"))?;
         std::fs::create_dir_all(folder.join("b"))?;
+        let search =
+            [runtime.parent().map(Path::to_owned), Some(toolchain.libdir.clone()), Some(folder.join("definitions"))];
         Ok(Compiler {
+            rustc: Rustc::new(toolchain.clone(), search.into_iter().flatten().collect()),
             toolchain,
             bundle,
             runtime,
+            home: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
             folder,
             pipes,
-            group: AtomicI32::new(0),
-            interrupted: AtomicBool::new(false),
             state: Mutex::default(),
         })
     }
 
-    /// The path of the macro that shows the value that ends a cell.
-    pub fn show_macro(&self) -> &'static str {
-        if self.has_library() { "wavemesh::notebook::show" } else { "wavemesh_cell::show" }
+    fn show_macro(&self) -> &'static str {
+        if self.bundle.is_some() { "::wavemesh::notebook::show" } else { "::wavemesh_cell::show" }
     }
 
-    fn has_library(&self) -> bool {
-        self.bundle.is_some()
-    }
-
-    /// rustc's arguments for the crates that cells are linked with now.
+    /// rustc's arguments for the crates that cells are linked with now, the notebook's definitions included.
     pub fn extern_args(&self) -> Vec<String> {
-        let dependencies = self.state().dependencies.clone();
-        self.externs(&dependencies)
+        let (dependencies, library) = {
+            let state = self.state();
+            (state.dependencies.clone(), state.definitions.library.clone())
+        };
+        let mut args = self.externs(&dependencies);
+        args.extend(library.map(|library| format!("--extern=ctx={}", library.file.display())));
+        args
     }
 
     fn externs(&self, dependencies: &Dependencies) -> Vec<String> {
         let mut args = vec![format!("--extern=wavemesh_cell={}", self.runtime.display())];
+        // The definitions need it too, whichever crate is loaded first.
+        args.extend(self.runtime.parent().map(|folder| format!("-Ldependency={}", folder.display())));
         args.extend(self.bundle.iter().flat_map(library::link_args));
         args.extend_from_slice(&dependencies.rustc_args);
         args
@@ -132,9 +148,7 @@ impl Compiler {
     /// The names of these crates.
     pub fn crates(&self) -> Vec<String> {
         let state = self.state();
-        let lines = state.dependencies.lines.iter();
-        let mut names: Vec<String> =
-            lines.filter_map(|line| Some(line.split_once('=')?.0.trim().replace('-', "_"))).collect();
+        let mut names: Vec<String> = state.dependencies.names();
         names.push("wavemesh_cell".to_owned());
         names.extend(self.bundle.iter().map(|_| "wavemesh".to_owned()));
         names.sort();
@@ -142,128 +156,456 @@ impl Compiler {
         names
     }
 
-    /// What follows is about this cell.
-    pub fn begin_cell(&self, number: u32, run: u64, mut cell: Cell) {
-        let mut state = self.state();
-        let bound = cell.placeholders.iter().map(|placeholder| Bound {
-            marker: placeholder.marker.clone(),
-            variable: Variable {
-                name: placeholder.variable.clone(),
-                mutable: placeholder.mutable,
-                cell: number,
-                ty: Type::Pending,
-            },
-            written: false,
-        });
-        state.bound = bound.collect();
-        let wanted = state.variables.values().filter(|variable| cell.wants(&variable.name));
-        let loaded = wanted.filter_map(|variable| match &variable.ty {
-            Type::Known(ty) => {
-                Some(Loaded { name: variable.name.clone(), mutable: variable.mutable, ty: ty.clone(), kept: true })
-            }
-            _ => None,
-        });
-        state.loaded = loaded.collect();
-        state.lost.clear();
-        let anew = cell.types.iter().filter(|item| state.types.get(&item.name).is_some_and(|text| *text != item.text));
-        let anew = anew.map(|item| item.name.clone()).collect();
-        state.define_anew(anew);
-        // Of a cell that is kept for reports these are needed no more.
-        cell.wanted = HashSet::new();
-        state.times.clear();
-        if state.last_failed {
-            state.cells.pop();
-            state.last_failed = false;
+    /// Compiles a cell. Its items are defined then; `None` when it does nothing more.
+    pub fn compile(&self, order: &Order) -> Result<Option<Object>, Failed> {
+        self.rustc.begin();
+        let before = {
+            let mut state = self.state();
+            state.times.clear();
+            state.running = None;
+            state.definitions.clone()
+        };
+        let cell = Cell::parse(order.source, &self.home, &|name| before.macro_rules(name));
+        let dependencies = self.dependencies(cell.awaits, order.number)?;
+        // Crates that were built anew take what stands on them with them.
+        let before = if before.library.is_some() { self.state().definitions.clone() } else { before };
+        let run = self.new_run(order);
+        let items = cell.items.clone();
+        let mut definitions = before.with(&run, items, order.cell, order.deleted);
+        let mut anew = Vec::new();
+        let is_compiled = before.library.is_some() || before.is_empty();
+        if is_compiled && definitions.same_items(&before) {
+            definitions.library = before.library.clone();
+        } else {
+            anew = self.define(&mut definitions, &run, order, &dependencies)?;
         }
-        state.cells.push(Arc::new(Run { number, id: run, cell }));
-        self.interrupted.store(false, Ordering::SeqCst);
+        // Variables whose type is another one now are lost: the store would take the old value for one of the new layout.
+        let reshaped = before.reshaped_in(&definitions);
+        let lost: Vec<String> = {
+            let state = self.state();
+            let stored = state.variables.values().filter(|variable| variable.state == VariableState::Stored);
+            let rests = |variable: &&Variable| own_names(&variable.ty).any(|name| reshaped.contains(name));
+            stored.filter(rests).map(|variable| variable.name.clone()).collect()
+        };
+        let object = if cell.statements.is_empty() {
+            None
+        } else {
+            Some(self.compile_body(order, &run, &cell, &definitions, &dependencies, &lost)?)
+        };
+        self.commit(order.number, definitions, before, lost, anew);
+        Ok(object)
     }
 
-    /// The cell ran. What it moved away is gone; what it bound is there for later cells if it ended well, or told of if it cannot be.
-    pub fn cell_ran(&self, ended_well: bool) {
+    /// The label of a run is its files' name, so it is unlike every other's.
+    fn new_run(&self, order: &Order) -> Arc<Run> {
         let mut state = self.state();
-        let number = state.cells.last().map_or(0, |run| run.number);
-        for loaded in std::mem::take(&mut state.loaded).iter().filter(|loaded| !loaded.kept) {
-            if let Some(variable) = state.variables.get_mut(&loaded.name) {
-                variable.ty = Type::Moved(number);
-            }
+        let mut label = format!("In [{}]", order.number);
+        if state.runs.iter().rev().any(|run| run.label == label) {
+            label = format!("{label} {}", order.id);
         }
-        for name in std::mem::take(&mut state.lost) {
+        let run = Arc::new(Run::new(order.number, label, order.source));
+        state.runs.push(Arc::clone(&run));
+        run
+    }
+
+    /// The cell is compiled, so what it defines is defined.
+    fn commit(&self, number: u32, definitions: Definitions, before: Definitions, lost: Vec<String>, anew: Vec<String>) {
+        let mut notes = Vec::new();
+        for name in &lost {
+            notes.push(format!("note: `{name}` is lost: its type was defined anew."));
+        }
+        for path in anew {
+            notes.push(format!("note: `{path}` starts anew: it was defined anew."));
+        }
+        let known = before.left_out();
+        for left in definitions.left_out().iter().filter(|left| !known.contains(left)) {
+            notes.push(left.told());
+        }
+        let mut state = self.state();
+        for name in lost {
             if let Some(variable) = state.variables.get_mut(&name) {
-                variable.ty = Type::Redefined(number);
-                self.pipes.send(Output::Stderr(format!("note: `{name}` is lost: its type was defined anew.\n")));
+                variable.state = VariableState::Redefined(number);
+            }
+            // The cell that runs now forgets them itself.
+            if state.running.is_none() {
+                state.forgotten.push(name);
             }
         }
-        state.define_types();
-        let bound = std::mem::take(&mut state.bound);
-        for Bound { variable, .. } in bound.into_iter().filter(|_| ended_well) {
-            if let Type::Fleeting(reason) = &variable.ty {
-                let text = format!("note: `{}` lives in this cell only: {reason}.\n", variable.name);
-                self.pipes.send(Output::Stderr(text));
+        if state.running.is_some() {
+            state.forgotten.clear();
+        }
+        state.definitions = definitions;
+        drop(state);
+        for note in notes {
+            self.pipes.send(Output::Stderr(note + "\n"));
+        }
+    }
+
+    /// Compiles the items of the notebook; leaves out those of other cells that no longer compile. Returns the statics that start anew.
+    fn define(
+        &self,
+        definitions: &mut Definitions,
+        run: &Arc<Run>,
+        order: &Order,
+        dependencies: &Dependencies,
+    ) -> Result<Vec<String>, Failed> {
+        let folder = self.folder.join("definitions");
+        // An item may have to be left out for each one that was.
+        for _ in 0..30 {
+            if definitions.is_empty() {
+                return Ok(Vec::new());
             }
-            if variable.ty != Type::Pending {
-                state.variables.insert(variable.name.clone(), variable);
+            let version = self.next_build();
+            let file = folder.join(format!("libctx-{version}.so"));
+            let source = definitions.source(version, &file);
+            self.write_definitions(&folder, &source)?;
+            let mut args = self.externs(dependencies);
+            args.push("-Cmetadata=notebook".to_owned());
+            args.push(format!("-Clink-arg=-Wl,-soname,libctx-{version}.so"));
+            // Each version finds its own symbols first, whatever else is loaded.
+            args.push("-Clink-arg=-Wl,-Bsymbolic".to_owned());
+            if !source.homes.is_empty() {
+                args.push("-Clink-arg=-Wl,--no-as-needed".to_owned());
+                args.extend(source.homes.iter().map(|home| format!("-Clink-arg={}", home.display())));
+            }
+            let outcome = self.rustc.run(&Job {
+                folder: &folder,
+                file: "lib.rs",
+                output: &file,
+                crate_name: "ctx",
+                crate_type: "dylib",
+                opt_level: order.opt_level,
+                args,
+            });
+            let outcome = self.timed(outcome)?;
+            for (run, built) in &source.files {
+                run.set_built(Part::Items, built.clone());
+            }
+            if outcome.success {
+                let anew = source.anew.clone();
+                definitions.compiled(Arc::new(Library { file }), source);
+                return Ok(anew);
+            }
+            self.leave_out_stale(definitions, run, &outcome.messages)?;
+        }
+        Err(Failed::Other("the notebook's items do not compile with this cell".to_owned()))
+    }
+
+    fn write_definitions(&self, folder: &Path, source: &super::definitions::Source) -> Result<()> {
+        let mut root = String::from("#![allow(warnings)]\n");
+        root.push_str("use ::wavemesh_cell::output::{eprint, eprintln, print, println};\n");
+        // What an item prints is the output of the cell that runs.
+        root.push_str("const WAVEMESH_CELL_RUN: u64 = 0;\n");
+        if let Some(prelude) = self.prelude() {
+            root.push_str(&format!("use {prelude}::*;\n"));
+        }
+        for (run, built) in &source.files {
+            root.push_str(&format!("include!({:?});\n", run.label));
+            write_if_new(&folder.join(&run.label), &built.text)?;
+        }
+        write_if_new(&folder.join("lib.rs"), &root)
+    }
+
+    fn prelude(&self) -> Option<&'static str> {
+        let named = self.state().dependencies.names().iter().any(|name| name == "wavemesh");
+        (self.bundle.is_some() || named).then_some("::wavemesh::prelude")
+    }
+
+    /// Leaves out the items of other cells in which errors lie. When errors lie in the cell itself, or nowhere, these are its own.
+    fn leave_out_stale(&self, definitions: &mut Definitions, run: &Arc<Run>, messages: &[Value]) -> Result<(), Failed> {
+        let runs = self.runs();
+        let mut own = Vec::new();
+        let mut found = false;
+        for message in messages.iter().filter(|message| message["level"] == "error") {
+            // Of two items of one name, which a macro may have made, the newer counts.
+            let doubled = ["E0428", "E0252", "E0255"].iter().any(|code| message["code"]["code"] == *code);
+            let place = spans(message)
+                .iter()
+                .filter(|span| span["is_primary"] != doubled)
+                .find_map(|span| place_in(span, |file| runs.iter().any(|run| run.label == file)));
+            let Some((file, bytes)) = place else { continue };
+            let Some(at) = runs.iter().rev().find(|run| run.label == file) else { continue };
+            if Arc::ptr_eq(at, run) {
+                own.push(message.clone());
+                continue;
+            }
+            let byte = at.built(Part::Items).and_then(|built| built.source_of(bytes.start));
+            let reason = message["message"].as_str().unwrap_or_default().to_owned();
+            let stale = Stale { reason: plain_names(&reason), by: run.number };
+            if let Some((byte, _)) = byte {
+                found |= definitions.leave_out(at, byte, &stale);
+            }
+        }
+        if !own.is_empty() {
+            return Err(Failed::Refused(own, Part::Items));
+        }
+        if found { Ok(()) } else { Err(Failed::Refused(errors(messages), Part::Items)) }
+    }
+
+    fn compile_body(
+        &self,
+        order: &Order,
+        run: &Arc<Run>,
+        cell: &Cell,
+        definitions: &Definitions,
+        dependencies: &Dependencies,
+        lost: &[String],
+    ) -> Result<Object, Failed> {
+        let mut plan = self.plan(order, cell, lost);
+        let known = definitions.names();
+        let mentioned: HashSet<&str> =
+            cell.statements.iter().flat_map(|statement| words(&order.source[statement.range.clone()])).collect();
+        let mut names: Vec<String> = known.into_iter().filter(|name| mentioned.contains(name.as_str())).collect();
+        names.sort();
+        let mut forgotten = self.state().forgotten.clone();
+        forgotten.extend_from_slice(lost);
+        let block_on = dependencies.block_on();
+        let within = dependencies.within();
+        for _ in 0..12 {
+            let body = Body {
+                source: order.source,
+                cell,
+                bound: &plan.bound,
+                loaded: &plan.loaded,
+                forgotten: &forgotten,
+                levels: &plan.levels,
+                run: order.id,
+                names: definitions.library.as_ref().map(|_| &names[..]),
+                prelude: self.prelude(),
+                show: order.show.then(|| self.show_macro()),
+                block_on: cell.awaits.then_some(block_on.as_deref()).flatten(),
+                within: within.as_deref(),
+            };
+            let woven = body.weave();
+            let folder = self.folder.join("b").join(self.next_build().to_string());
+            std::fs::create_dir_all(&folder).context("cannot make a folder for the cell")?;
+            std::fs::write(folder.join(&run.label), &woven.built.text).context("cannot write the cell")?;
+            run.set_built(Part::Body, woven.built.clone());
+            let output = folder.join("libcell.so");
+            let mut args = self.externs(dependencies);
+            if let Some(library) = &definitions.library {
+                args.push(format!("--extern=ctx={}", library.file.display()));
+                // A cell may use of it nothing but a static whose home is an earlier version, and needs this one to find it.
+                args.push("-Clink-arg=-Wl,--no-as-needed".to_owned());
+                args.push(format!("-Clink-arg={}", library.file.display()));
+            }
+            let outcome = self.rustc.run(&Job {
+                folder: &folder,
+                file: &run.label,
+                output: &output,
+                crate_name: "cell",
+                crate_type: "cdylib",
+                opt_level: order.opt_level,
+                args,
+            });
+            let outcome = self.timed(outcome)?;
+            if outcome.success {
+                if plan.note_types(&outcome.messages, &woven) {
+                    continue;
+                }
+                self.state().running = Some(plan.running(order.number));
+                return Ok(Object { library: output, function: format!("run_user_code_{}", order.id), run: order.id });
+            }
+            if !plan.mend(&outcome.messages, &woven, cell, order.number) {
+                return Err(Failed::Refused(errors(&outcome.messages), Part::Body));
+            }
+            self.give_up_loading(&plan);
+        }
+        Err(Failed::Other("the cell's variables borrow from each other".to_owned()))
+    }
+
+    fn plan(&self, order: &Order, cell: &Cell, lost: &[String]) -> Plan {
+        let state = self.state();
+        let mut bound: Vec<Bound> = cell
+            .bindings
+            .iter()
+            .map(|binding| Bound {
+                name: binding.name.clone(),
+                mutable: binding.mutable,
+                statement: binding.statement,
+                supposed: binding.supposed,
+                fate: if binding.statement == usize::MAX {
+                    Fate::Gone(VariableState::Fleeting("it was not given a value".to_owned()))
+                } else if binding.closure {
+                    Fate::Gone(VariableState::Fleeting(CLOSURE.to_owned()))
+                } else {
+                    Fate::Stored
+                },
+                declared: None,
+            })
+            .collect();
+        let mut loaded = Vec::new();
+        for variable in state.variables.values().filter(|variable| cell.wants(&variable.name)) {
+            let Variable { name, mutable, ty, state, .. } = variable.clone();
+            if lost.contains(&name) {
+                continue;
+            }
+            if state == VariableState::Stored {
+                loaded.push(Loaded { name, mutable, ty, fate: Fate::Stored });
+            } else if let (VariableState::Moved(_) | VariableState::Lost(..), Some(statement), false) =
+                (&state, cell.starts_with_value(&name, order.source), ty.is_empty())
+            {
+                // It gets a value again.
+                let fate = Fate::Stored;
+                bound.push(Bound { name, mutable, statement, supposed: false, fate, declared: Some(ty) });
+            }
+        }
+        let levels = levels(cell, &bound);
+        Plan { bound, loaded, levels, types: BTreeMap::new(), flat: false }
+    }
+
+    /// Variables whose type cannot be named here are no more.
+    fn give_up_loading(&self, plan: &Plan) {
+        let mut state = self.state();
+        for loaded in &plan.loaded {
+            if let Fate::Gone(gone @ VariableState::Fleeting(_)) = &loaded.fate
+                && let Some(variable) = state.variables.get_mut(&loaded.name)
+            {
+                variable.state = gone.clone();
             }
         }
     }
 
-    /// Variables that the cell wanted are lost; it can be built again without them.
-    pub fn lose(&self, names: &[&str]) {
+    fn next_build(&self) -> u64 {
         let mut state = self.state();
-        state.variables.retain(|name, _| !names.contains(&name.as_str()));
-        state.loaded.retain(|loaded| !names.contains(&loaded.name.as_str()));
+        state.builds += 1;
+        state.builds
+    }
+
+    /// Notes how long a build took; a stop is an error of its own.
+    fn timed(&self, outcome: Result<super::rustc::Outcome>) -> Result<super::rustc::Outcome, Failed> {
+        if self.rustc.interrupted() {
+            return Err(Failed::Interrupted);
+        }
+        let outcome = outcome?;
+        self.state().times.push(outcome.build);
+        Ok(outcome)
+    }
+
+    /// The cell ran: what it has stored is there, what it loaded and did not put back is gone, and what is gone is said. `ended_well`
+    /// when neither an error nor a stop cut it short.
+    pub fn cell_ran(&self, reports: &[Report], ended_well: bool) {
+        let mut state = self.state();
+        let Some(Running { number, bound, types, loaded }) = state.running.take() else { return };
+        state.forgotten.clear();
+        let stored: BTreeMap<&str, Option<usize>> = reports
+            .iter()
+            .filter_map(|report| match report {
+                Report::Variable { name, number, .. } => Some((name.as_str(), *number)),
+                _ => None,
+            })
+            .collect();
+        let mut notes = Vec::new();
+        for Loaded { name, fate, .. } in &loaded {
+            if stored.contains_key(name.as_str()) {
+                continue;
+            }
+            let how = "it was in the cell's hands when the cell was left";
+            let gone = match fate {
+                Fate::TakenBy(_) => VariableState::Moved(number),
+                Fate::Gone(state) => state.clone(),
+                Fate::Stored | Fate::StoredAs(_) => VariableState::Lost(number, how.to_owned()),
+            };
+            if !ended_well && !matches!(gone, VariableState::Fleeting(_)) {
+                notes.push(match &gone {
+                    VariableState::Moved(_) => format!("note: `{name}` is gone: the cell had moved it away."),
+                    _ => format!("note: `{name}` is lost: {how}."),
+                });
+            }
+            if let Some(variable) = state.variables.get_mut(name) {
+                variable.state = gone;
+            }
+        }
+        for (index, Bound { name, mutable, fate, supposed, .. }) in bound.iter().enumerate() {
+            let new = |ty: String, state: VariableState| Variable {
+                name: name.clone(),
+                mutable: *mutable,
+                cell: number,
+                ty,
+                state,
+            };
+            let ty = types.get(&index).cloned().unwrap_or_default();
+            if stored.get(name.as_str()) == Some(&Some(index)) {
+                state.variables.insert(name.clone(), new(ty, VariableState::Stored));
+                continue;
+            }
+            if stored.contains_key(name.as_str()) || *supposed && matches!(fate, Fate::Gone(_)) {
+                continue;
+            }
+            let newest = !bound[index + 1..].iter().any(|later| later.name == *name);
+            let gone = match fate {
+                Fate::Gone(state) => state.clone(),
+                Fate::TakenBy(_) => VariableState::Moved(number),
+                Fate::Stored | Fate::StoredAs(_) if ended_well => continue,
+                Fate::Stored | Fate::StoredAs(_) => {
+                    VariableState::Lost(number, "the cell failed before it was stored".to_owned())
+                }
+            };
+            // A cell that failed may not have come as far as to bind it.
+            let usable = state.variables.get(name).is_some_and(|known| known.state == VariableState::Stored);
+            if !newest || (usable && !ended_well) {
+                continue;
+            }
+            if let (VariableState::Fleeting(reason), true) = (&gone, ended_well) {
+                notes.push(format!("note: `{name}` lives in this cell only: {reason}."));
+            }
+            state.variables.insert(name.clone(), new(ty, gone));
+        }
+        drop(state);
+        for note in notes {
+            self.pipes.send(Output::Stderr(note + "\n"));
+        }
     }
 
     /// The process that held the variables is gone.
-    pub fn lose_all(&self) {
+    pub fn lose_all(&self, number: u32) {
         let mut state = self.state();
-        state.variables.clear();
-        state.define_types();
-    }
-
-    /// The cell did not compile, so it left no items behind.
-    pub fn cell_failed(&self) {
-        self.state().last_failed = true;
+        state.running = None;
+        state.forgotten.clear();
+        for variable in state.variables.values_mut().filter(|variable| variable.state == VariableState::Stored) {
+            variable.state = VariableState::Lost(number, "its process ended".to_owned());
+        }
     }
 
     /// Everything was cleared.
     pub fn forget_everything(&self) {
         let mut state = self.state();
         state.variables.clear();
-        state.types.clear();
-        state.cells.clear();
+        state.forgotten.clear();
+        state.running = None;
+        state.definitions = Definitions::default();
     }
 
     /// Variables that later cells can use, and their types, sorted by name.
     pub fn stored_variables(&self) -> Vec<(String, String)> {
-        let known = |variable: &Variable| match &variable.ty {
-            Type::Known(ty) => Some((variable.name.clone(), ty.clone())),
-            _ => None,
-        };
-        self.state().variables.values().filter_map(known).collect()
+        let state = self.state();
+        let stored = state.variables.values().filter(|variable| variable.state == VariableState::Stored);
+        stored.map(|variable| (variable.name.clone(), variable.ty.clone())).collect()
     }
 
     /// Every variable of earlier cells, those that are gone included.
     pub fn variables(&self) -> Vec<Variable> {
-        let state = self.state();
-        let number = state.cells.last().map_or(0, |run| run.number);
-        let mut variables: Vec<Variable> = state.variables.values().cloned().collect();
-        for variable in variables.iter_mut().filter(|variable| state.lost.contains(&variable.name)) {
-            variable.ty = Type::Redefined(number);
-        }
-        variables
+        self.state().variables.values().cloned().collect()
     }
 
-    /// Cells whose items are defined, oldest first: all but the last if that did not compile.
-    pub fn defining_cells(&self) -> Vec<Arc<Run>> {
-        let state = self.state();
-        let count = state.cells.len() - usize::from(state.last_failed && !state.cells.is_empty());
-        state.cells[..count].to_vec()
+    /// Items that are left out because they no longer compile.
+    pub fn left_out(&self) -> Vec<Left> {
+        self.state().definitions.left_out()
     }
 
-    /// Cells that were built, oldest first.
-    pub fn cells(&self) -> Vec<Arc<Run>> {
-        self.state().cells.clone()
+    /// The items that are defined, as their cells have them, oldest first.
+    pub fn items(&self) -> Vec<String> {
+        self.state().definitions.texts()
+    }
+
+    /// Whether there is any.
+    pub fn has_items(&self) -> bool {
+        self.state().definitions.library.is_some()
+    }
+
+    /// Cells that were compiled, oldest first.
+    pub fn runs(&self) -> Vec<Arc<Run>> {
+        self.state().runs.clone()
     }
 
     /// How long each build of this cell took.
@@ -273,291 +615,88 @@ impl Compiler {
 
     /// Stops the compiler that runs now, and every other that this cell would start. True if one ran.
     pub fn interrupt(&self) -> bool {
-        self.interrupted.store(true, Ordering::SeqCst);
-        let group = Pid::from_raw(self.group.load(Ordering::SeqCst));
-        group.is_some_and(|group| kill_process_group(group, Signal::KILL).is_ok())
+        self.rustc.interrupt()
     }
 
-    /// Answers a call of a tool.
-    pub fn answer(&self, call: Call) -> Answer {
-        let words: Vec<&str> = call.args.iter().map(String::as_str).collect();
-        match (call.tool.as_str(), words.as_slice()) {
-            ("rustup", ["which", tool]) => Answer::ok(format!("{}\n", self.folder.join("bin").join(tool).display())),
-            ("rustup", _) => Answer::failed("the toolchain of a kernel is fixed\n"),
-            ("rustc", ["-Vv" | "-vV"]) => Answer::ok(format!("{}\n", self.toolchain.version)),
-            ("rustc", ["--print", "target-libdir"]) => Answer::ok(format!("{}\n", self.toolchain.libdir.display())),
-            // No answer keeps rust-analyzer from loading the standard library before each first cell.
-            ("rustc", [.., "--print", _] | [.., "--print", _, _]) => Answer::failed(""),
-            ("rustc", _) => self.real(&self.toolchain.rustc, call.args),
-            (RECORDER, [_, ..]) => match deps::record(&self.folder.join("deps"), &call.args[1..]) {
-                Ok(()) => self.real(Path::new(&call.args[0].clone()), call.args[1..].to_vec()),
-                Err(error) => Answer::failed(format!("cannot record the arguments of rustc: {error}\n")),
-            },
-            ("cargo", args) => self.answer_cargo(args, &call),
-            _ => Answer::failed("unknown tool\n"),
-        }
+    /// Adds a crate for the cells that follow, as it stands behind `:dep`. Returns its name and the rest of its line.
+    pub fn add_dependency(&self, arguments: &str) -> Result<(String, String), String> {
+        let (name, value) = deps::parse(arguments, &self.home)?;
+        self.state().dependencies.want(&name, &value);
+        Ok((name, value))
     }
 
-    fn answer_cargo(&self, args: &[&str], call: &Call) -> Answer {
-        let command = args.iter().find(|arg| !arg.starts_with('-')).copied().unwrap_or_default();
-        let manifest = std::fs::read_to_string(call.cwd.join("Cargo.toml")).unwrap_or_default();
-        match command {
-            "build" | "check" => match self.build(&call.cwd, &manifest, command == "build") {
-                Ok(answer) => answer,
-                Err(error) => Answer::failed(format!("error: no matching package named: {error:#}\n")),
-            },
-            "metadata" if manifest.contains("evcxr_dummy_validate_dep") => {
-                self.real(&self.toolchain.cargo, call.args.clone())
+    /// A variable of the environment of compilers.
+    pub fn set_build_env(&self, name: &str, value: &str) {
+        self.rustc.set_env(name, value);
+    }
+
+    /// The lines of `[dependencies]`.
+    pub fn dependency_lines(&self) -> Vec<String> {
+        self.state().dependencies.lines()
+    }
+
+    /// The crates that cells want, built if they are not.
+    fn dependencies(&self, awaits: bool, number: u32) -> Result<Dependencies, Failed> {
+        let (mut current, offline) = {
+            let mut state = self.state();
+            if awaits {
+                state.dependencies.want_runtime();
             }
-            "metadata" => Answer::ok(self.metadata(&manifest)),
-            "clean" => Answer::ok(""),
-            _ => Answer::failed(""),
-        }
-    }
-
-    fn real(&self, program: &Path, args: Vec<String>) -> Answer {
-        let path = self.toolchain.original_path().map(|path| path.to_string_lossy().into_owned());
-        Answer::Become { program: program.to_owned(), args, path, rustc: self.toolchain.rustc.clone() }
-    }
-
-    /// The least that rust-analyzer accepts of `cargo metadata`: the cell's crate alone.
-    fn metadata(&self, manifest: &str) -> String {
-        let root = self.folder.join("evcxr");
-        let id = format!("path+file://{}#ctx@1.0.0", root.display());
-        let names: Vec<Value> = Dependencies::lines_of(manifest)
-            .iter()
-            .filter_map(|line| line.split_once('='))
-            .map(|(name, _)| {
-                json!({"name": name.trim(), "source": null, "req": "*", "kind": null, "rename": null, "optional": false,
-                       "uses_default_features": true, "features": [], "target": null, "registry": null})
-            })
-            .collect();
-        let target = json!({"kind": ["cdylib"], "crate_types": ["cdylib"], "name": "ctx", "src_path": root.join("src/lib.rs"),
-            "edition": "2024", "doc": true, "doctest": false, "test": true});
-        let package = json!({"name": "ctx", "version": "1.0.0", "id": id, "license": null, "license_file": null,
-            "description": null, "source": null, "dependencies": names, "targets": [target], "features": {},
-            "manifest_path": root.join("Cargo.toml"), "metadata": null, "publish": null, "authors": [], "categories": [],
-            "keywords": [], "readme": null, "repository": null, "homepage": null, "documentation": null, "edition": "2024",
-            "links": null, "default_run": null, "rust_version": null});
-        let node = json!({"id": id, "dependencies": [], "deps": [], "features": []});
-        let metadata = json!({"packages": [package], "workspace_members": [id], "workspace_default_members": [id],
-            "resolve": {"nodes": [node], "root": id}, "target_directory": root.join("target"), "version": 1,
-            "workspace_root": root, "metadata": null});
-        format!("{metadata}\n")
-    }
-
-    fn build(&self, crate_folder: &Path, manifest: &str, link: bool) -> Result<Answer> {
-        let generated = std::fs::read_to_string(crate_folder.join("src/lib.rs")).context("cannot read the cell")?;
-        let opt_level = manifest
-            .lines()
-            .find_map(|line| line.strip_prefix("opt-level = "))
-            .map_or("0", |level| level.trim().trim_matches('"'))
-            .to_owned();
-        let dependencies = match self.dependencies(manifest) {
-            Ok(dependencies) => dependencies,
-            Err(message) => {
-                return Ok(Answer::Done { stdout: message_of_cargo(&message), stderr: String::new(), code: 101 });
-            }
-        };
-        // A variable that borrows from another one or was moved away is not stored; which one that is, only the borrow checker knows.
-        for _ in 0..6 {
-            let (folder, woven) = self.write_build(&generated, &dependencies)?;
-            let outcome = self.rustc(&folder, &opt_level, &dependencies, link)?;
-            if self.interrupted.load(Ordering::SeqCst) {
-                return Ok(Answer::Done { stdout: message_of_cargo("interrupted"), stderr: String::new(), code: 101 });
-            }
-            if outcome.success {
-                let again = self.note_types(&outcome.messages, &woven);
-                if again {
-                    continue;
-                }
-                let object = folder.join("libctx.so");
-                std::fs::write(crate_folder.join(".evcxr-execution-so"), object.to_string_lossy().as_bytes())?;
-                return Ok(Answer::ok(""));
-            }
-            if !self.give_up_variables(&outcome.messages, &woven) {
-                return Ok(Answer::Done { stdout: outcome.text, stderr: String::new(), code: 101 });
-            }
-        }
-        Ok(Answer::Done {
-            stdout: message_of_cargo("the cell's variables borrow from each other"),
-            stderr: String::new(),
-            code: 101,
-        })
-    }
-
-    fn write_build(&self, generated: &str, dependencies: &Dependencies) -> Result<(PathBuf, Woven)> {
-        let mut state = self.state();
-        state.builds += 1;
-        let folder = self.folder.join("b").join(state.builds.to_string());
-        let run = state.cells.last().map(|run| run.id).unwrap_or_default();
-        let named =
-            dependencies.lines.iter().any(|line| line.starts_with("wavemesh ") || line.starts_with("wavemesh="));
-        let prelude = (self.has_library() || named).then_some("::wavemesh::prelude");
-        let woven =
-            Weave { bound: &state.bound, loaded: &state.loaded, lost: &state.lost, run, prelude }.weave(generated);
-        drop(state);
-        std::fs::create_dir_all(&folder)?;
-        std::fs::write(folder.join("lib.rs"), &woven.source)?;
-        Ok((folder, woven))
-    }
-
-    fn rustc(&self, folder: &Path, opt_level: &str, dependencies: &Dependencies, link: bool) -> Result<Outcome> {
-        let start = Instant::now();
-        let runtime_dir = self.runtime.parent().unwrap_or(&self.folder);
-        let mut command = self.toolchain.quiet("rustc");
-        command
-            .current_dir(folder)
-            .args(["--crate-name=ctx", "--edition=2024", "--crate-type=cdylib", "lib.rs", "-olibctx.so"])
-            .arg(if link { "--emit=link" } else { "--emit=metadata" })
-            .args(["--error-format=json", "--json=diagnostic-rendered-ansi,timings", "--diagnostic-width=100000"])
-            .arg("-Zunstable-options")
-            // Types are told in full, by a lint that user code cannot turn off; other warnings are not shown.
-            .args(["-Ztrim-diagnostic-paths=no", "-Awarnings", "--force-warn=dropping_references"])
-            .args(["-Cmetadata=cell", "-Cprefer-dynamic", "-Cdebug-assertions=on", "-Cdebuginfo=line-tables-only"])
-            .arg(format!("-Copt-level={opt_level}"))
-            .arg(format!("--remap-path-prefix=lib.rs={}", folder.join("lib.rs").display()))
-            .arg(format!("-Clink-arg=-Wl,-rpath,{}", runtime_dir.display()))
-            .arg(format!("-Clink-arg=-Wl,-rpath,{}", self.toolchain.libdir.display()))
-            .args(self.externs(dependencies))
-            .process_group(0);
-        let child = command.spawn().with_context(|| format!("cannot run {}", self.toolchain.rustc.display()))?;
-        self.set_group(Some(child.id()));
-        let output = child.wait_with_output();
-        self.set_group(None);
-        let output = output?;
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        let messages: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        let link = link_time(&messages);
-        self.state().times.push(Build { rustc: start.elapsed().saturating_sub(link), link });
-        Ok(Outcome { success: output.status.success(), messages, text })
-    }
-
-    fn set_group(&self, process: Option<u32>) {
-        self.group.store(process.and_then(|id| id.try_into().ok()).unwrap_or(0), Ordering::SeqCst);
-        if process.is_some() && self.interrupted.load(Ordering::SeqCst) {
-            self.interrupt();
-        }
-    }
-
-    /// Learns the types of the variables that the cell stores. True if it must be built once more.
-    fn note_types(&self, messages: &[Value], woven: &Woven) -> bool {
-        let mut state = self.state();
-        let mut again = false;
-        for message in messages.iter().filter(|message| message["code"]["code"] == "dropping_references") {
-            let spans = spans(message);
-            let Some(Place::Store(name)) = spans.iter().find_map(|span| place(span, woven)) else { continue };
-            let label = spans.iter().find_map(|span| span["label"].as_str()?.strip_prefix("argument has type `&"));
-            let Some(ty) = label.and_then(|label| label.strip_suffix('`')) else { continue };
-            let Some(bound) = state.bound.iter_mut().rev().find(|bound| bound.variable.name == *name) else { continue };
-            let ty = ty.replace(BUILT_AS, CALLED);
-            bound.variable.ty =
-                if let Some((function, _)) = ty.split_once(" {").filter(|(function, _)| function.contains("fn(")) {
-                    // A function's own type has no name; a pointer to it has.
-                    again = true;
-                    bound.written = true;
-                    Type::Known(function.to_owned())
-                } else if ty.contains('{') || ty.contains("impl ") {
-                    let what = if ty.contains("{closure") {
-                        "it is a closure or holds one, whose type has no name. To keep it, give it one: \
-                         `let f: Box<dyn Fn(i32) -> i32> = Box::new(…)`"
-                    } else {
-                        "its type has no name"
-                    };
-                    Type::Fleeting(what.to_owned())
-                } else {
-                    Type::Known(ty)
-                };
-        }
-        again
-    }
-
-    /// Gives up variables that cannot be stored because they borrow or are moved away, or not be loaded because their type cannot be
-    /// named. True if that may mend every error there is.
-    fn give_up_variables(&self, messages: &[Value], woven: &Woven) -> bool {
-        let mut state = self.state();
-        let number = state.cells.last().map_or(0, |run| run.number);
-        let State { bound, loaded, variables, .. } = &mut *state;
-        let mut found = false;
-        for message in messages.iter().filter(|message| message["level"] == "error") {
-            let spans = spans(message);
-            if spans.is_empty() {
-                continue;
-            }
-            let of_kind = |primary: bool| {
-                spans.iter().filter(move |span| span["is_primary"] == primary).filter_map(|span| place(span, woven))
-            };
-            let stored = |place: &Place| if let Place::Store(name) = place { Some(name.clone()) } else { None };
-            let code = message["code"]["code"].as_str().unwrap_or_default();
-            let mut give_up = |name: &str, ty: Type| {
-                let pending = |bound: &&mut Bound| bound.variable.name == name && bound.variable.ty == Type::Pending;
-                let bound = bound.iter_mut().rev().find(pending);
-                bound.map(|bound| bound.variable.ty = ty).is_some()
-            };
-            found |= match (code, of_kind(true).next()) {
-                ("E0382" | "E0425", Some(Place::Store(name))) => give_up(name, Type::Moved(number)),
-                ("E0381", Some(Place::Store(name))) => {
-                    give_up(name, Type::Fleeting("it may not have been given a value".to_owned()))
-                }
-                ("E0382", Some(Place::Keep(name))) => {
-                    let moved = loaded.iter_mut().find(|loaded| loaded.name == *name);
-                    moved.map(|loaded| loaded.kept = false).is_some()
-                }
-                (_, Some(Place::Load(name))) => {
-                    loaded.retain(|loaded| loaded.name != *name);
-                    if let Some(variable) = variables.get_mut(name)
-                        && let Type::Known(ty) = &variable.ty
-                    {
-                        variable.ty = Type::Fleeting(format!("its type `{ty}` cannot be named in another cell"));
-                    }
-                    true
-                }
-                ("E0597" | "E0505" | "E0716" | "E0373" | "E0521" | "E0503" | "E0506", _) => {
-                    let reason = "it borrows from another variable. To keep it, make it own its data: `.clone()`, \
-                                  `.to_owned()`, `.to_vec()`";
-                    match of_kind(false).chain(of_kind(true)).find_map(stored) {
-                        Some(name) => give_up(&name, Type::Fleeting(reason.to_owned())),
-                        None => return false,
-                    }
-                }
-                _ => return false,
-            };
-        }
-        found
-    }
-
-    /// The crates that the manifest asks for, built if they are not.
-    fn dependencies(&self, manifest: &str) -> std::result::Result<Dependencies, String> {
-        let lines = Dependencies::lines_of(manifest);
-        let (current, offline) = {
-            let state = self.state();
             (state.dependencies.clone(), state.offline)
         };
-        if current.serve(&lines) {
+        if current.are_built() {
             return Ok(current);
         }
         let cache = library::cache_home().unwrap_or_else(|| self.folder.clone()).join("target");
         let mut bar = progress::Line::new(&self.pipes, "Building dependencies");
-        let built = deps::build(
-            lines,
-            &self.folder.join("deps"),
-            &cache,
-            &self.toolchain,
+        let built = current.build(&mut deps::Build {
+            folder: &self.folder.join("deps"),
+            cache: &cache,
+            toolchain: &self.toolchain,
             offline,
-            &mut |line| bar.set(line.trim()),
-            &mut |process| self.set_group(process),
-        );
+            env: &self.rustc.env(),
+            bundle: self.bundle.as_ref(),
+            say: &mut |text| self.pipes.send(Output::Stderr(text + "\n")),
+            progress: &mut |line| bar.set(line.trim()),
+            started: &mut |process| self.rustc.set_group(process),
+        });
         bar.finish(built.is_ok());
-        let built = built?;
         let mut state = self.state();
-        // A local crate that is built anew may have other types; one that is there for the first time has no variables.
-        let local = built.lines.iter().filter(|line| line.contains("path"));
-        let local = local.filter_map(|line| Some(line.split_once('=')?.0.trim().replace('-', "_"))).collect();
-        state.define_anew(local);
-        state.dependencies = built.clone();
+        let replaced = match built {
+            Ok(replaced) => replaced,
+            Err(message) => {
+                state.dependencies.forget_unbuilt();
+                return Err(if self.rustc.interrupted() { Failed::Interrupted } else { Failed::Other(message) });
+            }
+        };
+        let mut notes = Vec::new();
+        // Values of a crate that was built anew are of other types.
+        let rests = |variable: &Variable| words(&variable.ty).any(|word| replaced.iter().any(|(name, _)| name == word));
+        let mut lost = Vec::new();
+        for variable in state.variables.values_mut() {
+            if variable.state == VariableState::Stored && rests(variable) {
+                variable.state = VariableState::Lost(number, "its crate was built anew".to_owned());
+                lost.push(variable.name.clone());
+            }
+        }
+        for (name, why) in &replaced {
+            let of = |variable: &String| format!("`{variable}`");
+            let lost: Vec<String> = lost.iter().map(of).collect();
+            let lost = if lost.is_empty() { String::new() } else { format!(" Lost with it: {}.", lost.join(", ")) };
+            notes.push(format!("note: {name} is built anew: {why}. Its statics start anew.{lost}"));
+        }
+        state.forgotten.extend(lost);
+        // The definitions stood on what was there before.
+        if !replaced.is_empty() {
+            state.definitions.start_anew();
+        }
+        state.dependencies = current.clone();
         state.new_dependencies = true;
         drop(state);
-        Ok(built)
+        for note in notes {
+            self.pipes.send(Output::Stderr(note + "\n"));
+        }
+        Ok(current)
     }
 
     /// Whether dependencies were built since this was asked last.
@@ -579,41 +718,237 @@ impl Compiler {
 pub const BUILT_AS: &str = "wavemesh_dylib::";
 pub const CALLED: &str = "wavemesh::";
 
-/// How long a build took: rustc without the linker, then the linker.
-#[derive(Clone, Copy, Debug)]
-pub struct Build {
-    pub rustc: Duration,
-    pub link: Duration,
+/// The names of the notebook's own items in the path of a type.
+fn own_names(ty: &str) -> impl Iterator<Item = &str> {
+    let paths = ty.split("ctx::").skip(1);
+    paths.flat_map(|path| {
+        let end = path.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').unwrap_or(path.len());
+        path[..end].split("::")
+    })
 }
 
-/// rustc says when it starts and ends linking, in microseconds.
-fn link_time(messages: &[Value]) -> Duration {
-    let at = |event: &str| {
-        let message = messages.iter().find(|message| message["name"] == "link" && message["event"] == event)?;
-        message["timestamp"].as_u64()
-    };
-    at("end").zip(at("start")).map_or(Duration::ZERO, |(end, start)| Duration::from_micros(end.saturating_sub(start)))
+/// A text of rustc's with the names that people use.
+pub fn plain_names(text: &str) -> String {
+    text.replace(BUILT_AS, CALLED).replace("ctx::", "")
 }
 
-fn spans(message: &Value) -> &[Value] {
-    message["spans"].as_array().map_or(&[][..], Vec::as_slice)
+fn errors(messages: &[Value]) -> Vec<Value> {
+    messages.iter().filter(|message| message["level"] == "error").cloned().collect()
 }
 
-/// What the woven code does with a variable where a span starts.
-fn place<'a>(span: &Value, woven: &'a Woven) -> Option<&'a Place> {
+impl Left {
+    /// What a person is told when it becomes stale.
+    pub fn told(&self) -> String {
+        format!(
+            "note: `{}` of cell [{}] no longer compiles since cell [{}]: {}. It is left out until it does.",
+            self.title, self.cell, self.stale.by, self.stale.reason
+        )
+    }
+
+    /// What a person is told who uses it.
+    pub fn told_on_use(&self) -> String {
+        format!(
+            "`{}` is stale: cell [{}] defines it, but it no longer compiles since cell [{}]: {}.",
+            self.title, self.cell, self.stale.by, self.stale.reason
+        )
+    }
+}
+
+fn write_if_new(path: &Path, text: &str) -> Result<()> {
+    if std::fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
+        return Ok(());
+    }
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// How a cell is to be built, as far as is known.
+struct Plan {
+    bound: Vec<Bound>,
+    loaded: Vec<Loaded>,
+    levels: BTreeSet<usize>,
+    types: BTreeMap<usize, String>,
+    /// Whether levels were left out so that errors are told as the user wrote the code.
+    flat: bool,
+}
+
+const CLOSURE: &str = "it is a closure or holds one, whose type has no name. To keep it, give it one: \
+                       `let f: Box<dyn Fn(i32) -> i32> = Box::new(…)`";
+
+/// Errors of the borrow checker, which a level may cause.
+const BORROWS: [&str; 17] = [
+    "E0381", "E0382", "E0384", "E0499", "E0502", "E0503", "E0505", "E0506", "E0507", "E0521", "E0373", "E0594",
+    "E0596", "E0597", "E0713", "E0716", "E0310",
+];
+
+impl Plan {
+    fn running(self, number: u32) -> Running {
+        Running { number, bound: self.bound, types: self.types, loaded: self.loaded }
+    }
+
+    /// Learns the types of the variables that the cell stores. True if it must be built once more.
+    fn note_types(&mut self, messages: &[Value], woven: &Woven) -> bool {
+        let mut again = false;
+        for message in messages.iter().filter(|message| message["code"]["code"] == "dropping_references") {
+            let spans = spans(message);
+            let Some(Place::Keep(index)) = spans.iter().find_map(|span| place(span, woven)) else { continue };
+            let label = spans.iter().find_map(|span| span["label"].as_str()?.strip_prefix("argument has type `&"));
+            let Some(ty) = label.and_then(|label| label.strip_suffix('`')) else { continue };
+            let ty = ty.replace(BUILT_AS, CALLED);
+            if let Some((function, _)) = ty.split_once(" {").filter(|(function, _)| function.contains("fn(")) {
+                // A function's own type has no name; a pointer to it has.
+                again = true;
+                self.bound[index].fate = Fate::StoredAs(function.to_owned());
+                self.types.insert(index, function.to_owned());
+            } else if ty.contains('{') || ty.contains("impl ") {
+                let what = if ty.contains("{closure") { CLOSURE } else { "its type has no name" };
+                // Its value must not stay in the store, where nobody could use it.
+                again = !ty.contains("{closure");
+                self.bound[index].fate = Fate::Gone(VariableState::Fleeting(what.to_owned()));
+            } else {
+                self.types.insert(index, ty);
+            }
+        }
+        again
+    }
+
+    /// Changes what cannot be as it is. True if that may mend every error there is.
+    fn mend(&mut self, messages: &[Value], woven: &Woven, cell: &Cell, number: u32) -> bool {
+        let errors = messages.iter().filter(|message| message["level"] == "error" && !spans(message).is_empty());
+        let mut mended = false;
+        let mut levels_matter = false;
+        for message in errors {
+            let code = message["code"]["code"].as_str().unwrap_or_default();
+            if self.mend_one(message, code, woven, cell, number) {
+                mended = true;
+            } else if BORROWS.contains(&code) && !self.flat && !self.levels.is_empty() {
+                levels_matter = true;
+            } else {
+                return false;
+            }
+        }
+        if levels_matter {
+            self.fewer_levels(messages, woven);
+            return true;
+        }
+        mended
+    }
+
+    fn mend_one(&mut self, message: &Value, code: &str, woven: &Woven, cell: &Cell, number: u32) -> bool {
+        let of_kind = |primary: bool| {
+            let spans = spans(message).iter().filter(move |span| span["is_primary"] == primary);
+            spans.filter_map(|span| place(span, woven))
+        };
+        match (code, of_kind(true).next()) {
+            (_, Some(Place::Load(index))) => {
+                let ty = &self.loaded[index].ty;
+                let reason = format!("its type `{ty}` cannot be named in another cell");
+                self.loaded[index].fate = Fate::Gone(VariableState::Fleeting(reason));
+                // It does not come in at all.
+                true
+            }
+            ("E0382", Some(Place::Keep(index))) => {
+                let fate = self.moved(message, woven, cell, number, &self.bound[index].fate);
+                self.bound[index].fate = fate;
+                true
+            }
+            ("E0382", Some(Place::PutBack(index))) => {
+                let fate = self.moved(message, woven, cell, number, &self.loaded[index].fate);
+                self.loaded[index].fate = fate;
+                true
+            }
+            ("E0381", Some(Place::Keep(index))) => {
+                let reason = "it may not have been given a value".to_owned();
+                self.bound[index].fate = Fate::Gone(VariableState::Fleeting(reason));
+                true
+            }
+            (_, Some(Place::Keep(index))) if self.bound[index].supposed => {
+                self.bound[index].fate = Fate::Gone(VariableState::Fleeting(String::new()));
+                true
+            }
+            ("E0425", Some(Place::Keep(index))) => {
+                self.bound[index].fate = Fate::Gone(VariableState::Moved(number));
+                true
+            }
+            ("E0597" | "E0505" | "E0716" | "E0373" | "E0521" | "E0503" | "E0506" | "E0310", _) => {
+                let reason = "it borrows from another variable. To keep it, make it own its data: `.clone()`, \
+                              `.to_owned()`, `.to_vec()`";
+                let kept = of_kind(false).chain(of_kind(true)).find_map(|place| match place {
+                    Place::Keep(index) => Some(index),
+                    _ => None,
+                });
+                match kept {
+                    Some(index) => {
+                        self.bound[index].fate = Fate::Gone(VariableState::Fleeting(reason.to_owned()));
+                        self.levels = self.levels_of(cell);
+                        true
+                    }
+                    None => false,
+                }
+            }
+            _ => false,
+        }
+    }
+
+    /// The levels as they should be now, unless some were left out already.
+    fn levels_of(&self, cell: &Cell) -> BTreeSet<usize> {
+        let wanted = levels(cell, &self.bound);
+        if self.flat { BTreeSet::new() } else { wanted.intersection(&self.levels).copied().collect() }
+    }
+
+    /// What becomes of a variable that the cell moves: up to the statement that does so it can be kept, if a level lies between.
+    fn moved(&self, message: &Value, woven: &Woven, cell: &Cell, number: u32, before: &Fate) -> Fate {
+        let gone = Fate::Gone(VariableState::Moved(number));
+        if self.flat || !matches!(before, Fate::Stored) {
+            return gone;
+        }
+        let through_level =
+            spans(message).iter().any(|span| matches!(place(span, woven), Some(Place::Level(_) | Place::First)));
+        let by = spans(message)
+            .iter()
+            .filter(|span| span["is_primary"] == false && place(span, woven).is_none())
+            .filter_map(|span| woven.built.source_of(span["byte_start"].as_u64()?.try_into().ok()?))
+            .filter(|(_, verbatim)| *verbatim)
+            .find_map(|(byte, _)| cell.statements.iter().position(|statement| statement.range.contains(&byte)));
+        match by {
+            Some(by) if through_level => Fate::TakenBy(by),
+            _ => gone,
+        }
+    }
+
+    /// Leaves out the levels that errors name and those below them; all, when none is named, so that errors are told of the code as the
+    /// user wrote it.
+    fn fewer_levels(&mut self, messages: &[Value], woven: &Woven) {
+        let named = messages
+            .iter()
+            .filter(|message| message["level"] == "error")
+            .flat_map(|message| spans(message).iter())
+            .filter_map(|span| match place(span, woven) {
+                Some(Place::Level(statement)) => Some(statement),
+                _ => None,
+            })
+            .min();
+        match named {
+            Some(named) if self.levels.iter().any(|&level| level < named) => self.levels.retain(|&level| level < named),
+            _ => {
+                self.levels.clear();
+                self.flat = true;
+            }
+        }
+        // What is taken through a reference was for levels that may be gone.
+        for fate in self
+            .bound
+            .iter_mut()
+            .map(|bound| &mut bound.fate)
+            .chain(self.loaded.iter_mut().map(|loaded| &mut loaded.fate))
+        {
+            if matches!(fate, Fate::TakenBy(_)) {
+                *fate = Fate::Stored;
+            }
+        }
+    }
+}
+
+/// What the woven code does where a span starts.
+fn place(span: &Value, woven: &Woven) -> Option<Place> {
     woven.place(span["byte_start"].as_u64()?.try_into().ok()?)
-}
-
-struct Outcome {
-    success: bool,
-    messages: Vec<Value>,
-    /// rustc's JSON, a message a line.
-    text: String,
-}
-
-/// An error of ours in the form in which evcxr takes rustc's.
-fn message_of_cargo(message: &str) -> String {
-    let message =
-        json!({"message": message, "code": null, "level": "error", "spans": [], "children": [], "rendered": message});
-    format!("{message}\n")
 }

@@ -4,28 +4,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use evcxr::Error;
 use rustix::process::Pid;
 use serde_json::{Value, json};
 
+use super::compiler::plain_names;
 use super::grammar::CommandLine;
 use super::grammar::table::{self, Action};
 use super::session::Session;
 use super::{ExecuteError, ExecuteOptions, Output, commands, export};
 
 impl Session {
-    pub fn evcxr_command(&mut self, line: &str) -> Result<Option<Value>, ExecuteError> {
-        match self.context.execute(line) {
-            Ok(outputs) if outputs.is_empty() => Ok(None),
-            Ok(outputs) => Ok(Some(json!({"data": outputs.content_by_mime_type, "metadata": {}}))),
-            Err(Error::CompilationErrors(errors)) => {
-                let texts: Vec<String> = errors.iter().map(|error| error.message()).collect();
-                Err(wrong_command(format!("`{line}`: {}", texts.join("\n"))))
-            }
-            Err(error) => Err(wrong_command(format!("`{line}`: {error}"))),
-        }
-    }
-
     /// Runs one command; returns what it shows.
     pub fn run_command(
         &mut self,
@@ -49,8 +37,7 @@ impl Session {
                 let started = |group: Option<Pid>| {
                     *shared.shell.lock().unwrap_or_else(PoisonError::into_inner) = group;
                 };
-                let path = evaluator.compiler.toolchain.original_path();
-                commands::shell(arguments, &evaluator.pipes, path, started).map_err(|message| ExecuteError {
+                commands::shell(arguments, &evaluator.pipes, started).map_err(|message| ExecuteError {
                     ename: "ShellError".into(),
                     evalue: message.clone(),
                     traceback: vec![message],
@@ -63,7 +50,7 @@ impl Session {
                 let wanted = needs("the name of a variable")?;
                 let found = evaluator.compiler.stored_variables().into_iter().find(|(name, _)| name == wanted);
                 let (name, ty) = found.ok_or_else(|| wrong_command(format!("there is no variable `{wanted}`")))?;
-                Ok(Some(json!({"data": {"text/plain": format!("{name}: {ty}")}, "metadata": {}})))
+                Ok(Some(plain(&format!("{name}: {}", plain_names(&ty)))))
             }
             Action::OptLevel => {
                 if arguments.is_empty() {
@@ -71,7 +58,7 @@ impl Session {
                     return Ok(Some(json!({"data": {"text/plain": text}, "metadata": {}})));
                 }
                 self.opt_level = self.checked_level(command)?;
-                self.evcxr_command(&format!(":opt {}", self.opt_level.clone()))
+                Ok(None)
             }
             Action::Timing => {
                 self.timing = !self.timing;
@@ -108,11 +95,10 @@ impl Session {
                     .ok_or_else(|| wrong_command(format!("nothing is known of `{wanted}`")))
             }
             Action::Clear => {
-                let shown = self.evcxr_command(":clear")?;
-                evaluator.set_child(self.context.process_handle());
+                self.restart()?;
                 evaluator.compiler.forget_everything();
                 self.history.clear();
-                Ok(shown)
+                Ok(None)
             }
             Action::Restart => {
                 let lost = self.restart()?;
@@ -132,22 +118,30 @@ impl Session {
                 Ok(None)
             }
             Action::Offline => {
-                evaluator.compiler.set_offline(arguments == "1");
-                self.evcxr_command(&format!(":offline {arguments}"))
+                match needs("0 or 1")? {
+                    "0" => evaluator.compiler.set_offline(false),
+                    "1" => evaluator.compiler.set_offline(true),
+                    other => return Err(wrong_command(format!("`:offline {other}`: give 0 or 1"))),
+                }
+                Ok(None)
             }
             Action::Version => {
-                let evcxr = self
-                    .evcxr_command(name)?
-                    .and_then(|shown| Some(shown["data"]["text/plain"].as_str()?.trim().to_owned()));
                 let rustc = evaluator.compiler.toolchain.version.lines().next().unwrap_or_default();
-                let text = format!(
-                    "wavemesh-kernel {}, evcxr {}, {rustc}",
-                    env!("CARGO_PKG_VERSION"),
-                    evcxr.unwrap_or_default()
-                );
-                Ok(Some(json!({"data": {"text/plain": text}, "metadata": {}})))
+                Ok(Some(plain(&format!("wavemesh-kernel {}, {rustc}", env!("CARGO_PKG_VERSION")))))
             }
-            Action::Evcxr => self.evcxr_command(format!("{name} {arguments}").trim()),
+            Action::ShowDependencies => Ok(Some(plain(&evaluator.compiler.dependency_lines().join("\n")))),
+            Action::Explain => self.explain(),
+            Action::Environment => {
+                let (key, value) = assignment(name, needs("KEY=VALUE")?)?;
+                self.runner.set_env(key, value);
+                Ok(None)
+            }
+            Action::BuildEnvironment => {
+                let (key, value) = assignment(name, needs("KEY=VALUE")?)?;
+                evaluator.compiler.set_build_env(key, value);
+                Ok(None)
+            }
+            Action::CompileFolder => Ok(Some(plain(&evaluator.compiler.folder.display().to_string()))),
             // The cell is timed by whoever runs it.
             Action::Time | Action::Nothing => Ok(None),
             Action::Refused(reason) => Err(wrong_command(format!("`{name}` {reason}"))),
@@ -163,31 +157,46 @@ impl Session {
             .into_iter()
             .map(|(name, ty)| {
                 let size = stored.get(&name).map_or_else(String::new, |variable| commands::bytes(variable.bytes));
-                vec![name, ty, size]
+                vec![name, plain_names(&ty), size]
             })
             .collect();
         commands::table(&["Variable", "Type", "Size"], &rows)
     }
 
-    /// `:dep`: crates that the library provides need nothing; others go to evcxr, and are built before the next Rust.
+    /// `:dep`: a crate that the library holds as it is asked for needs nothing; others are built before the next Rust.
     fn add_dependency(&mut self, arguments: &str) -> Result<Option<Value>, ExecuteError> {
-        let name = arguments.split(['=', ' ']).next().unwrap_or_default().trim();
-        let bundle = self.evaluator.compiler.bundle.as_ref();
-        if let Some((name, version)) = bundle.and_then(|bundle| {
-            bundle.provides.iter().find(|(provided, _)| provided.replace('-', "_") == name.replace('-', "_"))
-        }) {
-            let text = format!("{name} {version} is part of the compiled library: nothing to build\n");
-            self.evaluator.pipes.send(Output::Stdout(text));
-            return Ok(None);
-        }
+        let wanted = self.evaluator.compiler.add_dependency(arguments);
+        let (name, value) = wanted.map_err(|error| wrong_command(format!("`:dep {arguments}`: {error}")))?;
         self.history.depends(arguments);
-        let line = if arguments.starts_with(['/', '.']) || arguments.contains('=') {
-            format!(":dep {arguments}")
-        } else {
-            format!(":dep {name} = \"*\"")
-        };
-        self.evcxr_command(&line)
+        let held = self.evaluator.compiler.bundle.as_ref().and_then(|bundle| bundle.held(&name));
+        if let Some(held) = held.filter(|held| held.serves(&value).is_ok()) {
+            let text = format!("{} {} is part of the compiled library: nothing to build\n", held.name, held.version);
+            self.evaluator.pipes.send(Output::Stdout(text));
+        }
+        Ok(None)
     }
+
+    /// What rustc has to say of the last compile error.
+    fn explain(&self) -> Result<Option<Value>, ExecuteError> {
+        let code = self.last_error.as_ref().filter(|code| code.starts_with('E') && code.len() == 5);
+        let code = code.ok_or_else(|| wrong_command("`:explain`: no compile error with a code has come yet".into()))?;
+        let mut rustc = self.evaluator.compiler.toolchain.quiet("rustc");
+        let output = rustc.args(["--explain", code]).stdout(std::process::Stdio::piped()).output();
+        let output = output.map_err(|error| wrong_command(format!("`:explain`: rustc did not start: {error}")))?;
+        Ok(Some(plain(String::from_utf8_lossy(&output.stdout).trim())))
+    }
+}
+
+/// Text as a MIME bundle.
+fn plain(text: &str) -> Value {
+    json!({"data": {"text/plain": text}, "metadata": {}})
+}
+
+fn assignment<'a>(command: &str, text: &'a str) -> Result<(&'a str, &'a str), ExecuteError> {
+    let parts = text.split_once('=').map(|(name, value)| (name.trim(), value.trim()));
+    parts
+        .filter(|(name, _)| !name.is_empty() && !text.contains('\0'))
+        .ok_or_else(|| wrong_command(format!("`{command} {text}`: give KEY=VALUE")))
 }
 
 pub fn wrong_command(message: String) -> ExecuteError {

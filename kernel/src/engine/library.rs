@@ -15,13 +15,14 @@ use serde_json::Value;
 use super::toolchain::Toolchain;
 
 /// The runtime's source, compiled on the user's machine.
-const RUNTIME: [(&str, &str); 8] = [
+const RUNTIME: [(&str, &str); 9] = [
     ("lib.rs", include_str!("../../runtime/lib.rs")),
     ("backtrace.rs", include_str!("../../runtime/backtrace.rs")),
     ("comm.rs", include_str!("../../runtime/comm.rs")),
     ("frames.rs", include_str!("../../runtime/frames.rs")),
     ("output.rs", include_str!("../../runtime/output.rs")),
     ("protocol.rs", include_str!("../../runtime/protocol.rs")),
+    ("residual.rs", include_str!("../../runtime/residual.rs")),
     ("store.rs", include_str!("../../runtime/store.rs")),
     ("show.rs", include_str!("../../runtime/show.rs")),
 ];
@@ -39,11 +40,62 @@ pub struct Bundle {
     /// Whether it computes on NVIDIA GPUs too.
     #[serde(default)]
     pub cuda: bool,
+    /// All crates that are in the library.
+    #[serde(default)]
+    pub crates: Vec<Held>,
     #[serde(skip)]
     folder: PathBuf,
 }
 
+/// A crate that is in the library.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Held {
+    pub name: String,
+    pub version: String,
+    pub features: Vec<String>,
+    /// Its metadata, in `lib/`.
+    pub file: String,
+}
+
+impl Held {
+    /// Whether this crate is what a line of `[dependencies]` asks for; if not, why.
+    pub fn serves(&self, value: &str) -> std::result::Result<(), String> {
+        let line: toml::Table =
+            format!("value = {value}").parse().map_err(|_| "its line is not understood".to_owned())?;
+        let value = &line["value"];
+        let version = value.as_str().or_else(|| value.get("version").and_then(toml::Value::as_str)).unwrap_or("*");
+        for other in ["path", "git", "registry", "package"] {
+            if value.get(other).is_some() {
+                return Err(format!("its line names a {other}"));
+            }
+        }
+        let (wanted, here) = (semver::VersionReq::parse(version), semver::Version::parse(&self.version));
+        if !wanted.is_ok_and(|wanted| here.is_ok_and(|here| wanted.matches(&here))) {
+            return Err(format!("version {version} is asked for and the library holds {}", self.version));
+        }
+        let defaults = value.get("default-features").and_then(toml::Value::as_bool).unwrap_or(true);
+        let listed = value.get("features").and_then(toml::Value::as_array).into_iter().flatten();
+        let mut asked: Vec<&str> = listed.filter_map(toml::Value::as_str).collect();
+        // A crate without a feature of this name has none to ask for.
+        if defaults && self.features.iter().any(|feature| feature == "std") {
+            asked.push("default");
+        }
+        let missing: Vec<&str> =
+            asked.into_iter().filter(|feature| !self.features.iter().any(|known| known == feature)).collect();
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("the library holds it without its feature {}", missing.join(", ")))
+        }
+    }
+}
+
 impl Bundle {
+    /// The crate of this name that is in the library.
+    pub fn held(&self, name: &str) -> Option<&Held> {
+        self.crates.iter().find(|held| held.name.replace('-', "_") == name.replace('-', "_"))
+    }
+
     /// The folder that rustc searches.
     pub fn lib_dir(&self) -> PathBuf {
         self.folder.join("lib")
@@ -149,6 +201,7 @@ pub fn build(source: &Path, cuda: bool) -> Result<PathBuf> {
     let folder = folder_for(&toolchain)?;
     let mut file = None;
     let mut provides = Vec::new();
+    let mut crates: Vec<Held> = Vec::new();
     make_whole(&folder, |new| {
         std::fs::create_dir(new.join("lib"))?;
         for line in String::from_utf8_lossy(&output.stdout).lines() {
@@ -161,8 +214,9 @@ pub fn build(source: &Path, cuda: bool) -> Result<PathBuf> {
                 continue;
             }
             if PROVIDED.contains(&name.as_str()) && !provides.iter().any(|(known, _)| *known == name) {
-                provides.push((name.clone(), version));
+                provides.push((name.clone(), version.clone()));
             }
+            crates.extend(held(&artifact, &name, &version));
             let paths = artifact["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str).map(Path::new);
             for path in paths.filter(|path| path.extension().is_some_and(|end| end == "rmeta" || end == "so")) {
                 let Some(base) = path.file_name() else { continue };
@@ -180,6 +234,7 @@ pub fn build(source: &Path, cuda: bool) -> Result<PathBuf> {
             file,
             provides: provides.clone(),
             cuda,
+            crates: crates.clone(),
             folder: PathBuf::new(),
         };
         std::fs::write(new.join("bundle.json"), serde_json::to_string_pretty(&bundle)?)?;
@@ -230,8 +285,22 @@ pub fn import(from: &Path, source: &Path) -> Result<PathBuf> {
 /// Crates that a cell may name without `:dep`.
 const PROVIDED: [&str; 5] = ["wavemesh", "candle-core", "candle-nn", "plotters", "serde_json"];
 
+/// The crate of an artifact, unless it is a procedural macro or a build script.
+fn held(artifact: &Value, name: &str, version: &str) -> Option<Held> {
+    let strings = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    if !strings(&artifact["target"]["kind"]).iter().any(|kind| kind == "lib" || kind == "rlib") {
+        return None;
+    }
+    let files = strings(&artifact["filenames"]);
+    let file = files.iter().find(|file| file.ends_with(".rmeta"))?;
+    let file = Path::new(file).file_name()?.to_string_lossy().into_owned();
+    Some(Held { name: name.to_owned(), version: version.to_owned(), features: strings(&artifact["features"]), file })
+}
+
 /// Name and version of an artifact's package.
-fn package(artifact: &Value) -> (String, String) {
+pub fn package(artifact: &Value) -> (String, String) {
     // `registry+https://…#name@1.2.3`, `path+file:///…/folder#name@1.2.3` or `path+file:///…/name#1.2.3`.
     let id = artifact["package_id"].as_str().unwrap_or_default();
     let (place, tail) = id.rsplit_once('#').unwrap_or(("", id));
@@ -264,9 +333,10 @@ pub fn runtime(toolchain: &Toolchain) -> Result<PathBuf> {
                 "-Cprefer-dynamic",
                 "-Copt-level=2",
             ])
-            .args(["-Cmetadata=wavemesh_cell", "--cap-lints=allow", "lib.rs"])
+            .args(["-Cmetadata=wavemesh_cell", "--cap-lints=allow", "--cfg=wavemesh_cells", "lib.rs"])
+            // `?` in cells needs what is unstable yet.
+            .env("RUSTC_BOOTSTRAP", "1")
             .current_dir(new);
-        toolchain.clean_path(&mut command);
         let output = command.output().with_context(|| format!("cannot run {}", toolchain.rustc.display()))?;
         ensure!(
             output.status.success(),
@@ -352,5 +422,26 @@ impl LibraryCommand {
         };
         println!("{}", folder.display());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crate_of_the_library_serves_when_version_and_features_allow() {
+        let features = ["default", "std", "derive"].map(str::to_owned).to_vec();
+        let held = Held { name: "serde".into(), version: "1.0.229".into(), features, file: String::new() };
+        for value in ["\"1\"", "\"*\"", "{ version = \"1\", features = [\"derive\"] }"] {
+            assert_eq!(held.serves(value), Ok(()), "{value}");
+        }
+        for (value, why) in [
+            ("\"2\"", "version 2 is asked for and the library holds 1.0.229"),
+            ("{ version = \"1\", features = [\"rc\"] }", "the library holds it without its feature rc"),
+            ("{ path = \"/x\" }", "its line names a path"),
+        ] {
+            assert_eq!(held.serves(value), Err(why.to_owned()), "{value}");
+        }
     }
 }

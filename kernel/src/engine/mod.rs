@@ -1,31 +1,36 @@
 //! Evaluation of cells: the side of the kernel that knows Rust and nothing of Jupyter's wire.
 //!
-//! [`EngineHandle`] is what the protocol side holds. It returns at once; evcxr, the compiler and the process that runs
-//! the user's code start behind it.
+//! [`EngineHandle`] is what the protocol side holds. It returns at once; the compiler and the process that runs the
+//! user's code start behind it.
 
 mod assist;
 mod backtrace;
+mod body;
+mod built;
 mod cell;
 mod child;
 mod commands;
 mod compiler;
+mod definitions;
 mod deps;
 mod dispatch;
-mod environment;
 mod export;
 pub mod grammar;
+mod items;
 pub mod library;
 mod loading;
 mod pipes;
 mod progress;
 mod prompter;
 mod report;
+mod runner;
+mod rustc;
 mod session;
 mod shared;
-mod shim;
+mod statics;
 mod temporary;
 mod toolchain;
-mod weave;
+mod variables;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,8 +40,6 @@ use std::time::Duration;
 
 use serde_json::Value;
 use wavemesh_cell::protocol::CommEvent;
-
-pub use self::environment::Environment;
 
 /// The evaluator starts within this time, or not at all.
 const START: Duration = Duration::from_secs(10);
@@ -81,6 +84,10 @@ pub struct ExecuteOptions {
     pub user_expressions: BTreeMap<String, String>,
     /// The number of the cell, as in `In [3]`; it names the cell in errors.
     pub execution_count: u32,
+    /// What the frontend calls the cell, if it says so: the cell that it runs again replaces what it defined.
+    pub cell: Option<String>,
+    /// Cells that the frontend has removed: what they defined goes.
+    pub deleted: Vec<String>,
 }
 
 /// A cell that ran to its end.
@@ -130,10 +137,8 @@ struct Request {
     reply: Sender<Result<ExecuteResult, ExecuteError>>,
 }
 
-/// When this process is not the kernel but one of its helpers (the process that runs user code, or a tool that evcxr calls), does
-/// that work and does not return. To be called first in `main`.
+/// When this process is not the kernel but the one that runs user code, does that and does not return. To be called first in `main`.
 pub fn run_helper() {
-    shim::run_if_called();
     if let Some(start) = child::Start::of_this_process() {
         child::run(start);
     }
@@ -148,11 +153,11 @@ pub struct EngineHandle {
 }
 
 impl EngineHandle {
-    /// Starts the evaluator in the background and returns at once. What kept its environment from being made is told by each cell.
-    pub fn start(environment: anyhow::Result<Environment>) -> EngineHandle {
+    /// Starts the evaluator in the background and returns at once.
+    pub fn start() -> EngineHandle {
         let (requests, receiver): (_, Receiver<Request>) = channel();
         let shared = Arc::new(shared::Shared::default());
-        session::spawn(receiver, Arc::clone(&shared), environment);
+        session::spawn(receiver, Arc::clone(&shared));
         EngineHandle { requests, shared, closed: Arc::default() }
     }
 

@@ -1,6 +1,5 @@
 //! The Rust toolchain that compiles cells.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -8,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-/// Paths of the tools and the answers that evcxr asks of rustc.
+/// Paths of the tools, and what rustc says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Toolchain {
     pub rustc: PathBuf,
@@ -19,9 +18,6 @@ pub struct Toolchain {
     pub libdir: PathBuf,
     /// When rustc itself was installed; another time is another compiler.
     modified: Option<Duration>,
-    /// The PATH as it was when the kernel started, without our links.
-    #[serde(skip)]
-    path: Option<OsString>,
 }
 
 impl Toolchain {
@@ -41,7 +37,7 @@ impl Toolchain {
         let beside = rustc.with_file_name("cargo");
         let cargo = if beside.exists() { beside } else { tool("cargo")? };
         let modified = modified(&rustc);
-        Ok(Toolchain { rustc, cargo, version, libdir, modified, path: None })
+        Ok(Toolchain { rustc, cargo, version, libdir, modified })
     }
 
     /// Whether the compiler on disk is still the one that was described.
@@ -73,34 +69,15 @@ impl Toolchain {
         bail!("no libstd in {}", self.libdir.display())
     }
 
-    /// Remembers the PATH that user code and cargo shall see.
-    pub fn with_path(mut self, path: Option<OsString>) -> Toolchain {
-        self.path = path;
-        self
-    }
-
-    /// The PATH without our links.
-    pub fn original_path(&self) -> Option<OsString> {
-        self.path.clone()
-    }
-
     /// A command of `rustc` or of the tool beside it, with unstable options, whose messages are read from its standard error; of the
     /// kernel's own environment it sees nothing.
     pub fn quiet(&self, tool: &str) -> Command {
         let mut command = Command::new(self.rustc.with_file_name(tool));
         command.env("RUSTC_BOOTSTRAP", "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        for variable in ["RUSTC", "CARGO", super::shim::SOCKET] {
+        for variable in ["RUSTC", "CARGO"] {
             command.env_remove(variable);
         }
-        self.clean_path(&mut command);
         command
-    }
-
-    /// Gives a command the PATH without our links.
-    pub fn clean_path(&self, command: &mut Command) {
-        if let Some(path) = &self.path {
-            command.env("PATH", path);
-        }
     }
 }
 

@@ -27,6 +27,12 @@ pub struct Executor {
     pub history: Arc<Mutex<History>>,
 }
 
+/// The cells that the frontend has removed since it sent the last one.
+fn deleted_cells(metadata: &Value) -> Vec<String> {
+    let cells = metadata["deletedCells"].as_array().into_iter().flatten();
+    cells.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
 /// What a cell came to.
 struct Outcome {
     result: Result<ExecuteResult, ExecuteError>,
@@ -122,7 +128,14 @@ impl Executor {
         let allow_stdin = request.flag("allow_stdin", false);
         let output = CellOutput::start(self.outlets.clone(), request.parent.clone(), allow_stdin, silent);
         let sink = output.sink(&self.outlets.iopub);
-        let options = ExecuteOptions { silent, allow_stdin, user_expressions, execution_count };
+        let options = ExecuteOptions {
+            silent,
+            allow_stdin,
+            user_expressions,
+            execution_count,
+            cell: request.metadata["cellId"].as_str().map(str::to_owned),
+            deleted: deleted_cells(&request.metadata),
+        };
         let (engine, code) = (self.engine.clone(), code.to_string());
         let result = tokio::task::spawn_blocking(move || engine.execute(&code, options, sink)).await;
         output.flush().await;

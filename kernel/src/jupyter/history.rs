@@ -208,6 +208,7 @@ mod tests {
             msg_type: "history_request".into(),
             parent_header: json!({}),
             content,
+            metadata: json!({}),
         };
         history.reply(&request)["history"].take()
     }

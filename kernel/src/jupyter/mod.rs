@@ -48,7 +48,7 @@ use self::shell::Shell;
 use self::stdin::Stdin;
 use self::wire::Signer;
 use self::zmtp::{Event, Role, Socket};
-use crate::engine::{EngineHandle, Environment};
+use crate::engine::EngineHandle;
 
 /// How long the evaluator may take to end.
 const ENGINE_END: Duration = Duration::from_secs(5);
@@ -69,19 +69,18 @@ use log;
 pub fn run(connection_file: &Path) -> Result<()> {
     let info = connection::read(connection_file)?;
     // Before there are threads.
-    let environment = Environment::prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .enable_all()
         .build()
         .context("cannot start the threads of the kernel")?;
-    let ended = runtime.block_on(serve(info, environment));
+    let ended = runtime.block_on(serve(info));
     // Cells that do not end must not keep the process.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(info: ConnectionInfo, environment: Result<Environment>) -> Result<()> {
+async fn serve(info: ConnectionInfo) -> Result<()> {
     let signer = Arc::new(Signer::new(&info.key));
     let (shell_socket, shell_events) = bind(Role::Router, &info, info.shell_port, "shell").await?;
     let (control_socket, control_events) = bind(Role::Router, &info, info.control_port, "control").await?;
@@ -89,7 +88,7 @@ async fn serve(info: ConnectionInfo, environment: Result<Environment>) -> Result
     let (iopub_socket, iopub_events) = bind(Role::XPub, &info, info.iopub_port, "iopub").await?;
     let (heartbeat_socket, _) = bind(Role::Echo, &info, info.hb_port, "heartbeat").await?;
 
-    let engine = EngineHandle::start(environment);
+    let engine = EngineHandle::start();
     let iopub = Iopub::start(iopub_socket.clone(), iopub_events, signer.clone());
     let activity = Activity::new(iopub.clone());
     let shell_channel = Channel::new("shell", shell_socket.clone(), signer.clone());

@@ -74,6 +74,8 @@ pub struct Request {
     pub parent_header: Value,
     /// The content, an object.
     pub content: Value,
+    /// What the frontend adds, an object.
+    pub metadata: Value,
 }
 
 impl Request {
@@ -186,6 +188,7 @@ impl Signer {
             msg_type,
             parent_header: Value::Object(object(parent_header).unwrap_or_default()),
             content: Value::Object(object(content)?),
+            metadata: Value::Object(object(metadata).unwrap_or_default()),
         })
     }
 

@@ -175,8 +175,8 @@ impl Assistant {
 
     /// Items of this cell and of those that ran.
     fn items(&self, code: &str) -> Vec<Item> {
-        let cells = self.compiler.defining_cells();
-        notebook::items(std::iter::once(code).chain(cells.iter().rev().map(|run| run.cell.source.as_str())))
+        let items = self.compiler.items();
+        notebook::items(std::iter::once(code).chain(items.iter().rev().map(String::as_str)))
     }
 }
 

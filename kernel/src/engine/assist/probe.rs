@@ -48,19 +48,8 @@ impl Prober {
 /// The notebook's items and variables, and the cell up to the dot, closed so that it parses.
 fn source(compiler: &Compiler, before: &str) -> Option<String> {
     let body = closed(&format!("{}.{PROBE}()", rust_of(before).trim()))?;
-    let mut items: Vec<(String, String)> = Vec::new();
-    for run in compiler.defining_cells() {
-        for (_, text, node) in split_statements(&run.cell.source) {
-            if let Some(key) = item_key(&node) {
-                items.retain(|(known, _)| *known != key);
-                items.push((key, text.trim().to_owned()));
-            }
-        }
-    }
-    // A cell that is run again defines its items again.
+    // Items of this cell take the place of those that the notebook has.
     let own: Vec<String> = split_statements(&body).iter().filter_map(|(_, _, node)| item_key(node)).collect();
-    items.retain(|(key, _)| !own.contains(key));
-    let items: String = items.iter().map(|(_, text)| format!("{text}\n")).collect();
     let used: HashSet<&str> = words(&body).collect();
     let variables: String = compiler
         .stored_variables()
@@ -72,8 +61,9 @@ fn source(compiler: &Compiler, before: &str) -> Option<String> {
         .map(|(name, ty)| format!("mut {name}: {ty}, "))
         .collect();
     let prelude = if compiler.bundle.is_some() { "use wavemesh::prelude::*;\n" } else { "" };
+    let items = if compiler.has_items() { "use ctx::*;\n" } else { "" };
     Some(format!(
-        "#![allow(warnings)]\n{prelude}{items}\nfn {CELL}({variables}) -> Result<(), Box<dyn std::error::Error>> {{\n{body}\n}}\n"
+        "#![allow(warnings)]\n{prelude}fn {CELL}({variables}) -> Result<(), Box<dyn std::error::Error>> {{\n{items}{body}\n}}\n"
     ))
 }
 
@@ -157,7 +147,7 @@ fn probed(message: &Value) -> Option<String> {
             after.split('`').nth(1)?.to_owned()
         }
     };
-    Some(found.replace(&format!("{CELL}::"), "").replace(BUILT_AS, CALLED))
+    Some(found.replace(&format!("{CELL}::"), "").replace(BUILT_AS, CALLED).replace("ctx::", ""))
 }
 
 #[cfg(test)]

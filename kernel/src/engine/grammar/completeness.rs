@@ -1,5 +1,5 @@
-//! Is a cell a whole one, or does its author want another line? Answered by rust-analyzer's parser, the one that evcxr
-//! splits cells with.
+//! Is a cell a whole one, or does its author want another line? Answered by rust-analyzer's parser, the one that
+//! cells are taken apart with.
 //!
 //! An error at the very end of the code means that something is missing: incomplete. Any other error is one that no
 //! further line can mend: invalid. Commands are complete in themselves.

@@ -20,8 +20,11 @@ pub enum Action {
     Grace,
     Offline,
     Version,
-    /// evcxr does it.
-    Evcxr,
+    ShowDependencies,
+    Explain,
+    Environment,
+    BuildEnvironment,
+    CompileFolder,
     /// It means something to another kernel, and nothing here.
     Nothing,
     /// It cannot be done here; why.
@@ -51,7 +54,7 @@ const LINKED: Action = Action::Refused("has no effect here: cells are built by r
 const PYTHON: Action = Action::Refused("is a command of the Python kernel; this notebook runs in the Rust kernel");
 
 /// Every command.
-pub static COMMANDS: [Command; 52] = [
+pub static COMMANDS: [Command; 49] = [
     command(":help", "", "This table", Action::Help),
     command(":vars", "", "Your variables, with types and sizes", Action::Variables),
     command(
@@ -82,22 +85,22 @@ pub static COMMANDS: [Command; 52] = [
     command(":grace", "SECONDS", "How long a stopped cell may take to stop by itself (2)", Action::Grace),
     command(":type", "NAME", "The type of a variable", Action::Type),
     command(":t", "NAME", "Short for :type", Action::Type),
-    command(":show_deps", "", "The crates that were added", Action::Evcxr),
-    command(":explain", "", "Explain the last compile error", Action::Evcxr),
-    command(":efmt", "FORMAT", "How an error from `?` is shown", Action::Evcxr),
-    command(":env", "KEY=VALUE", "Set a variable of the environment (then :restart)", Action::Evcxr),
-    command(":build_env", "KEY=VALUE", "Set a variable of the environment of builds", Action::Evcxr),
+    command(":show_deps", "", "The crates that were added", Action::ShowDependencies),
+    command(":explain", "", "Explain the last compile error", Action::Explain),
+    command(":env", "KEY=VALUE", "Set a variable of the environment (then :restart)", Action::Environment),
+    command(":build_env", "KEY=VALUE", "Set a variable of the environment of builds", Action::BuildEnvironment),
     command(":offline", "0/1", "Build without the network", Action::Offline),
-    command(":preserve_vars_on_panic", "0/1", "Whether variables outlive a panic", Action::Evcxr),
     command(":timing", "", "Say after each cell how long it took", Action::Timing),
-    command(":version", "", "The versions of the kernel, of evcxr and of the compiler", Action::Version),
-    command(":last_compile_dir", "", "Where evcxr writes its code", Action::Evcxr),
+    command(":version", "", "The versions of the kernel and of the compiler", Action::Version),
+    command(":last_compile_dir", "", "Where the code for rustc is written", Action::CompileFolder),
     unlisted("%%time", Action::Time),
     unlisted(":h", Action::Help),
     unlisted(":?", Action::Help),
-    unlisted(":internal_debug", Action::Evcxr),
-    unlisted(":last_error_json", Action::Evcxr),
-    unlisted(":load_config", Action::Evcxr),
+    unlisted(
+        ":efmt",
+        Action::Refused("has no effect here: an error is shown with all that it says of itself and of its causes"),
+    ),
+    unlisted(":preserve_vars_on_panic", Action::Nothing),
     unlisted(":quit", Action::Refused("has no effect here: use the frontend's shut-down to end the kernel")),
     unlisted(":q", Action::Refused("has no effect here: use the frontend's shut-down to end the kernel")),
     unlisted(":toolchain", LINKED),

@@ -100,8 +100,9 @@ impl Cell {
     /// Takes what the runtime reports; a panic that ends no cell, with its thread, is for the page.
     pub fn note(&mut self, report: Report) -> Option<(String, Panic)> {
         match report {
-            Report::Variable { name, bytes, .. } => {
-                self.stored.insert(name, Stored { bytes });
+            Report::Variable { ref name, bytes, .. } => {
+                self.stored.insert(name.clone(), Stored { bytes });
+                self.reports.push(report);
             }
             Report::Times { load, run } => self.times = (load, run),
             Report::ThreadPanicked { thread, panic } => return Some((thread, panic)),
@@ -151,9 +152,9 @@ mod tests {
     #[test]
     fn sizes_outlive_a_cell_and_reports_do_not() {
         let mut cell = cell();
-        cell.note(Report::Variable { name: "x".into(), bytes: 8, type_name: "u64".into() });
+        cell.note(Report::Variable { name: "x".into(), number: None, bytes: 8, type_name: "u64".into() });
         cell.note(Report::Stopped);
-        assert_eq!(cell.reports, [Report::Stopped]);
+        assert!(matches!(cell.reports[..], [Report::Variable { .. }, Report::Stopped]));
         cell.begin(Arc::new(|_| {}));
         assert_eq!((cell.stored.get("x"), cell.reports.len()), (Some(&Stored { bytes: 8 }), 0));
         let panic = Panic { message: "boom".into(), ..Panic::default() };

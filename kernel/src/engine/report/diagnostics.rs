@@ -3,10 +3,11 @@
 use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
 use serde_json::Value;
 
-use super::places::{Place, Places, is_built_file};
+use super::places::{Place, Places};
 use super::{BOLD_RED, RESET};
 use crate::engine::ExecuteError;
-use crate::engine::compiler::{BUILT_AS, CALLED};
+use crate::engine::compiler::plain_names;
+use crate::engine::rustc::place_in;
 
 /// rustc's diagnostics as one error.
 pub fn compile_error(diagnostics: &[Value], places: &Places) -> ExecuteError {
@@ -49,7 +50,7 @@ fn render(diagnostic: &Value, message: &str, places: &Places) -> String {
     let child_sources: Vec<Vec<(String, String)>> = child_spans.iter().map(|spans| sources(spans)).collect();
     for ((child, spans), named) in children.iter().zip(&child_spans).zip(&child_sources) {
         let text = child["message"].as_str().unwrap_or_default();
-        if text.is_empty() || text.contains("wavemesh_cell") || text.contains("evcxr") || text.contains("__wavemesh") {
+        if text.is_empty() || text.contains("wavemesh_cell") || text.contains("__wm") {
             continue;
         }
         let level = if child["level"] == "help" { Level::HELP } else { Level::NOTE };
@@ -77,14 +78,13 @@ fn located(diagnostic: &Value, places: &Places) -> Vec<Located> {
     spans
         .iter()
         .filter_map(|outer| {
-            let mut span = outer;
             // What a macro expands to is shown where the macro is used.
-            while !span["file_name"].as_str().is_some_and(is_built_file) {
-                span = span["expansion"].get("span")?;
+            let (file, bytes) = place_in(outer, |file| places.knows(file))?;
+            let place = places.find(file, bytes)?;
+            // What was inserted is nothing to the reader, but for where an error lies.
+            if !place.verbatim && outer["is_primary"] != true {
+                return None;
             }
-            let built = std::fs::read_to_string(span["file_name"].as_str()?).ok()?;
-            let byte = |name: &str| span[name].as_u64().and_then(|at| usize::try_from(at).ok());
-            let place = places.find(&built, byte("byte_start")?..byte("byte_end")?)?;
             Some(Located {
                 place,
                 label: outer["label"].as_str().map(clean),
@@ -102,7 +102,7 @@ fn sources(spans: &[Located]) -> Vec<(String, String)> {
     for Located { place, .. } in primary_first {
         let name = format!("In [{}]", place.run.number);
         if !named.iter().any(|(known, _)| *known == name) {
-            named.push((name, place.run.cell.source.clone()));
+            named.push((name, place.run.source.clone()));
         }
     }
     named
@@ -128,7 +128,5 @@ fn with_snippets<'a>(mut group: Group<'a>, spans: &'a [Located], named: &'a [(St
 
 /// Internal names do not help the reader.
 fn clean(text: &str) -> String {
-    text.replace("`evcxr_variable_store`", "the end of the cell")
-        .replace("EvcxrUserCodeError", "the cell's error")
-        .replace(BUILT_AS, CALLED)
+    plain_names(text)
 }

@@ -68,10 +68,13 @@ fn frames(backtrace: &str, places: &Places) -> Vec<String> {
             let (column, number, file) = (parts.next(), parts.next(), parts.next());
             let number_of = |part: Option<&str>| part.and_then(|part| part.parse().ok());
             if let (Some(column), Some(line), Some(file)) = (number_of(column), number_of(number), file)
-                && let Some(place) = places.name(&Place { file: file.to_owned(), line, column })
+                && let Some(place) = places.name_of_own(&Place { file: file.to_owned(), line, column })
             {
-                let name = function.strip_prefix("ctx::").unwrap_or(function);
-                let shown = if name.starts_with("run_user_code_") { "the cell" } else { name };
+                let shown = match function.strip_prefix("ctx::") {
+                    Some(name) => name,
+                    None if function.starts_with("cell::the_cell") => "the cell",
+                    None => function,
+                };
                 frames.push(format!("  in {shown} at {CYAN}{place}{RESET}"));
             }
         } else if let Some((_, name)) = line.split_once(": ") {

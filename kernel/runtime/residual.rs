@@ -1,0 +1,62 @@
+//! `?` in a cell: any error ends it, an `Option` too, and whatever can be said of the error is told.
+//!
+//! This needs two unstable features, so it is compiled for cells only, which are anyway (`--cfg wavemesh_cells`).
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt::{Debug, Display};
+use std::ops::FromResidual;
+use std::panic::Location;
+
+use crate::store::{Outcome, Stop};
+
+impl<E: Debug> FromResidual<Result<Infallible, E>> for Outcome {
+    #[track_caller]
+    fn from_residual(residual: Result<Infallible, E>) -> Outcome {
+        let Err(error) = residual;
+        crate::failed(&error.told(), std::any::type_name::<E>(), Location::caller());
+        Outcome(Err(Stop::Failed))
+    }
+}
+
+impl FromResidual<Option<Infallible>> for Outcome {
+    #[track_caller]
+    fn from_residual(_: Option<Infallible>) -> Outcome {
+        crate::failed("`?` met `None`", "None", Location::caller());
+        Outcome(Err(Stop::Failed))
+    }
+}
+
+/// The best text there is for an error.
+trait Told {
+    fn told(&self) -> String;
+}
+
+impl<E: Debug> Told for E {
+    default fn told(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+/// The alternate form of some errors (anyhow's) tells their causes.
+impl<E: Debug + Display> Told for E {
+    default fn told(&self) -> String {
+        format!("{self:#}")
+    }
+}
+
+impl<E: Error> Told for E {
+    fn told(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(inner) = cause {
+            let told = inner.to_string();
+            // Some errors tell their cause themselves.
+            if !text.contains(&told) {
+                text.push_str(&format!(": {told}"));
+            }
+            cause = inner.source();
+        }
+        text
+    }
+}

@@ -1,0 +1,396 @@
+//! A cell as the body of a function.
+//!
+//! Variables are locals of one function, so closures borrow them, guards hold them and references point to them as in any function. What
+//! follows a `let` whose variables are to outlive the cell runs one level deeper, in a closure that is called at once:
+//!
+//! ```text
+//! let words = vec![…];
+//! let end = frame.level(|| {          // catches a panic
+//!     let n: i32 = "x".parse()?;      // the error leaves this level
+//!     …
+//! });
+//! frame.keep(0, "words", words);      // so this happens whatever became of the rest
+//! end
+//! ```
+//!
+//! So what was bound before an error, a panic or a stop is kept; what was bound after it never was. Inner levels are over when an outer
+//! variable is kept, so a reference or a guard in the cell does not cost its owner.
+//!
+//! A closure holds what it uses for all of its body, which the borrow checker may refuse where a plain sequence of statements is fine
+//! (`let r = &mut v; r.push(1); let n = 5; v.len()`). The compiler of cells ([`super::compiler`]) then leaves levels out.
+//!
+//! A variable that a later statement moves would be moved into the closures on the way to it, and be lost with an error before that
+//! statement. So it is taken there instead, bit by bit, through a reference ([`Fate::TakenBy`]).
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::built::{Built, Edit};
+use super::cell::Cell;
+use super::variables::{Bound, Fate, Loaded, State};
+
+/// What a cell's function is made of.
+pub struct Body<'a> {
+    pub source: &'a str,
+    pub cell: &'a Cell,
+    pub bound: &'a [Bound],
+    pub loaded: &'a [Loaded],
+    /// Variables that are to be forgotten when the cell starts.
+    pub forgotten: &'a [String],
+    /// Statements after which a level begins. The loaded variables have one of their own.
+    pub levels: &'a BTreeSet<usize>,
+    /// Tells this run of a cell from every other.
+    pub run: u64,
+    /// Names of the notebook's items that the cell mentions; `None` when there is no item.
+    pub names: Option<&'a [String]>,
+    /// Path of a module whose content every cell sees.
+    pub prelude: Option<&'a str>,
+    /// Path of the macro that shows a value, or `None` to show nothing.
+    pub show: Option<&'a str>,
+    /// Path of a function that waits for a future, for cells that do.
+    pub block_on: Option<&'a str>,
+    /// Expression that lives as long as the cell runs, such as a guard of a runtime.
+    pub within: Option<&'a str>,
+}
+
+/// Code for rustc, and where in it variables come and go.
+#[derive(Clone, Debug, Default)]
+pub struct Woven {
+    pub built: Built,
+    places: Vec<(Range<usize>, Place)>,
+}
+
+/// What a piece of woven code does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Brings a loaded variable into the cell.
+    Load(usize),
+    /// Puts it back.
+    PutBack(usize),
+    /// Stores a bound variable.
+    Keep(usize),
+    /// Opens the level behind this statement.
+    Level(usize),
+    /// Opens the level of the loaded variables.
+    First,
+    /// Takes a variable that the statement moves.
+    Take,
+}
+
+impl Woven {
+    /// What stands at a byte.
+    pub fn place(&self, byte: usize) -> Option<Place> {
+        self.places.iter().find(|(range, _)| range.contains(&byte)).map(|(_, place)| *place)
+    }
+
+    fn add(&mut self, code: &str, at: usize, place: Option<Place>) {
+        let start = self.built.text.len();
+        self.built.insert(code, at);
+        self.places.extend(place.map(|place| (start..self.built.text.len(), place)));
+    }
+}
+
+const STORE: &str = "::wavemesh_cell::store";
+
+/// A stretch of statements between two levels.
+struct Level {
+    first: bool,
+    statements: Range<usize>,
+}
+
+impl Body<'_> {
+    pub fn weave(&self) -> Woven {
+        let mut woven = Woven::default();
+        let start = self.cell.statements.first().map_or(0, |statement| statement.range.start);
+        // What may stand behind the user's code stands there, so that it starts near the column where the user wrote it.
+        let mut head = format!("fn the_cell(__wm: &{STORE}::Frame) -> {STORE}::Outcome {{ ");
+        if self.names.is_some() {
+            head.push_str("use ::ctx::*; ");
+        }
+        if let Some(within) = self.within {
+            head.push_str(&format!("let __wm_within = {within}; "));
+        }
+        if let Some(block_on) = self.block_on {
+            head.push_str(&format!("{block_on}(__wm.level_async(async {{ "));
+        }
+        woven.add(&head, 0, None);
+        for name in self.forgotten {
+            woven.add(&format!("__wm.forget({name:?}); "), 0, None);
+        }
+        for (index, loaded) in self.loaded.iter().enumerate() {
+            let Loaded { name, ty, .. } = loaded;
+            if matches!(loaded.fate, Fate::Gone(State::Fleeting(_))) {
+                continue;
+            }
+            let mutable = if loaded.mutable || matches!(loaded.fate, Fate::TakenBy(_)) { "mut " } else { "" };
+            woven.add(&format!("let {mutable}{name} = __wm.load::<{ty}>({name:?}); "), 0, Some(Place::Load(index)));
+        }
+        let mut levels = Vec::new();
+        let mut from = 0;
+        for &statement in self.levels {
+            levels.push(Level { first: false, statements: from..statement + 1 });
+            from = statement + 1;
+        }
+        levels.push(Level { first: false, statements: from..self.cell.statements.len() });
+        if !self.loaded.is_empty() {
+            levels.insert(0, Level { first: true, statements: 0..0 });
+        }
+        for (index, level) in levels.iter().enumerate() {
+            if level.statements.start == 0 && !level.first {
+                self.declare(&mut woven);
+            }
+            for statement in level.statements.clone() {
+                self.statement(statement, &mut woven);
+            }
+            if index + 1 < levels.len() {
+                let place = if level.first { Place::First } else { Place::Level(level.statements.end - 1) };
+                let open = if self.block_on.is_some() { "__wm.level_async(async {" } else { "__wm.level(|| {" };
+                let at = self.end_of(level.statements.end, start);
+                woven.add(&format!(" let __wm_end = {open}"), at, Some(place));
+                woven.add(" ", at, None);
+            }
+        }
+        let end = self.end_of(self.cell.statements.len(), start);
+        for (index, level) in levels.iter().enumerate().rev() {
+            let innermost = index + 1 == levels.len();
+            if !innermost {
+                woven.add(if self.block_on.is_some() { "}).await; " } else { "}); " }, end, None);
+            }
+            if level.first {
+                self.put_back(end, &mut woven);
+            } else {
+                self.keep(&level.statements, end, &mut woven);
+            }
+            woven.add(if innermost { DONE } else { "__wm_end " }, end, None);
+        }
+        woven.add(if self.block_on.is_some() { "})) " } else { "" }, end, None);
+        self.finish(end, &mut woven);
+        woven
+    }
+
+    /// What the cell's function sees, and the function that is called.
+    fn finish(&self, at: usize, woven: &mut Woven) {
+        let run = self.run;
+        let tail = format!(
+            "}}\nuse ::wavemesh_cell::output::{{eprint, eprintln, print, println}};\n\
+             #[unsafe(no_mangle)] pub static WAVEMESH_CELL_RUN: u64 = {run};\n\
+             #[unsafe(no_mangle)] pub extern \"C\" fn run_user_code_{run}(store: *mut {STORE}::VariableStore) -> \
+             *mut {STORE}::VariableStore {{ unsafe {{ {STORE}::run(store, the_cell) }} }}\n"
+        );
+        woven.add(&tail, at, None);
+        if let Some(prelude) = self.prelude {
+            woven.add(&format!("use {prelude}::*;\n"), at, None);
+        }
+        // By name, so that they count more than what the prelude brings.
+        if let Some(names @ [_, ..]) = self.names {
+            woven.add(&format!("use ::ctx::{{{}}};\n", names.join(", ")), at, None);
+        }
+    }
+
+    fn end_of(&self, statements: usize, otherwise: usize) -> usize {
+        let last = statements.checked_sub(1).and_then(|last| self.cell.statements.get(last));
+        last.map_or(otherwise, |statement| statement.range.end)
+    }
+
+    /// Variables of earlier cells that get a value again.
+    fn declare(&self, woven: &mut Woven) {
+        for Bound { name, mutable, declared, .. } in self.bound {
+            if let Some(ty) = declared {
+                woven.add(&format!("let {}{name}: {ty}; ", if *mutable { "mut " } else { "" }), 0, None);
+            }
+        }
+    }
+
+    fn statement(&self, index: usize, woven: &mut Woven) {
+        let statement = &self.cell.statements[index];
+        woven.built.go_to(self.source, statement.range.start);
+        let taken = |fate: &Fate| *fate == Fate::TakenBy(index);
+        let loaded = self.loaded.iter().enumerate().filter(|(_, loaded)| taken(&loaded.fate));
+        let loaded = loaded.map(|(number, loaded)| (self.key_of_loaded(number), &loaded.name, loaded.mutable));
+        let bound = self.bound.iter().enumerate().filter(|(_, bound)| taken(&bound.fate));
+        for (key, name, mutable) in loaded.chain(bound.map(|(key, bound)| (key, &bound.name, bound.mutable))) {
+            let mutable = if mutable { "mut " } else { "" };
+            let code = format!("let {mutable}{name} = unsafe {{ __wm.take_over({key}, &mut {name}) }}; ");
+            woven.add(&code, statement.range.start, Some(Place::Take));
+        }
+        let mut edits = statement.edits.clone();
+        if let (true, Some(show)) = (statement.shown, self.show) {
+            edits.insert(0, Edit::insert(statement.range.start, format!("{show}!(")));
+            edits.push(Edit::insert(statement.range.end, ");"));
+        } else if statement.shown {
+            edits.insert(0, Edit::insert(statement.range.start, "let _ = "));
+            edits.push(Edit::insert(statement.range.end, ";"));
+        }
+        woven.built.push(self.source, statement.range.clone(), &edits);
+        woven.add(" ", statement.range.end, None);
+        // So that a later statement can take it through a reference.
+        let later =
+            |bound: &&Bound| bound.statement == index && matches!(bound.fate, Fate::TakenBy(_)) && !bound.mutable;
+        for Bound { name, .. } in self.bound.iter().filter(later) {
+            woven.add(&format!("let mut {name} = {name}; "), statement.range.end, None);
+        }
+    }
+
+    fn put_back(&self, at: usize, woven: &mut Woven) {
+        for (index, Loaded { name, fate, .. }) in self.loaded.iter().enumerate() {
+            let code = match fate {
+                Fate::Stored | Fate::StoredAs(_) => format!("__wm.put_back({name:?}, {name}); "),
+                Fate::TakenBy(_) => {
+                    format!("__wm.put_back_unless_taken({}, {name:?}, {name}); ", self.key_of_loaded(index))
+                }
+                Fate::Gone(_) => continue,
+            };
+            woven.add(&code, at, Some(Place::PutBack(index)));
+        }
+    }
+
+    fn keep(&self, statements: &Range<usize>, at: usize, woven: &mut Woven) {
+        for (index, bound) in self.bound.iter().enumerate().rev() {
+            let Bound { name, fate, .. } = bound;
+            // One that was taken away is kept where it got a value again, and where it was bound for the case that it was not taken.
+            let again = match fate {
+                Fate::TakenBy(by) => statements.contains(by) && self.gets_value(name, *by),
+                _ => false,
+            };
+            if again {
+                woven.add(&format!("__wm.keep({index}, {name:?}, {name}); "), at, Some(Place::Keep(index)));
+            }
+            if !statements.contains(&bound.statement) {
+                continue;
+            }
+            let code = match fate {
+                // rustc tells the type in a warning of this `drop`.
+                Fate::Stored => format!("{{ ::std::mem::drop(&{name}); __wm.keep({index}, {name:?}, {name}) }} "),
+                Fate::StoredAs(ty) => format!("__wm.keep::<{ty}>({index}, {name:?}, {name}); "),
+                Fate::TakenBy(_) => {
+                    format!(
+                        "{{ ::std::mem::drop(&{name}); __wm.keep_unless_taken({index}, {index}, {name:?}, {name}) }} "
+                    )
+                }
+                Fate::Gone(_) => continue,
+            };
+            woven.add(&code, at, Some(Place::Keep(index)));
+        }
+        for (index, Loaded { name, fate, .. }) in self.loaded.iter().enumerate() {
+            if let Fate::TakenBy(by) = fate
+                && statements.contains(by)
+                && self.gets_value(name, *by)
+            {
+                woven.add(&format!("__wm.put_back({name:?}, {name}); "), at, Some(Place::PutBack(index)));
+            }
+        }
+    }
+
+    /// Bound variables have their own number as key.
+    fn key_of_loaded(&self, number: usize) -> usize {
+        self.bound.len() + number
+    }
+
+    /// Whether a variable gets a new value in this statement or behind it.
+    fn gets_value(&self, name: &str, from: usize) -> bool {
+        self.cell.statements[from..].iter().any(|statement| statement.assigned.contains(name))
+    }
+}
+
+const DONE: &str = "::wavemesh_cell::store::done() ";
+
+/// Where levels begin at first: behind each statement that binds a variable, unless nothing follows.
+pub fn levels(cell: &Cell, bound: &[Bound]) -> BTreeSet<usize> {
+    // More would make the compiler slow; a cell of so many variables keeps its first ones.
+    const MOST: usize = 40;
+    let behind: BTreeSet<usize> = bound
+        .iter()
+        .filter(|bound| !matches!(bound.fate, Fate::Gone(_)))
+        .map(|bound| bound.statement)
+        .filter(|&statement| statement + 1 < cell.statements.len())
+        .collect();
+    // A variable that has no value yet cannot get one from within a closure.
+    let without: Vec<Range<usize>> = cell
+        .bindings
+        .iter()
+        .filter(|binding| binding.statement != usize::MAX)
+        .filter_map(|binding| Some(declared_at(cell, binding.statement, &binding.name)?..binding.statement))
+        .collect();
+    behind.into_iter().filter(|statement| !without.iter().any(|range| range.contains(statement))).take(MOST).collect()
+}
+
+/// The statement that only declares a variable which a later one gives its value.
+fn declared_at(cell: &Cell, statement: usize, name: &str) -> Option<usize> {
+    cell.statements.get(statement)?.assigned.contains(name).then_some(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn woven(source: &str) -> Woven {
+        let cell = Cell::parse(source, Path::new("/"), &|_| None);
+        let bound: Vec<Bound> = bounds(&cell);
+        let levels = levels(&cell, &bound);
+        let body = Body {
+            source,
+            cell: &cell,
+            bound: &bound,
+            loaded: &[],
+            forgotten: &[],
+            levels: &levels,
+            run: 7,
+            names: None,
+            prelude: None,
+            show: Some("show"),
+            block_on: None,
+            within: None,
+        };
+        body.weave()
+    }
+
+    fn bounds(cell: &Cell) -> Vec<Bound> {
+        let bound = cell.bindings.iter().map(|binding| Bound {
+            name: binding.name.clone(),
+            mutable: binding.mutable,
+            statement: binding.statement,
+            supposed: binding.supposed,
+            fate: Fate::Stored,
+            declared: None,
+        });
+        bound.collect()
+    }
+
+    #[test]
+    fn what_follows_a_variable_runs_one_level_deeper() {
+        let woven = woven("let x = 1;\nlet y = x;\ny");
+        let (_, body) = woven.built.text.split_once("Outcome { ").unwrap_or_default();
+        let (body, _) = body.split_once("}\nuse ").unwrap_or_default();
+        assert_eq!(
+            body,
+            "let x = 1;  let __wm_end = __wm.level(|| { \nlet y = x;  let __wm_end = __wm.level(|| { \nshow!(y); \
+             ::wavemesh_cell::store::done() }); { ::std::mem::drop(&y); __wm.keep(1, \"y\", y) } __wm_end }); \
+             { ::std::mem::drop(&x); __wm.keep(0, \"x\", x) } __wm_end "
+        );
+        let kept = woven.built.text.find("::std::mem::drop(&x)");
+        assert_eq!(kept.and_then(|at| woven.place(at)), Some(Place::Keep(0)));
+    }
+
+    #[test]
+    fn lines_are_the_users() {
+        let source = "\n\nlet x = 1;\n// two\nlet z =\n  x;\nline!()";
+        let text = woven(source).built.text;
+        for (line, starts) in [(2, "let z ="), (6, "show!(line!())")] {
+            let at = text.lines().position(|text| text.starts_with(starts));
+            assert_eq!(
+                at,
+                source
+                    .lines()
+                    .position(|text| text.starts_with(starts.trim_start_matches("show!(").trim_end_matches(')'))),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_variable_without_a_value_has_no_level_before_it_gets_one() {
+        let text = woven("let late; let a = 1; late = 5; late").built.text;
+        assert!(text.contains("let late; let a = 1; late = 5;  let __wm_end"), "{text}");
+    }
+}

@@ -1,0 +1,143 @@
+//! Built code, and where each byte of it came from.
+//!
+//! Code for rustc is made of pieces of a cell with insertions between them. Every piece keeps the line on which the user wrote it,
+//! so that `line!()`, `dbg!` and panics tell the user's lines; [`Built`] tells the bytes.
+
+use std::ops::Range;
+
+/// A change to a cell's text: what stands in `range` becomes `text`. An empty range inserts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    pub range: Range<usize>,
+    pub text: String,
+}
+
+impl Edit {
+    /// Inserts `text` before the byte `at`.
+    pub fn insert(at: usize, text: impl Into<String>) -> Edit {
+        Edit { range: at..at, text: text.into() }
+    }
+
+    /// Puts `text` in the place of `range`.
+    pub fn replace(range: Range<usize>, text: impl Into<String>) -> Edit {
+        Edit { range, text: text.into() }
+    }
+}
+
+/// Code for rustc that was made of a cell.
+#[derive(Clone, Debug, Default)]
+pub struct Built {
+    pub text: String,
+    pieces: Vec<Piece>,
+    /// Up to where the cell's lines have been counted.
+    line_done: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Piece {
+    /// In the built text.
+    at: usize,
+    /// In the cell.
+    source: usize,
+    /// The cell's own text; what is not was inserted at `source`.
+    verbatim: bool,
+}
+
+impl Built {
+    /// Adds a piece of the cell `source`, changed by `edits` (ascending, apart from each other), on its own line. Pieces come in the
+    /// order of the cell.
+    pub fn push(&mut self, source: &str, range: Range<usize>, edits: &[Edit]) {
+        self.go_to(source, range.start);
+        let mut done = range.start;
+        for edit in edits {
+            self.verbatim(source, done..edit.range.start);
+            self.insert(&edit.text, edit.range.start);
+            // What is left out leaves its lines.
+            let lines: String = source[edit.range.clone()].chars().filter(|&c| c == '\n').collect();
+            let written = edit.text.matches('\n').count();
+            self.insert(lines.get(written..).unwrap_or_default(), edit.range.start);
+            done = edit.range.end;
+        }
+        self.verbatim(source, done..range.end);
+        self.line_done = self.line_done.max(range.end);
+    }
+
+    /// Adds code that the cell does not have, in the place `at` of the cell. It should have no newline.
+    pub fn insert(&mut self, code: &str, at: usize) {
+        if !code.is_empty() {
+            self.pieces.push(Piece { at: self.text.len(), source: at, verbatim: false });
+            self.text.push_str(code);
+        }
+    }
+
+    /// Adds newlines until the built text is on the line of the byte `at`.
+    pub fn go_to(&mut self, source: &str, at: usize) {
+        if let Some(between) = source.get(self.line_done..at) {
+            let lines: String = between.chars().filter(|&c| c == '\n').collect();
+            self.insert(&lines, self.line_done);
+            self.line_done = at;
+        }
+    }
+
+    fn verbatim(&mut self, source: &str, range: Range<usize>) {
+        if !range.is_empty() {
+            self.pieces.push(Piece { at: self.text.len(), source: range.start, verbatim: true });
+            self.text.push_str(&source[range]);
+        }
+    }
+
+    /// The place in the cell of a byte of the built text, and whether the user wrote it.
+    pub fn source_of(&self, built: usize) -> Option<(usize, bool)> {
+        let index = self.pieces.partition_point(|piece| piece.at <= built).checked_sub(1)?;
+        let piece = &self.pieces[index];
+        Some((if piece.verbatim { piece.source + (built - piece.at) } else { piece.source }, piece.verbatim))
+    }
+
+    /// The places in the cell of bytes of the built text, and whether the user wrote their first.
+    pub fn source_range(&self, range: Range<usize>) -> Option<(Range<usize>, bool)> {
+        let (start, verbatim) = self.source_of(range.start)?;
+        // The end is told by the last byte: the next one may be another piece's.
+        let end = match range.end.checked_sub(1).filter(|&last| last >= range.start) {
+            Some(last) => self.source_of(last).map_or(start, |(end, verbatim)| end + usize::from(verbatim)),
+            None => start,
+        };
+        Some((start..end.max(start), verbatim))
+    }
+
+    /// The byte of a line and a column, both counted from 1, columns in characters.
+    pub fn byte(&self, line: usize, column: usize) -> Option<usize> {
+        let start: usize = self.text.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
+        let text = self.text.get(start..)?.lines().next()?;
+        Some(start + text.char_indices().nth(column.saturating_sub(1)).map_or(text.len(), |(at, _)| at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_keeps_its_line_and_its_place() {
+        let source = "let x = 1;\nstruct P {\n    a: u8,\n}\nx";
+        let mut built = Built::default();
+        let item = source.find("struct").unwrap_or(0)..source.find("\nx").unwrap_or(0);
+        let field = source.find("a: u8").unwrap_or(0);
+        built.push(source, item.clone(), &[Edit::insert(item.start, "pub "), Edit::insert(field, "pub ")]);
+        assert_eq!(built.text, "\npub struct P {\n    pub a: u8,\n}");
+        for word in ["struct", "a: u8", "P {"] {
+            let at = built.text.find(word).unwrap_or(0);
+            assert_eq!(built.source_of(at), source.find(word).map(|at| (at, true)), "{word}");
+        }
+        assert_eq!(built.source_of(2), Some((item.start, false)));
+        assert_eq!(built.byte(3, 5), built.text.find("pub a"));
+    }
+
+    #[test]
+    fn what_is_left_out_leaves_its_lines() {
+        let source = "static A: u8 =\n    1;\nfn f() {}";
+        let end = source.find(";").unwrap_or(0) + 1;
+        let mut built = Built::default();
+        built.push(source, 0..source.len(), &[Edit::replace(0..end, "declared;")]);
+        assert_eq!(built.text, "declared;\n\nfn f() {}");
+    }
+}

@@ -1,0 +1,458 @@
+//! What the notebook defines now: the items of its cells, the newest of each key, as one crate.
+//!
+//! Items form one crate and not one a cell, because an `impl` may come in another cell than its type (orphan rules). The crate is
+//! compiled as a dynamic library when an item changes, each version under the same crate name and metadata: so a type stays the same
+//! type (`TypeId`) from version to version, while every cell is linked with the version of its time and finds that one's symbols first.
+//! Statics keep the home of their first version ([`super::statics`]).
+//!
+//! A cell that runs again replaces what it defined: known by its `cellId`, else by the keys of its items. An item that no longer
+//! compiles because another cell changed what it stands on is stale: it is left out until it compiles again.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::built::{Built, Edit};
+use super::cell::{Run, words};
+use super::items::Item;
+use super::statics::Static;
+
+/// The items of the notebook. A copy is cheap: what a cell would change is tried on one.
+#[derive(Clone, Default)]
+pub struct Definitions {
+    /// Those that define something, oldest first.
+    cells: Vec<Cell>,
+    homes: BTreeMap<String, Home>,
+    /// The compiled version of these items, when there is any item.
+    pub library: Option<Arc<Library>>,
+}
+
+/// A compiled version.
+#[derive(Debug)]
+pub struct Library {
+    pub file: PathBuf,
+}
+
+#[derive(Clone)]
+struct Cell {
+    run: Arc<Run>,
+    /// What the frontend calls the cell.
+    id: Option<String>,
+    items: Vec<Live>,
+}
+
+#[derive(Clone)]
+struct Live {
+    item: Arc<Item>,
+    /// Methods that a newer cell defines; they are left out.
+    replaced: BTreeSet<usize>,
+    stale: Option<Stale>,
+}
+
+/// Why an item is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stale {
+    /// The compiler's first complaint.
+    pub reason: String,
+    /// The number of the cell that caused it.
+    pub by: u32,
+}
+
+/// An item that is left out, for reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    pub title: String,
+    pub names: Vec<String>,
+    /// The number of its cell.
+    pub cell: u32,
+    pub stale: Stale,
+}
+
+/// Where a static lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Home {
+    symbol: String,
+    version: u64,
+    file: PathBuf,
+    signature: String,
+}
+
+/// The crate as text.
+pub struct Source {
+    /// File name and code of each cell, in order.
+    pub files: Vec<(Arc<Run>, Built)>,
+    /// Earlier versions that are the home of a static.
+    pub homes: BTreeSet<PathBuf>,
+    new_homes: BTreeMap<String, Home>,
+    /// Statics that start anew, by their path.
+    pub anew: Vec<String>,
+}
+
+impl Definitions {
+    /// These items, and those of `run`, which take the place of what the cell defined before and of items of the same keys.
+    /// A cell that is parted by commands has a definition for each part, `id`, `id#1` and so on, of which the first replaces all.
+    /// `deleted` are cells that the frontend has removed. Stale items that might compile again are tried again.
+    pub fn with(&self, run: &Arc<Run>, items: Vec<Item>, id: Option<&str>, deleted: &[String]) -> Definitions {
+        let mut new = self.clone();
+        new.library = None;
+        let is_of =
+            |known: &str, id: &str| known == id || known.strip_prefix(id).is_some_and(|rest| rest.starts_with('#'));
+        let gone =
+            |known: &str| id.iter().copied().chain(deleted.iter().map(String::as_str)).any(|id| is_of(known, id));
+        new.cells.retain(|cell| !cell.id.as_deref().is_some_and(gone));
+        for item in &items {
+            for cell in &mut new.cells {
+                for live in &mut cell.items {
+                    if item.members.is_empty() && item.key == live.item.key
+                        || !shared(&item.names, &live.item.names).is_empty()
+                    {
+                        live.replaced.insert(usize::MAX);
+                    } else if item.key == live.item.key {
+                        let members = live.item.members.iter().enumerate();
+                        let taken = members.filter(|(_, (name, _))| item.members.iter().any(|(new, _)| new == name));
+                        live.replaced.extend(taken.map(|(index, _)| index));
+                    }
+                }
+                cell.items.retain(|live| !live.replaced.contains(&usize::MAX));
+            }
+        }
+        // Of two items of one key in this cell the later counts too.
+        let mut own: Vec<Live> = Vec::new();
+        for item in items {
+            let is_macro_call = item.names.is_empty() && item.members.is_empty();
+            own.retain(|live| is_macro_call || live.item.key != item.key || !item.members.is_empty());
+            own.push(Live { item: Arc::new(item), replaced: BTreeSet::new(), stale: None });
+        }
+        if !own.is_empty() {
+            new.cells.push(Cell { run: Arc::clone(run), id: id.map(str::to_owned), items: own });
+        }
+        new.cells.retain(|cell| !cell.items.is_empty());
+        let changed = self.changed_to(&new);
+        for live in new.cells.iter_mut().flat_map(|cell| &mut cell.items) {
+            if let Some(stale) = &live.stale
+                && words(&live.item.whole).chain(words(&stale.reason)).any(|word| changed.contains(word))
+            {
+                live.stale = None;
+            }
+        }
+        new.forget_homes();
+        new
+    }
+
+    /// Whether these are the same items as those of `other`, left out or not.
+    pub fn same_items(&self, other: &Definitions) -> bool {
+        let told = |definitions: &Definitions| -> Vec<(String, String, BTreeSet<usize>, bool)> {
+            let mut told: Vec<_> = definitions
+                .lives()
+                .map(|(_, live)| {
+                    (live.item.key.clone(), live.item.whole.clone(), live.replaced.clone(), live.stale.is_some())
+                })
+                .collect();
+            told.sort();
+            told
+        };
+        told(self) == told(other)
+    }
+
+    /// The names of items that are others in `new`, or are no more.
+    pub fn changed_to(&self, new: &Definitions) -> HashSet<String> {
+        let texts = |definitions: &Definitions| -> BTreeMap<String, Vec<String>> {
+            let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for (_, live) in definitions.lives() {
+                let text = format!("{} {:?}", live.item.whole, live.replaced);
+                for name in live.item.names.iter().cloned().chain([live.item.key.clone()]) {
+                    texts.entry(name).or_default().push(text.clone());
+                }
+            }
+            texts
+        };
+        let (old, new) = (texts(self), texts(new));
+        let names = old.keys().chain(new.keys());
+        let changed = names.filter(|name| old.get(*name) != new.get(*name));
+        // Of an impl every word: its type and its trait.
+        changed.flat_map(|name| words(name).map(str::to_owned).collect::<Vec<_>>()).collect()
+    }
+
+    /// The names of types that may have another layout in `new`: defined anew, gone, or resting on such a type.
+    pub fn reshaped_in(&self, new: &Definitions) -> HashSet<String> {
+        let (old, new) = (self.shapes(), new.shapes());
+        let changed = old.iter().filter(|(name, text)| new.get(*name) != Some(text));
+        // The names that a macro call makes are among its words.
+        let mut reshaped: HashSet<String> = changed.flat_map(|(name, _)| words(name).map(str::to_owned)).collect();
+        loop {
+            let resting = old.iter().filter(|(_, text)| words(text).any(|word| reshaped.contains(word)));
+            let more: Vec<String> =
+                resting.map(|(name, _)| name.to_string()).filter(|name| !reshaped.contains(name)).collect();
+            if more.is_empty() {
+                return reshaped;
+            }
+            reshaped.extend(more);
+        }
+    }
+
+    /// Items on which a layout may rest, by name. What a macro makes is known by its text only.
+    fn shapes(&self) -> BTreeMap<&str, &str> {
+        let mut shapes = BTreeMap::new();
+        for (_, live) in self.lives().filter(|(_, live)| live.item.shapes) {
+            let item = &live.item;
+            for name in item.names.iter().chain(item.names.is_empty().then_some(&item.key)) {
+                shapes.insert(name.as_str(), item.text.as_str());
+            }
+        }
+        shapes
+    }
+
+    fn lives(&self) -> impl Iterator<Item = (&Cell, &Live)> {
+        self.cells.iter().flat_map(|cell| cell.items.iter().map(move |live| (cell, live)))
+    }
+
+    /// Whether there is nothing to compile.
+    pub fn is_empty(&self) -> bool {
+        self.lives().all(|(_, live)| live.stale.is_some())
+    }
+
+    /// The names that cells can use, macros as `name!`.
+    pub fn names(&self) -> HashSet<String> {
+        let active = self.lives().filter(|(_, live)| live.stale.is_none());
+        active.flat_map(|(_, live)| live.item.names.iter().cloned()).filter(|name| name != "_").collect()
+    }
+
+    /// Items of all cells as they stand in their cells, the oldest first.
+    pub fn texts(&self) -> Vec<String> {
+        self.lives()
+            .filter(|(_, live)| live.stale.is_none())
+            .map(|(cell, live)| cell.run.source[live.item.range.clone()].to_owned())
+            .collect()
+    }
+
+    /// The text of a macro of the notebook.
+    pub fn macro_rules(&self, name: &str) -> Option<String> {
+        let named =
+            |live: &Live| live.item.macro_text.clone().filter(|_| live.item.names.iter().any(|known| known == name));
+        self.lives().filter_map(|(_, live)| named(live)).last()
+    }
+
+    /// Items that are left out.
+    pub fn left_out(&self) -> Vec<Left> {
+        let left = self.lives().filter_map(|(cell, live)| {
+            let stale = live.stale.clone()?;
+            Some(Left {
+                title: live.item.title().to_owned(),
+                names: live.item.names.clone(),
+                cell: cell.run.number,
+                stale,
+            })
+        });
+        left.collect()
+    }
+
+    /// The crate's text. `version` will be the home of statics that are new, in `file`.
+    pub fn source(&self, version: u64, file: &std::path::Path) -> Source {
+        let mut source =
+            Source { files: Vec::new(), homes: BTreeSet::new(), new_homes: BTreeMap::new(), anew: Vec::new() };
+        let shapes = self.shapes();
+        for cell in &self.cells {
+            let mut built = Built::default();
+            let mut active: Vec<&Live> = cell.items.iter().filter(|live| live.stale.is_none()).collect();
+            active.sort_by_key(|live| live.item.range.start);
+            for live in active {
+                let edits = self.edits(live, &shapes, version, file, &mut source);
+                built.push(&cell.run.source, live.item.range.clone(), &edits);
+                built.insert(" ", live.item.range.end);
+            }
+            source.files.push((Arc::clone(&cell.run), built));
+        }
+        source
+    }
+
+    fn edits(
+        &self,
+        live: &Live,
+        shapes: &BTreeMap<&str, &str>,
+        version: u64,
+        file: &std::path::Path,
+        source: &mut Source,
+    ) -> Vec<Edit> {
+        let item = &live.item;
+        let gone = |index: usize| item.members.get(index).map(|(_, range)| range.clone());
+        let mut replaced: Vec<Edit> =
+            live.replaced.iter().filter_map(|&index| gone(index)).map(|range| Edit::replace(range, "")).collect();
+        let mut made: Vec<Edit> = Vec::new();
+        let mut index = 0;
+        while let Some(first) = item.statics.get(index) {
+            // A macro call makes several at once.
+            let group: Vec<&Static> =
+                item.statics[index..].iter().take_while(|found| found.range == first.range).collect();
+            index += group.len();
+            if replaced.iter().any(|edit| contains(&edit.range, &first.range)) {
+                continue;
+            }
+            let signatures: Vec<String> = group.iter().map(|found| signature(found, shapes)).collect();
+            let homes: Vec<Option<&Home>> = group
+                .iter()
+                .zip(&signatures)
+                .map(|(found, signature)| self.homes.get(&found.path).filter(|home| home.signature == *signature))
+                .collect();
+            if let Some(homes) = homes.into_iter().collect::<Option<Vec<&Home>>>() {
+                let declared: String =
+                    group.iter().zip(&homes).map(|(found, home)| found.declared(&home.symbol)).collect();
+                replaced.push(Edit::replace(first.range.clone(), declared));
+                for (found, home) in group.iter().zip(homes) {
+                    source.homes.insert(home.file.clone());
+                    source.new_homes.insert(found.path.clone(), home.clone());
+                }
+                continue;
+            }
+            for (found, signature) in group.iter().zip(signatures) {
+                let name: String =
+                    found.path.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+                let symbol = format!("wm_static_{version}_{}_{name}", source.new_homes.len());
+                made.extend(found.defined(&symbol));
+                if self.homes.contains_key(&found.path) {
+                    source.anew.push(found.path.clone());
+                }
+                let home = Home { symbol, version, file: file.to_owned(), signature };
+                source.new_homes.insert(found.path.clone(), home);
+            }
+        }
+        // An attribute of a home comes before `pub`; what lies in something that is replaced is gone with it.
+        let mut edits = made;
+        edits.extend(item.edits.iter().cloned());
+        edits.retain(|edit| !replaced.iter().any(|outer| contains(&outer.range, &edit.range)));
+        let swallowing: Vec<Range<usize>> =
+            edits.iter().filter(|edit| !edit.range.is_empty()).map(|edit| edit.range.clone()).collect();
+        edits.retain(|edit| {
+            !swallowing
+                .iter()
+                .any(|outer| *outer != edit.range && contains(outer, &edit.range) && edit.range.start < outer.end)
+        });
+        edits.extend(replaced);
+        edits.sort_by_key(|edit| edit.range.start);
+        edits
+    }
+
+    /// These items are compiled: their statics have homes now.
+    pub fn compiled(&mut self, library: Arc<Library>, source: Source) {
+        self.homes.extend(source.new_homes);
+        self.library = Some(library);
+    }
+
+    /// The crates on which these items stand were built anew: they are to be compiled again, and their statics start anew.
+    pub fn start_anew(&mut self) {
+        self.library = None;
+        self.homes.clear();
+    }
+
+    fn forget_homes(&mut self) {
+        let paths: HashSet<String> =
+            self.lives().flat_map(|(_, live)| live.item.statics.iter().map(|found| found.path.clone())).collect();
+        self.homes.retain(|path, _| paths.contains(path));
+    }
+
+    /// Leaves out the item of another cell than `run` in which the bytes of a cell's source lie. True if there is one.
+    pub fn leave_out(&mut self, at: &Arc<Run>, byte: usize, stale: &Stale) -> bool {
+        let cell = self.cells.iter_mut().find(|cell| Arc::ptr_eq(&cell.run, at));
+        let lives = cell.into_iter().flat_map(|cell| &mut cell.items);
+        let mut found = false;
+        for live in lives.filter(|live| live.stale.is_none()) {
+            let range = &live.item.range;
+            if range.start <= byte && byte <= range.end && !(byte == range.end && found) {
+                live.stale = Some(stale.clone());
+                found = true;
+                break;
+            }
+        }
+        found
+    }
+}
+
+fn contains(outer: &Range<usize>, inner: &Range<usize>) -> bool {
+    outer.start <= inner.start && inner.end <= outer.end
+}
+
+fn shared<'a>(some: &'a [String], others: &[String]) -> Vec<&'a String> {
+    some.iter().filter(|name| others.contains(name)).collect()
+}
+
+/// A static's text and those of the types on which it rests: a change of one makes it another static.
+fn signature(found: &Static, shapes: &BTreeMap<&str, &str>) -> String {
+    let mut rests: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut open: Vec<&str> = words(&found.text).collect();
+    while let Some(word) = open.pop() {
+        if let Some((name, text)) = shapes.get_key_value(word)
+            && rests.insert(name, text).is_none()
+        {
+            open.extend(words(text));
+        }
+    }
+    format!("{} {rests:?}", found.text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::cell::Cell as Parsed;
+    use std::path::Path;
+
+    fn define(definitions: &Definitions, number: u32, source: &str, id: Option<&str>) -> (Definitions, String) {
+        let parsed = Parsed::parse(source, Path::new("/"), &|name| definitions.macro_rules(name));
+        let run = Arc::new(Run::new(number, format!("In [{number}]"), source));
+        let mut new = definitions.with(&run, parsed.items, id, &[]);
+        let file = PathBuf::from(format!("/{number}.so"));
+        let source = new.source(u64::from(number), &file);
+        let text = source.files.iter().map(|(_, built)| built.text.trim()).collect::<Vec<_>>().join("|");
+        new.compiled(Arc::new(Library { file }), source);
+        (new, text)
+    }
+
+    #[test]
+    fn the_newest_of_each_name_counts() {
+        let (first, _) = define(&Definitions::default(), 1, "fn f() -> i32 { 1 }\nfn g() {}", None);
+        let (second, text) = define(&first, 2, "fn f() -> i32 { 2 }", None);
+        assert_eq!(text, "pub fn g() {}|pub fn f() -> i32 { 2 }");
+        let (_, text) = define(&second, 3, "use std::{f, rc::Rc};", None);
+        assert_eq!(text, "pub fn g() {}|pub use std::{f}; pub use std::{rc::Rc};");
+    }
+
+    #[test]
+    fn a_cell_that_runs_again_replaces_what_it_defined() {
+        let (first, _) = define(&Definitions::default(), 1, "fn f() {}\nfn g() {}", Some("a"));
+        let (second, text) = define(&first, 2, "fn g() { g() }", Some("a"));
+        assert_eq!(text, "pub fn g() { g() }");
+        assert!(second.with(&Arc::new(Run::new(3, "x".into(), "")), Vec::new(), None, &["a".to_owned()]).is_empty());
+    }
+
+    #[test]
+    fn a_method_is_replaced_on_its_own() {
+        let (first, _) = define(&Definitions::default(), 1, "impl P { fn a() {} fn b() {} }", None);
+        let (_, text) = define(&first, 2, "impl P { fn a() { 2 } }", None);
+        assert_eq!(text, "impl P {  pub fn b() {} }|impl P { pub fn a() { 2 } }");
+    }
+
+    #[test]
+    fn a_static_keeps_its_home_until_it_changes() {
+        let (first, home) = define(&Definitions::default(), 1, "static N: u8 = 1; fn f() {}", None);
+        assert_eq!(home, "#[unsafe(export_name = \"wm_static_1_0_N\")] pub static N: u8 = 1; pub fn f() {}");
+        let (second, text) = define(&first, 2, "fn f() { f() }", None);
+        assert!(
+            text.starts_with("unsafe extern \"C\" { #[link_name = \"wm_static_1_0_N\"] pub safe static N: u8; }"),
+            "{text}"
+        );
+        let run = Arc::new(Run::new(3, "x".into(), "static N: u8 = 2;"));
+        let parsed = Parsed::parse("static N: u8 = 2;", Path::new("/"), &|_| None);
+        let third = second.with(&run, parsed.items, None, &[]).source(3, Path::new("/3.so"));
+        assert_eq!(third.anew, ["N"]);
+    }
+
+    #[test]
+    fn what_rests_on_a_changed_type_is_reshaped() {
+        let (first, _) =
+            define(&Definitions::default(), 1, "struct A { x: u8 } struct B(A); struct C; fn f() {}", None);
+        let (second, _) = define(&first, 2, "struct A { x: u16 }", None);
+        let mut reshaped: Vec<String> = first.reshaped_in(&second).into_iter().collect();
+        reshaped.sort();
+        assert_eq!(reshaped, ["A", "B"]);
+        assert!(first.changed_to(&second).contains("A") && !first.changed_to(&second).contains("f"));
+    }
+}

@@ -1,0 +1,169 @@
+//! One call of rustc at a time, which a stop ends.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::Value;
+
+use super::toolchain::Toolchain;
+
+/// Calls rustc.
+pub struct Rustc {
+    toolchain: Toolchain,
+    /// Folders in which compiled code finds the libraries that it is linked with.
+    search: Vec<PathBuf>,
+    /// The process group of the compiler that runs now, or 0.
+    group: AtomicI32,
+    interrupted: AtomicBool,
+    env: Mutex<Vec<(String, String)>>,
+}
+
+/// What is to be compiled.
+pub struct Job<'a> {
+    /// Where `file` is.
+    pub folder: &'a Path,
+    pub file: &'a str,
+    pub output: &'a Path,
+    pub crate_name: &'a str,
+    pub crate_type: &'a str,
+    pub opt_level: &'a str,
+    /// More arguments, among them the crates that it is linked with.
+    pub args: Vec<String>,
+}
+
+/// What rustc said.
+pub struct Outcome {
+    pub success: bool,
+    pub messages: Vec<Value>,
+    pub build: Build,
+}
+
+/// How long a build took: rustc without the linker, then the linker.
+#[derive(Clone, Copy, Debug)]
+pub struct Build {
+    pub rustc: Duration,
+    pub link: Duration,
+}
+
+impl Rustc {
+    pub fn new(toolchain: Toolchain, search: Vec<PathBuf>) -> Rustc {
+        Rustc {
+            toolchain,
+            search,
+            group: AtomicI32::new(0),
+            interrupted: AtomicBool::new(false),
+            env: Mutex::default(),
+        }
+    }
+
+    /// Sets a variable of the environment of what runs from now on.
+    pub fn set_env(&self, name: &str, value: &str) {
+        let mut env = self.env.lock().unwrap_or_else(PoisonError::into_inner);
+        env.retain(|(known, _)| known != name);
+        env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// The variables that were set.
+    pub fn env(&self) -> Vec<(String, String)> {
+        self.env.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What follows may be stopped anew.
+    pub fn begin(&self) {
+        self.interrupted.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether it was asked to stop since then.
+    pub fn interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::SeqCst)
+    }
+
+    /// Stops the process that runs now, and every other that would follow. True if one ran.
+    pub fn interrupt(&self) -> bool {
+        self.interrupted.store(true, Ordering::SeqCst);
+        let group = Pid::from_raw(self.group.load(Ordering::SeqCst));
+        group.is_some_and(|group| kill_process_group(group, Signal::KILL).is_ok())
+    }
+
+    /// Names the process group that a stop ends, or none.
+    pub fn set_group(&self, process: Option<u32>) {
+        self.group.store(process.and_then(|id| id.try_into().ok()).unwrap_or(0), Ordering::SeqCst);
+        if process.is_some() && self.interrupted() {
+            self.interrupt();
+        }
+    }
+
+    pub fn run(&self, job: &Job) -> Result<Outcome> {
+        let start = Instant::now();
+        let mut command = self.toolchain.quiet("rustc");
+        command
+            .envs(self.env())
+            .current_dir(job.folder)
+            .arg(format!("--crate-name={}", job.crate_name))
+            .arg(format!("--crate-type={}", job.crate_type))
+            .arg("--edition=2024")
+            .arg(job.file)
+            .arg("-o")
+            .arg(job.output)
+            .args([
+                "--emit=link",
+                "--error-format=json",
+                "--json=diagnostic-rendered-ansi,timings",
+                "--diagnostic-width=100000",
+            ])
+            .arg("-Zunstable-options")
+            // Types are told in full, by a lint that user code cannot turn off; other warnings are not shown.
+            .args(["-Ztrim-diagnostic-paths=no", "-Awarnings", "--force-warn=dropping_references"])
+            // What `include!` brings is as good as if it stood there.
+            .arg("-Amacro_expanded_macro_exports_accessed_by_absolute_paths")
+            .args(["-Cprefer-dynamic", "-Cdebug-assertions=on", "-Cdebuginfo=line-tables-only"])
+            .arg(format!("-Copt-level={}", job.opt_level))
+            .args(self.search.iter().map(|folder| format!("-Clink-arg=-Wl,-rpath,{}", folder.display())))
+            .args(&job.args)
+            .process_group(0);
+        let child = command.spawn().with_context(|| format!("cannot run {}", self.toolchain.rustc.display()))?;
+        self.set_group(Some(child.id()));
+        let output = child.wait_with_output();
+        self.set_group(None);
+        let output = output?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        let messages: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let link = link_time(&messages);
+        let build = Build { rustc: start.elapsed().saturating_sub(link), link };
+        let success = output.status.success();
+        if !success && !self.interrupted() && !messages.iter().any(|message| message["level"] == "error") {
+            // It did not even say what is wrong.
+            anyhow::bail!("rustc failed ({}): {}", output.status, text.trim());
+        }
+        Ok(Outcome { success, messages, build })
+    }
+}
+
+/// rustc says when it starts and ends linking, in microseconds.
+fn link_time(messages: &[Value]) -> Duration {
+    let at = |event: &str| {
+        let message = messages.iter().find(|message| message["name"] == "link" && message["event"] == event)?;
+        message["timestamp"].as_u64()
+    };
+    at("end").zip(at("start")).map_or(Duration::ZERO, |(end, start)| Duration::from_micros(end.saturating_sub(start)))
+}
+
+/// The spans of a message.
+pub fn spans(message: &Value) -> &[Value] {
+    message["spans"].as_array().map_or(&[][..], Vec::as_slice)
+}
+
+/// File, bytes and the rest of a span; of one in a macro those where the macro is used in one of `files`.
+pub fn place_in(span: &Value, is_known: impl Fn(&str) -> bool) -> Option<(&str, std::ops::Range<usize>)> {
+    let mut span = span;
+    while !span["file_name"].as_str().is_some_and(&is_known) {
+        span = span["expansion"].get("span")?;
+    }
+    let byte = |name: &str| span[name].as_u64().and_then(|at| usize::try_from(at).ok());
+    Some((span["file_name"].as_str()?, byte("byte_start")?..byte("byte_end")?))
+}

@@ -1,0 +1,249 @@
+//! Statics live once: the version of the notebook's definitions that first has one is its home and exports it; later versions declare
+//! it and are linked to that home. So a static keeps its value while the code around it changes.
+//!
+//! This holds for `static` and `static mut` wherever they stand in an item, and for those that `thread_local!` and `lazy_static!`
+//! make: the former becomes a static `LocalKey` of a hidden thread-local, the latter a static `LazyLock`.
+
+use std::ops::Range;
+
+use ra_ap_syntax::ast::{self, HasName};
+use ra_ap_syntax::{AstNode, Edition, SourceFile, SyntaxNode};
+
+use super::built::Edit;
+use super::items::{Origin, compact};
+
+/// A static somewhere in an item.
+#[derive(Clone, Debug)]
+pub struct Static {
+    /// Names of what it stands in and its own, such as `tick::N`: what tells it from every other of the notebook.
+    pub path: String,
+    pub name: String,
+    /// What is replaced to declare it: itself, or the macro call that makes it.
+    pub range: Range<usize>,
+    /// Its declaration without an initial value: `static N: u32`.
+    declaration: String,
+    /// What makes its version its home; `{symbol}` stands for the name under which it is exported.
+    home: Vec<Edit>,
+    /// Whether the version behind which it is declared must say `safe`.
+    mutable: bool,
+    /// Its text, which makes it another static when it changes.
+    pub text: String,
+}
+
+impl Static {
+    /// The edits that make this version its home.
+    pub fn defined(&self, symbol: &str) -> Vec<Edit> {
+        self.home
+            .iter()
+            .map(|edit| Edit { range: edit.range.clone(), text: edit.text.replace("{symbol}", symbol) })
+            .collect()
+    }
+
+    /// The declaration of a static that has a home already.
+    pub fn declared(&self, symbol: &str) -> String {
+        let safe = if self.mutable { "" } else { "safe " };
+        let (visibility, rest) = self.declaration.split_once("static").unwrap_or(("", &self.declaration));
+        format!("unsafe extern \"C\" {{ #[link_name = \"{symbol}\"] {visibility}{safe}static{rest}; }} ")
+    }
+}
+
+/// The statics of an item.
+pub fn find(node: &SyntaxNode, origin: &Origin) -> Vec<Static> {
+    let mut found = Vec::new();
+    for inner in node.descendants() {
+        let mut outer = inner.ancestors().skip(1).take_while(|outer| node.parent().as_ref() != Some(outer));
+        let at_root = inner == *node || !outer.any(|outer| encloses(&outer));
+        // What stands in braces of a `mod` keeps the privacy that its author gave it.
+        let public = |visibility: bool| if at_root || visibility { "pub " } else { "" };
+        if let Some(item) = ast::Static::cast(inner.clone()) {
+            if item.syntax().ancestors().any(|node| ast::ExternBlock::can_cast(node.kind())) {
+                continue;
+            }
+            let (Some(name), Some(ty)) = (item.name(), item.ty()) else { continue };
+            let has_visibility = inner.children().any(|child| ast::Visibility::can_cast(child.kind()));
+            let name = name.text().to_string();
+            let range = origin.range(&inner);
+            let mutable = item.mut_token().is_some();
+            let declaration = format!(
+                "{}static {}{name}: {}",
+                public(has_visibility),
+                if mutable { "mut " } else { "" },
+                ty.syntax().text()
+            );
+            found.push(Static {
+                path: path(node, &inner, &name),
+                home: vec![Edit::insert(range.start, "#[unsafe(export_name = \"{symbol}\")] ")],
+                range,
+                declaration,
+                mutable,
+                text: compact(&inner),
+                name,
+            });
+        } else if let Some(call) = ast::MacroCall::cast(inner.clone()) {
+            found.extend(of_macro(node, &inner, &call, origin, at_root));
+        }
+    }
+    found
+}
+
+/// Whether names in a node are not those around it.
+fn encloses(node: &SyntaxNode) -> bool {
+    ast::Fn::can_cast(node.kind()) || ast::Module::can_cast(node.kind()) || ast::AssocItemList::can_cast(node.kind())
+}
+
+fn of_macro(
+    node: &SyntaxNode,
+    inner: &SyntaxNode,
+    call: &ast::MacroCall,
+    origin: &Origin,
+    at_root: bool,
+) -> Vec<Static> {
+    let name = call.path().map(|path| compact(path.syntax())).unwrap_or_default();
+    let local = match name.rsplit("::").next() {
+        Some("thread_local") => true,
+        Some("lazy_static") => false,
+        _ => return Vec::new(),
+    };
+    let Some(tree) = call.token_tree() else { return Vec::new() };
+    let outer = origin.range(inner);
+    // With a semicolon behind it, when it is a statement.
+    let outer = match origin.source.get(outer.end..) {
+        Some(rest) if rest.trim_start().starts_with(';') => outer.start..outer.end + rest.find(';').unwrap_or(0) + 1,
+        _ => outer,
+    };
+    let text = tree.syntax().text().to_string();
+    let first = origin.range(tree.syntax()).start + 1;
+    let Some(inside) = text.get(1..text.len().saturating_sub(1)) else { return Vec::new() };
+    let inside = if local { inside.to_owned() } else { inside.replace("static ref ", "static     ") };
+    // The last entry may lack its semicolon.
+    let parsed = SourceFile::parse(&format!("{inside};"), Edition::Edition2024).syntax_node();
+    let entries: Vec<ast::Static> = parsed.children().filter_map(ast::Static::cast).collect();
+    let count = entries.len();
+    let mut found = Vec::new();
+    for (index, entry) in entries.into_iter().enumerate() {
+        let (Some(name), Some(ty), Some(body)) = (entry.name(), entry.ty(), entry.body()) else { continue };
+        let place = |node: &SyntaxNode| {
+            first + usize::from(node.text_range().start())..first + usize::from(node.text_range().end())
+        };
+        let visible = at_root || entry.syntax().children().any(|child| ast::Visibility::can_cast(child.kind()));
+        let public = if visible { "pub " } else { "" };
+        let (named, typed) = (name.text().to_string(), ty.syntax().text().to_string());
+        let made =
+            if local { format!("::std::thread::LocalKey<{typed}>") } else { format!("::std::sync::LazyLock<{typed}>") };
+        let declaration = format!("{public}static {named}: {made}");
+        let export = "#[unsafe(export_name = \"{symbol}\")]";
+        let home = if local {
+            let mut home = vec![Edit::replace(place(name.syntax()), format!("__WM_{named}"))];
+            home.push(Edit::insert(outer.end, format!(" {export} {declaration} = __WM_{named};")));
+            home
+        } else {
+            // From the macro's head, or the end of the entry before, to the value; and from its end to the next entry.
+            let value = place(body.syntax());
+            let mut home = Vec::new();
+            let start = if index == 0 { outer.start } else { place(entry.syntax()).start };
+            home.push(Edit::replace(
+                start..value.start,
+                format!("{export} {declaration} = ::std::sync::LazyLock::new(|| "),
+            ));
+            let end = if index + 1 == count { outer.end } else { place(entry.syntax()).end };
+            home.push(Edit::replace(value.end..end.max(value.end), "); "));
+            home
+        };
+        found.push(Static {
+            path: path(node, inner, &named),
+            range: outer.clone(),
+            declaration,
+            home,
+            mutable: false,
+            text: compact(entry.syntax()),
+            name: named,
+        });
+    }
+    found
+}
+
+/// The names of what a static stands in, from the item of the notebook inwards, and its own.
+fn path(root: &SyntaxNode, node: &SyntaxNode, name: &str) -> String {
+    let mut names = vec![name.to_owned()];
+    if node == root {
+        return name.to_owned();
+    }
+    for outer in node.ancestors().skip(1) {
+        let part = match ast::Item::cast(outer.clone()) {
+            Some(ast::Item::Fn(item)) => item.name().map(|name| name.text().to_string()),
+            Some(ast::Item::Module(item)) => item.name().map(|name| name.text().to_string()),
+            Some(ast::Item::Trait(item)) => item.name().map(|name| name.text().to_string()),
+            Some(ast::Item::Impl(item)) => item.self_ty().map(|ty| {
+                let of = item.trait_().map_or(String::new(), |of| format!("{} for ", compact(of.syntax())));
+                format!("{of}{}", compact(ty.syntax()))
+            }),
+            _ => None,
+        };
+        names.extend(part);
+        if outer == *root {
+            break;
+        }
+    }
+    names.reverse();
+    names.join("::")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::built::Built;
+    use std::path::Path;
+
+    fn versions(source: &str) -> (Vec<String>, String, String) {
+        let parsed = SourceFile::parse(source, Edition::Edition2024).syntax_node();
+        let node = parsed.children().next().unwrap_or(parsed);
+        let origin = Origin { source, shift: 0, folder: Path::new("/") };
+        let found = find(&node, &origin);
+        let edits: Vec<Edit> = found.iter().flat_map(|found| found.defined("s")).collect();
+        let (mut home, mut later) = (Built::default(), Built::default());
+        home.push(source, 0..source.len(), &edits);
+        let declared: String = found.iter().map(|found| found.declared("s")).collect();
+        if let Some(first) = found.first() {
+            later.push(source, 0..source.len(), &[Edit::replace(first.range.clone(), declared)]);
+        }
+        (found.into_iter().map(|found| found.path).collect(), home.text, later.text)
+    }
+
+    #[test]
+    fn a_static_is_exported_by_its_home_and_declared_later() {
+        let (paths, home, later) = versions("fn tick() -> u32 { static N: AtomicU32 = AtomicU32::new(0); 1 }");
+        assert_eq!(paths, ["tick::N"]);
+        assert_eq!(
+            home,
+            "fn tick() -> u32 { #[unsafe(export_name = \"s\")] static N: AtomicU32 = AtomicU32::new(0); 1 }"
+        );
+        assert_eq!(
+            later,
+            "fn tick() -> u32 { unsafe extern \"C\" { #[link_name = \"s\"] safe static N: AtomicU32; }  1 }"
+        );
+        let (paths, _, later) = versions("static mut X: u8 = 1;");
+        assert_eq!(
+            (paths, later),
+            (vec!["X".to_owned()], "unsafe extern \"C\" { #[link_name = \"s\"] pub static mut X: u8; } ".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_thread_local_becomes_a_static_key_and_a_lazy_static_a_lazy_lock() {
+        let (paths, home, _) = versions("thread_local! { static N: Cell<u8> = const { Cell::new(1) } }");
+        assert_eq!(paths, ["N"]);
+        assert_eq!(
+            home,
+            "thread_local! { static __WM_N: Cell<u8> = const { Cell::new(1) } } #[unsafe(export_name = \"s\")] pub static N: \
+             ::std::thread::LocalKey<Cell<u8>> = __WM_N;"
+        );
+        let (paths, home, later) = versions("lazy_static! { static ref A: u8 = one(); static ref B: u8 = 2; }");
+        assert_eq!(paths, ["A", "B"]);
+        assert_eq!(
+            home,
+            "#[unsafe(export_name = \"s\")] pub static A: ::std::sync::LazyLock<u8> = ::std::sync::LazyLock::new(|| one());  \
+             #[unsafe(export_name = \"s\")] pub static B: ::std::sync::LazyLock<u8> = ::std::sync::LazyLock::new(|| 2); "
+        );
+        assert!(later.contains("safe static A: ::std::sync::LazyLock<u8>") && !later.contains("one()"), "{later}");
+    }
+}

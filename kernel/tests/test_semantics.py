@@ -1,0 +1,285 @@
+"""A notebook means what it says: state lives once, the newest definition counts, what was done before an error stays, a cell is a function body."""
+
+import re
+
+import pytest
+from driver import Kernel, Ran
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    with Kernel() as kernel:
+        yield kernel
+
+
+def plain(error):
+    return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error["traceback"]))
+
+
+def run(kernel, code, cell=None, deleted=()):
+    """Runs a cell as a frontend does that names its cells."""
+    metadata = ({"cellId": cell} if cell else {}) | ({"deletedCells": list(deleted)} if deleted else {})
+    content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
+    message = kernel.client.session.msg("execute_request", content, metadata=metadata)
+    kernel.client.shell_channel.send(message)
+    msg_id = message["header"]["msg_id"]
+    messages = list(kernel.iopub(msg_id))
+    return Ran(kernel.shell(msg_id), messages)
+
+
+def good(ran):
+    assert ran.status == "ok", plain(ran.reply["content"])
+    return ran
+
+
+# 1. State lives once.
+
+
+@pytest.mark.parametrize(
+    ("define", "change", "read", "value"),
+    [
+        ("use std::sync::Mutex;\nstatic LOG: Mutex<Vec<i32>> = Mutex::new(vec![]);\nLOG.lock().unwrap().push(1);", "LOG.lock().unwrap().push(2);", "LOG.lock().unwrap().clone()", "[1, 2]"),
+        ("use std::sync::atomic::{AtomicU32, Ordering::SeqCst};\nfn tick() -> u32 { static N: AtomicU32 = AtomicU32::new(0); N.fetch_add(1, SeqCst) }\ntick();", "fn unrelated() {}", "(tick(), tick())", "(1, 2)"),
+        ("static mut RAW: u32 = 1;", "unsafe { RAW += 6; }\nfn another() {}", "unsafe { RAW }", "7"),
+        ("mod inner { pub static DEEP: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(3); }", "inner::DEEP.store(9, std::sync::atomic::Ordering::SeqCst); struct Other;", "inner::DEEP.load(std::sync::atomic::Ordering::SeqCst)", "9"),
+        ("use std::cell::Cell as Local;\nthread_local! { static HERE: Local<i32> = const { Local::new(1) }; static THERE: Local<i32> = Local::new(2) }", "HERE.set(5); fn third() {}", "(HERE.get(), THERE.get())", "(5, 2)"),
+        ("use std::sync::OnceLock;\nstatic ONCE: OnceLock<String> = OnceLock::new();", "ONCE.set(\"first\".into()).unwrap(); fn fourth() {}", "ONCE.get()", "Some(\"first\")"),
+        ("static LAZY: std::sync::LazyLock<u64> = std::sync::LazyLock::new(|| { println!(\"made\"); 4 });\n*LAZY;", "fn fifth() {}", "*LAZY", "4"),
+        ("struct Meter { n: i32 }\nimpl Meter { fn next(&self) -> usize { static N: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(10); N.fetch_add(1, std::sync::atomic::Ordering::SeqCst) } }\nMeter { n: 0 }.next();", "fn sixth() {}", "Meter { n: 0 }.next()", "11"),
+    ],
+    ids=["mutex", "in a function", "static mut", "in a module", "thread_local", "OnceLock", "LazyLock", "in a method"],
+)
+def test_a_static_keeps_its_value(notebook, define, change, read, value):
+    good(notebook.run(define))
+    good(notebook.run(change))
+    ran = good(notebook.run(read))
+    assert ran.value == value and ran.stream() == "", "it is not made a second time"
+
+
+def test_a_static_that_is_defined_anew_starts_anew_and_says_so(notebook):
+    good(notebook.run("use std::sync::atomic::{AtomicI8, Ordering};\nstatic FRESH: AtomicI8 = AtomicI8::new(1);\nFRESH.store(5, Ordering::SeqCst);"))
+    assert "anew" not in notebook.run("static FRESH: AtomicI8 = AtomicI8::new(1);").stream("stderr")
+    assert notebook.value("FRESH.load(Ordering::SeqCst)") == "5"
+    assert "`FRESH` starts anew" in notebook.run("static FRESH: AtomicI8 = AtomicI8::new(2);").stream("stderr")
+    assert notebook.value("FRESH.load(Ordering::SeqCst)") == "2"
+
+
+# 3. The newest definition counts.
+
+
+def test_an_impl_that_runs_again_replaces_its_methods_and_leaves_the_others(notebook):
+    good(notebook.run("struct P(i32);"))
+    good(notebook.run("impl P { fn one(&self) -> i32 { self.0 } fn two(&self) -> i32 { 2 } }"))
+    good(notebook.run("let point = P(1);"))
+    good(notebook.run("impl P { fn one(&self) -> i32 { self.0 + 100 } }"))
+    assert notebook.value("(P(1).one(), point.one(), point.two())") == "(101, 101, 2)"
+    good(notebook.run("impl std::fmt::Display for P { fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result { write!(f, \"a\") } }"))
+    good(notebook.run("impl std::fmt::Display for P { fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result { write!(f, \"b\") } }"))
+    assert notebook.value("point.to_string()") == '"b"'
+
+
+def test_who_calls_a_function_calls_the_newest(notebook):
+    good(notebook.run("fn inner_f() -> i32 { 1 }"))
+    good(notebook.run("fn outer_f() -> i32 { inner_f() * 10 }"))
+    good(notebook.run("fn inner_f() -> i32 { 2 }"))
+    assert notebook.value("outer_f()") == "20"
+    good(notebook.run("const SIDE: i32 = 3;\nfn area() -> i32 { SIDE * SIDE }"))
+    good(notebook.run("const SIDE: i32 = 4;"))
+    assert notebook.value("area()") == "16"
+    good(notebook.run("macro_rules! step { () => { 1 } }\nfn stepped() -> i32 { step!() }"))
+    good(notebook.run("macro_rules! step { () => { 5 } }"))
+    assert notebook.value("(stepped(), step!())") == "(5, 5)"
+    good(notebook.run("use std::cmp::max as pick;\nfn picked() -> i32 { pick(1, 2) }"))
+    good(notebook.run("use std::cmp::min as pick;"))
+    assert notebook.value("(picked(), pick(1, 2))") == "(1, 1)"
+
+
+def test_what_no_longer_compiles_is_stale_and_named_and_comes_back(notebook):
+    good(notebook.run("struct Cfg { lr: f64 }"))
+    maker = notebook.run("fn make() -> Cfg { Cfg { lr: 0.1 } }").reply["content"]["execution_count"]
+    good(notebook.run("let cfg = make();"))
+    changed = good(notebook.run("struct Cfg { lr: f64, n: u8 }"))
+    number = changed.reply["content"]["execution_count"]
+    said = changed.stream("stderr")
+    assert f"`make` of cell [{maker}] no longer compiles since cell [{number}]: missing field `n`" in said
+    assert "`cfg` is lost" in said
+    error = notebook.run("make().n").error
+    assert error["ename"] == "E0425" and f"`make` is stale: cell [{maker}]" in plain(error)
+    assert "defines its type anew" in plain(notebook.run("cfg.lr").error)
+    assert notebook.value("Cfg { lr: 1.0, n: 2 }.n") == "2", "the new type is there"
+    good(notebook.run("struct Cfg { lr: f64 }"))
+    assert notebook.value("make().lr") == "0.1"
+
+
+def test_a_cell_whose_own_items_fail_changes_nothing(notebook):
+    good(notebook.run("fn steady() -> i32 { 1 }"))
+    assert notebook.run("fn steady() -> i32 { \"no\" }").error["ename"] == "E0308"
+    assert notebook.run("fn steady() -> i32 { 2 }\nno_such_name").error["ename"] == "E0425"
+    assert notebook.value("steady()") == "1"
+
+
+def test_a_named_cell_replaces_all_that_it_defined_and_a_deleted_one_goes(notebook):
+    good(run(notebook, "fn from_a() -> i32 { 1 }\nfn also_a() -> i32 { 2 }", cell="a"))
+    good(run(notebook, "fn from_a() -> i32 { 3 }", cell="a"))
+    assert notebook.value("from_a()") == "3"
+    assert notebook.run("also_a()").error["ename"] == "E0425"
+    good(run(notebook, "fn from_b() -> i32 { from_a() }", cell="b"))
+    good(run(notebook, "1", cell="c", deleted=["b"]))
+    assert notebook.run("from_b()").error["ename"] == "E0425"
+
+
+def test_all_cells_twice_are_as_good_as_once(fresh):
+    cells = [
+        "use std::collections::HashMap;\n#[derive(Debug, Clone, PartialEq)]\nstruct Item { name: String }",
+        "impl Item { fn new(name: &str) -> Self { Item { name: name.into() } } }\ntrait Shout { fn shout(&self) -> String; }",
+        "impl Shout for Item { fn shout(&self) -> String { self.name.to_uppercase() } }\nmacro_rules! item { ($n:expr) => { Item::new($n) } }",
+        "let mut all: HashMap<i32, Item> = HashMap::new();\nall.insert(1, item!(\"a\"));",
+        "all[&1].shout()",
+    ]
+    for _ in range(2):
+        for cell in cells:
+            last = good(fresh.run(cell))
+    assert last.value == '"A"'
+
+
+# 4. What was done before an error stays.
+
+
+@pytest.mark.parametrize(
+    ("failing", "ename"),
+    [("let bad: i32 = \"x\".parse()?;", "ParseIntError"), ("let v: Vec<i32> = vec![];\nlet bad = v[3];", "Panic"), ("let none: Option<i32> = None;\nnone?;", "None")],
+)
+def test_what_was_bound_before_an_error_is_there(notebook, failing, ename):
+    error = notebook.run(f"let mut good_one = vec![1];\nlet good_two = String::from(\"b\");\ngood_one.push(2);\n{failing}\nlet never = 1;").error
+    assert error["ename"] == ename
+    assert notebook.value("(&good_one, &good_two)") == '([1, 2], "b")'
+    assert notebook.run("never").error["ename"] == "E0425"
+
+
+def test_variables_of_earlier_cells_outlive_an_error(notebook):
+    good(notebook.run("let mut earlier = vec![String::from(\"a\")];"))
+    assert notebook.run("earlier.push(\"b\".into());\n\"x\".parse::<i32>()?;").error["ename"] == "ParseIntError"
+    assert notebook.value("earlier.len()") == "2"
+    assert notebook.run("earlier.push(\"c\".into());\nearlier[9].len()").error["ename"] == "Panic"
+    assert notebook.value("earlier.len()") == "3"
+
+
+def test_what_a_later_line_moves_is_there_when_an_error_comes_first(notebook):
+    good(notebook.run("let handed = vec![1];"))
+    assert notebook.run("let own = vec![2];\n\"x\".parse::<i32>()?;\ndrop(handed);\ndrop(own);").error["ename"] == "ParseIntError"
+    assert notebook.value("(handed.len(), own.len())") == "(1, 1)"
+    assert notebook.run("let moved = handed;\n\"x\".parse::<i32>()?;").error["ename"] == "ParseIntError"
+    assert notebook.value("moved.len()") == "1"
+    error = notebook.run("handed").error
+    assert error["ename"] == "E0425" and "`handed` was moved away" in plain(error)
+
+
+def test_a_variable_that_was_moved_away_gets_a_value_again(notebook):
+    good(notebook.run("let mut state = vec![1];"))
+    good(notebook.run("drop(state);"))
+    good(notebook.run("state = vec![5, 6];"))
+    assert notebook.value("state") == "[5, 6]"
+    good(notebook.run("fn grow(mut v: Vec<i32>) -> Vec<i32> { v.push(7); v }\nstate = grow(state);"))
+    assert notebook.value("state") == "[5, 6, 7]"
+
+
+def test_a_crash_is_told_with_what_it_cost_then_and_later(fresh):
+    fresh.run("let costly = 1;")
+    assert "costly" in fresh.run("std::process::abort()").error["evalue"]
+    assert "`costly` is lost" in plain(fresh.run("costly").error)
+
+
+# 5. A cell is a function body.
+
+
+@pytest.mark.parametrize(
+    ("cell", "printed"),
+    [
+        ("let base = 10; let f = |x: i32| x + base; println!(\"{}\", f(2));", "12\n"),
+        ("let mut total = 0; let mut add = |x: i32| total += x; add(1); add(2); println!(\"{total}\");", "3\n"),
+        ("let mut v = vec![1]; let r = &mut v; r.push(2); let n = 5; println!(\"{} {n}\", v.len());", "2 5\n"),
+        ("let mut v = vec![1]; let r = &mut v; r.push(2); let n = 5; r.push(n); println!(\"{v:?}\");", "[1, 2, 5]\n"),
+        ("let m = std::sync::Mutex::new(1); let mut g = m.lock().unwrap(); *g += 1; println!(\"{}\", *g);", "2\n"),
+        ("let text = String::from(\"a b\"); let words: Vec<&str> = text.split(' ').collect(); println!(\"{words:?}\");", "[\"a\", \"b\"]\n"),
+        ("let (a, b); a = 1; b = a + 1; println!(\"{a} {b}\");", "1 2\n"),
+    ],
+)
+def test_closures_guards_and_references_are_as_in_a_function(notebook, cell, printed):
+    assert good(notebook.run(cell)).stream() == printed
+
+
+def test_a_reference_or_a_guard_does_not_cost_its_owner(notebook):
+    good(notebook.run("let total = 3; let owner = vec![String::from(\"x\")]; let first = &owner[0]; let lock = std::sync::Mutex::new(1); let guard = lock.lock().unwrap();"))
+    assert notebook.value("(total, owner.len(), *lock.lock().unwrap())") == "(3, 1, 1)"
+
+
+def test_names_of_any_case_and_names_that_macros_bind_persist(notebook):
+    good(notebook.run("let N = 3; let (Wide, tall) = (1, 2);"))
+    assert notebook.value("(N, Wide, tall)") == "(3, 1, 2)"
+    good(notebook.run("macro_rules! bind { ($n:ident, $v:expr) => { let $n = $v; } }\nbind!(made, 8);"))
+    assert notebook.value("made") == "8"
+
+
+def test_any_error_may_end_a_cell(notebook):
+    good(notebook.run("#[derive(Debug)]\nstruct Plain(i32);\nfn fails() -> Result<(), Plain> { Err(Plain(4)) }"))
+    error = notebook.run("fails()?;").error
+    assert error["ename"] == "Plain" and error["evalue"] == "Plain(4)"
+    assert notebook.run("None::<i32>?;").error["evalue"] == "`?` met `None`"
+
+
+# 6. Items made by macros, and by files.
+
+
+def test_what_a_macro_makes_is_visible_later(notebook):
+    good(notebook.run("macro_rules! mk { ($n:ident, $v:expr) => { fn $n() -> i32 { $v } } }\nmk!(eleven, 11);"))
+    assert notebook.value("eleven()") == "11"
+    good(notebook.run("mk!(twelve, eleven() + 1);"))
+    assert notebook.value("twelve()") == "12"
+
+
+def test_files_are_looked_for_in_the_notebooks_folder(tmp_path):
+    (tmp_path / "hello.rs").write_text("pub fn greet() -> &'static str { \"hi\" }")
+    (tmp_path / "note.txt").write_text("text")
+    with Kernel(cwd=str(tmp_path)) as kernel:
+        good(kernel.run("mod hello;"))
+        assert kernel.value("hello::greet()") == '"hi"'
+        assert kernel.value("include_str!(\"note.txt\")") == '"text"'
+        good(kernel.run("const NOTE: &str = include_str!(\"note.txt\");"))
+        assert kernel.value("NOTE.len()") == "4"
+
+
+def test_places_are_told_as_the_users(notebook):
+    ran = good(notebook.run("let x = 1;\nlet y = dbg!(x + 1);\nfile!()"))
+    number = ran.reply["content"]["execution_count"]
+    assert f"[In [{number}]:2:9] x + 1 = 2" in ran.stream("stderr") and ran.value == f'"In [{number}]"'
+
+
+# 2. Crates live once.
+
+
+def crate(folder, name, code, features=""):
+    (folder / name / "src").mkdir(parents=True, exist_ok=True)
+    (folder / name / "Cargo.toml").write_text(f'[package]\nname = "{name}"\nversion = "0.1.0"\nedition = "2024"\n[features]\n{features}\n')
+    (folder / name / "src" / "lib.rs").write_text(code)
+    return f'{{ path = "{folder / name}"'
+
+
+def test_a_crate_has_one_state_for_all_cells(fresh, tmp_path):
+    counter = crate(tmp_path, "counter", "use std::sync::atomic::{AtomicU32, Ordering};\nstatic N: AtomicU32 = AtomicU32::new(0);\npub fn bump() -> u32 { N.fetch_add(1, Ordering::SeqCst) }")
+    other = crate(tmp_path, "other", "pub fn two() -> u32 { 2 }")
+    good(fresh.run(f":dep counter = {counter} }}\ncounter::bump();"))
+    assert fresh.value("counter::bump()") == "1"
+    good(fresh.run("fn by_an_item() -> u32 { counter::bump() }"))
+    assert fresh.value("by_an_item()") == "2"
+    good(fresh.run(f":dep other = {other} }}"))
+    assert fresh.value("(other::two(), counter::bump(), by_an_item())") == "(2, 3, 4)"
+
+
+def test_a_crate_that_is_built_again_for_more_features_is_said_with_what_it_costs(fresh, tmp_path):
+    source = "pub struct Tool(pub u8);\n#[cfg(feature = \"more\")]\npub fn more() -> u8 { 9 }"
+    tool = crate(tmp_path, "tool", source, features="more = []")
+    good(fresh.run(f":dep tool = {tool} }}\nlet held = tool::Tool(1);\nlet plain_value = 3;"))
+    said = good(fresh.run(f":dep tool = {tool}, features = [\"more\"] }}\ntool::more();")).stream("stderr")
+    assert "tool is built anew" in said and "more" in said and "`held`" in said
+    assert fresh.value("(tool::more(), plain_value)") == "(9, 3)"
+    assert "its crate was built anew" in plain(fresh.run("held").error)
