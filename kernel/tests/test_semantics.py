@@ -213,6 +213,14 @@ def test_a_reference_or_a_guard_does_not_cost_its_owner(notebook):
     assert notebook.value("(total, owner.len(), *lock.lock().unwrap())") == "(3, 1, 1)"
 
 
+def test_a_struct_that_holds_a_borrowing_closure_does_not_cost_what_it_borrows(notebook):
+    good(notebook.run("struct Steps<'a> { each: Option<Box<dyn FnMut(i32) + 'a>>, count: i32 }\nfn walk(mut steps: Steps) { for n in 0..steps.count { if let Some(each) = &mut steps.each { each(n) } } }"))
+    good(notebook.run("let by = vec![10];"))
+    cell = "let mut seen = Vec::new();\nlet steps = Steps { count: 3, each: Some(Box::new(|n| seen.push(n * by[0]))) };\nwalk(steps);"
+    good(notebook.run(cell))
+    assert notebook.value("(seen, by)") == "([0, 10, 20], [10])"
+
+
 def test_names_of_any_case_and_names_that_macros_bind_persist(notebook):
     good(notebook.run("let N = 3; let (Wide, tall) = (1, 2);"))
     assert notebook.value("(N, Wide, tall)") == "(3, 1, 2)"

@@ -774,11 +774,18 @@ struct Plan {
 const CLOSURE: &str = "it is a closure or holds one, whose type has no name. To keep it, give it one: \
                        `let f: Box<dyn Fn(i32) -> i32> = Box::new(…)`";
 
+/// Why a variable that borrows is not stored.
+const BORROWED: &str =
+    "it borrows from another variable. To keep it, make it own its data: `.clone()`, `.to_owned()`, `.to_vec()`";
+
 /// Errors of the borrow checker, which a level may cause.
 const BORROWS: [&str; 17] = [
     "E0381", "E0382", "E0384", "E0499", "E0502", "E0503", "E0505", "E0506", "E0507", "E0521", "E0373", "E0594",
     "E0596", "E0597", "E0713", "E0716", "E0310",
 ];
+
+/// Those of them that a borrow causes which lasts too long.
+const LASTING: [&str; 9] = ["E0499", "E0502", "E0503", "E0505", "E0506", "E0521", "E0597", "E0713", "E0716"];
 
 impl Plan {
     fn running(self, number: u32) -> Running {
@@ -816,12 +823,21 @@ impl Plan {
         let errors = messages.iter().filter(|message| message["level"] == "error" && !spans(message).is_empty());
         let mut mended = false;
         let mut levels_matter = false;
+        let mut given_up = Vec::new();
         for message in errors {
             let code = message["code"]["code"].as_str().unwrap_or_default();
-            if self.mend_one(message, code, woven, cell, number) {
+            let stored_while_borrowed = code == "E0505"
+                && spans(message)
+                    .iter()
+                    .all(|span| matches!(place(span, woven), Some(Place::Keep(_))) == (span["is_primary"] == true));
+            if stored_while_borrowed && self.give_up_borrower(message, woven, cell, &mut given_up)
+                || self.mend_one(message, code, woven, cell, number)
+            {
                 mended = true;
             } else if BORROWS.contains(&code) && !self.flat && !self.levels.is_empty() {
                 levels_matter = true;
+            } else if LASTING.contains(&code) && self.give_up_borrower(message, woven, cell, &mut given_up) {
+                mended = true;
             } else {
                 return false;
             }
@@ -870,15 +886,13 @@ impl Plan {
                 true
             }
             ("E0597" | "E0505" | "E0716" | "E0373" | "E0521" | "E0503" | "E0506" | "E0310", _) => {
-                let reason = "it borrows from another variable. To keep it, make it own its data: `.clone()`, \
-                              `.to_owned()`, `.to_vec()`";
                 let kept = of_kind(false).chain(of_kind(true)).find_map(|place| match place {
                     Place::Keep(index) => Some(index),
                     _ => None,
                 });
                 match kept {
                     Some(index) => {
-                        self.bound[index].fate = Fate::Gone(VariableState::Fleeting(reason.to_owned()));
+                        self.bound[index].fate = Fate::Gone(VariableState::Fleeting(BORROWED.to_owned()));
                         self.levels = self.levels_of(cell);
                         true
                     }
@@ -887,6 +901,33 @@ impl Plan {
             }
             _ => false,
         }
+    }
+
+    /// A variable that is stored must own its data. Where one borrows without saying so in its own line, as a struct does that holds a
+    /// closure, rustc tells of what is borrowed alone: the variable that the same statement binds is not stored then. `given_up` holds those
+    /// that other errors of the same build cost.
+    fn give_up_borrower(&mut self, message: &Value, woven: &Woven, cell: &Cell, given_up: &mut Vec<usize>) -> bool {
+        let statement_of = |span: &Value| {
+            let (byte, verbatim) = woven.built.source_of(span["byte_start"].as_u64()?.try_into().ok()?)?;
+            let statement = cell.statements.iter().position(|statement| statement.range.contains(&byte))?;
+            verbatim.then_some((span["is_primary"] == true, statement))
+        };
+        // The error points at the borrow itself; of its other places the later ones, as what is borrowed comes first.
+        let mut statements: Vec<(bool, usize)> = spans(message).iter().filter_map(statement_of).collect();
+        statements.sort_by(|one, other| other.cmp(one));
+        for (_, statement) in statements {
+            for (index, bound) in self.bound.iter_mut().enumerate().filter(|(_, bound)| bound.statement == statement) {
+                if given_up.contains(&index) {
+                    return true;
+                }
+                if !matches!(bound.fate, Fate::Gone(_)) {
+                    bound.fate = Fate::Gone(VariableState::Fleeting(BORROWED.to_owned()));
+                    given_up.push(index);
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     /// The levels as they should be now, unless some were left out already.
