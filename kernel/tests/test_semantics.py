@@ -256,6 +256,34 @@ def test_files_are_looked_for_in_the_notebooks_folder(tmp_path):
         assert kernel.value("NOTE.len()") == "4"
 
 
+def test_a_file_of_a_module_is_read_with_the_modules_in_its_folder_and_anew_when_it_changes(tmp_path):
+    (tmp_path / "shapes").mkdir()
+    (tmp_path / "shapes.rs").write_text("pub mod round;\npub static MADE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);\npub fn sides() -> u32 { super::by_the_notebook() }")
+    (tmp_path / "shapes" / "round.rs").write_text("pub mod deep { pub const N: u32 = 7; }\npub fn area(r: u32) -> u32 { 3 * r * r }")
+    with Kernel(cwd=str(tmp_path)) as kernel:
+        good(kernel.run("fn by_the_notebook() -> u32 { 4 }\nmod shapes;"))
+        assert kernel.value("(shapes::sides(), shapes::round::area(2), shapes::round::deep::N)") == "(4, 12, 7)"
+        good(kernel.run("shapes::MADE.store(3, std::sync::atomic::Ordering::SeqCst);\nfn unrelated() {}"))
+        (tmp_path / "shapes" / "round.rs").write_text("pub fn area(r: u32) -> u32 { 4 * r * r }")
+        good(kernel.run("mod shapes;"))
+        assert kernel.value("(shapes::round::area(2), shapes::MADE.load(std::sync::atomic::Ordering::SeqCst))") == "(16, 3)"
+        (tmp_path / "shapes.rs").write_text("pub fn sides() -> u32 {\n    \"four\"\n}")
+        assert "shapes.rs:2:5" in plain(kernel.run("mod shapes;").error)
+
+
+def test_an_included_file_defines_what_it_has(tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "tools.rs").write_text("use std::sync::atomic::{AtomicU32, Ordering};\nconst TEXT: &str = include_str!(\"text.txt\");\nstruct Tool { n: u32 }\nimpl Tool { fn next(&self) -> u32 { static N: AtomicU32 = AtomicU32::new(5); N.fetch_add(self.n, Ordering::SeqCst) } }")
+    (tmp_path / "lib" / "text.txt").write_text("abc")
+    (tmp_path / "value.rs").write_text("[1, 2, 3]")
+    with Kernel(cwd=str(tmp_path)) as kernel:
+        good(kernel.run("include!(\"lib/tools.rs\");"))
+        assert kernel.value("(TEXT, Tool { n: 1 }.next())") == '("abc", 5)'
+        good(kernel.run("include!(\"lib/tools.rs\");"))
+        assert kernel.value("Tool { n: 1 }.next()") == "6", "the same file again changes nothing"
+        assert kernel.value("include!(\"value.rs\")") == "[1, 2, 3]"
+
+
 def test_places_are_told_as_the_users(notebook):
     ran = good(notebook.run("let x = 1;\nlet y = dbg!(x + 1);\nfile!()"))
     number = ran.reply["content"]["execution_count"]

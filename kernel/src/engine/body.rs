@@ -45,6 +45,8 @@ pub struct Body<'a> {
     pub names: Option<&'a [String]>,
     /// Path of a module whose content every cell sees.
     pub prelude: Option<&'a str>,
+    /// Crates that count more than what the prelude brings under their names.
+    pub crates: &'a [String],
     /// Path of the macro that shows a value, or `None` to show nothing.
     pub show: Option<&'a str>,
     /// Path of a function that waits for a future, for cells that do.
@@ -180,6 +182,9 @@ impl Body<'_> {
         woven.add(&tail, at, None);
         if let Some(prelude) = self.prelude {
             woven.add(&format!("use {prelude}::*;\n"), at, None);
+        }
+        for name in self.crates {
+            woven.add(&format!("use ::{name};\n"), at, None);
         }
         // By name, so that they count more than what the prelude brings.
         if let Some(names @ [_, ..]) = self.names {
@@ -338,6 +343,7 @@ mod tests {
             run: 7,
             names: None,
             prelude: None,
+            crates: &[],
             show: Some("show"),
             block_on: None,
             within: None,

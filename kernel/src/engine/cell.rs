@@ -18,7 +18,9 @@ use super::items::{self, Item, Origin};
 pub struct Run {
     /// As in `In [3]`.
     pub number: u32,
-    /// The name of its files for the compiler: `In [3]`, which is what `file!()` says.
+    /// What people call it: `In [3]`, or the name of a file that the cell has brought in.
+    pub name: String,
+    /// The name of its files for the compiler, unlike that of every other run: `In [3]`, which is what `file!()` says.
     pub label: String,
     pub source: String,
     built: Mutex<Texts>,
@@ -40,8 +42,8 @@ pub enum Part {
 
 impl Run {
     /// A run of `source`, whose files are called `label`.
-    pub fn new(number: u32, label: String, source: &str) -> Run {
-        Run { number, label, source: source.to_owned(), built: Mutex::default() }
+    pub fn new(number: u32, name: String, label: String, source: &str) -> Run {
+        Run { number, name, label, source: source.to_owned(), built: Mutex::default() }
     }
 
     /// What was made of the cell for the compiler.
@@ -73,6 +75,8 @@ impl Run {
 pub struct Cell {
     /// What it defines.
     pub items: Vec<Item>,
+    /// Files that it brings in, which define something too.
+    pub files: Vec<items::File>,
     /// What it does, in order.
     pub statements: Vec<Statement>,
     /// The variables that it binds, in order.
@@ -145,12 +149,17 @@ impl Cell {
         };
         let last = nodes.len().saturating_sub(1);
         for (index, node) in nodes.iter().enumerate() {
+            let call = macro_call(node);
+            let included = call.as_ref().and_then(|call| items::included(call, folder));
+            if let Some(file) = included.or_else(|| items::module(node, folder)) {
+                cell.files.push(file);
+                continue;
+            }
             let found = items::items_of(node, &origin);
             if !found.is_empty() {
                 cell.items.extend(found);
                 continue;
             }
-            let call = macro_call(node);
             if call.as_ref().is_some_and(|call| items::makes_items(call, &rules)) {
                 cell.items.extend(items::items_of_macro(node, &origin));
                 continue;

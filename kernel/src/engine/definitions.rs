@@ -69,6 +69,24 @@ pub struct Left {
     pub stale: Stale,
 }
 
+impl Left {
+    /// What a person is told when it becomes stale.
+    pub fn told(&self) -> String {
+        format!(
+            "note: `{}` of cell [{}] no longer compiles since cell [{}]: {}. It is left out until it does.",
+            self.title, self.cell, self.stale.by, self.stale.reason
+        )
+    }
+
+    /// What a person is told who uses it.
+    pub fn told_on_use(&self) -> String {
+        format!(
+            "`{}` is stale: cell [{}] defines it, but it no longer compiles since cell [{}]: {}.",
+            self.title, self.cell, self.stale.by, self.stale.reason
+        )
+    }
+}
+
 /// Where a static lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Home {
@@ -222,7 +240,10 @@ impl Definitions {
     pub fn texts(&self) -> Vec<String> {
         self.lives()
             .filter(|(_, live)| live.stale.is_none())
-            .map(|(cell, live)| cell.run.source[live.item.range.clone()].to_owned())
+            .map(|(cell, live)| {
+                let (before, behind) = &live.item.around;
+                format!("{before}{}{behind}", &cell.run.source[live.item.range.clone()])
+            })
             .collect()
     }
 
@@ -258,7 +279,10 @@ impl Definitions {
             active.sort_by_key(|live| live.item.range.start);
             for live in active {
                 let edits = self.edits(live, &shapes, version, file, &mut source);
+                let (before, behind) = &live.item.around;
+                built.insert(before, live.item.range.start);
                 built.push(&cell.run.source, live.item.range.clone(), &edits);
+                built.insert(behind, live.item.range.end);
                 built.insert(" ", live.item.range.end);
             }
             source.files.push((Arc::clone(&cell.run), built));
@@ -397,7 +421,7 @@ mod tests {
 
     fn define(definitions: &Definitions, number: u32, source: &str, id: Option<&str>) -> (Definitions, String) {
         let parsed = Parsed::parse(source, Path::new("/"), &|name| definitions.macro_rules(name));
-        let run = Arc::new(Run::new(number, format!("In [{number}]"), source));
+        let run = Arc::new(Run::new(number, "In".into(), format!("In [{number}]"), source));
         let mut new = definitions.with(&run, parsed.items, id, &[]);
         let file = PathBuf::from(format!("/{number}.so"));
         let source = new.source(u64::from(number), &file);
@@ -420,7 +444,11 @@ mod tests {
         let (first, _) = define(&Definitions::default(), 1, "fn f() {}\nfn g() {}", Some("a"));
         let (second, text) = define(&first, 2, "fn g() { g() }", Some("a"));
         assert_eq!(text, "pub fn g() { g() }");
-        assert!(second.with(&Arc::new(Run::new(3, "x".into(), "")), Vec::new(), None, &["a".to_owned()]).is_empty());
+        assert!(
+            second
+                .with(&Arc::new(Run::new(3, "x".into(), "x".into(), "")), Vec::new(), None, &["a".to_owned()])
+                .is_empty()
+        );
     }
 
     #[test]
@@ -439,7 +467,7 @@ mod tests {
             text.starts_with("unsafe extern \"C\" { #[link_name = \"wm_static_1_0_N\"] pub safe static N: u8; }"),
             "{text}"
         );
-        let run = Arc::new(Run::new(3, "x".into(), "static N: u8 = 2;"));
+        let run = Arc::new(Run::new(3, "x".into(), "x".into(), "static N: u8 = 2;"));
         let parsed = Parsed::parse("static N: u8 = 2;", Path::new("/"), &|_| None);
         let third = second.with(&run, parsed.items, None, &[]).source(3, Path::new("/3.so"));
         assert_eq!(third.anew, ["N"]);

@@ -100,7 +100,7 @@ fn sources(spans: &[Located]) -> Vec<(String, String)> {
     let mut named: Vec<(String, String)> = Vec::new();
     let primary_first = spans.iter().filter(|span| span.primary).chain(spans);
     for Located { place, .. } in primary_first {
-        let name = format!("In [{}]", place.run.number);
+        let name = place.run.name.clone();
         if !named.iter().any(|(known, _)| *known == name) {
             named.push((name, place.run.source.clone()));
         }
@@ -110,7 +110,7 @@ fn sources(spans: &[Located]) -> Vec<(String, String)> {
 
 fn with_snippets<'a>(mut group: Group<'a>, spans: &'a [Located], named: &'a [(String, String)]) -> Group<'a> {
     for (name, source) in named {
-        let here = || spans.iter().filter(|span| *name == format!("In [{}]", span.place.run.number));
+        let here = || spans.iter().filter(|span| *name == span.place.run.name);
         if here().any(|span| span.replacement.is_some()) {
             let patches =
                 here().filter_map(|span| Some(Patch::new(span.place.range.clone(), span.replacement.as_deref()?)));

@@ -62,7 +62,7 @@ impl Places {
         let before = place.run.source.get(..place.range.start)?;
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        Some(format!("In [{}]:{line}:{column}", place.run.number))
+        Some(format!("{}:{line}:{column}", place.run.name))
     }
 
     /// The same for a place that the user wrote; what was inserted has none.

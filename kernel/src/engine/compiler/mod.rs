@@ -1,0 +1,341 @@
+//! Compiles cells: the notebook's definitions when they change ([`items`]), and the statements of each cell as a library of its own
+//! ([`statements`]).
+//!
+//! What rustc alone knows, it is asked by building: the type of a variable is told in a warning of `drop(&x)`, with a path that is valid
+//! in the next cell; that a variable was moved away, or borrows from another, is an error at the place where it would be stored, and
+//! the cell is built again without that ([`mending`]). An error in an item of another cell tells that this item is stale.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use anyhow::Result;
+use serde_json::Value;
+use wavemesh_cell::protocol::Report;
+
+use self::state::State;
+use super::Output;
+use super::cell::{Cell, Part, Run};
+use super::definitions::{Definitions, Left};
+use super::deps::{self, Dependencies};
+use super::library::{self, Bundle};
+use super::pipes::Pipes;
+use super::rustc::{Build, Outcome, Rustc};
+use super::toolchain::Toolchain;
+use super::variables::Variable;
+
+mod crates;
+mod items;
+mod mending;
+mod names;
+mod plan;
+mod state;
+mod statements;
+
+pub use self::names::{BUILT_AS, CALLED, plain_names};
+
+/// Compiles the cells of one notebook.
+pub struct Compiler {
+    pub toolchain: Toolchain,
+    pub bundle: Option<Bundle>,
+    pub runtime: PathBuf,
+    pub folder: PathBuf,
+    /// The notebook's own, where files that it names are looked for.
+    home: PathBuf,
+    pipes: Arc<Pipes>,
+    rustc: Rustc,
+    state: Mutex<State>,
+}
+
+/// A cell to compile.
+pub struct Order<'a> {
+    pub source: &'a str,
+    /// As in `In [3]`.
+    pub number: u32,
+    /// Unlike that of every other run.
+    pub id: u64,
+    pub opt_level: &'a str,
+    /// Whether the value that ends the cell is shown.
+    pub show: bool,
+    /// What the frontend calls the cell.
+    pub cell: Option<&'a str>,
+    /// Cells that the frontend has removed.
+    pub deleted: &'a [String],
+}
+
+/// Why a cell was not compiled.
+#[derive(Debug)]
+pub enum Failed {
+    /// rustc refuses this part of it.
+    Refused(Vec<Value>, Part),
+    /// It was asked to stop.
+    Interrupted,
+    /// Something else, for people.
+    Other(String),
+}
+
+impl From<anyhow::Error> for Failed {
+    fn from(error: anyhow::Error) -> Failed {
+        Failed::Other(format!("{error:#}"))
+    }
+}
+
+/// What the child is to run.
+pub struct Object {
+    pub library: PathBuf,
+    pub function: String,
+    /// Tells this run of a cell from every other.
+    pub run: u64,
+}
+
+impl Compiler {
+    pub fn new(toolchain: Toolchain, bundle: Option<Bundle>, folder: PathBuf, pipes: Arc<Pipes>) -> Result<Compiler> {
+        let runtime = library::runtime(&toolchain)?;
+        std::fs::create_dir_all(folder.join("definitions"))?;
+        std::fs::create_dir_all(folder.join("b"))?;
+        let search =
+            [runtime.parent().map(Path::to_owned), Some(toolchain.libdir.clone()), Some(folder.join("definitions"))];
+        Ok(Compiler {
+            rustc: Rustc::new(toolchain.clone(), search.into_iter().flatten().collect()),
+            toolchain,
+            bundle,
+            runtime,
+            home: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            folder,
+            pipes,
+            state: Mutex::default(),
+        })
+    }
+
+    fn show_macro(&self) -> &'static str {
+        if self.bundle.is_some() { "::wavemesh::notebook::show" } else { "::wavemesh_cell::show" }
+    }
+
+    /// rustc's arguments for the crates that cells are linked with now, the notebook's definitions included.
+    pub fn extern_args(&self) -> Vec<String> {
+        let (dependencies, library) = {
+            let state = self.state();
+            (state.dependencies.clone(), state.definitions.library.clone())
+        };
+        let mut args = self.externs(&dependencies);
+        args.extend(library.map(|library| format!("--extern=ctx={}", library.file.display())));
+        args
+    }
+
+    fn externs(&self, dependencies: &Dependencies) -> Vec<String> {
+        let mut args = vec![format!("--extern=wavemesh_cell={}", self.runtime.display())];
+        // The definitions need it too, whichever crate is loaded first.
+        args.extend(self.runtime.parent().map(|folder| format!("-Ldependency={}", folder.display())));
+        args.extend(self.bundle.iter().flat_map(library::link_args));
+        args.extend_from_slice(&dependencies.rustc_args);
+        args
+    }
+
+    /// The names of these crates.
+    pub fn crates(&self) -> Vec<String> {
+        let state = self.state();
+        let mut names: Vec<String> = state.dependencies.names();
+        names.push("wavemesh_cell".to_owned());
+        names.extend(self.bundle.iter().map(|_| "wavemesh".to_owned()));
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn prelude(&self, dependencies: &Dependencies) -> Option<&'static str> {
+        let named = dependencies.names().iter().any(|name| name == "wavemesh");
+        (self.bundle.is_some() || named).then_some("::wavemesh::prelude")
+    }
+
+    /// Names of crates that count more than those that the prelude brings: it has some of the compiled library's, and those of `:dep` may
+    /// be others. An item of the notebook that has the name of a crate counts more than that.
+    fn named_crates(&self, dependencies: &Dependencies, definitions: &Definitions) -> Vec<String> {
+        if self.prelude(dependencies).is_none() {
+            return Vec::new();
+        }
+        let known = definitions.names();
+        dependencies.names().into_iter().filter(|name| name != "wavemesh" && !known.contains(name)).collect()
+    }
+
+    /// Compiles a cell. Its items are defined then; `None` when it does nothing more.
+    pub fn compile(&self, order: &Order) -> Result<Option<Object>, Failed> {
+        self.rustc.begin();
+        let before = {
+            let mut state = self.state();
+            state.times.clear();
+            state.running = None;
+            state.definitions.clone()
+        };
+        let cell = Cell::parse(order.source, &self.home, &|name| before.macro_rules(name));
+        let dependencies = self.dependencies(cell.awaits, order.number)?;
+        // Crates that were built anew take what stands on them with them.
+        let before = if before.library.is_some() { self.state().definitions.clone() } else { before };
+        let run = self.new_run(order, format!("In [{}]", order.number), order.source);
+        let mut definitions = before.with(&run, cell.items.clone(), order.cell, order.deleted);
+        let mut own = vec![Arc::clone(&run)];
+        for file in &cell.files {
+            let id = order.cell.map(|id| format!("{id}#{}", file.name));
+            let run = self.new_run(order, file.name.clone(), &file.source);
+            definitions = definitions.with(&run, file.items.clone(), id.as_deref(), &[]);
+            own.push(run);
+        }
+        let mut anew = Vec::new();
+        let is_compiled = before.library.is_some() || before.is_empty();
+        if is_compiled && definitions.same_items(&before) {
+            definitions.library = before.library.clone();
+        } else {
+            anew = self.define(&mut definitions, &own, order, &dependencies)?;
+        }
+        // Variables whose type is another one now are lost: the store would take the old value for one of the new layout.
+        let lost = self.state().reshaped_in(&before, &definitions);
+        let object = if cell.statements.is_empty() {
+            None
+        } else {
+            Some(self.compile_body(order, &run, &cell, &definitions, &dependencies, &lost)?)
+        };
+        self.commit(order.number, definitions, &before, lost, anew);
+        Ok(object)
+    }
+
+    /// The label of a run is its files' name, so it is unlike every other's.
+    fn new_run(&self, order: &Order, name: String, source: &str) -> Arc<Run> {
+        let mut label = name.clone();
+        let mut state = self.state();
+        if state.runs.iter().rev().any(|run| run.label == label) {
+            label = format!("{label} {}", order.id);
+        }
+        let run = Arc::new(Run::new(order.number, name, label, source));
+        state.runs.push(Arc::clone(&run));
+        run
+    }
+
+    fn next_build(&self) -> u64 {
+        let mut state = self.state();
+        state.builds += 1;
+        state.builds
+    }
+
+    /// Notes how long a build took; a stop is an error of its own.
+    fn timed(&self, outcome: Result<Outcome>) -> Result<Outcome, Failed> {
+        if self.rustc.interrupted() {
+            return Err(Failed::Interrupted);
+        }
+        let outcome = outcome?;
+        self.state().times.push(outcome.build);
+        Ok(outcome)
+    }
+
+    /// Variables that later cells can use, and their types, sorted by name.
+    pub fn stored_variables(&self) -> Vec<(String, String)> {
+        self.state().stored().map(|variable| (variable.name.clone(), variable.ty.clone())).collect()
+    }
+
+    /// Every variable of earlier cells, those that are gone included.
+    pub fn variables(&self) -> Vec<Variable> {
+        self.state().variables.values().cloned().collect()
+    }
+
+    /// Items that are left out because they no longer compile.
+    pub fn left_out(&self) -> Vec<Left> {
+        self.state().definitions.left_out()
+    }
+
+    /// The items that are defined, as their cells have them, oldest first.
+    pub fn items(&self) -> Vec<String> {
+        self.state().definitions.texts()
+    }
+
+    /// Whether there is any.
+    pub fn has_items(&self) -> bool {
+        self.state().definitions.library.is_some()
+    }
+
+    /// Cells that were compiled, oldest first.
+    pub fn runs(&self) -> Vec<Arc<Run>> {
+        self.state().runs.clone()
+    }
+
+    /// How long each build of this cell took.
+    pub fn builds(&self) -> Vec<Build> {
+        self.state().times.clone()
+    }
+
+    /// Stops the compiler that runs now, and every other that this cell would start. True if one ran.
+    pub fn interrupt(&self) -> bool {
+        self.rustc.interrupt()
+    }
+
+    /// Adds a crate for the cells that follow, as it stands behind `:dep`. Returns its name and the rest of its line.
+    pub fn add_dependency(&self, arguments: &str) -> Result<(String, String), String> {
+        let (name, value) = deps::parse(arguments, &self.home)?;
+        self.state().dependencies.want(&name, &value);
+        Ok((name, value))
+    }
+
+    /// A variable of the environment of compilers.
+    pub fn set_build_env(&self, name: &str, value: &str) {
+        self.rustc.set_env(name, value);
+    }
+
+    /// The lines of `[dependencies]`.
+    pub fn dependency_lines(&self) -> Vec<String> {
+        self.state().dependencies.lines()
+    }
+
+    /// Whether dependencies were built since this was asked last.
+    pub fn take_new_dependencies(&self) -> bool {
+        std::mem::take(&mut self.state().new_dependencies)
+    }
+
+    /// `:offline`.
+    pub fn set_offline(&self, offline: bool) {
+        self.state().offline = offline;
+    }
+
+    /// The cell is compiled, so what it defines is defined.
+    fn commit(
+        &self,
+        number: u32,
+        definitions: Definitions,
+        before: &Definitions,
+        lost: Vec<String>,
+        anew: Vec<String>,
+    ) {
+        let lost_notes = lost.iter().map(|name| format!("note: `{name}` is lost: its type was defined anew."));
+        let anew_notes = anew.iter().map(|path| format!("note: `{path}` starts anew: it was defined anew."));
+        let known = before.left_out();
+        let left = definitions.left_out().into_iter().filter(|left| !known.contains(left));
+        let notes: Vec<String> = lost_notes.chain(anew_notes).chain(left.map(|left| left.told())).collect();
+        self.state().define(number, definitions, lost);
+        self.tell(notes);
+    }
+
+    /// The cell ran. `ended_well` when neither an error nor a stop cut it short. What is gone is said.
+    pub fn cell_ran(&self, reports: &[Report], ended_well: bool) {
+        let notes = self.state().cell_ran(reports, ended_well);
+        self.tell(notes);
+    }
+
+    fn tell(&self, notes: Vec<String>) {
+        for note in notes {
+            self.pipes.send(Output::Stderr(note + "\n"));
+        }
+    }
+
+    /// The process that held the variables is gone.
+    pub fn lose_all(&self, number: u32) {
+        self.state().lose_all(number);
+    }
+
+    /// Everything was cleared.
+    pub fn forget_everything(&self) {
+        self.state().forget_everything();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+fn errors(messages: &[Value]) -> Vec<Value> {
+    messages.iter().filter(|message| message["level"] == "error").cloned().collect()
+}

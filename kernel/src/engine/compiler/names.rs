@@ -1,0 +1,31 @@
+//! Names in what rustc says: those of its own view, and those that people use.
+
+/// Cells call the dynamic library's crate by the library's name; rustc tells its own.
+pub const BUILT_AS: &str = "wavemesh_dylib::";
+pub const CALLED: &str = "wavemesh::";
+
+/// The names of the notebook's own items in the path of a type.
+pub fn own_names(ty: &str) -> impl Iterator<Item = &str> {
+    let paths = ty.split("ctx::").skip(1);
+    paths.flat_map(|path| {
+        let end = path.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').unwrap_or(path.len());
+        path[..end].split("::")
+    })
+}
+
+/// A text of rustc's with the names that people use.
+pub fn plain_names(text: &str) -> String {
+    text.replace(BUILT_AS, CALLED).replace("ctx::", "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_notebooks_own_names_are_found_in_a_type() {
+        let ty = "std::collections::HashMap<ctx::geo::Point, std::vec::Vec<ctx::Mesh<f32>>>";
+        assert_eq!(own_names(ty).collect::<Vec<_>>(), ["geo", "Point", "Mesh"]);
+        assert_eq!(plain_names("wavemesh_dylib::Mesh for ctx::P"), "wavemesh::Mesh for P");
+    }
+}

@@ -1,0 +1,174 @@
+//! How a cell is to be built, as far as is known before rustc has seen it, and the types that rustc tells of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::Order;
+use super::names::{BUILT_AS, CALLED};
+use super::state::{Running, State};
+use crate::engine::body::{Place, Woven, levels};
+use crate::engine::cell::Cell;
+use crate::engine::rustc::spans;
+use crate::engine::variables::{Bound, Fate, Loaded, State as VariableState, Variable};
+
+/// How a cell is to be built, as far as is known.
+pub struct Plan {
+    pub bound: Vec<Bound>,
+    pub loaded: Vec<Loaded>,
+    pub levels: BTreeSet<usize>,
+    /// Of bound variables, by their number.
+    types: BTreeMap<usize, String>,
+    /// Whether levels were left out so that errors are told as the user wrote the code.
+    pub flat: bool,
+}
+
+/// Why a closure is not stored.
+const CLOSURE: &str = "it is a closure or holds one, whose type has no name. To keep it, give it one: \
+                       `let f: Box<dyn Fn(i32) -> i32> = Box::new(…)`";
+
+impl Plan {
+    /// What can be known before the first build. `lost` are variables that the cell costs.
+    pub fn new(order: &Order, cell: &Cell, lost: &[String], state: &State) -> Plan {
+        let mut bound: Vec<Bound> = cell
+            .bindings
+            .iter()
+            .map(|binding| Bound {
+                name: binding.name.clone(),
+                mutable: binding.mutable,
+                statement: binding.statement,
+                supposed: binding.supposed,
+                fate: if binding.statement == usize::MAX {
+                    Fate::Gone(VariableState::Fleeting("it was not given a value".to_owned()))
+                } else if binding.closure {
+                    Fate::Gone(VariableState::Fleeting(CLOSURE.to_owned()))
+                } else {
+                    Fate::Stored
+                },
+                declared: None,
+            })
+            .collect();
+        let mut loaded = Vec::new();
+        for variable in state.variables.values().filter(|variable| cell.wants(&variable.name)) {
+            let Variable { name, mutable, ty, state, .. } = variable.clone();
+            if lost.contains(&name) {
+                continue;
+            }
+            if state == VariableState::Stored {
+                loaded.push(Loaded { name, mutable, ty, fate: Fate::Stored });
+            } else if let (VariableState::Moved(_) | VariableState::Lost(..), Some(statement), false) =
+                (&state, cell.starts_with_value(&name, order.source), ty.is_empty())
+            {
+                // It gets a value again.
+                let fate = Fate::Stored;
+                bound.push(Bound { name, mutable, statement, supposed: false, fate, declared: Some(ty) });
+            }
+        }
+        let levels = levels(cell, &bound);
+        Plan { bound, loaded, levels, types: BTreeMap::new(), flat: false }
+    }
+
+    /// The cell is built: what is to be known when it has run.
+    pub fn running(self, number: u32) -> Running {
+        Running { number, bound: self.bound, types: self.types, loaded: self.loaded }
+    }
+
+    /// Learns the types of the variables that the cell stores. True if it must be built once more.
+    pub fn note_types(&mut self, messages: &[Value], woven: &Woven) -> bool {
+        let mut again = false;
+        for message in messages.iter().filter(|message| message["code"]["code"] == "dropping_references") {
+            let spans = spans(message);
+            let Some(Place::Keep(index)) = spans.iter().find_map(|span| place(span, woven)) else { continue };
+            let label = spans.iter().find_map(|span| span["label"].as_str()?.strip_prefix("argument has type `&"));
+            let Some(ty) = label.and_then(|label| label.strip_suffix('`')) else { continue };
+            let ty = ty.replace(BUILT_AS, CALLED);
+            if let Some((function, _)) = ty.split_once(" {").filter(|(function, _)| function.contains("fn(")) {
+                // A function's own type has no name; a pointer to it has.
+                again = true;
+                self.bound[index].fate = Fate::StoredAs(function.to_owned());
+                self.types.insert(index, function.to_owned());
+            } else if ty.contains('{') || ty.contains("impl ") {
+                let what = if ty.contains("{closure") { CLOSURE } else { "its type has no name" };
+                // Its value must not stay in the store, where nobody could use it.
+                again = !ty.contains("{closure");
+                self.bound[index].fate = Fate::Gone(VariableState::Fleeting(what.to_owned()));
+            } else {
+                self.types.insert(index, ty);
+            }
+        }
+        again
+    }
+
+    /// The levels as they should be now, unless some were left out already.
+    pub fn levels_of(&self, cell: &Cell) -> BTreeSet<usize> {
+        let wanted = levels(cell, &self.bound);
+        if self.flat { BTreeSet::new() } else { wanted.intersection(&self.levels).copied().collect() }
+    }
+}
+
+/// What the woven code does where a span starts.
+pub fn place(span: &Value, woven: &Woven) -> Option<Place> {
+    woven.place(span["byte_start"].as_u64()?.try_into().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::engine::body::Body;
+
+    impl Plan {
+        /// The plan of a cell of a new notebook.
+        pub fn for_tests(cell: &Cell) -> Plan {
+            let order = Order { source: "", number: 1, id: 1, opt_level: "0", show: false, cell: None, deleted: &[] };
+            Plan::new(&order, cell, &[], &State::default())
+        }
+    }
+
+    /// What becomes of the one variable of a cell of whose type rustc tells this.
+    fn fate_of(told: &str) -> (Fate, Option<String>, bool) {
+        let source = "let x = make();";
+        let cell = Cell::parse(source, Path::new("/"), &|_| None);
+        let mut plan = Plan::for_tests(&cell);
+        let woven = Body {
+            source,
+            cell: &cell,
+            bound: &plan.bound,
+            loaded: &[],
+            forgotten: &[],
+            levels: &plan.levels,
+            run: 1,
+            names: None,
+            prelude: None,
+            crates: &[],
+            show: None,
+            block_on: None,
+            within: None,
+        }
+        .weave();
+        let at = woven.built.text.find("::std::mem::drop(&x)").unwrap_or_default();
+        let span = json!({"byte_start": at, "byte_end": at + 1, "is_primary": false, "label": format!("argument has type `&{told}`")});
+        let message = json!({"level": "warning", "code": {"code": "dropping_references"}, "spans": [span]});
+        let again = plan.note_types(&[message], &woven);
+        (plan.bound[0].fate.clone(), plan.types.get(&0).cloned(), again)
+    }
+
+    #[test]
+    fn the_type_of_a_variable_is_what_rustc_tells() {
+        assert_eq!(fate_of("wavemesh_dylib::Mesh"), (Fate::Stored, Some("wavemesh::Mesh".to_owned()), false));
+        let pointer = "fn(i32) -> i32".to_owned();
+        assert_eq!(fate_of("fn(i32) -> i32 {ctx::double}"), (Fate::StoredAs(pointer.clone()), Some(pointer), true));
+    }
+
+    #[test]
+    fn a_type_without_a_name_is_not_stored() {
+        for (told, again) in [("std::iter::Map<I, {closure@In [1]:1:2: 1:5}>", false), ("impl std::fmt::Debug", true)] {
+            let (fate, ty, built_again) = fate_of(told);
+            assert!(matches!(fate, Fate::Gone(VariableState::Fleeting(_))), "{told}");
+            assert_eq!((ty, built_again), (None, again), "{told}");
+        }
+    }
+}

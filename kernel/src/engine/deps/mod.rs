@@ -1,0 +1,261 @@
+//! Crates that the user adds with `:dep`: built by cargo, once, in the open, and present in the process once.
+//!
+//! cargo builds them as it does for any program. Then a small crate that holds them all is linked as a dynamic library, and cells and
+//! definitions are linked with that: so there is one copy of each crate's code and statics, whatever cell uses it. A later `:dep` makes
+//! another such library, which stands on those before and holds what is new. When cargo builds a crate that is there already once more,
+//! because the new crates ask for more of its features or for another version, all begin anew in a library of their own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use self::cargo::{Cargo, Crate};
+use self::holder::{Holder, hold};
+use super::library::Bundle;
+use super::toolchain::Toolchain;
+
+mod cargo;
+mod holder;
+mod line;
+mod sources;
+
+pub use self::line::parse;
+
+/// The features with which the runtime behind `.await` is built from the start.
+const RUNTIME: &str = "{ version = \"1\", features = [\"full\"] }";
+
+/// The `[dependencies]` of a notebook, and what rustc needs to link them.
+#[derive(Clone, Debug, Default)]
+pub struct Dependencies {
+    wanted: BTreeMap<String, String>,
+    /// Those of the last build.
+    built: BTreeMap<String, String>,
+    /// When a file of each local crate among them last changed.
+    newest: BTreeMap<String, SystemTime>,
+    /// The file of each crate that cells can name, by the name under which they do.
+    externs: BTreeMap<String, PathBuf>,
+    /// `--extern`, `-L` and linker arguments.
+    pub rustc_args: Vec<String>,
+    /// The libraries that hold the crates, each of which stands on those before.
+    chain: Vec<Holder>,
+    /// Counts these libraries.
+    holders: u64,
+}
+
+/// What a build of dependencies needs and tells.
+pub struct Build<'a> {
+    /// This kernel's own folder for it.
+    pub folder: &'a Path,
+    /// Where cargo builds; shared by kernels.
+    pub cache: &'a Path,
+    pub toolchain: &'a Toolchain,
+    pub offline: bool,
+    /// More variables of the environment.
+    pub env: &'a [(String, String)],
+    /// The compiled library, whose crates need not be built.
+    pub bundle: Option<&'a Bundle>,
+    /// Takes what is to be said to the user.
+    pub say: &'a mut dyn FnMut(String),
+    /// Is told cargo's progress line by line.
+    pub progress: &'a mut dyn FnMut(&str),
+    /// Is told the process to end on an interrupt.
+    pub started: &'a mut dyn FnMut(Option<u32>),
+}
+
+impl Dependencies {
+    /// Adds a crate, as a line of `[dependencies]`.
+    pub fn want(&mut self, name: &str, value: &str) {
+        let value = if name == "tokio" { line::with_all_of_tokio(value) } else { value.to_owned() };
+        self.wanted.insert(name.to_owned(), value);
+    }
+
+    /// Adds the runtime behind `.await`, unless the user has added it.
+    pub fn want_runtime(&mut self) {
+        self.wanted.entry("tokio".to_owned()).or_insert_with(|| RUNTIME.to_owned());
+    }
+
+    /// The lines of `[dependencies]`.
+    pub fn lines(&self) -> Vec<String> {
+        self.wanted.iter().map(|(name, value)| format!("{name} = {value}")).collect()
+    }
+
+    /// The names of the crates that cells can use.
+    pub fn names(&self) -> Vec<String> {
+        self.externs.keys().cloned().collect()
+    }
+
+    /// Whether what was built is what is wanted, and no file of a local crate has changed since.
+    pub fn are_built(&self) -> bool {
+        self.wanted == self.built && self.newest == sources::newest(&self.wanted)
+    }
+
+    /// What cannot be built is not wanted any more.
+    pub fn forget_unbuilt(&mut self) {
+        self.wanted = self.built.clone();
+    }
+
+    /// Wanted crates that the compiled library holds, with their files; and those that it holds but otherwise, with the reason.
+    fn held(&self, bundle: Option<&Bundle>) -> (BTreeMap<String, PathBuf>, Vec<(String, String)>) {
+        let (mut held, mut apart) = (BTreeMap::new(), Vec::new());
+        for (name, value) in &self.wanted {
+            let Some((bundle, known)) = bundle.and_then(|bundle| Some((bundle, bundle.held(name)?))) else { continue };
+            match known.serves(value) {
+                Ok(()) => drop(held.insert(name.clone(), bundle.lib_dir().join(&known.file))),
+                Err(why) => apart.push((name.clone(), why)),
+            }
+        }
+        (held, apart)
+    }
+
+    fn lines_but(&self, held: &BTreeMap<String, PathBuf>) -> Vec<String> {
+        let wanted = self.wanted.iter().filter(|(name, _)| !held.contains_key(*name));
+        wanted.map(|(name, value)| format!("{name} = {value}")).collect()
+    }
+
+    fn runtime(&self) -> Option<&Holder> {
+        self.chain.iter().find(|holder| holder.runtime)
+    }
+
+    /// Path of the function that waits for a future.
+    pub fn block_on(&self) -> Option<String> {
+        self.runtime().map(|holder| format!("::{}::block_on", holder.name))
+    }
+
+    /// An expression that lives as long as a cell runs, so that it can start tasks.
+    pub fn within(&self) -> Option<String> {
+        self.runtime().map(|holder| format!("::{}::enter()", holder.name))
+    }
+
+    /// Builds what is wanted. Returns the crates that were there and are built anew, with the reason.
+    pub fn build(&mut self, build: &mut Build) -> Result<Vec<(String, String)>, String> {
+        let newest = sources::newest(&self.wanted);
+        let (mut held, mut apart) = self.held(build.bundle);
+        let mut cargo = cargo::run(&self.lines_but(&held), build)?;
+        let doubled: Vec<String> =
+            cargo.crates.values().map(|built| built.name.clone()).filter(|name| held.contains_key(name)).collect();
+        if !doubled.is_empty() {
+            // A crate that is built stands on one that the library holds, and would have another of it than cells.
+            let why = format!("another crate of `:dep` stands on {}", doubled.join(", "));
+            apart.extend(held.keys().map(|name| (name.clone(), why.clone())));
+            held.clear();
+            cargo = cargo::run(&self.lines(), build)?;
+        }
+        let mut externs = cargo::externs(&cargo, build)?;
+        externs.extend(held.iter().map(|(name, file)| (name.replace('-', "_"), file.clone())));
+        for (name, why) in &apart {
+            if !self.built.contains_key(name) {
+                (build.say)(format!("note: {name} is built apart from that of the compiled library: {why}."));
+            }
+        }
+        let replaced = self.replaced(&cargo, &externs, &apart, &newest);
+        let mut chain = if replaced.is_empty() { self.chain.clone() } else { Vec::new() };
+        let held: BTreeSet<&PathBuf> = chain.iter().flat_map(|holder| holder.crates.keys()).collect();
+        let new: BTreeMap<PathBuf, Crate> = cargo
+            .crates
+            .iter()
+            .filter(|(file, _)| !held.contains(file))
+            .map(|(file, known)| (file.clone(), known.clone()))
+            .collect();
+        let mut args = vec![format!("-Ldependency={}", build.cache.join("debug/deps").display())];
+        args.push(format!("-Ldependency={}", build.folder.display()));
+        args.extend(cargo.native.iter().map(|folder| format!("-L{folder}")));
+        args.extend(externs.iter().map(|(name, file)| format!("--extern={name}={}", file.display())));
+        args.push(format!("-Clink-arg=-Wl,-rpath,{}", build.folder.display()));
+        if !new.is_empty() {
+            self.holders += 1;
+            let holder = hold(self.holders, new, &chain, &externs, &args, build)?;
+            chain.push(holder);
+        }
+        for (index, holder) in chain.iter().enumerate() {
+            // The last one is there for every cell, so that crates come from it; the others where they are named.
+            let force = if index + 1 == chain.len() { "force:" } else { "" };
+            args.push(format!("--extern={force}{}={}", holder.name, holder.file.display()));
+        }
+        (self.chain, self.rustc_args, self.newest, self.externs) = (chain, args, newest, externs);
+        self.built = self.wanted.clone();
+        Ok(replaced.into_iter().collect())
+    }
+
+    /// Crates that were there and are other ones in this build, with the reason. `apart` are those that the compiled library does not
+    /// serve, with the reason.
+    fn replaced(
+        &self,
+        cargo: &Cargo,
+        externs: &BTreeMap<String, PathBuf>,
+        apart: &[(String, String)],
+        newest: &BTreeMap<String, SystemTime>,
+    ) -> BTreeMap<String, String> {
+        let mut replaced = BTreeMap::new();
+        let known = self.chain.iter().flat_map(|holder| &holder.crates);
+        for (_, known) in known.filter(|(file, _)| !cargo.crates.contains_key(*file)) {
+            // One that is not there is not wanted any more.
+            if let Some(now) = cargo.crates.values().find(|now| now.name == known.name) {
+                replaced.insert(known.name.replace('-', "_"), why(known, now));
+            }
+        }
+        for (name, _) in self.newest.iter().filter(|(name, time)| newest.get(*name).is_some_and(|now| now != *time)) {
+            replaced.insert(name.replace('-', "_"), "its source changed".to_owned());
+        }
+        // It came from the compiled library, or comes from there now.
+        for name in self.externs.iter().filter(|(name, file)| externs.get(*name).is_some_and(|now| now != *file)) {
+            let apart = apart.iter().find(|(apart, _)| apart.replace('-', "_") == *name.0).map(|(_, why)| why.clone());
+            let why = apart.unwrap_or_else(|| "the compiled library holds what its line asks for".to_owned());
+            replaced.entry(name.0.clone()).or_insert(why);
+        }
+        replaced
+    }
+}
+
+/// Why cargo has built a crate once more.
+fn why(known: &Crate, now: &Crate) -> String {
+    if now.version != known.version {
+        return format!("version {} took the place of {}", now.version, known.version);
+    }
+    let more = now.features.iter().filter(|feature| !known.features.contains(feature));
+    match more.map(String::as_str).collect::<Vec<_>>()[..] {
+        [] if now.features == known.features => "a crate that it stands on was built anew".to_owned(),
+        [] => "fewer of its features are asked for".to_owned(),
+        ref more => format!("a later `:dep` asks for its features {}", more.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str) -> (String, PathBuf) {
+        (name.to_owned(), PathBuf::from(format!("/{name}.rlib")))
+    }
+
+    #[test]
+    fn a_crate_that_comes_from_elsewhere_is_replaced_with_the_reason() {
+        let before = Dependencies { externs: [file("serde"), file("rand")].into(), ..Dependencies::default() };
+        let now = [("serde".to_owned(), PathBuf::from("/apart.rlib")), file("rand")].into();
+        let apart = [("serde".to_owned(), "the library holds it without its feature rc".to_owned())];
+        let replaced = before.replaced(&Cargo::default(), &now, &apart, &BTreeMap::new());
+        assert_eq!(replaced, apart.into());
+        assert!(before.replaced(&Cargo::default(), &before.externs, &[], &BTreeMap::new()).is_empty());
+    }
+
+    #[test]
+    fn a_crate_that_cargo_builds_once_more_is_told_with_what_changed() {
+        let of = |version: &str, features: &[&str]| Crate {
+            name: "tool".to_owned(),
+            version: version.to_owned(),
+            features: features.iter().map(|feature| (*feature).to_owned()).collect(),
+        };
+        assert_eq!(why(&of("1.0.0", &[]), &of("2.0.0", &[])), "version 2.0.0 took the place of 1.0.0");
+        assert_eq!(why(&of("1.0.0", &["a"]), &of("1.0.0", &["a", "b"])), "a later `:dep` asks for its features b");
+        assert_eq!(why(&of("1.0.0", &["a"]), &of("1.0.0", &["a"])), "a crate that it stands on was built anew");
+    }
+
+    #[test]
+    fn tokio_has_all_its_features_from_the_start() {
+        let mut dependencies = Dependencies::default();
+        dependencies.want("tokio", "\"1.2\"");
+        assert_eq!(dependencies.lines(), ["tokio = { \"features\" = [\"full\"], \"version\" = \"1.2\" }"]);
+        let mut asked = Dependencies::default();
+        asked.want_runtime();
+        assert_eq!(asked.lines(), [format!("tokio = {RUNTIME}")]);
+    }
+}

@@ -1,0 +1,218 @@
+//! What a cell defines: its items, each under a key by which a later one replaces it.
+//!
+//! Cells are other crates than the items they use, so an item is made visible: `pub` is added to it, to its fields and to its
+//! methods, and a macro is exported. What stands in the braces of a `mod` keeps the privacy that its author gave it, but for
+//! `pub(crate)` and its like, which mean all of the notebook.
+
+use std::ops::Range;
+use std::path::Path;
+
+use ra_ap_syntax::ast::{self, HasName};
+use ra_ap_syntax::{AstNode, NodeOrToken, SyntaxNode, SyntaxToken};
+
+use self::imports::imports;
+use super::built::Edit;
+use super::statics::{self, Static};
+
+mod files;
+mod imports;
+mod macros;
+mod visible;
+
+pub use self::files::{File, absolute_includes, included, module};
+pub use self::macros::{items_of_macro, makes_items, may_bind};
+
+/// Something that a cell defines.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// What a later item of the same key replaces.
+    pub key: String,
+    /// Names under which other code knows it; empty for impls.
+    pub names: Vec<String>,
+    /// Where it stands in the cell.
+    pub range: Range<usize>,
+    /// What makes it visible, ascending.
+    pub edits: Vec<Edit>,
+    /// The names and places of the methods and constants of an inherent impl, each of which is replaced on its own.
+    pub members: Vec<(String, Range<usize>)>,
+    /// The statics in it, wherever they stand.
+    pub statics: Vec<Static>,
+    /// What stands before and behind it, when it is the text of a file.
+    pub around: (String, String),
+    /// Its text without comments, spaces and derived traits: the layout of a type may rest on it.
+    pub text: String,
+    /// Its text without comments and spaces: another text is another item.
+    pub whole: String,
+    /// Whether the layout of a type may rest on it.
+    pub shapes: bool,
+    /// The text of a `macro_rules!`.
+    pub macro_text: Option<String>,
+}
+
+impl Item {
+    /// What people call it.
+    pub fn title(&self) -> &str {
+        self.names.first().map_or(&self.key, String::as_str)
+    }
+}
+
+/// Where a cell's text lies in what was parsed: offsets of nodes count from `base` before it.
+pub struct Origin<'a> {
+    pub source: &'a str,
+    /// Added to a node's offset to get that in `source`.
+    pub shift: isize,
+    /// The folder in which `mod name;` looks for files.
+    pub folder: &'a Path,
+}
+
+impl Origin<'_> {
+    pub fn at(&self, offset: ra_ap_syntax::TextSize) -> usize {
+        usize::from(offset).saturating_add_signed(self.shift).min(self.source.len())
+    }
+
+    pub fn range(&self, node: &SyntaxNode) -> Range<usize> {
+        self.at(node.text_range().start())..self.at(node.text_range().end())
+    }
+
+    fn token(&self, token: &SyntaxToken) -> Range<usize> {
+        self.at(token.text_range().start())..self.at(token.text_range().end())
+    }
+}
+
+/// The items of a node of a cell: one, or one for each name of a `use`; none for what is no item.
+pub fn items_of(node: &SyntaxNode, origin: &Origin) -> Vec<Item> {
+    if let Some(import) = ast::Use::cast(node.clone()) {
+        return imports(&import, origin);
+    }
+    let Some(item) = ast::Item::cast(node.clone()) else { return Vec::new() };
+    let named = |name: Option<ast::Name>| name.map(|name| name.text().to_string());
+    let (name, shapes) = match &item {
+        ast::Item::Fn(item) => (named(item.name()), false),
+        ast::Item::Struct(item) => (named(item.name()), true),
+        ast::Item::Enum(item) => (named(item.name()), true),
+        ast::Item::Union(item) => (named(item.name()), true),
+        ast::Item::Trait(item) => (named(item.name()), true),
+        ast::Item::TypeAlias(item) => (named(item.name()), true),
+        ast::Item::Const(item) => (named(item.name()), true),
+        ast::Item::Static(item) => (named(item.name()), false),
+        ast::Item::Module(item) => (named(item.name()), true),
+        ast::Item::MacroRules(item) => (named(item.name()), false),
+        ast::Item::ExternCrate(item) => (
+            named(item.rename().and_then(|rename| rename.name())).or(item.name_ref().map(|n| n.text().to_string())),
+            false,
+        ),
+        _ => (None, false),
+    };
+    let key = match &item {
+        ast::Item::MacroRules(_) => name.as_ref().map(|name| format!("{name}!")),
+        ast::Item::Impl(block) => block.self_ty().map(|ty| {
+            let ty = compact(ty.syntax());
+            block.trait_().map_or_else(|| format!("impl {ty}"), |of| format!("impl {} for {ty}", compact(of.syntax())))
+        }),
+        _ => name.clone(),
+    };
+    vec![new_item(node, origin, key.unwrap_or_else(|| compact(node)), name.into_iter().collect(), shapes)]
+}
+
+fn new_item(node: &SyntaxNode, origin: &Origin, key: String, names: Vec<String>, shapes: bool) -> Item {
+    let mut edits = Vec::new();
+    let mut members = Vec::new();
+    visible::publish(node, origin, &mut edits, &mut members);
+    edits.extend(visible::widen(node, origin));
+    edits.extend(absolute_includes(node, origin));
+    edits.sort_by_key(|edit| edit.range.start);
+    let macro_text = ast::MacroRules::can_cast(node.kind()).then(|| node.text().to_string());
+    Item {
+        key,
+        names,
+        range: origin.range(node),
+        edits,
+        members,
+        statics: statics::find(node, origin),
+        around: Default::default(),
+        text: text(node, true),
+        whole: text(node, false),
+        shapes,
+        macro_text,
+    }
+}
+
+/// A node's tokens without comments and spaces but those that part words.
+pub fn compact(node: &SyntaxNode) -> String {
+    let mut text = String::new();
+    for token in node.descendants_with_tokens().filter_map(NodeOrToken::into_token) {
+        if token.kind().is_trivia() {
+            continue;
+        }
+        let wordy = |c: char| c.is_alphanumeric() || c == '_' || c == '\'';
+        if text.ends_with(wordy) && token.text().starts_with(wordy) {
+            text.push(' ');
+        }
+        text.push_str(token.text());
+    }
+    text
+}
+
+/// A node's tokens without comments; without derived traits either when only the layout counts.
+fn text(node: &SyntaxNode, layout: bool) -> String {
+    let derives =
+        |node: &SyntaxNode| ast::Attr::can_cast(node.kind()) && node.text().to_string().starts_with("#[derive");
+    let tokens = node.descendants_with_tokens().filter_map(NodeOrToken::into_token);
+    let told = tokens
+        .filter(|token| !(token.kind().is_trivia() || layout && token.parent_ancestors().any(|node| derives(&node))));
+    let words: Vec<String> = told.map(|token| token.text().to_owned()).collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+pub mod tests {
+    use ra_ap_syntax::ast::HasModuleItem;
+    use ra_ap_syntax::{Edition, SourceFile};
+
+    use super::*;
+    use crate::engine::built::Built;
+
+    pub fn visible(source: &str) -> (Vec<String>, String) {
+        let file = SourceFile::parse(source, Edition::Edition2024).tree();
+        let origin = Origin { source, shift: 0, folder: Path::new("/notes") };
+        let (mut keys, mut built) = (Vec::new(), Built::default());
+        for item in file.items() {
+            for item in items_of(item.syntax(), &origin) {
+                built.push(source, item.range.clone(), &item.edits);
+                keys.push(item.key);
+            }
+        }
+        (keys, built.text)
+    }
+
+    #[test]
+    fn items_fields_and_methods_become_visible() {
+        for (source, key, text) in [
+            ("fn f() {}", "f", "pub fn f() {}"),
+            (
+                "/// Doc.\n#[derive(Debug)]\nstruct P { a: u8, pub b: u8 }",
+                "P",
+                "/// Doc.\n#[derive(Debug)]\npub struct P { pub a: u8, pub b: u8 }",
+            ),
+            ("struct W(u8, pub(crate) u8);", "W", "pub struct W(pub u8, pub u8);"),
+            ("enum E { A { x: u8 }, B(u8) }", "E", "pub enum E { A { x: u8 }, B(u8) }"),
+            ("impl P { fn g(&self) {} }", "impl P", "impl P { pub fn g(&self) {} }"),
+            (
+                "impl Clone for P { fn clone(&self) -> P { todo!() } }",
+                "impl Clone for P",
+                "impl Clone for P { fn clone(&self) -> P { todo!() } }",
+            ),
+            ("mod m { pub(super) fn f() {} fn g() {} }", "m", "pub mod m { pub fn f() {} fn g() {} }"),
+            ("mod hello;", "hello", "#[path = \"/notes/hello.rs\"] pub mod hello;"),
+            ("const X: &str = include_str!(\"a.txt\");", "X", "pub const X: &str = include_str!(\"/notes/a.txt\");"),
+            ("use std::fmt;", "fmt", "pub use std::fmt;"),
+            (
+                "macro_rules! mk { ($n:ident) => { fn $n() -> i32 { 1 } } }",
+                "mk!",
+                "#[macro_export] macro_rules! mk { ($n:ident) => { pub fn $n() -> i32 { 1 } } }",
+            ),
+        ] {
+            assert_eq!(visible(source), (vec![key.to_owned()], text.to_owned()), "{source}");
+        }
+    }
+}

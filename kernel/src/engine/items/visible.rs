@@ -1,0 +1,168 @@
+//! Cells are other crates than the items that they use, so an item is made visible: what it lacks of `pub` is added to it.
+
+use std::ops::Range;
+
+use ra_ap_syntax::ast::{self, HasName, HasVisibility};
+use ra_ap_syntax::{AstNode, NodeOrToken, SyntaxNode, T};
+
+use super::{Origin, compact};
+use crate::engine::built::Edit;
+
+/// Adds what makes an item at the root of the notebook visible.
+pub fn publish(node: &SyntaxNode, origin: &Origin, edits: &mut Vec<Edit>, members: &mut Vec<(String, Range<usize>)>) {
+    let mut add = |node: &SyntaxNode, visibility: Option<ast::Visibility>| {
+        if visibility.is_none() {
+            edits.push(Edit::insert(origin.at(start_after_attributes(node)), "pub "));
+        }
+    };
+    let Some(item) = ast::Item::cast(node.clone()) else { return };
+    match &item {
+        ast::Item::Impl(block) => {
+            if block.trait_().is_none() {
+                for member in block.assoc_item_list().into_iter().flat_map(|list| list.assoc_items()) {
+                    let (name, visibility) = match &member {
+                        ast::AssocItem::Fn(item) => (item.name(), item.visibility()),
+                        ast::AssocItem::Const(item) => (item.name(), item.visibility()),
+                        ast::AssocItem::TypeAlias(item) => (item.name(), item.visibility()),
+                        ast::AssocItem::MacroCall(_) => continue,
+                    };
+                    add(member.syntax(), visibility);
+                    members.extend(name.map(|name| (name.text().to_string(), origin.range(member.syntax()))));
+                }
+            }
+            return;
+        }
+        ast::Item::MacroRules(rules) => {
+            if !node.text().to_string().contains("macro_export") {
+                edits.push(Edit::insert(origin.at(start_after_attributes(node)), "#[macro_export] "));
+            }
+            if let Some(tree) = rules.token_tree() {
+                publish_transcribers(&tree, origin, edits);
+            }
+            return;
+        }
+        ast::Item::ExternBlock(block) => {
+            for inner in block.extern_item_list().into_iter().flat_map(|list| list.extern_items()) {
+                let visibility = match &inner {
+                    ast::ExternItem::Fn(item) => item.visibility(),
+                    ast::ExternItem::Static(item) => item.visibility(),
+                    ast::ExternItem::TypeAlias(item) => item.visibility(),
+                    ast::ExternItem::MacroCall(_) => continue,
+                };
+                add(inner.syntax(), visibility);
+            }
+            return;
+        }
+        ast::Item::MacroCall(_) | ast::Item::AsmExpr(_) | ast::Item::MacroDef(_) => return,
+        _ => {}
+    }
+    let visibility = node.children().find_map(ast::Visibility::cast);
+    add(node, visibility);
+    if let ast::Item::Module(module) = &item
+        && module.item_list().is_none()
+        && let Some(name) = module.name()
+    {
+        // Its file is not there, which rustc says of this place.
+        let path = origin.folder.join(format!("{}.rs", name.text())).display().to_string();
+        // Attributes come before `pub`.
+        edits.insert(0, Edit::insert(origin.at(start_after_attributes(node)), format!("#[path = {path:?}] ")));
+    }
+    for list in node.children() {
+        for field in list.children() {
+            if ast::RecordField::can_cast(field.kind()) && ast::RecordFieldList::can_cast(list.kind())
+                || ast::TupleField::can_cast(field.kind())
+            {
+                let visibility = field.children().find_map(ast::Visibility::cast);
+                if visibility.is_none() {
+                    edits.push(Edit::insert(origin.at(start_after_attributes(&field)), "pub "));
+                }
+            }
+        }
+    }
+}
+
+/// What is visible in this crate only is visible everywhere.
+pub fn widen(node: &SyntaxNode, origin: &Origin) -> Vec<Edit> {
+    let visibilities = node.descendants().filter_map(ast::Visibility::cast);
+    let narrow = visibilities.filter(|visibility| compact(visibility.syntax()) != "pub");
+    narrow.map(|visibility| Edit::replace(origin.range(visibility.syntax()), "pub")).collect()
+}
+
+/// Where a node starts behind its attributes and documentation.
+pub fn start_after_attributes(node: &SyntaxNode) -> ra_ap_syntax::TextSize {
+    let first = node.children_with_tokens().find(|child| match child {
+        NodeOrToken::Node(node) => !ast::Attr::can_cast(node.kind()),
+        NodeOrToken::Token(token) => !token.kind().is_trivia(),
+    });
+    first.map_or(node.text_range().start(), |first| first.text_range().start())
+}
+
+/// Items that a macro's rules make are made visible where they start.
+fn publish_transcribers(tree: &ast::TokenTree, origin: &Origin, edits: &mut Vec<Edit>) {
+    // Rules are `pattern => body`, so every tree behind an arrow is a body.
+    let mut after_arrow = false;
+    let mut last = None;
+    for element in tree.syntax().children_with_tokens() {
+        match element {
+            NodeOrToken::Token(token) if token.kind() == T![>] && last == Some(T![=]) => after_arrow = true,
+            NodeOrToken::Token(token) if token.kind() == T![=>] => after_arrow = true,
+            NodeOrToken::Node(node) if after_arrow => {
+                after_arrow = false;
+                if let Some(body) = ast::TokenTree::cast(node) {
+                    publish_tokens(&body, origin, edits);
+                }
+            }
+            NodeOrToken::Token(token) => {
+                if !token.kind().is_trivia() {
+                    last = Some(token.kind());
+                }
+                continue;
+            }
+            NodeOrToken::Node(_) => {}
+        }
+        last = None;
+    }
+}
+
+/// Words with which an item starts.
+pub const ITEM_WORDS: [&str; 12] =
+    ["fn", "struct", "enum", "union", "trait", "type", "const", "static", "mod", "unsafe", "async", "use"];
+
+/// Puts `pub` before each item that starts in a token tree.
+pub fn publish_tokens(tree: &ast::TokenTree, origin: &Origin, edits: &mut Vec<Edit>) {
+    let mut start = true;
+    let mut first = true;
+    let mut in_impl = false;
+    for element in tree.syntax().children_with_tokens() {
+        match element {
+            NodeOrToken::Token(token) if token.kind().is_trivia() => continue,
+            NodeOrToken::Token(_) if first => first = false,
+            NodeOrToken::Token(token) => {
+                let text = token.text();
+                if start && ITEM_WORDS.contains(&text) {
+                    edits.push(Edit::insert(origin.token(&token).start, "pub "));
+                }
+                if text == "impl" && start {
+                    in_impl = true;
+                } else if text == "for" {
+                    in_impl = false;
+                }
+                // `unsafe impl` and `$name` go on; an attribute's `#` too.
+                start = text == ";" || (start && (text == "#" || text == "$"));
+            }
+            NodeOrToken::Node(node) => {
+                let Some(inner) = ast::TokenTree::cast(node.clone()) else { continue };
+                let open = inner.l_curly_token().is_some();
+                let attribute = inner.l_brack_token().is_some();
+                let repeated = inner.l_paren_token().is_some() && start;
+                if repeated || open && in_impl {
+                    publish_tokens(&inner, origin, edits);
+                }
+                start = (start && (attribute || repeated)) || open;
+                if open {
+                    in_impl = false;
+                }
+            }
+        }
+    }
+}
