@@ -19,6 +19,7 @@ use crate::protocol::{Frame, Message, Panic, Place, Report};
 mod backtrace;
 pub mod comm;
 pub mod frames;
+pub mod leave;
 pub mod output;
 pub mod protocol;
 #[cfg(wavemesh_cells)]

@@ -311,6 +311,100 @@ def test_a_crate_has_one_state_for_all_cells(fresh, tmp_path):
     assert fresh.value("(other::two(), counter::bump(), by_an_item())") == "(2, 3, 4)"
 
 
+@pytest.fixture(scope="module")
+def with_crates():
+    """A notebook with the crates of the tests below, which one call of cargo builds."""
+    crates = ["tokio", "rayon", "log", "serde_json", "anyhow", "bitflags", "lazy_static"]
+    lines = [f":dep {name} = \"*\"" for name in crates] + [":dep serde = { version = \"1\", features = [\"derive\"] }"]
+    with Kernel() as kernel:
+        good(kernel.run("\n".join(lines), timeout=600))
+        good(kernel.run("use anyhow::{Context, bail, ensure};\nuse std::sync::Mutex;"))
+        yield kernel
+
+
+def test_a_task_of_one_cell_is_joined_in_the_next(with_crates):
+    good(with_crates.run("let task = tokio::spawn(async { tokio::time::sleep(std::time::Duration::from_millis(20)).await; 5 });"))
+    assert with_crates.value("task.await?") == "5"
+    assert with_crates.value("tokio::join!(async { 1 }, async { 2 })") == "(1, 2)"
+
+
+def test_a_runtime_and_a_channel_are_kept_in_variables(with_crates):
+    good(with_crates.run("let own_runtime = tokio::runtime::Runtime::new()?;\nlet (tx, mut rx) = tokio::sync::mpsc::channel::<i32>(4);"))
+    good(with_crates.run("own_runtime.spawn({ let tx = tx.clone(); async move { tx.send(7).await.unwrap(); } });"))
+    assert with_crates.value("rx.recv().await") == "Some(7)"
+    assert with_crates.value("own_runtime.block_on(async { 9 })") == "9"
+
+
+def test_rayon_has_one_pool(with_crates):
+    good(with_crates.run("rayon::ThreadPoolBuilder::new().num_threads(3).build_global()?;\nfn threads() -> usize { rayon::current_num_threads() }"))
+    assert with_crates.value("(rayon::current_num_threads(), threads())") == "(3, 3)"
+
+
+def test_a_logger_stays_installed(with_crates):
+    good(with_crates.run("""static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+struct Keep;
+impl log::Log for Keep {
+    fn enabled(&self, _: &log::Metadata) -> bool { true }
+    fn log(&self, record: &log::Record) { LINES.lock().unwrap().push(record.args().to_string()); }
+    fn flush(&self) {}
+}
+log::set_logger(&Keep).unwrap();
+log::set_max_level(log::LevelFilter::Debug);"""))
+    good(with_crates.run("fn says() { log::debug!(\"by an item\"); }"))
+    assert with_crates.value("says(); log::info!(\"later\"); (log::max_level(), LINES.lock().unwrap().clone())") == '(Debug, ["by an item", "later"])'
+
+
+def test_derived_traits_are_those_of_the_crate_that_asks_for_them(with_crates):
+    good(with_crates.run("#[derive(serde::Serialize, serde::Deserialize, Debug)]\nstruct Saved { n: u8, name: String }"))
+    assert with_crates.value("serde_json::to_string(&Saved { n: 1, name: \"x\".into() })?") == '"{\\"n\\":1,\\"name\\":\\"x\\"}"'
+    assert with_crates.value("serde_json::from_str::<Saved>(r#\"{\"n\": 2, \"name\": \"y\"}\"#)?.n") == "2"
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("std::fs::read_to_string(\"/nope\").context(\"reading the file\")?;", "reading the file: No such file or directory (os error 2)"),
+        ("let kept = 1;\nbail!(\"no {}\", 42);", "no 42"),
+        ("let kept = 1;\nensure!(kept > 5, \"kept is {kept}\");", "kept is 1"),
+        ("let kept = 1;\nanyhow::ensure!(kept + 1 == 3);", "Condition failed: `kept + 1 == 3` (2 vs 3)"),
+        ("let kept = 1;\nlet other = match None::<i32> { Some(n) => n, None => bail!(\"nothing\") };", "nothing"),
+        ("let kept = 1;\nif kept == 1 { return Err(\"early\".into()); }", "early"),
+        ("fn fails() -> anyhow::Result<()> { bail!(\"inner\") }\nlet kept = 1;\nfails().context(\"outer\")?;", "outer: inner"),
+    ],
+)
+def test_an_error_may_leave_a_cell_as_it_leaves_a_function(with_crates, cell, said):
+    error = with_crates.run(cell).error
+    assert error["evalue"] == said
+    line = next(number for number, text in enumerate(cell.split("\n"), 1) if any(word in text for word in ("?;", "!(", "Err(")) and "fn " not in text)
+    assert f":{line}:" in plain(error).splitlines()[0]
+    if "kept" in cell:
+        assert with_crates.value("kept") == "1"
+
+
+def test_a_cell_may_return(with_crates):
+    assert good(with_crates.run("let early = 2;\nfor n in 0..5 { if n == early { println!(\"at {n}\"); return; } }\nprintln!(\"never\");")).stream() == "at 2\n"
+    good(with_crates.run("if early == 2 { return Ok(()); }\nunreachable!();"))
+    assert with_crates.value("early") == "2"
+
+
+def test_items_that_macros_of_crates_make_are_visible_later(with_crates):
+    good(with_crates.run("bitflags::bitflags! { #[derive(Debug, Clone, Copy)] struct Flags: u8 { const A = 1; const B = 2; } }"))
+    assert with_crates.value("Flags::A | Flags::B") == "Flags(A | B)"
+    good(with_crates.run("use lazy_static::lazy_static;\nlazy_static! { static ref TABLE: Mutex<Vec<i32>> = Mutex::new(vec![1]); }\nTABLE.lock().unwrap().push(2);"))
+    good(with_crates.run("fn changes_the_definitions() {}"))
+    assert with_crates.value("TABLE.lock().unwrap().clone()") == "[1, 2]"
+
+
+def test_a_crate_that_the_library_holds_otherwise_is_built_apart_and_said(fresh):
+    good(fresh.run(":dep serde = { version = \"1\", features = [\"derive\"] }\n:dep serde_json = \"1\"\n#[derive(serde::Serialize)]\nstruct Told { n: u8 }\nlet made = serde_json::json!({\"z\": 1});\nlet untouched = 5;", timeout=600))
+    said = good(fresh.run(":dep serde_json = { version = \"1\", features = [\"preserve_order\"] }\nuse serde_json::{Value, json};\nfn parsed(text: &str) -> Value { serde_json::from_str(text).unwrap() }", timeout=600)).stream("stderr")
+    assert "serde_json is built anew: the library holds it without its feature preserve_order" in said and "`made`" in said
+    assert fresh.value("json!({\"b\": 1, \"a\": 2}).to_string()") == '"{\\"b\\":1,\\"a\\":2}"'
+    assert fresh.value("parsed(\"{\\\"z\\\": 1, \\\"a\\\": 2}\").to_string()") == '"{\\"z\\":1,\\"a\\":2}"'
+    assert fresh.value("(serde_json::to_string(&Told { n: 3 })?, untouched)") == '("{\\"n\\":3}", 5)'
+    assert "its crate was built anew" in plain(fresh.run("made").error)
+
+
 def test_a_crate_that_is_built_again_for_more_features_is_said_with_what_it_costs(fresh, tmp_path):
     source = "pub struct Tool(pub u8);\n#[cfg(feature = \"more\")]\npub fn more() -> u8 { 9 }"
     tool = crate(tmp_path, "tool", source, features="more = []")

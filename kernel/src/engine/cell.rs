@@ -164,8 +164,8 @@ impl Cell {
                 cell.items.extend(items::items_of_macro(node, &origin));
                 continue;
             }
-            let shown = index == last && ast::Expr::can_cast(node.kind());
-            cell.add_statement(node, &origin, shown);
+            let shown = index == last && ast::Expr::can_cast(node.kind()) && !is_way_out(node);
+            cell.add_statement(node, &origin, shown, &rules);
             if let Some(call) = call {
                 cell.suppose_bindings(&call, &rules);
             }
@@ -173,7 +173,13 @@ impl Cell {
         cell
     }
 
-    fn add_statement(&mut self, node: &SyntaxNode, origin: &Origin, shown: bool) {
+    fn add_statement(
+        &mut self,
+        node: &SyntaxNode,
+        origin: &Origin,
+        shown: bool,
+        rules: &dyn Fn(&str) -> Option<String>,
+    ) {
         let range = origin.range(node);
         let text = &origin.source[range.clone()];
         let index = self.statements.len();
@@ -192,7 +198,10 @@ impl Cell {
         }
         self.note_wanted(text, bound_before);
         self.awaits |= awaits(node);
-        self.statements.push(Statement { range, edits: items::absolute_includes(node, origin), shown, assigned });
+        let mut edits = items::absolute_includes(node, origin);
+        edits.extend(leaves(node, origin, rules));
+        edits.sort_by_key(|edit| edit.range.start);
+        self.statements.push(Statement { range, edits, shown, assigned });
     }
 
     fn bind(&mut self, statement: &ast::LetStmt, index: usize) {
@@ -221,7 +230,7 @@ impl Cell {
 
     /// A macro may bind variables whose names it is given.
     fn suppose_bindings(&mut self, call: &ast::MacroCall, rules: &dyn Fn(&str) -> Option<String>) {
-        let name = call.path().map(|path| items::compact(path.syntax())).unwrap_or_default();
+        let name = called(call);
         if !rules(&name).is_some_and(|text| items::may_bind(&text)) {
             return;
         }
@@ -285,23 +294,73 @@ fn assigned(node: &SyntaxNode) -> HashSet<String> {
     names
 }
 
+/// Whether a piece of a statement runs in another function than the cell's: a closure, a function, an `async` block.
+fn in_another(inner: &SyntaxNode, statement: &SyntaxNode) -> bool {
+    let depth = inner.ancestors().take_while(|outer| outer != statement).count();
+    inner.ancestors().take(depth + 1).skip(1).any(|outer| {
+        ast::ClosureExpr::can_cast(outer.kind())
+            || ast::Fn::can_cast(outer.kind())
+            || ast::BlockExpr::cast(outer).is_some_and(|block| block.async_token().is_some())
+    })
+}
+
+/// Macros of async crates that wait for futures where they stand.
+const WAITING: [&str; 4] = ["join", "try_join", "select", "select_biased"];
+
 /// Whether a statement waits for a future itself.
 fn awaits(node: &SyntaxNode) -> bool {
-    let in_another = |inner: &SyntaxNode| {
-        inner.ancestors().take_while(|outer| outer != node).any(|outer| {
-            ast::ClosureExpr::can_cast(outer.kind())
-                || ast::Fn::can_cast(outer.kind())
-                || ast::BlockExpr::cast(outer).is_some_and(|block| block.async_token().is_some())
-        })
+    let in_tokens = |tree: ast::TokenTree| {
+        let words: Vec<String> = words(&tree.syntax().text().to_string()).map(str::to_owned).collect();
+        words.iter().any(|word| word == "await") && !words.iter().any(|word| word == "async")
     };
     node.descendants().any(|inner| {
         let waits = ast::AwaitExpr::can_cast(inner.kind())
-            || ast::TokenTree::can_cast(inner.kind()) && {
-                let words: Vec<String> = words(&inner.text().to_string()).map(str::to_owned).collect();
-                words.iter().any(|word| word == "await") && !words.iter().any(|word| word == "async")
-            };
-        waits && !in_another(&inner)
+            || ast::TokenTree::cast(inner.clone()).is_some_and(in_tokens)
+            || ast::MacroCall::cast(inner.clone()).is_some_and(|call| WAITING.contains(&&*called(&call)));
+        waits && !in_another(&inner, node)
     })
+}
+
+/// The last name of a macro that is called.
+fn called(call: &ast::MacroCall) -> String {
+    let path = call.path().map(|path| items::compact(path.syntax())).unwrap_or_default();
+    path.rsplit("::").next().unwrap_or_default().to_owned()
+}
+
+/// Whether an expression only leaves the cell.
+fn is_way_out(node: &SyntaxNode) -> bool {
+    ast::ReturnExpr::can_cast(node.kind()) || macro_call(node).is_some_and(|call| called(&call) == "bail")
+}
+
+/// A cell's function returns what the kernel wants to know. What would return something else from it goes through the runtime's macros.
+fn leaves(node: &SyntaxNode, origin: &Origin, rules: &dyn Fn(&str) -> Option<String>) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    for inner in node.descendants().filter(|inner| !in_another(inner, node)) {
+        let range = origin.range(&inner);
+        let through = if let Some(leaving) = ast::ReturnExpr::cast(inner.clone()) {
+            let Some(word) = leaving.return_token() else { continue };
+            let value = leaving.expr().map(|value| items::compact(value.syntax())).unwrap_or_default();
+            // Only a function's signature would tell into what.
+            let boxed = if value.starts_with("Err(") && value.ends_with(".into())") { "boxed" } else { "" };
+            edits.push(Edit::replace(origin.token(&word), format!("::wavemesh_cell::leave!({boxed}")));
+            edits.push(Edit::insert(range.end, ")"));
+            continue;
+        } else if let Some(call) = ast::MacroCall::cast(inner) {
+            let name = called(&call);
+            // One of the notebook's own may do something else.
+            let returns = rules(&name).is_none_or(|text| words(&text).any(|word| word == "return"));
+            match name.as_str() {
+                "bail" if returns => "::wavemesh_cell::fail!(",
+                "ensure" if returns => "::wavemesh_cell::check!(",
+                _ => continue,
+            }
+        } else {
+            continue;
+        };
+        edits.push(Edit::insert(range.start, through));
+        edits.push(Edit::insert(range.end, ")"));
+    }
+    edits
 }
 
 /// The macro call that a statement is.
@@ -363,6 +422,32 @@ mod tests {
 
     fn bound(source: &str) -> Vec<(String, usize)> {
         parse(source).bindings.into_iter().map(|binding| (binding.name, binding.statement)).collect()
+    }
+
+    #[test]
+    fn what_would_return_from_the_cell_goes_through_the_runtime() {
+        let own =
+            |name: &str| (name == "bail").then(|| "macro_rules! bail { ($t:expr) => { println!($t) } }".to_owned());
+        for (source, edited, by_own) in [
+            ("if x { return; }", "if x { ::wavemesh_cell::leave!(); }", None),
+            ("return Ok(());", "::wavemesh_cell::leave!( Ok(()));", None),
+            (
+                "let y = match x { 1 => 2, _ => bail!(\"no\") };",
+                "let y = match x { 1 => 2, _ => ::wavemesh_cell::fail!(bail!(\"no\")) };",
+                None,
+            ),
+            ("return Err(\"x\".into());", "::wavemesh_cell::leave!(boxed Err(\"x\".into()));", None),
+            ("anyhow::ensure!(x);", "::wavemesh_cell::check!(anyhow::ensure!(x));", None),
+            ("let f = || { return 1; };", "let f = || { return 1; };", None),
+            ("|| return 1", "|| return 1", None),
+            ("bail!(\"x\");", "bail!(\"x\");", Some(own)),
+        ] {
+            let rules = |name: &str| by_own.and_then(|own| own(name));
+            let cell = Cell::parse(source, Path::new("/"), &rules);
+            let mut built = Built::default();
+            built.push(source, cell.statements[0].range.clone(), &cell.statements[0].edits);
+            assert_eq!(built.text, edited, "{source}");
+        }
     }
 
     #[test]

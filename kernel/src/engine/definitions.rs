@@ -209,6 +209,12 @@ impl Definitions {
         }
     }
 
+    /// Whether a type, or what the notebook's items of its names are made of, has one of these words.
+    pub fn rests_on(&self, ty: &str, named: &dyn Fn(&str) -> bool) -> bool {
+        let shapes = self.shapes();
+        words(ty).any(named) || closure(ty, &shapes).values().any(|text| words(text).any(named))
+    }
+
     /// Items on which a layout may rest, by name. What a macro makes is known by its text only.
     fn shapes(&self) -> BTreeMap<&str, &str> {
         let mut shapes = BTreeMap::new();
@@ -401,8 +407,13 @@ fn shared<'a>(some: &'a [String], others: &[String]) -> Vec<&'a String> {
 
 /// A static's text and those of the types on which it rests: a change of one makes it another static.
 fn signature(found: &Static, shapes: &BTreeMap<&str, &str>) -> String {
+    format!("{} {:?}", found.text, closure(&found.text, shapes))
+}
+
+/// The items that a text names, those that they name, and so on.
+fn closure<'a>(text: &str, shapes: &BTreeMap<&'a str, &'a str>) -> BTreeMap<&'a str, &'a str> {
     let mut rests: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut open: Vec<&str> = words(&found.text).collect();
+    let mut open: Vec<&str> = words(text).collect();
     while let Some(word) = open.pop() {
         if let Some((name, text)) = shapes.get_key_value(word)
             && rests.insert(name, text).is_none()
@@ -410,7 +421,7 @@ fn signature(found: &Static, shapes: &BTreeMap<&str, &str>) -> String {
             open.extend(words(text));
         }
     }
-    format!("{} {rests:?}", found.text)
+    rests
 }
 
 #[cfg(test)]
@@ -481,6 +492,10 @@ mod tests {
         let mut reshaped: Vec<String> = first.reshaped_in(&second).into_iter().collect();
         reshaped.sort();
         assert_eq!(reshaped, ["A", "B"]);
+        let (third, _) = define(&second, 3, "use tool::Tool; struct Box2 { held: Tool }", None);
+        let is_tool = |word: &str| word == "tool";
+        assert!(third.rests_on("ctx::Tool", &is_tool) && third.rests_on("Vec<ctx::Box2>", &is_tool));
+        assert!(!third.rests_on("ctx::B", &is_tool));
         assert!(first.changed_to(&second).contains("A") && !first.changed_to(&second).contains("f"));
     }
 }

@@ -11,7 +11,7 @@ use super::compiler::plain_names;
 use super::grammar::CommandLine;
 use super::grammar::table::{self, Action};
 use super::session::Session;
-use super::{ExecuteError, ExecuteOptions, Output, commands, export};
+use super::{ExecuteError, ExecuteOptions, commands, export};
 
 impl Session {
     /// Runs one command; returns what it shows.
@@ -163,16 +163,11 @@ impl Session {
         commands::table(&["Variable", "Type", "Size"], &rows)
     }
 
-    /// `:dep`: a crate that the library holds as it is asked for needs nothing; others are built before the next Rust.
+    /// `:dep`: what the library does not hold is built before the next Rust.
     fn add_dependency(&mut self, arguments: &str) -> Result<Option<Value>, ExecuteError> {
         let wanted = self.evaluator.compiler.add_dependency(arguments);
-        let (name, value) = wanted.map_err(|error| wrong_command(format!("`:dep {arguments}`: {error}")))?;
+        wanted.map_err(|error| wrong_command(format!("`:dep {arguments}`: {error}")))?;
         self.history.depends(arguments);
-        let held = self.evaluator.compiler.bundle.as_ref().and_then(|bundle| bundle.held(&name));
-        if let Some(held) = held.filter(|held| held.serves(&value).is_ok()) {
-            let text = format!("{} {} is part of the compiled library: nothing to build\n", held.name, held.version);
-            self.evaluator.pipes.send(Output::Stdout(text));
-        }
         Ok(None)
     }
 

@@ -15,11 +15,12 @@ use serde_json::Value;
 use super::toolchain::Toolchain;
 
 /// The runtime's source, compiled on the user's machine.
-const RUNTIME: [(&str, &str); 9] = [
+const RUNTIME: [(&str, &str); 10] = [
     ("lib.rs", include_str!("../../runtime/lib.rs")),
     ("backtrace.rs", include_str!("../../runtime/backtrace.rs")),
     ("comm.rs", include_str!("../../runtime/comm.rs")),
     ("frames.rs", include_str!("../../runtime/frames.rs")),
+    ("leave.rs", include_str!("../../runtime/leave.rs")),
     ("output.rs", include_str!("../../runtime/output.rs")),
     ("protocol.rs", include_str!("../../runtime/protocol.rs")),
     ("residual.rs", include_str!("../../runtime/residual.rs")),

@@ -47,12 +47,17 @@ impl Toolchain {
 
     /// `1.95.0-59807616e`: the release and the commit of the compiler.
     pub fn id(&self) -> String {
-        let field = |name: &str| {
-            let line = self.version.lines().find_map(|line| line.strip_prefix(name));
-            line.unwrap_or("unknown").trim().to_owned()
-        };
-        let commit: String = field("commit-hash:").chars().take(9).collect();
-        format!("{}-{commit}", field("release:"))
+        let commit: String = self.field("commit-hash:").chars().take(9).collect();
+        format!("{}-{commit}", self.field("release:"))
+    }
+
+    /// The platform for which it compiles, such as `x86_64-unknown-linux-gnu`.
+    pub fn host(&self) -> &str {
+        self.field("host:")
+    }
+
+    fn field(&self, name: &str) -> &str {
+        self.version.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("unknown").trim()
     }
 
     /// The standard library as a dynamic library.

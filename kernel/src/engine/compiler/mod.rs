@@ -264,11 +264,11 @@ impl Compiler {
         self.rustc.interrupt()
     }
 
-    /// Adds a crate for the cells that follow, as it stands behind `:dep`. Returns its name and the rest of its line.
-    pub fn add_dependency(&self, arguments: &str) -> Result<(String, String), String> {
+    /// Adds a crate for the cells that follow, as it stands behind `:dep`.
+    pub fn add_dependency(&self, arguments: &str) -> Result<(), String> {
         let (name, value) = deps::parse(arguments, &self.home)?;
         self.state().dependencies.want(&name, &value);
-        Ok((name, value))
+        Ok(())
     }
 
     /// A variable of the environment of compilers.

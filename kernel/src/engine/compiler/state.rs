@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wavemesh_cell::protocol::Report;
 
 use super::names::own_names;
-use crate::engine::cell::{Run, words};
+use crate::engine::cell::Run;
 use crate::engine::definitions::Definitions;
 use crate::engine::deps::Dependencies;
 use crate::engine::rustc::Build;
@@ -71,10 +71,10 @@ impl State {
 
     /// Crates were built anew, each for a reason. Values of them are of other types then. Returns what is to be said.
     pub fn replace_crates(&mut self, number: u32, replaced: &[(String, String)]) -> Vec<String> {
-        let rests = |variable: &Variable| words(&variable.ty).any(|word| replaced.iter().any(|(name, _)| name == word));
+        let is_replaced = |word: &str| replaced.iter().any(|(name, _)| name == word);
         let mut lost = Vec::new();
         for variable in self.variables.values_mut() {
-            if variable.state == VariableState::Stored && rests(variable) {
+            if variable.state == VariableState::Stored && self.definitions.rests_on(&variable.ty, &is_replaced) {
                 variable.state = VariableState::Lost(number, "its crate was built anew".to_owned());
                 lost.push(variable.name.clone());
             }

@@ -138,7 +138,8 @@ pub fn externs(told: &Cargo, build: &Build) -> Result<BTreeMap<String, PathBuf>,
         return Ok(BTreeMap::new());
     }
     let output = cargo(build)
-        .args(["metadata", "--format-version=1", "--offline"])
+        // Crates for other platforms may not be here.
+        .args(["metadata", "--format-version=1", "--offline", "--filter-platform", build.toolchain.host()])
         .stderr(Stdio::piped())
         .output()
         .map_err(|error| format!("cargo did not start: {error}"))?;

@@ -99,6 +99,10 @@ impl Dependencies {
         let (mut held, mut apart) = (BTreeMap::new(), Vec::new());
         for (name, value) in &self.wanted {
             let Some((bundle, known)) = bundle.and_then(|bundle| Some((bundle, bundle.held(name)?))) else { continue };
+            if name == "log" {
+                apart.push((name.clone(), "the library's own logger is the one of that".to_owned()));
+                continue;
+            }
             match known.serves(value) {
                 Ok(()) => drop(held.insert(name.clone(), bundle.lib_dir().join(&known.file))),
                 Err(why) => apart.push((name.clone(), why)),
@@ -130,23 +134,21 @@ impl Dependencies {
     pub fn build(&mut self, build: &mut Build) -> Result<Vec<(String, String)>, String> {
         let newest = sources::newest(&self.wanted);
         let (mut held, mut apart) = self.held(build.bundle);
-        let mut cargo = cargo::run(&self.lines_but(&held), build)?;
-        let doubled: Vec<String> =
-            cargo.crates.values().map(|built| built.name.clone()).filter(|name| held.contains_key(name)).collect();
-        if !doubled.is_empty() {
-            // A crate that is built stands on one that the library holds, and would have another of it than cells.
-            let why = format!("another crate of `:dep` stands on {}", doubled.join(", "));
-            apart.extend(held.keys().map(|name| (name.clone(), why.clone())));
-            held.clear();
-            cargo = cargo::run(&self.lines(), build)?;
-        }
+        let cargo = loop {
+            let cargo = cargo::run(&self.lines_but(&held), build)?;
+            let conflicts: Vec<(String, String)> =
+                held.keys().filter_map(|name| Some((name.clone(), conflict(name, &cargo, build.bundle)?))).collect();
+            if conflicts.is_empty() {
+                break cargo;
+            }
+            for (name, why) in conflicts {
+                held.remove(&name);
+                apart.push((name, why));
+            }
+        };
         let mut externs = cargo::externs(&cargo, build)?;
         externs.extend(held.iter().map(|(name, file)| (name.replace('-', "_"), file.clone())));
-        for (name, why) in &apart {
-            if !self.built.contains_key(name) {
-                (build.say)(format!("note: {name} is built apart from that of the compiled library: {why}."));
-            }
-        }
+        self.tell_origins(&held, &apart, build);
         let replaced = self.replaced(&cargo, &externs, &apart, &newest);
         let mut chain = if replaced.is_empty() { self.chain.clone() } else { Vec::new() };
         let held: BTreeSet<&PathBuf> = chain.iter().flat_map(|holder| holder.crates.keys()).collect();
@@ -174,6 +176,17 @@ impl Dependencies {
         (self.chain, self.rustc_args, self.newest, self.externs) = (chain, args, newest, externs);
         self.built = self.wanted.clone();
         Ok(replaced.into_iter().collect())
+    }
+
+    /// Says of crates that are new here, and that the compiled library has too, whether they are those.
+    fn tell_origins(&self, held: &BTreeMap<String, PathBuf>, apart: &[(String, String)], build: &mut Build) {
+        let is_new = |name: &String| !self.built.contains_key(name);
+        for known in held.keys().filter(|name| is_new(name)).filter_map(|name| build.bundle?.held(name)) {
+            (build.say)(format!("note: {} {} is that of the compiled library.", known.name, known.version));
+        }
+        for (name, why) in apart.iter().filter(|(name, _)| is_new(name)) {
+            (build.say)(format!("note: {name} is built apart from that of the compiled library: {why}."));
+        }
     }
 
     /// Crates that were there and are other ones in this build, with the reason. `apart` are those that the compiled library does not
@@ -206,6 +219,27 @@ impl Dependencies {
     }
 }
 
+/// Why a crate cannot be that of the compiled library when cargo has built these: one of them stands on it, or on the core that it hands
+/// on as its own (`serde` is made of `serde_core`), and would have another of it than cells.
+fn conflict(name: &str, cargo: &Cargo, bundle: Option<&Bundle>) -> Option<String> {
+    let core = format!("{name}_core").replace('-', "_");
+    let is_another = |built: &&Crate| {
+        let known = bundle.and_then(|bundle| bundle.held(&built.name));
+        // Of a version that nobody would take for the library's there may be two anyway.
+        (built.name.replace('-', "_") == core || built.name == name)
+            && known.is_none_or(|known| is_compatible(&known.version, &built.version))
+    };
+    let built = cargo.crates.values().find(is_another)?;
+    Some(format!("another crate of `:dep` stands on {}", built.name))
+}
+
+/// Whether cargo would take either version for the other.
+fn is_compatible(one: &str, other: &str) -> bool {
+    let parsed = (semver::Version::parse(one), semver::Version::parse(other));
+    let (Ok(one), Ok(other)) = parsed else { return false };
+    one.major == other.major && (one.major > 0 || one.minor == other.minor)
+}
+
 /// Why cargo has built a crate once more.
 fn why(known: &Crate, now: &Crate) -> String {
     if now.version != known.version {
@@ -235,6 +269,18 @@ mod tests {
         let replaced = before.replaced(&Cargo::default(), &now, &apart, &BTreeMap::new());
         assert_eq!(replaced, apart.into());
         assert!(before.replaced(&Cargo::default(), &before.externs, &[], &BTreeMap::new()).is_empty());
+    }
+
+    #[test]
+    fn a_crate_whose_core_is_built_apart_cannot_be_that_of_the_library() {
+        let core = Crate { name: "serde_core".to_owned(), version: "1.0.0".to_owned(), features: Vec::new() };
+        let mut cargo = Cargo::default();
+        cargo.crates.insert(PathBuf::from("/core.rlib"), core);
+        assert_eq!(conflict("serde", &cargo, None).as_deref(), Some("another crate of `:dep` stands on serde_core"));
+        assert_eq!((conflict("serde_core", &cargo, None).is_some(), conflict("rand", &cargo, None)), (true, None));
+        assert!(
+            is_compatible("1.0.2", "1.4.0") && !is_compatible("0.8.5", "0.9.0") && !is_compatible("1.0.0", "2.0.0")
+        );
     }
 
     #[test]

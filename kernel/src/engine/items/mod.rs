@@ -74,7 +74,7 @@ impl Origin<'_> {
         self.at(node.text_range().start())..self.at(node.text_range().end())
     }
 
-    fn token(&self, token: &SyntaxToken) -> Range<usize> {
+    pub fn token(&self, token: &SyntaxToken) -> Range<usize> {
         self.at(token.text_range().start())..self.at(token.text_range().end())
     }
 }

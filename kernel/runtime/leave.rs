@@ -1,0 +1,48 @@
+//! Ways out of a cell besides `?`: `return`, and macros that return an error from the function around them.
+
+use std::fmt::Debug;
+
+/// Leaves the cell as the `return` of a function does that returns a `Result`.
+#[macro_export]
+macro_rules! leave {
+    () => {
+        return $crate::store::done()
+    };
+    (Ok($value:expr)) => {{
+        $value;
+        return $crate::store::done();
+    }};
+    (boxed $result:expr) => {{
+        $crate::leave::ended::<::std::boxed::Box<dyn ::std::error::Error>>($result)?;
+        return $crate::store::done();
+    }};
+    ($result:expr) => {{
+        $crate::leave::ended($result)?;
+        return $crate::store::done();
+    }};
+}
+
+/// Runs a macro that returns an error, such as `bail!`, and leaves the cell with that.
+#[macro_export]
+macro_rules! fail {
+    ($call:expr) => {{
+        (|| -> ::std::result::Result<(), _> { $call })()?;
+        ::std::unreachable!()
+    }};
+}
+
+/// Runs a macro that may return an error, such as `ensure!`, and leaves the cell if it does.
+#[macro_export]
+macro_rules! check {
+    ($call:expr) => {
+        (|| -> ::std::result::Result<(), _> {
+            $call;
+            Ok(())
+        })()?
+    };
+}
+
+/// The result with which a cell ends: its type says what `return` in a cell may give.
+pub fn ended<E: Debug>(result: Result<(), E>) -> Result<(), E> {
+    result
+}
