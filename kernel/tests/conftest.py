@@ -31,6 +31,7 @@ def installed(tmp_path_factory):
     prefix = tmp_path_factory.mktemp("prefix")
     subprocess.run([PROGRAM, "install", "--prefix", str(prefix)], check=True, capture_output=True)
     os.environ["JUPYTER_PATH"] = str(prefix / "share" / "jupyter")
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
     os.environ["WAVEMESH_HISTORY"] = str(prefix / "history.jsonl")
     # A folder with a short name: the path of a Unix socket may have 107 characters.
     os.environ["JUPYTER_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("run"))

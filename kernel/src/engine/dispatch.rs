@@ -98,8 +98,10 @@ impl Session {
                 self.restart()?;
                 evaluator.compiler.forget_everything();
                 self.history.clear();
+                self.configured = false;
                 Ok(None)
             }
+            Action::Configure => self.configure(options).map(|()| None),
             Action::Restart => {
                 let lost = self.restart()?;
                 let lost = if lost.is_empty() {

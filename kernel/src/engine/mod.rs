@@ -27,6 +27,7 @@ mod runner;
 mod rustc;
 mod session;
 mod shared;
+mod startup;
 mod statics;
 mod temporary;
 mod toolchain;

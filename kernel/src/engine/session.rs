@@ -23,7 +23,7 @@ use super::runner::{Ended, Runner};
 use super::shared::{Evaluator, Shared};
 use super::temporary::Folder;
 use super::toolchain::Toolchain;
-use super::{ExecuteError, ExecuteOptions, ExecuteResult, Output, Request, Sink, backtrace, child, export};
+use super::{ExecuteError, ExecuteOptions, ExecuteResult, Output, Request, Sink, backtrace, child, export, startup};
 
 /// Starts the evaluator's thread.
 pub fn spawn(requests: Receiver<Request>, shared: Arc<Shared>) {
@@ -65,6 +65,8 @@ pub struct Session {
     pub runner: Runner,
     pub opt_level: String,
     pub timing: bool,
+    /// The user's configuration has run.
+    pub configured: bool,
     last_number: u32,
     /// The code of the last compile error, for `:explain`.
     pub last_error: Option<String>,
@@ -99,6 +101,7 @@ impl Session {
             runner,
             opt_level: "0".into(),
             timing: false,
+            configured: false,
             last_number: 0,
             last_error: None,
             history: export::History::default(),
@@ -114,6 +117,9 @@ impl Session {
         self.evaluator.pipes.begin_cell(sink, options.allow_stdin);
         // A fault of ours costs this cell, not the kernel.
         let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            if !self.configured {
+                self.configure(options)?;
+            }
             self.run_cell(code, options, 0).map(|data| ExecuteResult {
                 data: data.filter(|_| !options.silent),
                 user_expressions: self.user_expressions(&options.user_expressions),
@@ -126,6 +132,25 @@ impl Session {
         // Its process was ended when the code had run already: the next cell needs a new one.
         let lost = self.restart()?;
         Err(report::death("", "", Killer::Kernel, &lost))
+    }
+
+    /// Runs what the user keeps for every notebook. What fails there is a line, and the cell runs all the same.
+    pub fn configure(&mut self, options: &ExecuteOptions) -> Result<(), ExecuteError> {
+        self.configured = true;
+        let notebook = std::env::current_dir().unwrap_or_default();
+        for piece in startup::pieces(&notebook, startup::folder().as_deref()) {
+            let ran = piece.and_then(|piece| {
+                let ran = self.run_cell(&piece.code, options, 1);
+                ran.map(drop).map_err(|error| startup::told(&piece.file, &error.evalue))
+            });
+            if self.shared.interrupted() {
+                return Err(interrupted("stopped; all variables are kept".into()));
+            }
+            if let Err(message) = ran {
+                self.evaluator.pipes.send(Output::Stderr(format!("{message}\n")));
+            }
+        }
+        Ok(())
     }
 
     /// Starts a new process; answers the names of the variables that are lost with the old one.

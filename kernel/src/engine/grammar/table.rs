@@ -14,6 +14,7 @@ pub enum Action {
     Shell,
     Export,
     Load,
+    Configure,
     Document,
     Clear,
     Restart,
@@ -54,7 +55,7 @@ const LINKED: Action = Action::Refused("has no effect here: cells are built by r
 const PYTHON: Action = Action::Refused("is a command of the Python kernel; this notebook runs in the Rust kernel");
 
 /// Every command.
-pub static COMMANDS: [Command; 49] = [
+pub static COMMANDS: [Command; 50] = [
     command(":help", "", "This table", Action::Help),
     command(":vars", "", "Your variables, with types and sizes", Action::Variables),
     command(
@@ -79,6 +80,7 @@ pub static COMMANDS: [Command; 49] = [
     command(":export", "DIR", "Write the cells so far as a Cargo project that builds", Action::Export),
     command(":save", "DIR", "The same as :export", Action::Export),
     command(":load", "FILE", "Run the code of a .rs file, the cells of a notebook, or what :save wrote", Action::Load),
+    command(":load_config", "", "Run evcxr.toml, init.evcxr and prelude.rs again", Action::Configure),
     command(":doc", "NAME", "Documentation of a name; so does a cell `?NAME`", Action::Document),
     command(":clear", "", "Forget all variables and items", Action::Clear),
     command(":restart", "", "Start a new process for your code: variables go, items stay", Action::Restart),
