@@ -135,7 +135,8 @@ mod tests {
             "use std::mem::swap;",
             "fn twice(x: i32) -> i32 { 2 * x }",
         ];
-        let found: Vec<String> = codes(folder.path(), folder.path()).iter().map(|code| code.trim().to_owned()).collect();
+        let found: Vec<String> =
+            codes(folder.path(), folder.path()).iter().map(|code| code.trim().to_owned()).collect();
         assert_eq!(found, expected);
     }
 
@@ -147,8 +148,12 @@ mod tests {
         let settings = "[evcxr]\noffline_mode = true\nopt_level = \"1\"\n[dependencies]\n\
                         a = \"1\"\nb = { version = \"2\", features = [\"f\"] }";
         std::fs::write(notebook.path().join("evcxr.toml"), settings).unwrap();
-        let expected =
-            [":offline 1", ":opt 1", ":dep a = \"1\"\n:dep b = { version = \"2\", features = [\"f\"] }", "struct Here;"];
+        let expected = [
+            ":offline 1",
+            ":opt 1",
+            ":dep a = \"1\"\n:dep b = { features = [\"f\"], version = \"2\" }",
+            "struct Here;",
+        ];
         assert_eq!(codes(notebook.path(), configuration.path()), expected);
     }
 
