@@ -221,6 +221,58 @@ def test_a_struct_that_holds_a_borrowing_closure_does_not_cost_what_it_borrows(n
     assert notebook.value("(seen, by)") == "([0, 10, 20], [10])"
 
 
+@pytest.fixture(scope="module")
+def borrowers(notebook):
+    """The notebook, with types that borrow and do something when they are dropped."""
+    good(notebook.run("""use std::slice::{ChunksMut, Iter};
+struct Walk<'a> { items: Iter<'a, i32> }
+impl Drop for Walk<'_> { fn drop(&mut self) { println!("walked"); } }
+struct Cut<'a> { parts: ChunksMut<'a, i32> }
+impl Drop for Cut<'_> { fn drop(&mut self) {} }
+struct Held<'a> { guard: std::sync::MutexGuard<'a, i32> }
+struct Timer<'a> { ring: Box<dyn FnMut(i32) + 'a> }
+impl Drop for Timer<'_> { fn drop(&mut self) { (self.ring)(9) } }"""))
+    return notebook
+
+
+@pytest.mark.parametrize(
+    ("cell", "printed", "later", "value", "gone"),
+    [
+        ("let v = vec![1, 2];\nlet mut walker = Walk { items: v.iter() };\nprint!(\"{:?} \", walker.items.next());\nlet n = 7;", "Some(1) walked\n", "(&v, n)", "([1, 2], 7)", "walker"),
+        ("let mut v = vec![1, 2];\nlet mut cut = Cut { parts: v.chunks_mut(1) };\ncut.parts.next().unwrap()[0] = 5;\nlet n = 7;", "", "(&v, n)", "([5, 2], 7)", "cut"),
+        ("let mut v = vec![1, 2, 3];\nlet mut drain = v.drain(..2);\ndrain.next();", "", "&v", "[3]", "drain"),
+        ("let m = std::sync::Mutex::new(1);\nlet mut held = Held { guard: m.lock().unwrap() };\n*held.guard += 1;\nlet n = 7;", "", "(*m.lock().unwrap(), n)", "(2, 7)", "held"),
+        ("let k = String::from(\"a\");\nlet add: Box<dyn Fn(&str) -> String + '_> = Box::new(|x| format!(\"{x}{k}\"));\nlet n = 5;\nprintln!(\"{}\", add(\"b\"));", "ba\n", "(&k, n)", '("a", 5)', "add"),
+        ("let (mut v, mut text) = (vec![0], String::new());\nlet mut timer = Timer { ring: Box::new(|x| { v.push(x); text.push('x'); }) };\n(timer.ring)(1);", "", "(&v, &text)", '([0, 1, 9], "xx")', "timer"),
+        ("let base = String::from(\"b\");\nlet all: Vec<Box<dyn Fn() -> usize + '_>> = vec![Box::new(|| base.len())];\nlet n = all[0]();", "", "(&base, n)", '("b", 1)', "all"),
+        ("let mut refs: Vec<&String> = Vec::new();\nlet text = String::from(\"x\");\nrefs.push(&text);\nlet n = refs.len();", "", "(&text, n)", '("x", 1)', "refs"),
+        ("let v = vec![3, 1];\nlet items = v.iter();\nlet most = items.max().copied();", "", "(&v, most)", "([3, 1], Some(3))", "items"),
+        ("let text = String::from(\"a b\");\nlet lit = \"lit\";\nlet first = text.split(' ').next();", "", "(&text, lit)", '("a b", "lit")', "first"),
+    ],
+)
+def test_what_borrows_is_dropped_before_what_it_borrows_is_stored(borrowers, cell, printed, later, value, gone):
+    notebook = borrowers
+    ran = good(notebook.run(cell))
+    assert ran.stream() == printed
+    assert ran.stream("stderr").count("note:") == 1 and f"`{gone}` lives in this cell only: it borrows from another variable" in ran.stream("stderr")
+    assert notebook.value(later) == value
+    assert "a reference cannot outlive its cell" in plain(notebook.run(gone).error)
+
+
+@pytest.mark.parametrize(
+    ("cell", "ename", "line"),
+    [
+        ("let mut v = vec![1];\nlet first = &v[0];\nv.push(2);\nprintln!(\"{first}\");", "E0502", 3),
+        ("let mut n = 0;\nlet mut more = || n += 1;\nprintln!(\"{n}\");\nmore();", "E0502", 3),
+        ("let text = String::from(\"a\");\nlet other = text;\nlet k = 1;\nprintln!(\"{text} {k}\");", "E0382", 4),
+        ("let outer: &String;\n{\n    let inner = String::new();\n    outer = &inner;\n}\nouter.len()", "E0597", 4),
+    ],
+)
+def test_a_mistake_of_borrowing_is_told_as_in_a_function(notebook, cell, ename, line):
+    error = notebook.run(cell).error
+    assert error["ename"] == ename and f":{line}:" in plain(error).splitlines()[1]
+
+
 def test_names_of_any_case_and_names_that_macros_bind_persist(notebook):
     good(notebook.run("let N = 3; let (Wide, tall) = (1, 2);"))
     assert notebook.value("(N, Wide, tall)") == "(3, 1, 2)"

@@ -19,6 +19,9 @@
 //! A closure holds what it uses for all of its body, which the borrow checker may refuse where a plain sequence of statements is fine
 //! (`let r = &mut v; r.push(1); let n = 5; v.len()`). The compiler of cells ([`super::compiler`]) then leaves levels out.
 //!
+//! A variable that borrows from another is dropped before anything is stored. Which ones borrow, and what is the user's own mistake, tells a
+//! build of the plain function, without levels and without storing anything ([`Body::plain`]).
+//!
 //! A variable that a later statement moves would be moved into the closures on the way to it, and be lost with an error before that
 //! statement. So it is taken there instead, bit by bit, through a reference ([`Fate::TakenBy`]).
 
@@ -39,6 +42,8 @@ pub struct Body<'a> {
     pub forgotten: &'a [String],
     /// Statements after which a level begins. The loaded variables have one of their own.
     pub levels: &'a BTreeSet<usize>,
+    /// Whether the cell is only to tell the types of its variables: nothing is stored then.
+    pub plain: bool,
     /// Tells this run of a cell from every other.
     pub run: u64,
     /// Names of the notebook's items that the cell mentions; `None` when there is no item.
@@ -71,6 +76,10 @@ pub enum Place {
     PutBack(usize),
     /// Stores a bound variable.
     Keep(usize),
+    /// Has rustc tell the type of a bound variable, where it is bound.
+    Tell(usize),
+    /// Drops a bound variable that borrows.
+    Drop(usize),
     /// Opens the level behind this statement.
     Level(usize),
     /// Opens the level of the loaded variables.
@@ -129,12 +138,12 @@ impl Body<'_> {
         }
         let mut levels = Vec::new();
         let mut from = 0;
-        for &statement in self.levels {
+        for &statement in self.levels.iter().filter(|_| !self.plain) {
             levels.push(Level { first: false, statements: from..statement + 1 });
             from = statement + 1;
         }
         levels.push(Level { first: false, statements: from..self.cell.statements.len() });
-        if !self.loaded.is_empty() {
+        if !self.loaded.is_empty() && !self.plain {
             levels.insert(0, Level { first: true, statements: 0..0 });
         }
         for (index, level) in levels.iter().enumerate() {
@@ -158,7 +167,9 @@ impl Body<'_> {
             if !innermost {
                 woven.add(if self.block_on.is_some() { "}).await; " } else { "}); " }, end, None);
             }
-            if level.first {
+            if self.plain {
+                // It is only built, never run.
+            } else if level.first {
                 self.put_back(end, &mut woven);
             } else {
                 self.keep(&level.statements, end, &mut woven);
@@ -228,6 +239,11 @@ impl Body<'_> {
         }
         woven.built.push(self.source, statement.range.clone(), &edits);
         woven.add(" ", statement.range.end, None);
+        for (number, Bound { name, .. }) in
+            self.bound.iter().enumerate().filter(|(_, bound)| self.plain && bound.statement == index)
+        {
+            woven.add(&format!("::std::mem::drop(&{name}); "), statement.range.end, Some(Place::Tell(number)));
+        }
         // So that a later statement can take it through a reference.
         let later =
             |bound: &&Bound| bound.statement == index && matches!(bound.fate, Fate::TakenBy(_)) && !bound.mutable;
@@ -243,13 +259,18 @@ impl Body<'_> {
                 Fate::TakenBy(_) => {
                     format!("__wm.put_back_unless_taken({}, {name:?}, {name}); ", self.key_of_loaded(index))
                 }
-                Fate::Gone(_) => continue,
+                Fate::Gone(_) | Fate::Borrows(_) => continue,
             };
             woven.add(&code, at, Some(Place::PutBack(index)));
         }
     }
 
     fn keep(&self, statements: &Range<usize>, at: usize, woven: &mut Woven) {
+        for (index, bound) in self.bound.iter().enumerate().rev() {
+            if matches!(bound.fate, Fate::Borrows(_)) && statements.contains(&bound.statement) {
+                woven.add(&format!("::std::mem::drop({}); ", bound.name), at, Some(Place::Drop(index)));
+            }
+        }
         for (index, bound) in self.bound.iter().enumerate().rev() {
             let Bound { name, fate, .. } = bound;
             // One that was taken away is kept where it got a value again, and where it was bound for the case that it was not taken.
@@ -272,7 +293,7 @@ impl Body<'_> {
                         "{{ ::std::mem::drop(&{name}); __wm.keep_unless_taken({index}, {index}, {name:?}, {name}) }} "
                     )
                 }
-                Fate::Gone(_) => continue,
+                Fate::Gone(_) | Fate::Borrows(_) => continue,
             };
             woven.add(&code, at, Some(Place::Keep(index)));
         }
@@ -305,7 +326,7 @@ pub fn levels(cell: &Cell, bound: &[Bound]) -> BTreeSet<usize> {
     const MOST: usize = 40;
     let behind: BTreeSet<usize> = bound
         .iter()
-        .filter(|bound| !matches!(bound.fate, Fate::Gone(_)))
+        .filter(|bound| !matches!(bound.fate, Fate::Gone(_) | Fate::Borrows(_)))
         .map(|bound| bound.statement)
         .filter(|&statement| statement + 1 < cell.statements.len())
         .collect();
@@ -332,14 +353,18 @@ mod tests {
     fn woven(source: &str) -> Woven {
         let cell = Cell::parse(source, Path::new("/"), &|_| None);
         let bound: Vec<Bound> = bounds(&cell);
-        let levels = levels(&cell, &bound);
-        let body = Body {
+        body(source, &cell, &bound, &levels(&cell, &bound)).weave()
+    }
+
+    fn body<'a>(source: &'a str, cell: &'a Cell, bound: &'a [Bound], levels: &'a BTreeSet<usize>) -> Body<'a> {
+        Body {
             source,
-            cell: &cell,
-            bound: &bound,
+            cell,
+            bound,
             loaded: &[],
             forgotten: &[],
-            levels: &levels,
+            levels,
+            plain: false,
             run: 7,
             names: None,
             prelude: None,
@@ -347,8 +372,7 @@ mod tests {
             show: Some("show"),
             block_on: None,
             within: None,
-        };
-        body.weave()
+        }
     }
 
     fn bounds(cell: &Cell) -> Vec<Bound> {
@@ -376,6 +400,17 @@ mod tests {
         );
         let kept = woven.built.text.find("::std::mem::drop(&x)");
         assert_eq!(kept.and_then(|at| woven.place(at)), Some(Place::Keep(0)));
+    }
+
+    #[test]
+    fn the_plain_function_has_no_levels_and_stores_nothing() {
+        let source = "let x = 1;\nlet y = x;\ny";
+        let cell = Cell::parse(source, Path::new("/"), &|_| None);
+        let bound = bounds(&cell);
+        let levels = levels(&cell, &bound);
+        let text = Body { plain: true, ..body(source, &cell, &bound, &levels) }.weave().built.text;
+        let (_, text) = text.split_once("Outcome { ").unwrap_or_default();
+        assert!(text.starts_with("let x = 1; ::std::mem::drop(&x); \nlet y = x; ::std::mem::drop(&y); \nshow!(y); ::wavemesh_cell::store::done() }"), "{text}");
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct Job<'a> {
     pub output: &'a Path,
     pub crate_name: &'a str,
     pub crate_type: &'a str,
+    /// `link`, or `metadata` when only messages are wanted.
+    pub emit: &'a str,
     pub opt_level: &'a str,
     /// More arguments, among them the crates that it is linked with.
     pub args: Vec<String>,
@@ -110,12 +112,8 @@ impl Rustc {
             .arg(job.file)
             .arg("-o")
             .arg(job.output)
-            .args([
-                "--emit=link",
-                "--error-format=json",
-                "--json=diagnostic-rendered-ansi,timings",
-                "--diagnostic-width=100000",
-            ])
+            .arg(format!("--emit={}", job.emit))
+            .args(["--error-format=json", "--json=diagnostic-rendered-ansi,timings", "--diagnostic-width=100000"])
             .arg("-Zunstable-options")
             // Types are told in full, by a lint that user code cannot turn off; other warnings are not shown.
             .args(["-Ztrim-diagnostic-paths=no", "-Awarnings", "--force-warn=dropping_references"])

@@ -67,6 +67,8 @@ pub enum Fate {
     TakenBy(usize),
     /// It is stored nowhere; why.
     Gone(State),
+    /// It borrows, so it is dropped before anything is stored; why, in words.
+    Borrows(String),
 }
 
 /// A variable of an earlier cell that comes into this one.

@@ -47,6 +47,7 @@ impl Compiler {
                 output: &file,
                 crate_name: "ctx",
                 crate_type: "dylib",
+                emit: "link",
                 opt_level: order.opt_level,
                 args,
             });

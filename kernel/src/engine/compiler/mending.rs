@@ -6,132 +6,196 @@ use super::plan::{Plan, place};
 use crate::engine::body::{Place, Woven};
 use crate::engine::cell::Cell;
 use crate::engine::rustc::spans;
-use crate::engine::variables::{Fate, State as VariableState};
+use crate::engine::variables::{Bound, Fate, State as VariableState};
 
 /// Why a variable that borrows is not stored.
-const BORROWED: &str =
-    "it borrows from another variable. To keep it, make it own its data: `.clone()`, `.to_owned()`, `.to_vec()`";
+const BORROWED: &str = "it borrows from another variable, and a reference cannot outlive its cell. To keep it, make it own its data: \
+                        `.clone()`, `.to_owned()`, `.to_vec()`";
 
-/// Errors of the borrow checker, which a level may cause.
-const BORROWS: [&str; 17] = [
-    "E0381", "E0382", "E0384", "E0499", "E0502", "E0503", "E0505", "E0506", "E0507", "E0521", "E0373", "E0594",
-    "E0596", "E0597", "E0713", "E0716", "E0310",
+/// Errors of the borrow checker, which storing variables may cause, and levels.
+const BORROWS: [&str; 18] = [
+    "E0381", "E0382", "E0384", "E0499", "E0500", "E0502", "E0503", "E0505", "E0506", "E0507", "E0521", "E0373",
+    "E0594", "E0596", "E0597", "E0713", "E0716", "E0310",
 ];
 
-/// Those of them that a borrow causes which lasts too long.
-const LASTING: [&str; 9] = ["E0499", "E0502", "E0503", "E0505", "E0506", "E0521", "E0597", "E0713", "E0716"];
+/// What is to be done about a build that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mended {
+    /// The plan was changed: build again.
+    Changed,
+    /// The types of the variables must be known first.
+    TypesWanted,
+    /// The code itself is wrong.
+    Not,
+}
 
 impl Plan {
-    /// Changes what cannot be as it is. True if that may mend every error there is.
-    pub fn mend(&mut self, messages: &[Value], woven: &Woven, cell: &Cell, number: u32) -> bool {
+    /// Changes what cannot be as it is.
+    pub fn mend(&mut self, messages: &[Value], woven: &Woven, cell: &Cell, number: u32) -> Mended {
         let errors = messages.iter().filter(|message| message["level"] == "error" && !spans(message).is_empty());
-        let mut mended = false;
-        let mut levels_matter = false;
-        let mut given_up = Vec::new();
+        let mut changed = false;
+        let mut borrows = Vec::new();
         for message in errors {
             let code = message["code"]["code"].as_str().unwrap_or_default();
-            let stored_while_borrowed = code == "E0505"
-                && spans(message)
-                    .iter()
-                    .all(|span| matches!(place(span, woven), Some(Place::Keep(_))) == (span["is_primary"] == true));
-            if stored_while_borrowed && self.give_up_borrower(message, woven, cell, &mut given_up)
-                || self.mend_one(message, code, woven, cell, number)
-            {
-                mended = true;
-            } else if BORROWS.contains(&code) && !self.flat && !self.levels.is_empty() {
-                levels_matter = true;
-            } else if LASTING.contains(&code) && self.give_up_borrower(message, woven, cell, &mut given_up) {
-                mended = true;
+            if self.mend_one(message, code, woven, cell, number) {
+                changed = true;
+            } else if BORROWS.contains(&code) {
+                borrows.push(message);
             } else {
-                return false;
+                return Mended::Not;
             }
         }
-        if levels_matter {
-            self.fewer_levels(messages, woven);
-            return true;
+        if borrows.is_empty() {
+            return if changed { Mended::Changed } else { Mended::Not };
         }
-        mended
+        if !self.typed {
+            return Mended::TypesWanted;
+        }
+        let before: Vec<Fate> = self.bound.iter().map(|bound| bound.fate.clone()).collect();
+        for message in borrows {
+            self.give_up_borrower(message, woven, cell);
+        }
+        if self.bound.iter().zip(&before).any(|(bound, before)| bound.fate != *before) {
+            self.levels = self.levels_of(cell);
+        } else if !self.flat && !self.levels.is_empty() {
+            self.fewer_levels(messages, woven);
+        } else {
+            self.give_up_all(messages, woven);
+        }
+        Mended::Changed
+    }
+
+    /// Types are known now, which may tell that a build of the plain code has failed only because it asked for them. True if it is to be
+    /// built again without what was wrong.
+    pub fn mend_plain(&mut self, messages: &[Value], woven: &Woven) -> bool {
+        let mut errors = messages.iter().filter(|message| message["level"] == "error" && !spans(message).is_empty());
+        let told = |message: &Value| {
+            let mut primary = spans(message).iter().filter(|span| span["is_primary"] == true);
+            primary.find_map(|span| match place(span, woven) {
+                Some(Place::Tell(index)) => Some(index),
+                _ => None,
+            })
+        };
+        errors.all(|message| {
+            let Some(index) = told(message) else { return false };
+            let why = if self.bound[index].supposed { "" } else { "it may not have been given a value" };
+            self.bound[index].fate = Fate::Gone(VariableState::Fleeting(why.to_owned()));
+            true
+        })
     }
 
     fn mend_one(&mut self, message: &Value, code: &str, woven: &Woven, cell: &Cell, number: u32) -> bool {
-        let of_kind = |primary: bool| {
-            let spans = spans(message).iter().filter(move |span| span["is_primary"] == primary);
-            spans.filter_map(|span| place(span, woven))
-        };
-        match (code, of_kind(true).next()) {
+        let dropped = spans(message).iter().find_map(|span| match place(span, woven) {
+            Some(Place::Drop(index)) => Some(index),
+            _ => None,
+        });
+        if let Some(index) = dropped {
+            // It was moved, or what it borrows is used where it is not used any more: there is nothing to drop.
+            if let Fate::Borrows(why) = &self.bound[index].fate {
+                self.bound[index].fate = Fate::Gone(VariableState::Fleeting(why.clone()));
+            }
+            return true;
+        }
+        let at = spans(message).iter().filter(|span| span["is_primary"] == true).find_map(|span| place(span, woven));
+        match (code, at) {
             (_, Some(Place::Load(index))) => {
                 let ty = &self.loaded[index].ty;
                 let reason = format!("its type `{ty}` cannot be named in another cell");
                 self.loaded[index].fate = Fate::Gone(VariableState::Fleeting(reason));
                 // It does not come in at all.
-                true
             }
             ("E0382", Some(Place::Keep(index))) => {
                 let fate = self.moved(message, woven, cell, number, &self.bound[index].fate);
                 self.bound[index].fate = fate;
-                true
             }
             ("E0382", Some(Place::PutBack(index))) => {
                 let fate = self.moved(message, woven, cell, number, &self.loaded[index].fate);
                 self.loaded[index].fate = fate;
-                true
             }
             ("E0381", Some(Place::Keep(index))) => {
                 let reason = "it may not have been given a value".to_owned();
                 self.bound[index].fate = Fate::Gone(VariableState::Fleeting(reason));
-                true
             }
             (_, Some(Place::Keep(index))) if self.bound[index].supposed => {
                 self.bound[index].fate = Fate::Gone(VariableState::Fleeting(String::new()));
-                true
             }
             ("E0425", Some(Place::Keep(index))) => {
                 self.bound[index].fate = Fate::Gone(VariableState::Moved(number));
-                true
             }
-            ("E0597" | "E0505" | "E0716" | "E0373" | "E0521" | "E0503" | "E0506" | "E0310", _) => {
-                let kept = of_kind(false).chain(of_kind(true)).find_map(|place| match place {
-                    Place::Keep(index) => Some(index),
-                    _ => None,
-                });
-                match kept {
-                    Some(index) => {
-                        self.bound[index].fate = Fate::Gone(VariableState::Fleeting(BORROWED.to_owned()));
-                        self.levels = self.levels_of(cell);
-                        true
-                    }
-                    None => false,
-                }
-            }
-            _ => false,
+            _ => return false,
         }
+        true
     }
 
-    /// A variable that is stored must own its data. Where one borrows without saying so in its own line, as a struct does that holds a
-    /// closure, rustc tells of what is borrowed alone: the variable that the same statement binds is not stored then. `given_up` holds those
-    /// that other errors of the same build cost.
-    fn give_up_borrower(&mut self, message: &Value, woven: &Woven, cell: &Cell, given_up: &mut Vec<usize>) -> bool {
+    /// A variable that is stored must own its data. One that borrows is not stored, and dropped before what it borrows is stored. rustc names
+    /// the place where it would be stored, or tells of what is borrowed alone: then it is one that is bound by the statement that borrows.
+    fn give_up_borrower(&mut self, message: &Value, woven: &Woven, cell: &Cell) {
+        // What this build still stores: another error may have given it up already.
+        let kept = spans(message).iter().filter_map(|span| match place(span, woven) {
+            Some(Place::Keep(index)) => Some(index),
+            _ => None,
+        });
+        if let Some(index) = kept.filter(|&index| self.may_borrow(index)).last() {
+            self.give_up(index);
+            return;
+        }
         let statement_of = |span: &Value| {
             let (byte, verbatim) = woven.built.source_of(span["byte_start"].as_u64()?.try_into().ok()?)?;
             let statement = cell.statements.iter().position(|statement| statement.range.contains(&byte))?;
-            verbatim.then_some((span["is_primary"] == true, statement))
+            verbatim.then_some(statement)
         };
-        // The error points at the borrow itself; of its other places the later ones, as what is borrowed comes first.
-        let mut statements: Vec<(bool, usize)> = spans(message).iter().filter_map(statement_of).collect();
+        // Of its places the later ones first, as what is borrowed comes before what borrows it.
+        let mut statements: Vec<usize> = spans(message).iter().filter_map(statement_of).collect();
         statements.sort_by(|one, other| other.cmp(one));
-        for (_, statement) in statements {
-            for (index, bound) in self.bound.iter_mut().enumerate().filter(|(_, bound)| bound.statement == statement) {
-                if given_up.contains(&index) {
-                    return true;
-                }
-                if !matches!(bound.fate, Fate::Gone(_)) {
-                    bound.fate = Fate::Gone(VariableState::Fleeting(BORROWED.to_owned()));
-                    given_up.push(index);
-                    return true;
-                }
+        for statement in statements {
+            let mut bound = self.bound.iter().enumerate().filter(|(_, bound)| bound.statement == statement);
+            if let Some((index, _)) = bound.find(|(index, _)| self.may_borrow(*index)) {
+                self.give_up(index);
+                return;
             }
         }
-        false
+    }
+
+    /// The variable is not stored because it borrows.
+    fn give_up(&mut self, index: usize) {
+        let is_plain = self.is_reference(index);
+        let fate = &mut self.bound[index].fate;
+        match fate {
+            Fate::Gone(VariableState::Fleeting(_)) if is_plain => {}
+            Fate::Gone(VariableState::Fleeting(why)) => *fate = Fate::Borrows(why.clone()),
+            Fate::Gone(_) | Fate::Borrows(_) => {}
+            // To drop it would be to use it.
+            _ if is_plain => *fate = Fate::Gone(VariableState::Fleeting(BORROWED.to_owned())),
+            _ => *fate = Fate::Borrows(BORROWED.to_owned()),
+        }
+    }
+
+    /// rustc does not tell what borrows: whatever may do so is not stored; if nothing may, what cannot be stored is not. The code itself is
+    /// right, so the cell runs.
+    fn give_up_all(&mut self, messages: &[Value], woven: &Woven) {
+        let is_stored = |bound: &Bound| !matches!(bound.fate, Fate::Gone(_) | Fate::Borrows(_));
+        let stored: Vec<usize> = (0..self.bound.len()).filter(|&index| is_stored(&self.bound[index])).collect();
+        let may_borrow: Vec<usize> = stored.iter().copied().filter(|&index| self.may_borrow(index)).collect();
+        let named = |index: &usize| {
+            messages
+                .iter()
+                .flat_map(|message| spans(message))
+                .any(|span| place(span, woven) == Some(Place::Keep(*index)))
+        };
+        let named: Vec<usize> = stored.iter().copied().filter(named).collect();
+        for group in [may_borrow, named, stored] {
+            if !group.is_empty() {
+                for index in group {
+                    if self.may_borrow(index) {
+                        self.give_up(index);
+                    } else {
+                        let why = "it is still borrowed when the cell ends".to_owned();
+                        self.bound[index].fate = Fate::Gone(VariableState::Fleeting(why));
+                    }
+                }
+                return;
+            }
+        }
     }
 
     /// What becomes of a variable that the cell moves: up to the statement that does so it can be kept, if a level lies between.
@@ -189,13 +253,13 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::path::Path;
 
     use serde_json::json;
 
     use super::*;
     use crate::engine::body::{Body, levels};
-    use crate::engine::variables::Bound;
 
     /// A cell, how it is to be built, and what is built of it.
     struct Case {
@@ -219,6 +283,7 @@ mod tests {
                 loaded: &self.plan.loaded,
                 forgotten: &[],
                 levels: &self.plan.levels,
+                plain: false,
                 run: 1,
                 names: None,
                 prelude: None,
@@ -231,7 +296,7 @@ mod tests {
         }
 
         /// What `mend` makes of an error at these pieces of the woven code, of which the first is where the error is.
-        fn mend(&mut self, code: &str, pieces: &[&str]) -> bool {
+        fn mend(&mut self, code: &str, pieces: &[&str]) -> Mended {
             let woven = self.woven();
             let spans: Vec<Value> = pieces
                 .iter()
@@ -245,6 +310,11 @@ mod tests {
             self.plan.mend(&[message], &woven, &self.cell, 7)
         }
 
+        /// The types of its variables become known.
+        fn tell(&mut self, types: &[&str]) {
+            self.plan.know(types.iter().map(|ty| (*ty).to_owned()));
+        }
+
         fn fates(&self) -> Vec<&Fate> {
             self.plan.bound.iter().map(|bound: &Bound| &bound.fate).collect()
         }
@@ -253,7 +323,7 @@ mod tests {
     #[test]
     fn a_variable_that_is_moved_is_kept_up_to_there() {
         let mut case = Case::new("let v = vec![1]; let n = 2; drop(v);");
-        assert!(case.mend("E0382", &["keep(0", "let __wm_end", "drop(v)"]));
+        assert_eq!(case.mend("E0382", &["keep(0", "let __wm_end", "drop(v)"]), Mended::Changed);
         assert_eq!(case.fates(), [&Fate::TakenBy(2), &Fate::Stored]);
         assert!(case.woven().built.text.contains("take_over(0, &mut v)"));
     }
@@ -261,22 +331,53 @@ mod tests {
     #[test]
     fn what_borrows_is_not_stored_and_what_it_borrows_is() {
         let mut case = Case::new("let v = vec![1]; let first = &v[0]; let n = 2;");
-        assert!(case.mend("E0597", &["v[0]", "keep(1"]));
-        assert!(matches!(case.fates()[..], [Fate::Stored, Fate::Gone(VariableState::Fleeting(_)), Fate::Stored]));
+        assert_eq!(case.mend("E0597", &["v[0]", "keep(1"]), Mended::TypesWanted);
+        case.tell(&["std::vec::Vec<i32>", "&i32", "i32"]);
+        assert_eq!(case.mend("E0597", &["v[0]", "keep(1"]), Mended::Changed);
+        assert!(matches!(case.fates()[..], [Fate::Stored, Fate::Gone(_), Fate::Stored]));
+    }
+
+    #[test]
+    fn what_borrows_is_dropped_first_unless_that_would_be_to_use_it() {
+        let mut case = Case::new("let v = vec![1]; let items = v.iter(); let n = 2;");
+        case.tell(&["std::vec::Vec<i32>", "std::slice::Iter<'_, i32>", "i32"]);
+        assert_eq!(case.mend("E0597", &["v.iter()", "keep(1"]), Mended::Changed);
+        assert!(case.woven().built.text.contains("drop(items); "));
+        assert_eq!(case.mend("E0502", &["v.iter()", "::std::mem::drop(items)"]), Mended::Changed);
+        assert!(!case.woven().built.text.contains("drop(items); "));
+    }
+
+    #[test]
+    fn what_owns_its_data_is_never_said_to_borrow() {
+        let mut case = Case::new("let k = String::new(); let f = boxed(&k); let n = 2;");
+        case.tell(&["std::string::String", "std::boxed::Box<dyn std::ops::Fn()>", "i32"]);
+        assert_eq!(case.mend("E0505", &["keep(0", "boxed(&k)"]), Mended::Changed);
+        assert!(matches!(case.fates()[..], [Fate::Stored, Fate::Borrows(_), Fate::Stored]));
     }
 
     #[test]
     fn levels_that_are_in_the_way_are_left_out() {
         let mut case = Case::new("let mut v = vec![1]; let r = &mut v; let n = 5; r.push(n);");
         let before = levels(&case.cell, &case.plan.bound);
-        assert!(case.mend("E0502", &["level(||", "&mut v"]));
+        case.tell(&["std::vec::Vec<i32>", "&mut std::vec::Vec<i32>", "i32"]);
+        case.plan.bound[1].fate = Fate::Borrows(String::new());
+        assert_eq!(case.mend("E0502", &["level(||"]), Mended::Changed);
         assert!(case.plan.levels.len() < before.len());
+    }
+
+    #[test]
+    fn code_that_is_right_runs_whatever_it_costs() {
+        let mut case = Case::new("let v = make(); let n = 2;");
+        case.tell(&["std::vec::Vec<i32>", "i32"]);
+        (case.plan.flat, case.plan.levels) = (true, BTreeSet::new());
+        assert_eq!(case.mend("E0505", &["keep(0"]), Mended::Changed);
+        assert!(matches!(case.fates()[..], [Fate::Gone(_), Fate::Stored]));
     }
 
     #[test]
     fn an_error_of_the_users_is_not_mended() {
         let mut case = Case::new("let n: i32 = \"text\"; n");
-        assert!(!case.mend("E0308", &["\"text\""]));
+        assert_eq!(case.mend("E0308", &["\"text\""]), Mended::Not);
         assert_eq!(case.fates(), [&Fate::Stored]);
     }
 }

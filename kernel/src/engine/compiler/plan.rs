@@ -21,6 +21,8 @@ pub struct Plan {
     types: BTreeMap<usize, String>,
     /// Whether levels were left out so that errors are told as the user wrote the code.
     pub flat: bool,
+    /// Whether the types were asked for in a build of their own, so that they are known although others fail.
+    pub typed: bool,
 }
 
 /// Why a closure is not stored.
@@ -65,7 +67,7 @@ impl Plan {
             }
         }
         let levels = levels(cell, &bound);
-        Plan { bound, loaded, levels, types: BTreeMap::new(), flat: false }
+        Plan { bound, loaded, levels, types: BTreeMap::new(), flat: false, typed: false }
     }
 
     /// The cell is built: what is to be known when it has run.
@@ -78,7 +80,8 @@ impl Plan {
         let mut again = false;
         for message in messages.iter().filter(|message| message["code"]["code"] == "dropping_references") {
             let spans = spans(message);
-            let Some(Place::Keep(index)) = spans.iter().find_map(|span| place(span, woven)) else { continue };
+            let told = spans.iter().find_map(|span| place(span, woven));
+            let Some(Place::Keep(index) | Place::Tell(index)) = told else { continue };
             let label = spans.iter().find_map(|span| span["label"].as_str()?.strip_prefix("argument has type `&"));
             let Some(ty) = label.and_then(|label| label.strip_suffix('`')) else { continue };
             let ty = ty.replace(BUILT_AS, CALLED);
@@ -97,6 +100,17 @@ impl Plan {
             }
         }
         again
+    }
+
+    /// Whether a variable may borrow from another, by its type.
+    pub fn may_borrow(&self, index: usize) -> bool {
+        let borrows = |ty: &String| ty.contains(['&', '\'']) || ty.contains("dyn ");
+        self.types.get(&index).is_none_or(borrows)
+    }
+
+    /// Whether a variable is nothing but a reference, which does nothing when it is dropped.
+    pub fn is_reference(&self, index: usize) -> bool {
+        self.types.get(&index).is_some_and(|ty| ty.starts_with('&'))
     }
 
     /// The levels as they should be now, unless some were left out already.
@@ -126,6 +140,12 @@ mod tests {
             let order = Order { source: "", number: 1, id: 1, opt_level: "0", show: false, cell: None, deleted: &[] };
             Plan::new(&order, cell, &[], &State::default())
         }
+
+        /// The types of its variables, in order.
+        pub fn know(&mut self, types: impl Iterator<Item = String>) {
+            self.types = types.enumerate().collect();
+            self.typed = true;
+        }
     }
 
     /// What becomes of the one variable of a cell of whose type rustc tells this.
@@ -140,6 +160,7 @@ mod tests {
             loaded: &[],
             forgotten: &[],
             levels: &plan.levels,
+            plain: false,
             run: 1,
             names: None,
             prelude: None,

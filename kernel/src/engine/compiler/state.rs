@@ -130,6 +130,7 @@ impl State {
         let gone = match fate {
             Fate::TakenBy(_) => VariableState::Moved(number),
             Fate::Gone(state) => state.clone(),
+            Fate::Borrows(why) => VariableState::Fleeting(why.clone()),
             Fate::Stored | Fate::StoredAs(_) => VariableState::Lost(number, how.to_owned()),
         };
         if !ended_well && !matches!(gone, VariableState::Fleeting(_)) {
@@ -150,6 +151,7 @@ impl State {
         }
         let gone = match fate {
             Fate::Gone(state) => state.clone(),
+            Fate::Borrows(why) => VariableState::Fleeting(why.clone()),
             Fate::TakenBy(_) => VariableState::Moved(number),
             Fate::Stored | Fate::StoredAs(_) if ended_well => return,
             Fate::Stored | Fate::StoredAs(_) => {
