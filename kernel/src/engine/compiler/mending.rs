@@ -131,11 +131,11 @@ impl Plan {
     /// the place where it would be stored, or tells of what is borrowed alone: then it is one that is bound by the statement that borrows.
     fn give_up_borrower(&mut self, message: &Value, woven: &Woven, cell: &Cell) {
         // What this build still stores: another error may have given it up already.
-        let kept = spans(message).iter().filter_map(|span| match place(span, woven) {
+        let mut kept = spans(message).iter().rev().filter_map(|span| match place(span, woven) {
             Some(Place::Keep(index)) => Some(index),
             _ => None,
         });
-        if let Some(index) = kept.filter(|&index| self.may_borrow(index)).last() {
+        if let Some(index) = kept.find(|&index| self.may_borrow(index)) {
             self.give_up(index);
             return;
         }
@@ -176,12 +176,8 @@ impl Plan {
         let is_stored = |bound: &Bound| !matches!(bound.fate, Fate::Gone(_) | Fate::Borrows(_));
         let stored: Vec<usize> = (0..self.bound.len()).filter(|&index| is_stored(&self.bound[index])).collect();
         let may_borrow: Vec<usize> = stored.iter().copied().filter(|&index| self.may_borrow(index)).collect();
-        let named = |index: &usize| {
-            messages
-                .iter()
-                .flat_map(|message| spans(message))
-                .any(|span| place(span, woven) == Some(Place::Keep(*index)))
-        };
+        let named =
+            |index: &usize| messages.iter().flat_map(spans).any(|span| place(span, woven) == Some(Place::Keep(*index)));
         let named: Vec<usize> = stored.iter().copied().filter(named).collect();
         for group in [may_borrow, named, stored] {
             if !group.is_empty() {
