@@ -242,8 +242,8 @@ def section(rows, limit, missing, command):
     return (
         f"## GPU\n\nSubmanifold convolution on shells, beside spconv and FlexGEMM on the same card in the same run. Times in ms: ours and \"peer alone\" on the card "
         f"alone, without host code; \"as called\" from Python, host code and all, which is what peers' users wait for. Of limit: the time that the useful products "
-        f"would need at the rate of torch's matrix product in that type, as a share of ours (f32: three TF32 products). FlexGEMM tunes each new shape for a minute "
-        f"or more: it has the cases that fitted.\n\n"
+        f"would need at the rate of torch's matrix product in that type, as a share of ours (f32: three TF32 products). FlexGEMM tunes each new shape for half a "
+        f"minute and keeps what it finds: it has the cases that fitted.\n\n"
         f"`{command}`, {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, commit {commit}. {properties.name}, driver {driver[0] if driver else 'unknown'}, CUDA {torch.version.cuda}, torch {torch.__version__}. "
         f"Limits measured in the same run: copy {limit['copy']:.2f} TB/s, f16 {limit['f16']:.0f}, TF32 {limit['tf32']:.0f}, f32 {limit['f32']:.0f} TFLOP/s.{absent}\n\n{table(rows, limit)}\n"
     )
