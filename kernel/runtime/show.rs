@@ -15,6 +15,23 @@ macro_rules! show {
     }};
 }
 
+/// The same for cells with the WaveMesh library, which shows what has no `evcxr_display` of its own. The trait of that method which the
+/// library's prelude has must not be in scope.
+#[macro_export]
+macro_rules! show_richly {
+    ($value:expr) => {{
+        #[allow(unused_imports)]
+        use $crate::show::{ByEvcxr as _, Fallback as _};
+        match &$value {
+            value => {
+                if !value.evcxr_display().was_shown() {
+                    ::wavemesh::notebook::show!(*value);
+                }
+            }
+        }
+    }};
+}
+
 /// A value about to be shown.
 pub struct Shown<'a, T: ?Sized>(pub &'a T);
 

@@ -111,6 +111,36 @@ def test_what_no_longer_compiles_is_stale_and_named_and_comes_back(notebook):
     assert notebook.value("make().lr") == "0.1"
 
 
+def test_a_value_that_keeps_an_old_impl_or_function_is_named(notebook):
+    good(notebook.run("trait Speak { fn speak(&self) -> String; }\nstruct Dog;\nimpl Speak for Dog { fn speak(&self) -> String { \"woof\".into() } }\nfn helper() -> i32 { 1 }"))
+    good(notebook.run("let pet: Box<dyn Speak> = Box::new(Dog);\nlet call: fn() -> i32 = helper;\nlet boxed: Box<dyn Fn() -> i32> = Box::new(|| helper() + 1);\nlet plain_number = 4;"))
+    said = good(notebook.run("impl Speak for Dog { fn speak(&self) -> String { \"WOOF\".into() } }")).stream("stderr")
+    assert said == "note: `pet` was made before and keeps the old `impl Speak for Dog`.\n"
+    assert notebook.value("(pet.speak(), Dog.speak())") == '("woof", "WOOF")'
+    said = good(notebook.run("fn helper() -> i32 { 10 }")).stream("stderr")
+    assert said == "note: `boxed` was made before and keeps the old `helper`.\nnote: `call` was made before and keeps the old `helper`.\n"
+    assert notebook.value("(call(), boxed(), helper())") == "(1, 2, 10)"
+    assert "keeps" not in good(notebook.run("fn helper() -> i32 { 10 }")).stream("stderr")
+
+
+def test_a_variable_gives_way_to_a_newer_item_of_its_name(notebook):
+    good(notebook.run("let rate = 3;"))
+    assert "`rate` is lost" in good(notebook.run("fn rate() -> i32 { 5 }")).stream("stderr")
+    assert notebook.value("rate()") == "5"
+    good(notebook.run("let rate = rate() + 1;"))
+    assert notebook.value("rate") == "6"
+    good(notebook.run("fn rate() -> i32 { 5 }"))
+    assert notebook.value("rate") == "6", "the same item again is no newer one"
+
+
+def test_an_impl_is_the_same_whatever_its_parameters_are_called(notebook):
+    good(notebook.run("struct Stack<T> { items: Vec<T> }\nimpl<T: Clone> Stack<T> { fn new() -> Self { Stack { items: vec![] } } fn push(&mut self, item: T) { self.items.push(item) } }"))
+    good(notebook.run("let mut stack: Stack<i32> = Stack::new();\nstack.push(1);"))
+    assert good(notebook.run("impl<Item: Clone> Stack<Item> { fn push(&mut self, item: Item) { self.items.push(item.clone()); self.items.push(item) } }")).stream("stderr") == ""
+    good(notebook.run("stack.push(2);"))
+    assert notebook.value("(&stack.items, Stack::<u8>::new().items.len())") == "([1, 2, 2], 0)"
+
+
 def test_a_cell_whose_own_items_fail_changes_nothing(notebook):
     good(notebook.run("fn steady() -> i32 { 1 }"))
     assert notebook.run("fn steady() -> i32 { \"no\" }").error["ename"] == "E0308"
@@ -380,6 +410,11 @@ def test_a_task_of_one_cell_is_joined_in_the_next(with_crates):
     assert with_crates.value("tokio::join!(async { 1 }, async { 2 })") == "(1, 2)"
 
 
+def test_an_item_may_name_the_runtime(with_crates):
+    good(with_crates.run("async fn later(n: u64) -> u64 { tokio::time::sleep(std::time::Duration::from_millis(n)).await; n }"))
+    assert with_crates.value("(later(1).await, later(2).await)") == "(1, 2)"
+
+
 def test_a_runtime_and_a_channel_are_kept_in_variables(with_crates):
     good(with_crates.run("let own_runtime = tokio::runtime::Runtime::new()?;\nlet (tx, mut rx) = tokio::sync::mpsc::channel::<i32>(4);"))
     good(with_crates.run("own_runtime.spawn({ let tx = tx.clone(); async move { tx.send(7).await.unwrap(); } });"))
@@ -465,3 +500,14 @@ def test_a_crate_that_is_built_again_for_more_features_is_said_with_what_it_cost
     assert "tool is built anew" in said and "more" in said and "`held`" in said
     assert fresh.value("(tool::more(), plain_value)") == "(9, 3)"
     assert "its crate was built anew" in plain(fresh.run("held").error)
+
+
+# What evcxr's users know.
+
+
+def test_a_type_that_shows_itself_as_evcxr_has_it_is_shown_so(notebook):
+    good(notebook.run('struct Matrix(i32);\nimpl Matrix { fn evcxr_display(&self) { println!("EVCXR_BEGIN_CONTENT text/html\\n<b>{}</b>\\nEVCXR_END_CONTENT", self.0); } }'))
+    shown = good(notebook.run("let matrix = Matrix(3);\nmatrix")).of("display_data", "execute_result")
+    assert [content["data"]["text/html"] for content in shown] == ["<b>3</b>"]
+    assert notebook.value("matrix.evcxr_display(); matrix.0") == "3"
+    assert notebook.value("[1, 2].as_slice()") == "[1, 2]"

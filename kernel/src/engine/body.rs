@@ -101,6 +101,9 @@ impl Woven {
     }
 }
 
+/// Shows a value that has an `evcxr_display` of its own by that, and every other as the WaveMesh library does.
+pub const SHOW_RICHLY: &str = "::wavemesh_cell::show_richly";
+
 const STORE: &str = "::wavemesh_cell::store";
 
 /// A stretch of statements between two levels.
@@ -193,6 +196,10 @@ impl Body<'_> {
         woven.add(&tail, at, None);
         if let Some(prelude) = self.prelude {
             woven.add(&format!("use {prelude}::*;\n"), at, None);
+        }
+        if self.show == Some(SHOW_RICHLY) {
+            // It takes the place of the prelude's trait of that name.
+            woven.add("use ::wavemesh_cell::show::Fallback as EvcxrDisplay;\n", at, None);
         }
         for name in self.crates {
             woven.add(&format!("use ::{name};\n"), at, None);

@@ -85,6 +85,8 @@ pub struct Cell {
     pub wanted: HashSet<String>,
     /// Whether it waits for a future outside of a function, a closure and an `async` block.
     pub awaits: bool,
+    /// Whether it names the runtime behind `.await`, which is there without `:dep`.
+    pub names_runtime: bool,
 }
 
 /// A piece of a cell that does something.
@@ -135,6 +137,9 @@ impl Cell {
             return cell;
         }
         let Some(list) = function_body(&parsed.syntax_node()) else { return cell };
+        let paths = list.descendants().filter_map(ast::Path::cast);
+        cell.names_runtime =
+            paths.filter_map(|path| path.first_segment()).any(|first| first.syntax().text() == "tokio");
         let nodes: Vec<SyntaxNode> = list.children().collect();
         // Macros that the cell itself defines are known too.
         let own: Vec<(String, String)> = nodes

@@ -87,6 +87,15 @@ impl Left {
     }
 }
 
+/// What values that were made before keep of old items.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outdated {
+    /// Impls of traits: the trait's name, and what people call the impl.
+    pub impls: Vec<(String, String)>,
+    /// Functions and other values, by name.
+    pub values: BTreeSet<String>,
+}
+
 /// Where a static lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Home {
@@ -192,6 +201,32 @@ impl Definitions {
         changed.flat_map(|name| words(name).map(str::to_owned).collect::<Vec<_>>()).collect()
     }
 
+    /// What values that were made before keep of these items, while `new` has it otherwise.
+    pub fn outdated_in(&self, new: &Definitions) -> Outdated {
+        let is_same = |one: &Arc<Library>| new.library.as_ref().is_some_and(|other| Arc::ptr_eq(one, other));
+        if self.library.as_ref().is_none_or(is_same) {
+            return Outdated::default();
+        }
+        let texts = |definitions: &Definitions| -> BTreeMap<String, String> {
+            let lives = definitions.lives().filter(|(_, live)| live.stale.is_none());
+            lives.map(|(_, live)| (live.item.key.clone(), format!("{} {:?}", live.item.whole, live.replaced))).collect()
+        };
+        let now = texts(new);
+        let before = texts(self);
+        let mut outdated = Outdated::default();
+        for (_, live) in self.lives().filter(|(_, live)| before.get(&live.item.key) != now.get(&live.item.key)) {
+            let item = &live.item;
+            if let Some((of, _)) = item.key.strip_prefix("impl ").and_then(|key| key.split_once(" for ")) {
+                let path = of.split('<').next().unwrap_or_default();
+                let name = path.rsplit("::").next().unwrap_or_default();
+                outdated.impls.push((name.to_owned(), item.title.clone()));
+            } else if item.is_value {
+                outdated.values.extend(item.names.iter().cloned());
+            }
+        }
+        outdated
+    }
+
     /// The names of types that may have another layout in `new`: defined anew, gone, or resting on such a type.
     pub fn reshaped_in(&self, new: &Definitions) -> HashSet<String> {
         let (old, new) = (self.shapes(), new.shapes());
@@ -264,12 +299,7 @@ impl Definitions {
     pub fn left_out(&self) -> Vec<Left> {
         let left = self.lives().filter_map(|(cell, live)| {
             let stale = live.stale.clone()?;
-            Some(Left {
-                title: live.item.title().to_owned(),
-                names: live.item.names.clone(),
-                cell: cell.run.number,
-                stale,
-            })
+            Some(Left { title: live.item.title.clone(), names: live.item.names.clone(), cell: cell.run.number, stale })
         });
         left.collect()
     }
@@ -482,6 +512,18 @@ mod tests {
         let parsed = Parsed::parse("static N: u8 = 2;", Path::new("/"), &|_| None);
         let third = second.with(&run, parsed.items, None, &[]).source(3, Path::new("/3.so"));
         assert_eq!(third.anew, ["N"]);
+    }
+
+    #[test]
+    fn what_values_keep_of_old_items_is_told() {
+        let (first, _) =
+            define(&Definitions::default(), 1, "fn f() {} fn g() {} impl fmt::Debug for P { fn fmt() {} }", None);
+        let (second, _) = define(&first, 2, "fn f() { g() } fn new() {}", None);
+        assert_eq!(first.outdated_in(&second), Outdated { impls: Vec::new(), values: ["f".to_owned()].into() });
+        let (third, _) = define(&second, 3, "impl fmt::Debug for P { fn fmt() { 1 } }", None);
+        let impls = vec![("Debug".to_owned(), "impl fmt::Debug for P".to_owned())];
+        assert_eq!(second.outdated_in(&third), Outdated { impls, values: BTreeSet::new() });
+        assert_eq!(third.outdated_in(&third), Outdated::default());
     }
 
     #[test]

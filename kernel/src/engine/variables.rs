@@ -23,6 +23,8 @@ pub enum State {
     Moved(u32),
     /// The cell of this number defined its type anew.
     Redefined(u32),
+    /// The cell of this number defines an item of its name.
+    Hidden(u32),
     /// It went with the error of the cell of this number; how.
     Lost(u32, String),
 }
@@ -38,6 +40,7 @@ impl Variable {
                 "`{name}` was moved away in cell [{by}]. To keep it, pass `&{name}` or `{name}.clone()` there."
             )),
             State::Redefined(by) => Some(format!("`{name}` is lost, because cell [{by}] defines its type anew.")),
+            State::Hidden(by) => Some(format!("`{name}` is lost, because cell [{by}] defines an item of its name.")),
             State::Lost(by, how) => Some(format!("`{name}` is lost since cell [{by}]: {how}.")),
         }
     }

@@ -5,11 +5,11 @@ use crate::engine::deps::{self, Dependencies};
 use crate::engine::{Output, library, progress};
 
 impl Compiler {
-    /// The crates that cells want, built if they are not. `awaits` when the cell needs the runtime behind `.await`.
-    pub(super) fn dependencies(&self, awaits: bool, number: u32) -> Result<Dependencies, Failed> {
+    /// The crates that cells want, built if they are not. With the runtime behind `.await`, if the cell wants it.
+    pub(super) fn dependencies(&self, runtime: bool, number: u32) -> Result<Dependencies, Failed> {
         let (mut current, offline) = {
             let mut state = self.state();
-            if awaits {
+            if runtime {
                 state.dependencies.want_runtime();
             }
             (state.dependencies.clone(), state.offline)

@@ -14,6 +14,7 @@ use wavemesh_cell::protocol::Report;
 
 use self::state::State;
 use super::Output;
+use super::body;
 use super::cell::{Cell, Part, Run};
 use super::definitions::{Definitions, Left};
 use super::deps::{self, Dependencies};
@@ -21,7 +22,7 @@ use super::library::{self, Bundle};
 use super::pipes::Pipes;
 use super::rustc::{Build, Outcome, Rustc};
 use super::toolchain::Toolchain;
-use super::variables::Variable;
+use super::variables::{State as VariableState, Variable};
 
 mod crates;
 mod items;
@@ -106,8 +107,13 @@ impl Compiler {
         })
     }
 
-    fn show_macro(&self) -> &'static str {
-        if self.bundle.is_some() { "::wavemesh::notebook::show" } else { "::wavemesh_cell::show" }
+    /// The macro that shows the value which ends a cell. One that calls `evcxr_display` itself needs the library's trait of that method.
+    fn show_macro(&self, source: &str) -> &'static str {
+        match self.bundle.is_some() {
+            true if source.contains("evcxr_display") => "::wavemesh::notebook::show",
+            true => body::SHOW_RICHLY,
+            false => "::wavemesh_cell::show",
+        }
     }
 
     /// rustc's arguments for the crates that cells are linked with now, the notebook's definitions included.
@@ -166,7 +172,7 @@ impl Compiler {
             state.definitions.clone()
         };
         let cell = Cell::parse(order.source, &self.home, &|name| before.macro_rules(name));
-        let dependencies = self.dependencies(cell.awaits, order.number)?;
+        let dependencies = self.dependencies(cell.awaits || cell.names_runtime, order.number)?;
         // Crates that were built anew take what stands on them with them.
         let before = if before.library.is_some() { self.state().definitions.clone() } else { before };
         let run = self.new_run(order, format!("In [{}]", order.number), order.source);
@@ -186,13 +192,19 @@ impl Compiler {
             anew = self.define(&mut definitions, &own, order, &dependencies)?;
         }
         // Variables whose type is another one now are lost: the store would take the old value for one of the new layout.
-        let lost = self.state().reshaped_in(&before, &definitions);
+        let (reshaped, hidden) = {
+            let state = self.state();
+            (state.reshaped_in(&before, &definitions), state.hidden_by(&cell, &before, &definitions))
+        };
+        let hidden = hidden.into_iter().map(|name| (name, VariableState::Hidden(order.number)));
+        let lost: Vec<(String, VariableState)> =
+            reshaped.into_iter().map(|name| (name, VariableState::Redefined(order.number))).chain(hidden).collect();
         let object = if cell.statements.is_empty() {
             None
         } else {
             Some(self.compile_body(order, &run, &cell, &definitions, &dependencies, &lost)?)
         };
-        self.commit(order.number, definitions, &before, lost, anew);
+        self.commit(definitions, &before, lost, anew);
         Ok(object)
     }
 
@@ -294,18 +306,23 @@ impl Compiler {
     /// The cell is compiled, so what it defines is defined.
     fn commit(
         &self,
-        number: u32,
         definitions: Definitions,
         before: &Definitions,
-        lost: Vec<String>,
+        lost: Vec<(String, VariableState)>,
         anew: Vec<String>,
     ) {
-        let lost_notes = lost.iter().map(|name| format!("note: `{name}` is lost: its type was defined anew."));
+        let lost_notes = lost.iter().map(|(name, state)| match state {
+            VariableState::Hidden(_) => format!("note: `{name}` is lost: the cell defines an item of its name."),
+            _ => format!("note: `{name}` is lost: its type was defined anew."),
+        });
         let anew_notes = anew.iter().map(|path| format!("note: `{path}` starts anew: it was defined anew."));
         let known = before.left_out();
         let left = definitions.left_out().into_iter().filter(|left| !known.contains(left));
-        let notes: Vec<String> = lost_notes.chain(anew_notes).chain(left.map(|left| left.told())).collect();
-        self.state().define(number, definitions, lost);
+        let mut notes: Vec<String> = lost_notes.chain(anew_notes).chain(left.map(|left| left.told())).collect();
+        let mut state = self.state();
+        state.define(definitions, lost);
+        notes.extend(state.outdated_since(before));
+        drop(state);
         self.tell(notes);
     }
 

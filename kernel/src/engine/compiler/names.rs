@@ -13,6 +13,12 @@ pub fn own_names(ty: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// The last name of the path with which a text starts.
+pub fn last_name(text: &str) -> &str {
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').unwrap_or(text.len());
+    text[..end].rsplit("::").next().unwrap_or_default()
+}
+
 /// A text of rustc's with the names that people use.
 pub fn plain_names(text: &str) -> String {
     text.replace(BUILT_AS, CALLED).replace("ctx::", "")
@@ -26,6 +32,7 @@ mod tests {
     fn the_notebooks_own_names_are_found_in_a_type() {
         let ty = "std::collections::HashMap<ctx::geo::Point, std::vec::Vec<ctx::Mesh<f32>>>";
         assert_eq!(own_names(ty).collect::<Vec<_>>(), ["geo", "Point", "Mesh"]);
+        assert_eq!(last_name("std::ops::Fn(i32) -> i32"), "Fn");
         assert_eq!(plain_names("wavemesh_dylib::Mesh for ctx::P"), "wavemesh::Mesh for P");
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use wavemesh_cell::protocol::Report;
 
-use super::names::own_names;
-use crate::engine::cell::Run;
+use super::names::{last_name, own_names};
+use crate::engine::cell::{Cell, Run, words};
 use crate::engine::definitions::Definitions;
 use crate::engine::deps::Dependencies;
 use crate::engine::rustc::Build;
@@ -52,11 +52,41 @@ impl State {
         self.stored().filter(rests).map(|variable| variable.name.clone()).collect()
     }
 
+    /// Variables that give way to an item of their name which the cell defines otherwise than it was.
+    pub fn hidden_by(&self, cell: &Cell, before: &Definitions, new: &Definitions) -> Vec<String> {
+        let values = cell.items.iter().filter(|item| item.is_value).flat_map(|item| &item.names);
+        let mut names: Vec<&String> = values.filter(|name| self.stored().any(|known| known.name == **name)).collect();
+        names.retain(|name| !cell.bindings.iter().any(|binding| binding.name == **name));
+        if names.is_empty() {
+            return Vec::new();
+        }
+        let changed = before.changed_to(new);
+        names.into_iter().filter(|name| changed.contains(*name)).cloned().collect()
+    }
+
+    /// What is to be said of variables that keep what was defined before: a trait object its impl, a function pointer or boxed closure what
+    /// its cell named.
+    pub fn outdated_since(&self, before: &Definitions) -> Vec<String> {
+        let old = before.outdated_in(&self.definitions);
+        let told = |variable: &Variable| {
+            let objects: Vec<&str> = variable.ty.split("dyn ").skip(1).map(last_name).collect();
+            if let Some((_, title)) = old.impls.iter().find(|(of, _)| objects.contains(&of.as_str())) {
+                return Some(format!("note: `{}` was made before and keeps the old `{title}`.", variable.name));
+            }
+            let calls =
+                variable.ty.contains("fn(") || objects.iter().any(|name| ["Fn", "FnMut", "FnOnce"].contains(name));
+            let run = self.runs.iter().rev().find(|run| calls && run.number == variable.cell)?;
+            let name = words(&run.source).find(|word| old.values.contains(*word))?;
+            Some(format!("note: `{}` was made before and keeps the old `{name}`.", variable.name))
+        };
+        self.stored().filter_map(told).collect()
+    }
+
     /// The cell of this number is compiled: what it defines is defined, and variables that it costs are lost.
-    pub fn define(&mut self, number: u32, definitions: Definitions, lost: Vec<String>) {
-        for name in lost {
+    pub fn define(&mut self, definitions: Definitions, lost: Vec<(String, VariableState)>) {
+        for (name, state) in lost {
             if let Some(variable) = self.variables.get_mut(&name) {
-                variable.state = VariableState::Redefined(number);
+                variable.state = state;
             }
             // The cell that runs now forgets them itself.
             if self.running.is_none() {

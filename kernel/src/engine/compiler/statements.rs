@@ -45,16 +45,17 @@ impl Compiler {
         cell: &Cell,
         definitions: &Definitions,
         dependencies: &Dependencies,
-        lost: &[String],
+        lost: &[(String, VariableState)],
     ) -> Result<Object, Failed> {
-        let mut plan = Plan::new(order, cell, lost, &self.state());
+        let lost: Vec<String> = lost.iter().map(|(name, _)| name.clone()).collect();
+        let mut plan = Plan::new(order, cell, &lost, &self.state());
         let mentioned: HashSet<&str> =
             cell.statements.iter().flat_map(|statement| words(&order.source[statement.range.clone()])).collect();
         let mut names: Vec<String> =
             definitions.names().into_iter().filter(|name| mentioned.contains(name.as_str())).collect();
         names.sort();
         let mut forgotten = self.state().forgotten.clone();
-        forgotten.extend_from_slice(lost);
+        forgotten.extend(lost);
         let crates = self.named_crates(dependencies, definitions);
         let weaving = Weaving { order, run, cell, definitions, dependencies, names, crates, forgotten };
         // Each build that fails costs a variable or a level, of which there are so many.
@@ -105,7 +106,7 @@ impl Compiler {
             names: definitions.library.as_ref().map(|_| &weaving.names[..]),
             prelude: self.prelude(dependencies),
             crates: &weaving.crates,
-            show: order.show.then(|| self.show_macro()),
+            show: order.show.then(|| self.show_macro(order.source)),
             block_on: cell.awaits.then_some(block_on.as_deref()).flatten(),
             within: within.as_deref(),
         };

@@ -63,7 +63,9 @@ pub fn module(node: &SyntaxNode, folder: &Path) -> Option<File> {
     let files = fingerprint(&inner);
     let item = Item {
         key: name.clone(),
+        title: name.clone(),
         names: vec![name],
+        is_value: false,
         range: 0..source.len(),
         edits,
         members: Vec::new(),

@@ -12,7 +12,8 @@ pub fn imports(import: &ast::Use, origin: &Origin) -> Vec<Item> {
     let node = import.syntax();
     if tree.use_tree_list().is_none() {
         let (key, names) = leaf_key("", &tree);
-        return vec![Item { key, names, ..new_item(node, origin, String::new(), Vec::new(), true) }];
+        let title = names.first().unwrap_or(&key).clone();
+        return vec![Item { title, key, names, ..new_item(node, origin, String::new(), Vec::new(), true) }];
     }
     let attributes: String = import
         .syntax()
@@ -29,8 +30,10 @@ pub fn imports(import: &ast::Use, origin: &Origin) -> Vec<Item> {
             let (key, names) = leaf_key(&prefix, &leaf);
             let text = format!("use {prefix} {}", compact(leaf.syntax()));
             Item {
+                title: names.first().unwrap_or(&key).clone(),
                 key,
                 names,
+                is_value: false,
                 edits: vec![
                     Edit::insert(range.start, format!("{attributes}pub use {prefix}{{")),
                     Edit::insert(range.end, "};"),

@@ -11,7 +11,7 @@ pub fn items_of_macro(node: &SyntaxNode, origin: &Origin) -> Vec<Item> {
     let mut item = new_item(node, origin, compact(node), Vec::new(), true);
     item.names = item.statics.iter().map(|found| found.name.clone()).collect();
     if let [first, ..] = &item.names[..] {
-        item.key = first.clone();
+        (item.key, item.title) = (first.clone(), first.clone());
     }
     if item.statics.is_empty()
         && let Some(call) = node.descendants().find_map(ast::MacroCall::cast)

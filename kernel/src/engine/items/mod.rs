@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use ra_ap_syntax::ast::{self, HasName};
+use ra_ap_syntax::ast::{self, HasGenericParams, HasName};
 use ra_ap_syntax::{AstNode, NodeOrToken, SyntaxNode, SyntaxToken};
 
 use self::imports::imports;
@@ -27,8 +27,12 @@ pub use self::macros::{items_of_macro, makes_items, may_bind};
 pub struct Item {
     /// What a later item of the same key replaces.
     pub key: String,
+    /// What people call it.
+    pub title: String,
     /// Names under which other code knows it; empty for impls.
     pub names: Vec<String>,
+    /// Whether its name is that of a value, as a variable's is: a function, a constant, a static.
+    pub is_value: bool,
     /// Where it stands in the cell.
     pub range: Range<usize>,
     /// What makes it visible, ascending.
@@ -47,13 +51,6 @@ pub struct Item {
     pub shapes: bool,
     /// The text of a `macro_rules!`.
     pub macro_text: Option<String>,
-}
-
-impl Item {
-    /// What people call it.
-    pub fn title(&self) -> &str {
-        self.names.first().map_or(&self.key, String::as_str)
-    }
 }
 
 /// Where a cell's text lies in what was parsed: offsets of nodes count from `base` before it.
@@ -105,13 +102,50 @@ pub fn items_of(node: &SyntaxNode, origin: &Origin) -> Vec<Item> {
     };
     let key = match &item {
         ast::Item::MacroRules(_) => name.as_ref().map(|name| format!("{name}!")),
-        ast::Item::Impl(block) => block.self_ty().map(|ty| {
-            let ty = compact(ty.syntax());
-            block.trait_().map_or_else(|| format!("impl {ty}"), |of| format!("impl {} for {ty}", compact(of.syntax())))
-        }),
+        ast::Item::Impl(block) => head(block),
         _ => name.clone(),
     };
-    vec![new_item(node, origin, key.unwrap_or_else(|| compact(node)), name.into_iter().collect(), shapes)]
+    let key = key.unwrap_or_else(|| compact(node));
+    let mut made = new_item(node, origin, key, name.into_iter().collect(), shapes);
+    made.is_value = matches!(item, ast::Item::Fn(_) | ast::Item::Const(_) | ast::Item::Static(_));
+    if let ast::Item::Impl(block) = &item {
+        made.key = with_numbered_parameters(block, &made.key);
+    }
+    vec![made]
+}
+
+/// `impl Trait for Type`, without parameters and bounds.
+fn head(block: &ast::Impl) -> Option<String> {
+    let ty = compact(block.self_ty()?.syntax());
+    Some(block.trait_().map_or_else(|| format!("impl {ty}"), |of| format!("impl {} for {ty}", compact(of.syntax()))))
+}
+
+/// The head of an impl whatever its parameters are called: those of `impl<T> P<T>` and `impl<U> P<U>` are one.
+fn with_numbered_parameters(block: &ast::Impl, head: &str) -> String {
+    let parameters = block.generic_param_list().into_iter().flat_map(|list| list.generic_params());
+    let names: Vec<String> = parameters
+        .filter_map(|parameter| match parameter {
+            ast::GenericParam::TypeParam(one) => Some(one.name()?.text().to_string()),
+            ast::GenericParam::ConstParam(one) => Some(one.name()?.text().to_string()),
+            ast::GenericParam::LifetimeParam(one) => Some(one.lifetime()?.text().trim_start_matches('\'').to_string()),
+        })
+        .collect();
+    let mut key = String::new();
+    let mut word = String::new();
+    // A space at the end, so that the last word ends.
+    for c in head.chars().chain([' ']) {
+        if c.is_alphanumeric() || c == '_' {
+            word.push(c);
+            continue;
+        }
+        match names.iter().position(|name| *name == word) {
+            Some(number) => key.push_str(&format!("#{number}")),
+            None => key.push_str(&word),
+        }
+        word.clear();
+        key.push(c);
+    }
+    key.trim_end().to_owned()
 }
 
 fn new_item(node: &SyntaxNode, origin: &Origin, key: String, names: Vec<String>, shapes: bool) -> Item {
@@ -123,8 +157,10 @@ fn new_item(node: &SyntaxNode, origin: &Origin, key: String, names: Vec<String>,
     edits.sort_by_key(|edit| edit.range.start);
     let macro_text = ast::MacroRules::can_cast(node.kind()).then(|| node.text().to_string());
     Item {
+        title: names.first().unwrap_or(&key).clone(),
         key,
         names,
+        is_value: false,
         range: origin.range(node),
         edits,
         members,
@@ -196,6 +232,11 @@ pub mod tests {
             ),
             ("struct W(u8, pub(crate) u8);", "W", "pub struct W(pub u8, pub u8);"),
             ("enum E { A { x: u8 }, B(u8) }", "E", "pub enum E { A { x: u8 }, B(u8) }"),
+            (
+                "impl<T: Clone, 'a> P<'a, T> { fn g() {} }",
+                "impl P<'#1,#0>",
+                "impl<T: Clone, 'a> P<'a, T> { pub fn g() {} }",
+            ),
             ("impl P { fn g(&self) {} }", "impl P", "impl P { pub fn g(&self) {} }"),
             (
                 "impl Clone for P { fn clone(&self) -> P { todo!() } }",
