@@ -2,8 +2,8 @@
 
 /// Gives a configuration `new()` and a method for each field.
 macro_rules! setters {
-    ($config:ident $(<$life:lifetime>)? { $($method:ident($arg:ident: $type:ty) => $field:ident = $value:expr;)* }) => {
-        impl $(<$life>)? $config $(<$life>)? {
+    ($config:ident $(<$life:lifetime>)? $([const $axes:ident])? { $($method:ident($arg:ident: $type:ty) => $field:ident = $value:expr;)* }) => {
+        impl $(<$life>)? $(<const $axes: usize>)? $config $(<$life>)? $(<$axes>)? {
             /// The default configuration, to be changed by the methods that are named after its fields.
             pub fn new() -> Self {
                 Self::default()

@@ -46,10 +46,10 @@ impl<const N: usize> Default for ConvConfig<N> {
 }
 
 setters! {
-    ConvConfig {
-        stride(stride: impl Into<Size<3>>) => stride = stride.into().0;
-        padding(padding: impl Into<Size<3>>) => padding = padding.into().0;
-        dilation(dilation: impl Into<Size<3>>) => dilation = dilation.into().0;
+    ConvConfig[const N] {
+        stride(stride: impl Into<Size<N>>) => stride = stride.into().0;
+        padding(padding: impl Into<Size<N>>) => padding = padding.into().0;
+        dilation(dilation: impl Into<Size<N>>) => dilation = dilation.into().0;
         bias(bias: bool) => bias = bias;
         key(key: impl Into<String>) => indice_key = Some(key.into());
         output_sites(output_sites: OutputSites) => output_sites = output_sites;

@@ -42,12 +42,13 @@ impl<const N: usize> Default for PoolConfig<N> {
 }
 
 setters! {
-    PoolConfig {
-        stride(stride: impl Into<Size<3>>) => stride = Some(stride.into().0);
-        padding(padding: impl Into<Size<3>>) => padding = padding.into().0;
-        dilation(dilation: impl Into<Size<3>>) => dilation = dilation.into().0;
+    PoolConfig[const N] {
+        stride(stride: impl Into<Size<N>>) => stride = Some(stride.into().0);
+        padding(padding: impl Into<Size<N>>) => padding = padding.into().0;
+        dilation(dilation: impl Into<Size<N>>) => dilation = dilation.into().0;
         key(key: impl Into<String>) => indice_key = Some(key.into());
         output_sites(output_sites: OutputSites) => output_sites = output_sites;
+        from_zero(from_zero: bool) => from_zero = from_zero;
     }
 }
 
