@@ -1,9 +1,11 @@
 //! What the backbones are made of: a convolution with its normalisation, and the residual block (He et al. 2016).
 
+use std::sync::Arc;
+
 use candle_nn::{BatchNormConfig, VarBuilder};
 
 use crate::Result;
-use crate::sparse::{Activation, BatchNorm, ConvConfig, Size3, SparseConvTensor, SparseModule, SubMConv3d};
+use crate::sparse::{Activation, AllReduce, BatchNorm, ConvConfig, Size3, SparseConvTensor, SparseModule, SubMConv3d};
 
 /// Batch normalisation as most of these networks have it.
 pub(super) fn norm_config(eps: f64, momentum: f64) -> BatchNormConfig {
@@ -19,6 +21,10 @@ pub(super) struct ConvNormRelu<C> {
 impl<C: SparseModule> SparseModule for ConvNormRelu<C> {
     fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor> {
         Activation::Relu.forward_t(&self.norm.forward_t(&self.conv.forward_t(x, train)?, train)?, train)
+    }
+
+    fn convert_sync_batchnorm(&self, group: &Arc<dyn AllReduce>) {
+        self.norm.convert_sync_batchnorm(group);
     }
 }
 
@@ -71,6 +77,12 @@ impl SparseModule for ResidualBlock {
             Some((conv, norm)) => y.add(&norm.forward_t(&conv.forward_t(x, train)?, train)?)?,
         };
         Activation::Relu.forward_t(&sum, train)
+    }
+
+    fn convert_sync_batchnorm(&self, group: &Arc<dyn AllReduce>) {
+        self.first.convert_sync_batchnorm(group);
+        self.norm.convert_sync_batchnorm(group);
+        self.shortcut.iter().for_each(|(_, norm)| norm.convert_sync_batchnorm(group));
     }
 }
 

@@ -1,11 +1,14 @@
 //! [`MinkUNet`]: MinkowskiEngine's U-Nets for semantic segmentation (Choy et al. 2019).
 
+use std::sync::Arc;
+
 use candle_nn::VarBuilder;
 
 use super::block::{BlockNames, ConvNormRelu, ResidualBlock, norm_config, run_all};
 use crate::Result;
 use crate::sparse::{
-    BatchNorm, ConvConfig, OutputSites, SparseConv3d, SparseConvTensor, SparseInverseConv3d, SparseModule, SubMConv3d,
+    AllReduce, BatchNorm, ConvConfig, OutputSites, SparseConv3d, SparseConvTensor, SparseInverseConv3d, SparseModule,
+    SubMConv3d,
 };
 
 /// Widths and depths of [`MinkUNet`].
@@ -134,5 +137,12 @@ impl SparseModule for MinkUNet {
             x = run_all(blocks, &up.forward_t(&x, train)?.cat_channels(skip)?, train)?;
         }
         self.last.forward_t(&x, train)
+    }
+
+    fn convert_sync_batchnorm(&self, group: &Arc<dyn AllReduce>) {
+        self.input.convert_sync_batchnorm(group);
+        self.down.iter().for_each(|layer| layer.convert_sync_batchnorm(group));
+        self.up.iter().for_each(|layer| layer.convert_sync_batchnorm(group));
+        self.encoder.iter().chain(&self.decoder).flatten().for_each(|block| block.convert_sync_batchnorm(group));
     }
 }

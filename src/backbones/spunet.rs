@@ -1,10 +1,12 @@
 //! [`SpUNet`]: Pointcept's sparse U-Net for semantic segmentation.
 
+use std::sync::Arc;
+
 use candle_nn::VarBuilder;
 
 use super::block::{BlockNames, ConvNormRelu, ResidualBlock, norm_config, run_all};
 use crate::sparse::{
-    BatchNorm, ConvConfig, SparseConv3d, SparseConvTensor, SparseInverseConv3d, SparseModule, SubMConv3d,
+    AllReduce, BatchNorm, ConvConfig, SparseConv3d, SparseConvTensor, SparseInverseConv3d, SparseModule, SubMConv3d,
 };
 use crate::{Error, Result};
 
@@ -125,5 +127,12 @@ impl SparseModule for SpUNet {
             Some(last) => last.forward_t(&x, train),
             None => Ok(x),
         }
+    }
+
+    fn convert_sync_batchnorm(&self, group: &Arc<dyn AllReduce>) {
+        self.input.convert_sync_batchnorm(group);
+        self.down.iter().for_each(|layer| layer.convert_sync_batchnorm(group));
+        self.up.iter().for_each(|layer| layer.convert_sync_batchnorm(group));
+        self.encoder.iter().chain(&self.decoder).flatten().for_each(|block| block.convert_sync_batchnorm(group));
     }
 }

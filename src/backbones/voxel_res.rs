@@ -1,10 +1,12 @@
 //! [`VoxelResBackBone8x`]: OpenPCDet's residual backbone for LiDAR detection.
 
+use std::sync::Arc;
+
 use candle_nn::{BatchNormConfig, VarBuilder};
 
 use super::block::{BlockNames, ConvNormRelu, ResidualBlock, norm_config, run_all};
 use crate::Result;
-use crate::sparse::{BatchNorm, ConvConfig, SparseConv3d, SparseConvTensor, SparseModule, SubMConv3d};
+use crate::sparse::{AllReduce, BatchNorm, ConvConfig, SparseConv3d, SparseConvTensor, SparseModule, SubMConv3d};
 
 /// Widths of [`VoxelResBackBone8x`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,5 +125,14 @@ impl VoxelResBackBone8x {
 impl SparseModule for VoxelResBackBone8x {
     fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor> {
         Ok(self.features(x, train)?.encoded)
+    }
+
+    fn convert_sync_batchnorm(&self, group: &Arc<dyn AllReduce>) {
+        self.input.convert_sync_batchnorm(group);
+        self.output.convert_sync_batchnorm(group);
+        for stage in &self.stages {
+            stage.down.iter().for_each(|layer| layer.convert_sync_batchnorm(group));
+            stage.blocks.iter().for_each(|block| block.convert_sync_batchnorm(group));
+        }
     }
 }

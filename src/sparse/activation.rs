@@ -1,6 +1,8 @@
 //! [`Activation`]: pointwise functions of the features.
 
-use candle_core::Tensor;
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, WithDType};
+use rayon::prelude::*;
 
 use super::module::{LayerDescription, SparseModule};
 use super::tensor::SparseConvTensor;
@@ -28,6 +30,7 @@ impl Activation {
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match *self {
             Self::Relu => x.relu()?,
+            Self::LeakyRelu(slope) if x.device().is_cpu() => x.contiguous()?.apply_op1(LeakyRelu(slope))?,
             Self::LeakyRelu(slope) => candle_nn::ops::leaky_relu(x, slope)?,
             Self::Silu => x.silu()?,
             Self::Gelu => x.gelu_erf()?,
@@ -44,5 +47,41 @@ impl SparseModule for Activation {
 
     fn describe(&self) -> LayerDescription {
         LayerDescription { kind: format!("{self:?}"), parameters: 0 }
+    }
+}
+
+/// The leaky ReLU as one operation, which keeps its input alone for the backward pass; composed of candle's it keeps five tensors.
+struct LeakyRelu(f64);
+
+impl LeakyRelu {
+    fn of<T: WithDType>(&self, x: &[T], layout: &Layout) -> candle_core::Result<(Vec<T>, Shape)> {
+        let Some((from, to)) = layout.contiguous_offsets() else {
+            return Err(candle_core::Error::RequiresContiguous { op: self.name() });
+        };
+        let (zero, slope) = (T::from_f64(0.0), T::from_f64(self.0));
+        let leak = |&x: &T| if x < zero { x * slope } else { x };
+        Ok((x[from..to].par_iter().with_min_len(1 << 14).map(leak).collect(), layout.shape().clone()))
+    }
+}
+
+impl CustomOp1 for LeakyRelu {
+    fn name(&self) -> &'static str {
+        "leaky-relu"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        macro_rules! of {
+            ($($kind:ident)*) => {
+                match storage {
+                    $(CpuStorage::$kind(x) => self.of(x, layout).map(|(y, shape)| (CpuStorage::$kind(y), shape)),)*
+                    other => Err(candle_core::Error::UnsupportedDTypeForOp(other.dtype(), self.name())),
+                }
+            };
+        }
+        of!(F32 F64 F16 BF16)
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        Ok(Some(x.lt(0.0)?.where_cond(&(grad * self.0)?, grad)?))
     }
 }

@@ -8,7 +8,7 @@ use candle_core::{D, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 use super::elements::wide_of;
-use super::module::SparseModule;
+use super::module::{LayerDescription, SparseModule};
 use super::scatter::Reduce;
 use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
@@ -66,6 +66,10 @@ impl GroupNorm {
         Ok(Self { groups, channels, eps, affine: None })
     }
 
+    fn parameters(&self) -> usize {
+        if self.affine.is_some() { 2 * self.channels } else { 0 }
+    }
+
     fn normalize(&self, op: &'static str, x: &SparseConvTensor) -> Result<SparseConvTensor> {
         if x.channels() != self.channels {
             let (got, expected) = (x.features().dims().to_vec(), format!("(sites, {})", self.channels));
@@ -93,6 +97,11 @@ impl GroupNorm {
 impl SparseModule for GroupNorm {
     fn forward_t(&self, x: &SparseConvTensor, _train: bool) -> Result<SparseConvTensor> {
         self.normalize("GroupNorm", x)
+    }
+
+    fn describe(&self) -> LayerDescription {
+        let kind = format!("GroupNorm({} groups of {} channels)", self.groups, self.channels / self.groups);
+        LayerDescription { kind, parameters: self.parameters() }
     }
 }
 
@@ -122,6 +131,10 @@ impl InstanceNorm {
 impl SparseModule for InstanceNorm {
     fn forward_t(&self, x: &SparseConvTensor, _train: bool) -> Result<SparseConvTensor> {
         self.0.normalize("InstanceNorm", x)
+    }
+
+    fn describe(&self) -> LayerDescription {
+        LayerDescription { kind: format!("InstanceNorm({})", self.0.channels), parameters: self.0.parameters() }
     }
 }
 
@@ -153,5 +166,10 @@ impl SparseModule for LayerNorm {
         let centred = features.broadcast_sub(&features.mean_keepdim(D::Minus1)?)?;
         let deviation = (centred.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
         x.replace_feature(self.affine.apply(&centred.broadcast_div(&deviation)?)?.to_dtype(x.dtype())?)
+    }
+
+    fn describe(&self) -> LayerDescription {
+        let channels = self.affine.weight.elem_count();
+        LayerDescription { kind: format!("LayerNorm({channels})"), parameters: 2 * channels }
     }
 }

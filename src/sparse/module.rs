@@ -1,5 +1,8 @@
 //! [`SparseModule`]: what every sparse layer is.
 
+use std::sync::Arc;
+
+use super::sync::AllReduce;
 use super::tensor::SparseConvTensor;
 use crate::Result;
 
@@ -17,7 +20,33 @@ pub trait SparseModule {
     fn describe(&self) -> LayerDescription {
         LayerDescription { kind: plain_type_name::<Self>().to_owned(), parameters: 0 }
     }
+
+    /// `torch.nn.SyncBatchNorm.convert_sync_batchnorm`: every [`BatchNorm`](super::BatchNorm) of this module takes its statistics over `group`
+    /// from now on, with the parameters that it has. A module of other modules hands the call on to them; the default is for one without.
+    fn convert_sync_batchnorm(&self, _group: &Arc<dyn AllReduce>) {}
 }
+
+/// Writes a module that is another one behind a pointer.
+macro_rules! pointer_module {
+    ($pointer:ty) => {
+        impl<M: SparseModule + ?Sized> SparseModule for $pointer {
+            fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor> {
+                (**self).forward_t(x, train)
+            }
+
+            fn describe(&self) -> LayerDescription {
+                (**self).describe()
+            }
+
+            fn convert_sync_batchnorm(&self, group: &Arc<dyn AllReduce>) {
+                (**self).convert_sync_batchnorm(group);
+            }
+        }
+    };
+}
+pointer_module!(&M);
+pointer_module!(Box<M>);
+pointer_module!(Arc<M>);
 
 /// The name of a type without its path and its own parameters.
 pub(super) fn plain_type_name<T: ?Sized>() -> &'static str {

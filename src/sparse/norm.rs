@@ -9,8 +9,11 @@ use std::sync::{Arc, Mutex};
 use candle_core::{DType, Tensor, Var};
 use candle_nn::{BatchNormConfig, Init, VarBuilder};
 
+use super::in_one::ParameterGradient;
 use super::module::{LayerDescription, SparseModule};
 use super::normalize::{Added, Moments, Normalize, Scaling, Sums, wide_type};
+use super::sync::{AllReduce, Group};
+use super::tape;
 use super::tensor::SparseConvTensor;
 use crate::sync::lock;
 use crate::{Error, Result, memory};
@@ -27,6 +30,8 @@ pub struct BatchNorm {
     running_var: Var,
     /// Held while the running statistics are read, moved and written: batches of several threads all count.
     moving: Arc<Mutex<()>>,
+    /// With whom it shares its batches, as all of its copies do.
+    group: Arc<Mutex<Option<Group>>>,
     config: BatchNormConfig,
 }
 
@@ -59,6 +64,7 @@ impl BatchNorm {
             running_mean: Var::from_tensor(&get("running_mean", 0.0)?)?,
             running_var: Var::from_tensor(&get("running_var", 1.0)?)?,
             moving: Arc::default(),
+            group: Arc::default(),
             config,
         })
     }
@@ -84,9 +90,9 @@ impl BatchNorm {
     }
 
     /// Moves the running statistics towards those of a batch of `rows` rows.
-    fn follow(&self, batch: &Moments, rows: usize) -> Result<()> {
+    fn follow(&self, batch: &Moments, rows: f64) -> Result<()> {
         let momentum = self.config.momentum;
-        let unbiased = rows as f64 / (rows - 1) as f64;
+        let unbiased = rows / (rows - 1.0);
         let _moving = lock(&self.moving);
         for (running, batch, scale) in
             [(&self.running_mean, &batch.mean, 1.0), (&self.running_var, &batch.variance, unbiased)]
@@ -98,7 +104,7 @@ impl BatchNorm {
         Ok(())
     }
 
-    fn check(&self, x: &SparseConvTensor, train: bool) -> Result<()> {
+    fn check(&self, x: &SparseConvTensor) -> Result<()> {
         if x.channels() != self.channels() {
             return Err(Error::Shape {
                 op: "BatchNorm",
@@ -116,30 +122,38 @@ impl BatchNorm {
                 expected: self.running_mean.device().location(),
             });
         }
-        if train && x.len() == 1 {
-            return Err(Error::Argument {
-                op: "BatchNorm",
-                name: "x",
-                got: format!("one site in training mode, in layer `{}`", self.name),
-                expected: "two or more: one value has no variance".into(),
-            });
-        }
         Ok(())
     }
 
     fn scaling(&self, x: &SparseConvTensor, mode: Mode) -> Result<Arc<Scaling>> {
-        self.check(x, mode != Mode::Running)?;
-        let moments = if mode == Mode::Running || x.is_empty() {
-            let values = |v: &Var| v.as_detached_tensor().to_dtype(DType::F64);
-            Moments { mean: values(&self.running_mean)?, variance: values(&self.running_var)? }
-        } else {
-            let moments = Moments::of(x.features())?;
-            if mode == Mode::Batch {
-                self.follow(&moments, x.len())?;
-            }
-            moments
+        self.check(x)?;
+        let group = lock(&self.group).clone().filter(|_| mode != Mode::Running);
+        let own = if mode == Mode::Running || x.is_empty() { None } else { Some(Moments::of(x.features())?) };
+        let (moments, rows) = match &group {
+            Some(Group(group)) => Moments::of_all(own, x, self.channels(), &**group)?,
+            None => (own, x.len() as f64),
         };
-        Ok(Arc::new(Scaling::new(moments, self.config.eps, mode != Mode::Running)?))
+        if moments.is_some() && rows == 1.0 {
+            let got = format!("one site in training mode, in layer `{}`", self.name);
+            return Err(Error::argument("BatchNorm", "x", got, "two or more: one value has no variance"));
+        }
+        let moments = match moments {
+            Some(moments) => {
+                if mode == Mode::Batch {
+                    self.follow(&moments, rows)?;
+                }
+                moments
+            }
+            None => {
+                let values = |v: &Var| v.as_detached_tensor().to_dtype(DType::F64);
+                Moments { mean: values(&self.running_mean)?, variance: values(&self.running_var)? }
+            }
+        };
+        let scaling = Scaling::new(moments, self.config.eps, mode != Mode::Running)?;
+        Ok(Arc::new(match group {
+            Some(group) => scaling.shared(group, x.len() as f64 / rows.max(1.0)),
+            None => scaling,
+        }))
     }
 
     /// Weight and bias, each (C,).
@@ -197,9 +211,6 @@ pub(crate) enum Shortcut<'a> {
     Plain(&'a SparseConvTensor),
     Normed(&'a BatchNorm, &'a SparseConvTensor),
 }
-
-/// A parameter and its gradient.
-pub(crate) type ParameterGradient = (Tensor, Tensor);
 
 /// A normalisation of given features, with its shortcut and activation.
 pub(crate) struct Fused<'a> {
@@ -279,12 +290,20 @@ impl KeptShortcut {
 
 impl SparseModule for BatchNorm {
     fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor> {
-        let mode = if train { Mode::Batch } else { Mode::Running };
+        let mode = match (train, tape::is_again()) {
+            (false, _) => Mode::Running,
+            (true, false) => Mode::Batch,
+            (true, true) => Mode::BatchAgain,
+        };
         self.fuse(x, Shortcut::None, false, mode, x.dtype())?.forward()
     }
 
     fn describe(&self) -> LayerDescription {
         let parameters = if self.weight_and_bias.is_some() { 2 * self.channels() } else { 0 };
         LayerDescription { kind: format!("BatchNorm({})", self.channels()), parameters }
+    }
+
+    fn convert_sync_batchnorm(&self, group: &Arc<dyn AllReduce>) {
+        *lock(&self.group) = Some(Group(group.clone()));
     }
 }

@@ -3,12 +3,14 @@
 use std::any::Any;
 use std::fmt;
 use std::ops::Index;
+use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::{ModuleT, Tensor};
+use candle_core::{DType, ModuleT, Tensor};
 
 use super::module::{LayerDescription, SparseModule, plain_type_name};
 use super::summary::{SequentialLayer, SequentialSummary};
+use super::sync::AllReduce;
 use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
@@ -124,6 +126,10 @@ impl SparseModule for SparseSequential {
         let parameters = self.layers().map(|layer| layer.describe().parameters).sum();
         LayerDescription { kind: format!("SparseSequential({} layers)", self.len()), parameters }
     }
+
+    fn convert_sync_batchnorm(&self, group: &Arc<dyn AllReduce>) {
+        self.layers().for_each(|layer| layer.convert_sync_batchnorm(group));
+    }
 }
 
 impl fmt::Debug for SparseSequential {
@@ -170,6 +176,15 @@ impl<M: ModuleT + Send + Sync + 'static> IntoSparseModule<OnFeatures> for M {
 
 impl<M: ModuleT + 'static> SparseModule for OnFeatures<M> {
     fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor> {
+        let module: &dyn Any = &self.0;
+        let weight = module.downcast_ref::<candle_nn::Linear>().map(candle_nn::Linear::weight);
+        let weight = weight.or_else(|| module.downcast_ref::<candle_nn::LayerNorm>().map(candle_nn::LayerNorm::weight));
+        // Half features meet f32 weights where precision is mixed; candle's layers want one type.
+        let dtype = weight.map_or(x.dtype(), Tensor::dtype);
+        if dtype == DType::F32 && matches!(x.dtype(), DType::F16 | DType::BF16) {
+            let y = self.0.forward_t(&x.features().to_dtype(dtype)?, train)?;
+            return x.replace_feature(y.to_dtype(x.dtype())?);
+        }
         x.replace_feature(self.0.forward_t(x.features(), train)?)
     }
 

@@ -1,11 +1,25 @@
-//! [`no_grad`]: forward passes that keep nothing for a backward pass.
+//! [`no_grad`]: forward passes that keep nothing for a backward pass; and passes that are made again.
 
 use std::cell::Cell;
+use std::thread::LocalKey;
 
 use candle_core::Tensor;
 
 thread_local! {
     static OFF: Cell<bool> = const { Cell::new(false) };
+    static AGAIN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Sets a flag of this thread for as long as `body` runs.
+fn within<T>(flag: &'static LocalKey<Cell<bool>>, value: bool, body: impl FnOnce() -> T) -> T {
+    struct Restore(&'static LocalKey<Cell<bool>>, bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            self.0.set(self.1);
+        }
+    }
+    let _restore = Restore(flag, flag.replace(value));
+    body()
 }
 
 /// Runs `body` without a tape, as `torch.no_grad()`: sparse layers on this thread keep none of their inputs for a backward pass, so
@@ -27,14 +41,22 @@ thread_local! {
 /// # Ok(()) }
 /// ```
 pub fn no_grad<T>(body: impl FnOnce() -> T) -> T {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            OFF.set(self.0);
-        }
-    }
-    let _restore = Restore(OFF.replace(true));
-    body()
+    within(&OFF, true, body)
+}
+
+/// Whether this thread is inside [`no_grad`].
+pub(super) fn is_off() -> bool {
+    OFF.get()
+}
+
+/// Runs `body`, a forward pass that was made before, with a tape: running statistics have followed its batch and stay where they are.
+pub(super) fn again<T>(body: impl FnOnce() -> T) -> T {
+    within(&AGAIN, true, || within(&OFF, false, body))
+}
+
+/// Whether this thread is inside [`again`].
+pub(super) fn is_again() -> bool {
+    AGAIN.get()
 }
 
 /// The tensor, cut off from what it was computed from inside [`no_grad`].

@@ -8,9 +8,9 @@ use candle_nn::VarBuilder;
 
 use super::layers::{ConvLayer, NormLayer, Straight};
 use super::run::Run;
-use super::segment::{Keep, Segment, SegmentGradients, detached};
+use super::segment::{Keep, Segment, detached};
 use crate::Result;
-use crate::sparse::{KeptNorm, ParameterGradient, SparseConvTensor};
+use crate::sparse::{KeptNorm, ParameterGradient, PartGradients, SparseConvTensor};
 
 #[derive(Clone, Debug)]
 pub(super) struct ResidualBlock {
@@ -166,8 +166,8 @@ impl Segment for ResidualBlock {
         _: Option<&Tensor>,
         inner: Self::Inner,
         outcome: (&Tensor, &Tensor),
-    ) -> Result<SegmentGradients> {
+    ) -> Result<PartGradients> {
         let (x, parameters) = self.backward(x, None, inner, outcome)?;
-        Ok(SegmentGradients { x, other: None, parameters })
+        Ok(PartGradients { x, other: None, parameters })
     }
 }

@@ -9,9 +9,9 @@ use super::config::UNetConfig;
 use super::encoder::{down_key, subm_key};
 use super::layers::ConvLayer;
 use super::run::Run;
-use super::segment::{Keep, Segment, SegmentGradients, rounded};
+use super::segment::{Keep, Segment, rounded};
 use crate::Result;
-use crate::sparse::SparseConvTensor;
+use crate::sparse::{PartGradients, SparseConvTensor};
 
 #[derive(Clone, Debug)]
 pub(super) struct Decoder {
@@ -63,7 +63,7 @@ impl Segment for DecoderLevel {
         skip: Option<&Tensor>,
         (up, inner): Self::Inner,
         outcome: (&Tensor, &Tensor),
-    ) -> Result<SegmentGradients> {
+    ) -> Result<PartGradients> {
         let (joined_grad, mut parameters) = self.block.backward(&up, skip, inner, outcome)?;
         let part = |from, count| joined_grad.narrow(1, from, count)?.contiguous();
         let channels = up.channels();
@@ -71,7 +71,7 @@ impl Segment for DecoderLevel {
         let (x, weight) = self.upsample.backward(x, None, &part(0, channels)?, None)?;
         parameters.push(weight);
         let other = skip.map(|skip| part(channels, skip.dim(1)?)).transpose()?;
-        Ok(SegmentGradients { x, other, parameters })
+        Ok(PartGradients { x, other, parameters })
     }
 }
 

@@ -7,10 +7,10 @@ use super::block::{Place, ResidualBlock};
 use super::config::UNetConfig;
 use super::layers::{ConvLayer, NormLayer, Straight};
 use super::run::Run;
-use super::segment::{Keep, Segment, SegmentGradients, detached};
+use super::segment::{Keep, Segment, detached};
 use super::time_embedding::{with_time, with_time_gradients};
 use crate::Result;
-use crate::sparse::{KeptNorm, SparseConvTensor};
+use crate::sparse::{KeptNorm, PartGradients, SparseConvTensor};
 
 #[derive(Clone, Debug)]
 pub(super) struct Encoder {
@@ -56,12 +56,12 @@ impl Segment for InputConv {
         time: Option<&Tensor>,
         norm: KeptNorm,
         outcome: (&Tensor, &Tensor),
-    ) -> Result<SegmentGradients> {
+    ) -> Result<PartGradients> {
         let (sums_grad, mut parameters, _) = norm.backward(outcome)?;
         let (joined_grad, weight) = self.conv.backward(&detached(with_time(x, the(time))?)?, None, &sums_grad, None)?;
         parameters.push(weight);
         let [x_grad, other] = with_time_gradients(x, the(time), &joined_grad)?;
-        Ok(SegmentGradients { x: x_grad.to_dtype(x.dtype())?, other: Some(other), parameters })
+        Ok(PartGradients { x: x_grad.to_dtype(x.dtype())?, other: Some(other), parameters })
     }
 }
 

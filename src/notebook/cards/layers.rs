@@ -11,8 +11,9 @@ use crate::Result;
 use crate::notebook::html::{bytes, count, number, seconds};
 use crate::notebook::{MimeBundle, Rich};
 use crate::sparse::{
-    Activation, BatchNorm, SequentialSummary, SparseAvgPool3d, SparseConv3d, SparseConvTranspose3d,
-    SparseInverseConv3d, SparseMaxPool3d, SparseModule, SparseSequential, SubMConv3d,
+    Activation, BatchNorm, GradientCheckpoint, GroupNorm, InstanceNorm, LayerNorm, MixedPrecision, SequentialSummary,
+    SparseAvgPool, SparseConv, SparseConvTranspose, SparseInverseConv, SparseInversePool, SparseMaxPool, SparseModule,
+    SparseSequential, SparseSumPool, SubMConv, SyncBatchNorm,
 };
 use crate::unet::WaveMeshUNet;
 
@@ -145,8 +146,8 @@ fn layer_card(layer: &dyn SparseModule, parameters: &[(&str, &Tensor)]) -> MimeB
 }
 
 macro_rules! convolution_cards {
-    ($($layer:ty)*) => {$(
-        impl Rich for $layer {
+    ($($layer:ident)*) => {$(
+        impl<const N: usize> Rich for $layer<N> {
             fn rich(&self) -> MimeBundle {
                 let bias = self.bias().map(|bias| ("bias", bias));
                 layer_card(self, &std::iter::once(("weight", self.weight())).chain(bias).collect::<Vec<_>>())
@@ -154,18 +155,28 @@ macro_rules! convolution_cards {
         }
     )*};
 }
-convolution_cards!(SubMConv3d SparseConv3d SparseInverseConv3d SparseConvTranspose3d);
+convolution_cards!(SubMConv SparseConv SparseInverseConv SparseConvTranspose);
 
-macro_rules! plain_cards {
-    ($($layer:ty)*) => {$(
-        impl Rich for $layer {
+macro_rules! plain_card {
+    ($layer:ty $(, $($parameters:tt)+)?) => {
+        impl $(<$($parameters)+>)? Rich for $layer {
             fn rich(&self) -> MimeBundle {
                 layer_card(self, &[])
             }
         }
-    )*};
+    };
 }
-plain_cards!(SparseMaxPool3d SparseAvgPool3d Activation);
+plain_card!(SparseMaxPool<N>, const N: usize);
+plain_card!(SparseAvgPool<N>, const N: usize);
+plain_card!(SparseSumPool<N>, const N: usize);
+plain_card!(SparseInversePool<N>, const N: usize);
+plain_card!(Activation);
+plain_card!(GroupNorm);
+plain_card!(InstanceNorm);
+plain_card!(LayerNorm);
+plain_card!(SyncBatchNorm);
+plain_card!(GradientCheckpoint<M>, M: SparseModule + Send + Sync + 'static);
+plain_card!(MixedPrecision<M>, M: SparseModule);
 
 impl Rich for BatchNorm {
     fn rich(&self) -> MimeBundle {
@@ -221,7 +232,7 @@ impl Rich for SequentialSummary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sparse::{ConvConfig, PoolConfig, SparseConvTensor};
+    use crate::sparse::{ConvConfig, PoolConfig, SparseConv3d, SparseConvTensor, SparseMaxPool3d, SubMConv3d};
     use candle_core::Device;
     use candle_nn::{Optimizer, ParamsAdamW, VarBuilder};
 

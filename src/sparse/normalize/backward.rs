@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::number::Number;
 use super::{Added, Normalize, Scaling, Scratch, add_rows, chunk, wide};
+use crate::Result;
 use crate::sparse::backend::simd;
 
 pub(super) struct Backward<'a, X, Y, G> {
@@ -19,6 +20,7 @@ pub(super) struct Backward<'a, X, Y, G> {
 }
 
 /// Of each channel: the gradient, and the gradient times each normalised input.
+#[derive(Clone)]
 pub(in crate::sparse) struct Sums {
     grad: Vec<f64>,
     x: Vec<f64>,
@@ -26,6 +28,11 @@ pub(in crate::sparse) struct Sums {
 }
 
 impl Sums {
+    /// Changes all of them.
+    pub fn all(&mut self, mut change: impl FnMut(&mut [f64]) -> Result<()>) -> Result<()> {
+        [&mut self.grad, &mut self.x, &mut self.shortcut].into_iter().try_for_each(|sums| change(sums))
+    }
+
     /// (2, C) or (4, C), as the parameters.
     pub fn of_parameters(&self, shortcut: &Added) -> Vec<f64> {
         let second = shortcut.scaling().map(|_| [&self.shortcut, &self.grad]);

@@ -25,6 +25,7 @@ use self::backward::Backward;
 use self::forward::forward;
 pub(super) use self::moments::Moments;
 use self::number::Number;
+use crate::sparse::sync::Group;
 use crate::{Error, Result};
 
 /// How an input is normalised: `(x − mean)·inverse·weight + bias`.
@@ -39,6 +40,8 @@ pub(super) struct Scaling {
     there: Option<Tensor>,
     /// Whether mean and variance are those of `x` itself, so that gradients flow through them.
     of_batch: bool,
+    /// With whom the statistics of a batch are shared, and the share of all rows that is here.
+    shared: Option<(Group, f64)>,
     /// Whether `(x − mean)·inverse` is what is given in place of `x`. Gradients are those of `x` all the same.
     given: bool,
 }
@@ -49,7 +52,7 @@ impl Scaling {
         #[cfg(feature = "cuda")]
         if inverse.device().is_cuda() {
             let there = Some(Tensor::stack(&[moments.mean, inverse], 0)?);
-            return Ok(Self { mean: Vec::new(), inverse: Vec::new(), there, of_batch, given: false });
+            return Ok(Self { mean: Vec::new(), inverse: Vec::new(), there, of_batch, shared: None, given: false });
         }
         Ok(Self::here(moments.mean.to_vec1()?, inverse.to_vec1()?, of_batch))
     }
@@ -62,8 +65,14 @@ impl Scaling {
             #[cfg(feature = "cuda")]
             there: None,
             of_batch,
+            shared: None,
             given: false,
         }
+    }
+
+    /// The same over a batch of which `share` is here, and the rest with the others of `group`.
+    pub fn shared(self, group: Group, share: f64) -> Self {
+        Self { shared: Some((group, share)), ..self }
     }
 
     /// What is taken from a given value, and what it is then multiplied by, to be normalised.
@@ -87,11 +96,48 @@ pub(super) struct Normalize {
 }
 
 /// What gradients need of all rows.
-pub(super) enum Sums {
+pub(super) struct Sums {
+    /// Of the rows that are here, for the gradients of parameters.
+    own: Totals,
+    /// Of the rows of all members of a group, times the share of all rows that is here: over the rows that are here, these have the
+    /// means that the gradients of inputs want.
+    shared: Option<Totals>,
+}
+
+impl Sums {
+    fn of_inputs(&self) -> &Totals {
+        self.shared.as_ref().unwrap_or(&self.own)
+    }
+}
+
+enum Totals {
     Here(backward::Sums),
     /// On the GPU, (3, C) f64: of the gradient, and of it times each normalised input.
     #[cfg(feature = "cuda")]
     There(Tensor),
+}
+
+impl Totals {
+    /// Those of all members of a group, times `share`.
+    fn over(&self, (Group(group), share): &(Group, f64)) -> Result<Self> {
+        match self {
+            Self::Here(sums) => {
+                let mut sums = sums.clone();
+                sums.all(|values| group.all_reduce(values))?;
+                sums.all(|values| {
+                    values.iter_mut().for_each(|value| *value *= share);
+                    Ok(())
+                })?;
+                Ok(Self::Here(sums))
+            }
+            #[cfg(feature = "cuda")]
+            Self::There(sums) => {
+                let mut values: Vec<f64> = sums.flatten_all()?.to_vec1()?;
+                group.all_reduce(&mut values)?;
+                Ok(Self::There((Tensor::from_vec(values, sums.shape(), sums.device())? * *share)?))
+            }
+        }
+    }
 }
 
 /// The shortcut of a normalisation.
@@ -165,15 +211,27 @@ impl Normalize {
     ) -> Result<(Tensor, Sums)> {
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
-            let sums = gpu::sums(self, (x, shortcut), outcome)?;
-            return Ok((gpu::x_gradient(self, x, parameters, outcome, &sums)?, Sums::There(sums)));
+            let sums = self.sums(Totals::There(gpu::sums(self, (x, shortcut), outcome)?))?;
+            let Totals::There(of_inputs) = sums.of_inputs() else { unreachable!("both are there") };
+            return Ok((gpu::x_gradient(self, x, parameters, outcome, of_inputs)?, sums));
         }
         with_gradient_types!(x.dtype(), outcome.0.dtype(), outcome.1.dtype(), (X, Y, G, R) => {
             self.with_backward([Some(x), shortcut], parameters, outcome, |work: Backward<X, Y, G>| {
-                let sums = work.sums();
-                Ok((Tensor::from_vec(work.x_gradient::<R>(&sums), x.shape(), x.device())?, Sums::Here(sums)))
+                let sums = self.sums(Totals::Here(work.sums()))?;
+                let x_grad = match sums.of_inputs() {
+                    Totals::Here(sums) => work.x_gradient::<R>(sums),
+                    #[cfg(feature = "cuda")]
+                    Totals::There(_) => unreachable!("both are here"),
+                };
+                Ok((Tensor::from_vec(x_grad, x.shape(), x.device())?, sums))
             })
         })
+    }
+
+    /// The sums of the rows here, with those of all rows if others hold some.
+    fn sums(&self, own: Totals) -> Result<Sums> {
+        let shared = self.x.shared.as_ref().map(|shared| own.over(shared)).transpose()?;
+        Ok(Sums { own, shared })
     }
 
     /// The gradient of the shortcut, in the type that it has or in f32, as above. A plain shortcut is not read.
@@ -184,8 +242,8 @@ impl Normalize {
         outcome: (&Tensor, &Tensor),
         sums: &Sums,
     ) -> Result<Tensor> {
-        match sums {
-            Sums::Here(sums) => {
+        match sums.of_inputs() {
+            Totals::Here(sums) => {
                 with_gradient_types!(shortcut.dtype(), outcome.0.dtype(), outcome.1.dtype(), (X, Y, G, R) => {
                     self.with_backward([None, Some(shortcut)], parameters, outcome, |work: Backward<X, Y, G>| {
                         let found = work.shortcut_gradient::<R>(sums);
@@ -194,18 +252,18 @@ impl Normalize {
                 })
             }
             #[cfg(feature = "cuda")]
-            Sums::There(sums) => gpu::shortcut_gradient(self, shortcut, parameters, outcome, sums),
+            Totals::There(sums) => gpu::shortcut_gradient(self, shortcut, parameters, outcome, sums),
         }
     }
 
     /// The gradient of the parameters.
     pub fn parameter_gradient(&self, parameters: &Tensor, sums: &Sums) -> Result<Tensor> {
-        let found = match sums {
-            Sums::Here(sums) => {
+        let found = match &sums.own {
+            Totals::Here(sums) => {
                 Tensor::from_vec(sums.of_parameters(&self.shortcut), parameters.dims(), parameters.device())?
             }
             #[cfg(feature = "cuda")]
-            Sums::There(sums) => gpu::parameter_gradient(self, sums)?,
+            Totals::There(sums) => gpu::parameter_gradient(self, sums)?,
         };
         Ok(found.to_dtype(parameters.dtype())?)
     }

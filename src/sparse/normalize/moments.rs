@@ -8,6 +8,8 @@ use super::number::Number;
 use super::{add_rows, chunk, on_cpu, slice};
 use crate::Result;
 use crate::sparse::backend::simd;
+use crate::sparse::sync::AllReduce;
+use crate::sparse::tensor::SparseConvTensor;
 
 /// Mean and variance of each channel, (C,) f64 where the features are.
 #[derive(Clone, Debug)]
@@ -29,6 +31,38 @@ impl Moments {
         let x = x.contiguous()?;
         let (storage, layout) = x.storage_and_layout();
         with_types!(x.dtype(), x.dtype(), (X, _Y) => moments::<X>(slice::<X>(on_cpu(&storage)?, layout)?, channels))
+    }
+}
+
+impl Moments {
+    /// Those of the batch of which this member of `group` holds the rows of `x`, with their `own` moments if there are any; and the
+    /// number of all rows. `None` for a batch without rows.
+    pub fn of_all(
+        own: Option<Self>,
+        x: &SparseConvTensor,
+        channels: usize,
+        group: &dyn AllReduce,
+    ) -> Result<(Option<Self>, f64)> {
+        let here = |values: &Tensor| Ok::<_, crate::Error>(values.to_device(&Device::Cpu)?.to_vec1::<f64>()?);
+        let [own_mean, own_variance] = match &own {
+            Some(own) => [here(&own.mean)?, here(&own.variance)?],
+            None => [vec![0.0; channels], vec![0.0; channels]],
+        };
+        let count = x.len() as f64;
+        let mut sums: Vec<f64> = std::iter::once(count).chain(own_mean.iter().map(|mean| mean * count)).collect();
+        group.all_reduce(&mut sums)?;
+        let rows = sums[0];
+        let mean: Vec<f64> = sums[1..].iter().map(|sum| sum / rows.max(1.0)).collect();
+        // Squares about the mean of all, in a second round: about zero they would lose what tells values far from it apart.
+        let distances = own_mean.iter().zip(&mean).map(|(own, all)| own - all);
+        let mut squares: Vec<f64> = distances.zip(&own_variance).map(|(d, var)| count * (var + d * d)).collect();
+        group.all_reduce(&mut squares)?;
+        if rows == 0.0 {
+            return Ok((None, rows));
+        }
+        let tensor = |values| Tensor::from_vec(values, channels, x.device());
+        let variance = squares.into_iter().map(|square| square / rows).collect();
+        Ok((Some(Self { mean: tensor(mean)?, variance: tensor(variance)? }), rows))
     }
 }
 

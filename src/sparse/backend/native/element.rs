@@ -82,7 +82,7 @@ macro_rules! with_element {
                 op: "native backend",
                 what: "features",
                 got,
-                expected: "f32, f16 or bf16 (the dense backend also takes f64)",
+                expected: "f32, f16, bf16, or f64 in forward passes and their gradients",
             }),
         }
     };

@@ -3,9 +3,10 @@
 //! A convolution walks its kernel map tile by tile of output rows ([`tiles`]); for each tile and kernel offset it multiplies
 //! the input rows, where they are, by that offset's weights ([`kernel`]) and adds to the tile, which stays in cache. Nothing is
 //! scattered, nothing is atomic. The input's gradient is the same walk over the reversed map, the weights' gradient a walk
-//! of outer products ([`convolve`]). [`ops`] joins both to candle's autograd.
+//! of outer products ([`convolve`]). [`ops`] joins both to candle's autograd. f64 features take a plain way ([`double`]).
 
 mod convolve;
+mod double;
 mod element;
 mod joined;
 mod kernel;
@@ -44,6 +45,9 @@ impl Engine for Native {
     }
 
     fn convolve(&self, layer: &Convolve, features: &Tensor) -> Result<Tensor> {
+        if features.dtype() == DType::F64 {
+            return double::convolve(layer, features);
+        }
         let &Convolve { flow, weight, bias, beside, output } = layer;
         let op = ops::Convolution { flow: flow.clone(), wide: output == DType::F32 };
         let (features, weight) = (features.contiguous()?, weight.contiguous()?);
@@ -73,10 +77,16 @@ impl Engine for Native {
     }
 
     fn max_pool(&self, flow: &Flow, features: &Tensor) -> Result<Tensor> {
+        if features.dtype() == DType::F64 {
+            return double::max_pool(flow, features);
+        }
         Ok(features.contiguous()?.apply_op1(ops::MaxPool { flow: flow.clone() })?)
     }
 
     fn avg_pool(&self, flow: &Flow, features: &Tensor) -> Result<Tensor> {
+        if features.dtype() == DType::F64 {
+            return double::avg_pool(flow, features);
+        }
         Ok(features.contiguous()?.apply_op1(ops::AvgPool { flow: flow.clone() })?)
     }
 }

@@ -1,0 +1,62 @@
+//! [`SyncBatchNorm`]: batch normalisation over a batch of which several processes hold a part each.
+
+use std::sync::Arc;
+
+use candle_nn::{BatchNormConfig, VarBuilder};
+
+use super::module::{LayerDescription, SparseModule};
+use super::norm::BatchNorm;
+use super::sync::AllReduce;
+use super::tensor::SparseConvTensor;
+use crate::Result;
+
+/// `torch.nn.SyncBatchNorm`: a [`BatchNorm`] whose mean, variance and gradients are those of the sites of all members of a group. A member
+/// may hold any number of sites, none too. Evaluation asks nobody.
+///
+/// The gradients of weight and bias are those of the member's own sites, as torch's: the training sums them with all others. Parameters
+/// have the names that `BatchNorm` gives them.
+#[derive(Clone, Debug)]
+pub struct SyncBatchNorm(BatchNorm);
+
+impl SyncBatchNorm {
+    /// Batch normalisation of `channels` channels over a group, with eps 1e-5 and momentum 0.1.
+    ///
+    /// # Errors
+    /// As [`BatchNorm::with_config`].
+    pub fn new(channels: usize, group: &Arc<dyn AllReduce>, vb: VarBuilder) -> Result<Self> {
+        Self::with_config(channels, BatchNormConfig::default(), group, vb)
+    }
+
+    /// Batch normalisation over a group, with its own eps, momentum or without scale and shift.
+    ///
+    /// # Errors
+    /// As [`BatchNorm::with_config`].
+    pub fn with_config(
+        channels: usize,
+        config: BatchNormConfig,
+        group: &Arc<dyn AllReduce>,
+        vb: VarBuilder,
+    ) -> Result<Self> {
+        Ok(Self::from_batch_norm(BatchNorm::with_config(channels, config, vb)?, group))
+    }
+
+    /// The layer with the parameters and statistics of `norm`, which it shares.
+    pub fn from_batch_norm(norm: BatchNorm, group: &Arc<dyn AllReduce>) -> Self {
+        norm.convert_sync_batchnorm(group);
+        Self(norm)
+    }
+}
+
+impl SparseModule for SyncBatchNorm {
+    fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor> {
+        self.0.forward_t(x, train)
+    }
+
+    fn describe(&self) -> LayerDescription {
+        LayerDescription { kind: format!("SyncBatchNorm({})", self.0.channels()), ..self.0.describe() }
+    }
+
+    fn convert_sync_batchnorm(&self, group: &Arc<dyn AllReduce>) {
+        self.0.convert_sync_batchnorm(group);
+    }
+}
