@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use super::grad_scaler::GradScaler;
 use super::record::StepRecord;
-use crate::diffusion::{DiffusionConfig, LossHistory};
 use crate::files::{create_folder_of, write_atomically};
-use crate::unet::UNetConfig;
 use crate::{Error, Result};
 
 const HEADER: &str = "wavemesh.trainer";
@@ -26,12 +26,14 @@ const FORMAT: &str = "WaveMesh training checkpoint";
 /// What of a trainer is not a tensor.
 #[derive(Serialize, Deserialize)]
 pub(super) struct TrainerState {
-    pub unet: UNetConfig,
-    pub diffusion: DiffusionConfig,
     pub updates: u64,
     pub ema_updates: u64,
-    pub importance: Option<LossHistory>,
     pub best: Option<f64>,
+    #[serde(default)]
+    pub scaler: Option<GradScaler>,
+    /// What the objective holds.
+    #[serde(flatten)]
+    pub objective: Map<String, Value>,
 }
 
 /// The JSON of the header.
@@ -71,7 +73,7 @@ impl Checkpoint {
         let Some(header) = metadata.metadata().as_ref().and_then(|entries| entries.get(HEADER)) else {
             return Err(invalid(format!("its header has no `{HEADER}`")));
         };
-        let version = serde_json::from_str::<serde_json::Value>(header).ok().and_then(|s| s["version"].as_u64());
+        let version = serde_json::from_str::<Value>(header).ok().and_then(|s| s["version"].as_u64());
         if version != Some(u64::from(VERSION)) {
             let met = version.map_or("no version".into(), |v| format!("version {v}"));
             return Err(invalid(format!("{met}; this program reads version {VERSION}")));

@@ -1,13 +1,15 @@
-//! [`TrainConfig`]: how a network is trained.
+//! [`TrainConfig`]: how a network is trained to denoise.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::fit_config::FitConfig;
 use super::optimizer::AdamWConfig;
+use super::rate::LearningRate;
 use crate::{Error, Result};
 
-/// How a network is trained.
+/// How a network is trained to denoise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
@@ -90,6 +92,29 @@ setters! {
 }
 
 impl TrainConfig {
+    /// What of it is the trainer's.
+    pub(super) fn plan(&self) -> FitConfig {
+        FitConfig {
+            steps: self.steps,
+            accumulation: self.accumulation,
+            learning_rate: LearningRate::WarmUpCosine {
+                rate: self.learning_rate,
+                warmup: self.warmup,
+                total: self.steps,
+                floor: self.final_learning_rate,
+            },
+            adamw: self.adamw,
+            clip_norm: Some(self.clip_norm),
+            ema_decay: Some(self.ema_decay),
+            loss_scale: None,
+            validate_every: self.validate_every,
+            patience: None,
+            checkpoint_every: self.checkpoint_every,
+            keep: self.keep,
+            folder: self.folder.clone(),
+        }
+    }
+
     pub(super) fn validate(&self) -> Result<()> {
         let problem = |name, got: String, expected: &str| {
             Err(Error::Argument { op: "TrainConfig", name, got, expected: expected.into() })

@@ -1,62 +1,90 @@
-//! Exponential moving average of a network's tensors: the weights that generate.
+//! Exponential moving average of a model's variables: the weights that generate.
+
+use candle_core::{Tensor, Var};
 
 use super::in_place::follow;
-use crate::unet::WaveMeshUNet;
 use crate::{Error, Result};
 
-/// A second network that follows a trained one.
+/// A second set of variables that follows a trained one.
 ///
 /// Its decay rises as `(1 + n) / (10 + n)` up to `decay`, so that the first steps are soon forgotten. Running statistics are
 /// averaged like parameters.
 #[derive(Debug)]
 pub struct Ema {
-    network: WaveMeshUNet,
+    trained: Vec<Var>,
+    averaged: Vec<(String, Var)>,
     decay: f64,
     updates: u64,
 }
 
 impl Ema {
-    /// Starts at the present weights of `network`. `decay` lies in 0 to 1: larger follows more slowly.
+    /// Starts at the present values of `state`, the variables of a model by name. `decay` lies in 0 to 1: larger follows more slowly.
     ///
     /// # Errors
     /// [`Error::Argument`] for a decay out of range.
-    pub fn new(network: &WaveMeshUNet, decay: f64) -> Result<Self> {
-        if !(0.0..1.0).contains(&decay) {
-            return Err(Error::Argument {
-                op: "Ema::new",
-                name: "decay",
-                got: decay.to_string(),
-                expected: "0 or more, below 1".into(),
-            });
-        }
-        let copy = WaveMeshUNet::seeded(network.config(), 0, network.device())?;
-        for ((_, to), (_, from)) in copy.state().iter().zip(network.state()) {
-            to.set(&from.as_detached_tensor().copy()?)?;
-        }
-        Ok(Self { network: copy, decay, updates: 0 })
+    pub fn new(state: &[(String, Var)], decay: f64) -> Result<Self> {
+        let copy =
+            |(name, var): &(String, Var)| Ok((name.clone(), Var::from_tensor(&var.as_detached_tensor().copy()?)?));
+        Self::into_variables(state, state.iter().map(copy).collect::<Result<_>>()?, decay)
     }
 
-    /// Moves the average towards the present weights of `network`.
+    /// The same with the average in given variables, those of a second copy of the model.
+    pub(super) fn into_variables(state: &[(String, Var)], averaged: Vec<(String, Var)>, decay: f64) -> Result<Self> {
+        if !(0.0..1.0).contains(&decay) {
+            return Err(Error::argument("Ema", "decay", decay, "0 or more, below 1"));
+        }
+        let trained: Vec<Var> = state.iter().map(|(_, var)| var.clone()).collect();
+        for (from, (_, to)) in trained.iter().zip(&averaged) {
+            to.set(&from.as_detached_tensor().copy()?)?;
+        }
+        Ok(Self { trained, averaged, decay, updates: 0 })
+    }
+
+    /// Moves the average towards the present values.
     ///
     /// # Errors
-    /// A network of another architecture.
-    pub fn update(&mut self, network: &WaveMeshUNet) -> Result<()> {
+    /// Variables of other types than f32.
+    pub fn update(&mut self) -> Result<()> {
         let n = self.updates as f64;
         self.updates += 1;
         let decay = self.decay.min((1.0 + n) / (10.0 + n));
         let (keep, take) = (decay as f32, (1.0 - decay) as f32);
-        let mut pairs = self.network.state().iter().zip(network.state());
-        pairs.try_for_each(|((_, to), (_, from))| follow(to, from, keep, take))
+        let mut pairs = self.trained.iter().zip(&self.averaged);
+        pairs.try_for_each(|(from, (_, to))| follow(to, from, keep, take))
     }
 
-    /// The averaged network.
-    pub fn network(&self) -> &WaveMeshUNet {
-        &self.network
+    /// The averages by name.
+    pub fn variables(&self) -> &[(String, Var)] {
+        &self.averaged
     }
 
-    /// The averaged network, by value.
-    pub fn into_network(self) -> WaveMeshUNet {
-        self.network
+    /// Gives the model its averages, at the end of a training.
+    ///
+    /// # Errors
+    /// Whatever candle says when it cannot allocate.
+    pub fn keep(&self) -> Result<()> {
+        let mut pairs = self.trained.iter().zip(&self.averaged);
+        pairs.try_for_each(|(var, (_, average))| Ok(var.set(&average.as_detached_tensor())?))
+    }
+
+    /// Runs `body` while the model has its averages; it has its own values again after it.
+    ///
+    /// # Errors
+    /// Whatever candle says when it cannot allocate.
+    pub fn apply<T>(&self, body: impl FnOnce() -> T) -> Result<T> {
+        struct Restore<'a>(&'a Ema, Vec<Tensor>);
+        impl Drop for Restore<'_> {
+            fn drop(&mut self) {
+                for (var, value) in self.0.trained.iter().zip(&self.1) {
+                    // The value came from this variable: its shape and type fit.
+                    let _ = var.set(value);
+                }
+            }
+        }
+        let own = self.trained.iter().map(|var| Ok(var.as_detached_tensor().copy()?)).collect::<Result<_>>()?;
+        let _restore = Restore(self, own);
+        self.keep()?;
+        Ok(body())
     }
 
     pub(super) fn updates(&self) -> u64 {

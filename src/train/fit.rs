@@ -1,51 +1,94 @@
-//! [`fit`]: the loop that trains any network with any loss.
+//! Any network with any loss: [`Trainer::fit`] and [`fit`].
 
 use std::ops::ControlFlow;
-use std::time::Instant;
 
 use candle_core::{Tensor, Var};
 use candle_nn::VarMap;
-use serde::{Deserialize, Serialize};
 
-use super::clock::processor_seconds;
-use super::in_place::norm;
-use super::optimizer::{AdamW, AdamWConfig};
-use super::rate::LearningRate;
+use super::fit_config::FitConfig;
+use super::objective::Objective;
 use super::record::StepRecord;
-use crate::task::Task;
+use super::trainer::Trainer;
 use crate::{Error, Result};
 
-/// How [`fit`] trains.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct FitConfig {
-    /// Optimiser steps.
-    pub steps: usize,
-    /// Losses whose gradients make one step together.
-    pub accumulation: usize,
-    /// The learning rate's course.
-    pub learning_rate: LearningRate,
-    /// Constants of AdamW.
-    pub adamw: AdamWConfig,
-    /// Largest norm of the gradient; `None` for any.
-    pub clip_norm: Option<f64>,
+/// An [`Objective`] of a `VarMap` and closures.
+pub struct LossFn<'a> {
+    state: Vec<(String, Var)>,
+    loss: Box<dyn FnMut(usize) -> Result<Tensor> + 'a>,
+    validation: Option<Box<dyn Fn() -> Result<f64> + 'a>>,
 }
 
-impl Default for FitConfig {
-    fn default() -> Self {
-        Self {
-            steps: 100,
-            accumulation: 1,
-            learning_rate: LearningRate::Constant(1e-3),
-            adamw: AdamWConfig::default(),
-            clip_norm: Some(10.0),
-        }
+impl Objective for LossFn<'_> {
+    fn state(&self) -> Vec<(String, Var)> {
+        self.state.clone()
+    }
+
+    fn loss(&mut self, part: usize) -> Result<Tensor> {
+        (self.loss)(part)
+    }
+
+    fn validate(&self) -> Result<Option<f64>> {
+        self.validation.as_ref().map(|validation| validation()).transpose()
     }
 }
 
-/// Trains the variables of a network. `loss` runs the network in training mode on micro-batch number n (0, 1, …) and gives a scalar;
-/// `watch` sees every step, and ends the training early with [`ControlFlow::Break`]. Running statistics (`running_mean`, `running_var`)
-/// are left to their layers. Can be watched and stopped like every [`Task`].
+impl<'a> Trainer<LossFn<'a>> {
+    /// A training of the variables of any network, built before. `loss` runs the network in training mode on micro-batch number n
+    /// (0, 1, …) and gives a scalar.
+    ///
+    /// ```
+    /// use wavemesh::backbones::{SpUNet, SpUNetConfig};
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::{FitConfig, LearningRate};
+    /// # fn main() -> Result<()> {
+    /// let variables = VarMap::new();
+    /// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    /// let (channels, layers) = (vec![4, 4], vec![1, 1]);
+    /// let network = SpUNet::new(&SpUNetConfig { in_channels: 1, num_classes: 2, base_channels: 4, channels, layers }, vb)?;
+    /// // Two rows of four voxels; the class is the row.
+    /// let sites = (0..8).map(|i| [0, 1, 1 + i / 4, i % 4]).collect();
+    /// let x = SparseConvTensor::from_coords(Tensor::arange(0f32, 8.0, &Device::Cpu)?.reshape((8, 1))?, sites, [4; 3], 1)?;
+    /// let labels = Tensor::new(&[0u32, 0, 0, 0, 1, 1, 1, 1], &Device::Cpu)?;
+    /// let loss = |train| Ok(candle_nn::loss::cross_entropy(network.forward_t(&x, train)?.features(), &labels)?);
+    ///
+    /// let config = FitConfig::new().steps(20).learning_rate(LearningRate::Constant(0.02)).ema_decay(0.9).validate_every(10);
+    /// let mut trainer = Trainer::fit(&variables, config, |_n| loss(true))?
+    ///     .validated_by(|| Ok(f64::from(no_grad(|| loss(false))?.to_scalar::<f32>()?)));
+    /// trainer.run(|_, _| Ok(()))?;
+    /// assert!(trainer.history()[19].loss < trainer.history()[0].loss);
+    /// assert!(trainer.history()[9].validation.is_some());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// With `folder` of the configuration it writes checkpoints and a log there, and [`resume_latest`](Self::resume_latest) goes on from
+    /// the newest: the next steps are those of a training without interruption, bit for bit, if `loss` depends on n alone.
+    ///
+    /// # Errors
+    /// No variables, or a configuration out of range.
+    pub fn fit(variables: &VarMap, config: FitConfig, loss: impl FnMut(usize) -> Result<Tensor> + 'a) -> Result<Self> {
+        let data = variables.data().lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut state: Vec<(String, Var)> = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
+        drop(data);
+        if state.is_empty() {
+            let expected = "the variables of a network that was built before";
+            return Err(Error::argument("fit", "variables", "an empty VarMap", expected));
+        }
+        // By name, so that sums over all of them are the same in every run.
+        state.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Self::with_objective(LossFn { state, loss: Box::new(loss), validation: None }, config)
+    }
+
+    /// The same training with a validation: the loss, or any number that is better when smaller, on samples that are not trained on. It
+    /// runs every `validate_every` steps and with each checkpoint, with the averaged variables if there is an average.
+    pub fn validated_by(mut self, validation: impl Fn() -> Result<f64> + 'a) -> Self {
+        self.objective_mut().validation = Some(Box::new(validation));
+        self
+    }
+}
+
+/// Trains the variables of a network: [`Trainer::fit`] in one call. `watch` sees every step, and ends the training early with
+/// [`ControlFlow::Break`]. Running statistics (`running_mean`, `running_var`) are left to their layers. Can be watched and stopped like
+/// every [`task`](crate::task).
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -68,65 +111,10 @@ impl Default for FitConfig {
 pub fn fit(
     variables: &VarMap,
     config: &FitConfig,
-    mut loss: impl FnMut(usize) -> Result<Tensor>,
+    loss: impl FnMut(usize) -> Result<Tensor>,
     mut watch: impl FnMut(&StepRecord) -> Result<ControlFlow<()>>,
 ) -> Result<Vec<StepRecord>> {
-    let argument = |name, got: &str, expected: &str| Error::Argument {
-        op: "fit",
-        name,
-        got: got.into(),
-        expected: expected.into(),
-    };
-    if config.steps == 0 || config.accumulation == 0 {
-        return Err(argument("config", "no steps, or steps of nothing", "steps and accumulation of 1 or more"));
-    }
-    let vars = trainable(variables);
-    if vars.is_empty() {
-        return Err(argument("variables", "an empty VarMap", "the variables of a network that was built before"));
-    }
-    let mut optimizer = AdamW::new(config.adamw, vars)?;
-    let task = Task::new("training", config.steps);
-    let mut history = Vec::with_capacity(config.steps);
-    for step in 0..config.steps {
-        let (started, processor) = (Instant::now(), processor_seconds());
-        let (mut sum, mut loss_sum): (Vec<Tensor>, f64) = (Vec::new(), 0.0);
-        for part in 0..config.accumulation {
-            let loss = loss(step * config.accumulation + part)?;
-            loss_sum += loss.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?;
-            let grads = optimizer.gradients(&loss.backward()?)?;
-            sum = match sum.is_empty() {
-                true => grads,
-                false => sum.iter().zip(&grads).map(|(a, b)| Ok((a + b)?)).collect::<Result<_>>()?,
-            };
-        }
-        let parts = config.accumulation as f64;
-        let (loss, grad_norm) = (loss_sum / parts, norm(&sum)? / parts);
-        if !loss.is_finite() || !grad_norm.is_finite() {
-            let what = if loss.is_finite() { "gradient" } else { "loss" };
-            return Err(Error::Diverged { what, step: step + 1, checkpoint: None });
-        }
-        let learning_rate = config.learning_rate.at(step);
-        let clipped = config.clip_norm.map_or(1.0, |most| (most / grad_norm).min(1.0));
-        optimizer.step(&sum, learning_rate, clipped / parts)?;
-        let seconds = started.elapsed().as_secs_f64();
-        let processor_seconds = processor.zip(processor_seconds()).map(|(before, after)| after - before);
-        let record =
-            StepRecord { step: step + 1, loss, grad_norm, learning_rate, validation: None, seconds, processor_seconds };
-        history.push(record.clone());
-        let going_on = watch(&record)?;
-        task.advance(1)?;
-        if going_on.is_break() {
-            break;
-        }
-    }
-    Ok(history)
-}
-
-/// The variables that gradients train, by name, so that sums over all of them are the same in every run.
-fn trainable(variables: &VarMap) -> Vec<Var> {
-    let data = variables.data().lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let mut named: Vec<(&String, &Var)> =
-        data.iter().filter(|(name, _)| !name.ends_with("running_mean") && !name.ends_with("running_var")).collect();
-    named.sort_by_key(|(name, _)| *name);
-    named.into_iter().map(|(_, var)| var.clone()).collect()
+    let mut trainer = Trainer::fit(variables, config.clone(), loss)?;
+    trainer.run_until(|_, record| watch(record))?;
+    Ok(trainer.history().to_vec())
 }

@@ -2,7 +2,7 @@
 //!
 //! [`ShapeDataset`] encodes shapes once; a [`Representation`] writes each in stages that need no sites to be given;
 //! a [`Trainer`] trains a network on one stage ([`StageData`]); a [`Generator`] runs all stages and hands back meshes;
-//! [`SetComparison`] says how good they are.
+//! [`SetComparison`] says how good they are. The same [`Trainer`] trains any other network by its loss ([`Trainer::fit`]).
 
 mod cache;
 mod checkpoint;
@@ -10,13 +10,18 @@ mod clock;
 mod config;
 mod data;
 mod dataset;
+mod denoising;
+mod denoising_trainer;
 mod ema;
 mod families;
 mod fit;
+mod fit_config;
 mod generator;
+mod grad_scaler;
 mod in_place;
 mod initialize;
 mod log;
+mod objective;
 mod optimizer;
 mod rate;
 mod record;
@@ -28,11 +33,15 @@ pub use checkpoint::checkpoints;
 pub use config::TrainConfig;
 pub use data::{Conditioned, StageData, TrainingBatch, TrainingData};
 pub use dataset::{Augmentation, DatasetConfig, ShapeDataset, ShapeItem, Split};
+pub use denoising::Denoising;
 pub use ema::Ema;
 pub use families::{Family, ProceduralShape};
-pub use fit::{FitConfig, fit};
+pub use fit::{LossFn, fit};
+pub use fit_config::FitConfig;
 pub use generator::{GenerateOptions, Generator, StageModel};
+pub use grad_scaler::{GradScaler, LossScale};
 pub use initialize::{Initialization, seeded_builder};
+pub use objective::Objective;
 pub use optimizer::{AdamW, AdamWConfig, learning_rate};
 pub use rate::LearningRate;
 pub use record::StepRecord;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::{Device, Tensor, Var, backprop::GradStore};
+use candle_core::{DType, Device, Tensor, Var, backprop::GradStore};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +79,11 @@ impl AdamW {
         config.validate("AdamW::new")?;
         if vars.is_empty() {
             return Err(Error::argument("AdamW::new", "vars", "empty", "at least one variable to train"));
+        }
+        if let Some(var) = vars.iter().find(|var| var.dtype() != DType::F32) {
+            let expected =
+                "f32: half features need no half parameters (MixedPrecision), and f64 is for gradient checks";
+            return Err(Error::DType { op: "AdamW::new", what: "a variable", got: var.dtype(), expected });
         }
         let zeros = |var: &Var| Var::zeros(var.shape(), var.dtype(), var.device());
         let moments = vars.iter().map(|var| Ok([zeros(var)?, zeros(var)?])).collect::<Result<_>>()?;

@@ -4,6 +4,8 @@ use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 
+use super::optimizer::learning_rate;
+
 /// How the learning rate goes from step to step. Each gives the values of the scheduler of `torch.optim.lr_scheduler` of its name,
 /// stepped once after every optimiser step.
 ///
@@ -32,6 +34,8 @@ pub enum LearningRate {
     /// `OneCycleLR` with cosines: up from `rate / div` to `rate` over the first `rise` (a share) of `total` steps, then down to
     /// `rate / (div · final_div)`. PyTorch's own: rise 0.3, div 25, final_div 1e4; OpenPCDet's: rise 0.4, div 10.
     OneCycle { rate: f64, total: usize, rise: f64, div: f64, final_div: f64 },
+    /// A linear rise to `rate` over `warmup` steps, then half a cosine down to `floor · rate` at step `total`: [`learning_rate`].
+    WarmUpCosine { rate: f64, warmup: usize, total: usize, floor: f64 },
     /// A linear rise over the first `steps` steps, step `n` getting `(n + 1) / steps` of what `then` gives there.
     WarmUp { steps: usize, then: Box<LearningRate> },
 }
@@ -59,6 +63,7 @@ impl LearningRate {
                     cosine(rate, first / final_div, if last > top { (n - top) / (last - top) } else { 1.0 })
                 }
             }
+            Self::WarmUpCosine { rate, warmup, total, floor } => learning_rate(step, warmup, total, rate, floor),
             Self::WarmUp { steps, ref then } => then.at(step) * ((n + 1.0) / steps.max(1) as f64).min(1.0),
         }
     }

@@ -4,7 +4,7 @@ use super::{Facts, Table, picture_card};
 use crate::Result;
 use crate::notebook::html::{count, number};
 use crate::notebook::{Axis, MeshPlot, MimeBundle, Picture, Rich, contact_sheet};
-use crate::train::{Generator, Representation, ShapeDataset, Trainer};
+use crate::train::{Generator, Objective, Representation, ShapeDataset, Trainer};
 
 /// Shapes that a set shows.
 const SHOWN: usize = 10;
@@ -108,12 +108,11 @@ impl Rich for Generator {
     }
 }
 
-impl Rich for Trainer {
+impl<O: Objective> Rich for Trainer<O> {
     fn rich(&self) -> MimeBundle {
-        let config = self.config();
         let mut facts: Facts = vec![
-            ("step", format!("{} of {}", count(self.step_count() as u64), count(config.steps as u64))),
-            ("parameters", count(self.network().num_parameters() as u64)),
+            ("step", format!("{} of {}", count(self.step_count() as u64), count(self.plan().steps as u64))),
+            ("parameters", count(self.num_parameters() as u64)),
         ];
         if let Some(last) = self.history().last() {
             facts.push(("loss", number(last.loss)));
