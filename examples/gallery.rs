@@ -3,7 +3,8 @@
 //!     cargo run --release --example gallery -- target/gallery
 //!
 //! docs/displays.md shows them, and tests/browser tries them in a browser. `-- --live` instead draws nested progress bars and a live plot for
-//! two seconds, in whatever frontend it runs in; `-- --voxels 1000000` prints the HTML of a viewer of about so many voxels.
+//! two seconds, in whatever frontend it runs in; `-- --voxels 1000000` prints the HTML of a viewer of about so many voxels, and `-- --points 1000000` of one of so many
+//! points.
 
 use std::fs;
 use std::path::Path;
@@ -17,6 +18,7 @@ fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("--live") => live(),
         Some("--voxels") => voxels(std::env::args().nth(2).and_then(|n| n.parse().ok()).unwrap_or(100_000)),
+        Some("--points") => points(std::env::args().nth(2).and_then(|n| n.parse().ok()).unwrap_or(1_000_000)),
         Some(folder) => write_all(Path::new(folder)),
         None => Err(Error::Argument {
             op: "gallery",
@@ -196,6 +198,8 @@ fn displays() -> Result<Vec<(&'static str, MimeBundle)>> {
     })?;
     let frames = || steps.iter().map(|(label, voxels)| (label.as_str(), voxels));
 
+    let street = wavemesh::points::street(0)?;
+
     Ok(vec![
         ("tensor", matrix.rich()),
         ("tensor_small", small.rich()),
@@ -215,6 +219,11 @@ fn displays() -> Result<Vec<(&'static str, MimeBundle)>> {
         ("voxel_sequence", VoxelViewer::sequence(frames())?.title("out of the noise").rich()),
         ("mesh_viewer", MeshViewer::new(&bunny).title("the bunny").rich()),
         ("mesh_values", MeshViewer::new(&bunny).values(height).title("a value at each vertex").rich()),
+        (
+            "point_viewer",
+            PointViewer::new(&street.cloud)?.classes(&street.labels, &street.classes)?.title("a street").rich(),
+        ),
+        ("point_values", PointViewer::new(&street.cloud)?.title("its heights").rich()),
         ("live_plot", curves.rich()),
         ("plot", hstack(&[&lines, &counts]).rich()),
         ("dataset", shapes.rich()),
@@ -240,6 +249,21 @@ fn voxels(n: usize) -> Result<()> {
     }
     let voxels = Voxels::new(sites, [side; 3], vec![values])?;
     println!("{}", VoxelViewer::new(&voxels)?.rich().to_html());
+    Ok(())
+}
+
+/// A viewer of `n` points: hilly ground, coloured by its height.
+fn points(n: usize) -> Result<()> {
+    let side = (n as f64).sqrt().ceil() as usize;
+    let rows: Vec<f32> = (0..n)
+        .flat_map(|i| {
+            let (x, y) = ((i % side) as f32 / side as f32, (i / side) as f32 / side as f32);
+            let z = 0.1 * (8.0 * x).sin() * (6.0 * y).cos() + 0.03 * (31.0 * x).sin() + 0.002 * noise(i);
+            [100.0 * x, 100.0 * y, 100.0 * z]
+        })
+        .collect();
+    let cloud = PointCloud::new(&Tensor::from_vec(rows, (n, 3), &Device::Cpu)?, &[])?;
+    println!("{}", PointViewer::new(&cloud)?.title("hills").rich().to_html());
     Ok(())
 }
 

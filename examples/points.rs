@@ -1,4 +1,4 @@
-//! From points to labels: a street swept by a LiDAR and a scanned room, made here, segmented by SpUNet and MinkUNet.
+//! From points to labels: a street swept by a LiDAR and a scanned room, segmented by SpUNet and MinkUNet.
 //!
 //! `cargo run --release --example points -- [SECONDS] [FOLDER]` trains each network for half of SECONDS (default 120), says how many
 //! points of an unseen scene get their label, and writes pictures of labels and predictions to FOLDER (default target/points).
@@ -9,130 +9,13 @@ use std::time::Instant;
 
 use wavemesh::backbones::{MinkUNet, MinkUNetConfig, SpUNet, SpUNetConfig};
 use wavemesh::notebook::contact_sheet;
-use wavemesh::points::{VoxelizedPoints, scatter};
+use wavemesh::points::{Scene, VoxelizedPoints, room, scatter, street};
 use wavemesh::prelude::*;
 use wavemesh::train::{FitConfig, Initialization, LearningRate, fit, seeded_builder};
 
-/// Numbers between 0 and 1 that a seed decides (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    fn roll(&mut self) -> f32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 40) as f32 / (1u64 << 24) as f32
-    }
-
-    fn between(&mut self, low: f32, high: f32) -> f32 {
-        low + (high - low) * self.roll()
-    }
-}
-
-/// A box by its lowest and highest corner (x, y, z), with a label.
-type Block = ([f32; 3], [f32; 3], i64);
-
-/// How far along a ray a box begins, if the ray meets it.
-fn enter(block: &Block, from: [f32; 3], along: [f32; 3]) -> Option<f32> {
-    let (mut near, mut far) = (0f32, f32::INFINITY);
-    for a in 0..3 {
-        let (p, q) = ((block.0[a] - from[a]) / along[a], (block.1[a] - from[a]) / along[a]);
-        near = near.max(p.min(q));
-        far = far.min(p.max(q));
-    }
-    (near < far && near > 0.0).then_some(near)
-}
-
-/// A cloud and a label for each of its points.
-type Scene = (PointCloud, Tensor);
-
-fn scene(rows: Vec<f32>, labels: Vec<i64>) -> Result<Scene> {
-    let count = labels.len();
-    let points = Tensor::from_vec(rows, (count, 3), &Device::Cpu)?;
-    Ok((PointCloud::new(&points, &[])?, Tensor::from_vec(labels, count, &Device::Cpu)?))
-}
-
-/// A street as a scanner 1.8 m above it sees it, 32 beams in 720 directions: road (0), cars (1), houses (2), poles (3).
-fn street(seed: u64) -> Result<Scene> {
-    let mut dice = Dice::new(seed);
-    let mut blocks: Vec<Block> = vec![([-1e3, -1e3, -1.0], [1e3, 1e3, 0.0], 0)];
-    for side in [-1f32, 1.0] {
-        for i in 0..4 {
-            let (x, y) = (dice.between(-20.0, 16.0), side * dice.between(3.5, 5.0));
-            blocks.push(([x, y - 0.9, 0.1], [x + 4.2, y + 0.9, 1.5], 1));
-            let (x, y) = (i as f32 * 11.0 - 22.0, side * dice.between(9.0, 11.0));
-            let (width, height) = (dice.between(6.0, 10.0), dice.between(4.0, 7.0));
-            blocks.push(([x, y - 2.0, 0.0], [x + width, y + 2.0, height], 2));
-            let (x, y) = (dice.between(-22.0, 22.0), side * 6.8);
-            blocks.push(([x, y, 0.0], [x + 0.25, y + 0.25, 5.0], 3));
-        }
-    }
-    let (from, mut rows, mut labels) = ([0.0, 0.0, 1.8], Vec::new(), Vec::new());
-    for beam in 0..32 {
-        let up = (-24.0 + beam as f32 * 1.1).to_radians();
-        for step in 0..720 {
-            let around = (step as f32 / 2.0 + 0.01).to_radians();
-            let along = [up.cos() * around.cos(), up.cos() * around.sin(), up.sin() + 1e-6];
-            let met = blocks.iter().filter_map(|block| Some((enter(block, from, along)?, block.2)));
-            let first = met.min_by(|a, b| a.0.total_cmp(&b.0)).filter(|(range, _)| *range < 30.0);
-            if let Some((range, label)) = first {
-                let range = range + dice.between(-0.02, 0.02);
-                rows.extend((0..3).map(|a| from[a] + along[a] * range));
-                labels.push(label);
-            }
-        }
-    }
-    scene(rows, labels)
-}
-
-/// A room of 5 × 4 × 2.5 m, every surface with points: floor (0), walls (1), a table (2), chairs (3).
-fn room(seed: u64) -> Result<Scene> {
-    let mut dice = Dice::new(seed);
-    let mut blocks: Vec<Block> = vec![
-        ([0.0, 0.0, -0.1], [5.0, 4.0, 0.0], 0),
-        ([-0.1, 0.0, 0.0], [0.0, 4.0, 2.5], 1),
-        ([0.0, 4.0, 0.0], [5.0, 4.1, 2.5], 1),
-    ];
-    let (x, y) = (dice.between(1.0, 2.8), dice.between(0.8, 2.0));
-    blocks.push(([x, y, 0.7], [x + 1.4, y + 0.8, 0.75], 2));
-    for (dx, dy) in [(0.0, 0.0), (1.33, 0.0), (0.0, 0.73), (1.33, 0.73)] {
-        blocks.push(([x + dx, y + dy, 0.0], [x + dx + 0.07, y + dy + 0.07, 0.7], 2));
-    }
-    for _ in 0..3 {
-        let (x, y) = (dice.between(0.2, 4.2), dice.between(0.2, 3.2));
-        blocks.push(([x, y, 0.42], [x + 0.42, y + 0.42, 0.46], 3));
-        blocks.push(([x, y, 0.46], [x + 0.42, y + 0.05, 0.95], 3));
-        for (dx, dy) in [(0.0, 0.0), (0.38, 0.0), (0.0, 0.38), (0.38, 0.38)] {
-            blocks.push(([x + dx, y + dy, 0.0], [x + dx + 0.04, y + dy + 0.04, 0.42], 3));
-        }
-    }
-    let (mut rows, mut labels) = (Vec::new(), Vec::new());
-    for (low, high, label) in blocks {
-        let side: [f32; 3] = std::array::from_fn(|a| high[a] - low[a]);
-        for axis in 0..3 {
-            let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
-            for end in [low[axis], high[axis]] {
-                for _ in 0..(side[u] * side[v] * 900.0) as usize + 4 {
-                    let mut point = [0f32; 3];
-                    point[axis] = end;
-                    point[u] = low[u] + side[u] * dice.roll();
-                    point[v] = low[v] + side[v] * dice.roll();
-                    rows.extend(point.map(|at| at + dice.between(-0.004, 0.004)));
-                    labels.push(label);
-                }
-            }
-        }
-    }
-    scene(rows, labels)
-}
-
 /// Voxels of a cloud, and the label of each. Their features are where in its voxel a point lies, and its height: nothing that
 /// tells where in the scene it is, which the network would learn by heart.
-fn prepare(voxelizer: &Voxelizer, (cloud, labels): &Scene) -> Result<(VoxelizedPoints, Tensor)> {
+fn prepare(voxelizer: &Voxelizer, Scene { cloud, labels, .. }: &Scene) -> Result<(VoxelizedPoints, Tensor)> {
     let size = Tensor::new(&voxelizer.config().voxel_size.map(|v| v as f32), &Device::Cpu)?;
     let xyz = cloud.xyz()?;
     let cells = xyz.broadcast_div(&size)?;
@@ -172,8 +55,9 @@ fn segment<N: SparseModule>(
             Ok(if going_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         },
     )?;
-    let (cloud, labels) = make(1)?;
-    let (voxels, _) = prepare(voxelizer, &(cloud.clone(), labels.clone()))?;
+    let unseen = make(1)?;
+    let (voxels, _) = prepare(voxelizer, &unseen)?;
+    let Scene { cloud, labels, .. } = unseen;
     let scores = no_grad(|| network.forward(&voxels.tensor))?;
     let classes = voxels.devoxelize(&scores, Interpolation::Nearest)?.argmax(1)?.to_dtype(DType::I64)?;
     let right = classes.eq(&labels)?.to_dtype(DType::F32)?.mean_all()?.to_scalar::<f32>()?;

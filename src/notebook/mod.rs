@@ -57,6 +57,6 @@ pub use progress::{Progress, ProgressBar, WithBar, progress};
 pub use rich::{Display, EvcxrDisplay, Rich, display, result_bundle, show, specialise};
 pub use slice_grid::{SliceGrid, ToVolume, Volume};
 pub use task_bars::watch_tasks;
-pub use viewer::{MeshViewer, VoxelViewer};
+pub use viewer::{MeshViewer, PointViewer, VoxelViewer};
 pub use voxel_plot::{Channel, ColorBy, VoxelPlot};
 pub use voxels::{ToVoxels, Voxels};

@@ -30,25 +30,27 @@ use crate::{Error, Result};
 /// ```
 #[derive(Clone, Debug)]
 pub struct PointPlot {
-    points: Vec<[f32; 3]>,
-    colors: Colors,
-    title: String,
-    colormap: Option<Colormap>,
-    range: Option<(f64, f64)>,
-    camera: Camera,
-    point_size: f32,
-    size: (u32, u32),
+    pub(super) points: Vec<[f32; 3]>,
+    pub(super) colors: Colors,
+    pub(super) title: String,
+    pub(super) colormap: Option<Colormap>,
+    pub(super) range: Option<(f64, f64)>,
+    pub(super) camera: Camera,
+    pub(super) point_size: f32,
+    pub(super) size: (u32, u32),
     theme: Theme,
 }
 
 #[derive(Clone, Debug)]
-enum Colors {
+pub(super) enum Colors {
     Given(Vec<[u8; 3]>),
+    /// Of [`CLASSES`].
+    Classes(Vec<u8>),
     Values(Vec<f32>, String),
 }
 
 /// Well told apart: the colours of classes (Tableau's twenty).
-const CLASSES: [[u8; 3]; 20] = [
+pub(super) const CLASSES: [[u8; 3]; 20] = [
     [31, 119, 180],
     [255, 127, 14],
     [44, 160, 44],
@@ -129,8 +131,8 @@ impl PointPlot {
     /// A tensor that has not one number for each point.
     pub fn classes(self, classes: &Tensor) -> Result<Self> {
         let classes = self.column(classes)?.to_dtype(DType::I64)?.to_vec1::<i64>()?;
-        let colors = classes.iter().map(|class| CLASSES[class.rem_euclid(CLASSES.len() as i64) as usize]).collect();
-        Ok(Self { colors: Colors::Given(colors), ..self })
+        let colors = classes.iter().map(|class| class.rem_euclid(CLASSES.len() as i64) as u8).collect();
+        Ok(Self { colors: Colors::Classes(colors), ..self })
     }
 
     fn column(&self, values: &Tensor) -> Result<Tensor> {
@@ -241,6 +243,7 @@ impl PointPlot {
             let [x, y, depth] = projector.project(point);
             let color = match (&self.colors, &scale) {
                 (Colors::Given(colors), _) => colors[i],
+                (Colors::Classes(classes), _) => CLASSES[usize::from(classes[i])],
                 (Colors::Values(values, _), Some(scale)) => scale.color(values[i]),
                 (Colors::Values(..), None) => self.theme.ink(),
             };

@@ -28,10 +28,12 @@ mod las;
 #[cfg(feature = "mesh-io")]
 mod ply;
 mod quantize;
+mod scenes;
 mod voxelize;
 
 pub use crate::sparse::{Reduce, scatter};
 pub use cloud::PointCloud;
 pub use devoxelize::{Interpolation, devoxelize};
 pub use quantize::{Quantized, sparse_quantize};
+pub use scenes::{Scene, room, street};
 pub use voxelize::{VoxelConfig, VoxelizedPoints, Voxelizer};

@@ -5,7 +5,7 @@ import math
 import pytest
 from conftest import DRAWN
 
-VIEWERS = ["voxel_viewer", "voxel_sequence", "mesh_viewer", "mesh_values"]
+VIEWERS = ["voxel_viewer", "voxel_sequence", "mesh_viewer", "mesh_values", "point_values"]
 VIEW = "document.querySelector('[data-wavemesh]').wavemesh"
 
 
@@ -194,6 +194,35 @@ def test_keyboard_wheel_and_reset(desk):
         assert state() != before, key
     page.keyboard.press("r")
     assert state() == home
+
+
+def test_the_pointer_reads_position_and_class_of_a_point(desk):
+    page = desk.show("point_viewer")
+    shown(page)
+    picture(page)
+    count, low, cell, classes = page.evaluate(f"() => [{VIEW}.frame().n, {VIEW}.meta.low, {VIEW}.meta.cell, {VIEW}.meta.classes]")
+    assert count > 15_000 and classes == ["road", "car", "house", "pole"]
+    seen = set()
+    for k in range(0, count, count // 40):
+        data = page.evaluate(f"k => [...{VIEW}.frame().at.slice(4 * k, 4 * k + 4)]", k)
+        at = page.evaluate(f"p => {VIEW}.project(p)", [low[i] + data[i] * cell for i in range(3)])
+        hit = page.evaluate(f"p => {VIEW}.pickAt(...p)", at)
+        # The point itself, or one that stands before it at the same pixels.
+        assert hit and hit["label"] in classes
+        assert page.evaluate(f"p => {VIEW}.project(p)", hit["point"]) == pytest.approx(at, abs=3)
+        seen.add(hit["label"])
+    assert len(seen) >= 3, seen
+
+
+def test_values_of_points_can_be_cut_off(desk):
+    page = desk.show("point_values")
+    shown(page)
+    controls(page)
+    whole = picture(page)
+    slide(page, "value from", 0.5)
+    assert picture(page) != whole
+    slide(page, "value from", 0)
+    assert picture(page) == whole
 
 
 @pytest.mark.parametrize("desk", [{"has_touch": True}], indirect=True)

@@ -6,9 +6,11 @@
 
 mod mesh_viewer;
 mod payload;
+mod point_viewer;
 mod voxel_viewer;
 
 pub use mesh_viewer::MeshViewer;
+pub use point_viewer::PointViewer;
 pub use voxel_viewer::VoxelViewer;
 
 use base64::Engine as _;

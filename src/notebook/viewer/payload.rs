@@ -2,7 +2,7 @@
 //!
 //! Per frame, one after the other: the sites, in ascending order of `x + width · (y + height · z)`, as varints of the distance
 //! to the one before, minus one (or a mesh: three planes of 16-bit positions, then the corners of the faces as varints of zigzag
-//! differences); then a plane a channel. A plane holds values scaled to 0 – 254 (8 bits, 255 is NaN) or 0 – 65534 (16 bits: all low
+//! differences; or points: their cells as positions on Morton's curve, ascending, then their colours); then a plane a channel. A plane holds values scaled to 0 – 254 (8 bits, 255 is NaN) or 0 – 65534 (16 bits: all low
 //! bytes, then all high bytes, which compress better apart; 65535 is NaN).
 
 use std::io::Write as _;
@@ -33,6 +33,11 @@ impl Payload {
     /// A signed number, small when near zero.
     pub fn zigzag(&mut self, value: i64) {
         self.varint(((value << 1) ^ (value >> 63)) as u64);
+    }
+
+    /// One byte.
+    pub fn byte(&mut self, value: u8) {
+        self.bytes.push(value);
     }
 
     /// Sixteen-bit numbers.

@@ -10,7 +10,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
     return e;
   };
   // Where no script runs, or none is trusted, the output is its heading and the picture; the rest is made here.
-  const stage = root.querySelector('[data-stage]'), still = stage.querySelector('img'), mesh = meta.kind === 'mesh';
+  const stage = root.querySelector('[data-stage]'), still = stage.querySelector('img'), mesh = meta.kind === 'mesh', points = meta.kind === 'points', voxels = !mesh && !points;
   stage.style.cssText = `position:relative;width:100%;aspect-ratio:${meta.width}/${meta.height};overflow:hidden;border-radius:4px`;
   still.style.cssText = 'position:absolute;width:100%';
   const details = $('details', 'margin-top:4px', root), summary = $('summary', 'cursor:pointer', details), note = $('span', '', summary);
@@ -40,19 +40,19 @@ function wavemeshViewer(root, meta, packed, ramps) {
     packed = null;
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
     const data = new Uint8Array(await new Response(stream).arrayBuffer());
-    let at = 0;
+    let offset = 0;
     const varint = () => {
       let value = 0, shift = 1, byte;
-      do { byte = data[at++]; value += (byte & 127) * shift; shift *= 128; } while (byte > 127);
+      do { byte = data[offset++]; value += (byte & 127) * shift; shift *= 128; } while (byte > 127);
       return value;
     };
     const plane = (n, bits) => {
       const q = new Uint16Array(n);
       if (bits === 8) {
-        for (let i = 0; i < n; i++) { const v = data[at++]; q[i] = v === 255 ? 65535 : Math.round(v / 254 * 65534); }
+        for (let i = 0; i < n; i++) { const v = data[offset++]; q[i] = v === 255 ? 65535 : Math.round(v / 254 * 65534); }
       } else {
-        for (let i = 0; i < n; i++) q[i] = data[at + i] | data[at + n + i] << 8;
-        at += 2 * n;
+        for (let i = 0; i < n; i++) q[i] = data[offset + i] | data[offset + n + i] << 8;
+        offset += 2 * n;
       }
       return q;
     };
@@ -68,6 +68,26 @@ function wavemeshViewer(root, meta, packed, ramps) {
           frame.faces[i] = last;
         }
         frame.planes = f.channels.map(c => plane(f.vertices, c.bits));
+      } else if (points) {
+        // Keys of Morton's order, 24 bits at a time. Points are spread over the whole cloud, so that the first of them stand for all.
+        const at = new Uint16Array(4 * f.n), part = v => {
+          v &= 0x249249; v = (v ^ v >> 2) & 0xc30c3; v = (v ^ v >> 4) & 0xf00f; return (v ^ v >> 8) & 255;
+        };
+        let step = Math.floor(f.n * .618034) | 1, a = f.n, b = step;
+        while (b) [a, b] = [b, a % b];
+        while (a > 1) { step += 2; a = f.n; b = step; while (b) [a, b] = [b, a % b]; }
+        frame.places = new Uint32Array(f.n);
+        for (let i = 0, key = -1, place = 0; i < f.n; i++, place = (place + step) % f.n) {
+          key += varint() + 1;
+          const high = Math.floor(key / 16777216), low = key % 16777216;
+          for (let c = 0; c < 3; c++) at[4 * place + c] = part(high >> c) << 8 | part(low >> c);
+          frame.places[i] = place;
+        }
+        const put = (v, i) => { at[4 * frame.places[i] + 3] = v; };
+        if (meta.palette) for (let i = 0; i < f.n; i++) put(data[offset++], i);
+        else plane(f.n, f.channels.length ? f.channels[0].bits : 16).forEach(put);
+        frame.at = at;
+        frame.planes = [];
       } else {
         if (f.sites === undefined) {
           frame.sites = new Uint16Array(3 * f.n);
@@ -119,6 +139,12 @@ function wavemeshViewer(root, meta, packed, ramps) {
   const meshFS = head + common + paint + 'in vec3 at,bary;in float shade,value,odd;flat in int id;uniform float alpha,outline;uniform bool pick;out vec4 o;\n' +
     'void main(){if(any(lessThan(at,clipLow))||any(greaterThan(at,clipHigh)))discard;' +
     number4 + 'vec3 color=(plain>0.?vec3(.55,.68,.82):odd>0.?vec3(1.,0.,1.):paint(value))*shade;vec3 d=bary/fwidth(bary);float e=smoothstep(.2,1.2,min(d.x,min(d.y,d.z)));o=vec4(color*mix(1.,mix(.45,1.,e),outline),alpha);}';
+  // A point: its cell along x, y, z, and its colour: a value, a class, or five, six and five bits of red, green and blue.
+  const pointVS = head + common + paint + 'layout(location=0) in uvec4 d;uniform float cell,side;uniform vec3 origin;uniform vec2 cut;uniform int mode;flat out vec3 color;flat out int id;\n' +
+    'void main(){vec3 at=origin+vec3(d.xyz)*cell;id=gl_VertexID;float q=float(d.w);bool odd=d.w==65535u;gl_Position=vp*vec4(at,1.);gl_PointSize=side;' +
+    'if(any(lessThan(at,clipLow))||any(greaterThan(at,clipHigh))||(mode==0&&(q<cut.x||q>cut.y)&&!(odd&&cut.x<=0.&&cut.y>=65534.)))gl_Position=vec4(2.,2.,2.,1.);' +
+    'color=mode==1?texelFetch(ramp,ivec2(int(d.w)&255,0),0).rgb:mode==2?vec3(float(d.w>>11)/31.,float((d.w>>5)&63u)/63.,float(d.w&31u)/31.):odd?vec3(1.,0.,1.):paint(q);}';
+  const pointFS = head + 'flat in vec3 color;flat in int id;uniform float alpha;uniform bool pick;out vec4 o;\nvoid main(){' + number4 + 'o=vec4(color,alpha);}';
   const lineVS = head + 'uniform mat4 vp;layout(location=0) in vec3 p;void main(){gl_Position=vp*vec4(p,1.);}';
   const lineFS = head + 'uniform vec4 ink;out vec4 o;void main(){o=ink;}';
 
@@ -194,6 +220,8 @@ function wavemeshViewer(root, meta, packed, ramps) {
         value[t] = q ? q[f.faces[t]] : 0;
       }
       visible = { n, p, normals: cornerNormals, value, order: Uint32Array.from({ length: n }, (_, i) => i) };
+    } else if (points) {
+      visible = { n: f.n };
     } else {
       const s = f.sites, [[x0, x1], [y0, y1], [z0, z1]] = state.clip, ids = new Uint32Array(f.n);
       const [lo, hi] = state.threshold, all = !c || lo === -Infinity && hi === Infinity;
@@ -284,7 +312,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
     gl = canvas.getContext('webgl2', { antialias: true, preserveDrawingBuffer: false, powerPreference: 'high-performance' });
     if (!gl) { canvas.remove(); canvas = null; say('WebGL 2 is not available: the picture stays.'); return false; }
     overlay = $('canvas', 'position:absolute;inset:0;width:100%;height:100%;pointer-events:none', stage);
-    programs = { main: mesh ? program(meshVS, meshFS) : program(voxelVS, voxelFS), line: program(lineVS, lineFS) };
+    programs = { main: mesh ? program(meshVS, meshFS) : points ? program(pointVS, pointFS) : program(voxelVS, voxelFS), line: program(lineVS, lineFS) };
     programs.buffers = [0, 1, 2].map(() => gl.createBuffer());
     programs.box = gl.createBuffer();
     programs.vao = gl.createVertexArray();
@@ -298,7 +326,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
     gl.vertexAttribPointer(0, 3, gl.FLOAT, false, 0, 0);
     loadRamp();
     listen();
-    if (visible) for (const level of mesh ? [visible] : visible.levels) if (level) { level.uploaded = false; level.texture = null; }
+    if (visible) for (const level of voxels ? visible.levels : [visible]) if (level) { level.uploaded = false; level.texture = null; }
     flight = null;
     still.style.visibility = 'hidden';
     active.push(api);
@@ -308,7 +336,8 @@ function wavemeshViewer(root, meta, packed, ramps) {
   }
   function loadRamp() {
     const stops = ramps[state.map], bytes = new Uint8Array(1024);
-    for (let i = 0; i < 256; i++) {
+    if (meta.palette) meta.palette.forEach((color, i) => bytes.set([...color, 255], 4 * i));
+    else for (let i = 0; i < 256; i++) {
       const t = i / 255 * 16, k = Math.min(15, t | 0), p = t - k;
       for (let c = 0; c < 3; c++) {
         const v = s => parseInt(stops.substr(s * 6 + c * 2, 2), 16);
@@ -325,7 +354,15 @@ function wavemeshViewer(root, meta, packed, ramps) {
   function upload(level) {
     if (level.uploaded) return;
     level.uploaded = true;
-    if (!mesh) {
+    if (points) {
+      gl.bindVertexArray(programs.vao);
+      gl.bindBuffer(gl.ARRAY_BUFFER, programs.buffers[0]);
+      gl.bufferData(gl.ARRAY_BUFFER, frames[state.frame].at, gl.STATIC_DRAW);
+      gl.enableVertexAttribArray(0);
+      gl.vertexAttribIPointer(0, 4, gl.UNSIGNED_SHORT, 0, 0);
+      return;
+    }
+    if (voxels) {
       if (!level.texture) {
         level.texture = gl.createTexture();
         gl.bindTexture(gl.TEXTURE_2D, level.texture);
@@ -366,6 +403,16 @@ function wavemeshViewer(root, meta, packed, ramps) {
     gl.bindTexture(gl.TEXTURE_2D, programs.ramp);
     gl.uniform1i(u.ramp, 0);
     gl.bindVertexArray(programs.vao);
+    if (points) {
+      const ratio = canvas.width / stage.clientWidth, part = t => c ? (t - c.low) / (c.high - c.low || 1) * 65534 : 0;
+      gl.uniform3fv(u.origin, meta.low);
+      gl.uniform1f(u.cell, meta.cell);
+      gl.uniform1f(u.side, Math.max(1, state.size * ratio));
+      gl.uniform2f(u.cut, Math.max(0, part(state.threshold[0])), Math.min(65534, part(state.threshold[1])));
+      gl.uniform1i(u.mode, meta.palette ? 1 : c ? 0 : 2);
+      // While the view turns on a slow machine the first few stand for all.
+      return gl.drawArrays(gl.POINTS, 0, Math.ceil(level.n / 4 ** (pick ? 0 : level.k || 0)));
+    }
     if (mesh) return gl.drawElements(gl.TRIANGLES, level.n, gl.UNSIGNED_INT, 0);
     gl.activeTexture(gl.TEXTURE1);
     gl.bindTexture(gl.TEXTURE_2D, level.texture);
@@ -380,15 +427,16 @@ function wavemeshViewer(root, meta, packed, ramps) {
     }
   }
   function ready(cam, k, sort) { // what is drawn, with the graphics card
-    const level = mesh ? visible : surface(k);
-    if (sort) sortTranslucent(cam, level); else if (!mesh && level.sorted !== false) pack(level, null);
+    const level = voxels ? surface(k) : visible;
+    if (points) level.k = k;
+    else if (sort) sortTranslucent(cam, level); else if (voxels && level.sorted !== false) pack(level, null);
     upload(level);
     return level;
   }
   function draw(full) {
     if (!gl || gl.isContextLost()) return;
     if (state.playing) step();
-    const begun = performance.now(), kind = stale || !mesh && !visible.levels[0] ? 'build' : 'turn', k = full || mesh || !moving ? 0 : coarse[kind];
+    const begun = performance.now(), kind = stale || voxels && !visible.levels[0] ? 'build' : 'turn', k = full || mesh || !moving ? 0 : coarse[kind];
     if (stale) rebuild();
     const ratio = Math.min(2, window.devicePixelRatio || 1), w = Math.round(stage.clientWidth * ratio), h = Math.round(stage.clientHeight * ratio);
     if (!w || !h) return; // not on the page
@@ -448,7 +496,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
   const move = () => { handled(); change(); };
 
   function pickAt(px, py) { // the voxel or face under a point given in CSS pixels of the stage
-    if (!gl || !visible || !(mesh ? visible.n : visible.kept)) return null;
+    if (!gl || !visible || !(voxels ? visible.kept : visible.n)) return null;
     const cam = camera(), w = canvas.width, h = canvas.height, t = programs.pick, ratio = w / stage.clientWidth;
     gl.bindFramebuffer(gl.FRAMEBUFFER, t.fb);
     if (t.size !== w + 'x' + h) {
@@ -481,6 +529,10 @@ function wavemeshViewer(root, meta, packed, ramps) {
     if (mesh) {
       const v = f.faces[3 * id];
       return { face: id, value: c ? valueOf(c, f.planes[state.channel][v]) : null, position: [0, 1, 2].map(i => meta.low[i] + f.vertices[i][v] / 65534 * dims[i]) };
+    }
+    if (points) {
+      const q = f.at[4 * id + 3], position = [0, 1, 2].map(i => meta.low[i] + f.at[4 * id + i] * meta.cell);
+      return { point: position, value: c ? valueOf(c, q) : null, label: meta.palette ? meta.classes[q] || `class ${q}` : null };
     }
     const i = visible.levels[0].owner[id];
     return { site: [0, 1, 2].map(k => f.sites[3 * i + k]), value: c ? valueOf(c, f.planes[state.channel][i]) : null };
@@ -570,10 +622,16 @@ function wavemeshViewer(root, meta, packed, ramps) {
       for (const v of ticks(low, high, 5)) g.fillText('– ' + number(v), x + 12, top + tall * (1 - (v - low) / (high - low)));
       g.fillText(meta.channels[state.channel] || '', x - 10, top - 14);
     }
+    if (meta.palette) meta.classes.forEach((name, i) => {
+      g.fillStyle = `rgb(${meta.palette[i].join()})`;
+      g.fillRect(w - 110, 12 + 18 * i, 11, 11);
+      g.fillStyle = colors().ink;
+      g.fillText(name, w - 94, 18 + 18 * i);
+    });
     if (frames.length > 1) g.fillText(frames[state.frame].label, 8, 14);
     if (hover) {
-      const text = hover.hit.site ? `x ${hover.hit.site[0]}, y ${hover.hit.site[1]}, z ${hover.hit.site[2]}` : `face ${hover.hit.face} near ${hover.hit.position.map(number).join(', ')}`;
-      const full = hover.hit.value === null ? text : `${text} = ${number(hover.hit.value)}`;
+      const text = hover.hit.site ? `x ${hover.hit.site[0]}, y ${hover.hit.site[1]}, z ${hover.hit.site[2]}` : hover.hit.point ? hover.hit.point.map((v, i) => `${names[i]} ${number(v)}`).join(', ') : `face ${hover.hit.face} near ${hover.hit.position.map(number).join(', ')}`;
+      const full = hover.hit.label ? `${text}: ${hover.hit.label}` : hover.hit.value === null ? text : `${text} = ${number(hover.hit.value)}`;
       const width = g.measureText(full).width + 12, x = Math.min(hover.x + 12, w - width - 4), y = Math.max(hover.y - 14, 14);
       g.fillStyle = dark() ? 'rgba(40,44,52,.92)' : 'rgba(255,255,255,.92)';
       g.fillRect(x, y - 11, width, 22);
@@ -669,6 +727,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
   const say = text => { note.textContent = text; };
   function status() {
     if (mesh) say(`${(visible.n / 3).toLocaleString('en')} faces`);
+    else if (points) say(`${visible.n.toLocaleString('en')} points${meta.thinned}`);
     else say(`${visible.kept.toLocaleString('en')} of ${frames[state.frame].n.toLocaleString('en')} voxels shown`);
   }
   const controls = (() => {
@@ -703,7 +762,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
       button('full screen', 'f', fullScreen);
       button('save PNG', 's', save);
       button('light / dark', 'theme of the view', () => { state.dark = !dark(); change(); });
-      button(mesh ? 'wireframe' : 'outline', 'o', () => { state.outline = !state.outline; change(); });
+      if (!points) button(mesh ? 'wireframe' : 'outline', 'o', () => { state.outline = !state.outline; change(); });
       button('perspective', 'parallel or perspective', () => { state.ortho = !state.ortho; change(); });
       box = row(details);
       if (meta.channels.length > 1) select('channel', meta.channels, () => state.channel, i => { state.channel = i; state.low = null; state.threshold = [-Infinity, Infinity]; stale = true; controls.sync(); change(); });
@@ -711,22 +770,23 @@ function wavemeshViewer(root, meta, packed, ramps) {
         const maps = Object.keys(ramps);
         select('colours', maps, () => maps.indexOf(state.map), i => { state.map = maps[i]; loadRamp(); change(); });
       }
-      slider('opacity', .05, 1, () => state.alpha, v => { state.alpha = v; dirty = true; });
-      if (!mesh) slider('size', .2, 1, () => state.size, v => { state.size = v; stale = true; });
+      if (!points) slider('opacity', .05, 1, () => state.alpha, v => { state.alpha = v; dirty = true; });
+      if (points) slider('size', .5, 12, () => state.size, v => { state.size = v; dirty = true; });
+      if (voxels) slider('size', .2, 1, () => state.size, v => { state.size = v; stale = true; });
       if (meta.channels.length && !mesh) {
         const range = () => meta.ranges[state.channel];
         const part = (v, side) => { const [l, h] = range(); return Number.isFinite(v) ? (v - l) / (h - l || 1) : side; };
         const at = t => { const [l, h] = range(); return l + t * (h - l); };
         const both = group('value');
-        slider('value from', 0, 1, () => part(state.threshold[0], 0), t => { state.threshold[0] = t <= 0 ? -Infinity : at(t); stale = true; }, 0, both);
-        slider('value to', 0, 1, () => part(state.threshold[1], 1), t => { state.threshold[1] = t >= 1 ? Infinity : at(t); stale = true; }, 0, both);
+        slider('value from', 0, 1, () => part(state.threshold[0], 0), t => { state.threshold[0] = t <= 0 ? -Infinity : at(t); stale = stale || voxels; dirty = true; }, 0, both);
+        slider('value to', 0, 1, () => part(state.threshold[1], 1), t => { state.threshold[1] = t >= 1 ? Infinity : at(t); stale = stale || voxels; dirty = true; }, 0, both);
       }
       box = row(details);
       names.forEach((name, i) => {
-        const steps = mesh ? dims[i] / 200 || 1 : 1;
+        const steps = voxels ? 1 : dims[i] / 200 || 1;
         const both = group(name);
-        slider(name + ' from', meta.low[i], meta.high[i], () => state.clip[i][0], v => { state.clip[i][0] = v; stale = !mesh || stale; dirty = true; }, steps, both);
-        slider(name + ' to', meta.low[i], meta.high[i], () => state.clip[i][1], v => { state.clip[i][1] = v; stale = !mesh || stale; dirty = true; }, steps, both);
+        slider(name + ' from', meta.low[i], meta.high[i], () => state.clip[i][0], v => { state.clip[i][0] = v; stale = voxels || stale; dirty = true; }, steps, both);
+        slider(name + ' to', meta.low[i], meta.high[i], () => state.clip[i][1], v => { state.clip[i][1] = v; stale = voxels || stale; dirty = true; }, steps, both);
       });
       sync();
     }
