@@ -4,6 +4,7 @@
 //! `bench/harness/worker.py` is the same program for the peers. A suite is one file here: a function
 //! `prepare(&Case) -> Result<Work>`, named in [`prepare`] below.
 
+mod backbones;
 mod diffusion;
 mod display;
 mod geometry;
@@ -28,6 +29,7 @@ use work::{Case, Result, Work};
 /// Finds the suite's file.
 fn prepare(case: &Case) -> Result<Work> {
     match case.suite.as_str() {
+        "backbones" => backbones::prepare(case),
         "diffusion" => diffusion::prepare(case),
         "display" => display::prepare(case),
         "limits" => limits::prepare(case),
