@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// statistics. What comes out has the type of what went in.
 ///
 /// Features take half the memory. bf16 has the range of f32 and needs nothing else. Gradients of f16 features vanish below 6e-8: scale the
-/// loss ([`GradScaler`](https://docs.rs/wavemesh/latest/wavemesh/train/struct.GradScaler.html), or `loss_scale` of a training's configuration).
+/// loss ([`GradScaler`](crate::train::GradScaler), or `loss_scale` of a training's configuration).
 ///
 /// ```
 /// use wavemesh::prelude::*;

@@ -783,7 +783,8 @@ function wavemeshViewer(root, meta, packed, ramps) {
       }
       box = row(details);
       names.forEach((name, i) => {
-        const steps = voxels ? 1 : dims[i] / 200 || 1;
+        // Steps of a share of the box would end before it does, by rounding.
+        const steps = voxels ? 1 : 'any';
         const both = group(name);
         slider(name + ' from', meta.low[i], meta.high[i], () => state.clip[i][0], v => { state.clip[i][0] = v; stale = voxels || stale; dirty = true; }, steps, both);
         slider(name + ' to', meta.low[i], meta.high[i], () => state.clip[i][1], v => { state.clip[i][1] = v; stale = voxels || stale; dirty = true; }, steps, both);
