@@ -222,7 +222,7 @@ mod tests {
     fn a_million_points_are_few_megabytes_and_what_is_left_out_is_said() {
         let million = PointViewer::new(&ground(1000)).unwrap().rich();
         assert!(
-            million.plain().starts_with("PointViewer | ") && million.plain().contains("positions to 0.02"),
+            million.plain().starts_with("PointViewer | ") && million.plain().contains("positions to 0.0195"),
             "{}",
             million.plain()
         );
