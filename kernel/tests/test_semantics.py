@@ -1,9 +1,13 @@
 """A notebook means what it says: state lives once, the newest definition counts, what was done before an error stays, a cell is a function body."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 from driver import Kernel, Ran
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +174,19 @@ def test_all_cells_twice_are_as_good_as_once(fresh):
         for cell in cells:
             last = good(fresh.run(cell))
     assert last.value == '"A"'
+
+
+@pytest.mark.parametrize("name", ["00_quickstart", "05_rust_in_notebooks"])
+def test_a_tutorial_twice_is_as_good_as_once(fresh, name, tmp_path):
+    notebook = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())
+    cells = ["".join(cell["source"]).removeprefix("%%rust\n") for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    # What commands answer is of the session, and what is drawn at random is another each time.
+    cells = [cell.replace("/tmp/", f"{tmp_path}/") for cell in cells if not cell.startswith(("%", ":", "!"))]
+    told = []
+    for _ in range(2):
+        ran = [fresh.run(cell, timeout=600) for cell in cells]
+        told.append([(one.status, one.error and one.error["ename"], None if "rand" in cell else one.value) for one, cell in zip(ran, cells)])
+    assert told[0] == told[1] and len(cells) > 5
 
 
 # 4. What was done before an error stays.
