@@ -26,6 +26,8 @@ pub mod protocol;
 mod residual;
 pub mod show;
 pub mod store;
+pub mod testing;
+pub mod timing;
 
 /// Where reports for the kernel go.
 static KERNEL: OnceLock<Mutex<File>> = OnceLock::new();
@@ -92,10 +94,18 @@ pub fn end_mark() -> String {
 
 /// A panic that no user code caught.
 pub fn panicked() {
-    let (panic, frames) = lock(&LAST_PANIC)
-        .take()
-        .unwrap_or_else(|| (Panic { message: "the cell panicked".to_owned(), place: Place::default() }, Vec::new()));
+    let (panic, frames) = last_panic();
     tell_kernel(&Report::Panicked { panic, frames });
+}
+
+/// The panic that was just caught; it is told by whoever caught it.
+fn take_panic() -> Panic {
+    last_panic().0
+}
+
+fn last_panic() -> (Panic, Vec<Frame>) {
+    let unknown = || (Panic { message: "it panicked".to_owned(), place: Place::default() }, Vec::new());
+    lock(&LAST_PANIC).take().unwrap_or_else(unknown)
 }
 
 /// An `Err` that `?` returned from the cell.

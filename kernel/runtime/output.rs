@@ -5,7 +5,7 @@
 use std::fmt::Arguments;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use crate::{eprint, eprintln, print, println};
+pub use crate::{dbg, eprint, eprintln, print, println};
 
 /// The run that the kernel waits for, or waited for last.
 pub(crate) static CURRENT: AtomicU64 = AtomicU64::new(0);
@@ -52,4 +52,28 @@ macro_rules! println {
 macro_rules! eprintln {
     () => { $crate::eprint!("\n") };
     ($($text:tt)*) => { $crate::eprint!("{}\n", ::std::format_args!($($text)*)) };
+}
+
+/// `std`'s, for a cell, with the cell and the line; the column in the code for the compiler is not the user's.
+#[macro_export]
+macro_rules! dbg {
+    () => { $crate::eprintln!("[{}:{}]", $crate::output::cell_of(::std::file!()), ::std::line!()) };
+    ($value:expr $(,)?) => {
+        match $value {
+            value => {
+                $crate::eprintln!(
+                    "[{}:{}] {} = {:#?}",
+                    $crate::output::cell_of(::std::file!()), ::std::line!(), ::std::stringify!($value), &value
+                );
+                value
+            }
+        }
+    };
+    ($($value:expr),+ $(,)?) => { ($($crate::dbg!($value)),+,) };
+}
+
+/// The name of a cell by that of its file, which is `In [3] 7` for a cell that is not the first of its number.
+pub fn cell_of(file: &str) -> &str {
+    let end = file.find(']').filter(|_| file.starts_with("In [")).map_or(file.len(), |end| end + 1);
+    &file[..end]
 }

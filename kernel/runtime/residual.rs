@@ -14,8 +14,26 @@ impl<E: Debug> FromResidual<Result<Infallible, E>> for Outcome {
     #[track_caller]
     fn from_residual(residual: Result<Infallible, E>) -> Outcome {
         let Err(error) = residual;
-        crate::failed(&error.told(), std::any::type_name::<E>(), Location::caller());
+        crate::failed(&error.told(), &name_of(&error), Location::caller());
         Outcome(Err(Stop::Failed))
+    }
+}
+
+/// What an error is called: by its variant if it is one of an enum's, and in a box by what is in it; else by its type.
+fn name_of<E: Debug>(error: &E) -> String {
+    let ty = std::any::type_name::<E>();
+    let boxed = ty.contains("dyn ");
+    // The names inside of the standard library's errors say nothing to its users.
+    if ["core::", "alloc::", "std::"].iter().any(|root| ty.starts_with(root)) && !boxed {
+        return ty.to_owned();
+    }
+    let told = format!("{error:?}");
+    let (word, rest) = told.split_at(told.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(told.len()));
+    let derived = word.starts_with(char::is_uppercase) && (rest.is_empty() || rest.starts_with([' ', '(']));
+    match (derived, boxed) {
+        (true, _) if !ty.ends_with(&format!("::{word}")) => word.to_owned(),
+        (_, true) => "Error".to_owned(),
+        _ => ty.to_owned(),
     }
 }
 

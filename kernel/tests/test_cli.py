@@ -202,6 +202,24 @@ def test_doctor_says_what_is_missing_and_how_to_mend_it(call, tmp_path):
         assert any("->" in line for line in lines[at + 1 : at + 5]), f"{name} comes without a way to mend it"
 
 
+def test_doctor_notices_a_kernelspec_of_another_kernel(call, tmp_path):
+    """As evcxr_jupyter writes one of the same name when it is started."""
+    theirs = foreign(tmp_path / "first" / KERNELS / "rust")
+    first = str(tmp_path / "first" / "share" / "jupyter")
+
+    def said(path):
+        lines = call("doctor", JUPYTER_PATH=path).stdout.splitlines()
+        at = next(i for i, line in enumerate(lines) if line.strip().startswith("kernelspec"))
+        return " ".join(lines[at : at + 2])
+
+    alone = said(first)
+    assert "FAIL" in alone and str(theirs) in alone and "of another program" in alone
+    assert "wavemesh-kernel install --replace" in alone and "--name wavemesh" in alone
+    before_ours = said(f"{first}:{os.environ['JUPYTER_PATH']}")
+    assert "FAIL" in before_ours and "remove that folder" in before_ours
+    assert "ok" in said(f"{os.environ['JUPYTER_PATH']}:{first}")
+
+
 def test_doctor_tries_a_plain_cell_when_there_is_no_library(call):
     """As after `cargo install`: the kernel works, and the one thing missing is said in a line."""
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"

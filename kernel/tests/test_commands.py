@@ -31,6 +31,26 @@ def test_time_shows_the_value_of_its_expression_and_the_time(kernel):
     assert ran.value == "2" and ran.stream().count("total") == 1
 
 
+def test_help_of_one_command_has_a_line_to_copy(kernel):
+    for asked in [":help dep", ":help :dep"]:
+        shown = kernel.value(asked)
+        assert "Add a crate" in shown and ':dep rand = { version = "0.9"' in shown and ":vars" not in shown
+    assert "Your variables" in kernel.value(":help %whos")
+    assert "`:help` lists all" in kernel.run(":help nonsense").error["evalue"]
+
+
+def test_magics_of_ipython_say_what_does_it_here(kernel):
+    for magic, here in [("%reset", ":clear"), ("%%bash", "`!`"), ("%run a.rs", ":load"), ("%timit 1", "%timeit"), ("%pwd", "`!pwd`")]:
+        assert here in kernel.run(magic).error["evalue"], magic
+    assert "Variable" in kernel.value("%whos")
+
+
+def test_explain_takes_a_code(kernel):
+    assert kernel.value(":explain E0308").startswith("Expected type did not match the received type.")
+    assert "a code like E0308" in kernel.run(":explain everything").error["evalue"]
+    assert "no error of this code" in kernel.run(":explain E9999").error["evalue"]
+
+
 @pytest.mark.parametrize("cell", ["%matplotlib inline", "%%python\nprint(1)", ":no_such_command"])
 def test_what_is_not_known_here_is_an_error_that_says_so(kernel, cell):
     error = kernel.run(cell).error

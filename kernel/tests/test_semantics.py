@@ -386,7 +386,7 @@ def test_an_included_file_defines_what_it_has(tmp_path):
 def test_places_are_told_as_the_users(notebook):
     ran = good(notebook.run("let x = 1;\nlet y = dbg!(x + 1);\nfile!()"))
     number = ran.reply["content"]["execution_count"]
-    assert f"[In [{number}]:2:9] x + 1 = 2" in ran.stream("stderr") and ran.value == f'"In [{number}]"'
+    assert f"[In [{number}]:2] x + 1 = 2" in ran.stream("stderr") and ran.value == f'"In [{number}]"'
 
 
 # 2. Crates live once.

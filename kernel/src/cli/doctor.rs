@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::kernelspec;
+use super::kernelspec::{self, Found};
 use crate::engine::library::Bundle;
 use crate::engine::{EngineHandle, ExecuteOptions, Output};
 
@@ -119,11 +119,29 @@ fn jupyter() -> Result<String, Trouble> {
     Ok(format!("jupyter_client {found}"))
 }
 
+/// How to keep both kernels.
+const OWN: &str = "`wavemesh-kernel install --name wavemesh` adds it under a name of its own";
+
 fn kernelspec() -> Result<String, Trouble> {
     let mend = "wavemesh-kernel install";
-    let Some((folder, spec)) = kernelspec::find_ours() else {
+    let found = kernelspec::find_all();
+    let Some(Found { folder, spec, is_ours }) = found.first() else {
         return Err(trouble(format!("Jupyter does not know the kernel `{}` of WaveMesh", kernelspec::NAME), mend));
     };
+    if !is_ours {
+        // As when evcxr_jupyter has been started, which writes a kernelspec of the same name.
+        let what = format!(
+            "Jupyter's kernel `{}` is {:?} of another program, in {}",
+            kernelspec::NAME,
+            spec.display_name,
+            folder.display()
+        );
+        let mend = match found.iter().any(|found| found.is_ours) {
+            true => format!("remove that folder: this kernel's own comes behind it ({})", OWN),
+            false => format!("wavemesh-kernel install --replace ({OWN})"),
+        };
+        return Err(trouble(what, mend));
+    }
     let program = spec.argv.first().map(String::as_str).unwrap_or_default();
     let version = first_line(program, &["--version"]).map_err(|what| {
         trouble(format!("{} starts {program:?}, which does not run: {what}", folder.display()), mend)

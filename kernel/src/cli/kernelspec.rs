@@ -95,12 +95,21 @@ pub fn uninstall(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// The kernelspec of ours that Jupyter would find, and its folder.
-pub fn find_ours() -> Option<(PathBuf, JupyterKernelspec)> {
-    known_folders().into_iter().map(|kernels| kernels.join(NAME)).find_map(|folder| {
-        let spec = read(&folder).ok().filter(is_ours)?;
-        Some((folder, spec))
-    })
+/// A kernelspec of our name, as Jupyter would find it.
+pub struct Found {
+    pub folder: PathBuf,
+    pub spec: JupyterKernelspec,
+    pub is_ours: bool,
+}
+
+/// The kernelspecs of our name in the order in which Jupyter looks, so that it starts the first.
+pub fn find_all() -> Vec<Found> {
+    let folders = known_folders().into_iter().map(|kernels| kernels.join(NAME));
+    let found = folders.filter_map(|folder| {
+        let spec = read(&folder).ok()?;
+        Some(Found { is_ours: is_ours(&spec), folder, spec })
+    });
+    found.collect()
 }
 
 /// The folder of a kernelspec of ours, of any name, that Jupyter would find or that is at `place`.
@@ -109,13 +118,18 @@ pub fn find_any(place: &Place) -> Option<PathBuf> {
     entries.flatten().flatten().map(|entry| entry.path()).find(|folder| read(folder).is_ok_and(|spec| is_ours(&spec)))
 }
 
-/// Where Jupyter looks for kernelspecs, in its order.
+/// Where Jupyter looks for kernelspecs, in its order: an active environment comes before the user's folder.
 fn known_folders() -> Vec<PathBuf> {
     let user = user_folder().ok();
     let environment = environment_prefix().map(|prefix| prefix.join("share/jupyter"));
+    let environment_first = match std::env::var("JUPYTER_PREFER_ENV_PATH") {
+        Ok(wanted) => !["", "0", "false", "no", "n", "off"].contains(&wanted.to_lowercase().as_str()),
+        Err(_) => std::env::var_os("VIRTUAL_ENV").is_some(),
+    };
+    let both = if environment_first { [environment, user] } else { [user, environment] };
     let system = ["/usr/local/share/jupyter", "/usr/share/jupyter"].map(PathBuf::from);
     let extra = std::env::var_os("JUPYTER_PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&extra).chain(user).chain(environment).chain(system);
+    let folders = std::env::split_paths(&extra).chain(both.into_iter().flatten()).chain(system);
     folders.map(|folder| folder.join("kernels")).collect()
 }
 

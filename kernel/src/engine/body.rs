@@ -188,7 +188,7 @@ impl Body<'_> {
     fn finish(&self, at: usize, woven: &mut Woven) {
         let run = self.run;
         let tail = format!(
-            "}}\nuse ::wavemesh_cell::output::{{eprint, eprintln, print, println}};\n\
+            "}}\nuse ::wavemesh_cell::output::{{dbg, eprint, eprintln, print, println}};\n\
              #[unsafe(no_mangle)] pub static WAVEMESH_CELL_RUN: u64 = {run};\n\
              #[unsafe(no_mangle)] pub extern \"C\" fn run_user_code_{run}(store: *mut {STORE}::VariableStore) -> \
              *mut {STORE}::VariableStore {{ unsafe {{ {STORE}::run(store, the_cell) }} }}\n"

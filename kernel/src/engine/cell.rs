@@ -11,6 +11,7 @@ use ra_ap_syntax::ast::{self, HasName};
 use ra_ap_syntax::{AstNode, Edition, NodeOrToken, SourceFile, SyntaxNode};
 
 use super::built::{Built, Edit};
+use super::grammar::program::{self, Program};
 use super::items::{self, Item, Origin};
 
 /// A cell that was run, for reports about its lines.
@@ -128,9 +129,11 @@ impl Cell {
         if !parsed.errors().is_empty() {
             // rustc says better what is wrong. Whatever it accepts runs as it stands.
             cell.wanted = words(source).map(str::to_owned).collect();
+            // In a block of their own, so that what is missing is missing before a brace, as rustc tells it of a function.
+            let range = source.len() - source.trim_start().len()..source.len();
             cell.statements.push(Statement {
-                range: source.len() - source.trim_start().len()..source.len(),
-                edits: Vec::new(),
+                edits: vec![Edit::insert(range.start, "let _ = { "), Edit::insert(range.end, "\n};")],
+                range,
                 shown: false,
                 assigned: HashSet::new(),
             });
@@ -153,7 +156,12 @@ impl Cell {
             found.map(|(_, text)| text.clone()).or_else(|| rules(name))
         };
         let last = nodes.len().saturating_sub(1);
+        let mut program = Program::default();
         for (index, node) in nodes.iter().enumerate() {
+            if let Some(attribute) = ast::Attr::cast(node.clone()) {
+                program.extend(&program::of_inner_attribute(&attribute));
+                continue;
+            }
             let call = macro_call(node);
             let included = call.as_ref().and_then(|call| items::included(call, folder));
             if let Some(file) = included.or_else(|| items::module(node, folder)) {
@@ -175,7 +183,41 @@ impl Cell {
                 cell.suppose_bindings(&call, &rules);
             }
         }
+        cell.items.iter().for_each(|item| program.extend(&item.program));
+        let of_files = cell.files.iter().flat_map(|file| &file.items);
+        of_files.for_each(|item| program.extend(&Program { main: None, ..item.program.clone() }));
+        let calls_main = |statement: &Statement| words(&source[statement.range.clone()]).any(|word| word == "main");
+        if cell.statements.iter().any(calls_main) {
+            program.main = None;
+        }
+        cell.run_program(&program, source);
         cell
+    }
+
+    /// Makes what the cell does run many times, for its time. What it binds is of each run alone.
+    pub fn repeat(&mut self, opt_level: &str) {
+        self.bindings.clear();
+        if let Some(first) = self.statements.first_mut() {
+            let open = format!("::wavemesh_cell::timing::repeat({opt_level:?}, || {{");
+            first.edits.insert(0, Edit::insert(first.range.start, open));
+        }
+        if let Some(last) = self.statements.last_mut() {
+            last.edits.push(Edit::insert(last.range.end, "});"));
+            last.shown = false;
+        }
+    }
+
+    /// Runs a program behind the statements of the cell.
+    pub fn run_program(&mut self, program: &Program, source: &str) {
+        if !program.is_empty() {
+            self.awaits |= program.waits();
+            self.statements.push(Statement {
+                range: source.len()..source.len(),
+                edits: vec![Edit::insert(source.len(), program.call())],
+                shown: false,
+                assigned: HashSet::new(),
+            });
+        }
     }
 
     fn add_statement(

@@ -10,6 +10,25 @@ use super::Output;
 use super::grammar::table;
 use super::pipes::Pipes;
 
+/// `:help` of one command, with a line to copy; the names of commands are known with and without what they begin with.
+pub fn help_of(wanted: &str) -> Option<Value> {
+    let bare = |name: &str| name.trim_start_matches([':', '%']).to_owned();
+    let command =
+        table::find(wanted).or_else(|| table::COMMANDS.iter().find(|known| bare(known.name) == bare(wanted)))?;
+    let row = |what: &str, text: String| vec![what.to_owned(), text];
+    let rows = match command.action {
+        table::Action::Refused(reason) => vec![row("What it does", format!("`{}` {reason}", command.name))],
+        table::Action::Nothing => vec![row("What it does", "Nothing in this kernel; it may stay".to_owned())],
+        action => {
+            // Of a short form what is said of the long one.
+            let listed = table::listed().find(|known| known.action == action).filter(|_| command.does.is_empty());
+            let told = listed.unwrap_or(command);
+            vec![row("What it does", told.does.to_owned()), row("Example", told.example.to_owned())]
+        }
+    };
+    Some(table(&[command.name, command.arguments], &rows))
+}
+
 /// `:help`.
 pub fn help() -> Value {
     let mut commands: Vec<_> = table::listed().collect();

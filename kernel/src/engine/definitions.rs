@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::built::{Built, Edit};
 use super::cell::{Run, words};
+use super::grammar::program::Test;
 use super::items::Item;
 use super::statics::Static;
 
@@ -286,6 +287,12 @@ impl Definitions {
                 format!("{before}{}{behind}", &cell.run.source[live.item.range.clone()])
             })
             .collect()
+    }
+
+    /// The tests of all cells, the oldest first.
+    pub fn tests(&self) -> Vec<Test> {
+        let active = self.lives().filter(|(_, live)| live.stale.is_none());
+        active.flat_map(|(_, live)| live.item.program.tests.iter().cloned()).collect()
     }
 
     /// The text of a macro of the notebook.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::compiler::plain_names;
 use super::grammar::CommandLine;
+use super::grammar::program::{Program, Test};
 use super::grammar::table::{self, Action};
 use super::session::Session;
 use super::{ExecuteError, ExecuteOptions, commands, export};
@@ -44,7 +45,14 @@ impl Session {
                 })?;
                 Ok(None)
             }
-            Action::Help => Ok(Some(commands::help())),
+            Action::Help if arguments.is_empty() => Ok(Some(commands::help())),
+            Action::Help => match commands::help_of(arguments) {
+                Some(help) => Ok(Some(help)),
+                None => Err(wrong_command(format!(
+                    "there is no command `{arguments}`; `:help` lists all, and `?{arguments}` shows what is known of a Rust name"
+                ))),
+            },
+            Action::Test => self.run_tests(arguments),
             Action::Variables => Ok(Some(self.variables_table())),
             Action::Type => {
                 let wanted = needs("the name of a variable")?;
@@ -132,7 +140,7 @@ impl Session {
                 Ok(Some(plain(&format!("wavemesh-kernel {}, {rustc}", env!("CARGO_PKG_VERSION")))))
             }
             Action::ShowDependencies => Ok(Some(plain(&evaluator.compiler.dependency_lines().join("\n")))),
-            Action::Explain => self.explain(),
+            Action::Explain => self.explain(arguments),
             Action::Environment => {
                 let (key, value) = assignment(name, needs("KEY=VALUE")?)?;
                 self.runner.set_env(key, value);
@@ -145,7 +153,7 @@ impl Session {
             }
             Action::CompileFolder => Ok(Some(plain(&evaluator.compiler.folder.display().to_string()))),
             // The cell is timed by whoever runs it.
-            Action::Time | Action::Nothing => Ok(None),
+            Action::Time | Action::TimeOften | Action::Nothing => Ok(None),
             Action::Refused(reason) => Err(wrong_command(format!("`{name}` {reason}"))),
         }
     }
@@ -173,13 +181,42 @@ impl Session {
         Ok(None)
     }
 
-    /// What rustc has to say of the last compile error.
-    fn explain(&self) -> Result<Option<Value>, ExecuteError> {
-        let code = self.last_error.as_ref().filter(|code| code.starts_with('E') && code.len() == 5);
-        let code = code.ok_or_else(|| wrong_command("`:explain`: no compile error with a code has come yet".into()))?;
+    /// `:test`: runs the tests of all cells, or those with `name` in theirs.
+    fn run_tests(&mut self, name: &str) -> Result<Option<Value>, ExecuteError> {
+        let all = self.evaluator.compiler.tests();
+        let wanted: Vec<Test> = all.iter().filter(|test| test.path.contains(name)).cloned().collect();
+        match (all.is_empty(), wanted.is_empty()) {
+            (true, _) => Err(wrong_command(
+                "`:test`: the notebook has no tests; a function with `#[test]` above it is one".into(),
+            )),
+            (_, true) => {
+                let names: Vec<String> = all.iter().map(|test| format!("`{}`", test.path)).collect();
+                Err(wrong_command(format!(
+                    "`:test {name}`: no test has that in its name; there are {}",
+                    names.join(", ")
+                )))
+            }
+            _ => self.run_program(Program { tests: wanted, ..Program::default() }),
+        }
+    }
+
+    /// What rustc has to say of an error's code, or of the last compile error.
+    fn explain(&self, code: &str) -> Result<Option<Value>, ExecuteError> {
+        let is_code = |code: &&str| code.starts_with('E') && code.len() == 5 && code[1..].parse::<u16>().is_ok();
+        let code = if code.is_empty() {
+            let last = self.last_error.as_deref().filter(is_code);
+            last.ok_or_else(|| wrong_command("`:explain`: no compile error with a code has come yet".into()))?
+        } else {
+            Some(code)
+                .filter(is_code)
+                .ok_or_else(|| wrong_command(format!("`:explain {code}`: give a code like E0308")))?
+        };
         let mut rustc = self.evaluator.compiler.toolchain.quiet("rustc");
         let output = rustc.args(["--explain", code]).stdout(std::process::Stdio::piped()).output();
         let output = output.map_err(|error| wrong_command(format!("`:explain`: rustc did not start: {error}")))?;
+        if !output.status.success() {
+            return Err(wrong_command(format!("`:explain {code}`: rustc knows no error of this code")));
+        }
         Ok(Some(plain(String::from_utf8_lossy(&output.stdout).trim())))
     }
 }

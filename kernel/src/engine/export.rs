@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use ra_ap_parser::LexedStr;
 use ra_ap_syntax::ast::{self, HasModuleItem, HasName};
-use ra_ap_syntax::{AstNode, Edition, SourceFile, SyntaxNode};
+use ra_ap_syntax::{AstNode, Edition, SourceFile, SyntaxKind, SyntaxNode};
 use serde_json::Value;
 
 use super::cell::split_statements;
@@ -12,6 +13,10 @@ use super::cell::split_statements;
 /// The first line of an exported program.
 const MARK: &str = "//! Exported from a notebook.";
 const PRELUDE_LINE: &str = "use wavemesh::prelude::*;";
+
+/// What the `main` of a cell is called in an exported program, and a call of it.
+const MAIN: &str = "main_of_the_notebook";
+const CALL: &str = "main_of_the_notebook(";
 
 /// The cells that ran, and the crates that they asked for.
 #[derive(Default)]
@@ -53,12 +58,20 @@ impl History {
         let mut items: Vec<(String, String)> = Vec::new();
         let mut body = String::new();
         for (index, cell) in self.cells.iter().enumerate() {
+            // The program's own `main` is that of all cells.
+            let cell = &renamed_main(cell);
             let pieces = split_statements(cell);
+            let calls_main =
+                pieces.iter().any(|(_, text, node)| !ast::Item::can_cast(node.kind()) && text.contains(CALL));
             body.push_str(&format!("    // In [{}]\n", index + 1));
             let last = pieces.len().saturating_sub(1);
             for (place, (_, text, node)) in pieces.into_iter().enumerate() {
                 let text = text.trim();
                 if let Some(key) = item_key(&node) {
+                    if key == MAIN && !calls_main {
+                        let fails = text.split('{').next().is_some_and(|head| head.contains("Result"));
+                        body.push_str(&indent(&format!("{CALL}){};", if fails { "?" } else { "" })));
+                    }
                     items.retain(|(known, _)| *known != key);
                     items.push((key, text.to_owned()));
                 } else if place == last && ast::Expr::can_cast(node.kind()) && !is_macro(&node) {
@@ -108,6 +121,19 @@ impl History {
             lines.join("\n")
         )
     }
+}
+
+/// The code of a cell with another name for its `main`, in its definition and in calls.
+fn renamed_main(cell: &str) -> String {
+    let tokens = LexedStr::new(Edition::Edition2024, cell);
+    let mut renamed = String::with_capacity(cell.len());
+    for index in 0..tokens.len() {
+        let is_call = index + 1 < tokens.len() && tokens.kind(index + 1) == SyntaxKind::L_PAREN;
+        // `tokio::main(flavor = …)` is an attribute.
+        let of_path = index > 0 && tokens.kind(index - 1) == SyntaxKind::COLON;
+        renamed.push_str(if tokens.text(index) == "main" && is_call && !of_path { MAIN } else { tokens.text(index) });
+    }
+    renamed
 }
 
 /// A name under which a later item replaces an earlier one; `None` for what is not an item.
@@ -206,6 +232,26 @@ fn cell_again(exported: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_main_of_a_cell_is_called_where_it_ran() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let mut history = History::default();
+        for cell in [
+            "#[tokio::main(flavor = \"current_thread\")]\nasync fn main() -> Result<(), E> { Ok(()) }",
+            "fn main() { say(\"main()\") }\nmain();",
+        ] {
+            history.ran(cell);
+        }
+        history.export(folder.path(), None)?;
+        let main = std::fs::read_to_string(folder.path().join("src/main.rs"))?;
+        assert!(
+            main.contains("    // In [1]\n    main_of_the_notebook()?;\n    // In [2]\n    main_of_the_notebook();\n"),
+            "{main}"
+        );
+        assert!(main.contains("fn main_of_the_notebook() { say(\"main()\") }") && !main.contains("tokio"), "{main}");
+        Ok(())
+    }
 
     #[test]
     fn a_later_item_replaces_an_earlier_one_and_statements_stay_in_order() -> Result<()> {

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::toolchain::Toolchain;
 
 /// The runtime's source, compiled on the user's machine.
-const RUNTIME: [(&str, &str); 10] = [
+const RUNTIME: [(&str, &str); 12] = [
     ("lib.rs", include_str!("../../runtime/lib.rs")),
     ("backtrace.rs", include_str!("../../runtime/backtrace.rs")),
     ("comm.rs", include_str!("../../runtime/comm.rs")),
@@ -26,6 +26,8 @@ const RUNTIME: [(&str, &str); 10] = [
     ("residual.rs", include_str!("../../runtime/residual.rs")),
     ("store.rs", include_str!("../../runtime/store.rs")),
     ("show.rs", include_str!("../../runtime/show.rs")),
+    ("testing.rs", include_str!("../../runtime/testing.rs")),
+    ("timing.rs", include_str!("../../runtime/timing.rs")),
 ];
 
 /// A compiled library on disk.

@@ -45,6 +45,9 @@ use wavemesh_cell::protocol::CommEvent;
 /// The evaluator starts within this time, or not at all.
 const START: Duration = Duration::from_secs(10);
 
+/// A cell that asks for a name waits so long for rustdoc, which is slow beside other work.
+const NAMES: Duration = Duration::from_secs(30);
+
 /// Something that a cell shows or asks for while it runs.
 #[derive(Debug)]
 #[expect(clippy::enum_variant_names, reason = "these are the names of Jupyter's messages")]
@@ -191,6 +194,11 @@ impl EngineHandle {
     /// Answers while a cell runs.
     pub fn inspect(&self, code: &str, cursor: usize, detail: u8) -> Option<Value> {
         self.assistant()?.inspect(code, cursor, detail)
+    }
+
+    /// Waits until the names of the crates are known, as far as that is worth it. False when they are not.
+    pub fn wait_for_names(&self) -> bool {
+        self.assistant().is_some_and(|assistant| assistant.wait_for_names(NAMES))
     }
 
     /// Who knows names. It is there a moment after the start, and is waited for.

@@ -12,6 +12,22 @@ use serde_json::Value;
 
 use super::toolchain::Toolchain;
 
+/// Lints whose warnings are shown: what they find is rarely meant.
+pub const WARNINGS: [&str; 9] = [
+    "unused_must_use",
+    "unreachable_code",
+    "unreachable_patterns",
+    "unconditional_recursion",
+    "unused_comparisons",
+    "for_loops_over_fallibles",
+    "map_unit_fn",
+    "invalid_value",
+    "suspicious_double_ref_op",
+];
+
+/// Groups of lints that mostly find what is no fault in a notebook.
+const NOISE: [&str; 3] = ["unused", "nonstandard_style", "deprecated"];
+
 /// Calls rustc.
 pub struct Rustc {
     toolchain: Toolchain,
@@ -115,8 +131,11 @@ impl Rustc {
             .arg(format!("--emit={}", job.emit))
             .args(["--error-format=json", "--json=diagnostic-rendered-ansi,timings", "--diagnostic-width=100000"])
             .arg("-Zunstable-options")
-            // Types are told in full, by a lint that user code cannot turn off; other warnings are not shown.
-            .args(["-Ztrim-diagnostic-paths=no", "-Awarnings", "--force-warn=dropping_references"])
+            // Types are told in full, by a lint that user code cannot turn off.
+            .args(["-Ztrim-diagnostic-paths=no", "--force-warn=dropping_references"])
+            // Groups that are noise in a notebook cost time; other noise is left out later.
+            .args(NOISE.map(|group| format!("-A{group}")))
+            .args(WARNINGS.map(|lint| format!("-W{lint}")))
             // What `include!` brings is as good as if it stood there.
             .arg("-Amacro_expanded_macro_exports_accessed_by_absolute_paths")
             .args(["-Cprefer-dynamic", "-Cdebug-assertions=on", "-Cdebuginfo=line-tables-only"])

@@ -13,8 +13,9 @@ use wavemesh_cell::protocol::Report;
 
 use super::compiler::{Compiler, Failed, Object, Order};
 use super::dispatch::wrong_command;
+use super::grammar::program::Program;
 use super::grammar::table::Action;
-use super::grammar::{self, CommandLine, Part};
+use super::grammar::{self, CommandLine, Part, Timed};
 use super::library::Bundle;
 use super::pipes::{Pipes, log};
 use super::prompter::Prompter;
@@ -165,7 +166,9 @@ impl Session {
     fn user_expressions(&mut self, expressions: &BTreeMap<String, String>) -> BTreeMap<String, Value> {
         let mut values = BTreeMap::new();
         for (name, expression) in expressions {
-            let ran = self.run_rust(expression, true, &self.opt_level.clone(), &Origin::default());
+            let opt_level = self.opt_level.clone();
+            let how = How { show: true, ..How::apart(&opt_level) };
+            let ran = self.run_rust(expression, &how, &Origin::default());
             let value = match ran {
                 Ok(shown) => {
                     let shown = shown.unwrap_or_else(|| json!({"data": {"text/plain": "()"}, "metadata": {}}));
@@ -192,15 +195,25 @@ impl Session {
         let is_rust = |part: &Part| matches!(part, Part::Rust { .. });
         let is_dependency =
             |part: &Part| matches!(part, Part::Command(command) if command.action() == Some(Action::Dependency));
+        // Nothing runs of a cell whose brackets do not match, unless it is another kernel's altogether.
+        let is_refused = |part: &Part| matches!(part, Part::Command(command) if matches!(command.action(), None | Some(Action::Refused(_))));
+        if !parts.iter().any(is_refused) {
+            let mut errors = parts.iter().filter_map(|part| match part {
+                Part::Rust { range, .. } => report::bracket_error(code, range.clone(), self.last_number),
+                Part::Command(_) => None,
+            });
+            errors.next().map_or(Ok(()), Err)?;
+        }
         let last_rust = parts.iter().rposition(is_rust);
         let mut shown = None;
         let mut ran = 0;
-        let (mut timed, mut opt_level) = (self.timing, self.opt_level.clone());
+        let (mut timed, mut repeat, mut opt_level) = (self.timing, false, self.opt_level.clone());
         for (index, part) in parts.iter().enumerate() {
             let is_above_rust = last_rust.is_some_and(|last| index < last);
             match part {
                 Part::Command(command) => match command.action() {
                     Some(Action::Time) => timed = true,
+                    Some(Action::TimeOften) => repeat = true,
                     Some(Action::OptLevel) if is_above_rust && !command.arguments.is_empty() => {
                         opt_level = self.checked_level(command)?;
                     }
@@ -208,20 +221,25 @@ impl Session {
                         shown = self.run_command(command, options, depth)?.or(shown);
                         // Crates of one cell are built together, before the Rust that follows.
                         if !parts[index + 1..].iter().any(|part| is_rust(part) || is_dependency(part)) {
-                            self.run_rust("", false, &opt_level, &Origin::default())?;
+                            self.run_rust("", &How::apart(&opt_level), &Origin::default())?;
                         }
                     }
                     _ => shown = self.run_command(command, options, depth)?.or(shown),
                 },
-                Part::Rust { range, timed: line_is_timed } => {
+                Part::Rust { range, timed: of_line } => {
                     let source = grammar::only(code, range.clone());
-                    let show = Some(index) == last_rust || *line_is_timed;
+                    let how = How {
+                        show: Some(index) == last_rust || *of_line != Timed::No,
+                        repeat: repeat || *of_line == Timed::Often,
+                        kept: true,
+                        ..How::apart(&opt_level)
+                    };
                     // What cells of a file define is not what the cell that loads it defines.
                     let origin = if depth == 0 { Origin::of(options, ran) } else { Origin::default() };
                     ran += 1;
                     let start = Instant::now();
-                    let result = self.run_rust(&source, show, &opt_level, &origin);
-                    if timed || *line_is_timed {
+                    let result = self.run_rust(&source, &how, &origin);
+                    if timed || *of_line == Timed::Once {
                         self.tell_times(start.elapsed());
                     }
                     // Of several values that of the last is the cell's.
@@ -264,21 +282,17 @@ impl Session {
     }
 
     /// Compiles and runs the Rust part of `code`. Returns the value to show.
-    fn run_rust(
-        &mut self,
-        code: &str,
-        show: bool,
-        opt_level: &str,
-        origin: &Origin,
-    ) -> Result<Option<Value>, ExecuteError> {
+    fn run_rust(&mut self, code: &str, how: &How, origin: &Origin) -> Result<Option<Value>, ExecuteError> {
         let evaluator = Arc::clone(&self.evaluator);
         let compiler = &evaluator.compiler;
         let compiled = compiler.compile(&Order {
             source: code,
             number: self.last_number,
             id: self.history.next_id(),
-            opt_level,
-            show,
+            opt_level: how.opt_level,
+            show: how.show,
+            repeat: how.repeat,
+            program: &how.program,
             cell: origin.cell.as_deref(),
             deleted: &origin.deleted,
         });
@@ -287,17 +301,22 @@ impl Session {
         }
         match compiled {
             Ok(None) => {
-                if !code.trim().is_empty() {
+                if how.kept {
                     self.history.ran(code);
                 }
                 Ok(None)
             }
-            Ok(Some(object)) => self.run_object(&object, code),
+            Ok(Some(object)) => self.run_object(&object, how.kept.then_some(code)),
             Err(failed) => Err(self.not_compiled(failed)),
         }
     }
 
-    fn run_object(&mut self, object: &Object, code: &str) -> Result<Option<Value>, ExecuteError> {
+    /// Runs a program that is no part of a cell.
+    pub fn run_program(&mut self, program: Program) -> Result<Option<Value>, ExecuteError> {
+        self.run_rust("", &How { program, ..How::apart(&self.opt_level.clone()) }, &Origin::default())
+    }
+
+    fn run_object(&mut self, object: &Object, kept: Option<&str>) -> Result<Option<Value>, ExecuteError> {
         let evaluator = Arc::clone(&self.evaluator);
         let (compiler, pipes) = (&evaluator.compiler, &evaluator.pipes);
         let before = self.stored_names();
@@ -327,7 +346,7 @@ impl Session {
             }
         }
         let Err(Ended(how)) = ended else {
-            self.history.ran(code);
+            kept.into_iter().for_each(|code| self.history.ran(code));
             compiler.cell_ran(&reports, error.is_none());
             return match error {
                 None => Ok(pipes.take_result()),
@@ -396,6 +415,26 @@ impl Session {
     /// The names of variables that the next cell can use.
     pub fn stored_names(&self) -> Vec<String> {
         self.evaluator.compiler.stored_variables().into_iter().map(|(name, _)| name).collect()
+    }
+}
+
+/// How a piece of Rust is to run.
+struct How<'a> {
+    /// Whether the value that ends it is shown.
+    show: bool,
+    /// Whether it runs many times, for its time.
+    repeat: bool,
+    opt_level: &'a str,
+    /// What else is to be run behind it.
+    program: Program,
+    /// Whether `:export` has it.
+    kept: bool,
+}
+
+impl How<'_> {
+    /// For what is no part of the notebook.
+    fn apart(opt_level: &str) -> How<'_> {
+        How { show: false, repeat: false, opt_level, program: Program::default(), kept: false }
     }
 }
 

@@ -125,6 +125,9 @@ impl Executor {
         if let Some((name, more)) = grammar::question(code) {
             return self.page(name.to_string(), more).await;
         }
+        if code.trim().starts_with('?') {
+            return Outcome { result: Err(not_a_question()), payload: Vec::new() };
+        }
         let allow_stdin = request.flag("allow_stdin", false);
         let output = CellOutput::start(self.outlets.clone(), request.parent.clone(), allow_stdin, silent);
         let sink = output.sink(&self.outlets.iopub);
@@ -155,12 +158,22 @@ impl Executor {
         let asked = name.clone();
         let found = tokio::task::spawn_blocking(move || {
             let cursor = asked.chars().count();
-            engine.inspect(&asked, cursor, u8::from(detailed))
+            let inspect = || engine.inspect(&asked, cursor, u8::from(detailed));
+            inspect().map_or_else(|| engine.wait_for_names().then(inspect).ok_or(()), |found| Ok(Some(found)))
         });
-        let page = match found.await.ok().flatten() {
-            Some(mut found) if found.get("data").is_some_and(Value::is_object) => found["data"].take(),
-            Some(found) => found,
-            None => json!({ "text/plain": format!("Nothing is known about `{name}`.") }),
+        let nothing = || json!({ "text/plain": format!("Nothing is known about `{name}`.") });
+        let page = match found.await.unwrap_or(Ok(None)) {
+            Ok(found) => {
+                found.map_or_else(nothing, |mut found| match found.get("data").is_some_and(Value::is_object) {
+                    true => found["data"].take(),
+                    false => found,
+                })
+            }
+            Err(()) => json!({
+                "text/plain": format!(
+                    "`{name}` is no name of the notebook, and those of the crates are still being read. Ask again in a moment."
+                ),
+            }),
         };
         let payload = vec![json!({ "source": "page", "data": page, "start": 0 })];
         Outcome { result: Ok(ExecuteResult::default()), payload }
@@ -169,6 +182,12 @@ impl Executor {
     fn history(&self) -> std::sync::MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn not_a_question() -> ExecuteError {
+    let evalue =
+        "`?NAME` shows what is known of one name, as `?Vec::push` or `?println!`; `??NAME` shows all of it".to_owned();
+    ExecuteError { ename: "CommandError".into(), traceback: vec![evalue.clone()], evalue }
 }
 
 fn expressions(request: &Request) -> BTreeMap<String, String> {

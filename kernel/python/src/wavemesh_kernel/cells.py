@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 # Of the kernel's table of commands (a test there compares): these mean the same in Rust, so a cell that starts with one may be Rust.
-TIMED = ("%time", "%%time")
+TIMED = ("%time", "%timeit", "%%time", "%%timeit")
 
 
 class RustPart(NamedTuple):

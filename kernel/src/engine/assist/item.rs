@@ -57,9 +57,9 @@ pub struct Member {
 }
 
 impl Item {
-    /// The last part of the path.
+    /// The last part of the path, of a macro without its exclamation mark.
     pub fn name(&self) -> &str {
-        self.path.rsplit("::").next().unwrap_or(&self.path)
+        self.path.rsplit("::").next().unwrap_or(&self.path).trim_end_matches('!')
     }
 }
 

@@ -1,6 +1,7 @@
 //! Completion and inspection. Types come from rustc ([`probe`]), what they offer from rustdoc ([`reference`]), and what the notebook
 //! itself defines from its text ([`notebook`]). Nothing waits for the evaluator, so questions are answered while a cell runs.
 
+mod context;
 mod item;
 mod notebook;
 mod page;
@@ -10,11 +11,13 @@ mod reference;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ra_ap_syntax::{Edition, SourceFile, SyntaxKind};
 use serde_json::{Value, json};
 
 use self::item::{Item, Kind, Member};
+use self::notebook::Import;
 use self::probe::Prober;
 use self::reference::{Library, Reference};
 use super::compiler::Compiler;
@@ -47,6 +50,7 @@ impl Assistant {
 
     /// Learns in the background what the crates offer that cells are now linked with.
     pub fn learn(self: &Arc<Assistant>) {
+        self.library.expect_update();
         let assistant = Arc::clone(self);
         let learning = std::thread::Builder::new().name("names".into()).spawn(move || {
             // Of this thread alone: cells come first.
@@ -56,6 +60,11 @@ impl Assistant {
         if let Err(error) = learning {
             super::pipes::log(&format!("completion knows the notebook only: {error}"));
         }
+    }
+
+    /// Waits until the names of the crates are known. False when that takes longer.
+    pub fn wait_for_names(&self, patience: Duration) -> bool {
+        self.library.complete(patience).is_some()
     }
 
     /// Ends what runs in the background.
@@ -86,9 +95,17 @@ impl Assistant {
         let start = before.len() - before.chars().rev().take_while(|&c| is_word(c)).map(char::len_utf8).sum::<usize>();
         let (head, typed) = (before[..start].trim_end(), &before[start..]);
         let reference = self.library.current();
-        let known = Known { items: self.items(code), reference: &reference };
+        let known = self.known(code, &reference);
         let mut found = Suggested { typed, matches: Vec::new(), names: BTreeSet::new() };
-        if let Some(receiver) = head.strip_suffix('.').filter(|receiver| !receiver.ends_with('.')) {
+        if context::in_derive(before) {
+            context::DERIVES.iter().for_each(|name| found.add(name, "class", ""));
+        } else if let Some(path) = context::path_of_use(before) {
+            if path.is_empty() {
+                reference.roots().for_each(|name| found.add(name, "module", ""));
+            } else {
+                known.below_path(&path, &mut found);
+            }
+        } else if let Some(receiver) = head.strip_suffix('.').filter(|receiver| !receiver.ends_with('.')) {
             if let Some(ty) = self.prober.type_of(&self.compiler, receiver) {
                 let mut members = known.members(&ty);
                 members.retain(|(member, _)| member.follows_dot());
@@ -116,11 +133,23 @@ impl Assistant {
             found.add(&name, "instance", &ty);
         }
         known.items.iter().for_each(|item| found.item(item.name(), item));
+        for Import { name, path } in &known.imports {
+            match known.reference.resolve(path) {
+                Some(module) if name == "*" => {
+                    known.reference.below(&module.path).for_each(|(name, item)| found.item(name, item));
+                }
+                Some(item) => found.item(name, item),
+                None if name == "*" => {}
+                None => found.add(name, "instance", path),
+            }
+        }
         known.reference.visible().for_each(|(name, item)| found.item(name, item));
         let typed = found.typed;
         let words: BTreeSet<&str> = words(code).filter(|word| *word != typed).collect();
         words.into_iter().for_each(|word| found.add(word, "instance", ""));
         known.reference.roots().for_each(|name| found.add(name, "module", ""));
+        context::PRELUDE.iter().for_each(|name| found.add(name, "function", ""));
+        context::PRIMITIVES.iter().for_each(|name| found.add(name, "class", ""));
         KEYWORDS.iter().for_each(|keyword| found.add(keyword, "keyword", ""));
     }
 
@@ -128,6 +157,8 @@ impl Assistant {
     /// method's. Between the parentheses of a call, the function that is called. With `detail` 0 long documentation is cut short.
     pub fn inspect(&self, code: &str, cursor: usize, detail: u8) -> Option<Value> {
         let at = code.char_indices().nth(cursor).map_or(code.len(), |(at, _)| at);
+        // Behind the exclamation mark of a macro its name is meant.
+        let at = at - usize::from(code[..at].ends_with('!'));
         self.inspect_at(code, at, detail).or_else(|| self.inspect_at(code, called(&code[..at])?, detail))
     }
 
@@ -141,7 +172,7 @@ impl Assistant {
             return None;
         }
         let reference = self.library.current();
-        let known = Known { items: self.items(code), reference: &reference };
+        let known = self.known(code, &reference);
         let head = code[..start].trim_end();
         if let Some(receiver) = head.strip_suffix('.').filter(|receiver| !receiver.ends_with('.')) {
             let ty = self.prober.type_of(&self.compiler, receiver)?;
@@ -162,6 +193,12 @@ impl Assistant {
         }
         let is_macro = code[end..].starts_with('!');
         let name = if is_macro { format!("{path}!") } else { path.to_owned() };
+        // All of it: the code, as far as the notebook has it.
+        if detail > 0
+            && let Some(source) = notebook::source(&self.compiler.items(), path)
+        {
+            return Some(item::bundle(&source, "", detail));
+        }
         known.inspect(&name, detail).or_else(|| elsewhere(path))
     }
 
@@ -173,23 +210,33 @@ impl Assistant {
         Some(item::bundle(&format!("let {name}: {ty}{size}"), &known.docs_of(&ty), detail))
     }
 
-    /// Items of this cell and of those that ran.
-    fn items(&self, code: &str) -> Vec<Item> {
+    /// What names mean in this cell: by its own items and imports, and those of cells that ran.
+    fn known<'a>(&self, code: &str, reference: &'a Reference) -> Known<'a> {
         let items = self.compiler.items();
-        notebook::items(std::iter::once(code).chain(items.iter().rev().map(String::as_str)))
+        let cells = || std::iter::once(code).chain(items.iter().rev().map(String::as_str));
+        Known { items: notebook::items(cells()), imports: notebook::imports(cells()), reference }
     }
 }
 
 /// What names can mean at one moment.
 struct Known<'a> {
     items: Vec<Item>,
+    imports: Vec<Import>,
     reference: &'a Reference,
 }
 
 impl Known<'_> {
     fn find(&self, path: &str) -> Option<&Item> {
         let plain = path.trim_end_matches('!');
-        self.items.iter().find(|item| item.path == plain).or_else(|| self.reference.resolve(path))
+        let own = self.items.iter().find(|item| item.path == plain);
+        own.or_else(|| self.imported(path)).or_else(|| self.reference.resolve(path))
+    }
+
+    /// What a path means whose first name an import has brought.
+    fn imported(&self, path: &str) -> Option<&Item> {
+        let (first, rest) = path.split_at(path.find("::").unwrap_or(path.len()));
+        let import = self.imports.iter().find(|import| import.name == first)?;
+        self.reference.get(&format!("{}{rest}", import.path))
     }
 
     /// The members that a value of the type has, through references and pointers too, and whether they are the type's own.
@@ -257,6 +304,7 @@ impl Suggested<'_> {
     }
 
     fn item(&mut self, name: &str, item: &Item) {
+        let name = name.trim_end_matches('!');
         let text = if item.kind == Kind::Macro { format!("{name}!") } else { name.to_owned() };
         self.add(
             &text,
@@ -409,7 +457,8 @@ fn elsewhere(path: &str) -> Option<Value> {
     let (root, _) = path.split_once("::")?;
     let place = match root {
         "std" | "core" | "alloc" => format!("https://doc.rust-lang.org/{root}/?search={path}"),
-        "wavemesh" => return None,
+        // Of a type or a module of the notebook there is no page; crates are written in lower case.
+        root if root == "wavemesh" || root.starts_with(char::is_uppercase) => return None,
         _ => format!("https://docs.rs/{root}/latest/{root}/?search={path}"),
     };
     Some(json!({"text/plain": format!("{path}\n{place}"), "text/markdown": format!("`{path}`: <{place}>")}))

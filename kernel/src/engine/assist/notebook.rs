@@ -35,6 +35,68 @@ pub fn items<'a>(cells: impl IntoIterator<Item = &'a str>) -> Vec<Item> {
     found
 }
 
+/// A name that a `use` brings; `*` for all of a module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Import {
+    pub name: String,
+    pub path: String,
+}
+
+/// What the `use`s of cells bring; of two of one name the first counts.
+pub fn imports<'a>(cells: impl IntoIterator<Item = &'a str>) -> Vec<Import> {
+    let mut found: Vec<Import> = Vec::new();
+    for source in cells {
+        let file = SourceFile::parse(&rust_of(source), Edition::Edition2024).tree();
+        for import in file.syntax().descendants().filter_map(ast::Use::cast) {
+            if let Some(tree) = import.use_tree() {
+                collect_imports(&tree, "", &mut found);
+            }
+        }
+    }
+    found
+}
+
+fn collect_imports(tree: &ast::UseTree, above: &str, found: &mut Vec<Import>) {
+    let own = tree.path().map(|path| path.syntax().text().to_string().split_whitespace().collect::<String>());
+    let path = match own.as_deref() {
+        None => above.to_owned(),
+        Some("self") => above.to_owned(),
+        Some(own) if above.is_empty() => own.trim_start_matches("::").to_owned(),
+        Some(own) => format!("{above}::{own}"),
+    };
+    if let Some(list) = tree.use_tree_list() {
+        list.use_trees().for_each(|inner| collect_imports(&inner, &path, found));
+        return;
+    }
+    let renamed = tree.rename().map(|rename| rename.name().map_or("_".to_owned(), |name| name.text().to_string()));
+    let last = || path.rsplit("::").next().unwrap_or_default().to_owned();
+    let name = if tree.star_token().is_some() { "*".to_owned() } else { renamed.unwrap_or_else(last) };
+    let is_known = name != "*" && found.iter().any(|known| known.name == name);
+    if name != "_" && !is_known {
+        found.push(Import { name, path });
+    }
+}
+
+/// The code of the newest item of a name, and of the `impl`s of a type of that name; `items` is the text of each, the oldest first.
+pub fn source(items: &[String], name: &str) -> Option<String> {
+    let mut own = None;
+    let mut blocks = Vec::new();
+    for text in items.iter().rev() {
+        let file = SourceFile::parse(text, Edition::Edition2024).tree();
+        for node in file.items() {
+            if let ast::Item::Impl(block) = &node {
+                let of = implementation(block).is_some_and(|(ty, _, _)| ty == name);
+                blocks.extend(of.then(|| node.syntax().text().to_string()));
+            } else if own.is_none() && item(&node).is_some_and(|item| item.path == name) {
+                own = Some(node.syntax().text().to_string());
+            }
+        }
+    }
+    let own = own?;
+    blocks.reverse();
+    Some(std::iter::once(own).chain(blocks).collect::<Vec<_>>().join("\n\n"))
+}
+
 fn item(node: &ast::Item) -> Option<Item> {
     let (name, kind, docs, members) = match node {
         ast::Item::Fn(item) => (item.name()?, Kind::Function, docs(item), Vec::new()),
@@ -161,5 +223,28 @@ mod tests {
         assert_eq!(point.members[0].docs, "Across.");
         assert_eq!(point.traits, ["Clone"]);
         assert_eq!((found[1].declaration.as_str(), found[1].docs.as_str()), ("fn double(x: i32) -> i32", "Twice."));
+    }
+
+    #[test]
+    fn imports_have_the_names_that_they_bring() {
+        let found = imports([
+            "use std::{fmt, collections::{self, HashMap as Map, *}};\nlet a = 1;",
+            "use other::fmt;\nuse x as _;",
+        ]);
+        let told: Vec<(&str, &str)> = found.iter().map(|import| (import.name.as_str(), import.path.as_str())).collect();
+        let expected = [
+            ("fmt", "std::fmt"),
+            ("collections", "std::collections"),
+            ("Map", "std::collections::HashMap"),
+            ("*", "std::collections"),
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn the_source_of_a_type_has_its_impls() {
+        let items = ["struct P;", "fn f() {}", "impl P { fn g() {} }", "struct P { a: u8 }"].map(str::to_owned);
+        assert_eq!(source(&items, "P").as_deref(), Some("struct P { a: u8 }\n\nimpl P { fn g() {} }"));
+        assert_eq!((source(&items, "f").as_deref(), source(&items, "g")), (Some("fn f() {}"), None));
     }
 }

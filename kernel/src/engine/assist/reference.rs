@@ -9,7 +9,8 @@ use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal, setpriority_process};
@@ -23,6 +24,8 @@ use crate::engine::pipes::log;
 
 /// The crate that re-exports everything, to be documented.
 const ROOT: &str = "names";
+/// Another number makes every kept reference anew.
+const FORMAT: u32 = 2;
 /// What of the standard library is worth its time; unstable and system-near modules are not.
 const STD: &str = "vec, string, option, result, collections, iter, boxed, rc, sync, cell, fmt, io, fs, path, time, thread, env, ops, \
                    cmp, mem, str, slice, process, hash, convert, error, any, borrow, clone, default, f32, f64, array, println, print, \
@@ -64,6 +67,8 @@ const STD_MACROS: [&str; 16] = [
     "matches",
     "env",
 ];
+/// Reading what is kept takes no longer than this, unless the machine is busy.
+const MOMENT: Duration = Duration::from_secs(3);
 /// The module that every cell sees.
 const PRELUDE: &str = "wavemesh::prelude";
 
@@ -86,7 +91,7 @@ impl Reference {
         let in_prelude = || self.get(&format!("{PRELUDE}::{path}"));
         let in_std =
             || STD_PRELUDE.iter().find(|known| known.ends_with(&format!("::{path}"))).and_then(|known| self.get(known));
-        let std_macro = || self.get(&format!("std::{}", path.strip_suffix('!')?));
+        let std_macro = || self.get(&format!("std::{}!", path.trim_end_matches('!')));
         let ending = || {
             let ending = format!("::{path}");
             let found = self.paths.iter().filter(|(known, _)| known.ends_with(&ending));
@@ -94,7 +99,13 @@ impl Reference {
                 .min_by_key(|(known, _)| (known.matches("::").count(), known.len()))
                 .map(|(_, &index)| &self.items[index])
         };
-        self.get(&path).or_else(in_prelude).or_else(in_std).or_else(std_macro).or_else(ending)
+        let found = self.get(&path).or_else(in_prelude).or_else(in_std);
+        // Without its exclamation mark a macro is meant when nothing else is.
+        if path.ends_with('!') {
+            found.or_else(std_macro).or_else(ending)
+        } else {
+            found.or_else(ending).or_else(std_macro)
+        }
     }
 
     /// What stands directly below a module, each with the name it has there.
@@ -110,7 +121,7 @@ impl Reference {
     /// Names that a cell sees without importing anything.
     pub fn visible(&self) -> impl Iterator<Item = (&str, &Item)> {
         let of_std = STD_PRELUDE.iter().filter_map(|path| self.get(path)).map(|item| (item.name(), item));
-        let macros = STD_MACROS.iter().filter_map(|name| Some((*name, self.get(&format!("std::{name}"))?)));
+        let macros = STD_MACROS.iter().filter_map(|name| Some((*name, self.get(&format!("std::{name}!"))?)));
         self.below(PRELUDE).chain(of_std).chain(macros)
     }
 
@@ -136,27 +147,67 @@ impl Reference {
 /// The reference, made and kept in the background.
 #[derive(Default)]
 pub struct Library {
-    current: Mutex<(u64, Arc<Reference>)>,
+    current: Mutex<Current>,
+    changed: Condvar,
     /// The rustdoc that runs, or 0.
     rustdoc: AtomicI32,
     /// The kernel ends, and its temporary folder with it.
     stopped: AtomicBool,
 }
 
+#[derive(Default)]
+struct Current {
+    /// Of what cells are linked with.
+    key: u64,
+    reference: Arc<Reference>,
+    /// What it is waiting for, if it is to change.
+    reading: Option<Reading>,
+}
+
+/// Where a reference comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// The data folder, in a moment.
+    File,
+    /// rustdoc, in seconds.
+    Rustdoc,
+}
+
 impl Library {
-    /// What is known now.
+    /// What is known; in the moment after the start it is waited for.
     pub fn current(&self) -> Arc<Reference> {
-        Arc::clone(&self.state().1)
+        self.wait(MOMENT, |current| current.reading == Some(Reading::File) && current.reference.items.is_empty())
+    }
+
+    /// The same when rustdoc makes it, for who can wait; `None` when that takes too long.
+    pub fn complete(&self, patience: Duration) -> Option<Arc<Reference>> {
+        let known = self.wait(patience, |current| current.reading.is_some());
+        self.state().reading.is_none().then_some(known)
+    }
+
+    fn wait(&self, patience: Duration, unless: impl Fn(&Current) -> bool) -> Arc<Reference> {
+        let waited = self.changed.wait_timeout_while(self.state(), patience, |current| unless(current));
+        let (current, _) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+        Arc::clone(&current.reference)
+    }
+
+    /// An update is about to come.
+    pub fn expect_update(&self) {
+        self.state().reading = Some(Reading::File);
     }
 
     /// Brings it up to date with what cells are linked with. Takes seconds when that is new.
     pub fn update(&self, compiler: &Compiler) {
-        let known = self.state().0;
-        match self.open(compiler, known) {
-            Ok(Some((key, reference))) => *self.state() = (key, Arc::new(reference)),
+        let known = self.state().key;
+        let opened = self.open(compiler, known);
+        let mut current = self.state();
+        match opened {
+            Ok(Some((key, reference))) => (current.key, current.reference) = (key, Arc::new(reference)),
             Ok(None) => {}
             Err(error) => log(&format!("completion knows the notebook only: {error:#}")),
         }
+        current.reading = None;
+        self.changed.notify_all();
     }
 
     /// Gives up what is being made, because the kernel ends.
@@ -167,7 +218,7 @@ impl Library {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, (u64, Arc<Reference>)> {
+    fn state(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -175,7 +226,7 @@ impl Library {
     fn open(&self, compiler: &Compiler, known: u64) -> Result<Option<(u64, Reference)>> {
         let crates: Vec<String> = compiler.crates();
         let mut hasher = DefaultHasher::new();
-        (env!("CARGO_PKG_VERSION"), STD, &compiler.toolchain.version, &crates, compiler.extern_args())
+        (env!("CARGO_PKG_VERSION"), FORMAT, STD, &compiler.toolchain.version, &crates, compiler.extern_args())
             .hash(&mut hasher);
         let changed =
             compiler.bundle.as_ref().and_then(|bundle| std::fs::metadata(bundle.file()).ok()?.modified().ok());
@@ -191,6 +242,8 @@ impl Library {
         {
             return Ok(Some((key, reference)));
         }
+        self.state().reading = Some(Reading::Rustdoc);
+        self.changed.notify_all();
         let folder = tempfile::Builder::new().prefix("names-").tempdir_in(&compiler.folder)?;
         let reference = self.make(compiler, &crates, folder.path())?;
         // Pages that vanished while they were read would be missing for good.
@@ -205,7 +258,8 @@ impl Library {
 
     fn make(&self, compiler: &Compiler, crates: &[String], folder: &Path) -> Result<Reference> {
         let mut source = "#![feature(rustdoc_internals, rustc_attrs)]\n#![allow(internal_features)]\n".to_owned();
-        for name in crates {
+        // What cells are linked with is no concern of their authors'.
+        for name in crates.iter().filter(|name| *name != "wavemesh_cell") {
             source.push_str(&format!("#[doc(inline)] pub use ::{name};\n"));
         }
         source.push_str(&format!("pub mod std {{ #[doc(inline)] pub use ::std::{{{STD}}}; }}\n"));
@@ -290,7 +344,8 @@ fn read_folder(folder: &Path, module: &str, reference: &mut Reference, seen: &mu
                     "type" => Kind::Alias,
                     _ => continue,
                 };
-                (below(name), kind)
+                // A module may have the name of a macro, as `vec` has.
+                (below(name) + if kind == Kind::Macro { "!" } else { "" }, kind)
             }
             _ => continue,
         };

@@ -56,6 +56,7 @@ impl Compiler {
                 run.set_built(Part::Items, built.clone());
             }
             if outcome.success {
+                self.warn(&outcome.messages, own, Part::Items);
                 let anew = source.anew.clone();
                 definitions.compiled(Arc::new(Library { file }), source);
                 return Ok(anew);
@@ -72,8 +73,7 @@ impl Compiler {
         definitions: &Definitions,
         dependencies: &Dependencies,
     ) -> Result<()> {
-        let mut root = String::from("#![allow(warnings)]\n");
-        root.push_str("use ::wavemesh_cell::output::{eprint, eprintln, print, println};\n");
+        let mut root = String::from("use ::wavemesh_cell::output::{dbg, eprint, eprintln, print, println};\n");
         // What an item prints is the output of the cell that runs.
         root.push_str("const WAVEMESH_CELL_RUN: u64 = 0;\n");
         if let Some(prelude) = self.prelude(dependencies) {

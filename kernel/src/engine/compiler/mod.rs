@@ -18,8 +18,10 @@ use super::body;
 use super::cell::{Cell, Part, Run};
 use super::definitions::{Definitions, Left};
 use super::deps::{self, Dependencies};
+use super::grammar::program::{Program, Test};
 use super::library::{self, Bundle};
 use super::pipes::Pipes;
+use super::report::{self, Places};
 use super::rustc::{Build, Outcome, Rustc};
 use super::toolchain::Toolchain;
 use super::variables::{State as VariableState, Variable};
@@ -57,6 +59,10 @@ pub struct Order<'a> {
     pub opt_level: &'a str,
     /// Whether the value that ends the cell is shown.
     pub show: bool,
+    /// Whether it runs many times, for its time.
+    pub repeat: bool,
+    /// What else is to be run behind it.
+    pub program: &'a Program,
     /// What the frontend calls the cell.
     pub cell: Option<&'a str>,
     /// Cells that the frontend has removed.
@@ -110,7 +116,7 @@ impl Compiler {
     /// The macro that shows the value which ends a cell. One that calls `evcxr_display` itself needs the library's trait of that method.
     fn show_macro(&self, source: &str) -> &'static str {
         match self.bundle.is_some() {
-            true if source.contains("evcxr_display") => "::wavemesh::notebook::show",
+            true if source.contains(".evcxr_display(") => "::wavemesh::notebook::show",
             true => body::SHOW_RICHLY,
             false => "::wavemesh_cell::show",
         }
@@ -171,7 +177,11 @@ impl Compiler {
             state.running = None;
             state.definitions.clone()
         };
-        let cell = Cell::parse(order.source, &self.home, &|name| before.macro_rules(name));
+        let mut cell = Cell::parse(order.source, &self.home, &|name| before.macro_rules(name));
+        cell.run_program(order.program, order.source);
+        if order.repeat {
+            cell.repeat(order.opt_level);
+        }
         let dependencies = self.dependencies(cell.awaits || cell.names_runtime, order.number)?;
         // Crates that were built anew take what stands on them with them.
         let before = if before.library.is_some() { self.state().definitions.clone() } else { before };
@@ -256,6 +266,11 @@ impl Compiler {
         self.state().definitions.texts()
     }
 
+    /// The tests among them.
+    pub fn tests(&self) -> Vec<Test> {
+        self.state().definitions.tests()
+    }
+
     /// Whether there is any.
     pub fn has_items(&self) -> bool {
         self.state().definitions.library.is_some()
@@ -330,6 +345,13 @@ impl Compiler {
     pub fn cell_ran(&self, reports: &[Report], ended_well: bool) {
         let notes = self.state().cell_ran(reports, ended_well);
         self.tell(notes);
+    }
+
+    /// Shows warnings about what the cell itself has.
+    fn warn(&self, messages: &[Value], own: &[Arc<Run>], part: Part) {
+        for warning in report::warnings(messages, &Places::of(own.to_vec(), part)) {
+            self.pipes.send(Output::Stderr(warning));
+        }
     }
 
     fn tell(&self, notes: Vec<String>) {

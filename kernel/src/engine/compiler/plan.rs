@@ -133,11 +133,23 @@ mod tests {
 
     use super::*;
     use crate::engine::body::Body;
+    use crate::engine::grammar::program::Program;
 
     impl Plan {
         /// The plan of a cell of a new notebook.
         pub fn for_tests(cell: &Cell) -> Plan {
-            let order = Order { source: "", number: 1, id: 1, opt_level: "0", show: false, cell: None, deleted: &[] };
+            let program = Program::default();
+            let order = Order {
+                source: "",
+                number: 1,
+                id: 1,
+                opt_level: "0",
+                show: false,
+                repeat: false,
+                program: &program,
+                cell: None,
+                deleted: &[],
+            };
             Plan::new(&order, cell, &[], &State::default())
         }
 

@@ -65,6 +65,7 @@ impl Compiler {
                 if plan.note_types(&outcome.messages, &woven) {
                     continue;
                 }
+                self.warn(&outcome.messages, std::slice::from_ref(run), Part::Body);
                 self.state().running = Some(plan.running(order.number));
                 return Ok(Object { library, function: format!("run_user_code_{}", order.id), run: order.id });
             }

@@ -31,10 +31,10 @@ pub fn is_complete(code: &str) -> Completeness {
     let code = rust_of(code);
     let delimiters = Delimiters::of(&code);
     let incomplete = || Completeness::Incomplete { indent: INDENT.repeat(delimiters.open.len()) };
-    if delimiters.mismatched {
+    if delimiters.misplaced.is_some() {
         return Completeness::Invalid;
     }
-    if delimiters.unterminated || !delimiters.open.is_empty() {
+    if delimiters.unterminated.is_some() || !delimiters.open.is_empty() {
         // The errors inside an open block cannot be told from those that its end would mend.
         return incomplete();
     }

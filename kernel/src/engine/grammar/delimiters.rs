@@ -5,31 +5,43 @@ use ra_ap_syntax::{Edition, SyntaxKind};
 
 /// What is open at the end of a piece of code.
 pub struct Delimiters {
-    /// Brackets that are still open.
-    pub open: Vec<SyntaxKind>,
-    /// A bracket is closed by another kind of bracket, or was never opened.
-    pub mismatched: bool,
-    /// A string, character or comment does not end.
-    pub unterminated: bool,
+    /// The brackets that are still open, each with its byte.
+    pub open: Vec<(SyntaxKind, usize)>,
+    /// The first bracket that closes another kind of bracket, or none.
+    pub misplaced: Option<Misplaced>,
+    /// The byte of the first string, character or comment that does not end.
+    pub unterminated: Option<usize>,
     /// Where the last token ends, blanks and comments aside.
     pub end: usize,
     /// `#[…]` with nothing after it that it could be about.
     pub ends_in_attribute: bool,
 }
 
+/// A closing bracket without an opening one of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Misplaced {
+    /// Its byte.
+    pub at: usize,
+    /// The byte of the bracket that was open there.
+    pub open: Option<usize>,
+}
+
 impl Delimiters {
     pub fn of(code: &str) -> Delimiters {
         use SyntaxKind::{COMMENT, L_BRACK, L_CURLY, L_PAREN, POUND, R_BRACK, R_CURLY, R_PAREN, WHITESPACE};
         let mut found =
-            Delimiters { open: Vec::new(), mismatched: false, unterminated: false, end: 0, ends_in_attribute: false };
+            Delimiters { open: Vec::new(), misplaced: None, unterminated: None, end: 0, ends_in_attribute: false };
         let tokens = LexedStr::new(Edition::Edition2024, code);
         let mut previous = None;
         let mut attribute_depth = None;
         for index in 0..tokens.len() {
             let kind = tokens.kind(index);
-            found.unterminated |= tokens
-                .error(index)
-                .is_some_and(|error| error.starts_with("Missing trailing") || begins_raw_string(tokens.text(index)));
+            let at = tokens.text_range(index).start;
+            let lacks_its_end =
+                |error: &str| error.starts_with("Missing trailing") || begins_raw_string(tokens.text(index));
+            if tokens.error(index).is_some_and(lacks_its_end) {
+                found.unterminated = found.unterminated.or(Some(at));
+            }
             if matches!(kind, WHITESPACE | COMMENT) {
                 continue;
             }
@@ -39,7 +51,7 @@ impl Delimiters {
                     if kind == L_BRACK && previous == Some(POUND) {
                         attribute_depth = Some(found.open.len());
                     }
-                    found.open.push(kind);
+                    found.open.push((kind, at));
                 }
                 R_PAREN | R_BRACK | R_CURLY => {
                     let opener = match kind {
@@ -47,8 +59,9 @@ impl Delimiters {
                         R_BRACK => L_BRACK,
                         _ => L_CURLY,
                     };
-                    if found.open.pop() != Some(opener) {
-                        found.mismatched = true;
+                    let last = found.open.pop();
+                    if last.is_none_or(|(open, _)| open != opener) {
+                        found.misplaced = Some(Misplaced { at, open: last.map(|(_, open)| open) });
                         return found;
                     }
                     if attribute_depth == Some(found.open.len()) {
@@ -66,7 +79,7 @@ impl Delimiters {
 
     /// Whether nothing is open.
     pub fn is_closed(&self) -> bool {
-        self.open.is_empty() && !self.unterminated && !self.mismatched
+        self.open.is_empty() && self.unterminated.is_none() && self.misplaced.is_none()
     }
 
     /// Whether a statement may begin behind `code`.
@@ -80,4 +93,28 @@ impl Delimiters {
 fn begins_raw_string(token: &str) -> bool {
     let marker = token.trim_start_matches(['b', 'c']);
     marker.strip_prefix('r').is_some_and(|rest| rest.trim_start_matches('#').starts_with('"'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bracket_without_a_partner_is_found_where_it_stands() {
+        for (code, at, open) in [
+            ("}\nlost();", 0, None),
+            ("let a = 1;\n)", 11, None),
+            ("f(])", 2, Some(1)),
+            ("fn f() { ( }", 11, Some(9)),
+            ("'{' \"{\" /* { */ }", 16, None),
+        ] {
+            assert_eq!(Delimiters::of(code).misplaced, Some(Misplaced { at, open }), "{code}");
+        }
+        for (code, at) in [("let a = \"x;", 8), ("1 /* a", 2), ("let r = r#\"x\";", 8), ("b'", 0)] {
+            assert_eq!(Delimiters::of(code).unterminated, Some(at), "{code}");
+        }
+        let open = Delimiters::of("fn f() {\n    g(\n");
+        assert_eq!(open.open.iter().map(|(_, at)| *at).collect::<Vec<_>>(), [7, 14]);
+        assert!(open.misplaced.is_none() && Delimiters::of("fn f() { [(1)] }").is_closed());
+    }
 }

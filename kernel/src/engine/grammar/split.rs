@@ -42,33 +42,49 @@ impl CommandLine {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     Command(CommandLine),
-    /// Rust, at these bytes. `timed` is that of a line behind `%time`.
+    /// Rust, at these bytes.
     Rust {
         range: Range<usize>,
-        timed: bool,
+        timed: Timed,
     },
+}
+
+/// Whether a piece of Rust is timed by the line on which it stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Timed {
+    #[default]
+    No,
+    /// It stands behind `%time`.
+    Once,
+    /// It stands behind `%timeit`.
+    Often,
 }
 
 /// The parts of a cell, in order; blank ones left out. `knows` says which names the notebook has.
 pub fn parts(source: &str, knows: &dyn Fn(&str) -> bool) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut rust = 0..0;
-    let mut timed_line = false;
+    let mut timed = Timed::No;
     for (index, line) in source.split_inclusive('\n').enumerate() {
         let start = rust.end;
         let (end, text) = (start + line.len(), line.trim());
         let code = &source[rust.start..start];
-        if timed_line && !is_continued(code, text) {
-            push_rust(&mut parts, source, rust.clone(), true);
-            (rust, timed_line) = (start..start, false);
+        if timed != Timed::No && !is_continued(code, text) {
+            push_rust(&mut parts, source, rust.clone(), timed);
+            (rust, timed) = (start..start, Timed::No);
         }
         let code = &source[rust.start..start];
         if is_command(text, code, &parts, knows) && Delimiters::of(code).ends_statement(code) {
             let command = CommandLine::of(text, index + 1);
-            push_rust(&mut parts, source, rust.clone(), false);
-            if command.action() == Some(Action::Time) && !command.arguments.is_empty() {
+            push_rust(&mut parts, source, rust.clone(), Timed::No);
+            let timing = match command.action() {
+                Some(Action::Time) => Timed::Once,
+                Some(Action::TimeOften) => Timed::Often,
+                _ => Timed::No,
+            };
+            if timing != Timed::No && !command.arguments.is_empty() {
                 let arguments = start + line.find(command.arguments.as_str()).unwrap_or(line.len());
-                (rust, timed_line) = (arguments..end, true);
+                (rust, timed) = (arguments..end, timing);
             } else {
                 parts.push(Part::Command(command));
                 rust = end..end;
@@ -77,11 +93,11 @@ pub fn parts(source: &str, knows: &dyn Fn(&str) -> bool) -> Vec<Part> {
             rust.end = end;
         }
     }
-    push_rust(&mut parts, source, rust, timed_line);
+    push_rust(&mut parts, source, rust, timed);
     parts
 }
 
-fn push_rust(parts: &mut Vec<Part>, source: &str, range: Range<usize>, timed: bool) {
+fn push_rust(parts: &mut Vec<Part>, source: &str, range: Range<usize>, timed: Timed) {
     // Comments alone are not worth a build.
     let code = Delimiters::of(&source[range.clone()]);
     if code.end > 0 || !code.is_closed() {
@@ -174,8 +190,9 @@ mod tests {
     fn told(source: &str) -> Vec<String> {
         let tell = |part| match part {
             Part::Command(CommandLine { name, arguments, line }) => format!("[{name}|{arguments}|{line}]"),
-            Part::Rust { range, timed: false } => source[range].trim().to_owned(),
-            Part::Rust { range, timed: true } => format!("time {}", source[range].trim()),
+            Part::Rust { range, timed: Timed::No } => source[range].trim().to_owned(),
+            Part::Rust { range, timed: Timed::Once } => format!("time {}", source[range].trim()),
+            Part::Rust { range, timed: Timed::Often } => format!("timeit {}", source[range].trim()),
         };
         parts(source, &|name| name == "stored").into_iter().map(tell).collect()
     }
@@ -224,6 +241,7 @@ mod tests {
         assert_eq!(told(source), ["let a = 1;", "time let b = [\n    a,\n]\n    .len();", "b"]);
         assert_eq!(told("%time\n1"), ["[%time||1]", "1"]);
         assert_eq!(told("%time 1\n%time 2"), ["time 1", "time 2"]);
+        assert_eq!(told("%timeit f(\n1)\n2"), ["timeit f(\n1)", "2"]);
     }
 
     #[test]

@@ -10,6 +10,9 @@ pub enum Action {
     OptLevel,
     /// The cell, or the line that it stands on, is timed.
     Time,
+    /// The same, over many runs.
+    TimeOften,
+    Test,
     Timing,
     Shell,
     Export,
@@ -39,63 +42,121 @@ pub struct Command {
     pub arguments: &'static str,
     /// For `:help`; empty for what is not listed there.
     pub does: &'static str,
+    /// A line to copy, for `:help` of this command alone.
+    pub example: &'static str,
     pub action: Action,
 }
 
-const fn command(name: &'static str, arguments: &'static str, does: &'static str, action: Action) -> Command {
-    Command { name, arguments, does, action }
+const fn command(
+    name: &'static str,
+    arguments: &'static str,
+    does: &'static str,
+    example: &'static str,
+    action: Action,
+) -> Command {
+    Command { name, arguments, does, example, action }
 }
 
 /// A command that `:help` and completion do not mention.
 const fn unlisted(name: &'static str, action: Action) -> Command {
-    command(name, "", "", action)
+    command(name, "", "", "", action)
 }
 
 const LINKED: Action = Action::Refused("has no effect here: cells are built by rustc against the compiled library");
+const SHELL: Action = Action::Refused("is of IPython; begin each line of the shell with `!`");
+const PROFILE: Action = Action::Refused("is of IPython; `%timeit EXPRESSION` says how long an expression takes");
 const PYTHON: Action = Action::Refused("is a command of the Python kernel; this notebook runs in the Rust kernel");
 
 /// Every command.
-pub static COMMANDS: [Command; 50] = [
-    command(":help", "", "This table", Action::Help),
-    command(":vars", "", "Your variables, with types and sizes", Action::Variables),
+pub static COMMANDS: [Command; 75] = [
+    command(":help", "COMMAND", "All commands, or one with an example", ":help :dep", Action::Help),
+    command(":vars", "", "Your variables, with types and sizes", ":vars", Action::Variables),
     command(
         ":dep",
         "NAME = \"VERSION\"",
         "Add a crate; also NAME = { … } as in Cargo.toml, or a PATH",
+        r#":dep rand = { version = "0.9", features = ["small_rng"] }"#,
         Action::Dependency,
     ),
     command(
         ":opt",
         "LEVEL",
         "Optimisation 0 to 3: of this cell when code follows, else of all cells from now on",
+        ":opt 3",
         Action::OptLevel,
     ),
     command(
         "%time",
         "EXPRESSION",
         "Run the expression, or without one the cell, and say how long it took",
+        "%time (0..1000).sum::<u64>()",
         Action::Time,
     ),
-    command("!", "COMMAND", "Run a shell command", Action::Shell),
-    command(":export", "DIR", "Write the cells so far as a Cargo project that builds", Action::Export),
-    command(":save", "DIR", "The same as :export", Action::Export),
-    command(":load", "FILE", "Run the code of a .rs file, the cells of a notebook, or what :save wrote", Action::Load),
-    command(":load_config", "", "Run evcxr.toml, init.evcxr and prelude.rs again", Action::Configure),
-    command(":doc", "NAME", "Documentation of a name; so does a cell `?NAME`", Action::Document),
-    command(":clear", "", "Forget all variables and items", Action::Clear),
-    command(":restart", "", "Start a new process for your code: variables go, items stay", Action::Restart),
-    command(":grace", "SECONDS", "How long a stopped cell may take to stop by itself (2)", Action::Grace),
-    command(":type", "NAME", "The type of a variable", Action::Type),
-    command(":t", "NAME", "Short for :type", Action::Type),
-    command(":show_deps", "", "The crates that were added", Action::ShowDependencies),
-    command(":explain", "", "Explain the last compile error", Action::Explain),
-    command(":env", "KEY=VALUE", "Set a variable of the environment (then :restart)", Action::Environment),
-    command(":build_env", "KEY=VALUE", "Set a variable of the environment of builds", Action::BuildEnvironment),
-    command(":offline", "0/1", "Build without the network", Action::Offline),
-    command(":timing", "", "Say after each cell how long it took", Action::Timing),
-    command(":version", "", "The versions of the kernel and of the compiler", Action::Version),
-    command(":last_compile_dir", "", "Where the code for rustc is written", Action::CompileFolder),
+    command(
+        "%timeit",
+        "EXPRESSION",
+        "Run the expression, or without one the cell, many times and say how long one run takes",
+        "%timeit (0..1000).sum::<u64>()",
+        Action::TimeOften,
+    ),
+    command(
+        ":test",
+        "NAME",
+        "Run the notebook's tests again: all, or those with NAME in theirs",
+        ":test parser",
+        Action::Test,
+    ),
+    command("!", "COMMAND", "Run a shell command", "!ls -l", Action::Shell),
+    command(
+        ":export",
+        "DIR",
+        "Write the cells so far as a Cargo project that builds",
+        ":export my_project",
+        Action::Export,
+    ),
+    command(":save", "DIR", "The same as :export", ":save my_project", Action::Export),
+    command(
+        ":load",
+        "FILE",
+        "Run the code of a .rs file, the cells of a notebook, or what :save wrote",
+        ":load helpers.rs",
+        Action::Load,
+    ),
+    command(":load_config", "", "Run evcxr.toml, init.evcxr and prelude.rs again", ":load_config", Action::Configure),
+    command(":doc", "NAME", "Documentation of a name; so does a cell `?NAME`", ":doc Vec::push", Action::Document),
+    command(":clear", "", "Forget all variables and items", ":clear", Action::Clear),
+    command(":restart", "", "Start a new process for your code: variables go, items stay", ":restart", Action::Restart),
+    command(":grace", "SECONDS", "How long a stopped cell may take to stop by itself (2)", ":grace 10", Action::Grace),
+    command(":type", "NAME", "The type of a variable", ":type x", Action::Type),
+    command(":t", "NAME", "Short for :type", ":t x", Action::Type),
+    command(":show_deps", "", "The crates that were added", ":show_deps", Action::ShowDependencies),
+    command(
+        ":explain",
+        "CODE",
+        "Explain a compile error by its code, or the last one",
+        ":explain E0308",
+        Action::Explain,
+    ),
+    command(
+        ":env",
+        "KEY=VALUE",
+        "Set a variable of the environment (then :restart)",
+        ":env RUST_LOG=debug",
+        Action::Environment,
+    ),
+    command(
+        ":build_env",
+        "KEY=VALUE",
+        "Set a variable of the environment of builds",
+        ":build_env CC=clang",
+        Action::BuildEnvironment,
+    ),
+    command(":offline", "0/1", "Build without the network", ":offline 1", Action::Offline),
+    command(":timing", "", "Say after each cell how long it took", ":timing", Action::Timing),
+    command(":version", "", "The versions of the kernel and of the compiler", ":version", Action::Version),
+    command(":last_compile_dir", "", "Where the code for rustc is written", ":last_compile_dir", Action::CompileFolder),
     unlisted("%%time", Action::Time),
+    unlisted("%%timeit", Action::TimeOften),
     unlisted(":h", Action::Help),
     unlisted(":?", Action::Help),
     unlisted(
@@ -120,11 +181,37 @@ pub static COMMANDS: [Command; 50] = [
     unlisted("%reload_ext", Action::Nothing),
     unlisted("%%rust", Action::Nothing),
     unlisted("%rust_mode", Action::Nothing),
+    // Of IPython's magics those that people try first.
+    unlisted("%who", Action::Variables),
+    unlisted("%whos", Action::Variables),
+    unlisted("%lsmagic", Action::Help),
+    unlisted("%quickref", Action::Help),
+    unlisted("%reset", Action::Refused("is of IPython; `:clear` forgets all variables and items")),
+    unlisted("%env", Action::Refused("is of IPython; `:env KEY=VALUE` sets a variable of the environment")),
+    unlisted("%run", Action::Refused("is of IPython; `:load FILE` runs the code of a file")),
+    unlisted("%load", Action::Refused("is of IPython; `:load FILE` runs the code of a file")),
+    unlisted("%pinfo", Action::Refused("is of IPython; a cell `?NAME` shows the documentation of a name")),
+    unlisted("%cd", Action::Refused("is of IPython; `std::env::set_current_dir(\"folder\")?;` changes the folder")),
+    unlisted("%pwd", Action::Refused("is of IPython; `!pwd` says which folder it is")),
+    unlisted("%ls", Action::Refused("is of IPython; `!ls` lists the files")),
+    unlisted("%cargo", Action::Refused("is not needed; `:dep NAME = \"VERSION\"` adds a crate")),
+    unlisted("%prun", PROFILE),
+    unlisted("%%prun", PROFILE),
+    unlisted("%matplotlib", Action::Refused("is of IPython; pictures of Rust show without it")),
+    unlisted("%%bash", SHELL),
+    unlisted("%%sh", SHELL),
+    unlisted("%%capture", Action::Refused("is of IPython; a `;` behind the last expression hides its value")),
+    unlisted("%%writefile", Action::Refused("is of IPython; `std::fs::write(\"file\", \"text\")?;` writes a file")),
+    unlisted(
+        "%%html",
+        Action::Refused("is of IPython; show HTML from Rust, by `evcxr_display` or the library's `display`"),
+    ),
     unlisted("%rust", PYTHON),
     unlisted("%rust_push", PYTHON),
     unlisted("%rust_pull", PYTHON),
     unlisted("%%python", PYTHON),
     unlisted("%pip", PYTHON),
+    unlisted("%conda", PYTHON),
 ];
 
 /// The command of this name.
@@ -146,7 +233,11 @@ pub fn nearest(name: &str) -> Option<&'static str> {
 /// The magics that mean the same in Rust cells under the Python kernel, so that a cell that starts with one may be Rust.
 #[cfg(test)]
 fn relayed() -> Vec<&'static str> {
-    COMMANDS.iter().filter(|command| command.action == Action::Time).map(|command| command.name).collect()
+    COMMANDS
+        .iter()
+        .filter(|command| matches!(command.action, Action::Time | Action::TimeOften))
+        .map(|command| command.name)
+        .collect()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use ra_ap_syntax::{AstNode, AstToken, Edition, NodeOrToken, SourceFile, SyntaxNo
 
 use super::{Item, Origin, compact, items_of, statics, text, visible};
 use crate::engine::built::Edit;
+use crate::engine::grammar::program;
 
 /// A file that a cell brings in.
 #[derive(Clone, Debug)]
@@ -58,6 +59,8 @@ pub fn module(node: &SyntaxNode, folder: &Path) -> Option<File> {
     let origin = Origin { source: &source, shift, folder: file.parent()? };
     let mut edits = visible::widen(&node, &origin);
     edits.extend(absolute_includes(&node, &origin));
+    let (program, to_run) = program::of(&node, &origin);
+    edits.extend(to_run);
     edits.sort_by_key(|edit| edit.range.start);
     // A file that is edited makes another module, also where the file itself only declares the one that is.
     let files = fingerprint(&inner);
@@ -75,6 +78,7 @@ pub fn module(node: &SyntaxNode, folder: &Path) -> Option<File> {
         whole: format!("{} {files:x}", text(&node, false)),
         shapes: true,
         macro_text: None,
+        program,
     };
     let name = file.file_name()?.to_string_lossy().into_owned();
     Some(File { name, source, items: vec![item] })

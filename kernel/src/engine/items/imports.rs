@@ -5,6 +5,7 @@ use ra_ap_syntax::ast::{self, HasName};
 
 use super::{Item, Origin, compact, new_item};
 use crate::engine::built::Edit;
+use crate::engine::grammar::program::Program;
 
 /// One item for each name that a `use` brings.
 pub fn imports(import: &ast::Use, origin: &Origin) -> Vec<Item> {
@@ -19,6 +20,7 @@ pub fn imports(import: &ast::Use, origin: &Origin) -> Vec<Item> {
         .syntax()
         .children()
         .filter_map(ast::Attr::cast)
+        .filter(|attr| compact(attr.syntax()) != "#[cfg(test)]")
         .map(|attr| attr.syntax().text().to_string() + " ")
         .collect();
     let mut leaves = Vec::new();
@@ -46,6 +48,7 @@ pub fn imports(import: &ast::Use, origin: &Origin) -> Vec<Item> {
                 text,
                 shapes: true,
                 macro_text: None,
+                program: Program::default(),
             }
         })
         .collect()

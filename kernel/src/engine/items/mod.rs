@@ -12,6 +12,7 @@ use ra_ap_syntax::{AstNode, NodeOrToken, SyntaxNode, SyntaxToken};
 
 use self::imports::imports;
 use super::built::Edit;
+use super::grammar::program::{self, Program};
 use super::statics::{self, Static};
 
 mod files;
@@ -21,6 +22,7 @@ mod visible;
 
 pub use self::files::{File, absolute_includes, included, module};
 pub use self::macros::{items_of_macro, makes_items, may_bind};
+pub use self::visible::start_after_attributes;
 
 /// Something that a cell defines.
 #[derive(Clone, Debug)]
@@ -51,6 +53,8 @@ pub struct Item {
     pub shapes: bool,
     /// The text of a `macro_rules!`.
     pub macro_text: Option<String>,
+    /// What of it is meant to be run.
+    pub program: Program,
 }
 
 /// Where a cell's text lies in what was parsed: offsets of nodes count from `base` before it.
@@ -154,6 +158,8 @@ fn new_item(node: &SyntaxNode, origin: &Origin, key: String, names: Vec<String>,
     visible::publish(node, origin, &mut edits, &mut members);
     edits.extend(visible::widen(node, origin));
     edits.extend(absolute_includes(node, origin));
+    let (program, to_run) = program::of(node, origin);
+    edits.extend(to_run);
     edits.sort_by_key(|edit| edit.range.start);
     let macro_text = ast::MacroRules::can_cast(node.kind()).then(|| node.text().to_string());
     Item {
@@ -170,6 +176,7 @@ fn new_item(node: &SyntaxNode, origin: &Origin, key: String, names: Vec<String>,
         whole: text(node, false),
         shapes,
         macro_text,
+        program,
     }
 }
 

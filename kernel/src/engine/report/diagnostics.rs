@@ -1,19 +1,25 @@
-//! rustc's diagnostics, on the lines that the user wrote.
+//! rustc's diagnostics, on the lines that the user wrote, and those of the kernel's own that look like them.
+
+use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
 use serde_json::Value;
 
 use super::places::{Place, Places};
-use super::{BOLD_RED, RESET};
+use super::{BOLD_RED, RESET, hints};
 use crate::engine::ExecuteError;
 use crate::engine::compiler::plain_names;
-use crate::engine::rustc::place_in;
+use crate::engine::grammar::{Delimiters, Misplaced};
+use crate::engine::rustc::{WARNINGS, place_in, spans};
 
 /// rustc's diagnostics as one error.
 pub fn compile_error(diagnostics: &[Value], places: &Places) -> ExecuteError {
     let mut traceback: Vec<String> = Vec::new();
     let mut first: Option<(String, String)> = None;
-    for diagnostic in diagnostics {
+    let mut hints: Vec<String> = Vec::new();
+    // What rustc makes of code that it could not read is one error more for the reader, and none of his.
+    let unread = diagnostics.iter().any(is_of_syntax);
+    for diagnostic in diagnostics.iter().filter(|diagnostic| !unread || is_of_syntax(diagnostic)) {
         let message = clean(diagnostic["message"].as_str().unwrap_or_default());
         if message.is_empty() || message.starts_with("aborting due to") || message.starts_with("could not compile") {
             continue;
@@ -22,12 +28,16 @@ pub fn compile_error(diagnostics: &[Value], places: &Places) -> ExecuteError {
         if traceback.contains(&rendered) {
             continue;
         }
+        let place = located(spans(diagnostic), places).into_iter().find(|span| span.primary).map(|span| span.place);
+        hints.extend(place.and_then(|place| hints::of(&message, &place.run.source, &place.range)));
         if first.is_none() {
             let code = diagnostic["code"]["code"].as_str().unwrap_or("CompileError").to_owned();
             first = Some((code, message));
         }
         traceback.push(rendered);
     }
+    hints.dedup();
+    traceback.extend(hints.into_iter().map(|hint| format!("help: {hint}")));
     let (ename, evalue) = first.unwrap_or_else(|| ("CompileError".into(), "the cell did not compile".into()));
     if traceback.is_empty() {
         traceback.push(format!("{BOLD_RED}{ename}{RESET}: {evalue}"));
@@ -36,33 +46,182 @@ pub fn compile_error(diagnostics: &[Value], places: &Places) -> ExecuteError {
     ExecuteError { ename, evalue, traceback }
 }
 
+/// Whether the code could not be read: such an error has no code, or one of the lexer's.
+fn is_of_syntax(diagnostic: &Value) -> bool {
+    let message = diagnostic["message"].as_str().unwrap_or_default();
+    match diagnostic["code"]["code"].as_str() {
+        Some(code) => code.starts_with("E07") && message.starts_with("unterminated"),
+        None => ["expected", "unexpected", "mismatched", "missing", "this file contains", "unknown start of token"]
+            .iter()
+            .any(|start| message.starts_with(start)),
+    }
+}
+
+/// rustc's warnings about what the user wrote in the cells of `places`, for standard error.
+pub fn warnings(diagnostics: &[Value], places: &Places) -> Vec<String> {
+    let shown = diagnostics.iter().filter(|diagnostic| {
+        let code = diagnostic["code"]["code"].as_str().unwrap_or_default();
+        let is_own = |span: &Located| {
+            // The start of an item may be the `pub` that the kernel added.
+            span.primary && (span.place.verbatim || code == "unconditional_recursion")
+        };
+        WARNINGS.contains(&code) && located(spans(diagnostic), places).iter().any(is_own)
+    });
+    let mut texts: Vec<String> = shown.map(|diagnostic| warning(diagnostic, places) + "\n").collect();
+    texts.dedup();
+    texts
+}
+
+fn warning(diagnostic: &Value, places: &Places) -> String {
+    let message = clean(diagnostic["message"].as_str().unwrap_or_default());
+    let spans = located(spans(diagnostic), places);
+    let named = sources(&spans);
+    let mut group = with_snippets(Group::with_title(Level::WARNING.primary_title(&message)), &spans, &named);
+    if message.starts_with("unused `Result`") {
+        group = group.element(Level::HELP.message(UNUSED_RESULT));
+    } else {
+        let children = diagnostic["children"].as_array().map_or(&[][..], Vec::as_slice);
+        let texts = children.iter().filter_map(|child| child["message"].as_str());
+        // Which option of rustc's asked for a lint is nothing to the reader.
+        for text in texts.filter(|text| !text.contains("#[warn(") && !text.contains("`-W ")) {
+            group = group.element(Level::NOTE.message(clean(text)));
+        }
+    }
+    Renderer::styled().term_width(120).render(&[group])
+}
+
+/// What to do with a `Result` that nobody looks at.
+const UNUSED_RESULT: &str =
+    "it may be an error: put `?` behind it, so that an error ends the cell, or `let _ = ` before it to ignore one";
+
+/// The brackets of the Rust in `range` of a cell, if they do not match: nothing of the cell can run then.
+pub fn bracket_error(source: &str, range: Range<usize>, number: u32) -> Option<ExecuteError> {
+    let delimiters = Delimiters::of(&source[range.clone()]);
+    let at = |byte: usize| range.start + byte..range.start + byte + 1;
+    let (message, marks) = match (delimiters.misplaced, &delimiters.open[..]) {
+        (Some(Misplaced { at: close, open: None }), _) => {
+            let message = format!("unexpected closing delimiter: `{}`", &source[at(close)]);
+            (message, vec![(at(close), "there is nothing that it closes; nothing of the cell ran")])
+        }
+        (Some(Misplaced { at: close, open: Some(open) }), _) => {
+            let message = format!("mismatched closing delimiter: `{}`", &source[at(close)]);
+            (message, vec![(at(close), "it closes another kind of bracket"), (at(open), "than the one that is open")])
+        }
+        _ if let Some(start) = delimiters.unterminated => {
+            let what = match &source[range.start + start..] {
+                text if text.starts_with("/*") => "block comment",
+                text if text.starts_with('\'') || text.starts_with("b'") => "character",
+                _ => "string",
+            };
+            (format!("unterminated {what}"), vec![(at(start), "it begins here and has no end")])
+        }
+        (None, [_, ..]) => {
+            let marks = delimiters.open.iter().map(|&(_, open)| (at(open), "unclosed delimiter"));
+            ("this cell contains an unclosed delimiter".to_owned(), marks.collect())
+        }
+        _ => return None,
+    };
+    let annotations = marks.into_iter().enumerate().map(|(index, (range, label))| {
+        let kind = if index == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
+        kind.span(range).label(label)
+    });
+    let snippet = Snippet::source(source).path(format!("In [{number}]")).annotations(annotations);
+    let group = Group::with_title(Level::ERROR.primary_title(&message)).element(snippet);
+    let text = Renderer::styled().term_width(120).render(&[group]);
+    let traceback = text.lines().map(str::to_owned).collect();
+    Some(ExecuteError { ename: "CompileError".into(), evalue: message, traceback })
+}
+
 fn render(diagnostic: &Value, message: &str, places: &Places) -> String {
     let mut title = Level::ERROR.primary_title(message);
     if let Some(code) = diagnostic["code"]["code"].as_str().filter(|code| code.starts_with('E')) {
         // Without a link: notebooks show a terminal's hyperlink as garbage. `:explain` has the text.
         title = title.id(code);
     }
-    let spans = located(diagnostic, places);
+    let spans = located(spans(diagnostic), places);
     let named: Vec<(String, String)> = sources(&spans);
     let mut groups = vec![with_snippets(Group::with_title(title), &spans, &named)];
     let children = diagnostic["children"].as_array().map_or(&[][..], Vec::as_slice);
-    let child_spans: Vec<Vec<Located>> = children.iter().map(|child| located(child, places)).collect();
-    let child_sources: Vec<Vec<(String, String)>> = child_spans.iter().map(|spans| sources(spans)).collect();
-    for ((child, spans), named) in children.iter().zip(&child_spans).zip(&child_sources) {
-        let text = child["message"].as_str().unwrap_or_default();
-        if text.is_empty() || text.contains("wavemesh_cell") || text.contains("__wm") {
-            continue;
-        }
-        let level = if child["level"] == "help" { Level::HELP } else { Level::NOTE };
-        let elsewhere = spans.is_empty() && !child["spans"].as_array().is_none_or(Vec::is_empty);
-        if spans.is_empty() && !elsewhere {
+    let told: Vec<Told> = children.iter().flat_map(|child| tell(child, children, places)).collect();
+    let told: Vec<(&Told, Vec<(String, String)>)> = told.iter().map(|told| (told, sources(&told.spans))).collect();
+    for (Told { level, text, spans }, named) in &told {
+        if spans.is_empty() {
             let last = groups.pop().unwrap_or_else(|| Group::with_level(Level::ERROR));
-            groups.push(last.element(level.message(clean(text))));
-        } else if !spans.is_empty() {
-            groups.push(with_snippets(Group::with_title(level.secondary_title(clean(text))), spans, named));
+            groups.push(last.element(level.clone().message(text)));
+        } else {
+            groups.push(with_snippets(Group::with_title(level.clone().secondary_title(text)), spans, named));
         }
     }
     Renderer::styled().term_width(120).render(&groups)
+}
+
+/// What rustc adds to a diagnostic, for people.
+struct Told<'a> {
+    level: Level<'a>,
+    text: String,
+    spans: Vec<Located>,
+}
+
+/// So many ways to mend an error are shown.
+const WAYS: usize = 4;
+
+/// A note or a suggestion among others of a diagnostic; a suggestion that knows several ways is told once for each.
+fn tell<'a>(child: &Value, all: &[Value], places: &Places) -> Vec<Told<'a>> {
+    let text = child["message"].as_str().unwrap_or_default();
+    let level = if child["level"] == "help" { Level::HELP } else { Level::NOTE };
+    let told = |text: String, spans: Vec<Located>| Told { level: level.clone(), text, spans };
+    let is_internal = |text: &str| INTERNAL.iter().any(|name| text.contains(name));
+    if text.is_empty() || is_internal(text) {
+        return Vec::new();
+    }
+    if let Some(imports) = imports(child) {
+        let own: Vec<&str> = imports.into_iter().filter(|import| !is_internal(import)).collect();
+        // Above the cell's own code, which is elsewhere in the code for the compiler.
+        return match &own[..] {
+            [] => Vec::new(),
+            own => vec![told(format!("{}:\n{}", clean(text), own.join("\n")), Vec::new())],
+        };
+    }
+    if let Some(name) =
+        text.strip_prefix("you might be missing a crate named `").and_then(|rest| rest.split('`').next())
+    {
+        // The name of a module of `std` is rarely meant as a crate's.
+        let importable = all
+            .iter()
+            .any(|other| imports(other).is_some_and(|imports| imports.iter().any(|import| !is_internal(import))));
+        return if importable { Vec::new() } else { vec![told(hints::missing_crate(name), Vec::new())] };
+    }
+    let spans = child["spans"].as_array().map_or(&[][..], Vec::as_slice);
+    if spans.is_empty() {
+        return vec![told(clean(text), Vec::new())];
+    }
+    if spans.iter().any(|span| span["suggested_replacement"].as_str().is_some_and(is_internal)) {
+        return Vec::new();
+    }
+    let ways = ways(spans).into_iter().take(WAYS);
+    let ways = ways.map(|way| located(way, places)).filter(|spans| !spans.is_empty());
+    ways.map(|spans| told(clean(text), spans)).collect()
+}
+
+/// Names of the kernel's own, which nobody should import.
+const INTERNAL: [&str; 4] = ["wavemesh_cell", "wavemesh_dylib", "__wm", "use ctx::"];
+
+/// The imports that a suggestion knows, as lines.
+fn imports(child: &Value) -> Option<Vec<&str>> {
+    let spans = child["spans"].as_array().filter(|spans| !spans.is_empty())?;
+    let replacements = spans.iter().map(|span| span["suggested_replacement"].as_str().map(str::trim));
+    replacements.map(|text| text.filter(|text| text.starts_with("use ") && text.ends_with(';'))).collect()
+}
+
+/// rustc tells the parts of a suggestion in a row, and its other ways behind them, which begin at the same place.
+fn ways(spans: &[Value]) -> Vec<&[Value]> {
+    let start = |span: &Value| (span["file_name"].to_string(), span["byte_start"].as_u64());
+    let is_suggestion = spans.iter().all(|span| span["suggested_replacement"].is_string());
+    let again = spans.iter().skip(1).position(|span| start(span) == start(&spans[0])).map(|at| at + 1);
+    match again {
+        Some(parts) if is_suggestion && spans.len().is_multiple_of(parts) => spans.chunks(parts).collect(),
+        _ => vec![spans],
+    }
 }
 
 /// A span of a diagnostic in a cell.
@@ -73,8 +232,7 @@ struct Located {
     replacement: Option<String>,
 }
 
-fn located(diagnostic: &Value, places: &Places) -> Vec<Located> {
-    let spans = diagnostic["spans"].as_array().map_or(&[][..], Vec::as_slice);
+fn located(spans: &[Value], places: &Places) -> Vec<Located> {
     spans
         .iter()
         .filter_map(|outer| {
@@ -126,7 +284,9 @@ fn with_snippets<'a>(mut group: Group<'a>, spans: &'a [Located], named: &'a [(St
     group
 }
 
-/// Internal names do not help the reader.
+/// Without internal names, which do not help the reader, and without the paths of names that everybody knows.
 fn clean(text: &str) -> String {
-    plain_names(text)
+    let paths =
+        ["std::result::Result", "std::option::Option", "std::string::String", "std::vec::Vec", "std::boxed::Box"];
+    paths.iter().fold(plain_names(text), |text, path| text.replace(path, path.rsplit("::").next().unwrap_or_default()))
 }

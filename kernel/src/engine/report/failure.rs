@@ -27,12 +27,11 @@ pub fn panic(panic: &Panic, backtrace: &str, places: &Places) -> ExecuteError {
 pub fn failure(message: &str, type_name: &str, place: &Place, places: &Places) -> ExecuteError {
     let ename = short_type(type_name);
     let (message, backtrace) = part_backtrace(message);
-    let mut traceback = vec![match places.name(place) {
-        Some(place) => format!("{BOLD_RED}{ename}{RESET} at {CYAN}{place}{RESET}"),
-        None => format!("{BOLD_RED}{ename}{RESET}"),
-    }];
+    let own = places.name_in_cell(place);
+    let at = own.as_ref().map(|place| format!(" at {CYAN}{place}{RESET}")).unwrap_or_default();
+    let mut traceback = vec![format!("{BOLD_RED}{ename}{RESET}{at}")];
     traceback.extend(message.lines().map(str::to_owned));
-    traceback.extend(places.quote(place));
+    traceback.extend(own.and_then(|_| places.quote(place)));
     let frames = frames(backtrace, places);
     if frames.len() > 1 {
         traceback.push(String::new());

@@ -4,10 +4,11 @@
 mod death;
 mod diagnostics;
 mod failure;
+mod hints;
 mod places;
 
 pub use death::{Killer, death};
-pub use diagnostics::compile_error;
+pub use diagnostics::{bracket_error, compile_error, warnings};
 pub use failure::{failure, other_panic, panic};
 pub use places::Places;
 

@@ -65,6 +65,12 @@ impl Places {
         Some(format!("{}:{line}:{column}", place.run.name))
     }
 
+    /// The same, unless it lies behind the cell: there the kernel calls what is not the user's line, such as tests.
+    pub fn name_in_cell(&self, place: &SourcePlace) -> Option<String> {
+        self.at(place).filter(|place| place.verbatim || place.range.start < place.run.source.len())?;
+        self.name(place)
+    }
+
     /// The same for a place that the user wrote; what was inserted has none.
     pub fn name_of_own(&self, place: &SourcePlace) -> Option<String> {
         self.at(place).filter(|place| place.verbatim)?;

@@ -1,0 +1,86 @@
+"""Completion and inspection: names of the notebook, of what it imports, and of the standard library, from the first moment on."""
+
+import pytest
+from driver import Kernel
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    with Kernel() as kernel:
+        # rustdoc reads the crates once, which takes its time on a busy machine; a cell that asks waits for it.
+        for _ in range(8):
+            page = kernel.run("?println!").reply["content"]["payload"][0]["data"]["text/plain"]
+            if "still being read" not in page:
+                break
+        assert "println" in page and "Nothing is known" not in page, page
+        yield kernel
+
+
+def complete(kernel, code):
+    return kernel.ask("complete_request", {"code": code, "cursor_pos": len(code)})["content"]["matches"]
+
+
+def page(kernel, cell):
+    return kernel.run(cell).reply["content"]["payload"][0]["data"]["text/plain"]
+
+
+def test_names_are_there_right_after_the_start(notebook):
+    with Kernel() as kernel:
+        assert "PI" in complete(kernel, "std::f64::consts::P")
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("use std::collections::HashMap;\nlet m = HashM", "HashMap"),
+        ("use std::collections::HashMap as Dictionary;\nlet m = Dictionary::with_cap", "with_capacity"),
+        ("use std::collections::{BTreeMap, Hash", "HashMap"),
+        ("use std::{fmt, collections::{BTreeMap, Hash", "HashSet"),
+        ("use std::{coll", "collections"),
+        ("use std::collections::*;\nlet m = BTreeM", "BTreeMap"),
+        ("let a = Som", "Some"),
+        ("let a = Er", "Err"),
+        ("let a: usi", "usize"),
+        ("let a = ve", "vec!"),
+        ("#[derive(Debug, Par", "PartialEq"),
+        ("#[derive(Debug, Par", "PartialOrd"),
+        ("let s = String::fro", "from_utf8"),
+        (":tes", ":test"),
+        ("%tim", "%timeit"),
+    ],
+)
+def test_what_stands_there_is_completed(notebook, code, expected):
+    assert expected in complete(notebook, code)
+
+
+def test_names_of_an_earlier_cells_imports_are_completed(notebook):
+    assert notebook.run("use std::sync::mpsc::channel as tube;").status == "ok"
+    assert "tube" in complete(notebook, "let (a, b) = tub")
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("?println!", ["macro_rules! println", "Prints to the standard output"]),
+        ("?vec!", ["vec", "Creates a `Vec`"]),
+        ("?Vec::push", ["pub fn push(&mut self, value: T)", "Appends an element"]),
+        ("?String::from_utf8", ["from_utf8", "Converts a vector of bytes"]),
+        ("?i32", ["primitive::i32"]),
+        ("?std::collections", ["collections", "Collection types"]),
+        ("?no_such_name", ["Nothing is known about `no_such_name`"]),
+        ("?Vec::no_such_method", ["Nothing is known about `Vec::no_such_method`"]),
+    ],
+)
+def test_a_question_is_answered_with_documentation(notebook, cell, words):
+    shown = page(notebook, cell)
+    for word in words:
+        assert word in shown
+
+
+def test_two_question_marks_show_the_source(notebook):
+    assert notebook.run("/// Doubles it.\nfn doubled(x: i32) -> i32 {\n    2 * x\n}\nstruct Pair(i32, i32);").status == "ok"
+    assert notebook.run("impl Pair { fn sum(&self) -> i32 { self.0 + self.1 } }").status == "ok"
+    short, whole = page(notebook, "?doubled"), page(notebook, "??doubled")
+    assert "fn doubled(x: i32) -> i32" in short and "Doubles it." in short and "2 * x" not in short
+    assert "2 * x" in whole and "Doubles it." in whole
+    assert "self.0 + self.1" in page(notebook, "??Pair")
