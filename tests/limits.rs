@@ -1,12 +1,15 @@
 //! No argument ends the process: what is too large or makes no sense is an error, also where memory is short.
 
 use std::fmt::Debug;
+use std::io::Write;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
+use rand::{Rng, SeedableRng};
 use wavemesh::diffusion::{BetaSchedule, LossHistory, NoiseSchedule};
+use wavemesh::mesh::MeshFormat;
 use wavemesh::prelude::*;
-use wavemesh::sdf::Frame;
+use wavemesh::sdf::{DistanceQuery, Frame, SdfSign};
 use wavemesh::train::{AdamWConfig, chamfer_matrix};
 use wavemesh::wavelet::{NdArray, WaveletCoeffs};
 
@@ -48,6 +51,8 @@ fn sizes_beyond_any_machine_are_refused() {
     refused("SparseConv3d", SparseConv3d::new(1, usize::MAX, 3, ConvConfig::default(), vb()).map(drop));
     let haar = Wavelet::from_name("haar").unwrap();
     refused("thirty axes", wavedecn(&[1f32], &[1; 30], &haar, Mode::Periodization, 1));
+    let long = Wavelet::from_name("bior6.8").unwrap();
+    refused("sixteen axes that grow", wavedecn(&[1f32], &[1; 16], &long, Mode::Symmetric, 1));
     refused("a picture", wavemesh::notebook::Picture::from_rgb(u32::MAX, u32::MAX, vec![0; 3]));
     let layout = shapes::sphere(0.5).to_grid(16).unwrap().encode(&WaveletConfig::default()).unwrap().layout().clone();
     assert_eq!(layout.band_level(i32::MIN), layout.level());
@@ -135,4 +140,95 @@ fn a_limit_on_memory_ends_no_process() {
     let output = std::process::Command::new("sh").args(["-c", &limited]).arg(own).env(SHORT, "1").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{:?}\n{text}", output.status);
+}
+
+/// Triangles that lie nearly at one place, across each other: no tree parts them.
+fn tangle(count: u32) -> Mesh {
+    let mut rng = rand::rngs::StdRng::seed_from_u64(7);
+    let mut corner = |at: [f32; 3]| at.map(|c| c + rng.random_range(-1e-3..1e-3));
+    let corners = (0..count).flat_map(|_| [[1., 0., 0.], [0., 1., 0.], [0., 0., 1.]].map(&mut corner)).collect();
+    Mesh::new(corners, (0..count).map(|i| [3 * i, 3 * i + 1, 3 * i + 2]).collect()).unwrap()
+}
+
+#[test]
+fn a_tangle_of_triangles_is_an_error_and_not_hours_of_work() {
+    let mesh = tangle(100_000);
+    let says =
+        |what: &str, error: Error| assert!(error.to_string().contains("lie across each other"), "{what}: {error}");
+    for sign in [SdfSign::Signed, SdfSign::Unsigned] {
+        let config = SdfConfig::new().shape([8; 3]).sign(sign);
+        says("from_mesh", SdfGrid::from_mesh_with(&mesh, &config).unwrap_err());
+    }
+    let union = SdfConfig::new().shape([8; 3]).union(true);
+    says("union", SdfGrid::from_mesh_with(&mesh, &union).unwrap_err());
+    let points: Vec<[f32; 3]> = (0..2000).map(|i| [i as f32 * 1e-3 - 1.0, -0.4, -0.6]).collect();
+    let query = DistanceQuery::new(&mesh);
+    says("distance", query.distance(&points).unwrap_err());
+    says("signed_distance", query.signed_distance(&points).unwrap_err());
+    says("MeshComparison", MeshComparison::new(&mesh, &cube(), 2000, 0).unwrap_err());
+}
+
+#[test]
+fn triangles_that_stand_there_any_number_of_times_count_as_one() {
+    let corners = vec![[0., 0., 0.], [1., 0., 0.], [0., 1., 0.], [0., 0., 1.]];
+    let faces = [[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]];
+    let mesh = |times: usize| Mesh::new(corners.clone(), faces.repeat(times)).unwrap();
+    for sign in [SdfSign::Signed, SdfSign::Unsigned] {
+        let grid = |times| SdfGrid::from_mesh_with(&mesh(times), &SdfConfig::new().shape([17; 3]).sign(sign)).unwrap();
+        assert_eq!(grid(1).values(), grid(50_000).values(), "{sign:?}");
+    }
+    let compared = MeshComparison::new(&mesh(1), &mesh(50_000), 500, 0).unwrap();
+    assert!(compared.chamfer() < 1e-6, "{}", compared.chamfer());
+}
+
+#[test]
+fn a_face_of_many_corners_is_a_disk_of_triangles() {
+    let n = 20_000;
+    let mut text = String::new();
+    for i in 0..n {
+        let (sin, cos) = (std::f64::consts::TAU * f64::from(i) / f64::from(n)).sin_cos();
+        text += &format!("v {cos} {sin} 0\n");
+    }
+    text += &format!("f{}\n", (1..=n).map(|i| format!(" {i}")).collect::<String>());
+    let disk = Mesh::from_bytes(text.as_bytes(), MeshFormat::Obj).unwrap();
+    assert_eq!(disk.faces().len(), n as usize - 2);
+    assert!((disk.area() - std::f32::consts::PI).abs() < 1e-4 && disk.notes().is_empty());
+    let grid = SdfGrid::from_mesh_with(&disk, &SdfConfig::new().shape([9; 3]).sign(SdfSign::Unsigned)).unwrap();
+    assert!(grid.values()[4 * 81 + 4 * 9 + 4].abs() < 1e-6, "the middle lies on it");
+}
+
+/// A glTF of one buffer of zeros, which its accessors (count, sparse count) see as bytes, and of primitives that are strips of its first.
+fn strips(bytes: usize, accessors: &str, primitives: usize) -> Vec<u8> {
+    let primitive = r#"{"attributes":{"POSITION":1},"indices":0,"mode":5}"#;
+    let primitives = vec![primitive; primitives].join(",");
+    let data = "A".repeat(bytes / 3 * 4);
+    format!(
+        r#"{{"asset":{{"version":"2.0"}},"meshes":[{{"primitives":[{primitives}]}}],"accessors":[{accessors}],
+        "bufferViews":[{{"buffer":0,"byteLength":{bytes}}}],
+        "buffers":[{{"byteLength":{bytes},"uri":"data:application/octet-stream;base64,{data}"}}]}}"#
+    )
+    .into_bytes()
+}
+
+#[test]
+fn small_files_that_stand_for_endless_work_are_refused() {
+    let says = |bytes: &[u8], format, part: &str| {
+        let error = Mesh::from_bytes(bytes, format).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    let position = r#"{"bufferView":0,"componentType":5126,"count":1,"type":"VEC3"}"#;
+    let bytes = 999_999;
+    let indices = format!(r#"{{"bufferView":0,"componentType":5121,"count":{bytes},"type":"SCALAR"}},{position}"#);
+    says(&strips(bytes, &indices, 10), MeshFormat::Gltf, "without triangles");
+    says(&strips(bytes, &indices, 200), MeshFormat::Gltf, "the same numbers too often");
+    let part = r#"{"bufferView":0,"componentType":5121}"#;
+    let sparse = format!(
+        r#"{{"componentType":5121,"count":1,"type":"SCALAR","sparse":{{"count":9,"indices":{part},"values":{part}}}}},{position}"#
+    );
+    says(&strips(bytes, &sparse, 1), MeshFormat::Gltf, "has 9 sparse values");
+
+    // A hundred megabytes of line ends.
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    (0..100).for_each(|_| packed.write_all(&[b'\n'; 1 << 20]).unwrap());
+    says(&packed.finish().unwrap(), MeshFormat::Obj, "decompress it by hand");
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The tests: format, lints, Rust and doc tests, documentation, the displays in a browser, the notebooks, the kernel's tests
 # (JupyterLab in a browser among them), the packages' (an emulated Google Colab among them).
-# Usage: bash tests/run.sh [rust|gpu|deny|book|browser|notebooks|kernel|python|overflow]…     (default: all but overflow and gpu)
-# `overflow` runs the tests of the library's limits with checks of integer overflow; it compiles the library once more. Each part says at
-# the end how long it took.
+# Usage: bash tests/run.sh [rust|gpu|deny|book|browser|notebooks|kernel|python]…     (default: all but gpu)
+# The Rust tests run with checks of integer overflow, which the crates of this workspace alone are compiled with. Each part says at the end
+# how long it took.
 # A part that cannot run is named loudly, and is an error when CI=true.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -21,8 +21,8 @@ rust_tests() {
   step "cargo clippy"
   cargo clippy --release --locked --workspace --all-targets -- -D warnings
   (cd kernel && cargo clippy --release --locked --all-targets -- -D warnings)
-  step "cargo test"
-  cargo test --release --locked --workspace
+  step "cargo test, with checks of overflow"
+  RUSTC_WORKSPACE_WRAPPER=$root/tests/overflow_checks.sh cargo test --release --locked --workspace
   (cd kernel && cargo test --release --locked)
   step "cargo doc"
   RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
@@ -30,11 +30,6 @@ rust_tests() {
   for features in "" mesh-io train; do
     cargo check --release --locked --lib --no-default-features --features "$features"
   done
-}
-
-overflow_tests() {
-  step "limits, with checks of overflow"
-  RUSTC_WORKSPACE_WRAPPER=$root/tests/overflow_checks.sh cargo test --release --locked --test limits --test sparse_properties
 }
 
 # Against the kernel and library that set-up makes, in a folder of the tests' own.
@@ -57,8 +52,7 @@ for part in $parts; do
     kernel) step "kernel, driven from outside"; kernel_tests ;;
     python) step "the packages, in an emulated Google Colab and elsewhere"; bash kernel/python/tests/run.sh ;;
     notebooks) step "notebooks, run from top to bottom"; bash tests/notebooks.sh ;;
-    overflow) overflow_tests ;;
-    *) echo "unknown part '$part'; known: rust gpu deny book browser notebooks kernel python overflow" >&2; exit 2 ;;
+    *) echo "unknown part '$part'; known: rust gpu deny book browser notebooks kernel python" >&2; exit 2 ;;
   esac
   took+=("$part: $((SECONDS - began)) s")
 done

@@ -3,9 +3,11 @@
 //!
 //! Built top-down by the surface area heuristic over 16 bins (Wald, "On fast construction of SAH-based bounding volume
 //! hierarchies", 2007). Large parts of the tree are built side by side.
+//!
+//! Triangles with the same corners, which no box can part, become one that counts for all of them.
 
-use super::Mesh;
 use super::geometry::{closest_point_on_triangle, vec3};
+use super::{Mesh, Share};
 
 const BINS: usize = 16;
 const LEAF: usize = 4;
@@ -39,8 +41,10 @@ impl Node {
 /// The tree; node 0 is the root. Children always stand behind their parent.
 pub(crate) struct Bvh {
     pub nodes: Vec<Node>,
-    /// Corners of the triangles, in the order of the leaves.
+    /// Corners of the triangles, in the order of the leaves. Some are in no leaf: another one has their corners and counts for them.
     pub triangles: Vec<[[f32; 3]; 3]>,
+    /// How often each of [`Bvh::triangles`] stands there, less those that face the other way; 0 for one in no leaf.
+    pub weights: Vec<f32>,
     /// Which triangle of the mesh each of [`Bvh::triangles`] is.
     pub faces: Vec<u32>,
 }
@@ -78,7 +82,10 @@ struct Item {
     bounds: Bounds,
     middle: [f32; 3],
     face: u32,
+    weight: f32,
 }
+
+type Triangle = [[f32; 3]; 3];
 
 impl Bvh {
     pub fn new(mesh: &Mesh) -> Self {
@@ -92,17 +99,26 @@ impl Bvh {
             let mut bounds = Bounds::EMPTY;
             triangle.iter().for_each(|&p| bounds.grow(p));
             let middle = std::array::from_fn(|i| 0.5 * (bounds.0[i] + bounds.1[i]));
-            Item { bounds, middle, face: face as u32 }
+            Item { bounds, middle, face: face as u32, weight: 1.0 }
         };
         let mut items: Vec<Item> = triangles.iter().enumerate().map(item).collect();
         let mut nodes = Vec::new();
-        build(&mut items, 0, 0, &mut nodes);
+        build(&triangles, &mut items, 0, 0, &mut nodes);
         let faces: Vec<u32> = items.iter().map(|item| item.face).collect();
-        Self { nodes, triangles: faces.iter().map(|&f| triangles[f as usize]).collect(), faces }
+        let weights = items.iter().map(|item| item.weight).collect();
+        Self { nodes, triangles: faces.iter().map(|&f| triangles[f as usize]).collect(), weights, faces }
     }
 
     /// The first triangle but `own` that a ray meets within `reach` of its origin, and how far away; `direction` has length one.
-    pub fn first_hit(&self, origin: [f32; 3], direction: [f32; 3], reach: f32, own: u32) -> Option<(f32, u32)> {
+    /// None when `work` is over its limit.
+    pub fn first_hit(
+        &self,
+        origin: [f32; 3],
+        direction: [f32; 3],
+        reach: f32,
+        own: u32,
+        work: &mut Share,
+    ) -> Option<(f32, u32)> {
         let inverse = direction.map(|d| 1.0 / d);
         let enters = |node: &Node, reach: f32| {
             let (mut from, mut to) = (0.0f32, reach);
@@ -116,7 +132,8 @@ impl Bvh {
         let mut best = None;
         let mut reach = reach;
         let mut open = vec![0];
-        while let Some(at) = open.pop() {
+        while let Some(at) = open.pop().filter(|_| !work.is_over()) {
+            work.spend(1);
             let node = &self.nodes[at];
             if !enters(node, reach) {
                 continue;
@@ -134,11 +151,12 @@ impl Bvh {
         best
     }
 
-    /// The point of the surface nearest to `p`.
-    pub fn nearest(&self, p: [f32; 3]) -> Nearest {
+    /// The point of the surface nearest to `p`; any when `work` is over its limit.
+    pub fn nearest(&self, p: [f32; 3], work: &mut Share) -> Nearest {
         let mut best = Nearest { distance2: f32::INFINITY, face: 0 };
         let mut open = vec![(self.nodes[0].distance2(p), 0)];
-        while let Some((distance2, at)) = open.pop() {
+        while let Some((distance2, at)) = open.pop().filter(|_| !work.is_over()) {
+            work.spend(1);
             if distance2 >= best.distance2 {
                 continue;
             }
@@ -176,19 +194,39 @@ fn ray_meets(origin: [f32; 3], direction: [f32; 3], &[a, b, c]: &[[f32; 3]; 3]) 
 
 /// Appends the tree over `items`, the first of which is triangle `first` in the order of the leaves, to `nodes`: its root
 /// at the end of `nodes` as they are, everything else behind.
-fn build(items: &mut [Item], first: usize, depth: usize, nodes: &mut Vec<Node>) {
+fn build(triangles: &[Triangle], items: &mut [Item], first: usize, depth: usize, nodes: &mut Vec<Node>) {
     let root = nodes.len();
     nodes.push(leaf(items, first));
-    build_below(items, first, depth, root, nodes);
+    build_below(triangles, items, first, depth, root, nodes);
 }
 
 /// Splits the leaf at `at` of `nodes`, which holds `items`, as far as it pays.
-fn build_below(items: &mut [Item], first: usize, depth: usize, at: usize, nodes: &mut Vec<Node>) {
+fn build_below(
+    triangles: &[Triangle],
+    items: &mut [Item],
+    first: usize,
+    depth: usize,
+    at: usize,
+    nodes: &mut Vec<Node>,
+) {
+    if items.len() <= LEAF {
+        return;
+    }
+    let cheapest = if depth < CHEAPEST_SPLITS { split(items) } else { None };
+    let items = match cheapest {
+        Some(_) => items,
+        None => {
+            // All at one place, or nearly. Those with other corners may be halved anyhow.
+            let different = merge(triangles, items);
+            nodes[at].count = different as u32;
+            &mut items[..different]
+        }
+    };
     if items.len() <= LEAF {
         return;
     }
     let alone = items.len() > ALONE;
-    let middle = if depth < CHEAPEST_SPLITS { split(items) } else { items.len() / 2 };
+    let middle = cheapest.unwrap_or(items.len() / 2);
     let (left, right) = items.split_at_mut(middle);
     let children = nodes.len();
     nodes[at] = Node { first: children as u32, count: 0, ..nodes[at] };
@@ -196,7 +234,7 @@ fn build_below(items: &mut [Item], first: usize, depth: usize, at: usize, nodes:
     if alone {
         let part = |items: &mut [Item], first: usize| {
             let mut nodes = Vec::new();
-            build(items, first, depth + 1, &mut nodes);
+            build(triangles, items, first, depth + 1, &mut nodes);
             nodes
         };
         let parts: (Vec<Node>, Vec<Node>) = rayon::join(|| part(left, first), || part(right, first + middle));
@@ -210,9 +248,42 @@ fn build_below(items: &mut [Item], first: usize, depth: usize, at: usize, nodes:
             nodes.extend(part);
         }
     } else {
-        build_below(left, first, depth + 1, children, nodes);
-        build_below(right, first + middle, depth + 1, children + 1, nodes);
+        build_below(triangles, left, first, depth + 1, children, nodes);
+        build_below(triangles, right, first + middle, depth + 1, children + 1, nodes);
     }
+}
+
+/// Puts one triangle of each set of equal corners to the front, the first of the mesh, with the weight of all of them; the others lose
+/// theirs. Returns how many are at the front.
+fn merge(triangles: &[Triangle], items: &mut [Item]) -> usize {
+    // The corners in one order, and whether that order turns the triangle around.
+    let sorted = |item: &Item| {
+        let mut corners = triangles[item.face as usize].map(|corner| corner.map(|c| (c + 0.0).to_bits()));
+        let mut turned = false;
+        for (a, b) in [(0, 1), (1, 2), (0, 1)] {
+            if corners[a] > corners[b] {
+                corners.swap(a, b);
+                turned = !turned;
+            }
+        }
+        (corners, turned)
+    };
+    items.sort_by_cached_key(|item| (sorted(item).0, item.face));
+    let mut different = 0usize;
+    for i in 0..items.len() {
+        let (corners, turned) = sorted(&items[i]);
+        match different.checked_sub(1).map(|last| (last, sorted(&items[last]))) {
+            Some((last, (same, facing))) if same == corners => {
+                items[last].weight += if facing == turned { items[i].weight } else { -items[i].weight };
+                items[i].weight = 0.0;
+            }
+            _ => {
+                items.swap(different, i);
+                different += 1;
+            }
+        }
+    }
+    different
 }
 
 /// One leaf of all items.
@@ -222,8 +293,9 @@ fn leaf(items: &[Item], first: usize) -> Node {
     Node { min: bounds.0, max: bounds.1, first: first as u32, count: items.len() as u32 }
 }
 
-/// Orders the items so that the cheapest split found is at the returned position, which is never an end.
-fn split(items: &mut [Item]) -> usize {
+/// Orders the items so that the cheapest split found is at the returned position, which is never an end; `None` when all are at one
+/// place.
+fn split(items: &mut [Item]) -> Option<usize> {
     let mut middles = Bounds::EMPTY;
     items.iter().for_each(|item| middles.grow(item.middle));
     let extent = vec3::sub(middles.1, middles.0);
@@ -261,7 +333,7 @@ fn split(items: &mut [Item]) -> usize {
     }
     let (cost, axis, bin) = best;
     if !cost.is_finite() {
-        return items.len() / 2; // all at one place: any halves will do
+        return None;
     }
     let (mut left, mut right) = (0, items.len());
     while left < right {
@@ -272,12 +344,15 @@ fn split(items: &mut [Item]) -> usize {
             items.swap(left, right);
         }
     }
-    left
+    Some(left)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
+    use crate::mesh::Work;
     use rand::{Rng, SeedableRng};
 
     /// What a random ray costs in this tree (MacDonald and Booth 1990): boxes entered plus triangles met.
@@ -387,6 +462,22 @@ mod tests {
     }
 
     #[test]
+    fn a_query_looks_at_few_boxes() {
+        let mut rng = rand::rngs::StdRng::seed_from_u64(6);
+        for (name, mesh) in meshes() {
+            let (tree, [low, high]) = (Bvh::new(&mesh), mesh.bounds());
+            let work = Work::new(1000, tree.nodes.len());
+            let mut share = work.share();
+            for _ in 0..1000 {
+                let within = |axis: usize| low[axis] + (1.2 * rng.random::<f32>() - 0.1) * (high[axis] - low[axis]);
+                tree.nearest(std::array::from_fn(within), &mut share);
+            }
+            drop(share);
+            assert!(work.check("test", "mesh").is_ok() && work.spent() < 400 * 1000, "{name}: {}", work.spent());
+        }
+    }
+
+    #[test]
     fn every_box_holds_its_triangles_and_every_triangle_stands_once() {
         let mut all = meshes();
         all.push(("a large ball", crate::sdf::shapes::sphere(0.8).to_mesh(96).unwrap()));
@@ -417,8 +508,38 @@ mod tests {
                     assert!(tree.triangles[i].into_iter().all(within), "{name}");
                 }
             }
-            assert!(seen.iter().all(|&n| n == 1), "{name}");
+            // Those of equal corners, as rounding makes far from the origin, stand for each other.
+            let corners = |i: usize| {
+                let mut corners = tree.triangles[i].map(|corner| corner.map(f32::to_bits));
+                corners.sort_unstable();
+                corners
+            };
+            let found: HashSet<_> = (0..seen.len()).filter(|&i| seen[i] == 1).map(corners).collect();
+            assert!(seen.iter().all(|&n| n <= 1) && (0..seen.len()).all(|i| found.contains(&corners(i))), "{name}");
+            assert!((0..seen.len()).all(|i| seen[i] == 1 || tree.weights[i] == 0.0), "{name}");
         }
+    }
+
+    #[test]
+    fn triangles_with_the_same_corners_are_one_leaf_that_counts_for_all() {
+        let [a, b, c] = [[2., 0., 0.], [0., 2., 0.], [0., 0., 2.]];
+        let [d, e, f] = [[0., 0., 0.], [2., 2., 2.], [2., 0., 1.]];
+        // Two sets with one middle, one of them with a triangle turned over.
+        let triangles: Vec<Triangle> =
+            (0..30_000).map(|i| if i % 3 == 0 { [a, b, c] } else { [d, e, f] }).chain([[a, c, b], [f, e, d]]).collect();
+        let tree = Bvh::of(triangles.into_iter());
+        let leaves: Vec<&Node> = tree.nodes.iter().filter(|node| node.count > 0).collect();
+        let mut found: Vec<(u32, f32)> = leaves
+            .iter()
+            .flat_map(|leaf| (leaf.first..leaf.first + leaf.count).map(|i| i as usize))
+            .map(|i| (tree.faces[i], tree.weights[i]))
+            .collect();
+        found.sort_by_key(|&(face, _)| face);
+        assert_eq!(found, [(0, 9_999.0), (1, 19_999.0)]);
+        assert!(tree.nodes.len() <= 3, "{} boxes", tree.nodes.len());
+        let work = Work::new(1, tree.nodes.len());
+        tree.nearest([5.0; 3], &mut work.share());
+        assert!(work.spent() <= 3, "{} boxes for a query", work.spent());
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Mesh {
     /// only then, the winding number is a whole number everywhere off the surface. Weaker than
     /// [`Mesh::is_watertight`]: two cubes that share an edge qualify. Triangles that have a vertex twice do not count.
     pub fn is_closed(&self) -> bool {
-        self.edge_uses().all(|(_, forward, backward)| forward == backward)
+        are_closed(&self.faces)
     }
 
     /// The edges that bound the surface (holes, rims): those used by exactly one triangle, in ascending order.
@@ -103,31 +103,9 @@ impl Mesh {
         self.edge_uses().filter(|&(_, forward, backward)| forward + backward == 1).map(|(edge, ..)| edge).collect()
     }
 
-    /// Every edge with the number of triangles that run along it upwards and downwards, in ascending order.
-    pub(super) fn edge_uses(&self) -> impl Iterator<Item = ([u32; 2], usize, usize)> {
-        let mut half_edges: Vec<([u32; 2], bool)> = self
-            .faces
-            .iter()
-            .filter(|&&[a, b, c]| a != b && b != c && c != a)
-            .flat_map(|&[a, b, c]| [[a, b], [b, c], [c, a]])
-            .map(|[a, b]| if a < b { ([a, b], true) } else { ([b, a], false) })
-            .collect();
-        half_edges.sort_unstable();
-        let mut at = 0;
-        std::iter::from_fn(move || {
-            let edge = half_edges.get(at)?.0;
-            let (mut forward, mut backward) = (0, 0);
-            while let Some(&(same, upwards)) = half_edges.get(at).filter(|h| h.0 == edge) {
-                debug_assert_eq!(same, edge);
-                if upwards {
-                    forward += 1
-                } else {
-                    backward += 1
-                }
-                at += 1;
-            }
-            Some((edge, forward, backward))
-        })
+    /// [`edge_uses`] of all triangles.
+    pub(super) fn edge_uses(&self) -> impl Iterator<Item = ([u32; 2], usize, usize)> + use<> {
+        edge_uses(&self.faces)
     }
 
     /// The connected parts of the mesh (triangles that share a vertex belong together), in order of first appearance.
@@ -170,6 +148,38 @@ impl Mesh {
         }
         parts
     }
+}
+
+/// Every edge with the number of triangles that run along it upwards and downwards, in ascending order. Triangles that have a vertex
+/// twice do not count.
+fn edge_uses(faces: &[[u32; 3]]) -> impl Iterator<Item = ([u32; 2], usize, usize)> + use<> {
+    let mut half_edges: Vec<([u32; 2], bool)> = faces
+        .iter()
+        .filter(|&&[a, b, c]| a != b && b != c && c != a)
+        .flat_map(|&[a, b, c]| [[a, b], [b, c], [c, a]])
+        .map(|[a, b]| if a < b { ([a, b], true) } else { ([b, a], false) })
+        .collect();
+    half_edges.sort_unstable();
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let edge = half_edges.get(at)?.0;
+        let (mut forward, mut backward) = (0, 0);
+        while let Some(&(same, upwards)) = half_edges.get(at).filter(|h| h.0 == edge) {
+            debug_assert_eq!(same, edge);
+            if upwards {
+                forward += 1
+            } else {
+                backward += 1
+            }
+            at += 1;
+        }
+        Some((edge, forward, backward))
+    })
+}
+
+/// Whether the triangles close up as a chain: each edge is run along as often one way as the other.
+pub(super) fn are_closed(faces: &[[u32; 3]]) -> bool {
+    edge_uses(faces).all(|(_, forward, backward)| forward == backward)
 }
 
 /// The point of the triangle nearest to `p` (Ericson, Real-Time Collision Detection, 5.1.5).

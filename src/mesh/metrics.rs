@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use rayon::prelude::*;
 
 use super::geometry::vec3;
-use super::{Bvh, Mesh};
+use super::{Bvh, Mesh, Share, Work};
 use crate::task::Task;
 use crate::{Error, Result};
 
@@ -93,7 +93,8 @@ impl MeshComparison {
     /// the reference comes second.
     ///
     /// # Errors
-    /// When a mesh has no area, or `samples` is zero or more than memory has room for; [`Error::Interrupted`] when stopped.
+    /// When a mesh has no area or so many triangles lie across each other that distances would take hours, or `samples` is zero or more
+    /// than memory has room for; [`Error::Interrupted`] when stopped.
     pub fn new(mesh: &Mesh, reference: &Mesh, samples: usize, seed: u64) -> Result<Self> {
         if samples == 0 {
             let (got, expected) = ("0".into(), "at least one".into());
@@ -106,8 +107,9 @@ impl MeshComparison {
         let one_way = |from: &Mesh, to: &Mesh, seed: u64| -> Result<(Vec<f32>, Vec<f32>)> {
             let drawn = sample_surface(from, samples, seed)?;
             let bvh = Bvh::new(to);
-            let measure = |(&point, &face): (&[f32; 3], &u32)| {
-                let nearest = bvh.nearest(point);
+            let work = Work::new(samples, bvh.nodes.len());
+            let measure = |(&point, &face): (&[f32; 3], &u32), share: &mut Share| {
+                let nearest = bvh.nearest(point, share);
                 let normals = [from.scaled_normal(face as usize), to.scaled_normal(nearest.face as usize)];
                 let [own, other] = normals.map(vec3::normalized);
                 (nearest.distance2.sqrt(), vec3::dot(own, other))
@@ -115,7 +117,9 @@ impl MeshComparison {
             let mut found = vec![(0.0, 0.0); samples];
             let drawn: Vec<_> = drawn.points.iter().zip(&drawn.faces).collect();
             found.par_chunks_mut(AT_A_TIME).zip(drawn.par_chunks(AT_A_TIME)).try_for_each(|(found, drawn)| {
-                found.iter_mut().zip(drawn).for_each(|(found, &sample)| *found = measure(sample));
+                let share = &mut work.share();
+                found.iter_mut().zip(drawn).for_each(|(found, &sample)| *found = measure(sample, share));
+                work.check("MeshComparison", "a mesh")?;
                 task.advance(found.len())
             })?;
             Ok(found.into_iter().unzip())

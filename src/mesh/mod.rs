@@ -11,12 +11,14 @@ pub mod metrics;
 mod polygon;
 mod repair;
 mod weld;
+mod work;
 
 pub use axis::Axis;
 pub(crate) use bvh::{Bvh, DEEPEST, Node as BvhNode};
 pub use format::MeshFormat;
 pub(crate) use geometry::vec3;
 pub use repair::{MeshReport, Repair};
+pub(crate) use work::{Share, Work};
 
 use crate::{Error, Result};
 

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use super::geometry::are_closed;
 use super::geometry::vec3::{cross, dot, sub};
 use super::{Mesh, weld};
 use crate::{Error, Result};
@@ -289,8 +290,8 @@ impl Mesh {
                 let [a, b, c] = self.faces[face];
                 if (turned[face] == Some(true)) ^ invert { [a, c, b] } else { [a, b, c] }
             };
-            let own = self.with_faces(part.iter().map(|&face| oriented(face, invert)).collect());
-            invert ^= own.is_closed() && own.volume() < 0.0;
+            let own: Vec<[u32; 3]> = part.iter().map(|&face| oriented(face, invert)).collect();
+            invert ^= are_closed(&own) && self.signed_volume_of(&own) < 0.0;
             part.iter().for_each(|&face| faces[face] = oriented(face, invert));
         }
         let alike = self.with_faces(faces);
@@ -302,14 +303,20 @@ impl Mesh {
 
     /// The volume between the origin's plane of each triangle summed up, in f64: [`Mesh::volume`] for what need not be a mesh.
     pub(crate) fn signed_volume(&self) -> f64 {
-        let Some(&[first, ..]) = self.faces.first() else { return 0.0 };
+        self.signed_volume_of(&self.faces)
+    }
+
+    /// [`signed_volume`](Self::signed_volume) of some triangles of this mesh's vertices.
+    fn signed_volume_of(&self, faces: &[[u32; 3]]) -> f64 {
+        let Some(&[first, ..]) = faces.first() else { return 0.0 };
         // Relative to a vertex, so that a mesh far from the origin loses no digits.
-        let origin = self.vertices[first as usize];
-        let six = |face| {
-            let [a, b, c] = self.triangle(face).map(|p| sub(p.map(f64::from), origin.map(f64::from)));
+        let position = |v: u32| self.vertices[v as usize].map(f64::from);
+        let origin = position(first);
+        let six = |face: &[u32; 3]| {
+            let [a, b, c] = face.map(|v| sub(position(v), origin));
             dot(a, cross(b, c))
         };
-        (0..self.faces.len()).map(six).sum::<f64>() / 6.0
+        faces.iter().map(six).sum::<f64>() / 6.0
     }
 
     fn with_faces(&self, faces: Vec<[u32; 3]>) -> Mesh {

@@ -1,6 +1,7 @@
 //! Positions that are one place, made one vertex.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 
 use super::geometry::vec3::{dot, sub};
 
@@ -28,11 +29,13 @@ pub(super) fn equal<T: Bits>(positions: &[[T; 3]]) -> (Vec<[T; 3]>, Vec<u32>) {
     let places = (2 * positions.len()).next_power_of_two();
     let mut table = vec![FREE; places];
     let mut distinct: Vec<[T; 3]> = Vec::new();
+    // Unknown to whoever wrote the positions, so that none collide on purpose. The result does not depend on it.
+    let start = RandomState::new().hash_one(0);
     let index = positions.iter().map(|position| {
         let key = position.map(T::bits);
         // Odd factors of high entropy spread neighbouring positions over the table (Steele and Vigna 2021).
         let mixed =
-            key.iter().fold(0u64, |hash, &bits| (hash ^ bits).wrapping_mul(0xd134_2543_de82_ef95).rotate_left(29));
+            key.iter().fold(start, |hash, &bits| (hash ^ bits).wrapping_mul(0xd134_2543_de82_ef95).rotate_left(29));
         let mut at = (mixed ^ mixed >> 32) as usize & (places - 1);
         loop {
             match table[at] {

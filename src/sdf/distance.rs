@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::frame::Frame;
 use super::winding::WindingTree;
 use crate::mesh::vec3::{cross, dot, sub};
-use crate::mesh::{Bvh, BvhNode, DEEPEST};
+use crate::mesh::{Bvh, BvhNode, DEEPEST, Share, Work};
 use crate::task::Task;
 use crate::{Error, Result};
 
@@ -35,6 +35,9 @@ pub(super) enum Signs<'a> {
 }
 
 /// The distance of every sample of `frame` to the triangles of the tree, with signs, and how many of these were guesses.
+///
+/// # Errors
+/// When a distance overflows, or the triangles cost more than [`Work`] allows; [`Error::Interrupted`] when stopped.
 pub(super) fn distances(bvh: &Bvh, signs: Signs, frame: &Frame) -> Result<(Vec<f32>, usize)> {
     let [nx, ny, nz] = frame.shape;
     let facets = Facet::all(bvh);
@@ -42,17 +45,21 @@ pub(super) fn distances(bvh: &Bvh, signs: Signs, frame: &Frame) -> Result<(Vec<f
     let guessed = AtomicUsize::new(0);
     let task = Task::new("signed distance", nx);
     let slices = 2 * ny * nz;
+    let work = Work::new(values.len(), bvh.nodes.len());
     values.par_chunks_mut(slices).enumerate().try_for_each(|(slab, values)| {
-        unsigned(bvh, &facets, frame, 2 * slab, values);
+        let share = &mut work.share();
+        unsigned(bvh, &facets, frame, 2 * slab, values, share);
         match signs {
             Signs::None => {}
-            Signs::Closed(winding) => sign_closed(winding, frame, 2 * slab, values),
+            Signs::Closed(winding) => sign_closed(winding, frame, 2 * slab, values, share),
             Signs::Open(winding) => {
-                guessed.fetch_add(sign_open(winding, frame, 2 * slab, values), Ordering::Relaxed);
+                guessed.fetch_add(sign_open(winding, frame, 2 * slab, values, share), Ordering::Relaxed);
             }
         }
+        work.check("SdfGrid::from_mesh", "the mesh")?;
         task.advance(values.len() / (ny * nz))
     })?;
+    work.check("SdfGrid::from_mesh", "the mesh")?;
     if values.iter().any(|v| !v.is_finite()) {
         let (got, expected) = ("a distance that overflows".into(), "a mesh of moderate extent".into());
         return Err(Error::Argument { op: "SdfGrid::from_mesh", name: "the mesh", got, expected });
@@ -125,8 +132,10 @@ pub(super) fn distances_of(bvh: &Bvh, facets: &[Facet], points: &[[f32; 3]]) -> 
     order.par_sort_by_cached_key(|&i| along_a_curve(points[i as usize], &bvh.nodes[0]));
     let mut sorted = vec![0.0; points.len()];
     let task = Task::new("distance", points.len());
+    let work = Work::new(points.len(), bvh.nodes.len());
     sorted.par_chunks_mut(1 << 12).zip(order.par_chunks(1 << 12)).try_for_each(|(distances, order)| {
-        of_points(bvh, facets, points, order, distances);
+        of_points(bvh, facets, points, order, distances, &mut work.share());
+        work.check("DistanceQuery", "the mesh")?;
         task.advance(order.len())
     })?;
     let mut distances = vec![0.0; points.len()];
@@ -146,52 +155,66 @@ fn along_a_curve(point: [f32; 3], node: &BvhNode) -> u32 {
 }
 
 /// Distances of the points in this order.
-fn of_points(bvh: &Bvh, facets: &[Facet], points: &[[f32; 3]], order: &[u32], distances: &mut [f32]) {
+fn of_points(bvh: &Bvh, facets: &[Facet], points: &[[f32; 3]], order: &[u32], distances: &mut [f32], work: &mut Share) {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2,fma")]
-        fn wide(bvh: &Bvh, facets: &[Facet], points: &[[f32; 3]], order: &[u32], distances: &mut [f32]) {
-            of_points_body(bvh, facets, points, order, distances);
+        fn wide(
+            bvh: &Bvh,
+            facets: &[Facet],
+            points: &[[f32; 3]],
+            order: &[u32],
+            distances: &mut [f32],
+            work: &mut Share,
+        ) {
+            of_points_body(bvh, facets, points, order, distances, work);
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: the features were just detected.
-            return unsafe { wide(bvh, facets, points, order, distances) };
+            return unsafe { wide(bvh, facets, points, order, distances, work) };
         }
     }
-    of_points_body(bvh, facets, points, order, distances);
+    of_points_body(bvh, facets, points, order, distances, work);
 }
 
 #[inline(always)]
-fn of_points_body(bvh: &Bvh, facets: &[Facet], points: &[[f32; 3]], order: &[u32], distances: &mut [f32]) {
+fn of_points_body(
+    bvh: &Bvh,
+    facets: &[Facet],
+    points: &[[f32; 3]],
+    order: &[u32],
+    distances: &mut [f32],
+    work: &mut Share,
+) {
     let mut seed = None;
     for (order, distances) in order.chunks(LANES).zip(distances.chunks_mut(LANES)) {
         // The last point stands in for those that are missing.
         let point = |lane: usize| points[order[lane.min(order.len() - 1)] as usize];
         let packet = std::array::from_fn(|axis| std::array::from_fn(|lane| point(lane)[axis]));
         let mut best = [f32::INFINITY; LANES];
-        nearest(bvh, facets, &packet, &mut seed, &mut best);
+        nearest(bvh, facets, &packet, &mut seed, &mut best, work);
         distances.iter_mut().zip(best).for_each(|(distance, best)| *distance = best.sqrt());
     }
 }
 
 /// Fills a slab (up to two x-slices from `first_x` on) with distances to the nearest triangle.
-fn unsigned(bvh: &Bvh, facets: &[Facet], frame: &Frame, first_x: usize, values: &mut [f32]) {
+fn unsigned(bvh: &Bvh, facets: &[Facet], frame: &Frame, first_x: usize, values: &mut [f32], work: &mut Share) {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2,fma")]
-        fn wide(bvh: &Bvh, facets: &[Facet], frame: &Frame, first_x: usize, values: &mut [f32]) {
-            unsigned_body(bvh, facets, frame, first_x, values);
+        fn wide(bvh: &Bvh, facets: &[Facet], frame: &Frame, first_x: usize, values: &mut [f32], work: &mut Share) {
+            unsigned_body(bvh, facets, frame, first_x, values, work);
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: the features were just detected.
-            return unsafe { wide(bvh, facets, frame, first_x, values) };
+            return unsafe { wide(bvh, facets, frame, first_x, values, work) };
         }
     }
-    unsigned_body(bvh, facets, frame, first_x, values);
+    unsigned_body(bvh, facets, frame, first_x, values, work);
 }
 
 #[inline(always)]
-fn unsigned_body(bvh: &Bvh, facets: &[Facet], frame: &Frame, first_x: usize, values: &mut [f32]) {
+fn unsigned_body(bvh: &Bvh, facets: &[Facet], frame: &Frame, first_x: usize, values: &mut [f32], work: &mut Share) {
     let [_, ny, nz] = frame.shape;
     let nx = values.len() / (ny * nz);
     let mut seed = None;
@@ -210,7 +233,7 @@ fn unsigned_body(bvh: &Bvh, facets: &[Facet], frame: &Frame, first_x: usize, val
                 places[l] = (di * ny + j) * nz + k;
             }
             let mut best = [f32::INFINITY; LANES];
-            nearest(bvh, facets, &points, &mut seed, &mut best);
+            nearest(bvh, facets, &points, &mut seed, &mut best, work);
             for l in 0..LANES {
                 values[places[l]] = best[l].sqrt();
             }
@@ -218,8 +241,20 @@ fn unsigned_body(bvh: &Bvh, facets: &[Facet], frame: &Frame, first_x: usize, val
     }
 }
 
+/// Lowers `best` to the squared distance of the nearest triangle; `work` over its limit leaves it as it is.
 #[inline(always)]
-fn nearest(bvh: &Bvh, facets: &[Facet], points: &[Lanes; 3], seed: &mut Option<usize>, best: &mut Lanes) {
+fn nearest(
+    bvh: &Bvh,
+    facets: &[Facet],
+    points: &[Lanes; 3],
+    seed: &mut Option<usize>,
+    best: &mut Lanes,
+    work: &mut Share,
+) {
+    if work.is_over() {
+        return;
+    }
+    let mut boxes = 0;
     if let Some(leaf) = *seed {
         visit_leaf(bvh, facets, points, leaf, best);
     }
@@ -228,6 +263,7 @@ fn nearest(bvh: &Bvh, facets: &[Facet], points: &[Lanes; 3], seed: &mut Option<u
     let mut depth = 1; // the root is open
     while depth > 0 {
         depth -= 1;
+        boxes += 1;
         let (at, at_least) = open[depth];
         if at_least >= worst {
             continue;
@@ -252,6 +288,7 @@ fn nearest(bvh: &Bvh, facets: &[Facet], points: &[Lanes; 3], seed: &mut Option<u
             }
         }
     }
+    work.spend(boxes);
 }
 
 /// Returns whether a triangle of the leaf is nearer to one of the points than `best`, which it updates.
@@ -298,7 +335,7 @@ fn position(frame: &Frame, [i, j, k]: [usize; 3]) -> [f32; 3] {
 
 /// Signs for a mesh that bounds a volume. Two neighbours whose distances add up to more than what lies between them are
 /// on the same side, because no surface can lie between them; the others ask for their winding number.
-fn sign_closed(winding: &WindingTree, frame: &Frame, first_x: usize, values: &mut [f32]) {
+fn sign_closed(winding: &WindingTree, frame: &Frame, first_x: usize, values: &mut [f32], work: &mut Share) {
     let [_, ny, nz] = frame.shape;
     // Distances are rounded; a little slack keeps a pair that just touches from being trusted.
     let gap = frame.spacing.map(|h| h * 1.001);
@@ -309,7 +346,8 @@ fn sign_closed(winding: &WindingTree, frame: &Frame, first_x: usize, values: &mu
             .find(|&(index, back, gap)| index > 0 && values[place - back].abs() + values[place] > gap)
             .map(|(_, back, _)| values[place - back] < 0.0);
         // A mesh that is inside out (winding number -1) encloses the same volume.
-        let inside = known.unwrap_or_else(|| winding.winding_number(position(frame, [first_x + i, j, k])).abs() > 0.5);
+        let mut encloses = |p: [f32; 3]| winding.winding_number(p, work).abs() > 0.5;
+        let inside = known.unwrap_or_else(|| encloses(position(frame, [first_x + i, j, k])));
         if inside {
             values[place] = -values[place];
         }
@@ -317,12 +355,12 @@ fn sign_closed(winding: &WindingTree, frame: &Frame, first_x: usize, values: &mu
 }
 
 /// Signs for a mesh with holes, by every sample's winding number; returns how many were doubtful.
-fn sign_open(winding: &WindingTree, frame: &Frame, first_x: usize, values: &mut [f32]) -> usize {
+fn sign_open(winding: &WindingTree, frame: &Frame, first_x: usize, values: &mut [f32], work: &mut Share) -> usize {
     let [_, ny, nz] = frame.shape;
     let mut doubtful = 0;
     for (place, value) in values.iter_mut().enumerate() {
         let index = [first_x + place / (ny * nz), place / nz % ny, place % nz];
-        let number = winding.winding_number(position(frame, index)).abs();
+        let number = winding.winding_number(position(frame, index), work).abs();
         doubtful += usize::from((number - 0.5).abs() < DOUBT);
         // On a sheet the winding number is a half, and rounding decides nothing.
         if number > 0.5 && *value > ON_THE_SURFACE {

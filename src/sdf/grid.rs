@@ -10,7 +10,7 @@ use super::frame::Frame;
 use super::outer::outer_surface;
 use super::walls::ThinWalls;
 use super::winding::WindingTree;
-use crate::mesh::{Bvh, Mesh};
+use crate::mesh::{Bvh, Mesh, Work};
 use crate::{Error, Result, memory};
 
 /// How a mesh becomes a grid.
@@ -119,15 +119,15 @@ impl SdfGrid {
     /// setting that would do, and is in [`SdfGrid::notes`].
     ///
     /// # Errors
-    /// When an axis has fewer than two samples, the box has no extent or is not finite, or the truncation or radius is not
-    /// positive; [`Error::Memory`] when memory has no room for the grid; [`Error::Interrupted`] when stopped.
+    /// When an axis has fewer than two samples, the box has no extent or is not finite, the truncation or radius is not positive, or so
+    /// many triangles lie across each other that their distances would take hours; [`Error::Memory`] when memory has no room for the grid; [`Error::Interrupted`] when stopped.
     ///
     /// ```
     /// use wavemesh::mesh::Mesh;
     /// use wavemesh::sdf::{SdfConfig, SdfGrid, SdfSign};
     /// let corners = vec![[0., 0., 0.], [1., 0., 0.], [1., 1., 0.], [0., 1., 0.]];
     /// let sheet = Mesh::new(corners, vec![[0, 1, 2], [0, 2, 3]])?;
-    /// let config = SdfConfig { sign: SdfSign::Thickened { radius: 0.1 }, ..Default::default() };
+    /// let config = SdfConfig::new().sign(SdfSign::Thickened { radius: 0.1 });
     /// let plate = SdfGrid::from_mesh_with(&sheet, &config)?.to_mesh()?;
     /// assert!(plate.is_watertight() && (plate.volume() - 0.2).abs() < 0.1);
     /// # Ok::<(), wavemesh::Error>(())
@@ -159,7 +159,8 @@ impl SdfGrid {
                 let winding = WindingTree::new(bvh.clone());
                 let closed = local.weld(0.0)?.is_closed();
                 let (values, guessed) = if config.union {
-                    let outer = Bvh::new(&outer_surface(&local, &winding, 0.5 * cell)?);
+                    let work = Work::new(samples.shape.iter().product(), bvh.nodes.len());
+                    let outer = Bvh::new(&outer_surface(&local, &winding, 0.5 * cell, &work)?);
                     distances(&outer, Signs::Open(&winding), &samples)?
                 } else if closed {
                     distances(&bvh, Signs::Closed(&winding), &samples)?

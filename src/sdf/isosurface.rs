@@ -58,7 +58,7 @@ pub enum IsosurfaceMethod {
 /// ```
 /// use wavemesh::sdf::{IsosurfaceConfig, IsosurfaceMethod, isosurface, shapes::cuboid};
 /// let grid = cuboid([0.51, 0.52, 0.53]).to_grid(24)?;
-/// let sharp = IsosurfaceConfig { method: IsosurfaceMethod::DualContouring, ..Default::default() };
+/// let sharp = IsosurfaceConfig::new().method(IsosurfaceMethod::DualContouring);
 /// assert!(isosurface(&grid, &sharp)?.is_closed());
 /// # Ok::<(), wavemesh::Error>(())
 /// ```

@@ -4,22 +4,26 @@
 //! until its pieces are small.
 
 use super::winding::WindingTree;
-use crate::mesh::{Mesh, vec3};
+use crate::mesh::{Mesh, Work, vec3};
+use crate::task::check_interrupt;
 use crate::{Error, Result};
 
 /// Pieces of one triangle, at most: 4^8.
 const DEEPEST_CUT: usize = 8;
 
 /// The triangles of `mesh` that bound the union of its parts, the partly hidden ones in pieces no longer than `piece`.
-/// `winding` belongs to the whole mesh.
-pub(super) fn outer_surface(mesh: &Mesh, winding: &WindingTree, piece: f32) -> Result<Mesh> {
+/// `winding` belongs to the whole mesh, `work` bounds what its pieces may cost.
+pub(super) fn outer_surface(mesh: &Mesh, winding: &WindingTree, piece: f32, work: &Work) -> Result<Mesh> {
     let mut vertices: Vec<[f32; 3]> = Vec::new();
-    let inside = |p: [f32; 3]| winding.winding_number(p).abs() > 0.5;
+    let share = &mut work.share();
+    let mut inside = |p: [f32; 3]| winding.winding_number(p, share).abs() > 0.5;
     for face in 0..mesh.faces().len() {
         let corners = mesh.triangle(face);
         let step = vec3::scale(vec3::normalized(mesh.scaled_normal(face)), 1e-3 * piece);
-        let hidden = |p: [f32; 3]| inside(vec3::add(p, step)) && inside(vec3::sub(p, step));
+        let mut hidden = |p: [f32; 3]| inside(vec3::add(p, step)) && inside(vec3::sub(p, step));
         let mut open = vec![(corners, 0)];
+        work.check("SdfGrid::from_mesh", "the mesh")?;
+        check_interrupt()?;
         while let Some((corners, depth)) = open.pop() {
             let middle = mean(&corners);
             // Corners and edges lie on other triangles too, so that the samples are drawn in from them.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::distance::{Facet, distances_of};
 use super::winding::WindingTree;
-use crate::mesh::{Bvh, Mesh};
+use crate::mesh::{Bvh, Mesh, Work};
 use crate::task::Task;
 use crate::{Error, Result};
 
@@ -46,7 +46,8 @@ impl DistanceQuery {
     /// [`Mesh::vertices`] has them.
     ///
     /// # Errors
-    /// When a coordinate is not finite; [`Error::Interrupted`] when stopped.
+    /// When a coordinate is not finite, or so many triangles lie across each other that the distances would take hours;
+    /// [`Error::Interrupted`] when stopped.
     pub fn distance(&self, points: &[[f32; 3]]) -> Result<Vec<f32>> {
         let local = self.local(points)?;
         distances_of(&self.bvh, &self.facets, &local)
@@ -61,12 +62,15 @@ impl DistanceQuery {
         let local = self.local(points)?;
         let mut distances = distances_of(&self.bvh, &self.facets, &local)?;
         let task = Task::new("sides", points.len());
+        let work = Work::new(points.len(), self.bvh.nodes.len());
         distances.par_chunks_mut(AT_A_TIME).zip(local.par_chunks(AT_A_TIME)).try_for_each(|(distances, points)| {
+            let share = &mut work.share();
             for (distance, &point) in distances.iter_mut().zip(points) {
-                if self.winding.winding_number(point).abs() > 0.5 {
+                if self.winding.winding_number(point, share).abs() > 0.5 {
                     *distance = -*distance;
                 }
             }
+            work.check("DistanceQuery", "the mesh")?;
             task.advance(points.len())
         })?;
         Ok(distances)

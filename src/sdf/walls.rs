@@ -5,7 +5,7 @@
 
 use rand::{Rng, SeedableRng};
 
-use crate::mesh::{Bvh, Mesh, vec3};
+use crate::mesh::{Bvh, Mesh, Work, vec3};
 
 /// Rays for a mesh. A share of a hundredth of the surface is met by about ten of them.
 const RAYS: usize = 1024;
@@ -28,7 +28,8 @@ pub struct ThinWalls {
 }
 
 impl ThinWalls {
-    /// The thin walls of a mesh that bounds a volume; `None` when a hundredth of the surface or less has any. `cell` is the
+    /// The thin walls of a mesh that bounds a volume; `None` when a hundredth of the surface or less has any, and when the search takes
+    /// more than [`Work`] allows. `cell` is the
     /// longest side of the grid's cells, `side` the grid's longest side, both in mesh units.
     pub(super) fn of(mesh: &Mesh, bvh: &Bvh, cell: f32, side: f32) -> Option<Self> {
         let inwards = if mesh.volume() < 0.0 { 1.0 } else { -1.0 };
@@ -40,6 +41,8 @@ impl ThinWalls {
             })
             .collect();
         let mut rng = rand::rngs::StdRng::seed_from_u64(0);
+        let work = Work::new(RAYS, bvh.nodes.len());
+        let mut boxes = work.share();
         let mut found: Vec<f32> = (0..RAYS)
             .filter_map(|_| {
                 let at = rng.random::<f64>() * area;
@@ -51,14 +54,15 @@ impl ThinWalls {
                     vec3::add(vec3::scale(b, root * (1.0 - v)), vec3::scale(c, root * v)),
                 );
                 let normal = vec3::normalized(mesh.scaled_normal(face));
-                let (thickness, other) = bvh.first_hit(point, vec3::scale(normal, inwards), cell, face as u32)?;
+                let (thickness, other) =
+                    bvh.first_hit(point, vec3::scale(normal, inwards), cell, face as u32, &mut boxes)?;
                 let facing = vec3::dot(normal, vec3::normalized(mesh.scaled_normal(other as usize)));
                 // Triangles at one place, front and back, are no wall.
                 (facing < FACING_AWAY && thickness > 1e-6 * side).then_some(thickness)
             })
             .collect();
         let share = found.len() as f64 / RAYS as f64;
-        if share <= LEAST_SHARE {
+        if share <= LEAST_SHARE || boxes.is_over() {
             return None;
         }
         found.sort_unstable_by(f32::total_cmp);

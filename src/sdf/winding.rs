@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::mesh::{Bvh, DEEPEST};
+use crate::mesh::{Bvh, DEEPEST, Share};
 
 /// A cluster is far when its distance exceeds this multiple of its radius. Larger is slower and more exact; the
 /// paper's default of 2 errs by less than 0.01.
@@ -43,17 +43,20 @@ impl WindingTree {
                 count => (first, first + count),
             };
         }
-        let clusters = range.par_iter().map(|&(from, to)| cluster(&bvh.triangles[from..to])).collect();
+        let clusters = range.par_iter().map(|&(from, to)| cluster(&bvh.triangles[from..to], &bvh.weights[from..to]));
+        let clusters = clusters.collect();
         Self { bvh, clusters }
     }
 
-    /// The winding number around `p`, within about 0.01.
-    pub fn winding_number(&self, p: [f32; 3]) -> f32 {
+    /// The winding number around `p`, within about 0.01; any number when `work` is over its limit.
+    pub fn winding_number(&self, p: [f32; 3], work: &mut Share) -> f32 {
         let mut sum = 0.0;
+        let mut boxes = 0;
         let mut open = [0u32; DEEPEST + 1];
         let mut depth = 1; // the root is open
-        while depth > 0 {
+        while depth > 0 && !work.is_over() {
             depth -= 1;
+            boxes += 1;
             let at = open[depth] as usize;
             let cluster = &self.clusters[at];
             let r: [f32; 3] = std::array::from_fn(|i| cluster.middle[i] - p[i]);
@@ -64,18 +67,21 @@ impl WindingTree {
             } else if node.count > 0 {
                 let (first, count) = (node.first as usize, node.count as usize);
                 let triangles = &self.bvh.triangles[first..first + count];
-                sum += triangles.iter().map(|t| solid_angle(t, p)).sum::<f32>() * INV_4PI;
+                let weights = &self.bvh.weights[first..first + count];
+                sum +=
+                    triangles.iter().zip(weights).map(|(t, weight)| weight * solid_angle(t, p)).sum::<f32>() * INV_4PI;
             } else {
                 open[depth] = node.first;
                 open[depth + 1] = node.first + 1;
                 depth += 2;
             }
         }
+        work.spend(boxes);
         sum
     }
 }
 
-fn cluster(triangles: &[[[f32; 3]; 3]]) -> Cluster {
+fn cluster(triangles: &[[[f32; 3]; 3]], weights: &[f32]) -> Cluster {
     let normal = |[a, b, c]: &[[f32; 3]; 3]| {
         let (u, v): ([f32; 3], [f32; 3]) = (std::array::from_fn(|i| b[i] - a[i]), std::array::from_fn(|i| c[i] - a[i]));
         [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]].map(|n| 0.5 * n)
@@ -83,7 +89,7 @@ fn cluster(triangles: &[[[f32; 3]; 3]]) -> Cluster {
     let centroid = |[a, b, c]: &[[f32; 3]; 3]| -> [f32; 3] { std::array::from_fn(|i| (a[i] + b[i] + c[i]) / 3.0) };
     let mut sums = Cluster::default();
     let mut weight = 0.0;
-    for t in triangles {
+    for (t, &times) in triangles.iter().zip(weights) {
         let n = normal(t);
         // A triangle without area still has a place.
         let area = (n[0] * n[0] + n[1] * n[1] + n[2] * n[2]).sqrt().max(f32::MIN_POSITIVE);
@@ -91,13 +97,13 @@ fn cluster(triangles: &[[[f32; 3]; 3]]) -> Cluster {
         let c = centroid(t);
         for i in 0..3 {
             sums.middle[i] += area * c[i];
-            sums.normal[i] += n[i];
+            sums.normal[i] += times * n[i];
         }
     }
     sums.middle = sums.middle.map(|m| m / weight);
     let mut radius2 = 0.0f32;
-    for t in triangles {
-        let (n, c) = (normal(t), centroid(t));
+    for (t, &times) in triangles.iter().zip(weights) {
+        let (n, c) = (normal(t).map(|n| times * n), centroid(t));
         for (i, row) in sums.moment.iter_mut().enumerate() {
             for (m, n) in row.iter_mut().zip(n) {
                 *m += (c[i] - sums.middle[i]) * n;

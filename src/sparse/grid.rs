@@ -51,7 +51,7 @@ impl Grid {
             });
         }
         let fits = |n: &usize| (1..=i32::MAX as usize).contains(n);
-        let cells = shape.iter().fold(batch as u128, |cells, &n| cells * n as u128);
+        let cells = shape.iter().fold(batch as u128, |cells, &n| cells.saturating_mul(n as u128));
         if !shape.iter().all(fits) || cells >= 1 << 62 {
             return Err(Error::Argument {
                 op,

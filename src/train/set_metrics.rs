@@ -5,8 +5,8 @@
 
 use rayon::prelude::*;
 
-use crate::mesh::Mesh;
 use crate::mesh::metrics::sample_surface;
+use crate::mesh::{Bvh, Mesh, Work};
 use crate::sdf::SdfGrid;
 use crate::task::Task;
 use crate::{Error, Result};
@@ -156,7 +156,16 @@ pub(crate) fn surface_points(meshes: &[Mesh], count: usize, seed: u64) -> Result
 /// there plus back.
 ///
 /// # Errors
-/// [`Error::Argument`] for a cloud without points or a point that is not finite, [`Error::Interrupted`] when stopped.
+/// [`Error::Argument`] for a cloud without points, a point that is not finite, or large clouds that no tree can part (a ball's
+/// middle and its surface), [`Error::Interrupted`] when stopped.
+///
+/// ```
+/// use wavemesh::train::chamfer_matrix;
+/// let (square, point) = (vec![[0.0, 0.0, 0.0], [0.0, 2.0, 0.0]], vec![[0.0, 0.0, 1.0]]);
+/// // There the squares are 1 and 5, back it is 1.
+/// assert_eq!(chamfer_matrix(&[square], &[point])?, [[4.0]]);
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
 pub fn chamfer_matrix(a: &[Vec<[f32; 3]>], b: &[Vec<[f32; 3]>]) -> Result<Vec<Vec<f64>>> {
     if a.iter().chain(b).any(Vec::is_empty) {
         return Err(Error::Argument {
@@ -172,11 +181,45 @@ pub fn chamfer_matrix(a: &[Vec<[f32; 3]>], b: &[Vec<[f32; 3]>]) -> Result<Vec<Ve
     let task = Task::new("comparing shapes", a.len());
     a.par_iter()
         .map(|cloud| {
-            let row = b.iter().map(|other| chamfer(cloud, other)).collect();
+            let row = b.iter().map(|other| {
+                task.check()?;
+                let pairs = cloud.len().saturating_mul(other.len());
+                if pairs <= MOST_PAIRS { Ok(chamfer(cloud, other)) } else { chamfer_by_trees(cloud, other, &task) }
+            });
+            let row = row.collect::<Result<_>>()?;
             task.advance(1)?;
             Ok(row)
         })
         .collect()
+}
+
+/// Pairs of points up to which comparing all of them is as quick as building trees.
+const MOST_PAIRS: usize = 1 << 24;
+
+/// [`chamfer`] of clouds so large that comparing all pairs would take hours: the same distances, each found in a tree.
+fn chamfer_by_trees(a: &[[f32; 3]], b: &[[f32; 3]], task: &Task) -> Result<f64> {
+    /// Points between two looks at the stop button.
+    const AT_A_TIME: usize = 4096;
+    // Points, their boxes and their places in the tree.
+    crate::memory::check(
+        "chamfer_matrix",
+        || format!("a tree of {} points", b.len().max(a.len())),
+        224 * b.len().max(a.len()),
+    )?;
+    let one_way = |from: &[[f32; 3]], to: &[[f32; 3]]| {
+        let tree = Bvh::of(to.iter().map(|&point| [point; 3]));
+        let work = Work::new(from.len(), tree.nodes.len());
+        let sums = from.par_chunks(AT_A_TIME).map(|points| {
+            let share = &mut work.share();
+            let sum: f64 = points.iter().map(|&point| f64::from(tree.nearest(point, share).distance2)).sum();
+            task.check()?;
+            work.check("chamfer_matrix", "a cloud")?;
+            Ok(sum)
+        });
+        let sums: Vec<f64> = sums.collect::<Result<_>>()?;
+        Ok::<_, Error>(sums.into_iter().sum::<f64>() / from.len() as f64)
+    };
+    Ok(one_way(a, b)? + one_way(b, a)?)
 }
 
 fn chamfer(a: &[[f32; 3]], b: &[[f32; 3]]) -> f64 {
@@ -208,4 +251,28 @@ fn chamfer(a: &[[f32; 3]], b: &[[f32; 3]]) -> f64 {
     }
     let sum_b: f64 = to_a.iter().flatten().take(b.len()).map(|&square| f64::from(square)).sum();
     sum_a / a.len() as f64 + sum_b / b.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{Rng, SeedableRng};
+
+    #[test]
+    fn trees_find_the_distances_of_all_pairs() {
+        let mut rng = rand::rngs::StdRng::seed_from_u64(3);
+        let mut cloud = |n: usize| -> Vec<[f32; 3]> { (0..n).map(|_| std::array::from_fn(|_| rng.random())).collect() };
+        let (a, b) = (cloud(3000), cloud(2000));
+        let doubled = [a.clone(), a.clone()].concat();
+        for (a, b) in [(&a, &b), (&b, &a), (&a, &a), (&doubled, &b)] {
+            let (trees, pairs) = (chamfer_by_trees(a, b, &Task::new("test", 1)).unwrap(), chamfer(a, b));
+            assert!((trees - pairs).abs() <= 1e-12 * pairs, "{trees} {pairs}");
+        }
+    }
+
+    #[test]
+    fn clouds_of_one_place_are_compared_at_once() {
+        let (here, there) = (vec![[0.5; 3]; 1 << 17], vec![[0.5, 0.5, 2.5]; 1 << 17]);
+        assert_eq!(chamfer_matrix(&[here], &[there]).unwrap(), [[8.0]]);
+    }
 }

@@ -7,7 +7,7 @@ use super::filters::Wavelet;
 use super::level::{AnalysisLevel, Slabs, SynthesisLevel, in_ranges, synthesis};
 use super::mode::Mode;
 use super::some_axes;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// Axes of an array that can be transformed.
 const MOST_AXES: usize = 16;
@@ -151,7 +151,8 @@ impl<T: Real> WaveletCoeffs<T> {
 /// A level beyond the [useful](dwt_max_level) is computed, with a warning; `None` is as many as are useful.
 ///
 /// # Errors
-/// When `data` does not have `shape`, an axis has no length, there are more than 16 axes, or `level` is above 64: no array has so many.
+/// When `data` does not have `shape`, an axis has no length, there are more than 16 axes, or `level` is above 64: no array has so many;
+/// [`Error::Memory`] when memory has no room for the bands.
 ///
 /// ```
 /// use wavemesh::wavelet::{Mode, Wavelet, wavedecn, waverecn};
@@ -245,6 +246,7 @@ fn decompose_along<T: Real>(
         let wide = decompose_along(op, NdArrayRef { data: &wide, shape }, axes, wavelet, mode, Some(level))?;
         return Ok(wide.converted(narrowed));
     }
+    check_bands::<T>(op, shape, axes, wavelet, mode, level)?;
     let mut details = Vec::new();
     let mut approx = None;
     for _ in 0..level {
@@ -262,6 +264,26 @@ fn decompose_along<T: Real>(
     let approx = approx.unwrap_or_else(|| NdArray { shape: shape.to_vec(), data: data.to_vec() });
     let (shape, axes, wavelet) = (shape.to_vec(), axes.to_vec(), wavelet.clone());
     Ok(WaveletCoeffs { shape, wavelet, mode, axes, approx, details })
+}
+
+/// Whether memory has room for all bands. There are 2^axes a level, and filters that are longer than an axis make it longer: one number along
+/// sixteen axes can become more than any machine holds.
+fn check_bands<T>(
+    op: &'static str,
+    shape: &[usize],
+    axes: &[usize],
+    wavelet: &Wavelet,
+    mode: Mode,
+    level: usize,
+) -> Result<()> {
+    let (mut shape, mut bytes) = (shape.to_vec(), 0usize);
+    for _ in 0..level {
+        axes.iter().for_each(|&axis| shape[axis] = mode.coefficients(shape[axis], wavelet.len()));
+        let band = shape.iter().fold(size_of::<T>(), |bytes, &n| bytes.saturating_mul(n));
+        let own = size_of::<NdArray<T>>() + size_of_val(shape.as_slice());
+        bytes = bytes.saturating_add(band.saturating_add(own).saturating_mul(1 << axes.len()));
+    }
+    memory::check(op, || format!("{level} levels along {} axes", axes.len()), bytes)
 }
 
 /// As PyWavelets warns.

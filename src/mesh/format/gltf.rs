@@ -8,9 +8,10 @@
 //! Read here and not by a crate: `gltf` 1.4 refuses files for their textures, attributes and extensions, and has transforms
 //! in single precision only.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use serde::Deserialize;
 
@@ -20,6 +21,9 @@ use crate::mesh::{Mesh, polygon};
 
 /// Nested deeper than this, a node is taken for part of a cycle.
 const DEEPEST_NODE: usize = 256;
+
+/// Numbers that may be read for each byte of the buffers, and in any file: primitives share their numbers, but not without end.
+const MOST_READ: (usize, usize) = (64, 1 << 26);
 
 /// How to get at geometry that is compressed.
 const UNPACK: &str = "open the file in Blender and export it without compression";
@@ -224,12 +228,15 @@ pub(super) fn read(bytes: &[u8], folder: Option<&Path>) -> Result<Raw, String> {
     }
     let buffers = (0..root.buffers.len()).map(|_| OnceCell::new()).collect();
     let budget = root.nodes.len();
-    let mut reader = Reader { root: &root, blob, folder, buffers, budget, lines: 0, raw };
+    let announced = root.buffers.iter().fold(0usize, |sum, buffer| sum.saturating_add(buffer.byte_length.min(1 << 40)));
+    let to_read = Cell::new(announced.saturating_mul(MOST_READ.0).saturating_add(MOST_READ.1));
+    let meshes = vec![None; root.meshes.len()];
+    let mut reader = Reader { root: &root, blob, folder, buffers, budget, to_read, meshes, lines: 0, raw };
     for node in reader.roots()? {
         reader.add_node(node, &IDENTITY, DEEPEST_NODE)?;
     }
     if root.nodes.is_empty() {
-        (0..root.meshes.len()).try_for_each(|mesh| reader.add_mesh(mesh, &IDENTITY))?;
+        (0..root.meshes.len()).try_for_each(|mesh| reader.add_mesh(mesh, &[IDENTITY]))?;
     }
     let Reader { lines, mut raw, .. } = reader;
     if lines > 0 {
@@ -267,6 +274,12 @@ fn chunks(bytes: &[u8]) -> Result<(&[u8], Option<&[u8]>), String> {
     Ok((json.ok_or("it has no JSON chunk")?, blob))
 }
 
+/// The triangles of a primitive, where their mesh has them.
+struct Part {
+    positions: Vec<[f64; 3]>,
+    triangles: Vec<[u32; 3]>,
+}
+
 struct Reader<'a> {
     root: &'a Root,
     blob: Option<&'a [u8]>,
@@ -275,6 +288,10 @@ struct Reader<'a> {
     buffers: Vec<OnceCell<Vec<u8>>>,
     /// Nodes form a tree by the format's rule; a file that breaks it could repeat its meshes without bound.
     budget: usize,
+    /// Numbers and primitives that may still be read.
+    to_read: Cell<usize>,
+    /// What was read of each mesh, which nodes may name any number of times.
+    meshes: Vec<Option<Rc<[Part]>>>,
     /// Primitives without triangles.
     lines: usize,
     raw: Raw,
@@ -313,10 +330,11 @@ impl<'a> Reader<'a> {
         let world = product(parent, &node.matrix());
         if let Some(mesh) = node.mesh {
             match &node.extensions.instancing {
-                None => self.add_mesh(mesh, &world)?,
+                None => self.add_mesh(mesh, &[world])?,
                 Some(instancing) => {
                     let instances = self.instances(instancing).map_err(|problem| format!("node {index}: {problem}"))?;
-                    instances.iter().try_for_each(|instance| self.add_mesh(mesh, &product(&world, instance)))?;
+                    let worlds: Vec<Matrix> = instances.iter().map(|instance| product(&world, instance)).collect();
+                    self.add_mesh(mesh, &worlds)?;
                 }
             }
         }
@@ -344,23 +362,57 @@ impl<'a> Reader<'a> {
         Ok((0..count).map(instance).collect())
     }
 
-    fn add_mesh(&mut self, index: usize, world: &Matrix) -> Result<(), String> {
-        let root = self.root;
-        for (number, primitive) in get(&root.meshes, index, "mesh")?.primitives.iter().enumerate() {
-            let place = |problem: String| format!("mesh {index}, primitive {number}: {problem}");
-            self.add_primitive(primitive, world).map_err(place)?;
+    /// Adds a mesh wherever one of `worlds` moves it.
+    fn add_mesh(&mut self, index: usize, worlds: &[Matrix]) -> Result<(), String> {
+        let parts = match self.meshes.get(index) {
+            Some(Some(parts)) => parts.clone(),
+            _ => self.read_mesh(index)?,
+        };
+        for (part, world) in parts.iter().flat_map(|part| worlds.iter().map(move |world| (part, world))) {
+            self.raw.reserve(part.positions.len(), part.triangles.len())?;
+            let first = self.raw.vertices.len() as u32;
+            let moved = |[x, y, z]: &[f64; 3]| {
+                std::array::from_fn(|r| world[0][r] * x + world[1][r] * y + world[2][r] * z + world[3][r])
+            };
+            self.raw.vertices.extend(part.positions.iter().map(moved));
+            let mirrored = determinant(world) < 0.0;
+            self.raw.faces.extend(part.triangles.iter().map(|face| {
+                let [a, b, c] = face.map(|v| v + first);
+                if mirrored { [a, c, b] } else { [a, b, c] }
+            }));
         }
         Ok(())
     }
 
-    fn add_primitive(&mut self, primitive: &Primitive, world: &Matrix) -> Result<(), String> {
+    /// The primitives of a mesh that have triangles.
+    fn read_mesh(&mut self, index: usize) -> Result<Rc<[Part]>, String> {
+        let root = self.root;
+        let mut parts = Vec::new();
+        for (number, primitive) in get(&root.meshes, index, "mesh")?.primitives.iter().enumerate() {
+            let place = |problem: String| format!("mesh {index}, primitive {number}: {problem}");
+            let part = self.part(primitive).map_err(place)?;
+            parts.extend(part.filter(|part| !part.triangles.is_empty()));
+        }
+        let parts: Rc<[Part]> = parts.into();
+        self.meshes[index] = Some(parts.clone());
+        Ok(parts)
+    }
+
+    /// Counts what is about to be read.
+    fn spend(&self, count: usize) -> Result<(), String> {
+        self.to_read.set(self.to_read.get().checked_sub(count).ok_or("primitives name the same numbers too often")?);
+        Ok(())
+    }
+
+    /// What a primitive has; `None` for points and lines, which have no surface.
+    fn part(&mut self, primitive: &Primitive) -> Result<Option<Part>, String> {
         const TRIANGLES: u32 = 4;
         const STRIP: u32 = 5;
         const FAN: u32 = 6;
         let mode = primitive.mode.unwrap_or(TRIANGLES);
         if ![TRIANGLES, STRIP, FAN].contains(&mode) {
-            self.lines += 1; // points and lines have no surface
-            return Ok(());
+            self.lines += 1;
+            return Ok(None);
         }
         let &positions = primitive.attributes.get("POSITION").ok_or("it has no positions")?;
         const DRACO: &str = "KHR_draco_mesh_compression";
@@ -369,8 +421,7 @@ impl<'a> Reader<'a> {
         {
             return Err(format!("its triangles are compressed by {DRACO}; {UNPACK}"));
         }
-        let positions = self.numbers(positions, "VEC3")?;
-        let positions = positions.as_chunks::<3>().0;
+        let positions = self.numbers(positions, "VEC3")?.as_chunks::<3>().0.to_vec();
         let indices: Vec<u32> = match primitive.indices {
             Some(accessor) => self.numbers(accessor, "SCALAR")?.into_iter().map(|v| v as u32).collect(),
             None => (0..positions.len() as u32).collect(),
@@ -378,31 +429,13 @@ impl<'a> Reader<'a> {
         if let Some(v) = indices.iter().find(|&&v| v as usize >= positions.len()) {
             return Err(format!("vertex {v} does not exist; there are {}", positions.len()));
         }
-        let first = self.raw.vertices.len();
-        if u32::try_from(first + positions.len()).is_err() {
-            return Err("there are more than 2^32 vertices".into());
-        }
-        let bytes = size_of_val(positions) + 12 * indices.len();
-        crate::memory::check("Mesh::load", || "a primitive".into(), bytes).map_err(|e| e.to_string())?;
-        let moved = |[x, y, z]: &[f64; 3]| {
-            std::array::from_fn(|r| world[0][r] * x + world[1][r] * y + world[2][r] * z + world[3][r])
-        };
-        self.raw.vertices.extend(positions.iter().map(moved));
-        let faces = &mut self.raw.faces;
-        let before = faces.len();
+        let mut triangles = Vec::new();
         match mode {
-            STRIP => polygon::strip(&indices, faces),
-            FAN => polygon::fan(&indices, faces),
-            _ => faces.extend_from_slice(indices.as_chunks::<3>().0),
+            STRIP => polygon::strip(&indices, &mut triangles),
+            FAN => polygon::fan(&indices, &mut triangles),
+            _ => triangles.extend_from_slice(indices.as_chunks::<3>().0),
         }
-        let mirrored = determinant(world) < 0.0;
-        for face in &mut faces[before..] {
-            *face = face.map(|v| v + first as u32);
-            if mirrored {
-                face.swap(1, 2);
-            }
-        }
-        Ok(())
+        Ok(Some(Part { positions, triangles }))
     }
 
     /// All numbers of an accessor of the given kind, one item behind the other; normalized integers as fractions.
@@ -419,6 +452,10 @@ impl<'a> Reader<'a> {
             _ => 1,
         };
         let place = |problem: String| format!("accessor {index} ({} items) {problem}", accessor.count);
+        let sparse = accessor.sparse.as_ref().map_or(0, |sparse| sparse.count);
+        if sparse > accessor.count {
+            return Err(place(format!("has {sparse} sparse values")));
+        }
         let mut numbers = match accessor.buffer_view {
             Some(view) => {
                 let items = Items { view, offset: accessor.byte_offset, count: accessor.count };
@@ -432,6 +469,7 @@ impl<'a> Reader<'a> {
                 }
                 let bytes = accessor.count.saturating_mul(8 * width);
                 crate::memory::check("Mesh::load", || format!("accessor {index}"), bytes).map_err(|e| e.to_string())?;
+                self.spend(accessor.count.saturating_mul(width))?;
                 vec![0.0; accessor.count * width]
             }
         };
@@ -473,6 +511,7 @@ impl<'a> Reader<'a> {
         if stride < size || needed.is_none_or(|needed| needed > bytes.len()) {
             return Err(outside());
         }
+        self.spend(count.saturating_mul(width))?;
         let item = |i: usize| bytes[i * stride..][..size].chunks_exact(component.size()).map(|b| component.decode(b));
         Ok((0..count).flat_map(item).collect())
     }

@@ -1,7 +1,8 @@
 //! Mesh files. A file of this folder knows one format and neither paths nor [`Error`]: it turns bytes into vertices
 //! and triangles, or says what is wrong and where. Readers are as forgiving as the field's; what they skip, they note.
 //!
-//! No reader allocates more than a small multiple of the bytes it was given, whatever counts those bytes announce.
+//! No reader allocates more than a small multiple of the bytes it was given, whatever counts those bytes announce; scenes that place an
+//! object many times ask for memory first.
 
 #[cfg(feature = "mesh-io")]
 mod gltf;
@@ -19,7 +20,7 @@ use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
 
-use super::Mesh;
+use super::{Mesh, polygon};
 use crate::files::write_atomically;
 use crate::{Error, Result};
 
@@ -30,6 +31,34 @@ struct Raw {
     faces: Vec<[u32; 3]>,
     /// What was skipped or mended, a line each.
     notes: Vec<String>,
+    /// Polygons of which a part became a fan, because they cross themselves too often.
+    tangled: usize,
+}
+
+impl Raw {
+    /// Appends the triangles of a polygon, whose corners must be in range.
+    fn polygon(&mut self, corners: &[u32]) {
+        self.tangled += usize::from(!polygon::triangulate(corners, &self.vertices, &mut self.faces));
+    }
+
+    /// Makes room for more vertices and triangles. Scenes may place one object many times, so that a small file can stand for more than
+    /// memory has room for.
+    #[cfg(feature = "mesh-io")]
+    fn reserve(&mut self, vertices: usize, faces: usize) -> Result<(), String> {
+        let (vertices_then, faces_then) = (self.vertices.len() + vertices, self.faces.len().saturating_add(faces));
+        if u32::try_from(vertices_then.max(faces_then)).is_err() {
+            return Err("there are more than 2^32 vertices or triangles".into());
+        }
+        if vertices_then > self.vertices.capacity() || faces_then > self.faces.capacity() {
+            // What grows doubles, and stands beside what it was until it has moved.
+            let bytes = 3 * (size_of::<[f64; 3]>() * vertices_then + size_of::<[u32; 3]>() * faces_then);
+            let what = || format!("a scene of {vertices_then} vertices and {faces_then} triangles");
+            crate::memory::check("Mesh::load", what, bytes).map_err(|e| e.to_string())?;
+            self.vertices.reserve(vertices);
+            self.faces.reserve(faces);
+        }
+        Ok(())
+    }
 }
 
 /// The mesh file formats, each known by its file extension.
@@ -160,7 +189,10 @@ impl Mesh {
             #[cfg(feature = "mesh-io")]
             MeshFormat::ThreeMf => three_mf::read(bytes),
         };
-        let mesh = raw.and_then(|Raw { vertices, faces, notes }| {
+        let mesh = raw.and_then(|Raw { vertices, faces, mut notes, tangled }| {
+            if tangled > 0 {
+                notes.push(format!("made fans of what crosses itself: {}", text::counted(tangled, "face")));
+            }
             Mesh::from_file(vertices, faces, notes).map_err(|problem| format!("the mesh is {problem}"))
         });
         let mesh =
@@ -229,7 +261,7 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// The content of a file that gzip compressed.
 #[cfg(feature = "mesh-io")]
 fn unpacked(bytes: &[u8], format: MeshFormat, path: &Path) -> Result<Vec<u8>> {
-    let content = inflated(flate2::read::MultiGzDecoder::new(bytes)).and_then(|content| {
+    let content = inflated(flate2::read::MultiGzDecoder::new(bytes), bytes.len()).and_then(|content| {
         // One layer is what writers make; more could be made to grow without end.
         if content.starts_with(&GZIP) {
             Err("it is compressed twice; decompress it once by hand".into())
@@ -240,15 +272,26 @@ fn unpacked(bytes: &[u8], format: MeshFormat, path: &Path) -> Result<Vec<u8>> {
     content.map_err(|problem| Error::Format { path: path.to_path_buf(), format: format.name(), problem })
 }
 
+/// Bytes that each compressed byte of a large file may stand for. Meshes reach about twenty, and what is made to cost time a thousand.
 #[cfg(feature = "mesh-io")]
-/// All that a decoder yields, read in steps, because a small file may hold more than memory has room for.
-fn inflated(mut decoder: impl Read) -> Result<Vec<u8>, String> {
+const MOST_INFLATED: usize = 200;
+
+/// All that a decoder makes of `packed` bytes, read in steps, because a small file may hold more than memory has room for.
+#[cfg(feature = "mesh-io")]
+fn inflated(mut decoder: impl Read, packed: usize) -> Result<Vec<u8>, String> {
+    let most = packed.saturating_mul(MOST_INFLATED).max(64 << 20);
     let mut content = Vec::new();
     let mut step = 1 << 20;
     loop {
         crate::memory::check("Mesh::load", || "a compressed file".into(), 2 * step).map_err(|e| e.to_string())?;
         let read = decoder.by_ref().take(step as u64).read_to_end(&mut content);
-        if read.map_err(|e| format!("its compressed content is broken: {e}"))? < step {
+        let read = read.map_err(|e| format!("its compressed content is broken: {e}"))?;
+        if content.len() > most {
+            return Err(format!(
+                "its {packed} compressed bytes hold more than {most}, which no mesh does; decompress it by hand"
+            ));
+        }
+        if read < step {
             return Ok(content);
         }
         step = content.len();

@@ -10,7 +10,7 @@ use std::io::Write;
 
 use super::text::{self, counted, shown};
 use super::{Raw, decimals};
-use crate::mesh::{Mesh, polygon};
+use crate::mesh::Mesh;
 
 pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
     let bytes = text::normalized(bytes);
@@ -60,7 +60,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
             let (number, count) = (u64::from(v) + 1, raw.vertices.len());
             return Err(format!("line {line}: vertex {number} does not exist; the file has {count} vertices"));
         }
-        polygon::triangulate(face, &raw.vertices, &mut raw.faces);
+        raw.polygon(face);
         first = end;
     }
     if short > 0 {

@@ -5,7 +5,6 @@
 
 use super::Raw;
 use super::text::{self, counted, shown};
-use crate::mesh::polygon;
 
 /// The words of a line, comments left out, and the line's number.
 struct Line<'a> {
@@ -153,7 +152,7 @@ impl Faces {
         }
         // Faces of one or two corners are points and edges, which OFF allows.
         self.short += usize::from(count < 3);
-        polygon::triangulate(&self.corners, &raw.vertices, &mut raw.faces);
+        raw.polygon(&self.corners);
         Ok(())
     }
 

@@ -360,7 +360,7 @@ impl Faces {
                 return Err(format!("face {row}: {}", absent(v)));
             }
             short += usize::from(face.len() < 3);
-            polygon::triangulate(face, &raw.vertices, &mut raw.faces);
+            raw.polygon(face);
             first = end;
         }
         for strip in self.strips.split(|&v| v == u32::MAX) {

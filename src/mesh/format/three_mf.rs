@@ -43,7 +43,12 @@ struct Model {
 
 pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
     let mut model = Model::default();
-    for entry in entries(bytes)? {
+    let entries = entries(bytes)?;
+    // Entries that share their content could hold it any number of times.
+    if entries.iter().map(|entry| entry.packed).sum::<usize>() > bytes.len() {
+        return Err("the files of its archive overlap".into());
+    }
+    for entry in entries {
         if entry.name.to_ascii_lowercase().ends_with(".model") {
             let text = entry.content(bytes).map_err(|problem| format!("{}: {problem}", entry.name))?;
             model.parse(&entry.name, &text).map_err(|problem| format!("{}: {problem}", entry.name))?;
@@ -119,11 +124,7 @@ impl Model {
         let own = product(&placed.transform, outer);
         let first = raw.vertices.len();
         let count = object.vertices.len();
-        let bytes = 24 * count + 12 * object.faces.len();
-        crate::memory::check("Mesh::load", || "an object".into(), bytes).map_err(|e| e.to_string())?;
-        if u32::try_from(first + count).is_err() || raw.faces.len() + object.faces.len() > u32::MAX as usize {
-            return Err("there are more than 2^32 vertices or triangles".into());
-        }
+        raw.reserve(count, object.faces.len())?;
         raw.vertices.extend(object.vertices.iter().map(|p| apply(&own, p)));
         let mirrored = determinant(&own) < 0.0;
         for (number, &[a, b, c]) in object.faces.iter().enumerate() {
@@ -270,6 +271,10 @@ impl Entry {
         let start = || Some(self.header + 30 + half(bytes, self.header + 26)? + half(bytes, self.header + 28)?);
         let packed = start().and_then(|start| bytes.get(start..start.checked_add(self.packed)?));
         let packed = packed.ok_or("it reaches outside the archive")?;
-        if self.deflated { inflated(flate2::read::DeflateDecoder::new(packed)) } else { Ok(packed.to_vec()) }
+        if self.deflated {
+            inflated(flate2::read::DeflateDecoder::new(packed), packed.len())
+        } else {
+            Ok(packed.to_vec())
+        }
     }
 }
