@@ -1,4 +1,5 @@
-//! The tests of a notebook, run one after the other with a report like cargo's. The kernel writes the calls.
+//! The tests of a notebook, run one after the other with a report like cargo's, and the code that a `main` returns. The kernel writes
+//! the calls.
 
 use std::fmt::{Debug, Display};
 use std::future::Future;
@@ -31,6 +32,23 @@ impl Display for TestsFailed {
 
 impl std::error::Error for TestsFailed {}
 
+/// `main` returned the code of a failure.
+#[derive(Debug)]
+pub struct ExitFailure(std::process::ExitCode);
+
+impl Display for ExitFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "`main` returned {:?}", self.0)
+    }
+}
+
+impl std::error::Error for ExitFailure {}
+
+/// The code that `main` returned, as an error if it is one of a failure.
+pub fn exited(code: std::process::ExitCode) -> Result<(), ExitFailure> {
+    if code == std::process::ExitCode::SUCCESS { Ok(()) } else { Err(ExitFailure(code)) }
+}
+
 /// What a test may return.
 pub trait Ended {
     /// What went wrong.
@@ -51,7 +69,7 @@ impl<T: Ended, E: Debug> Ended for Result<T, E> {
 
 impl Ended for std::process::ExitCode {
     fn ended(self) -> Result<(), String> {
-        if self == std::process::ExitCode::SUCCESS { Ok(()) } else { Err(format!("it returned {self:?}")) }
+        exited(self).map_err(|_| format!("it returned {self:?}"))
     }
 }
 

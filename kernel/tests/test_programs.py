@@ -141,6 +141,28 @@ def test_a_main_that_the_cell_calls_runs_once(notebook):
     assert notebook.value("stays") == "2"
 
 
+def test_a_main_that_returns_the_code_of_a_failure_fails(notebook):
+    error = notebook.run("fn main() -> std::process::ExitCode { std::process::ExitCode::from(2) }").error
+    assert error["ename"] == "ExitFailure" and "unix_exit_status(2)" in error["evalue"]
+    good(notebook.run("fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS }"))
+
+
+def test_an_asynchronous_main_and_test_wait_on_the_notebooks_runtime(fresh):
+    ran = good(fresh.run("#[tokio::main]\nasync fn main() {\n    tokio::time::sleep(std::time::Duration::from_millis(10)).await;\n    println!(\"waited\");\n}"))
+    assert ran.stream() == "waited\n"
+    said = good(fresh.run("#[tokio::test]\nasync fn waits() { tokio::task::yield_now().await; }\n#[tokio::test(flavor = \"multi_thread\")]\n#[should_panic(expected = \"late\")]\nasync fn late() { panic!(\"too late\") }")).stream()
+    assert "2 passed; 0 failed" in said
+
+
+def test_a_prompt_of_evcxr_input_asks(notebook):
+    # What the crate's `get_string("Name?")` does.
+    msg_id = notebook.send('println!("EVCXR_INPUT_REQUEST:Name?"); let mut name = String::new(); std::io::stdin().read_line(&mut name)?; print!("{}", name.trim());', allow_stdin=True)
+    assert notebook.client.get_stdin_msg(timeout=60)["content"]["prompt"] == "Name?"
+    notebook.client.input("Ada")
+    assert notebook.shell(msg_id)["content"]["status"] == "ok"
+    assert "".join(m["content"]["text"] for m in notebook.iopub(msg_id) if m["msg_type"] == "stream") == "Ada"
+
+
 def test_an_attribute_of_a_whole_crate_is_said_to_have_no_effect(notebook):
     said = good(notebook.run("#![feature(test)]\n#![allow(unused)]\nprintln!(\"runs\");"))
     assert said.stream() == "runs\n"

@@ -23,8 +23,17 @@ pub struct Program {
 pub struct Main {
     /// It is a future, for the notebook's runtime.
     waits: bool,
-    /// It returns a `Result`, whose error ends the cell.
-    fails: bool,
+    returns: Returns,
+}
+
+/// What `main` returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Returns {
+    /// A `Result`, whose error ends the cell.
+    Result,
+    /// An `ExitCode`; one of a failure ends the cell.
+    ExitCode,
+    Other,
 }
 
 /// A test.
@@ -64,10 +73,15 @@ impl Program {
         for note in &self.notes {
             code.push_str(&format!("::std::eprintln!(\"note: {{}}\", {note:?}); "));
         }
-        if let Some(Main { waits, fails }) = self.main {
-            let (wait, end) = (if waits { ".await" } else { "" }, if fails { "?" } else { "" });
+        if let Some(Main { waits, returns }) = self.main {
+            let call = if waits { "::ctx::main().await" } else { "::ctx::main()" };
+            let call = match returns {
+                Returns::Result => format!("{call}?"),
+                Returns::ExitCode => format!("::wavemesh_cell::testing::exited({call})?"),
+                Returns::Other => call.to_owned(),
+            };
             code.push_str(&format!(
-                "::std::eprintln!(\"note: the cell defines `main`, so it runs.\"); let _ = ::ctx::main(){wait}{end}; "
+                "::std::eprintln!(\"note: the cell defines `main`, so it runs.\"); let _ = {call}; "
             ));
         }
         if self.tests.is_empty() {
@@ -125,7 +139,12 @@ fn main(function: &ast::Fn, origin: &Origin, edits: &mut Vec<Edit>) -> Main {
     let returned = function.ret_type().and_then(|returned| returned.ty()).map(|ty| compact(ty.syntax()));
     let returned = returned.unwrap_or_default();
     let name = returned.split('<').next().and_then(|path| path.rsplit("::").next()).unwrap_or_default();
-    Main { waits, fails: name == "Result" }
+    let returns = match name {
+        "Result" => Returns::Result,
+        "ExitCode" => Returns::ExitCode,
+        _ => Returns::Other,
+    };
+    Main { waits, returns }
 }
 
 /// The tests of an item below `path`.
@@ -227,25 +246,30 @@ mod tests {
 
     #[test]
     fn main_runs_as_its_signature_says() {
-        for (source, waits, fails, built) in [
-            ("fn main() {}", false, false, "pub fn main() {}"),
+        for (source, waits, returns, built) in [
+            ("fn main() {}", false, Returns::Other, "pub fn main() {}"),
             (
                 "fn main() -> std::io::Result<()> { Ok(()) }",
                 false,
-                true,
+                Returns::Result,
                 "pub fn main() -> std::io::Result<()> { Ok(()) }",
             ),
             (
                 "#[tokio::main(flavor = \"current_thread\")]\nasync fn main() {}",
                 true,
-                false,
+                Returns::Other,
                 "\npub async fn main() {}",
             ),
-            ("#[actix_web::main]\nasync fn main() {}", false, false, "#[actix_web::main]\npub async fn main() {}"),
+            (
+                "#[actix_web::main]\nasync fn main() {}",
+                false,
+                Returns::Other,
+                "#[actix_web::main]\npub async fn main() {}",
+            ),
         ] {
             assert_eq!(
                 told(source),
-                (built.to_owned(), Program { main: Some(Main { waits, fails }), ..Program::default() })
+                (built.to_owned(), Program { main: Some(Main { waits, returns }), ..Program::default() })
             );
         }
         assert!(told("fn main(n: i32) {}").1.is_empty() && told("mod m { fn main() {} }").1.is_empty());
