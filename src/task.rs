@@ -21,7 +21,7 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
@@ -55,6 +55,26 @@ pub fn clear_interrupt() {
 /// ```
 pub fn check_interrupt() -> Result<()> {
     CURRENT.with_borrow(Scope::check)
+}
+
+static STOP_POINT: OnceLock<extern "C-unwind" fn()> = OnceLock::new();
+
+/// Names a function for [`stop_point`] to call: one that unwinds when the calling code is to stop. The kernel does so once.
+pub fn set_stop_point(unwind: extern "C-unwind" fn()) {
+    let _ = STOP_POINT.set(unwind);
+}
+
+/// Where a loop cannot return an error: in a notebook this ends the cell when it is to stop, and keeps its variables. In other programs
+/// it does nothing. [`notebook::progress`](crate::notebook::progress) calls it for each item.
+///
+/// ```
+/// let total: u64 = (0..1000u64).inspect(|_| wavemesh::task::stop_point()).sum();
+/// assert_eq!(total, 499_500);
+/// ```
+pub fn stop_point() {
+    if let Some(unwind) = STOP_POINT.get() {
+        unwind();
+    }
 }
 
 /// A request to stop, shared by the one who may ask for it and the calls that obey it. Clones are the same request.

@@ -42,7 +42,7 @@ static OPENED: AtomicU64 = AtomicU64::new(0);
 
 /// From now on the page may open comms to `target`; all that happens on them goes to `handler`.
 pub fn on_target(target: &str, handler: impl FnMut(&Comm, Event) + Send + 'static) {
-    locked(&TARGETS, |targets| targets.insert(target.to_owned(), Arc::new(Mutex::new(handler))));
+    keep(&TARGETS, target, Arc::new(Mutex::new(handler)));
     frame("comm_target", &format!(r#"{{"target_name":"{}"}}"#, crate::escape(target)));
 }
 
@@ -50,7 +50,7 @@ pub fn on_target(target: &str, handler: impl FnMut(&Comm, Event) + Send + 'stati
 pub fn open(target: &str, data: &str, handler: impl FnMut(&Comm, Event) + Send + 'static) -> Comm {
     let number = OPENED.fetch_add(1, Ordering::Relaxed);
     let comm = Comm { id: format!("cell-{}-{number}", std::process::id()) };
-    locked(&OPEN, |open| open.insert(comm.id.clone(), Arc::new(Mutex::new(handler))));
+    keep(&OPEN, &comm.id, Arc::new(Mutex::new(handler)));
     let target = crate::escape(target);
     frame("comm_open", &format!(r#"{{"comm_id":"{}","target_name":"{target}","data":{data}}}"#, comm.id));
     comm
@@ -116,6 +116,12 @@ fn take(event: &CommEvent) {
     };
     let mut handler = handler.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     handler(&comm, event);
+}
+
+/// Not generic, so that no code of a cell runs while the handlers are locked.
+#[inline(never)]
+fn keep(handlers: &Mutex<Option<HashMap<String, Handler>>>, name: &str, handler: Handler) {
+    locked(handlers, |handlers| handlers.insert(name.to_owned(), handler));
 }
 
 fn frame(kind: &str, content: &str) {

@@ -5,18 +5,18 @@
 
 #![cfg_attr(wavemesh_cells, feature(try_trait_v2, specialization), allow(incomplete_features))]
 
+use std::ffi::c_void;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
-use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use crate::protocol::{Frame, Message, Panic, Place, Report};
 
-mod backtrace;
+pub mod backtrace;
 pub mod comm;
 pub mod frames;
 pub mod leave;
@@ -25,6 +25,7 @@ pub mod protocol;
 #[cfg(wavemesh_cells)]
 mod residual;
 pub mod show;
+mod stop;
 pub mod store;
 pub mod testing;
 pub mod timing;
@@ -32,7 +33,6 @@ pub mod timing;
 /// Where reports for the kernel go.
 static KERNEL: OnceLock<Mutex<File>> = OnceLock::new();
 static RUNNING: AtomicBool = AtomicBool::new(false);
-static CELL_THREAD: OnceLock<ThreadId> = OnceLock::new();
 static LAST_PANIC: Mutex<Option<(Panic, Vec<Frame>)>> = Mutex::new(None);
 static END: (Mutex<End>, Condvar) = (Mutex::new(End::Nothing), Condvar::new());
 
@@ -49,16 +49,18 @@ pub extern "C" fn wavemesh_cell_start(kernel: RawFd, comms: RawFd) {
     // SAFETY: the caller opened both for the runtime and gives them away.
     let (kernel, comms) = unsafe { (OwnedFd::from_raw_fd(kernel), OwnedFd::from_raw_fd(comms)) };
     let _ = KERNEL.set(Mutex::new(kernel.into()));
-    let _ = CELL_THREAD.set(std::thread::current().id());
     std::panic::set_hook(Box::new(note_panic));
     let _ = std::thread::Builder::new().name("output".into()).spawn(keep_output_live);
     let _ = std::thread::Builder::new().name("comms".into()).spawn(move || comm::serve(comms.into()));
 }
 
-/// Called before the code of a cell; `run` tells it from every other.
+/// Called before the code of a cell; `run` tells it from every other, and `code` is a function of it.
 #[unsafe(no_mangle)]
-pub extern "C" fn wavemesh_cell_begin(run: u64) {
+pub extern "C" fn wavemesh_cell_begin(run: u64, code: *mut c_void) {
     output::CURRENT.store(run, Ordering::SeqCst);
+    backtrace::begin(code);
+    stop::begin();
+    store::begin();
     *lock(&LAST_PANIC) = None;
     RUNNING.store(true, Ordering::SeqCst);
     END.1.notify_all();
@@ -85,6 +87,13 @@ pub extern "C" fn wavemesh_cell_end(load: u64, run: u64) -> bool {
     let written = *end == End::Written;
     *end = End::Nothing;
     written
+}
+
+/// Waits until no thread holds standard output or error.
+#[unsafe(no_mangle)]
+pub extern "C" fn wavemesh_cell_await_output() {
+    drop(std::io::stdout().lock());
+    drop(std::io::stderr().lock());
 }
 
 /// The mark that ends the output of a run, a frame like those of displays.
@@ -121,7 +130,7 @@ fn place(location: &Location) -> Place {
 fn note_panic(info: &std::panic::PanicHookInfo) {
     let message = info.payload_as_str().unwrap_or("Box<dyn Any>").to_owned();
     let panic = Panic { message, place: info.location().map(place).unwrap_or_default() };
-    if CELL_THREAD.get() == Some(&std::thread::current().id()) && RUNNING.load(Ordering::SeqCst) {
+    if stop::is_cell_thread() && RUNNING.load(Ordering::SeqCst) {
         report_caught_panic();
         // Told at once too: a panic that may not unwind ends the process next.
         tell_kernel(&Report::Panicking(panic.clone()));

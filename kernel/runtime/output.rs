@@ -13,6 +13,7 @@ pub(crate) static CURRENT: AtomicU64 = AtomicU64::new(0);
 /// Prints for the cell of `run`.
 #[doc(hidden)]
 pub fn print_for(run: u64, error: bool, text: Arguments) {
+    crate::stop::point(run);
     if run == 0 || run == CURRENT.load(Ordering::Relaxed) {
         if error {
             std::eprint!("{text}")

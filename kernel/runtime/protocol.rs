@@ -57,6 +57,8 @@ pub enum Report {
     Failed { message: String, type_name: String, place: Place },
     /// The cell noticed that it shall stop, and ended.
     Stopped,
+    /// The cell did not notice, and its thread was left behind.
+    Left,
     /// How long the cell took to load and to run, to the microsecond.
     Times { load: Duration, run: Duration },
 }
@@ -66,6 +68,8 @@ pub enum Report {
 pub enum Order {
     /// Whether the frontend can be asked for the input of the cells that follow.
     Input { allowed: bool },
+    /// This run is to stop. It has so long to notice; after that its thread is left behind.
+    Stop { run: u64, grace: Duration },
 }
 
 /// What the page does with a comm. `data` is the text of a JSON value.
@@ -132,6 +136,7 @@ impl Message for Report {
                 fields
             }
             Report::Stopped => of("stopped", &[]),
+            Report::Left => of("left", &[]),
             Report::Times { load, run } => {
                 of("times", &[load, run].map(|time| time.as_micros().to_string()).each_ref().map(String::as_str))
             }
@@ -170,6 +175,7 @@ impl Message for Report {
                 place: Place::of(file, line, column)?,
             },
             ["stopped"] => Report::Stopped,
+            ["left"] => Report::Left,
             ["times", load, run] => {
                 let micros = |text: &str| text.parse().ok().map(Duration::from_micros);
                 Report::Times { load: micros(load)?, run: micros(run)? }
@@ -183,12 +189,18 @@ impl Message for Order {
     fn fields(&self) -> Vec<String> {
         match self {
             Order::Input { allowed } => vec!["input".to_owned(), u8::from(*allowed).to_string()],
+            Order::Stop { run, grace } => {
+                vec!["stop".to_owned(), run.to_string(), grace.as_micros().to_string()]
+            }
         }
     }
 
     fn from_fields(fields: &[&str]) -> Option<Order> {
         match *fields {
             ["input", allowed @ ("0" | "1")] => Some(Order::Input { allowed: allowed == "1" }),
+            ["stop", run, grace] => {
+                Some(Order::Stop { run: run.parse().ok()?, grace: Duration::from_micros(grace.parse().ok()?) })
+            }
             _ => None,
         }
     }
@@ -311,6 +323,7 @@ mod tests {
             Report::ThreadPanicked { thread: text(), panic: panic.clone() },
             Report::Failed { message: text(), type_name: text(), place: panic.place },
             Report::Stopped,
+            Report::Left,
             Report::Times { load: Duration::from_micros(3), run: Duration::from_secs(7) },
         ]
     }
@@ -328,7 +341,8 @@ mod tests {
             let expected: Vec<_> = reports().into_iter().map(Ok).collect();
             assert_eq!(decoded::<Report>(&bytes, step), expected, "{step} bytes at a time");
         }
-        let orders = [Order::Input { allowed: true }, Order::Input { allowed: false }];
+        let stop = Order::Stop { run: u64::MAX, grace: Duration::from_millis(2) };
+        let orders = [Order::Input { allowed: true }, stop, Order::Input { allowed: false }];
         let bytes: Vec<u8> = orders.iter().flat_map(Message::encode).collect();
         assert_eq!(decoded::<Order>(&bytes, 3), orders.map(Ok));
         let events = [

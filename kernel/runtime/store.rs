@@ -1,23 +1,33 @@
 //! The variables of a notebook, from one cell to the next, and the levels of the cell that runs.
 //!
 //! A cell is a function that is given a [`Frame`]: it loads variables of earlier cells, runs its statements in levels, each of which
-//! catches a panic, and keeps what it has bound however the level below it ended.
+//! catches a panic or a stop, and keeps what it has bound however the level below it ended.
 
 use std::any::{Any, type_name};
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::Mutex;
 use std::task::Poll;
 
 use crate::protocol::Report;
+use crate::stop::{self, Stopped};
 
-/// Variables by name.
-#[derive(Default)]
-pub struct VariableStore {
-    variables: HashMap<String, Box<dyn Any>>,
+/// The variables that no cell has in hand.
+static STORE: Mutex<Store> = Mutex::new(Store { variables: BTreeMap::new(), running: false });
+
+/// Variables by name, and whether a cell runs on them. No code of a cell runs while it is locked, so that a cell's thread can be left
+/// behind wherever it is in its own code.
+struct Store {
+    variables: BTreeMap<String, Box<dyn Any>>,
+    running: bool,
 }
+
+// SAFETY: one thread at a time uses the values: the worker that runs cells. Another takes its place when that one was left behind, which
+// then never touches a value again that is in the store ([`stop::stay_if_left`]), and never ends, so that what is its own stays valid.
+unsafe impl Send for Store {}
 
 /// How a level of a cell ended.
 #[must_use]
@@ -27,6 +37,8 @@ pub struct Outcome(pub(crate) Result<(), Stop>);
 pub(crate) enum Stop {
     /// It panicked; the hook has the message.
     Panic,
+    /// It noticed that it shall stop.
+    Stopped,
     /// `?` met an error, which has been told.
     #[cfg_attr(not(wavemesh_cells), expect(dead_code, reason = "made by `?` in cells"))]
     Failed,
@@ -38,58 +50,95 @@ pub fn done() -> Outcome {
 }
 
 /// What the running cell holds in hand.
+#[derive(Default)]
 pub struct Frame {
-    state: RefCell<State>,
-}
-
-struct State {
-    store: VariableStore,
     /// Names under which this cell has stored something.
-    kept: HashSet<String>,
+    kept: RefCell<HashSet<String>>,
     /// Variables that were moved out of their place.
-    taken: HashSet<usize>,
+    taken: RefCell<HashSet<usize>>,
 }
 
-/// Runs a cell on the variables of `store`, which is made when there is none. Returns the store.
-///
-/// # Safety
-///
-/// `store` is null or what the last call returned, which is given away by this one.
-pub unsafe fn run(store: *mut VariableStore, cell: fn(&Frame) -> Outcome) -> *mut VariableStore {
-    let store = if store.is_null() {
-        Box::default()
-    } else {
-        // SAFETY: the caller says that it comes from `Box::into_raw` below, and that nobody else has it.
-        unsafe { Box::from_raw(store) }
-    };
-    let state = State { store: *store, kept: HashSet::new(), taken: HashSet::new() };
-    let frame = Frame { state: RefCell::new(state) };
-    if let Outcome(Err(Stop::Panic)) = frame.level(|| cell(&frame)) {
-        crate::panicked();
+/// Runs a cell on the variables of the store.
+pub fn run(cell: fn(&Frame) -> Outcome) {
+    let frame = Frame::default();
+    match frame.level(|| cell(&frame)) {
+        Outcome(Err(Stop::Panic)) => crate::panicked(),
+        Outcome(Err(Stop::Stopped)) => crate::tell_kernel(&Report::Stopped),
+        Outcome(Err(Stop::Failed) | Ok(())) => {}
     }
-    Box::into_raw(Box::new(frame.state.into_inner().store))
+}
+
+/// The cell that runs from now on has the store.
+pub(crate) fn begin() {
+    crate::lock(&STORE).running = true;
+}
+
+/// The cell has run to its end and cannot be left behind any more. Its thread calls this, and stays here if it was.
+#[unsafe(no_mangle)]
+pub extern "C" fn wavemesh_cell_finish() {
+    with_store(|store| store.running = false);
+}
+
+/// Takes the store from the cell that runs. False when it has run to its end.
+pub(crate) fn take_from_cell(leave: impl FnOnce()) -> bool {
+    let mut store = crate::lock(&STORE);
+    let running = std::mem::take(&mut store.running);
+    if running {
+        leave();
+    }
+    running
+}
+
+/// Works on the store, unless this thread was left behind.
+fn with_store<R>(work: impl FnOnce(&mut Store) -> R) -> R {
+    let mut store = crate::lock(&STORE);
+    if stop::was_left() {
+        drop(store);
+        stop::stay();
+    }
+    work(&mut store)
+}
+
+// Not generic, so that their code lies in this library and not in that of a cell.
+
+#[inline(never)]
+fn take(name: &str) -> Option<Box<dyn Any>> {
+    with_store(|store| store.variables.remove(name))
+}
+
+/// Puts a value in the store and tells of it. Returns what had its name.
+#[inline(never)]
+fn put(name: String, value: Box<dyn Any>, told: &Report) -> Option<Box<dyn Any>> {
+    with_store(|store| {
+        crate::tell_kernel(told);
+        store.variables.insert(name, value)
+    })
 }
 
 impl Frame {
-    /// Runs the rest of the cell; a panic ends it as an error does.
+    /// Runs the rest of the cell; a panic or a stop ends it as an error does.
     pub fn level(&self, rest: impl FnOnce() -> Outcome) -> Outcome {
-        catch_unwind(AssertUnwindSafe(rest)).unwrap_or(Outcome(Err(Stop::Panic)))
+        ended(catch_unwind(AssertUnwindSafe(rest)))
     }
 
-    /// The same for a cell that waits for futures.
+    /// The same for a cell that waits for futures. A stop ends the wait.
     pub async fn level_async(&self, rest: impl Future<Output = Outcome>) -> Outcome {
         let mut rest = pin!(rest);
         std::future::poll_fn(|context| {
-            catch_unwind(AssertUnwindSafe(|| rest.as_mut().poll(context)))
-                .unwrap_or(Poll::Ready(Outcome(Err(Stop::Panic))))
+            let polled = catch_unwind(AssertUnwindSafe(|| rest.as_mut().poll(context)));
+            match polled {
+                Ok(Poll::Pending) if stop::ends_wait(context) => Poll::Ready(ended(Err(Box::new(Stopped)))),
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(outcome)) => Poll::Ready(ended(Ok(outcome))),
+                Err(unwound) => Poll::Ready(ended(Err(unwound))),
+            }
         })
         .await
     }
 
     /// Takes a variable of an earlier cell out of the store.
     pub fn load<T: 'static>(&self, name: &str) -> T {
-        let value = self.state.borrow_mut().store.variables.remove(name);
-        match value.map(|value| value.downcast::<T>()) {
+        match take(name).map(|value| value.downcast::<T>()) {
             Some(Ok(value)) => *value,
             Some(Err(_)) => panic!("the variable `{name}` has another type than its cell said"),
             None => panic!("the variable `{name}` is gone: an earlier cell failed while it held it"),
@@ -107,23 +156,19 @@ impl Frame {
     }
 
     fn store<T: 'static>(&self, number: Option<usize>, name: &str, value: T) {
-        let mut state = self.state.borrow_mut();
         // No later cell could name the type of a closure, so the value ends with this one.
-        if state.kept.contains(name) || type_name::<T>().contains("{{closure}}") {
-            drop(state);
+        if self.kept.borrow().contains(name) || type_name::<T>().contains("{{closure}}") {
             return;
         }
-        state.kept.insert(name.to_owned());
-        crate::tell_kernel(&Report::Variable {
+        self.kept.borrow_mut().insert(name.to_owned());
+        let told = Report::Variable {
             name: name.to_owned(),
             number,
             bytes: (size_of::<T>() + heap_bytes(&value)) as u64,
             type_name: type_name::<T>().to_owned(),
-        });
-        let old = state.store.variables.insert(name.to_owned(), Box::new(value));
-        // Its destructor may do anything, so the state must be free.
-        drop(state);
-        drop(old);
+        };
+        // The destructor of what it replaces may do anything, so it runs when the store is free.
+        drop(put(name.to_owned(), Box::new(value), &told));
     }
 
     /// Moves a variable out of its place, which [`keep_unless_taken`](Self::keep_unless_taken) then leaves alone. `key` is the variable's
@@ -133,7 +178,7 @@ impl Frame {
     ///
     /// The place must not be read, written or dropped after this.
     pub unsafe fn take_over<T>(&self, key: usize, place: &mut T) -> T {
-        self.state.borrow_mut().taken.insert(key);
+        self.taken.borrow_mut().insert(key);
         // SAFETY: the reference is valid for reads, and the caller does not use what is left.
         unsafe { std::ptr::read(place) }
     }
@@ -149,14 +194,22 @@ impl Frame {
     }
 
     fn was_taken(&self, key: usize) -> bool {
-        self.state.borrow().taken.contains(&key)
+        self.taken.borrow().contains(&key)
     }
 
     /// Drops a variable that no cell can use any more.
     pub fn forget(&self, name: &str) {
-        let old = self.state.borrow_mut().store.variables.remove(name);
-        drop(old);
+        drop(take(name));
     }
+}
+
+/// How a level ended that returned or unwound. None of the cell's statements runs any more: what is left is to keep and to drop.
+fn ended(result: std::thread::Result<Outcome>) -> Outcome {
+    stop::wind_down();
+    result.unwrap_or_else(|unwound| {
+        let stop = if unwound.is::<Stopped>() { Stop::Stopped } else { Stop::Panic };
+        Outcome(Err(stop))
+    })
 }
 
 /// What a value holds on the heap, for the types whose contents are plain.

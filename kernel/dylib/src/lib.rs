@@ -5,9 +5,10 @@
 
 pub use wavemesh::*;
 
-/// Shows the library's own long work as progress bars from now on.
+/// Shows the library's own long work as progress bars from now on. `stop_point` unwinds when the cell is to stop.
 #[unsafe(no_mangle)]
-pub extern "C" fn wavemesh_start() {
+pub extern "C" fn wavemesh_start(stop_point: extern "C-unwind" fn()) {
+    wavemesh::task::set_stop_point(stop_point);
     wavemesh::notebook::watch_tasks();
 }
 

@@ -190,8 +190,7 @@ impl Body<'_> {
         let tail = format!(
             "}}\nuse ::wavemesh_cell::output::{{dbg, eprint, eprintln, print, println}};\n\
              #[unsafe(no_mangle)] pub static WAVEMESH_CELL_RUN: u64 = {run};\n\
-             #[unsafe(no_mangle)] pub extern \"C\" fn run_user_code_{run}(store: *mut {STORE}::VariableStore) -> \
-             *mut {STORE}::VariableStore {{ unsafe {{ {STORE}::run(store, the_cell) }} }}\n"
+             #[unsafe(no_mangle)] pub extern \"C\" fn run_user_code_{run}() {{ {STORE}::run(the_cell) }}\n"
         );
         woven.add(&tail, at, None);
         if let Some(prelude) = self.prelude {

@@ -2,37 +2,40 @@
 //!
 //! Requests come as lines (a library, a tab, a function of it to call), each of which is answered by [`DONE`], on the descriptors that
 //! it was given as standard input and output; 0, 1 and 2 are left to the user's code, which may do with them what it likes.
+//!
+//! The process's first thread speaks with the kernel, also while a cell runs; another runs the cells ([`super::worker`]).
 
-use std::ffi::c_int;
+use std::ffi::c_void;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
-use rustix::process::{
-    Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setpgid, setrlimit,
-};
+use rustix::process::{Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setpgid, setrlimit};
+use wavemesh_cell::backtrace::Text;
 use wavemesh_cell::frames;
-use wavemesh_cell::protocol::{Decoder, Order};
+use wavemesh_cell::protocol::{Decoder, Message, Order, Report};
 
 use super::loading::Object;
 use super::pipes::ChildEnds;
+use super::signals;
+use super::worker::{Cell, End, Stop, Worker};
 
 /// Set in the environment of the child only: what to load, and the inherited descriptors.
 const LIBRARIES: &str = "WAVEMESH_CHILD_LIBRARIES";
 const ENDS: &str = "WAVEMESH_CHILD_ENDS";
 
-/// User code gets this much stack, when the system allows it.
-const STACK: u64 = 256 << 20;
 /// The answer to a request that was carried out.
 pub const DONE: &str = "done";
 /// The child's own descriptors lie from here on, out of the way of user code.
-const PRIVATE: RawFd = 110;
+pub const PRIVATE: RawFd = 110;
 
 /// The command that starts the child, now and after each crash. `libraries` are loaded at once, in order: `std`, the
 /// cell runtime, then (in the background) the compiled library.
@@ -54,17 +57,12 @@ pub fn prepare(ends: &ChildEnds, libraries: &[PathBuf], token: &str) -> std::io:
             fcntl_setfd(unsafe { BorrowedFd::borrow_raw(end) }, FdFlags::empty())?;
         }
         setpgid(None, None)?;
-        // An interrupt that comes before its handler is there would end the process.
+        // An interrupt that the frontend sends to the kernel's group is not for this process, which may still be of it.
         // SAFETY: ignoring a signal runs no code.
         unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
         set_parent_process_death_signal(Some(Signal::KILL))?;
         if getppid() != Some(parent) {
             return Err(std::io::ErrorKind::NotConnected.into());
-        }
-        let stack = getrlimit(Resource::Stack);
-        if stack.current.is_some_and(|current| current < STACK) {
-            let current = stack.maximum.map_or(STACK, |maximum| maximum.min(STACK));
-            let _ = setrlimit(Resource::Stack, Rlimit { current: Some(current), ..stack });
         }
         let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
         Ok(())
@@ -113,12 +111,6 @@ struct Library {
 
 static LIBRARY: OnceLock<Library> = OnceLock::new();
 
-extern "C" fn on_interrupt(_: c_int) {
-    if let Some(library) = LIBRARY.get() {
-        (library.interrupt)();
-    }
-}
-
 /// Runs cells until the kernel closes the connection.
 pub fn run(start: Start) -> ! {
     let code = match serve(start) {
@@ -140,40 +132,71 @@ fn serve(Start { libraries, ends }: Start) -> std::io::Result<()> {
     rustix::stdio::dup2_stderr(&err)?;
     drop((out, err));
     choose_input(&input, false)?;
-    catch_interrupts()?;
-    let mut orders = Orders { control: control.try_clone()?, decoder: Decoder::default(), input: false };
+    // What user code starts minds interrupts as any program does.
+    // SAFETY: no handler is set, so no code runs.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+    let mut orders = Orders { control: control.try_clone()?, decoder: Decoder::default(), input: false, stop: None };
     let runtime = Runtime::load(&libraries, control, comms)?;
-    let mut store = std::ptr::null_mut();
-    for request in requests.lines() {
-        let request = request?;
-        let Some((object, function)) = request.split_once('\t') else {
+    signals::install(runtime.notice)?;
+    let mut worker = Worker::start(runtime)?;
+    let mut requests = requests;
+    loop {
+        worker.idle(requests.get_ref().as_fd())?;
+        let mut request = String::new();
+        if requests.read_line(&mut request)? == 0 {
+            return Ok(());
+        }
+        let Some((object, function)) = request.trim_end_matches('\n').split_once('\t') else {
             return Err(std::io::Error::other(format!("unknown request `{request}`")));
         };
-        choose_input(&input, orders.input_is_allowed())?;
+        orders.read();
+        choose_input(&input, orders.input)?;
         let start = Instant::now();
         let object = Object::open(object)?;
         let loaded = start.elapsed();
-        // SAFETY: the function is generated with this type ([`super::body`]), over the store that its cells hand on.
-        let run: extern "C" fn(*mut std::ffi::c_void) -> *mut std::ffi::c_void = unsafe { object.function(function)? };
-        if let Some(library) = LIBRARY.get() {
-            (library.forget)();
-        }
+        // SAFETY: the function is generated with this type ([`super::body`]).
+        let code: extern "C" fn() = unsafe { object.function(function)? };
         // The number that this run's prints carry.
         // SAFETY: the woven code defines it as a `static` of this type.
-        let number = unsafe { object.number("WAVEMESH_CELL_RUN") }.unwrap_or(0);
-        (runtime.begin)(number);
+        let run = unsafe { object.number("WAVEMESH_CELL_RUN") }.unwrap_or(0);
         let start = Instant::now();
-        store = run(store);
-        // Before the end of the cell is told, so that displays reach the page while it counts as running.
-        if let Some(library) = LIBRARY.get() {
-            (library.flush)();
+        if run_cell(Cell { run, code }, &mut worker, &mut orders)? == End::Left {
+            orders.tell(&Report::Left);
         }
         if !(runtime.end)(micros(loaded), micros(start.elapsed())) {
-            write_marks(number);
+            write_marks(run);
         }
         writeln!(answers, "{DONE}")?;
     }
-    Ok(())
+}
+
+/// Runs a cell until its code has ended or its thread is left behind.
+fn run_cell(cell: Cell, worker: &mut Worker, orders: &mut Orders) -> std::io::Result<End> {
+    if let Some(library) = LIBRARY.get() {
+        (library.forget)();
+    }
+    worker.begin(cell)?;
+    let mut stop: Option<Stop> = None;
+    loop {
+        if worker.wait(orders.control.as_fd(), stop.is_some())? {
+            return Ok(End::Returned);
+        }
+        orders.read();
+        match (orders.stop_of(cell.run), &mut stop) {
+            (Some(grace), None) => {
+                // Reads of standard input fail from now on.
+                rustix::stdio::dup2_stdin(File::open("/")?)?;
+                stop = Some(Stop::begin(cell.run, grace, worker));
+            }
+            (Some(grace), Some(stop)) => stop.set_grace(grace),
+            (None, _) => {}
+        }
+        if let Some(stop) = &mut stop
+            && stop.go_on(worker)?
+        {
+            return Ok(End::Left);
+        }
+    }
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -189,21 +212,24 @@ fn write_marks(run: u64) {
     }
 }
 
-fn catch_interrupts() -> std::io::Result<()> {
-    // SAFETY: of `sigaction` all bits zero is a value. The handler reads an atomic and calls a function that sets one.
-    let caught = unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = on_interrupt as *const () as usize;
-        action.sa_flags = libc::SA_RESTART;
-        libc::sigaction(libc::SIGINT, &action, std::ptr::null_mut())
-    };
-    if caught == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-}
-
 /// The cell runtime's calls.
-struct Runtime {
-    begin: extern "C" fn(u64),
+#[derive(Clone, Copy)]
+pub struct Runtime {
+    /// A cell begins: its number, and its code.
+    pub begin: extern "C" fn(u64, *mut c_void),
     end: extern "C" fn(u64, u64) -> bool,
+    /// This thread runs cells.
+    pub worker: extern "C" fn(),
+    /// The cell of this thread has ended.
+    pub finish: extern "C" fn(),
+    texts: extern "C" fn(*const Text, usize),
+    stop: extern "C" fn(u64),
+    notice: signals::Notice,
+    /// Takes what belongs to the cell from its thread, unless it has ended.
+    pub leave: extern "C" fn() -> bool,
+    /// Whether the cell waits for a pool of threads, which work for it.
+    pub waits_for_pool: extern "C" fn() -> bool,
+    await_output: extern "C" fn(),
 }
 
 impl Runtime {
@@ -212,11 +238,24 @@ impl Runtime {
             return Err(std::io::Error::other("too few libraries to load"));
         };
         Object::open(std)?;
-        let runtime = Object::open(runtime)?;
-        // SAFETY: these are the types with which runtime/lib.rs defines them.
-        let (start, begin, end) = unsafe {
-            let start: extern "C" fn(RawFd, RawFd) = runtime.function("wavemesh_cell_start")?;
-            (start, runtime.function("wavemesh_cell_begin")?, runtime.function("wavemesh_cell_end")?)
+        let object = Object::open(runtime)?;
+        // SAFETY: these are the types with which the runtime defines them.
+        let (start, point, runtime) = unsafe {
+            let start: extern "C" fn(RawFd, RawFd) = object.function("wavemesh_cell_start")?;
+            let point: extern "C-unwind" fn() = object.function("wavemesh_cell_point")?;
+            let runtime = Runtime {
+                begin: object.function("wavemesh_cell_begin")?,
+                end: object.function("wavemesh_cell_end")?,
+                worker: object.function("wavemesh_cell_worker")?,
+                finish: object.function("wavemesh_cell_finish")?,
+                texts: object.function("wavemesh_cell_texts")?,
+                stop: object.function("wavemesh_cell_stop")?,
+                notice: object.function("wavemesh_cell_notice")?,
+                leave: object.function("wavemesh_cell_leave")?,
+                waits_for_pool: object.function("wavemesh_cell_waits_for_pool")?,
+                await_output: object.function("wavemesh_cell_await_output")?,
+            };
+            (start, point, runtime)
         };
         start(control.into_raw_fd(), comms.into_raw_fd());
         if let Some(library) = library.first().cloned() {
@@ -225,8 +264,8 @@ impl Runtime {
                 let calls = || {
                     // SAFETY: these are the types with which kernel/dylib defines them.
                     unsafe {
-                        let start: extern "C" fn() = library.function("wavemesh_start")?;
-                        start();
+                        let start: extern "C" fn(extern "C-unwind" fn()) = library.function("wavemesh_start")?;
+                        start(point);
                         std::io::Result::Ok(Library {
                             interrupt: library.function("wavemesh_interrupt")?,
                             forget: library.function("wavemesh_clear_interrupt")?,
@@ -239,7 +278,42 @@ impl Runtime {
                 }
             });
         }
-        Ok(Runtime { begin, end })
+        Ok(runtime)
+    }
+
+    /// Asks this run to stop, wherever it is.
+    pub fn stop(&self, run: u64) {
+        let texts = signals::find_texts();
+        (self.texts)(texts.as_ptr(), texts.len());
+        (self.stop)(run);
+        if let Some(library) = LIBRARY.get() {
+            (library.interrupt)();
+        }
+    }
+
+    /// Brings what the cell shows to its last state.
+    pub fn flush(&self) {
+        if let Some(library) = LIBRARY.get() {
+            (library.flush)();
+        }
+    }
+
+    /// Whether cells that follow can print and show: a thread that is left behind must not hold what they need for that.
+    pub fn is_free(self) -> bool {
+        const PATIENCE: Duration = Duration::from_millis(300);
+        /// Whether somebody is trying. Who once waits may wait for long.
+        static TRYING: AtomicBool = AtomicBool::new(false);
+        if TRYING.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        let (tell, told) = channel();
+        std::thread::spawn(move || {
+            (self.await_output)();
+            self.flush();
+            TRYING.store(false, Ordering::SeqCst);
+            tell.send(())
+        });
+        told.recv_timeout(PATIENCE).is_ok()
     }
 }
 
@@ -247,19 +321,34 @@ impl Runtime {
 struct Orders {
     control: OwnedFd,
     decoder: Decoder,
+    /// Whether the frontend can be asked for input.
     input: bool,
+    /// The run that is to stop, and how long it has to notice.
+    stop: Option<(u64, Duration)>,
 }
 
 impl Orders {
-    /// The kernel says before each cell whether the frontend can be asked for input.
-    fn input_is_allowed(&mut self) -> bool {
+    /// Takes what was said meanwhile.
+    fn read(&mut self) {
         let mut bytes = [0u8; 1024];
         while let Ok((_, read @ 1..)) = rustix::net::recv(&self.control, &mut bytes, rustix::net::RecvFlags::DONTWAIT) {
-            for Order::Input { allowed } in self.decoder.decode(&bytes[..read]).into_iter().flatten() {
-                self.input = allowed;
+            for order in self.decoder.decode(&bytes[..read]).into_iter().flatten() {
+                match order {
+                    Order::Input { allowed } => self.input = allowed,
+                    Order::Stop { run, grace } => self.stop = Some((run, grace)),
+                }
             }
         }
-        self.input
+    }
+
+    /// Whether this run is to stop, which is said once. What was meant for an earlier one is over.
+    fn stop_of(&mut self, run: u64) -> Option<Duration> {
+        self.stop.take().filter(|(wanted, _)| *wanted == run).map(|(_, grace)| grace)
+    }
+
+    /// Tells the kernel. When it is gone, the next request says so.
+    fn tell(&self, report: &Report) {
+        let _ = rustix::net::send(&self.control, &report.encode(), rustix::net::SendFlags::NOSIGNAL);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What each command does. The table of commands is in [`grammar::table`](super::grammar::table).
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Pid;
@@ -11,7 +11,7 @@ use super::compiler::plain_names;
 use super::grammar::CommandLine;
 use super::grammar::program::{Program, Test};
 use super::grammar::table::{self, Action};
-use super::session::Session;
+use super::session::{Session, interrupted};
 use super::{ExecuteError, ExecuteOptions, commands, export};
 
 impl Session {
@@ -35,15 +35,18 @@ impl Session {
         match action {
             Action::Shell => {
                 let shared = &self.shared;
-                let started = |group: Option<Pid>| {
-                    *shared.shell.lock().unwrap_or_else(PoisonError::into_inner) = group;
-                };
-                commands::shell(arguments, &evaluator.pipes, started).map_err(|message| ExecuteError {
-                    ename: "ShellError".into(),
-                    evalue: message.clone(),
-                    traceback: vec![message],
-                })?;
-                Ok(None)
+                let started = |group: Option<Pid>| shared.set_shell(group);
+                match commands::shell(arguments, &evaluator.pipes, started) {
+                    _ if shared.interrupted() => {
+                        Err(interrupted("the command was stopped; all variables are kept".into()))
+                    }
+                    Ok(()) => Ok(None),
+                    Err(message) => Err(ExecuteError {
+                        ename: "ShellError".into(),
+                        evalue: message.clone(),
+                        traceback: vec![message],
+                    }),
+                }
             }
             Action::Help if arguments.is_empty() => Ok(Some(commands::help())),
             Action::Help => match commands::help_of(arguments) {

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::toolchain::Toolchain;
 
 /// The runtime's source, compiled on the user's machine.
-const RUNTIME: [(&str, &str); 12] = [
+const RUNTIME: [(&str, &str); 13] = [
     ("lib.rs", include_str!("../../runtime/lib.rs")),
     ("backtrace.rs", include_str!("../../runtime/backtrace.rs")),
     ("comm.rs", include_str!("../../runtime/comm.rs")),
@@ -24,6 +24,7 @@ const RUNTIME: [(&str, &str); 12] = [
     ("output.rs", include_str!("../../runtime/output.rs")),
     ("protocol.rs", include_str!("../../runtime/protocol.rs")),
     ("residual.rs", include_str!("../../runtime/residual.rs")),
+    ("stop.rs", include_str!("../../runtime/stop.rs")),
     ("store.rs", include_str!("../../runtime/store.rs")),
     ("show.rs", include_str!("../../runtime/show.rs")),
     ("testing.rs", include_str!("../../runtime/testing.rs")),

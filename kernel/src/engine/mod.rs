@@ -27,11 +27,13 @@ mod runner;
 mod rustc;
 mod session;
 mod shared;
+mod signals;
 mod startup;
 mod statics;
 mod temporary;
 mod toolchain;
 mod variables;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -24,6 +24,7 @@ use super::runner::{Ended, Runner};
 use super::shared::{Evaluator, Shared};
 use super::temporary::Folder;
 use super::toolchain::Toolchain;
+use super::variables::{State as VariableState, Variable};
 use super::{ExecuteError, ExecuteOptions, ExecuteResult, Output, Request, Sink, backtrace, child, export, startup};
 
 /// Starts the evaluator's thread.
@@ -322,8 +323,13 @@ impl Session {
         let before = self.stored_names();
         let oom_kills_before = oom_kills();
         pipes.begin_run(object.run);
+        if !self.shared.begin_run(object.run) {
+            self.shared.end_run();
+            return Err(interrupted("the cell was stopped before it ran; all variables are kept".into()));
+        }
         let prompter = Prompter::start(&self.shared, &evaluator, self.shared.cell());
         let ended = self.runner.run(&object.library.to_string_lossy(), &object.function);
+        self.shared.end_run();
         prompter.stop();
         match &ended {
             Ok(()) => pipes.wait_for_end(Duration::from_secs(6)),
@@ -332,7 +338,7 @@ impl Session {
         let reports = pipes.take_reports();
         let places = Places::new(compiler.runs());
         let stopped = self.shared.interrupted();
-        let (mut error, mut panicking) = (None, None);
+        let (mut error, mut panicking, mut left) = (None, None, false);
         for report in &reports {
             match report {
                 Report::Panicking(panic) => panicking = Some(report::panic(panic, "", &places)),
@@ -342,15 +348,18 @@ impl Session {
                 Report::Failed { message, type_name, place } => {
                     error = Some(report::failure(message, type_name, place, &places));
                 }
+                Report::Stopped => error = Some(interrupted(STOPPED.into())),
+                Report::Left => left = true,
                 _ => {}
             }
         }
         let Err(Ended(how)) = ended else {
             kept.into_iter().for_each(|code| self.history.ran(code));
-            compiler.cell_ran(&reports, error.is_none());
+            compiler.cell_ran(&reports, error.is_none() && !left);
             return match error {
+                _ if left => Err(interrupted(self.told_of_leaving())),
                 None => Ok(pipes.take_result()),
-                Some(_) if stopped => Err(interrupted("stopped; what was done before is kept".into())),
+                Some(_) if stopped => Err(interrupted(STOPPED.into())),
                 Some(error) => Err(error),
             };
         };
@@ -369,6 +378,25 @@ impl Session {
         }
         evaluator.set_child(self.runner.process());
         Err(report)
+    }
+
+    /// What a stop has cost whose cell did not notice.
+    fn told_of_leaving(&self) -> String {
+        let is_lost = |variable: &Variable| matches!(variable.state, VariableState::Lost(cell, _) | VariableState::Moved(cell) if cell == self.last_number);
+        let variables = self.evaluator.compiler.variables();
+        let lost: Vec<String> = variables
+            .iter()
+            .filter(|variable| is_lost(variable))
+            .map(|variable| format!("`{}`", variable.name))
+            .collect();
+        let lost = match &lost[..] {
+            [] => "no variable is lost".to_owned(),
+            names => format!("lost is what it had in hand: {}", names.join(", ")),
+        };
+        let items = self.evaluator.compiler.items();
+        let anew =
+            if items.iter().any(|item| item.contains("thread_local!")) { "; thread locals start anew" } else { "" };
+        format!("the cell did not notice the stop, so its thread was left behind; {lost}{anew}")
     }
 
     fn not_compiled(&mut self, failed: Failed) -> ExecuteError {
@@ -459,7 +487,9 @@ fn fault() -> ExecuteError {
     ExecuteError { ename: "KernelError".into(), traceback: vec![evalue.clone()], evalue }
 }
 
-fn interrupted(message: String) -> ExecuteError {
+const STOPPED: &str = "stopped; what was done before is kept";
+
+pub fn interrupted(message: String) -> ExecuteError {
     ExecuteError {
         ename: "Interrupted".into(),
         evalue: message.clone(),

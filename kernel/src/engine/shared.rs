@@ -6,7 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use wavemesh_cell::protocol::Order;
 
+use super::Output;
 use super::assist::Assistant;
 use super::compiler::Compiler;
 use super::pipes::Pipes;
@@ -14,6 +16,11 @@ use super::temporary::Folder;
 
 /// A stopped cell may take this long to stop by itself.
 const GRACE: Duration = Duration::from_secs(2);
+/// After that, so long it is tried to leave the thread of the cell behind before it is told that only force is left.
+const LEAVING: Duration = Duration::from_secs(3);
+
+const STUCK: &str = "note: the cell is in code that does not notice the stop and cannot be left behind, so it goes on. It may still \
+                     stop; to stop it again ends its process, with all variables.\n";
 
 /// What other threads may touch while a cell runs.
 pub struct Shared {
@@ -25,7 +32,7 @@ pub struct Shared {
     ended: Condvar,
     grace_ms: AtomicU64,
     /// The process group of a shell command.
-    pub shell: Mutex<Option<Pid>>,
+    shell: Mutex<Option<Pid>>,
     closed: AtomicBool,
 }
 
@@ -50,6 +57,10 @@ struct Turn {
     cell: u64,
     busy: bool,
     interrupted: bool,
+    /// What runs in the process that runs cells, as the process calls it.
+    run: Option<u64>,
+    /// It did not stop, and the user was told that another stop ends the process.
+    stuck: bool,
     /// The kernel has ended the cell's process, which is not told yet.
     killed: bool,
 }
@@ -86,13 +97,6 @@ impl Evaluator {
         let handle = lock(&self.child).clone()?;
         let mut child = lock(&handle);
         matches!(child.try_wait(), Ok(None)).then(|| Pid::from_child(&child))
-    }
-
-    /// Asks the process to stop; answers which one that was.
-    fn interrupt(&self) -> Option<Pid> {
-        let id = self.child_id()?;
-        let _ = kill_process(id, Signal::INT);
-        Some(id)
     }
 }
 
@@ -163,27 +167,63 @@ impl Shared {
         std::mem::take(&mut self.turn().killed)
     }
 
-    /// Stops this cell if it still runs: at once while it is compiled, else by asking it, and after the grace by force.
+    /// A shell command has started as this process group, or ended. One of a cell that is to stop already ends at once.
+    pub fn set_shell(&self, group: Option<Pid>) {
+        let turn = self.turn();
+        *lock(&self.shell) = group;
+        if let Some(group) = group.filter(|_| turn.interrupted) {
+            let _ = kill_process_group(group, Signal::TERM);
+        }
+    }
+
+    /// The cell's code starts as this run. False when the cell is to stop, so that it must not start.
+    pub fn begin_run(&self, run: u64) -> bool {
+        let mut turn = self.turn();
+        turn.run = Some(run);
+        !turn.interrupted
+    }
+
+    /// The run has ended.
+    pub fn end_run(&self) {
+        self.turn().run = None;
+    }
+
+    /// Stops this cell if it still runs: a compiler or a shell command by a signal; code of the user's is asked to stop, and after the grace
+    /// its thread is left behind. A second stop does not wait for the grace; one that follows when that has been in vain ends the process.
     pub fn interrupt(self: &Arc<Shared>, cell: u64) {
         let mut turn = self.turn();
         if !turn.is_of(cell) {
             return;
         }
-        turn.interrupted = true;
+        let again = std::mem::replace(&mut turn.interrupted, true);
         if let Some(shell) = *lock(&self.shell) {
-            let _ = kill_process_group(shell, Signal::TERM);
+            let _ = kill_process_group(shell, if again { Signal::KILL } else { Signal::TERM });
         }
         let Some(evaluator) = self.evaluator() else { return };
-        if evaluator.compiler.interrupt() {
+        evaluator.compiler.interrupt();
+        if turn.stuck {
+            if let Some(id) = evaluator.child_id().filter(|_| !turn.killed) {
+                turn.killed = true;
+                kill(id);
+            }
             return;
         }
-        let asked = evaluator.interrupt();
+        let grace = if again { Duration::ZERO } else { Duration::from_millis(self.grace_ms.load(Ordering::SeqCst)) };
+        if let Some(run) = turn.run {
+            evaluator.pipes.order(&Order::Stop { run, grace });
+        }
         drop(turn);
+        if again {
+            return;
+        }
         let shared = Arc::clone(self);
-        let deadline = Instant::now() + Duration::from_millis(self.grace_ms.load(Ordering::SeqCst));
         std::thread::spawn(move || {
-            if !shared.wait_for_end(cell, deadline) {
-                shared.force(cell, &evaluator, asked);
+            let now = Instant::now();
+            if !shared.wait_for_end(cell, now + grace) {
+                shared.end_shell(cell);
+            }
+            if !shared.wait_for_end(cell, now + grace + LEAVING) {
+                shared.tell_stuck(cell, &evaluator);
             }
         });
     }
@@ -195,19 +235,21 @@ impl Shared {
         !waited.unwrap_or_else(PoisonError::into_inner).0.is_of(cell)
     }
 
-    /// Ends by force what keeps this cell, if it still runs: a shell command, or else the process that was `asked` to stop, if it is
-    /// still there. A process that has taken its place is left alone, and one end is told before there can be another.
-    fn force(&self, cell: u64, evaluator: &Evaluator, asked: Option<Pid>) {
-        let mut turn = self.turn();
-        if !turn.is_of(cell) {
-            return;
-        }
-        let shell = *lock(&self.shell);
-        if let Some(shell) = shell {
+    /// Ends by force the shell command that keeps this cell, if it still runs.
+    fn end_shell(&self, cell: u64) {
+        let turn = self.turn();
+        if let Some(shell) = lock(&self.shell).filter(|_| turn.is_of(cell)) {
             let _ = kill_process_group(shell, Signal::KILL);
-        } else if let Some(id) = evaluator.child_id().filter(|&id| asked == Some(id) && !turn.killed) {
-            turn.killed = true;
-            kill(id);
+        }
+    }
+
+    /// Code of the user's neither stops nor can its thread be left: what is left to do costs all variables, so the user decides.
+    fn tell_stuck(&self, cell: u64, evaluator: &Evaluator) {
+        let mut turn = self.turn();
+        if turn.is_of(cell) && turn.run.is_some() {
+            turn.stuck = true;
+            drop(turn);
+            evaluator.pipes.send(Output::Stderr(STUCK.to_owned()));
         }
     }
 

@@ -79,6 +79,7 @@ impl<I: Iterator> Iterator for Progress<I> {
     type Item = I::Item;
 
     fn next(&mut self) -> Option<I::Item> {
+        crate::task::stop_point();
         // An item counts as done when the next one is asked for.
         if let Some(bar) = &self.bar {
             if bar.0.yielded.swap(true, Ordering::Relaxed) {

@@ -1,0 +1,174 @@
+//! The signal by which the child's main thread reaches the thread of a cell that shall stop.
+//!
+//! In a system call it may make the thread notice: the cell runtime decides whether it may unwind there. In code of a cell it may park the
+//! thread for good: such code holds no lock of the allocator, the loader or the standard library. Anywhere else it does nothing, and is
+//! sent again.
+
+use std::ffi::{c_int, c_void};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+use std::time::{Duration, Instant};
+
+use wavemesh_cell::backtrace::{Home, Text};
+
+/// Nobody minds it who does not wait for it: it is for sockets, and ignored by default.
+const SIGNAL: c_int = libc::SIGURG;
+
+/// The thread that is to be parked; the same below zero when it is; otherwise 0.
+static PARK: AtomicI32 = AtomicI32::new(0);
+/// The parked thread that is to go on, or 0.
+static GO_ON: AtomicI32 = AtomicI32::new(0);
+static NOTICE: OnceLock<Notice> = OnceLock::new();
+static TEXTS: AtomicPtr<Vec<Text>> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Takes the address of the system call that was interrupted; may unwind.
+pub type Notice = extern "C-unwind" fn(usize);
+
+/// Catches the signal from now on.
+pub fn install(notice: Notice) -> std::io::Result<()> {
+    let _ = NOTICE.set(notice);
+    // SAFETY: of `sigaction` all bits zero is a value. The handler keeps to what a handler may do until it knows that the thread waits in
+    // a system call. Signals of this kind are not blocked in it, as it may be left by unwinding.
+    let caught = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_signal as *const () as usize;
+        action.sa_flags = libc::SA_RESTART | libc::SA_SIGINFO | libc::SA_NODEFER;
+        libc::sigaction(SIGNAL, &action, std::ptr::null_mut())
+    };
+    if caught == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+extern "C-unwind" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the thread's own; a handler must leave it as it was.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    let before = unsafe { *errno };
+    // SAFETY: the system hands the handler the context that it interrupted.
+    let at = program_counter(unsafe { &*context.cast() });
+    // SAFETY: what is published lives for ever.
+    if let Some(texts) = unsafe { TEXTS.load(Ordering::SeqCst).as_ref() } {
+        // SAFETY: it only asks who this is.
+        let this = unsafe { libc::gettid() };
+        if PARK.load(Ordering::SeqCst) == this {
+            if is_of(texts, Home::Cell, at)
+                && PARK.compare_exchange(this, -this, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+            {
+                stay_parked(this);
+            }
+        } else if is_of(texts, Home::C, at)
+            && is_system_call(at)
+            && let Some(notice) = NOTICE.get()
+        {
+            notice(at);
+        }
+    }
+    // SAFETY: as above.
+    unsafe { *errno = before };
+}
+
+fn is_of(texts: &[Text], home: Home, at: usize) -> bool {
+    texts.iter().any(|text| text.home == home && (text.start..text.end).contains(&at))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn program_counter(context: &libc::ucontext_t) -> usize {
+    context.uc_mcontext.gregs[libc::REG_RIP as usize] as usize
+}
+
+#[cfg(target_arch = "aarch64")]
+fn program_counter(context: &libc::ucontext_t) -> usize {
+    context.uc_mcontext.pc as usize
+}
+
+/// Whether the instruction at the address of the C library, or the one before, calls the system: the first if the call is made again
+/// after the signal, the second if it has ended.
+fn is_system_call(at: usize) -> bool {
+    const CALL: &[u8] = if cfg!(target_arch = "x86_64") { &[0x0f, 0x05] } else { &[0x01, 0x00, 0x00, 0xd4] };
+    let is_at = |at: usize| {
+        // SAFETY: the caller says that it is code of the C library, which can be read; a call does not lie at its very edge.
+        let code = unsafe { std::slice::from_raw_parts(at as *const u8, CALL.len()) };
+        code == CALL
+    };
+    is_at(at) || is_at(at - CALL.len())
+}
+
+/// Stays, in a handler, until it is told to go on.
+fn stay_parked(this: c_int) {
+    while GO_ON.compare_exchange(this, 0, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        // SAFETY: a mask of signals is plain data; waiting for a signal is allowed in a handler.
+        unsafe {
+            let mut all_but_this: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&mut all_but_this);
+            libc::sigdelset(&mut all_but_this, SIGNAL);
+            libc::sigsuspend(&all_but_this);
+        }
+    }
+}
+
+/// Sends the signal to a thread of this process. It may have ended.
+pub fn send(thread: c_int) {
+    // SAFETY: it sends a signal that is caught; it touches no memory.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, SIGNAL) };
+}
+
+/// Parks a thread if it comes to code of a cell within some milliseconds.
+pub fn try_to_park(thread: c_int) -> bool {
+    const PATIENCE: Duration = Duration::from_millis(20);
+    PARK.store(thread, Ordering::SeqCst);
+    let deadline = Instant::now() + PATIENCE;
+    while PARK.load(Ordering::SeqCst) == thread && Instant::now() < deadline {
+        send(thread);
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    PARK.swap(0, Ordering::SeqCst) == -thread
+}
+
+/// Lets a thread go on that was parked.
+pub fn let_go_on(thread: c_int) {
+    GO_ON.store(thread, Ordering::SeqCst);
+    while GO_ON.load(Ordering::SeqCst) == thread {
+        send(thread);
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Finds out where machine code lies, as of now. That is kept for ever, since a handler may be reading it.
+pub fn find_texts() -> &'static [Text] {
+    let mut texts: Vec<Text> = Vec::new();
+    // SAFETY: the callback has the type that the loader calls, does not unwind but for want of memory, and `texts` outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(note_text), (&raw mut texts).cast()) };
+    let texts = Box::into_raw(Box::new(texts));
+    TEXTS.store(texts, Ordering::SeqCst);
+    // SAFETY: it is never freed or changed from here on.
+    unsafe { &*texts }
+}
+
+unsafe extern "C" fn note_text(library: *mut libc::dl_phdr_info, _: usize, texts: *mut c_void) -> c_int {
+    // SAFETY: the loader hands a description that is valid for this call, and what `find_texts` gave it.
+    let (library, texts) = unsafe { (&*library, &mut *texts.cast::<Vec<Text>>()) };
+    if library.dlpi_name.is_null() || library.dlpi_phdr.is_null() {
+        return 0;
+    }
+    // SAFETY: the loader's own name of the library, ended by a zero, and its table of segments.
+    let (name, segments) = unsafe {
+        (
+            std::ffi::CStr::from_ptr(library.dlpi_name).to_bytes(),
+            std::slice::from_raw_parts(library.dlpi_phdr, usize::from(library.dlpi_phnum)),
+        )
+    };
+    let name = name.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    let home = match name {
+        b"libcell.so" => Home::Cell,
+        _ if name.starts_with(b"libctx-") => Home::Cell,
+        _ if name.starts_with(b"libstd-") => Home::Std,
+        _ if name.starts_with(b"libc.so") => Home::C,
+        _ => return 0,
+    };
+    for segment in
+        segments.iter().filter(|segment| segment.p_type == libc::PT_LOAD && segment.p_flags & libc::PF_X != 0)
+    {
+        let start = library.dlpi_addr as usize + segment.p_vaddr as usize;
+        texts.push(Text { home, start, end: start + segment.p_memsz as usize });
+    }
+    0
+}

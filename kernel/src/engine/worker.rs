@@ -1,0 +1,254 @@
+//! The thread that runs cells in the child, and how it is made to stop or left behind.
+
+use std::ffi::{c_int, c_void};
+use std::io::{Error, Result};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::child::{PRIVATE, Runtime};
+use super::signals;
+
+/// User code gets this much stack, or the next less that the system gives.
+const STACKS: [usize; 3] = [256 << 20, 64 << 20, 8 << 20];
+/// A cell that shall stop is reminded so often.
+const REMINDER: Duration = Duration::from_millis(30);
+/// A thread that is seen in the same system call so many times in a row waits there.
+const WAITING: u32 = 6;
+
+/// Runs cells, one after the other.
+pub struct Worker {
+    thread: c_int,
+    cells: Sender<Cell>,
+    done: Arc<Done>,
+    runtime: Runtime,
+    /// Threads that were left behind and are not parked yet.
+    loose: Vec<c_int>,
+}
+
+/// A cell that can be called.
+#[derive(Clone, Copy)]
+pub struct Cell {
+    pub run: u64,
+    pub code: extern "C" fn(),
+}
+
+/// How a cell ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its function returned.
+    Returned,
+    /// Its thread was left behind.
+    Left,
+}
+
+/// A pipe by which a worker says that it has run a cell.
+struct Done {
+    reader: OwnedFd,
+    writer: OwnedFd,
+}
+
+impl Done {
+    fn new() -> Result<Done> {
+        let (reader, writer) = std::io::pipe()?;
+        let high = |end: BorrowedFd| rustix::io::fcntl_dupfd_cloexec(end, PRIVATE);
+        Ok(Done { reader: high(reader.as_fd())?, writer: high(writer.as_fd())? })
+    }
+}
+
+impl Worker {
+    pub fn start(runtime: Runtime) -> Result<Worker> {
+        let done = Arc::new(Done::new()?);
+        let (thread, cells) = spawn(&runtime, &done)?;
+        Ok(Worker { thread, cells, done, runtime, loose: Vec::new() })
+    }
+
+    /// Starts a cell. [`wait`](Self::wait) says when it has ended.
+    pub fn begin(&self, cell: Cell) -> Result<()> {
+        (self.runtime.begin)(cell.run, cell.code as *mut c_void);
+        self.cells.send(cell).map_err(|_| Error::other("the thread that runs cells is gone"))
+    }
+
+    /// Waits until the cell has ended or something can be read from `control`; with a `stop`, for a moment at most. True when it has ended.
+    pub fn wait(&mut self, control: BorrowedFd, stop: bool) -> Result<bool> {
+        let patience = if stop { Some(REMINDER) } else { self.tend() };
+        let mut ready =
+            [PollFd::new(&self.done.reader, PollFlags::IN), PollFd::from_borrowed_fd(control, PollFlags::IN)];
+        wait_for(&mut ready, patience)?;
+        if ready[0].revents().is_empty() {
+            return Ok(false);
+        }
+        rustix::io::read(&self.done.reader, &mut [0u8])?;
+        Ok(true)
+    }
+
+    /// Waits until something can be read from `requests`.
+    pub fn idle(&mut self, requests: BorrowedFd) -> Result<()> {
+        loop {
+            let patience = self.tend();
+            let mut ready = [PollFd::from_borrowed_fd(requests, PollFlags::IN)];
+            wait_for(&mut ready, patience)?;
+            if patience.is_none() || !ready[0].revents().is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Parks threads that were left behind where they wait, should they have come back. Returns when it should be tried again.
+    fn tend(&mut self) -> Option<Duration> {
+        if self.loose.is_empty() {
+            return None;
+        }
+        self.loose.retain(|&thread| is_there(thread) && !signals::try_to_park(thread));
+        Some(Duration::from_millis(250))
+    }
+
+    /// Another thread runs cells from now on.
+    fn replace(&mut self, parked: bool) -> Result<()> {
+        if !parked {
+            self.loose.push(self.thread);
+        }
+        (self.thread, self.cells) = spawn(&self.runtime, &self.done)?;
+        Ok(())
+    }
+}
+
+fn wait_for(ends: &mut [PollFd], patience: Option<Duration>) -> Result<()> {
+    let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
+    match poll(ends, patience.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn spawn(runtime: &Runtime, done: &Arc<Done>) -> Result<(c_int, Sender<Cell>)> {
+    let mut failed = Error::other("no stack was tried");
+    for stack in STACKS {
+        let ((tell, told), (cells, receiver)) = (channel(), channel());
+        let (runtime, done) = (*runtime, Arc::clone(done));
+        let thread = std::thread::Builder::new().name("main".into()).stack_size(stack).spawn(move || {
+            (runtime.worker)();
+            // SAFETY: it only asks who this is.
+            let _ = tell.send(unsafe { libc::gettid() });
+            work(receiver, &runtime, &done);
+        });
+        match thread {
+            Ok(_) => return Ok((told.recv().map_err(Error::other)?, cells)),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+fn work(cells: Receiver<Cell>, runtime: &Runtime, done: &Done) {
+    for cell in cells {
+        (cell.code)();
+        // Before the end of the cell is told, so that displays reach the page while it counts as running.
+        runtime.flush();
+        (runtime.finish)();
+        let _ = rustix::io::write(&done.writer, &[0]);
+    }
+}
+
+/// A stop of a cell that goes on.
+pub struct Stop {
+    /// Until then the cell may notice.
+    patience: Instant,
+    /// In which system call its thread was seen, and how many times in a row.
+    seen: (String, u32),
+    /// How many times it was tried to leave it.
+    attempts: u32,
+}
+
+impl Stop {
+    /// Asks the cell to stop.
+    pub fn begin(run: u64, grace: Duration, worker: &Worker) -> Stop {
+        worker.runtime.stop(run);
+        let now = Instant::now();
+        let stop = Stop { patience: now.checked_add(grace).unwrap_or(now), seen: (String::new(), 0), attempts: 0 };
+        signals::send(worker.thread);
+        stop
+    }
+
+    /// From now on the cell has so long to notice.
+    pub fn set_grace(&mut self, grace: Duration) {
+        self.patience = self.patience.min(Instant::now() + grace);
+    }
+
+    /// Reminds the cell and the threads that work for it, or tries to leave it. True when it was left.
+    pub fn go_on(&mut self, worker: &mut Worker) -> Result<bool> {
+        self.wake(worker);
+        if Instant::now() < self.patience {
+            signals::send(worker.thread);
+            return Ok(false);
+        }
+        let thread = worker.thread;
+        // Before it is signalled, since that wakes it for a moment.
+        let waits = self.waits(thread);
+        if signals::try_to_park(thread) {
+            if worker.runtime.is_free() && (worker.runtime.leave)() {
+                worker.replace(true)?;
+                return Ok(true);
+            }
+            signals::let_go_on(thread);
+            return Ok(false);
+        }
+        if waits && !(worker.runtime.waits_for_pool)() && worker.runtime.is_free() && (worker.runtime.leave)() {
+            worker.replace(false)?;
+            return Ok(true);
+        }
+        self.attempts += 1;
+        if self.attempts.is_multiple_of(2 * WAITING) {
+            signals::send(worker.thread);
+        }
+        Ok(false)
+    }
+
+    /// Signals the threads that sleep, which may do so for the cell. Some go from one sleep to the next.
+    fn wake(&self, worker: &Worker) {
+        for _ in 0..10 {
+            let mut sleeping = threads().filter(|&thread| thread != worker.thread && sleeps(thread)).peekable();
+            if sleeping.peek().is_none() {
+                break;
+            }
+            sleeping.for_each(signals::send);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether the thread has waited in one system call for a while.
+    fn waits(&mut self, thread: c_int) -> bool {
+        let call = system_call(thread);
+        if call.is_empty() || call.starts_with("running") || call != self.seen.0 {
+            self.seen = (call, 0);
+            return false;
+        }
+        self.seen.1 += 1;
+        self.seen.1 >= WAITING
+    }
+}
+
+/// The threads of this process but for its first.
+fn threads() -> impl Iterator<Item = c_int> {
+    let all = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let first = c_int::try_from(std::process::id()).unwrap_or(0);
+    all.filter_map(|thread| thread.file_name().to_str()?.parse().ok()).filter(move |&thread| thread != first)
+}
+
+fn is_there(thread: c_int) -> bool {
+    std::path::Path::new(&format!("/proc/self/task/{thread}")).exists()
+}
+
+/// Number and arguments of the system call in which a thread waits, as the system tells them.
+fn system_call(thread: c_int) -> String {
+    std::fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).unwrap_or_default()
+}
+
+fn sleeps(thread: c_int) -> bool {
+    let call = system_call(thread);
+    let number = call.split(' ').next().and_then(|number| number.parse::<libc::c_long>().ok());
+    number.is_some_and(|number| number == libc::SYS_nanosleep || number == libc::SYS_clock_nanosleep)
+}

@@ -1,0 +1,304 @@
+"""The stop button keeps variables: a stop is noticed, or else the cell's thread is left behind; force comes last, and only when asked for again."""
+
+import re
+import time
+
+import psutil
+import pytest
+from driver import Kernel, Ran
+
+BEGUN = 'println!("begun");\n'
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    """Its cells have little time to notice: what notices does so at once."""
+    with Kernel() as kernel:
+        kernel.run(":grace 0.5")
+        kernel.value("struct Loud(&'static str);\nimpl Drop for Loud { fn drop(&mut self) { println!(\"dropped {}\", self.0); } }")
+        yield kernel
+
+
+@pytest.fixture
+def quick(fresh):
+    fresh.run(":grace 0.5")
+    return fresh
+
+
+def plain(error):
+    return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error["traceback"]))
+
+
+def stop(kernel, code, times=1, **options):
+    """Runs a cell and stops it when it has printed something; what it did in all."""
+    msg_id = kernel.send(code, **options)
+    messages = kernel.wait_until_running(msg_id)
+    for _ in range(times):
+        kernel.control("interrupt_request")
+    messages += kernel.iopub(msg_id)
+    ran = Ran(kernel.shell(msg_id), messages)
+    assert ran.status == "error" and ran.error["ename"] == "Interrupted", ran.reply["content"]
+    kernel.silence()
+    return ran
+
+
+def child(kernel):
+    """The process that runs cells."""
+    return kernel.value("std::process::id()")
+
+
+# What notices a stop.
+
+NOTICED = {
+    "prints": "loop { println!(\"again\"); }",
+    "prints to standard error": "loop { eprint!(\".\"); }",
+    "prints of an item": "fn chatter() -> u8 { loop { println!(\"again\"); } }\nchatter();",
+    "a long sleep": "std::thread::sleep(std::time::Duration::from_secs(100_000));",
+    "short sleeps": "loop { std::thread::sleep(std::time::Duration::from_millis(1)); }",
+    "a sleep of an item": "fn doze() { std::thread::sleep(std::time::Duration::from_secs(100_000)) }\ndoze();",
+    "an imported sleep": "use std::{thread::sleep, time::Duration};\nloop { sleep(Duration::MAX); }",
+    "a progress bar": "let mut turns = 0u64;\nfor i in wavemesh::notebook::progress(0..u64::MAX) { turns = std::hint::black_box(turns ^ i); }",
+    "a progress bar around sleeps": "for _ in wavemesh::notebook::progress(0..100_000_000u64) { std::thread::sleep(std::time::Duration::from_millis(1)); }",
+    "a mutex locked twice": "let lock = std::sync::Mutex::new(1);\nlet first = lock.lock()?;\nlet second = lock.lock()?;\nprintln!(\"{first} {second}\");",
+    "a lock for reading": "let lock = std::sync::RwLock::new(1);\nlet first = lock.write()?;\nprintln!(\"{first} {}\", lock.read()?);",
+    "a lock for writing": "let lock = std::sync::RwLock::new(1);\nlet first = lock.read()?;\n*lock.write()? += *first;",
+    "a loop that asks": "loop { check_interrupt()?; }",
+    "a loop of the library": "let ball = wavemesh::sdf::shapes::sphere(0.7).to_mesh(24)?;\nloop { wavemesh::sdf::SdfGrid::from_mesh(&ball, 48)?; }",
+    "a sleep behind a call that catches unwinding": "for _ in 0..3 { let _ = std::panic::catch_unwind(|| std::thread::sleep(std::time::Duration::from_secs(100_000))); }\nprintln!(\"after\");",
+    "a thread of the cell that prints": "std::thread::scope(|scope| { scope.spawn(|| loop { println!(\"again\"); }); });",
+    "a thread of the cell that sleeps": "std::thread::spawn(|| std::thread::sleep(std::time::Duration::from_secs(100_000))).join().unwrap();",
+    "a channel whose sender sleeps": "let (send, receive) = std::sync::mpsc::channel::<u8>();\nstd::thread::spawn(move || loop { std::thread::sleep(std::time::Duration::from_secs(100_000)); let _ = send.send(1); });\nreceive.recv()?;",
+}
+
+
+@pytest.mark.parametrize("code", NOTICED.values(), ids=NOTICED)
+def test_a_stop_is_noticed_and_keeps_everything(notebook, code):
+    before = child(notebook)
+    notebook.value("let mut held = vec![1, 2];\nlet unheld = String::from(\"u\");")
+    # The library is loaded a moment after the start.
+    ran = stop(notebook, f"held.push(3);\nlet bound = Box::new(7);\n{BEGUN}{code}")
+    assert "lost" not in plain(ran.error) and "left behind" not in plain(ran.error)
+    assert notebook.value("(&held, &unheld, &bound)") == '([1, 2, 3], "u", 7)'
+    assert child(notebook) == before
+
+
+def test_a_stop_unwinds_as_a_panic_does(notebook):
+    ran = stop(notebook, f"let outer = Loud(\"outer\");\n{{ let inner = Loud(\"inner\");\n{BEGUN}loop {{ println!(\"again\"); }} }};")
+    assert "dropped inner" in ran.stream() and "dropped outer" not in ran.stream()
+    assert "panicked" not in ran.stream("stderr"), "it is no panic"
+    assert "dropped outer" in notebook.run("drop(outer);").stream()
+
+
+def test_a_value_that_goes_when_the_cell_winds_down_may_print_and_sleep(notebook):
+    notebook.value("struct Slow;\nimpl Drop for Slow { fn drop(&mut self) { std::thread::sleep(std::time::Duration::from_millis(300)); println!(\"slow\"); } }")
+    ran = stop(notebook, f"let kept = 5;\n{{ let slow = Slow; {BEGUN}loop {{ println!(\"again\"); }} }};")
+    assert "slow" in ran.stream() and notebook.value("kept") == "5"
+
+
+def test_a_cell_that_waits_for_input_is_stopped_and_keeps_everything(notebook):
+    before = child(notebook)
+    notebook.value("let held = vec![1];")
+    for code in [
+        "let mut line = String::new();\nlet bound = held.len();\nstd::io::stdin().read_line(&mut line)?;",
+        "let bound = held.len();\nfor line in std::io::stdin().lines() { println!(\"{}\", line.unwrap()); }",
+    ]:
+        msg_id = notebook.send(code, allow_stdin=True)
+        notebook.client.get_stdin_msg(timeout=60)
+        notebook.control("interrupt_request")
+        assert notebook.shell(msg_id)["content"]["ename"] == "Interrupted"
+        notebook.silence()
+        assert notebook.value("(&held, bound)") == "([1], 1)"
+    assert child(notebook) == before
+    # The next one can be asked again.
+    msg_id = notebook.send("let mut line = String::new();\nstd::io::stdin().read_line(&mut line)?;\nline.trim().to_owned()", allow_stdin=True)
+    notebook.client.get_stdin_msg(timeout=60)
+    notebook.client.input("hello")
+    assert [m["content"]["data"]["text/plain"] for m in notebook.iopub(msg_id) if m["msg_type"] == "execute_result"] == ['"hello"']
+    notebook.shell(msg_id)
+
+
+# What notices nothing.
+
+UNNOTICED = {
+    "an empty loop": "loop {}",
+    "arithmetic": "let mut i = 0u64; loop { i = std::hint::black_box(i + 1); }",
+    "allocations": "loop { let mut v = Vec::new(); for i in 0..1000 { v.push(vec![i; 3]); } std::hint::black_box(v); }",
+    "an item": "fn spin() -> u8 { let mut i = 0u8; loop { i = std::hint::black_box(i.wrapping_mul(3)); } }\nspin();",
+    "a closure in an iterator": "let total: u64 = (0..u64::MAX).filter(|i| std::hint::black_box(i % 3) == 0).sum();\nprintln!(\"{total}\");",
+    "unwinding that is caught": "loop { let _ = std::panic::catch_unwind(|| println!(\"again\")); }",
+    "a thread that waits for itself": "std::thread::park();",
+    "a channel": "let (send, receive) = std::sync::mpsc::channel::<u8>();\nreceive.recv()?;\ndrop(send);",
+    "a condition": "let pair = (std::sync::Mutex::new(false), std::sync::Condvar::new());\nlet guard = pair.1.wait_while(pair.0.lock()?, |done| !*done)?;\nprintln!(\"{guard}\");",
+    "a join": "std::thread::spawn(|| loop { std::thread::park(); }).join().unwrap();",
+    "a program that it started": "std::process::Command::new(\"sleep\").arg(\"60\").status()?;",
+}
+
+
+@pytest.mark.parametrize("code", UNNOTICED.values(), ids=UNNOTICED)
+def test_what_notices_nothing_loses_what_it_had_in_hand(notebook, code):
+    before = child(notebook)
+    notebook.value("let in_hand = vec![1];\nlet elsewhere = vec![2];\nfn survives() -> i32 { 11 }")
+    error = stop(notebook, f"let own = in_hand.len();\n{BEGUN}{code}").error
+    assert "left behind" in error["evalue"] and "in_hand" in error["evalue"] and "own" in error["evalue"]
+    assert "elsewhere" not in error["evalue"]
+    assert notebook.value("(&elsewhere, survives())") == "([2], 11)"
+    assert child(notebook) == before
+    gone = notebook.run("in_hand.len()").error
+    assert gone["ename"] == "E0425" and "`in_hand` is lost since cell" in plain(gone)
+
+
+def test_a_cell_with_nothing_in_hand_loses_nothing(notebook):
+    notebook.value("let apart = 4;")
+    for _ in range(3):
+        error = stop(notebook, f"{BEGUN}loop {{}}").error
+        assert "no variable is lost" in error["evalue"]
+    assert notebook.value("apart") == "4"
+
+
+def test_the_thread_that_is_left_takes_no_time(quick):
+    """Its clock stands still once it is parked."""
+    stop(quick, f"{BEGUN}loop {{}}")
+    process = psutil.Process(int(child(quick)))
+    before = process.cpu_times().user
+    quick.value("std::thread::sleep(std::time::Duration::from_secs(2));")
+    assert process.cpu_times().user - before < 1.0, "a thread that runs takes 2 s"
+
+
+def test_a_thread_that_comes_back_after_it_was_left_does_no_more(quick):
+    quick.value("static GATE: std::sync::Mutex<()> = std::sync::Mutex::new(());\nlet (open, opened) = std::sync::mpsc::channel::<()>();")
+    quick.value("static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);\nlet keep = open.clone();")
+    stop(quick, f"{BEGUN}while opened.recv().is_ok() {{ COUNT.fetch_add(1, std::sync::atomic::Ordering::SeqCst); println!(\"came back\"); }}")
+    ran = quick.run("for _ in 0..3 { keep.send(()).ok(); std::thread::sleep(std::time::Duration::from_millis(400)); }\nCOUNT.load(std::sync::atomic::Ordering::SeqCst)")
+    assert ran.status == "ok" and "came back" not in ran.stream()
+    assert int(ran.value) <= 1, "it is parked where it comes back into the cell"
+
+
+def test_a_printing_value_that_never_ends_does_not_take_standard_output_along(quick):
+    """While its `Display` runs, `print!` holds standard output: so the thread is not left, and it is said what a second stop costs."""
+    quick.value("struct Endless;\nimpl std::fmt::Display for Endless { fn fmt(&self, _: &mut std::fmt::Formatter) -> std::fmt::Result { loop {} } }\nlet lost = 1;")
+    msg_id = quick.send(f"eprintln!(\"begun\");\nprintln!(\"{{}}\", Endless);")
+    quick.wait_until_running(msg_id)
+    quick.control("interrupt_request")
+    told = quick.wait_until_running(msg_id)
+    assert "stop it again ends its process" in told[-1]["content"]["text"]
+    quick.control("interrupt_request")
+    reply = quick.shell(msg_id)["content"]
+    assert reply["ename"] == "Interrupted" and "Lost variables: lost." in reply["evalue"]
+    quick.silence()
+    assert quick.value("1 + 1") == "2"
+
+
+def test_a_second_stop_does_not_wait_for_the_grace(fresh):
+    fresh.run(":grace 3600")
+    fresh.value("let apart = 4;")
+    error = stop(fresh, f"{BEGUN}loop {{}}", times=2).error
+    assert "left behind" in error["evalue"] and fresh.value("apart") == "4"
+
+
+def test_what_is_of_the_thread_starts_anew_with_another(quick):
+    quick.value("thread_local! { static HERE: std::cell::Cell<i32> = const { std::cell::Cell::new(1) } }\nHERE.set(5);\nstatic EVERYWHERE: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(1);\nEVERYWHERE.store(6, std::sync::atomic::Ordering::SeqCst);")
+    assert quick.value("HERE.get()") == "5", "one thread runs all cells"
+    error = stop(quick, f"{BEGUN}loop {{}}").error
+    assert "thread locals start anew" in error["evalue"]
+    assert quick.value("(HERE.get(), EVERYWHERE.load(std::sync::atomic::Ordering::SeqCst))") == "(1, 6)"
+
+
+def test_values_of_one_thread_go_over_to_the_next(quick):
+    quick.value("let shared = std::rc::Rc::new(std::cell::RefCell::new(vec![1]));\nlet twin = shared.clone();\nlet boxed: Box<dyn Fn(i32) -> i32> = Box::new(|x| x + 1);")
+    stop(quick, f"{BEGUN}loop {{}}")
+    assert quick.value("twin.borrow_mut().push(boxed(1));\nlet seen = format!(\"{:?} {}\", shared.borrow(), std::rc::Rc::strong_count(&shared));\nseen") == '"[1, 2] 2"'
+
+
+def test_deep_recursion_is_still_told(quick):
+    stop(quick, f"{BEGUN}loop {{}}")
+    error = quick.run("fn deep(n: u64) -> u64 { if n == 0 { 0 } else { std::hint::black_box(deep(n - 1)) + 1 } }\ndeep(1_000_000)")
+    assert error.value == "1000000", "the thread that takes over has as large a stack"
+
+
+# Where a stop must do no harm.
+
+
+@pytest.mark.parametrize("code", ["loop { println!(\"again\"); }", "loop {}"])
+def test_the_cell_after_is_not_stopped(notebook, code):
+    stop(notebook, BEGUN + code)
+    for _ in range(3):
+        assert notebook.control("interrupt_request")["content"]["status"] == "ok"
+    ran = notebook.run("println!(\"one\"); std::thread::sleep(std::time::Duration::from_millis(50)); check_interrupt()?;\nprintln!(\"two\");")
+    assert ran.status == "ok" and ran.stream() == "one\ntwo\n"
+
+
+def test_a_thread_of_an_earlier_cell_goes_on(notebook):
+    notebook.value("use std::sync::atomic::{AtomicU64, Ordering::SeqCst};\nstatic BEATS: AtomicU64 = AtomicU64::new(0);\nstd::thread::spawn(|| loop { BEATS.fetch_add(1, SeqCst); std::thread::sleep(std::time::Duration::from_millis(5)); });")
+    stop(notebook, f"{BEGUN}std::thread::sleep(std::time::Duration::from_secs(100_000));")
+    assert notebook.value("let seen = BEATS.load(SeqCst);\nwhile BEATS.load(SeqCst) < seen + 3 { std::thread::sleep(std::time::Duration::from_millis(1)); }\ntrue") == "true"
+
+
+def test_a_callback_of_c_is_not_unwound(notebook):
+    """Its prints do not unwind through the C library; the print behind it does."""
+    ran = stop(
+        notebook,
+        "unsafe extern \"C\" { fn qsort(base: *mut i32, n: usize, size: usize, order: extern \"C\" fn(*const i32, *const i32) -> i32); }\n"
+        "extern \"C\" fn order(a: *const i32, b: *const i32) -> i32 { println!(\"again\"); unsafe { (*a).cmp(&*b) as i32 } }\n"
+        f"let kept = 3;\nlet mut list = [3, 1, 2];\n{BEGUN}loop {{ unsafe {{ qsort(list.as_mut_ptr(), 3, 4, order) }}; println!(\"sorted\"); }}",
+    )
+    assert "Terminated" not in plain(ran.error) and notebook.value("kept") == "3"
+
+
+def test_a_stop_while_a_cell_is_compiled_keeps_everything(notebook):
+    before = child(notebook)
+    notebook.value("let held = vec![1];")
+    endless = "#[allow(long_running_const_eval)]\nconst NEVER: u64 = { let mut i = 0u64; while i < u64::MAX { i += 1; } i };"
+    msg_id = notebook.send(f"!echo begun\n{endless}\nheld.len() as u64 + NEVER")
+    messages = notebook.wait_until_running(msg_id)
+    notebook.control("interrupt_request")
+    reply = notebook.shell(msg_id)["content"]
+    assert reply["status"] == "error" and reply["ename"] == "Interrupted", (reply, messages)
+    notebook.silence()
+    assert notebook.value("held") == "[1]" and child(notebook) == before
+
+
+@pytest.mark.parametrize("command", ["!echo begun; sleep 60", "!trap '' TERM; echo begun; sleep 60"])
+def test_a_stopped_command_says_interrupted(notebook, command):
+    notebook.value("let held = vec![1];")
+    stop(notebook, command)
+    assert notebook.value("held") == "[1]"
+
+
+def test_a_stopped_dependency_says_interrupted(notebook, tmp_path):
+    """Its build script waits, so the stop comes while cargo runs."""
+    crate, began = tmp_path / "slow_crate", tmp_path / "began"
+    (crate / "src").mkdir(parents=True)
+    (crate / "Cargo.toml").write_text('[package]\nname = "slow_crate"\nversion = "0.1.0"\nedition = "2024"\n')
+    (crate / "src" / "lib.rs").write_text("")
+    (crate / "build.rs").write_text(f'fn main() {{ std::fs::write({str(began)!r}, "").unwrap(); loop {{ std::thread::park(); }} }}'.replace("'", '"'))
+    notebook.value("let held = vec![1];")
+    msg_id = notebook.send(f":dep slow_crate = {{ path = {str(crate)!r} }}".replace("'", '"'))
+    while not began.exists():
+        time.sleep(0.01)
+    notebook.control("interrupt_request")
+    reply = notebook.shell(msg_id)["content"]
+    assert reply["status"] == "error" and reply["ename"] == "Interrupted", reply
+    notebook.silence()
+    assert notebook.value("held") == "[1]"
+
+
+# Futures. Their runtime is compiled for the first of these cells.
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "std::future::pending::<()>().await;",
+        "tokio::time::sleep(std::time::Duration::from_secs(100_000)).await;",
+        "loop { tokio::task::yield_now().await; }",
+        "let task = tokio::spawn(std::future::pending::<()>());\nlet inner = 2;\ntask.await?;",
+        "async fn waits() { std::future::pending::<()>().await }\nwaits().await;",
+    ],
+)
+def test_a_stop_ends_an_await_and_keeps_everything(notebook, wait):
+    before = child(notebook)
+    notebook.value("let mut held = vec![1];")
+    stop(notebook, f"held.push(2);\nlet bound = Box::new(7);\n{BEGUN}{wait}")
+    assert notebook.value("(&held, &bound)") == "([1, 2], 7)"
+    assert notebook.value("async { 5 }.await") == "5"
+    assert child(notebook) == before
