@@ -204,6 +204,8 @@ impl Library {
         match opened {
             Ok(Some((key, reference))) => (current.key, current.reference) = (key, Arc::new(reference)),
             Ok(None) => {}
+            // Who ends it is not told that it has ended.
+            Err(_) if self.stopped.load(Ordering::SeqCst) => {}
             Err(error) => log(&format!("completion knows the notebook only: {error:#}")),
         }
         current.reading = None;
@@ -293,7 +295,7 @@ impl Library {
         let output = rustdoc.wait_with_output();
         self.rustdoc.store(0, Ordering::SeqCst);
         let output = output?;
-        ensure!(output.status.success(), "rustdoc: {}", String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "rustdoc: {}", String::from_utf8_lossy(&output.stderr).trim());
         let mut reference = Reference::default();
         read_folder(&folder.join("html").join(ROOT), "", &mut reference, &mut HashMap::new());
         ensure!(!reference.items.is_empty(), "rustdoc wrote no page that could be read");

@@ -205,6 +205,25 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Writes a line to standard error of the kernel itself, where its log goes; failing to is no reason to stop.
-pub fn log(line: &str) {
-    let _ = writeln!(std::io::stderr(), "wavemesh-kernel: {line}");
+pub fn log(text: &str) {
+    let _ = writeln!(std::io::stderr(), "wavemesh-kernel: {}", one_line(text));
+}
+
+/// The first line of a text, and a mark where more follows.
+fn one_line(text: &str) -> String {
+    let mut lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    if lines.next().is_some() { format!("{first} …") } else { first.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_is_logged_is_one_line() {
+        assert_eq!(
+            super::one_line("rustdoc: error: no such file\n\n  --> lib.rs:1\n"),
+            "rustdoc: error: no such file …"
+        );
+        assert_eq!(super::one_line("one\n"), "one");
+    }
 }
