@@ -1,15 +1,17 @@
 //! The tests of a notebook, run one after the other with a report like cargo's, and the code that a `main` returns. The kernel writes
 //! the calls.
 
+use std::any::Any;
 use std::fmt::{Debug, Display};
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::output::print_for;
 use crate::protocol::{Panic, Place};
+use crate::stop::Stopped;
 
 /// A run of some tests.
 pub struct Tests {
@@ -94,7 +96,7 @@ impl Tests {
         test: impl FnOnce() -> Result<(), String>,
     ) {
         if !self.ignores(name, ignored) {
-            let end = catch_unwind(AssertUnwindSafe(test)).map_err(|_| crate::take_panic());
+            let end = catch_unwind(AssertUnwindSafe(test)).map_err(panic_of);
             self.note(name, should_panic, end);
         }
     }
@@ -113,7 +115,7 @@ impl Tests {
                 std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| test.as_mut().poll(context))) {
                     Ok(Poll::Pending) => Poll::Pending,
                     Ok(Poll::Ready(end)) => Poll::Ready(Ok(end)),
-                    Err(_) => Poll::Ready(Err(crate::take_panic())),
+                    Err(unwound) => Poll::Ready(Err(panic_of(unwound))),
                 });
             let end = end.await;
             self.note(name, should_panic, end);
@@ -177,6 +179,14 @@ fn told(Panic { message, place: Place { file, line, .. } }: &Panic) -> String {
 
 fn say(text: &str) {
     print_for(0, false, format_args!("{text}"));
+}
+
+/// The panic that ended a test. A stop ends all of them.
+fn panic_of(unwound: Box<dyn Any + Send>) -> Panic {
+    if unwound.is::<Stopped>() {
+        resume_unwind(unwound);
+    }
+    crate::take_panic()
 }
 
 #[cfg(test)]

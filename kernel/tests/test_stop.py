@@ -117,6 +117,36 @@ def test_a_cell_that_waits_for_input_is_stopped_and_keeps_everything(notebook):
     notebook.shell(msg_id)
 
 
+def test_a_stopped_test_is_not_a_failed_one(notebook):
+    ran = stop(notebook, "#[test]\nfn waits() { println!(\"begun\"); std::thread::sleep(std::time::Duration::from_secs(100_000)); }\n#[test]\nfn zzz_is_never_reached() {}")
+    assert "FAILED" not in ran.stream() and "zzz" not in ran.stream()
+
+
+RAYON = "use rayon::prelude::*;\n(0..100u64).into_par_iter().for_each(|i| WORK);\n"
+
+
+@pytest.mark.parametrize("work", ["println!(\"{i}\")", "{ std::hint::black_box(i); std::thread::sleep(std::time::Duration::from_secs(100_000)) }"])
+def test_threads_of_a_pool_notice_for_their_cell(notebook, work):
+    before = child(notebook)
+    notebook.run(":dep rayon = \"1\"")
+    notebook.value("let held = vec![1];")
+    stop(notebook, f"let bound = held.len();\n{BEGUN}loop {{ {RAYON.replace('WORK', work)} }}")
+    assert notebook.value("(&held, bound)") == "([1], 1)" and child(notebook) == before
+
+
+def test_threads_of_a_pool_that_notice_nothing_need_a_second_stop(quick):
+    """They would go on with the cell's work, and keep the pool from any other."""
+    quick.run(":dep rayon = \"1\"")
+    quick.value("let held = vec![1];")
+    msg_id = quick.send(f"{BEGUN}{RAYON.replace('WORK', 'loop { std::hint::black_box(i); }')}")
+    quick.wait_until_running(msg_id)
+    quick.control("interrupt_request")
+    assert "stop it again ends its process" in quick.wait_until_running(msg_id)[-1]["content"]["text"]
+    quick.control("interrupt_request")
+    reply = quick.shell(msg_id)["content"]
+    assert reply["ename"] == "Interrupted" and "Lost variables: held." in reply["evalue"]
+
+
 # What notices nothing.
 
 UNNOTICED = {
