@@ -208,10 +208,42 @@ fn what_memory_has_no_room_for_is_an_error_and_no_abort() {
     let samples = 4 * 1200u64.pow(3);
     let cube = case("obj_faces_first.obj");
     needs(SdfGrid::from_mesh(&cube, 1200).unwrap_err(), samples);
+    // In slabs there is room.
+    let config = SdfConfig { shape: [1200; 3], ..Default::default() };
+    let slab = SdfGrid::slabs(&cube, &config, 3).unwrap().next().unwrap().unwrap();
+    assert_eq!(slab.shape(), [3, 1200, 1200]);
     needs(SdfGrid::from_fn([1200; 3], |_| 0.0).unwrap_err(), samples);
     let ones = Tensor::ones((1, 8), DType::F32, &Device::Cpu).unwrap();
     let x = SparseConvTensor::from_coords(ones, vec![[0, 5, 5, 5]], [600; 3], 1).unwrap();
     needs(x.dense().unwrap_err(), 8 * 4 * 600u64.pow(3));
+}
+
+#[test]
+fn slabs_are_the_grid_in_parts() {
+    let mesh = shapes::torus(0.6, 0.25).to_mesh(24).unwrap();
+    let open = Mesh::new(mesh.vertices().to_vec(), mesh.faces()[..1000].to_vec()).unwrap();
+    let thick = SdfConfig { shape: [33, 20, 24], sign: SdfSign::Thickened { radius: 0.1 }, ..Default::default() };
+    let clamped = SdfConfig { shape: [33, 20, 24], truncation: Some(0.2), ..Default::default() };
+    for (mesh, config) in [(&mesh, clamped.clone()), (&open, clamped), (&open, thick)] {
+        let whole = SdfGrid::from_mesh_with(mesh, &config).unwrap();
+        let slice = 20 * 24;
+        for slices in [2, 5, 8, 100] {
+            let mut at = 0;
+            for slab in SdfGrid::slabs(mesh, &config, slices).unwrap() {
+                let slab = slab.unwrap();
+                let place = whole.position([at, 0, 0]);
+                assert!((slab.origin()[0] - place[0]).abs() < 1e-6 && slab.spacing() == whole.spacing());
+                for (a, b) in slab.values().iter().zip(&whole.values()[at * slice..]) {
+                    assert!((a - b).abs() < 1e-6, "{a} and {b} with {slices} slices");
+                }
+                assert!(slab.shape()[0] <= slices);
+                at += slab.shape()[0] - 1;
+            }
+            assert_eq!(at, 32, "{slices} slices");
+        }
+    }
+    let error = SdfGrid::slabs(&mesh, &SdfConfig::default(), 1).unwrap_err().to_string();
+    assert!(error.contains("at least 2"), "{error}");
 }
 
 #[test]
@@ -290,39 +322,110 @@ fn a_mask_hides_cells_and_values_may_be_as_large_as_they_can() {
     }
 }
 
+/// The mean angle in degrees between a triangle's normal and the nearest of the true ones, by area.
+fn normals_off(mesh: &Mesh, truth: &[[f64; 3]]) -> f64 {
+    let (mut sum, mut total) = (0.0, 0.0);
+    for f in 0..mesh.faces().len() {
+        let [a, b, c] = mesh.triangle(f).map(|p| p.map(f64::from));
+        let (u, v): ([f64; 3], [f64; 3]) = (std::array::from_fn(|i| b[i] - a[i]), std::array::from_fn(|i| c[i] - a[i]));
+        let n = [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]];
+        let area = n.iter().map(|c| c * c).sum::<f64>().sqrt();
+        let along = |axis: &[f64; 3]| (0..3).map(|i| axis[i] * n[i]).sum::<f64>() / area.max(f64::MIN_POSITIVE);
+        sum += area * truth.iter().map(along).fold(-1.0, f64::max).min(1.0).acos().to_degrees();
+        total += area;
+    }
+    sum / total
+}
+
 #[test]
-fn dual_contouring_has_normals_nearer_to_those_of_a_sharp_solid() {
-    let solid = shapes::cuboid([0.52, 0.46, 0.37]).rotate(Axis::Z, 0.4).rotate(Axis::X, 0.3);
-    let grid = solid.to_grid(40).unwrap();
-    // Mean angle between a triangle's normal and the nearest of the six true ones, by area.
-    let (sin2, cos2) = 0.4f32.sin_cos();
-    let (sin0, cos0) = 0.3f32.sin_cos();
-    let turned = |[x, y, z]: [f32; 3]| {
-        let [x, y] = [cos2 * x - sin2 * y, sin2 * x + cos2 * y];
-        [x, cos0 * y - sin0 * z, sin0 * y + cos0 * z]
-    };
-    let axes = [[1., 0., 0.], [0., 1., 0.], [0., 0., 1.]].map(turned);
-    let error = |mesh: &Mesh| {
-        let (mut sum, mut total) = (0.0f64, 0.0f64);
-        for (f, n) in mesh.face_normals().into_iter().enumerate() {
-            let [a, b, c] = mesh.triangle(f);
-            let (u, v): ([f32; 3], [f32; 3]) =
-                (std::array::from_fn(|i| b[i] - a[i]), std::array::from_fn(|i| c[i] - a[i]));
-            let n2 = [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]];
-            let area = f64::from(n2.iter().map(|c| c * c).sum::<f32>().sqrt());
-            let along = axes.iter().map(|a| (a[0] * n[0] + a[1] * n[1] + a[2] * n[2]).abs()).fold(0.0, f32::max);
-            sum += area * f64::from(along.min(1.0).acos().to_degrees());
-            total += area;
+fn dual_contouring_finds_the_edges_of_a_solid() {
+    let half = [0.52f32, 0.46, 0.37];
+    // Angles around z, then x; resolution; how far normals may be off, and edges in cells, at most and on average. Where an edge cuts
+    // off a corner of a cell without crossing the cell's own edges, no cell knows of it: that is the largest distance.
+    for (around_z, around_x, n, normals, farthest, mean) in [
+        (0.0f32, 0.0f32, 40, 0.01, 0.01, 0.001),
+        (0.785_398, 0.0, 40, 0.1, 0.1, 0.01),
+        (0.4, 0.3, 40, 0.5, 0.5, 0.03),
+        (1.1, 0.7, 64, 0.5, 0.5, 0.03),
+    ] {
+        let solid = shapes::cuboid(half).rotate(Axis::Z, around_z).rotate(Axis::X, around_x);
+        let grid = solid.to_grid(n).unwrap();
+        let ((sin_z, cos_z), (sin_x, cos_x)) = (f64::from(around_z).sin_cos(), f64::from(around_x).sin_cos());
+        let turned = |[x, y, z]: [f64; 3]| {
+            let [x, y] = [cos_z * x - sin_z * y, sin_z * x + cos_z * y];
+            [x, cos_x * y - sin_x * z, sin_x * y + cos_x * z]
+        };
+        let axes = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]].map(turned);
+        let truth: Vec<[f64; 3]> = axes.iter().flat_map(|axis| [*axis, axis.map(|c| -c)]).collect();
+        // Points on the twelve edges.
+        let mut points = Vec::new();
+        for (axis, side, i) in (0..3).flat_map(|a| (0..4).flat_map(move |s| (0..=100).map(move |i| (a, s, i)))) {
+            let mut p = half.map(f64::from);
+            p[axis] *= f64::from(i) / 50.0 - 1.0;
+            p[(axis + 1) % 3] *= if side & 1 == 0 { 1.0 } else { -1.0 };
+            p[(axis + 2) % 3] *= if side & 2 == 0 { 1.0 } else { -1.0 };
+            points.push(turned(p).map(|c| c as f32));
         }
-        sum / total
-    };
-    let cubes = grid.to_mesh().unwrap();
-    let dual = isosurface(&grid, &IsosurfaceConfig { method: IsosurfaceMethod::DualContouring, ..Default::default() })
-        .unwrap();
-    println!("normals: marching cubes {:.2} degrees off, dual contouring {:.2}", error(&cubes), error(&dual));
-    assert!(dual.is_closed());
-    // 2.3 and 3.5 degrees: most of what is left lies in the cells beside the edges.
-    assert!(error(&dual) < 0.7 * error(&cubes), "{} and {}", error(&dual), error(&cubes));
+        let method = IsosurfaceMethod::DualContouring;
+        let dual = isosurface(&grid, &IsosurfaceConfig { method, ..Default::default() }).unwrap();
+        let name = format!("turned by {around_z} and {around_x}, {n}³");
+        assert!(dual.is_watertight(), "{name}");
+        assert!((dual.volume() / half.map(|h| 2.0 * h).iter().product::<f32>() - 1.0).abs() < 1e-3, "{name}");
+        let (cubes, off) = (normals_off(&grid.to_mesh().unwrap(), &truth), normals_off(&dual, &truth));
+        println!("{name}: normals {off:.3} degrees off, those of marching cubes {cubes:.2}");
+        assert!(off < normals && off < 0.2 * cubes, "{name}: {off} and {cubes}");
+        let cell = 2.0 / (n - 1) as f32;
+        let to_edges = DistanceQuery::new(&dual).distance(&points).unwrap();
+        let (sum, largest) = to_edges.iter().fold((0.0, 0.0f32), |(sum, most), d| (sum + d / cell, most.max(d / cell)));
+        println!("{name}: edges {largest:.3} cells off, {:.4} on average", sum / points.len() as f32);
+        assert!(largest < farthest && sum / (points.len() as f32) < mean, "{name}: {largest}, {sum}");
+    }
+}
+
+#[test]
+fn dual_contouring_finds_edges_that_are_concave_or_bent_and_leaves_what_is_smooth() {
+    let corner =
+        shapes::cuboid([0.6, 0.6, 0.4]).difference(shapes::cuboid([0.5, 0.5, 0.6]).translate([0.53, 0.47, 0.0]));
+    let lens = shapes::sphere(0.8).intersection(shapes::sphere(0.8).translate([0.7, 0.0, 0.0]));
+    for (name, solid, farthest) in [
+        ("a corner", corner.rotate(Axis::Z, 0.4).rotate(Axis::X, 0.3), 0.15),
+        ("a cylinder", shapes::cylinder(0.5, 0.4).rotate(Axis::X, 0.3), 0.1),
+        ("a lens", lens, 0.1),
+        ("a ball", shapes::sphere(0.6), 0.03),
+        ("a ring", shapes::torus(0.6, 0.2), 0.05),
+    ] {
+        let grid = solid.to_grid(48).unwrap();
+        let method = IsosurfaceMethod::DualContouring;
+        let dual = isosurface(&grid, &IsosurfaceConfig { method, ..Default::default() }).unwrap();
+        assert!(dual.is_watertight(), "{name}");
+        let off = |p: &[f32; 3]| solid.distance(*p).abs() * 47.0 / 2.0;
+        let largest = dual.vertices().iter().map(off).fold(0.0, f32::max);
+        assert!(largest < farthest, "{name}: vertices are {largest} cells off the surface");
+    }
+}
+
+#[test]
+fn dual_contouring_is_closed_on_noise_and_gives_each_sheet_a_vertex() {
+    let mut state = 1u32;
+    let noise: Vec<f32> = (0..20 * 20 * 20)
+        .map(|i| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let border = [i / 400, i / 20 % 20, i % 20].iter().any(|&c| c == 0 || c == 19);
+            if border { 1.0 } else { (state >> 8) as f32 / (1 << 24) as f32 - 0.5 }
+        })
+        .collect();
+    let grid = SdfGrid::from_values(noise, [20; 3]).unwrap();
+    let method = IsosurfaceMethod::DualContouring;
+    let mesh = isosurface(&grid, &IsosurfaceConfig { method, ..Default::default() }).unwrap();
+    assert!(mesh.is_closed());
+    // Two inside samples at opposite corners of a cell: their two cubes of quads share no vertex.
+    let mut values = vec![1.0; 4 * 4 * 4];
+    for place in [21, 42] {
+        values[place] = -1.0;
+    }
+    let pair = SdfGrid::from_values(values, [4; 3]).unwrap();
+    let mesh = isosurface(&pair, &IsosurfaceConfig { method, ..Default::default() }).unwrap();
+    assert!(mesh.is_watertight() && mesh.components().len() == 2 && mesh.vertices().len() == 16);
 }
 
 #[test]

@@ -367,6 +367,7 @@ fn relatives_of_the_odd_files_are_read() {
         ("PLY on one line", MeshFormat::Ply, format!("{head}end_header\n{}", body.replace('\n', " ")).into()),
         ("PLY with CRLF", MeshFormat::Ply, ply.replace('\n', "\r\n").into()),
         ("PLY with a byte order mark", MeshFormat::Ply, format!("\u{feff}{ply}").into()),
+        ("PLY in capitals", MeshFormat::Ply, ply.replacen("ply", "PLY", 1).into()),
         ("PLY with a short face", MeshFormat::Ply, format!("{}2 0 1\n", ply.replace("face 12", "face 13")).into()),
         ("OFF without a keyword", MeshFormat::Off, off.replacen("off\n", "", 1).into()),
         ("OFF on two lines", MeshFormat::Off, off.replacen("off\n", "OFF ", 1).replace('\n', " ").into()),

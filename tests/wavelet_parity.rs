@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use wavemesh::wavelet::{Mode, Wavelet, dwt, idwt, wavedecn, wavedecn_axes, waverecn};
+use wavemesh::wavelet::{Mode, Wavelet, dwt, idwt, iswtn, swtn, wavedecn, wavedecn_axes, waverecn};
 
 struct Case {
     name: String,
@@ -181,6 +181,46 @@ fn axes_and_the_automatic_level_are_those_of_pywavelets() {
         let said = wavedecn_axes(&signal(64), &[4, 16], bad, &haar, Mode::Zero, 1).unwrap_err().to_string();
         assert!(said.contains("axes") && said.contains("each once"), "{said}");
     }
+}
+
+/// tests/fixtures/wavelet_stationary.py
+#[test]
+fn the_stationary_transform_and_its_inverse_are_those_of_pywavelets() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wavelet_stationary.safetensors");
+    let tensors = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
+    let keys: Vec<&String> = tensors.keys().filter(|key| !key.ends_with("inverse")).collect();
+    assert_eq!(keys.len(), 25);
+    for key in keys {
+        let [wavelet, level, shape] = key.split('/').collect::<Vec<_>>()[..] else { panic!("key {key}") };
+        let wavelet = Wavelet::from_name(wavelet).unwrap();
+        let level: usize = level.parse().unwrap();
+        let shape: Vec<usize> = shape.split('x').map(|n| n.parse().unwrap()).collect();
+        let count: usize = shape.iter().product();
+        let input: Vec<f64> = (0..count).map(|i| (1.7 * i as f64 + 0.3).sin() + 0.1 * i as f64).collect();
+        let mut coeffs = swtn(&input, &shape, &wavelet, level).unwrap();
+        let e = error(coeffs.levels.iter().flatten().flat_map(|band| band.data.clone()), &values(&tensors, key));
+        assert!(e < 1e-10, "{key}: {e:e}");
+        let single: Vec<f32> = input.iter().map(|&v| v as f32).collect();
+        let bands = swtn(&single, &shape, &wavelet, level).unwrap().levels;
+        let e = error(bands.iter().flatten().flat_map(|b| &b.data).map(|&v| v.into()), &values(&tensors, key));
+        assert!(e < 1e-5, "{key} in f32: {e:e}");
+        let e = error(iswtn(&coeffs).unwrap().data, &input);
+        assert!(e < 1e-8, "{key} and back: {e:e}");
+        for (number, band) in (1..).zip(coeffs.levels.iter_mut().flatten()) {
+            band.data.iter_mut().for_each(|v| *v /= f64::from(number));
+        }
+        let e = error(iswtn(&coeffs).unwrap().data, &values(&tensors, &format!("{key}/inverse")));
+        assert!(e < 1e-10, "{key} of bands that are no array's: {e:e}");
+    }
+    let haar = Wavelet::from_name("haar").unwrap();
+    for (shape, level) in [(&[8, 6][..], 2), (&[8, 8], 0), (&[8, 8], 64), (&[64], 7)] {
+        let said = swtn(&vec![0.0f32; shape.iter().product()], shape, &haar, level).unwrap_err().to_string();
+        assert!(said.contains("multiples of 2^level"), "{said}");
+    }
+    assert!(swtn(&[0.0f32; 5], &[8], &haar, 1).is_err());
+    let mut coeffs = swtn(&[0.0f32; 16], &[4, 4], &haar, 1).unwrap();
+    coeffs.levels[0].pop();
+    assert!(iswtn(&coeffs).unwrap_err().to_string().contains("4 bands"));
 }
 
 #[test]

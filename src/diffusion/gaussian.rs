@@ -9,7 +9,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::linear::{Term, combine_rows};
+use super::linear::{Run, Term, combine_rows};
 use super::{BetaSchedule, NoiseSchedule, Posterior};
 use crate::sparse::SparseConvTensor;
 use crate::{Error, Result};
@@ -234,8 +234,7 @@ impl GaussianDiffusion {
     pub fn q_sample(&self, x0: &SparseConvTensor, timesteps: &[usize], noise: &Tensor) -> Result<SparseConvTensor> {
         self.check_timesteps("q_sample", x0, timesteps)?;
         check_same_shape("q_sample", "noise", noise, x0.features())?;
-        let (signal, scale) = self.per_row(x0, timesteps);
-        x0.replace_feature(combine_rows(&signal, x0.features(), &scale, noise)?)
+        x0.replace_feature(combine_rows(&self.levels_of_rows(x0, timesteps), x0.features(), noise)?)
     }
 
     /// What the network should output for `x0` noised with `noise`, (N, C).
@@ -244,18 +243,26 @@ impl GaussianDiffusion {
             Prediction::Epsilon => noise.clone(),
             Prediction::X0 => x0.features().clone(),
             Prediction::V => {
-                let (signal, scale) = self.per_row(x0, timesteps);
-                let minus: Vec<f32> = scale.iter().map(|scale| -scale).collect();
-                combine_rows(&signal, noise, &minus, x0.features())?
+                let mut runs = self.levels_of_rows(x0, timesteps);
+                runs.iter_mut().for_each(|run| run.factors[1] *= -1.0);
+                combine_rows(&runs, noise, x0.features())?
             }
         })
     }
 
-    /// `√ᾱ` and `√(1−ᾱ)` of the batch element's timestep for every site.
-    fn per_row(&self, x: &SparseConvTensor, timesteps: &[usize]) -> (Vec<f32>, Vec<f32>) {
+    /// `√ᾱ` and `√(1−ᾱ)` of the batch element's timestep for every site: one run of rows where an element's lie together.
+    fn levels_of_rows(&self, x: &SparseConvTensor, timesteps: &[usize]) -> Vec<Run> {
         let levels = timesteps.iter().map(|&t| self.schedule.alpha_cumprod(t as i64));
-        let factors: Vec<(f32, f32)> = levels.map(|a| (a.sqrt() as f32, (1.0 - a).sqrt() as f32)).collect();
-        x.coords().iter().map(|site| factors[site[0] as usize]).unzip()
+        let factors: Vec<[f32; 2]> = levels.map(|a| [a.sqrt() as f32, (1.0 - a).sqrt() as f32]).collect();
+        if let &[factors] = factors.as_slice() {
+            return vec![Run { end: x.len(), factors }];
+        }
+        let mut end = 0;
+        let of_element = |sites: &[[i32; 4]]| {
+            end += sites.len();
+            Run { end, factors: factors[sites[0][0] as usize] }
+        };
+        x.coords().chunk_by(|a, b| a[0] == b[0]).map(of_element).collect()
     }
 
     pub(super) fn check_timesteps(&self, op: &'static str, x: &SparseConvTensor, timesteps: &[usize]) -> Result<()> {

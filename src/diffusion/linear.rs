@@ -16,9 +16,16 @@ const LEAST_PER_THREAD: usize = 1 << 15;
 /// A factor and what it multiplies.
 pub(super) type Term<'a> = (f64, &'a Tensor);
 
-/// `Σ factor · tensor` of one to four tensors of the same shape and dtype.
-pub(super) fn combine(terms: &[Term]) -> Result<Tensor> {
-    let terms: Vec<Term> = terms.iter().copied().filter(|&(factor, _)| factor != 0.0).collect();
+/// `Σ factor · tensor` of one to four tensors of the same shape and dtype; terms of one tensor count once.
+pub(super) fn combine(all: &[Term]) -> Result<Tensor> {
+    let mut terms: Vec<Term> = Vec::with_capacity(all.len());
+    for &(factor, tensor) in all {
+        match terms.iter_mut().find(|known| known.1.id() == tensor.id()) {
+            Some(known) => known.0 += factor,
+            None => terms.push((factor, tensor)),
+        }
+    }
+    terms.retain(|&(factor, _)| factor != 0.0);
     match *terms.as_slice() {
         [(1.0, only)] => Ok(only.clone()),
         [a] => sum([a]),
@@ -59,24 +66,39 @@ fn by_operations(terms: &[Term]) -> Result<Tensor> {
     Ok(products.try_fold(first?, |total, product| total + product?)?)
 }
 
-/// `a[row] · x + b[row] · y` for x and y of shape (rows, channels).
-pub(super) fn combine_rows(a: &[f32], x: &Tensor, b: &[f32], y: &Tensor) -> Result<Tensor> {
+/// Rows one behind the other up to `end` that take the same factors.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Run {
+    pub end: usize,
+    pub factors: [f32; 2],
+}
+
+/// `a · x + b · y` for x and y of shape (rows, channels), the factors a and b those of each row's run. The runs reach to the last row.
+pub(super) fn combine_rows(runs: &[Run], x: &Tensor, y: &Tensor) -> Result<Tensor> {
     let (rows, channels) = x.dims2()?;
     if !is_plain(x) || !is_plain(y) {
-        let column = |values: &[f32]| Tensor::from_slice(values, (rows, 1), x.device())?.to_dtype(x.dtype());
-        return Ok((x.broadcast_mul(&column(a)?)? + y.broadcast_mul(&column(b)?)?)?);
+        let column = |which: usize| {
+            let mut values = Vec::with_capacity(rows);
+            runs.iter().for_each(|run| values.resize(run.end, run.factors[which]));
+            Tensor::from_vec(values, (rows, 1), x.device())?.to_dtype(x.dtype())
+        };
+        return Ok((x.broadcast_mul(&column(0)?)? + y.broadcast_mul(&column(1)?)?)?);
     }
     pointwise([x, y], |first, [x, y], out| {
+        let behind = runs.partition_point(|run| run.end * channels <= first);
         let mut done = 0;
-        while done < out.len() {
-            let (row, column) = ((first + done) / channels, (first + done) % channels);
-            let end = out.len().min(done + channels - column);
-            let (a, b) = (a[row], b[row]);
+        for &Run { end, factors: [a, b] } in &runs[behind..] {
+            let end = (end * channels - first).min(out.len());
             for ((out, &x), &y) in out[done..end].iter_mut().zip(&x[done..end]).zip(&y[done..end]) {
                 out.write(a * x + b * y);
             }
             done = end;
+            if done == out.len() {
+                break;
+            }
         }
+        // What no run reaches, which is nothing.
+        out[done..].fill(MaybeUninit::new(0.0));
     })
 }
 
@@ -178,16 +200,22 @@ mod tests {
         assert_eq!(combine(&[(1.0, &t[0].to_dtype(DType::F64).unwrap())]).unwrap().dtype(), DType::F64);
         assert!(combine(&[(1.0, &t[0]), (1.0, &view.t().unwrap())]).is_err());
         assert!(combine(&[(0.0, &t[0])]).is_err());
+        assert_same(
+            &combine(&[(2.0, &t[0]), (1.0, &t[1]), (-0.5, &t[0])]).unwrap(),
+            &((&t[0] * 1.5).unwrap() + &t[1]).unwrap(),
+        );
     }
 
     #[test]
     fn rows_have_factors_of_their_own() {
         let (x, y) = (tensor(5000, 7, 1), tensor(5000, 7, 2));
-        let (a, b) = (numbers(5000, 3), numbers(5000, 4));
-        let fused = combine_rows(&a, &x, &b, &y).unwrap();
+        // Runs of one row and of many, that end within parts and behind them.
+        let ends = [1, 2, 700, 4681, 4682, 5000];
+        let runs: Vec<Run> = ends.iter().map(|&end| Run { end, factors: [end as f32 / 5000.0, -0.5] }).collect();
+        let fused = combine_rows(&runs, &x, &y).unwrap();
         let view = y.t().unwrap().contiguous().unwrap().t().unwrap();
         assert!(!is_plain(&view));
-        assert_same(&fused, &combine_rows(&a, &x, &b, &view).unwrap());
+        assert_same(&fused, &combine_rows(&runs, &x, &view).unwrap());
     }
 
     #[test]

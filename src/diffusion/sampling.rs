@@ -107,10 +107,16 @@ impl GaussianDiffusion {
         let mut run = self.start_sampling(like, sampler, options)?;
         let task = Task::new("sampling", run.steps());
         while !run.is_done() {
-            let step = run.step(model)?;
-            task.advance(1)?;
-            if let Some(callback) = callback.as_mut() {
-                callback(&step)?;
+            match callback.as_mut() {
+                Some(callback) => {
+                    let step = run.step(model)?;
+                    task.advance(1)?;
+                    callback(&step)?;
+                }
+                None => {
+                    run.advance(model, false)?;
+                    task.advance(1)?;
+                }
             }
         }
         Ok(run.into_sample())
@@ -197,6 +203,15 @@ impl Sampling {
     /// [`Error::Shape`] when it has another shape; whatever the network returns.
     pub fn step(&mut self, model: &dyn Denoiser) -> Result<SampleStep> {
         let (index, total) = (self.next, self.steps());
+        let (t, x0) = self.advance(model, true)?;
+        let x0 = x0.to_dtype(self.x.dtype())?;
+        Ok(SampleStep { index, total, t, x: self.x.clone(), x0: self.x.replace_feature(x0)? })
+    }
+
+    /// Takes the next step; returns its timestep and, if it is `wanted` or was needed, the estimate of `x_0`, else the new sample.
+    /// The step is the same whether it is wanted or not.
+    fn advance(&mut self, model: &dyn Denoiser, wanted: bool) -> Result<(usize, Tensor)> {
+        let (index, total) = (self.next, self.steps());
         let Some(&t) = self.solver.timesteps().get(index) else {
             return Err(Error::Argument {
                 op: "Sampling::step",
@@ -207,19 +222,27 @@ impl Sampling {
         };
         let output = self.predict(model, t)?;
         let (x, level) = (&self.precise, self.solver.level(index));
-        let (x0, eps) = estimates(self.diffusion.config().prediction, &output, x, level);
-        let x0 = self.clip.apply(&combine(&x0)?, &self.x)?;
-        let eps = if self.use_clipped_model_output { noise_from_x0(&x0, x, level) } else { eps };
+        let (sum, eps) = estimates(self.diffusion.config().prediction, &output, x, level);
+        let taken = self.clip != Clip::None || self.use_clipped_model_output || self.solver.looks_back();
+        let x0 = if wanted || taken { Some(self.clip.apply(&combine(&sum)?, &self.x)?) } else { None };
+        let sum = match &x0 {
+            Some(x0) if taken => vec![(1.0, x0)],
+            _ => sum,
+        };
+        let eps = match &x0 {
+            Some(x0) if self.use_clipped_model_output => noise_from_x0(x0, x, level),
+            _ => eps,
+        };
         let shape = (self.x.len(), self.x.channels());
         let (seed, device) = (self.seed, self.diffusion.device());
         let fresh =
             || Ok(random::gaussian(&mut random::rng(seed, 1 + index as u64), shape, device)?.to_dtype(x.dtype())?);
-        let next = self.solver.step(self.diffusion.schedule(), index, x, &x0, &eps, fresh)?;
-        let dtype = self.x.dtype();
-        self.x = self.x.replace_feature(next.to_dtype(dtype)?)?;
+        let next = self.solver.step(self.diffusion.schedule(), index, x, &sum, &eps, fresh)?;
+        self.x = self.x.replace_feature(next.to_dtype(self.x.dtype())?)?;
+        let x0 = x0.unwrap_or_else(|| next.clone());
         self.precise = next;
         self.next += 1;
-        Ok(SampleStep { index, total, t, x: self.x.clone(), x0: self.x.replace_feature(x0.to_dtype(dtype)?)? })
+        Ok((t, x0))
     }
 
     /// The network's output (N, C) at timestep `t`, guided if asked for.

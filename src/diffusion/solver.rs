@@ -100,14 +100,19 @@ impl Solver {
         self.levels[index]
     }
 
-    /// Step number `index`: `x` (rows, channels) at its timestep, the estimate `x0` (after clipping) and `eps` (as a weighted
-    /// sum of `x` and one other tensor) to `x` at the next timestep. `noise` is called when the step adds noise.
+    /// Whether steps look back at estimates of `x_0`, which are then best given as one tensor.
+    pub(super) fn looks_back(&self) -> bool {
+        matches!(self.sampler, Sampler::DpmSolverPP { .. })
+    }
+
+    /// Step number `index`: `x` (rows, channels) at its timestep, the estimate `x0` (after clipping) and `eps`, as weighted sums
+    /// of `x` and one other tensor at most, to `x` at the next timestep. `noise` is called when the step adds noise.
     pub(super) fn step(
         &mut self,
         schedule: &NoiseSchedule,
         index: usize,
         x: &Tensor,
-        x0: &Tensor,
+        x0: &[Term],
         eps: &[Term],
         noise: impl FnOnce() -> Result<Tensor>,
     ) -> Result<Tensor> {
@@ -115,11 +120,14 @@ impl Solver {
         match self.sampler {
             Sampler::Ddpm { .. } => {
                 let posterior = Posterior::new(schedule, t, self.next(index));
-                let mean = [(posterior.x0_coef, x0), (posterior.xt_coef, x)];
+                let mut terms = times(posterior.x0_coef, x0);
+                terms.push((posterior.xt_coef, x));
                 if t == 0 {
-                    return combine(&mean);
+                    return combine(&terms);
                 }
-                combine(&[mean[0], mean[1], (posterior.variance.max(1e-20).sqrt(), &noise()?)])
+                let noise = noise()?;
+                terms.push((posterior.variance.max(1e-20).sqrt(), &noise));
+                combine(&terms)
             }
             Sampler::Ddim { eta, .. } => {
                 let previous = self.previous(index, schedule.len());
@@ -127,8 +135,8 @@ impl Solver {
                 let variance = Posterior::new(schedule, t, previous).variance;
                 let sigma = eta * variance.sqrt();
                 let direction = (1.0 - alpha_previous - sigma * sigma).max(0.0).sqrt();
-                let mut terms = vec![(alpha_previous.sqrt(), x0)];
-                terms.extend(eps.iter().map(|&(factor, tensor)| (direction * factor, tensor)));
+                let mut terms = times(alpha_previous.sqrt(), x0);
+                terms.extend(times(direction, eps));
                 if sigma == 0.0 {
                     return combine(&terms);
                 }
@@ -137,7 +145,7 @@ impl Solver {
                 combine(&terms)
             }
             Sampler::DpmSolverPP { order, .. } => {
-                self.memory.push_front(x0.clone());
+                self.memory.push_front(combine(x0)?);
                 self.memory.truncate(order);
                 self.dpm_solver_step(index, order, x)
             }
@@ -219,6 +227,11 @@ impl Solver {
         let r1 = if index >= 2 { (lambda(1) - lambda(2)) / h } else { 0.0 };
         ((lambda(0) - lambda(1)) / h, r1)
     }
+}
+
+/// A weighted sum times a factor.
+fn times<'a>(factor: f64, sum: &[Term<'a>]) -> Vec<Term<'a>> {
+    sum.iter().map(|&(own, tensor)| (factor * own, tensor)).collect()
 }
 
 /// Signal scale, noise scale and half log-SNR at a level `ᾱ`, in DPM-Solver's terms.

@@ -3,6 +3,7 @@
 //! Eight samples (2 × 2 × 2 neighbours) walk the tree together, so that each box and triangle is compared with all of
 //! them in one SIMD step; the leaf that was nearest to the last eight is looked at first.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
@@ -12,7 +13,7 @@ use super::winding::WindingTree;
 use crate::mesh::vec3::{cross, dot, sub};
 use crate::mesh::{Bvh, BvhNode, DEEPEST, Share, Work};
 use crate::task::Task;
-use crate::{Error, Result};
+use crate::{Error, Result, allocator, memory};
 
 const LANES: usize = 8;
 type Lanes = [f32; LANES];
@@ -34,35 +35,42 @@ pub(super) enum Signs<'a> {
     Open(&'a WindingTree),
 }
 
-/// The distance of every sample of `frame` to the triangles of the tree, with signs, and how many of these were guesses.
+/// The distance of every sample in some slices of `frame` along x to the triangles of the tree, with signs, and how many of these
+/// were guesses.
 ///
 /// # Errors
 /// When a distance overflows, or the triangles cost more than [`Work`] allows; [`Error::Interrupted`] when stopped.
-pub(super) fn distances(bvh: &Bvh, signs: Signs, frame: &Frame) -> Result<(Vec<f32>, usize)> {
-    let [nx, ny, nz] = frame.shape;
-    let facets = Facet::all(bvh);
-    let mut values = vec![0.0f32; nx * ny * nz];
+pub(super) fn distances(
+    bvh: &Bvh,
+    facets: &[Facet],
+    signs: Signs,
+    frame: &Frame,
+    slices: Range<usize>,
+) -> Result<(Vec<f32>, usize)> {
+    const OP: &str = "SdfGrid::from_mesh";
+    let [_, ny, nz] = frame.shape;
+    let mut values = allocator::zeros(memory::elements::<f32>(OP, "a grid", &[slices.len(), ny, nz], 0)?);
     let guessed = AtomicUsize::new(0);
-    let task = Task::new("signed distance", nx);
-    let slices = 2 * ny * nz;
+    let task = Task::new("signed distance", slices.len());
     let work = Work::new(values.len(), bvh.nodes.len());
-    values.par_chunks_mut(slices).enumerate().try_for_each(|(slab, values)| {
+    values.par_chunks_mut(2 * ny * nz).enumerate().try_for_each(|(slab, values)| {
+        let first = slices.start + 2 * slab;
         let share = &mut work.share();
-        unsigned(bvh, &facets, frame, 2 * slab, values, share);
+        unsigned(bvh, facets, frame, first, values, share);
         match signs {
             Signs::None => {}
-            Signs::Closed(winding) => sign_closed(winding, frame, 2 * slab, values, share),
+            Signs::Closed(winding) => sign_closed(winding, frame, first, values, share),
             Signs::Open(winding) => {
-                guessed.fetch_add(sign_open(winding, frame, 2 * slab, values, share), Ordering::Relaxed);
+                guessed.fetch_add(sign_open(winding, frame, first, values, share), Ordering::Relaxed);
             }
         }
-        work.check("SdfGrid::from_mesh", "the mesh")?;
+        work.check(OP, "the mesh")?;
         task.advance(values.len() / (ny * nz))
     })?;
-    work.check("SdfGrid::from_mesh", "the mesh")?;
+    work.check(OP, "the mesh")?;
     if values.iter().any(|v| !v.is_finite()) {
         let (got, expected) = ("a distance that overflows".into(), "a mesh of moderate extent".into());
-        return Err(Error::Argument { op: "SdfGrid::from_mesh", name: "the mesh", got, expected });
+        return Err(Error::Argument { op: OP, name: "the mesh", got, expected });
     }
     Ok((values, guessed.into_inner()))
 }

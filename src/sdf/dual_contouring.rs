@@ -1,82 +1,163 @@
-//! Dual contouring (Ju, Losasso, Schaefer and Warren, "Dual contouring of Hermite data", 2002): a vertex in each cell that the
-//! surface crosses, where the planes of its crossings meet, and a quad around each crossed edge. Edges come out sharper.
+//! Dual contouring (Ju, Losasso, Schaefer and Warren, "Dual contouring of Hermite data", 2002): for each sheet of the surface in
+//! a cell a vertex where the planes of its crossings meet, and a quad around each crossed edge. Edges come out sharp.
 //!
-//! A grid has no normals. Along the crossed edge the slope is a difference; across it there is one to either side, and beside a
-//! sharp edge one of them looks over that edge. Of the four pairs the one is taken whose length is nearest to that of a
-//! distance's slope.
+//! A grid of distances has no normals, and beside a sharp edge neither its zeros nor its slopes are those of a face: values
+//! there are distances to the other face or to the edge. But a few samples further on each face has cells in which the
+//! distance is linear, and there it tells the face's plane to the last digit. Beside an edge a crossing therefore
+//! takes its place and its normal from the plane of a flat cell near by ([`Field::on_a_flat_cell`]); elsewhere from the samples
+//! around it.
+
+use std::sync::LazyLock;
 
 use rayon::prelude::*;
 
 use super::SdfGrid;
-use crate::mesh::{Mesh, vec3};
-use crate::{Error, Result, memory};
+use super::cells::{Bits, Crossings, EDGES, LOOPS, edge_at};
+use super::marching_cubes::part;
+use crate::mesh::vec3::{add, cross, dot, normalized, scale, sub};
 
-const NO_VERTEX: u32 = u32::MAX;
-
-/// Directions in which the planes of a cell differ by less than this share of the most do not count.
+/// Directions in which the planes of a cell differ by less than this share of the sum do not count. Beside an edge, where planes are
+/// exact, normals that lie within eight degrees are those of one face; elsewhere a surface that bends has no edge to find.
+const FLAT_AT_AN_EDGE: f64 = 0.02;
 const FLAT: f64 = 0.1;
 
-/// The surface of the grid's `level`; `allowed` says of a cell whether it is drawn.
-pub(crate) fn dual_contouring(grid: &SdfGrid, level: f32, allowed: impl Fn([usize; 3]) -> bool + Sync) -> Result<Mesh> {
-    let shape = grid.shape();
-    let cells = shape.map(|n| n - 1);
-    let count: usize = cells.iter().product();
-    memory::check("dual_contouring", || format!("the cells of a grid of {shape:?} samples"), 4 * count)?;
-    let field = Field { grid, level, shape };
-    let cell_at = |index: usize| [index / (cells[1] * cells[2]), index / cells[2] % cells[1], index % cells[2]];
-    let mut vertex_of = vec![NO_VERTEX; count];
-    let found: Vec<Vec<(usize, [f32; 3])>> = (0..cells[0])
+/// Where the slope changes by no more than this from one sample to the next, there is no edge; of a slope of one.
+const BEND: f64 = 0.05;
+
+/// A cell is flat when a plane comes this near to all its values, in cells, and the slope at one of its corners changes by less
+/// than this share of what it does at the crossing: on a ball all samples are bent alike, beside an edge those of a face are not.
+const FLAT_CELL: f64 = 0.04;
+const OF_THE_BEND: f64 = 0.2;
+
+/// Planes whose normals have a larger product belong to the same face.
+const SAME_FACE: f64 = 0.95;
+
+/// How far a plane may lie beyond the ends of the edge that it crosses, in cells: it then crosses at the end.
+const BEYOND: f64 = 0.1;
+
+type Vector = [f64; 3];
+type Surface = (Vec<[f32; 3]>, Vec<[u32; 3]>);
+
+/// The vertices and triangles of the grid's `level`.
+pub(super) fn dual_contouring(
+    grid: &SdfGrid,
+    level: f32,
+    inside: &Bits,
+    crossings: &Crossings,
+    shown: Option<&Bits>,
+) -> Surface {
+    let field = Field { grid, level: level.into() };
+    let planes: Vec<Vec<Plane>> = (0..inside.shape[0])
         .into_par_iter()
         .map(|i| {
-            let slice = i * cells[1] * cells[2]..(i + 1) * cells[1] * cells[2];
-            slice
-                .filter_map(|index| Some((index, field.vertex(cell_at(index)).filter(|_| allowed(cell_at(index)))?)))
-                .collect()
+            let mut planes = Vec::new();
+            crossings.of_slice(i, |start, axis| planes.push(field.crossing(start, axis)));
+            planes
         })
         .collect();
-    let mut vertices = Vec::new();
-    for (index, position) in found.into_iter().flatten() {
-        vertex_of[index] = vertices.len() as u32;
-        vertices.push(position);
-    }
-    let vertex = |cell: [usize; 3]| vertex_of[(cell[0] * cells[1] + cell[1]) * cells[2] + cell[2]];
-    let faces: Vec<Vec<[u32; 3]>> = (0..shape[0])
+    let planes = planes.concat();
+    let slices: Vec<Slice> = (0..inside.shape[0] - 1)
+        .into_par_iter()
+        .map(|i| Slice::new(&field, i, inside, crossings, shown, &planes))
+        .collect();
+    let mut before = vec![0u32];
+    slices.iter().for_each(|slice| before.push(before[before.len() - 1] + slice.vertices.len() as u32));
+    let vertices: Vec<[f32; 3]> = slices.iter().flat_map(|slice| &slice.vertices).copied().collect();
+    // The vertex of the sheet that crosses a cell's edge.
+    let vertex = |[i, j, k]: [usize; 3], edge: usize| {
+        let (case, first) = slices.get(i)?.cell(j, k)?;
+        Some(before[i] + first + u32::from(SHEETS[usize::from(case)][edge]))
+    };
+    let faces: Vec<Vec<[u32; 3]>> = (0..inside.shape[0])
         .into_par_iter()
         .map(|i| {
             let mut faces = Vec::new();
-            for (j, k) in (0..shape[1]).flat_map(|j| (0..shape[2]).map(move |k| (j, k))) {
-                for axis in 0..3 {
-                    let Some(crossing) = field.crossing([i, j, k], axis) else { continue };
-                    let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
-                    let at = [i, j, k];
-                    // The four cells around the edge, counter-clockwise seen from its end.
-                    let around = [[1, 1], [0, 1], [0, 0], [1, 0]].map(|[back_u, back_v]| {
-                        let mut cell = at;
-                        cell[u] = cell[u].checked_sub(back_u)?;
-                        cell[v] = cell[v].checked_sub(back_v)?;
-                        let within = (0..3).all(|a| cell[a] < cells[a]);
-                        Some(vertex(cell)).filter(|&vertex| within && vertex != NO_VERTEX)
-                    });
-                    let [Some(a), Some(b), Some(c), Some(d)] = around else { continue };
-                    let quad = if crossing.outwards { [a, b, c, d] } else { [d, c, b, a] };
-                    faces.extend(halves(quad, &vertices, crossing.normal.map(|c| c as f32)));
-                }
-            }
+            let mut number = crossings.before(i);
+            crossings.of_slice(i, |start, axis| {
+                let normal = planes[number].normal.map(|c| c as f32);
+                number += 1;
+                let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
+                // The four cells around the edge, counter-clockwise seen from its end.
+                let around = [[1, 1], [0, 1], [0, 0], [1, 0]].map(|[back_u, back_v]| {
+                    let (mut cell, mut corner) = (start, [0; 3]);
+                    (corner[u], corner[v]) = (back_u, back_v);
+                    cell[u] = cell[u].checked_sub(back_u)?;
+                    cell[v] = cell[v].checked_sub(back_v)?;
+                    vertex(cell, edge_at(corner, axis))
+                });
+                let [Some(a), Some(b), Some(c), Some(d)] = around else { return };
+                let outwards = field.value(start) < field.level;
+                faces.extend(halves(if outwards { [a, b, c, d] } else { [d, c, b, a] }, &vertices, normal));
+            });
             faces
         })
         .collect();
-    let faces = faces.concat();
-    if faces.is_empty() {
-        let (got, expected) = (level.to_string(), "one that the grid crosses, in cells that the mask leaves".into());
-        return Err(Error::Argument { op: "dual_contouring", name: "level", got, expected });
-    }
-    Ok(Mesh::new(vertices, faces)?.with_offset(grid.frame().offset)?.drop_unused())
+    (vertices, faces.concat())
 }
 
-/// How far along an edge from value `a` to value `b` the level lies, 0 to 1. In double precision, as differences of single numbers
-/// may overflow.
-pub(crate) fn part(a: f64, b: f64, level: f64) -> f64 {
-    ((level - a) / (b - a)).clamp(0.0, 1.0)
+/// For each case of a cell and each crossed edge: which of the cell's sheets crosses it.
+static SHEETS: LazyLock<Vec<[u8; 12]>> = LazyLock::new(|| {
+    let sheets = |loops: &Vec<Vec<u8>>| {
+        let mut of_edge = [0; 12];
+        for (sheet, outline) in loops.iter().enumerate() {
+            outline.iter().for_each(|&edge| of_edge[usize::from(edge)] = sheet as u8);
+        }
+        of_edge
+    };
+    LOOPS.iter().map(sheets).collect()
+});
+
+/// The cells between two slices of samples that the surface passes through.
+struct Slice {
+    vertices: Vec<[f32; 3]>,
+    /// Of each cell: k, its case, and the number of its first vertex in the slice.
+    cells: Vec<(u32, u8, u32)>,
+    /// Where the cells of each j begin.
+    rows: Vec<u32>,
+}
+
+impl Slice {
+    fn new(
+        field: &Field,
+        i: usize,
+        inside: &Bits,
+        crossings: &Crossings,
+        shown: Option<&Bits>,
+        planes: &[Plane],
+    ) -> Self {
+        let mut slice = Self { vertices: Vec::new(), cells: Vec::new(), rows: vec![0] };
+        for j in 0..inside.shape[1] - 1 {
+            inside.crossed_cells(i, j, shown, |k, case| {
+                let rows = crossings.around(i, j, k / 64);
+                slice.cells.push((k as u32, case as u8, slice.vertices.len() as u32));
+                for outline in &LOOPS[case] {
+                    let mut sheet = [(Vector::default(), Vector::default()); 12];
+                    let mut flat = FLAT;
+                    for (at, &edge) in sheet.iter_mut().zip(outline) {
+                        let (start, axis) = EDGES[usize::from(edge)];
+                        let plane = planes[rows.number(edge.into(), k) as usize];
+                        let mut position = start.map(|c| c as f64);
+                        position[axis] += plane.part;
+                        *at = (position, plane.normal);
+                        if plane.beside_an_edge {
+                            flat = FLAT_AT_AN_EDGE;
+                        }
+                    }
+                    let within = meeting_point(&sheet[..outline.len()], flat);
+                    slice.vertices.push(field.position([i, j, k], within));
+                }
+            });
+            slice.rows.push(slice.cells.len() as u32);
+        }
+        slice
+    }
+
+    /// The case of a cell and its first vertex, if the surface passes through it.
+    fn cell(&self, j: usize, k: usize) -> Option<(u8, u32)> {
+        let row = &self.cells[*self.rows.get(j)? as usize..*self.rows.get(j + 1)? as usize];
+        let at = row.binary_search_by_key(&(k as u32), |&(k, ..)| k).ok()?;
+        Some((row[at].1, row[at].2))
+    }
 }
 
 /// The two triangles of a quad, cut along the diagonal that leaves both facing the surface's way best.
@@ -84,7 +165,7 @@ fn halves([a, b, c, d]: [u32; 4], vertices: &[[f32; 3]], normal: [f32; 3]) -> [[
     let agreement = |triangles: &[[u32; 3]; 2]| {
         let facing = triangles.map(|t| {
             let [p, q, r] = t.map(|v| vertices[v as usize]);
-            vec3::dot(normal, vec3::normalized(vec3::cross(vec3::sub(q, p), vec3::sub(r, p))))
+            dot(normal, normalized(cross(sub(q, p), sub(r, p))))
         });
         facing[0].min(facing[1])
     };
@@ -92,129 +173,256 @@ fn halves([a, b, c, d]: [u32; 4], vertices: &[[f32; 3]], normal: [f32; 3]) -> [[
     if agreement(&cuts[0]) >= agreement(&cuts[1]) { cuts[0] } else { cuts[1] }
 }
 
-/// Where the surface crosses an edge of the grid.
-struct Crossing {
-    /// In mesh units.
-    position: [f32; 3],
-    /// The surface's normal, towards larger values.
-    normal: [f64; 3],
-    /// Values grow along the edge.
-    outwards: bool,
+/// Where the surface crosses an edge of the grid: how far along it, and the normal there, of length one in cells.
+#[derive(Clone, Copy)]
+struct Plane {
+    part: f64,
+    normal: Vector,
+    beside_an_edge: bool,
 }
 
+/// What a cell tells of the face that passes near it, when its values are those of a plane.
+#[derive(Clone, Copy)]
+struct FlatCell {
+    cell: [usize; 3],
+    /// Its value at the beginning and at the end of the edge that is looked at, minus the level.
+    ends: [f64; 2],
+    normal: Vector,
+    /// How little it can be trusted: its distance from flatness, and how far away it is.
+    doubt: f64,
+}
+
+impl FlatCell {
+    /// Where its plane crosses the edge, if it does.
+    fn part(&self) -> Option<f64> {
+        let part = self.ends[0] / (self.ends[0] - self.ends[1]);
+        (-BEYOND..=1.0 + BEYOND).contains(&part).then(|| part.clamp(0.0, 1.0))
+    }
+}
+
+/// The grid in units of its cells.
 struct Field<'a> {
     grid: &'a SdfGrid,
-    level: f32,
-    shape: [usize; 3],
+    level: f64,
 }
 
 impl Field<'_> {
     /// In double precision, in which differences and their squares have room.
     fn value(&self, [i, j, k]: [usize; 3]) -> f64 {
-        self.grid.values()[(i * self.shape[1] + j) * self.shape[2] + k].into()
+        let [_, ny, nz] = self.grid.shape();
+        self.grid.values()[(i * ny + j) * nz + k].into()
     }
 
-    /// The crossing of the edge that begins at a sample and runs along `axis`, if there is one.
-    fn crossing(&self, at: [usize; 3], axis: usize) -> Option<Crossing> {
-        let mut end = at;
+    /// The value at a sample some steps along an axis, where there is one.
+    fn stepped(&self, at: [usize; 3], axis: usize, steps: isize) -> Option<f64> {
+        let mut to = at;
+        to[axis] = at[axis].checked_add_signed(steps).filter(|&c| c < self.grid.shape()[axis])?;
+        Some(self.value(to))
+    }
+
+    /// A point of a cell in mesh units.
+    fn position(&self, cell: [usize; 3], within: Vector) -> [f32; 3] {
+        let (origin, spacing) = (self.grid.origin(), self.grid.spacing());
+        std::array::from_fn(|a| origin[a] + (cell[a] as f64 + within[a]) as f32 * spacing[a])
+    }
+
+    /// The crossing of the edge that begins at a sample and runs along `axis`.
+    fn crossing(&self, start: [usize; 3], axis: usize) -> Plane {
+        let mut end = start;
         end[axis] += 1;
-        if end[axis] >= self.shape[axis] {
-            return None;
+        let bend = self.bend(start).max(self.bend(end));
+        if bend > BEND
+            && let Some(plane) = self.on_a_flat_cell(start, end, axis, bend)
+        {
+            return plane;
         }
-        let (a, b) = (self.value(at), self.value(end));
-        let level = f64::from(self.level);
-        if (a < level) == (b < level) {
-            return None;
-        }
-        let part = part(a, b, level);
-        let spacing = self.grid.spacing();
-        let mut position = self.grid.position(at);
-        position[axis] += part as f32 * spacing[axis];
-        let mut best = [0.0; 3];
-        best[axis] = (b - a) / f64::from(spacing[axis]);
-        let along = best;
-        let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
-        let mut least = f64::INFINITY;
-        for in_u in self.slopes(at, end, part, u).into_iter().flatten() {
-            for in_v in self.slopes(at, end, part, v).into_iter().flatten() {
-                let mut slope = along;
-                (slope[u], slope[v]) = (in_u, in_v);
-                let odd = (vec3::dot(slope, slope).sqrt() - f64::from(self.grid.scale())).abs();
-                if odd < least {
-                    (least, best) = (odd, slope);
+        let (a, b) = (self.value(start), self.value(end));
+        let part = part(a, b, self.level);
+        let slope = std::array::from_fn(|direction| {
+            if direction == axis {
+                return b - a;
+            }
+            let slope = |at: [usize; 3], value: f64| {
+                let [back, on] = [-1, 1].map(|steps| self.stepped(at, direction, steps));
+                match (back, on) {
+                    (Some(back), Some(on)) => 0.5 * on - 0.5 * back,
+                    (None, Some(on)) => on - value,
+                    (Some(back), None) => value - back,
+                    (None, None) => 0.0,
                 }
+            };
+            (1.0 - part) * slope(start, a) + part * slope(end, b)
+        });
+        Plane { part, normal: unit(slope), beside_an_edge: false }
+    }
+
+    /// How much the slope along some axis changes at a sample, at most; of a slope of one.
+    fn bend(&self, at: [usize; 3]) -> f64 {
+        let value = self.value(at);
+        let along = |axis: usize| {
+            let (back, on) = (self.stepped(at, axis, -1)?, self.stepped(at, axis, 1)?);
+            let cell = f64::from(self.grid.spacing()[axis]) * f64::from(self.grid.scale());
+            Some(((back - value) + (on - value)).abs() / cell)
+        };
+        (0..3).filter_map(along).fold(0.0, f64::max)
+    }
+
+    /// The crossing of an edge from the plane of a flat cell that is at most two cells away. Where planes of two faces
+    /// cross it, the surface is where the nearer one does if the solid is convex there, and else where the farther one does;
+    /// which of both it is the values at the ends of the edge tell.
+    fn on_a_flat_cell(&self, start: [usize; 3], end: [usize; 3], axis: usize, bend: f64) -> Option<Plane> {
+        let values = [start, end].map(|at| self.value(at) - self.level);
+        let outwards = values[0] < 0.0;
+        let mut flat: Vec<FlatCell> = self.flat_cells(start, axis).collect();
+        flat.sort_by(|a, b| a.doubt.total_cmp(&b.doubt));
+        // The best cell of each face.
+        let mut faces: Vec<FlatCell> = Vec::new();
+        for cell in flat {
+            let is_other = faces.iter().all(|face| dot(face.normal, cell.normal) < SAME_FACE);
+            if is_other && corners(cell.cell).into_iter().any(|corner| self.bend(corner) <= OF_THE_BEND * bend) {
+                faces.push(cell);
             }
         }
-        let normal = vec3::scale(best, 1.0 / vec3::dot(best, best).sqrt());
-        Some(Crossing { position, normal, outwards: b > a })
-    }
-
-    /// The slope along another axis at a crossing, from the samples before and from those behind.
-    fn slopes(&self, at: [usize; 3], end: [usize; 3], part: f64, axis: usize) -> [Option<f64>; 2] {
-        let step = |from: [usize; 3], forward: bool| {
-            let mut to = from;
-            to[axis] = if forward { from[axis] + 1 } else { from[axis].checked_sub(1)? };
-            let rise = (to[axis] < self.shape[axis]).then(|| self.value(to) - self.value(from))?;
-            Some(if forward { rise } else { -rise } / f64::from(self.grid.spacing()[axis]))
+        let crossing = |face: &FlatCell| {
+            // Only faces that look the way in which the values grow.
+            let part = face.part().filter(|_| (face.ends[1] > face.ends[0]) == outwards)?;
+            Some(Plane { part, normal: face.normal, beside_an_edge: true })
         };
-        [false, true].map(|forward| Some((1.0 - part) * step(at, forward)? + part * step(end, forward)?))
+        let mut planes: Vec<Plane> = faces.iter().filter_map(crossing).collect();
+        planes.sort_by(|a, b| a.part.total_cmp(&b.part));
+        let (Some(&first), Some(&last)) = (planes.first(), planes.last()) else { return None };
+        // Inside a convex edge the distance is that of the nearest plane, the largest of all; outside a concave one it is the least.
+        let fold = |end: usize, most: fn(f64, f64) -> f64| {
+            faces.iter().filter(|face| crossing(face).is_some()).map(|face| face.ends[end]).reduce(most).unwrap_or(0.0)
+        };
+        let (within, beyond) = if outwards { (0, 1) } else { (1, 0) };
+        let convex = (fold(within, f64::max) - values[within]).abs() <= (fold(beyond, f64::min) - values[beyond]).abs();
+        Some(if convex == outwards { first } else { last })
     }
 
-    /// The point of a cell that is nearest to the planes of all its crossings; `None` when there is none.
-    fn vertex(&self, cell: [usize; 3]) -> Option<[f32; 3]> {
-        let corner = |bits: usize| std::array::from_fn(|axis| cell[axis] + (bits >> axis & 1));
-        let below = (0..8).filter(|&bits| self.value(corner(bits)) < f64::from(self.level)).count();
-        if below == 0 || below == 8 {
+    /// The cells around an edge whose values are nearly those of a plane.
+    fn flat_cells(&self, start: [usize; 3], axis: usize) -> impl Iterator<Item = FlatCell> {
+        let shape = self.grid.shape();
+        // Two cells to each side of the edge, and two beyond its ends.
+        let range = |a: usize| {
+            let behind = if a == axis { 3 } else { 2 };
+            start[a].saturating_sub(2)..(start[a] + behind).min(shape[a] - 1)
+        };
+        let [along_x, along_y, along_z] = [range(0), range(1), range(2)];
+        along_x
+            .flat_map(move |i| {
+                let along_z = along_z.clone();
+                along_y.clone().flat_map(move |j| along_z.clone().map(move |k| [i, j, k]))
+            })
+            .filter_map(move |cell| self.flat_cell(cell, start, axis))
+    }
+
+    fn flat_cell(&self, cell: [usize; 3], start: [usize; 3], axis: usize) -> Option<FlatCell> {
+        let values = corners(cell).map(|corner| self.value(corner));
+        // The plane with the least squares of differences.
+        let side = |bits: usize, axis: usize| if bits >> (2 - axis) & 1 == 1 { 1.0 } else { -1.0 };
+        let slope: Vector = std::array::from_fn(|axis| (0..8).map(|bits| 0.25 * side(bits, axis) * values[bits]).sum());
+        let mean = values.iter().map(|value| 0.125 * value).sum::<f64>() - self.level;
+        let length = dot(slope, slope).sqrt();
+        let off = |bits: usize| {
+            let linear = (0..3).map(|axis| 0.5 * side(bits, axis) * slope[axis]).sum::<f64>() + mean;
+            (values[bits] - self.level - linear).abs()
+        };
+        let off = (0..8).map(off).fold(0.0, f64::max);
+        // In a comparison that also sorts out what is not a number.
+        if !(off <= FLAT_CELL * length && length > 0.0) {
             return None;
         }
-        let spacing = self.grid.spacing();
-        let low = self.grid.position(cell);
-        let mut crossings = Vec::with_capacity(12);
-        for (axis, bits) in (0..3).flat_map(|axis| (0..8).map(move |bits| (axis, bits))) {
-            if bits >> axis & 1 == 0 {
-                crossings.extend(self.crossing(corner(bits), axis));
-            }
-        }
-        // In cells from the mean of the crossings, where all directions count alike.
-        let scaled = |p: [f32; 3]| -> [f64; 3] { std::array::from_fn(|a| f64::from(p[a] / spacing[a])) };
-        let count = crossings.len() as f64;
-        let sum = crossings.iter().fold([0.0; 3], |sum, crossing| vec3::add(sum, scaled(crossing.position)));
-        let mean = vec3::scale(sum, 1.0 / count);
-        let mut matrix = [[0.0; 3]; 3];
-        let mut right = [0.0; 3];
-        for Crossing { position, normal, .. } in &crossings {
-            let normal: [f64; 3] = std::array::from_fn(|a| normal[a] * f64::from(spacing[a]));
-            let length = vec3::dot(normal, normal).sqrt().max(f64::MIN_POSITIVE);
-            let normal = vec3::scale(normal, 1.0 / length);
-            let height = vec3::dot(normal, vec3::sub(scaled(*position), mean));
-            for r in 0..3 {
-                right[r] += normal[r] * height;
-                (0..3).for_each(|c| matrix[r][c] += normal[r] * normal[c]);
-            }
-        }
-        let moved = vec3::add(mean, least_move(matrix, right));
-        Some(std::array::from_fn(|a| {
-            let (low, cell) = (low[a], spacing[a]);
-            (moved[a] as f32 * cell).clamp(low, low + cell)
-        }))
+        let to_start: Vector = std::array::from_fn(|a| start[a] as f64 - cell[a] as f64 - 0.5);
+        let at_start = mean + dot(slope, to_start);
+        let mut to_middle = to_start;
+        to_middle[axis] += 0.5;
+        let doubt = 10.0 * off / length + 0.02 * dot(to_middle, to_middle);
+        Some(FlatCell { cell, ends: [at_start, at_start + slope[axis]], normal: scale(slope, 1.0 / length), doubt })
     }
 }
 
-/// The shortest x that solves `matrix · x = right` as well as its strong directions allow, for a symmetric matrix.
-fn least_move(matrix: [[f64; 3]; 3], right: [f64; 3]) -> [f64; 3] {
-    let (values, vectors) = eigen(matrix);
-    let most = values.into_iter().fold(0.0, f64::max);
-    let mut moved = [0.0; 3];
-    for (value, vector) in values.into_iter().zip(vectors) {
-        if value > FLAT * most && value > 0.0 {
-            moved = vec3::add(moved, vec3::scale(vector, vec3::dot(vector, right) / value));
+/// The corners of a cell, number 4·di + 2·dj + dk.
+fn corners([i, j, k]: [usize; 3]) -> [[usize; 3]; 8] {
+    std::array::from_fn(|bits| [i + (bits >> 2), j + (bits >> 1 & 1), k + (bits & 1)])
+}
+
+/// At length one; without a length it stays as it is, and says nothing of where the surface is.
+fn unit(v: Vector) -> Vector {
+    let length = dot(v, v).sqrt();
+    if length > 0.0 && length.is_finite() { scale(v, 1.0 / length) } else { v.map(|_| 0.0) }
+}
+
+/// The point of the unit cell that is nearest to planes, each given by a point and a normal of length one; of several, that
+/// nearest to the mean of the points. Directions in which planes differ by less than the share `flat` of the sum do not count.
+fn meeting_point(planes: &[(Vector, Vector)], flat: f64) -> Vector {
+    let sum = planes.iter().fold([0.0; 3], |sum, &(point, _)| add(sum, point));
+    let mean = scale(sum, 1.0 / planes.len() as f64);
+    let mut quadric = Quadric { matrix: [[0.0; 3]; 3], right: [0.0; 3], flat };
+    for &(point, normal) in planes {
+        let height = dot(normal, sub(point, mean));
+        for r in 0..3 {
+            quadric.right[r] += normal[r] * height;
+            (0..3).for_each(|c| quadric.matrix[r][c] += normal[r] * normal[c]);
         }
     }
-    moved
+    let within = |point: Vector| point.iter().all(|c| (0.0..=1.0).contains(c));
+    let free = add(mean, quadric.least_move([None; 3]));
+    if within(free) {
+        return free;
+    }
+    // The best point lies on the border: on a face, an edge or a corner of the cell, along whose other axes it is free.
+    let mut best = (f64::INFINITY, mean);
+    for choice in 1..27 {
+        let fixed = [choice % 3, choice / 3 % 3, choice / 9].map(|c| [None, Some(0.0), Some(1.0)][c]);
+        let fixed: [Option<f64>; 3] = std::array::from_fn(|a| fixed[a].map(|border| border - mean[a]));
+        let moved = quadric.least_move(fixed);
+        // Rounding may leave it beside the border.
+        let point = add(mean, moved);
+        let cost = quadric.cost(moved) + 1e-9 * dot(moved, moved);
+        if point.iter().all(|c| (-1e-9..=1.0 + 1e-9).contains(c)) && cost < best.0 {
+            best = (cost, point.map(|c| c.clamp(0.0, 1.0)));
+        }
+    }
+    best.1
+}
+
+/// The sum of squared distances to planes, as `x · matrix · x - 2 right · x` and a constant.
+struct Quadric {
+    matrix: [[f64; 3]; 3],
+    right: Vector,
+    /// Directions with a smaller share of the matrix's trace do not count.
+    flat: f64,
+}
+
+impl Quadric {
+    fn cost(&self, x: Vector) -> f64 {
+        dot(x, self.matrix.map(|row| dot(row, x))) - 2.0 * dot(self.right, x)
+    }
+
+    /// The shortest x of the least cost, as far as the matrix's strong directions allow, with some coordinates fixed.
+    fn least_move(&self, fixed: [Option<f64>; 3]) -> Vector {
+        let mut moved = fixed.map(|c| c.unwrap_or(0.0));
+        let is_free = |a: usize| fixed[a].is_none();
+        // What is left for the others when the fixed ones are in place.
+        let taken = self.matrix.map(|row| dot(row, moved));
+        let right: Vector = std::array::from_fn(|r| if is_free(r) { self.right[r] - taken[r] } else { 0.0 });
+        let matrix = std::array::from_fn(|r| {
+            std::array::from_fn(|c| if is_free(r) && is_free(c) { self.matrix[r][c] } else { 0.0 })
+        });
+        let (values, vectors) = eigen(matrix);
+        let most = (0..3).map(|a| self.matrix[a][a]).sum::<f64>();
+        for (value, vector) in values.into_iter().zip(vectors) {
+            if value > self.flat * most && value > 0.0 {
+                moved = add(moved, scale(vector, dot(vector, right) / value));
+            }
+        }
+        moved
+    }
 }
 
 /// Eigenvalues and eigenvectors of a symmetric matrix, by Jacobi's rotations.
-fn eigen(mut m: [[f64; 3]; 3]) -> ([f64; 3], [[f64; 3]; 3]) {
+fn eigen(mut m: [[f64; 3]; 3]) -> (Vector, [Vector; 3]) {
     let mut vectors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
     for _ in 0..8 {
         for (p, q) in [(0, 1), (0, 2), (1, 2)] {
@@ -248,11 +456,22 @@ mod tests {
         let (values, vectors) = eigen(m);
         for (value, vector) in values.into_iter().zip(vectors) {
             for (row, v) in m.iter().zip(vector) {
-                assert!((vec3::dot(*row, vector) - value * v).abs() < 1e-12);
+                assert!((dot(*row, vector) - value * v).abs() < 1e-12);
             }
-            assert!((vec3::dot(vector, vector) - 1.0).abs() < 1e-12);
+            assert!((dot(vector, vector) - 1.0).abs() < 1e-12);
         }
-        let moved = least_move([[2.0, 0.0, 0.0], [0.0, 1e-9, 0.0], [0.0, 0.0, 0.0]], [1.0, 1.0, 0.0]);
-        assert_eq!(moved, [0.5, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn planes_meet_in_a_point_of_the_cell() {
+        let (x, y, z) = ([1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]);
+        let near = |a: Vector, b: Vector| assert!(sub(a, b).iter().all(|c| c.abs() < 1e-9), "{a:?} and {b:?}");
+        near(meeting_point(&[([0.2, 0.0, 0.0], x), ([0.0, 0.3, 0.0], y), ([0.0, 0.0, 0.9], z)], FLAT), [0.2, 0.3, 0.9]);
+        // An edge along z goes through the middle of its points.
+        near(meeting_point(&[([0.2, 0.0, 0.4], x), ([0.0, 0.3, 0.8], y)], FLAT), [0.2, 0.3, 0.6]);
+        // Planes that meet outside of the cell: the nearest point of its border, which is on the plane that cuts it.
+        near(meeting_point(&[([0.5, 0.0, 0.0], x), ([0.0, 1.5, 0.0], y)], FLAT), [0.5, 1.0, 0.0]);
+        // No normal says anything: the mean.
+        near(meeting_point(&[([0.5, 0.0, 0.0], [0.0; 3]), ([0.5, 1.0, 0.0], [0.0; 3])], FLAT), [0.5, 0.5, 0.0]);
     }
 }

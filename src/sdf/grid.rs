@@ -1,71 +1,11 @@
 //! [`SdfGrid`]: the values, where they lie, and how they were made.
 
-use std::sync::Arc;
-
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::distance::{Signs, distances};
 use super::frame::Frame;
-use super::outer::outer_surface;
 use super::walls::ThinWalls;
-use super::winding::WindingTree;
-use crate::mesh::{Bvh, Mesh, Work};
 use crate::{Error, Result, memory};
-
-/// How a mesh becomes a grid.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SdfConfig {
-    /// Number of samples along x, y and z; at least two each. Different numbers make an anisotropic grid.
-    pub shape: [usize; 3],
-    /// The box that the grid spans, in the coordinates of [`Mesh::vertices`]: its corner samples lie on the corners. `None` is
-    /// the cube around the middle of all vertices in use whose side is `margin` times their largest extent (and that of the
-    /// shell around them, when there is one).
-    pub bounds: Option<[[f32; 3]; 2]>,
-    /// Side of the default cube relative to the mesh's largest extent. 1.1 leaves the surface clear of the border.
-    pub margin: f32,
-    /// Values are clamped to `-truncation..=truncation` (in the grid's units, where the default cube has side 2).
-    pub truncation: Option<f32>,
-    /// What counts as inside.
-    pub sign: SdfSign,
-    /// Walls of overlapping parts that lie within another part are left out, so that distances are to the surface of the
-    /// union; next to where parts meet they are exact to half a cell. Triangles inside the union cost a search each.
-    pub union: bool,
-}
-
-impl Default for SdfConfig {
-    fn default() -> Self {
-        Self { shape: [64; 3], bounds: None, margin: 1.1, truncation: None, sign: SdfSign::Signed, union: false }
-    }
-}
-
-setters! {
-    SdfConfig {
-        shape(shape: [usize; 3]) => shape = shape;
-        bounds(bounds: [[f32; 3]; 2]) => bounds = Some(bounds);
-        margin(margin: f32) => margin = margin;
-        truncation(truncation: f32) => truncation = Some(truncation);
-        sign(sign: SdfSign) => sign = sign;
-        union(union: bool) => union = union;
-    }
-}
-
-/// What counts as inside of a mesh.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum SdfSign {
-    /// What the triangles enclose, by the generalized winding number. For an open mesh this is a guess near its holes.
-    #[default]
-    Signed,
-    /// Nothing: distances are never negative. For sheets, open scans and double-sided meshes. The surface of such a grid is
-    /// drawn at a level above zero.
-    Unsigned,
-    /// Everything at most `radius` (mesh units) from the triangles, which become the middle of a shell. It makes a solid of any
-    /// mesh, the usual way for ShapeNet; a radius of a cell or more leaves no holes.
-    Thickened {
-        /// Half the thickness of the shell, in mesh units; above zero.
-        radius: f32,
-    },
-}
 
 /// How far the signs of a grid can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,149 +26,13 @@ pub struct SignReport {
 /// scaled so that its largest extent is 2 / 1.1, and values are distances in that cube.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SdfGrid {
-    values: Vec<f32>,
-    frame: Frame,
-    sign: Option<SignReport>,
-    notes: Vec<String>,
+    pub(super) values: Vec<f32>,
+    pub(super) frame: Frame,
+    pub(super) sign: Option<SignReport>,
+    pub(super) notes: Vec<String>,
 }
 
 impl SdfGrid {
-    /// The signed distance of a mesh on `resolution`³ samples over the cube around it.
-    ///
-    /// # Errors
-    /// When `resolution` is below two or the mesh has no extent; [`Error::Interrupted`] when stopped.
-    ///
-    /// ```
-    /// use wavemesh::{mesh::Mesh, sdf::SdfGrid};
-    /// let tetrahedron = Mesh::new(
-    ///     vec![[0., 0., 0.], [1., 0., 0.], [0., 1., 0.], [0., 0., 1.]],
-    ///     vec![[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]],
-    /// )?;
-    /// let sdf = SdfGrid::from_mesh(&tetrahedron, 16)?;
-    /// assert_eq!(sdf.shape(), [16, 16, 16]);
-    /// assert!(sdf.values().iter().any(|&d| d < 0.0));
-    /// # Ok::<(), wavemesh::Error>(())
-    /// ```
-    pub fn from_mesh(mesh: &Mesh, resolution: usize) -> Result<Self> {
-        Self::from_mesh_with(mesh, &SdfConfig { shape: [resolution; 3], ..Default::default() })
-    }
-
-    /// The distance to a mesh on the grid that `config` describes.
-    ///
-    /// What the grid cannot show (walls thinner than a cell, nothing inside, guessed signs) is a warning, with the resolution or the
-    /// setting that would do, and is in [`SdfGrid::notes`].
-    ///
-    /// # Errors
-    /// When an axis has fewer than two samples, the box has no extent or is not finite, the truncation or radius is not positive, or so
-    /// many triangles lie across each other that their distances would take hours; [`Error::Memory`] when memory has no room for the grid; [`Error::Interrupted`] when stopped.
-    ///
-    /// ```
-    /// use wavemesh::mesh::Mesh;
-    /// use wavemesh::sdf::{SdfConfig, SdfGrid, SdfSign};
-    /// let corners = vec![[0., 0., 0.], [1., 0., 0.], [1., 1., 0.], [0., 1., 0.]];
-    /// let sheet = Mesh::new(corners, vec![[0, 1, 2], [0, 2, 3]])?;
-    /// let config = SdfConfig::new().sign(SdfSign::Thickened { radius: 0.1 });
-    /// let plate = SdfGrid::from_mesh_with(&sheet, &config)?.to_mesh()?;
-    /// assert!(plate.is_watertight() && (plate.volume() - 0.2).abs() < 0.1);
-    /// # Ok::<(), wavemesh::Error>(())
-    /// ```
-    pub fn from_mesh_with(mesh: &Mesh, config: &SdfConfig) -> Result<Self> {
-        let frame = frame_for(mesh, config)?;
-        // The values, and for each triangle its place in the tree, its expansion and its facet.
-        let bytes = 4 * frame.shape.iter().product::<usize>() + 512 * mesh.faces().len();
-        memory::check(
-            OP,
-            || format!("a grid of {:?} samples of {} triangles", frame.shape, mesh.faces().len()),
-            bytes,
-        )?;
-        // All geometry happens in the grid's units around its middle, where f32 has the digits for it.
-        let middle: [f32; 3] =
-            std::array::from_fn(|a| frame.origin[a] + 0.5 * (frame.shape[a] - 1) as f32 * frame.spacing[a]);
-        let local = mesh.drop_unused().map_vertices(|v| std::array::from_fn(|a| (v[a] - middle[a]) * frame.scale))?;
-        let spacing = frame.spacing.map(|s| s * frame.scale);
-        let samples = Frame {
-            origin: std::array::from_fn(|a| -0.5 * (frame.shape[a] - 1) as f32 * spacing[a]),
-            spacing,
-            scale: 1.0,
-            ..frame
-        };
-        let bvh = Arc::new(Bvh::new(&local));
-        let cell = spacing.into_iter().fold(0.0, f32::max);
-        let mut grid = match config.sign {
-            SdfSign::Signed => {
-                let winding = WindingTree::new(bvh.clone());
-                let closed = local.weld(0.0)?.is_closed();
-                let (values, guessed) = if config.union {
-                    let work = Work::new(samples.shape.iter().product(), bvh.nodes.len());
-                    let outer = Bvh::new(&outer_surface(&local, &winding, 0.5 * cell, &work)?);
-                    distances(&outer, Signs::Open(&winding), &samples)?
-                } else if closed {
-                    distances(&bvh, Signs::Closed(&winding), &samples)?
-                } else {
-                    distances(&bvh, Signs::Open(&winding), &samples)?
-                };
-                let guessed = if closed { 0 } else { guessed };
-                let thin = ThinWalls::of(&local, &bvh, cell, 2.0).filter(|_| closed);
-                let thin = thin.map(|walls| ThinWalls { thickness: walls.thickness / frame.scale, ..walls });
-                Self { values, frame, sign: Some(SignReport { closed, guessed, thin }), notes: Vec::new() }
-            }
-            SdfSign::Unsigned | SdfSign::Thickened { .. } => {
-                let (values, _) = distances(&bvh, Signs::None, &samples)?;
-                Self { values, frame, sign: None, notes: Vec::new() }
-            }
-        };
-        if let SdfSign::Thickened { radius } = config.sign {
-            let radius = radius * frame.scale;
-            grid.values.par_iter_mut().for_each(|v| *v -= radius);
-        }
-        grid.note_what_is_missing(mesh, config.sign);
-        if let Some(limit) = config.truncation {
-            grid.values.par_iter_mut().for_each(|v| *v = v.clamp(-limit, limit));
-        }
-        Ok(grid)
-    }
-
-    /// Says what the grid cannot show of its mesh, and what would.
-    fn note_what_is_missing(&mut self, mesh: &Mesh, sign: SdfSign) {
-        let inside = self.values.iter().any(|&v| v < 0.0);
-        let cell = self.frame.spacing.into_iter().fold(0.0, f32::max);
-        let sheet = "SdfConfig::sign Unsigned or Thickened measures it as a sheet";
-        let mut notes = Vec::new();
-        match (sign, self.sign) {
-            (SdfSign::Thickened { radius }, _) if radius < cell => notes.push(format!(
-                "the shell's radius of {radius} is less than a cell of {cell}, so that it may have holes; a larger radius or a \
-                 finer grid closes them"
-            )),
-            (SdfSign::Signed, Some(report)) => {
-                if report.guessed > 0 {
-                    let (guessed, all) = (report.guessed, self.values.len());
-                    notes.push(format!("the mesh has holes; the side of {guessed} of {all} samples near them is a guess"));
-                }
-                match report.thin {
-                    Some(ThinWalls { share, thickness, resolution }) => notes.push(format!(
-                        "walls under {:.0} % of the surface are thinner than a cell ({thickness:.3e} where a cell is {cell:.3e}), so \
-                         that parts of them are missing; a resolution of {resolution} shows them",
-                        100.0 * share
-                    )),
-                    None if inside => {}
-                    None if !report.closed => {
-                        notes.push(format!("no sample is inside, because the mesh is open; {sheet}"));
-                    }
-                    None if 2 * mesh.check().duplicate_faces == mesh.faces().len() => notes.push(format!(
-                        "no sample is inside, because every triangle stands there twice, front and back; mesh.repair() makes it \
-                         single, or {sheet}"
-                    )),
-                    None => notes.push("no sample is inside; a finer grid may show what there is".into()),
-                }
-            }
-            _ => {}
-        }
-        for note in &notes {
-            log::warn!("{note}");
-        }
-        self.notes = notes;
-    }
-
     /// Samples a function on `linspace(-1, 1, n)` along each axis; `f` takes (x, y, z).
     ///
     /// # Errors
@@ -358,53 +162,4 @@ impl SdfGrid {
         let values = tensor.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?;
         Self::from_values(values, [nx, ny, nz])
     }
-}
-
-const OP: &str = "SdfGrid::from_mesh";
-
-fn frame_for(mesh: &Mesh, config: &SdfConfig) -> Result<Frame> {
-    let bad = |name, got: String, expected: &str| Error::Argument { op: OP, name, got, expected: expected.into() };
-    let shape = config.shape;
-    if shape.iter().any(|&n| n < 2) {
-        return Err(bad("shape", format!("{shape:?}"), "at least two samples an axis"));
-    }
-    if let Some(limit) = config.truncation.filter(|t| !(t.is_finite() && *t > 0.0)) {
-        return Err(bad("truncation", limit.to_string(), "a positive distance"));
-    }
-    if !(config.margin.is_finite() && config.margin > 0.0) {
-        return Err(bad("margin", config.margin.to_string(), "a positive factor"));
-    }
-    let radius = match config.sign {
-        SdfSign::Thickened { radius } if !(radius.is_finite() && radius > 0.0) => {
-            return Err(bad("the radius of sign Thickened", radius.to_string(), "a positive distance"));
-        }
-        SdfSign::Thickened { radius } => radius,
-        _ => 0.0,
-    };
-    if config.union && config.sign != SdfSign::Signed {
-        return Err(bad("union", format!("true with sign {:?}", config.sign), "sign Signed, or no union"));
-    }
-    let [lo, hi] = match config.bounds {
-        Some(bounds) => bounds,
-        None => {
-            let [lo, hi] = mesh.bounds();
-            let side = ((0..3).map(|a| hi[a] - lo[a]).fold(0.0, f32::max) + 2.0 * radius) * config.margin;
-            let middle: [f32; 3] = std::array::from_fn(|a| 0.5 * lo[a] + 0.5 * hi[a]);
-            [middle.map(|c| c - 0.5 * side), middle.map(|c| c + 0.5 * side)]
-        }
-    };
-    let extent: [f32; 3] = std::array::from_fn(|a| hi[a] - lo[a]);
-    let scale = 2.0 / extent.iter().copied().fold(0.0, f32::max);
-    if !extent.iter().all(|&e| e > 0.0 && e.is_finite()) || !scale.is_finite() {
-        return Err(bad(
-            "the box of the grid",
-            format!("{lo:?} to {hi:?}"),
-            "a finite extent above zero along every axis",
-        ));
-    }
-    let spacing = std::array::from_fn(|a| extent[a] / (shape[a] - 1) as f32);
-    let frame = Frame { shape, origin: lo, spacing, scale, offset: mesh.offset() };
-    frame.check(OP)?;
-    memory::elements::<f32>(OP, "a grid", &shape, 0)?;
-    Ok(frame)
 }

@@ -6,11 +6,14 @@
 //! [`shapes`] makes solids without a mesh; [`marching_cubes`] and [`isosurface`] go back from a grid to a mesh; [`iou`] compares
 //! what is inside; [`DistanceQuery`] measures points that are on no grid.
 
+mod cells;
 mod distance;
 mod dual_contouring;
 mod frame;
+mod from_mesh;
 mod grid;
 mod isosurface;
+mod marching_cubes;
 mod outer;
 mod overlap;
 mod query;
@@ -19,7 +22,8 @@ mod walls;
 mod winding;
 
 pub use frame::Frame;
-pub use grid::{SdfConfig, SdfGrid, SdfSign, SignReport};
+pub use from_mesh::{SdfConfig, SdfSign, SdfSlabs};
+pub use grid::{SdfGrid, SignReport};
 pub use isosurface::{IsosurfaceConfig, IsosurfaceMethod, isosurface, marching_cubes};
 pub use overlap::{iou, iou_of_grids};
 pub use query::DistanceQuery;

@@ -1,6 +1,7 @@
 //! How much two solids overlap, measured on grids: intersection over union.
 
-use super::grid::{SdfConfig, SdfGrid};
+use super::from_mesh::SdfConfig;
+use super::grid::SdfGrid;
 use crate::mesh::Mesh;
 use crate::{Error, Result};
 

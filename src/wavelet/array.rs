@@ -1,6 +1,9 @@
 //! [`NdArray`]: what the transforms take and give.
 
+use std::mem::MaybeUninit;
+
 use super::combine::Real;
+use crate::allocator;
 
 /// A dense array in C order (the last axis is contiguous).
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +17,28 @@ pub struct NdArray<T> {
 impl<T: Real> NdArray<T> {
     pub(super) fn zeros(shape: &[usize]) -> Self {
         Self { shape: shape.to_vec(), data: vec![T::default(); shape.iter().product()] }
+    }
+
+    /// `count` arrays of a shape. `write` gets them cut into parts of `len` values (the last may be shorter), the first parts of
+    /// all arrays first; what it leaves is zero.
+    pub(super) fn in_parts(
+        shape: &[usize],
+        count: usize,
+        len: usize,
+        write: impl FnOnce(Vec<Vec<Fresh<'_, T>>>),
+    ) -> Vec<Self> {
+        let values = shape.iter().product();
+        let mut arrays: Vec<Vec<T>> = (0..count).map(|_| allocator::room(values)).collect();
+        let mut pieces: Vec<_> =
+            arrays.iter_mut().map(|data| data.spare_capacity_mut()[..values].chunks_mut(len)).collect();
+        let part = || pieces.iter_mut().map(|pieces| Some(Fresh(Some(pieces.next()?)))).collect::<Option<Vec<_>>>();
+        write(std::iter::from_fn(part).collect());
+        let whole = |mut data: Vec<T>| {
+            // SAFETY: the parts cover all values, and each was written by `Fresh::zeros` or when it was dropped.
+            unsafe { data.set_len(values) };
+            Self { shape: shape.to_vec(), data }
+        };
+        arrays.into_iter().map(whole).collect()
     }
 
     /// The part from index zero on that has the given shape, each axis of which is at most as long.
@@ -35,6 +60,29 @@ impl<T: Real> NdArray<T> {
         copy_rows(&self.data, &self.shape, &mut out.data, shape, &self.shape);
         out
     }
+}
+
+/// A part of an array that nothing has written yet. It is cleared shortly before it is written, when the writing then finds it in
+/// cache, or at the latest when it is dropped.
+pub(super) struct Fresh<'a, T: Real>(Option<&'a mut [MaybeUninit<T>]>);
+
+impl<'a, T: Real> Fresh<'a, T> {
+    /// The part, cleared.
+    pub fn zeros(mut self) -> &'a mut [T] {
+        self.0.take().map(cleared).unwrap_or_default()
+    }
+}
+
+impl<T: Real> Drop for Fresh<'_, T> {
+    fn drop(&mut self) {
+        self.0.take().map(cleared);
+    }
+}
+
+fn cleared<T: Real>(part: &mut [MaybeUninit<T>]) -> &mut [T] {
+    part.fill(MaybeUninit::new(T::default()));
+    // SAFETY: every value was just written.
+    unsafe { part.assume_init_mut() }
 }
 
 /// Copies the corner of the given extent from one array to another.

@@ -3,7 +3,7 @@
 //! Rows are what lies at one index of the axis: contiguous runs of the later axes, or, along the last axis, shifted
 //! views of a line that was parted into its even and odd samples. Both end in [`combine`].
 
-use super::combine::{Real, combine};
+use super::combine::{Pair, Real, combine};
 use super::filters::Wavelet;
 use super::mode::{Extended, Mode};
 
@@ -12,7 +12,7 @@ pub(super) struct Analysis<T> {
     pub m: usize,
     taps: usize,
     /// Low- and high-pass filter, backwards.
-    weights: [Vec<T>; 2],
+    weights: Pair<T>,
     /// What the extended signal consists of: coefficient k is made of entries 2k..2k + taps.
     table: Vec<Extended>,
     /// Position of the first entry of the table, in samples before the signal.
@@ -25,7 +25,7 @@ pub(super) struct Synthesis<T> {
     /// Number of coefficients of each kind that a pair of samples depends on.
     reach: usize,
     /// For even and odd samples: the weights of low- and high-pass coefficients in turn.
-    weights: [Vec<T>; 2],
+    weights: Pair<T>,
     /// Which coefficients follow each other: samples 2q and 2q + 1 are made of entries q..q + reach.
     table: Vec<usize>,
     /// Position of coefficient 0 in the table; the others follow it.
@@ -80,12 +80,9 @@ impl<T: Real> Analysis<T> {
         let m = mode.coefficients(n, taps);
         let before = if mode == Mode::Periodization { taps / 2 - 1 } else { taps - 2 };
         let table = (0..2 * (m - 1) + taps).map(|e| mode.extend(e as isize - before as isize, n)).collect();
-        let backwards = |filter: &[f64]| filter.iter().rev().map(|&c| T::from_f64(c)).collect();
-        Self { m, taps, weights: [backwards(wavelet.dec_lo()), backwards(wavelet.dec_hi())], table, before }
-    }
-
-    fn weights(&self) -> [&[T]; 2] {
-        [&self.weights[0], &self.weights[1]]
+        let backwards = |filter: &[f64]| filter.iter().rev().map(|&c| T::from_f64(c)).collect::<Vec<T>>();
+        let weights = Pair::new([&backwards(wavelet.dec_lo()), &backwards(wavelet.dec_hi())]);
+        Self { m, taps, weights, table, before }
     }
 
     /// The extended signal, as rows of `inner` samples that lie `stride` apart in `src`.
@@ -96,7 +93,7 @@ impl<T: Real> Analysis<T> {
     /// Coefficients k of both kinds from the extended rows.
     pub fn row_pair(&self, rows: &[&[T]], k: usize, low: &mut [T], high: &mut [T]) {
         let rows = &rows[2 * k..2 * k + self.taps];
-        combine(|t| rows[t], self.weights(), [low, high]);
+        combine(|t| rows[t], &self.weights, [low, high]);
     }
 
     /// (n, inner) to (2m, inner): the low-pass rows, then the high-pass rows.
@@ -130,7 +127,7 @@ impl<T: Real> Analysis<T> {
         for i in (0..first).chain(last..half) {
             (even[i], odd[i]) = (value(&self.table[2 * i]), value(&self.table[2 * i + 1]));
         }
-        combine(in_turn(even, odd), self.weights(), [low, high]);
+        combine(in_turn(even, odd), &self.weights, [low, high]);
     }
 }
 
@@ -159,6 +156,7 @@ impl<T: Real> Synthesis<T> {
         let before = half - 1 - centre[0];
         let index = |e: usize| (e as isize - before as isize).rem_euclid(m as isize) as usize;
         let table = (0..n / 2 + reach - 1).map(index).collect();
+        let weights = Pair::new([&weights[0], &weights[1]]);
         Some(Self { n, reach, weights, table, before })
     }
 
@@ -174,11 +172,7 @@ impl<T: Real> Synthesis<T> {
 
     /// A pair of samples from the rows of coefficients at the entries it depends on: low- and high-pass in turn.
     pub fn row_pair(&self, rows: &[&[T]], even: &mut [T], odd: &mut [T]) {
-        combine(|t| rows[t], self.weights(), [even, odd]);
-    }
-
-    fn weights(&self) -> [&[T]; 2] {
-        [&self.weights[0], &self.weights[1]]
+        combine(|t| rows[t], &self.weights, [even, odd]);
     }
 
     /// (m, inner) of each kind to (n, inner).
@@ -208,7 +202,7 @@ impl<T: Real> Synthesis<T> {
         }
         let (low, even) = even.split_at_mut(entries);
         let (high, odd) = odd.split_at_mut(entries);
-        combine(in_turn(low, high), self.weights(), [&mut *even, &mut *odd]);
+        combine(in_turn(low, high), &self.weights, [&mut *even, &mut *odd]);
         for ((pair, &e), &o) in dst.chunks_exact_mut(2).zip(&*even).zip(&*odd) {
             (pair[0], pair[1]) = (e, o);
         }

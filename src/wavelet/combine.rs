@@ -1,4 +1,4 @@
-//! The one inner loop of all transforms: two weighted sums of the same rows.
+//! The one inner loop of all transforms: two weighted sums of the same rows, with both sums in registers.
 
 /// `f32` or `f64`.
 pub trait Real:
@@ -14,96 +14,242 @@ pub trait Real:
     + std::ops::AddAssign
     + 'static
 {
-    /// `self · factor + term`, rounded once. Without hardware support it is slow.
-    fn fused(self, factor: Self, term: Self) -> Self;
     /// Rounds to this type.
     fn from_f64(value: f64) -> Self;
     /// Widens from this type.
     fn to_f64(self) -> f64;
+    /// Sums as [`combine`] does in the widest registers there are, as far as these fill; returns how far that is.
+    #[doc(hidden)]
+    fn combine_in_registers(rows: &Rows<Self>, pair: &Pair<Self>, out: &mut [&mut [Self]; 2]) -> usize;
 }
 
 macro_rules! real {
-    ($type:ty) => {
+    ($type:ty, $avx2:ident, $avx512:ident) => {
         impl Real for $type {
-            #[inline(always)]
-            fn fused(self, factor: Self, term: Self) -> Self {
-                self.mul_add(factor, term)
-            }
             fn from_f64(value: f64) -> Self {
                 value as Self
             }
             fn to_f64(self) -> f64 {
                 self.into()
             }
+            fn combine_in_registers(rows: &Rows<Self>, pair: &Pair<Self>, out: &mut [&mut [Self]; 2]) -> usize {
+                #[cfg(target_arch = "x86_64")]
+                {
+                    if is_x86_feature_detected!("avx512f") {
+                        // SAFETY: the feature was just detected.
+                        return unsafe { x86::$avx512(rows, pair, out) };
+                    }
+                    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                        // SAFETY: the features were just detected.
+                        return unsafe { x86::$avx2(rows, pair, out) };
+                    }
+                }
+                let _ = (rows, pair, out);
+                0
+            }
         }
     };
 }
-real!(f32);
-real!(f64);
+real!(f32, f32_avx2, f32_avx512);
+real!(f64, f64_avx2, f64_avx512);
+
+/// The weights of two sums over the same rows, without those that are zero: the shorter filter of a biorthogonal pair ends in zeros.
+#[derive(Debug)]
+pub struct Pair<T> {
+    /// Rows that both sums take, with the weights of both.
+    both: Vec<(usize, [T; 2])>,
+    /// Rows that one sum takes alone.
+    alone: [Vec<(usize, T)>; 2],
+    /// Number of rows.
+    rows: usize,
+}
+
+impl<T: Real> Pair<T> {
+    /// Of weights for each row.
+    pub fn new([a, b]: [&[T]; 2]) -> Self {
+        let zero = T::default();
+        let (mut both, mut alone) = (Vec::new(), [Vec::new(), Vec::new()]);
+        for (row, (&a, &b)) in a.iter().zip(b).enumerate() {
+            match (a != zero, b != zero) {
+                (true, true) => both.push((row, [a, b])),
+                (true, false) => alone[0].push((row, a)),
+                (false, true) => alone[1].push((row, b)),
+                (false, false) => {}
+            }
+        }
+        Self { both, alone, rows: a.len() }
+    }
+}
+
+/// Filters have at most this many taps; each row is looked up once a call.
+const MOST_ROWS: usize = 48;
+
+/// Rows that are all at least `len` long.
+#[derive(Debug)]
+pub struct Rows<'a, T> {
+    rows: [&'a [T]; MOST_ROWS],
+    len: usize,
+}
 
 /// `out[b][i] = Σ_t weights[b][t] · row(t)[i]` for both b. Every row is at least as long as the outputs.
-pub(super) fn combine<'a, T: Real>(row: impl Fn(usize) -> &'a [T], weights: [&[T]; 2], out: [&mut [T]; 2]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,fma")]
-        fn wide<'a, T: Real>(row: impl Fn(usize) -> &'a [T], weights: [&[T]; 2], out: [&mut [T]; 2]) {
-            body::<T, true>(row, weights, out);
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the features were just detected.
-            return unsafe { wide(row, weights, out) };
-        }
-    }
-    body::<T, false>(row, weights, out);
-}
-
-#[inline(always)]
-fn body<'a, T: Real, const FMA: bool>(row: impl Fn(usize) -> &'a [T], weights: [&[T]; 2], out: [&mut [T]; 2]) {
+pub(super) fn combine<'a, T: Real>(row: impl Fn(usize) -> &'a [T], pair: &Pair<T>, mut out: [&mut [T]; 2]) {
     let len = out[0].len();
-    assert!(out[1].len() == len && weights[0].len() == weights[1].len());
+    assert!(out[1].len() == len && pair.rows <= MOST_ROWS);
+    let mut rows: [&[T]; MOST_ROWS] = [&[]; MOST_ROWS];
+    for (t, slot) in rows[..pair.rows].iter_mut().enumerate() {
+        *slot = &row(t)[..len];
+    }
+    let rows = Rows { rows, len };
+    let done = T::combine_in_registers(&rows, pair, &mut out);
     let [first, second] = out;
-    // Both sums of the widest block fill half of the sixteen AVX registers.
-    let mut at = 0;
-    while size_of::<T>() == 4 && at + 32 <= len {
-        block::<T, FMA, 32>(&row, weights, at, first, second);
-        at += 32;
-    }
-    while at + 16 <= len {
-        block::<T, FMA, 16>(&row, weights, at, first, second);
-        at += 16;
-    }
-    while at + 4 <= len {
-        block::<T, FMA, 4>(&row, weights, at, first, second);
-        at += 4;
-    }
-    while at < len {
-        block::<T, FMA, 1>(&row, weights, at, first, second);
-        at += 1;
+    for i in done..len {
+        let (mut a, mut b) = (T::default(), T::default());
+        for &(t, [wa, wb]) in &pair.both {
+            a += rows.rows[t][i] * wa;
+            b += rows.rows[t][i] * wb;
+        }
+        pair.alone[0].iter().for_each(|&(t, weight)| a += rows.rows[t][i] * weight);
+        pair.alone[1].iter().for_each(|&(t, weight)| b += rows.rows[t][i] * weight);
+        (first[i], second[i]) = (a, b);
     }
 }
 
-#[inline(always)]
-fn block<'a, T: Real, const FMA: bool, const N: usize>(
-    row: &impl Fn(usize) -> &'a [T],
-    weights: [&[T]; 2],
-    at: usize,
-    first: &mut [T],
-    second: &mut [T],
-) {
-    let mut a = [T::default(); N];
-    let mut b = [T::default(); N];
-    for (t, (&wa, &wb)) in weights[0].iter().zip(weights[1]).enumerate() {
-        let row = &row(t)[at..at + N];
-        for i in 0..N {
-            if FMA {
-                a[i] = row[i].fused(wa, a[i]);
-                b[i] = row[i].fused(wb, b[i]);
-            } else {
-                a[i] += row[i] * wa;
-                b[i] += row[i] * wb;
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Pair, Rows};
+
+    macro_rules! in_registers {
+        ($name:ident, $features:literal, $type:ty, $lanes:literal, $zero:ident, $set:ident, $load:ident, $fma:ident, $store:ident) => {
+            #[target_feature(enable = $features)]
+            pub fn $name(rows: &Rows<$type>, pair: &Pair<$type>, out: &mut [&mut [$type]; 2]) -> usize {
+                /// Sums `R` registers of each kind, from `at` on.
+                ///
+                /// # Safety
+                /// All rows and outputs must reach to `at + R · lanes`.
+                #[target_feature(enable = $features)]
+                unsafe fn block<const R: usize>(
+                    rows: &Rows<$type>,
+                    pair: &Pair<$type>,
+                    out: &mut [&mut [$type]; 2],
+                    at: usize,
+                ) {
+                    let mut a = [$zero(); R];
+                    let mut b = [$zero(); R];
+                    // SAFETY: the caller promises that all that is loaded and stored is there.
+                    unsafe {
+                        for &(t, [wa, wb]) in &pair.both {
+                            let row = rows.rows[t].as_ptr().add(at);
+                            let (wa, wb) = ($set(wa), $set(wb));
+                            for r in 0..R {
+                                let x = $load(row.add(r * $lanes));
+                                a[r] = $fma(x, wa, a[r]);
+                                b[r] = $fma(x, wb, b[r]);
+                            }
+                        }
+                        for &(t, weight) in &pair.alone[0] {
+                            let (row, weight) = (rows.rows[t].as_ptr().add(at), $set(weight));
+                            for r in 0..R {
+                                a[r] = $fma($load(row.add(r * $lanes)), weight, a[r]);
+                            }
+                        }
+                        for &(t, weight) in &pair.alone[1] {
+                            let (row, weight) = (rows.rows[t].as_ptr().add(at), $set(weight));
+                            for r in 0..R {
+                                b[r] = $fma($load(row.add(r * $lanes)), weight, b[r]);
+                            }
+                        }
+                        for r in 0..R {
+                            $store(out[0].as_mut_ptr().add(at + r * $lanes), a[r]);
+                            $store(out[1].as_mut_ptr().add(at + r * $lanes), b[r]);
+                        }
+                    }
+                }
+                let len = rows.len.min(out[0].len()).min(out[1].len());
+                assert!(rows.rows[..pair.rows].iter().all(|row| row.len() >= len));
+                let mut at = 0;
+                // Both sums of the wider block fill half of the sixteen AVX registers.
+                while at + 4 * $lanes <= len {
+                    // SAFETY: rows and outputs reach to `len`, and no weight belongs to a row beyond `pair.rows`.
+                    unsafe { block::<4>(rows, pair, out, at) };
+                    at += 4 * $lanes;
+                }
+                while at + $lanes <= len {
+                    // SAFETY: as above.
+                    unsafe { block::<1>(rows, pair, out, at) };
+                    at += $lanes;
+                }
+                at
+            }
+        };
+    }
+
+    in_registers!(
+        f32_avx2,
+        "avx2,fma",
+        f32,
+        8,
+        _mm256_setzero_ps,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_fmadd_ps,
+        _mm256_storeu_ps
+    );
+    in_registers!(
+        f64_avx2,
+        "avx2,fma",
+        f64,
+        4,
+        _mm256_setzero_pd,
+        _mm256_set1_pd,
+        _mm256_loadu_pd,
+        _mm256_fmadd_pd,
+        _mm256_storeu_pd
+    );
+    in_registers!(
+        f32_avx512,
+        "avx512f",
+        f32,
+        16,
+        _mm512_setzero_ps,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_fmadd_ps,
+        _mm512_storeu_ps
+    );
+    in_registers!(
+        f64_avx512,
+        "avx512f",
+        f64,
+        8,
+        _mm512_setzero_pd,
+        _mm512_set1_pd,
+        _mm512_loadu_pd,
+        _mm512_fmadd_pd,
+        _mm512_storeu_pd
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_the_same_in_registers_of_any_width_and_without() {
+        let rows: Vec<Vec<f32>> =
+            (0..7).map(|t| (0..150).map(|i| ((t * 31 + i * 7) % 23) as f32 - 11.0).collect()).collect();
+        // Of both sums, of one alone, of none.
+        let weights = [[0.0, 1.0, -2.0, 3.0, 0.0, 0.0, 2.0], [0.0, 0.5, 0.25, 0.0, 0.0, -1.0, 4.0]];
+        let pair = Pair::new([&weights[0], &weights[1]]);
+        for len in [0, 1, 7, 8, 17, 40, 64, 131, 150] {
+            let (mut a, mut b) = (vec![9.0; len], vec![9.0; len]);
+            combine(|t| &rows[t], &pair, [&mut a, &mut b]);
+            for (sum, weights) in [a, b].iter().zip(weights) {
+                for (i, &sum) in sum.iter().enumerate() {
+                    assert_eq!(sum, (0..7).map(|t| weights[t] * rows[t][i]).sum::<f32>(), "{i} of {len}");
+                }
             }
         }
     }
-    first[at..at + N].copy_from_slice(&a);
-    second[at..at + N].copy_from_slice(&b);
 }

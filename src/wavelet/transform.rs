@@ -1,6 +1,6 @@
 //! `wavedecn` and `waverecn`: the multilevel transform in any number of dimensions, in PyWavelets' order and values.
 
-use super::array::NdArray;
+use super::array::{Fresh, NdArray};
 use super::axis::{Analysis, Scratch};
 use super::combine::Real;
 use super::filters::Wavelet;
@@ -332,7 +332,7 @@ pub fn waverecn<T: Real>(coeffs: &WaveletCoeffs<T>) -> Result<NdArray<T>> {
     Ok(found)
 }
 
-fn check_shape(op: &'static str, len: usize, shape: &[usize]) -> Result<()> {
+pub(super) fn check_shape(op: &'static str, len: usize, shape: &[usize]) -> Result<()> {
     let wanted = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
     if shape.is_empty() || shape.len() > MOST_AXES {
         let expected = format!("1 to {MOST_AXES} axes: a level has 2^axes bands");
@@ -383,20 +383,16 @@ pub(super) fn analyze<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, m
     }
     let mut made = Vec::new();
     let level = AnalysisLevel::new(data, shape, wavelet, mode, &mut made);
-    let mut bands: Vec<NdArray<T>> = (0..1 << shape.len()).map(|_| NdArray::zeros(&level.m)).collect();
-    in_ranges(&mut in_slabs(&mut bands, level.m[1..].iter().product()), level.samples(), |first, bands| {
-        let mut slabs = Slabs::default();
-        for (k, bands) in (first..).zip(bands) {
-            level.slab(k, bands, &mut slabs);
-        }
-    });
-    bands
-}
-
-/// All bands cut into slabs of `len` values; the first slabs of all bands come first.
-fn in_slabs<T>(bands: &mut [NdArray<T>], len: usize) -> Vec<Vec<&mut [T]>> {
-    let mut pieces: Vec<_> = bands.iter_mut().map(|band| band.data.chunks_mut(len)).collect();
-    std::iter::from_fn(|| pieces.iter_mut().map(Iterator::next).collect::<Option<Vec<_>>>()).collect()
+    let slab = level.m[1..].iter().product();
+    NdArray::in_parts(&level.m, 1 << shape.len(), slab, |mut parts| {
+        in_ranges(&mut parts, level.samples(), |first, parts| {
+            let mut slabs = Slabs::default();
+            for (k, parts) in (first..).zip(parts) {
+                let mut bands: Vec<&mut [T]> = std::mem::take(parts).into_iter().map(Fresh::zeros).collect();
+                level.slab(k, &mut bands, &mut slabs);
+            }
+        });
+    })
 }
 
 /// The inverse of one level.
@@ -408,15 +404,17 @@ fn synthesize<T: Real>(bands: &[&[T]], m: &[usize], wavelet: &Wavelet, mode: Mod
         return Ok(out);
     }
     let level = SynthesisLevel::new(m, wavelet, mode)?;
-    let mut out = NdArray::zeros(&level.shape);
     let row: usize = m[1..].iter().product();
-    let mut pairs: Vec<&mut [T]> = out.data.chunks_mut(level.samples()).collect();
-    in_ranges(&mut pairs, level.samples(), |first, pairs| {
-        let mut slabs = Slabs::default();
-        for (q, pair) in (first..).zip(pairs) {
-            let coefficients = |band: usize, entry| &bands[band][level.index(entry) * row..][..row];
-            level.slab_pair(q, coefficients, pair, &mut slabs);
-        }
+    let mut out = NdArray::in_parts(&level.shape, 1, level.samples(), |mut pairs| {
+        in_ranges(&mut pairs, level.samples(), |first, pairs| {
+            let mut slabs = Slabs::default();
+            for (q, pair) in (first..).zip(pairs) {
+                let coefficients = |band: usize, entry| &bands[band][level.index(entry) * row..][..row];
+                for pair in std::mem::take(pair) {
+                    level.slab_pair(q, coefficients, pair.zeros(), &mut slabs);
+                }
+            }
+        });
     });
-    Ok(out)
+    Ok(out.swap_remove(0))
 }

@@ -89,13 +89,10 @@ struct Element {
 
 pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
     let marked = bytes.strip_prefix(&[0xef, 0xbb, 0xbf]);
+    let begins = |bytes: &[u8]| bytes.get(..3).is_some_and(|word| word.eq_ignore_ascii_case(b"ply"));
     // A binary body must stay as it is; only a whole text is normalized.
     let text = text::normalized(bytes);
-    let bytes = if text.starts_with(b"ply") && !bytes.starts_with(b"ply") && marked.is_none() {
-        &*text
-    } else {
-        marked.unwrap_or(bytes)
-    };
+    let bytes = if begins(&text) && !begins(bytes) && marked.is_none() { &*text } else { marked.unwrap_or(bytes) };
     let Header { encoding, elements, body, line } = read_header(bytes)?;
     let mut source = match encoding {
         Encoding::Ascii => Source::Ascii(Words { rest: body, line }),
@@ -153,7 +150,7 @@ fn read_header(bytes: &[u8]) -> Result<Header<'_>, String> {
         };
         let words: Vec<&[u8]> = text::words(line).collect();
         match words.as_slice() {
-            [b"ply", ..] if number == 1 => {}
+            [word, ..] if number == 1 && word.eq_ignore_ascii_case(b"ply") => {}
             [word, ..] if number == 1 => return Err(place(format!("it begins with {}, expected `ply`", shown(word)))),
             [] | [b"comment" | b"obj_info", ..] => {}
             [b"format", name, ..] => {

@@ -1,0 +1,136 @@
+//! Marching cubes (Lorensen and Cline, 1987) with a table that is made here, not copied.
+//!
+//! The table follows from two rules: the surface cuts the faces of a cell in [loops](LOOPS) that neighbours agree on, and the
+//! loops are triangulated without diagonals within a face of the cell wherever possible, so that no two cells put a triangle
+//! edge at the same place.
+
+use std::sync::LazyLock;
+
+use rayon::prelude::*;
+
+use super::cells::{Bits, Crossings, EDGES, LOOPS, cell_faces};
+use super::grid::SdfGrid;
+
+/// The vertices, one on each crossed edge and in the order of their numbers, at least `least` of a cell away from the samples.
+pub(super) fn vertices(grid: &SdfGrid, level: f32, least: f32, crossings: &Crossings) -> Vec<[f32; 3]> {
+    let [nx, ny, nz] = grid.shape();
+    let (origin, spacing, values) = (grid.origin(), grid.spacing(), grid.values());
+    let step = [ny * nz, nz, 1];
+    let mut vertices = vec![[0.0; 3]; crossings.len()];
+    let mut rest = vertices.as_mut_slice();
+    let slices: Vec<&mut [[f32; 3]]> =
+        crossings.in_slices().map(|count| rest.split_off_mut(..count).unwrap_or_default()).collect();
+    debug_assert_eq!(slices.len(), nx);
+    slices.into_par_iter().enumerate().for_each(|(i, vertices)| {
+        let mut vertices = vertices.iter_mut();
+        crossings.of_slice(i, |[i, j, k], axis| {
+            let place = (i * ny + j) * nz + k;
+            let (a, b) = (values[place], values[place + step[axis]]);
+            let mut index = [i as f32, j as f32, k as f32];
+            index[axis] += (part(a.into(), b.into(), level.into()) as f32).clamp(least, 1.0 - least);
+            if let Some(vertex) = vertices.next() {
+                *vertex = std::array::from_fn(|c| origin[c] + index[c] * spacing[c]);
+            }
+        });
+    });
+    vertices
+}
+
+/// How far along an edge from value `a` to value `b` the level lies, 0 to 1. In double precision, as differences of single numbers
+/// may overflow.
+pub(super) fn part(a: f64, b: f64, level: f64) -> f64 {
+    ((level - a) / (b - a)).clamp(0.0, 1.0)
+}
+
+/// The triangles of the cells whose samples are all `shown`.
+pub(super) fn faces(inside: &Bits, crossings: &Crossings, shown: Option<&Bits>) -> Vec<[u32; 3]> {
+    let slices: Vec<Vec<[u32; 3]>> =
+        (0..inside.shape[0] - 1).into_par_iter().map(|i| of_slice(inside, crossings, shown, i)).collect();
+    slices.concat()
+}
+
+/// Those between the slices i and i + 1 of samples.
+fn of_slice(inside: &Bits, crossings: &Crossings, shown: Option<&Bits>, i: usize) -> Vec<[u32; 3]> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "popcnt,bmi1,bmi2")]
+        fn counting(inside: &Bits, crossings: &Crossings, shown: Option<&Bits>, i: usize) -> Vec<[u32; 3]> {
+            of_slice_body(inside, crossings, shown, i)
+        }
+        if is_x86_feature_detected!("popcnt") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2") {
+            // SAFETY: the features were just detected.
+            return unsafe { counting(inside, crossings, shown, i) };
+        }
+    }
+    of_slice_body(inside, crossings, shown, i)
+}
+
+#[inline(always)]
+fn of_slice_body(inside: &Bits, crossings: &Crossings, shown: Option<&Bits>, i: usize) -> Vec<[u32; 3]> {
+    let table = &*TABLE;
+    let mut found = Vec::new();
+    for j in 0..inside.shape[1] - 1 {
+        let (mut word, mut rows) = (usize::MAX, Default::default());
+        inside.crossed_cells(i, j, shown, |k, case| {
+            if word != k / 64 {
+                word = k / 64;
+                rows = crossings.around(i, j, word);
+            }
+            found.extend(table.triangles(case).iter().map(|t| t.map(|edge| rows.number(edge.into(), k))));
+        });
+    }
+    found
+}
+
+/// For each of the 256 sets of inside corners, the triangles as triples of cell edges.
+struct Table {
+    first: [usize; 257],
+    triangles: Vec<[u8; 3]>,
+}
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let mut table = Table { first: [0; 257], triangles: Vec::new() };
+    for (case, loops) in LOOPS.iter().enumerate() {
+        loops.iter().for_each(|outline| triangulate(outline, &mut table.triangles));
+        table.first[case + 1] = table.triangles.len();
+    }
+    table
+});
+
+impl Table {
+    fn triangles(&self, case: usize) -> &[[u8; 3]] {
+        &self.triangles[self.first[case]..self.first[case + 1]]
+    }
+}
+
+/// Appends the triangulation of a loop that has the fewest diagonals within a face of the cell.
+fn triangulate(outline: &[u8], triangles: &mut Vec<[u8; 3]>) {
+    let n = outline.len();
+    let within_a_face = |a: u8, b: u8| {
+        let corners = |edge: u8| {
+            let (start, axis) = EDGES[edge as usize];
+            let low = 4 * start[0] + 2 * start[1] + start[2];
+            [low, low + (4 >> axis)]
+        };
+        let four = [corners(a), corners(b)].concat();
+        cell_faces().any(|face| four.iter().all(|corner| face.contains(corner)))
+    };
+    // best[i][j]: the cost of triangulating the part from i to j, and the corner that its last triangle ends at.
+    let mut best = vec![vec![(0usize, 0usize); n]; n];
+    for length in 2..n {
+        for i in 0..n - length {
+            let j = i + length;
+            let own = usize::from(length < n - 1 && within_a_face(outline[i], outline[j]));
+            let cheapest = (i + 1..j).map(|m| (best[i][m].0 + best[m][j].0 + own, m)).min();
+            best[i][j] = cheapest.unwrap_or_default();
+        }
+    }
+    let mut open = vec![(0, n - 1)];
+    while let Some((i, j)) = open.pop() {
+        if j - i >= 2 {
+            let middle = best[i][j].1;
+            triangles.push([outline[i], outline[middle], outline[j]]);
+            open.extend([(i, middle), (middle, j)]);
+        }
+    }
+}
