@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::payload::{Payload, finite_range};
-use super::{check_rate, viewer_bundle};
+use super::{Content, check_rate, viewer_bundle};
 use crate::mesh::Mesh;
 use crate::notebook::html::{bytes, count};
 use crate::notebook::upright::upright;
@@ -93,7 +93,11 @@ impl MeshViewer {
             still = still.values(values.clone());
         }
         check_rate("MeshViewer", self.frames_per_second)?;
+        viewer_bundle(|| still.picture(), || self.content())
+    }
 
+    fn content(&self) -> Result<Content> {
+        let (_, last) = &self.frames[self.frames.len() - 1];
         let bounds = self.frames.iter().map(|(_, mesh)| mesh.bounds());
         let [low, high] = bounds
             .reduce(|[l, h], [l2, h2]| {
@@ -128,14 +132,14 @@ impl MeshViewer {
             "up": self.view.camera.up as usize, "width": self.view.size.0, "height": self.view.size.1, "alpha": self.view.alpha, "size": 1, "outline": self.wireframe, "map": map.name(),
             "channels": names, "ranges": ranges, "frames": frames, "fps": self.frames_per_second,
         });
-        let packed = payload.finish()?;
+        let data = payload.finish()?;
         let text = format!(
             "MeshViewer | {} vertices, {} faces, {}",
             count(last.vertices().len() as u64),
             count(last.faces().len() as u64),
-            bytes(packed.len() as u64)
+            bytes(data.len() as u64)
         );
-        viewer_bundle(&meta, &packed, &still.picture()?, text)
+        Ok(Content { meta, data, text })
     }
 }
 

@@ -25,9 +25,26 @@ fn check_rate(op: &'static str, rate: f32) -> Result<()> {
     if rate.is_finite() && rate > 0.0 { Ok(()) } else { Err(Error::argument(op, "frames_per_second", rate, "above 0")) }
 }
 
-/// Assembles a viewer's output.
-fn viewer_bundle(meta: &Value, data: &[u8], still: &Picture, text: String) -> Result<MimeBundle> {
-    let png = still.png()?;
+/// What the browser gets.
+struct Content {
+    meta: Value,
+    /// The compressed payload.
+    data: Vec<u8>,
+    /// The line of text that stands for the view.
+    text: String,
+}
+
+/// Assembles a viewer's output from what the browser gets and the picture that stands in for it, which are made at the same time.
+fn viewer_bundle(
+    still: impl FnOnce() -> Result<Picture> + Send,
+    content: impl FnOnce() -> Result<Content> + Send,
+) -> Result<MimeBundle> {
+    let still = || {
+        let picture = still()?;
+        Ok::<_, Error>((picture.png()?, picture.width(), picture.height()))
+    };
+    let (still, content) = rayon::join(still, content);
+    let ((png, width, height), Content { meta, data, text }) = (still?, content?);
     let base64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
     let mut ramps = Map::new();
     for map in Colormap::ALL {
@@ -47,15 +64,14 @@ fn viewer_bundle(meta: &Value, data: &[u8], still: &Picture, text: String) -> Re
          <script>(()=>{{{script}\
          const go=n=>{{const roots=document.querySelectorAll('[data-wavemesh=\"{id}\"]');\
          if(roots.length)roots.forEach(r=>wavemeshViewer(r,{meta},\"{packed}\",{ramps}));else if(n)setTimeout(go,50,n-1)}};go(200)}})()</script>",
-        width = still.width(),
         png = base64(&png),
         alt = escape(&text),
         script = include_str!("viewer.js"),
-        meta = in_script(meta),
-        packed = base64(data),
+        meta = in_script(&meta),
+        packed = base64(&data),
         ramps = Value::Object(ramps),
     );
-    Ok(MimeBundle::text(text).with_html(html).with_png(&png, still.width(), still.height()))
+    Ok(MimeBundle::text(text).with_html(html).with_png(&png, width, height))
 }
 
 /// JSON that cannot end the script element it stands in.

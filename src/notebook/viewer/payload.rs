@@ -61,7 +61,7 @@ impl Payload {
 
     /// The compressed payload.
     pub fn finish(self) -> Result<Vec<u8>> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(&self.bytes).map_err(Error::io("viewer payload"))?;
         encoder.finish().map_err(Error::io("viewer payload"))
     }

@@ -1,9 +1,10 @@
 //! [`VoxelViewer`]: voxels to turn, clip and ask for their values.
 
+use rayon::prelude::*;
 use serde_json::json;
 
 use super::payload::{Payload, finite_range};
-use super::{check_rate, viewer_bundle};
+use super::{Content, check_rate, viewer_bundle};
 use crate::notebook::html::{bytes, count};
 use crate::notebook::view::View;
 use crate::notebook::{Axis, ColorBy, Colormap, MimeBundle, Rich, ToVoxels, VoxelPlot, Voxels};
@@ -111,8 +112,11 @@ impl VoxelViewer {
     }
 
     fn bundle(&self) -> Result<MimeBundle> {
-        let still = self.still()?.picture()?;
         check_rate("VoxelViewer", self.frames_per_second)?;
+        viewer_bundle(|| self.still()?.picture(), || self.content())
+    }
+
+    fn content(&self) -> Result<Content> {
         let (_, first) = &self.frames[0];
         let channels = first.channels().len();
         let ranges: Vec<(f32, f32)> = (0..channels)
@@ -128,11 +132,11 @@ impl VoxelViewer {
         let mut sent: Option<(usize, Vec<u64>)> = None;
         for (number, (label, voxels)) in self.frames.iter().enumerate() {
             let linear = |site: [i32; 3]| site[0] as u64 + w as u64 * (site[1] as u64 + h as u64 * site[2] as u64);
-            let mut order: Vec<usize> = (0..voxels.len()).collect();
-            order.sort_unstable_by_key(|&i| linear(voxels.sites()[i]));
+            let mut order: Vec<(u64, usize)> = (0..voxels.len()).map(|i| (linear(voxels.sites()[i]), i)).collect();
+            order.par_sort_unstable();
             // Two voxels at one site could not be told apart; the first stays.
-            order.dedup_by_key(|&mut i| linear(voxels.sites()[i]));
-            let keys: Vec<u64> = order.iter().map(|&i| linear(voxels.sites()[i])).collect();
+            order.dedup_by_key(|&mut (key, _)| key);
+            let keys: Vec<u64> = order.iter().map(|&(key, _)| key).collect();
             let same = sent.as_ref().filter(|(_, known)| *known == keys).map(|(frame, _)| *frame);
             if same.is_none() {
                 let mut expected = 0;
@@ -145,7 +149,7 @@ impl VoxelViewer {
             let planes: Vec<_> = voxels
                 .channels()
                 .iter()
-                .map(|values| payload.channel(order.iter().map(|&i| values[i]), n * channels * self.frames.len()))
+                .map(|values| payload.channel(order.iter().map(|&(_, i)| values[i]), n * channels * self.frames.len()))
                 .collect();
             let mut frame = json!({ "label": label, "n": n, "channels": planes });
             match same {
@@ -160,14 +164,14 @@ impl VoxelViewer {
             "up": self.view.camera.up as usize, "width": self.view.size.0, "height": self.view.size.1, "alpha": self.view.alpha, "size": self.voxel_size, "outline": true, "map": map.name(),
             "channels": first.names(), "ranges": ranges, "frames": frames, "fps": self.frames_per_second,
         });
-        let packed = payload.finish()?;
+        let data = payload.finish()?;
         let voxels = count(self.frames.last().map_or(0, |(_, voxels)| voxels.len()) as u64);
         let steps = if self.frames.len() > 1 { format!(", {} states", self.frames.len()) } else { String::new() };
         let text = format!(
             "VoxelViewer | {voxels} voxels of {w}×{h}×{d} (x, y, z), {channels} channels{steps}, {}",
-            bytes(packed.len() as u64)
+            bytes(data.len() as u64)
         );
-        viewer_bundle(&meta, &packed, &still, text)
+        Ok(Content { meta, data, text })
     }
 }
 
