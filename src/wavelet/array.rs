@@ -19,18 +19,23 @@ impl<T: Real> NdArray<T> {
         Self { shape: shape.to_vec(), data: vec![T::default(); shape.iter().product()] }
     }
 
-    /// `count` arrays of a shape. `write` gets them cut into parts of `len` values (the last may be shorter), the first parts of
-    /// all arrays first; what it leaves is zero.
+    /// `count` arrays of a shape. `write` gets them cut into parts, the first parts of all arrays first; what it leaves is zero. They
+    /// are cut every `cuts[0]` values, and each piece every `cuts[1]` (the last is shorter where that does not fit).
     pub(super) fn in_parts(
         shape: &[usize],
         count: usize,
-        len: usize,
+        cuts: [usize; 2],
         write: impl FnOnce(Vec<Vec<Fresh<'_, T>>>),
     ) -> Vec<Self> {
         let values = shape.iter().product();
         let mut arrays: Vec<Vec<T>> = (0..count).map(|_| allocator::room(values)).collect();
-        let mut pieces: Vec<_> =
-            arrays.iter_mut().map(|data| data.spare_capacity_mut()[..values].chunks_mut(len)).collect();
+        let mut pieces: Vec<_> = arrays
+            .iter_mut()
+            .map(|data| {
+                let slabs = data.spare_capacity_mut()[..values].chunks_mut(cuts[0]);
+                slabs.flat_map(|slab| slab.chunks_mut(cuts[1]))
+            })
+            .collect();
         let part = || pieces.iter_mut().map(|pieces| Some(Fresh(Some(pieces.next()?)))).collect::<Option<Vec<_>>>();
         write(std::iter::from_fn(part).collect());
         let whole = |mut data: Vec<T>| {

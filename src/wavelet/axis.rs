@@ -3,7 +3,9 @@
 //! Rows are what lies at one index of the axis: contiguous runs of the later axes, or, along the last axis, shifted
 //! views of a line that was parted into its even and odd samples. Both end in [`combine`].
 
-use super::combine::{Pair, Real, combine};
+use std::ops::Range;
+
+use super::combine::{Pair, Real, combine, fetch};
 use super::filters::Wavelet;
 use super::mode::{Extended, Mode};
 
@@ -90,22 +92,42 @@ impl<T: Real> Analysis<T> {
         extended_rows(src, stride, inner, &self.table, made)
     }
 
-    /// Coefficients k of both kinds from the extended rows.
-    pub fn row_pair(&self, rows: &[&[T]], k: usize, low: &mut [T], high: &mut [T]) {
-        let rows = &rows[2 * k..2 * k + self.taps];
-        combine(|t| rows[t], &self.weights, [low, high]);
+    /// Number of entries that a coefficient depends on.
+    pub fn taps(&self) -> usize {
+        self.taps
+    }
+
+    /// Coefficients of both kinds from the entries that they depend on.
+    pub fn pair<'a>(&self, row: impl Fn(usize) -> &'a [T], low: &mut [T], high: &mut [T])
+    where
+        T: 'a,
+    {
+        combine(row, &self.weights, [low, high]);
+    }
+
+    /// (n, inner) to the coefficients in a range: their low-pass rows, then the high-pass rows.
+    /// What is `next` is brought into cache meanwhile.
+    pub fn part(
+        &self,
+        [src, next]: [&[T]; 2],
+        inner: usize,
+        range: Range<usize>,
+        dst: &mut [T],
+        scratch: &mut Scratch<T>,
+    ) {
+        let (low, high) = dst.split_at_mut(range.len() * inner);
+        let entries = 2 * range.start..2 * (range.end - 1) + self.taps;
+        let rows = extended_rows(src, inner, inner, &self.table[entries], &mut scratch.even);
+        for (k, (low, high)) in low.chunks_exact_mut(inner).zip(high.chunks_exact_mut(inner)).enumerate() {
+            let soon = 2 * (range.start + k) * inner..2 * (range.start + k + 1) * inner;
+            fetch(next.get(soon).unwrap_or_default());
+            self.pair(|t| rows[2 * k + t], low, high);
+        }
     }
 
     /// (n, inner) to (2m, inner): the low-pass rows, then the high-pass rows.
     pub fn block(&self, src: &[T], inner: usize, dst: &mut [T], scratch: &mut Scratch<T>) {
-        let (low, high) = dst.split_at_mut(self.m * inner);
-        if inner == 1 {
-            return self.line(src, low, high, scratch);
-        }
-        let rows = self.rows(src, inner, inner, &mut scratch.even);
-        for (k, (low, high)) in low.chunks_exact_mut(inner).zip(high.chunks_exact_mut(inner)).enumerate() {
-            self.row_pair(&rows, k, low, high);
-        }
+        self.part([src, &[]], inner, 0..self.m, dst, scratch);
     }
 
     /// n samples that lie side by side to m coefficients of each kind.
@@ -170,21 +192,29 @@ impl<T: Real> Synthesis<T> {
         self.table[entry]
     }
 
-    /// A pair of samples from the rows of coefficients at the entries it depends on: low- and high-pass in turn.
-    pub fn row_pair(&self, rows: &[&[T]], even: &mut [T], odd: &mut [T]) {
-        combine(|t| rows[t], &self.weights, [even, odd]);
+    /// A pair of samples from the coefficients at the entries it depends on: low- and high-pass in turn.
+    pub fn pair<'a>(&self, row: impl Fn(usize) -> &'a [T], even: &mut [T], odd: &mut [T])
+    where
+        T: 'a,
+    {
+        combine(row, &self.weights, [even, odd]);
+    }
+
+    /// Rows of coefficients of each kind, at entries one behind the other, to the pairs of rows of samples that they make.
+    pub fn entries(&self, low: &[T], high: &[T], inner: usize, dst: &mut [T]) {
+        for (q, pair) in dst.chunks_exact_mut(2 * inner).enumerate() {
+            let (even, odd) = pair.split_at_mut(inner);
+            let row = |t: usize| &[low, high][t % 2][(q + t / 2) * inner..][..inner];
+            self.pair(row, even, odd);
+        }
     }
 
     /// (m, inner) of each kind to (n, inner).
-    pub fn block(&self, low: &[T], high: &[T], inner: usize, dst: &mut [T], scratch: &mut Scratch<T>) {
-        if inner == 1 {
-            return self.line(low, high, dst, scratch);
-        }
-        let row = |&i: &usize| [low, high].map(|rows| &rows[i * inner..(i + 1) * inner]);
-        let rows: Vec<&[T]> = self.table.iter().flat_map(row).collect();
+    pub fn block(&self, low: &[T], high: &[T], inner: usize, dst: &mut [T]) {
         for (q, pair) in dst.chunks_exact_mut(2 * inner).enumerate() {
             let (even, odd) = pair.split_at_mut(inner);
-            self.row_pair(&rows[2 * q..2 * (q + self.reach)], even, odd);
+            let row = |t: usize| &[low, high][t % 2][self.table[q + t / 2] * inner..][..inner];
+            self.pair(row, even, odd);
         }
     }
 

@@ -5,7 +5,7 @@ use std::array::from_fn;
 
 use super::array::NdArray;
 use super::layout::{DEFAULT_LEVEL, WaveletLayout};
-use super::level::{AnalysisLevel, Slabs, SynthesisLevel, in_ranges};
+use super::level::{AnalysisLevel, SynthesisLevel, in_ranges};
 use super::mode::Mode;
 use super::transform::{decompose, warn_of_useless_levels};
 use crate::{Result, memory};
@@ -31,7 +31,7 @@ impl Rows {
                 (band, sieve, indices.unwrap_or_default(), values.unwrap_or_default())
             })
             .collect();
-        in_ranges(&mut parts, mean, |_, parts| {
+        in_ranges(&mut parts, mean, 1, |_, parts| {
             for (band, sieve, indices, values) in parts {
                 values.copy_from_slice(&sieve.values);
                 let mut rows = indices.iter_mut().zip(&sieve.z);
@@ -98,18 +98,24 @@ pub(super) fn encode(grid: &[f32], layout: &WaveletLayout, threshold: impl Fn(us
         let slab = analysis.m[1] * nz;
         let mut next = NdArray::zeros(&analysis.m);
         let mut approx_slabs: Vec<_> = next.data.chunks_exact_mut(slab).collect();
-        levels.push(in_ranges(&mut approx_slabs, analysis.samples(), |first, approx_slabs| {
-            let (mut details, mut slabs) = (vec![0.0; 7 * slab], Slabs::default());
-            let mut sieves: [Sieve; 7] = Default::default();
-            for (x, approx) in (first..).zip(approx_slabs) {
-                let mut bands: Vec<_> = std::iter::once(&mut **approx).chain(details.chunks_exact_mut(slab)).collect();
-                analysis.slab(x, &mut bands, &mut slabs);
-                for ((band, sieve), slab) in (first_band..).zip(&mut sieves).zip(details.chunks_exact(slab)) {
-                    sieve.sift(x, slab, nz, threshold(band));
+        levels.push(in_ranges(
+            &mut approx_slabs,
+            analysis.samples(),
+            4 * analysis.slabs_kept(),
+            |first, approx_slabs| {
+                let (mut details, mut work) = (vec![0.0; 7 * slab], analysis.tile(0..analysis.m[1]));
+                let mut sieves: [Sieve; 7] = Default::default();
+                for (x, approx) in (first..).zip(approx_slabs) {
+                    let mut bands: Vec<_> =
+                        std::iter::once(&mut **approx).chain(details.chunks_exact_mut(slab)).collect();
+                    work.slab(x, &mut bands);
+                    for ((band, sieve), slab) in (first_band..).zip(&mut sieves).zip(details.chunks_exact(slab)) {
+                        sieve.sift(x, slab, nz, threshold(band));
+                    }
                 }
-            }
-            sieves
-        }));
+                sieves
+            },
+        ));
         approx = Some(next);
     }
     let [_, ny, nz] = layout.shape(0);
@@ -169,8 +175,8 @@ pub(super) fn decode(indices: &[[i32; 4]], values: &[f32], layout: &WaveletLayou
         let reach = synthesis.reach();
         grid = NdArray::zeros(&synthesis.shape);
         let mut pairs: Vec<&mut [f32]> = grid.data.chunks_mut(synthesis.samples()).collect();
-        in_ranges(&mut pairs, synthesis.samples(), |first, pairs| {
-            let mut slabs = Slabs::default();
+        in_ranges(&mut pairs, synthesis.samples(), 1, |first, pairs| {
+            let mut work = synthesis.tile(0..synthesis.shape[1] / 2);
             // The coefficients of the last `reach` entries, each entry at its number modulo `reach`.
             let mut ring = vec![0.0; reach * 7 * row];
             let mut laid_out = first;
@@ -184,7 +190,8 @@ pub(super) fn decode(indices: &[[i32; 4]], values: &[f32], layout: &WaveletLayou
                     None => &approx[synthesis.index(entry) * row..][..row],
                     Some(detail) => &ring[(entry % reach * 7 + detail) * row..][..row],
                 };
-                synthesis.slab_pair(q, coefficients, pair, &mut slabs);
+                let (even, odd) = pair.split_at_mut(synthesis.samples() / 2);
+                work.slab_pair(q, coefficients, [even, odd]);
             }
         });
     }
@@ -200,9 +207,9 @@ fn bytes_to_decode(layout: &WaveletLayout) -> usize {
         let made = m.map(|m| layout.mode().samples(m, taps).unwrap_or_default());
         let wanted = if level == 1 { layout.frame().shape } else { layout.shape(layout.details(level - 1)) };
         let cropped = if made == wanted { 0 } else { values(wanted) };
-        // A thread's ring, and its `Slabs`: two of half the bands each, and a spare one.
+        // A thread's ring, and its `SynthesisTile`: two of half the bands each, with a few rows twice, and a spare one.
         let threads = rayon::current_num_threads().min(made[0].div_ceil(2));
-        let slabs = threads * (7 * (taps / 2 + 1) + 12) * values([1, m[1], m[2]]);
+        let slabs = threads * (7 * (taps / 2 + 1) + 13) * values([1, m[1], m[2]]);
         // Of each sample along an axis, half an index, and half a slice for the pair it belongs to.
         let places = made.iter().sum::<usize>() * (size_of::<usize>() + size_of::<&[f32]>()) / 2;
         values(made) + cropped.max(values(m) + slabs + places)

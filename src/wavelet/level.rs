@@ -1,9 +1,11 @@
 //! One level of the transform in any number of dimensions, slab by slab.
 //!
-//! In both directions the first axis comes first, read straight from the array or the bands; what it yields for one index is a
-//! slab that fits in cache, where the other axes follow. So nothing as large as the array is held in between, and whoever
-//! drives a level decides where its slabs go to or come from.
+//! A decomposition takes the later axes of a slab first and keeps as many slabs as the filter is long, of which the first axis
+//! makes the slabs of the bands; a reconstruction goes the other way. So nothing as large as the array is held in between, and
+//! whoever drives a level decides where its slabs go to or come from. A slab may be cut into [tiles] along the second axis, of
+//! which all that is kept fits in cache.
 
+use std::ops::Range;
 use std::sync::Mutex;
 
 use super::axis::{Analysis, Scratch, Synthesis};
@@ -20,16 +22,17 @@ const LEAST_PER_RANGE: usize = 1 << 15;
 const RANGES_PER_THREAD: usize = 4;
 
 /// Calls `work(index of the first, parts)` for ranges of the parts, on all threads when there is enough to do, and returns the
-/// results in order. A part stands for `samples` samples of work. The calling thread takes part at once, where rayon's
+/// results in order. A part stands for `samples` samples of work; a range has at least `least` parts. The calling thread takes part at once, where rayon's
 /// iterators would first wake one of the pool and wait for it.
 pub(super) fn in_ranges<P: Send, R: Send>(
     parts: &mut [P],
     samples: usize,
+    least: usize,
     work: impl Fn(usize, &mut [P]) -> R + Sync,
 ) -> Vec<R> {
     let threads = rayon::current_num_threads();
     let even = parts.len().div_ceil(RANGES_PER_THREAD * threads);
-    let len = even.max(LEAST_PER_RANGE.div_ceil(samples.max(1)));
+    let len = even.max(LEAST_PER_RANGE.div_ceil(samples.max(1))).max(least);
     if parts.len() <= len {
         return vec![work(0, parts)];
     }
@@ -52,12 +55,16 @@ pub(super) fn in_ranges<P: Send, R: Send>(
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// What a thread needs to work on slabs.
-#[derive(Default)]
-pub(super) struct Slabs<T> {
-    pair: [Vec<T>; 2],
-    spare: Vec<T>,
-    scratch: Scratch<T>,
+/// What is kept of a tile is at most this many bytes where its rows allow, so that it stays in the cache of a processor.
+const IN_CACHE: usize = 512 << 10;
+
+/// Cuts `rows` along the second axis, each of which keeps so many bytes, into tiles: ranges of the same length, but for the last.
+fn tiles(rows: usize, bytes_per_row: usize) -> Vec<Range<usize>> {
+    // Two for each thread at least, so that one that comes late leaves work to the others.
+    let fits =
+        (IN_CACHE / bytes_per_row.max(1)).min(rows.div_ceil(2 * rayon::current_num_threads())).clamp(4, rows.max(4));
+    let len = rows.div_ceil(rows.div_ceil(fits).max(1)).max(1);
+    (0..rows.div_ceil(len)).map(|tile| tile * len..rows.min((tile + 1) * len)).collect()
 }
 
 /// Where the coefficients of a line along the last axis go: to the bands 2·pair and 2·pair + 1 (of those that differ in
@@ -93,8 +100,7 @@ pub(super) struct AnalysisLevel<'a, T> {
     shape: &'a [usize],
     axes: Vec<Analysis<T>>,
     /// The array along its first axis, extended.
-    rows: Vec<&'a [T]>,
-    lines: Vec<Line>,
+    slabs: Vec<&'a [T]>,
 }
 
 impl<'a, T: Real> AnalysisLevel<'a, T> {
@@ -103,8 +109,8 @@ impl<'a, T: Real> AnalysisLevel<'a, T> {
         let axes: Vec<Analysis<T>> = shape.iter().map(|&n| Analysis::new(wavelet, mode, n)).collect();
         let m: Vec<usize> = axes.iter().map(|axis| axis.m).collect();
         let slab = shape[1..].iter().product();
-        let (rows, lines) = (axes[0].rows(data, slab, slab, made), lines(&m[1..]));
-        Self { m, shape, axes, rows, lines }
+        let slabs = axes[0].rows(data, slab, slab, made);
+        Self { m, shape, axes, slabs }
     }
 
     /// Number of samples that the coefficients at one index of the first axis stand for.
@@ -112,37 +118,115 @@ impl<'a, T: Real> AnalysisLevel<'a, T> {
         2 * self.shape[1..].iter().product::<usize>()
     }
 
-    /// The coefficients at index k of the first axis, of each band in alphabetical order.
-    pub fn slab(&self, k: usize, bands: &mut [&mut [T]], Slabs { pair, spare, scratch }: &mut Slabs<T>) {
-        pair.iter_mut().for_each(|slab| slab.resize(self.samples() / 2, T::default()));
-        let [low, high] = pair;
-        self.axes[0].row_pair(&self.rows, k, low, high);
+    /// The first slab of a [`AnalysisTile`] costs as much as this many others.
+    pub fn slabs_kept(&self) -> usize {
+        self.axes[0].taps().div_ceil(2)
+    }
+
+    /// The tiles of a slab of coefficients, as ranges along the second axis.
+    pub fn tiles(&self) -> Vec<Range<usize>> {
+        // Lines are not cut.
+        let Some((_, later)) = self.shape[1..].split_first().filter(|(_, later)| !later.is_empty()) else {
+            return std::iter::once(0..self.m[1]).collect();
+        };
+        tiles(self.m[1], 2 * self.axes[0].taps() * later.iter().product::<usize>() * size_of::<T>())
+    }
+
+    /// Work on the slabs of one tile.
+    pub fn tile(&self, rows: Range<usize>) -> AnalysisTile<'_, 'a, T> {
+        let mut m = self.m[1..].to_vec();
+        m[0] = rows.len();
+        let lines = lines(&m);
+        let len: usize = m.iter().product();
+        // Slabs whose places differ by a power of two would push each other out of the cache.
+        let stride = (len << (self.m.len() - 1)) + 80;
+        let kept = vec![T::default(); stride * self.axes[0].taps()];
+        let [spare, other] = [Vec::new(), Vec::new()];
+        AnalysisTile {
+            level: self,
+            rows,
+            len,
+            lines,
+            stride,
+            kept,
+            held: 0..0,
+            spare,
+            other,
+            scratch: Scratch::default(),
+        }
+    }
+}
+
+/// A tile of a decomposition on its way along the first axis.
+pub(super) struct AnalysisTile<'l, 'a, T> {
+    level: &'l AnalysisLevel<'a, T>,
+    /// The tile's place along the second axis of the bands.
+    rows: Range<usize>,
+    /// Coefficients of a band in a slab of the tile.
+    len: usize,
+    lines: Vec<Line>,
+    /// Slabs of which the later axes are decomposed, band by band: that of entry e of the first axis at e modulo the taps.
+    kept: Vec<T>,
+    stride: usize,
+    /// The entries that are there.
+    held: Range<usize>,
+    spare: Vec<T>,
+    other: Vec<T>,
+    scratch: Scratch<T>,
+}
+
+impl<T: Real> AnalysisTile<'_, '_, T> {
+    /// The coefficients at index k of the first axis, of each band in alphabetical order. Fast when k grows by one each time.
+    pub fn slab(&mut self, k: usize, bands: &mut [&mut [T]]) {
+        let level = self.level;
+        let (first, taps) = (&level.axes[0], level.axes[0].taps());
+        let wanted = 2 * k..2 * k + taps;
+        let known =
+            if (self.held.start..=self.held.end).contains(&wanted.start) { self.held.end } else { wanted.start };
+        for entry in known.max(wanted.start)..wanted.end {
+            self.later_axes(entry);
+        }
+        self.held = wanted;
         let half = bands.len() / 2;
-        for (slab, bands) in pair.iter_mut().zip(bands.chunks_exact_mut(half)) {
-            self.later_axes(slab, bands, spare, scratch);
+        let (lows, highs) = bands.split_at_mut(half);
+        for (band, (low, high)) in lows.iter_mut().zip(highs).enumerate() {
+            let row = |t: usize| &self.kept[(2 * k + t) % taps * self.stride + band * self.len..][..self.len];
+            first.pair(row, low, high);
         }
     }
 
-    /// All axes of a slab but the first, in order. The slab is used up.
-    fn later_axes(&self, slab: &mut Vec<T>, bands: &mut [&mut [T]], spare: &mut Vec<T>, scratch: &mut Scratch<T>) {
-        let (axes, shape) = (&self.axes[1..], &self.shape[1..]);
+    /// Decomposes the slab at an entry of the first axis along all others, in order.
+    fn later_axes(&mut self, entry: usize) {
+        let Self { level, spare, other, scratch, .. } = self;
+        let (axes, shape) = (&level.axes[1..], &level.shape[1..]);
+        let source = level.slabs[entry];
         let (Some((last, middle)), Some(&n_last)) = (axes.split_last(), shape.last()) else { return };
-        let mut inner = slab.len();
-        for (axis, &n) in middle.iter().zip(shape) {
-            spare.resize(slab.len() / n * 2 * axis.m, T::default());
-            for (src, dst) in slab.chunks_exact(inner).zip(spare.chunks_exact_mut(inner / n * 2 * axis.m)) {
+        let kept = &mut self.kept[entry % level.axes[0].taps() * self.stride..][..self.len << axes.len()];
+        let mut bands: Vec<&mut [T]> = kept.chunks_exact_mut(self.len).collect();
+        let mut by_line = |source: &[T], scratch: &mut Scratch<T>| {
+            for (source, line) in source.chunks_exact(n_last).zip(&self.lines) {
+                let [low, high] = [2 * line.pair, 2 * line.pair + 1];
+                if let Ok([low, high]) = bands.get_disjoint_mut([low, high]) {
+                    let place = line.offset..line.offset + last.m;
+                    last.line(source, &mut low[place.clone()], &mut high[place], scratch);
+                }
+            }
+        };
+        let Some((second, middle)) = middle.split_first() else { return by_line(source, scratch) };
+        // The second axis makes the tile's rows alone.
+        let mut inner: usize = shape[1..].iter().product();
+        spare.resize(2 * self.rows.len() * inner, T::default());
+        let next = level.slabs.get(entry + 1).copied().unwrap_or_default();
+        second.part([source, next], inner, self.rows.clone(), spare, scratch);
+        for (axis, &n) in middle.iter().zip(&shape[1..]) {
+            other.resize(spare.len() / n * 2 * axis.m, T::default());
+            for (src, dst) in spare.chunks_exact(inner).zip(other.chunks_exact_mut(inner / n * 2 * axis.m)) {
                 axis.block(src, inner / n, dst, scratch);
             }
-            std::mem::swap(slab, spare);
+            std::mem::swap(spare, other);
             inner /= n;
         }
-        for (src, line) in slab.chunks_exact(n_last).zip(&self.lines) {
-            let [low, high] = [2 * line.pair, 2 * line.pair + 1];
-            if let Ok([low, high]) = bands.get_disjoint_mut([low, high]) {
-                let place = line.offset..line.offset + last.m;
-                last.line(src, &mut low[place.clone()], &mut high[place], scratch);
-            }
-        }
+        by_line(spare, scratch);
     }
 }
 
@@ -179,44 +263,105 @@ impl<T: Real> SynthesisLevel<T> {
         self.axes[0].index(entry)
     }
 
-    /// Slabs 2q and 2q + 1; `row(band, entry)` are the coefficients of a band at the entry's index.
-    pub fn slab_pair<'a>(
-        &self,
-        q: usize,
-        row: impl Fn(usize, usize) -> &'a [T],
-        out: &mut [T],
-        Slabs { pair, spare, scratch }: &mut Slabs<T>,
-    ) where
+    /// The tiles of a slab of the array, as ranges of pairs of rows along the second axis.
+    pub fn tiles(&self) -> Vec<Range<usize>> {
+        let pairs = self.shape[1] / 2;
+        let Some((_, later)) = self.m[1..].split_first().filter(|(_, later)| !later.is_empty()) else {
+            return std::iter::once(0..pairs).collect();
+        };
+        tiles(pairs, (self.reach() * later.iter().product::<usize>() * size_of::<T>()) << self.m.len())
+    }
+
+    /// Work on the slabs of one tile.
+    pub fn tile(&self, pairs: Range<usize>) -> SynthesisTile<'_, T> {
+        let mut runs: Vec<[usize; 3]> = Vec::new();
+        if let Some(second) = self.axes[1..].split_last().and_then(|(_, middle)| middle.first()) {
+            for (place, entry) in (pairs.start..pairs.end + second.reach() - 1).enumerate() {
+                let index = second.index(entry);
+                match runs.last_mut() {
+                    Some([_, first, len]) if *first + *len == index => *len += 1,
+                    _ => runs.push([place, index, 1]),
+                }
+            }
+        } else {
+            runs.push([0, 0, self.m[1]]);
+        }
+        let [even, odd, spare] = [Vec::new(), Vec::new(), Vec::new()];
+        SynthesisTile { level: self, pairs, runs, even, odd, spare, scratch: Scratch::default() }
+    }
+}
+
+/// A tile of a reconstruction.
+pub(super) struct SynthesisTile<'l, T> {
+    level: &'l SynthesisLevel<T>,
+    pairs: Range<usize>,
+    /// The rows of the bands along their second axis that the tile depends on: (place in the tile, first row, number of rows).
+    runs: Vec<[usize; 3]>,
+    even: Vec<T>,
+    odd: Vec<T>,
+    spare: Vec<T>,
+    scratch: Scratch<T>,
+}
+
+impl<T: Real> SynthesisTile<'_, T> {
+    /// The tile of slabs 2q and 2q + 1; `row(band, entry)` are the coefficients of a band at the entry's index.
+    pub fn slab_pair<'a>(&mut self, q: usize, row: impl Fn(usize, usize) -> &'a [T], out: [&mut [T]; 2])
+    where
         T: 'a,
     {
-        let (half, len) = (1 << (self.m.len() - 1), self.m[1..].iter().product());
-        pair.iter_mut().for_each(|buffer| buffer.resize(half * len, T::default()));
-        let [even, odd] = &mut *pair;
-        for (band, (even, odd)) in even.chunks_exact_mut(len).zip(odd.chunks_exact_mut(len)).enumerate() {
-            let rows: Vec<&[T]> =
-                (q..q + self.reach()).flat_map(|entry| [row(band, entry), row(half + band, entry)]).collect();
-            self.axes[0].row_pair(&rows, even, odd);
+        let level = self.level;
+        // One row along the second axis, or of a line one coefficient.
+        let inner: usize = level.m[2..].iter().product();
+        let rows: usize = self.runs.iter().map(|[.., len]| len).sum();
+        let half = 1 << (level.m.len() - 1);
+        for buffer in [&mut self.even, &mut self.odd] {
+            buffer.resize(half * rows * inner, T::default());
         }
-        for (coefficients, out) in pair.iter_mut().zip(out.chunks_exact_mut(self.samples() / 2)) {
-            self.later_axes(coefficients, out, spare, scratch);
+        for band in 0..half {
+            for &[place, first, len] in &self.runs {
+                let own = (band * rows + place) * inner..(band * rows + place + len) * inner;
+                let part = |t: usize| &row(band + t % 2 * half, q + t / 2)[first * inner..][..len * inner];
+                level.axes[0].pair(part, &mut self.even[own.clone()], &mut self.odd[own]);
+            }
+        }
+        let Self { even, odd, spare, scratch, .. } = self;
+        for (bands, out) in [even, odd].into_iter().zip(out) {
+            Self::later_axes(level, self.pairs.len(), rows, bands, out, spare, scratch);
         }
     }
 
     /// All axes of a slab but the first, in order: from the bands that differ in these axes, one behind the other, which are
     /// used up.
-    fn later_axes(&self, bands: &mut Vec<T>, dst: &mut [T], spare: &mut Vec<T>, scratch: &mut Scratch<T>) {
-        let (axes, m) = (&self.axes[1..], &self.m[1..]);
+    fn later_axes(
+        level: &SynthesisLevel<T>,
+        pairs: usize,
+        rows: usize,
+        bands: &mut Vec<T>,
+        dst: &mut [T],
+        spare: &mut Vec<T>,
+        scratch: &mut Scratch<T>,
+    ) {
+        let (axes, m) = (&level.axes[1..], &level.m[1..]);
         let (Some((last, middle)), Some(&m_last)) = (axes.split_last(), m.last()) else { return };
-        let mut inner: usize = m.iter().product();
-        for (axis, &m) in middle.iter().zip(m) {
-            inner /= m;
-            spare.resize(bands.len() / (2 * m) * axis.n, T::default());
+        if let Some((second, middle)) = middle.split_first() {
+            let mut inner: usize = m[1..].iter().product();
+            spare.resize(bands.len() / (2 * rows) * 2 * pairs, T::default());
             let (low, high) = bands.split_at(bands.len() / 2);
-            let parts = low.chunks_exact(m * inner).zip(high.chunks_exact(m * inner));
-            for ((low, high), dst) in parts.zip(spare.chunks_exact_mut(axis.n * inner)) {
-                axis.block(low, high, inner, dst, scratch);
+            let parts = low.chunks_exact(rows * inner).zip(high.chunks_exact(rows * inner));
+            for ((low, high), dst) in parts.zip(spare.chunks_exact_mut(2 * pairs * inner)) {
+                second.entries(low, high, inner, dst);
             }
             std::mem::swap(bands, spare);
+            for (axis, &m) in middle.iter().zip(&m[1..]) {
+                inner /= m;
+                spare.resize(bands.len() / (2 * m) * axis.n, T::default());
+                let (low, high) = bands.split_at(bands.len() / 2);
+                let parts = low.chunks_exact(m * inner).zip(high.chunks_exact(m * inner));
+                for ((low, high), dst) in parts.zip(spare.chunks_exact_mut(axis.n * inner)) {
+                    axis.block(low, high, inner, dst);
+                }
+                std::mem::swap(bands, spare);
+            }
         }
         let (low, high) = bands.split_at(bands.len() / 2);
         let lines = low.chunks_exact(m_last).zip(high.chunks_exact(m_last));

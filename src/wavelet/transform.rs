@@ -1,10 +1,12 @@
 //! `wavedecn` and `waverecn`: the multilevel transform in any number of dimensions, in PyWavelets' order and values.
 
+use std::ops::Range;
+
 use super::array::{Fresh, NdArray};
 use super::axis::{Analysis, Scratch};
 use super::combine::Real;
 use super::filters::Wavelet;
-use super::level::{AnalysisLevel, Slabs, SynthesisLevel, in_ranges, synthesis};
+use super::level::{AnalysisLevel, SynthesisLevel, in_ranges, synthesis};
 use super::mode::Mode;
 use super::some_axes;
 use crate::{Error, Result, memory};
@@ -383,16 +385,48 @@ pub(super) fn analyze<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, m
     }
     let mut made = Vec::new();
     let level = AnalysisLevel::new(data, shape, wavelet, mode, &mut made);
-    let slab = level.m[1..].iter().product();
-    NdArray::in_parts(&level.m, 1 << shape.len(), slab, |mut parts| {
-        in_ranges(&mut parts, level.samples(), |first, parts| {
-            let mut slabs = Slabs::default();
-            for (k, parts) in (first..).zip(parts) {
-                let mut bands: Vec<&mut [T]> = std::mem::take(parts).into_iter().map(Fresh::zeros).collect();
-                level.slab(k, &mut bands, &mut slabs);
+    let tiles = level.tiles();
+    let slab: usize = level.m[1..].iter().product();
+    let cuts = [slab, slab / level.m[1] * tiles[0].len()];
+    NdArray::in_parts(&level.m, 1 << shape.len(), cuts, |parts| {
+        let mut jobs = jobs(parts, &tiles, level.slabs_kept());
+        in_ranges(&mut jobs, level.samples() * level.m[0] / tiles.len(), 1, |_, jobs| {
+            for Job { tile, first, parts } in jobs {
+                let mut work = level.tile(tile.clone());
+                for (k, parts) in (*first..).zip(std::mem::take(parts)) {
+                    let mut bands: Vec<&mut [T]> = parts.into_iter().map(Fresh::zeros).collect();
+                    work.slab(k, &mut bands);
+                }
             }
         });
     })
+}
+
+/// A tile of some slabs that follow each other, and where their values go.
+struct Job<'a, T: Real> {
+    tile: Range<usize>,
+    first: usize,
+    parts: Vec<Vec<Fresh<'a, T>>>,
+}
+
+/// Jobs of all slabs of each tile, or of parts of these where there are too few tiles for all threads. The parts lie slab by slab
+/// and tile by tile; a job should be several times as long as the `kept` slabs that it begins with.
+fn jobs<'a, T: Real>(parts: Vec<Vec<Fresh<'a, T>>>, tiles: &[Range<usize>], kept: usize) -> Vec<Job<'a, T>> {
+    let slabs = parts.len() / tiles.len();
+    let wanted = (2 * rayon::current_num_threads()).div_ceil(tiles.len());
+    let len = slabs.div_ceil(wanted).max(4 * kept).min(slabs).next_multiple_of(2);
+    let per_tile = slabs.div_ceil(len);
+    let job = |number: usize| Job {
+        tile: tiles[number / per_tile].clone(),
+        first: number % per_tile * len,
+        parts: Vec::new(),
+    };
+    let mut jobs: Vec<Job<T>> = (0..tiles.len() * per_tile).map(job).collect();
+    for (place, part) in parts.into_iter().enumerate() {
+        let (slab, tile) = (place / tiles.len(), place % tiles.len());
+        jobs[tile * per_tile + slab / len].parts.push(part);
+    }
+    jobs
 }
 
 /// The inverse of one level.
@@ -405,13 +439,20 @@ fn synthesize<T: Real>(bands: &[&[T]], m: &[usize], wavelet: &Wavelet, mode: Mod
     }
     let level = SynthesisLevel::new(m, wavelet, mode)?;
     let row: usize = m[1..].iter().product();
-    let mut out = NdArray::in_parts(&level.shape, 1, level.samples(), |mut pairs| {
-        in_ranges(&mut pairs, level.samples(), |first, pairs| {
-            let mut slabs = Slabs::default();
-            for (q, pair) in (first..).zip(pairs) {
-                let coefficients = |band: usize, entry| &bands[band][level.index(entry) * row..][..row];
-                for pair in std::mem::take(pair) {
-                    level.slab_pair(q, coefficients, pair.zeros(), &mut slabs);
+    let tiles = level.tiles();
+    let slab = level.samples() / 2;
+    let cuts = [slab, 2 * slab / level.shape[1] * tiles[0].len()];
+    let mut out = NdArray::in_parts(&level.shape, 1, cuts, |parts| {
+        let mut jobs = jobs(parts, &tiles, 1);
+        in_ranges(&mut jobs, level.samples() / 2 * level.shape[0] / tiles.len(), 1, |_, jobs| {
+            for Job { tile, first, parts } in jobs {
+                let mut work = level.tile(tile.clone());
+                let mut slabs = std::mem::take(parts).into_iter().flatten().map(Fresh::zeros);
+                let mut q = *first / 2;
+                while let (Some(even), Some(odd)) = (slabs.next(), slabs.next()) {
+                    let coefficients = |band: usize, entry| &bands[band][level.index(entry) * row..][..row];
+                    work.slab_pair(q, coefficients, [even, odd]);
+                    q += 1;
                 }
             }
         });
