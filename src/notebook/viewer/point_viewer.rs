@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use serde_json::{Value, json};
 
 use super::payload::{Payload, finite_range};
-use super::viewer_bundle;
+use super::{Content, viewer_bundle};
 use crate::Result;
 use crate::notebook::html::{bytes, count, number};
 use crate::notebook::point_plot::{CLASSES, Colors};
@@ -189,9 +189,10 @@ impl PointViewer {
             "classes": self.names, "thinned": thinned,
             "frames": [{ "label": "", "n": n, "channels": planes }], "fps": 1,
         });
-        let packed = payload.finish()?;
-        let text = format!("PointViewer | {} points{thinned}, {}", count(n as u64), bytes(packed.len() as u64));
-        viewer_bundle(&meta, &packed, &still, text)
+        let data = payload.finish()?;
+        let text = format!("PointViewer | {} points{thinned}, {}", count(n as u64), bytes(data.len() as u64));
+        // The picture came first: it says what is wrong with the plot.
+        viewer_bundle(|| Ok(still), || Ok(Content { meta, data, text }))
     }
 }
 
