@@ -342,6 +342,10 @@ def test_what_a_macro_makes_is_visible_later(notebook):
     assert notebook.value("eleven()") == "11"
     good(notebook.run("mk!(twelve, eleven() + 1);"))
     assert notebook.value("twelve()") == "12"
+    good(notebook.run("macro_rules! newtype { ($($name:ident: $t:ty),*) => { $( #[derive(Debug, Clone, Copy)] struct $name($t); )* } }\nnewtype!(Meters: f64, Pieces: u32);"))
+    assert notebook.value("(Meters(2.5), Pieces(3).0)") == "(Meters(2.5), 3)"
+    good(notebook.run("macro_rules! record { ($s:ident { $($f:ident: $t:ty),* }) => { struct $s { $($f: $t),* } impl $s { $(fn $f(&self) -> $t { self.$f.clone() })* } } }\nrecord!(Settings { lr: f64, label: String });"))
+    assert notebook.value("Settings { lr: 0.1, label: \"x\".into() }.lr()") == "0.1"
 
 
 def test_files_are_looked_for_in_the_notebooks_folder(tmp_path):

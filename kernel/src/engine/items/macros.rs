@@ -76,10 +76,13 @@ pub fn makes_items(call: &ast::MacroCall, rules: &dyn Fn(&str) -> Option<String>
     }
     let starts_item = |text: &str| {
         let mut text = text.trim_start();
-        while let Some(rest) = text.strip_prefix("#[").and_then(|rest| rest.split_once(']')) {
-            text = rest.1.trim_start();
+        // Attributes and the starts of repetitions come before an item in any order.
+        while let Some(rest) = text
+            .strip_prefix("$(")
+            .or_else(|| text.strip_prefix("#[").and_then(|rest| rest.split_once(']')).map(|(_, rest)| rest))
+        {
+            text = rest.trim_start();
         }
-        let text = text.trim_start_matches("$(").trim_start();
         let word: &str = text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
         ITEM_WORDS.contains(&word) && word != "unsafe" && word != "async"
             || ["pub", "impl", "extern", "macro_rules"].contains(&word)
@@ -127,6 +130,7 @@ mod tests {
         let rules = |name: &str| {
             let text = match name {
                 "mk" => "macro_rules! mk { ($n:ident) => { fn $n() {} } }",
+                "types" => "macro_rules! types { ($($n:ident: $t:ty),*) => { $( #[derive(Debug)] struct $n($t); )* } }",
                 "say" => "macro_rules! say { ($n:expr) => { println!(\"{}\", $n) } }",
                 _ => return None,
             };
@@ -135,6 +139,7 @@ mod tests {
         for (source, makes) in [
             ("mk!(eleven);", true),
             ("say!(1);", false),
+            ("types!(A: u8);", true),
             ("println!(\"fn\");", false),
             ("bitflags! { struct F: u8 { const A = 1; } }", true),
             ("thread_local! { static N: u8 = 1; }", true),

@@ -255,6 +255,12 @@ pub mod tests {
             ("const X: &str = include_str!(\"a.txt\");", "X", "pub const X: &str = include_str!(\"/notes/a.txt\");"),
             ("use std::fmt;", "fmt", "pub use std::fmt;"),
             (
+                "macro_rules! s { ($s:ident $v:vis) => { struct $s { $(#[a] $f: $t),* , pub x: u8, $v y: u8 } struct T(u8, $t); } }",
+                "s!",
+                "#[macro_export] macro_rules! s { ($s:ident $v:vis) => { pub struct $s { $(#[a] pub $f: $t),* , pub x: u8, $v y: u8 } \
+                 pub struct T(pub u8, pub $t); } }",
+            ),
+            (
                 "macro_rules! mk { ($n:ident) => { fn $n() -> i32 { 1 } } }",
                 "mk!",
                 "#[macro_export] macro_rules! mk { ($n:ident) => { pub fn $n() -> i32 { 1 } } }",

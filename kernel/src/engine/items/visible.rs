@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use ra_ap_syntax::ast::{self, HasName, HasVisibility};
-use ra_ap_syntax::{AstNode, NodeOrToken, SyntaxNode, T};
+use ra_ap_syntax::{AstNode, NodeOrToken, SyntaxNode, SyntaxToken, T};
 
 use super::{Origin, compact};
 use crate::engine::built::Edit;
@@ -128,11 +128,55 @@ fn publish_transcribers(tree: &ast::TokenTree, origin: &Origin, edits: &mut Vec<
 pub const ITEM_WORDS: [&str; 12] =
     ["fn", "struct", "enum", "union", "trait", "type", "const", "static", "mod", "unsafe", "async", "use"];
 
+/// Puts `pub` before each field of a struct, whose braces or parentheses the token tree is.
+fn publish_fields(tree: &ast::TokenTree, origin: &Origin, edits: &mut Vec<Edit>) {
+    let elements: Vec<_> = tree.syntax().children_with_tokens().filter(|element| !element.kind().is_trivia()).collect();
+    let is_tuple = tree.l_paren_token().is_some();
+    publish_field_list(&elements[1..elements.len().saturating_sub(1).max(1)], is_tuple, origin, edits);
+}
+
+fn publish_field_list(
+    elements: &[NodeOrToken<SyntaxNode, SyntaxToken>],
+    is_tuple: bool,
+    origin: &Origin,
+    edits: &mut Vec<Edit>,
+) {
+    let text = |index: usize| elements.get(index).map(|element| element.to_string()).unwrap_or_default();
+    let mut start = true;
+    for (index, element) in elements.iter().enumerate() {
+        let here = text(index);
+        if !start {
+            start = here == ",";
+            continue;
+        }
+        match element {
+            NodeOrToken::Node(node) if index > 0 && text(index - 1) == "$" => {
+                // `$( … ),*`: what is repeated starts a field each time.
+                let inner: Vec<_> = node.children_with_tokens().filter(|element| !element.kind().is_trivia()).collect();
+                publish_field_list(&inner[1..inner.len().saturating_sub(1).max(1)], is_tuple, origin, edits);
+                start = false;
+            }
+            // An attribute.
+            NodeOrToken::Node(_) if index > 0 && text(index - 1) == "#" => {}
+            NodeOrToken::Token(_) if here == "#" || here == "$" && text(index + 1).starts_with('(') => {}
+            _ => {
+                // A name and a colon, `$name` and a colon; in a tuple any type. What has a visibility keeps it.
+                let colon = if here == "$" { index + 2 } else { index + 1 };
+                if here != "pub" && (is_tuple || text(colon) == ":") {
+                    edits.push(Edit::insert(origin.at(element.text_range().start()), "pub "));
+                }
+                start = false;
+            }
+        }
+    }
+}
+
 /// Puts `pub` before each item that starts in a token tree.
 pub fn publish_tokens(tree: &ast::TokenTree, origin: &Origin, edits: &mut Vec<Edit>) {
     let mut start = true;
     let mut first = true;
     let mut in_impl = false;
+    let mut in_struct = false;
     for element in tree.syntax().children_with_tokens() {
         match element {
             NodeOrToken::Token(token) if token.kind().is_trivia() => continue,
@@ -142,6 +186,7 @@ pub fn publish_tokens(tree: &ast::TokenTree, origin: &Origin, edits: &mut Vec<Ed
                 if start && ITEM_WORDS.contains(&text) {
                     edits.push(Edit::insert(origin.token(&token).start, "pub "));
                 }
+                in_struct = text != ";" && (in_struct || start && text == "struct");
                 if text == "impl" && start {
                     in_impl = true;
                 } else if text == "for" {
@@ -154,6 +199,10 @@ pub fn publish_tokens(tree: &ast::TokenTree, origin: &Origin, edits: &mut Vec<Ed
                 let Some(inner) = ast::TokenTree::cast(node.clone()) else { continue };
                 let open = inner.l_curly_token().is_some();
                 let attribute = inner.l_brack_token().is_some();
+                if in_struct && !attribute {
+                    publish_fields(&inner, origin, edits);
+                }
+                in_struct &= !open;
                 let repeated = inner.l_paren_token().is_some() && start;
                 if repeated || open && in_impl {
                     publish_tokens(&inner, origin, edits);
