@@ -99,7 +99,7 @@ fn with_store<R>(work: impl FnOnce(&mut Store) -> R) -> R {
     work(&mut store)
 }
 
-// Not generic, so that their code lies in this library and not in that of a cell.
+// Not generic, so that their code lies in this library and not in that of each cell: rustc takes most of its time to make code.
 
 #[inline(never)]
 fn take(name: &str) -> Option<Box<dyn Any>> {
@@ -115,10 +115,26 @@ fn put(name: String, value: Box<dyn Any>, told: &Report) -> Option<Box<dyn Any>>
     })
 }
 
+#[inline(never)]
+fn loaded(name: &str) -> Box<dyn Any> {
+    take(name).unwrap_or_else(|| panic!("the variable `{name}` is gone: an earlier cell failed while it held it"))
+}
+
+#[inline(never)]
+fn of_another_type(name: &str) -> ! {
+    panic!("the variable `{name}` has another type than its cell said")
+}
+
+#[inline(never)]
+fn caught(rest: &mut dyn FnMut() -> Outcome) -> Outcome {
+    ended(catch_unwind(AssertUnwindSafe(rest)))
+}
+
 impl Frame {
     /// Runs the rest of the cell; a panic or a stop ends it as an error does.
     pub fn level(&self, rest: impl FnOnce() -> Outcome) -> Outcome {
-        ended(catch_unwind(AssertUnwindSafe(rest)))
+        let mut rest = Some(rest);
+        caught(&mut || rest.take().map_or_else(done, |rest| rest()))
     }
 
     /// The same for a cell that waits for futures. A stop ends the wait.
@@ -138,37 +154,37 @@ impl Frame {
 
     /// Takes a variable of an earlier cell out of the store.
     pub fn load<T: 'static>(&self, name: &str) -> T {
-        match take(name).map(|value| value.downcast::<T>()) {
-            Some(Ok(value)) => *value,
-            Some(Err(_)) => panic!("the variable `{name}` has another type than its cell said"),
-            None => panic!("the variable `{name}` is gone: an earlier cell failed while it held it"),
+        match loaded(name).downcast::<T>() {
+            Ok(value) => *value,
+            Err(_) => of_another_type(name),
         }
     }
 
     /// Stores the variable that the cell binds as the one of this number, unless it has bound a newer one of this name.
     pub fn keep<T: 'static>(&self, number: usize, name: &str, value: T) {
-        self.store(Some(number), name, value);
+        self.store(Some(number), name, type_name::<T>(), Box::new(value));
     }
 
     /// Stores a variable of an earlier cell again, unless the cell has bound one of this name.
     pub fn put_back<T: 'static>(&self, name: &str, value: T) {
-        self.store(None, name, value);
+        self.store(None, name, type_name::<T>(), Box::new(value));
     }
 
-    fn store<T: 'static>(&self, number: Option<usize>, name: &str, value: T) {
+    #[inline(never)]
+    fn store(&self, number: Option<usize>, name: &str, type_name: &str, value: Box<dyn Any>) {
         // No later cell could name the type of a closure, so the value ends with this one.
-        if self.kept.borrow().contains(name) || type_name::<T>().contains("{{closure}}") {
+        if self.kept.borrow().contains(name) || type_name.contains("{{closure}}") {
             return;
         }
         self.kept.borrow_mut().insert(name.to_owned());
         let told = Report::Variable {
             name: name.to_owned(),
             number,
-            bytes: (size_of::<T>() + heap_bytes(&value)) as u64,
-            type_name: type_name::<T>().to_owned(),
+            bytes: (size_of_val(&*value) + heap_bytes(&*value)) as u64,
+            type_name: type_name.to_owned(),
         };
         // The destructor of what it replaces may do anything, so it runs when the store is free.
-        drop(put(name.to_owned(), Box::new(value), &told));
+        drop(put(name.to_owned(), value, &told));
     }
 
     /// Moves a variable out of its place, which [`keep_unless_taken`](Self::keep_unless_taken) then leaves alone. `key` is the variable's
@@ -178,7 +194,7 @@ impl Frame {
     ///
     /// The place must not be read, written or dropped after this.
     pub unsafe fn take_over<T>(&self, key: usize, place: &mut T) -> T {
-        self.taken.borrow_mut().insert(key);
+        self.note_taken(key);
         // SAFETY: the reference is valid for reads, and the caller does not use what is left.
         unsafe { std::ptr::read(place) }
     }
@@ -193,6 +209,12 @@ impl Frame {
         if self.was_taken(key) { std::mem::forget(value) } else { self.put_back(name, value) }
     }
 
+    #[inline(never)]
+    fn note_taken(&self, key: usize) {
+        self.taken.borrow_mut().insert(key);
+    }
+
+    #[inline(never)]
     fn was_taken(&self, key: usize) -> bool {
         self.taken.borrow().contains(&key)
     }
