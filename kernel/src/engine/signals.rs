@@ -111,11 +111,10 @@ pub fn send(thread: c_int) {
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, SIGNAL) };
 }
 
-/// Parks a thread if it comes to code of a cell within some milliseconds.
-pub fn try_to_park(thread: c_int) -> bool {
-    const PATIENCE: Duration = Duration::from_millis(20);
+/// Parks a thread if it is seen in code of a cell within the time.
+pub fn try_to_park(thread: c_int, patience: Duration) -> bool {
     PARK.store(thread, Ordering::SeqCst);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience;
     while PARK.load(Ordering::SeqCst) == thread && Instant::now() < deadline {
         send(thread);
         std::thread::sleep(Duration::from_micros(100));

@@ -15,7 +15,11 @@ use super::signals;
 /// User code gets this much stack, or the next less that the system gives.
 const STACKS: [usize; 3] = [256 << 20, 64 << 20, 8 << 20];
 /// A cell that shall stop is reminded so often.
-const REMINDER: Duration = Duration::from_millis(30);
+const REMINDER: Duration = Duration::from_millis(10);
+/// So long it is tried at a time to catch its thread in code of its own: long, as it may be in that of others for nearly all of the time.
+const CATCHING: Duration = Duration::from_millis(60);
+/// The same for a thread that was left behind: short, as other cells run meanwhile.
+const GLANCE: Duration = Duration::from_millis(1);
 /// A thread that is seen in the same system call so many times in a row waits there.
 const WAITING: u32 = 6;
 
@@ -102,7 +106,7 @@ impl Worker {
         if self.loose.is_empty() {
             return None;
         }
-        self.loose.retain(|&thread| is_there(thread) && !signals::try_to_park(thread));
+        self.loose.retain(|&thread| is_there(thread) && !signals::try_to_park(thread, GLANCE));
         Some(Duration::from_millis(250))
     }
 
@@ -188,7 +192,7 @@ impl Stop {
         let thread = worker.thread;
         // Before it is signalled, since that wakes it for a moment.
         let waits = self.waits(thread);
-        if signals::try_to_park(thread) {
+        if signals::try_to_park(thread, CATCHING) {
             if worker.runtime.is_free() && (worker.runtime.leave)() {
                 worker.replace(true)?;
                 return Ok(true);
