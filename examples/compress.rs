@@ -10,6 +10,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use wavemesh::Result;
 use wavemesh::mesh::metrics::MeshComparison;
 use wavemesh::prelude::*;
 

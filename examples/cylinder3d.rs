@@ -9,6 +9,7 @@
 
 use std::time::Instant;
 
+use wavemesh::Result;
 use wavemesh::points::street;
 use wavemesh::prelude::*;
 use wavemesh::sparse::GradientCheckpoint;
@@ -183,7 +184,7 @@ fn sweeps(count: u64) -> Result<SparseConvTensor> {
     let points = Tensor::from_vec(rows, (points, 6), &Device::Cpu)?;
     let (far, half, low, high) = (30.0, std::f64::consts::PI, -1.0, 7.0);
     let voxel_size = [far / 480.0, 2.0 * half / 360.0, (high - low) / 32.0];
-    let config = VoxelConfig { voxel_size, range: Some([0.0, -half, low, far, half, high]), ..Default::default() };
+    let config = VoxelConfig::new().voxel_size(voxel_size).range([0.0, -half, low, far, half, high]);
     // The network's axes are (radius, angle, height), the voxelizer's (z, y, x).
     let voxels = Voxelizer::new(config)?.voxelize(&[&points])?.tensor;
     let sites = voxels.coords().iter().map(|&[b, z, angle, radius]| [b, radius, angle, z]).collect();

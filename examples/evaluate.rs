@@ -52,7 +52,7 @@ fn clouds(meshes: &[Mesh], seed: u64) -> Result<Clouds> {
 
 fn dataset(count: usize, split: Split) -> Result<Vec<SdfGrid>> {
     // As the shapes were encoded that the shipped generator was trained on.
-    let config = DatasetConfig { truncation: None, cache: Some("runs/cache".into()), ..Default::default() };
+    let config = DatasetConfig::new().truncation(None).cache("runs/cache");
     ShapeDataset::procedural(&Family::ALL, count, DATA_SEED, split, &config)?.grids()
 }
 
@@ -86,7 +86,8 @@ fn generated(name: &'static str, generator: &Generator, told: bool) -> Result<Se
     let classes = generator.classes();
     let one = |i: usize| -> Result<SdfGrid> {
         let class = classes.get(i % classes.len().max(1)).filter(|_| told).cloned();
-        let options = GenerateOptions { seed: SEED + i as u64, class, ..Default::default() };
+        let mut options = GenerateOptions::new().seed(SEED + i as u64);
+        options.class = class;
         Ok(generator.generate(1, &options)?.remove(0))
     };
     let grids = (0..SHAPES).map(one).collect::<Result<Vec<_>>>()?;

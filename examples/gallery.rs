@@ -10,6 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use wavemesh::Result;
 use wavemesh::notebook::{contact_sheet, escape, grid};
 use wavemesh::prelude::*;
 use wavemesh::wavelet::WaveletConfig;

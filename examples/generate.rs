@@ -65,13 +65,9 @@ fn run() -> Result<()> {
     std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
     for i in 0..count {
         let started = Instant::now();
-        let options = GenerateOptions {
-            sampler: Sampler::Ddim { steps, eta: 0.0 },
-            class: class.clone(),
-            guidance_scale: guidance,
-            seed: seed + i as u64,
-            ..Default::default()
-        };
+        let sampler = Sampler::Ddim { steps, eta: 0.0 };
+        let mut options = GenerateOptions::new().sampler(sampler).guidance_scale(guidance).seed(seed + i as u64);
+        options.class.clone_from(&class);
         let Some(shape) = generator.generate(1, &options)?.pop() else { continue };
         let seconds = started.elapsed().as_secs_f64();
         let path = out.join(format!("shape-{:04}.{format}", seed + i as u64));

@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use wavemesh::Result;
 use wavemesh::backbones::{MinkUNet, MinkUNetConfig, SpUNet, SpUNetConfig};
 use wavemesh::notebook::contact_sheet;
 use wavemesh::points::{Scene, VoxelizedPoints, room, scatter, street};
@@ -40,7 +41,7 @@ fn segment<N: SparseModule>(
     let weights = Initialization::KaimingNormal { fan_out: false };
     let network = build(seeded_builder(&variables, 0, weights, DType::F32, &Device::Cpu))?;
     let learning_rate = LearningRate::Cosine { rate: 5e-3, total: 400, least: 5e-4 };
-    let config = FitConfig { steps: 400, learning_rate, ..Default::default() };
+    let config = FitConfig::new().steps(400).learning_rate(learning_rate);
     let started = Instant::now();
     let history = fit(
         &variables,
@@ -82,30 +83,21 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let seconds: f64 = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(120.0);
     let folder = PathBuf::from(arguments.next().unwrap_or_else(|| "target/points".into()));
-    let outdoor = Voxelizer::new(VoxelConfig {
-        voxel_size: [0.25; 3],
-        range: Some([-24.0, -16.0, -1.0, 24.0, 16.0, 7.0]),
-        ..Default::default()
-    })?;
-    let spunet = SpUNetConfig {
-        in_channels: 4,
-        num_classes: 4,
-        base_channels: 16,
-        channels: vec![16, 32, 48, 48, 32, 16],
-        layers: vec![1; 6],
-    };
+    let outdoor =
+        Voxelizer::new(VoxelConfig::new().voxel_size([0.25; 3]).range([-24.0, -16.0, -1.0, 24.0, 16.0, 7.0]))?;
+    let spunet = SpUNetConfig::new()
+        .in_channels(4)
+        .num_classes(4)
+        .base_channels(16)
+        .channels([16, 32, 48, 48, 32, 16])
+        .layers([1; 6]);
     segment("street", seconds / 2.0, (street, &outdoor), |vb| SpUNet::new(&spunet, vb), &folder)?;
-    let indoor = Voxelizer::new(VoxelConfig {
-        voxel_size: [0.06; 3],
-        range: Some([-0.3, -0.3, -0.3, 5.3, 4.3, 2.7]),
-        ..Default::default()
-    })?;
-    let minkunet = MinkUNetConfig {
-        in_channels: 4,
-        num_classes: 4,
-        init_dim: 16,
-        planes: [16, 32, 32, 48, 32, 32, 16, 16],
-        layers: [1; 8],
-    };
+    let indoor = Voxelizer::new(VoxelConfig::new().voxel_size([0.06; 3]).range([-0.3, -0.3, -0.3, 5.3, 4.3, 2.7]))?;
+    let minkunet = MinkUNetConfig::new()
+        .in_channels(4)
+        .num_classes(4)
+        .init_dim(16)
+        .planes([16, 32, 32, 48, 32, 32, 16, 16])
+        .layers([1; 8]);
     segment("room", seconds / 2.0, (room, &indoor), |vb| MinkUNet::new(&minkunet, vb), &folder)
 }

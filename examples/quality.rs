@@ -46,12 +46,8 @@ fn main() -> wavemesh::Result<()> {
             );
             for wavelet in ["haar", "bior2.2", "bior4.4", "bior6.8"] {
                 for threshold in [0.001, 0.01, 0.1] {
-                    let config = WaveletConfig {
-                        wavelet: wavelet.into(),
-                        truncation: None,
-                        threshold: Threshold::Plain(threshold),
-                        ..Default::default()
-                    };
+                    let config =
+                        WaveletConfig::new().wavelet(wavelet).truncation(None).threshold(Threshold::Plain(threshold));
                     let coeffs = grid.encode(&config)?;
                     let stats = coeffs.stats();
                     let decoded = coeffs.decode()?;

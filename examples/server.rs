@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tiny_http::{Method, Request, Response, Server};
+use wavemesh::Result;
 use wavemesh::mesh::MeshFormat;
 use wavemesh::prelude::*;
 use wavemesh::task::CancellationToken;

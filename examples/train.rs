@@ -54,31 +54,25 @@ struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        let coarse = TrainConfig {
-            steps: 2800,
-            batch_size: 16,
-            learning_rate: 2e-3,
-            warmup: 100,
-            final_learning_rate: 0.02,
-            ema_decay: 0.998,
-            validate_every: 250,
-            checkpoint_every: 250,
-            ..Default::default()
-        };
-        let detail = TrainConfig { steps: 500, batch_size: 8, ema_decay: 0.99, ..coarse.clone() };
+        let coarse = TrainConfig::new()
+            .steps(2800)
+            .batch_size(16)
+            .learning_rate(2e-3)
+            .warmup(100)
+            .final_learning_rate(0.02)
+            .ema_decay(0.998)
+            .validate_every(250)
+            .checkpoint_every(250);
+        let detail = coarse.clone().steps(500).batch_size(8).ema_decay(0.99);
         Self {
             meshes: None,
             families: Family::ALL.to_vec(),
             shapes: 800,
             data_seed: 1,
-            dataset: DatasetConfig { cache: Some("runs/cache".into()), ..Default::default() },
+            dataset: DatasetConfig::new().cache("runs/cache"),
             augmentation: Augmentation::default(),
             representation: RepresentationConfig::default(),
-            diffusion: DiffusionConfig {
-                schedule: BetaSchedule::Cosine,
-                prediction: Prediction::V,
-                ..Default::default()
-            },
+            diffusion: DiffusionConfig::new().schedule(BetaSchedule::Cosine).prediction(Prediction::V),
             channels: vec![vec![32, 48, 80], vec![16, 24]],
             label_dropout: 0.2,
             condition_noise: 0.05,
@@ -181,7 +175,7 @@ fn train_stage(
 ) -> Result<StageModel> {
     let of = |list: &[TrainConfig]| list.get(stage).or(list.last()).cloned().unwrap_or_default();
     let folder = config.folder.join(format!("stage-{stage}"));
-    let training = TrainConfig { folder: Some(folder.clone()), ..of(&config.training) };
+    let training = of(&config.training).folder(folder.clone());
     let widths = config.channels.get(stage).or(config.channels.last()).cloned().unwrap_or_default();
     let classes = data.classes.len();
     let [inputs, outputs] = Generator::channels_of(stage, classes);

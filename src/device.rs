@@ -45,7 +45,7 @@ impl Choice {
 ///
 /// ```
 /// use wavemesh::prelude::*;
-/// # fn main() -> Result<()> {
+/// # fn main() -> wavemesh::Result<()> {
 /// let device = best_device()?;
 /// let x = Tensor::zeros((2, 3), DType::F32, &device)?;
 /// assert!(x.device().same_device(&best_device()?));

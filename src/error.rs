@@ -14,35 +14,95 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The operating system refused to read or write a path.
     #[error("{path}: {error}{}", where_looked(path, error))]
-    Io { path: PathBuf, error: std::io::Error },
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system says.
+        error: std::io::Error,
+    },
 
     /// A file was read, and its content is not what its format asks for.
     #[error("{path}: not a valid {format} file: {problem}")]
-    Format { path: PathBuf, format: &'static str, problem: String },
+    Format {
+        /// The file; `<bytes>` for bytes in memory.
+        path: PathBuf,
+        /// The name of the format.
+        format: &'static str,
+        /// What is wrong and where.
+        problem: String,
+    },
 
     /// A name (wavelet, mode, backend, file extension, …) is not one that WaveMesh knows.
     #[error("unknown {kind} `{name}`; known: {known}")]
-    Unknown { kind: &'static str, name: String, known: String },
+    Unknown {
+        /// What the name would be of.
+        kind: &'static str,
+        /// The name as it was given.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
 
     /// A tensor's shape does not fit the operation.
     #[error("{op}: {what} has shape {got:?}, expected {expected}")]
-    Shape { op: &'static str, what: &'static str, got: Vec<usize>, expected: String },
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// Which of its tensors.
+        what: &'static str,
+        /// The shape that was met.
+        got: Vec<usize>,
+        /// The shape that would do.
+        expected: String,
+    },
 
     /// A tensor's element type does not fit the operation.
     #[error("{op}: {what} has dtype {got:?}, expected {expected}")]
-    DType { op: &'static str, what: &'static str, got: candle_core::DType, expected: &'static str },
+    DType {
+        /// The operation.
+        op: &'static str,
+        /// Which of its tensors.
+        what: &'static str,
+        /// The type that was met.
+        got: candle_core::DType,
+        /// The types that would do.
+        expected: &'static str,
+    },
 
     /// An argument is outside its range, or contradicts another.
     #[error("{op}: {name} is {got}, expected {expected}")]
-    Argument { op: &'static str, name: &'static str, got: String, expected: String },
+    Argument {
+        /// The operation.
+        op: &'static str,
+        /// Which of its arguments.
+        name: &'static str,
+        /// The value that was met.
+        got: String,
+        /// The values that would do.
+        expected: String,
+    },
 
     /// A sparse layer met an `indice_key` that an incompatible layer made.
     #[error("{layer}: indice_key `{key}` was made by {made_by}: {problem}")]
-    IndiceKey { layer: String, key: String, made_by: String, problem: String },
+    IndiceKey {
+        /// The layer that met it.
+        layer: String,
+        /// The key.
+        key: String,
+        /// The layer that made its map, with its geometry.
+        made_by: String,
+        /// What does not fit.
+        problem: String,
+    },
 
     /// A backend was asked for that cannot run here.
     #[error("backend `{backend}` is not available: {needs}")]
-    Backend { backend: &'static str, needs: String },
+    Backend {
+        /// The backend's name.
+        backend: &'static str,
+        /// What it would need.
+        needs: String,
+    },
 
     /// An operation needs more memory than there is; nothing was allocated.
     #[error(
@@ -50,7 +110,9 @@ pub enum Error {
         .available.map_or("which the system does not grant".into(), |n| format!("{:.1} GB are available", n as f64 / 1e9))
     )]
     Memory {
+        /// The operation.
         op: &'static str,
+        /// What it would allocate.
         what: String,
         /// Bytes that the operation holds at its peak.
         needed: u64,
@@ -64,6 +126,7 @@ pub enum Error {
         .asked.map_or("it".into(), |bytes| format!("{:.1} MB more", bytes as f64 / 1e6)), *free as f64 / 1e9, *total as f64 / 1e9
     )]
     GpuMemory {
+        /// The operation.
         op: &'static str,
         /// Bytes that were asked for, where that is known.
         asked: Option<u64>,
@@ -75,15 +138,25 @@ pub enum Error {
 
     /// A GPU or its driver refused an operation.
     #[error("{op}: the GPU's driver says: {problem}")]
-    Gpu { op: &'static str, problem: String },
+    Gpu {
+        /// The operation.
+        op: &'static str,
+        /// What the driver says.
+        problem: String,
+    },
 
     /// Two tensors of one operation are on different devices.
     #[error("{op}: {what} is on {}, {other} on {}; use `to_device`", place(got), place(expected))]
     Device {
+        /// The operation.
         op: &'static str,
+        /// The tensor that is elsewhere.
         what: &'static str,
+        /// Where it is.
         got: candle_core::DeviceLocation,
+        /// The tensor that it is to be with.
         other: &'static str,
+        /// Where that one is.
         expected: candle_core::DeviceLocation,
     },
 
@@ -98,7 +171,14 @@ pub enum Error {
          gradient norm usually helps",
         .checkpoint.as_ref().map(|path| format!(", and the last checkpoint is {}", path.display())).unwrap_or_default()
     )]
-    Diverged { what: &'static str, step: usize, checkpoint: Option<PathBuf> },
+    Diverged {
+        /// What is not finite: the loss, or the gradient.
+        what: &'static str,
+        /// The step, counted from 1.
+        step: usize,
+        /// The last checkpoint, if the training wrote one.
+        checkpoint: Option<PathBuf>,
+    },
 
     /// An error of candle, passed on.
     #[error(transparent)]

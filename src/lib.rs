@@ -45,8 +45,11 @@
 //! # What a version promises
 //!
 //! Semantic versioning. Tensors, devices and parameters are candle's, so its version is part of this crate's: a new minor version of candle
-//! (0.11 → 0.12) is a breaking change here. Use [`candle_core`] and [`candle_nn`] as re-exported, and versions always fit. Configurations may
-//! gain fields in a minor version: build them with `new()` and their methods, or end a literal with `..Default::default()`.
+//! (0.11 → 0.12) is a breaking change here. Use [`candle_core`] and [`candle_nn`] as re-exported, and versions always fit. Configurations and
+//! errors may gain fields and variants in a minor version: build configurations with `new()` and their methods, and match errors with a last
+//! arm `_`. The book's page on stability says the rest.
+
+#![deny(missing_docs, clippy::missing_errors_doc)]
 
 #[macro_use]
 mod builder;

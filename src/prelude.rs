@@ -1,6 +1,7 @@
 //! Everything that a notebook cell needs, in one `use wavemesh::prelude::*;`.
 //!
-//! It re-exports `candle_core`, `candle_nn`, `plotters` and `serde_json`, so that a cell needs no `:dep` for them.
+//! It re-exports `candle_core`, `candle_nn`, `plotters` and `serde_json`, so that a cell needs no `:dep` for them. Names of Rust's own
+//! prelude mean what they always do: the library's result is `wavemesh::Result`.
 
 pub use crate::device::best_device;
 #[cfg(feature = "cuda")]
@@ -27,16 +28,16 @@ pub use crate::sparse::{
 };
 #[cfg(feature = "train")]
 pub use crate::train::{
-    DatasetConfig, Family, GenerateOptions, Generator, Representation, RepresentationConfig, ShapeDataset, Split,
-    StageData, StageModel, TrainConfig, Trainer,
+    AdamW, AdamWConfig, DatasetConfig, Family, GenerateOptions, Generator, Representation, RepresentationConfig,
+    ShapeDataset, Split, StageData, StageModel, TrainConfig, Trainer,
 };
 pub use crate::unet::{UNetConfig, WaveMeshUNet};
 pub use crate::wavelet::{
     Mode, SparseWavelet, Threshold, Wavelet, WaveletConfig, WaveletLayout, dwt, idwt, wavedecn, waverecn,
 };
-pub use crate::{Error, Result, task::check_interrupt};
+pub use crate::{Error, task::check_interrupt};
 pub use candle_core::{DType, Device, IndexOp, Module, Tensor};
-pub use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarBuilder, VarMap};
+pub use candle_nn::{VarBuilder, VarMap};
 #[cfg(feature = "notebook")]
 pub use plotters;
 pub use {candle_core, candle_nn, serde_json};

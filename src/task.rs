@@ -46,6 +46,9 @@ pub fn clear_interrupt() {
 /// Returns [`Error::Interrupted`] when the calling code is to stop: after [`interrupt`], or when a token is cancelled within whose
 /// [`run`](CancellationToken::run) it is called. Loops of your own call it once a turn.
 ///
+/// # Errors
+/// [`Error::Interrupted`].
+///
 /// ```
 /// use wavemesh::{Error, task};
 /// task::interrupt();
@@ -248,6 +251,9 @@ impl Task {
 
     /// Counts `steps` more as done. Once a stop is requested, this call and all later ones, on every thread, return
     /// [`Error::Interrupted`].
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
     pub fn advance(&self, steps: usize) -> Result<()> {
         self.check()?;
         self.done.fetch_add(steps as u64, Ordering::Relaxed);
@@ -258,6 +264,9 @@ impl Task {
     }
 
     /// Returns [`Error::Interrupted`] once a stop is requested.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
     pub fn check(&self) -> Result<()> {
         if self.stopped.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);

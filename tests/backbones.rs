@@ -45,7 +45,8 @@ fn loaded<N>(
 ) -> (N, ImportReport) {
     let variables = VarMap::new();
     let net = build(VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu)).unwrap();
-    let options = ImportOptions { format, ..Default::default() };
+    let mut options = ImportOptions::new();
+    options.format = format;
     let report = Checkpoint::open(fixture(file)).unwrap().load_into(&variables, &options).unwrap();
     assert!(report.unread.is_empty(), "{report}");
     (net, report)
@@ -59,7 +60,7 @@ fn sites(indices: &Tensor) -> Vec<[i32; 4]> {
 #[test]
 fn voxel_res_backbone_8x_is_that_of_spconv() {
     let saved = Saved::of("voxel_res");
-    let config = VoxelResConfig { in_channels: 3, channels: [4, 4, 6, 6], out_channels: 8, last_pad: 0 };
+    let config = VoxelResConfig::new().in_channels(3).channels([4, 4, 6, 6]).out_channels(8).last_pad(0);
     let (net, report) = loaded(|vb| VoxelResBackBone8x::new(&config, vb), "_voxel_res.pth", None);
     assert_eq!(report.prefix, "model_state.backbone_3d.");
     let found = net.features(&saved.input([41, 32, 28]), false).unwrap();
@@ -73,13 +74,12 @@ fn voxel_res_backbone_8x_is_that_of_spconv() {
 #[test]
 fn spunet_is_that_of_spconv_in_values_and_turned_weights() {
     let saved = Saved::of("spunet");
-    let config = SpUNetConfig {
-        in_channels: 3,
-        num_classes: 5,
-        base_channels: 4,
-        channels: vec![4, 6, 6, 8, 8, 6, 4, 4],
-        layers: vec![1, 1, 2, 1, 1, 1, 1, 1],
-    };
+    let config = SpUNetConfig::new()
+        .in_channels(3)
+        .num_classes(5)
+        .base_channels(4)
+        .channels([4, 6, 6, 8, 8, 6, 4, 4])
+        .layers([1, 1, 2, 1, 1, 1, 1, 1]);
     let (net, report) = loaded(|vb| SpUNet::new(&config, vb), "_spunet.pth", None);
     let turned: Vec<_> = report.turned().collect();
     assert_eq!(turned.len(), 5, "four shortcuts of the decoder and the last layer: {turned:?}");
@@ -90,17 +90,14 @@ fn spunet_is_that_of_spconv_in_values_and_turned_weights() {
     let y = SparseConvTensor::coalesce(y.features(), &y.indices().unwrap(), [25, 30, 27], 2).unwrap();
     let off = saved.difference(y.features());
     assert!(off < 2e-6, "{off}");
-    assert!(
-        SpUNet::new(&SpUNetConfig { layers: vec![1; 3], ..config }, VarBuilder::zeros(DType::F32, &Device::Cpu))
-            .is_err()
-    );
+    assert!(SpUNet::new(&config.layers([1; 3]), VarBuilder::zeros(DType::F32, &Device::Cpu)).is_err());
 }
 
 #[test]
 fn minkunet_is_that_of_minkowski_engine_s_definitions_at_negative_coordinates_too() {
     let saved = Saved::of("minkunet");
     let planes = [4, 6, 6, 8, 8, 6, 4, 4];
-    let config = MinkUNetConfig { in_channels: 3, num_classes: 5, init_dim: 4, planes, layers: [1; 8] };
+    let config = MinkUNetConfig::new().in_channels(3).num_classes(5).init_dim(4).planes(planes).layers([1; 8]);
     let (net, _) = loaded(|vb| MinkUNet::new(&config, vb), "_minkunet.pth", Some(WeightFormat::Minkowski));
     let (x, origin) = SparseConvTensor::from_signed(saved.get("features"), &saved.get("indices"), 16).unwrap();
     assert_eq!(origin, [-16, -16, -16]);
@@ -113,7 +110,7 @@ fn a_training_pass_reaches_every_parameter() {
     let variables = VarMap::new();
     let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
     let planes = [4, 4, 4, 4, 4, 4, 4, 4];
-    let config = MinkUNetConfig { in_channels: 3, num_classes: 2, init_dim: 4, planes, layers: [1; 8] };
+    let config = MinkUNetConfig::new().in_channels(3).num_classes(2).init_dim(4).planes(planes).layers([1; 8]);
     let net = MinkUNet::new(&config, vb).unwrap();
     let saved = Saved::of("spunet");
     let y = net.forward_t(&saved.input([25, 30, 27]), true).unwrap();

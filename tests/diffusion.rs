@@ -34,7 +34,7 @@ fn zeros(batch: usize, sites: usize, channels: usize) -> SparseConvTensor {
 }
 
 fn diffusion(prediction: Prediction) -> GaussianDiffusion {
-    let config = DiffusionConfig { prediction, ..Default::default() };
+    let config = DiffusionConfig::new().prediction(prediction);
     GaussianDiffusion::new(&config, &DEVICE).unwrap()
 }
 
@@ -83,7 +83,7 @@ fn every_sampler_recovers_a_known_gaussian() {
         let model = Exact(diffusion.clone());
         for spacing in [TimestepSpacing::Trailing, TimestepSpacing::Linspace] {
             for sampler in samplers {
-                let options = SampleOptions { spacing, seed: 7, ..Default::default() };
+                let options = SampleOptions::new().spacing(spacing).seed(7);
                 let sample = values(&diffusion.sample(&model, &zeros(1, 4096, 1), sampler, options).unwrap());
                 let mean = sample.iter().map(|&v| f64::from(v)).sum::<f64>() / 4096.0;
                 let std = (sample.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / 4096.0).sqrt();
@@ -134,7 +134,7 @@ fn the_loss_of_a_perfect_answer_is_zero_and_its_scale_is_the_squared_error() {
                 let factor = Tensor::from_vec(factor, (x.len(), 1), x.device())?;
                 x.replace_feature((x.features().broadcast_mul(&factor)? + offset)?)
             };
-            let options = LossOptions { timesteps: Some(t.clone()), seed: 1, ..Default::default() };
+            let options = LossOptions::new().timesteps(t.clone()).seed(1);
             let loss = diffusion.training_loss(&model, &x0, &options).unwrap();
             let value = f64::from(loss.loss.to_scalar::<f32>().unwrap());
             assert!((value - offset * offset).abs() < 1e-5, "{prediction:?}, missed by {offset}: {value}");
@@ -144,13 +144,13 @@ fn the_loss_of_a_perfect_answer_is_zero_and_its_scale_is_the_squared_error() {
 
 #[test]
 fn min_snr_weights_bound_the_weight_of_easy_timesteps() {
-    let config = DiffusionConfig { min_snr_gamma: Some(5.0), ..Default::default() };
+    let config = DiffusionConfig::new().min_snr_gamma(5.0);
     let weighted = GaussianDiffusion::new(&config, &DEVICE).unwrap();
     let x0 = zeros(1, 20, 1);
     let silent =
         |x: &SparseConvTensor, _: &Tensor, _: Option<&Tensor>, _: bool| x.replace_feature(x.features().zeros_like()?);
     let loss = |diffusion: &GaussianDiffusion, t| {
-        let options = LossOptions { timesteps: Some(vec![t]), seed: 3, ..Default::default() };
+        let options = LossOptions::new().timesteps(vec![t]).seed(3);
         f64::from(diffusion.training_loss(&silent, &x0, &options).unwrap().loss.to_scalar::<f32>().unwrap())
     };
     let plain = diffusion(Prediction::Epsilon);
@@ -164,7 +164,7 @@ fn min_snr_weights_bound_the_weight_of_easy_timesteps() {
 
 #[test]
 fn importance_sampling_prefers_timesteps_with_large_losses_and_stays_unbiased() {
-    let config = DiffusionConfig { timesteps: 10, ..Default::default() };
+    let config = DiffusionConfig::new().timesteps(10);
     let diffusion = GaussianDiffusion::new(&config, &DEVICE).unwrap();
     let x0 = zeros(10, 8, 1);
     // Misses by t/10, so the true mean loss over uniform timesteps is known.
@@ -173,13 +173,12 @@ fn importance_sampling_prefers_timesteps_with_large_losses_and_stays_unbiased() 
         let rows: Vec<f32> = x.coords().iter().map(|site| t[site[0] as usize] / 10.0).collect();
         x.replace_feature(Tensor::from_vec(rows, (x.len(), 1), x.device())?)
     };
-    let x0_diffusion =
-        GaussianDiffusion::new(&DiffusionConfig { prediction: Prediction::X0, ..config }, &DEVICE).unwrap();
+    let x0_diffusion = GaussianDiffusion::new(&config.prediction(Prediction::X0), &DEVICE).unwrap();
     let mut history = LossHistory::new(10).unwrap();
     let all: Vec<usize> = (0..10).collect();
     for seed in 0..LossHistory::KEPT as u64 {
         assert!(history.probabilities().iter().all(|p| (p - 0.1).abs() < 1e-12), "uniform while warming up");
-        let options = LossOptions { timesteps: Some(all.clone()), seed, ..Default::default() };
+        let options = LossOptions::new().timesteps(all.clone()).seed(seed);
         history.record(&x0_diffusion.training_loss(&model, &x0, &options).unwrap()).unwrap();
     }
     let probabilities = history.probabilities();
@@ -187,7 +186,7 @@ fn importance_sampling_prefers_timesteps_with_large_losses_and_stays_unbiased() 
     assert!(probabilities.windows(2).all(|pair| pair[0] < pair[1]), "{probabilities:?}");
     let mean: f64 = (0..400)
         .map(|seed| {
-            let options = LossOptions { seed, importance: Some(&history), ..Default::default() };
+            let options = LossOptions::new().seed(seed).importance(&history);
             let loss = x0_diffusion.training_loss(&model, &x0, &options).unwrap();
             f64::from(loss.loss.to_scalar::<f32>().unwrap())
         })
@@ -204,7 +203,7 @@ fn timesteps_of_a_batch_are_spread_evenly_and_each_is_uniform() {
     let (model, x0) = (Exact(diffusion.clone()), zeros(4, 2, 1));
     let mut first = Vec::new();
     for seed in 0..400 {
-        let options = LossOptions { seed, ..Default::default() };
+        let options = LossOptions::new().seed(seed);
         let mut drawn = diffusion.training_loss(&model, &x0, &options).unwrap().timesteps;
         first.push(drawn[0] as f64);
         drawn.sort_unstable();
@@ -219,7 +218,7 @@ fn a_seed_fixes_the_sample_and_another_seed_changes_it() {
     let diffusion = diffusion(Prediction::V);
     let model = Exact(diffusion.clone());
     let draw = |seed| {
-        let options = SampleOptions { seed, ..Default::default() };
+        let options = SampleOptions::new().seed(seed);
         values(&diffusion.sample(&model, &zeros(2, 30, 2), Sampler::Ddpm { steps: 20 }, options).unwrap())
     };
     assert_eq!(draw(5), draw(5));
@@ -260,7 +259,7 @@ fn guidance_stretches_the_step_away_from_the_unconditional_answer() {
     };
     let context = Tensor::zeros((1, 1, 4), candle_core::DType::F32, &DEVICE).unwrap();
     for (scale, expected) in [(None, 1.0), (Some(1.0), 1.0), (Some(3.0), 3.0), (Some(0.0), 0.0)] {
-        let options = SampleOptions { context: Some(context.clone()), guidance_scale: scale, ..Default::default() };
+        let options = SampleOptions::new().context(context.clone()).guidance_scale(scale);
         let sample = diffusion.sample(&model, &zeros(1, 5, 1), Sampler::Ddim { steps: 4, eta: 0.0 }, options).unwrap();
         assert!(values(&sample).iter().all(|v| (v - expected).abs() < 1e-5), "{scale:?}: {:?}", values(&sample));
     }
@@ -275,7 +274,7 @@ fn clipping_keeps_each_channel_in_its_range() {
     };
     let like = zeros(1, 101, 2);
     let run = |clip| {
-        let options = SampleOptions { clip, ..Default::default() };
+        let options = SampleOptions::new().clip(clip);
         values(&diffusion.sample(&loud, &like, Sampler::Ddim { steps: 3, eta: 0.0 }, options).unwrap())
     };
     let largest = |v: &[f32], channel: usize| v.iter().skip(channel).step_by(2).fold(0f32, |m, x| m.max(x.abs()));
@@ -292,13 +291,10 @@ fn clipping_keeps_each_channel_in_its_range() {
 fn an_interrupt_stops_sampling_between_steps() {
     let diffusion = diffusion(Prediction::Epsilon);
     let mut seen = 0;
-    let options = SampleOptions {
-        callback: Some(Box::new(|step| {
-            seen = step.index + 1;
-            if seen == 3 { Err(Error::Interrupted) } else { Ok(()) }
-        })),
-        ..Default::default()
-    };
+    let options = SampleOptions::new().callback(|step| {
+        seen = step.index + 1;
+        if seen == 3 { Err(Error::Interrupted) } else { Ok(()) }
+    });
     let model = Exact(diffusion.clone());
     let stopped = diffusion.sample(&model, &zeros(1, 4, 1), Sampler::Ddim { steps: 9, eta: 0.0 }, options);
     assert!(matches!(stopped, Err(Error::Interrupted)));
@@ -307,16 +303,16 @@ fn an_interrupt_stops_sampling_between_steps() {
 
 #[test]
 fn a_solver_may_take_as_many_steps_as_there_are_timesteps() {
-    let config = DiffusionConfig { timesteps: 60, beta_end: 0.2, ..Default::default() };
+    let config = DiffusionConfig::new().timesteps(60).beta_end(0.2);
     let diffusion = GaussianDiffusion::new(&config, &Device::Cpu).unwrap();
     let model = Exact(diffusion.clone());
     let spacings = [TimestepSpacing::Leading, TimestepSpacing::Trailing, TimestepSpacing::Linspace];
     for sampler in [Sampler::DpmSolverPP { steps: 60, order: 2 }, Sampler::Ddim { steps: 60, eta: 0.0 }] {
         let samples = spacings.map(|spacing| {
-            let options = SampleOptions { spacing, ..Default::default() };
+            let options = SampleOptions::new().spacing(spacing);
             let run = diffusion.start_sampling(&zeros(1, 16, 1), sampler, options).unwrap();
             assert!(run.timesteps().iter().copied().eq((0..60).rev()), "{sampler:?} {spacing:?}");
-            let options = SampleOptions { spacing, ..Default::default() };
+            let options = SampleOptions::new().spacing(spacing);
             values(&diffusion.sample(&model, &zeros(1, 16, 1), sampler, options).unwrap())
         });
         assert!(samples.iter().all(|sample| *sample == samples[0] && sample.iter().all(|v| v.is_finite())));
@@ -366,13 +362,10 @@ fn a_sample_has_the_dtype_it_is_like_and_the_steps_are_precise() {
                 let answer = Exact(diffusion.clone()).predict(&wide, t, c, train)?;
                 x.replace_feature(answer.features().to_dtype(dtype)?)
             };
-            let options = SampleOptions {
-                callback: Some(Box::new(|step| {
-                    assert_eq!((step.x.dtype(), step.x0.dtype()), (dtype, dtype));
-                    Ok(())
-                })),
-                ..Default::default()
-            };
+            let options = SampleOptions::new().callback(|step| {
+                assert_eq!((step.x.dtype(), step.x0.dtype()), (dtype, dtype));
+                Ok(())
+            });
             let sample = diffusion.sample(&model, &like, sampler, options).unwrap();
             assert_eq!(sample.dtype(), dtype, "{sampler:?}");
             values(&sample.replace_feature(sample.features().to_dtype(DType::F32).unwrap()).unwrap())
@@ -388,7 +381,7 @@ fn a_sample_has_the_dtype_it_is_like_and_the_steps_are_precise() {
 
 #[test]
 fn a_schedule_may_end_in_pure_noise_or_be_ones_own() {
-    let config = DiffusionConfig { rescale_betas_zero_snr: true, prediction: Prediction::V, ..Default::default() };
+    let config = DiffusionConfig::new().rescale_betas_zero_snr(true).prediction(Prediction::V);
     let diffusion = GaussianDiffusion::new(&config, &Device::Cpu).unwrap();
     assert_eq!(diffusion.schedule().alpha_cumprod(999), 0.0);
     let model = Exact(diffusion.clone());
@@ -402,9 +395,9 @@ fn a_schedule_may_end_in_pure_noise_or_be_ones_own() {
         assert!((mean - MEAN).abs() < 0.025, "{sampler:?}: mean {mean}");
     }
     let refused = |config: DiffusionConfig| GaussianDiffusion::new(&config, &Device::Cpu).unwrap_err().to_string();
-    let noise = refused(DiffusionConfig { prediction: Prediction::Epsilon, ..config });
+    let noise = refused(config.prediction(Prediction::Epsilon));
     assert!(noise.contains("prediction is epsilon") && noise.contains("pure noise"), "{noise}");
-    let own = |betas: Vec<f64>| DiffusionConfig { timesteps: 3, trained_betas: Some(betas), ..Default::default() };
+    let own = |betas: Vec<f64>| DiffusionConfig::new().timesteps(3).trained_betas(betas);
     let made = GaussianDiffusion::new(&own(vec![0.1, 0.2, 0.3]), &Device::Cpu).unwrap();
     assert!((made.schedule().alpha_cumprod(2) - 0.9 * 0.8 * 0.7).abs() < 1e-6);
     assert!(refused(own(vec![0.1, 0.2])).contains("2 values"));
@@ -427,14 +420,14 @@ fn bad_input_is_refused_with_its_name() {
     assert!(refused(Sampler::Ddim { steps: 5, eta: 1.5 }, none()).contains("eta is 1.5"));
     assert!(refused(Sampler::DpmSolverPP { steps: 5, order: 4 }, none()).contains("order is 4"));
     let plain = Sampler::Ddim { steps: 5, eta: 0.0 };
-    let karras = SampleOptions { spacing: TimestepSpacing::Karras, ..Default::default() };
+    let karras = SampleOptions::new().spacing(TimestepSpacing::Karras);
     assert!(refused(plain, karras).contains("DpmSolverPP"));
-    let with = |clip| SampleOptions { clip, ..Default::default() };
+    let with = |clip| SampleOptions::new().clip(clip);
     assert!(refused(plain, with(Clip::Static(-1.0))).contains("-1"));
     assert!(refused(plain, with(Clip::PerChannel(vec![1.0; 3]))).contains("one for each of 1 channels"));
-    assert!(refused(plain, SampleOptions { guidance_scale: Some(2.0), ..Default::default() }).contains("context"));
+    assert!(refused(plain, SampleOptions::new().guidance_scale(2.0)).contains("context"));
     assert!(BetaSchedule::from_name("squared").unwrap_err().to_string().contains("scaled_linear"));
-    let backwards = DiffusionConfig { beta_start: 0.5, beta_end: 0.1, ..Default::default() };
+    let backwards = DiffusionConfig::new().beta_start(0.5).beta_end(0.1);
     assert!(GaussianDiffusion::new(&backwards, &DEVICE).unwrap_err().to_string().contains("beta_start"));
     assert!(diffusion.posterior(1000).unwrap_err().to_string().contains("0 to 999"));
     let nan =

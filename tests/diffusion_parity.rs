@@ -85,32 +85,25 @@ fn assert_trajectory(trajectory: &Value, start: &SparseConvTensor, betas: Option
         "DPMSolverMultistepScheduler" => Sampler::DpmSolverPP { steps, order: order.unwrap() as usize },
         other => panic!("unknown scheduler {other}"),
     };
-    let diffusion = GaussianDiffusion::new(
-        &DiffusionConfig {
-            schedule: BetaSchedule::from_name(text("beta_schedule", "linear")).unwrap(),
-            prediction: Prediction::from_name(text("prediction_type", "")).unwrap(),
-            timesteps: betas.as_ref().map_or(1000, Vec::len),
-            trained_betas: betas,
-            rescale_betas_zero_snr: flag("rescale_betas_zero_snr"),
-            ..Default::default()
-        },
-        &DEVICE,
-    )
-    .unwrap();
+    let mut diffusion_config = DiffusionConfig::new()
+        .schedule(BetaSchedule::from_name(text("beta_schedule", "linear")).unwrap())
+        .prediction(Prediction::from_name(text("prediction_type", "")).unwrap())
+        .timesteps(betas.as_ref().map_or(1000, Vec::len))
+        .rescale_betas_zero_snr(flag("rescale_betas_zero_snr"));
+    diffusion_config.trained_betas = betas;
+    let diffusion = GaussianDiffusion::new(&diffusion_config, &DEVICE).unwrap();
     let spacing = if flag("use_karras_sigmas") { "karras" } else { text("timestep_spacing", "") };
     let mut visited = Vec::new();
     let mut after_first = None;
-    let options = SampleOptions {
-        spacing: TimestepSpacing::from_name(spacing).unwrap(),
-        clip: if flag("clip_sample") { Clip::Static(1.0) } else { Clip::None },
-        start: Some(start.features().clone()),
-        callback: Some(Box::new(|step| {
+    let options = SampleOptions::new()
+        .spacing(TimestepSpacing::from_name(spacing).unwrap())
+        .clip(if flag("clip_sample") { Clip::Static(1.0) } else { Clip::None })
+        .start(start.features().clone())
+        .callback(|step| {
             visited.push(step.t as f64);
             after_first.get_or_insert_with(|| step.x.features().clone());
             Ok(())
-        })),
-        ..Default::default()
-    };
+        });
     let last = diffusion.sample(&stated_model, start, sampler, options).unwrap();
     assert_eq!(visited, numbers(&trajectory["timesteps"]), "{what}");
     assert_close(&after_first.unwrap(), &numbers(&trajectory["after_first"]), &format!("{what}, first step"));

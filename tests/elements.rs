@@ -131,7 +131,7 @@ fn max_pool_gives_the_window_s_maximum_and_spconv_s_when_asked() {
     let saved = saved();
     let x = on_sites(&saved["x"], &saved);
     let ours = SparseMaxPool3d::new(2, PoolConfig::default()).unwrap().forward(&x).unwrap();
-    let spconv = PoolConfig { from_zero: true, ..Default::default() };
+    let spconv = PoolConfig::new().from_zero(true);
     let theirs = SparseMaxPool3d::new(2, spconv).unwrap().forward(&x).unwrap();
     assert_eq!(
         theirs.indices().unwrap().to_vec2::<i64>().unwrap(),

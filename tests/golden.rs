@@ -186,7 +186,7 @@ fn cards() {
     let grid = solid().to_grid(32).unwrap();
     check("card_sdf", &card(&grid));
     check("card_mesh", &card(&solid().to_mesh(32).unwrap()));
-    check("card_wavelet", &card(&grid.encode(&WaveletConfig { level: 2, ..Default::default() }).unwrap()));
+    check("card_wavelet", &card(&grid.encode(&WaveletConfig::new().level(2)).unwrap()));
     let knot = knot();
     let rows = Tensor::from_vec(knot.channels()[0].clone(), (knot.len(), 1), &Device::Cpu).unwrap();
     let sites = knot.sites().iter().map(|&[x, y, z]| [0, z, y, x]).collect();
@@ -201,8 +201,7 @@ fn cards() {
 
 #[test]
 fn schedules() {
-    let with =
-        |schedule| GaussianDiffusion::new(&DiffusionConfig { schedule, ..Default::default() }, &Device::Cpu).unwrap();
+    let with = |schedule| GaussianDiffusion::new(&DiffusionConfig::new().schedule(schedule), &Device::Cpu).unwrap();
     check("schedule_linear", &card(&with(BetaSchedule::Linear)));
     check("schedule_cosine", &card(&with(BetaSchedule::Cosine)));
 }

@@ -98,19 +98,19 @@ fn pass(
     let vb = VarBuilder::from_tensors(tensors, dtype, device);
     let sparse = SparseConvTensor::from_coords(x.as_tensor().clone(), coords.to_vec(), [size; 3], batch).unwrap();
     let stride = [2; 3];
-    let pool = || PoolConfig { stride: Some(stride), ..Default::default() };
+    let pool = || PoolConfig::new().stride(stride);
     let y = match layer {
         Layer::Sub(kernel, dilation) => {
-            let config = ConvConfig { dilation: [dilation; 3], ..Default::default() };
+            let config = ConvConfig::new().dilation(dilation);
             SubMConv3d::new(inputs, outputs, kernel, config, vb).unwrap().forward(&sparse)
         }
         Layer::Strided(kernel, output_sites) => {
             let padding = kernel.map(|k| k / 2);
-            let config = ConvConfig { stride, padding, output_sites, ..Default::default() };
+            let config = ConvConfig::new().stride(stride).padding(padding).output_sites(output_sites);
             SparseConv3d::new(inputs, outputs, kernel, config, vb).unwrap().forward(&sparse)
         }
         Layer::Transposed => {
-            let config = ConvConfig { stride, ..Default::default() };
+            let config = ConvConfig::new().stride(stride);
             SparseConvTranspose3d::new(inputs, outputs, kernel, config, vb).unwrap().forward(&sparse)
         }
         Layer::Max => SparseMaxPool3d::new(3, pool()).unwrap().forward(&sparse),
@@ -180,8 +180,8 @@ fn an_inverse_convolution_goes_back_over_the_map_of_its_key() {
             let weight = numbers(&mut rng, &[outputs, 3, 3, 3, inputs]).to_device(device).unwrap();
             VarBuilder::from_tensors([("weight".to_string(), weight)].into(), DType::F32, device)
         };
-        let config = || ConvConfig { bias: false, indice_key: Some("down".into()), ..Default::default() };
-        let down = ConvConfig { stride: [2; 3], padding: [1; 3], ..config() };
+        let config = || ConvConfig::new().bias(false).key("down");
+        let down = config().stride(2).padding(1);
         let down = SparseConv3d::new(8, 16, 3, down, layer(16, 8)).unwrap();
         let up = SparseInverseConv3d::new(16, 8, 3, config(), layer(8, 16)).unwrap();
         let sparse = SparseConvTensor::from_coords(x.as_tensor().clone(), coords.clone(), [size; 3], 2).unwrap();
@@ -195,7 +195,8 @@ fn an_inverse_convolution_goes_back_over_the_map_of_its_key() {
 }
 
 fn network(precision: Precision, gradient_checkpointing: bool, device: &Device) -> WaveMeshUNet {
-    let config = UNetConfig { precision, gradient_checkpointing, ..UNetConfig::plain(4, 3, &[16, 24, 32]) };
+    let config =
+        UNetConfig::plain(4, 3, &[16, 24, 32]).precision(precision).gradient_checkpointing(gradient_checkpointing);
     WaveMeshUNet::seeded(&config, 7, device).unwrap()
 }
 
@@ -244,7 +245,7 @@ fn sampling_gives_the_processors_sample() {
         let unet = WaveMeshUNet::seeded(&UNetConfig::plain(3, 3, &[16, 24]), 1, device).unwrap();
         let diffusion = GaussianDiffusion::new(&DiffusionConfig::default(), device).unwrap();
         let model: &dyn Denoiser = &unet;
-        let options = SampleOptions { seed: 6, ..Default::default() };
+        let options = SampleOptions::new().seed(6);
         diffusion.sample(model, &like, Sampler::Ddim { steps: 10, eta: 0.0 }, options).unwrap().features().clone()
     };
     let error = off(&sample(&gpu()), &sample(&Device::Cpu));
@@ -289,7 +290,7 @@ fn no_sites_are_fine() {
     let x = SparseConvTensor::from_coords(x, Vec::new(), [8; 3], 2).unwrap();
     let vb = || VarBuilder::zeros(DType::F32, &device);
     let y = SubMConv3d::new(4, 8, 3, ConvConfig::default(), vb()).unwrap().forward(&x).unwrap();
-    let config = ConvConfig { stride: [2; 3], padding: [1; 3], ..Default::default() };
+    let config = ConvConfig::new().stride(2).padding(1);
     let z = SparseConv3d::new(8, 4, 3, config, vb()).unwrap().forward(&y).unwrap();
     let z = BatchNorm::new(4, vb()).unwrap().forward(&z).unwrap();
     assert_eq!((y.features().dims(), z.features().dims()), ([0, 8].as_slice(), [0, 4].as_slice()));

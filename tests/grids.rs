@@ -102,7 +102,7 @@ fn what_has_no_inside_is_measured_without_a_sign_or_as_a_shell() {
         assert_eq!(inside(&signed), 0, "{name}");
         let note = signed.notes().join(" ");
         assert!(note.contains("no sample is inside") && note.contains("Thickened"), "{name}: {note}");
-        let with = |sign| SdfGrid::from_mesh_with(&mesh, &SdfConfig { shape: [48; 3], sign, ..Default::default() });
+        let with = |sign| SdfGrid::from_mesh_with(&mesh, &SdfConfig::new().shape([48; 3]).sign(sign));
         let unsigned = with(SdfSign::Unsigned).unwrap();
         assert!(unsigned.values().iter().all(|&v| v >= 0.0) && unsigned.sign_report().is_none());
         let radius = 0.1;
@@ -118,7 +118,7 @@ fn what_has_no_inside_is_measured_without_a_sign_or_as_a_shell() {
     }
     // A sheet in the xy-plane: the shell's distance is the sheet's less the radius.
     let sign = SdfSign::Thickened { radius: 0.125 };
-    let config = SdfConfig { shape: [17; 3], bounds: Some([[-0.5; 3], [1.5; 3]]), sign, ..Default::default() };
+    let config = SdfConfig::new().shape([17; 3]).bounds([[-0.5; 3], [1.5; 3]]).sign(sign);
     let grid = SdfGrid::from_mesh_with(&case("obj_plane.obj"), &config).unwrap();
     let above = grid.values()[(8 * 17 + 8) * 17 + 8]; // at (0.5, 0.5, 0.5)
     assert!((above - (0.5 - 0.125)).abs() < 1e-6, "{above}");
@@ -148,10 +148,9 @@ fn a_union_has_the_distances_of_its_outer_surface() {
     let ball = |x: f32| shapes::sphere(0.5).to_mesh(40).unwrap().map_vertices(|p| [p[0] + x, p[1], p[2]]).unwrap();
     let inner = shapes::sphere(0.2).to_mesh(24).unwrap();
     let mesh = joined(&[&ball(-0.3), &ball(0.3), &inner]);
-    let bounds = Some([[-1.0; 3], [1.0; 3]]);
-    let grid = |union| {
-        SdfGrid::from_mesh_with(&mesh, &SdfConfig { shape: [33; 3], bounds, union, ..Default::default() }).unwrap()
-    };
+    let bounds = [[-1.0; 3], [1.0; 3]];
+    let grid =
+        |union| SdfGrid::from_mesh_with(&mesh, &SdfConfig::new().shape([33; 3]).bounds(bounds).union(union)).unwrap();
     let (walls, union) = (grid(false), grid(true));
     let exact = |[x, y, z]: [f32; 3]| {
         let to = |c: f32| (x - c).hypot(y).hypot(z) - 0.5;
@@ -173,7 +172,7 @@ fn a_union_has_the_distances_of_its_outer_surface() {
     assert!(worst(&union) < 0.035, "{}", worst(&union));
     assert!(worst(&walls) > 0.1, "the walls within are seen without `union`: {}", worst(&walls));
     assert_eq!(inside(&union), inside(&walls));
-    let refused = SdfConfig { sign: SdfSign::Unsigned, union: true, ..Default::default() };
+    let refused = SdfConfig::new().sign(SdfSign::Unsigned).union(true);
     assert!(SdfGrid::from_mesh_with(&mesh, &refused).unwrap_err().to_string().contains("union"));
 }
 
@@ -209,7 +208,7 @@ fn what_memory_has_no_room_for_is_an_error_and_no_abort() {
     let cube = case("obj_faces_first.obj");
     needs(SdfGrid::from_mesh(&cube, 1200).unwrap_err(), samples);
     // In slabs there is room.
-    let config = SdfConfig { shape: [1200; 3], ..Default::default() };
+    let config = SdfConfig::new().shape([1200; 3]);
     let slab = SdfGrid::slabs(&cube, &config, 3).unwrap().next().unwrap().unwrap();
     assert_eq!(slab.shape(), [3, 1200, 1200]);
     needs(SdfGrid::from_fn([1200; 3], |_| 0.0).unwrap_err(), samples);
@@ -222,8 +221,8 @@ fn what_memory_has_no_room_for_is_an_error_and_no_abort() {
 fn slabs_are_the_grid_in_parts() {
     let mesh = shapes::torus(0.6, 0.25).to_mesh(24).unwrap();
     let open = Mesh::new(mesh.vertices().to_vec(), mesh.faces()[..1000].to_vec()).unwrap();
-    let thick = SdfConfig { shape: [33, 20, 24], sign: SdfSign::Thickened { radius: 0.1 }, ..Default::default() };
-    let clamped = SdfConfig { shape: [33, 20, 24], truncation: Some(0.2), ..Default::default() };
+    let thick = SdfConfig::new().shape([33, 20, 24]).sign(SdfSign::Thickened { radius: 0.1 });
+    let clamped = SdfConfig::new().shape([33, 20, 24]).truncation(0.2);
     for (mesh, config) in [(&mesh, clamped.clone()), (&open, clamped), (&open, thick)] {
         let whole = SdfGrid::from_mesh_with(mesh, &config).unwrap();
         let slice = 20 * 24;
@@ -264,10 +263,8 @@ fn a_gap_changes_no_distance() {
             .unwrap()
     };
     let (left, right) = (ball(0.0), ball(1.0));
-    let bounds = Some([[-0.1, -0.5, -0.5], [1.1, 0.5, 0.5]]);
-    let grid = |mesh: &Mesh| {
-        SdfGrid::from_mesh_with(mesh, &SdfConfig { shape: [24; 3], bounds, ..Default::default() }).unwrap()
-    };
+    let bounds = [[-0.1, -0.5, -0.5], [1.1, 0.5, 0.5]];
+    let grid = |mesh: &Mesh| SdfGrid::from_mesh_with(mesh, &SdfConfig::new().shape([24; 3]).bounds(bounds)).unwrap();
     let (both, left, right) = (grid(&joined(&[&left, &right])), grid(&left), grid(&right));
     for (i, &v) in both.values().iter().enumerate() {
         let wanted = left.values()[i].min(right.values()[i]);
@@ -293,7 +290,7 @@ fn marching_cubes_can_leave_out_triangles_without_area() {
     let grid = SdfGrid::from_fn([17; 3], |p| p.iter().map(|c| c.abs()).sum::<f32>() - 0.5).unwrap();
     let plain = grid.to_mesh().unwrap();
     assert_eq!(smallest_area(&plain), 0.0);
-    let config = IsosurfaceConfig { no_zero_area: true, ..Default::default() };
+    let config = IsosurfaceConfig::new().no_zero_area(true);
     let proper = isosurface(&grid, &config).unwrap();
     assert!(smallest_area(&proper) > 1e-9, "{}", smallest_area(&proper));
     assert!(proper.is_watertight() && (proper.volume() - plain.volume()).abs() < 2e-3, "{}", proper.volume());
@@ -305,18 +302,18 @@ fn a_mask_hides_cells_and_values_may_be_as_large_as_they_can() {
     let whole = grid.to_mesh().unwrap();
     for method in [IsosurfaceMethod::MarchingCubes, IsosurfaceMethod::DualContouring] {
         let lower: Vec<bool> = (0..grid.values().len()).map(|i| grid.position([i / 576, 0, 0])[0] < 0.0).collect();
-        let draw = |mask| isosurface(&grid, &IsosurfaceConfig { method, mask, ..Default::default() });
-        let half = draw(Some(lower)).unwrap();
+        let draw = |mask| isosurface(&grid, &IsosurfaceConfig::new().method(method).mask(mask));
+        let half = draw(lower).unwrap();
         assert!(half.bounds()[1][0] < 0.0 && half.check().unused_vertices == 0, "{method:?}: {half:?}");
         // Less than half, by a row of cells in marching cubes and by two in dual contouring.
         let share = half.area() / whole.area();
         assert!((0.4..0.5).contains(&share), "{method:?}: {share}");
-        assert!(draw(Some(vec![false; grid.values().len()])).is_err());
-        assert!(draw(Some(vec![true; 3])).unwrap_err().to_string().contains("3 entries"));
+        assert!(draw(vec![false; grid.values().len()]).is_err());
+        assert!(draw(vec![true; 3]).unwrap_err().to_string().contains("3 entries"));
         // The same signs with all magnitudes at the end of their range: every vertex is in the middle of its edge.
         let huge = grid.values().iter().map(|v| if *v < 0.0 { -3e38 } else { 3e38 }).collect();
         let huge = SdfGrid::from_values(huge, grid.shape()).unwrap();
-        let mesh = isosurface(&huge, &IsosurfaceConfig { method, ..Default::default() }).unwrap();
+        let mesh = isosurface(&huge, &IsosurfaceConfig::new().method(method)).unwrap();
         assert!(mesh.vertices().iter().flatten().all(|c| c.is_finite()) && mesh.is_closed(), "{method:?}");
         assert!((mesh.volume() / whole.volume() - 1.0).abs() < 0.05, "{method:?}: {}", mesh.volume());
     }
@@ -367,7 +364,7 @@ fn dual_contouring_finds_the_edges_of_a_solid() {
             points.push(turned(p).map(|c| c as f32));
         }
         let method = IsosurfaceMethod::DualContouring;
-        let dual = isosurface(&grid, &IsosurfaceConfig { method, ..Default::default() }).unwrap();
+        let dual = isosurface(&grid, &IsosurfaceConfig::new().method(method)).unwrap();
         let name = format!("turned by {around_z} and {around_x}, {n}³");
         assert!(dual.is_watertight(), "{name}");
         assert!((dual.volume() / half.map(|h| 2.0 * h).iter().product::<f32>() - 1.0).abs() < 1e-3, "{name}");
@@ -396,7 +393,7 @@ fn dual_contouring_finds_edges_that_are_concave_or_bent_and_leaves_what_is_smoot
     ] {
         let grid = solid.to_grid(48).unwrap();
         let method = IsosurfaceMethod::DualContouring;
-        let dual = isosurface(&grid, &IsosurfaceConfig { method, ..Default::default() }).unwrap();
+        let dual = isosurface(&grid, &IsosurfaceConfig::new().method(method)).unwrap();
         assert!(dual.is_watertight(), "{name}");
         let off = |p: &[f32; 3]| solid.distance(*p).abs() * 47.0 / 2.0;
         let largest = dual.vertices().iter().map(off).fold(0.0, f32::max);
@@ -416,7 +413,7 @@ fn dual_contouring_is_closed_on_noise_and_gives_each_sheet_a_vertex() {
         .collect();
     let grid = SdfGrid::from_values(noise, [20; 3]).unwrap();
     let method = IsosurfaceMethod::DualContouring;
-    let mesh = isosurface(&grid, &IsosurfaceConfig { method, ..Default::default() }).unwrap();
+    let mesh = isosurface(&grid, &IsosurfaceConfig::new().method(method)).unwrap();
     assert!(mesh.is_closed());
     // Two inside samples at opposite corners of a cell: their two cubes of quads share no vertex.
     let mut values = vec![1.0; 4 * 4 * 4];
@@ -424,7 +421,7 @@ fn dual_contouring_is_closed_on_noise_and_gives_each_sheet_a_vertex() {
         values[place] = -1.0;
     }
     let pair = SdfGrid::from_values(values, [4; 3]).unwrap();
-    let mesh = isosurface(&pair, &IsosurfaceConfig { method, ..Default::default() }).unwrap();
+    let mesh = isosurface(&pair, &IsosurfaceConfig::new().method(method)).unwrap();
     assert!(mesh.is_watertight() && mesh.components().len() == 2 && mesh.vertices().len() == 16);
 }
 
@@ -432,8 +429,8 @@ fn dual_contouring_is_closed_on_noise_and_gives_each_sheet_a_vertex() {
 fn points_anywhere_have_the_distances_of_the_grid() {
     let mesh = shapes::torus(0.6, 0.25).to_mesh(24).unwrap();
     let query = DistanceQuery::new(&mesh);
-    let bounds = Some([[-1.5; 3], [1.5; 3]]);
-    let with = |sign| SdfConfig { shape: [19, 20, 21], bounds, sign, ..Default::default() };
+    let bounds = [[-1.5; 3], [1.5; 3]];
+    let with = |sign| SdfConfig::new().shape([19, 20, 21]).bounds(bounds).sign(sign);
     let signed = SdfGrid::from_mesh_with(&mesh, &with(SdfSign::Signed)).unwrap();
     let points: Vec<[f32; 3]> =
         (0..signed.values().len()).map(|i| signed.position([i / 420, i / 21 % 20, i % 21])).collect();

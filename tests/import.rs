@@ -13,9 +13,9 @@ fn fixture(name: &str) -> String {
 /// The network of fixtures/import.py.
 fn network(variables: &VarMap) -> SparseSequential {
     let vb = VarBuilder::from_varmap(variables, DType::F32, &Device::Cpu);
-    let plain = ConvConfig { bias: false, ..Default::default() };
-    let key = |key: &str| ConvConfig { indice_key: Some(key.into()), ..plain.clone() };
-    let down = ConvConfig { stride: [2; 3], ..key("down") };
+    let plain = ConvConfig::new().bias(false);
+    let key = |key: &str| plain.clone().key(key);
+    let down = key("down").stride(2);
     SparseSequential::new()
         .add(SubMConv3d::new(3, 6, 3, key("a"), vb.pp("stem")).unwrap())
         .add(BatchNorm::new(6, vb.pp("norm")).unwrap())
@@ -23,7 +23,7 @@ fn network(variables: &VarMap) -> SparseSequential {
         .add(SparseConv3d::new(6, 8, 2, down, vb.pp("down")).unwrap())
         .add(SparseConv3d::new(8, 8, 1, plain.clone(), vb.pp("point")).unwrap())
         .add(SparseInverseConv3d::new(8, 5, 2, key("down"), vb.pp("up")).unwrap())
-        .add(SparseConv3d::new(5, 5, 1, ConvConfig { stride: [2; 3], ..plain }, vb.pp("thin")).unwrap())
+        .add(SparseConv3d::new(5, 5, 1, plain.stride(2), vb.pp("thin")).unwrap())
         .add(candle_nn::linear(5, 4, vb.pp("head")).unwrap())
 }
 
@@ -42,8 +42,7 @@ fn difference(net: &SparseSequential) -> f32 {
 
 #[test]
 fn every_library_s_file_gives_spconv_s_numbers() {
-    let (known, even) =
-        (ImportOptions::default(), |format| ImportOptions { format: Some(format), ..Default::default() });
+    let (known, even) = (ImportOptions::default(), |format| ImportOptions::new().format(format));
     for (file, options, format, turned, tolerance) in [
         ("import_spconv2.pth", known.clone(), WeightFormat::Spconv2, 2, 2e-6),
         ("import_old.pth", known.clone(), WeightFormat::Spconv2, 2, 2e-3), // its weights are halves
@@ -68,7 +67,7 @@ fn every_library_s_file_gives_spconv_s_numbers() {
 fn a_square_pointwise_weight_that_is_not_turned_is_far_off() {
     let variables = VarMap::new();
     let net = network(&variables);
-    let as_shaped = ImportOptions { pointwise: vec![("*".into(), Pointwise::OutIn)], ..Default::default() };
+    let as_shaped = ImportOptions::new().pointwise(vec![("*".into(), Pointwise::OutIn)]);
     let report = Checkpoint::open(fixture("import_spconv2.pth")).unwrap().load_into(&variables, &as_shaped).unwrap();
     assert_eq!(report.turned().count(), 0);
     let off = difference(&net);
@@ -79,7 +78,7 @@ fn a_square_pointwise_weight_that_is_not_turned_is_far_off() {
 fn a_rule_names_the_layers_that_are_meant_otherwise() {
     let variables = VarMap::new();
     let _net = network(&variables);
-    let options = ImportOptions { pointwise: vec![("sk*".into(), Pointwise::OutIn)], ..Default::default() };
+    let options = ImportOptions::new().pointwise(vec![("sk*".into(), Pointwise::OutIn)]);
     let report = Checkpoint::open(fixture("import_spconv2.pth")).unwrap().load_into(&variables, &options).unwrap();
     assert_eq!(report.turned().collect::<Vec<_>>(), ["point.weight"]);
 }
@@ -107,7 +106,7 @@ fn what_does_not_fit_is_named_and_changes_nothing() {
     let text = |variables: &VarMap, file: &Checkpoint, options: &ImportOptions| {
         file.load_into(variables, options).unwrap_err().to_string()
     };
-    let plain = ConvConfig { bias: false, ..Default::default() };
+    let plain = ConvConfig::new().bias(false);
     let build = |channels, name: &str| {
         let variables = VarMap::new();
         let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
@@ -127,8 +126,8 @@ fn what_does_not_fit_is_named_and_changes_nothing() {
     let error = text(&missing, &file, &ImportOptions::default());
     assert!(error.contains("1 of 2") && error.contains("`trunk.weight`") && error.contains("stem.weight"), "{error}");
     let renames = vec![("trunk".to_string(), "stem".to_string())];
-    file.load_into(&missing, &ImportOptions { renames, ..Default::default() }).unwrap();
-    let kept = ImportOptions { allow_missing: true, ..Default::default() };
+    file.load_into(&missing, &ImportOptions::new().renames(renames)).unwrap();
+    let kept = ImportOptions::new().allow_missing(true);
     let (partly, _partly) = build(6, "trunk");
     assert_eq!(file.load_into(&partly, &kept).unwrap().missing, ["trunk.weight"]);
     assert_eq!(before, layers.1.weight().flatten_all().unwrap().to_vec1::<f32>().unwrap());
@@ -165,7 +164,7 @@ fn safetensors_with_pointwise_layers_ask_who_wrote_them() {
     let file = Checkpoint::open(&path).unwrap();
     let error = file.load_into(&variables, &ImportOptions::default()).unwrap_err().to_string();
     assert!(error.contains("WaveMesh") && error.contains("spconv 2"), "{error}");
-    let ours = ImportOptions { format: Some(WeightFormat::WaveMesh), ..Default::default() };
+    let ours = ImportOptions::new().format(WeightFormat::WaveMesh);
     let copy = VarMap::new();
     let twin = network(&copy);
     file.load_into(&copy, &ours).unwrap();
@@ -218,7 +217,7 @@ fn a_layer_that_ran_on_another_kernel_s_pairs_is_loaded_by_its_offsets() {
     let file = Checkpoint::open(std::env::temp_dir().join("wavemesh-cylinder.safetensors")).unwrap();
     let variables = VarMap::new();
     let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-    let config = ConvConfig { bias: false, indice_key: Some("bef".into()), ..Default::default() };
+    let config = ConvConfig::new().bias(false).key("bef");
     let conv = SubMConv3d::new(2, 1, [1, 3, 3], config, vb.pp("conv1_2")).unwrap();
     assert!(file.load_into(&variables, &ImportOptions::default()).unwrap_err().to_string().contains("[3, 1, 3, 2, 1]"));
     let file = file.mapped(|_, weight| Ok(weight.reshape((1, 3, 3, 2, 1))?)).unwrap();

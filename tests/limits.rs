@@ -6,11 +6,12 @@ use std::io::Write;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use rand::{Rng, SeedableRng};
+use wavemesh::Result;
 use wavemesh::diffusion::{BetaSchedule, LossHistory, NoiseSchedule};
 use wavemesh::mesh::MeshFormat;
 use wavemesh::prelude::*;
 use wavemesh::sdf::{DistanceQuery, Frame, SdfSign};
-use wavemesh::train::{AdamWConfig, chamfer_matrix};
+use wavemesh::train::chamfer_matrix;
 use wavemesh::wavelet::{NdArray, WaveletCoeffs};
 
 /// The variable by which this test tells its child that memory is short.
@@ -67,7 +68,6 @@ fn what_makes_no_sense_is_refused() {
     refused("channels", BatchNorm::new(0, vb()).map(drop));
     refused("timesteps", LossHistory::new(0));
     let var = || vec![candle_core::Var::zeros(3, DType::F32, &Device::Cpu).unwrap()];
-    use wavemesh::train::AdamW;
     refused("no parameters", AdamW::new(AdamWConfig::default(), Vec::new()));
     for beta in [f64::NAN, 1.0, -0.1] {
         refused("beta", AdamW::new(AdamWConfig::new().beta2(beta), var()));

@@ -64,7 +64,7 @@ fn marching_cubes_gives_the_bunny_back_where_it_was() {
 #[test]
 fn lossless_coefficients_give_the_grid_back_through_the_network_tensor() {
     let sdf = SdfGrid::from_mesh(&bunny(), 32).unwrap();
-    let config = WaveletConfig { threshold: Threshold::Lossless, ..Default::default() };
+    let config = WaveletConfig::new().threshold(Threshold::Lossless);
     let coeffs = sdf.encode(&config).unwrap();
     assert_eq!(coeffs.len(), 32 * 32 * 32);
     let packed = coeffs.to_sparse_tensor(&Device::Cpu).unwrap();
@@ -91,13 +91,7 @@ fn odd_grid() -> SdfGrid {
 fn every_mode_and_odd_shape_survives_packing() {
     let sdf = odd_grid();
     for mode in Mode::ALL {
-        let config = WaveletConfig {
-            wavelet: "bior2.2".into(),
-            level: 2,
-            mode,
-            threshold: Threshold::Lossless,
-            ..Default::default()
-        };
+        let config = WaveletConfig::new().wavelet("bior2.2").level(2).mode(mode).threshold(Threshold::Lossless);
         let coeffs = sdf.encode(&config).unwrap();
         let packed = coeffs.to_sparse_tensor(&Device::Cpu).unwrap();
         let back = SparseWavelet::from_sparse_tensor(&packed, 0, coeffs.layout()).unwrap().decode().unwrap();
@@ -109,8 +103,8 @@ fn every_mode_and_odd_shape_survives_packing() {
 #[test]
 fn thresholds_keep_what_they_say() {
     let sdf = SdfGrid::from_mesh(&bunny(), 32).unwrap();
-    let config = WaveletConfig { level: 2, truncation: None, ..Default::default() };
-    let encode = |threshold| sdf.encode(&WaveletConfig { threshold, ..config.clone() }).unwrap();
+    let config = WaveletConfig::new().level(2).truncation(None);
+    let encode = |threshold| sdf.encode(&config.clone().threshold(threshold)).unwrap();
     let all = encode(Threshold::Lossless);
     let count = |t_approx: f32, t: f32| {
         let kept = |(row, v): (&[i32; 4], &f32)| v.abs() > if row[3] == 0 { t_approx } else { t };
@@ -126,8 +120,7 @@ fn thresholds_keep_what_they_say() {
     // A flat grid has 64 equal coefficients and 448 zeros: ties keep to the number asked for.
     let flat = SdfGrid::from_fn([8; 3], |_| 0.5).unwrap();
     for k in [0, 1, 3, 64, 100, 512, 1000] {
-        let config =
-            WaveletConfig { wavelet: "haar".into(), level: 1, threshold: Threshold::Largest(k), ..Default::default() };
+        let config = WaveletConfig::new().wavelet("haar").level(1).threshold(Threshold::Largest(k));
         assert_eq!(flat.encode(&config).unwrap().len(), k.min(512));
     }
     for (threshold, tolerance) in [(Threshold::MaxError(0.02), 0.02), (Threshold::RmsError(0.002), 0.002)] {
@@ -146,7 +139,7 @@ fn thresholds_keep_what_they_say() {
         );
     }
     for bad in [f32::NAN, -1.0] {
-        assert!(sdf.encode(&WaveletConfig { threshold: Threshold::Plain(bad), ..Default::default() }).is_err());
+        assert!(sdf.encode(&WaveletConfig::new().threshold(Threshold::Plain(bad))).is_err());
     }
 }
 
@@ -174,13 +167,7 @@ fn encoding_and_decoding_are_the_transforms_with_a_threshold_between() {
             }
         }
         let (indices, values): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
-        let config = WaveletConfig {
-            wavelet: name.into(),
-            mode,
-            threshold: Threshold::Plain(0.01),
-            truncation: None,
-            ..Default::default()
-        };
+        let config = WaveletConfig::new().wavelet(name).mode(mode).threshold(Threshold::Plain(0.01)).truncation(None);
         let coeffs = grid.encode(&config).unwrap();
         assert!(!values.is_empty() && coeffs.indices() == indices && coeffs.values() == values, "{mode:?} {name}");
         let (got, wanted) = (coeffs.decode().unwrap(), waverecn(&wanted).unwrap());
@@ -196,7 +183,7 @@ fn distances_that_level_off_spend_coefficients_on_the_surface() {
     let mesh = bunny();
     let sdf = SdfGrid::from_mesh(&mesh, 64).unwrap();
     let encode = |truncation| {
-        let coeffs = sdf.encode(&WaveletConfig { level: 2, truncation, ..Default::default() }).unwrap();
+        let coeffs = sdf.encode(&WaveletConfig::new().level(2).truncation(truncation)).unwrap();
         let surface = coeffs.decode().unwrap().to_mesh().unwrap();
         let chamfer = MeshComparison::new(&surface, &mesh, 20_000, 0).unwrap().chamfer();
         (coeffs, chamfer)
@@ -207,7 +194,7 @@ fn distances_that_level_off_spend_coefficients_on_the_surface() {
     assert!(3 * levelled.len() < 2 * plain.len(), "{} and {}", levelled.len(), plain.len());
     assert!(near < 1.05 * far, "{near} and {far}");
     // The constant is part of the coefficients, of their file too, and decoding undoes it.
-    let nothing_lost = sdf.encode(&WaveletConfig { threshold: Threshold::Plain(0.0), ..Default::default() }).unwrap();
+    let nothing_lost = sdf.encode(&WaveletConfig::new().threshold(Threshold::Plain(0.0))).unwrap();
     let decoded = nothing_lost.decode().unwrap();
     let worst = sdf.values().iter().zip(decoded.values()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst < 1e-3, "{worst}");
@@ -222,17 +209,17 @@ fn distances_that_level_off_spend_coefficients_on_the_surface() {
     assert_eq!(serde_json::from_str::<WaveletLayout>(&stored).unwrap().truncation(), None);
     // What promises something of the grid writes it plainly.
     for threshold in [Threshold::Lossless, Threshold::MaxError(0.05), Threshold::RmsError(0.05)] {
-        let coeffs = sdf.encode(&WaveletConfig { threshold, ..Default::default() }).unwrap();
+        let coeffs = sdf.encode(&WaveletConfig::new().threshold(threshold)).unwrap();
         assert_eq!(coeffs.layout().truncation(), None, "{threshold:?}");
     }
     for bad in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-        assert!(sdf.encode(&WaveletConfig { truncation: Some(bad), ..Default::default() }).is_err());
+        assert!(sdf.encode(&WaveletConfig::new().truncation(Some(bad))).is_err());
     }
 }
 
 #[test]
 fn a_band_is_asked_for_by_name_and_bands_add_up_to_the_grid() {
-    let config = WaveletConfig { level: 1, truncation: None, ..Default::default() };
+    let config = WaveletConfig::new().level(1).truncation(None);
     let coeffs = SdfGrid::from_mesh(&bunny(), 32).unwrap().encode(&config).unwrap();
     let whole = coeffs.decode().unwrap();
     let mut sum = vec![0f32; whole.values().len()];
@@ -250,7 +237,7 @@ fn a_band_is_asked_for_by_name_and_bands_add_up_to_the_grid() {
 
 #[test]
 fn rows_may_come_in_any_order_but_once() {
-    let coeffs = odd_grid().encode(&WaveletConfig { level: 1, ..Default::default() }).unwrap();
+    let coeffs = odd_grid().encode(&WaveletConfig::new().level(1)).unwrap();
     let mut rows: Vec<_> = coeffs.indices().iter().copied().zip(coeffs.values().iter().copied()).rev().collect();
     let build = |rows: &[([i32; 4], f32)]| {
         let (indices, values) = rows.iter().copied().unzip();
@@ -267,7 +254,7 @@ fn rows_may_come_in_any_order_but_once() {
 #[test]
 fn normalised_features_have_unit_scale_and_come_back() {
     let sdf = SdfGrid::from_mesh(&bunny(), 32).unwrap();
-    let coeffs = sdf.encode(&WaveletConfig { level: 2, truncation: None, ..Default::default() }).unwrap();
+    let coeffs = sdf.encode(&WaveletConfig::new().level(2).truncation(None)).unwrap();
     let norm = BandNormalization::fit([&coeffs]).unwrap();
     assert!(norm.mean[0].abs() > 1.0, "the approximation is far from unit scale to begin with");
     let normalised = coeffs.clone().with_normalization(norm).unwrap();
@@ -294,8 +281,7 @@ fn normalised_features_have_unit_scale_and_come_back() {
 fn coefficients_are_saved_with_all_that_decoding_needs() {
     let folder = std::env::temp_dir().join(format!("wavemesh-coefficients-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    let coeffs =
-        SdfGrid::from_mesh(&bunny(), 24).unwrap().encode(&WaveletConfig { level: 1, ..Default::default() }).unwrap();
+    let coeffs = SdfGrid::from_mesh(&bunny(), 24).unwrap().encode(&WaveletConfig::new().level(1)).unwrap();
     let norm = BandNormalization::fit([&coeffs]).unwrap();
     let coeffs = coeffs.with_normalization(norm).unwrap();
     for name in ["bunny.safetensors", "bunny.npz"] {
@@ -350,7 +336,7 @@ fn a_file_that_announces_a_grid_beyond_memory_is_an_error_to_decode_and_to_pack(
 #[test]
 fn the_gradient_of_a_decoded_grid_is_the_transpose() {
     for (mode, normalise) in [(Mode::Periodization, true), (Mode::Symmetric, false)] {
-        let config = WaveletConfig { level: 2, mode, truncation: None, ..Default::default() };
+        let config = WaveletConfig::new().level(2).mode(mode).truncation(None);
         let coeffs = odd_grid().encode(&config).unwrap();
         let norm = BandNormalization::fit([&coeffs]).unwrap();
         let coeffs = if normalise { coeffs.with_normalization(norm).unwrap() } else { coeffs };
@@ -416,14 +402,14 @@ fn signs_hold_for_holes_overlaps_and_inside_out_meshes() {
 #[test]
 fn grids_keep_their_place_and_truncation() {
     let mesh = bunny();
-    let config = wavemesh::sdf::SdfConfig { shape: [40, 24, 33], truncation: Some(0.1), ..Default::default() };
+    let config = wavemesh::sdf::SdfConfig::new().shape([40, 24, 33]).truncation(0.1);
     let sdf = SdfGrid::from_mesh_with(&mesh, &config).unwrap();
     assert_eq!(sdf.shape(), [40, 24, 33]);
     assert!(sdf.values().iter().all(|v| v.abs() <= 0.1) && sdf.values().contains(&0.1));
     let compared = MeshComparison::new(&sdf.to_mesh().unwrap(), &mesh, 2000, 1).unwrap();
     assert!(compared.chamfer() < 0.3 && compared.hausdorff() < 1.5, "{} {}", compared.chamfer(), compared.hausdorff());
     for shape in [[1, 8, 8], [0, 8, 8], [usize::MAX, 2, 2]] {
-        assert!(SdfGrid::from_mesh_with(&mesh, &wavemesh::sdf::SdfConfig { shape, ..Default::default() }).is_err());
+        assert!(SdfGrid::from_mesh_with(&mesh, &wavemesh::sdf::SdfConfig::new().shape(shape)).is_err());
     }
 }
 

@@ -132,7 +132,10 @@ fn every_layer_has_the_gradients_of_finite_differences_in_f64() {
     check_layer("SparseGlobalMaxPool", 3, |_| Ok(SparseSequential::new().add(SparseGlobalMaxPool)));
     let (channels, layers) = (vec![4, 4], vec![1, 1]);
     check_layer("SpUNet", 2, |vb| {
-        SpUNet::new(&SpUNetConfig { in_channels: 2, num_classes: 3, base_channels: 4, channels, layers }, vb)
+        SpUNet::new(
+            &SpUNetConfig::new().in_channels(2).num_classes(3).base_channels(4).channels(channels).layers(layers),
+            vb,
+        )
     });
 }
 
@@ -411,11 +414,11 @@ fn backbones_convert_all_their_normalisations() {
         assert_eq!(*counted.0.lock().unwrap(), 2 * norms, "{name}: two rounds for each normalisation");
     };
     let (channels, layers) = (vec![4, 8, 8, 4], vec![1; 4]);
-    let spunet = SpUNetConfig { in_channels: 4, num_classes: 3, base_channels: 4, channels, layers };
+    let spunet = SpUNetConfig::new().in_channels(4).num_classes(3).base_channels(4).channels(channels).layers(layers);
     check("SpUNet", &|vb| Ok(Box::new(SpUNet::new(&spunet, vb)?)));
-    let minkunet = MinkUNetConfig { in_channels: 4, num_classes: 3, init_dim: 4, planes: [4; 8], layers: [1; 8] };
+    let minkunet = MinkUNetConfig::new().in_channels(4).num_classes(3).init_dim(4).planes([4; 8]).layers([1; 8]);
     check("MinkUNet", &|vb| Ok(Box::new(MinkUNet::new(&minkunet, vb)?)));
-    let voxel_res = VoxelResConfig { in_channels: 4, channels: [4; 4], out_channels: 4, last_pad: 0 };
+    let voxel_res = VoxelResConfig::new().in_channels(4).channels([4; 4]).out_channels(4).last_pad(0);
     check("VoxelResBackBone8x", &|vb| Ok(Box::new(VoxelResBackBone8x::new(&voxel_res, vb)?)));
 }
 
@@ -447,7 +450,8 @@ struct Planes {
 impl Planes {
     fn new(seed: u64) -> Self {
         let (channels, layers) = (vec![4, 4], vec![1, 1]);
-        let config = SpUNetConfig { in_channels: 1, num_classes: 2, base_channels: 4, channels, layers };
+        let config =
+            SpUNetConfig::new().in_channels(1).num_classes(2).base_channels(4).channels(channels).layers(layers);
         let (network, variables) = variables_of(DType::F32, seed, |vb| SpUNet::new(&config, vb));
         let scenes = (0..3).map(|shift| {
             let floor = (0..64).map(|i| ([0, 2 + shift, i / 8, i % 8], 0u32));
@@ -503,15 +507,12 @@ impl Drop for Folder {
 #[test]
 fn a_training_of_any_network_goes_on_from_its_checkpoint_bit_for_bit() {
     let folder = Folder::new("fit");
-    let config = |folder: Option<&Folder>| FitConfig {
-        steps: 12,
-        accumulation: 2,
-        learning_rate: LearningRate::Cosine { rate: 0.02, total: 12, least: 1e-3 },
-        ema_decay: Some(0.9),
-        validate_every: 4,
-        checkpoint_every: 3,
-        folder: folder.map(|folder| folder.0.clone()),
-        ..Default::default()
+    let config = |folder: Option<&Folder>| {
+        let rate = LearningRate::Cosine { rate: 0.02, total: 12, least: 1e-3 };
+        let mut config = FitConfig::new().steps(12).accumulation(2).learning_rate(rate).ema_decay(0.9);
+        config = config.validate_every(4).checkpoint_every(3);
+        config.folder = folder.map(|folder| folder.0.clone());
+        config
     };
     let run = |planes: &Planes, folder, until: usize, resume: bool| {
         let mut trainer = Trainer::fit(&planes.variables, config(folder), |n| planes.loss(n, true))
@@ -578,8 +579,8 @@ fn training_stops_early_when_validation_gets_no_better() {
 fn a_scaled_loss_takes_the_same_steps_and_skips_those_that_overflow() {
     let run = |loss_scale: Option<LossScale>| {
         let planes = Planes::new(3);
-        let config =
-            FitConfig { steps: 6, loss_scale, learning_rate: LearningRate::Constant(0.02), ..Default::default() };
+        let mut config = FitConfig::new().steps(6).learning_rate(LearningRate::Constant(0.02));
+        config.loss_scale = loss_scale;
         let mut trainer = Trainer::fit(&planes.variables, config, |n| planes.loss(n, true)).unwrap();
         trainer.run(|_, _| Ok(())).unwrap();
         let norms: Vec<f64> = trainer.history().iter().map(|record| record.grad_norm).collect();
@@ -587,7 +588,7 @@ fn a_scaled_loss_takes_the_same_steps_and_skips_those_that_overflow() {
     };
     let (expected, _) = run(None);
     // A power of two scales every gradient exactly.
-    let scaled = LossScale { initial: 1024.0, ..Default::default() };
+    let scaled = LossScale::new().initial(1024.0);
     let (found, norms) = run(Some(scaled));
     assert!(norms.iter().all(|norm| norm.is_finite()));
     assert_eq!(found, expected);

@@ -45,12 +45,7 @@ impl Layers {
     fn new() -> Self {
         let vars = VarMap::new();
         let vb = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
-        let keyed = |stride: usize| ConvConfig {
-            stride: [stride; 3],
-            padding: [1; 3],
-            indice_key: Some(format!("stride {stride}")),
-            ..Default::default()
-        };
+        let keyed = |stride: usize| ConvConfig::new().stride(stride).padding(1).key(format!("stride {stride}"));
         let layers = Self {
             same: SubMConv3d::new(4, 4, 3, keyed(1), vb.pp("same")).unwrap(),
             down: SparseConv3d::new(4, 4, 3, keyed(2), vb.pp("down")).unwrap(),

@@ -17,13 +17,13 @@ fn difference(a: &Tensor, b: &Tensor) -> f32 {
 }
 
 fn config() -> VoxelConfig {
-    VoxelConfig { voxel_size: [0.4, 0.4, 0.8], range: Some([0.0, -2.4, -1.6, 6.4, 2.4, 1.6]), ..Default::default() }
+    VoxelConfig::new().voxel_size([0.4, 0.4, 0.8]).range([0.0, -2.4, -1.6, 6.4, 2.4, 1.6])
 }
 
 #[test]
 fn voxels_and_their_means_are_those_of_spconv() {
     let saved = saved();
-    let limited = VoxelConfig { max_points_per_voxel: Some(3), max_voxels: Some(120), ..config() };
+    let limited = config().max_points_per_voxel(3).max_voxels(120);
     for (name, config) in [("all", config()), ("limited", limited)] {
         let get = |what: &str| &saved[&format!("{name}/{what}")];
         let voxels = Voxelizer::new(config).unwrap().voxelize(&[&saved["points"]]).unwrap();
@@ -54,7 +54,7 @@ fn voxels_and_their_means_are_those_of_spconv() {
 fn clouds_of_a_batch_keep_apart_and_come_back() {
     let points = &saved()["points"];
     let (a, b) = (points.narrow(0, 0, 300).unwrap(), points.narrow(0, 300, 600).unwrap());
-    let voxelizer = Voxelizer::new(VoxelConfig { reduce: Reduce::First, ..config() }).unwrap();
+    let voxelizer = Voxelizer::new(config().reduce(Reduce::First)).unwrap();
     let both = voxelizer.voxelize(&[&a, &b]).unwrap();
     let single = voxelizer.voxelize(&[&b]).unwrap();
     assert_eq!(both.tensor.batch_size(), 2);
@@ -178,9 +178,9 @@ fn point_files_are_read() {
 #[test]
 fn settings_and_shapes_that_do_not_fit_are_named() {
     let text = |config| Voxelizer::new(config).unwrap_err().to_string();
-    assert!(text(VoxelConfig { voxel_size: [0.1, 0.0, 0.1], ..Default::default() }).contains("voxel_size"));
-    assert!(text(VoxelConfig { range: Some([0.0, 0.0, 0.0, 1.0, -1.0, 1.0]), ..Default::default() }).contains("range"));
-    assert!(text(VoxelConfig { max_voxels: Some(0), ..Default::default() }).contains("max_voxels"));
+    assert!(text(VoxelConfig::new().voxel_size([0.1, 0.0, 0.1])).contains("voxel_size"));
+    assert!(text(VoxelConfig::new().range([0.0, 0.0, 0.0, 1.0, -1.0, 1.0])).contains("range"));
+    assert!(text(VoxelConfig::new().max_voxels(0)).contains("max_voxels"));
     let voxelizer = Voxelizer::new(VoxelConfig::default()).unwrap();
     assert!(voxelizer.voxelize(&[]).is_err());
     let flat = Tensor::zeros((4, 2), DType::F32, &Device::Cpu).unwrap();

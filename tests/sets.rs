@@ -114,8 +114,8 @@ fn gradients_go_back_to_the_rows_they_came_from() {
 fn keys_go_along_where_sites_stay_and_errors_say_who_dropped_them() {
     let mut rng = StdRng::seed_from_u64(4);
     let x = random(&mut rng, 2);
-    let key = |key: &str| ConvConfig { indice_key: Some(key.into()), ..Default::default() };
-    let down = SparseConv3d::new(2, 2, 3, ConvConfig { stride: [2; 3], padding: [1; 3], ..key("down") }, vb()).unwrap();
+    let key = |key: &str| ConvConfig::new().key(key);
+    let down = SparseConv3d::new(2, 2, 3, key("down").stride(2).padding(1), vb()).unwrap();
     let up = SparseInverseConv3d::new(2, 2, 3, key("down"), vb()).unwrap();
     let low = down.forward(&x).unwrap();
     assert!(up.forward(&low.replace_feature((low.features() * 2.0).unwrap()).unwrap()).unwrap().same_sites(&x));
@@ -163,27 +163,10 @@ fn strided_sites_are_every_floor_of_site_by_stride_on_odd_grids_too() {
             expected.sort_unstable();
             expected.dedup();
             let steps = [stride as usize; 3];
-            let strided = ConvConfig {
-                stride: steps,
-                padding: [padding; 3],
-                output_sites: OutputSites::Strided,
-                indice_key: Some("down".into()),
-                ..Default::default()
-            };
-            let pool = PoolConfig {
-                stride: Some(steps),
-                padding: [padding; 3],
-                output_sites: OutputSites::Strided,
-                ..Default::default()
-            };
-            let up = SparseInverseConv3d::new(
-                2,
-                2,
-                kernel,
-                ConvConfig { indice_key: Some("down".into()), ..Default::default() },
-                vb(),
-            )
-            .unwrap();
+            let strided =
+                ConvConfig::new().stride(steps).padding(padding).output_sites(OutputSites::Strided).key("down");
+            let pool = PoolConfig::new().stride(steps).padding(padding).output_sites(OutputSites::Strided);
+            let up = SparseInverseConv3d::new(2, 2, kernel, ConvConfig::new().key("down"), vb()).unwrap();
             with_backend(backend, || {
                 let low = SparseConv3d::new(2, 2, kernel, strided, vb()).unwrap().forward(&x).unwrap();
                 assert_eq!(low.coords(), expected, "kernel {kernel}, stride {stride}");
@@ -207,7 +190,7 @@ fn negative_coordinates_group_as_floor_does() {
     let features = Tensor::ones((3, 1), DType::F32, &Device::Cpu).unwrap();
     let (x, origin) = SparseConvTensor::from_signed(features.clone(), &indices, 4).unwrap();
     assert_eq!((origin, x.batch_size()), ([-4, -8, -4], 2));
-    let pool = PoolConfig { stride: Some([4; 3]), output_sites: OutputSites::Strided, ..Default::default() };
+    let pool = PoolConfig::new().stride(4).output_sites(OutputSites::Strided);
     let low = SparseAvgPool3d::new(4, pool).unwrap().forward(&x).unwrap();
     let mut expected = sites.map(|[b, z, y, x]| [b, z.div_euclid(4), y.div_euclid(4), x.div_euclid(4)]);
     expected.sort_unstable();
@@ -268,7 +251,7 @@ fn layers_of_two_axes_are_dense_convolutions_read_at_their_sites() {
             y.coords().iter().map(|s| (s[0] as usize * h * w + s[2] as usize * w + s[3] as usize) as u32).collect();
         rows.index_select(&Tensor::new(keys, &Device::Cpu).unwrap(), 0).unwrap()
     };
-    let plain = ConvConfig { bias: false, ..Default::default() };
+    let plain = ConvConfig::new().bias(false);
     let subm = SubMConv2d::new(3, 4, 3, plain.clone(), vb()).unwrap();
     assert_eq!(subm.weight().dims(), [4, 3, 3, 3]);
     let y = subm.forward(&x).unwrap();
@@ -276,7 +259,7 @@ fn layers_of_two_axes_are_dense_convolutions_read_at_their_sites() {
     let expected = read(&grid.conv2d(&weights(subm.weight()), 1, 1, 1, 1).unwrap(), &y);
     close(&values(y.features()), &values(&expected), 1e-5);
 
-    let keyed = ConvConfig { stride: [2, 2], padding: [1, 1], indice_key: Some("down".into()), ..plain.clone() };
+    let keyed = plain.clone().stride([2, 2]).padding([1, 1]).key("down");
     let down = SparseConv2d::new(3, 4, 3, keyed, vb()).unwrap();
     let variable = Var::from_tensor(x.features()).unwrap();
     let low = down.forward(&x.replace_feature(variable.as_tensor().clone()).unwrap()).unwrap();
@@ -288,18 +271,15 @@ fn layers_of_two_axes_are_dense_convolutions_read_at_their_sites() {
     let dense_grads = expected.sqr().unwrap().sum_all().unwrap().backward().unwrap();
     close(&values(grads.get(&variable).unwrap()), &values(&read(dense_grads.get(&grid).unwrap(), &x)), 1e-4);
 
-    let back = ConvConfig { indice_key: Some("down".into()), ..plain.clone() };
+    let back = plain.clone().key("down");
     assert!(SparseInverseConv2d::new(4, 3, 3, back, vb()).unwrap().forward(&low).unwrap().same_sites(&x));
-    let wider = SparseConvTranspose2d::new(4, 2, (2, 2), ConvConfig { stride: [2, 2], ..plain.clone() }, vb()).unwrap();
+    let wider = SparseConvTranspose2d::new(4, 2, (2, 2), plain.clone().stride([2, 2]), vb()).unwrap();
     assert_eq!(wider.forward(&low).unwrap().spatial_shape(), [1, 10, 8]);
     let pooled = SparseMaxPool2d::new(2, PoolConfig::default()).unwrap().forward(&x).unwrap();
     assert_eq!(pooled.spatial_shape(), [1, 4, 3]);
     // A tensor of other axes is refused by name.
-    let text = SubMConv3d::new(3, 4, 3, ConvConfig { bias: false, ..Default::default() }, vb())
-        .unwrap()
-        .forward(&x)
-        .unwrap_err()
-        .to_string();
+    let text =
+        SubMConv3d::new(3, 4, 3, ConvConfig::new().bias(false), vb()).unwrap().forward(&x).unwrap_err().to_string();
     assert!(text.contains("2-D tensor") && text.contains("SubMConv3d"), "{text}");
     let round = SparseConvTensor::from_dense(&x.dense_channels_last().unwrap()).unwrap();
     assert!(round.same_sites(&x));
@@ -312,7 +292,7 @@ fn layers_of_one_axis_work_on_rows() {
     let x = SparseConvTensor::new(features, indices, [6], 1).unwrap();
     let weight = Tensor::new(&[[[1f32], [10.0], [100.0]]], &Device::Cpu).unwrap(); // (out, x, in)
     let vb = VarBuilder::from_tensors([("weight".to_string(), weight)].into(), DType::F32, &Device::Cpu);
-    let conv = SubMConv1d::new(1, 1, 3, ConvConfig { bias: false, ..Default::default() }, vb).unwrap();
+    let conv = SubMConv1d::new(1, 1, 3, ConvConfig::new().bias(false), vb).unwrap();
     let y = conv.forward(&x).unwrap();
     assert_eq!(values(y.features()), [10.0 + 200.0, 1.0 + 20.0, 40.0]);
     assert_eq!(y.dense().unwrap().dims(), [1, 1, 6]);
@@ -327,7 +307,7 @@ fn a_layer_runs_onto_given_sites() {
     for backend in [Backend::Native, Backend::Dense] {
         with_backend(backend, || {
             let conv = SubMConv3d::new(2, 3, 3, ConvConfig::default(), vb()).unwrap();
-            let y = conv.forward_on(&x, &target).unwrap();
+            let y = conv.forward_onto(&x, &target).unwrap();
             assert!(y.same_sites(&target));
             // The same as a submanifold layer on all sites of both, read at the target's.
             let both = x.union_cat(&target).unwrap();
@@ -336,20 +316,20 @@ fn a_layer_runs_onto_given_sites() {
             close(&values(y.features()), &values(&expected), 1e-5);
         });
     }
-    let config = ConvConfig { stride: [2; 3], bias: false, ..Default::default() };
+    let config = ConvConfig::new().stride(2).bias(false);
     let down = SparseConv3d::new(2, 3, 2, config, vb()).unwrap();
     let low = down.forward(&x).unwrap();
-    let again = down.forward_on(&x, &low).unwrap();
+    let again = down.forward_onto(&x, &low).unwrap();
     close(&values(again.features()), &values(low.features()), 0.0);
     let variable = Var::from_tensor(x.features()).unwrap();
     let x = x.replace_feature(variable.as_tensor().clone()).unwrap();
-    let grads = [down.forward(&x).unwrap(), down.forward_on(&x, &low).unwrap()]
+    let grads = [down.forward(&x).unwrap(), down.forward_onto(&x, &low).unwrap()]
         .map(|y| values(y.features().sqr().unwrap().sum_all().unwrap().backward().unwrap().get(&variable).unwrap()));
     close(&grads[0], &grads[1], 1e-6);
     let other =
         SparseConvTensor::from_coords(Tensor::ones((1, 1), DType::F32, &Device::Cpu).unwrap(), vec![[0; 4]], SHAPE, 1)
             .unwrap();
-    assert!(down.forward_on(&x, &other).unwrap_err().to_string().contains("batch size 1"));
+    assert!(down.forward_onto(&x, &other).unwrap_err().to_string().contains("batch size 1"));
 }
 
 #[test]
@@ -357,12 +337,12 @@ fn sums_and_the_way_back_of_pools() {
     let mut rng = StdRng::seed_from_u64(9);
     let x = random(&mut rng, 2);
     for (kernel, stride) in [(2, 2), (3, 1), (1, 2)] {
-        let config = PoolConfig { stride: Some([stride; 3]), indice_key: Some("pool".into()), ..Default::default() };
+        let config = PoolConfig::new().stride(stride).key("pool");
         let sum = SparseSumPool3d::new(kernel, config.clone()).unwrap().forward(&x).unwrap();
         // A convolution with ones sums, too.
         let ones = Tensor::ones((1, kernel, kernel, kernel, 1), DType::F32, &Device::Cpu).unwrap();
         let vb = VarBuilder::from_tensors([("weight".to_string(), ones)].into(), DType::F32, &Device::Cpu);
-        let config = ConvConfig { stride: [stride; 3], bias: false, ..Default::default() };
+        let config = ConvConfig::new().stride(stride).bias(false);
         let conv = SparseConv3d::new(1, 1, kernel, config, vb).unwrap();
         for c in 0..2 {
             let channel = x.replace_feature(x.features().narrow(1, c, 1).unwrap()).unwrap();

@@ -17,11 +17,11 @@ fn tensor(coords: &[[i32; 4]], channels: usize) -> SparseConvTensor {
 }
 
 fn keyed(key: &str) -> ConvConfig {
-    ConvConfig { indice_key: Some(key.into()), ..Default::default() }
+    ConvConfig::new().key(key)
 }
 
 fn strided(key: &str) -> ConvConfig {
-    ConvConfig { stride: [2; 3], padding: [1; 3], ..keyed(key) }
+    keyed(key).stride(2).padding(1)
 }
 
 const SITES: [[i32; 4]; 3] = [[0, 1, 2, 3], [0, 1, 2, 4], [1, 5, 5, 5]];
@@ -71,10 +71,10 @@ fn misuse_of_a_key_names_both_layers() {
 fn bad_arguments_are_named() {
     let even = SubMConv3d::new(1, 1, 2, ConvConfig::default(), vb()).unwrap_err().to_string();
     assert!(even.contains("odd") && even.contains("[2, 2, 2]"), "{even}");
-    let zero = ConvConfig { stride: [1, 0, 1], ..Default::default() };
+    let zero = ConvConfig::new().stride([1, 0, 1]);
     assert!(SparseConv3d::new(1, 1, 3, zero, vb()).unwrap_err().to_string().contains("stride"));
     assert!(SparseConv3d::new(0, 1, 3, ConvConfig::default(), vb()).unwrap_err().to_string().contains("in_channels"));
-    let rule = ConvConfig { output_sites: OutputSites::Strided, ..Default::default() };
+    let rule = ConvConfig::new().output_sites(OutputSites::Strided);
     assert!(SparseConvTranspose3d::new(1, 1, 3, rule, vb()).is_err());
     let large = SparseConv3d::new(1, 1, 7, ConvConfig::default(), vb()).unwrap();
     let text = large.forward(&tensor(&SITES, 1)).unwrap_err().to_string();

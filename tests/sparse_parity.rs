@@ -34,18 +34,17 @@ struct Case {
 
 impl Case {
     fn config(&self) -> ConvConfig {
-        ConvConfig {
-            stride: self.stride,
-            padding: self.padding,
-            dilation: [self.dilation; 3],
-            bias: self.bias,
-            indice_key: Some("key".into()),
-            output_sites: match self.output_rule.as_str() {
+        ConvConfig::new()
+            .stride(self.stride)
+            .padding(self.padding)
+            .dilation([self.dilation; 3])
+            .bias(self.bias)
+            .key("key")
+            .output_sites(match self.output_rule.as_str() {
                 "reachable" => OutputSites::Reachable,
                 "strided" => OutputSites::Strided,
                 other => panic!("fixture names an unknown rule `{other}`"),
-            },
-        }
+            })
     }
 }
 
@@ -106,7 +105,7 @@ fn sites(indices: &Tensor) -> Vec<[i32; 4]> {
 }
 
 fn on_every_backend(test: impl Fn(Backend)) {
-    for backend in [Backend::Dense, Backend::on(&DEVICE).unwrap()] {
+    for backend in [Backend::Dense, Backend::for_device(&DEVICE).unwrap()] {
         with_backend(backend, || test(backend));
     }
 }

@@ -60,19 +60,13 @@ impl Layer {
         let [inputs, outputs] = channels;
         let kind = random.0.random_range(0..5);
         let mut kernel = random.triple(1..=4);
-        let mut config = ConvConfig {
-            stride: random.triple(1..=3),
-            padding: random.triple(0..=2),
-            dilation: random.triple(1..=2),
-            bias: random.0.random_bool(0.5),
-            ..Default::default()
-        };
-        let pool = PoolConfig {
-            stride: random.0.random_bool(0.5).then_some(config.stride),
-            padding: config.padding,
-            dilation: config.dilation,
-            ..Default::default()
-        };
+        let mut config = ConvConfig::new()
+            .stride(random.triple(1..=3))
+            .padding(random.triple(0..=2))
+            .dilation(random.triple(1..=2))
+            .bias(random.0.random_bool(0.5));
+        let mut pool = PoolConfig::new().padding(config.padding).dilation(config.dilation);
+        pool.stride = random.0.random_bool(0.5).then_some(config.stride);
         Ok(match kind {
             0 => {
                 kernel = kernel.map(|k| k / 2 * 2 + 1);
@@ -149,7 +143,7 @@ fn native_dense_and_finite_differences_agree() {
         let on = SparseConvTensor::from_coords(x.as_tensor().clone(), coords, shape, batch).unwrap();
         let parameters = variables.all_vars();
         // A kernel larger than the padded grid has no output: both backends must say so.
-        let shapes: Vec<_> = [Backend::on(&DEVICE).unwrap(), Backend::Dense]
+        let shapes: Vec<_> = [Backend::for_device(&DEVICE).unwrap(), Backend::Dense]
             .map(|backend| with_backend(backend, || layer.module().forward(&on).map(|y| y.len())))
             .into();
         // candle's operations refuse tensors without numbers on a GPU, and the dense backend is made of them.
@@ -169,7 +163,7 @@ fn native_dense_and_finite_differences_agree() {
             _ => panic!("seed {seed}: the backends disagree: {shapes:?}"),
         };
         let direction = random.matrix(rows, channels[0].max(channels[1]));
-        let [native, dense] = [Backend::on(&DEVICE).unwrap(), Backend::Dense]
+        let [native, dense] = [Backend::for_device(&DEVICE).unwrap(), Backend::Dense]
             .map(|backend| with_backend(backend, || run(&layer, &x, &on, &parameters, &direction)));
         assert_eq!(native.y.coords(), dense.y.coords(), "seed {seed}");
         assert_close(&format!("seed {seed}: output"), native.y.features(), dense.y.features(), 1e-4);
@@ -300,11 +294,10 @@ fn the_order_of_rows_changes_no_bit_of_a_result() {
 
     let variables = VarMap::new();
     let vb = VarBuilder::from_varmap(&variables, DType::F32, &DEVICE);
-    let config =
-        |key: &str| ConvConfig { stride: [2; 3], padding: [1; 3], indice_key: Some(key.into()), ..Default::default() };
+    let config = |key: &str| ConvConfig::new().stride(2).padding(1).key(key);
     let down = || SparseConv3d::new(6, 5, 3, config("down"), vb.pp("down")).unwrap();
-    let strided = ConvConfig { output_sites: OutputSites::Strided, ..config("strided") };
-    let up = ConvConfig { stride: [2; 3], ..Default::default() };
+    let strided = config("strided").output_sites(OutputSites::Strided);
+    let up = ConvConfig::new().stride(2);
     let layers: [(&str, Box<dyn SparseModule>); 6] = [
         ("submanifold", Box::new(SubMConv3d::new(6, 5, 3, ConvConfig::default(), vb.pp("sub")).unwrap())),
         ("strided", Box::new(SparseConv3d::new(6, 5, 3, strided, vb.pp("strided")).unwrap())),
@@ -318,7 +311,7 @@ fn the_order_of_rows_changes_no_bit_of_a_result() {
         ),
         ("transposed", Box::new(SparseConvTranspose3d::new(6, 3, 2, up, vb.pp("up")).unwrap())),
         ("maximum", Box::new(SparseMaxPool3d::new(2, PoolConfig::default()).unwrap())),
-        ("mean", Box::new(SparseAvgPool3d::new(3, PoolConfig { padding: [1; 3], ..Default::default() }).unwrap())),
+        ("mean", Box::new(SparseAvgPool3d::new(3, PoolConfig::new().padding(1)).unwrap())),
     ];
     random.settle(&variables);
     let features = random.matrix(cells.len(), 6);

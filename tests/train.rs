@@ -39,11 +39,11 @@ impl Drop for Folder {
 }
 
 fn small() -> RepresentationConfig {
-    RepresentationConfig { resolution: 16, ..Default::default() }
+    RepresentationConfig::new().resolution(16)
 }
 
 fn cosine_v() -> GaussianDiffusion {
-    let config = DiffusionConfig { schedule: BetaSchedule::Cosine, prediction: Prediction::V, ..Default::default() };
+    let config = DiffusionConfig::new().schedule(BetaSchedule::Cosine).prediction(Prediction::V);
     GaussianDiffusion::new(&config, &DEVICE).unwrap()
 }
 
@@ -66,7 +66,7 @@ fn trainer(config: TrainConfig, seed: u64) -> Trainer {
 fn one_shape_is_learnt_by_heart() {
     let shape = ProceduralShape::new(Family::Torus, 3).sdf(16).unwrap();
     // Statistics of several shapes: those of one alone would make every channel unit noise.
-    let config = RepresentationConfig { shell: Some(3.0), ..small() };
+    let config = small().shell(Some(3.0));
     let representation = Representation::fit(&config, &shapes(10, 16)).unwrap();
     let mut stages = Vec::new();
     for stage in 0..2 {
@@ -74,18 +74,16 @@ fn one_shape_is_learnt_by_heart() {
         let unet = UNetConfig::plain(inputs, outputs, &[24, 48]);
         let data =
             StageData::new(&representation, stage, vec![shape.clone()], Augmentation::default(), 0.0, &DEVICE).unwrap();
-        let config = TrainConfig {
-            steps: 500,
-            batch_size: 8,
-            learning_rate: 4e-3,
-            warmup: 20,
-            final_learning_rate: 0.0,
-            ema_decay: 0.98,
-            validate_every: 0,
-            ..Default::default()
-        };
+        let config = TrainConfig::new()
+            .steps(500)
+            .batch_size(8)
+            .learning_rate(4e-3)
+            .warmup(20)
+            .final_learning_rate(0.0)
+            .ema_decay(0.98)
+            .validate_every(0);
         let diffusion = GaussianDiffusion::new(
-            &DiffusionConfig { schedule: BetaSchedule::Cosine, prediction: Prediction::X0, ..Default::default() },
+            &DiffusionConfig::new().schedule(BetaSchedule::Cosine).prediction(Prediction::X0),
             &DEVICE,
         )
         .unwrap();
@@ -98,24 +96,16 @@ fn one_shape_is_learnt_by_heart() {
         stages.push(StageModel { network: trainer.into_ema(), diffusion });
     }
     let generator = Generator::new(representation, stages, Vec::new()).unwrap();
-    let sample = generator.generate(1, &GenerateOptions { seed: 5, ..Default::default() }).unwrap().remove(0);
+    let sample = generator.generate(1, &GenerateOptions::new().seed(5)).unwrap().remove(0);
     let iou = iou_of_grids(&sample, &shape).unwrap();
     assert!(iou >= 0.9, "IoU of the sample with the one shape it was trained on: {iou}");
 }
 
 fn quick(folder: Option<PathBuf>, steps: usize) -> TrainConfig {
-    TrainConfig {
-        steps,
-        batch_size: 2,
-        accumulation: 2,
-        learning_rate: 1e-3,
-        warmup: 2,
-        validate_every: 3,
-        checkpoint_every: 4,
-        importance_sampling: true,
-        folder,
-        ..Default::default()
-    }
+    let mut config = TrainConfig::new().steps(steps).batch_size(2).accumulation(2).learning_rate(1e-3).warmup(2);
+    config = config.validate_every(3).checkpoint_every(4).importance_sampling(true);
+    config.folder = folder;
+    config
 }
 
 /// Ends a training as a full disk would: without a word to anybody.
@@ -210,9 +200,9 @@ fn a_loss_that_is_not_finite_stops_the_training_and_leaves_the_network() {
 #[test]
 fn without_a_shell_the_representation_is_exact_and_with_one_it_keeps_the_surface() {
     let grids = shapes(10, 32);
-    let whole = RepresentationConfig { shell: None, ..Default::default() };
+    let whole = RepresentationConfig::new().shell(None);
     let levelled = Representation::fit(&whole, &grids).unwrap();
-    let exact = Representation::fit(&RepresentationConfig { truncation: None, ..whole }, &grids).unwrap();
+    let exact = Representation::fit(&whole.truncation(None), &grids).unwrap();
     let shelled = Representation::fit(&RepresentationConfig::default(), &grids).unwrap();
     for grid in &grids {
         let back = exact.decode(&exact.encode(grid).unwrap()).unwrap();
@@ -245,7 +235,7 @@ fn without_a_shell_the_representation_is_exact_and_with_one_it_keeps_the_surface
 
 #[test]
 fn splits_share_no_shape_and_seeds_fix_them() {
-    let config = DatasetConfig { resolution: 16, levels: 1, ..Default::default() };
+    let config = DatasetConfig::new().resolution(16).levels(1);
     let names = |seed, split| {
         let set = ShapeDataset::procedural(&Family::ALL, 300, seed, split, &config).unwrap();
         set.items().iter().map(|item| item.name.clone()).collect::<Vec<_>>()
@@ -261,7 +251,7 @@ fn splits_share_no_shape_and_seeds_fix_them() {
 
 #[test]
 fn six_hundred_shapes_differ() {
-    let config = DatasetConfig { resolution: 16, levels: 1, ..Default::default() };
+    let config = DatasetConfig::new().resolution(16).levels(1);
     let set = ShapeDataset::procedural(&Family::ALL, 600, 4, Split::Train, &config).unwrap();
     let grids = set.grids().unwrap();
     let mut bits: Vec<Vec<u32>> = grids.iter().map(|g| g.values().iter().map(|v| v.to_bits()).collect()).collect();
@@ -274,7 +264,7 @@ fn six_hundred_shapes_differ() {
 #[test]
 fn a_damaged_cache_entry_is_noticed_and_rebuilt() {
     let folder = Folder::new("cache");
-    let config = DatasetConfig { resolution: 16, levels: 1, cache: Some(folder.0.clone()), ..Default::default() };
+    let config = DatasetConfig::new().resolution(16).levels(1).cache(folder.0.clone());
     let make = |config: &DatasetConfig| ShapeDataset::procedural(&Family::ALL, 8, 1, Split::Train, config).unwrap();
     let first = make(&config);
     assert_eq!((first.rebuilt(), make(&config).rebuilt()), (8, 0));
@@ -291,13 +281,13 @@ fn a_damaged_cache_entry_is_noticed_and_rebuilt() {
     for (a, b) in first.items().iter().zip(again.items()) {
         assert_eq!((&a.name, a.coefficients.values()), (&b.name, b.coefficients.values()));
     }
-    assert_eq!(make(&DatasetConfig { threshold: 0.01, ..config }).rebuilt(), 8, "another way of encoding, another key");
+    assert_eq!(make(&config.threshold(0.01)).rebuilt(), 8, "another way of encoding, another key");
 }
 
 #[test]
 fn unreadable_meshes_are_skipped_and_named() {
     let folder = Folder::new("meshes");
-    let config = DatasetConfig { resolution: 16, levels: 1, ..Default::default() };
+    let config = DatasetConfig::new().resolution(16).levels(1);
     let empty = ShapeDataset::from_folder(&folder.0, &config).unwrap_err().to_string();
     assert!(empty.contains("no mesh in"), "{empty}");
     ProceduralShape::new(Family::Torus, 1).sdf(16).unwrap().to_mesh().unwrap().save(folder.0.join("a.obj")).unwrap();
@@ -312,7 +302,7 @@ fn unreadable_meshes_are_skipped_and_named() {
 #[test]
 fn shapes_of_a_folder_stand_in_the_frame_of_generated_ones() {
     let folder = Folder::new("frames");
-    let config = DatasetConfig { resolution: 16, levels: 1, ..Default::default() };
+    let config = DatasetConfig::new().resolution(16).levels(1);
     let shapes = ShapeDataset::procedural(&[Family::Box, Family::Capsule], 6, 1, Split::Train, &config).unwrap();
     for (i, grid) in shapes.grids().unwrap().iter().enumerate() {
         // As meshes of the world come: in another unit, about another place.
@@ -363,16 +353,12 @@ fn a_generator_survives_its_file() {
         StageModel { network: WaveMeshUNet::seeded(&unet, 2, &DEVICE).unwrap(), diffusion: cosine_v() }
     };
     let generator = Generator::new(representation.clone(), vec![stage(0), stage(1)], Vec::new()).unwrap();
-    let asked = GenerateOptions { class: Some("chair".into()), ..Default::default() };
+    let asked = GenerateOptions::new().class("chair");
     assert!(generator.generate(1, &asked).unwrap_err().to_string().contains("chair"), "it knows no classes");
     let path = folder.0.join("generator.safetensors");
     generator.save(&path, DType::F32).unwrap();
     let again = Generator::load(&path, &DEVICE).unwrap();
-    let options = GenerateOptions {
-        sampler: wavemesh::diffusion::Sampler::Ddim { steps: 3, eta: 0.0 },
-        seed: 1,
-        ..Default::default()
-    };
+    let options = GenerateOptions::new().sampler(wavemesh::diffusion::Sampler::Ddim { steps: 3, eta: 0.0 }).seed(1);
     let values = |generator: &Generator| generator.generate(2, &options).unwrap()[1].values().to_vec();
     assert_eq!(values(&generator), values(&again));
     std::fs::write(&path, b"nothing").unwrap();
@@ -402,15 +388,16 @@ fn labels_reach_the_network_and_guidance_stretches_them() {
         StageModel { network: WaveMeshUNet::seeded(&unet, 2, &DEVICE).unwrap(), diffusion: cosine_v() }
     };
     let generator = Generator::new(representation.clone(), vec![stage(0), stage(1)], names.to_vec()).unwrap();
-    let values = |class: Option<&str>, guidance_scale| {
+    let values = |class: Option<&str>, guidance_scale: Option<f64>| {
         let sampler = wavemesh::diffusion::Sampler::Ddim { steps: 3, eta: 0.0 };
-        let options = GenerateOptions { sampler, class: class.map(Into::into), guidance_scale, ..Default::default() };
+        let mut options = GenerateOptions::new().sampler(sampler).guidance_scale(guidance_scale);
+        options.class = class.map(Into::into);
         generator.generate(1, &options).unwrap()[0].values().to_vec()
     };
     assert_ne!(values(Some("box"), None), values(Some("torus"), None));
     assert_ne!(values(Some("box"), None), values(None, None));
     assert_ne!(values(Some("box"), Some(3.0)), values(Some("box"), None));
-    let options = GenerateOptions { class: Some("sofa".into()), ..Default::default() };
+    let options = GenerateOptions::new().class("sofa");
     assert!(generator.generate(1, &options).unwrap_err().to_string().contains("box, torus"));
 }
 
@@ -432,19 +419,19 @@ fn set_metrics_of_known_sets() {
 #[test]
 fn mistakes_in_configurations_are_named() {
     let error = |config: RepresentationConfig| Representation::new(&config).unwrap_err().to_string();
-    assert!(error(RepresentationConfig { resolution: 30, ..Default::default() }).contains("a multiple of 4"));
-    assert!(error(RepresentationConfig { wavelet: "bior99".into(), ..Default::default() }).contains("bior99"));
-    assert!(error(RepresentationConfig { shell: Some(0.0), ..Default::default() }).contains("shell"));
-    assert!(error(RepresentationConfig { whitening: 2.0, ..Default::default() }).contains("whitening"));
+    assert!(error(RepresentationConfig::new().resolution(30)).contains("a multiple of 4"));
+    assert!(error(RepresentationConfig::new().wavelet("bior99")).contains("bior99"));
+    assert!(error(RepresentationConfig::new().shell(Some(0.0))).contains("shell"));
+    assert!(error(RepresentationConfig::new().whitening(2.0)).contains("whitening"));
     let representation = Representation::new(&small()).unwrap();
     assert!(representation.encode(&shapes(1, 32)[0]).unwrap_err().to_string().contains("[32, 32, 32]"));
     let none = StageData::new(&representation, 0, Vec::new(), Augmentation::default(), 0.0, &DEVICE);
     assert!(none.err().unwrap().to_string().contains("at least one"));
     assert!(serde_json::from_str::<TrainConfig>(r#"{"stepz": 3}"#).unwrap_err().to_string().contains("stepz"));
-    let adamw = wavemesh::train::AdamWConfig { beta2: 1.0, ..Default::default() };
+    let adamw = wavemesh::train::AdamWConfig::new().beta2(1.0);
     let network = WaveMeshUNet::seeded(&UNetConfig::plain(11, 8, &[4, 6]), 0, &DEVICE).unwrap();
     let data = StageData::new(&representation, 0, shapes(2, 16), Augmentation::default(), 0.0, &DEVICE).unwrap();
-    let config = TrainConfig { adamw, ..quick(None, 5) };
+    let config = quick(None, 5).adamw(adamw);
     let error = Trainer::new(network, cosine_v(), Arc::new(data), None, config).err().unwrap();
     assert!(error.to_string().contains("beta2"), "{error}");
     assert!(Family::from_name("sofa").unwrap_err().to_string().contains("chair"));

@@ -24,12 +24,10 @@ fn parameter_counts_are_those_of_the_original() {
         (&[8, 16], &[256, 128, 64, 32], false, 2_961_081),
     ];
     for (encoder, decoder, use_attention, expected) in table {
-        let config = UNetConfig {
-            encoder_channels: encoder.to_vec(),
-            decoder_channels: decoder.to_vec(),
-            use_attention,
-            ..Default::default()
-        };
+        let config = UNetConfig::new()
+            .encoder_channels(encoder.to_vec())
+            .decoder_channels(decoder.to_vec())
+            .use_attention(use_attention);
         let unet = WaveMeshUNet::seeded(&config, 0, &DEVICE).unwrap();
         assert_eq!(unet.num_parameters(), expected, "{encoder:?} {decoder:?} attention {use_attention}");
     }
@@ -64,19 +62,17 @@ fn cases() -> Vec<Case> {
     assert_eq!(described.len(), 2);
     let build = |case: &Value| {
         let number = |key: &str| case[key].as_u64().map(|n| n as usize);
-        let config = UNetConfig {
-            in_channels: number("in_channels").unwrap(),
-            out_channels: number("out_channels").unwrap(),
-            encoder_channels: sizes(&case["encoder_channels"]),
-            encoder_strides: sizes(&case["encoder_strides"]),
-            decoder_channels: sizes(&case["decoder_channels"]),
-            time_emb_dim: number("time_emb_dim").unwrap(),
-            use_attention: number("context_dim").is_some(),
-            context_dim: number("context_dim").unwrap_or_default(),
-            num_heads: number("num_heads").unwrap(),
-            dropout: 0.0,
-            ..Default::default()
-        };
+        let config = UNetConfig::new()
+            .in_channels(number("in_channels").unwrap())
+            .out_channels(number("out_channels").unwrap())
+            .encoder_channels(sizes(&case["encoder_channels"]))
+            .encoder_strides(sizes(&case["encoder_strides"]))
+            .decoder_channels(sizes(&case["decoder_channels"]))
+            .time_emb_dim(number("time_emb_dim").unwrap())
+            .use_attention(number("context_dim").is_some())
+            .context_dim(number("context_dim").unwrap_or_default())
+            .num_heads(number("num_heads").unwrap())
+            .dropout(0.0);
         let prefix = format!("{}/", case["case"].as_str().unwrap());
         let tensors: HashMap<String, Tensor> =
             all.iter().filter_map(|(k, v)| Some((k.strip_prefix(&prefix)?.to_string(), v.clone()))).collect();
@@ -140,7 +136,7 @@ fn check_parity(backend: Backend, checkpointing: bool) {
 
 #[test]
 fn outputs_and_all_gradients_are_those_of_the_original_natively() {
-    check_parity(Backend::on(&DEVICE).unwrap(), false);
+    check_parity(Backend::for_device(&DEVICE).unwrap(), false);
 }
 
 #[test]
@@ -150,7 +146,7 @@ fn outputs_and_all_gradients_are_those_of_the_original_densely() {
 
 #[test]
 fn gradient_checkpointing_changes_no_output_and_no_gradient() {
-    check_parity(Backend::on(&DEVICE).unwrap(), true);
+    check_parity(Backend::for_device(&DEVICE).unwrap(), true);
     // Running statistics move once a step, not once more in the backward pass.
     for case in cases() {
         let mut other = WaveMeshUNet::seeded(&case.config, 0, &DEVICE).unwrap();
@@ -168,7 +164,7 @@ fn gradient_checkpointing_changes_no_output_and_no_gradient() {
 
 /// The case's network, its weights copied, with features of `precision`.
 fn in_precision(case: &Case, precision: Precision) -> WaveMeshUNet {
-    let config = UNetConfig { precision, ..case.config.clone() };
+    let config = case.config.clone().precision(precision);
     let state = case.unet.state().iter().map(|(name, var)| (name.clone(), var.as_tensor().copy().unwrap()));
     WaveMeshUNet::new(&config, VarBuilder::from_tensors(state.collect(), DType::F32, &DEVICE)).unwrap()
 }
@@ -313,7 +309,8 @@ fn the_order_of_the_sites_changes_no_result() {
     for (precision, gradient_checkpointing, allowed) in
         [(Precision::F32, false, 1e-4), (Precision::F32, true, 1e-4), (Precision::F16, false, 2e-3)]
     {
-        let config = UNetConfig { precision, gradient_checkpointing, ..UNetConfig::plain(1, 1, &[8, 16]) };
+        let config =
+            UNetConfig::plain(1, 1, &[8, 16]).precision(precision).gradient_checkpointing(gradient_checkpointing);
         let results = |coords: &[[i32; 4]], order: Option<&[u32]>| {
             let unet = WaveMeshUNet::seeded(&config, 4, &DEVICE).unwrap();
             let row = |i: usize| order.map_or(i, |order| order[i] as usize);
@@ -406,13 +403,13 @@ fn bad_input_is_refused_with_its_name() {
     );
     let context = Tensor::zeros((1, 2, 768), DType::F32, &DEVICE).unwrap();
     assert!(message(&mirrored, &x, &t, Some(&context)).contains("use_attention"));
-    let odd = UNetConfig { encoder_channels: vec![8, 16], use_attention: false, ..Default::default() };
+    let odd = UNetConfig::new().encoder_channels([8, 16]).use_attention(false);
     let odd = WaveMeshUNet::seeded(&odd, 0, &DEVICE).unwrap();
     assert!(message(&odd, &x, &t, None).contains("[16, 8]"));
     let attends = WaveMeshUNet::seeded(&UNetConfig::default(), 0, &DEVICE).unwrap();
     let narrow = Tensor::zeros((1, 2, 100), DType::F32, &DEVICE).unwrap();
     assert!(message(&attends, &x, &t, Some(&narrow)).contains("(1, views, 768)"));
-    let heads = UNetConfig { num_heads: 5, ..Default::default() };
+    let heads = UNetConfig::new().num_heads(5);
     assert!(WaveMeshUNet::seeded(&heads, 0, &DEVICE).unwrap_err().to_string().contains("num_heads is 5 heads"));
     let missing = mirrored.load_weights("nowhere.safetensors", &ImportOptions::default()).unwrap_err().to_string();
     assert!(missing.contains("nowhere.safetensors"), "{missing}");

@@ -59,7 +59,7 @@ fn a_training_step_at_64_takes_half_the_memory_with_checkpointing_and_in_half_pr
     let x = shell();
     let t = Tensor::new(&[500f32], &Device::Cpu).unwrap();
     let step = |checkpointing: bool| {
-        let config = UNetConfig { gradient_checkpointing: checkpointing, ..UNetConfig::plain(1, 1, &[16, 32, 64]) };
+        let config = UNetConfig::plain(1, 1, &[16, 32, 64]).gradient_checkpointing(checkpointing);
         let unet = WaveMeshUNet::seeded(&config, 0, &Device::Cpu).unwrap();
         unet.forward(&x, &t, None).unwrap(); // builds the kernel maps, which both share
         let (grads, peak) = peak_of(|| {
@@ -83,7 +83,7 @@ fn a_training_step_at_64_takes_half_the_memory_with_checkpointing_and_in_half_pr
     assert!(2 * saved <= plain, "peak of a training step: {plain} bytes, with checkpointing {saved} bytes");
 
     let steps = [Precision::F32, Precision::F16, Precision::Bf16].map(|precision| {
-        let config = UNetConfig { precision, ..UNetConfig::plain(1, 1, &[16, 32, 64]) };
+        let config = UNetConfig::plain(1, 1, &[16, 32, 64]).precision(precision);
         let unet = WaveMeshUNet::seeded(&config, 0, &Device::Cpu).unwrap();
         let (_, taped) = peak_of(|| unet.forward(&x, &t, None).unwrap());
         let (_, untaped) = peak_of(|| unet.predict(&x, &t, None, false).unwrap());
@@ -99,7 +99,7 @@ fn a_training_step_at_64_takes_half_the_memory_with_checkpointing_and_in_half_pr
     assert!(2 * steps[1] <= steps[0] && 2 * steps[2] <= steps[0], "{steps:?} bytes");
 
     let summary = |precision: Precision| {
-        let config = UNetConfig { precision, ..UNetConfig::plain(1, 1, &[16, 32, 64]) };
+        let config = UNetConfig::plain(1, 1, &[16, 32, 64]).precision(precision);
         WaveMeshUNet::seeded(&config, 0, &Device::Cpu).unwrap().summary(&x).unwrap()
     };
     // The ends of blocks stay f32.

@@ -51,29 +51,34 @@ fn network(case: &Case, vb: VarBuilder) -> Result<Network> {
     let in_channels = case.param("in_channels")?;
     Ok(match case.param::<String>("network")?.as_str() {
         "spunet" => Box::new(SpUNet::new(
-            &SpUNetConfig {
-                in_channels,
-                num_classes: case.param("num_classes")?,
-                base_channels: case.param("base_channels")?,
-                channels: list("channels")?,
-                layers: list("layers")?,
-            },
+            &SpUNetConfig::new()
+                .in_channels(in_channels)
+                .num_classes(case.param("num_classes")?)
+                .base_channels(case.param("base_channels")?)
+                .channels(list("channels")?)
+                .layers(list("layers")?),
             vb,
         )?),
         "minkunet" => Box::new(MinkUNet::new(
-            &MinkUNetConfig {
-                in_channels,
-                num_classes: case.param("num_classes")?,
-                init_dim: case.param("init_dim")?,
-                planes: fixed("planes")?,
-                layers: fixed("layers")?,
-            },
+            &MinkUNetConfig::new()
+                .in_channels(in_channels)
+                .num_classes(case.param("num_classes")?)
+                .init_dim(case.param("init_dim")?)
+                .planes(fixed("planes")?)
+                .layers(fixed("layers")?),
             vb,
         )?),
         "voxel_res" => {
             let channels = list("channels")?.try_into().map_err(|_| "not four numbers")?;
             let out_channels = case.param("out_channels")?;
-            Box::new(VoxelResBackBone8x::new(&VoxelResConfig { in_channels, channels, out_channels, last_pad: 0 }, vb)?)
+            Box::new(VoxelResBackBone8x::new(
+                &VoxelResConfig::new()
+                    .in_channels(in_channels)
+                    .channels(channels)
+                    .out_channels(out_channels)
+                    .last_pad(0),
+                vb,
+            )?)
         }
         other => return Err(format!("no network `{other}`").into()),
     })

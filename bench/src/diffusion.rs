@@ -31,7 +31,7 @@ pub fn prepare(case: &Case) -> Result<Work> {
     };
     let spacing = TimestepSpacing::from_name(&case.param::<String>("spacing")?)?;
     let run = move || {
-        let options = SampleOptions { spacing, start: Some(x.features().clone()), ..Default::default() };
+        let options = SampleOptions::new().spacing(spacing).start(x.features().clone());
         diffusion.sample(&model, &x, sampler, options)
     };
     Ok(Work::new(run, answer))
@@ -41,7 +41,7 @@ pub fn prepare(case: &Case) -> Result<Work> {
 fn with_network(case: &Case) -> Result<Work> {
     let (network, x) = unet::network(case)?;
     let diffusion = GaussianDiffusion::new(
-        &DiffusionConfig { schedule: BetaSchedule::Cosine, prediction: Prediction::V, ..Default::default() },
+        &DiffusionConfig::new().schedule(BetaSchedule::Cosine).prediction(Prediction::V),
         &Device::Cpu,
     )?;
     let train = case.op == "train_step";
@@ -49,7 +49,7 @@ fn with_network(case: &Case) -> Result<Work> {
     if !train {
         let sampler = Sampler::Ddim { steps: case.param("steps")?, eta: 0.0 };
         let run = move || {
-            let options = SampleOptions { start: Some(x.features().clone()), ..Default::default() };
+            let options = SampleOptions::new().start(x.features().clone());
             diffusion.sample(&network, &x, sampler, options)
         };
         return Ok(Work::new(run, move |x| Ok(shares.facts(answer(x)?))));

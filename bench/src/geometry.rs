@@ -12,7 +12,7 @@ pub fn prepare(case: &Case) -> Result<Work> {
             let faces = case.values::<i64>("faces")?.as_chunks::<3>().0.iter().map(|f| f.map(|v| v as u32)).collect();
             let mesh = Mesh::new(vertices, faces)?;
             let sign = if case.option("unsigned")? { SdfSign::Unsigned } else { SdfSign::Signed };
-            let config = SdfConfig { shape: [case.param("n")?; 3], sign, ..Default::default() };
+            let config = SdfConfig::new().shape([case.param("n")?; 3]).sign(sign);
             let answer = |sdf: &SdfGrid| Answer::default().values("distance", sdf.values(), &sdf.shape());
             Ok(Work::new(move || SdfGrid::from_mesh_with(&mesh, &config), answer))
         }

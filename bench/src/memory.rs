@@ -42,7 +42,7 @@ fn training_pass(case: &Case) -> Result<Work> {
         let weight = Var::from_tensor(&weights.get(layer)?)?;
         let (outputs, inputs) = (weight.dim(0)?, weight.dim(4)?);
         let named = HashMap::from([("weight".to_owned(), weight.as_tensor().clone())]);
-        let config = ConvConfig { bias: false, indice_key: Some("subm".into()), ..Default::default() };
+        let config = ConvConfig::new().bias(false).key("subm");
         let vb = VarBuilder::from_tensors(named, DType::F32, &Device::Cpu);
         net = net.add(SubMConv3d::new(inputs, outputs, 3, config, vb)?).add(Activation::Relu);
         vars.push(weight);

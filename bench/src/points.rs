@@ -9,13 +9,11 @@ pub fn prepare(case: &Case) -> Result<Work> {
     match case.op.as_str() {
         "voxelize" => {
             let points = case.tensor("points")?;
-            let config = VoxelConfig {
-                voxel_size: [0.1, 0.1, 0.2],
-                range: Some([0.0, -40.0, -3.0, 70.4, 40.0, 1.0]),
-                max_points_per_voxel: Some(40),
-                max_voxels: Some(120_000),
-                ..Default::default()
-            };
+            let config = VoxelConfig::new()
+                .voxel_size([0.1, 0.1, 0.2])
+                .range([0.0, -40.0, -3.0, 70.4, 40.0, 1.0])
+                .max_points_per_voxel(40)
+                .max_voxels(120_000);
             let voxelizer = Voxelizer::new(config)?;
             Ok(Work::new(
                 move || voxelizer.voxelize(&[&points]),

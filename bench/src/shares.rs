@@ -86,8 +86,8 @@ fn vb() -> VarBuilder<'static> {
 
 impl Clock {
     fn submanifold(&mut self, x: &SparseConvTensor, from: usize, to: usize, kernel: usize, level: usize) -> Result<()> {
-        let key = (kernel > 1).then(|| format!("timed{level}"));
-        let config = ConvConfig { indice_key: key, bias: false, ..Default::default() };
+        let config = ConvConfig::new().bias(false);
+        let config = if kernel > 1 { config.key(format!("timed{level}")) } else { config };
         let layer = SubMConv3d::new(from, to, kernel, config, vb())?;
         self.time(&layer, x, from).map(|_| ())
     }
@@ -100,20 +100,14 @@ impl Clock {
         kernel: usize,
         level: usize,
     ) -> Result<SparseConvTensor> {
-        let config = ConvConfig {
-            stride: [2; 3],
-            padding: [kernel / 2; 3],
-            bias: false,
-            indice_key: (kernel > 1).then(|| format!("timed_down{level}")),
-            output_sites: OutputSites::Strided,
-            ..Default::default()
-        };
+        let config = ConvConfig::new().stride(2).padding(kernel / 2).bias(false).output_sites(OutputSites::Strided);
+        let config = if kernel > 1 { config.key(format!("timed_down{level}")) } else { config };
         let layer = SparseConv3d::new(from, to, kernel, config, vb())?;
         self.time(&layer, x, from)
     }
 
     fn inverse(&mut self, x: &SparseConvTensor, from: usize, to: usize, level: usize) -> Result<()> {
-        let config = ConvConfig { bias: false, indice_key: Some(format!("timed_down{level}")), ..Default::default() };
+        let config = ConvConfig::new().bias(false).key(format!("timed_down{level}"));
         let layer = SparseInverseConv3d::new(from, to, 3, config, vb())?;
         self.time(&layer, x, from).map(|_| ())
     }

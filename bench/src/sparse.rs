@@ -17,7 +17,7 @@ pub fn prepare(case: &Case) -> Result<Work> {
     let fresh = move || SparseConvTensor::from_coords(features.clone(), coords.clone(), [side; 3], 1);
     if case.op == "map" {
         let (channels, stride) = (1, case.param::<usize>("stride")?);
-        let config = ConvConfig { stride: [stride; 3], padding: [1; 3], ..Default::default() };
+        let config = ConvConfig::new().stride(stride).padding(1);
         let vb = VarBuilder::zeros(DType::F32, &Device::Cpu);
         let run: Box<dyn Fn() -> Result<KernelMap, Error>> = if stride == 1 {
             let layer = SubMConv3d::new(channels, channels, 3, config, vb)?;
@@ -64,7 +64,7 @@ pub fn prepare(case: &Case) -> Result<Work> {
 fn layer(weight: &Var) -> Result<SubMConv3d> {
     let (outputs, _, _, _, inputs) = weight.dims5()?;
     let named = [("weight".to_owned(), weight.as_tensor().clone())].into();
-    let config = ConvConfig { bias: false, ..Default::default() };
+    let config = ConvConfig::new().bias(false);
     Ok(SubMConv3d::new(
         inputs,
         outputs,

@@ -46,11 +46,9 @@ pub fn network(case: &Case) -> Result<(WaveMeshUNet, SparseConvTensor)> {
         .collect();
     let (features, indices) = (case.tensor("features")?, case.tensor("indices")?);
     let channels = features.dim(1)?;
-    let config = UNetConfig {
-        precision: case.option("precision")?,
-        gradient_checkpointing: case.option("checkpointing")?,
-        ..UNetConfig::plain(channels, channels, &case.param::<Vec<usize>>("channels")?)
-    };
+    let config = (UNetConfig::plain(channels, channels, &case.param::<Vec<usize>>("channels")?))
+        .precision(case.option("precision")?)
+        .gradient_checkpointing(case.option("checkpointing")?);
     let unet = WaveMeshUNet::new(&config, VarBuilder::from_tensors(state, DType::F32, &Device::Cpu))?;
     let batch = indices.get_on_dim(1, 0)?.max(0)?.to_scalar::<i64>()? as usize + 1;
     Ok((unet, SparseConvTensor::new(features, indices, [case.param("size")?; 3], batch)?))

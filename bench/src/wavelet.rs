@@ -28,7 +28,7 @@ pub fn prepare(case: &Case) -> Result<Work> {
             let sdf = SdfGrid::from_values(grid, [nx, ny, nz])?;
             let threshold = Threshold::Plain(case.param("threshold")?);
             // The peers encode plain values.
-            let config = WaveletConfig { level, threshold, truncation: None, ..Default::default() };
+            let config = WaveletConfig::new().level(level).threshold(threshold).truncation(None);
             let run = move || {
                 let coeffs = sdf.encode(&config)?;
                 Ok::<_, wavemesh::Error>((coeffs.decode()?, coeffs))

@@ -13,6 +13,7 @@ use crate::sparse::{
 
 /// Widths and depths of [`MinkUNet`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MinkUNetConfig {
     /// Channels of the voxels' features. Default 3.
     pub in_channels: usize,
@@ -24,6 +25,16 @@ pub struct MinkUNetConfig {
     pub planes: [usize; 8],
     /// `LAYERS`: residual blocks of each.
     pub layers: [usize; 8],
+}
+
+setters! {
+    MinkUNetConfig {
+        in_channels(in_channels: usize) => in_channels = in_channels;
+        num_classes(num_classes: usize) => num_classes = num_classes;
+        init_dim(init_dim: usize) => init_dim = init_dim;
+        planes(planes: [usize; 8]) => planes = planes;
+        layers(layers: [usize; 8]) => layers = layers;
+    }
 }
 
 impl MinkUNetConfig {
@@ -46,7 +57,7 @@ impl MinkUNetConfig {
         Self::named([32, 64, 128, 256, 256, 128, 64, 64], [2, 3, 4, 6, 2, 2, 2, 2])
     }
 
-    /// `MinkUNet34C`: the one that is reported most.
+    /// `MinkUNet34C`, the default.
     pub fn minkunet34c() -> Self {
         Self::named([32, 64, 128, 256, 256, 128, 96, 96], [2, 3, 4, 6, 2, 2, 2, 2])
     }

@@ -12,6 +12,7 @@ use crate::{Error, Result};
 
 /// Widths and depths of [`SpUNet`]; the default is `SpUNet-v1m1` as its authors train it on ScanNet.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SpUNetConfig {
     /// Channels of the voxels' features: colour and normal, 6.
     pub in_channels: usize,
@@ -34,6 +35,16 @@ impl Default for SpUNetConfig {
             channels: vec![32, 64, 128, 256, 256, 128, 96, 96],
             layers: vec![2, 3, 4, 6, 2, 2, 2, 2],
         }
+    }
+}
+
+setters! {
+    SpUNetConfig {
+        in_channels(in_channels: usize) => in_channels = in_channels;
+        num_classes(num_classes: usize) => num_classes = num_classes;
+        base_channels(base_channels: usize) => base_channels = base_channels;
+        channels(channels: impl Into<Vec<usize>>) => channels = channels.into();
+        layers(layers: impl Into<Vec<usize>>) => layers = layers.into();
     }
 }
 

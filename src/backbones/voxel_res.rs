@@ -10,6 +10,7 @@ use crate::sparse::{AllReduce, BatchNorm, ConvConfig, SparseConv3d, SparseConvTe
 
 /// Widths of [`VoxelResBackBone8x`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct VoxelResConfig {
     /// Channels of the voxels' features. Default 4.
     pub in_channels: usize,
@@ -24,6 +25,15 @@ pub struct VoxelResConfig {
 impl Default for VoxelResConfig {
     fn default() -> Self {
         Self { in_channels: 4, channels: [16, 32, 64, 128], out_channels: 128, last_pad: 0 }
+    }
+}
+
+setters! {
+    VoxelResConfig {
+        in_channels(in_channels: usize) => in_channels = in_channels;
+        channels(channels: [usize; 4]) => channels = channels;
+        out_channels(out_channels: usize) => out_channels = out_channels;
+        last_pad(last_pad: usize) => last_pad = last_pad;
     }
 }
 

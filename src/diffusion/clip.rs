@@ -12,6 +12,7 @@ use crate::{Error, Result};
 /// What happens to the estimate of `x_0` at each sampling step.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Clip {
     /// Nothing.
     #[default]
@@ -22,7 +23,12 @@ pub enum Clip {
     PerChannel(Vec<f64>),
     /// The limit is the `quantile` of `|x_0|` over the sites of a batch element and channel, held between 1 and `max`;
     /// values are clamped to it and divided by it.
-    Dynamic { quantile: f64, max: f64 },
+    Dynamic {
+        /// Share of the values that lie within the limit, 0 to 1.
+        quantile: f64,
+        /// The largest limit.
+        max: f64,
+    },
 }
 
 impl Clip {

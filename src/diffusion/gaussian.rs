@@ -57,6 +57,9 @@ pub trait Denoiser {
     ///
     /// `timesteps` is (batch_size,) `f32`; `context` is whatever the network is conditioned on, `None` when
     /// unconditional; `train` switches dropout and batch statistics on. Only then must the prediction be differentiable.
+    ///
+    /// # Errors
+    /// Whatever the network says of its input.
     fn predict(
         &self,
         x: &SparseConvTensor,
@@ -84,6 +87,7 @@ where
 /// How a [`GaussianDiffusion`] noises and what its network predicts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct DiffusionConfig {
     /// Number of timesteps `T`.
     pub timesteps: usize,

@@ -16,6 +16,7 @@ use crate::{Error, Result, memory, random};
 
 /// How a training loss is drawn. The default is an unconditional training pass with uniform timesteps and seed 0.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LossOptions<'a> {
     /// Seed of timesteps and noise: another one for each step of a training.
     pub seed: u64,

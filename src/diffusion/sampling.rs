@@ -18,6 +18,7 @@ pub type StepCallback<'a> = Box<dyn FnMut(&SampleStep) -> Result<()> + 'a>;
 
 /// What a sampler does besides its formula. The default is unconditional, unclipped, with seed 0.
 #[derive(Default)]
+#[non_exhaustive]
 pub struct SampleOptions<'a> {
     /// Seed of the initial noise and of every step's noise.
     pub seed: u64,
@@ -45,7 +46,7 @@ setters! {
         clip(clip: Clip) => clip = clip;
         use_clipped_model_output(use_clipped_model_output: bool) => use_clipped_model_output = use_clipped_model_output;
         context(context: Tensor) => context = Some(context);
-        guidance_scale(guidance_scale: f64) => guidance_scale = Some(guidance_scale);
+        guidance_scale(guidance_scale: impl Into<Option<f64>>) => guidance_scale = guidance_scale.into();
         start(start: Tensor) => start = Some(start);
         callback(callback: impl FnMut(&SampleStep) -> Result<()> + 'a) => callback = Some(Box::new(callback));
     }

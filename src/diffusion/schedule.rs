@@ -11,6 +11,7 @@ use crate::{Error, Result, memory};
 /// The shape of `β` over time. The names of diffusers and of its peers are understood by [`BetaSchedule::from_name`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum BetaSchedule {
     /// `β` rises linearly from `beta_start` to `beta_end` (Ho et al. 2020).
     #[default]

@@ -19,13 +19,27 @@ use crate::{Error, Result};
 /// Which sampler, and how many evaluations of the network it may use.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Sampler {
     /// Ancestral sampling (Ho et al. 2020): noise is added back after every step.
-    Ddpm { steps: usize },
+    Ddpm {
+        /// Evaluations of the network.
+        steps: usize,
+    },
     /// DDIM (Song et al. 2021); `eta` in 0..=1 is the share of DDPM's noise that is added back.
-    Ddim { steps: usize, eta: f64 },
+    Ddim {
+        /// Evaluations of the network.
+        steps: usize,
+        /// Share of DDPM's noise, 0 to 1.
+        eta: f64,
+    },
     /// DPM-Solver++ (Lu et al. 2022), multistep, of `order` 1, 2 or 3. Deterministic.
-    DpmSolverPP { steps: usize, order: usize },
+    DpmSolverPP {
+        /// Evaluations of the network.
+        steps: usize,
+        /// Order of the solver, 1 to 3.
+        order: usize,
+    },
 }
 
 impl Sampler {

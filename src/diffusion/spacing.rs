@@ -11,6 +11,7 @@ use crate::{Error, Result};
 /// How `steps` timesteps are spread over `0..T`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TimestepSpacing {
     /// Multiples of `T / steps`, from 0: never visits `T − 1`, where the sample is pure noise.
     Leading,

@@ -42,6 +42,9 @@ impl Checkpoint {
     }
 
     /// Like [`open`](Self::open) of bytes that are in memory; errors call them `path`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for reading.
     pub fn from_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let invalid = |format, problem| Error::Format { path: path.clone(), format, problem };

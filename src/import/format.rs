@@ -8,6 +8,7 @@ use crate::sparse::layers::LayerNote;
 
 /// The library whose order a file's convolution weights have. Ours is (out, z, y, x, in).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum WeightFormat {
     /// This library: (out, z, y, x, in), 1×1×1 weights too.
     WaveMesh,

@@ -14,6 +14,7 @@ use crate::{Error, Result};
 
 /// How a file's tensors become a network's parameters. The defaults find out all that the file tells.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct ImportOptions {
     /// The order of convolution weights. Default: the one order that fits all of the network's layers.
     pub format: Option<WeightFormat>,
@@ -28,6 +29,16 @@ pub struct ImportOptions {
     pub pointwise: Vec<(String, Pointwise)>,
     /// Whether parameters may be missing in the file (a new head, say) and keep their values. Default false.
     pub allow_missing: bool,
+}
+
+setters! {
+    ImportOptions {
+        format(format: WeightFormat) => format = Some(format);
+        prefix(prefix: impl Into<String>) => prefix = Some(prefix.into());
+        renames(renames: Vec<(String, String)>) => renames = renames;
+        pointwise(pointwise: Vec<(String, Pointwise)>) => pointwise = pointwise;
+        allow_missing(allow_missing: bool) => allow_missing = allow_missing;
+    }
 }
 
 impl Checkpoint {

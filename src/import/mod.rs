@@ -6,10 +6,10 @@
 //! ```no_run
 //! use wavemesh::prelude::*;
 //! use wavemesh::import::{Checkpoint, ImportOptions};
-//! # fn main() -> Result<()> {
+//! # fn main() -> wavemesh::Result<()> {
 //! let variables = VarMap::new();
 //! let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-//! let conv = SubMConv3d::new(4, 16, 3, ConvConfig { bias: false, ..Default::default() }, vb.pp("conv1.0"))?;
+//! let conv = SubMConv3d::new(4, 16, 3, ConvConfig::new().bias(false), vb.pp("conv1.0"))?;
 //! let report = Checkpoint::open("second.pth")?.load_into(&variables, &ImportOptions::default())?;
 //! println!("{report}"); // 1 read, 0 missing, …
 //! # Ok(()) }

@@ -7,6 +7,7 @@ use crate::{Error, Result};
 
 /// A colormap, by matplotlib's names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Colormap {
     /// Blue to yellow, even in lightness; the default for one-sided data.
     #[default]

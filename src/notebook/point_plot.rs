@@ -22,7 +22,7 @@ use crate::{Error, Result};
 /// use wavemesh::prelude::*;
 /// use wavemesh::notebook::PointPlot;
 /// use wavemesh::points::PointCloud;
-/// # fn main() -> Result<()> {
+/// # fn main() -> wavemesh::Result<()> {
 /// let cloud = PointCloud::new(&Tensor::rand(0f32, 1.0, (500, 4), &Device::Cpu)?, &["intensity"])?;
 /// let picture = PointPlot::new(&cloud)?.title("a box of points").size(320, 240).picture()?;
 /// assert_eq!((picture.width(), picture.height()), (320, 240));

@@ -32,6 +32,9 @@ impl Volume {
 /// A value that slices can be taken of.
 pub trait ToVolume {
     /// The volume.
+    ///
+    /// # Errors
+    /// When there is no value, or one is not finite.
     fn to_volume(&self) -> Result<Volume>;
 }
 

@@ -37,6 +37,7 @@ impl Channel for &str {
 
 /// What gives a voxel its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ColorBy {
     /// The values of a channel.
     Channel(usize),
@@ -54,7 +55,7 @@ pub enum ColorBy {
 /// ```
 /// use wavemesh::prelude::*;
 /// use wavemesh::notebook::VoxelPlot;
-/// # fn main() -> Result<()> {
+/// # fn main() -> wavemesh::Result<()> {
 /// let grid = Tensor::ones((2, 3, 4), DType::F32, &Device::Cpu)?; // (z, y, x)
 /// let plot = VoxelPlot::new(&grid)?.title("a brick").colormap(Colormap::Magma).size(320, 240);
 /// let picture = plot.picture()?;

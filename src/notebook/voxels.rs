@@ -146,6 +146,9 @@ impl Voxels {
 /// A value with occupied voxels.
 pub trait ToVoxels {
     /// The voxels.
+    ///
+    /// # Errors
+    /// When the value has no voxels to show.
     fn to_voxels(&self) -> Result<Voxels>;
 }
 

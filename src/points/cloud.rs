@@ -123,6 +123,9 @@ impl PointCloud {
     }
 
     /// Positions (points, 3): x, y, z.
+    ///
+    /// # Errors
+    /// Whatever candle says when it cannot allocate.
     pub fn xyz(&self) -> Result<Tensor> {
         Ok(self.points.narrow(1, 0, 3)?.contiguous()?)
     }
@@ -159,6 +162,9 @@ impl PointCloud {
     }
 
     /// Lowest and highest corner (x, y, z) of the points that are finite; `None` without any.
+    ///
+    /// # Errors
+    /// Whatever candle says when it cannot allocate.
     pub fn bounds(&self) -> Result<Option<[[f32; 3]; 2]>> {
         let xyz = self.xyz()?.flatten_all()?.to_vec1::<f32>()?;
         let finite = xyz.as_chunks::<3>().0.iter().filter(|point| point.iter().all(|v| v.is_finite()));

@@ -8,6 +8,7 @@ use crate::{Error, Result};
 
 /// How the features between sites are found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Interpolation {
     /// Those of the nearest site of the grid, zero if it is empty. The default.
     #[default]

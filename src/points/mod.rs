@@ -3,10 +3,10 @@
 //! ```
 //! use wavemesh::prelude::*;
 //! use wavemesh::points::{Interpolation, Reduce, VoxelConfig, Voxelizer};
-//! # fn main() -> Result<()> {
+//! # fn main() -> wavemesh::Result<()> {
 //! // Four points (x, y, z, intensity); the first two fall into one voxel, the last is out of range.
 //! let points = Tensor::new(&[[0.1f32, 0.1, 0.1, 1.0], [0.2, 0.1, 0.1, 3.0], [1.6, 0.1, 0.1, 5.0], [9.0, 0.0, 0.0, 7.0]], &Device::Cpu)?;
-//! let config = VoxelConfig { voxel_size: [0.5; 3], range: Some([0.0, 0.0, 0.0, 2.0, 2.0, 2.0]), reduce: Reduce::Mean, ..Default::default() };
+//! let config = VoxelConfig::new().voxel_size([0.5; 3]).range([0.0, 0.0, 0.0, 2.0, 2.0, 2.0]).reduce(Reduce::Mean);
 //! let voxels = Voxelizer::new(config)?.voxelize(&[&points])?;
 //! assert_eq!(voxels.tensor.coords(), [[0, 0, 0, 0], [0, 0, 0, 3]]); // batch, z, y, x
 //! assert_eq!(voxels.inverse, [Some(0), Some(0), Some(1), None]); // the voxel of each point

@@ -27,6 +27,9 @@ impl Quantized {
     }
 
     /// The cells as an `i64` tensor (cells, columns).
+    ///
+    /// # Errors
+    /// Whatever candle says when it cannot allocate.
     pub fn tensor(&self) -> Result<Tensor> {
         let columns = self.cells.first().map_or(0, Vec::len);
         Ok(Tensor::from_vec(self.cells.concat(), (self.len(), columns), &Device::Cpu)?)

@@ -11,6 +11,7 @@ use crate::{Error, Result};
 
 /// How points become voxels. Triples and ranges are (x, y, z), as in the configurations of detectors.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct VoxelConfig {
     /// Sides of a voxel (x, y, z), in the unit of the points. Default 0.05.
     pub voxel_size: [f64; 3],
@@ -34,6 +35,16 @@ impl Default for VoxelConfig {
             max_points_per_voxel: None,
             max_voxels: None,
         }
+    }
+}
+
+setters! {
+    VoxelConfig {
+        voxel_size(voxel_size: [f64; 3]) => voxel_size = voxel_size;
+        range(range: [f64; 6]) => range = Some(range);
+        reduce(reduce: Reduce) => reduce = reduce;
+        max_points_per_voxel(max_points_per_voxel: usize) => max_points_per_voxel = Some(max_points_per_voxel);
+        max_voxels(max_voxels: usize) => max_voxels = Some(max_voxels);
     }
 }
 
@@ -237,6 +248,9 @@ impl VoxelizedPoints {
     }
 
     /// Continuous positions (points, 4) on the grid: batch, z, y, x, where voxel 0 reaches from 0 to 1.
+    ///
+    /// # Errors
+    /// Whatever candle says of the device of the tensor.
     pub fn positions(&self) -> Result<Tensor> {
         Ok(Tensor::from_vec(self.positions.concat(), (self.positions.len(), 4), self.tensor.device())?)
     }

@@ -16,6 +16,7 @@ use crate::{Error, Result, memory};
 
 /// How a mesh becomes a grid.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct SdfConfig {
     /// Number of samples along x, y and z; at least two each. Different numbers make an anisotropic grid.
     pub shape: [usize; 3],
@@ -53,6 +54,7 @@ setters! {
 
 /// What counts as inside of a mesh.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub enum SdfSign {
     /// What the triangles enclose, by the generalized winding number. For an open mesh this is a guess near its holes.
     #[default]

@@ -9,6 +9,7 @@ use crate::{Error, Result};
 
 /// Which surface is drawn, and how.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct IsosurfaceConfig {
     /// The value on the surface.
     pub level: f32,
@@ -32,6 +33,7 @@ setters! {
 
 /// How a surface is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IsosurfaceMethod {
     /// Marching cubes: watertight unless the surface leaves the grid; edges are cut off by up to a cell.
     #[default]

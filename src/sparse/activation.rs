@@ -9,7 +9,16 @@ use super::tensor::SparseConvTensor;
 use crate::Result;
 
 /// A pointwise function of the features, with PyTorch's definitions.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// let x = Tensor::new(&[-2f32, 0.0, 3.0], &Device::Cpu)?;
+/// assert_eq!(Activation::Relu.apply(&x)?.to_vec1::<f32>()?, [0.0, 0.0, 3.0]);
+/// assert_eq!(Activation::LeakyRelu(0.5).apply(&x)?.to_vec1::<f32>()?, [-1.0, 0.0, 3.0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Activation {
     /// max(x, 0)
     Relu,
@@ -27,6 +36,9 @@ pub enum Activation {
 
 impl Activation {
     /// Applies the function to a tensor of any shape. Differentiable.
+    ///
+    /// # Errors
+    /// Whatever candle says: a type without arithmetic, say.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match *self {
             Self::Relu => x.relu()?,

@@ -12,6 +12,9 @@ use crate::Result;
 impl SparseConvTensor {
     /// The positive part of each feature.
     ///
+    /// # Errors
+    /// Whatever candle says: a type without arithmetic, say.
+    ///
     /// ```
     /// # use wavemesh::prelude::*;
     /// let features = Tensor::new(&[[-1f32, 2.0]], &Device::Cpu)?;

@@ -14,6 +14,7 @@ use crate::{Error, Result};
 
 /// Which sites attend to each other. They always belong to one batch element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AttentionGroups {
     /// All of a batch element.
     Full,
@@ -83,7 +84,7 @@ impl AttentionGroups {
 /// ```
 /// use wavemesh::prelude::*;
 /// use wavemesh::sparse::{AttentionGroups, sparse_attention};
-/// # fn main() -> Result<()> {
+/// # fn main() -> wavemesh::Result<()> {
 /// let sites = vec![[0, 0, 0, 0], [0, 0, 0, 1], [0, 7, 7, 7]];
 /// let x = SparseConvTensor::from_coords(Tensor::ones((3, 1), DType::F32, &Device::Cpu)?, sites, [8, 8, 8], 1)?;
 /// let same = Tensor::zeros((3, 1, 2), DType::F32, &Device::Cpu)?;

@@ -17,6 +17,7 @@ use crate::{Error, Result, memory};
 
 /// Options of the convolution layers. Triples are (z, y, x); those of 2-D layers are (y, x).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConvConfig<const N: usize = 3> {
     /// Step between outputs. A submanifold or inverse layer ignores it. Default 1.
     pub stride: [usize; N],
@@ -286,7 +287,7 @@ impl Conv {
     }
 
     /// Runs the layer onto given sites: those of `target`, whatever the layer's own would be.
-    pub fn forward_on(&self, x: &SparseConvTensor, target: &SparseConvTensor) -> Result<SparseConvTensor> {
+    pub fn forward_onto(&self, x: &SparseConvTensor, target: &SparseConvTensor) -> Result<SparseConvTensor> {
         self.check_input(x, x.channels())?;
         if target.batch_size() != x.batch_size() || target.ndim() != x.ndim() {
             let kind = |x: &SparseConvTensor| format!("a {}-D tensor of batch size {}", x.ndim(), x.batch_size());
@@ -423,12 +424,12 @@ macro_rules! map_making_layer {
             ///
             /// # Errors
             /// As a forward pass, or a target of another batch size or number of axes.
-            pub fn forward_on(
+            pub fn forward_onto(
                 &self,
                 x: &crate::sparse::SparseConvTensor,
                 target: &crate::sparse::SparseConvTensor,
             ) -> crate::Result<crate::sparse::SparseConvTensor> {
-                self.0.forward_on(x, target)
+                self.0.forward_onto(x, target)
             }
 
             /// The kernel map of this layer on the sites of `x`, as a forward pass would build or find it.

@@ -17,6 +17,9 @@ impl SparseConvTensor {
     }
 
     /// The batch element of each row, as a `u32` tensor (sites,).
+    ///
+    /// # Errors
+    /// Whatever candle says of the device of the features.
     pub fn element_index(&self) -> Result<Tensor> {
         let elements: Vec<u32> = self.coords().iter().map(|&[b, ..]| b as u32).collect();
         Ok(Tensor::from_vec(elements, self.len(), self.device())?)

@@ -12,6 +12,9 @@ macro_rules! global_pool {
     ($pool:ident, $reduce:expr) => {
         impl $pool {
             /// Pools `x` to (batch, C). Differentiable.
+            ///
+            /// # Errors
+            /// Whatever candle says of the features.
             pub fn forward(&self, x: &SparseConvTensor) -> Result<Tensor> {
                 x.reduce_elements(x.features(), $reduce)
             }
@@ -29,16 +32,43 @@ macro_rules! global_pool {
 
 /// The largest value of each batch element's sites: (batch, C). An element without sites has zeros. The first of tied sites receives
 /// the gradient.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// use wavemesh::sparse::SparseGlobalMaxPool;
+/// let features = Tensor::new(&[[1f32, -1.0], [3.0, 2.0], [7.0, 7.0]], &Device::Cpu)?;
+/// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 1, 1, 1], [1, 0, 0, 0]], [2; 3], 2)?;
+/// assert_eq!(SparseGlobalMaxPool.forward(&x)?.to_vec2::<f32>()?, [[3.0, 2.0], [7.0, 7.0]]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SparseGlobalMaxPool;
 global_pool!(SparseGlobalMaxPool, Reduce::Max);
 
 /// The mean of each batch element's sites: (batch, C). An element without sites has zeros.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// use wavemesh::sparse::SparseGlobalAvgPool;
+/// let features = Tensor::new(&[[1f32, -1.0], [3.0, 2.0], [7.0, 7.0]], &Device::Cpu)?;
+/// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 1, 1, 1], [1, 0, 0, 0]], [2; 3], 2)?;
+/// assert_eq!(SparseGlobalAvgPool.forward(&x)?.to_vec2::<f32>()?, [[2.0, 0.5], [7.0, 7.0]]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SparseGlobalAvgPool;
 global_pool!(SparseGlobalAvgPool, Reduce::Mean);
 
 /// The sum of each batch element's sites: (batch, C).
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// use wavemesh::sparse::SparseGlobalSumPool;
+/// let features = Tensor::new(&[[1f32, -1.0], [3.0, 2.0], [7.0, 7.0]], &Device::Cpu)?;
+/// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 1, 1, 1], [1, 0, 0, 0]], [2; 3], 2)?;
+/// assert_eq!(SparseGlobalSumPool.forward(&x)?.to_vec2::<f32>()?, [[4.0, 1.0], [7.0, 7.0]]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SparseGlobalSumPool;
 global_pool!(SparseGlobalSumPool, Reduce::Sum);

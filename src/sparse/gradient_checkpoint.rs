@@ -22,7 +22,7 @@ use crate::Result;
 /// ```
 /// use wavemesh::prelude::*;
 /// use wavemesh::sparse::GradientCheckpoint;
-/// # fn main() -> Result<()> {
+/// # fn main() -> wavemesh::Result<()> {
 /// let variables = VarMap::new();
 /// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
 /// let block = SparseSequential::new()

@@ -36,6 +36,20 @@ impl Affine {
 
 /// Normalisation of groups of channels over all sites of each batch element: `torch.nn.GroupNorm` on each element's features, TRELLIS'
 /// `SparseGroupNorm`.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// use wavemesh::sparse::GroupNorm;
+/// let features = Tensor::new(&[[1f32, 1.0], [3.0, 3.0]], &Device::Cpu)?;
+/// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [2; 3], 1)?;
+/// let [weight, bias] = [Tensor::new(&[1f32, 10.0], &Device::Cpu)?, Tensor::new(&[0f32, 0.5], &Device::Cpu)?];
+/// let parameters = [("weight".into(), weight), ("bias".into(), bias)].into();
+/// let vb = VarBuilder::from_tensors(parameters, DType::F32, &Device::Cpu);
+/// let y = GroupNorm::new(1, 2, 0.0, vb)?.forward(&x)?;
+/// // One group of both channels: mean 2, variance 1.
+/// assert_eq!(y.features().to_vec2::<f32>()?, [[-1.0, -10.0 + 0.5], [1.0, 10.0 + 0.5]]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct GroupNorm {
     groups: usize,
@@ -107,6 +121,20 @@ impl SparseModule for GroupNorm {
 
 /// Normalisation of each channel over all sites of each batch element: `torch.nn.InstanceNorm1d`, MinkowskiEngine's
 /// `MinkowskiInstanceNorm`.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// use wavemesh::sparse::InstanceNorm;
+/// let features = Tensor::new(&[[1f32, 2.0], [3.0, 6.0]], &Device::Cpu)?;
+/// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [2; 3], 1)?;
+/// let [weight, bias] = [Tensor::new(&[1f32, 10.0], &Device::Cpu)?, Tensor::new(&[0f32, 0.5], &Device::Cpu)?];
+/// let parameters = [("weight".into(), weight), ("bias".into(), bias)].into();
+/// let vb = VarBuilder::from_tensors(parameters, DType::F32, &Device::Cpu);
+/// let y = InstanceNorm::new(2, 0.0, vb)?.forward(&x)?;
+/// // Each channel by itself: means 2 and 4, deviations 1 and 2.
+/// assert_eq!(y.features().to_vec2::<f32>()?, [[-1.0, -10.0 + 0.5], [1.0, 10.0 + 0.5]]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct InstanceNorm(GroupNorm);
 
@@ -139,6 +167,20 @@ impl SparseModule for InstanceNorm {
 }
 
 /// Normalisation of each site over its channels: `torch.nn.LayerNorm`.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// use wavemesh::sparse::LayerNorm;
+/// let features = Tensor::new(&[[1f32, 3.0], [6.0, 2.0]], &Device::Cpu)?;
+/// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [2; 3], 1)?;
+/// let [weight, bias] = [Tensor::new(&[1f32, 10.0], &Device::Cpu)?, Tensor::new(&[0f32, 0.5], &Device::Cpu)?];
+/// let parameters = [("weight".into(), weight), ("bias".into(), bias)].into();
+/// let vb = VarBuilder::from_tensors(parameters, DType::F32, &Device::Cpu);
+/// let y = LayerNorm::new(2, 0.0, vb)?.forward(&x)?;
+/// // Each site by itself: means 2 and 4, deviations 1 and 2.
+/// assert_eq!(y.features().to_vec2::<f32>()?, [[-1.0, 10.0 + 0.5], [1.0, -10.0 + 0.5]]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
     eps: f64,

@@ -12,6 +12,27 @@ use crate::{Error, Result};
 /// exchanged. Its output sites are that layer's input sites, in their order, so skip connections line up.
 ///
 /// `y[i] = bias + Σ_r weight[:, r, :] · x[o]` over the pairs (i, o) of offset r
+///
+/// ```
+/// # use std::collections::HashMap;
+/// use wavemesh::prelude::*;
+/// use wavemesh::sparse::{SparseConv1d, SparseInverseConv1d};
+/// let cpu = &Device::Cpu;
+/// let sites = Tensor::new(&[[0i64, 1], [0, 2], [0, 4]], cpu)?; // batch, x
+/// let x = SparseConvTensor::new(Tensor::new(&[[1f32], [2.0], [4.0]], cpu)?, sites, [6], 1)?;
+/// # let vb = |weight: [f32; 3]| -> wavemesh::Result<_> {
+/// #     let weight = Tensor::new(&weight, cpu)?.reshape((1, 3, 1))?;
+/// #     Ok(VarBuilder::from_tensors(HashMap::from([("weight".into(), weight)]), DType::F32, cpu))
+/// # };
+/// let config = ConvConfig::new().stride(2).padding(1).bias(false).key("down");
+/// let low = SparseConv1d::new(1, 1, 3, config, vb([10.0, 1.0, 100.0])?)?.forward(&x)?; // 100, 12, 4
+/// let back = SparseInverseConv1d::new(1, 1, 3, ConvConfig::new().bias(false).key("down"), vb([1.0, 2.0, 4.0])?)?;
+/// let y = back.forward(&low)?;
+/// // Site 1 went to output 0 through the last weight and to output 1 through the first; sites 2 and 4 through the middle one.
+/// assert_eq!(y.features().to_vec2::<f32>()?, [[4.0 * 100.0 + 12.0], [2.0 * 12.0], [2.0 * 4.0]]);
+/// assert!(y.same_sites(&x));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SparseInverseConv<const N: usize>(Conv);
 

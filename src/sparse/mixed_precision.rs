@@ -18,7 +18,7 @@ use crate::{Error, Result};
 /// ```
 /// use wavemesh::prelude::*;
 /// use wavemesh::sparse::MixedPrecision;
-/// # fn main() -> Result<()> {
+/// # fn main() -> wavemesh::Result<()> {
 /// let variables = VarMap::new();
 /// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
 /// let conv = SubMConv3d::new(2, 8, 3, ConvConfig::default(), vb)?;

@@ -7,8 +7,8 @@
 //! | spconv | here |
 //! | --- | --- |
 //! | `SparseConvTensor(features, indices, spatial_shape, batch_size)` | [`SparseConvTensor::new`] |
-//! | `SubMConv3d(16, 32, 3, bias=False, indice_key="a")` | [`SubMConv3d::new`]`(16, 32, 3, ConvConfig { bias: false, indice_key: Some("a".into()), ..Default::default() }, vb)` |
-//! | `SparseConv3d(16, 32, 3, stride=2, padding=1)` | [`SparseConv3d::new`]`(16, 32, 3, ConvConfig { stride: [2; 3], padding: [1; 3], ..Default::default() }, vb)` |
+//! | `SubMConv3d(16, 32, 3, bias=False, indice_key="a")` | [`SubMConv3d::new`]`(16, 32, 3, ConvConfig::new().bias(false).key("a"), vb)` |
+//! | `SparseConv3d(16, 32, 3, stride=2, padding=1)` | [`SparseConv3d::new`]`(16, 32, 3, ConvConfig::new().stride(2).padding(1), vb)` |
 //! | `SparseInverseConv3d(32, 16, 3, indice_key="down")` | [`SparseInverseConv3d::new`] |
 //! | `SparseSequential(…)` | [`SparseSequential::new`]`().add(…).add(…)` |
 //! | `SubMConv2d`, `SparseConv2d`, … | [`SubMConv2d`], [`SparseConv2d`], …, on tensors of indices (N, 3) |
@@ -83,7 +83,7 @@ pub use pool::{
     SparseMaxPool3d, SparseSumPool, SparseSumPool1d, SparseSumPool2d, SparseSumPool3d,
 };
 pub use scatter::{Reduce, scatter};
-pub use sequential::{IntoSparseModule, OnFeatures, Sparse, SparseSequential};
+pub use sequential::{IntoSparseModule, SparseSequential};
 pub use site_rule::SiteRule;
 pub use sparse_conv::{SparseConv, SparseConv1d, SparseConv2d, SparseConv3d};
 pub use subm_conv::{SubMConv, SubMConv1d, SubMConv2d, SubMConv3d};

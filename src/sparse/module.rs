@@ -9,9 +9,15 @@ use crate::Result;
 /// A layer from sparse tensor to sparse tensor.
 pub trait SparseModule {
     /// Runs the layer; `train` chooses batch statistics over running ones, and the like.
+    ///
+    /// # Errors
+    /// Features, sites or parameters that do not fit the layer.
     fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor>;
 
     /// Runs the layer in evaluation mode.
+    ///
+    /// # Errors
+    /// As [`forward_t`](Self::forward_t).
     fn forward(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
         self.forward_t(x, false)
     }

@@ -22,6 +22,20 @@ use crate::{Error, Result, memory};
 ///
 /// Parameters: `weight`, `bias`, `running_mean`, `running_var`, each (C,). Statistics are computed in f32 or better whatever
 /// the features' type.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// let features = Tensor::new(&[[1f32], [3.0]], &Device::Cpu)?;
+/// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [2; 3], 1)?;
+/// let variables = VarMap::new();
+/// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+/// let norm = BatchNorm::with_config(1, BatchNormConfig { eps: 0.0, momentum: 0.5, ..Default::default() }, vb)?;
+/// // In training the mean 2 and the variance 1 of the batch count, and the running ones go half the way towards them.
+/// assert_eq!(norm.forward_t(&x, true)?.features().to_vec2::<f32>()?, [[-1.0], [1.0]]);
+/// assert_eq!(norm.running_mean().to_vec1::<f32>()?, [1.0]);
+/// assert_eq!(norm.running_var().to_vec1::<f32>()?, [1.5]); // halfway from 1 to 2: the unbiased variance, as in PyTorch
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct BatchNorm {
     name: String,
@@ -37,6 +51,9 @@ pub struct BatchNorm {
 
 impl BatchNorm {
     /// Batch normalisation of `channels` channels with eps 1e-5, momentum 0.1 and learned scale and shift.
+    ///
+    /// # Errors
+    /// As [`with_config`](Self::with_config).
     pub fn new(channels: usize, vb: VarBuilder) -> Result<Self> {
         Self::with_config(channels, BatchNormConfig::default(), vb)
     }

@@ -12,6 +12,7 @@ use crate::Result;
 
 /// Options of the pooling layers. Triples are (z, y, x); those of 2-D layers are (y, x).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PoolConfig<const N: usize = 3> {
     /// Step between windows; `None` (the default) for the kernel's size, so that windows do not overlap.
     pub stride: Option<[usize; N]>,
@@ -97,6 +98,18 @@ impl Pool {
 ///
 /// spconv's `SparseMaxPool3d` gives the larger of that and zero, which differs where all of a window's values are negative:
 /// [`PoolConfig::from_zero`] does the same.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// use wavemesh::sparse::SparseMaxPool1d;
+/// let cpu = &Device::Cpu;
+/// let sites = Tensor::new(&[[0i64, 2], [0, 3], [0, 4]], cpu)?; // batch, x
+/// let x = SparseConvTensor::new(Tensor::new(&[[1f32], [3.0], [-4.0]], cpu)?, sites, [6], 1)?;
+/// let y = SparseMaxPool1d::new(2, PoolConfig::new())?.forward(&x)?; // windows of cells 0 to 1, 2 to 3, 4 to 5
+/// assert_eq!(y.features().to_vec2::<f32>()?, [[3.0], [-4.0]]);
+/// assert_eq!(y.indices()?.to_vec2::<i64>()?, [[0, 1], [0, 2]]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SparseMaxPool<const N: usize>(Pool);
 
@@ -138,6 +151,18 @@ impl<const N: usize> SparseModule for SparseMaxPool<N> {
 }
 
 /// The mean of each window's active sites, channel by channel: spconv's `SparseAvgPool3d`. Empty cells do not count.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// use wavemesh::sparse::SparseAvgPool1d;
+/// let cpu = &Device::Cpu;
+/// let sites = Tensor::new(&[[0i64, 2], [0, 3], [0, 4]], cpu)?; // batch, x
+/// let x = SparseConvTensor::new(Tensor::new(&[[1f32], [3.0], [-4.0]], cpu)?, sites, [6], 1)?;
+/// let y = SparseAvgPool1d::new(2, PoolConfig::new())?.forward(&x)?; // windows of cells 0 to 1, 2 to 3, 4 to 5
+/// assert_eq!(y.features().to_vec2::<f32>()?, [[2.0], [-4.0]]);
+/// assert_eq!(y.indices()?.to_vec2::<i64>()?, [[0, 1], [0, 2]]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SparseAvgPool<const N: usize>(Pool);
 
@@ -176,6 +201,18 @@ impl<const N: usize> SparseModule for SparseAvgPool<N> {
 }
 
 /// The sum of each window's active sites, channel by channel: MinkowskiEngine's `MinkowskiSumPooling`.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// use wavemesh::sparse::SparseSumPool1d;
+/// let cpu = &Device::Cpu;
+/// let sites = Tensor::new(&[[0i64, 2], [0, 3], [0, 4]], cpu)?; // batch, x
+/// let x = SparseConvTensor::new(Tensor::new(&[[1f32], [3.0], [-4.0]], cpu)?, sites, [6], 1)?;
+/// let y = SparseSumPool1d::new(2, PoolConfig::new())?.forward(&x)?; // windows of cells 0 to 1, 2 to 3, 4 to 5
+/// assert_eq!(y.features().to_vec2::<f32>()?, [[4.0], [-4.0]]);
+/// assert_eq!(y.indices()?.to_vec2::<i64>()?, [[0, 1], [0, 2]]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SparseSumPool<const N: usize>(Pool);
 
@@ -223,6 +260,19 @@ fn counts(engine: &dyn Engine, flow: &Flow, [kz, ky, kx]: [usize; 3], features: 
 
 /// The way back over a pool or convolution with stride: each of its input sites gets the mean of the windows that it was in (of the one,
 /// where windows do not overlap), or zeros where it was in none. MinkowskiEngine's `MinkowskiPoolingTranspose`, spconv's inverse without weights.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// use wavemesh::sparse::{SparseInversePool1d, SparseSumPool1d};
+/// let cpu = &Device::Cpu;
+/// let sites = Tensor::new(&[[0i64, 2], [0, 3], [0, 4]], cpu)?; // batch, x
+/// let x = SparseConvTensor::new(Tensor::new(&[[1f32], [3.0], [-4.0]], cpu)?, sites, [6], 1)?;
+/// let low = SparseSumPool1d::new(2, PoolConfig::new().key("pool"))?.forward(&x)?; // 4, -4
+/// let y = SparseInversePool1d::new(2, "pool").forward(&low)?;
+/// assert_eq!(y.features().to_vec2::<f32>()?, [[4.0], [4.0], [-4.0]]);
+/// assert!(y.same_sites(&x));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SparseInversePool<const N: usize> {
     kernel: [usize; 3],

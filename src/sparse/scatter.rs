@@ -6,6 +6,7 @@ use crate::{Error, Result};
 
 /// What becomes of several rows of one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reduce {
     /// Their mean. The default.
     #[default]
@@ -23,6 +24,16 @@ pub enum Reduce {
 ///
 /// # Errors
 /// Features that are no float matrix with a row for each index, or a group that does not exist.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// use wavemesh::sparse::{Reduce, scatter};
+/// let rows = Tensor::new(&[[1f32, 2.0], [3.0, -2.0], [9.0, 9.0]], &Device::Cpu)?;
+/// let groups = [Some(0), Some(0), None]; // the last row belongs to none
+/// assert_eq!(scatter(&rows, &groups, 2, Reduce::Mean)?.to_vec2::<f32>()?, [[2.0, 0.0], [0.0, 0.0]]);
+/// assert_eq!(scatter(&rows, &groups, 2, Reduce::Max)?.to_vec2::<f32>()?, [[3.0, 2.0], [0.0, 0.0]]);
+/// # Ok::<(), Error>(())
+/// ```
 pub fn scatter(features: &Tensor, index: &[Option<u32>], groups: usize, reduce: Reduce) -> Result<Tensor> {
     const OP: &str = "scatter";
     if !features.dtype().is_float() {

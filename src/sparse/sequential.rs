@@ -22,10 +22,10 @@ use crate::{Error, Result};
 /// ```
 /// use wavemesh::prelude::*;
 /// use wavemesh::sparse::*;
-/// # fn main() -> Result<()> {
+/// # fn main() -> wavemesh::Result<()> {
 /// let variables = VarMap::new();
 /// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-/// let padded = ConvConfig { indice_key: Some("a".into()), ..Default::default() };
+/// let padded = ConvConfig::new().key("a");
 /// let net = SparseSequential::new()
 ///     .add(SubMConv3d::new(2, 16, 3, padded, vb.pp(0))?)
 ///     .add(BatchNorm::new(16, vb.pp(1))?)

@@ -23,7 +23,7 @@ use crate::{Error, Result};
 /// struct SumPool(SiteRule);
 ///
 /// impl SparseModule for SumPool {
-///     fn forward_t(&self, x: &SparseConvTensor, _train: bool) -> Result<SparseConvTensor> {
+///     fn forward_t(&self, x: &SparseConvTensor, _train: bool) -> wavemesh::Result<SparseConvTensor> {
 ///         let map = self.0.map(x)?;
 ///         let mut sum = Tensor::zeros((map.output_coords().len(), x.channels()), x.dtype(), x.device())?;
 ///         for offset in 0..map.kernel_volume() {

@@ -15,6 +15,23 @@ use crate::Result;
 ///
 /// A 1×1×1 weight is (out, in) here as its shape says; spconv's files hold an (in, out) matrix in the same shape where the stride is 1,
 /// which [`Checkpoint::load_into`](crate::import::Checkpoint::load_into) turns.
+///
+/// ```
+/// # use std::collections::HashMap;
+/// use wavemesh::prelude::*;
+/// use wavemesh::sparse::SparseConv1d;
+/// let cpu = &Device::Cpu;
+/// let sites = Tensor::new(&[[0i64, 1], [0, 2], [0, 4]], cpu)?; // batch, x
+/// let x = SparseConvTensor::new(Tensor::new(&[[1f32], [2.0], [4.0]], cpu)?, sites, [6], 1)?;
+/// let weight = Tensor::new(&[10f32, 1.0, 100.0], cpu)?.reshape((1, 3, 1))?; // (out, kx, in)
+/// let vb = VarBuilder::from_tensors(HashMap::from([("weight".into(), weight)]), DType::F32, cpu);
+/// let config = ConvConfig::new().stride(2).padding(1).bias(false);
+/// let y = SparseConv1d::new(1, 1, 3, config, vb)?.forward(&x)?;
+/// // Output 0 reads sites -1 to 1, output 1 sites 1 to 3, output 2 sites 3 to 5.
+/// assert_eq!(y.features().to_vec2::<f32>()?, [[100.0], [10.0 + 2.0], [4.0]]);
+/// assert_eq!(y.indices()?.to_vec2::<i64>()?, [[0, 0], [0, 1], [0, 2]]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SparseConv<const N: usize>(Conv);
 

@@ -15,6 +15,22 @@ use crate::Result;
 ///
 /// A 1×1×1 weight is (out, in) here as its shape says; spconv's files hold an (in, out) matrix in the same shape, which
 /// [`Checkpoint::load_into`](crate::import::Checkpoint::load_into) turns.
+///
+/// ```
+/// # use std::collections::HashMap;
+/// use wavemesh::prelude::*;
+/// use wavemesh::sparse::SubMConv1d;
+/// let cpu = &Device::Cpu;
+/// let sites = Tensor::new(&[[0i64, 1], [0, 2], [0, 4]], cpu)?; // batch, x
+/// let x = SparseConvTensor::new(Tensor::new(&[[1f32], [2.0], [4.0]], cpu)?, sites, [6], 1)?;
+/// let weight = Tensor::new(&[10f32, 1.0, 100.0], cpu)?.reshape((1, 3, 1))?; // (out, kx, in)
+/// let vb = VarBuilder::from_tensors(HashMap::from([("weight".into(), weight)]), DType::F32, cpu);
+/// let y = SubMConv1d::new(1, 1, 3, ConvConfig::new().bias(false), vb)?.forward(&x)?;
+/// // Site 1 reads itself and site 2, site 2 reads sites 1 and 2, and site 4 is alone.
+/// assert_eq!(y.features().to_vec2::<f32>()?, [[1.0 + 200.0], [10.0 + 2.0], [4.0]]);
+/// assert!(y.same_sites(&x));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SubMConv<const N: usize>(Conv);
 

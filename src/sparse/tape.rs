@@ -30,7 +30,7 @@ fn within<T>(flag: &'static LocalKey<Cell<bool>>, value: bool, body: impl FnOnce
 /// ```
 /// use wavemesh::prelude::*;
 /// use wavemesh::sparse::no_grad;
-/// # fn main() -> Result<()> {
+/// # fn main() -> wavemesh::Result<()> {
 /// let variables = VarMap::new();
 /// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
 /// let conv = SubMConv3d::new(2, 4, 3, ConvConfig::default(), vb)?;

@@ -18,7 +18,7 @@ use crate::{Error, Result, memory};
 ///
 /// ```
 /// use wavemesh::prelude::*;
-/// # fn main() -> Result<()> {
+/// # fn main() -> wavemesh::Result<()> {
 /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?; // (N, C)
 /// let indices = Tensor::new(&[[0i64, 0, 1, 2], [0, 3, 3, 3]], &Device::Cpu)?; // (N, 4): batch, z, y, x
 /// let x = SparseConvTensor::new(features, indices, [4, 4, 4], 1)?;
@@ -72,6 +72,9 @@ impl SparseConvTensor {
     }
 
     /// Like [`new`](Self::new) from coordinates that are already in a `Vec`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
     pub fn from_coords(
         features: Tensor,
         coords: Vec<[i32; 4]>,
@@ -86,6 +89,9 @@ impl SparseConvTensor {
 
     /// Like [`new`](Self::new), but rows of equal sites become one row with the sum of their features, as
     /// `torch.Tensor.coalesce` does. Sites come out in ascending (batch, z, y, x) order. Differentiable.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), but for sites that are there twice.
     pub fn coalesce(
         features: &Tensor,
         indices: &Tensor,
@@ -109,6 +115,9 @@ impl SparseConvTensor {
 
     /// The sites of a dense tensor (batch, z, y, x, C) where any channel is not zero (NaN is not zero), in ascending order; of
     /// (batch, y, x, C) and (batch, x, C) for 2-D and 1-D. Differentiable.
+    ///
+    /// # Errors
+    /// A tensor of another number of axes, or whose grid is too large to number its sites.
     pub fn from_dense(dense: &Tensor) -> Result<Self> {
         const OP: &str = "SparseConvTensor::from_dense";
         let (batch, shape, channels) = match *dense.dims() {
@@ -212,6 +221,9 @@ impl SparseConvTensor {
     }
 
     /// Sites as an `i64` tensor (N, 4) on the device of the features: batch, z, y, x; (N, 3) and (N, 2) for 2-D and 1-D.
+    ///
+    /// # Errors
+    /// Whatever candle says of the device of the features.
     pub fn indices(&self) -> Result<Tensor> {
         let axes = self.ndim();
         let flat =
@@ -304,7 +316,7 @@ impl SparseConvTensor {
     /// # Errors
     /// [`Error::Unknown`] when `WAVEMESH_BACKEND` holds an unknown name.
     pub fn backend(&self) -> Result<Backend> {
-        self.backend.map_or_else(|| Backend::on(self.device()), Ok)
+        self.backend.map_or_else(|| Backend::for_device(self.device()), Ok)
     }
 
     /// Kernel maps by `indice_key` that the layers behind this tensor made.
@@ -379,6 +391,9 @@ impl SparseConvTensor {
     }
 
     /// The dense tensor (batch, C, z, y, x), without z for 2-D and without z and y for 1-D, zero where no site is. Differentiable.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] when memory has no room for the grid.
     pub fn dense(&self) -> Result<Tensor> {
         let axes = self.ndim();
         let order: Vec<usize> = [0, axes + 1].into_iter().chain(1..=axes).collect();
@@ -386,6 +401,9 @@ impl SparseConvTensor {
     }
 
     /// The dense tensor (batch, z, y, x, C), without z for 2-D and without z and y for 1-D, zero where no site is. Differentiable.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] when memory has no room for the grid.
     pub fn dense_channels_last(&self) -> Result<Tensor> {
         let grid = self.sites.grid();
         let channels = self.channels();

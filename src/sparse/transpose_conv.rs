@@ -10,6 +10,21 @@ use crate::Result;
 /// in ascending (batch, z, y, x) order; the output's shape is that of PyTorch's `ConvTranspose3d`.
 ///
 /// `y[o] = bias + Σ_r weight[:, r, :] · x[i]` over the sites with `o = i·s − p + r·d`
+///
+/// ```
+/// # use std::collections::HashMap;
+/// use wavemesh::prelude::*;
+/// use wavemesh::sparse::SparseConvTranspose1d;
+/// let cpu = &Device::Cpu;
+/// let sites = Tensor::new(&[[0i64, 0], [0, 1]], cpu)?; // batch, x
+/// let x = SparseConvTensor::new(Tensor::new(&[[1f32], [2.0]], cpu)?, sites, [2], 1)?;
+/// let weight = Tensor::new(&[10f32, 1.0, 100.0], cpu)?.reshape((1, 3, 1))?; // (out, kx, in)
+/// let vb = VarBuilder::from_tensors(HashMap::from([("weight".into(), weight)]), DType::F32, cpu);
+/// let y = SparseConvTranspose1d::new(1, 1, 3, ConvConfig::new().stride(2).bias(false), vb)?.forward(&x)?;
+/// // Both reach output 2: the first through the last weight, the second through the first.
+/// assert_eq!(y.features().to_vec2::<f32>()?, [[10.0], [1.0], [100.0 + 20.0], [2.0], [200.0]]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SparseConvTranspose<const N: usize>(Conv);
 

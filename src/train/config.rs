@@ -12,6 +12,7 @@ use crate::{Error, Result};
 /// How a network is trained to denoise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct TrainConfig {
     /// Optimiser steps in all.
     pub steps: usize,

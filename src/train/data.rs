@@ -36,6 +36,9 @@ pub trait TrainingData: Send + Sync {
     }
 
     /// The samples of these numbers as one batch.
+    ///
+    /// # Errors
+    /// When an element cannot be read or made.
     fn batch(&self, items: &[usize], seed: u64) -> Result<TrainingBatch>;
 }
 

@@ -18,6 +18,7 @@ use crate::{Error, Result, random};
 /// How shapes are sampled and encoded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct DatasetConfig {
     /// Samples along each axis of the signed distance grid.
     pub resolution: usize,
@@ -117,7 +118,7 @@ impl ShapeDataset {
     ///
     /// ```
     /// use wavemesh::train::{DatasetConfig, Family, ShapeDataset, Split};
-    /// let config = DatasetConfig { resolution: 16, levels: 1, ..Default::default() };
+    /// let config = DatasetConfig::new().resolution(16).levels(1);
     /// let shapes = ShapeDataset::procedural(&Family::ALL, 10, 1, Split::Train, &config)?;
     /// assert_eq!(shapes.len(), 10);
     /// # Ok::<(), wavemesh::Error>(())

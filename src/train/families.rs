@@ -12,6 +12,7 @@ use crate::{Error, Result, random};
 /// A family of procedural solids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Family {
     /// A box with its own extent along each axis and rounded edges.
     Box,

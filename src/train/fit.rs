@@ -40,11 +40,11 @@ impl<'a> Trainer<LossFn<'a>> {
     /// use wavemesh::backbones::{SpUNet, SpUNetConfig};
     /// use wavemesh::prelude::*;
     /// use wavemesh::train::{FitConfig, LearningRate};
-    /// # fn main() -> Result<()> {
+    /// # fn main() -> wavemesh::Result<()> {
     /// let variables = VarMap::new();
     /// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
     /// let (channels, layers) = (vec![4, 4], vec![1, 1]);
-    /// let network = SpUNet::new(&SpUNetConfig { in_channels: 1, num_classes: 2, base_channels: 4, channels, layers }, vb)?;
+    /// let network = SpUNet::new(&SpUNetConfig::new().in_channels(1).num_classes(2).base_channels(4).channels(channels).layers(layers), vb)?;
     /// // Two rows of four voxels; the class is the row.
     /// let sites = (0..8).map(|i| [0, 1, 1 + i / 4, i % 4]).collect();
     /// let x = SparseConvTensor::from_coords(Tensor::arange(0f32, 8.0, &Device::Cpu)?.reshape((8, 1))?, sites, [4; 3], 1)?;
@@ -94,12 +94,12 @@ impl<'a> Trainer<LossFn<'a>> {
 /// use std::ops::ControlFlow;
 /// use wavemesh::prelude::*;
 /// use wavemesh::train::{FitConfig, LearningRate, fit};
-/// # fn main() -> Result<()> {
+/// # fn main() -> wavemesh::Result<()> {
 /// let variables = VarMap::new();
 /// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
 /// let conv = SubMConv3d::new(1, 1, 3, ConvConfig::default(), vb)?;
 /// let x = SparseConvTensor::from_coords(Tensor::ones((2, 1), DType::F32, &Device::Cpu)?, vec![[0, 1, 1, 1], [0, 1, 1, 2]], [4, 4, 4], 1)?;
-/// let config = FitConfig { steps: 60, learning_rate: LearningRate::Constant(0.05), ..Default::default() };
+/// let config = FitConfig::new().steps(60).learning_rate(LearningRate::Constant(0.05));
 /// let history = fit(&variables, &config, |_| Ok((conv.forward(&x)?.features() - 3.0)?.sqr()?.mean_all()?), |_| Ok(ControlFlow::Continue(())))?;
 /// assert!(history[59].loss < 0.01 * history[0].loss);
 /// # Ok(()) }

@@ -12,6 +12,7 @@ use crate::{Error, Result};
 /// How a network is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct FitConfig {
     /// Optimiser steps in all. Default 100.
     pub steps: usize,

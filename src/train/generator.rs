@@ -45,6 +45,7 @@ struct Stored {
 
 /// How shapes are generated.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct GenerateOptions {
     /// Sampler of stage 0.
     pub sampler: Sampler,
@@ -79,7 +80,7 @@ setters! {
         detail_sampler(detail_sampler: Sampler) => detail_sampler = detail_sampler;
         clip(clip: Clip) => clip = clip;
         class(class: impl Into<String>) => class = Some(class.into());
-        guidance_scale(guidance_scale: f64) => guidance_scale = Some(guidance_scale);
+        guidance_scale(guidance_scale: impl Into<Option<f64>>) => guidance_scale = guidance_scale.into();
         seed(seed: u64) => seed = seed;
     }
 }

@@ -12,20 +12,36 @@ use crate::random;
 ///
 /// Fans are those of the layers here, weights (out, …kernel, in): fan in is in · kernel cells, fan out is out · kernel cells.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub enum Initialization {
     /// As the layer says: PyTorch's default for a convolution, uniform within ±1/√(fan in).
     #[default]
     Layer,
     /// `kaiming_uniform_` for leaky ReLUs of slope `a` (0 for ReLU): within ±√(6 / ((1 + a²) · fan in)).
-    KaimingUniform { a: f64 },
+    KaimingUniform {
+        /// Slope of the leaky ReLU that follows.
+        a: f64,
+    },
     /// `kaiming_normal_` for ReLU, deviation √(2 / fan), of fan in or, as `mode="fan_out"`, fan out.
-    KaimingNormal { fan_out: bool },
+    KaimingNormal {
+        /// Whether fan out counts, else fan in.
+        fan_out: bool,
+    },
     /// `xavier_uniform_`: within ±gain · √(6 / (fan in + fan out)).
-    XavierUniform { gain: f64 },
+    XavierUniform {
+        /// A factor for the activation that follows; 1 for none.
+        gain: f64,
+    },
     /// `xavier_normal_`: deviation gain · √(2 / (fan in + fan out)).
-    XavierNormal { gain: f64 },
+    XavierNormal {
+        /// A factor for the activation that follows; 1 for none.
+        gain: f64,
+    },
     /// `trunc_normal_`: deviation `std`, drawn again outside ±2.
-    TruncNormal { std: f64 },
+    TruncNormal {
+        /// The standard deviation.
+        std: f64,
+    },
 }
 
 /// A builder that makes the variables it is asked for, in `variables`, with values that depend on `seed` and each one's name: the same
@@ -34,8 +50,8 @@ pub enum Initialization {
 /// ```
 /// use wavemesh::prelude::*;
 /// use wavemesh::train::{Initialization, seeded_builder};
-/// # fn main() -> Result<()> {
-/// let weights = |seed| -> Result<Vec<f32>> {
+/// # fn main() -> wavemesh::Result<()> {
+/// let weights = |seed| -> wavemesh::Result<Vec<f32>> {
 ///     let vb = seeded_builder(&VarMap::new(), seed, Initialization::KaimingUniform { a: 0.0 }, DType::F32, &Device::Cpu);
 ///     Ok(SubMConv3d::new(2, 4, 3, ConvConfig::default(), vb.pp("conv"))?.weight().flatten_all()?.to_vec1()?)
 /// };

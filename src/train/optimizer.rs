@@ -14,6 +14,7 @@ use crate::{Error, Result};
 /// AdamW's constants.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct AdamWConfig {
     /// Decay of the mean gradient.
     pub beta1: f64,
@@ -102,6 +103,35 @@ impl AdamW {
                 None => Ok(var.zeros_like()?),
             })
             .collect()
+    }
+
+    /// One update by the gradients of a loss.
+    ///
+    /// # Errors
+    /// Whatever candle says of the loss: an operation without a gradient, say.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let x = candle_core::Var::new(&[3f32], &Device::Cpu)?;
+    /// let mut optimizer = AdamW::new(AdamWConfig::default(), vec![x.clone()])?;
+    /// optimizer.backward_step(&x.sqr()?.sum_all()?, 0.5)?;
+    /// // The first step of Adam is as long as the learning rate, against the gradient.
+    /// assert!((x.to_vec1::<f32>()?[0] - 2.5).abs() < 1e-6);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn backward_step(&mut self, loss: &Tensor, learning_rate: f64) -> Result<()> {
+        let gradients = self.gradients(&loss.backward()?)?;
+        self.step(&gradients, learning_rate, 1.0)
+    }
+
+    /// Its constants.
+    pub fn config(&self) -> AdamWConfig {
+        self.config
+    }
+
+    /// Updates made.
+    pub fn updates(&self) -> u64 {
+        self.updates
     }
 
     /// One update with `scale` times a gradient for each variable, in order.

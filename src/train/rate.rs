@@ -18,26 +18,85 @@ use super::optimizer::learning_rate;
 /// assert!((warm.at(4) - 0.05).abs() < 1e-12);
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum LearningRate {
     /// Always the same.
     Constant(f64),
     /// `StepLR`: times `gamma` after every `every` steps.
-    Step { rate: f64, every: usize, gamma: f64 },
+    Step {
+        /// The rate at its highest.
+        rate: f64,
+        /// Steps between two cuts.
+        every: usize,
+        /// What the rate is multiplied by.
+        gamma: f64,
+    },
     /// `MultiStepLR`: times `gamma` at each of these steps.
-    MultiStep { rate: f64, milestones: Vec<usize>, gamma: f64 },
+    MultiStep {
+        /// The rate at its highest.
+        rate: f64,
+        /// The steps at which it is cut, ascending.
+        milestones: Vec<usize>,
+        /// What the rate is multiplied by.
+        gamma: f64,
+    },
     /// `ExponentialLR`: times `gamma` after every step.
-    Exponential { rate: f64, gamma: f64 },
+    Exponential {
+        /// The rate at its highest.
+        rate: f64,
+        /// What the rate is multiplied by.
+        gamma: f64,
+    },
     /// `PolynomialLR`: down to 0 at step `total`, as `(1 − step/total)^power`.
-    Polynomial { rate: f64, total: usize, power: f64 },
+    Polynomial {
+        /// The rate at its highest.
+        rate: f64,
+        /// The step at which the course ends.
+        total: usize,
+        /// The exponent; 1 is a straight line.
+        power: f64,
+    },
     /// `CosineAnnealingLR`: half a cosine down to `least` at step `total`, which it then keeps.
-    Cosine { rate: f64, total: usize, least: f64 },
+    Cosine {
+        /// The rate at its highest.
+        rate: f64,
+        /// The step at which the course ends.
+        total: usize,
+        /// The rate at the end.
+        least: f64,
+    },
     /// `OneCycleLR` with cosines: up from `rate / div` to `rate` over the first `rise` (a share) of `total` steps, then down to
     /// `rate / (div · final_div)`. PyTorch's own: rise 0.3, div 25, final_div 1e4; OpenPCDet's: rise 0.4, div 10.
-    OneCycle { rate: f64, total: usize, rise: f64, div: f64, final_div: f64 },
+    OneCycle {
+        /// The rate at its highest.
+        rate: f64,
+        /// The step at which the course ends.
+        total: usize,
+        /// Share of the steps in which it rises, 0 to 1.
+        rise: f64,
+        /// The highest rate over the first.
+        div: f64,
+        /// The first rate over the last.
+        final_div: f64,
+    },
     /// A linear rise to `rate` over `warmup` steps, then half a cosine down to `floor · rate` at step `total`: [`learning_rate`].
-    WarmUpCosine { rate: f64, warmup: usize, total: usize, floor: f64 },
+    WarmUpCosine {
+        /// The rate at its highest.
+        rate: f64,
+        /// Steps of the rise.
+        warmup: usize,
+        /// The step at which the course ends.
+        total: usize,
+        /// The last rate over the highest.
+        floor: f64,
+    },
     /// A linear rise over the first `steps` steps, step `n` getting `(n + 1) / steps` of what `then` gives there.
-    WarmUp { steps: usize, then: Box<LearningRate> },
+    WarmUp {
+        /// Steps of the rise.
+        steps: usize,
+        /// The course that is risen into.
+        then: Box<LearningRate>,
+    },
 }
 
 impl LearningRate {

@@ -29,6 +29,7 @@ use crate::{Error, Result};
 /// Which wavelet stages a shape is written in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct RepresentationConfig {
     /// Samples along each axis of a shape's grid; a multiple of `2^levels`.
     pub resolution: usize,

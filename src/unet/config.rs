@@ -17,6 +17,7 @@ use crate::{Error, Result};
 /// Another network's may be smaller or larger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Precision {
     /// 32-bit floats.
     #[default]
@@ -45,6 +46,7 @@ const MOST_CHANNELS: usize = 1 << 24;
 /// Channels, strides, attention and memory options of a [`WaveMeshUNet`](super::WaveMeshUNet).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct UNetConfig {
     /// Channels of the input features.
     pub in_channels: usize,

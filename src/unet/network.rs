@@ -24,6 +24,9 @@ use crate::{Error, Result};
 /// What a network takes as its input: a sparse tensor, or a dense (batch, C, z, y, x) one whose non-zero cells are the sites.
 pub trait AsSparse {
     /// The input as a sparse tensor.
+    ///
+    /// # Errors
+    /// A tensor, timesteps or a context that do not fit the network.
     fn as_sparse(&self) -> Result<Cow<'_, SparseConvTensor>>;
 }
 

@@ -50,7 +50,7 @@ impl SparseWavelet {
     /// ```
     /// use wavemesh::prelude::*;
     /// let ball = shapes::sphere(0.7).to_grid(32)?;
-    /// let coeffs = ball.encode(&WaveletConfig { threshold: Threshold::Lossless, ..Default::default() })?;
+    /// let coeffs = ball.encode(&WaveletConfig::new().threshold(Threshold::Lossless))?;
     /// let bytes = coeffs.compress(0.005)?;
     /// assert!(bytes.len() < 4 * ball.values().len() / 20);
     /// let back = SparseWavelet::decompress(&bytes)?.decode()?;

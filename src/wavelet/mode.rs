@@ -6,6 +6,7 @@ use crate::{Error, Result};
 /// from n samples; it gives n / 2, rounded up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Mode {
     /// `0 0 | a b c | 0 0`
     Zero,

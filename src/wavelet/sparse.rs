@@ -14,6 +14,7 @@ use crate::{Error, Result};
 
 /// Which coefficients are kept. All comparisons are strict: `|c| > t`.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Threshold {
     /// Those above `t`, in every band.
     Plain(f32),
@@ -40,6 +41,7 @@ impl From<f32> for Threshold {
 
 /// How a grid is encoded.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct WaveletConfig {
     /// A PyWavelets name, see [`Wavelet`].
     pub wavelet: String,
@@ -98,7 +100,7 @@ impl WaveletConfig {
 /// ```
 /// use wavemesh::{sdf::SdfGrid, wavelet::{Threshold, WaveletConfig}};
 /// let ball = SdfGrid::from_fn([32, 32, 32], |[x, y, z]| (x * x + y * y + z * z).sqrt() - 0.5)?;
-/// let coeffs = ball.encode(&WaveletConfig { level: 1, threshold: Threshold::MaxError(0.01), ..Default::default() })?;
+/// let coeffs = ball.encode(&WaveletConfig::new().level(1).threshold(Threshold::MaxError(0.01)))?;
 /// let back = coeffs.decode()?;
 /// assert!(ball.values().iter().zip(back.values()).all(|(a, b)| (a - b).abs() <= 0.01));
 /// assert!(coeffs.stats().compression_ratio > 1.0);

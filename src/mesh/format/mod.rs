@@ -63,6 +63,7 @@ impl Raw {
 
 /// The mesh file formats, each known by its file extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MeshFormat {
     /// Wavefront OBJ: read and written.
     Obj,

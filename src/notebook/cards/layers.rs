@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
-use candle_nn::{AdamW, VarMap};
+use candle_nn::VarMap;
 
 use super::{Facts, Table, picture_card};
 use crate::Result;
@@ -15,6 +15,7 @@ use crate::sparse::{
     SparseAvgPool, SparseConv, SparseConvTranspose, SparseInverseConv, SparseInversePool, SparseMaxPool, SparseModule,
     SparseSequential, SparseSumPool, SubMConv, SyncBatchNorm,
 };
+use crate::train::AdamW;
 use crate::unet::WaveMeshUNet;
 
 /// Rows that a table of parameters shows.
@@ -74,7 +75,7 @@ impl Rich for GradStore {
 /// ```
 /// use wavemesh::notebook::{Rich, gradients};
 /// use wavemesh::prelude::*;
-/// # fn main() -> Result<()> {
+/// # fn main() -> wavemesh::Result<()> {
 /// let variables = VarMap::new();
 /// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
 /// let layer = candle_nn::linear(2, 1, vb.pp("head"))?;
@@ -114,14 +115,13 @@ impl Rich for WaveMeshUNet {
 
 impl Rich for AdamW {
     fn rich(&self) -> MimeBundle {
-        let params = candle_nn::Optimizer::learning_rate(self);
-        let more = AdamW::params(self);
+        let config = self.config();
         let facts: Facts = vec![
-            ("learning rate", number(params)),
-            ("β₁", number(more.beta1)),
-            ("β₂", number(more.beta2)),
-            ("ε", number(more.eps)),
-            ("weight decay", number(more.weight_decay)),
+            ("updates", count(self.updates())),
+            ("β₁", number(config.beta1)),
+            ("β₂", number(config.beta2)),
+            ("ε", number(config.eps)),
+            ("weight decay", number(config.weight_decay)),
         ];
         picture_card("AdamW", &facts, None, None)
     }
@@ -233,8 +233,9 @@ impl Rich for SequentialSummary {
 mod tests {
     use super::*;
     use crate::sparse::{ConvConfig, PoolConfig, SparseConv3d, SparseConvTensor, SparseMaxPool3d, SubMConv3d};
+    use crate::train::AdamWConfig;
     use candle_core::Device;
-    use candle_nn::{Optimizer, ParamsAdamW, VarBuilder};
+    use candle_nn::VarBuilder;
 
     fn net(variables: &VarMap) -> SparseSequential {
         let vb = VarBuilder::from_varmap(variables, DType::F32, &Device::Cpu);
@@ -303,7 +304,7 @@ mod tests {
         assert!(text.starts_with("SparseConv3d | 1 → 2, kernel [3, 3, 3], stride [2, 2, 2]"), "{text}");
         assert!(text.contains("parameters 56") && text.contains("weight"), "{text}");
         assert_eq!(Activation::LeakyRelu(0.1).rich().plain(), "LeakyRelu | 0.1");
-        let optimizer = AdamW::new(variables.all_vars(), ParamsAdamW { lr: 0.002, ..Default::default() }).unwrap();
-        assert!(optimizer.rich().plain().starts_with("AdamW | learning rate 0.002000 · β₁ 0.9000"));
+        let optimizer = AdamW::new(AdamWConfig::default(), variables.all_vars()).unwrap();
+        assert!(optimizer.rich().plain().starts_with("AdamW | updates 0 · β₁ 0.9000"), "{}", optimizer.rich().plain());
     }
 }

@@ -26,6 +26,7 @@ pub(crate) use ticks::ChartAxis;
 
 /// Colours of a plot's page: paper, ink and the lines between.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Theme {
     /// Dark on white.
     #[default]

@@ -57,6 +57,9 @@ impl Picture {
     }
 
     /// The picture as a PNG file of at most 256 colours.
+    ///
+    /// # Errors
+    /// When the picture has no pixels, or memory has no room for the file.
     pub fn png(&self) -> Result<Vec<u8>> {
         png::encode_small(self.width, self.height, &self.rgb)
     }

@@ -24,7 +24,7 @@ use crate::sparse::Curve;
 /// ```
 /// use wavemesh::prelude::*;
 /// use wavemesh::notebook::PointViewer;
-/// # fn main() -> Result<()> {
+/// # fn main() -> wavemesh::Result<()> {
 /// let cloud = PointCloud::new(&Tensor::rand(0f32, 1.0, (500, 4), &Device::Cpu)?, &["intensity"])?;
 /// let output = PointViewer::new(&cloud)?.title("a box of points").rich();
 /// assert!(output.get("text/html").is_some() && output.get("image/png").is_some());

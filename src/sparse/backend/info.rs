@@ -38,7 +38,7 @@ pub struct BackendInfo {
 /// ```
 pub fn backend_info() -> BackendInfo {
     let device = best_device().unwrap_or(Device::Cpu);
-    let backend = Backend::on(&device).and_then(|backend| backend.check().map(|()| backend));
+    let backend = Backend::for_device(&device).and_then(|backend| backend.check().map(|()| backend));
     let threads = rayon::current_num_threads();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let simd = simd::level();

@@ -28,6 +28,7 @@ use crate::{Error, Result};
 
 /// What computes the sparse layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Backend {
     /// Multithreaded SIMD kernels in Rust; exact; the default.
     Native,
@@ -51,7 +52,7 @@ impl Backend {
     /// # Errors
     /// `WAVEMESH_BACKEND` holds an unknown name.
     pub fn current() -> Result<Self> {
-        Self::on(&Device::Cpu)
+        Self::for_device(&Device::Cpu)
     }
 
     /// The backend that layers use on this thread for tensors on `device`: what is asked for, as for [`current`](Self::current), else
@@ -59,7 +60,7 @@ impl Backend {
     ///
     /// # Errors
     /// `WAVEMESH_BACKEND` holds an unknown name.
-    pub fn on(device: &Device) -> Result<Self> {
+    pub fn for_device(device: &Device) -> Result<Self> {
         static ASKED: OnceLock<String> = OnceLock::new();
         let asked = ASKED.get_or_init(|| std::env::var(BACKEND_VARIABLE).unwrap_or_default());
         match (SCOPED.get(), asked.trim()) {
@@ -69,7 +70,10 @@ impl Backend {
         }
     }
 
-    /// Whether this backend can run here; if not, the error says what it needs.
+    /// Whether this backend can run here.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] says what it needs, where it cannot.
     pub fn check(self) -> Result<()> {
         self.engine()?;
         #[cfg(feature = "cuda")]
