@@ -170,9 +170,20 @@ fn send_result(bundle: &MimeBundle, output: Option<Display>) {
     }
 }
 
+// Not generic, so that their code lies in the library and is not made anew for each cell that shows something.
+
 /// Shows a value as that of the running cell.
-fn result(value: &(impl Rich + ?Sized)) {
+fn result(value: &dyn Rich) {
     send_result(&value.rich(), value.shown_in());
+}
+
+/// The same for a value that is told by its `Debug` text.
+fn debug_result(value: &dyn Debug) {
+    result_bundle(&MimeBundle::text(debug_text(value)));
+}
+
+fn error_result(error: &dyn std::fmt::Display) {
+    result_bundle(&error_line(error));
 }
 
 /// Shows the value of an expression as the running cell's result: its card when it is [`Rich`], one line when it is an `Err`, else its
@@ -204,7 +215,7 @@ pub use crate::__wavemesh_show as show;
 #[doc(hidden)]
 pub trait EvcxrDisplay: Rich {
     fn evcxr_display(&self) {
-        result(self);
+        result(&self);
     }
 }
 impl<T: Rich> EvcxrDisplay for T {}
@@ -222,7 +233,7 @@ pub mod specialise {
     }
     impl<T: Rich + ?Sized> ByRich for &&&Shown<'_, T> {
         fn wavemesh_show(&self) {
-            result(self.0);
+            result(&self.0);
         }
     }
 
@@ -231,10 +242,10 @@ pub mod specialise {
     }
     impl<T: Debug, E: std::fmt::Display> ByError for &&Shown<'_, Result<T, E>> {
         fn wavemesh_show(&self) {
-            result_bundle(&match self.0 {
-                Ok(value) => MimeBundle::text(debug_text(&Ok::<_, ()>(value))),
-                Err(error) => error_line(error),
-            });
+            match self.0 {
+                Ok(value) => debug_result(&Ok::<_, ()>(value)),
+                Err(error) => error_result(error),
+            }
         }
     }
 
@@ -243,7 +254,7 @@ pub mod specialise {
     }
     impl<T: Debug + ?Sized> ByDebug for &Shown<'_, T> {
         fn wavemesh_show(&self) {
-            result_bundle(&MimeBundle::text(debug_text(&self.0)));
+            debug_result(&self.0);
         }
     }
 

@@ -228,7 +228,7 @@ impl Library {
     fn open(&self, compiler: &Compiler, known: u64) -> Result<Option<(u64, Reference)>> {
         let crates: Vec<String> = compiler.crates();
         let mut hasher = DefaultHasher::new();
-        (env!("CARGO_PKG_VERSION"), FORMAT, STD, &compiler.toolchain.version, &crates, compiler.extern_args())
+        (env!("CARGO_PKG_VERSION"), FORMAT, STD, &compiler.toolchain.version, &crates, compiler.crate_args())
             .hash(&mut hasher);
         let changed =
             compiler.bundle.as_ref().and_then(|bundle| std::fs::metadata(bundle.file()).ok()?.modified().ok());
@@ -282,7 +282,7 @@ impl Library {
                 "lib.rs",
             ])
             .arg(format!("--crate-name={ROOT}"))
-            .args(compiler.extern_args());
+            .args(compiler.crate_args());
         // Cells come first; and it must not outlive the kernel.
         let stand_back = || {
             setpriority_process(None, 19)?;

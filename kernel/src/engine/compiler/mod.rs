@@ -124,13 +124,16 @@ impl Compiler {
 
     /// rustc's arguments for the crates that cells are linked with now, the notebook's definitions included.
     pub fn extern_args(&self) -> Vec<String> {
-        let (dependencies, library) = {
-            let state = self.state();
-            (state.dependencies.clone(), state.definitions.library.clone())
-        };
-        let mut args = self.externs(&dependencies);
+        let library = self.state().definitions.library.clone();
+        let mut args = self.crate_args();
         args.extend(library.map(|library| format!("--extern=ctx={}", library.file.display())));
         args
+    }
+
+    /// The same without the notebook's own definitions.
+    pub fn crate_args(&self) -> Vec<String> {
+        let dependencies = self.state().dependencies.clone();
+        self.externs(&dependencies)
     }
 
     fn externs(&self, dependencies: &Dependencies) -> Vec<String> {
