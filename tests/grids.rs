@@ -341,7 +341,7 @@ fn dual_contouring_finds_the_edges_of_a_solid() {
     // off a corner of a cell without crossing the cell's own edges, no cell knows of it: that is the largest distance.
     for (around_z, around_x, n, normals, farthest, mean) in [
         (0.0f32, 0.0f32, 40, 0.01, 0.01, 0.001),
-        (0.785_398, 0.0, 40, 0.1, 0.1, 0.01),
+        (std::f32::consts::FRAC_PI_4, 0.0, 40, 0.1, 0.1, 0.01),
         (0.4, 0.3, 40, 0.5, 0.5, 0.03),
         (1.1, 0.7, 64, 0.5, 0.5, 0.03),
     ] {
