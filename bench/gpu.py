@@ -1,7 +1,8 @@
 """The fast CUDA kernels beside spconv and FlexGEMM on one card: `bash bench/gpu.sh`.
 
 Sites are shells |r - 0.4 R| < 0.9 in a grid of R^3. A time is the median on the card alone: the card sleeps while the host queues the work,
-so that neither side pays for its host code; "as called" is the peers' time from Python, host code and all. Weights are packed, and maps
+so that neither side pays for its host code; "as called" is the time that a user waits for, host code and all: the peers' from Python, ours of
+the library (WAVEMESH_BENCH), each call waited for. Weights are packed, and maps
 found, outside the forward time; forward + backward packs them for both directions. Answers are compared with float64 before timing.
 """
 
@@ -9,12 +10,15 @@ import argparse
 import json
 import os
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 import fast
+import gpu_networks
 from check import LIMITS, neighbours, reference, shell
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,10 +179,30 @@ def measure(side_of, rows, side, kind, cin, cout, kernel=(3, 3, 3), gradients=Tr
             row["forward"] = both(forward, 2_000_000)
             if gradients:
                 row["training"] = both(training, 12_000_000)
+            if side_name == Ours.name:  # not as Python calls the kernels
+                for what in ("forward", "training"):
+                    row.get(what, {}).pop("called", None)
+                if "WAVEMESH_BENCH" in os.environ:
+                    with tempfile.TemporaryDirectory() as folder:
+                        library(row, Path(folder), kind, coords, side, x, w)
         except Exception as e:  # noqa: BLE001
             row["not_measured"] = str(e)[:200] if isinstance(e, AssertionError) else repr(e)[:200]
         rows.append(row)
         print(json.dumps(row), flush=True)
+
+
+def library(row, folder, kind, coords, side, x, w):
+    """The library's own layer as it is called."""
+    side_of = gpu_networks.Ours()
+    try:
+        inputs = {"features": x, "weight": w, "indices": coords.double()}
+        save_file({name: tensor.contiguous().cpu() for name, tensor in inputs.items()}, folder / "inputs")
+        for what, op in (("forward", "forward"), ("training", "forward_backward")):
+            if what in row:
+                side_of.ask(do="prepare", suite="sparse", op=op, params={"side": side, "tf32": kind == "tf32"}, inputs=str(folder / "inputs"))
+                row[what]["called"] = gpu_networks.median(lambda: side_of.ask(do="sample", repeat=1, awake=False)["seconds"], 0.3)
+    finally:
+        side_of.close()
 
 
 def limits():
@@ -204,7 +228,8 @@ def best(rows, what, how):
 
 
 def table(rows, limit):
-    header = ["sites", "type", "channels", "kernel", "forward", "of limit", "peer alone", "ratio", "peer as called", "forward + backward", "peer alone", "ratio", "peer as called"]
+    times = ["ours alone", "peer alone", "ratio", "ours as called", "peer as called", "ratio"]
+    header = ["sites", "type", "channels", "kernel", "of limit", *(f"forward: {times[0]}", *times[1:]), *(f"forward + backward: {times[0]}", *times[1:])]
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join(["---"] * len(header)) + " |"]
     groups, maps, reasons = {}, {}, {}
     for r in rows:
@@ -218,12 +243,12 @@ def table(rows, limit):
         ours = next(r for r in group if r["who"] == Ours.name)
         floor = 2 * ours["pairs"] * cin * cout / 1e9 / (limit["tf32"] / 3 if kind == "f32" else limit[{"bf16": "f16"}.get(kind, kind)])
         cells = [f"{sites:,}", kind, f"{cin} → {cout}", "×".join(map(str, kernel))]
+        mine = ours.get("forward", {}).get("alone")
+        cells.append(f"{floor / mine:.0%}" if mine else "–")
         for what in ("forward", "training"):
-            mine, (theirs, who), (called, caller) = ours.get(what, {}).get("alone"), best(group, what, "alone"), best(group, what, "called")
-            cells.append(ms(mine))
-            if what == "forward":
-                cells.append(f"{floor / mine:.0%}" if mine else "–")
-            cells += [f"{ms(theirs)} {who}".strip(), f"{theirs / mine:.2f}×" if mine and theirs else "–", f"{ms(called)} {caller}".strip()]
+            for how in ("alone", "called"):
+                mine, (theirs, who) = ours.get(what, {}).get(how), best(group, what, how)
+                cells += [ms(mine), f"{ms(theirs)} {who}".strip(), f"{theirs / mine:.2f}×" if mine and theirs else "–"]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "| sites | map | spconv as called, with a forward of 16 channels | FlexGEMM as called, with one of 8 |", "| --- | --- | --- | --- |"]
     for sites, by in maps.items():
@@ -234,18 +259,19 @@ def table(rows, limit):
     return "\n".join(lines)
 
 
-def section(rows, limit, missing, command):
+def section(rows, limit, missing, command, networks):
     properties = torch.cuda.get_device_properties(0)
     driver = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True).stdout.split()
     commit = os.environ.get("COMMIT") or subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip() or "unknown"
     absent = "".join(f" {name}: not measured ({why})." for name, why in missing.items())
     return (
         f"## GPU\n\nSubmanifold convolution on shells, beside spconv and FlexGEMM on the same card in the same run. Times in ms: ours and \"peer alone\" on the card "
-        f"alone, without host code; \"as called\" from Python, host code and all, which is what peers' users wait for. Of limit: the time that the useful products "
+        f"alone, without host code; \"as called\" with it, which is what users wait for: ours from Rust, the peers' from Python, each call waited for. Of limit: the time that the useful products "
         f"would need at the rate of torch's matrix product in that type, as a share of ours (f32: three TF32 products). FlexGEMM tunes each new shape for half a "
         f"minute and keeps what it finds: it has the cases that fitted.\n\n"
         f"`{command}`, {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, commit {commit}. {properties.name}, driver {driver[0] if driver else 'unknown'}, CUDA {torch.version.cuda}, torch {torch.__version__}. "
         f"Limits measured in the same run: copy {limit['copy']:.2f} TB/s, f16 {limit['f16']:.0f}, TF32 {limit['tf32']:.0f}, f32 {limit['f32']:.0f} TFLOP/s.{absent}\n\n{table(rows, limit)}\n"
+        + (f"\nWhole networks, kernel maps known, from the host until the card has done it; memory is what a side's pool came to hold above its inputs and weights.\n\n{gpu_networks.table(networks)}\n" if networks else "")
     )
 
 
@@ -253,6 +279,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--write", action="store_true", help="put the section into bench/RESULTS.md")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--networks", action="store_true", help="nothing but whole networks")
     parser.add_argument("--seconds", type=float, default=360, help="no more cases of FlexGEMM after this")
     parser.add_argument("--out", type=Path, help="also write the section and every row into this folder")
     options = parser.parse_args()
@@ -262,16 +289,23 @@ def main():
             sides[make.name] = make()
         except Exception as e:  # noqa: BLE001
             missing[make.name] = repr(e)[:120]
-    limit, rows = limits(), []
+    limit, rows, networks = limits(), [], []
     print(json.dumps({"limits": limit, "missing": missing}), flush=True)
 
     def save():
-        text = section(rows, limit, missing, "bash bench/gpu.sh" + (" --write" if options.write else ""))
+        text = section(rows, limit, missing, "bash bench/gpu.sh" + (" --write" if options.write else ""), networks)
         if options.out:
             (options.out / "gpu.md").write_text(text)
-            (options.out / "gpu.json").write_text(json.dumps(rows))
+            (options.out / "gpu.json").write_text(json.dumps({"convolutions": rows, "networks": networks}))
         return text
 
+    if "WAVEMESH_BENCH" in os.environ:
+        for row in gpu_networks.run(options.quick):
+            networks.append(row)
+            save()
+    if options.networks:
+        print(gpu_networks.table(networks))
+        return
     for side in (256, 128):
         coords = shell(side)
         for name, make in sides.items():

@@ -5,8 +5,9 @@
 #   bash bench/gpu.sh --pack FOLDER [FLEXGEMM_CHECKOUT]      on a machine with registries: packs the peers for one without
 #
 # Peers are taken where python3 imports them, and from GPU_PEERS, a folder that --pack made (site.tar.xz, flex.tgz). One that is missing
-# stands in the table as not measured. WAVEMESH_KERNELS names a folder of kernels that are compiled already. FlexGEMM keeps what it found out
-# about the card in tuned.json of GPU_PEERS.
+# stands in the table as not measured. WAVEMESH_KERNELS names a folder of kernels that are compiled already. WAVEMESH_BENCH names the
+# library's side, `cargo build --release -p wavemesh-bench --features cuda`: with it the library's own calls and whole networks are measured
+# too. FlexGEMM keeps what it found out about the card in tuned.json of GPU_PEERS.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
@@ -31,7 +32,7 @@ if [ -n "${GPU_PEERS:-}" ]; then
     if [ -e "$archive" ]; then tar xf "$archive" -C "$work/site"; fi
   done
   export FLEX_GEMM_AUTOTUNE_CACHE_PATH=$GPU_PEERS/tuned.json
-  export CUMM_DISABLE_JIT=1 SPCONV_DISABLE_JIT=1 # spconv takes FlexGEMM's setup.py for its own, and would compile itself
+  export CUMM_DISABLE_JIT=1 SPCONV_DISABLE_JIT=1  # spconv takes FlexGEMM's setup.py for its own, and would compile itself
   if [ -e "$work/site/setup.py" ]; then  # FlexGEMM has code to compile
     (cd "$work/site" && TORCH_CUDA_ARCH_LIST=9.0 python3 setup.py -q build_ext --inplace > "$work/flex.log" 2>&1) || tail -5 "$work/flex.log" >&2
   fi

@@ -1,12 +1,16 @@
 //! The ready backbones compute what their originals do, from the originals' files.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use wavemesh::backbones::*;
 use wavemesh::import::{Checkpoint, ImportOptions, ImportReport, WeightFormat};
 use wavemesh::sparse::*;
+
+/// Where everything runs: a GPU, if the library is built for one and finds one.
+static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
 
 fn fixture(name: &str) -> String {
     format!("{}/tests/fixtures/backbones{name}", env!("CARGO_MANIFEST_DIR"))
@@ -17,7 +21,7 @@ struct Saved(HashMap<String, Tensor>, &'static str);
 
 impl Saved {
     fn of(network: &'static str) -> Self {
-        Self(candle_core::safetensors::load(fixture(".safetensors"), &Device::Cpu).unwrap(), network)
+        Self(candle_core::safetensors::load(fixture(".safetensors"), &DEVICE).unwrap(), network)
     }
 
     fn get(&self, what: &str) -> Tensor {
@@ -44,7 +48,7 @@ fn loaded<N>(
     format: Option<WeightFormat>,
 ) -> (N, ImportReport) {
     let variables = VarMap::new();
-    let net = build(VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu)).unwrap();
+    let net = build(VarBuilder::from_varmap(&variables, DType::F32, &DEVICE)).unwrap();
     let mut options = ImportOptions::new();
     options.format = format;
     let report = Checkpoint::open(fixture(file)).unwrap().load_into(&variables, &options).unwrap();
@@ -53,7 +57,7 @@ fn loaded<N>(
 }
 
 fn sites(indices: &Tensor) -> Vec<[i32; 4]> {
-    let rows = indices.to_dtype(DType::I64).unwrap().to_vec2::<i64>().unwrap();
+    let rows = indices.to_device(&Device::Cpu).unwrap().to_dtype(DType::I64).unwrap().to_vec2::<i64>().unwrap();
     rows.iter().map(|row| [row[0] as i32, row[1] as i32, row[2] as i32, row[3] as i32]).collect()
 }
 
@@ -90,7 +94,7 @@ fn spunet_is_that_of_spconv_in_values_and_turned_weights() {
     let y = SparseConvTensor::coalesce(y.features(), &y.indices().unwrap(), [25, 30, 27], 2).unwrap();
     let off = saved.difference(y.features());
     assert!(off < 2e-6, "{off}");
-    assert!(SpUNet::new(&config.layers([1; 3]), VarBuilder::zeros(DType::F32, &Device::Cpu)).is_err());
+    assert!(SpUNet::new(&config.layers([1; 3]), VarBuilder::zeros(DType::F32, &DEVICE)).is_err());
 }
 
 #[test]
@@ -108,7 +112,7 @@ fn minkunet_is_that_of_minkowski_engine_s_definitions_at_negative_coordinates_to
 #[test]
 fn a_training_pass_reaches_every_parameter() {
     let variables = VarMap::new();
-    let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    let vb = VarBuilder::from_varmap(&variables, DType::F32, &DEVICE);
     let planes = [4, 4, 4, 4, 4, 4, 4, 4];
     let config = MinkUNetConfig::new().in_channels(3).num_classes(2).init_dim(4).planes(planes).layers([1; 8]);
     let net = MinkUNet::new(&config, vb).unwrap();
@@ -128,7 +132,7 @@ fn a_training_pass_reaches_every_parameter() {
 fn the_configurations_count_the_parameters_of_their_originals() {
     let count = |build: &dyn Fn(VarBuilder)| {
         let variables = VarMap::new();
-        build(VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu));
+        build(VarBuilder::from_varmap(&variables, DType::F32, &DEVICE));
         let data = variables.data().lock().unwrap();
         data.iter().filter(|(name, _)| !name.contains("running_")).map(|(_, var)| var.elem_count()).sum::<usize>()
     };

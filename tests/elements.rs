@@ -1,14 +1,18 @@
 //! Layers that know the elements of a batch: torch's values and gradients, element by element.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use wavemesh::sparse::*;
 
+/// Where everything runs: a GPU, if the library is built for one and finds one.
+static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
+
 fn saved() -> HashMap<String, Tensor> {
     let path = format!("{}/tests/fixtures/elements.safetensors", env!("CARGO_MANIFEST_DIR"));
-    candle_core::safetensors::load(path, &Device::Cpu).unwrap()
+    candle_core::safetensors::load(path, &DEVICE).unwrap()
 }
 
 fn on_sites(features: &Tensor, saved: &HashMap<String, Tensor>) -> SparseConvTensor {
@@ -26,7 +30,7 @@ fn norms_have_torch_s_values_and_gradients_for_each_element() {
     let saved = saved();
     let parameters =
         HashMap::from([("weight".to_string(), saved["weight"].clone()), ("bias".into(), saved["bias"].clone())]);
-    let vb = VarBuilder::from_tensors(parameters, DType::F32, &Device::Cpu);
+    let vb = VarBuilder::from_tensors(parameters, DType::F32, &DEVICE);
     let norms: [(&str, Box<dyn SparseModule>); 3] = [
         ("group", Box::new(GroupNorm::new(3, 6, 1e-5, vb.clone()).unwrap())),
         ("instance", Box::new(InstanceNorm::without_affine(6, 1e-5).unwrap())),
@@ -39,7 +43,7 @@ fn norms_have_torch_s_values_and_gradients_for_each_element() {
         let grads = (y.features() * &saved["direction"]).unwrap().sum_all().unwrap().backward().unwrap();
         assert_close(name, grads.get(&x).unwrap(), &saved[&format!("{name}/grad0")], 2e-5);
     }
-    let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+    let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &DEVICE);
     assert!(GroupNorm::new(4, 6, 1e-5, vb.clone()).unwrap_err().to_string().contains("4 groups of 6 channels"));
     let narrow = LayerNorm::new(5, 1e-5, vb).unwrap().forward(&on_sites(&saved["x"], &saved));
     assert!(narrow.unwrap_err().to_string().contains("(sites, 5)"));
@@ -135,7 +139,7 @@ fn max_pool_gives_the_window_s_maximum_and_spconv_s_when_asked() {
     let theirs = SparseMaxPool3d::new(2, spconv).unwrap().forward(&x).unwrap();
     assert_eq!(
         theirs.indices().unwrap().to_vec2::<i64>().unwrap(),
-        saved["pool/indices"].to_dtype(DType::I64).unwrap().to_vec2::<i64>().unwrap()
+        saved["pool/indices"].to_device(&Device::Cpu).unwrap().to_dtype(DType::I64).unwrap().to_vec2::<i64>().unwrap()
     );
     assert_close("spconv", theirs.features(), &saved["pool/y"], 0.0);
     assert_close("both", &ours.features().relu().unwrap(), theirs.features(), 0.0);

@@ -1,5 +1,7 @@
 //! Sets of sites, grids of MinkowskiEngine's rule, and layers of fewer axes.
 
+use std::sync::LazyLock;
+
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use rand::rngs::StdRng;
@@ -7,10 +9,13 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use wavemesh::sparse::*;
 
+/// Where everything runs: a GPU, if the library is built for one and finds one.
+static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
+
 const SHAPE: [usize; 3] = [5, 6, 7];
 
 fn vb() -> VarBuilder<'static> {
-    VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu)
+    VarBuilder::from_varmap(&VarMap::new(), DType::F32, &DEVICE)
 }
 
 fn random(rng: &mut StdRng, channels: usize) -> SparseConvTensor {
@@ -18,7 +23,7 @@ fn random(rng: &mut StdRng, channels: usize) -> SparseConvTensor {
         (0..2 * 5 * 6 * 7).map(|i| [i / 210, i / 42 % 5, i / 7 % 6, i % 7]).filter(|_| rng.random_bool(0.3)).collect();
     sites.shuffle(rng);
     let values: Vec<f32> = (0..sites.len() * channels).map(|_| rng.random_range(-1.0..1.0)).collect();
-    let features = Tensor::from_vec(values, (sites.len(), channels), &Device::Cpu).unwrap();
+    let features = Tensor::from_vec(values, (sites.len(), channels), &DEVICE).unwrap();
     SparseConvTensor::from_coords(features, sites, SHAPE, 2).unwrap()
 }
 
@@ -33,7 +38,7 @@ fn values(t: &Tensor) -> Vec<f32> {
 fn shuffled(x: &SparseConvTensor, rng: &mut StdRng) -> SparseConvTensor {
     let mut rows: Vec<i64> = (0..x.len() as i64).collect();
     rows.shuffle(rng);
-    x.select_by_index(&Tensor::new(rows, &Device::Cpu).unwrap()).unwrap()
+    x.select_by_index(&Tensor::new(rows, &DEVICE).unwrap()).unwrap()
 }
 
 fn close(a: &[f32], b: &[f32], tolerance: f32) {
@@ -80,7 +85,7 @@ fn rows_are_put_in_another_tensor_s_order() {
     assert_eq!(values(aligned.features()), values(x.features()));
     assert_eq!(dense(&(&x + &aligned).unwrap()), dense(&x).iter().map(|v| 2.0 * v).collect::<Vec<_>>());
     let fewer =
-        x.prune(&Tensor::new((0..x.len() as u32).map(|i| i % 2).collect::<Vec<_>>(), &Device::Cpu).unwrap()).unwrap();
+        x.prune(&Tensor::new((0..x.len() as u32).map(|i| i % 2).collect::<Vec<_>>(), &DEVICE).unwrap()).unwrap();
     let text = fewer.align_to(&x).unwrap_err().to_string();
     assert!(text.contains("of which the first has too"), "{text}");
     let text = x.cat_channels(&fewer).unwrap_err().to_string();
@@ -120,18 +125,18 @@ fn keys_go_along_where_sites_stay_and_errors_say_who_dropped_them() {
     let low = down.forward(&x).unwrap();
     assert!(up.forward(&low.replace_feature((low.features() * 2.0).unwrap()).unwrap()).unwrap().same_sites(&x));
     let mask: Vec<u32> = (0..low.len() as u32).map(|i| u32::from(i > 0)).collect();
-    let pruned = low.prune(&Tensor::new(mask, &Device::Cpu).unwrap()).unwrap();
+    let pruned = low.prune(&Tensor::new(mask, &DEVICE).unwrap()).unwrap();
     assert!(pruned.indice_dict().is_empty());
     let text = up.forward(&pruned).unwrap_err().to_string();
     assert!(text.contains("SparseConvTensor::prune") && text.contains("dropped the key"), "{text}");
     // Put back on the sites of the layer that is inverted, it can be.
     assert!(up.forward(&low.replace_feature(pruned.on_sites_of(&low).unwrap().features().clone()).unwrap()).is_ok());
     // Nothing pruned, nothing dropped.
-    let all = Tensor::ones(low.len(), DType::U8, &Device::Cpu).unwrap();
+    let all = Tensor::ones(low.len(), DType::U8, &DEVICE).unwrap();
     assert!(up.forward(&low.prune(&all).unwrap()).is_ok());
     let text = low.prune(&all.to_dtype(DType::F32).unwrap()).unwrap_err().to_string();
     assert!(text.contains("mask"), "{text}");
-    assert!(low.prune(&Tensor::ones(low.len() + 1, DType::U8, &Device::Cpu).unwrap()).is_err());
+    assert!(low.prune(&Tensor::ones(low.len() + 1, DType::U8, &DEVICE).unwrap()).is_err());
 }
 
 #[test]
@@ -154,7 +159,7 @@ fn subdivision_fills_each_cell_of_a_finer_grid() {
 #[test]
 fn strided_sites_are_every_floor_of_site_by_stride_on_odd_grids_too() {
     let mut rng = StdRng::seed_from_u64(6);
-    for backend in [Backend::Native, Backend::Dense] {
+    for backend in [Backend::for_device(&DEVICE).unwrap(), Backend::Dense] {
         let x = random(&mut rng, 2);
         let x = SparseConvTensor::from_coords(x.features().clone(), x.coords().to_vec(), SHAPE, 2).unwrap();
         for (kernel, padding, stride) in [(2, 0, 2), (3, 1, 2), (1, 0, 3), (2, 0, 4), (7, 0, 5)] {
@@ -186,8 +191,8 @@ fn strided_sites_are_every_floor_of_site_by_stride_on_odd_grids_too() {
 #[test]
 fn negative_coordinates_group_as_floor_does() {
     let sites = [[0i64, -3, 0, 5], [0, -1, -7, 2], [1, 4, 2, -2]];
-    let indices = Tensor::new(&sites, &Device::Cpu).unwrap();
-    let features = Tensor::ones((3, 1), DType::F32, &Device::Cpu).unwrap();
+    let indices = Tensor::new(&sites, &DEVICE).unwrap();
+    let features = Tensor::ones((3, 1), DType::F32, &DEVICE).unwrap();
     let (x, origin) = SparseConvTensor::from_signed(features.clone(), &indices, 4).unwrap();
     assert_eq!((origin, x.batch_size()), ([-4, -8, -4], 2));
     let pool = PoolConfig::new().stride(4).output_sites(OutputSites::Strided);
@@ -203,24 +208,24 @@ fn negative_coordinates_group_as_floor_does() {
         .collect();
     assert_eq!(found, expected);
     assert!(SparseConvTensor::from_signed(features.clone(), &indices, 0).is_err());
-    let below = Tensor::new(&[[-1i64, 0, 0, 0], [0, 0, 0, 0], [0, 1, 1, 1]], &Device::Cpu).unwrap();
+    let below = Tensor::new(&[[-1i64, 0, 0, 0], [0, 0, 0, 0], [0, 1, 1, 1]], &DEVICE).unwrap();
     assert!(SparseConvTensor::from_signed(features, &below, 1).unwrap_err().to_string().contains("batch number -1"));
 }
 
 #[test]
 fn a_view_of_features_is_as_good_as_a_copy() {
-    let a = Tensor::arange(0f32, 12.0, &Device::Cpu).unwrap().reshape((3, 4)).unwrap();
+    let a = Tensor::arange(0f32, 12.0, &DEVICE).unwrap().reshape((3, 4)).unwrap();
     let sites: Vec<[i32; 4]> = (0..4).map(|i| [0, i, 0, 0]).collect();
-    let wide = Tensor::ones((1, 3), DType::F32, &Device::Cpu).unwrap().broadcast_as((4, 3)).unwrap();
+    let wide = Tensor::ones((1, 3), DType::F32, &DEVICE).unwrap().broadcast_as((4, 3)).unwrap();
     for view in [a.t().unwrap(), wide] {
         let copy = view.contiguous().unwrap();
         let [x, y] =
             [&view, &copy].map(|f| SparseConvTensor::from_coords(f.clone(), sites.clone(), [4, 1, 1], 1).unwrap());
         assert_eq!(dense(&x), dense(&y));
-        let rows = Tensor::new(&[2i64, 0], &Device::Cpu).unwrap();
+        let rows = Tensor::new(&[2i64, 0], &DEVICE).unwrap();
         let [x, y] = [&x, &y].map(|x| values(x.select_by_index(&rows).unwrap().features()));
         assert_eq!(x, y);
-        let indices = Tensor::new(&[[0i64, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 3, 0, 0]], &Device::Cpu).unwrap();
+        let indices = Tensor::new(&[[0i64, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 3, 0, 0]], &DEVICE).unwrap();
         let [x, y] = [&view, &copy].map(|f| dense(&SparseConvTensor::coalesce(f, &indices, [4, 1, 1], 1).unwrap()));
         assert_eq!(x, y);
     }
@@ -231,8 +236,8 @@ fn flat(rng: &mut StdRng) -> (SparseConvTensor, Var) {
     let cells: Vec<i64> = (0..2 * 9 * 7).filter(|_| rng.random_bool(0.4)).collect();
     let indices: Vec<i64> = cells.iter().flat_map(|i| [i / 63, i / 7 % 9, i % 7]).collect();
     let values: Vec<f32> = (0..cells.len() * 3).map(|_| rng.random_range(-1.0..1.0)).collect();
-    let features = Tensor::from_vec(values, (cells.len(), 3), &Device::Cpu).unwrap();
-    let indices = Tensor::from_vec(indices, (cells.len(), 3), &Device::Cpu).unwrap();
+    let features = Tensor::from_vec(values, (cells.len(), 3), &DEVICE).unwrap();
+    let indices = Tensor::from_vec(indices, (cells.len(), 3), &DEVICE).unwrap();
     let x = SparseConvTensor::new(features, indices, [9, 7], 2).unwrap();
     let dense = Var::from_tensor(&x.dense().unwrap()).unwrap();
     (x, dense)
@@ -249,7 +254,7 @@ fn layers_of_two_axes_are_dense_convolutions_read_at_their_sites() {
         let rows = dense.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap().reshape((b * h * w, c)).unwrap();
         let keys: Vec<u32> =
             y.coords().iter().map(|s| (s[0] as usize * h * w + s[2] as usize * w + s[3] as usize) as u32).collect();
-        rows.index_select(&Tensor::new(keys, &Device::Cpu).unwrap(), 0).unwrap()
+        rows.index_select(&Tensor::new(keys, &DEVICE).unwrap(), 0).unwrap()
     };
     let plain = ConvConfig::new().bias(false);
     let subm = SubMConv2d::new(3, 4, 3, plain.clone(), vb()).unwrap();
@@ -287,11 +292,11 @@ fn layers_of_two_axes_are_dense_convolutions_read_at_their_sites() {
 
 #[test]
 fn layers_of_one_axis_work_on_rows() {
-    let features = Tensor::new(&[[1f32], [2.0], [4.0]], &Device::Cpu).unwrap();
-    let indices = Tensor::new(&[[0i64, 0], [0, 1], [0, 5]], &Device::Cpu).unwrap();
+    let features = Tensor::new(&[[1f32], [2.0], [4.0]], &DEVICE).unwrap();
+    let indices = Tensor::new(&[[0i64, 0], [0, 1], [0, 5]], &DEVICE).unwrap();
     let x = SparseConvTensor::new(features, indices, [6], 1).unwrap();
-    let weight = Tensor::new(&[[[1f32], [10.0], [100.0]]], &Device::Cpu).unwrap(); // (out, x, in)
-    let vb = VarBuilder::from_tensors([("weight".to_string(), weight)].into(), DType::F32, &Device::Cpu);
+    let weight = Tensor::new(&[[[1f32], [10.0], [100.0]]], &DEVICE).unwrap(); // (out, x, in)
+    let vb = VarBuilder::from_tensors([("weight".to_string(), weight)].into(), DType::F32, &DEVICE);
     let conv = SubMConv1d::new(1, 1, 3, ConvConfig::new().bias(false), vb).unwrap();
     let y = conv.forward(&x).unwrap();
     assert_eq!(values(y.features()), [10.0 + 200.0, 1.0 + 20.0, 40.0]);
@@ -304,7 +309,7 @@ fn layers_of_one_axis_work_on_rows() {
 fn a_layer_runs_onto_given_sites() {
     let mut rng = StdRng::seed_from_u64(8);
     let (x, target) = (random(&mut rng, 2), random(&mut rng, 1));
-    for backend in [Backend::Native, Backend::Dense] {
+    for backend in [Backend::for_device(&DEVICE).unwrap(), Backend::Dense] {
         with_backend(backend, || {
             let conv = SubMConv3d::new(2, 3, 3, ConvConfig::default(), vb()).unwrap();
             let y = conv.forward_onto(&x, &target).unwrap();
@@ -327,7 +332,7 @@ fn a_layer_runs_onto_given_sites() {
         .map(|y| values(y.features().sqr().unwrap().sum_all().unwrap().backward().unwrap().get(&variable).unwrap()));
     close(&grads[0], &grads[1], 1e-6);
     let other =
-        SparseConvTensor::from_coords(Tensor::ones((1, 1), DType::F32, &Device::Cpu).unwrap(), vec![[0; 4]], SHAPE, 1)
+        SparseConvTensor::from_coords(Tensor::ones((1, 1), DType::F32, &DEVICE).unwrap(), vec![[0; 4]], SHAPE, 1)
             .unwrap();
     assert!(down.forward_onto(&x, &other).unwrap_err().to_string().contains("batch size 1"));
 }
@@ -340,8 +345,8 @@ fn sums_and_the_way_back_of_pools() {
         let config = PoolConfig::new().stride(stride).key("pool");
         let sum = SparseSumPool3d::new(kernel, config.clone()).unwrap().forward(&x).unwrap();
         // A convolution with ones sums, too.
-        let ones = Tensor::ones((1, kernel, kernel, kernel, 1), DType::F32, &Device::Cpu).unwrap();
-        let vb = VarBuilder::from_tensors([("weight".to_string(), ones)].into(), DType::F32, &Device::Cpu);
+        let ones = Tensor::ones((1, kernel, kernel, kernel, 1), DType::F32, &DEVICE).unwrap();
+        let vb = VarBuilder::from_tensors([("weight".to_string(), ones)].into(), DType::F32, &DEVICE);
         let config = ConvConfig::new().stride(stride).bias(false);
         let conv = SparseConv3d::new(1, 1, kernel, config, vb).unwrap();
         for c in 0..2 {

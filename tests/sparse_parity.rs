@@ -159,7 +159,7 @@ fn inverse_conv_restores_the_sites_of_its_pair() {
     let cases = fixtures();
     // Pair by pair in float64, by sparse_conv.py.
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/inverse_conv_gradients.safetensors");
-    let gradients = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
+    let gradients = candle_core::safetensors::load(path, &DEVICE).unwrap();
     on_every_backend(|backend| {
         for (case, arrays) in cases.iter().filter(|(case, _)| case.layer == "SparseInverseConv3d") {
             let what = format!("{} on {backend}", case.case);

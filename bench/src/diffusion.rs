@@ -1,7 +1,7 @@
 //! Diffusion: whole sampling runs with a network that costs next to nothing, noising a batch, and a training step and sampling
 //! with the generator's coarse network.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use wavemesh::diffusion::{
     BetaSchedule, DiffusionConfig, GaussianDiffusion, Prediction, SampleOptions, Sampler, TimestepSpacing,
 };
@@ -10,14 +10,14 @@ use wavemesh::train::{AdamW, AdamWConfig};
 
 use crate::shares::Shares;
 use crate::unet;
-use crate::work::{Answer, Case, Result, Work};
+use crate::work::{Answer, Case, Result, Work, device};
 
 pub fn prepare(case: &Case) -> Result<Work> {
     if ["train_step", "network_ddim"].contains(&case.op.as_str()) {
         return with_network(case);
     }
     let x = sparse(&case.tensor("x")?)?;
-    let diffusion = GaussianDiffusion::new(&DiffusionConfig::default(), &Device::Cpu)?;
+    let diffusion = GaussianDiffusion::new(&DiffusionConfig::default(), &device()?)?;
     if case.op == "q_sample" {
         let noise = case.tensor("noise")?;
         let timesteps = vec![case.param::<usize>("t")?];
@@ -42,7 +42,7 @@ fn with_network(case: &Case) -> Result<Work> {
     let (network, x) = unet::network(case)?;
     let diffusion = GaussianDiffusion::new(
         &DiffusionConfig::new().schedule(BetaSchedule::Cosine).prediction(Prediction::V),
-        &Device::Cpu,
+        &device()?,
     )?;
     let train = case.op == "train_step";
     let shares = Shares::measure(&network, &unet::network(case)?.1, train)?;
@@ -64,7 +64,7 @@ fn with_network(case: &Case) -> Result<Work> {
     let share = |of: &dyn Fn(f64) -> f64| -> Result<Tensor> {
         let of = |t: usize| of(diffusion.schedule().alpha_cumprod(t as i64)) as f32;
         let rows: Vec<f32> = x.coords().iter().map(|site| of(steps[site[0] as usize])).collect();
-        Ok(Tensor::from_vec(rows, (x.len(), 1), &Device::Cpu)?)
+        Ok(Tensor::from_vec(rows, (x.len(), 1), &device()?)?)
     };
     let (signal, scale) = (share(&|a| a.sqrt())?, share(&|a| (1.0 - a).sqrt())?);
     let run = move || -> Result<[Tensor; 2]> {
@@ -100,6 +100,6 @@ fn model(
 fn sparse(features: &Tensor) -> Result<SparseConvTensor> {
     let sites = features.dim(0)?;
     let indices: Vec<i64> = (0..sites as i64).flat_map(|x| [0, 0, 0, x]).collect();
-    let indices = Tensor::from_vec(indices, (sites, 4), &Device::Cpu)?;
+    let indices = Tensor::from_vec(indices, (sites, 4), &device()?)?;
     Ok(SparseConvTensor::new(features.clone(), indices, [1, 1, sites], 1)?)
 }

@@ -15,6 +15,7 @@ mod points;
 mod resident;
 mod shares;
 mod sparse;
+mod spunet;
 mod unet;
 mod wavelet;
 mod work;
@@ -38,6 +39,7 @@ fn prepare(case: &Case) -> Result<Work> {
         "points" => points::prepare(case),
         "sdf" | "isosurface" => geometry::prepare(case),
         "sparse" => sparse::prepare(case),
+        "spunet" => spunet::prepare(case),
         "unet" => unet::prepare(case),
         "wavelet" | "codec" => wavelet::prepare(case),
         other => Err(format!("no suite `{other}` in bench/src/main.rs").into()),

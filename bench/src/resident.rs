@@ -1,15 +1,30 @@
-//! The memory this process holds and has held, as Linux counts it. Elsewhere the numbers are 0, which the table shows as "–".
+//! The memory this process holds and has held, as Linux counts it, or, of work on a GPU, as its driver counts it. Elsewhere the numbers
+//! are 0, which the table shows as "–".
 
 use std::fs;
 
-/// The most resident memory since the process began, or since [`reset_peak`], in bytes.
+use wavemesh::device::{gpu_info, trim_gpu_memory};
+
+use crate::work::device;
+
+/// The most resident memory since the process began, or since [`reset_peak`], in bytes. Of a GPU's, what its pool has come to hold.
 pub fn peak() -> u64 {
-    status("VmHWM:")
+    held_by_gpu().unwrap_or_else(|| status("VmHWM:"))
+}
+
+fn held_by_gpu() -> Option<u64> {
+    gpu_info(&device().ok()?).ok().map(|info| info.held)
 }
 
 /// Forgets the peak so far; returns the resident memory now, in bytes. What was freed goes back to the system before, so that
 /// work which takes it again is seen to.
 pub fn reset_peak() -> u64 {
+    if let Ok(gpu) = device()
+        && gpu.is_cuda()
+        && trim_gpu_memory(&gpu).is_ok()
+    {
+        return peak();
+    }
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         unsafe extern "C" {

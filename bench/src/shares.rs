@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use wavemesh::diffusion::Denoiser;
 use wavemesh::prelude::{VarBuilder, VarMap};
 use wavemesh::sparse::{
@@ -26,14 +26,14 @@ pub struct Shares {
 impl Shares {
     /// Of a pass of `network`, forward, or also backward, over the sites of `x`, a tensor whose maps are not built yet.
     pub fn measure(network: &WaveMeshUNet, x: &SparseConvTensor, backward: bool) -> Result<Self> {
-        let timesteps = Tensor::full(500f32, x.batch_size(), &Device::Cpu)?;
+        let timesteps = Tensor::full(500f32, x.batch_size(), x.features().device())?;
         let pass = || -> Result<f64> {
             let started = Instant::now();
             let out = network.predict(x, &timesteps, None, backward)?;
             if backward {
                 out.features().sqr()?.mean_all()?.backward()?;
             }
-            Ok(started.elapsed().as_secs_f64())
+            elapsed(started, x)
         };
         let first = pass()?;
         let again = median((0..RUNS).map(|_| pass()).collect::<Result<_>>()?);
@@ -79,16 +79,22 @@ struct Clock {
     seconds: f64,
 }
 
-/// Parameters of a layer's own.
-fn vb() -> VarBuilder<'static> {
-    VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu)
+/// Parameters of a layer's own, where `x` is.
+fn vb(x: &SparseConvTensor) -> VarBuilder<'static> {
+    VarBuilder::from_varmap(&VarMap::new(), DType::F32, x.features().device())
+}
+
+/// Seconds since `started`, when the device of `x` has done its work.
+fn elapsed(started: Instant, x: &SparseConvTensor) -> Result<f64> {
+    x.features().device().synchronize()?;
+    Ok(started.elapsed().as_secs_f64())
 }
 
 impl Clock {
     fn submanifold(&mut self, x: &SparseConvTensor, from: usize, to: usize, kernel: usize, level: usize) -> Result<()> {
         let config = ConvConfig::new().bias(false);
         let config = if kernel > 1 { config.key(format!("timed{level}")) } else { config };
-        let layer = SubMConv3d::new(from, to, kernel, config, vb())?;
+        let layer = SubMConv3d::new(from, to, kernel, config, vb(x))?;
         self.time(&layer, x, from).map(|_| ())
     }
 
@@ -102,19 +108,19 @@ impl Clock {
     ) -> Result<SparseConvTensor> {
         let config = ConvConfig::new().stride(2).padding(kernel / 2).bias(false).output_sites(OutputSites::Strided);
         let config = if kernel > 1 { config.key(format!("timed_down{level}")) } else { config };
-        let layer = SparseConv3d::new(from, to, kernel, config, vb())?;
+        let layer = SparseConv3d::new(from, to, kernel, config, vb(x))?;
         self.time(&layer, x, from)
     }
 
     fn inverse(&mut self, x: &SparseConvTensor, from: usize, to: usize, level: usize) -> Result<()> {
         let config = ConvConfig::new().bias(false).key(format!("timed_down{level}"));
-        let layer = SparseInverseConv3d::new(from, to, 3, config, vb())?;
+        let layer = SparseInverseConv3d::new(from, to, 3, config, vb(x))?;
         self.time(&layer, x, from).map(|_| ())
     }
 
     /// Adds the layer's time on the sites of `x`, maps built before.
     fn time(&mut self, layer: &impl SparseModule, x: &SparseConvTensor, channels: usize) -> Result<SparseConvTensor> {
-        let features = Var::rand(0f32, 1.0, (x.len(), channels), &Device::Cpu)?;
+        let features = Var::rand(0f32, 1.0, (x.len(), channels), x.features().device())?;
         let x = x.replace_feature(features.as_tensor().clone())?;
         let out = layer.forward_t(&x, self.backward)?;
         let run = || -> Result<f64> {
@@ -123,7 +129,7 @@ impl Clock {
             if self.backward {
                 out.features().sum_all()?.backward()?;
             }
-            Ok(started.elapsed().as_secs_f64())
+            elapsed(started, &x)
         };
         self.seconds += median((0..RUNS).map(|_| run()).collect::<Result<_>>()?);
         Ok(out.replace_feature(out.features().detach())?)

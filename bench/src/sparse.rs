@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use wavemesh::prelude::VarBuilder;
 use wavemesh::sparse::{ConvConfig, KernelMap, Size3, SparseConv3d, SparseConvTensor, SparseModule, SubMConv3d};
 
 use crate::shares::median;
-use crate::work::{Answer, Case, Error, Result, Work};
+use crate::work::{Answer, Case, Error, Result, Work, device};
 
 pub fn prepare(case: &Case) -> Result<Work> {
     let side: usize = case.param("side")?;
@@ -18,7 +18,7 @@ pub fn prepare(case: &Case) -> Result<Work> {
     if case.op == "map" {
         let (channels, stride) = (1, case.param::<usize>("stride")?);
         let config = ConvConfig::new().stride(stride).padding(1);
-        let vb = VarBuilder::zeros(DType::F32, &Device::Cpu);
+        let vb = VarBuilder::zeros(DType::F32, &device()?);
         let run: Box<dyn Fn() -> Result<KernelMap, Error>> = if stride == 1 {
             let layer = SubMConv3d::new(channels, channels, 3, config, vb)?;
             Box::new(move || Ok(layer.kernel_map(&fresh()?)?))
@@ -62,15 +62,15 @@ pub fn prepare(case: &Case) -> Result<Work> {
 }
 
 fn layer(weight: &Var) -> Result<SubMConv3d> {
-    let (outputs, _, _, _, inputs) = weight.dims5()?;
+    let (outputs, kz, ky, kx, inputs) = weight.dims5()?;
     let named = [("weight".to_owned(), weight.as_tensor().clone())].into();
     let config = ConvConfig::new().bias(false);
     Ok(SubMConv3d::new(
         inputs,
         outputs,
-        Size3::from(3),
+        Size3::from([kz, ky, kx]),
         config,
-        VarBuilder::from_tensors(named, DType::F32, &Device::Cpu),
+        VarBuilder::from_tensors(named, weight.dtype(), weight.device()),
     )?)
 }
 

@@ -13,6 +13,11 @@ use serde_json::{Map, Value};
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Where the work is done: `WAVEMESH_DEVICE` chooses, the CPU without the feature `cuda`.
+pub fn device() -> Result<Device> {
+    Ok(wavemesh::device::best_device()?)
+}
+
 /// One case as the Python side of the suite describes it: the operation, its parameters and its input arrays.
 pub struct Case {
     pub suite: String,
@@ -23,7 +28,10 @@ pub struct Case {
 
 impl Case {
     pub fn load(suite: String, op: String, params: Value, inputs: &Path) -> Result<Self> {
-        Ok(Self { suite, op, params, inputs: candle_core::safetensors::load(inputs, &Device::Cpu)? })
+        let case = Self { suite, op, params, inputs: candle_core::safetensors::load(inputs, &device()?)? };
+        #[cfg(feature = "cuda")]
+        candle_core::cuda::set_gemm_reduced_precision_f32(case.option("tf32")?);
+        Ok(case)
     }
 
     /// The parameter `name`, in any type that JSON can become: `case.param::<usize>("level")?`.
@@ -91,7 +99,10 @@ impl Answer {
             DType::BF16 | DType::F16 => tensor.to_dtype(DType::F32),
             _ => tensor.to_dtype(DType::I64),
         };
-        let arrays = self.arrays.iter().map(|(name, tensor)| Ok((name.clone(), readable(tensor)?)));
+        let arrays = self.arrays.iter().map(|(name, tensor)| {
+            let tensor = tensor.to_device(&Device::Cpu)?;
+            Ok((name.clone(), readable(&tensor)?))
+        });
         candle_core::safetensors::save(&arrays.collect::<Result<HashMap<_, _>>>()?, path)?;
         Ok(())
     }
@@ -120,7 +131,7 @@ impl Work {
         Self(Box::new(Closures { run, to_answer: answer, last: None }))
     }
 
-    /// Mean seconds of `repeat` runs. Dropping a result is not counted.
+    /// Mean seconds of `repeat` runs, each until its device has done it. Dropping a result is not counted.
     pub fn run(&mut self, repeat: usize) -> Result<f64> {
         self.0.run(repeat)
     }
@@ -138,11 +149,13 @@ where
     ToAnswer: Fn(&T) -> Result<Answer>,
 {
     fn run(&mut self, repeat: usize) -> Result<f64> {
-        let mut seconds = 0.0;
+        let (mut seconds, device) = (0.0, device()?);
         for _ in 0..repeat {
             self.last = None;
+            device.synchronize()?;
             let start = Instant::now();
             let result = black_box((self.run)().map_err(Into::into)?);
+            device.synchronize()?;
             seconds += start.elapsed().as_secs_f64();
             self.last = Some(result);
         }

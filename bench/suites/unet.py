@@ -53,20 +53,20 @@ def weights(random, channels=CHANNELS, inputs=1, outputs=1):
     return state
 
 
-def dense_network(case, train):
+def dense_network(case, train, device="cpu"):
     """The network in torch on the dense grid: its parameters by name, and `forward(features, timesteps)`, whose rows are the sites
     (ascending). What is not a site is zeroed after each convolution, and left out of the statistics; a full grid needs neither."""
     import torch
     import torch.nn.functional as F
 
     size, channels = case.params["size"], case.params["channels"]
-    w = {k[2:]: torch.from_numpy(v) for k, v in case.inputs.items() if k.startswith("w/")}
+    w = {k[2:]: torch.from_numpy(v).to(device) for k, v in case.inputs.items() if k.startswith("w/")}
     w = {k: v.permute(0, 4, 1, 2, 3).contiguous() if v.ndim == 5 else v for k, v in w.items()}
     w = {k: v.permute(1, 0, 2, 3, 4).contiguous() if "upsample" in k else v for k, v in w.items()}
     parameters = {k: v.requires_grad_(train) for k, v in w.items() if "running" not in k}
-    element, z, y, x = torch.from_numpy(case.inputs["indices"]).T
+    element, z, y, x = torch.from_numpy(case.inputs["indices"]).to(device).T
     batch = int(element.max()) + 1
-    masks = [torch.zeros(batch, 1, size, size, size)]
+    masks = [torch.zeros(batch, 1, size, size, size, device=device)]
     masks[0][element, 0, z, y, x] = 1
     for _ in channels[1:]:
         masks.append(F.max_pool3d(masks[-1], 2))
@@ -80,7 +80,7 @@ def dense_network(case, train):
         shape = (values.shape[1], batch, *masks[level].shape[2:])
         if full[level]:
             return values.T.reshape(shape).transpose(0, 1)
-        return torch.zeros(values.shape[1], masks[level].numel()).index_copy(1, rows[level], values.T).reshape(shape).transpose(0, 1)
+        return torch.zeros(values.shape[1], masks[level].numel(), device=device).index_copy(1, rows[level], values.T).reshape(shape).transpose(0, 1)
 
     def norm(grid, name, level):
         statistics = (w[f"{name}.running_mean"].clone(), w[f"{name}.running_var"].clone(), w[f"{name}.weight"], w[f"{name}.bias"], train)
@@ -102,7 +102,7 @@ def dense_network(case, train):
 
     def forward(features, timesteps):
         half = TIME // 2
-        angles = timesteps[:, None] * torch.exp(-torch.arange(half) * np.log(10000) / (half - 1))
+        angles = timesteps[:, None] * torch.exp(-torch.arange(half, device=device) * np.log(10000) / (half - 1))
         time = torch.cat([angles.sin(), angles.cos()], 1).float()
         time = F.silu(F.linear(time, w["time_mlp.0.weight"], w["time_mlp.0.bias"]))
         time = F.linear(time, w["time_mlp.2.weight"], w["time_mlp.2.bias"])

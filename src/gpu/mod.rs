@@ -9,7 +9,7 @@ mod memory;
 pub(crate) mod rows;
 pub(crate) mod update;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::cuda_backend::cudarc::driver::{
@@ -29,6 +29,19 @@ use crate::{Error, Result};
 /// Threads of a block where each works on an element of its own.
 const BLOCK: u32 = 256;
 
+/// The environment variable that has the kernels of an older card chosen, `7.5` say, to test them on a newer one.
+const CAPABILITY_VARIABLE: &str = "WAVEMESH_GPU_CAPABILITY";
+
+/// The compute capability that the variable asks for, read once.
+fn older() -> Result<Option<[i32; 2]>> {
+    static ASKED: OnceLock<Option<String>> = OnceLock::new();
+    let Some(text) = ASKED.get_or_init(|| std::env::var(CAPABILITY_VARIABLE).ok()) else { return Ok(None) };
+    let parts = text.trim().split_once('.').and_then(|(major, minor)| Some([major.parse().ok()?, minor.parse().ok()?]));
+    let unknown =
+        || Error::Unknown { kind: "compute capability", name: text.clone(), known: "7.5, 8.0, 8.9, 9.0".into() };
+    parts.map(Some).ok_or_else(unknown)
+}
+
 /// A GPU, as operations see it.
 pub(crate) struct Gpu {
     device: CudaDevice,
@@ -45,8 +58,13 @@ impl Gpu {
         self.device.location()
     }
 
-    /// Compute capability: major and minor.
+    /// Compute capability, major and minor: the card's, or an older one whose kernels [`CAPABILITY_VARIABLE`] asks for.
     pub fn capability(&self) -> Result<[i32; 2]> {
+        let own = self.own_capability()?;
+        Ok(older()?.map_or(own, |older| older.min(own)))
+    }
+
+    fn own_capability(&self) -> Result<[i32; 2]> {
         Ok([
             self.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
             self.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
@@ -60,7 +78,10 @@ impl Gpu {
 
     /// Bytes of shared memory that a block may ask for.
     pub fn most_shared(&self) -> Result<usize> {
-        Ok(self.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize)
+        /// What cards of compute capability 7.5 have.
+        const OF_75: usize = 64 << 10;
+        let most = self.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize;
+        Ok(if self.capability()? <= [7, 5] { most.min(OF_75) } else { most })
     }
 
     fn attribute(&self, which: CUdevice_attribute) -> Result<i32> {

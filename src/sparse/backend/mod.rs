@@ -173,6 +173,11 @@ impl Flow {
         Self { map: map.clone(), reversed: true }
     }
 
+    /// The other way.
+    pub fn reversed(&self) -> Self {
+        Self { map: self.map.clone(), reversed: !self.reversed }
+    }
+
     /// The sites that are read.
     pub fn source(&self) -> &Arc<Sites> {
         if self.reversed { &self.map.target } else { &self.map.source }

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp2, CustomOp3, DType, Layout, 
 
 use super::kind::Kind;
 use super::pack::Weights;
-use super::table::{self, Walk};
+use super::table::{self, Ordered, Walk};
 use super::tiles::{self, Tiles};
 use super::{gather, halo, plain};
 use crate::Result;
@@ -28,13 +28,13 @@ enum Way {
     /// Tiles of neighbouring sites, on Hopper.
     Halo(Kind, Arc<Tiles>),
     /// A table of neighbours, on tensor cores.
-    Gather(Kind, Walk),
+    Gather(Kind, Walk, Arc<Ordered>),
     /// A table of neighbours, for all that is left.
     Plain(Walk),
 }
 
 /// Channels that tensor cores multiply together.
-const TOGETHER: usize = 16;
+pub(super) const TOGETHER: usize = 16;
 
 impl Way {
     /// The fastest that there is for rows of `dtype`, and for weights and results of that type too.
@@ -51,7 +51,7 @@ impl Way {
         }
         let walk = table::of(gpu, flow)?;
         Ok(match kind.filter(|&kind| gather::serves(kind, geometry.volume(), capability)) {
-            Some(kind) => Self::Gather(kind, walk),
+            Some(kind) => Self::Gather(kind, walk, table::order(gpu, flow)?),
             None => Self::Plain(walk),
         })
     }
@@ -94,7 +94,7 @@ fn sums(
                 Some(parts) => halo::sums(&gpu, *kind, parts, operands, (geometry.kernel, back), y),
                 None => unreachable!("a way over tiles has them"),
             },
-            Way::Gather(kind, walk) => gather::sums(&gpu, *kind, walk, operands, back, y),
+            Way::Gather(kind, walk, order) => gather::sums(&gpu, *kind, (walk, order), operands, back, y),
             Way::Plain(walk) => plain::sums(&gpu, walk, operands, back, y),
         }
     })
@@ -102,9 +102,8 @@ fn sums(
 
 /// The gradient of the source's rows, from that of the result, in `dtype`.
 pub(super) fn source_gradient(flow: &Flow, weight: &Tensor, grad: &Tensor, dtype: DType) -> Result<Tensor> {
-    let way_back = Flow { map: flow.map.clone(), reversed: !flow.reversed };
     with_storage([grad, weight], |[grad, weight]| {
-        let (found, shape) = sums(&way_back, grad, weight, None, true, dtype)?;
+        let (found, shape) = sums(&flow.reversed(), grad, weight, None, true, dtype)?;
         Ok(gpu::tensor_of(found, shape))
     })
 }
@@ -126,7 +125,7 @@ pub(super) fn weight_gradient(flow: &Flow, x: &Tensor, weight: &Tensor, grad: &T
             Some(parts) => halo::weight_gradient(&gpu, *kind, parts, [x, grad], shape)?,
             None => unreachable!("a way over tiles has them"),
         },
-        Way::Gather(kind, walk) => gather::weight_gradient(&gpu, *kind, walk, [x, grad], shape)?,
+        Way::Gather(kind, walk, _) => gather::weight_gradient(&gpu, *kind, walk, [x, grad], shape)?,
         Way::Plain(walk) => plain::weight_gradient(&gpu, walk, [x, grad], shape)?,
     };
     Ok(found.to_dtype(weight.dtype())?)

@@ -2,15 +2,21 @@
 
 use candle_core::Tensor;
 
-use super::halo::add;
 use super::kind::{Kind, Plan, largest};
 use super::pack::{Index, Weights, pack};
-use super::table::Walk;
+use super::shares::add;
+use super::table::{Ordered, Walk};
 use crate::Result;
 use crate::gpu::{Gpu, Module, Numbers, Written, arguments, module, with_storage};
 
 static FORWARD: Module = module!("fast/gather");
 static WEIGHTS: Module = module!("fast/gather_wgrad");
+
+/// Rows of a block.
+const ROWS: usize = 128;
+/// Parts of the ring through which rows and weights come.
+const LEAST_STAGES: usize = 2;
+const MOST_STAGES: usize = 4;
 
 /// Whether a card multiplies a kind: halves from compute capability 7.5 on, the others from 8.0.
 pub(super) fn serves(kind: Kind, offsets: usize, capability: [i32; 2]) -> bool {
@@ -22,29 +28,32 @@ pub(super) fn serves(kind: Kind, offsets: usize, capability: [i32; 2]) -> bool {
 pub(super) fn sums(
     gpu: &Gpu,
     kind: Kind,
-    walk: &Walk,
+    (walk, order): (&Walk, &Ordered),
     (x, weights, bias): (&Numbers, &Weights, Option<&Numbers>),
     back: bool,
     y: &Written,
 ) -> Result<()> {
-    /// Rows of a block.
-    const ROWS: usize = 128;
     let (from, to) = if back { (weights.outputs, weights.inputs) } else { (weights.inputs, weights.outputs) };
-    let plan = Plan::new(kind, from, to, false);
-    let offsets = walk.offsets;
+    let (offsets, most) = (walk.offsets, gpu.most_shared()?);
+    let plan = Plan::of_tables(kind, from, to, |plan| shared(kind, plan, offsets, LEAST_STAGES) <= most);
     let image = pack(gpu, kind, weights, &plan, (&Index::straight(offsets, walk.mirrored), offsets), back)?;
-    let (fixed, stage) = (1024 + offsets * 516, (ROWS + plan.columns) * plan.bytes);
-    let stage = stage + if kind == Kind::F32 { plan.columns * plan.bytes } else { 0 };
-    let stages = (gpu.most_shared()?.saturating_sub(fixed) / stage).clamp(2, 4);
-    let shared = (fixed + stages * stage) as u32;
+    let fits = |stages: &usize| shared(kind, &plan, offsets, *stages) <= most;
+    let stages = (LEAST_STAGES..=MOST_STAGES).rev().find(fits).unwrap_or(LEAST_STAGES);
+    let shared = shared(kind, &plan, offsets, stages) as u32;
     let threads = if plan.columns >= 64 { 256 } else { 128 };
-    let (table, image) = (gpu.slice(walk.rows()), gpu.slice(&image));
+    let (table, order, image) = (gpu.slice(walk.rows()), gpu.slice(&order.targets), gpu.slice(&image));
     let none = None::<&Numbers>;
     let [targets, passes, offsets, stages] = [walk.targets, plan.passes, offsets, stages].map(|size| size as i32);
-    let arguments = arguments![x, &image, y, &table, none, targets, passes, offsets, stages, bias, none, 0];
+    let arguments = arguments![x, &image, y, &table, &order, targets, passes, offsets, stages, bias, none, 0];
     let name = format!("wm_gather_{}_n{}_r{}", kind.name(), plan.columns, plan.bytes);
     let grid = [walk.targets.div_ceil(ROWS) as u32, plan.blocks as u32, 1];
     gpu.launch_shared(&FORWARD, &name, grid, ([threads, 1, 1], shared), arguments)
+}
+
+/// Bytes of shared memory of a block.
+fn shared(kind: Kind, plan: &Plan, offsets: usize, stages: usize) -> usize {
+    let images = if kind == Kind::F32 { 2 } else { 1 };
+    1024 + offsets * 516 + stages * (ROWS + images * plan.columns) * plan.bytes
 }
 
 /// The gradient of the weights (out, kz, ky, kx, in) in f32. Shares are added in their order, and how many there are does not depend on
@@ -57,11 +66,15 @@ pub(super) fn weight_gradient(
     shape: [usize; 5],
 ) -> Result<Tensor> {
     let [outputs, _, _, _, inputs] = shape;
-    let sizes: &[usize] = if kind.size() == 4 { &[32, 16] } else { &[64, 32, 16] };
+    let shared = |[ci, co]: [usize; 2]| 4 * (64 * (ci + co) * kind.size() + 512);
+    let sizes: &[usize] = match kind.size() {
+        2 if shared([64; 2]) <= gpu.most_shared()? => &[64, 32, 16],
+        _ => &[32, 16],
+    };
     let [ci, co] = [inputs, outputs].map(|channels| largest(channels, sizes));
     let (offsets, pieces) = (walk.offsets, (inputs / ci) * (outputs / co));
     let blocks = (1056 / (offsets * pieces)).min(walk.targets.div_ceil(128)).max(1);
-    let shared = (4 * (64 * (ci + co) * kind.size() + 512)) as u32;
+    let shared = shared([ci, co]) as u32;
     let count = 4 * blocks;
     let mut shares = gpu.alloc::<f32>(count * offsets * inputs * outputs)?;
     let shares = gpu.slice_mut(&mut shares);
@@ -73,5 +86,5 @@ pub(super) fn weight_gradient(
         let grid = [blocks as u32, offsets as u32, pieces as u32];
         gpu.launch_shared(&WEIGHTS, &name, grid, ([128, 1, 1], shared), arguments)
     })?;
-    add(gpu, &shares, (shape, offsets), &Index::straight(offsets, walk.mirrored), count)
+    add(gpu, &shares, (shape, offsets), &Index::straight(offsets, walk.mirrored), count, None)
 }

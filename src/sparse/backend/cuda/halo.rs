@@ -1,18 +1,18 @@
 //! Submanifold kernels within 3³ on Hopper: each tile's rows are brought to shared memory once, and all offsets read them there.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
+use super::halves::halves;
 use super::kind::{Kind, Plan, largest};
 use super::pack::{Index, Weights, pack};
+use super::shares::add;
 use super::tiles::{MOST, Parts};
 use crate::Result;
-use crate::gpu::{Gpu, Module, Numbers, Written, arguments, module, with_storage};
+use crate::gpu::{Argument, Gpu, Module, Numbers, Written, arguments, module, with_storage};
 use crate::sparse::geometry::{self, Geometry};
 
 static FORWARD: Module = module!("fast/halo");
 static WEIGHTS: Module = module!("fast/wgrad");
-static SPLIT: Module = module!("fast/split");
-static SUM: Module = module!("fast/sum");
 
 /// Offsets of the full kernel.
 const OFFSETS: usize = 27;
@@ -44,7 +44,7 @@ pub(super) fn sums(
     y: &Written,
 ) -> Result<()> {
     let (from, to) = if back { (weights.outputs, weights.inputs) } else { (weights.inputs, weights.outputs) };
-    let plan = Plan::new(kind, from, to, true);
+    let plan = Plan::of_tiles(kind, from, to);
     let mut at = [-1i16; OFFSETS];
     let mut present = 0i32;
     for (offset, place) in places(kernel).enumerate() {
@@ -100,7 +100,7 @@ pub(super) fn weight_gradient(
     let [mask64, lists, items] = [&parts.mask64, &parts.lists, &parts.items].map(|part| gpu.slice(part));
     let present = places([kz, ky, kx]).fold(0i32, |bits, place| bits | 1 << place);
     let [inputs_there, outputs_there, most, stride] = [inputs, outputs, MOST, stride].map(|size| size as i32);
-    let multiply = |kind: Kind, x: crate::gpu::Argument, grad: crate::gpu::Argument, onto: bool| {
+    let multiply = |kind: Kind, x: Argument, grad: Argument, onto: bool| {
         /// Tiles after which the tensor cores' sums are emptied.
         const FLUSH: i32 = 16;
         let name = format!("wm_wgrad_{}_i{ci}_o{co}", kind.name());
@@ -123,49 +123,27 @@ pub(super) fn weight_gradient(
         ];
         gpu.launch_shared(&WEIGHTS, &name, [splits as u32, combos as u32, 1], ([threads, 1, 1], shared), arguments)
     };
+    let back = Index::new(places([kz, ky, kx]).map(|place| place as i16));
+    let (whole, count) = ((shape, OFFSETS), splits);
     with_storage([x, grad], |[x_there, grad_there]| {
         let [x_numbers, grad_numbers] = [&gpu.numbers(x_there)?, &gpu.numbers(grad_there)?];
-        // Products of f32 as those of parts in bf16 whose sum they are, the smallest first.
+        // Products of f32 as those of scaled halves whose sum they are, the smallest first.
         let pairs: &[[usize; 2]] = match kind {
-            Kind::F16 | Kind::Bf16 => return multiply(kind, x_numbers.into(), grad_numbers.into(), false),
-            Kind::F32 => &[[0, 2], [2, 0], [1, 1], [0, 1], [1, 0], [0, 0]],
-            Kind::Tf32 => &[[0, 1], [1, 0], [0, 0]],
-        };
-        let count = pairs[0].iter().max().map_or(0, |most| most + 1);
-        let split = |numbers: &Numbers, length: usize| {
-            let mut found = gpu.alloc::<u16>(count * length)?;
-            let arguments = arguments![numbers, &gpu.slice_mut(&mut found), length as i32, count as i32];
-            gpu.launch(&SPLIT, "wm_split", [length.div_ceil(1024) as u32, 1, 1], [256, 1, 1], arguments)?;
-            Ok::<_, crate::Error>(found)
+            Kind::F16 | Kind::Bf16 => {
+                multiply(kind, x_numbers.into(), grad_numbers.into(), false)?;
+                return add(gpu, &shares, whole, &back, count, None);
+            }
+            Kind::F32 => &[[0, 1], [1, 0], [0, 0]],
+            Kind::Tf32 => &[[0, 0]],
         };
         let lengths = [x.elem_count(), grad.elem_count()];
-        let (x, grad) = (split(x_numbers, lengths[0])?, split(grad_numbers, lengths[1])?);
-        let (x, grad) = (gpu.slice(&x), gpu.slice(&grad));
+        let many = pairs.len().min(2);
+        let (x, grad) = (halves(gpu, x_numbers, lengths[0], many)?, halves(gpu, grad_numbers, lengths[1], many)?);
+        let (x_parts, grad_parts) = (gpu.slice(&x.parts), gpu.slice(&grad.parts));
         for (number, [i, j]) in pairs.iter().enumerate() {
-            let [x, grad] = [x.plus(2 * i * lengths[0]), grad.plus(2 * j * lengths[1])];
-            multiply(Kind::Bf16, x, grad, number > 0)?;
+            let [x, grad] = [x_parts.plus(2 * i * lengths[0]), grad_parts.plus(2 * j * lengths[1])];
+            multiply(Kind::F16, x, grad, number > 0)?;
         }
-        Ok(())
-    })?;
-    let back = Index::new(places([kz, ky, kx]).map(|place| place as i16));
-    add(gpu, &shares, (shape, OFFSETS), &back, splits)
-}
-
-/// The sum of `shares` of weights with `offsets` offsets, in their order: (out, kz, ky, kx, in), whose offsets are `back` of those.
-pub(super) fn add(
-    gpu: &Gpu,
-    shares: &crate::gpu::Slice,
-    (shape, offsets): ([usize; 5], usize),
-    back: &Index,
-    count: usize,
-) -> Result<Tensor> {
-    let [outputs, kz, ky, kx, inputs] = shape;
-    gpu.tensor(shape.to_vec(), DType::F32, |weights| {
-        let volume = kz * ky * kx;
-        let [inputs, outputs, volume, offsets, count] =
-            [inputs, outputs, volume, offsets, count].map(|size| size as i32);
-        let back = back.argument();
-        let arguments = arguments![shares, weights, inputs, outputs, volume, offsets, back, count];
-        gpu.each(&SUM, "wm_wgrad_sum", shape.iter().product(), arguments)
+        add(gpu, &shares, whole, &back, count, Some([&x, &grad]))
     })
 }

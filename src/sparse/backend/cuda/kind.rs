@@ -57,18 +57,42 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// `wide`: 96 columns are a choice too.
-    pub fn new(kind: Kind, from: usize, to: usize, wide: bool) -> Self {
+    /// For the kernels over tiles, which know 96 columns too.
+    pub fn of_tiles(kind: Kind, from: usize, to: usize) -> Self {
         let columns = match kind {
             Kind::F32 => largest(to, &[64, 32, 16]),
-            _ if wide && to.is_multiple_of(96) => 96,
+            _ if to.is_multiple_of(96) => 96,
             _ => largest(to, &[128, 64, 32, 16]),
         };
+        Self::cut([from * kind.size(), to], columns, largest(from * kind.size(), &ROW))
+    }
+
+    /// For the kernels over tables: the most columns, then the most bytes, that `fits` takes. It takes the least at any rate.
+    pub fn of_tables(kind: Kind, from: usize, to: usize, fits: impl Fn(&Self) -> bool) -> Self {
+        let columns: &[usize] = if kind == Kind::F32 { &[64, 32, 16] } else { &[128, 64, 32, 16] };
         let row = from * kind.size();
-        let bytes = largest(row, &[128, 64, 32]);
+        let least = if kind.size() == 4 { 64 } else { 32 };
+        let plans = columns.iter().filter(|&&columns| to.is_multiple_of(columns)).flat_map(|&columns| {
+            let bytes = ROW.into_iter().filter(move |&bytes| bytes >= least && row.is_multiple_of(bytes));
+            bytes.map(move |bytes| Self::cut([row, to], columns, bytes))
+        });
+        let mut last = None;
+        for plan in plans {
+            last = Some(plan);
+            if fits(&plan) {
+                break;
+            }
+        }
+        last.unwrap_or_else(|| Self::cut([row, to], 16, largest(row, &ROW)))
+    }
+
+    fn cut([row, to]: [usize; 2], columns: usize, bytes: usize) -> Self {
         Self { columns, bytes, passes: row / bytes, blocks: to / columns }
     }
 }
+
+/// Bytes of a row that kernels multiply in one pass.
+const ROW: [usize; 3] = [128, 64, 32];
 
 /// The first of `sizes`, the last of which divides every `n` that comes here, that divides `n`.
 pub(super) fn largest(n: usize, sizes: &[usize]) -> usize {

@@ -2,23 +2,29 @@
 //!
 //! Sites are looked up in a hash table; a kernel map is a table of the source row of each offset and target ([`table`]), or, for
 //! submanifold kernels on Hopper, tiles of neighbouring sites ([`tiles`]). Three ways lead from there to a result: [`halo`] over tiles,
-//! [`gather`] over tables on tensor cores, and [`plain`] over tables, for any channels and any card. Every number of a result has one
+//! [`gather`] over tables on tensor cores, and [`plain`] over tables, for any channels and any card; kernels of one offset are a matrix
+//! product ([`pointwise`]). Every number of a result has one
 //! writer, which adds in a fixed order. Sites' coordinates are kept on the GPU and in the computer's memory: the number of output sites
 //! must be known there in any case.
 
 mod convolve;
 mod gather;
 mod halo;
+mod halves;
 mod kind;
 mod pack;
+mod padding;
 mod plain;
+mod pointwise;
 mod pool;
+mod shares;
 mod sites;
 mod table;
 mod tiles;
 
 use candle_core::{DType, Device, Tensor};
 
+use self::padding::Padding;
 use super::{Convolve, Engine, Flow};
 use crate::gpu::Gpu;
 use crate::sparse::geometry::Geometry;
@@ -35,17 +41,27 @@ impl Engine for Cuda {
     }
 
     fn build(&self, flow: &Flow, device: &Device) -> Result<()> {
+        if pointwise::serves(&flow.map.geometry) {
+            return Ok(());
+        }
         convolve::build(&Gpu::on(device)?, flow)
     }
 
     fn convolve(&self, layer: &Convolve, features: &Tensor) -> Result<Tensor> {
         let &Convolve { flow, weight, bias, beside, output } = layer;
-        let op = convolve::Convolution { flow: flow.clone(), output };
         let [x, weight] = convolve::of_one_type(joined(features, beside)?, weight, output)?;
-        Ok(match bias {
-            Some(bias) => x.apply_op3(&weight, &bias.to_dtype(weight.dtype())?.contiguous()?, op)?,
+        let bias = bias.map(|bias| bias.to_dtype(weight.dtype())).transpose()?;
+        if pointwise::serves(&flow.map.geometry) {
+            return pointwise::convolve(&x, &weight, bias.as_ref());
+        }
+        let padding = Padding::of(flow, &x, &weight)?;
+        let (x, weight) = (padding.inputs(&x)?, padding.weight(&weight)?);
+        let op = convolve::Convolution { flow: flow.clone(), output };
+        let y = match bias {
+            Some(bias) => x.apply_op3(&weight, &padding.outputs(&bias)?.contiguous()?, op)?,
             None => x.apply_op2(&weight, op)?,
-        })
+        };
+        padding.without(y)
     }
 
     fn convolve_gradients(
@@ -58,8 +74,18 @@ impl Engine for Cuda {
         let &Convolve { flow, weight, beside, .. } = layer;
         let x = joined(&features.detach(), beside.map(Tensor::detach).as_ref())?;
         let [x, weight_there] = convolve::of_one_type(x, weight, DType::F32)?;
-        let found = convolve::source_gradient(flow, &weight_there, grad, DType::F32)?;
-        let weight_grad = convolve::weight_gradient(flow, &x, &weight_there, grad)?.to_dtype(weight.dtype())?;
+        let [found, weight_grad] = match pointwise::serves(&flow.map.geometry) {
+            true => pointwise::gradients(&x, &weight_there, &grad.to_dtype(DType::F32)?)?,
+            false => {
+                let padding = Padding::of(flow, &x, &weight_there)?;
+                let (x, weight, grad) =
+                    (padding.inputs(&x)?, padding.weight(&weight_there)?, padding.outputs(grad)?.contiguous()?);
+                let found = convolve::source_gradient(flow, &weight, &grad, DType::F32)?;
+                let weight_grad = convolve::weight_gradient(flow, &x, &weight, &grad)?;
+                [padding.without_inputs(found)?, padding.without_weight(weight_grad)?]
+            }
+        };
+        let weight_grad = weight_grad.to_dtype(weight.dtype())?;
         Ok([onto.map_or_else(|| Ok(found.clone()), |onto| onto + &found)?, weight_grad])
     }
 

@@ -11,10 +11,6 @@ type CandleResult<T> = candle_core::Result<T>;
 
 static MODULE: Module = module!("plain/pool");
 
-fn back(flow: &Flow) -> Flow {
-    Flow { map: flow.map.clone(), reversed: !flow.reversed }
-}
-
 /// The largest value of each target's sources.
 pub(super) struct MaxPool {
     pub flow: Flow,
@@ -23,7 +19,7 @@ pub(super) struct MaxPool {
 impl MaxPool {
     fn gradient(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Tensor> {
         let gpu = Gpu::of(x)?;
-        let walk = table::of(&gpu, &back(&self.flow))?;
+        let walk = table::of(&gpu, &self.flow.reversed())?;
         let (channels, dtype) = (x.dim(1)?, x.dtype());
         with_storage([x, y, grad], |[x, y, grad]| {
             gpu.tensor((walk.targets, channels), dtype, |gradient| {
@@ -84,7 +80,7 @@ impl AvgPool {
 
     fn gradient(&self, x: &Tensor, grad: &Tensor) -> Result<Tensor> {
         let gpu = Gpu::of(x)?;
-        let walk = table::of(&gpu, &back(&self.flow))?;
+        let walk = table::of(&gpu, &self.flow.reversed())?;
         let (channels, dtype) = (x.dim(1)?, x.dtype());
         with_storage([grad, &self.counts(&gpu)?], |[grad, counts]| {
             gpu.tensor((walk.targets, channels), dtype, |gradient| {

@@ -6,13 +6,20 @@ use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 
 use super::sites::{self, MODULE, ints, placed, shape, steps};
 use crate::Result;
-use crate::gpu::{Gpu, arguments};
+use crate::gpu::{Gpu, Module, arguments, module};
 use crate::sparse::backend::Flow;
 use crate::sparse::geometry::Kind;
+
+static ORDER: Module = module!("fast/order");
 
 /// The source row of each (offset, target), or −1.
 pub(super) struct Neighbours {
     rows: CudaSlice<i32>,
+}
+
+/// The targets of a table in an order in which those that have the same offsets stand together.
+pub(super) struct Ordered {
+    pub targets: CudaSlice<i32>,
 }
 
 /// A table of neighbours as a flow walks it.
@@ -31,11 +38,34 @@ impl Walk {
     }
 }
 
+/// A flow whose table serves `flow`, and whether that table is mirrored.
+fn served_by(flow: &Flow) -> (Flow, bool) {
+    let mirrored = flow.reversed && flow.map.geometry.kind == Kind::Submanifold;
+    (Flow { map: flow.map.clone(), reversed: flow.reversed && !mirrored }, mirrored)
+}
+
+/// The order of a flow's targets, built at the first use and kept with the map.
+pub(super) fn order(gpu: &Gpu, flow: &Flow) -> Result<Arc<Ordered>> {
+    /// Targets of a block of the kernel, which it orders among themselves.
+    const WINDOW: usize = 1024;
+    let walk = of(gpu, flow)?;
+    let (flow, _) = served_by(flow);
+    flow.map.body.kept.get_or_build(gpu.location(), flow.reversed, || {
+        let mut targets = gpu.alloc::<i32>(walk.targets)?;
+        {
+            let (rows, targets) = (gpu.slice(walk.rows()), gpu.slice_mut(&mut targets));
+            let arguments = arguments![&rows, walk.targets as i32, walk.offsets as i32, &targets];
+            let grid = [walk.targets.div_ceil(WINDOW) as u32, 1, 1];
+            gpu.launch(&ORDER, "wm_gather_order", grid, [WINDOW as u32, 1, 1], arguments)?;
+        }
+        Ok(Ordered { targets })
+    })
+}
+
 /// The table of a flow, built at the first use and kept with the map.
 pub(super) fn of(gpu: &Gpu, flow: &Flow) -> Result<Walk> {
     let geometry = &flow.map.geometry;
-    let mirrored = flow.reversed && geometry.kind == Kind::Submanifold;
-    let flow = Flow { map: flow.map.clone(), reversed: flow.reversed && !mirrored };
+    let (flow, mirrored) = served_by(flow);
     let (targets, offsets) = (flow.target().len(), geometry.volume());
     let table = flow.map.body.kept.get_or_build(gpu.location(), flow.reversed, || {
         let (coords, table) = (placed(gpu, flow.target())?, sites::table(gpu, flow.source())?);

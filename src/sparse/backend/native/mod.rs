@@ -108,9 +108,3 @@ impl Walk {
         Self { tiles, mirrored }
     }
 }
-
-impl Flow {
-    fn reversed(&self) -> Self {
-        Self { map: self.map.clone(), reversed: !self.reversed }
-    }
-}
