@@ -3,8 +3,7 @@
 
 use std::fs;
 
-use wavemesh::device::{gpu_info, trim_gpu_memory};
-
+#[cfg(feature = "cuda")]
 use crate::work::device;
 
 /// The most resident memory since the process began, or since [`reset_peak`], in bytes. Of a GPU's, what its pool has come to hold.
@@ -12,16 +11,23 @@ pub fn peak() -> u64 {
     held_by_gpu().unwrap_or_else(|| status("VmHWM:"))
 }
 
+#[cfg(feature = "cuda")]
 fn held_by_gpu() -> Option<u64> {
-    gpu_info(&device().ok()?).ok().map(|info| info.held)
+    wavemesh::device::gpu_info(&device().ok()?).ok().map(|info| info.held)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn held_by_gpu() -> Option<u64> {
+    None
 }
 
 /// Forgets the peak so far; returns the resident memory now, in bytes. What was freed goes back to the system before, so that
 /// work which takes it again is seen to.
 pub fn reset_peak() -> u64 {
+    #[cfg(feature = "cuda")]
     if let Ok(gpu) = device()
         && gpu.is_cuda()
-        && trim_gpu_memory(&gpu).is_ok()
+        && wavemesh::device::trim_gpu_memory(&gpu).is_ok()
     {
         return peak();
     }

@@ -104,6 +104,9 @@ impl Woven {
 /// Shows a value that has an `evcxr_display` of its own by that, and every other as the WaveMesh library does.
 pub const SHOW_RICHLY: &str = "::wavemesh_cell::show_richly";
 
+/// Takes the place of the trait of that name which the library's prelude has: an import by name counts more than `*`.
+const INSTEAD: &str = "use ::wavemesh_cell::show::Fallback as EvcxrDisplay;";
+
 const STORE: &str = "::wavemesh_cell::store";
 
 /// A stretch of statements between two levels.
@@ -120,6 +123,9 @@ impl Body<'_> {
         let mut head = format!("fn the_cell(__wm: &{STORE}::Frame) -> {STORE}::Outcome {{ ");
         if self.names.is_some() {
             head.push_str("use ::ctx::*; ");
+            if self.show == Some(SHOW_RICHLY) {
+                head.push_str(&format!("{INSTEAD} ")); // the notebook's items may bring the library's prelude too
+            }
         }
         if let Some(within) = self.within {
             head.push_str(&format!("let __wm_within = {within}; "));
@@ -197,8 +203,7 @@ impl Body<'_> {
             woven.add(&format!("use {prelude}::*;\n"), at, None);
         }
         if self.show == Some(SHOW_RICHLY) {
-            // It takes the place of the prelude's trait of that name.
-            woven.add("use ::wavemesh_cell::show::Fallback as EvcxrDisplay;\n", at, None);
+            woven.add(&format!("{INSTEAD}\n"), at, None);
         }
         for name in self.crates {
             woven.add(&format!("use ::{name};\n"), at, None);
