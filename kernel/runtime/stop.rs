@@ -20,6 +20,8 @@ static ASKED: AtomicU64 = AtomicU64::new(0);
 static WORKER: AtomicU64 = AtomicU64::new(1);
 /// Whether the cell waited for a pool of rayon when it was last looked at.
 static WAITS_FOR_POOL: AtomicBool = AtomicBool::new(false);
+/// Whether the cell's thread is in what runs its future, not in its code: unwinding there would drop the future with all that it holds.
+static IN_EXECUTOR: AtomicBool = AtomicBool::new(false);
 /// Wakes the future that the cell waits for.
 static WAKER: Mutex<Option<Waker>> = Mutex::new(None);
 
@@ -57,7 +59,8 @@ pub extern "C-unwind" fn wavemesh_cell_notice(call: usize) {
     }
     match backtrace::wait_at(call) {
         Wait::Plain { in_run } => {
-            if in_run || is_cell_thread() {
+            let stops = if is_cell_thread() { !IN_EXECUTOR.load(Ordering::SeqCst) } else { in_run };
+            if stops {
                 resume_unwind(Box::new(Stopped));
             }
         }
@@ -94,6 +97,7 @@ pub extern "C" fn wavemesh_cell_leave() -> bool {
 pub(crate) fn begin() {
     ASKED.store(0, Ordering::SeqCst);
     WAITS_FOR_POOL.store(false, Ordering::SeqCst);
+    IN_EXECUTOR.store(false, Ordering::SeqCst);
     *crate::lock(&WAKER) = None;
 }
 
@@ -130,13 +134,21 @@ pub(crate) fn point(run: u64) {
     }
 }
 
-/// Whether the cell, which waits for a future, shall stop instead. Otherwise a stop wakes `context`.
+/// The cell's future is polled: what follows is code of the cell.
+pub(crate) fn is_polled() {
+    IN_EXECUTOR.store(false, Ordering::SeqCst);
+}
+
+/// Whether the cell, which waits for a future, shall stop instead. Otherwise a stop wakes `context`. The innermost level answers, which has
+/// the latest variables in hand; those around it that ask after the same poll do not end what it goes on with.
 pub(crate) fn ends_wait(context: &Context) -> bool {
-    {
-        let mut waker = crate::lock(&WAKER);
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
-            *waker = Some(context.waker().clone());
-        }
+    if !is_cell_thread() || IN_EXECUTOR.swap(true, Ordering::SeqCst) {
+        return false;
     }
-    ASKED.load(Ordering::SeqCst) != 0 && is_cell_thread()
+    let mut waker = crate::lock(&WAKER);
+    if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+        *waker = Some(context.waker().clone());
+    }
+    drop(waker);
+    ASKED.load(Ordering::SeqCst) != 0
 }

@@ -141,6 +141,7 @@ impl Frame {
     pub async fn level_async(&self, rest: impl Future<Output = Outcome>) -> Outcome {
         let mut rest = pin!(rest);
         std::future::poll_fn(|context| {
+            stop::is_polled();
             let polled = catch_unwind(AssertUnwindSafe(|| rest.as_mut().poll(context)));
             match polled {
                 Ok(Poll::Pending) if stop::ends_wait(context) => Poll::Ready(ended(Err(Box::new(Stopped)))),

@@ -403,8 +403,8 @@ impl Session {
         if self.shared.interrupted() {
             return interrupted("the compilation was stopped; all variables are kept".into());
         }
-        match failed {
-            Failed::Interrupted => interrupted("the compilation was stopped; all variables are kept".into()),
+        let mut report = match failed {
+            Failed::Interrupted => return interrupted("the compilation was stopped; all variables are kept".into()),
             Failed::Refused(diagnostics, part) => {
                 let places = Places::of(self.evaluator.compiler.runs(), part);
                 let mut report = report::compile_error(&diagnostics, &places);
@@ -417,7 +417,13 @@ impl Session {
                 evalue: message.lines().next().unwrap_or_default().to_owned(),
                 traceback: message.lines().map(str::to_owned).collect(),
             },
+        };
+        if self.evaluator.compiler.library_was_replaced() {
+            report
+                .traceback
+                .push("The compiled library was made anew since this kernel started: restart the kernel.".into());
         }
+        report
     }
 
     /// A name that is not found may be a variable that is gone, or an item that is stale.

@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
 
 use anyhow::Result;
 use serde_json::Value;
@@ -40,6 +41,8 @@ pub use self::names::{BUILT_AS, CALLED, plain_names};
 pub struct Compiler {
     pub toolchain: Toolchain,
     pub bundle: Option<Bundle>,
+    /// When the compiled library was made that this kernel has loaded.
+    library_made: Option<SystemTime>,
     pub runtime: PathBuf,
     pub folder: PathBuf,
     /// The notebook's own, where files that it names are looked for.
@@ -67,6 +70,10 @@ pub struct Order<'a> {
     pub cell: Option<&'a str>,
     /// Cells that the frontend has removed.
     pub deleted: &'a [String],
+}
+
+fn made(bundle: &Bundle) -> Option<SystemTime> {
+    std::fs::metadata(bundle.file()).ok()?.modified().ok()
 }
 
 /// Why a cell was not compiled.
@@ -104,6 +111,7 @@ impl Compiler {
         Ok(Compiler {
             rustc: Rustc::new(toolchain.clone(), search.into_iter().flatten().collect()),
             toolchain,
+            library_made: bundle.as_ref().and_then(made),
             bundle,
             runtime,
             home: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
@@ -287,6 +295,11 @@ impl Compiler {
     /// How long each build of this cell took.
     pub fn builds(&self) -> Vec<Build> {
         self.state().times.clone()
+    }
+
+    /// Whether the compiled library was made anew since this kernel started: cells would be linked with another than is loaded.
+    pub fn library_was_replaced(&self) -> bool {
+        self.library_made != self.bundle.as_ref().and_then(made)
     }
 
     /// Stops the compiler that runs now, and every other that this cell would start. True if one ran.
