@@ -181,7 +181,7 @@ def test_the_kernel_ends_with_the_frontend_that_started_it(tmp_path):
 def test_a_library_that_is_made_anew_under_a_running_kernel_is_named(tmp_path):
     home = tmp_path / "wavemesh"
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
-    shutil.copytree(data / "wavemesh", home, copy_function=os.link, symlinks=True, ignore=shutil.ignore_patterns("venv"))
+    shutil.copytree(data / "wavemesh", home, symlinks=True, ignore=shutil.ignore_patterns("venv"))
     with Kernel(env={**os.environ, "XDG_DATA_HOME": str(tmp_path)}) as kernel:
         assert kernel.value("fn one() -> u8 { 1 }\none()") == "1"
         (library,) = home.glob("*/lib/libwavemesh_dylib*.so")
