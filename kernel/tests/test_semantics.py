@@ -309,6 +309,40 @@ def test_what_borrows_is_dropped_before_what_it_borrows_is_stored(borrowers, cel
     assert "a reference cannot outlive its cell" in plain(notebook.run(gone).error)
 
 
+@pytest.fixture(scope="module")
+def movers(notebook):
+    """The notebook, with types that borrow for as long as they live, and functions that take them."""
+    good(notebook.run("""struct Each<'a> { call: Option<Box<dyn FnMut(i32) + 'a>> }
+impl<'a> Each<'a> { fn calls(f: impl FnMut(i32) + 'a) -> Self { Each { call: Some(Box::new(f)) } } }
+fn take(mut each: Each) -> Result<i32, String> { for n in 0..3 { if let Some(call) = &mut each.call { call(n) } } Ok(3) }
+fn lend(each: &mut Each) { if let Some(call) = &mut each.call { call(9) } }
+struct Writer<'a>(&'a mut Vec<i32>);
+impl<'a> Writer<'a> { fn put(self, n: i32) -> Self { self.0.push(n); self } fn end(self) -> usize { self.0.len() } }
+let mut before = vec![1];"""))
+    return notebook
+
+
+@pytest.mark.parametrize(
+    ("cell", "value", "later", "kept"),
+    [
+        ("let mut seen = Vec::new();\nlet each = Each::calls(|n| seen.push(n));\ntake(each)?;\nseen.len()", "3", "&seen", "[0, 1, 2]"),
+        ("let mut seen = Vec::new();\nlet each = Each::calls(|n| seen.push(n));\nlet n = take(each)?;\nlet m = seen.len();\n(n, m)", "(3, 3)", "(n, m, &seen)", "(3, 3, [0, 1, 2])"),
+        ("let mut v = vec![4];\nlet mut each = Each::calls(|n| v.push(n));\nlend(&mut each);\nlet k = 5;\ntake(each)?;\nv.push(k);\nv.len()", "6", "(&v, k)", "([4, 9, 0, 1, 2, 5], 5)"),
+        ("let mut a = vec![1];\nlet mut b = vec![2];\nlet one = Each::calls(|n| a.push(n));\nlet two = Each::calls(|n| b.push(n));\ntake(one)?;\na.push(7);\ntake(two)?;\nb.len()", "4", "(&a, &b)", "([1, 0, 1, 2, 7], [2, 0, 1, 2])"),
+        ("let mut v: Vec<i32> = Vec::new();\nlet one = Writer(&mut v);\nlet two = one.put(1);\nlet n = two.put(5).end();\nv.push(n as i32);\nv.len()", "3", "(&v, n)", "([1, 5, 2], 2)"),
+        ("let mut text = String::new();\nlet f: Box<dyn FnMut(&str) + '_> = Box::new(|s| text.push_str(s));\nlet mut g = f;\ng(\"a\");\ndrop(g);\ntext.push('b');\ntext.len()", "2", "&text", '"ab"'),
+        ("let mut v = vec![1, 2, 3];\nlet drain = v.drain(1..);\nlet tail: Vec<i32> = drain.collect();\nv.push(7);\nv.len()", "2", "(&v, &tail)", "([1, 7], [2, 3])"),
+        ("let lock = std::sync::Mutex::new(vec![1]);\nlet guard = lock.lock().unwrap();\ndrop(guard);\nlet inner = lock.into_inner().unwrap();\ninner.len()", "1", "&inner", "[1]"),
+        ("let base = vec![1, 2];\nlet mut sums = Vec::new();\nlet each = Each::calls(|n| sums.push(base[0] + n));\nlet extra = vec![5];\ntake(each)?;\nlet both = [sums, extra].concat();\nlet moved = base;\nboth.len()", "4", "(&both, &moved)", "([1, 2, 3, 5], [1, 2])"),
+        ("let each = Each::calls(|n| before.push(n));\nlet k = 6;\ntake(each)?;\nbefore.push(k);\nbefore.len()", "5", "(&before, k)", "([1, 0, 1, 2, 6], 6)"),
+        ("let mut v = vec![8];\nlet each = Each::calls(|n| v.push(n));\nlet k = 2;\ntokio::task::yield_now().await;\ntake(each)?;\nv.push(k);\nv.len()", "5", "(&v, k)", "([8, 0, 1, 2, 2], 2)"),
+    ],
+)
+def test_what_borrows_may_be_moved_before_what_it_borrows_is_used_again(movers, cell, value, later, kept):
+    assert movers.value(cell) == value
+    assert movers.value(later) == kept
+
+
 @pytest.mark.parametrize(
     ("cell", "ename", "line"),
     [

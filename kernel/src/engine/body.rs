@@ -231,7 +231,8 @@ impl Body<'_> {
     fn statement(&self, index: usize, woven: &mut Woven) {
         let statement = &self.cell.statements[index];
         woven.built.go_to(self.source, statement.range.start);
-        let taken = |fate: &Fate| *fate == Fate::TakenBy(index);
+        // The plain function moves them as the user wrote it: what is taken through a reference would live, and borrow, to the end.
+        let taken = |fate: &Fate| !self.plain && *fate == Fate::TakenBy(index);
         let loaded = self.loaded.iter().enumerate().filter(|(_, loaded)| taken(&loaded.fate));
         let loaded = loaded.map(|(number, loaded)| (self.key_of_loaded(number), &loaded.name, loaded.mutable));
         let bound = self.bound.iter().enumerate().filter(|(_, bound)| taken(&bound.fate));
@@ -256,8 +257,9 @@ impl Body<'_> {
             woven.add(&format!("::std::mem::drop(&{name}); "), statement.range.end, Some(Place::Tell(number)));
         }
         // So that a later statement can take it through a reference.
-        let later =
-            |bound: &&Bound| bound.statement == index && matches!(bound.fate, Fate::TakenBy(_)) && !bound.mutable;
+        let later = |bound: &&Bound| {
+            !self.plain && bound.statement == index && matches!(bound.fate, Fate::TakenBy(_)) && !bound.mutable
+        };
         for Bound { name, .. } in self.bound.iter().filter(later) {
             woven.add(&format!("let mut {name} = {name}; "), statement.range.end, None);
         }
@@ -422,6 +424,18 @@ mod tests {
         let text = Body { plain: true, ..body(source, &cell, &bound, &levels) }.weave().built.text;
         let (_, text) = text.split_once("Outcome { ").unwrap_or_default();
         assert!(text.starts_with("let x = 1; ::std::mem::drop(&x); \nlet y = x; ::std::mem::drop(&y); \nshow!(y); ::wavemesh_cell::store::done() }"), "{text}");
+    }
+
+    #[test]
+    fn the_plain_function_moves_what_a_statement_takes() {
+        let source = "let x = make();\ntake(x);";
+        let cell = Cell::parse(source, Path::new("/"), &|_| None);
+        let mut bound = bounds(&cell);
+        bound[0].fate = Fate::TakenBy(1);
+        let levels = levels(&cell, &bound);
+        let text = |plain| Body { plain, ..body(source, &cell, &bound, &levels) }.weave().built.text;
+        assert!(text(false).contains("take_over(0, &mut x)"));
+        assert!(text(true).contains("let x = make(); ::std::mem::drop(&x); \ntake(x); ::wavemesh_cell"));
     }
 
     #[test]

@@ -94,6 +94,7 @@ impl Plan {
             if let Fate::Borrows(why) = &self.bound[index].fate {
                 self.bound[index].fate = Fate::Gone(VariableState::Fleeting(why.clone()));
             }
+            self.over.insert(index, mover(message, woven, cell));
             return true;
         }
         let at = spans(message).iter().filter(|span| span["is_primary"] == true).find_map(|span| place(span, woven));
@@ -139,20 +140,35 @@ impl Plan {
             self.give_up(index);
             return;
         }
-        let statement_of = |span: &Value| {
-            let (byte, verbatim) = woven.built.source_of(span["byte_start"].as_u64()?.try_into().ok()?)?;
-            let statement = cell.statements.iter().position(|statement| statement.range.contains(&byte))?;
-            verbatim.then_some(statement)
-        };
         // Of its places the later ones first, as what is borrowed comes before what borrows it.
-        let mut statements: Vec<usize> = spans(message).iter().filter_map(statement_of).collect();
+        let mut statements: Vec<usize> =
+            spans(message).iter().filter_map(|span| statement_of(span, woven, cell)).collect();
         statements.sort_by(|one, other| other.cmp(one));
         for statement in statements {
-            let mut bound = self.bound.iter().enumerate().filter(|(_, bound)| bound.statement == statement);
-            if let Some((index, _)) = bound.find(|(index, _)| self.may_borrow(*index)) {
-                self.give_up(index);
+            if let Some(index) = self.borrower_of(statement) {
+                self.give_up_last(index);
                 return;
             }
+        }
+    }
+
+    fn borrower_of(&self, statement: usize) -> Option<usize> {
+        let mut bound = self.bound.iter().enumerate().filter(|(_, bound)| bound.statement == statement);
+        bound.find(|(index, _)| self.may_borrow(*index)).map(|(index, _)| index)
+    }
+
+    /// Gives up a variable that borrows, or, when that is done, the one that it was moved into.
+    fn give_up_last(&mut self, first: usize) {
+        let mut next = Some(first);
+        while let Some(index) = next {
+            let before = self.bound[index].fate.clone();
+            self.give_up(index);
+            if self.bound[index].fate != before {
+                return;
+            }
+            let taker = self.over.get(&index).copied().flatten();
+            // What takes it comes later, so this ends.
+            next = taker.filter(|&by| by > self.bound[index].statement).and_then(|by| self.borrower_of(by));
         }
     }
 
@@ -161,7 +177,7 @@ impl Plan {
         let is_plain = self.is_reference(index);
         let fate = &mut self.bound[index].fate;
         match fate {
-            Fate::Gone(VariableState::Fleeting(_)) if is_plain => {}
+            Fate::Gone(VariableState::Fleeting(_)) if is_plain || self.over.contains_key(&index) => {}
             Fate::Gone(VariableState::Fleeting(why)) => *fate = Fate::Borrows(why.clone()),
             Fate::Gone(_) | Fate::Borrows(_) => {}
             // To drop it would be to use it.
@@ -202,13 +218,7 @@ impl Plan {
         }
         let through_level =
             spans(message).iter().any(|span| matches!(place(span, woven), Some(Place::Level(_) | Place::First)));
-        let by = spans(message)
-            .iter()
-            .filter(|span| span["is_primary"] == false && place(span, woven).is_none())
-            .filter_map(|span| woven.built.source_of(span["byte_start"].as_u64()?.try_into().ok()?))
-            .filter(|(_, verbatim)| *verbatim)
-            .find_map(|(byte, _)| cell.statements.iter().position(|statement| statement.range.contains(&byte)));
-        match by {
+        match mover(message, woven, cell) {
             Some(by) if through_level => Fate::TakenBy(by),
             _ => gone,
         }
@@ -245,6 +255,21 @@ impl Plan {
             }
         }
     }
+}
+
+/// The statement that moves the variable of which a message tells.
+fn mover(message: &Value, woven: &Woven, cell: &Cell) -> Option<usize> {
+    spans(message)
+        .iter()
+        .filter(|span| span["is_primary"] == false && place(span, woven).is_none())
+        .find_map(|span| statement_of(span, woven, cell))
+}
+
+/// The statement of the user's in which a span begins.
+fn statement_of(span: &Value, woven: &Woven, cell: &Cell) -> Option<usize> {
+    let (byte, verbatim) = woven.built.source_of(span["byte_start"].as_u64()?.try_into().ok()?)?;
+    let statement = cell.statements.iter().position(|statement| statement.range.contains(&byte))?;
+    verbatim.then_some(statement)
 }
 
 #[cfg(test)]
@@ -341,6 +366,18 @@ mod tests {
         assert!(case.woven().built.text.contains("drop(items); "));
         assert_eq!(case.mend("E0502", &["v.iter()", "::std::mem::drop(items)"]), Mended::Changed);
         assert!(!case.woven().built.text.contains("drop(items); "));
+    }
+
+    #[test]
+    fn what_a_borrower_is_moved_into_is_given_up_after_it() {
+        let mut case = Case::new("let t = vec![1]; let f = boxed(&t); let g = f; g(); drop(g); t.len()");
+        let boxed = "std::boxed::Box<dyn std::ops::Fn() + '_>";
+        case.tell(&["std::vec::Vec<i32>", boxed, boxed]);
+        case.plan.bound[1].fate = Fate::Borrows(String::new());
+        assert_eq!(case.mend("E0382", &["::std::mem::drop(f)", "let g = f"]), Mended::Changed);
+        assert_eq!(case.fates()[1], &Fate::Gone(VariableState::Fleeting(String::new())));
+        assert_eq!(case.mend("E0502", &["t.len()", "boxed(&t)"]), Mended::Changed);
+        assert!(matches!(case.fates()[..], [Fate::Stored, Fate::Gone(_), Fate::Borrows(_)]));
     }
 
     #[test]

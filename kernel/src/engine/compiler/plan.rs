@@ -19,6 +19,8 @@ pub struct Plan {
     pub levels: BTreeSet<usize>,
     /// Of bound variables, by their number.
     types: BTreeMap<usize, String>,
+    /// Bound variables that borrow and cannot be dropped at the end: the cell uses again what they borrow, or moves them, in this statement.
+    pub over: BTreeMap<usize, Option<usize>>,
     /// Whether levels were left out so that errors are told as the user wrote the code.
     pub flat: bool,
     /// Whether the types were asked for in a build of their own, so that they are known although others fail.
@@ -67,7 +69,7 @@ impl Plan {
             }
         }
         let levels = levels(cell, &bound);
-        Plan { bound, loaded, levels, types: BTreeMap::new(), flat: false, typed: false }
+        Plan { bound, loaded, levels, types: BTreeMap::new(), over: BTreeMap::new(), flat: false, typed: false }
     }
 
     /// The cell is built: what is to be known when it has run.
