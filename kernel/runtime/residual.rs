@@ -14,14 +14,19 @@ impl<E: Debug> FromResidual<Result<Infallible, E>> for Outcome {
     #[track_caller]
     fn from_residual(residual: Result<Infallible, E>) -> Outcome {
         let Err(error) = residual;
-        crate::failed(&error.told(), &name_of(&error), Location::caller());
-        Outcome(Err(Stop::Failed))
+        failed(std::any::type_name::<E>(), &error, error.said(), Location::caller())
     }
 }
 
+/// Not for each type of error anew: that would be compiled with every cell that uses `?`.
+#[inline(never)]
+fn failed(ty: &str, error: &dyn Debug, said: Said, at: &Location) -> Outcome {
+    crate::failed(&said.told(), &name_of(ty, error), at);
+    Outcome(Err(Stop::Failed))
+}
+
 /// What an error is called: by its variant if it is one of an enum's, and in a box by what is in it; else by its type.
-fn name_of<E: Debug>(error: &E) -> String {
-    let ty = std::any::type_name::<E>();
+fn name_of(ty: &str, error: &dyn Debug) -> String {
     let boxed = ty.contains("dyn ");
     // The names inside of the standard library's errors say nothing to its users.
     if ["core::", "alloc::", "std::"].iter().any(|root| ty.starts_with(root)) && !boxed {
@@ -45,36 +50,56 @@ impl FromResidual<Option<Infallible>> for Outcome {
     }
 }
 
-/// The best text there is for an error.
-trait Told {
-    fn told(&self) -> String;
+/// The most that an error can say of itself.
+enum Said<'a> {
+    Debug(&'a dyn Debug),
+    /// The alternate form of some errors (anyhow's) tells their causes.
+    Display(&'a dyn Display),
+    Error(&'a (dyn Error + 'a)),
 }
 
-impl<E: Debug> Told for E {
-    default fn told(&self) -> String {
-        format!("{self:?}")
+trait Says {
+    fn said(&self) -> Said<'_>;
+}
+
+impl<E: Debug> Says for E {
+    default fn said(&self) -> Said<'_> {
+        Said::Debug(self)
     }
 }
 
-/// The alternate form of some errors (anyhow's) tells their causes.
-impl<E: Debug + Display> Told for E {
-    default fn told(&self) -> String {
-        format!("{self:#}")
+impl<E: Debug + Display> Says for E {
+    default fn said(&self) -> Said<'_> {
+        Said::Display(self)
     }
 }
 
-impl<E: Error> Told for E {
+impl<E: Error> Says for E {
+    fn said(&self) -> Said<'_> {
+        Said::Error(self)
+    }
+}
+
+impl Said<'_> {
     fn told(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(inner) = cause {
-            let told = inner.to_string();
-            // Some errors tell their cause themselves.
-            if !text.contains(&told) {
-                text.push_str(&format!(": {told}"));
-            }
-            cause = inner.source();
+        match self {
+            Said::Debug(error) => format!("{error:?}"),
+            Said::Display(error) => format!("{error:#}"),
+            Said::Error(error) => with_causes(*error),
         }
-        text
     }
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let told = inner.to_string();
+        // Some errors tell their cause themselves.
+        if !text.contains(&told) {
+            text.push_str(&format!(": {told}"));
+        }
+        cause = inner.source();
+    }
+    text
 }

@@ -77,14 +77,8 @@ impl<T: ?Sized> ByName for Shown<'_, T> {}
 
 impl DebugKind {
     pub fn shown<T: Debug + ?Sized, R: ByEvcxr>(self, value: Shown<T>, evcxr: impl FnOnce() -> R) {
-        if evcxr().was_shown() {
-            return;
-        }
-        let one_line = format!("{:?}", value.0);
-        match one_line.as_str() {
-            "()" => {}
-            _ if one_line.len() > 100 => show_text(&format!("{:#?}", value.0)),
-            _ => show_text(&one_line),
+        if !evcxr().was_shown() {
+            show_debug(&value.0);
         }
     }
 }
@@ -94,6 +88,15 @@ impl NameKind {
         if !evcxr().was_shown() {
             show_text(std::any::type_name::<T>());
         }
+    }
+}
+
+fn show_debug(value: &dyn Debug) {
+    let one_line = format!("{value:?}");
+    match one_line.as_str() {
+        "()" => {}
+        _ if one_line.len() > 100 => show_text(&format!("{value:#?}")),
+        _ => show_text(&one_line),
     }
 }
 

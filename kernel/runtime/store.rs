@@ -134,7 +134,11 @@ impl Frame {
     /// Runs the rest of the cell; a panic or a stop ends it as an error does.
     pub fn level(&self, rest: impl FnOnce() -> Outcome) -> Outcome {
         let mut rest = Some(rest);
-        caught(&mut || rest.take().map_or_else(done, |rest| rest()))
+        // Not `map_or_else`, which would be compiled with every cell.
+        caught(&mut || match rest.take() {
+            Some(rest) => rest(),
+            None => done(),
+        })
     }
 
     /// The same for a cell that waits for futures. A stop ends the wait.
