@@ -313,6 +313,35 @@ def test_what_is_not_imported_names_the_line_that_imports_it(notebook, cell, lin
 def test_a_crate_that_is_missing_names_its_line_and_a_near_one_is_guessed(notebook):
     assert ":dep widgets = \"*\"" in told(notebook.run("use widgets::Widget;").error)
     assert "did you mean `regex`" in told(notebook.run("regx::Regex::new(\"a\")").error)
+    derived = told(notebook.run("#[derive(widgets::Widget)]\nstruct Window;").error)
+    assert derived.count(":dep widgets = \"*\"") == 1, derived
+
+
+def test_a_macro_of_a_crate_that_the_prelude_names_is_imported_by_a_line_that_works(notebook):
+    error = told(notebook.run('bail!("no")').error)
+    assert "use candle_core::bail;" in error and "crate::" not in error, error
+    assert notebook.run('use candle_core::bail;\nbail!("no")').error["evalue"] == "no"
+    assert notebook.run("use candle_core::bail;\nlet n = 2;\nif n == 1 { 0 } else { bail!(\"n is {n}\") }").error["evalue"] == "n is 2"
+
+
+@pytest.mark.parametrize("way", ["return", "return;", "return Ok(())", "return Ok(());"])
+def test_a_way_out_may_end_a_cell_with_or_without_its_semicolon(notebook, way):
+    assert notebook.run(f"let kept = 3;\n{way}").status == "ok"
+    assert notebook.value("kept") == "3"
+
+
+@pytest.mark.parametrize("way", ["return Err(\"no\".into())", "return Err(\"no\")", "use candle_core::bail; bail!(\"no\")", "use candle_core::bail; bail!(\"no\");"])
+def test_an_error_may_end_a_cell_with_or_without_its_semicolon(notebook, way):
+    assert notebook.run(f"let kept = 4;\n{way}").error["evalue"] == "no"
+    assert notebook.value("kept") == "4"
+
+
+def test_a_variable_that_is_gone_is_not_taken_for_a_module_of_its_name(fresh):
+    fresh.run("struct Form;\nlet shapes = vec![Form];")
+    fresh.run("struct Form(u8);")
+    error = fresh.run("shapes.len()").error
+    assert error["evalue"] == "cannot find value `shapes` in this scope"
+    assert "defines its type anew" in told(error) and "path separator" not in told(error)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +350,7 @@ def test_a_crate_that_is_missing_names_its_line_and_a_near_one_is_guessed(notebo
         ("let a = std::", 1, "expected identifier"),
         ("let a = 5\nlet b = 6;", 1, "expected `;`"),
         ("let a =", 1, "expected expression"),
-        ("let a = 5 // comment", 1, "expected `;`"),
+        ("let a = 5 // comment", 1, "expected `;`, found the end of the cell"),
         ("let b = 1;\nlet text = \"abc;\nb", 2, "unterminated string"),
         ("1 + /* one", 1, "unterminated block comment"),
     ],

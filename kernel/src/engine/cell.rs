@@ -177,8 +177,11 @@ impl Cell {
                 cell.items.extend(items::items_of_macro(node, &origin));
                 continue;
             }
-            let shown = index == last && ast::Expr::can_cast(node.kind()) && !is_way_out(node);
-            cell.add_statement(node, &origin, shown, &rules);
+            let is_value = index == last && ast::Expr::can_cast(node.kind());
+            cell.add_statement(node, &origin, is_value && !is_way_out(node), &rules);
+            if let Some(way_out) = cell.statements.last_mut().filter(|_| is_value && is_way_out(node)) {
+                way_out.edits.push(Edit::insert(way_out.range.end, ";"));
+            }
             if let Some(call) = call {
                 cell.suppose_bindings(&call, &rules);
             }

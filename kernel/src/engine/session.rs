@@ -405,7 +405,8 @@ impl Session {
         }
         let mut report = match failed {
             Failed::Interrupted => return interrupted("the compilation was stopped; all variables are kept".into()),
-            Failed::Refused(diagnostics, part) => {
+            Failed::Refused(mut diagnostics, part) => {
+                self.tell_of_gone(&mut diagnostics);
                 let places = Places::of(self.evaluator.compiler.runs(), part);
                 let mut report = report::compile_error(&diagnostics, &places);
                 report.traceback.extend(self.help_on_names(&diagnostics));
@@ -424,6 +425,20 @@ impl Session {
                 .push("The compiled library was made anew since this kernel started: restart the kernel.".into());
         }
         report
+    }
+
+    /// Where a variable stood that is gone, rustc may find a module or function of its name in the library's prelude, and advise to use that.
+    fn tell_of_gone(&self, diagnostics: &mut [Value]) {
+        let variables = self.evaluator.compiler.variables();
+        let gone: Vec<String> = variables.into_iter().filter_map(|one| one.told().map(|_| one.name)).collect();
+        for error in diagnostics.iter_mut().filter(|error| error["code"]["code"] == "E0423") {
+            let message = error["message"].as_str().unwrap_or_default();
+            if let Some(name) = gone.iter().find(|name| message.contains(&format!("`{name}`"))) {
+                error["message"] = format!("cannot find value `{name}` in this scope").into();
+                error["code"]["code"] = "E0425".into();
+                error["children"] = Value::Array(Vec::new());
+            }
+        }
     }
 
     /// A name that is not found may be a variable that is gone, or an item that is stale.

@@ -20,15 +20,20 @@ pub fn compile_error(diagnostics: &[Value], places: &Places) -> ExecuteError {
     // What rustc makes of code that it could not read is one error more for the reader, and none of his.
     let unread = diagnostics.iter().any(is_of_syntax);
     for diagnostic in diagnostics.iter().filter(|diagnostic| !unread || is_of_syntax(diagnostic)) {
-        let message = clean(diagnostic["message"].as_str().unwrap_or_default());
+        let mut message = clean(diagnostic["message"].as_str().unwrap_or_default());
         if message.is_empty() || message.starts_with("aborting due to") || message.starts_with("could not compile") {
             continue;
+        }
+        let place = located(spans(diagnostic), places).into_iter().find(|span| span.primary).map(|span| span.place);
+        if place.as_ref().is_some_and(|place| is_behind(&place.run.source, place.range.end)) {
+            // The brace is the kernel's.
+            message = message.replace("found `}`", "found the end of the cell");
         }
         let rendered = render(diagnostic, &message, places);
         if traceback.contains(&rendered) {
             continue;
         }
-        let place = located(spans(diagnostic), places).into_iter().find(|span| span.primary).map(|span| span.place);
+        hints.extend(hints::unnamed_crate(&message).filter(|_| diagnostic["children"] == Value::Array(Vec::new())));
         hints.extend(place.and_then(|place| hints::of(&message, &place.run.source, &place.range)));
         if first.is_none() {
             let code = diagnostic["code"]["code"].as_str().unwrap_or("CompileError").to_owned();
@@ -44,6 +49,12 @@ pub fn compile_error(diagnostics: &[Value], places: &Places) -> ExecuteError {
     }
     let traceback = traceback.iter().flat_map(|text| text.lines().map(str::to_owned).chain([String::new()])).collect();
     ExecuteError { ename, evalue, traceback }
+}
+
+/// Whether nothing but blanks and comments follows in the cell.
+fn is_behind(source: &str, at: usize) -> bool {
+    let rest = source.get(at..).unwrap_or_default();
+    rest.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with("//"))
 }
 
 /// Whether the code could not be read: such an error has no code, or one of the lexer's.
@@ -179,7 +190,10 @@ fn tell<'a>(child: &Value, all: &[Value], places: &Places) -> Vec<Told<'a>> {
         // Above the cell's own code, which is elsewhere in the code for the compiler.
         return match &own[..] {
             [] => Vec::new(),
-            own => vec![told(format!("{}:\n{}", clean(text), own.join("\n")), Vec::new())],
+            // A cell is the root of its crate, and sees the library's prelude and the notebook's items by their own names.
+            own => {
+                vec![told(format!("{}:\n{}", clean(text), own.join("\n").replace("use crate::", "use ")), Vec::new())]
+            }
         };
     }
     if let Some(name) =

@@ -68,6 +68,12 @@ pub fn missing_crate(name: &str) -> String {
     }
 }
 
+/// The same, of a message in which rustc gives no advice, as about a `derive`.
+pub fn unnamed_crate(message: &str) -> Option<String> {
+    let (name, _) = message.strip_prefix("cannot find module or crate `")?.split_once('`')?;
+    Some(missing_crate(name))
+}
+
 /// What to do about an error with this message at this place of a cell.
 pub fn of(message: &str, source: &str, at: &Range<usize>) -> Option<String> {
     python(message, source).or_else(|| operand(message, source, at)).or_else(|| display(message, source, at))
