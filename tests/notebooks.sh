@@ -7,7 +7,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
 export XDG_DATA_HOME=$CARGO_TARGET_DIR/test-data
 export JUPYTER_DATA_DIR=$XDG_DATA_HOME/jupyter
-# Notebook 03 trains for three minutes when it is read, for seconds when it is tested.
+# Notebooks 03, 06 and 07 train for minutes when they are read, for seconds when they are tested.
 export WAVEMESH_TRAIN_SECONDS=${WAVEMESH_TRAIN_SECONDS:-10}
 bash "$root/kernel/setup.sh" --no-notebook
 python=$XDG_DATA_HOME/wavemesh/venv/bin/python
