@@ -1,10 +1,10 @@
 //! [`in_one`]: a part of a network that is one operation to the gradient tape, so that it decides what is kept for the backward pass.
 //!
-//! The parameters stand on the tape as [`Stub`]s of one number, which receive their gradients whole: no copy of them is kept.
+//! All inputs but the first stand on the tape as [`Stub`]s of one number, which receive their gradients whole: no copy of them is kept.
 
 use std::sync::{Arc, Mutex};
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Shape, Storage, Tensor, TensorId};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Shape, Storage, Tensor, TensorId};
 #[cfg(feature = "cuda")]
 use candle_core::{
     CudaStorage,
@@ -32,31 +32,28 @@ pub(crate) fn in_one(
     parameters: &[Tensor],
     backward: impl Fn((&Tensor, &Tensor)) -> Result<PartGradients> + Send + Sync + 'static,
 ) -> Result<Tensor> {
-    let (slots, stubs): (Vec<_>, Vec<_>) = parameters
-        .iter()
-        .map(|parameter| {
-            let slot = Slot::default();
-            Ok(((parameter.id(), slot.clone()), parameter.apply_op1(Stub(slot))?))
-        })
-        .collect::<Result<Vec<_>>>()?
-        .into_iter()
-        .unzip();
+    let mut stubs = Vec::new();
+    let mut stub = |input: &Tensor| -> Result<Slot> {
+        let slot = Slot::default();
+        stubs.push(input.apply_op1(Stub(slot.clone()))?);
+        Ok(slot)
+    };
+    let other = other.map(&mut stub).transpose()?;
+    let slots =
+        parameters.iter().map(|parameter| Ok((parameter.id(), stub(parameter)?))).collect::<Result<Vec<_>>>()?;
     let stubs = if stubs.is_empty() { Tensor::zeros(1, DType::F32, x.device())? } else { Tensor::cat(&stubs, 0)? };
-    let op = InOne { backward: Box::new(backward), output: Mutex::new(Some(output.clone())), slots };
-    Ok(match other {
-        None => x.apply_op2(&stubs, op)?,
-        Some(other) => x.apply_op3(other, &stubs, op)?,
-    })
+    let op = InOne { backward: Box::new(backward), output: Mutex::new(Some(output.clone())), other, slots };
+    Ok(x.apply_op2(&stubs, op)?)
 }
 
 type Slot = Arc<Mutex<Option<Tensor>>>;
 
-/// Stands for a parameter on the tape; its gradient is what lies in the slot.
+/// Stands for an input on the tape; its gradient is what lies in the slot.
 struct Stub(Slot);
 
 impl CustomOp1 for Stub {
     fn name(&self) -> &'static str {
-        "parameter-stub"
+        "input-stub"
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
@@ -64,9 +61,9 @@ impl CustomOp1 for Stub {
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, parameter: &CudaStorage, _: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+    fn cuda_fwd(&self, input: &CudaStorage, _: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
         let shape = Shape::from(1);
-        Ok((parameter.device.zeros_impl(&shape, DType::F32)?, shape))
+        Ok((input.device.zeros_impl(&shape, DType::F32)?, shape))
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> candle_core::Result<Option<Tensor>> {
@@ -80,6 +77,8 @@ struct InOne {
     backward: Box<BackwardPass>,
     /// The features that the forward pass found, until the operation takes them.
     output: Mutex<Option<Tensor>>,
+    other: Option<Slot>,
+    /// Of the parameters.
     slots: Vec<(TensorId, Slot)>,
 }
 
@@ -107,17 +106,6 @@ impl InOne {
             Storage::Cuda(storage) => Ok((storage.try_clone(layout)?, output.shape().clone())),
             _ => candle_core::bail!("a part's output is where its input is"),
         }
-    }
-
-    /// Gradients of x and of the other input; those of the parameters go into their slots.
-    fn gradients(&self, stubs: &Tensor, out: &Tensor, grad: &Tensor) -> Result<(Tensor, Option<Tensor>, Tensor)> {
-        let found = (self.backward)((&out.detach(), grad))?;
-        for (parameter, grad) in found.parameters {
-            if let Some((_, slot)) = self.slots.iter().find(|(id, _)| *id == parameter.id()) {
-                *lock(slot) = Some(grad);
-            }
-        }
-        Ok((found.x, found.other, Tensor::zeros(stubs.dims(), DType::F32, stubs.device())?))
     }
 }
 
@@ -154,50 +142,15 @@ impl CustomOp2 for InOne {
         out: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let (x, _, stubs) = self.gradients(stubs, out, grad)?;
-        Ok((Some(x), Some(stubs)))
-    }
-}
-
-impl CustomOp3 for InOne {
-    fn name(&self) -> &'static str {
-        "part-in-one"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.output_here()
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> candle_core::Result<(CudaStorage, Shape)> {
-        self.output_there()
-    }
-
-    fn bwd(
-        &self,
-        _x: &Tensor,
-        _other: &Tensor,
-        stubs: &Tensor,
-        out: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (x, other, stubs) = self.gradients(stubs, out, grad)?;
-        Ok((Some(x), other, Some(stubs)))
+        let found = (self.backward)((&out.detach(), grad))?;
+        if let Some(slot) = &self.other {
+            *lock(slot) = found.other;
+        }
+        for (parameter, grad) in found.parameters {
+            if let Some((_, slot)) = self.slots.iter().find(|(id, _)| *id == parameter.id()) {
+                *lock(slot) = Some(grad);
+            }
+        }
+        Ok((Some(found.x), Some(stubs.zeros_like()?)))
     }
 }

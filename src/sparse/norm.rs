@@ -11,7 +11,7 @@ use candle_nn::{BatchNormConfig, Init, VarBuilder};
 
 use super::in_one::ParameterGradient;
 use super::module::{LayerDescription, SparseModule};
-use super::normalize::{Added, Moments, Normalize, Scaling, Sums, wide_type};
+use super::normalize::{Moments, Normalize, Scaling, Sums, wide_type};
 use super::sync::{AllReduce, Group};
 use super::tape;
 use super::tensor::SparseConvTensor;
@@ -36,6 +36,7 @@ use crate::{Error, Result, memory};
 /// assert_eq!(norm.running_var().to_vec1::<f32>()?, [1.5]); // halfway from 1 to 2: the unbiased variance, as in PyTorch
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias("BatchNorm1d", "MinkowskiBatchNorm"))]
 #[derive(Clone, Debug)]
 pub struct BatchNorm {
     name: String,
@@ -99,6 +100,11 @@ impl BatchNorm {
     /// Running variance (C,).
     pub fn running_var(&self) -> &Tensor {
         &self.running_var
+    }
+
+    /// Its place in the network.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Weight and bias, if it has them.
@@ -198,12 +204,12 @@ impl BatchNorm {
         let mut parameters = self.affine(wide)?.to_vec();
         let mut norms = vec![self];
         let (shortcut, second) = match shortcut {
-            Shortcut::None => (None, Added::Nothing),
-            Shortcut::Plain(other) => (Some(other.features().to_dtype(x.dtype())?), Added::Plain),
+            Shortcut::None => (None, None),
+            Shortcut::Plain(other) => (Some(other.features().to_dtype(x.dtype())?), None),
             Shortcut::Normed(norm, other) => {
                 parameters.extend(norm.affine(wide)?);
                 norms.push(norm);
-                (Some(other.features().clone()), Added::Normed(norm.scaling(other, mode)?))
+                (Some(other.features().clone()), Some(norm.scaling(other, mode)?))
             }
         };
         let op = Normalize { x: main, shortcut: second, relu, output };
@@ -223,9 +229,12 @@ pub(crate) enum Mode {
 }
 
 /// What is added to normalised features: the other end of a residual connection.
+#[derive(Clone, Copy)]
 pub(crate) enum Shortcut<'a> {
     None,
+    /// As it is.
     Plain(&'a SparseConvTensor),
+    /// Normalised in turn.
     Normed(&'a BatchNorm, &'a SparseConvTensor),
 }
 

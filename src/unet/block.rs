@@ -6,11 +6,11 @@
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
-use super::layers::{ConvLayer, NormLayer, Straight};
+use super::layers::{ConvLayer, NormLayer};
 use super::run::Run;
 use super::segment::{Keep, Segment, detached};
 use crate::Result;
-use crate::sparse::{KeptNorm, ParameterGradient, PartGradients, SparseConvTensor};
+use crate::sparse::{KeptNorm, ParameterGradient, PartGradients, Shortcut, SparseConvTensor};
 
 #[derive(Clone, Debug)]
 pub(super) struct ResidualBlock {
@@ -65,28 +65,28 @@ impl ResidualBlock {
             let h = self.bn1.relu(&self.conv1.forward(x, skip, kept, run)?, run)?;
             self.conv2.forward(&h, None, kept, run)?
         };
-        let straight = match &self.shortcut {
+        let other = match &self.shortcut {
             Some((conv, _)) => &conv.forward(x, skip, kept, run)?,
             None => x,
         };
-        self.bn2.join(&h, self.straight(straight), x.dtype(), run)
+        self.bn2.join(&h, self.added(other), x.dtype(), run)
     }
 
     /// The output in f32 for an f32 `x`, unless the pass is made again, and what the backward pass needs beside both.
     pub fn forward_kept(&self, x: SparseConvTensor, keep: Keep) -> Result<(Option<SparseConvTensor>, Inner)> {
         let (h, norm1) = {
             let sums = self.conv1.sums(&x)?;
-            let fused = self.bn1.over_batch(&sums, Straight::None, keep)?;
+            let fused = self.bn1.over_batch(&sums, Shortcut::None, keep)?;
             (detached(fused.forward()?)?, fused.kept(keep.dtype)?)
         };
-        let straight = match &self.shortcut {
+        let other = match &self.shortcut {
             Some((conv, _)) => conv.sums(&x)?,
             None => x.clone(),
         };
         drop(x);
         let sums = self.conv2.sums(&h)?;
         drop(h);
-        let fused = self.bn2.over_batch(&sums, self.straight(&straight), keep)?;
+        let fused = self.bn2.over_batch(&sums, self.added(&other), keep)?;
         Ok((keep.output(|| fused.forward())?, Inner { norm1, norm2: fused.kept(keep.dtype)? }))
     }
 
@@ -106,7 +106,7 @@ impl ResidualBlock {
         Inner { norm1, norm2 }: Inner,
         outcome: (&Tensor, &Tensor),
     ) -> Result<(Tensor, Vec<ParameterGradient>)> {
-        let (grad2, mut parameters, straight) = norm2.backward(outcome)?;
+        let (grad2, mut parameters, shortcut) = norm2.backward(outcome)?;
         let h = norm1.output()?;
         let (h_grad, weight) = self.conv2.backward(&h, None, &grad2, None)?;
         drop(grad2);
@@ -117,18 +117,18 @@ impl ResidualBlock {
         let (x_grad, weight) = self.conv1.backward(x, skip, &grad1, None)?;
         drop(grad1);
         parameters.push(weight);
-        let straight_grad = straight.backward(outcome)?;
-        let Some((conv, _)) = &self.shortcut else { return Ok(((x_grad + straight_grad)?, parameters)) };
-        let (x_grad, weight) = conv.backward(x, skip, &straight_grad, Some(x_grad))?;
+        let other_grad = shortcut.backward(outcome)?;
+        let Some((conv, _)) = &self.shortcut else { return Ok(((x_grad + other_grad)?, parameters)) };
+        let (x_grad, weight) = conv.backward(x, skip, &other_grad, Some(x_grad))?;
         parameters.push(weight);
         Ok((x_grad, parameters))
     }
 
     /// What is added to the main path: the shortcut's convolution, normalised, or the input itself.
-    fn straight<'a>(&'a self, x: &'a SparseConvTensor) -> Straight<'a> {
+    fn added<'a>(&'a self, x: &'a SparseConvTensor) -> Shortcut<'a> {
         match &self.shortcut {
-            Some((_, norm)) => Straight::Normed(norm, x),
-            None => Straight::Plain(x),
+            Some((_, norm)) => norm.shortcut(x),
+            None => Shortcut::Plain(x),
         }
     }
 }

@@ -5,12 +5,12 @@ use candle_nn::VarBuilder;
 
 use super::block::{Place, ResidualBlock};
 use super::config::UNetConfig;
-use super::layers::{ConvLayer, NormLayer, Straight};
+use super::layers::{ConvLayer, NormLayer};
 use super::run::Run;
 use super::segment::{Keep, Segment, detached};
 use super::time_embedding::{with_time, with_time_gradients};
 use crate::Result;
-use crate::sparse::{KeptNorm, PartGradients, SparseConvTensor};
+use crate::sparse::{KeptNorm, PartGradients, Shortcut, SparseConvTensor};
 
 #[derive(Clone, Debug)]
 pub(super) struct Encoder {
@@ -36,7 +36,7 @@ impl Segment for InputConv {
     fn forward(&self, x: &SparseConvTensor, time: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
         let x = run.pass_on(with_time(x, the(time))?)?;
         let sums = self.conv.forward(&x, None, run.precision.dtype(), run)?;
-        self.norm.join(&sums, Straight::None, run.skips(), run)
+        self.norm.join(&sums, Shortcut::None, run.skips(), run)
     }
 
     fn forward_kept(
@@ -46,7 +46,7 @@ impl Segment for InputConv {
         keep: Keep,
     ) -> Result<(Option<SparseConvTensor>, KeptNorm)> {
         let sums = self.conv.sums(&with_time(x, the(time))?)?;
-        let fused = self.norm.over_batch(&sums, Straight::None, keep)?;
+        let fused = self.norm.over_batch(&sums, Shortcut::None, keep)?;
         Ok((keep.output(|| fused.forward())?, fused.kept(keep.dtype)?))
     }
 

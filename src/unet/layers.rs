@@ -147,69 +147,48 @@ impl ConvLayer {
 
 /// Batch normalisation, with the sum and the ReLU after it.
 #[derive(Clone, Debug)]
-pub(super) struct NormLayer {
-    name: String,
-    norm: BatchNorm,
-}
+pub(super) struct NormLayer(BatchNorm);
 
 impl NormLayer {
     pub fn new(channels: usize, vb: VarBuilder) -> Result<Self> {
-        Ok(Self { name: vb.prefix(), norm: BatchNorm::new(channels, vb)? })
+        Ok(Self(BatchNorm::new(channels, vb)?))
     }
 
     pub fn parameters(&self) -> impl Iterator<Item = &Tensor> {
-        self.norm.parameters()
+        self.0.parameters()
+    }
+
+    /// The normalised end of a residual connection, whose other end is `x`.
+    pub fn shortcut<'a>(&'a self, x: &'a SparseConvTensor) -> Shortcut<'a> {
+        Shortcut::Normed(&self.0, x)
     }
 
     /// `relu(norm(x))` within a block.
     pub fn relu(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
-        let y = run.pass_on(self.fuse(x, Straight::None, DType::F32, run.mode())?.forward()?)?;
-        self.report(&y, run.precision.dtype(), run);
+        let y = run.pass_on(self.0.fuse(x, Shortcut::None, true, run.mode(), DType::F32)?.forward()?)?;
+        report(&self.0, &y, run.precision.dtype(), run);
         Ok(y)
     }
 
-    /// `relu(norm(x) + straight)`, the end of a block, rounded to `dtype`.
-    pub fn join(&self, x: &SparseConvTensor, straight: Straight, dtype: DType, run: &Run) -> Result<SparseConvTensor> {
-        let y = run.pass_on(self.fuse(x, straight, dtype, run.mode())?.forward()?)?;
-        self.report(&y, DType::F32, run);
-        if let Straight::Normed(norm, _) = straight {
-            norm.report(&y, run.precision.dtype(), run);
+    /// `relu(norm(x) + shortcut)`, the end of a block, rounded to `dtype`.
+    pub fn join(&self, x: &SparseConvTensor, shortcut: Shortcut, dtype: DType, run: &Run) -> Result<SparseConvTensor> {
+        let y = run.pass_on(self.0.fuse(x, shortcut, true, run.mode(), dtype)?.forward()?)?;
+        report(&self.0, &y, DType::F32, run);
+        if let Shortcut::Normed(norm, _) = shortcut {
+            report(norm, &y, run.precision.dtype(), run);
         }
         Ok(y)
     }
 
     /// The same over a batch, ready to be applied and to be kept.
-    pub fn over_batch<'a>(&'a self, x: &'a SparseConvTensor, straight: Straight<'a>, keep: Keep) -> Result<Fused<'a>> {
-        self.fuse(x, straight, DType::F32, if keep.again { Mode::BatchAgain } else { Mode::Batch })
-    }
-
-    fn fuse<'a>(
-        &'a self,
-        x: &'a SparseConvTensor,
-        straight: Straight<'a>,
-        dtype: DType,
-        mode: Mode,
-    ) -> Result<Fused<'a>> {
-        let shortcut = match straight {
-            Straight::None => Shortcut::None,
-            Straight::Plain(other) => Shortcut::Plain(other),
-            Straight::Normed(norm, other) => Shortcut::Normed(&norm.norm, other),
-        };
-        self.norm.fuse(x, shortcut, true, mode, dtype)
-    }
-
-    fn report(&self, y: &SparseConvTensor, kept: DType, run: &Run) {
-        run.report(|| {
-            let channels = y.channels();
-            LayerSummary::new((&self.name, "BatchNorm".into()), (y, kept), 2 * channels, 2 * channels * y.len())
-        });
+    pub fn over_batch<'a>(&'a self, x: &'a SparseConvTensor, shortcut: Shortcut<'a>, keep: Keep) -> Result<Fused<'a>> {
+        self.0.fuse(x, shortcut, true, if keep.again { Mode::BatchAgain } else { Mode::Batch }, DType::F32)
     }
 }
 
-/// The other end of a residual connection.
-#[derive(Clone, Copy)]
-pub(super) enum Straight<'a> {
-    None,
-    Plain(&'a SparseConvTensor),
-    Normed(&'a NormLayer, &'a SparseConvTensor),
+fn report(norm: &BatchNorm, y: &SparseConvTensor, kept: DType, run: &Run) {
+    run.report(|| {
+        let channels = y.channels();
+        LayerSummary::new((norm.name(), "BatchNorm".into()), (y, kept), 2 * channels, 2 * channels * y.len())
+    });
 }

@@ -5,7 +5,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::number::Number;
-use super::{Added, Normalize, Scaling, Scratch, add_rows, chunk, wide};
+use super::{Normalize, Scaling, Scratch, add_rows, chunk, wide};
 use crate::Result;
 use crate::sparse::backend::simd;
 
@@ -33,9 +33,9 @@ impl Sums {
         [&mut self.grad, &mut self.x, &mut self.shortcut].into_iter().try_for_each(|sums| change(sums))
     }
 
-    /// (2, C) or (4, C), as the parameters.
-    pub fn of_parameters(&self, shortcut: &Added) -> Vec<f64> {
-        let second = shortcut.scaling().map(|_| [&self.shortcut, &self.grad]);
+    /// (2, C), or (4, C) with a normalised shortcut, as the parameters.
+    pub fn of_parameters(&self, has_normed_shortcut: bool) -> Vec<f64> {
+        let second = has_normed_shortcut.then_some([&self.shortcut, &self.grad]);
         [&self.x, &self.grad].into_iter().chain(second.into_iter().flatten()).flatten().copied().collect()
     }
 }
@@ -43,7 +43,7 @@ impl Sums {
 impl<X: Number, Y: Number<Wide = X::Wide>, G: Number<Wide = X::Wide>> Backward<'_, X, Y, G> {
     pub fn sums(&self) -> Sums {
         let (size, channels) = (chunk(self.channels), self.channels);
-        let readings = [Some(&self.op.x), self.op.shortcut.scaling()].map(|scaling| scaling.map(|s| s.reading()));
+        let readings = [Some(&self.op.x), self.op.shortcut.as_ref()].map(|scaling| scaling.map(|s| s.reading()));
         let means: [Vec<X::Wide>; 2] =
             readings.each_ref().map(|reading| wide(reading.iter().flat_map(|[mean, _]| mean.iter().copied())));
         let parts: Vec<_> = self
@@ -81,7 +81,7 @@ impl<X: Number, Y: Number<Wide = X::Wide>, G: Number<Wide = X::Wide>> Backward<'
     }
 
     pub fn shortcut_gradient<R: Number<Wide = X::Wide>>(&self, sums: &Sums) -> Vec<R> {
-        match (self.op.shortcut.scaling(), self.inputs[1]) {
+        match (&self.op.shortcut, self.inputs[1]) {
             (Some(scaling), Some(shortcut)) => {
                 let weight = &self.parameters[2 * self.channels..3 * self.channels];
                 self.input_gradient(shortcut, scaling, weight, &sums.grad, &sums.shortcut)

@@ -43,7 +43,7 @@ pub(super) fn forward<X: Number, Y: Number<Wide = X::Wide>>(
 ) -> Vec<Y> {
     let row = |i: usize| &parameters[i * channels..][..channels];
     let main = Affine::new(&op.x, row(0), row(1));
-    let second = op.shortcut.scaling().map(|scaling| Affine::new(scaling, row(2), row(3)));
+    let second = op.shortcut.as_ref().map(|scaling| Affine::new(scaling, row(2), row(3)));
     let mut y = vec![Y::from_f64(0.0); x.len()];
     let size = chunk(channels);
     y.par_chunks_mut(size).enumerate().for_each_init(Scratch::default, |scratch, (i, y)| {

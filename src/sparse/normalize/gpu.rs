@@ -2,7 +2,7 @@
 
 use candle_core::{CudaStorage, DType, Layout, Shape, Tensor};
 
-use super::{Added, Normalize, Scaling, unsupported};
+use super::{Normalize, Scaling, unsupported};
 use crate::gpu::{Gpu, Module, arguments, columns, module, type_code, with_storage};
 use crate::{Error, Result};
 
@@ -47,7 +47,7 @@ pub(super) fn forward(
     let gpu = Gpu::new(&x.0.device);
     let (shape, channels) = (x.1.shape().clone(), x.1.dims()[1]);
     let reading = op.x.reading_there()?;
-    let second = op.shortcut.scaling().map(|scaling| scaling.reading_there()).transpose()?;
+    let second = op.shortcut.as_ref().map(|scaling| scaling.reading_there()).transpose()?;
     with_storage([&reading, second.as_ref().unwrap_or(&reading)], |[reading, second_reading]| {
         gpu.result(shape.clone(), op.output, |y| {
             let [x, parameters, reading] = [&gpu.numbers(x)?, &gpu.numbers(parameters)?, &gpu.numbers(reading)?];
@@ -104,9 +104,9 @@ pub(super) fn sums(
     (out, grad): (&Tensor, &Tensor),
 ) -> Result<Tensor> {
     let reading = op.x.reading_there()?;
-    let second = match (&op.shortcut, shortcut) {
-        (Added::Normed(scaling), Some(shortcut)) => Some((shortcut, scaling.reading_there()?)),
-        _ => None,
+    let second = match shortcut.zip(op.shortcut.as_ref()) {
+        Some((shortcut, scaling)) => Some((shortcut, scaling.reading_there()?)),
+        None => None,
     };
     let second = second.as_ref().map(|(shortcut, reading)| (*shortcut, reading));
     columns::gradient_sums(grad, op.relu.then_some(out), (x, &reading), second)
@@ -134,7 +134,7 @@ pub(super) fn shortcut_gradient(
     outcome: (&Tensor, &Tensor),
     sums: &Tensor,
 ) -> Result<Tensor> {
-    let input = op.shortcut.scaling().map(|scaling| (shortcut, &**scaling, 2, 2));
+    let input = op.shortcut.as_ref().map(|scaling| (shortcut, &**scaling, 2, 2));
     input_gradient(op, input, parameters, outcome, sums, gradient_type(shortcut.dtype(), outcome.1))
 }
 
@@ -194,7 +194,7 @@ fn input_gradient(
 pub(super) fn parameter_gradient(op: &Normalize, sums: &Tensor) -> Result<Tensor> {
     let [grad, x] = [sums.narrow(0, 0, 1)?, sums.narrow(0, 1, 1)?];
     let mut rows = vec![x, grad.clone()];
-    if op.shortcut.scaling().is_some() {
+    if op.shortcut.is_some() {
         rows.extend([sums.narrow(0, 2, 1)?, grad]);
     }
     Ok(Tensor::cat(&rows, 0)?)

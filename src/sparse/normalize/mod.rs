@@ -89,7 +89,8 @@ impl Scaling {
 #[derive(Clone, Debug)]
 pub(super) struct Normalize {
     pub x: Arc<Scaling>,
-    pub shortcut: Added,
+    /// How the shortcut is normalised; `None` for one that is added as it is, and without one.
+    pub shortcut: Option<Arc<Scaling>>,
     pub relu: bool,
     /// Type of the result.
     pub output: DType,
@@ -140,24 +141,6 @@ impl Totals {
     }
 }
 
-/// The shortcut of a normalisation.
-#[derive(Clone, Debug)]
-pub(super) enum Added {
-    Nothing,
-    /// As it is.
-    Plain,
-    Normed(Arc<Scaling>),
-}
-
-impl Added {
-    fn scaling(&self) -> Option<&Arc<Scaling>> {
-        match self {
-            Self::Normed(scaling) => Some(scaling),
-            _ => None,
-        }
-    }
-}
-
 impl Normalize {
     pub fn apply(self, x: &Tensor, shortcut: Option<&Tensor>, parameters: &Tensor) -> Result<Tensor> {
         let (x, parameters) = (x.contiguous()?, parameters.contiguous()?);
@@ -192,13 +175,12 @@ impl Normalize {
             })
         };
         let given = |scaling: &Arc<Scaling>| Arc::new(Scaling { given: true, ..(**scaling).clone() });
-        let (added, shortcut) = match (&self.shortcut, shortcut) {
-            (Added::Normed(scaling), Some(x)) => (Added::Normed(given(scaling)), Some(kept(scaling, x, false)?)),
-            (other, _) => (other.clone(), None),
-        };
-        let has_knee = self.relu && matches!(added, Added::Nothing);
+        let has_knee = self.relu && shortcut.is_none();
+        let shortcut = self.shortcut.as_ref().zip(shortcut);
+        let shortcut = shortcut.map(|(scaling, shortcut)| kept(scaling, shortcut, false)).transpose()?;
         let x = kept(&self.x, x, has_knee)?;
-        Ok((Self { x: given(&self.x), shortcut: added, ..self.clone() }, x, shortcut))
+        let op = Self { x: given(&self.x), shortcut: self.shortcut.as_ref().map(given), ..self.clone() };
+        Ok((op, x, shortcut))
     }
 
     /// The gradient of x from that of the output, in the type of x, or f32 where that of the output is f32; and what the other
@@ -260,7 +242,8 @@ impl Normalize {
     pub fn parameter_gradient(&self, parameters: &Tensor, sums: &Sums) -> Result<Tensor> {
         let found = match &sums.own {
             Totals::Here(sums) => {
-                Tensor::from_vec(sums.of_parameters(&self.shortcut), parameters.dims(), parameters.device())?
+                let found = sums.of_parameters(self.shortcut.is_some());
+                Tensor::from_vec(found, parameters.dims(), parameters.device())?
             }
             #[cfg(feature = "cuda")]
             Totals::There(sums) => gpu::parameter_gradient(self, sums)?,
@@ -278,7 +261,7 @@ impl Normalize {
         let grad = grad.contiguous()?;
         let parameters: Vec<f64> = parameters.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
         let [out_read, grad_read] = [out, &grad].map(|t| t.storage_and_layout());
-        let shortcut = shortcut.filter(|_| self.shortcut.scaling().is_some());
+        let shortcut = shortcut.filter(|_| self.shortcut.is_some());
         let inputs_read = [x, shortcut].map(|input| input.map(|t| t.storage_and_layout()));
         let mut inputs = [None, None];
         for (input, read) in inputs.iter_mut().zip(&inputs_read) {
