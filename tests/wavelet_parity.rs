@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use wavemesh::wavelet::{Mode, Wavelet, dwt, idwt, iswtn, swtn, wavedecn, wavedecn_axes, waverecn};
+use wavemesh::wavelet::{
+    Mode, StationaryConfig, Wavelet, dwt, idwt, iswtn, swtn, swtn_with, wavedecn, wavedecn_axes, waverecn,
+};
 
 struct Case {
     name: String,
@@ -189,19 +191,25 @@ fn the_stationary_transform_and_its_inverse_are_those_of_pywavelets() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wavelet_stationary.safetensors");
     let tensors = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
     let keys: Vec<&String> = tensors.keys().filter(|key| !key.ends_with("inverse")).collect();
-    assert_eq!(keys.len(), 25);
+    assert_eq!(keys.len(), 25 + 18);
+    let numbers = |text: &str| -> Vec<usize> { text.split('x').map(|n| n.parse().unwrap()).collect() };
     for key in keys {
-        let [wavelet, level, shape] = key.split('/').collect::<Vec<_>>()[..] else { panic!("key {key}") };
+        let [wavelet, level, shape, options @ ..] = &key.split('/').collect::<Vec<_>>()[..] else {
+            panic!("key {key}")
+        };
         let wavelet = Wavelet::from_name(wavelet).unwrap();
-        let level: usize = level.parse().unwrap();
-        let shape: Vec<usize> = shape.split('x').map(|n| n.parse().unwrap()).collect();
+        let (level, shape): (usize, _) = (level.parse().unwrap(), numbers(shape));
+        let mut config = StationaryConfig::new();
+        if let Some(axes) = options.first() {
+            config = config.axes(numbers(axes)).trim_approx(options.contains(&"trim")).norm(options.contains(&"norm"));
+        }
         let count: usize = shape.iter().product();
         let input: Vec<f64> = (0..count).map(|i| (1.7 * i as f64 + 0.3).sin() + 0.1 * i as f64).collect();
-        let mut coeffs = swtn(&input, &shape, &wavelet, level).unwrap();
+        let mut coeffs = swtn_with(&input, &shape, &wavelet, level, &config).unwrap();
         let e = error(coeffs.levels.iter().flatten().flat_map(|band| band.data.clone()), &values(&tensors, key));
         assert!(e < 1e-10, "{key}: {e:e}");
         let single: Vec<f32> = input.iter().map(|&v| v as f32).collect();
-        let bands = swtn(&single, &shape, &wavelet, level).unwrap().levels;
+        let bands = swtn_with(&single, &shape, &wavelet, level, &config).unwrap().levels;
         let e = error(bands.iter().flatten().flat_map(|b| &b.data).map(|&v| v.into()), &values(&tensors, key));
         assert!(e < 1e-5, "{key} in f32: {e:e}");
         let e = error(iswtn(&coeffs).unwrap().data, &input);
@@ -218,6 +226,16 @@ fn the_stationary_transform_and_its_inverse_are_those_of_pywavelets() {
         assert!(said.contains("multiples of 2^level"), "{said}");
     }
     assert!(swtn(&[0.0f32; 5], &[8], &haar, 1).is_err());
+    let trimmed = swtn_with(&[1.0f32; 16], &[4, 4], &haar, 2, &StationaryConfig::new().trim_approx(true)).unwrap();
+    let lengths = ["aa", "dd"].map(|name| [2, 1].map(|level| trimmed.band(level, name).map(|band| band.data.len())));
+    assert_eq!(lengths, [[Some(16), None], [Some(16), Some(16)]]);
+    for axes in [&[][..], &[2], &[0, 0]] {
+        let said = swtn_with(&[0.0f32; 16], &[4, 4], &haar, 1, &StationaryConfig::new().axes(axes)).unwrap_err();
+        assert!(said.to_string().contains("each once"), "{said}");
+    }
+    // An axis that is not transformed may be of any length.
+    assert!(swtn_with(&[0.0f32; 15], &[3, 5], &haar, 1, &StationaryConfig::new().axes([0])).is_err());
+    assert!(swtn_with(&[0.0f32; 20], &[4, 5], &haar, 2, &StationaryConfig::new().axes([0])).is_ok());
     let mut coeffs = swtn(&[0.0f32; 16], &[4, 4], &haar, 1).unwrap();
     coeffs.levels[0].pop();
     assert!(iswtn(&coeffs).unwrap_err().to_string().contains("4 bands"));

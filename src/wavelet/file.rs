@@ -41,6 +41,16 @@ impl SparseWavelet {
     ///
     /// # Errors
     /// [`Error::Unknown`] for another extension, [`Error::Io`] when the file cannot be written.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let path = std::env::temp_dir().join("wavemesh-coefficients-example.safetensors");
+    /// let grid = shapes::sphere(0.5).to_grid(16)?;
+    /// let coeffs = grid.encode(&WaveletConfig::fitting(grid.shape()))?;
+    /// coeffs.save(&path)?;
+    /// assert_eq!(SparseWavelet::load(&path)?.values(), coeffs.values());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let failed = |problem: String| Error::io(path)(std::io::Error::other(problem));

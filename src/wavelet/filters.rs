@@ -30,6 +30,14 @@ impl Wavelet {
     ///
     /// # Errors
     /// [`Error::Unknown`] with the known names.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let wavelet = Wavelet::from_name("haar")?;
+    /// assert!(wavelet.dec_lo().iter().all(|tap| (tap - 0.5f64.sqrt()).abs() < 1e-12));
+    /// assert!(Wavelet::from_name("db99").is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn from_name(name: &str) -> Result<Self> {
         let reversed = |filter: &[f64]| filter.iter().rev().copied().collect::<Vec<_>>();
         let table_name = if name == "haar" { "db1" } else { name };

@@ -32,5 +32,5 @@ pub(crate) use levelling::{distance_of, level_off};
 pub use mode::Mode;
 pub use pack::decode_features;
 pub use sparse::{SparseWavelet, Threshold, WaveletConfig, WaveletStats};
-pub use stationary::{StationaryCoeffs, iswtn, swtn};
+pub use stationary::{StationaryCoeffs, StationaryConfig, iswtn, swtn, swtn_with};
 pub use transform::{WaveletCoeffs, dwt, dwt_max_level, dwtn_max_level, idwt, wavedecn, wavedecn_axes, waverecn};

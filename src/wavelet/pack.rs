@@ -23,6 +23,17 @@ impl SparseWavelet {
     /// # Errors
     /// When no coefficient was kept, or the device cannot hold the tensor; [`Error::Memory`] when memory has no room for a
     /// number for each site of the layout's grid.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let grid = shapes::sphere(0.5).to_grid(32)?;
+    /// let coeffs = grid.encode(&WaveletConfig::fitting(grid.shape()))?;
+    /// let x = coeffs.to_sparse_tensor(&Device::Cpu)?; // one channel a band
+    /// assert_eq!(x.channels(), coeffs.layout().bands());
+    /// let back = SparseWavelet::from_sparse_tensor(&x, 0, coeffs.layout())?;
+    /// assert_eq!(back.len(), coeffs.len());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn to_sparse_tensor(&self, device: &Device) -> Result<SparseConvTensor> {
         if self.is_empty() {
             let (got, expected) = ("empty".into(), "at least one; a lower threshold keeps more".into());

@@ -136,6 +136,14 @@ impl SdfGrid {
     /// # Errors
     /// [`Error::Unknown`] for an unknown wavelet; when the threshold is negative or not a number, the truncation is not above zero,
     /// or the asked-for error is below what rounding allows.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let grid = shapes::torus(0.5, 0.2).to_grid(32)?;
+    /// let coeffs = grid.encode(&WaveletConfig::fitting(grid.shape()))?;
+    /// assert!(coeffs.len() < 32 * 32 * 32 / 4); // most coefficients are nearly zero and left out
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn encode(&self, config: &WaveletConfig) -> Result<SparseWavelet> {
         let wavelet = Wavelet::from_name(&config.wavelet)?;
         let of_grid = matches!(config.threshold, Threshold::Lossless | Threshold::RmsError(_) | Threshold::MaxError(_));
@@ -315,6 +323,14 @@ impl SparseWavelet {
     /// # Errors
     /// When the values overflow; [`Error::Memory`] when the layout, which may come from a file, asks for a grid that memory has
     /// no room for.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let grid = shapes::sphere(0.5).to_grid(32)?;
+    /// let back = grid.encode(&WaveletConfig::fitting(grid.shape()))?.decode()?;
+    /// assert!(back.values().iter().zip(grid.values()).all(|(a, b)| (a - b).abs() < 0.05));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn decode(&self) -> Result<SdfGrid> {
         let mut values = self.written()?;
         if let Some(limit) = self.layout.truncation() {

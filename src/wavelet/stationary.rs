@@ -1,37 +1,69 @@
-//! `swtn` and `iswtn`: the stationary transform, PyWavelets' values for its defaults.
+//! `swtn` and `iswtn`: the stationary transform, with PyWavelets' values.
 //!
 //! No level halves the array; instead the filters of level l have 2^(l-1) - 1 zeros between their taps. All bands have the shape
 //! of the array, which goes on periodically, and they move with what moves in it. Every coefficient is redundant: of the many
 //! arrays that some coefficients may stand for, the inverse is the mean over all shifts.
+
+use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 
 use rayon::prelude::*;
 
 use super::array::NdArray;
 use super::combine::Real;
 use super::filters::Wavelet;
+use super::some_axes;
 use super::transform::check_shape;
 use crate::{Error, Result, memory};
 
+/// How [`swtn_with`] decomposes: PyWavelets' keyword arguments and their defaults.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StationaryConfig {
+    /// The axes that are transformed, in the order in which they name the bands; `None` (the default) for all. Every index of the
+    /// others is an array by itself.
+    pub axes: Option<Vec<usize>>,
+    /// Whether the band `a…a` of all levels but the coarsest is left out, as it is not needed to go back. Default no.
+    pub trim_approx: bool,
+    /// Whether the filters are divided by √2: for an orthogonal wavelet, the coefficients then have the energy of the array (of
+    /// what `trim_approx` keeps). Default no.
+    pub norm: bool,
+}
+
+setters! {
+    StationaryConfig {
+        axes(axes: impl Into<Vec<usize>>) => axes = Some(axes.into());
+        trim_approx(trim_approx: bool) => trim_approx = trim_approx;
+        norm(norm: bool) => norm = norm;
+    }
+}
+
 /// What [`swtn`] yields.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct StationaryCoeffs<T> {
     /// The wavelet that decomposed the array.
     pub wavelet: Wavelet,
-    /// From the coarsest level to the finest: the bands `a…a` to `d…d` in alphabetical order, 2^dims each, all of the array's
-    /// shape.
+    /// The axes along which it was decomposed: all in order, or those of [`StationaryConfig::axes`].
+    pub axes: Vec<usize>,
+    /// Whether the filters were divided by √2.
+    pub norm: bool,
+    /// From the coarsest level to the finest: the bands `a…a` to `d…d` in alphabetical order, 2^axes each, all of the array's
+    /// shape. With [`StationaryConfig::trim_approx`] all levels but the first begin with `a…ad`.
     pub levels: Vec<Vec<NdArray<T>>>,
 }
 
 impl<T: Real> StationaryCoeffs<T> {
-    /// The band of a name such as `aad`, at a level counted as PyWavelets does: 1 is the finest.
+    /// The band of a name such as `aad`, at a level counted as PyWavelets does: 1 is the finest. The letter at a place tells what
+    /// the axis at that place of `axes` went through.
     pub fn band(&self, level: usize, name: &str) -> Option<&NdArray<T>> {
         let bands = self.levels.get(self.levels.len().checked_sub(level)?)?;
-        let id = name.chars().try_fold(0, |id, letter| match letter {
+        let id = name.chars().try_fold(0usize, |id, letter| match letter {
             'a' => Some(2 * id),
             'd' => Some(2 * id + 1),
             _ => None,
         })?;
-        bands.get(id).filter(|band| band.shape.len() == name.len())
+        let left_out = 1usize.checked_shl(self.axes.len() as u32)?.checked_sub(bands.len())?;
+        (name.len() == self.axes.len()).then(|| bands.get(id.checked_sub(left_out)?)).flatten()
     }
 }
 
@@ -50,18 +82,73 @@ impl<T: Real> StationaryCoeffs<T> {
 /// assert!(back.data.iter().zip(&data).all(|(a, b)| (a - b).abs() < 1e-4));
 /// # Ok::<(), wavemesh::Error>(())
 /// ```
+#[doc(alias("swt", "swt2"))]
 pub fn swtn<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, level: usize) -> Result<StationaryCoeffs<T>> {
+    swtn_with(data, shape, wavelet, level, &StationaryConfig::new())
+}
+
+/// [`swtn`] with PyWavelets' arguments `axes`, `trim_approx` and `norm`.
+///
+/// # Errors
+/// As [`swtn`], for the axes that are transformed, and when an axis does not exist or is named twice.
+///
+/// ```
+/// use wavemesh::wavelet::{StationaryConfig, Wavelet, iswtn, swtn_with};
+/// let frames: Vec<f64> = (0..3 * 8 * 8).map(|i| (i % 13) as f64).collect();
+/// let config = StationaryConfig::new().axes([1, 2]).trim_approx(true).norm(true);
+/// let coeffs = swtn_with(&frames, &[3, 8, 8], &Wavelet::from_name("db2")?, 2, &config)?;
+/// assert_eq!([coeffs.levels[0].len(), coeffs.levels[1].len()], [4, 3]); // the finer level has no `aa`
+/// let energy = |values: &[f64]| values.iter().map(|v| v * v).sum::<f64>();
+/// let of_bands: f64 = coeffs.levels.iter().flatten().map(|band| energy(&band.data)).sum();
+/// assert!((of_bands / energy(&frames) - 1.0).abs() < 1e-9);
+/// assert!(iswtn(&coeffs)?.data.iter().zip(&frames).all(|(a, b)| (a - b).abs() < 1e-9));
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
+pub fn swtn_with<T: Real>(
+    data: &[T],
+    shape: &[usize],
+    wavelet: &Wavelet,
+    level: usize,
+    config: &StationaryConfig,
+) -> Result<StationaryCoeffs<T>> {
     const OP: &str = "swtn";
     check_shape(OP, data.len(), shape)?;
-    let fits = |n: &usize| {
-        u32::try_from(level).ok().and_then(|l| 1usize.checked_shl(l)).is_some_and(|step| n.is_multiple_of(step))
+    let axes = match &config.axes {
+        Some(axes) => axes.clone(),
+        None => (0..shape.len()).collect(),
     };
-    if level == 0 || !shape.iter().all(fits) {
+    if config.axes.is_some() {
+        some_axes::check(OP, &axes, shape.len())?;
+    }
+    let step = u32::try_from(level).ok().and_then(|level| 1usize.checked_shl(level));
+    if level == 0 || !step.is_some_and(|step| axes.iter().all(|&axis| shape[axis].is_multiple_of(step))) {
+        let along: Vec<usize> = axes.iter().map(|&axis| shape[axis]).collect();
         let expected =
-            format!("1 or more, and axes of {shape:?} that are multiples of 2^level; pad the array or ask for less");
+            format!("1 or more, and axes of {along:?} that are multiples of 2^level; pad the array or ask for less");
         return Err(Error::Argument { op: OP, name: "level", got: level.to_string(), expected });
     }
-    memory::elements::<T>(OP, "the bands", &[&[level, 1 << shape.len()], shape].concat(), 0)?;
+    let count = 1 << axes.len();
+    memory::elements::<T>(OP, "the bands", &[&[level, count], shape].concat(), 0)?;
+    let factor = if config.norm { FRAC_1_SQRT_2 } else { 1.0 };
+    let mut bands = if some_axes::are_all(&axes, shape.len()) {
+        decompose(data, shape, wavelet, level, factor)
+    } else {
+        let array = NdArray { shape: shape.to_vec(), data: data.to_vec() };
+        some_axes::apart(&[&array], &axes, |parts, shape| Ok(decompose(parts[0], shape, wavelet, level, factor)))?
+    };
+    let mut levels = Vec::new();
+    while !bands.is_empty() {
+        let rest = bands.split_off(count);
+        levels.push(std::mem::replace(&mut bands, rest));
+    }
+    if config.trim_approx {
+        levels[1..].iter_mut().for_each(|bands| drop(bands.remove(0)));
+    }
+    Ok(StationaryCoeffs { wavelet: wavelet.clone(), axes, norm: config.norm, levels })
+}
+
+/// All bands of all levels, from the coarsest level to the finest, by filters times `factor`.
+fn decompose<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, level: usize, factor: f64) -> Vec<NdArray<T>> {
     let mut levels: Vec<Vec<NdArray<T>>> = Vec::new();
     for step in (0..level).map(|l| 1 << l) {
         let source = levels.last().map_or(data, |bands: &Vec<NdArray<T>>| &bands[0].data);
@@ -70,7 +157,7 @@ pub fn swtn<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, level: usiz
             let len = wavelet.len();
             let halves = |band: &NdArray<T>| {
                 [wavelet.dec_lo(), wavelet.dec_hi()].map(|filter| {
-                    let taps = taps(filter, len / 2 * step, step, 1.0);
+                    let taps = taps(filter, len / 2 * step, step, factor);
                     let mut half = NdArray::zeros(shape);
                     add_filtered(band, axis, &taps, &mut half);
                     half
@@ -80,40 +167,69 @@ pub fn swtn<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, level: usiz
         }
         levels.push(bands);
     }
-    levels.reverse();
-    Ok(StationaryCoeffs { wavelet: wavelet.clone(), levels })
+    levels.into_iter().rev().flatten().collect()
 }
 
-/// The inverse of [`swtn`], as PyWavelets' `iswtn`. Of all levels but the coarsest the band `a…a` does not count.
+/// The inverse of [`swtn`] and [`swtn_with`], as PyWavelets' `iswtn`. Of all levels but the coarsest the band `a…a` does not count.
 ///
 /// # Errors
-/// When there is no level, a level does not have 2^dims bands, or the bands differ in shape.
+/// When there is no level, a level does not have 2^axes bands (or one fewer, without its `a…a`), or the bands differ in shape.
+///
+/// ```
+/// use wavemesh::wavelet::{Wavelet, iswtn, swtn};
+/// let mut coeffs = swtn(&[1f64, 1.0, 5.0, 5.0], &[4], &Wavelet::from_name("haar")?, 1)?;
+/// coeffs.levels[0][1].data.fill(0.0); // without details, what is left is smooth
+/// assert!(iswtn(&coeffs)?.data.iter().zip([2.0, 2.0, 4.0, 4.0]).all(|(a, b)| (a - b).abs() < 1e-12));
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
+#[doc(alias("iswt", "iswt2"))]
 pub fn iswtn<T: Real>(coeffs: &StationaryCoeffs<T>) -> Result<NdArray<T>> {
-    let StationaryCoeffs { wavelet, levels } = coeffs;
-    let wrong = |got: Vec<usize>, expected: String| Err(Error::Shape { op: "iswtn", what: "coeffs", got, expected });
+    const OP: &str = "iswtn";
+    let StationaryCoeffs { wavelet, axes, norm, levels } = coeffs;
+    let wrong = |got: Vec<usize>, expected: String| Err(Error::Shape { op: OP, what: "coeffs", got, expected });
     let Some(first) = levels.first().and_then(|bands| bands.first()) else {
         return wrong(Vec::new(), "at least one level of bands".into());
     };
     let shape = &first.shape;
-    check_shape("iswtn", first.data.len(), shape)?;
-    for bands in levels {
-        if bands.len() != 1 << shape.len() {
-            return wrong(vec![bands.len()], format!("{} bands a level", 1usize << shape.len()));
+    check_shape(OP, first.data.len(), shape)?;
+    some_axes::check(OP, axes, shape.len())?;
+    let count = 1usize << axes.len();
+    for (number, bands) in levels.iter().enumerate() {
+        if bands.len() != count && (number == 0 || bands.len() + 1 != count) {
+            return wrong(vec![bands.len()], format!("{count} bands a level"));
         }
         if let Some(band) = bands.iter().find(|band| band.shape != *shape || band.data.len() != first.data.len()) {
             return wrong(band.shape.clone(), format!("{shape:?} in all bands, and as many values"));
         }
     }
-    let mut approx = first.clone();
-    for (bands, step) in levels.iter().zip((0..levels.len()).rev().map(|l| 1usize << l)) {
-        let mut bands: Vec<NdArray<T>> = std::iter::once(approx).chain(bands[1..].iter().cloned()).collect();
+    // The approximation, then the details from coarse to fine.
+    let details = levels.iter().flat_map(|bands| &bands[bands.len() - (count - 1)..]);
+    let bands: Vec<&NdArray<T>> = std::iter::once(first).chain(details).collect();
+    // The mean of both shifts.
+    let factor = if *norm { 0.5 * SQRT_2 } else { 0.5 };
+    let compose = |bands: &[&[T]], shape: &[usize]| compose(bands, shape, wavelet, factor);
+    if some_axes::are_all(axes, shape.len()) {
+        let bands: Vec<&[T]> = bands.iter().map(|band| &band.data[..]).collect();
+        return Ok(compose(&bands, shape));
+    }
+    Ok(some_axes::apart(&bands, axes, |bands, shape| Ok(vec![compose(bands, shape)]))?.swap_remove(0))
+}
+
+/// The array of an approximation and the details of each level, by filters times `factor`.
+fn compose<T: Real>(bands: &[&[T]], shape: &[usize], wavelet: &Wavelet, factor: f64) -> NdArray<T> {
+    let array = |data: &[T]| NdArray { shape: shape.to_vec(), data: data.to_vec() };
+    let count = (1 << shape.len()) - 1;
+    let level = (bands.len() - 1) / count;
+    let mut approx = array(bands[0]);
+    for (details, step) in bands[1..].chunks(count).zip((0..level).rev().map(|l| 1usize << l)) {
+        let mut bands: Vec<NdArray<T>> =
+            std::iter::once(approx).chain(details.iter().map(|&band| array(band))).collect();
         for axis in (0..shape.len()).rev() {
             let delay = (wavelet.len() / 2 - 1) * step;
             let whole = |halves: &[NdArray<T>]| {
                 let mut whole = NdArray::zeros(shape);
                 for (half, filter) in halves.iter().zip([wavelet.rec_lo(), wavelet.rec_hi()]) {
-                    // The mean of both shifts.
-                    add_filtered(half, axis, &taps(filter, delay, step, 0.5), &mut whole);
+                    add_filtered(half, axis, &taps(filter, delay, step, factor), &mut whole);
                 }
                 whole
             };
@@ -121,7 +237,7 @@ pub fn iswtn<T: Real>(coeffs: &StationaryCoeffs<T>) -> Result<NdArray<T>> {
         }
         approx = bands.swap_remove(0);
     }
-    Ok(approx)
+    approx
 }
 
 /// How far behind a sample lies what each tap of a filter is multiplied with, and the tap.

@@ -109,6 +109,16 @@ pub fn dwt<T: Real>(signal: &[T], wavelet: &Wavelet, mode: Mode) -> Result<(Vec<
 ///
 /// # Errors
 /// When the two parts differ in length or are too short for the wavelet.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// let haar = Wavelet::from_name("haar")?;
+/// let signal = [1f64, 3.0, 2.0, 2.0];
+/// let (approx, details) = dwt(&signal, &haar, Mode::Symmetric)?;
+/// let back = idwt(&approx, &details, &haar, Mode::Symmetric)?;
+/// assert!(back.iter().zip(signal).all(|(a, b)| (a - b).abs() < 1e-12));
+/// # Ok::<(), Error>(())
+/// ```
 pub fn idwt<T: Real>(approx: &[T], details: &[T], wavelet: &Wavelet, mode: Mode) -> Result<Vec<T>> {
     if approx.len() != details.len() || approx.is_empty() {
         let expected = format!("{} values, as the approximation has, and at least one", approx.len());
@@ -165,6 +175,7 @@ impl<T: Real> WaveletCoeffs<T> {
 /// assert!(back.data.iter().zip(&data).all(|(a, b)| (a - b).abs() < 1e-4));
 /// # Ok::<(), wavemesh::Error>(())
 /// ```
+#[doc(alias("wavedec", "wavedec2"))]
 pub fn wavedecn<T: Real>(
     data: &[T],
     shape: &[usize],
@@ -305,6 +316,16 @@ pub(super) fn warn_of_useless_levels(shape: &[usize], wavelet: &Wavelet, mode: M
 ///
 /// # Errors
 /// When the shapes of the bands do not fit each other, or not the shape of the whole.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// let haar = Wavelet::from_name("haar")?;
+/// let mut coeffs = wavedecn(&[1f64, 3.0, 2.0, 2.0], &[4], &haar, Mode::Symmetric, 1)?;
+/// coeffs.details[0][0].data.fill(0.0); // without details, pairs become their mean
+/// assert!(waverecn(&coeffs)?.data.iter().all(|v| (v - 2.0).abs() < 1e-12));
+/// # Ok::<(), Error>(())
+/// ```
+#[doc(alias("waverec", "waverec2"))]
 pub fn waverecn<T: Real>(coeffs: &WaveletCoeffs<T>) -> Result<NdArray<T>> {
     let axes = &coeffs.axes;
     some_axes::check("waverecn", axes, coeffs.approx.shape.len())?;
