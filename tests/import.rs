@@ -1,10 +1,14 @@
 //! Checkpoints of other libraries: the same network from each of their files computes what spconv computed.
 
+mod folder;
+
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use wavemesh::import::{Checkpoint, ImportOptions, Pointwise, WeightFormat};
 use wavemesh::notebook::Rich;
 use wavemesh::sparse::*;
+
+use folder::Folder;
 
 fn fixture(name: &str) -> String {
     format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
@@ -157,8 +161,7 @@ fn what_does_not_fit_is_named_and_changes_nothing() {
 fn safetensors_with_pointwise_layers_ask_who_wrote_them() {
     let variables = VarMap::new();
     let net = network(&variables);
-    let folder = std::env::temp_dir().join(format!("wavemesh-import-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = Folder::new("import");
     let path = folder.join("net.safetensors");
     variables.save(&path).unwrap();
     let file = Checkpoint::open(&path).unwrap();
@@ -177,7 +180,6 @@ fn safetensors_with_pointwise_layers_ask_who_wrote_them() {
     .unwrap();
     let [a, b] = [&net, &twin].map(|net| net.forward(&x).unwrap().features().to_vec2::<f32>().unwrap());
     assert_eq!(a, b);
-    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -1,28 +1,16 @@
 //! Every mesh format, whole and broken: a broken file is an error that names its path and place, never a panic.
 
+mod folder;
+
 use std::path::{Path, PathBuf};
 
 use wavemesh::mesh::{Mesh, MeshFormat};
 use wavemesh::sdf::{SdfGrid, shapes};
 
+use folder::Folder;
+
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("notebooks/meshes").join(name)
-}
-
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("wavemesh-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 #[test]
@@ -30,18 +18,18 @@ fn what_is_written_is_read_back() {
     let folder = Folder::new("formats");
     let mesh = Mesh::load(fixture("bunny.obj")).unwrap();
     for name in ["a.obj", "a.ply", "a.stl", "A.STL", "a.glb"] {
-        let path = folder.0.join(name);
+        let path = folder.join(name);
         mesh.save(&path).unwrap();
         let back = Mesh::load(&path).unwrap();
         assert!(back.is_watertight(), "{name}");
         assert_eq!((back.vertices().len(), back.faces().len()), (1839, 3674), "{name}");
         assert!((back.volume() - mesh.volume()).abs() < 1e-4 * mesh.volume(), "{name}");
     }
-    assert_eq!(Mesh::load(folder.0.join("a.ply")).unwrap(), mesh);
-    assert_eq!(Mesh::load(folder.0.join("a.glb")).unwrap(), mesh);
-    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 5, "no temporary file is left");
-    assert!(mesh.save(folder.0.join("a.gltf")).unwrap_err().to_string().contains("obj, stl, ply, glb"));
-    assert!(mesh.save(folder.0.join("no/such/folder.obj")).is_err());
+    assert_eq!(Mesh::load(folder.join("a.ply")).unwrap(), mesh);
+    assert_eq!(Mesh::load(folder.join("a.glb")).unwrap(), mesh);
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 5, "no temporary file is left");
+    assert!(mesh.save(folder.join("a.gltf")).unwrap_err().to_string().contains("obj, stl, ply, glb"));
+    assert!(mesh.save(folder.join("no/such/folder.obj")).is_err());
 }
 
 #[test]
@@ -132,12 +120,12 @@ fn gltf_moves_its_nodes_and_finds_its_buffers() {
     let wanted = [[1., 0., 0.], [3., 0., 0.], [1., 2., 0.]];
     assert_eq!(Mesh::from_bytes(&glb(&triangle_gltf("", 3)), MeshFormat::Gltf).unwrap().vertices(), wanted);
     let folder = Folder::new("gltf");
-    std::fs::write(folder.0.join("t.bin"), triangle_buffer()).unwrap();
-    std::fs::write(folder.0.join("t.gltf"), triangle_gltf(r#","uri":"t.bin""#, 3)).unwrap();
-    assert_eq!(Mesh::load(folder.0.join("t.gltf")).unwrap().vertices(), wanted);
+    std::fs::write(folder.join("t.bin"), triangle_buffer()).unwrap();
+    std::fs::write(folder.join("t.gltf"), triangle_gltf(r#","uri":"t.bin""#, 3)).unwrap();
+    assert_eq!(Mesh::load(folder.join("t.gltf")).unwrap().vertices(), wanted);
     // Not above its own folder.
-    std::fs::write(folder.0.join("up.gltf"), triangle_gltf(r#","uri":"../t.bin""#, 3)).unwrap();
-    assert!(Mesh::load(folder.0.join("up.gltf")).unwrap_err().to_string().contains("does not lie beside it"));
+    std::fs::write(folder.join("up.gltf"), triangle_gltf(r#","uri":"../t.bin""#, 3)).unwrap();
+    assert!(Mesh::load(folder.join("up.gltf")).unwrap_err().to_string().contains("does not lie beside it"));
 }
 
 #[test]
@@ -237,8 +225,8 @@ fn cut_and_altered_files_never_panic() {
     let mesh = shapes::torus(0.6, 0.2).to_mesh(10).unwrap();
     let mut seeds = vec![(MeshFormat::Gltf, glb(&triangle_gltf("", 3)))];
     for (format, name) in [(MeshFormat::Obj, "a.obj"), (MeshFormat::Stl, "a.stl"), (MeshFormat::Ply, "a.ply")] {
-        mesh.save(folder.0.join(name)).unwrap();
-        seeds.push((format, std::fs::read(folder.0.join(name)).unwrap()));
+        mesh.save(folder.join(name)).unwrap();
+        seeds.push((format, std::fs::read(folder.join(name)).unwrap()));
     }
     seeds.push((MeshFormat::Ply, format!("ply\n{SQUARE_PLY}").into_bytes()));
     seeds.push((MeshFormat::Off, b"OFF\n4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3\n".to_vec()));
@@ -525,8 +513,8 @@ fn a_small_part_at_large_coordinates_keeps_its_shape_and_its_place() {
     };
     assert!(nearest(&mesh) < 1e-7, "a corner of the file is {} away", nearest(&mesh));
     for name in ["a.obj", "a.ply", "a.stl", "a.glb"] {
-        mesh.save(folder.0.join(name)).unwrap();
-        let back = Mesh::load(folder.0.join(name)).unwrap();
+        mesh.save(folder.join(name)).unwrap();
+        let back = Mesh::load(folder.join(name)).unwrap();
         assert!((back.volume() - 0.125).abs() < 1e-6 && nearest(&back) < 1e-7, "{name}: {back:?}");
     }
     // What is made of the mesh lies where it lay.

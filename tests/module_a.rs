@@ -1,5 +1,7 @@
 //! From a mesh file to sparse wavelet coefficients and back, on the bunny.
 
+mod folder;
+
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
@@ -13,6 +15,8 @@ use wavemesh::wavelet::{
     BandNormalization, Mode, SparseWavelet, Threshold, Wavelet, WaveletConfig, WaveletLayout, decode_features,
     wavedecn, waverecn,
 };
+
+use folder::Folder;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
@@ -279,8 +283,7 @@ fn normalised_features_have_unit_scale_and_come_back() {
 
 #[test]
 fn coefficients_are_saved_with_all_that_decoding_needs() {
-    let folder = std::env::temp_dir().join(format!("wavemesh-coefficients-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = Folder::new("coefficients");
     let coeffs = SdfGrid::from_mesh(&bunny(), 24).unwrap().encode(&WaveletConfig::new().level(1)).unwrap();
     let norm = BandNormalization::fit([&coeffs]).unwrap();
     let coeffs = coeffs.with_normalization(norm).unwrap();
@@ -303,7 +306,6 @@ fn coefficients_are_saved_with_all_that_decoding_needs() {
             }
         }
     }
-    std::fs::remove_dir_all(folder).unwrap();
     assert!(coeffs.save("bunny.zip").unwrap_err().to_string().contains("safetensors, npz"));
     assert!(SparseWavelet::load("missing.npz").is_err());
 }
@@ -314,8 +316,7 @@ fn a_file_that_announces_a_grid_beyond_memory_is_an_error_to_decode_and_to_pack(
     let frame = Frame { shape: [1, 1, u32::MAX as usize], ..odd_grid().frame() };
     let layout = WaveletLayout::new(frame, Wavelet::from_name("db20").unwrap(), Mode::Zero, 1).unwrap();
     let huge = SparseWavelet::new(layout, vec![[0; 4]], vec![1.0]).unwrap();
-    let folder = std::env::temp_dir().join(format!("wavemesh-huge-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = Folder::new("huge");
     for name in ["huge.safetensors", "huge.npz"] {
         let path = folder.join(name);
         huge.save(&path).unwrap();
@@ -330,7 +331,6 @@ fn a_file_that_announces_a_grid_beyond_memory_is_an_error_to_decode_and_to_pack(
             "{refused}"
         );
     }
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

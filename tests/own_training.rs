@@ -1,6 +1,8 @@
 //! What a training of one's own network stands on: gradients of every layer in f64, gradient checkpointing, mixed precision,
 //! normalisation over a group, and the trainer.
 
+mod folder;
+
 use std::ops::ControlFlow;
 use std::sync::{Arc, Barrier, Mutex};
 
@@ -10,6 +12,8 @@ use wavemesh::backbones::{MinkUNet, MinkUNetConfig, SpUNet, SpUNetConfig, VoxelR
 use wavemesh::sparse::*;
 use wavemesh::train::{FitConfig, Initialization, LearningRate, LossScale, Trainer, seeded_builder};
 use wavemesh::{Error, Result};
+
+use folder::Folder;
 
 /// Numbers between -1 and 1 that `seed` decides, well spread.
 fn numbers(count: usize, seed: usize) -> Vec<f64> {
@@ -253,34 +257,55 @@ fn a_checkpoint_leaves_no_tape_within_itself() {
     assert!(format!("{:?}", SparseSequential::new().add(checkpoint)).contains("GradientCheckpoint(SparseSequential"));
 }
 
+/// Layers in f64 whose outputs, and the gradients of these, are rounded to half precision: what mixed precision is to compute.
+struct Rounded(SparseSequential, DType);
+
+impl SparseModule for Rounded {
+    fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor> {
+        let round = |x: SparseConvTensor| x.replace_feature(x.features().to_dtype(self.1)?.to_dtype(DType::F64)?);
+        self.0.layers().try_fold(round(x.clone())?, |x, layer| round(layer.forward_t(&x, train)?))
+    }
+}
+
+/// The output of a network of these parameters in training, and the gradient of each.
+fn output_and_gradients(network: &SparseSequential, variables: &VarMap, dtype: DType) -> Vec<(String, Tensor)> {
+    let y = network.forward_t(&input(3, dtype), true).unwrap();
+    assert_eq!(y.dtype(), dtype);
+    let direction = tensor(y.features().dims(), 4).to_dtype(dtype).unwrap();
+    let grads = (y.features() * direction).unwrap().sum_all().unwrap().backward().unwrap();
+    let mut found = vec![("y".to_string(), y.features().detach())];
+    for (name, var) in parameters(variables) {
+        let grad = grads.get(&var).unwrap().clone();
+        assert_eq!(grad.dtype(), dtype, "{name}");
+        found.push((name, grad));
+    }
+    found
+}
+
 #[test]
-fn mixed_precision_computes_in_half_and_trains_f32_parameters() {
-    for (dtype, tolerance) in [(DType::F16, 0.02), (DType::BF16, 0.1)] {
-        let run = |half: bool| {
-            let (network, variables) = variables_of(DType::F32, 7, |vb| {
-                let network = blocks(&vb, |block| block)?;
-                Ok(match half {
-                    true => SparseSequential::new().add(MixedPrecision::new(network, dtype)?),
-                    false => network,
-                })
-            });
-            let y = network.forward_t(&input(3, DType::F32), true).unwrap();
-            assert_eq!(y.dtype(), DType::F32);
-            let direction = tensor(y.features().dims(), 4).to_dtype(DType::F32).unwrap();
-            let grads = (y.features() * direction).unwrap().sum_all().unwrap().backward().unwrap();
-            let mut found = vec![("y".to_string(), y.features().detach())];
-            for (name, var) in parameters(&variables) {
-                let grad = grads.get(&var).unwrap().clone();
-                assert_eq!(grad.dtype(), DType::F32, "{name}");
-                found.push((name, grad));
-            }
-            found
-        };
-        for ((name, exact), (_, half)) in run(false).into_iter().zip(run(true)) {
-            let length = |t: &Tensor| scalar(&t.sqr().unwrap()).sqrt();
-            let off = length(&(&exact - &half).unwrap()) / length(&exact);
-            assert!(off < tolerance, "{name} in {dtype:?}: {off}");
-            assert!(off > 0.0, "{name} in {dtype:?} is the f32 one");
+fn mixed_precision_rounds_features_and_nothing_else() {
+    let (_, drawn) = variables_of(DType::F32, 7, |vb| blocks(&vb, |block| block));
+    // Networks of the same parameters.
+    let with = |dtype, wrap: &dyn Fn(VarBuilder) -> Result<SparseSequential>| {
+        let (network, variables) = variables_of(dtype, 7, wrap);
+        for (name, var) in parameters(&variables) {
+            let drawn = drawn.data().lock().unwrap()[&name].to_dtype(dtype).unwrap();
+            var.set(&drawn).unwrap();
+        }
+        output_and_gradients(&network, &variables, dtype)
+    };
+    let length = |t: &Tensor| scalar(&t.to_dtype(DType::F64).unwrap().sqr().unwrap()).sqrt();
+    let off = |a: &Tensor, b: &Tensor| length(&(a.to_dtype(DType::F64).unwrap() - b).unwrap()) / length(b);
+    let exact = with(DType::F64, &|vb| blocks(&vb, |block| block));
+    for dtype in [DType::F16, DType::BF16] {
+        let rounded = with(DType::F64, &|vb| blocks(&vb, |block| Rounded(block, dtype)));
+        let mixed = with(DType::F32, &|vb| {
+            Ok(SparseSequential::new().add(MixedPrecision::new(blocks(&vb, |block| block)?, dtype)?))
+        });
+        for (((name, mixed), (_, rounded)), (_, exact)) in mixed.iter().zip(&rounded).zip(&exact) {
+            let (rounding, difference) = (off(rounded, exact), off(mixed, rounded));
+            println!("{name} in {dtype:?}: rounding {rounding:.1e}, difference {difference:.1e}");
+            assert!(rounding > 0.0 && difference < rounding, "{name} in {dtype:?}: {difference:.1e} of {rounding:.1e}");
         }
     }
     let (conv, _) = variables_of(DType::F32, 7, |vb| SubMConv3d::new(1, 1, 1, ConvConfig::new(), vb));
@@ -488,22 +513,6 @@ impl Planes {
     }
 }
 
-struct Folder(std::path::PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("wavemesh-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn a_training_of_any_network_goes_on_from_its_checkpoint_bit_for_bit() {
     let folder = Folder::new("fit");
@@ -511,7 +520,7 @@ fn a_training_of_any_network_goes_on_from_its_checkpoint_bit_for_bit() {
         let rate = LearningRate::Cosine { rate: 0.02, total: 12, least: 1e-3 };
         let mut config = FitConfig::new().steps(12).accumulation(2).learning_rate(rate).ema_decay(0.9);
         config = config.validate_every(4).checkpoint_every(3);
-        config.folder = folder.map(|folder| folder.0.clone());
+        config.folder = folder.map(|folder| folder.to_path_buf());
         config
     };
     let run = |planes: &Planes, folder, until: usize, resume: bool| {
@@ -541,8 +550,8 @@ fn a_training_of_any_network_goes_on_from_its_checkpoint_bit_for_bit() {
     assert_eq!(found.0, expected.0);
     assert_eq!(found.1, expected.1);
     assert_eq!(second.weights(), whole.weights());
-    assert!(folder.0.join("best.safetensors").is_file() && found.2.is_some());
-    let log = std::fs::read_to_string(folder.0.join("log.csv")).unwrap();
+    assert!(folder.join("best.safetensors").is_file() && found.2.is_some());
+    let log = std::fs::read_to_string(folder.join("log.csv")).unwrap();
     assert_eq!(log.lines().count(), 13, "{log}");
 }
 

@@ -1,5 +1,7 @@
 //! One value used by many threads at once: every worker of a pool gets the answer that one thread gets, and nothing is lost.
 
+mod folder;
+
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use wavemesh::sdf::{SdfGrid, shapes};
 use wavemesh::sparse::*;
 use wavemesh::task::CancellationToken;
 use wavemesh::wavelet::{SparseWavelet, WaveletConfig};
+
+use folder::Folder;
 
 /// Fails instead of waiting for good when `body` hangs. The limit is no measurement: it is far beyond what any machine needs.
 fn ends<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
@@ -111,8 +115,7 @@ fn running_statistics_count_the_batches_of_all_threads() {
 
 #[test]
 fn threads_that_save_to_one_path_leave_a_whole_file() {
-    let folder = std::env::temp_dir().join(format!("wavemesh-parallel-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = Folder::new("parallel");
     let meshes: Vec<_> = [16, 20].map(|n| shapes::sphere(0.7).to_mesh(n).unwrap()).into();
     let coefficients = shapes::sphere(0.7).to_grid(16).unwrap().encode(&WaveletConfig::default()).unwrap();
     let (obj, npz) = (folder.join("mesh.obj"), folder.join("wavelet.npz"));
@@ -131,7 +134,6 @@ fn threads_that_save_to_one_path_leave_a_whole_file() {
     assert!(meshes.iter().any(|mesh| mesh.faces().len() == found.faces().len()));
     assert_eq!(SparseWavelet::load(&npz).unwrap(), coefficients);
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2, "no temporary file is left");
-    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

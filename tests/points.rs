@@ -1,10 +1,14 @@
 //! Points and voxels: spconv's PointToVoxel, torch's interpolation and numpy's unique give the same.
 
+mod folder;
+
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor, Var};
 use wavemesh::points::*;
 use wavemesh::sparse::SparseConvTensor;
+
+use folder::Folder;
 
 fn saved() -> HashMap<String, Tensor> {
     let path = format!("{}/tests/fixtures/points.safetensors", env!("CARGO_MANIFEST_DIR"));
@@ -116,8 +120,7 @@ fn quantizing_is_numpy_s_unique() {
 
 #[test]
 fn point_files_are_read() {
-    let folder = std::env::temp_dir().join(format!("wavemesh-points-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = Folder::new("points");
     let write = |name: &str, bytes: &[u8]| {
         let path = folder.join(name);
         std::fs::write(&path, bytes).unwrap();
@@ -172,7 +175,6 @@ fn point_files_are_read() {
         assert!(PointCloud::load(write("cut.las", &las[..cut])).is_err());
     }
     assert!(PointCloud::load("scene.xyz").unwrap_err().to_string().contains("bin, ply, npy, las"));
-    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The example `server` under many requests at once, bad uploads, a time limit, and a signal to stop; and the example `compress`.
 #![cfg(unix)]
 
+mod folder;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,8 @@ use std::process::{Child, Command, Stdio};
 use wavemesh::mesh::{Mesh, MeshFormat};
 use wavemesh::sdf::{SdfGrid, shapes};
 use wavemesh::wavelet::SparseWavelet;
+
+use folder::Folder;
 
 /// An example, built as this test was.
 fn example(name: &str) -> PathBuf {
@@ -131,8 +135,7 @@ fn a_service_answers_many_at_once_refuses_what_is_wrong_and_stops_cleanly() {
 
 #[test]
 fn a_mesh_goes_through_a_small_file_and_comes_back() {
-    let folder = std::env::temp_dir().join(format!("wavemesh-compress-test-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = Folder::new("compress-test");
     let [mesh, file, back] = ["in.obj", "out.wmz", "back.ply"].map(|name| folder.join(name));
     shapes::cuboid([0.5, 0.3, 0.4]).to_mesh(24).unwrap().save(&mesh).unwrap();
     let run = |arguments: &[&std::ffi::OsStr]| Command::new(example("compress")).args(arguments).output().unwrap();
@@ -144,5 +147,4 @@ fn a_mesh_goes_through_a_small_file_and_comes_back() {
     assert_eq!(missing.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("no/such.wmz"));
     assert_eq!(run(&["squeeze".as_ref()]).status.code(), Some(2));
-    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -1,5 +1,7 @@
 //! Training: a shape is learnt by heart, a resumed run is the run itself, data survive damage, mistakes are named.
 
+mod folder;
+
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
@@ -17,26 +19,10 @@ use wavemesh::train::{
 use wavemesh::unet::{UNetConfig, WaveMeshUNet};
 use wavemesh::{Error, Result};
 
+use folder::Folder;
+
 /// Where everything runs: a GPU, if the library is built for one and finds one.
 static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
-
-/// A folder of its own for a test, removed when the test ends.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("wavemesh-train-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn small() -> RepresentationConfig {
     RepresentationConfig::new().resolution(16)
@@ -119,22 +105,22 @@ fn a_resumed_run_takes_the_steps_of_an_uninterrupted_one() {
     let mut whole = trainer(quick(None, 10), 3);
     whole.run(|_, _| Ok(())).unwrap();
 
-    let mut first = trainer(quick(Some(folder.0.clone()), 10), 3);
+    let mut first = trainer(quick(Some(folder.to_path_buf()), 10), 3);
     let killed = first.run(|_, record| if record.step == 6 { Err(cut_short()) } else { Ok(()) });
     assert!(matches!(killed, Err(Error::Io { .. })));
 
     // Another process, another initial network: everything comes from the file. The kill came after step 6, the last
     // checkpoint is of step 4: steps 5 and 6 are taken again.
-    let mut second = trainer(quick(Some(folder.0.clone()), 10), 99);
-    second.resume(checkpoints(&folder.0).unwrap().last().unwrap()).unwrap();
+    let mut second = trainer(quick(Some(folder.to_path_buf()), 10), 99);
+    second.resume(checkpoints(&folder).unwrap().last().unwrap()).unwrap();
     assert_eq!(second.step_count(), 4);
     let stopped = second.run(|_, record| if record.step == 7 { Err(Error::Interrupted) } else { Ok(()) });
     assert!(matches!(stopped, Err(Error::Interrupted)));
     assert_eq!(second.step_count(), 7, "an interrupted training keeps what it has done");
 
     // A stop, unlike a kill, has written where it was.
-    let mut second = trainer(quick(Some(folder.0.clone()), 10), 98);
-    second.resume(checkpoints(&folder.0).unwrap().last().unwrap()).unwrap();
+    let mut second = trainer(quick(Some(folder.to_path_buf()), 10), 98);
+    second.resume(checkpoints(&folder).unwrap().last().unwrap()).unwrap();
     assert_eq!(second.step_count(), 7);
     second.run(|_, _| Ok(())).unwrap();
 
@@ -145,12 +131,12 @@ fn a_resumed_run_takes_the_steps_of_an_uninterrupted_one() {
         assert_eq!(flat(a), flat(b), "{name}");
     }
 
-    let kept = checkpoints(&folder.0).unwrap();
+    let kept = checkpoints(&folder).unwrap();
     assert_eq!(kept.len(), 2, "{kept:?}");
-    assert!(folder.0.join("best.safetensors").is_file());
-    let log = std::fs::read_to_string(folder.0.join("log.csv")).unwrap();
+    assert!(folder.join("best.safetensors").is_file());
+    let log = std::fs::read_to_string(folder.join("log.csv")).unwrap();
     assert_eq!(log.lines().count(), 11, "a header and a row a step, none twice:\n{log}");
-    let leftovers = std::fs::read_dir(&folder.0)
+    let leftovers = std::fs::read_dir(&folder)
         .unwrap()
         .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().ends_with(".tmp"));
     assert_eq!(leftovers.count(), 0);
@@ -159,7 +145,7 @@ fn a_resumed_run_takes_the_steps_of_an_uninterrupted_one() {
     let version = br#"\"version\":2"#;
     let at = bytes.windows(version.len()).position(|window| window == version).unwrap();
     bytes[at + version.len() - 1] = b'9';
-    let newer = folder.0.join("newer.safetensors");
+    let newer = folder.join("newer.safetensors");
     std::fs::write(&newer, bytes).unwrap();
     let error = second.resume(&newer).unwrap_err().to_string();
     assert!(error.contains("version 9; this program reads version 2"), "{error}");
@@ -264,11 +250,11 @@ fn six_hundred_shapes_differ() {
 #[test]
 fn a_damaged_cache_entry_is_noticed_and_rebuilt() {
     let folder = Folder::new("cache");
-    let config = DatasetConfig::new().resolution(16).levels(1).cache(folder.0.clone());
+    let config = DatasetConfig::new().resolution(16).levels(1).cache(folder.to_path_buf());
     let make = |config: &DatasetConfig| ShapeDataset::procedural(&Family::ALL, 8, 1, Split::Train, config).unwrap();
     let first = make(&config);
     assert_eq!((first.rebuilt(), make(&config).rebuilt()), (8, 0));
-    let mut entries: Vec<PathBuf> = std::fs::read_dir(&folder.0).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
     entries.sort();
     let bytes = std::fs::read(&entries[0]).unwrap();
     std::fs::write(&entries[0], &bytes[..bytes.len() / 2]).unwrap(); // cut short
@@ -288,15 +274,15 @@ fn a_damaged_cache_entry_is_noticed_and_rebuilt() {
 fn unreadable_meshes_are_skipped_and_named() {
     let folder = Folder::new("meshes");
     let config = DatasetConfig::new().resolution(16).levels(1);
-    let empty = ShapeDataset::from_folder(&folder.0, &config).unwrap_err().to_string();
+    let empty = ShapeDataset::from_folder(&folder, &config).unwrap_err().to_string();
     assert!(empty.contains("no mesh in"), "{empty}");
-    ProceduralShape::new(Family::Torus, 1).sdf(16).unwrap().to_mesh().unwrap().save(folder.0.join("a.obj")).unwrap();
-    std::fs::write(folder.0.join("b.obj"), "this is no mesh").unwrap();
-    std::fs::write(folder.0.join("notes.txt"), "nor is this").unwrap();
-    let set = ShapeDataset::from_folder(&folder.0, &config).unwrap();
+    ProceduralShape::new(Family::Torus, 1).sdf(16).unwrap().to_mesh().unwrap().save(folder.join("a.obj")).unwrap();
+    std::fs::write(folder.join("b.obj"), "this is no mesh").unwrap();
+    std::fs::write(folder.join("notes.txt"), "nor is this").unwrap();
+    let set = ShapeDataset::from_folder(&folder, &config).unwrap();
     assert_eq!((set.len(), set.skipped().len()), (1, 1));
     assert!(set.skipped()[0].0.ends_with("b.obj") && !set.skipped()[0].1.is_empty());
-    assert!(ShapeDataset::from_folder(folder.0.join("nowhere"), &config).unwrap_err().to_string().contains("nowhere"));
+    assert!(ShapeDataset::from_folder(folder.join("nowhere"), &config).unwrap_err().to_string().contains("nowhere"));
 }
 
 #[test]
@@ -307,16 +293,16 @@ fn shapes_of_a_folder_stand_in_the_frame_of_generated_ones() {
     for (i, grid) in shapes.grids().unwrap().iter().enumerate() {
         // As meshes of the world come: in another unit, about another place.
         let mesh = grid.to_mesh().unwrap().map_vertices(|v| v.map(|c| 40.0 * c + 300.0)).unwrap();
-        mesh.save(folder.0.join(format!("{i}.obj"))).unwrap();
+        mesh.save(folder.join(format!("{i}.obj"))).unwrap();
     }
-    let of_folder = ShapeDataset::from_folder(&folder.0, &config).unwrap().grids().unwrap();
+    let of_folder = ShapeDataset::from_folder(&folder, &config).unwrap().grids().unwrap();
     let cube = [[-1.0; 3], [1.0; 3]];
     assert!(of_folder.iter().all(|grid| grid.corners() == cube));
     let (ours, theirs) = (&shapes.grids().unwrap(), &of_folder);
     let score = SetComparison::of_grids(ours, theirs, 256, 0).unwrap();
     assert!(score.mmd < 0.2 && score.coverage > 0.0, "{score:?}");
     // In frames of their own they are not compared, and the message names both.
-    let own = |i: usize| SdfGrid::from_mesh(&Mesh::load(folder.0.join(format!("{i}.obj"))).unwrap(), 16).unwrap();
+    let own = |i: usize| SdfGrid::from_mesh(&Mesh::load(folder.join(format!("{i}.obj"))).unwrap(), 16).unwrap();
     let own: Vec<SdfGrid> = (0..6).map(own).collect();
     let error = SetComparison::of_grids(ours, &own, 256, 0).unwrap_err().to_string();
     assert!(error.contains("-1.0") && error.contains("2"), "{error}");
@@ -355,7 +341,7 @@ fn a_generator_survives_its_file() {
     let generator = Generator::new(representation.clone(), vec![stage(0), stage(1)], Vec::new()).unwrap();
     let asked = GenerateOptions::new().class("chair");
     assert!(generator.generate(1, &asked).unwrap_err().to_string().contains("chair"), "it knows no classes");
-    let path = folder.0.join("generator.safetensors");
+    let path = folder.join("generator.safetensors");
     generator.save(&path, DType::F32).unwrap();
     let again = Generator::load(&path, &DEVICE).unwrap();
     let options = GenerateOptions::new().sampler(wavemesh::diffusion::Sampler::Ddim { steps: 3, eta: 0.0 }).seed(1);

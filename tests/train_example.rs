@@ -1,19 +1,14 @@
 //! The example `train` as a person uses it: Ctrl-C, and the same command again.
 #![cfg(unix)]
 
+mod folder;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A folder that goes when the test ends.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+use folder::Folder;
 
 /// The example, built as this test was.
 fn example() -> PathBuf {
@@ -77,9 +72,9 @@ impl Drop for Running {
 
 #[test]
 fn a_training_that_ctrl_c_stopped_goes_on_as_if_it_had_not_been() {
-    let folder = Folder(std::env::temp_dir().join(format!("wavemesh-ctrl-c-{}", std::process::id())));
+    let folder = Folder::new("ctrl-c");
     let example = example();
-    let (whole, parts) = (folder.0.join("whole"), folder.0.join("parts"));
+    let (whole, parts) = (folder.join("whole"), folder.join("parts"));
     let done = train(&example, &whole).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     assert_eq!(steps(&whole).len(), 200);
@@ -104,10 +99,9 @@ fn a_training_that_ctrl_c_stopped_goes_on_as_if_it_had_not_been() {
 
 #[test]
 fn a_second_ctrl_c_ends_at_once_what_cannot_heed_the_first() {
-    let folder = Folder(std::env::temp_dir().join(format!("wavemesh-ctrl-c-twice-{}", std::process::id())));
-    std::fs::create_dir_all(&folder.0).unwrap();
+    let folder = Folder::new("ctrl-c-twice");
     // A configuration that never ends holds the program up for as long as it takes, however slow the machine.
-    let (config, errors) = (folder.0.join("config.json"), folder.0.join("errors.txt"));
+    let (config, errors) = (folder.join("config.json"), folder.join("errors.txt"));
     assert!(Command::new("mkfifo").arg(&config).status().unwrap().success());
     let mut command = Command::new(example());
     command.arg("--config").arg(&config).stdout(Stdio::null()).stderr(File::create(&errors).unwrap());

@@ -1,5 +1,7 @@
 //! WaveMeshUNet: the original's parameter counts, its numbers and gradients, its checkpoints.
 
+mod folder;
+
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -9,6 +11,8 @@ use serde_json::Value;
 use wavemesh::import::{ImportOptions, WeightFormat};
 use wavemesh::sparse::{Backend, SparseConvTensor, with_backend};
 use wavemesh::unet::{Precision, UNetConfig, WaveMeshUNet};
+
+use folder::Folder;
 
 /// Where everything runs: a GPU, if the library is built for one and finds one.
 static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
@@ -336,7 +340,7 @@ fn the_order_of_the_sites_changes_no_result() {
 
 #[test]
 fn a_saved_network_is_rebuilt_from_its_file_alone() {
-    let folder = tempfile();
+    let folder = Folder::new("unet");
     let unet = WaveMeshUNet::seeded(&UNetConfig::plain(1, 2, &[4, 8]), 5, &DEVICE).unwrap();
     let (x, t) = (points(25), Tensor::new(&[77f32], &DEVICE).unwrap());
     unet.forward_t(&x, &t, None, true).unwrap(); // moves the running statistics
@@ -353,7 +357,6 @@ fn a_saved_network_is_rebuilt_from_its_file_alone() {
     let error = other.load_weights(folder.join("F32.safetensors"), &ImportOptions::default()).unwrap_err().to_string();
     assert!(error.contains("encoder.encoder_blocks.0.conv1.weight"), "{error}");
     assert!(error.contains("[8, 3, 3, 3, 4]") && error.contains("[6, 3, 3, 3, 4]"), "{error}");
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
@@ -399,7 +402,8 @@ fn bad_input_is_refused_with_its_name() {
     let wide = x.replace_feature(Tensor::zeros((6, 3), DType::F32, &DEVICE).unwrap()).unwrap();
     assert!(message(&mirrored, &wide, &t, None).contains("[6, 3]"));
     assert!(
-        message(&mirrored, &x, &Tensor::new(&[1f32, 2.0], &DEVICE).unwrap(), None).contains("timesteps has shape [2]")
+        message(&mirrored, &x, &Tensor::new(&[1f32, 2.0], &DEVICE).unwrap(), None)
+            .contains("the shape of timesteps is [2]")
     );
     let context = Tensor::zeros((1, 2, 768), DType::F32, &DEVICE).unwrap();
     assert!(message(&mirrored, &x, &t, Some(&context)).contains("use_attention"));
@@ -413,11 +417,4 @@ fn bad_input_is_refused_with_its_name() {
     assert!(WaveMeshUNet::seeded(&heads, 0, &DEVICE).unwrap_err().to_string().contains("num_heads is 5 heads"));
     let missing = mirrored.load_weights("nowhere.safetensors", &ImportOptions::default()).unwrap_err().to_string();
     assert!(missing.contains("nowhere.safetensors"), "{missing}");
-}
-
-/// A fresh folder of this test process.
-fn tempfile() -> std::path::PathBuf {
-    let path = std::env::temp_dir().join(format!("wavemesh-unet-{}", std::process::id()));
-    std::fs::create_dir_all(&path).unwrap();
-    path
 }
