@@ -21,9 +21,12 @@ macro_rules! setters {
     };
 }
 
-/// Lets a choice with `from_name` be parsed, and written by the name that it has in files.
-macro_rules! named_as_in_files {
+/// Lets a choice with `from_name` and `name` be parsed and written.
+macro_rules! named {
     ($choice:ident) => {
+        named!($choice, |choice: &Self| choice.name());
+    };
+    ($choice:ident, $name:expr) => {
         impl std::str::FromStr for $choice {
             type Err = crate::Error;
 
@@ -34,30 +37,17 @@ macro_rules! named_as_in_files {
 
         impl std::fmt::Display for $choice {
             fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-                match serde_json::to_value(self) {
-                    Ok(serde_json::Value::String(name)) => f.pad(&name),
-                    _ => write!(f, "{self:?}"),
-                }
+                let name = $name;
+                f.pad(name(self).as_ref())
             }
         }
     };
 }
 
-/// Lets a choice with `from_name` and `name` be parsed and written.
-macro_rules! named {
-    ($choice:ident) => {
-        impl std::str::FromStr for $choice {
-            type Err = crate::Error;
-
-            fn from_str(name: &str) -> crate::Result<Self> {
-                Self::from_name(name)
-            }
-        }
-
-        impl std::fmt::Display for $choice {
-            fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-                f.pad(self.name())
-            }
-        }
-    };
+/// The name that a choice has in files.
+pub(crate) fn name_in_files<C: serde::Serialize + std::fmt::Debug>(choice: &C) -> String {
+    match serde_json::to_value(choice) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => format!("{choice:?}"),
+    }
 }

@@ -44,7 +44,7 @@ pub enum Error {
     },
 
     /// A tensor's shape does not fit the operation.
-    #[error("{op}: {what} has shape {got:?}, expected {expected}")]
+    #[error("{op}: the shape of {what} is {got:?}, expected {expected}")]
     Shape {
         /// The operation.
         op: &'static str,
@@ -57,7 +57,7 @@ pub enum Error {
     },
 
     /// A tensor's element type does not fit the operation.
-    #[error("{op}: {what} has dtype {got:?}, expected {expected}")]
+    #[error("{op}: the dtype of {what} is {got:?}, expected {expected}")]
     DType {
         /// The operation.
         op: &'static str,
@@ -146,7 +146,7 @@ pub enum Error {
     },
 
     /// Two tensors of one operation are on different devices.
-    #[error("{op}: {what} is on {}, {other} on {}; use `to_device`", place(got), place(expected))]
+    #[error("{op}: the device of {what} is {}, that of {other} is {}; use `to_device`", place(got), place(expected))]
     Device {
         /// The operation.
         op: &'static str,

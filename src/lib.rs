@@ -50,6 +50,7 @@
 //! arm `_`. The book's page on stability says the rest.
 
 #![deny(missing_docs, clippy::missing_errors_doc)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 #[macro_use]
 mod builder;
@@ -74,6 +75,7 @@ pub mod sdf;
 pub mod sparse;
 mod sync;
 pub mod task;
+mod tensor_file;
 #[cfg(feature = "train")]
 pub mod train;
 pub mod unet;

@@ -88,6 +88,17 @@ impl MinkUNet {
     ///
     /// # Errors
     /// No channels, or parameters of another shape in `vb`.
+    ///
+    /// ```
+    /// use wavemesh::backbones::{MinkUNet, MinkUNetConfig};
+    /// use wavemesh::prelude::*;
+    /// let points = Tensor::rand(0f32, 1.0, (200, 3), &Device::Cpu)?;
+    /// let x = Voxelizer::new(VoxelConfig::new().voxel_size([0.1; 3]))?.voxelize(&[&points])?.tensor;
+    /// let config = MinkUNetConfig::new().in_channels(3).num_classes(5).init_dim(8).planes([8; 8]).layers([1; 8]);
+    /// let network = MinkUNet::new(&config, VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu))?;
+    /// assert_eq!(network.forward(&x)?.features().dims(), [x.len(), 5]); // a score for each class of each voxel
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(config: &MinkUNetConfig, vb: VarBuilder) -> Result<Self> {
         let norm = norm_config(1e-5, 0.1);
         let keyed = |key: String| ConvConfig { bias: false, indice_key: Some(key), ..Default::default() };

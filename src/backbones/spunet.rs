@@ -66,6 +66,17 @@ impl SpUNet {
     ///
     /// # Errors
     /// Not as many decoder levels as encoder levels, not as many layers as channels, or parameters of another shape in `vb`.
+    ///
+    /// ```
+    /// use wavemesh::backbones::{SpUNet, SpUNetConfig};
+    /// use wavemesh::prelude::*;
+    /// let points = Tensor::rand(0f32, 1.0, (200, 3), &Device::Cpu)?;
+    /// let x = Voxelizer::new(VoxelConfig::new().voxel_size([0.1; 3]))?.voxelize(&[&points])?.tensor;
+    /// let config = SpUNetConfig::new().in_channels(3).num_classes(5).base_channels(8).channels([8, 16, 16, 8]).layers([1; 4]);
+    /// let network = SpUNet::new(&config, VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu))?;
+    /// assert_eq!(network.forward(&x)?.features().dims(), [x.len(), 5]); // a score for each class of each voxel
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(config: &SpUNetConfig, vb: VarBuilder) -> Result<Self> {
         let (channels, layers) = (&config.channels, &config.layers);
         if channels.is_empty() || channels.len() % 2 != 0 || channels.len() != layers.len() {

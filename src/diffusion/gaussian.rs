@@ -29,7 +29,7 @@ pub enum Prediction {
     V,
 }
 
-named_as_in_files!(Prediction);
+named!(Prediction, crate::builder::name_in_files);
 
 impl Prediction {
     /// The prediction called `epsilon`, `x0`, `sample`, `v` or `v_prediction`.
@@ -145,6 +145,7 @@ setters! {
 /// assert!((diffusion.posterior(487)?.variance - 0.00979).abs() < 1e-5);
 /// # Ok::<(), wavemesh::Error>(())
 /// ```
+#[doc(alias = "DDPMScheduler")]
 #[derive(Clone, Debug)]
 pub struct GaussianDiffusion {
     config: DiffusionConfig,
@@ -235,6 +236,19 @@ impl GaussianDiffusion {
     /// # Errors
     /// [`Error::Argument`] for a timestep outside the schedule or a wrong number of them, [`Error::Shape`] for noise
     /// of another shape.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let diffusion = GaussianDiffusion::new(&DiffusionConfig::default(), &Device::Cpu)?;
+    /// let noise = Tensor::ones((2, 1), DType::F32, &Device::Cpu)?;
+    /// let noised = diffusion.q_sample(&x, &[500], &noise)?.features().to_vec2::<f32>()?;
+    /// let kept = diffusion.schedule().alpha_cumprod(500); // sqrt(ā)·x + sqrt(1 − ā)·noise
+    /// assert!((f64::from(noised[1][0]) - (kept.sqrt() * 2.0 + (1.0 - kept).sqrt())).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[doc(alias = "add_noise")]
     pub fn q_sample(&self, x0: &SparseConvTensor, timesteps: &[usize], noise: &Tensor) -> Result<SparseConvTensor> {
         self.check_timesteps("q_sample", x0, timesteps)?;
         check_same_shape("q_sample", "noise", noise, x0.features())?;

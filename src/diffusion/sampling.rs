@@ -96,6 +96,18 @@ impl GaussianDiffusion {
     /// # Errors
     /// [`Error::Argument`] for steps, `eta`, order or clip out of range, for guidance without context, or a network that
     /// returns values that are not finite; whatever the network or the callback returns.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let network = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 8]), 0, &Device::Cpu)?;
+    /// let diffusion = GaussianDiffusion::new(&DiffusionConfig::default(), &Device::Cpu)?;
+    /// let options = SampleOptions::new().seed(1);
+    /// let sample = diffusion.sample(&network, &x, Sampler::Ddim { steps: 3, eta: 0.0 }, options)?;
+    /// assert!(sample.same_sites(&x));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sample<'a>(
         &self,
         model: &dyn Denoiser,

@@ -25,7 +25,7 @@ pub enum BetaSchedule {
     Cosine,
 }
 
-named_as_in_files!(BetaSchedule);
+named!(BetaSchedule, crate::builder::name_in_files);
 
 impl BetaSchedule {
     /// Linear in `√β`: another name for [`BetaSchedule::ScaledLinear`].

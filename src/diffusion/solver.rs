@@ -17,6 +17,7 @@ use super::{NoiseSchedule, TimestepSpacing};
 use crate::{Error, Result};
 
 /// Which sampler, and how many evaluations of the network it may use.
+#[doc(alias("DDIMScheduler", "DPMSolverMultistepScheduler"))]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

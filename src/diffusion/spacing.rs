@@ -26,7 +26,7 @@ pub enum TimestepSpacing {
     Karras,
 }
 
-named_as_in_files!(TimestepSpacing);
+named!(TimestepSpacing, crate::builder::name_in_files);
 
 impl TimestepSpacing {
     /// The spacing called `leading`, `trailing`, `linspace` or `karras`.

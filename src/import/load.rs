@@ -51,6 +51,23 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Format`] names the first tensor that is missing or of another shape, with the layer and the order that was
     /// recognised, or says what is ambiguous and which option decides it. The variables are then unchanged.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let path = std::env::temp_dir().join("wavemesh-load-into-example.safetensors");
+    /// let layer = |variables: &VarMap| {
+    ///     let vb = VarBuilder::from_varmap(variables, DType::F32, &Device::Cpu);
+    ///     SubMConv3d::new(2, 4, 3, ConvConfig::new(), vb.pp("stem"))
+    /// };
+    /// let (trained, fresh) = (VarMap::new(), VarMap::new());
+    /// let first = layer(&trained)?;
+    /// trained.save(&path)?;
+    /// let second = layer(&fresh)?; // built before its weights are read
+    /// Checkpoint::open(&path)?.load_into(&fresh, &ImportOptions::default())?;
+    /// assert_eq!(first.weight().flatten_all()?.to_vec1::<f32>()?, second.weight().flatten_all()?.to_vec1::<f32>()?);
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[doc(alias = "load_state_dict")]
     pub fn load_into(&self, variables: &VarMap, options: &ImportOptions) -> Result<ImportReport> {
         let data = variables.data().lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let variables: BTreeMap<String, Var> = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();

@@ -225,7 +225,7 @@ impl<'a> Machine<'a, '_> {
                     self.push(match line {
                         "00" => Node::Bool(false),
                         "01" => Node::Bool(true),
-                        _ => Node::Int(line.trim().parse().map_err(|_| format!("`{line}` is no integer"))?),
+                        _ => Node::Int(line.trim().parse().map_err(|_| format!("`{line}` is not an integer"))?),
                     });
                 }
                 b'L' => {

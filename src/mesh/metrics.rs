@@ -32,6 +32,7 @@ pub struct SurfaceSamples {
 /// assert!(samples.points.iter().all(|p| p[2] == 0.0 && (0.0..=1.0).contains(&p[0])));
 /// # Ok::<(), wavemesh::Error>(())
 /// ```
+#[doc(alias = "sample_points_uniformly")]
 pub fn sample_surface(mesh: &Mesh, count: usize, seed: u64) -> Result<SurfaceSamples> {
     let mut area = 0.0;
     let areas: Vec<f64> = (0..mesh.faces().len())
@@ -79,6 +80,7 @@ pub fn sample_surface(mesh: &Mesh, count: usize, seed: u64) -> Result<SurfaceSam
 /// assert_eq!(compared.f_score(0.15), 1.0);
 /// # Ok::<(), wavemesh::Error>(())
 /// ```
+#[doc(alias = "chamfer_distance")]
 #[derive(Clone, Debug)]
 pub struct MeshComparison {
     /// From the first mesh's points to the second's surface, then the other way.

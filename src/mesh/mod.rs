@@ -185,6 +185,14 @@ impl Mesh {
     ///
     /// # Errors
     /// When `f` yields a coordinate that is not finite.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let mesh = Mesh::new(vec![[0.0; 3], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], vec![[0, 1, 2]])?;
+    /// let doubled = mesh.map_vertices(|corner| corner.map(|v| 2.0 * v))?;
+    /// assert_eq!(doubled.vertices()[1], [2.0, 0.0, 0.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn map_vertices(&self, f: impl FnMut([f32; 3]) -> [f32; 3]) -> Result<Self> {
         let moved = Self::new(self.vertices.iter().copied().map(f).collect(), self.faces.clone())?;
         Ok(Self { offset: self.offset, notes: self.notes.clone(), ..moved })

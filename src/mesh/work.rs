@@ -49,8 +49,8 @@ impl Work {
         if self.spent() <= self.limit {
             return Ok(());
         }
-        let got = format!("one whose triangles lie across each other, so that {} steps told no distances", self.limit);
-        let expected = "triangles that lie apart at most places; `repair` drops those that stand there twice";
+        let got = format!("one of overlapping triangles: {} steps were not enough to measure distances", self.limit);
+        let expected = "triangles that seldom overlap; `repair` drops duplicates";
         Err(Error::argument(op, what, got, expected))
     }
 }

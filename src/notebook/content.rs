@@ -80,6 +80,13 @@ pub fn json(value: impl Into<Value>) -> Content {
 ///
 /// # Errors
 /// [`Error::Shape`] when `rgb` does not have `3 · width · height` bytes.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// let red = notebook::image(2, 1, &[255, 0, 0, 255, 0, 0])?;
+/// assert!(red.rich().get("image/png").is_some());
+/// # Ok::<(), Error>(())
+/// ```
 pub fn image(width: u32, height: u32, rgb: &[u8]) -> Result<Content> {
     let png = super::png::encode_rgb(width, height, rgb)?;
     Ok(png_content(&png, width, height))

@@ -31,6 +31,13 @@ pub fn hstack(values: &[&dyn Rich]) -> Layout {
 ///
 /// # Errors
 /// No columns.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// let curve = plot([0, 1], [0.0, 1.0]).size(200, 150);
+/// assert!(notebook::grid(&[&curve, &curve, &curve], 2)?.rich().get("text/html").is_some());
+/// # Ok::<(), Error>(())
+/// ```
 pub fn grid(values: &[&dyn Rich], columns: usize) -> Result<Layout> {
     if columns == 0 {
         return Err(Error::Argument { op: "grid", name: "columns", got: "0".into(), expected: "at least 1".into() });

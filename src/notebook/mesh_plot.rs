@@ -12,7 +12,7 @@ use super::upright::upright;
 use super::view::View;
 use super::{Colormap, MimeBundle, Rich};
 use crate::mesh::Mesh;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// A picture of a mesh, smoothly shaded, in its own coordinates.
 ///
@@ -68,7 +68,8 @@ impl MeshPlot {
     /// Draws the plot.
     ///
     /// # Errors
-    /// A size of zero, or values whose number is not that of the vertices.
+    /// A view out of range, or values whose number is not that of the vertices; [`Error::Memory`] when memory has no room for the
+    /// triangles.
     pub fn picture(&self) -> Result<Picture> {
         const OP: &str = "MeshPlot";
         self.view.check(OP)?;
@@ -77,6 +78,8 @@ impl MeshPlot {
             let expected = format!("one value for each of {} vertices", self.mesh.vertices().len());
             return Err(Error::Shape { op: OP, what: "values", got: vec![values.len()], expected });
         }
+        let drawn = self.mesh.faces().len() * if self.wireframe { 4 } else { 1 };
+        memory::elements::<Polygon>(OP, "the triangles", &[drawn], 0)?;
         let [low, high] = self.mesh.bounds();
         let viewport =
             plot_area(self.view.size, &self.view.camera, &self.view.title, self.view.axes, self.values.is_some());

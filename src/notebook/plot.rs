@@ -99,6 +99,7 @@ pub fn bars<Y: Number>(names: impl IntoIterator<Item = impl Into<String>>, ys: i
 /// let throws = histogram([1, 2, 2, 3, 3, 3], 3).x_label("eyes");
 /// assert!(throws.rich().plain().contains("count 1 to 3"));
 /// ```
+#[doc(alias = "hist")]
 pub fn histogram<N: Number>(values: impl IntoIterator<Item = N>, bins: usize) -> Plot {
     let values: Vec<f64> = to_f64s(values).into_iter().filter(|v| v.is_finite()).collect();
     let (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
@@ -220,6 +221,13 @@ impl Plot {
     ///
     /// # Errors
     /// [`Error::Shape`] for `xs` and `ys` of different lengths.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let picture = plot([0, 1, 2], [0.0, 1.0, 4.0]).title("squares").size(320, 240).picture()?;
+    /// assert_eq!((picture.width(), picture.height()), (320, 240));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn picture(&self) -> Result<Picture> {
         if let Some([xs, ys]) = self.uneven {
             let expected = format!("{xs} values, one for each x");

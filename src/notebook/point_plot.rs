@@ -6,10 +6,10 @@ use plotters::style::text_anchor::HPos;
 
 use super::colormap::shown_range;
 use super::draw::{
-    Axis, Camera, Canvas, FigureBackend, Frame, Picture, Polygon, Projector, Scale, Theme, plot_area, register_font,
-    write_text,
+    Axis, Canvas, FigureBackend, Frame, Picture, Polygon, Projector, Scale, plot_area, register_font, write_text,
 };
 use super::html::count;
+use super::view::View;
 use super::{Colormap, MimeBundle, Rich};
 use crate::points::PointCloud;
 use crate::{Error, Result};
@@ -32,14 +32,12 @@ use crate::{Error, Result};
 pub struct PointPlot {
     pub(super) points: Vec<[f32; 3]>,
     pub(super) colors: Colors,
-    pub(super) title: String,
-    pub(super) colormap: Option<Colormap>,
+    pub(super) view: View,
     pub(super) range: Option<(f64, f64)>,
-    pub(super) camera: Camera,
     pub(super) point_size: f32,
-    pub(super) size: (u32, u32),
-    theme: Theme,
 }
+
+view_setters!(PointPlot, view);
 
 #[derive(Clone, Debug)]
 pub(super) enum Colors {
@@ -102,18 +100,7 @@ impl PointPlot {
                 None => Colors::Values(points.iter().map(|point| point[2]).collect(), "z".into()),
             }
         };
-        let camera = Camera { up: Axis::Z, ..Default::default() };
-        Ok(Self {
-            points,
-            colors,
-            title: String::new(),
-            colormap: None,
-            range: None,
-            camera,
-            point_size: 2.0,
-            size: (640, 480),
-            theme: Theme::Light,
-        })
+        Ok(Self { points, colors, view: View::new(Axis::Z), range: None, point_size: 2.0 })
     }
 
     /// Colours by a value for each point (points,).
@@ -147,33 +134,9 @@ impl PointPlot {
         Ok(values.to_device(&Device::Cpu)?)
     }
 
-    /// A line above the plot.
-    pub fn title(mut self, title: impl Into<String>) -> Self {
-        self.title = title.into();
-        self
-    }
-
-    /// The colormap of values.
-    pub fn colormap(mut self, colormap: Colormap) -> Self {
-        self.colormap = Some(colormap);
-        self
-    }
-
     /// The values at the two ends of the colormap.
     pub fn range(mut self, low: f64, high: f64) -> Self {
         self.range = Some((low, high));
-        self
-    }
-
-    /// From where to look.
-    pub fn camera(mut self, camera: Camera) -> Self {
-        self.camera = camera;
-        self
-    }
-
-    /// Looks from these angles, in degrees: `azimuth` around the upright axis, `elevation` above the horizon.
-    pub fn view(mut self, azimuth: f32, elevation: f32) -> Self {
-        (self.camera.azimuth, self.camera.elevation) = (azimuth, elevation);
         self
     }
 
@@ -183,39 +146,21 @@ impl PointPlot {
         self
     }
 
-    /// Width and height in pixels.
-    pub fn size(mut self, width: u32, height: u32) -> Self {
-        self.size = (width, height);
-        self
-    }
-
-    /// Light or dark page.
-    pub fn theme(mut self, theme: Theme) -> Self {
-        self.theme = theme;
-        self
-    }
-
     /// Draws the plot. Points with a coordinate that is not finite are left out.
     ///
     /// # Errors
-    /// A size or point size out of range, or a range without extent.
+    /// A view or point size out of range, or a range without extent.
     pub fn picture(&self) -> Result<Picture> {
-        let argument = |name, got: String, expected: &str| Error::Argument {
-            op: "PointPlot",
-            name,
-            got,
-            expected: expected.into(),
-        };
-        let (width, height) = self.size;
-        if !(64..=8192).contains(&width) || !(64..=8192).contains(&height) {
-            return Err(argument("size", format!("{width}×{height}"), "64 to 8192 pixels each way"));
-        }
+        const OP: &str = "PointPlot";
+        self.view.check(OP)?;
         if !(self.point_size > 0.0 && self.point_size <= 64.0) {
-            return Err(argument("point_size", self.point_size.to_string(), "above 0, at most 64 pixels"));
+            return Err(Error::argument(OP, "point_size", self.point_size, "above 0, at most 64 pixels"));
         }
         if let Some((low, high)) = self.range.filter(|(low, high)| low.is_nan() || high.is_nan() || low >= high) {
-            return Err(argument("range", format!("{low} to {high}"), "low < high"));
+            return Err(Error::argument(OP, "range", format!("{low} to {high}"), "low < high"));
         }
+        let View { title, camera, size: (width, height), theme, axes, .. } = &self.view;
+        let (width, height, theme) = (*width, *height, *theme);
         let is_finite = |point: &[f32; 3]| point.iter().all(|v| v.is_finite());
         let finite = || self.points.iter().filter(|point| is_finite(point));
         let (mut low, mut high) = ([f32::INFINITY; 3], [f32::NEG_INFINITY; 3]);
@@ -234,40 +179,38 @@ impl PointPlot {
             }
         }
         let scale = self.scale();
-        let area = plot_area(self.size, &self.camera, &self.title, true, scale.is_some());
-        let projector = Projector::fit(&self.camera, low, high, area);
-        let frame = Frame::new(&projector, low, high, self.camera.up, ["x", "y", "z"], self.theme);
-        let mut polygons = frame.lines.clone();
+        let area = plot_area((width, height), camera, title, *axes, scale.is_some());
+        let projector = Projector::fit(camera, low, high, area);
+        let frame = axes.then(|| Frame::new(&projector, low, high, camera.up, ["x", "y", "z"], theme));
+        let mut polygons = frame.as_ref().map_or_else(Vec::new, |frame| frame.lines.clone());
         let r = self.point_size / 2.0;
-        let squares = self.points.iter().enumerate().filter(|(_, point)| is_finite(point)).map(|(i, &point)| {
+        let points = self.points.iter().enumerate().filter(|(_, point)| is_finite(point));
+        polygons.extend(points.map(|(i, &point)| {
             let [x, y, depth] = projector.project(point);
             let color = match (&self.colors, &scale) {
                 (Colors::Given(colors), _) => colors[i],
                 (Colors::Classes(classes), _) => CLASSES[usize::from(classes[i])],
                 (Colors::Values(values, _), Some(scale)) => scale.color(values[i]),
-                (Colors::Values(..), None) => self.theme.ink(),
+                (Colors::Values(..), None) => theme.ink(),
             };
             let corner = |dx: f32, dy: f32| [x + dx * r, y + dy * r, depth];
-            Polygon::quad(
-                [corner(-1.0, -1.0), corner(1.0, -1.0), corner(1.0, 1.0), corner(-1.0, 1.0)],
-                color,
-                255,
-                false,
-            )
-        });
-        polygons.extend(squares);
-        let mut canvas = Canvas::new(width as usize, height as usize, self.theme.paper());
+            let corners = [corner(-1.0, -1.0), corner(1.0, -1.0), corner(1.0, 1.0), corner(-1.0, 1.0)];
+            Polygon::quad(corners, color, 255, false)
+        }));
+        let mut canvas = Canvas::new(width as usize, height as usize, theme.paper());
         canvas.fill(&polygons);
         let mut picture = canvas.finish();
         register_font();
         let page = FigureBackend::new(&mut picture).into_drawing_area();
-        frame.write(&page, self.theme)?;
-        if !self.title.is_empty() {
-            write_text(&page, &self.title, (width as i32 / 2, 15), HPos::Center, 18, self.theme)?;
+        if let Some(frame) = &frame {
+            frame.write(&page, theme)?;
+        }
+        if !title.is_empty() {
+            write_text(&page, title, (width as i32 / 2, 15), HPos::Center, 18, theme)?;
         }
         if let Some(scale) = &scale {
-            let top = if self.title.is_empty() { 40 } else { 56 };
-            scale.draw(&page, (width as i32 - 72, top), (height as i32 - top - 40).max(20), self.theme)?;
+            let top = if title.is_empty() { 40 } else { 56 };
+            scale.draw(&page, (width as i32 - 72, top), (height as i32 - top - 40).max(20), theme)?;
         }
         drop(page);
         Ok(picture)
@@ -283,7 +226,7 @@ impl PointPlot {
         }
         let (min, max) = if min <= max { (min, max) } else { (0.0, 1.0) };
         let (low, high) = self.range.unwrap_or_else(|| shown_range(min, max));
-        let map = self.colormap.unwrap_or_else(|| Colormap::for_range(low, high));
+        let map = self.view.colormap.unwrap_or_else(|| Colormap::for_range(low, high));
         Some(Scale { map, low, high, label: label.clone() })
     }
 }
@@ -291,8 +234,8 @@ impl PointPlot {
 impl Rich for PointPlot {
     fn rich(&self) -> MimeBundle {
         let mut text = format!("PointPlot | {} points", count(self.points.len() as u64));
-        if !self.title.is_empty() {
-            text = format!("{} | {text}", self.title);
+        if !self.view.title.is_empty() {
+            text = format!("{} | {text}", self.view.title);
         }
         match self.picture() {
             Ok(picture) => picture.bundle(text),
@@ -313,7 +256,13 @@ mod tests {
     #[test]
     fn every_finite_point_is_drawn_in_its_colour_and_the_near_one_hides_the_far() {
         let rows = [[0.0, 0.0, 0.0, 0.0], [4.0, 0.0, 0.0, 1.0], [f32::NAN, 0.0, 0.0, 9.0]];
-        let camera = Camera { azimuth: 0.0, elevation: 0.0, perspective: false, up: Axis::Z, ..Default::default() };
+        let camera = crate::notebook::Camera {
+            azimuth: 0.0,
+            elevation: 0.0,
+            perspective: false,
+            up: Axis::Z,
+            ..Default::default()
+        };
         // Seen along −x, the point at x = 4 is nearer.
         for order in [[0, 1, 2], [1, 0, 2]] {
             let rows = order.map(|i| rows[i]);
@@ -334,6 +283,7 @@ mod tests {
             (p.clone().point_size(0.0), "point_size"),
             (p.clone().size(1, 1), "size"),
             (p.clone().range(1.0, 1.0), "range"),
+            (p.clone().view(0.0, 91.0), "elevation"),
         ] {
             assert!(bad.picture().unwrap_err().to_string().contains(name));
         }

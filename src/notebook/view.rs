@@ -59,70 +59,75 @@ impl View {
     }
 }
 
-/// The methods by which a display with a field `view` is set up. What is out of range is an error when the display is drawn.
+/// The methods by which a display with a field `view` is set up; with the field named, those of points, which are solid. What is out of
+/// range is an error when the display is drawn.
 macro_rules! view_setters {
     ($display:ident) => {
+        view_setters!($display, view);
         impl $display {
-            /// A line above it.
-            #[must_use]
-            pub fn title(mut self, title: impl Into<String>) -> Self {
-                self.view.title = title.into();
-                self
-            }
-
-            /// The colormap of its values.
-            #[must_use]
-            pub fn colormap(mut self, colormap: $crate::notebook::Colormap) -> Self {
-                self.view.colormap = Some(colormap);
-                self
-            }
-
-            /// From where to look; a viewer starts there.
-            #[must_use]
-            pub fn camera(mut self, camera: $crate::notebook::Camera) -> Self {
-                self.view.camera = camera;
-                self
-            }
-
-            /// Looks from these angles, in degrees: `azimuth` around the upright axis, `elevation` above the horizon, -90 to 90.
-            #[must_use]
-            pub fn view(mut self, azimuth: f32, elevation: f32) -> Self {
-                (self.view.camera.azimuth, self.view.camera.elevation) = (azimuth, elevation);
-                self
-            }
-
-            /// The axis that points up. The default is y, or z for a mesh that could stand on z and not on y.
-            #[must_use]
-            pub fn up(mut self, axis: $crate::mesh::Axis) -> Self {
-                self.view.camera.up = axis;
-                self
-            }
-
             /// How solid it is, above 0 to 1; a viewer starts so.
             #[must_use]
             pub fn alpha(mut self, alpha: f32) -> Self {
                 self.view.alpha = alpha;
                 self
             }
+        }
+    };
+    ($display:ident, $($view:ident).+) => {
+        impl $display {
+            /// A line above it.
+            #[must_use]
+            pub fn title(mut self, title: impl Into<String>) -> Self {
+                self.$($view).+.title = title.into();
+                self
+            }
+
+            /// The colormap of its values.
+            #[must_use]
+            pub fn colormap(mut self, colormap: $crate::notebook::Colormap) -> Self {
+                self.$($view).+.colormap = Some(colormap);
+                self
+            }
+
+            /// From where to look; a viewer starts there.
+            #[must_use]
+            pub fn camera(mut self, camera: $crate::notebook::Camera) -> Self {
+                self.$($view).+.camera = camera;
+                self
+            }
+
+            /// Looks from these angles, in degrees: `azimuth` around the upright axis, `elevation` above the horizon, -90 to 90.
+            #[must_use]
+            pub fn view(mut self, azimuth: f32, elevation: f32) -> Self {
+                (self.$($view).+.camera.azimuth, self.$($view).+.camera.elevation) = (azimuth, elevation);
+                self
+            }
+
+            /// The axis that points up. The default is y; z for points, and for a mesh that could stand on z and not on y.
+            #[must_use]
+            pub fn up(mut self, axis: $crate::mesh::Axis) -> Self {
+                self.$($view).+.camera.up = axis;
+                self
+            }
 
             /// Width and height in pixels, 64 to 8192 each; a viewer shrinks with its page.
             #[must_use]
             pub fn size(mut self, width: u32, height: u32) -> Self {
-                self.view.size = (width, height);
+                self.$($view).+.size = (width, height);
                 self
             }
 
             /// Light or dark page; of a viewer, of its still picture.
             #[must_use]
             pub fn theme(mut self, theme: $crate::notebook::Theme) -> Self {
-                self.view.theme = theme;
+                self.$($view).+.theme = theme;
                 self
             }
 
             /// Whether box, ticks and axis names are drawn; of a viewer, in its still picture.
             #[must_use]
             pub fn axes(mut self, show: bool) -> Self {
-                self.view.axes = show;
+                self.$($view).+.axes = show;
                 self
             }
         }

@@ -149,7 +149,7 @@ impl VoxelPlot {
     /// Draws the plot.
     ///
     /// # Errors
-    /// A size of zero, a channel that does not exist, an option outside of its range.
+    /// A channel that does not exist, or an option out of range.
     pub fn picture(&self) -> Result<Picture> {
         let drawing = self.draw()?;
         let (width, height) = self.view.size;

@@ -21,6 +21,15 @@ impl PointCloud {
     ///
     /// # Errors
     /// Fewer than three columns, or not one name for each further column.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let points = Tensor::new(&[[1f32, 2.0, 3.0, 0.5]], &Device::Cpu)?;
+    /// let cloud = PointCloud::new(&points, &["intensity"])?;
+    /// assert_eq!(cloud.channel("intensity")?.to_vec1::<f32>()?, [0.5]);
+    /// assert_eq!(cloud.bounds()?, Some([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(points: &Tensor, channels: &[&str]) -> Result<Self> {
         const OP: &str = "PointCloud::new";
         let columns = match *points.dims() {
@@ -58,6 +67,7 @@ impl PointCloud {
     ///
     /// # Errors
     /// [`Error::Unknown`] for another extension, [`Error::Format`] for content that does not fit, [`Error::Io`].
+    #[doc(alias = "read_point_cloud")]
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_ascii_lowercase();
@@ -109,8 +119,10 @@ impl PointCloud {
             } else {
                 format!("{} columns would fit", fits.join(" or "))
             };
-            let problem =
-                format!("its {} bytes are no rows of {columns} f32; {fits}: see PointCloud::load_bin", bytes.len());
+            let problem = format!(
+                "its {} bytes do not divide into rows of {columns} f32 numbers; {fits}: see PointCloud::load_bin",
+                bytes.len()
+            );
             return Err(Error::Format { path: path.to_path_buf(), format: "point", problem });
         }
         let rows = bytes.as_chunks::<4>().0.iter().map(|&value| f32::from_le_bytes(value)).collect();

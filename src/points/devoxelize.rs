@@ -25,6 +25,7 @@ pub enum Interpolation {
 ///
 /// # Errors
 /// Positions of another shape or type, or a batch number that is not a whole one of the tensor's.
+#[doc(alias("spdevoxelize", "MinkowskiInterpolation"))]
 pub fn devoxelize(tensor: &SparseConvTensor, positions: &Tensor, interpolation: Interpolation) -> Result<Tensor> {
     const OP: &str = "devoxelize";
     if !positions.dtype().is_float() {
@@ -42,7 +43,7 @@ pub fn devoxelize(tensor: &SparseConvTensor, positions: &Tensor, interpolation: 
             op: OP,
             name: "positions",
             got: format!("batch number {} in row {row}", positions[row][0]),
-            expected: format!("a whole number of 0 to {batches} (exclusive)"),
+            expected: format!("a whole number from 0 and below {batches}, the number of batch elements"),
         });
     }
     let empty = tensor.len() as u32;

@@ -42,6 +42,15 @@ impl Quantized {
 ///
 /// # Errors
 /// No columns, a voxel size that is not positive, or a coordinate that is not finite.
+///
+/// ```
+/// use wavemesh::points::sparse_quantize;
+/// use wavemesh::prelude::*;
+/// let coords = Tensor::new(&[[0.1f32, 0.0, 0.0], [0.2, 0.0, 0.0], [1.7, 0.0, 0.0]], &Device::Cpu)?;
+/// let found = sparse_quantize(&coords, 1.0)?;
+/// assert_eq!(found.len(), 2); // of three points two lie in one cell
+/// # Ok::<(), Error>(())
+/// ```
 pub fn sparse_quantize(coords: &Tensor, voxel_size: f64) -> Result<Quantized> {
     const OP: &str = "sparse_quantize";
     let &[points, columns] = coords.dims() else {

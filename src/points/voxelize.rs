@@ -52,6 +52,7 @@ setters! {
 ///
 /// A point lies in voxel `floor((point − lowest corner) / voxel size)`, computed in f32 as spconv does, so that both agree on points
 /// that lie on a border. Points with a coordinate that is not finite belong to no voxel.
+#[doc(alias = "PointToVoxel")]
 #[derive(Clone, Debug)]
 pub struct Voxelizer {
     config: VoxelConfig,
@@ -113,6 +114,17 @@ impl Voxelizer {
     ///
     /// # Errors
     /// No clouds, clouds of another shape or type, or a grid that is too large.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let points = Tensor::new(&[[0.1f32, 0.1, 0.1, 5.0], [0.3, 0.1, 0.1, 7.0], [0.9, 0.1, 0.1, 1.0]], &Device::Cpu)?; // x, y, z, intensity
+    /// let config = VoxelConfig::new().voxel_size([0.5; 3]).range([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
+    /// let voxels = Voxelizer::new(config)?.voxelize(&[&points])?;
+    /// assert_eq!(voxels.tensor.coords(), [[0, 0, 0, 0], [0, 0, 0, 1]]); // batch, z, y, x
+    /// assert_eq!(voxels.tensor.features().get(0)?.to_vec1::<f32>()?, [0.2, 0.1, 0.1, 6.0]); // the mean of two points
+    /// assert_eq!(voxels.inverse, [Some(0), Some(0), Some(1)]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn voxelize(&self, clouds: &[&Tensor]) -> Result<VoxelizedPoints> {
         self.check(clouds)?;
         let features = Tensor::cat(clouds, 0)?;
@@ -223,6 +235,16 @@ impl VoxelizedPoints {
     ///
     /// # Errors
     /// A tensor on a grid of another shape.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let points = Tensor::new(&[[0.1f32, 0.1, 0.1], [0.3, 0.1, 0.1], [0.9, 0.1, 0.1]], &Device::Cpu)?;
+    /// let voxels = Voxelizer::new(VoxelConfig::new().voxel_size([0.5; 3]))?.voxelize(&[&points])?;
+    /// let scores = voxels.tensor.replace_feature(Tensor::new(&[[10f32], [20.0]], &Device::Cpu)?)?; // a network's
+    /// let of_points = voxels.devoxelize(&scores, Interpolation::Nearest)?;
+    /// assert_eq!(of_points.to_vec2::<f32>()?, [[10.0], [10.0], [20.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn devoxelize(&self, tensor: &SparseConvTensor, interpolation: Interpolation) -> Result<Tensor> {
         if tensor.spatial_shape() != self.tensor.spatial_shape() || tensor.batch_size() != self.tensor.batch_size() {
             let kind =

@@ -90,6 +90,7 @@ impl SdfGrid {
     /// assert!(sdf.values().iter().any(|&d| d < 0.0));
     /// # Ok::<(), wavemesh::Error>(())
     /// ```
+    #[doc(alias = "mesh_to_sdf")]
     pub fn from_mesh(mesh: &Mesh, resolution: usize) -> Result<Self> {
         Self::from_mesh_with(mesh, &SdfConfig { shape: [resolution; 3], ..Default::default() })
     }

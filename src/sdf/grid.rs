@@ -149,6 +149,14 @@ impl SdfGrid {
     ///
     /// # Errors
     /// When the tensor does not have three axes, or a value is not finite.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let sphere = shapes::sphere(0.5).to_grid(16)?;
+    /// let halved = (sphere.to_tensor(&Device::Cpu)? * 0.5)?;
+    /// assert_eq!(SdfGrid::from_tensor(&halved)?.shape(), [16; 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn from_tensor(tensor: &Tensor) -> Result<Self> {
         let Ok((nx, ny, nz)) = tensor.dims3() else {
             let got = tensor.dims().to_vec();

@@ -113,6 +113,13 @@ impl SdfGrid {
     ///
     /// # Errors
     /// When the grid has fewer than two samples along an axis, or no sample differs in sign from another.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let mesh = shapes::sphere(0.5).to_grid(32)?.to_mesh()?;
+    /// assert!(mesh.vertices().iter().all(|v| (v.iter().map(|c| c * c).sum::<f32>().sqrt() - 0.5).abs() < 0.01));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn to_mesh(&self) -> Result<Mesh> {
         marching_cubes(self, 0.0)
     }

@@ -49,7 +49,7 @@ pub(super) fn outer_surface(mesh: &Mesh, winding: &WindingTree, piece: f32, work
     Mesh::new(vertices, (0..count / 3).map(|t| [3 * t, 3 * t + 1, 3 * t + 2]).collect()).map_err(|_| Error::Argument {
         op: "SdfGrid::from_mesh",
         name: "the mesh",
-        got: "one that encloses nothing".into(),
+        got: "one whose parts enclose nothing".into(),
         expected: "closed parts, whose union has an outer surface".into(),
     })
 }

@@ -9,6 +9,17 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// When `resolution` is below two, or neither mesh encloses a sample.
+///
+/// ```
+/// use wavemesh::sdf::iou;
+/// use wavemesh::prelude::*;
+/// // Two unit cubes that share a half.
+/// let [a, b] = [0.0, 0.5].map(|x| shapes::cuboid([0.5; 3]).scale(0.6).translate([0.6 * x - 0.15, 0.0, 0.0]).to_mesh(48));
+/// let shared = iou(&a?, &b?, 48)?;
+/// assert!((shared - 1.0 / 3.0).abs() < 0.05, "{shared}");
+/// # Ok::<(), Error>(())
+/// ```
+#[doc(alias = "volumetric_iou")]
 pub fn iou(a: &Mesh, b: &Mesh, resolution: usize) -> Result<f64> {
     let b = &*b.around(a.offset());
     let ([a_lo, a_hi], [b_lo, b_hi]) = (a.bounds(), b.bounds());

@@ -21,6 +21,7 @@ const AT_A_TIME: usize = 1 << 14;
 /// assert!((signed[0] + 0.5).abs() < 0.01 && (signed[1] - 1.5).abs() < 0.01);
 /// # Ok::<(), wavemesh::Error>(())
 /// ```
+#[doc(alias = "RaycastingScene")]
 pub struct DistanceQuery {
     bvh: Arc<Bvh>,
     facets: Vec<Facet>,

@@ -83,6 +83,13 @@ impl Solid {
     ///
     /// # Errors
     /// As [`Solid::to_grid`], and when no surface passes through the cube.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let ring = shapes::torus(0.5, 0.2).difference(shapes::cuboid([1.0, 1.0, 0.1])).to_mesh(32)?;
+    /// assert!(ring.faces().len() > 500);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn to_mesh(&self, resolution: usize) -> Result<Mesh> {
         self.to_grid(resolution)?.to_mesh()
     }

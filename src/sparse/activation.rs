@@ -17,6 +17,7 @@ use crate::Result;
 /// assert_eq!(Activation::LeakyRelu(0.5).apply(&x)?.to_vec1::<f32>()?, [-1.0, 0.0, 3.0]);
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias("ReLU", "MinkowskiReLU"))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Activation {

@@ -31,6 +31,14 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// [`Error::DType`](crate::Error::DType) for integers.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// assert_eq!(x.to_dtype(DType::F16)?.dtype(), DType::F16);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
         self.replace_feature(self.features().to_dtype(dtype)?)
     }
@@ -41,6 +49,23 @@ impl SparseConvTensor {
     /// What candle says when it cannot copy.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         self.replace_feature(self.features().to_device(device)?)
+    }
+
+    /// The sum with another tensor on the same sites, as in a residual connection. Differentiable.
+    ///
+    /// # Errors
+    /// Other sites or other channels.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// assert_eq!(x.add(&x)?.features().to_vec2::<f32>()?, [[2.0], [4.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn add(&self, other: &Self) -> Result<Self> {
+        self.expect_same_sites("SparseConvTensor::add", "other", other)?;
+        self.replace_feature((self.features() + other.features())?)
     }
 
     fn combined(

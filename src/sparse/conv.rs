@@ -86,7 +86,10 @@ impl Maker {
                 op: self.layer,
                 name: "indice_key",
                 got: format!("`{key}` in {}", self.description),
-                expected: format!("the key of a layer that ran before; known: [{}]{dropped}", known.join(", ")),
+                expected: match known.is_empty() {
+                    true => format!("the key of a layer that ran before; none of them has a key{dropped}"),
+                    false => format!("the key of a layer that ran before, one of {}{dropped}", known.join(", ")),
+                },
             });
         };
         let map = &data.map;

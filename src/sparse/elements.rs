@@ -39,6 +39,7 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// Values that are not one row for each element.
+    #[doc(alias = "MinkowskiBroadcast")]
     pub fn broadcast_elements(&self, values: &Tensor) -> Result<Tensor> {
         if !matches!(values.dims(), &[batch, _] if batch == self.batch_size()) {
             return Err(Error::Shape {

@@ -41,6 +41,7 @@ macro_rules! global_pool {
 /// assert_eq!(SparseGlobalMaxPool.forward(&x)?.to_vec2::<f32>()?, [[3.0, 2.0], [7.0, 7.0]]);
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias = "MinkowskiGlobalMaxPooling")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SparseGlobalMaxPool;
 global_pool!(SparseGlobalMaxPool, Reduce::Max);
@@ -55,6 +56,7 @@ global_pool!(SparseGlobalMaxPool, Reduce::Max);
 /// assert_eq!(SparseGlobalAvgPool.forward(&x)?.to_vec2::<f32>()?, [[2.0, 0.5], [7.0, 7.0]]);
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias = "MinkowskiGlobalAvgPooling")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SparseGlobalAvgPool;
 global_pool!(SparseGlobalAvgPool, Reduce::Mean);
@@ -69,6 +71,7 @@ global_pool!(SparseGlobalAvgPool, Reduce::Mean);
 /// assert_eq!(SparseGlobalSumPool.forward(&x)?.to_vec2::<f32>()?, [[4.0, 1.0], [7.0, 7.0]]);
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias = "MinkowskiGlobalSumPooling")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SparseGlobalSumPool;
 global_pool!(SparseGlobalSumPool, Reduce::Sum);

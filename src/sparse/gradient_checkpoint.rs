@@ -36,6 +36,7 @@ use crate::Result;
 /// assert!(gradients.get(&vb.pp(0).get((8, 3, 3, 3, 2), "weight")?).is_some());
 /// # Ok(()) }
 /// ```
+#[doc(alias = "checkpoint")]
 #[derive(Debug)]
 pub struct GradientCheckpoint<M>(Arc<M>);
 

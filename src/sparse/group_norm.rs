@@ -135,6 +135,7 @@ impl SparseModule for GroupNorm {
 /// assert_eq!(y.features().to_vec2::<f32>()?, [[-1.0, -10.0 + 0.5], [1.0, 10.0 + 0.5]]);
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias = "MinkowskiInstanceNorm")]
 #[derive(Clone, Debug)]
 pub struct InstanceNorm(GroupNorm);
 

@@ -33,6 +33,7 @@ use crate::{Error, Result};
 /// assert!(y.same_sites(&x));
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias = "MinkowskiConvolutionTranspose")]
 #[derive(Clone, Debug)]
 pub struct SparseInverseConv<const N: usize>(Conv);
 

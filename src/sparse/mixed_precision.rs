@@ -30,6 +30,7 @@ use crate::{Error, Result};
 /// assert!(difference < 0.01);
 /// # Ok(()) }
 /// ```
+#[doc(alias = "autocast")]
 #[derive(Clone, Debug)]
 pub struct MixedPrecision<M> {
     module: M,

@@ -110,6 +110,7 @@ impl Pool {
 /// assert_eq!(y.indices()?.to_vec2::<i64>()?, [[0, 1], [0, 2]]);
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias = "MinkowskiMaxPooling")]
 #[derive(Clone, Debug)]
 pub struct SparseMaxPool<const N: usize>(Pool);
 
@@ -163,6 +164,7 @@ impl<const N: usize> SparseModule for SparseMaxPool<N> {
 /// assert_eq!(y.indices()?.to_vec2::<i64>()?, [[0, 1], [0, 2]]);
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias = "MinkowskiAvgPooling")]
 #[derive(Clone, Debug)]
 pub struct SparseAvgPool<const N: usize>(Pool);
 
@@ -213,6 +215,7 @@ impl<const N: usize> SparseModule for SparseAvgPool<N> {
 /// assert_eq!(y.indices()?.to_vec2::<i64>()?, [[0, 1], [0, 2]]);
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias = "MinkowskiSumPooling")]
 #[derive(Clone, Debug)]
 pub struct SparseSumPool<const N: usize>(Pool);
 
@@ -273,6 +276,7 @@ fn counts(engine: &dyn Engine, flow: &Flow, [kz, ky, kx]: [usize; 3], features: 
 /// assert!(y.same_sites(&x));
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias = "MinkowskiPoolingTranspose")]
 #[derive(Clone, Debug)]
 pub struct SparseInversePool<const N: usize> {
     kernel: [usize; 3],

@@ -34,6 +34,7 @@ pub enum Reduce {
 /// assert_eq!(scatter(&rows, &groups, 2, Reduce::Max)?.to_vec2::<f32>()?, [[3.0, 2.0], [0.0, 0.0]]);
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias("scatter_mean", "scatter_max"))]
 pub fn scatter(features: &Tensor, index: &[Option<u32>], groups: usize, reduce: Reduce) -> Result<Tensor> {
     const OP: &str = "scatter";
     if !features.dtype().is_float() {
@@ -48,7 +49,7 @@ pub fn scatter(features: &Tensor, index: &[Option<u32>], groups: usize, reduce: 
         return Err(Error::Shape { op: OP, what: "features", got, expected });
     }
     if let Some(group) = index.iter().flatten().find(|&&group| group as usize >= groups) {
-        let (got, expected) = (group.to_string(), format!("groups 0 to {groups} (exclusive)"));
+        let (got, expected) = (group.to_string(), format!("groups below {groups}, or None"));
         return Err(Error::Argument { op: OP, name: "index", got, expected });
     }
     let device = features.device();
@@ -162,7 +163,7 @@ mod tests {
     #[test]
     fn bad_input_is_named() {
         let x = features();
-        assert!(scatter(&x, &INDEX, 3, Reduce::Sum).unwrap_err().to_string().contains("groups 0 to 3"));
+        assert!(scatter(&x, &INDEX, 3, Reduce::Sum).unwrap_err().to_string().contains("groups below 3"));
         assert!(scatter(&x, &INDEX[..4], 4, Reduce::Sum).unwrap_err().to_string().contains("(4, channels)"));
         let none = scatter(&x, &[None; 5], 2, Reduce::Max).unwrap();
         assert_eq!(none.to_vec2::<f32>().unwrap(), [[0.0, 0.0]; 2]);

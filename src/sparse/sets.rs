@@ -26,6 +26,15 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// Another grid, or a site that only one of the two has.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let turned = x.select_by_index(&Tensor::new(&[1i64, 0], &Device::Cpu)?)?;
+    /// assert_eq!(turned.align_to(&x)?.features().to_vec2::<f32>()?, [[1.0], [2.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn align_to(&self, other: &Self) -> Result<Self> {
         const OP: &str = "SparseConvTensor::align_to";
         if self.same_sites(other) {
@@ -54,6 +63,18 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// Another grid or other channels.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let line = |values: &[f32], first: i32| {
+    ///     let sites = (0..values.len() as i32).map(|i| [0, 0, 0, first + i]).collect();
+    ///     SparseConvTensor::from_coords(Tensor::new(values, &Device::Cpu)?.unsqueeze(1)?, sites, [1, 1, 4], 1)
+    /// };
+    /// let (a, b) = (line(&[1.0, 2.0], 0)?, line(&[10.0, 20.0], 1)?); // sites 0 and 1, sites 1 and 2
+    /// assert_eq!(a.union_add(&b)?.features().to_vec2::<f32>()?, [[1.0], [12.0], [20.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[doc(alias("sparse_add", "MinkowskiUnion"))]
     pub fn union_add(&self, other: &Self) -> Result<Self> {
         const OP: &str = "SparseConvTensor::union_add";
         if self.same_sites(other) {
@@ -90,6 +111,17 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// Another grid.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let line = |values: &[f32], first: i32| {
+    ///     let sites = (0..values.len() as i32).map(|i| [0, 0, 0, first + i]).collect();
+    ///     SparseConvTensor::from_coords(Tensor::new(values, &Device::Cpu)?.unsqueeze(1)?, sites, [1, 1, 4], 1)
+    /// };
+    /// let (a, b) = (line(&[1.0, 2.0], 0)?, line(&[10.0, 20.0], 1)?); // sites 0 and 1, sites 1 and 2
+    /// assert_eq!(a.intersect(&b)?.features().to_vec2::<f32>()?, [[2.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn intersect(&self, other: &Self) -> Result<Self> {
         const OP: &str = "SparseConvTensor::intersect";
         self.check_same_grid(OP, other)?;
@@ -101,6 +133,16 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// A mask of another length, or one of floats.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let large = x.features().gt(1.5)?.squeeze(1)?;
+    /// assert_eq!(x.prune(&large)?.coords(), [[0, 0, 0, 1]]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[doc(alias = "MinkowskiPruning")]
     pub fn prune(&self, mask: &Tensor) -> Result<Self> {
         const OP: &str = "SparseConvTensor::prune";
         if mask.dtype().is_float() {
@@ -134,6 +176,15 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// A factor of 0, or a grid that becomes too large.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let fine = x.subdivide(2)?;
+    /// assert_eq!((fine.spatial_shape(), fine.len()), ([2, 2, 4], 2 * 8));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn subdivide(&self, factor: usize) -> Result<Self> {
         const OP: &str = "SparseConvTensor::subdivide";
         let grid = self.sites().grid();
@@ -175,7 +226,7 @@ impl SparseConvTensor {
         let align = i64::try_from(align).ok().filter(|&align| (1..=1 << 30).contains(&align));
         let align =
             align.ok_or_else(|| argument("align", "0 or more than 2^30".into(), "the product of the strides"))?;
-        let sites = super::tensor::read_indices(OP, indices, Grid::new(OP, 1, [1; 3])?)?;
+        let sites = super::input::read_indices(OP, indices, Grid::new(OP, 1, [1; 3])?)?;
         let Some(&first) = sites.first() else {
             return Err(argument("indices", "no sites".into(), "at least one: the grid follows from them"));
         };

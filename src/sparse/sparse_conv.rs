@@ -32,6 +32,7 @@ use crate::Result;
 /// assert_eq!(y.indices()?.to_vec2::<i64>()?, [[0, 0], [0, 1], [0, 2]]);
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias = "MinkowskiConvolution")]
 #[derive(Clone, Debug)]
 pub struct SparseConv<const N: usize>(Conv);
 

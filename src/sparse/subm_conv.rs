@@ -31,6 +31,7 @@ use crate::Result;
 /// assert!(y.same_sites(&x));
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias = "MinkowskiConvolution")]
 #[derive(Clone, Debug)]
 pub struct SubMConv<const N: usize>(Conv);
 

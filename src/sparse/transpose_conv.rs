@@ -25,6 +25,7 @@ use crate::Result;
 /// assert_eq!(y.features().to_vec2::<f32>()?, [[10.0], [1.0], [100.0 + 20.0], [2.0], [200.0]]);
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias = "MinkowskiGenerativeConvolutionTranspose")]
 #[derive(Clone, Debug)]
 pub struct SparseConvTranspose<const N: usize>(Conv);
 

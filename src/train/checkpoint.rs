@@ -9,14 +9,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::grad_scaler::GradScaler;
 use super::record::StepRecord;
-use crate::files::{create_folder_of, write_atomically};
-use crate::{Error, Result};
+use crate::{Error, Result, tensor_file};
 
 const HEADER: &str = "wavemesh.trainer";
 const VERSION: u32 = 2;
@@ -60,19 +58,13 @@ impl Checkpoint {
             let shape = (history.len(), StepRecord::FIELDS);
             tensors.insert(HISTORY.into(), Tensor::from_vec(rows, shape, &Device::Cpu)?);
         }
-        let header = HashMap::from([(HEADER.to_string(), header)]);
-        let bytes = safetensors::serialize(tensors, Some(header)).map_err(candle_core::Error::wrap)?;
-        create_folder_of(path)?;
-        write_atomically(path, &bytes)
+        tensor_file::write(path, tensors, (HEADER, header))
     }
 
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
         let invalid = |problem: String| invalid(path, problem);
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| invalid(error.to_string()))?;
-        let Some(header) = metadata.metadata().as_ref().and_then(|entries| entries.get(HEADER)) else {
-            return Err(invalid(format!("its header has no `{HEADER}`")));
-        };
+        let (bytes, header) = tensor_file::read(path, FORMAT, HEADER)?;
+        let header = &header.ok_or_else(|| invalid(format!("its header has no `{HEADER}`")))?;
         let version = serde_json::from_str::<Value>(header).ok().and_then(|s| s["version"].as_u64());
         if version != Some(u64::from(VERSION)) {
             let met = version.map_or("no version".into(), |v| format!("version {v}"));

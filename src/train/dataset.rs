@@ -157,6 +157,17 @@ impl ShapeDataset {
     ///
     /// # Errors
     /// [`Error::Io`] when the folder cannot be read, [`Error::Argument`] when no mesh in it can.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let folder = std::env::temp_dir().join("wavemesh-folder-example");
+    /// std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    /// shapes::torus(0.5, 0.2).to_mesh(24)?.save(folder.join("ring.obj"))?;
+    /// let config = DatasetConfig::new().resolution(16).levels(1).wavelet("bior2.2");
+    /// let shapes = ShapeDataset::from_folder(&folder, &config)?;
+    /// assert_eq!((shapes.len(), shapes.grid(0)?.shape()), (1, [16; 3]));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn from_folder(folder: impl AsRef<Path>, config: &DatasetConfig) -> Result<Self> {
         const EXTENSIONS: [&str; 6] = ["obj", "stl", "ply", "off", "glb", "gltf"];
         let folder = folder.as_ref();

@@ -9,6 +9,7 @@ use crate::{Error, Result};
 ///
 /// Its decay rises as `(1 + n) / (10 + n)` up to `decay`, so that the first steps are soon forgotten. Running statistics are
 /// averaged like parameters.
+#[doc(alias("EMAModel", "AveragedModel"))]
 #[derive(Debug)]
 pub struct Ema {
     trained: Vec<Var>,
@@ -44,6 +45,18 @@ impl Ema {
     ///
     /// # Errors
     /// Variables of other types than f32.
+    ///
+    /// ```
+    /// use wavemesh::train::Ema;
+    /// use wavemesh::prelude::*;
+    /// let weight = candle_core::Var::new(&[0f32], &Device::Cpu)?;
+    /// let mut average = Ema::new(&[("weight".into(), weight.clone())], 0.9)?;
+    /// weight.set(&Tensor::new(&[10f32], &Device::Cpu)?)?;
+    /// average.update()?;
+    /// let now = average.variables()[0].1.to_vec1::<f32>()?[0];
+    /// assert!(now > 0.0 && now < 10.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn update(&mut self) -> Result<()> {
         let n = self.updates as f64;
         self.updates += 1;

@@ -1,19 +1,16 @@
 //! [`Generator`]: the trained stages together, from a seed to shapes.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor, Var};
-use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::data::{Conditioned, one_hot};
 use super::representation::{Representation, StageCode, stage_batch};
 use crate::diffusion::{Clip, DiffusionConfig, GaussianDiffusion, SampleOptions, SampleStep, Sampler};
-use crate::files::{create_folder_of, write_atomically};
 use crate::sdf::SdfGrid;
 use crate::unet::{UNetConfig, WaveMeshUNet};
-use crate::{Error, Result};
+use crate::{Error, Result, tensor_file};
 
 const HEADER: &str = "wavemesh.generator";
 const FORMAT: &str = "WaveMesh generator";
@@ -239,10 +236,7 @@ impl Generator {
             .tensors()
             .map(|(name, var)| Ok((name, var.as_detached_tensor().to_dtype(dtype)?)))
             .collect::<Result<_>>()?;
-        let header = HashMap::from([(HEADER.to_string(), stored)]);
-        let bytes = safetensors::serialize(tensors, Some(header)).map_err(candle_core::Error::wrap)?;
-        create_folder_of(path.as_ref())?;
-        write_atomically(path.as_ref(), &bytes)
+        tensor_file::write(path.as_ref(), tensors, (HEADER, stored))
     }
 
     /// Reads what [`save`](Self::save) wrote.
@@ -251,13 +245,10 @@ impl Generator {
     /// [`Error::Io`] when it cannot be read, [`Error::Format`] when it is something else or damaged.
     pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
         let invalid = |problem: String| Error::Format { path: path.to_path_buf(), format: FORMAT, problem };
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| invalid(error.to_string()))?;
-        let Some(stored) = metadata.metadata().as_ref().and_then(|entries| entries.get(HEADER)) else {
-            return Err(invalid(format!("its header has no `{HEADER}`")));
-        };
-        let stored: Stored = serde_json::from_str(stored).map_err(|error| invalid(error.to_string()))?;
+        let (bytes, stored) = tensor_file::read(path, FORMAT, HEADER)?;
+        let stored = stored.ok_or_else(|| invalid(format!("its header has no `{HEADER}`")))?;
+        let stored: Stored = serde_json::from_str(&stored).map_err(|error| invalid(error.to_string()))?;
         let stages = stored.stages.iter().map(|(unet, diffusion)| {
             let network = WaveMeshUNet::seeded(unet, 0, device)?;
             Ok(StageModel { network, diffusion: GaussianDiffusion::new(diffusion, device)? })

@@ -51,6 +51,7 @@ setters! {
 /// assert!(scaler.update(3.0)); // a step to take, with the gradient divided by the scale
 /// # Ok(()) }
 /// ```
+#[doc(alias = "scaler")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GradScaler {
     config: LossScale,

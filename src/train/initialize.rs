@@ -11,6 +11,7 @@ use crate::random;
 /// How weights (parameters called `weight` of two or more axes) begin. Biases and normalisations begin as their layers say.
 ///
 /// Fans are those of the layers here, weights (out, …kernel, in): fan in is in · kernel cells, fan out is out · kernel cells.
+#[doc(alias("kaiming_normal_", "xavier_uniform_", "trunc_normal_"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Initialization {

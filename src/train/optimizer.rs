@@ -1,15 +1,12 @@
 //! AdamW (Loshchilov & Hutter 2019) whose state can be saved, and the learning rate's course.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor, Var, backprop::GradStore};
-use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::in_place::{adam, follow, follow_square};
-use crate::files::write_atomically;
-use crate::{Error, Result};
+use crate::{Error, Result, tensor_file};
 
 /// AdamW's constants.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -160,6 +157,7 @@ impl AdamW {
 
 /// Key of the state in a file's header.
 const HEADER: &str = "wavemesh.adamw";
+const FORMAT: &str = "AdamW state";
 
 impl AdamW {
     /// Writes the moments of every variable and the number of updates as safetensors: with the parameters, all that the next step
@@ -172,9 +170,7 @@ impl AdamW {
             [(format!("mean/{at}"), mean.as_detached_tensor()), (format!("square/{at}"), square.as_detached_tensor())]
         };
         let tensors: Vec<(String, Tensor)> = self.moments.iter().enumerate().flat_map(named).collect();
-        let header = HashMap::from([(HEADER.to_string(), self.updates.to_string())]);
-        let bytes = safetensors::serialize(tensors, Some(header)).map_err(candle_core::Error::wrap)?;
-        write_atomically(path.as_ref(), &bytes)
+        tensor_file::write(path.as_ref(), tensors, (HEADER, self.updates.to_string()))
     }
 
     /// Goes on from what [`save`](Self::save) wrote for the same variables in the same order.
@@ -183,10 +179,9 @@ impl AdamW {
     /// [`Error::Format`] when the file is something else or of other variables; the optimiser is then unchanged.
     pub fn load(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        let invalid = |problem: String| Error::Format { path: path.to_path_buf(), format: "AdamW state", problem };
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| invalid(error.to_string()))?;
-        let updates = metadata.metadata().as_ref().and_then(|entries| entries.get(HEADER)?.parse().ok());
+        let invalid = |problem: String| Error::Format { path: path.to_path_buf(), format: FORMAT, problem };
+        let (bytes, updates) = tensor_file::read(path, FORMAT, HEADER)?;
+        let updates = updates.and_then(|updates| updates.parse().ok());
         let updates = updates.ok_or_else(|| invalid(format!("its header has no `{HEADER}`")))?;
         let mut found = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
         let mut values = Vec::new();

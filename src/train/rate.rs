@@ -17,6 +17,7 @@ use super::optimizer::learning_rate;
 /// let warm = rate.warmed_up(10);
 /// assert!((warm.at(4) - 0.05).abs() < 1e-12);
 /// ```
+#[doc(alias = "lr_scheduler")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum LearningRate {

@@ -221,6 +221,16 @@ impl Representation {
     ///
     /// # Errors
     /// [`Error::Shape`] for a grid of another resolution.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let grids = [shapes::sphere(0.5).to_grid(32)?, shapes::torus(0.5, 0.2).to_grid(32)?];
+    /// let representation = Representation::fit(&RepresentationConfig::default(), &grids)?;
+    /// let codes = representation.encode(&grids[0])?; // one a stage
+    /// let back = representation.decode(&codes)?;
+    /// assert_eq!(back.shape(), [32; 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn encode(&self, shape: &SdfGrid) -> Result<Vec<StageCode>> {
         let n = self.config.resolution;
         if shape.shape() != [n; 3] {

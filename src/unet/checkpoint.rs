@@ -6,20 +6,18 @@
 //! whose names and (out, kz, ky, kx, in) weights are ours, or that of the dense fallback, whose layers wrap
 //! `torch.nn` modules (names hold `.conv.` or `.bn.`, weights are (out, in, kz, ky, kx), transposed ones (in, out, …)).
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use safetensors::SafeTensors;
 
 use super::config::UNetConfig;
 use super::network::WaveMeshUNet;
-use crate::files::{create_folder_of, write_atomically};
 use crate::import::{Checkpoint, ImportOptions, ImportReport};
-use crate::{Error, Result};
+use crate::{Error, Result, tensor_file};
 
 /// Key of the configuration in a file's header.
 const CONFIG: &str = "wavemesh.unet";
+const FORMAT: &str = "safetensors";
 /// Names that wrappers add between the parts of a parameter's name.
 const WRAPPERS: [&str; 3] = ["layers", "conv", "bn"];
 
@@ -28,15 +26,21 @@ impl WaveMeshUNet {
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be written; the old one is then still whole.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let path = std::env::temp_dir().join("wavemesh-unet-example.safetensors");
+    /// let network = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 8]), 0, &Device::Cpu)?;
+    /// network.save(&path, DType::F32)?;
+    /// assert_eq!(WaveMeshUNet::load(&path, &Device::Cpu)?.num_parameters(), network.num_parameters());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn save(&self, path: impl AsRef<Path>, dtype: DType) -> Result<()> {
         let tensors =
             self.state().iter().map(|(name, var)| Ok((name.clone(), var.as_detached_tensor().to_dtype(dtype)?)));
         let tensors: Vec<(String, Tensor)> = tensors.collect::<Result<_>>()?;
         let config = serde_json::to_string(self.config()).map_err(candle_core::Error::wrap)?;
-        let header = HashMap::from([(CONFIG.to_string(), config)]);
-        let bytes = safetensors::serialize(tensors, Some(header)).map_err(candle_core::Error::wrap)?;
-        create_folder_of(path.as_ref())?;
-        write_atomically(path.as_ref(), &bytes)
+        tensor_file::write(path.as_ref(), tensors, (CONFIG, config))
     }
 
     /// Rebuilds the network that [`save`](Self::save) wrote.
@@ -45,16 +49,14 @@ impl WaveMeshUNet {
     /// [`Error::Format`] when the file is not one of ours, [`Error::Io`] when it cannot be read.
     pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        let invalid = |problem: String| Error::Format { path: path.to_path_buf(), format: "safetensors", problem };
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| invalid(error.to_string()))?;
-        let Some(config) = header.metadata().as_ref().and_then(|entries| entries.get(CONFIG)) else {
+        let invalid = |problem: String| Error::Format { path: path.to_path_buf(), format: FORMAT, problem };
+        let (_, Some(config)) = tensor_file::read(path, FORMAT, CONFIG)? else {
             return Err(invalid(format!(
                 "its header has no `{CONFIG}`; build the network from its configuration and use load_weights"
             )));
         };
         let config: UNetConfig =
-            serde_json::from_str(config).map_err(|error| invalid(format!("`{CONFIG}` in its header: {error}")))?;
+            serde_json::from_str(&config).map_err(|error| invalid(format!("`{CONFIG}` in its header: {error}")))?;
         let network = Self::seeded(&config, 0, device)?;
         network.load_weights(path, &ImportOptions::default())?;
         Ok(network)

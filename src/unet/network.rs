@@ -191,6 +191,15 @@ impl WaveMeshUNet {
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let network = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 8]), 0, &Device::Cpu)?;
+    /// println!("{}", network.summary(&x)?); // a row for each layer: sites, channels, parameters, multiplications
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn summary(&self, x: &impl AsSparse) -> Result<ModelSummary> {
         let x = x.as_sparse()?;
         let watch = Some(RefCell::default());

@@ -154,6 +154,16 @@ impl Mesh {
     /// [`Error::Io`] when the file cannot be read, [`Error::Unknown`] for another extension, and [`Error::Format`]
     /// with the place (line, byte or element) when the content is not what its format asks for, has no triangle, a
     /// coordinate that is not finite, or an index out of range.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let path = std::env::temp_dir().join("wavemesh-load-example.obj");
+    /// std::fs::write(&path, "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n").map_err(|error| Error::io(&path)(error))?;
+    /// let mesh = Mesh::load(&path)?;
+    /// assert_eq!(mesh.faces(), [[0, 1, 2]]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[doc(alias = "read_triangle_mesh")]
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let format = MeshFormat::from_path(path)?;
@@ -169,6 +179,14 @@ impl Mesh {
     ///
     /// # Errors
     /// As [`Mesh::load`]; the path of the error is `<bytes>`. A glTF that keeps its buffers in other files is one.
+    ///
+    /// ```
+    /// use wavemesh::mesh::MeshFormat;
+    /// use wavemesh::prelude::*;
+    /// let mesh = Mesh::from_bytes(b"OFF 3 1 0  0 0 0  1 0 0  0 1 0  3 0 1 2", MeshFormat::Off)?;
+    /// assert_eq!((mesh.vertices().len(), mesh.faces().len()), (3, 1));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn from_bytes(bytes: &[u8], format: MeshFormat) -> Result<Self> {
         Self::parse(bytes, format, Path::new("<bytes>"))
     }
@@ -210,6 +228,16 @@ impl Mesh {
     ///
     /// # Errors
     /// [`Error::Unknown`] for another extension, [`Error::Io`] when the file cannot be written.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let path = std::env::temp_dir().join("wavemesh-save-example.ply");
+    /// let mesh = shapes::sphere(0.5).to_mesh(16)?;
+    /// mesh.save(&path)?;
+    /// assert_eq!(Mesh::load(&path)?.faces().len(), mesh.faces().len());
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[doc(alias("write_triangle_mesh", "export"))]
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let unknown = || Error::Unknown {
@@ -232,6 +260,14 @@ impl Mesh {
     ///
     /// # Errors
     /// [`Error::Unknown`] for OFF and 3MF, which are only read.
+    ///
+    /// ```
+    /// use wavemesh::mesh::MeshFormat;
+    /// use wavemesh::prelude::*;
+    /// let mesh = Mesh::new(vec![[0.0; 3], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], vec![[0, 1, 2]])?;
+    /// assert!(mesh.to_bytes(MeshFormat::Obj)?.ends_with(b"f 1 2 3\n"));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn to_bytes(&self, format: MeshFormat) -> Result<Vec<u8>> {
         let write: fn(&Mesh, &mut Vec<u8>) -> std::io::Result<()> = match format {
             MeshFormat::Obj => obj::write,

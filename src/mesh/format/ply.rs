@@ -177,7 +177,7 @@ fn read_header(bytes: &[u8]) -> Result<Header<'_>, String> {
                 element.properties.push(Property { name: String::from_utf8_lossy(name).into(), length, item });
             }
             [b"end_header", ..] => break,
-            _ => return Err(place(format!("{} is no line of a header", shown(line)))),
+            _ => return Err(place(format!("{} is not a line that a header has", shown(line)))),
         }
     }
     let encoding = encoding.ok_or("the header names no format")?;

@@ -33,6 +33,7 @@ use row::Row;
 ///     bar.set_postfix(format!("loss {:.3}", 1.0 / (step + 1) as f32));
 /// }
 /// ```
+#[doc(alias = "tqdm")]
 pub fn progress<I: IntoIterator>(items: I) -> Progress<I::IntoIter> {
     let items = items.into_iter();
     let total = match items.size_hint() {

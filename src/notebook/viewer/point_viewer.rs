@@ -8,7 +8,8 @@ use super::{Content, viewer_bundle};
 use crate::Result;
 use crate::notebook::html::{bytes, count, number};
 use crate::notebook::point_plot::{CLASSES, Colors};
-use crate::notebook::{Camera, Colormap, MimeBundle, PointPlot, Rich, Theme};
+use crate::notebook::view::View;
+use crate::notebook::{Colormap, MimeBundle, PointPlot, Rich};
 use crate::points::PointCloud;
 use crate::sparse::Curve;
 
@@ -35,6 +36,8 @@ pub struct PointViewer {
     plot: PointPlot,
     names: Vec<String>,
 }
+
+view_setters!(PointViewer, plot.view);
 
 /// Points that are sent.
 const MOST: usize = 1_000_000;
@@ -67,46 +70,10 @@ impl PointViewer {
         Ok(Self { plot: self.plot.classes(classes)?, names })
     }
 
-    /// A line above the view.
-    #[must_use]
-    pub fn title(self, title: impl Into<String>) -> Self {
-        Self { plot: self.plot.title(title), ..self }
-    }
-
-    /// The colormap of values.
-    #[must_use]
-    pub fn colormap(self, colormap: Colormap) -> Self {
-        Self { plot: self.plot.colormap(colormap), ..self }
-    }
-
-    /// From where to look at first.
-    #[must_use]
-    pub fn camera(self, camera: Camera) -> Self {
-        Self { plot: self.plot.camera(camera), ..self }
-    }
-
-    /// Looks from these angles at first, in degrees: `azimuth` around the upright axis, `elevation` above the horizon.
-    #[must_use]
-    pub fn view(self, azimuth: f32, elevation: f32) -> Self {
-        Self { plot: self.plot.view(azimuth, elevation), ..self }
-    }
-
     /// The side of a point in pixels at first, above 0 to 64. Default 2.
     #[must_use]
     pub fn point_size(self, size: f32) -> Self {
         Self { plot: self.plot.point_size(size), ..self }
-    }
-
-    /// Width and height in pixels.
-    #[must_use]
-    pub fn size(self, width: u32, height: u32) -> Self {
-        Self { plot: self.plot.size(width, height), ..self }
-    }
-
-    /// Light or dark page, of the still picture.
-    #[must_use]
-    pub fn theme(self, theme: Theme) -> Self {
-        Self { plot: self.plot.theme(theme), ..self }
     }
 
     fn bundle(&self) -> Result<MimeBundle> {
@@ -154,7 +121,7 @@ impl PointViewer {
                 let (from, to) = finite_range(sent.clone());
                 planes.push(payload.channel(sent, n));
                 let (from, to) = plot.range.unwrap_or((from.into(), to.into()));
-                map = plot.colormap.unwrap_or_else(|| Colormap::for_range(from, to));
+                map = plot.view.colormap.unwrap_or_else(|| Colormap::for_range(from, to));
                 ranges.push([from, to]);
                 channels.push(label.clone());
             }
@@ -180,11 +147,11 @@ impl PointViewer {
         }
         notes.push(format!("positions to {}", number(f64::from(cell))));
         let thinned = format!(" ({})", notes.join(", "));
-        let camera = plot.camera;
+        let View { title, camera, size: (width, height), .. } = &plot.view;
         let meta = json!({
-            "kind": "points", "title": plot.title, "low": low, "high": high, "cell": cell,
+            "kind": "points", "title": title, "low": low, "high": high, "cell": cell,
             "azimuth": camera.azimuth, "elevation": camera.elevation, "perspective": camera.perspective,
-            "up": camera.up as usize, "width": plot.size.0, "height": plot.size.1, "alpha": 1, "size": plot.point_size,
+            "up": camera.up as usize, "width": width, "height": height, "alpha": 1, "size": plot.point_size,
             "outline": false, "map": map.name(), "channels": channels, "ranges": ranges, "palette": palette,
             "classes": self.names, "thinned": thinned,
             "frames": [{ "label": "", "n": n, "channels": planes }], "fps": 1,

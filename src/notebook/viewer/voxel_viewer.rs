@@ -51,6 +51,16 @@ impl VoxelViewer {
     ///
     /// # Errors
     /// No states, or states of different shape or number of channels.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let doubled = x.replace_feature((x.features() * 2.0)?)?;
+    /// let viewer = VoxelViewer::sequence([("before", &x), ("after", &doubled)])?.frames_per_second(2.0);
+    /// assert!(viewer.rich().get("text/html").is_some());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sequence<'a, L, V>(states: impl IntoIterator<Item = (L, &'a V)>) -> Result<Self>
     where
         L: Into<String>,

@@ -1,0 +1,41 @@
+//! Safetensors files of this library's own: tensors, and one text in the header that says what they are.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::Tensor;
+use safetensors::SafeTensors;
+
+use crate::files::{create_folder_of, write_atomically};
+use crate::{Error, Result};
+
+/// Writes tensors and the `text` of the entry `key`. The folder is made if it is not there.
+///
+/// # Errors
+/// [`Error::Io`] when the file cannot be written; an older one is then still whole.
+pub(crate) fn write(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (String, Tensor)>,
+    (key, text): (&str, String),
+) -> Result<()> {
+    let header = HashMap::from([(key.to_string(), text)]);
+    let bytes = safetensors::serialize(tensors, Some(header)).map_err(candle_core::Error::wrap)?;
+    create_folder_of(path)?;
+    write_atomically(path, &bytes)
+}
+
+/// The bytes of a file, and the text of the entry `key`; `None` for a safetensors file without it.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be read, [`Error::Format`] when it is no safetensors file.
+pub(crate) fn read(path: &Path, format: &'static str, key: &str) -> Result<(Vec<u8>, Option<String>)> {
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let invalid = |error: safetensors::SafeTensorError| Error::Format {
+        path: path.to_path_buf(),
+        format,
+        problem: error.to_string(),
+    };
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(invalid)?;
+    let text = header.metadata().as_ref().and_then(|entries| entries.get(key)).cloned();
+    Ok((bytes, text))
+}
