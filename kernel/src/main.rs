@@ -1,5 +1,7 @@
 //! The kernel's one program: the Jupyter kernel, its commands, and the process that runs user code.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
+
 mod cli;
 mod engine;
 mod jupyter;
