@@ -50,8 +50,9 @@ def good(ran):
         ("use std::sync::OnceLock;\nstatic ONCE: OnceLock<String> = OnceLock::new();", "ONCE.set(\"first\".into()).unwrap(); fn fourth() {}", "ONCE.get()", "Some(\"first\")"),
         ("static LAZY: std::sync::LazyLock<u64> = std::sync::LazyLock::new(|| { println!(\"made\"); 4 });\n*LAZY;", "fn fifth() {}", "*LAZY", "4"),
         ("struct Meter { n: i32 }\nimpl Meter { fn next(&self) -> usize { static N: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(10); N.fetch_add(1, std::sync::atomic::Ordering::SeqCst) } }\nMeter { n: 0 }.next();", "fn sixth() {}", "Meter { n: 0 }.next()", "11"),
+        ("use std::borrow::Cow;\nstatic WORDS: std::sync::Mutex<Vec<Cow<str>>> = std::sync::Mutex::new(Vec::new());\nstatic PAIR: [&str; 2] = [\"a\", \"b\"];", "WORDS.lock().unwrap().push(\"w\".into()); fn seventh() {}", "(WORDS.lock().unwrap().len(), PAIR)", '(1, ["a", "b"])'),
     ],
-    ids=["mutex", "in a function", "static mut", "in a module", "thread_local", "OnceLock", "LazyLock", "in a method"],
+    ids=["mutex", "in a function", "static mut", "in a module", "thread_local", "OnceLock", "LazyLock", "in a method", "lifetimes left out"],
 )
 def test_a_static_keeps_its_value(notebook, define, change, read, value):
     good(notebook.run(define))
@@ -109,6 +110,10 @@ def test_what_no_longer_compiles_is_stale_and_named_and_comes_back(notebook):
     assert "`cfg` is lost" in said
     error = notebook.run("make().n").error
     assert error["ename"] == "E0425" and f"`make` is stale: cell [{maker}]" in plain(error)
+    # It is tried again when what it stands on changes, and not told again.
+    again = good(notebook.run("impl Cfg { fn rate(&self) -> f64 { self.lr } }"))
+    assert "no longer compiles" not in again.stream("stderr")
+    assert f"no longer compiles since cell [{number}]" in plain(notebook.run("make().n").error)
     assert "defines its type anew" in plain(notebook.run("cfg.lr").error)
     assert notebook.value("Cfg { lr: 1.0, n: 2 }.n") == "2", "the new type is there"
     good(notebook.run("struct Cfg { lr: f64 }"))

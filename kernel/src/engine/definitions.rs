@@ -49,6 +49,8 @@ struct Live {
     /// Methods that a newer cell defines; they are left out.
     replaced: BTreeSet<usize>,
     stale: Option<Stale>,
+    /// Why it was left out when the cell began that is compiled now.
+    was_stale: Option<Stale>,
 }
 
 /// Why an item is left out.
@@ -150,7 +152,7 @@ impl Definitions {
         for item in items {
             let is_macro_call = item.names.is_empty() && item.members.is_empty();
             own.retain(|live| is_macro_call || live.item.key != item.key || !item.members.is_empty());
-            own.push(Live { item: Arc::new(item), replaced: BTreeSet::new(), stale: None });
+            own.push(Live { item: Arc::new(item), replaced: BTreeSet::new(), stale: None, was_stale: None });
         }
         if !own.is_empty() {
             new.cells.push(Cell { run: Arc::clone(run), id: id.map(str::to_owned), items: own });
@@ -161,7 +163,7 @@ impl Definitions {
             if let Some(stale) = &live.stale
                 && words(&live.item.whole).chain(words(&stale.reason)).any(|word| changed.contains(word))
             {
-                live.stale = None;
+                live.was_stale = live.stale.take();
             }
         }
         new.forget_homes();
@@ -403,6 +405,7 @@ impl Definitions {
     pub fn compiled(&mut self, library: Arc<Library>, source: Source) {
         self.homes.extend(source.new_homes);
         self.library = Some(library);
+        self.cells.iter_mut().flat_map(|cell| &mut cell.items).for_each(|live| live.was_stale = None);
     }
 
     /// The crates on which these items stand were built anew: they are to be compiled again, and their statics start anew.
@@ -425,7 +428,9 @@ impl Definitions {
         for live in lives.filter(|live| live.stale.is_none()) {
             let range = &live.item.range;
             if range.start <= byte && byte <= range.end && !(byte == range.end && found) {
-                live.stale = Some(stale.clone());
+                // Still for the same reason: since the same cell.
+                let before = live.was_stale.take().filter(|before| before.reason == stale.reason);
+                live.stale = Some(before.unwrap_or_else(|| stale.clone()));
                 found = true;
                 break;
             }

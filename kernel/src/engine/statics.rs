@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use ra_ap_syntax::ast::{self, HasName};
+use ra_ap_syntax::ast::{self, HasGenericArgs, HasName};
 use ra_ap_syntax::{AstNode, Edition, SourceFile, SyntaxNode};
 
 use super::built::Edit;
@@ -68,7 +68,7 @@ pub fn find(node: &SyntaxNode, origin: &Origin) -> Vec<Static> {
                 "{}static {}{name}: {}",
                 public(has_visibility),
                 if mutable { "mut " } else { "" },
-                ty.syntax().text()
+                with_lifetimes(ty.syntax())
             );
             found.push(Static {
                 path: path(node, &inner, &name),
@@ -84,6 +84,46 @@ pub fn find(node: &SyntaxNode, origin: &Origin) -> Vec<Static> {
         }
     }
     found
+}
+
+/// A type in which `&str` is `&'static str`, as it is in a static: a declaration without a value must say so.
+fn with_lifetimes(ty: &SyntaxNode) -> String {
+    let start = ty.text_range().start();
+    // The parameters of functions have lifetimes of their own.
+    let of_function = |node: &SyntaxNode| {
+        let is_function = |outer: &SyntaxNode| {
+            ast::FnPtrType::can_cast(outer.kind())
+                || ast::PathSegment::cast(outer.clone()).is_some_and(|path| path.parenthesized_arg_list().is_some())
+        };
+        node.ancestors().take_while(|outer| *outer != *ty).chain([ty.clone()]).any(|outer| is_function(&outer))
+    };
+    let mut edits: Vec<(usize, usize, &str)> = Vec::new();
+    for node in ty.descendants().filter(|node| !of_function(node)) {
+        let at = |byte| usize::from(byte - start);
+        if let Some(reference) = ast::RefType::cast(node.clone()).filter(|reference| reference.lifetime().is_none()) {
+            edits.extend(reference.amp_token().map(|amp| {
+                let end = at(amp.text_range().end());
+                (end, end, "'static ")
+            }));
+        } else if ast::Lifetime::can_cast(node.kind()) && node.text() == "'_" {
+            edits.push((at(node.text_range().start()), at(node.text_range().end()), "'static"));
+        } else if let Some(path) = ast::PathSegment::cast(node)
+            && path.name_ref().is_some_and(|name| name.text() == "Cow")
+            && let Some(list) = path.generic_arg_list()
+            && !list.generic_args().any(|argument| matches!(argument, ast::GenericArg::LifetimeArg(_)))
+        {
+            edits.extend(list.l_angle_token().map(|angle| {
+                let end = at(angle.text_range().end());
+                (end, end, "'static, ")
+            }));
+        }
+    }
+    edits.sort_unstable();
+    let mut text = ty.text().to_string();
+    for (from, to, with) in edits.into_iter().rev() {
+        text.replace_range(from..to, with);
+    }
+    text
 }
 
 /// Whether names in a node are not those around it.
@@ -127,7 +167,7 @@ fn of_macro(
         };
         let visible = at_root || entry.syntax().children().any(|child| ast::Visibility::can_cast(child.kind()));
         let public = if visible { "pub " } else { "" };
-        let (named, typed) = (name.text().to_string(), ty.syntax().text().to_string());
+        let (named, typed) = (name.text().to_string(), with_lifetimes(ty.syntax()));
         let made =
             if local { format!("::std::thread::LocalKey<{typed}>") } else { format!("::std::sync::LazyLock<{typed}>") };
         let declaration = format!("{public}static {named}: {made}");
@@ -245,5 +285,22 @@ mod tests {
              #[unsafe(export_name = \"s\")] pub static B: ::std::sync::LazyLock<u8> = ::std::sync::LazyLock::new(|| 2); "
         );
         assert!(later.contains("safe static A: ::std::sync::LazyLock<u8>") && !later.contains("one()"), "{later}");
+    }
+
+    #[test]
+    fn a_declaration_names_the_lifetime_that_a_static_leaves_out() {
+        for (written, declared) in [
+            ("[&str; 2]", "[&'static str; 2]"),
+            ("&[&mut u8]", "&'static [&'static mut u8]"),
+            ("Mutex<Vec<Cow<str>>>", "Mutex<Vec<Cow<'static, str>>>"),
+            ("Mutex<Option<P<'_>>>", "Mutex<Option<P<'static>>>"),
+            ("&'static str", "&'static str"),
+            ("fn(&str) -> &str", "fn(&str) -> &str"),
+            ("&'static (dyn Fn(&str) -> Cow<str> + Sync)", "&'static (dyn Fn(&str) -> Cow<str> + Sync)"),
+        ] {
+            let node = SourceFile::parse(&format!("static S: {written} = x;"), Edition::Edition2024).syntax_node();
+            let ty = node.descendants().find_map(ast::Static::cast).and_then(|item| item.ty());
+            assert_eq!(ty.map(|ty| with_lifetimes(ty.syntax())).as_deref(), Some(declared));
+        }
     }
 }

@@ -94,10 +94,11 @@ fn short_type(name: &str) -> String {
     }
 }
 
-/// Without the folders above a crate's own.
+/// Without the folders above a crate's own; the standard library's are named `/rustc/…/library/alloc` in its panics.
 fn short_path(Place { file, line, column }: &Place) -> String {
     let of_crate = file.rsplit_once("/registry/src/").and_then(|(_, rest)| rest.split_once('/'));
-    format!("{}:{line}:{column}", of_crate.map_or(file.as_str(), |(_, rest)| rest))
+    let of_std = file.strip_prefix("/rustc/").and_then(|rest| rest.split_once("/library/"));
+    format!("{}:{line}:{column}", of_crate.or(of_std).map_or(file.as_str(), |(_, rest)| rest))
 }
 
 #[cfg(test)]
@@ -123,5 +124,7 @@ mod tests {
         let panic = Panic { message: "no".into(), place: Place { file, line: 3, column: 1 } };
         let told = other_panic("worker", &panic, &Places::new(Vec::new()));
         assert_eq!(told, "thread 'worker' panicked at rand-0.9.0/src/lib.rs:3:1:\nno\n");
+        let file = "/rustc/59807616e1fa/library/alloc/src/raw_vec/mod.rs".to_owned();
+        assert_eq!(short_path(&Place { file, line: 28, column: 5 }), "alloc/src/raw_vec/mod.rs:28:5");
     }
 }
