@@ -537,6 +537,7 @@ fn the_fuzz_corpus_never_panics() {
         ("ply", MeshFormat::Ply),
         ("off", MeshFormat::Off),
         ("gltf", MeshFormat::Gltf),
+        ("three_mf", MeshFormat::ThreeMf),
     ] {
         for entry in std::fs::read_dir(corpus.join(name)).unwrap_or_else(|e| panic!("{name}: {e}")) {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
