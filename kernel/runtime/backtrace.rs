@@ -1,4 +1,4 @@
-//! Where a panic came from: the addresses on the stack that lie in cells. The kernel finds their lines. And where a thread waits.
+//! Where a panic came from: the addresses on the stack that lie in cells. The kernel finds their lines.
 //!
 //! `std::backtrace` reads the list of loaded libraries once, at its first use, so it knows none of the cells that are loaded later.
 
@@ -23,6 +23,7 @@ struct Found {
 unsafe extern "C" {
     fn _Unwind_Backtrace(visit: extern "C" fn(*mut c_void, *mut c_void) -> c_int, state: *mut c_void) -> c_int;
     fn _Unwind_GetIP(context: *mut c_void) -> usize;
+    fn _Unwind_GetCFA(context: *mut c_void) -> usize;
     fn _Unwind_GetRegionStart(context: *mut c_void) -> usize;
     fn _Unwind_GetLanguageSpecificData(context: *mut c_void) -> usize;
     fn dladdr(address: *const c_void, found: *mut Found) -> c_int;
@@ -30,17 +31,19 @@ unsafe extern "C" {
 
 /// A call on the stack.
 #[derive(Clone, Copy)]
-struct Call {
+pub(crate) struct Call {
     /// The address to return to, behind the call; of the innermost function that a signal has interrupted, where that happened.
-    at: usize,
+    pub at: usize,
+    /// Where the stack ends once the function that is called here has returned.
+    pub stack: usize,
     /// Where the function begins.
-    function: usize,
+    pub function: usize,
     /// Whether it has something to do when it is unwound, or says where it must not be.
-    cleans_up: bool,
+    pub cleans_up: bool,
 }
 
 /// The calls of a thread, the innermost first. It lies on the stack, since a signal may have come when memory cannot be allocated.
-struct Stack {
+pub(crate) struct Stack {
     calls: [Call; FRAMES],
     count: usize,
 }
@@ -52,6 +55,7 @@ extern "C" fn visit(context: *mut c_void, stack: *mut c_void) -> c_int {
     let call = unsafe {
         Call {
             at: _Unwind_GetIP(context),
+            stack: _Unwind_GetCFA(context),
             function: _Unwind_GetRegionStart(context),
             cleans_up: _Unwind_GetLanguageSpecificData(context) != 0,
         }
@@ -62,16 +66,32 @@ extern "C" fn visit(context: *mut c_void, stack: *mut c_void) -> c_int {
 }
 
 impl Stack {
-    fn of_this_thread() -> Stack {
-        let mut stack = Stack { calls: [Call { at: 0, function: 0, cleans_up: false }; FRAMES], count: 0 };
+    pub const fn new() -> Stack {
+        Stack { calls: [Call { at: 0, stack: 0, function: 0, cleans_up: false }; FRAMES], count: 0 }
+    }
+
+    /// Takes the calls of this thread.
+    pub fn fill(&mut self) {
+        self.count = 0;
         // SAFETY: `visit` has the type that the unwinder calls and does not unwind (it stops when there is no room), and the value
         // outlives the walk.
-        unsafe { _Unwind_Backtrace(visit, (&raw mut stack).cast()) };
+        unsafe { _Unwind_Backtrace(visit, (&raw mut *self).cast()) };
+    }
+
+    pub fn of_this_thread() -> Stack {
+        let mut stack = Stack::new();
+        stack.fill();
         stack
     }
 
-    fn calls(&self) -> &[Call] {
+    pub fn calls(&self) -> &[Call] {
         &self.calls[..self.count]
+    }
+
+    /// The calls from the one on that a signal has interrupted at this address; none when it is not found.
+    pub fn from(&self, at: usize) -> &[Call] {
+        let from = self.calls().iter().position(|call| call.at == at).unwrap_or(self.count);
+        &self.calls()[from..]
     }
 }
 
@@ -79,11 +99,12 @@ impl Stack {
 pub(crate) fn cell_frames() -> Vec<Frame> {
     let stack = Stack::of_this_thread();
     let places = stack.calls().iter().filter_map(|call| Place::of(call.at.saturating_sub(1)));
-    places.filter_map(Place::in_cell).collect()
+    let in_cells = places.filter_map(|place| place.in_cell());
+    in_cells.map(|(library, offset)| Frame { library: library.to_owned(), offset }).collect()
 }
 
 /// A library, and an address in it.
-struct Place {
+pub(crate) struct Place {
     library: &'static CStr,
     base: usize,
     symbol: &'static CStr,
@@ -91,7 +112,7 @@ struct Place {
 }
 
 impl Place {
-    fn of(address: usize) -> Option<Place> {
+    pub fn of(address: usize) -> Option<Place> {
         let nothing = std::ptr::null();
         let mut found =
             Found { file: nothing, base: std::ptr::null(), symbol: std::ptr::null(), address: std::ptr::null() };
@@ -106,11 +127,12 @@ impl Place {
         Some(Place { library, base: found.base as usize, symbol, address })
     }
 
-    fn in_cell(self) -> Option<Frame> {
-        let name = self.library.to_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-        let is_cell = name == b"libcell.so" || name.starts_with(b"libctx-");
-        let library = is_cell.then(|| self.library.to_string_lossy().into_owned())?;
-        Some(Frame { library, offset: (self.address - self.base) as u64 })
+    /// The library of a cell, and the offset in it.
+    pub fn in_cell(&self) -> Option<(&'static str, u64)> {
+        let library = self.library.to_str().ok()?;
+        let name = library.rsplit('/').next().unwrap_or_default();
+        let is_cell = name == "libcell.so" || name.starts_with("libctx-");
+        is_cell.then_some((library, (self.address - self.base) as u64))
     }
 }
 
@@ -153,6 +175,11 @@ pub(crate) fn begin(code: *mut c_void) {
     CODE.store(code, Ordering::SeqCst);
 }
 
+/// The code of the run that goes on.
+pub(crate) fn text_of_run() -> Option<Text> {
+    text_of(CODE.load(Ordering::SeqCst) as usize)
+}
+
 /// The text in which an address lies, if it is a known one.
 fn text_of(address: usize) -> Option<Text> {
     let (count, texts) = (COUNT.load(Ordering::SeqCst), TEXTS.load(Ordering::SeqCst));
@@ -162,64 +189,18 @@ fn text_of(address: usize) -> Option<Text> {
 }
 
 impl Call {
-    fn text(&self) -> Option<Text> {
+    pub fn text(&self) -> Option<Text> {
         text_of(self.at.saturating_sub(1))
     }
 
-    fn is_of(&self, home: Home) -> bool {
+    /// The mangled name of the symbol below an address, as far as the loader knows symbols.
+    pub fn symbol(address: usize) -> &'static [u8] {
+        Place::of(address).map(|place| place.symbol.to_bytes()).unwrap_or_default()
+    }
+
+    pub fn is_of(&self, home: Home) -> bool {
         self.text().is_some_and(|text| text.home == home)
     }
-}
-
-/// What a thread waits for.
-pub(crate) enum Wait {
-    /// A sleep or a lock, from which it may unwind; whether the run that goes on has called it, on whatever thread.
-    Plain {
-        in_run: bool,
-    },
-    /// Work of a pool of rayon.
-    Pool,
-    Other,
-}
-
-/// What this thread waits for, when a signal has interrupted its system call at the address `call`.
-pub(crate) fn wait_at(call: usize) -> Wait {
-    let stack = Stack::of_this_thread();
-    let Some(from) = stack.calls().iter().position(|found| found.at == call) else { return Wait::Other };
-    let calls = &stack.calls()[from..];
-    let outer = &calls[calls.iter().take_while(|call| call.is_of(Home::C)).count()..];
-    let symbol = |address: usize| Place::of(address).map(|place| place.symbol.to_bytes()).unwrap_or_default();
-    if let [function, caller, ..] = outer
-        && function.is_of(Home::Std)
-        // It may unwind here: it has nothing to clean up, and its caller, which was compiled apart from it, must expect it to. A lock of a
-        // crate's own is left to the crate, as it may rely on more.
-        && !function.cleans_up
-        && !caller.is_of(Home::Std)
-        && (is_sleep(symbol(function.function)) || is_lock(symbol(function.function)) && caller.is_of(Home::Cell))
-        && !has_c_within(outer)
-    {
-        let of_run = text_of(CODE.load(Ordering::SeqCst) as usize);
-        return Wait::Plain { in_run: outer.iter().any(|call| of_run.is_some() && call.text() == of_run) };
-    }
-    let is_pool = |call: &Call| call.text().is_none() && contains(symbol(call.at.saturating_sub(1)), b"rayon_core");
-    if outer.iter().take(12).any(is_pool) { Wait::Pool } else { Wait::Other }
-}
-
-/// Whether this is the mangled name of `std`'s sleep.
-fn is_sleep(name: &[u8]) -> bool {
-    [b"3std6thread9functions5sleep".as_slice(), b"3std6thread5sleep"].iter().any(|part| contains(name, part))
-}
-
-/// Whether this is the mangled name of the function of `std` that waits for a mutex, or a lock of readers and writers.
-fn is_lock(name: &[u8]) -> bool {
-    contains(name, b"3std3sys4sync")
-        && [b"14lock_contended".as_slice(), b"14read_contended", b"15write_contended"]
-            .iter()
-            .any(|part| contains(name, part))
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
 }
 
 /// Whether code of C has called this code of a cell: to unwind through it would end the process.
@@ -228,7 +209,7 @@ pub(crate) fn is_called_by_c() -> bool {
 }
 
 /// Whether code of C has, further out, a caller that lies in a cell.
-fn has_c_within(calls: &[Call]) -> bool {
+pub(crate) fn has_c_within(calls: &[Call]) -> bool {
     let mut c = false;
     calls.iter().any(|call| {
         c |= call.is_of(Home::C);
@@ -241,29 +222,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sleeps_and_locks_are_known_by_their_mangled_names() {
-        for name in ["_RNvNtNtCsjrHSEGnQ3l9_3std6thread9functions5sleep", "_ZN3std6thread5sleep17h0123456789abcdefE"] {
-            assert!(is_sleep(name.as_bytes()) && !is_lock(name.as_bytes()), "{name}");
-        }
-        for name in [
-            "_RNvMNtNtNtNtCsjrHSEGnQ3l9_3std3sys4sync5mutex5futexNtB2_5Mutex14lock_contended",
-            "_ZN3std3sys4sync6rwlock5futex6RwLock15write_contended17h0123456789abcdefE",
-        ] {
-            assert!(is_lock(name.as_bytes()) && !is_sleep(name.as_bytes()), "{name}");
-        }
-        for name in [
-            "_RNvNtNtCsjrHSEGnQ3l9_3std6thread9functions4park",
-            "_RNvMs0_NtNtNtCsjrHSEGnQ3l9_3std3sys6thread4unixNtB5_6Thread4join",
-            "_RNvNtCsjrHSEGnQ3l9_4mine6thread5sleep",
-            "",
-        ] {
-            assert!(!is_lock(name.as_bytes()) && !is_sleep(name.as_bytes()), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_thread_that_only_works_waits_for_nothing() {
-        assert!(matches!(wait_at(0), Wait::Other));
+    fn a_thread_that_no_signal_has_interrupted_has_no_calls_from_there_on() {
+        assert!(Stack::of_this_thread().from(1).is_empty());
         assert!(!is_called_by_c());
     }
 }

@@ -22,18 +22,31 @@ macro_rules! leave {
     }};
 }
 
-/// Runs a macro that returns an error, such as `bail!`, and leaves the cell with that.
+/// Runs a macro that returns an error, such as `bail!`, and leaves the cell with that; behind `await` one that waits for futures.
 #[macro_export]
 macro_rules! fail {
+    (await $call:expr) => {{
+        let failed: ::std::result::Result<(), _> = async { $call }.await;
+        failed?;
+        ::std::unreachable!()
+    }};
     ($call:expr) => {{
         (|| -> ::std::result::Result<(), _> { $call })()?;
         ::std::unreachable!()
     }};
 }
 
-/// Runs a macro that may return an error, such as `ensure!`, and leaves the cell if it does.
+/// Runs a macro that may return an error, such as `ensure!`, and leaves the cell if it does; behind `await` one that waits for futures.
 #[macro_export]
 macro_rules! check {
+    (await $call:expr) => {{
+        let checked: ::std::result::Result<(), _> = async {
+            $call;
+            Ok(())
+        }
+        .await;
+        checked?
+    }};
     ($call:expr) => {
         (|| -> ::std::result::Result<(), _> {
             $call;

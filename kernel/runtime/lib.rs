@@ -8,7 +8,7 @@
 use std::ffi::c_void;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
@@ -17,11 +17,15 @@ use std::time::{Duration, Instant};
 use crate::protocol::{Frame, Message, Panic, Place, Report};
 
 pub mod backtrace;
+mod channel;
 pub mod comm;
+mod crash;
+mod describe;
 pub mod frames;
 pub mod leave;
 pub mod output;
 pub mod protocol;
+mod redirect;
 #[cfg(wavemesh_cells)]
 mod residual;
 pub mod show;
@@ -29,6 +33,7 @@ mod stop;
 pub mod store;
 pub mod testing;
 pub mod timing;
+pub mod wait;
 
 /// Where reports for the kernel go.
 static KERNEL: OnceLock<Mutex<File>> = OnceLock::new();
@@ -48,6 +53,7 @@ enum End {
 pub extern "C" fn wavemesh_cell_start(kernel: RawFd, comms: RawFd) {
     // SAFETY: the caller opened both for the runtime and gives them away.
     let (kernel, comms) = unsafe { (OwnedFd::from_raw_fd(kernel), OwnedFd::from_raw_fd(comms)) };
+    crash::tell_to(kernel.as_raw_fd());
     let _ = KERNEL.set(Mutex::new(kernel.into()));
     std::panic::set_hook(Box::new(note_panic));
     let _ = std::thread::Builder::new().name("output".into()).spawn(keep_output_live);

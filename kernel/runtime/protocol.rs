@@ -46,7 +46,7 @@ pub struct Frame {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// A variable was stored: one that the cell bound, by its number in the cell, or one of an earlier cell again.
-    Variable { name: String, number: Option<usize>, bytes: u64, type_name: String },
+    Variable { name: String, number: Option<usize>, bytes: u64, shape: String, type_name: String },
     /// The cell panics. The process may end before it can say more.
     Panicking(Panic),
     /// A panic has ended the cell; the frames are those in cells, the innermost first.
@@ -57,10 +57,25 @@ pub enum Report {
     Failed { message: String, type_name: String, place: Place },
     /// The cell noticed that it shall stop, and ended.
     Stopped,
-    /// The cell did not notice, and its thread was left behind.
-    Left,
+    /// The cell did not notice, and its thread was left behind where these frames are, the innermost first.
+    Left { frames: Vec<Frame> },
+    /// The thread of a cell that is to stop cannot be left behind where it is.
+    Held { by: Holder, frames: Vec<Frame> },
+    /// The process is about to end by a signal, which met a thread at these frames.
+    Crashed { frames: Vec<Frame> },
+    /// A process that the cell has started goes on after a stop.
+    GoesOn { process: u32, command: String },
     /// How long the cell took to load and to run, to the microsecond.
     Times { load: Duration, run: Duration },
+}
+
+/// Why a thread cannot be left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Threads of a pool work for it.
+    Pool,
+    /// It holds standard output, standard error or the displays.
+    Output,
 }
 
 /// What the kernel wants of the process that runs cells.
@@ -106,6 +121,18 @@ impl Place {
     }
 }
 
+fn push_frames(frames: &[Frame], fields: &mut Vec<String>) {
+    fields.extend(frames.iter().flat_map(|frame| [frame.library.clone(), frame.offset.to_string()]));
+}
+
+fn frames_of(fields: &[&str]) -> Option<Vec<Frame>> {
+    let frames = fields.chunks(2).map(|frame| match *frame {
+        [library, offset] => Some(Frame { library: library.to_owned(), offset: offset.parse().ok()? }),
+        _ => None,
+    });
+    frames.collect()
+}
+
 impl Message for Report {
     fn fields(&self) -> Vec<String> {
         let of = |kind: &str, texts: &[&str]| [kind].iter().chain(texts).map(|text| (*text).to_owned()).collect();
@@ -115,14 +142,14 @@ impl Message for Report {
             fields
         };
         match self {
-            Report::Variable { name, number, bytes, type_name } => {
+            Report::Variable { name, number, bytes, shape, type_name } => {
                 let number = number.map_or(String::new(), |number| number.to_string());
-                of("variable", &[name, &number, &bytes.to_string(), type_name])
+                of("variable", &[name, &number, &bytes.to_string(), shape, type_name])
             }
             Report::Panicking(panic) => panic_of("panicking", panic),
             Report::Panicked { panic, frames } => {
                 let mut fields = panic_of("panicked", panic);
-                fields.extend(frames.iter().flat_map(|frame| [frame.library.clone(), frame.offset.to_string()]));
+                push_frames(frames, &mut fields);
                 fields
             }
             Report::ThreadPanicked { thread, panic } => {
@@ -136,7 +163,26 @@ impl Message for Report {
                 fields
             }
             Report::Stopped => of("stopped", &[]),
-            Report::Left => of("left", &[]),
+            Report::Left { frames } => {
+                let mut fields = of("left", &[]);
+                push_frames(frames, &mut fields);
+                fields
+            }
+            Report::Crashed { frames } => {
+                let mut fields = of("crashed", &[]);
+                push_frames(frames, &mut fields);
+                fields
+            }
+            Report::Held { by, frames } => {
+                let by = match by {
+                    Holder::Pool => "pool",
+                    Holder::Output => "output",
+                };
+                let mut fields = of("held", &[by]);
+                push_frames(frames, &mut fields);
+                fields
+            }
+            Report::GoesOn { process, command } => of("goes_on", &[&process.to_string(), command]),
             Report::Times { load, run } => {
                 of("times", &[load, run].map(|time| time.as_micros().to_string()).each_ref().map(String::as_str))
             }
@@ -146,24 +192,18 @@ impl Message for Report {
     fn from_fields(fields: &[&str]) -> Option<Report> {
         let panic = |message: &str, place: Place| Panic { message: message.to_owned(), place };
         Some(match *fields {
-            ["variable", name, number, bytes, type_name] => Report::Variable {
+            ["variable", name, number, bytes, shape, type_name] => Report::Variable {
                 name: name.to_owned(),
                 number: if number.is_empty() { None } else { Some(number.parse().ok()?) },
                 bytes: bytes.parse().ok()?,
+                shape: shape.to_owned(),
                 type_name: type_name.to_owned(),
             },
             ["panicking", message, file, line, column] => {
                 Report::Panicking(panic(message, Place::of(file, line, column)?))
             }
             ["panicked", message, file, line, column, ref frames @ ..] => {
-                let frames = frames.chunks(2).map(|frame| match *frame {
-                    [library, offset] => Some(Frame { library: library.to_owned(), offset: offset.parse().ok()? }),
-                    _ => None,
-                });
-                Report::Panicked {
-                    panic: panic(message, Place::of(file, line, column)?),
-                    frames: frames.collect::<Option<_>>()?,
-                }
+                Report::Panicked { panic: panic(message, Place::of(file, line, column)?), frames: frames_of(frames)? }
             }
             ["thread_panicked", message, file, line, column, thread] => Report::ThreadPanicked {
                 thread: thread.to_owned(),
@@ -175,7 +215,15 @@ impl Message for Report {
                 place: Place::of(file, line, column)?,
             },
             ["stopped"] => Report::Stopped,
-            ["left"] => Report::Left,
+            ["left", ref frames @ ..] => Report::Left { frames: frames_of(frames)? },
+            ["crashed", ref frames @ ..] => Report::Crashed { frames: frames_of(frames)? },
+            ["held", by @ ("pool" | "output"), ref frames @ ..] => Report::Held {
+                by: if by == "pool" { Holder::Pool } else { Holder::Output },
+                frames: frames_of(frames)?,
+            },
+            ["goes_on", process, command] => {
+                Report::GoesOn { process: process.parse().ok()?, command: command.to_owned() }
+            }
             ["times", load, run] => {
                 let micros = |text: &str| text.parse().ok().map(Duration::from_micros);
                 Report::Times { load: micros(load)?, run: micros(run)? }
@@ -312,8 +360,14 @@ mod tests {
     fn reports() -> Vec<Report> {
         let panic = Panic { message: text(), place: Place { file: text(), line: 7, column: u32::MAX } };
         vec![
-            Report::Variable { name: text(), number: Some(7), bytes: u64::MAX, type_name: String::new() },
-            Report::Variable { name: text(), number: None, bytes: 0, type_name: text() },
+            Report::Variable {
+                name: text(),
+                number: Some(7),
+                bytes: u64::MAX,
+                shape: text(),
+                type_name: String::new(),
+            },
+            Report::Variable { name: text(), number: None, bytes: 0, shape: String::new(), type_name: text() },
             Report::Panicking(panic.clone()),
             Report::Panicked { panic: panic.clone(), frames: Vec::new() },
             Report::Panicked {
@@ -323,7 +377,11 @@ mod tests {
             Report::ThreadPanicked { thread: text(), panic: panic.clone() },
             Report::Failed { message: text(), type_name: text(), place: panic.place },
             Report::Stopped,
-            Report::Left,
+            Report::Left { frames: vec![Frame { library: text(), offset: 5 }] },
+            Report::Held { by: Holder::Pool, frames: Vec::new() },
+            Report::Held { by: Holder::Output, frames: vec![Frame { library: text(), offset: 0 }] },
+            Report::Crashed { frames: vec![Frame { library: text(), offset: 9 }] },
+            Report::GoesOn { process: 7, command: text() },
             Report::Times { load: Duration::from_micros(3), run: Duration::from_secs(7) },
         ]
     }

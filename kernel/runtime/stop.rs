@@ -9,10 +9,16 @@
 use std::cell::Cell;
 use std::panic::resume_unwind;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 
-use crate::backtrace::{self, Wait};
+use crate::backtrace::{self, Stack};
+use crate::channel;
+use crate::redirect;
+use crate::wait::{self, Answer, Called, System, Wait};
+
+/// A cell that writes is asked so many times to notice by itself.
+const OF_OUTPUT: u32 = 20;
 
 /// The run that shall stop, or 0.
 static ASKED: AtomicU64 = AtomicU64::new(0);
@@ -20,6 +26,8 @@ static ASKED: AtomicU64 = AtomicU64::new(0);
 static WORKER: AtomicU64 = AtomicU64::new(1);
 /// Whether the cell waited for a pool of rayon when it was last looked at.
 static WAITS_FOR_POOL: AtomicBool = AtomicBool::new(false);
+/// How many times the cell was found while it wrote.
+static REMINDERS: AtomicU32 = AtomicU32::new(0);
 /// Whether the cell's thread is in what runs its future, not in its code: unwinding there would drop the future with all that it holds.
 static IN_EXECUTOR: AtomicBool = AtomicBool::new(false);
 /// Wakes the future that the cell waits for.
@@ -36,6 +44,7 @@ pub(crate) struct Stopped;
 /// From now on this thread runs cells.
 #[unsafe(no_mangle)]
 pub extern "C" fn wavemesh_cell_worker() {
+    redirect::prepare();
     NUMBER.set(WORKER.load(Ordering::SeqCst));
 }
 
@@ -49,25 +58,52 @@ pub extern "C" fn wavemesh_cell_stop(run: u64) {
     }
 }
 
-/// Called where a signal has interrupted a system call, with the address of the call: unwinds if the cell shall stop and waits in a
-/// sleep or for a lock.
+/// Called where a signal has interrupted a system call, with its address and what it is: unwinds if the cell shall stop and waits where it
+/// may unwind from, or else says how the call goes on.
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn wavemesh_cell_notice(call: usize) {
-    let asked = ASKED.load(Ordering::SeqCst);
-    if asked == 0 || std::thread::panicking() {
-        return;
+pub extern "C-unwind" fn wavemesh_cell_notice(at: usize, call: System) -> Answer {
+    if ASKED.load(Ordering::SeqCst) == 0 || std::thread::panicking() {
+        return Answer::GoOn;
     }
-    match backtrace::wait_at(call) {
-        Wait::Plain { in_run } => {
-            let stops = if is_cell_thread() { !IN_EXECUTOR.load(Ordering::SeqCst) } else { in_run };
-            if stops {
-                resume_unwind(Box::new(Stopped));
-            }
+    let stack = Stack::of_this_thread();
+    let calls = stack.from(at);
+    let found = wait::of(calls);
+    if !is_cell_thread() {
+        if let Wait::Plain { in_run: true } = found {
+            resume_unwind(Box::new(Stopped));
         }
-        Wait::Pool if is_cell_thread() => WAITS_FOR_POOL.store(true, Ordering::SeqCst),
-        Wait::Pool => {}
-        Wait::Other if is_cell_thread() => WAITS_FOR_POOL.store(false, Ordering::SeqCst),
-        Wait::Other => {}
+        return Answer::GoOn;
+    }
+    wait::note(calls);
+    WAITS_FOR_POOL.store(matches!(found, Wait::Pool), Ordering::SeqCst);
+    match found {
+        Wait::Plain { .. } if !IN_EXECUTOR.load(Ordering::SeqCst) => resume_unwind(Box::new(Stopped)),
+        Wait::Called(Called::Join, _) if call == System::Futex => Answer::TimeOut,
+        Wait::Called(Called::Condition, place) if redirect::to_unwind(place.back) => Answer::Wake,
+        Wait::Called(called, place)
+            if called == Called::Park && redirect::to_unwind(place.back)
+                || called == Called::Channel
+                    && redirect::is_possible()
+                    && channel::give_up(place.from..place.to)
+                    && redirect::to_unwind(place.back) =>
+        {
+            // No more than two writes and a system call: the thread is known to itself since it became a worker.
+            std::thread::current().unpark();
+            Answer::GoOn
+        }
+        Wait::Called(Called::Transfer, _) if call == System::Interrupted => Answer::Cancel,
+        _ if call == System::Incoming => Answer::Cancel,
+        // A loop that prints notices by itself, so that what it has begun to write is written.
+        _ if call == System::Outgoing && REMINDERS.fetch_add(1, Ordering::SeqCst) > OF_OUTPUT => Answer::Cancel,
+        _ => Answer::GoOn,
+    }
+}
+
+/// Called where a thread that is to be left behind was caught in code of a cell, at this address.
+#[unsafe(no_mangle)]
+pub extern "C" fn wavemesh_cell_caught(at: usize) {
+    if is_cell_thread() {
+        wait::note(Stack::of_this_thread().from(at));
     }
 }
 
@@ -97,6 +133,8 @@ pub extern "C" fn wavemesh_cell_leave() -> bool {
 pub(crate) fn begin() {
     ASKED.store(0, Ordering::SeqCst);
     WAITS_FOR_POOL.store(false, Ordering::SeqCst);
+    REMINDERS.store(0, Ordering::SeqCst);
+    wait::begin();
     IN_EXECUTOR.store(false, Ordering::SeqCst);
     *crate::lock(&WAKER) = None;
 }
@@ -121,6 +159,14 @@ pub(crate) fn stay() -> ! {
     loop {
         std::thread::park();
     }
+}
+
+/// Unwinds because the cell shall stop, unless this thread was left behind meanwhile.
+pub(crate) fn unwind() -> ! {
+    if was_left() {
+        stay();
+    }
+    resume_unwind(Box::new(Stopped))
 }
 
 /// Unwinds if the cell shall stop and this is its thread, or one that runs code of `run` (0: of no certain run).

@@ -12,6 +12,7 @@ use std::pin::pin;
 use std::sync::Mutex;
 use std::task::Poll;
 
+use crate::describe::describe;
 use crate::protocol::Report;
 use crate::stop::{self, Stopped};
 
@@ -182,10 +183,12 @@ impl Frame {
             return;
         }
         self.kept.borrow_mut().insert(name.to_owned());
+        let (heap, shape) = describe(&*value);
         let told = Report::Variable {
             name: name.to_owned(),
             number,
-            bytes: (size_of_val(&*value) + heap_bytes(&*value)) as u64,
+            bytes: (size_of_val(&*value) + heap) as u64,
+            shape,
             type_name: type_name.to_owned(),
         };
         // The destructor of what it replaces may do anything, so it runs when the store is free.
@@ -237,23 +240,4 @@ fn ended(result: std::thread::Result<Outcome>) -> Outcome {
         let stop = if unwound.is::<Stopped>() { Stop::Stopped } else { Stop::Panic };
         Outcome(Err(stop))
     })
-}
-
-/// What a value holds on the heap, for the types whose contents are plain.
-fn heap_bytes(value: &dyn Any) -> usize {
-    macro_rules! vectors {
-        ($($element:ty)*) => {$(
-            if let Some(vector) = value.downcast_ref::<Vec<$element>>() {
-                return vector.capacity() * size_of::<$element>();
-            }
-        )*};
-    }
-    vectors!(f32 f64 u8 i8 u16 i16 u32 i32 u64 i64 usize isize bool char [f32; 2] [f32; 3] [f64; 3] [u32; 3] [i32; 3] [i32; 4] (f64, f64) (f32, f32));
-    if let Some(text) = value.downcast_ref::<String>() {
-        return text.capacity();
-    }
-    if let Some(texts) = value.downcast_ref::<Vec<String>>() {
-        return texts.iter().map(|text| text.capacity() + size_of::<String>()).sum();
-    }
-    0
 }

@@ -116,6 +116,28 @@ def test_a_crash_names_what_it_cost_and_items_stay(kernel):
         assert kernel.value("stays()") == "11"
 
 
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("let a = 1;\nstd::process::abort();", 2),
+        ("let a = 1;\nfn sinks(n: u64) -> u64 { if n == 0 { 0 } else { 1 + sinks(n + 1) } }\nsinks(1)", 2),
+        ("fn reads(at: usize) -> u8 {\n    let p = at as *const u8;\n    unsafe { *p }\n}\nreads(16)", 3),
+        ("extern \"C\" fn never() {\n    panic!(\"boom\");\n}\nnever();", 2),
+        ("let a = 1;\nunsafe extern \"C\" { fn raise(signal: i32) -> i32; }\nunsafe { raise(11) };", 3),
+        ("let a = 1;\nstd::thread::spawn(|| {\n    std::process::abort()\n}).join();", 3),
+    ],
+)
+def test_a_crash_names_the_line_it_happened_on(kernel, code, line):
+    error = kernel.run(code).error
+    assert error["ename"] == "Terminated"
+    assert re.search(rf" at In \[\d+\]:{line}:\d+\. ", error["evalue"]), error["evalue"]
+    assert code.splitlines()[line - 1].strip() in plain(error), "and shows it"
+
+
+def test_the_end_of_a_process_that_is_no_crash_names_no_line(kernel):
+    assert " at In " not in kernel.run("std::process::exit(3)").error["evalue"]
+
+
 def test_out_of_memory_is_named_with_what_it_cost_and_the_next_cell_works(fresh):
     fresh.value("fn stays() -> i32 { 11 }\nlet lost_one = 1;")
     child = next(child for child in fresh.process.children() if child.cmdline()[0].endswith("wavemesh-kernel"))
@@ -123,7 +145,7 @@ def test_out_of_memory_is_named_with_what_it_cost_and_the_next_cell_works(fresh)
     child.rlimit(psutil.RLIMIT_AS, (limit, limit))
     error = fresh.run("let hungry: Vec<Vec<u8>> = (0..64).map(|_| vec![1; 16 << 20]).collect();").error
     assert error["ename"] == "Terminated"
-    assert error["evalue"] == "out of memory: an allocation of 16.0 MiB failed. Lost variables: lost_one."
+    assert re.fullmatch(r"out of memory: an allocation of 16\.0 MiB failed at In \[\d+\]:1:\d+\. Lost variables: lost_one\.", error["evalue"])
     assert fresh.value("stays()") == "11"
 
 
@@ -134,8 +156,14 @@ def test_an_unknown_command_suggests_the_nearest(kernel):
 def test_vars_is_a_table_with_types_and_sizes(kernel):
     kernel.run("let table = vec![0f32; 1000];")
     shown = kernel.run(":vars").of("execute_result")[0]["data"]
-    assert re.search(r"table +std::vec::Vec<f32> +3\.9 KiB", shown["text/plain"])
+    assert re.search(r"table +std::vec::Vec<f32> +1000 +3\.9 KiB", shown["text/plain"])
     assert "<td" in shown["text/html"] and "Vec&lt;f32&gt;" in shown["text/html"]
+
+
+def test_vars_knows_the_shapes_of_the_librarys_values(kernel):
+    kernel.value("let zeros = candle_core::Tensor::zeros((2, 3), candle_core::DType::F64, &candle_core::Device::Cpu)?;\nlet rows = vec![vec![1.0f32; 4]; 3];")
+    shown = kernel.run(":vars").of("execute_result")[0]["data"]["text/plain"]
+    assert re.search(r"zeros +\S+ +2 × 3 +\d+ B", shown) and re.search(r"rows +\S+ +3 × 4 ", shown), shown
 
 
 def test_a_shell_command_streams_and_its_failure_is_an_error(kernel):

@@ -516,6 +516,8 @@ def test_derived_traits_are_those_of_the_crate_that_asks_for_them(with_crates):
         ("std::fs::read_to_string(\"/nope\").context(\"reading the file\")?;", "reading the file: No such file or directory (os error 2)"),
         ("let kept = 1;\nbail!(\"no {}\", 42);", "no 42"),
         ("let kept = 1;\nensure!(kept > 5, \"kept is {kept}\");", "kept is 1"),
+        ("async fn two() -> i32 { 2 }\nlet kept = 1;\nensure!(two().await == 3, \"async {}\", two().await);", "async 2"),
+        ("async fn two() -> i32 { 2 }\nlet kept = 1;\nif two().await == 2 { bail!(\"met {}\", two().await) }", "met 2"),
         ("let kept = 1;\nanyhow::ensure!(kept + 1 == 3);", "Condition failed: `kept + 1 == 3` (2 vs 3)"),
         ("let kept = 1;\nlet other = match None::<i32> { Some(n) => n, None => bail!(\"nothing\") };", "nothing"),
         ("let kept = 1;\nif kept == 1 { return Err(\"early\".into()); }", "early"),
@@ -529,6 +531,32 @@ def test_an_error_may_leave_a_cell_as_it_leaves_a_function(with_crates, cell, sa
     assert f":{line}:" in plain(error).splitlines()[0]
     if "kept" in cell:
         assert with_crates.value("kept") == "1"
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "{ println!(\"said\"); panic!(\"boom\") }",
+        "{ println!(\"said\"); if true { panic!(\"boom\") } else { unreachable!() } }",
+        "loop { println!(\"said\"); panic!(\"boom\") }",
+        "match std::env::args().count() { _ => { println!(\"said\"); panic!(\"boom\") } }",
+    ],
+)
+def test_a_cell_may_end_in_a_block_that_never_has_a_value(with_crates, cell):
+    ran = with_crates.run(cell)
+    assert ran.error["evalue"] == "boom" and ran.stream() == "said\n"
+
+
+def test_a_crate_that_has_nothing_by_default_is_that_of_the_library(fresh):
+    ran = fresh.run(":dep bitflags = \"2\"\nbitflags::bitflags! { #[derive(Debug)] struct Flags: u8 { const A = 1; } }\nFlags::A.bits()")
+    told = ran.stream("stderr") + "".join(content["data"]["text/plain"] for content in ran.of("display_data", "update_display_data"))
+    assert ran.value == "1" and "apart" not in told and "Compiling bitflags" not in told, told
+
+
+def test_the_lock_of_standard_output_ends_with_its_cell(with_crates):
+    ran = good(with_crates.run("use std::io::Write;\nlet mut out = std::io::stdout().lock();\nwriteln!(out, \"written\")?;"))
+    assert ran.stream() == "written\n" and "`out` lives in this cell only: it locks a standard stream" in ran.stream("stderr")
+    assert good(with_crates.run("std::thread::spawn(|| println!(\"of a thread\")).join().unwrap();")).stream() == "of a thread\n"
 
 
 def test_a_cell_may_return(with_crates):

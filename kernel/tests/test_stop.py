@@ -75,6 +75,30 @@ NOTICED = {
     "a sleep behind a call that catches unwinding": "for _ in 0..3 { let _ = std::panic::catch_unwind(|| std::thread::sleep(std::time::Duration::from_secs(100_000))); }\nprintln!(\"after\");",
     "a thread of the cell that prints": "std::thread::scope(|scope| { scope.spawn(|| loop { println!(\"again\"); }); });",
     "a thread of the cell that sleeps": "std::thread::spawn(|| std::thread::sleep(std::time::Duration::from_secs(100_000))).join().unwrap();",
+    "a thread that waits for itself": "std::thread::park();",
+    "a condition": "let pair = (std::sync::Mutex::new(false), std::sync::Condvar::new());\nlet mut guard = pair.0.lock()?;\nwhile !*guard { guard = pair.1.wait(guard)?; }",
+    "a condition that is looked at": "let pair = (std::sync::Mutex::new(false), std::sync::Condvar::new());\nlet guard = pair.1.wait_while(pair.0.lock()?, |done| !*done)?;\nprintln!(\"{guard}\");",
+    "a condition with a time": "let pair = (std::sync::Mutex::new(false), std::sync::Condvar::new());\nlet _end = pair.1.wait_timeout(pair.0.lock()?, std::time::Duration::from_secs(100_000))?;",
+    "a condition of an item": "fn waits(pair: &(std::sync::Mutex<u8>, std::sync::Condvar)) -> u8 { *pair.1.wait(pair.0.lock().unwrap()).unwrap() }\nloop { waits(&(std::sync::Mutex::new(0), std::sync::Condvar::new())); }",
+    "a join": "std::thread::spawn(|| loop { std::thread::park(); }).join().unwrap();",
+    "a connection": "std::net::TcpListener::bind(\"127.0.0.1:0\")?.accept()?;",
+    "connections": "for stream in std::net::TcpListener::bind(\"127.0.0.1:0\")?.incoming() { stream?; }",
+    "a socket": "use std::io::Read;\nlet listener = std::net::TcpListener::bind(\"127.0.0.1:0\")?;\nlet mut stream = std::net::TcpStream::connect(listener.local_addr()?)?;\nstream.read_exact(&mut [0; 4])?;",
+    "lines of a socket": "use std::io::BufRead;\nlet listener = std::net::TcpListener::bind(\"127.0.0.1:0\")?;\nlet stream = std::net::TcpStream::connect(listener.local_addr()?)?;\nfor line in std::io::BufReader::new(&stream).lines() { println!(\"{}\", line?); }",
+    "a datagram": "std::net::UdpSocket::bind(\"127.0.0.1:0\")?.recv_from(&mut [0; 4])?;",
+    "a program": "std::process::Command::new(\"sleep\").arg(\"600\").status()?;",
+    "programs": "for _ in 0..1000 { std::process::Command::new(\"sh\").args([\"-c\", \"sleep 600; true\"]).status()?; }",
+    "what a program says": "std::process::Command::new(\"sleep\").arg(\"600\").output()?;",
+    "a line of a program": "use std::io::BufRead;\nlet mut program = std::process::Command::new(\"sleep\").arg(\"600\").stdout(std::process::Stdio::piped()).spawn()?;\nlet out = program.stdout.take().unwrap();\nlet mut line = String::new();\nstd::io::BufReader::new(out).read_line(&mut line)?;\nprogram.wait()?;",
+    "standard output under a lock": "use std::io::Write;\nlet mut out = std::io::stdout().lock();\nloop { writeln!(out, \"again\")?; }",
+    "a channel": "let (send, receive) = std::sync::mpsc::channel::<u8>();\nreceive.recv()?;\ndrop(send);",
+    "a channel that is iterated": "let (send, receive) = std::sync::mpsc::channel::<u8>();\nfor got in &receive { println!(\"{got}\"); }\ndrop(send);",
+    "a channel that is summed up": "let (send, receive) = std::sync::mpsc::channel::<u64>();\nlet total: u64 = receive.iter().map(|n| n + 1).sum();\nprintln!(\"{total}\");\ndrop(send);",
+    "a channel with a time": "let (send, receive) = std::sync::mpsc::channel::<u8>();\nlet _got = receive.recv_timeout(std::time::Duration::from_secs(100_000));\ndrop(send);\nloop { println!(\"again\"); }",
+    "a channel without room": "let (send, receive) = std::sync::mpsc::sync_channel::<Vec<u8>>(0);\nreceive.recv()?;\ndrop(send);",
+    "a channel with some room": "let (send, receive) = std::sync::mpsc::sync_channel::<u8>(2);\nreceive.recv()?;\ndrop(send);",
+    "room in a channel": "let (send, receive) = std::sync::mpsc::sync_channel::<Vec<u8>>(1);\nfor n in 0..9 { send.send(vec![n; 100])?; }\ndrop(receive);",
+    "a taker of a channel": "let (send, receive) = std::sync::mpsc::sync_channel::<Vec<u8>>(0);\nsend.send(vec![1; 100])?;\ndrop(receive);",
     "a channel whose sender sleeps": "let (send, receive) = std::sync::mpsc::channel::<u8>();\nstd::thread::spawn(move || loop { std::thread::sleep(std::time::Duration::from_secs(100_000)); let _ = send.send(1); });\nreceive.recv()?;",
 }
 
@@ -149,7 +173,9 @@ def test_threads_of_a_pool_that_notice_nothing_need_a_second_stop(quick):
     msg_id = quick.send(f"{BEGUN}{RAYON.replace('WORK', 'loop { std::hint::black_box(i); }')}")
     quick.wait_until_running(msg_id)
     quick.control("interrupt_request")
-    assert "stop it again ends its process" in quick.wait_until_running(msg_id)[-1]["content"]["text"]
+    told = quick.wait_until_running(msg_id)[-1]["content"]["text"]
+    assert "threads of a rayon pool work for it" in told and "stop it again ends its process" in told
+    assert re.search(r"at In \[\d+\]:3:", told), told
     quick.control("interrupt_request")
     reply = quick.shell(msg_id)["content"]
     assert reply["ename"] == "Interrupted" and "Lost variables: held." in reply["evalue"]
@@ -164,11 +190,8 @@ UNNOTICED = {
     "an item": "fn spin() -> u8 { let mut i = 0u8; loop { i = std::hint::black_box(i.wrapping_mul(3)); } }\nspin();",
     "a closure in an iterator": "let total: u64 = (0..u64::MAX).filter(|i| std::hint::black_box(i % 3) == 0).sum();\nprintln!(\"{total}\");",
     "unwinding that is caught": "loop { let _ = std::panic::catch_unwind(|| println!(\"again\")); }",
-    "a thread that waits for itself": "std::thread::park();",
-    "a channel": "let (send, receive) = std::sync::mpsc::channel::<u8>();\nreceive.recv()?;\ndrop(send);",
-    "a condition": "let pair = (std::sync::Mutex::new(false), std::sync::Condvar::new());\nlet guard = pair.1.wait_while(pair.0.lock()?, |done| !*done)?;\nprintln!(\"{guard}\");",
-    "a join": "std::thread::spawn(|| loop { std::thread::park(); }).join().unwrap();",
-    "a program that it started": "std::process::Command::new(\"sleep\").arg(\"60\").status()?;",
+    "a barrier": "std::sync::Barrier::new(2).wait();",
+    "a scope of threads": "let mut shared = vec![1];\nstd::thread::scope(|scope| { scope.spawn(|| { shared.push(2); loop { std::thread::park(); } }); });",
 }
 
 
@@ -183,6 +206,57 @@ def test_what_notices_nothing_loses_what_it_had_in_hand(impatient, code):
     assert child(impatient) == before
     gone = impatient.run("in_hand.len()").error
     assert gone["ename"] == "E0425" and "`in_hand` is lost since cell" in plain(gone)
+
+
+@pytest.mark.parametrize(
+    "wait, line",
+    [
+        ("let barrier = std::sync::Barrier::new(2);\n\nbarrier.wait();", 4),
+        ("let mut i = 0u64;\nloop { i = std::hint::black_box(i + 1); }", 3),
+        ("fn turns() -> u8 {\n    let mut i = 1u8;\n    loop { i = std::hint::black_box(i.wrapping_mul(5)); }\n}\nturns();", 4),
+    ],
+)
+def test_the_line_is_named_where_a_cell_is_left(impatient, wait, line):
+    error = stop(impatient, f"{BEGUN}{wait}").error
+    assert re.search(rf"left behind at In \[\d+\]:{line}:\d+; ", error["evalue"]), error["evalue"]
+    assert wait.splitlines()[line - 2].strip() in plain(error), "and shown"
+
+
+def test_programs_that_a_cell_started_are_interrupted_and_others_are_not(notebook):
+    notebook.value('let mut earlier = std::process::Command::new("sleep").arg("600").spawn()?;\nstd::thread::sleep(std::time::Duration::from_millis(50));')
+    stop(notebook, f'let mut program = std::process::Command::new("sleep").arg("600").spawn()?;\n{BEGUN}program.wait()?;')
+    assert notebook.value("program.wait()?.to_string()") == '"signal: 2 (SIGINT)"'
+    assert notebook.value("earlier.try_wait()?.is_none()") == "true"
+    notebook.value("earlier.kill()?;\nearlier.wait()?;")
+
+
+def test_a_program_that_goes_on_after_a_stop_is_named(notebook):
+    error = stop(notebook, "std::process::Command::new(\"sh\").args([\"-c\", \"trap '' INT; echo begun; exec sleep 987\"]).status()?;").error
+    named = re.search(r"still running: `sleep 987` \(process (\d+)\)", error["evalue"])
+    assert named, error["evalue"]
+    psutil.Process(int(named[1])).kill()
+
+
+def test_a_condition_is_unwound_with_its_mutex_locked_and_freed(notebook):
+    """Who waits for a condition has the mutex again when that ends, so unwinding frees it once."""
+    notebook.value("use std::sync::{Arc, Condvar, Mutex};\nlet pair = Arc::new((Mutex::new(0), Condvar::new()));")
+    stop(notebook, f"let mut guard = pair.0.lock().unwrap();\n{BEGUN}loop {{ guard = pair.1.wait(guard).unwrap(); *guard += 1; }}")
+    assert notebook.value("let mut left = pair.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());\n*left += 10;\n*left") == "10"
+    # And the condition works on.
+    notebook.value("pair.0.clear_poison();\nlet twin = pair.clone();")
+    code = "std::thread::spawn(move || { *twin.0.lock().unwrap() = 7; twin.1.notify_all(); });\nlet now = *pair.1.wait_while(pair.0.lock().unwrap(), |value| *value != 7).unwrap();\nnow"
+    assert notebook.value(code) == "7"
+
+
+@pytest.mark.parametrize("make", ["channel::<Vec<i32>>()", "sync_channel::<Vec<i32>>(3)", "sync_channel::<Vec<i32>>(0)"])
+def test_a_channel_works_on_after_a_stop_and_the_next_message_is_not_lost(notebook, make):
+    """Who waited in vain has left the channel's queue: the one message wakes who waits now."""
+    notebook.value(f"let (send, receive) = std::sync::mpsc::{make};\nlet second = send.clone();")
+    for _ in range(3):
+        stop(notebook, f"{BEGUN}println!(\"{{:?}}\", receive.recv()?);")
+    code = "let sender = second.clone();\nstd::thread::spawn(move || { std::thread::sleep(std::time::Duration::from_millis(200)); sender.send(vec![7]).unwrap(); });\nlet got = receive.recv()?;\ngot"
+    for _ in range(2):
+        assert notebook.value(code) == "[7]"
 
 
 def test_a_cell_with_nothing_in_hand_loses_nothing(impatient):
@@ -203,10 +277,10 @@ def test_the_thread_that_is_left_takes_no_time(quick):
 
 
 def test_a_thread_that_comes_back_after_it_was_left_does_no_more(quick):
-    quick.value("static GATE: std::sync::Mutex<()> = std::sync::Mutex::new(());\nlet (open, opened) = std::sync::mpsc::channel::<()>();")
-    quick.value("static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);\nlet keep = open.clone();")
-    stop(quick, f"{BEGUN}while opened.recv().is_ok() {{ COUNT.fetch_add(1, std::sync::atomic::Ordering::SeqCst); println!(\"came back\"); }}")
-    ran = quick.run("for _ in 0..3 { keep.send(()).ok(); std::thread::sleep(std::time::Duration::from_millis(400)); }\nCOUNT.load(std::sync::atomic::Ordering::SeqCst)")
+    quick.value("use std::sync::{Arc, Barrier, atomic::{AtomicU32, Ordering}};\nlet gate = Arc::new(Barrier::new(2));\nlet twin = gate.clone();")
+    quick.value("static COUNT: AtomicU32 = AtomicU32::new(0);")
+    stop(quick, f"{BEGUN}loop {{ gate.wait(); COUNT.fetch_add(1, Ordering::SeqCst); println!(\"came back\"); }}")
+    ran = quick.run("twin.wait();\nstd::thread::sleep(std::time::Duration::from_millis(800));\nCOUNT.load(Ordering::SeqCst)")
     assert ran.status == "ok" and "came back" not in ran.stream()
     assert int(ran.value) <= 1, "it is parked where it comes back into the cell"
 
@@ -218,7 +292,8 @@ def test_a_printing_value_that_never_ends_does_not_take_standard_output_along(qu
     quick.wait_until_running(msg_id)
     quick.control("interrupt_request")
     told = quick.wait_until_running(msg_id)
-    assert "stop it again ends its process" in told[-1]["content"]["text"]
+    told = told[-1]["content"]["text"]
+    assert "it holds standard output" in told and "stop it again ends its process" in told
     quick.control("interrupt_request")
     reply = quick.shell(msg_id)["content"]
     assert reply["ename"] == "Interrupted" and "Lost variables: lost." in reply["evalue"]

@@ -12,6 +12,12 @@ pub extern "C" fn wavemesh_start(stop_point: extern "C-unwind" fn()) {
     wavemesh::notebook::watch_tasks();
 }
 
+/// What `:vars` says of a value of the library.
+#[unsafe(no_mangle)]
+pub fn wavemesh_describe(value: &dyn std::any::Any) -> Option<(usize, String)> {
+    wavemesh::notebook::describe(value)
+}
+
 /// Brings every live display to its last state.
 #[unsafe(no_mangle)]
 pub extern "C" fn wavemesh_flush() {

@@ -28,6 +28,25 @@ pub fn text(frames: &[Frame]) -> String {
     text
 }
 
+/// The files of the functions at a place, the innermost first: of those that were inlined there, and of the one that they were inlined in.
+pub fn files(Frame { library, offset }: &Frame) -> Vec<String> {
+    let file = std::fs::read(library).unwrap_or_default();
+    Library::read(&file).map(|library| library.files(*offset)).unwrap_or_default()
+}
+
+/// The mangled name of the function at a place.
+pub fn symbol(Frame { library, offset }: &Frame) -> Option<String> {
+    let file = std::fs::read(library).ok()?;
+    let file = object::File::parse(&*file).ok()?;
+    symbol_at(&file, *offset).map(str::to_owned)
+}
+
+fn symbol_at<'a>(file: &object::File<'a>, offset: u64) -> Option<&'a str> {
+    let is_at =
+        |symbol: &object::Symbol<'a, '_>| (symbol.address()..symbol.address() + symbol.size().max(1)).contains(&offset);
+    file.symbols().chain(file.dynamic_symbols()).find(is_at)?.name().ok()
+}
+
 struct Library<'a> {
     file: object::File<'a>,
     lines: Context<EndianSlice<'a, NativeEndian>>,
@@ -43,13 +62,22 @@ impl<'a> Library<'a> {
         Some(Library { lines: Context::from_dwarf(dwarf.ok()?).ok()?, file })
     }
 
+    fn files(&self, offset: u64) -> Vec<String> {
+        let Ok(mut frames) = self.lines.find_frames(offset).skip_all_loads() else { return Vec::new() };
+        let mut files = Vec::new();
+        while let Ok(Some(frame)) = frames.next() {
+            files.push(frame.location.and_then(|place| place.file).unwrap_or_default().to_owned());
+        }
+        files
+    }
+
     fn tell(&self, offset: u64, text: &mut String) {
         let Ok(mut frames) = self.lines.find_frames(offset).skip_all_loads() else { return };
         let mut frame = frames.next().ok().flatten();
         while let Some(inner) = frame {
             frame = frames.next().ok().flatten();
             // Debug information of lines only names a function without its path; that of the outermost one is a symbol.
-            let symbol = if frame.is_none() { self.symbol(offset) } else { None };
+            let symbol = if frame.is_none() { symbol_at(&self.file, offset) } else { None };
             let named = inner.function.as_ref().and_then(|function| function.raw_name().ok());
             let name = symbol.or(named.as_deref()).unwrap_or("<unknown>");
             if let Some(place) = inner.location
@@ -59,13 +87,5 @@ impl<'a> Library<'a> {
                 let _ = writeln!(text, "0: {name:#}\n at {file}:{line}:{column}");
             }
         }
-    }
-
-    /// The function at an address, when the debug information has lines only.
-    fn symbol(&self, offset: u64) -> Option<&'a str> {
-        let at = |symbol: &object::Symbol<'a, '_>| {
-            (symbol.address()..symbol.address() + symbol.size().max(1)).contains(&offset)
-        };
-        self.file.symbols().find(at)?.name().ok()
     }
 }

@@ -359,10 +359,7 @@ const WAITING: [&str; 4] = ["join", "try_join", "select", "select_biased"];
 
 /// Whether a statement waits for a future itself.
 fn awaits(node: &SyntaxNode) -> bool {
-    let in_tokens = |tree: ast::TokenTree| {
-        let words: Vec<String> = words(&tree.syntax().text().to_string()).map(str::to_owned).collect();
-        words.iter().any(|word| word == "await") && !words.iter().any(|word| word == "async")
-    };
+    let in_tokens = |tree: ast::TokenTree| tokens_wait(tree.syntax());
     node.descendants().any(|inner| {
         let waits = ast::AwaitExpr::can_cast(inner.kind())
             || ast::TokenTree::cast(inner.clone()).is_some_and(in_tokens)
@@ -377,9 +374,43 @@ fn called(call: &ast::MacroCall) -> String {
     path.rsplit("::").next().unwrap_or_default().to_owned()
 }
 
-/// Whether an expression only leaves the cell.
+/// Macros that never have a value.
+const ENDING: [&str; 5] = ["bail", "panic", "todo", "unimplemented", "unreachable"];
+/// Functions of `std` that never return.
+const ENDING_CALLS: [&str; 4] = ["process::exit", "process::abort", "std::process::exit", "std::process::abort"];
+
+/// Whether an expression never has a value, as far as its text tells: it leaves the cell, or ends it.
 fn is_way_out(node: &SyntaxNode) -> bool {
-    ast::ReturnExpr::can_cast(node.kind()) || macro_call(node).is_some_and(|call| called(&call) == "bail")
+    if let Some(call) = macro_call(node) {
+        return ENDING.contains(&&*called(&call));
+    }
+    let is_way_out = |node: Option<&SyntaxNode>| node.is_some_and(is_way_out);
+    let ends = |block: Option<ast::BlockExpr>| {
+        // The list has the statements, and the expression behind them if there is one.
+        let list = block.and_then(|block| block.stmt_list());
+        is_way_out(list.and_then(|list| list.syntax().children().last()).as_ref())
+    };
+    match ast::ExprStmt::cast(node.clone()).and_then(|statement| statement.expr()).or(ast::Expr::cast(node.clone())) {
+        Some(ast::Expr::ReturnExpr(_)) => true,
+        Some(ast::Expr::ParenExpr(inner)) => is_way_out(inner.expr().as_ref().map(AstNode::syntax)),
+        Some(ast::Expr::CallExpr(call)) => {
+            call.expr().is_some_and(|path| ENDING_CALLS.contains(&&*items::compact(path.syntax())))
+        }
+        Some(ast::Expr::BlockExpr(block)) => block.modifier().is_none() && ends(Some(block)),
+        Some(ast::Expr::IfExpr(choice)) => {
+            let otherwise = match choice.else_branch() {
+                Some(ast::ElseBranch::Block(block)) => ends(Some(block)),
+                Some(ast::ElseBranch::IfExpr(other)) => is_way_out(Some(other.syntax())),
+                None => false,
+            };
+            otherwise && ends(choice.then_branch())
+        }
+        Some(ast::Expr::MatchExpr(choice)) => {
+            let mut arms = choice.match_arm_list().into_iter().flat_map(|list| list.arms()).peekable();
+            arms.peek().is_some() && arms.all(|arm| is_way_out(arm.expr().as_ref().map(AstNode::syntax)))
+        }
+        _ => false,
+    }
 }
 
 /// A cell's function returns what the kernel wants to know. What would return something else from it goes through the runtime's macros.
@@ -399,9 +430,11 @@ fn leaves(node: &SyntaxNode, origin: &Origin, rules: &dyn Fn(&str) -> Option<Str
             let name = called(&call);
             // One of the notebook's own may do something else.
             let returns = rules(&name).is_none_or(|text| words(&text).any(|word| word == "return"));
-            match name.as_str() {
-                "bail" if returns => "::wavemesh_cell::fail!(",
-                "ensure" if returns => "::wavemesh_cell::check!(",
+            match (name.as_str(), returns, tokens_wait(call.syntax())) {
+                ("bail", true, false) => "::wavemesh_cell::fail!(",
+                ("bail", true, true) => "::wavemesh_cell::fail!(await ",
+                ("ensure", true, false) => "::wavemesh_cell::check!(",
+                ("ensure", true, true) => "::wavemesh_cell::check!(await ",
                 _ => continue,
             }
         } else {
@@ -411,6 +444,15 @@ fn leaves(node: &SyntaxNode, origin: &Origin, rules: &dyn Fn(&str) -> Option<Str
         edits.push(Edit::insert(range.end, ")"));
     }
     edits
+}
+
+/// Whether the tokens of a macro's call have an `.await`, and no future around it.
+fn tokens_wait(node: &SyntaxNode) -> bool {
+    let has = |word: &str| {
+        let mut tokens = node.descendants_with_tokens().filter_map(NodeOrToken::into_token);
+        tokens.any(|token| token.text() == word)
+    };
+    has("await") && !has("async")
 }
 
 /// The macro call that a statement is.
@@ -475,6 +517,24 @@ mod tests {
     }
 
     #[test]
+    fn what_never_has_a_value_is_not_shown() {
+        for (source, shown) in [
+            ("{ f(); panic!(\"x\") }", false),
+            ("{ f(); return; }", false),
+            ("if x { todo!() } else if y { std::process::exit(1) } else { (unreachable!()) }", false),
+            ("match x { 1 => bail!(\"one\"), _ => { f(); process::abort() } }", false),
+            ("{ panic!(\"x\"); 1 }", true),
+            ("if x { panic!() } else { 1 }", true),
+            ("async { panic!() }", true),
+            ("match x {}", true),
+            ("{ f() }", true),
+        ] {
+            let cell = Cell::parse(source, Path::new("/"), &|_| None);
+            assert_eq!(cell.statements.last().map(|last| last.shown), Some(shown), "{source}");
+        }
+    }
+
+    #[test]
     fn what_would_return_from_the_cell_goes_through_the_runtime() {
         let own =
             |name: &str| (name == "bail").then(|| "macro_rules! bail { ($t:expr) => { println!($t) } }".to_owned());
@@ -488,6 +548,9 @@ mod tests {
             ),
             ("return Err(\"x\".into());", "::wavemesh_cell::leave!(boxed Err(\"x\".into()));", None),
             ("anyhow::ensure!(x);", "::wavemesh_cell::check!(anyhow::ensure!(x));", None),
+            ("ensure!(f().await, \"x\");", "::wavemesh_cell::check!(await ensure!(f().await, \"x\"));", None),
+            ("bail!(\"await {}\", f().await);", "::wavemesh_cell::fail!(await bail!(\"await {}\", f().await));", None),
+            ("bail!(\"await\");", "::wavemesh_cell::fail!(bail!(\"await\"));", None),
             ("let f = || { return 1; };", "let f = || { return 1; };", None),
             ("|| return 1", "|| return 1", None),
             ("bail!(\"x\");", "bail!(\"x\");", Some(own)),
@@ -532,6 +595,8 @@ mod tests {
         for (source, waits) in [
             ("f().await", true),
             ("println!(\"{}\", f().await);", true),
+            ("ensure!(f().await, \"async\");", true),
+            ("bail!(\"await\");", false),
             ("let h = spawn(async { f().await });", false),
             ("let h = spawn(async move { 5 }).await?;", true),
             ("let f = || async { g().await };", false),

@@ -22,11 +22,13 @@ use rustix::process::{Resource, Rlimit, Signal, getppid, set_parent_process_deat
 use wavemesh_cell::backtrace::Text;
 use wavemesh_cell::frames;
 use wavemesh_cell::protocol::{Decoder, Message, Order, Report};
+use wavemesh_cell::wait::Called;
 
 use super::loading::Object;
 use super::pipes::ChildEnds;
-use super::signals;
-use super::worker::{Cell, End, Stop, Worker};
+use super::processes::{self, Running, Tick};
+use super::worker::{Cell, Progress, Stop, Worker};
+use super::{crash, signals, waits};
 
 /// Set in the environment of the child only: what to load, and the inherited descriptors.
 const LIBRARIES: &str = "WAVEMESH_CHILD_LIBRARIES";
@@ -137,7 +139,8 @@ fn serve(Start { libraries, ends }: Start) -> std::io::Result<()> {
     unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
     let mut orders = Orders { control: control.try_clone()?, decoder: Decoder::default(), input: false, stop: None };
     let runtime = Runtime::load(&libraries, control, comms)?;
-    signals::install(runtime.notice)?;
+    signals::install(runtime.notice, runtime.caught)?;
+    crash::install(runtime.crashed)?;
     let mut worker = Worker::start(runtime)?;
     let mut requests = requests;
     loop {
@@ -160,9 +163,7 @@ fn serve(Start { libraries, ends }: Start) -> std::io::Result<()> {
         // SAFETY: the woven code defines it as a `static` of this type.
         let run = unsafe { object.number("WAVEMESH_CELL_RUN") }.unwrap_or(0);
         let start = Instant::now();
-        if run_cell(Cell { run, code }, &mut worker, &mut orders)? == End::Left {
-            orders.tell(&Report::Left);
-        }
+        run_cell(Cell { run, code }, &mut worker, &mut orders)?;
         if !(runtime.end)(micros(loaded), micros(start.elapsed())) {
             write_marks(run);
         }
@@ -171,32 +172,47 @@ fn serve(Start { libraries, ends }: Start) -> std::io::Result<()> {
 }
 
 /// Runs a cell until its code has ended or its thread is left behind.
-fn run_cell(cell: Cell, worker: &mut Worker, orders: &mut Orders) -> std::io::Result<End> {
+fn run_cell(cell: Cell, worker: &mut Worker, orders: &mut Orders) -> std::io::Result<()> {
     if let Some(library) = LIBRARY.get() {
         (library.forget)();
     }
     worker.begin(cell)?;
+    let start = Tick::now();
     let mut stop: Option<Stop> = None;
     loop {
         if worker.wait(orders.control.as_fd(), stop.is_some())? {
-            return Ok(End::Returned);
+            break;
         }
         orders.read();
         match (orders.stop_of(cell.run), &mut stop) {
             (Some(grace), None) => {
                 // Reads of standard input fail from now on.
                 rustix::stdio::dup2_stdin(File::open("/")?)?;
+                processes::interrupt_since(start);
                 stop = Some(Stop::begin(cell.run, grace, worker));
             }
             (Some(grace), Some(stop)) => stop.set_grace(grace),
             (None, _) => {}
         }
-        if let Some(stop) = &mut stop
-            && stop.go_on(worker)?
-        {
-            return Ok(End::Left);
+        if let Some(stop) = &mut stop {
+            match stop.go_on(worker)? {
+                Progress::None => {}
+                Progress::Held(by) => orders.tell(&Report::Held { by, frames: waits::frames(&worker.runtime) }),
+                Progress::Left => {
+                    orders.tell(&Report::Left { frames: waits::frames(&worker.runtime) });
+                    break;
+                }
+            }
         }
     }
+    if stop.is_some() {
+        // Such as it started after it was asked to stop.
+        processes::interrupt_since(start);
+        for Running { id, command } in processes::that_go_on(start) {
+            orders.tell(&Report::GoesOn { process: id.unsigned_abs(), command });
+        }
+    }
+    Ok(())
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -225,6 +241,12 @@ pub struct Runtime {
     texts: extern "C" fn(*const Text, usize),
     stop: extern "C" fn(u64),
     notice: signals::Notice,
+    caught: signals::Caught,
+    crashed: crash::Tell,
+    /// Copies where the cell's thread was seen last.
+    pub seen: unsafe extern "C" fn(*mut usize, usize) -> usize,
+    /// Allows a function of `std` to end that is called through these addresses.
+    pub allow: unsafe extern "C" fn(usize, Called, *const usize, usize),
     /// Takes what belongs to the cell from its thread, unless it has ended.
     pub leave: extern "C" fn() -> bool,
     /// Whether the cell waits for a pool of threads, which work for it.
@@ -251,6 +273,10 @@ impl Runtime {
                 texts: object.function("wavemesh_cell_texts")?,
                 stop: object.function("wavemesh_cell_stop")?,
                 notice: object.function("wavemesh_cell_notice")?,
+                caught: object.function("wavemesh_cell_caught")?,
+                crashed: object.function("wavemesh_cell_crashed")?,
+                seen: object.function("wavemesh_cell_seen")?,
+                allow: object.function("wavemesh_cell_allow")?,
                 leave: object.function("wavemesh_cell_leave")?,
                 waits_for_pool: object.function("wavemesh_cell_waits_for_pool")?,
                 await_output: object.function("wavemesh_cell_await_output")?,
@@ -258,9 +284,17 @@ impl Runtime {
             (start, point, runtime)
         };
         start(control.into_raw_fd(), comms.into_raw_fd());
+        // SAFETY: as above.
+        let describe_with: unsafe extern "C" fn(*const c_void) =
+            unsafe { object.function("wavemesh_cell_describe_with")? };
         if let Some(library) = library.first().cloned() {
             std::thread::spawn(move || {
                 let Ok(library) = Object::open(&library) else { return };
+                // SAFETY: kernel/dylib defines it with the type that the runtime calls; both were compiled by this toolchain.
+                if let Ok(describe) = unsafe { library.function::<*const c_void>("wavemesh_describe") } {
+                    // SAFETY: as above.
+                    unsafe { describe_with(describe) };
+                }
                 let calls = || {
                     // SAFETY: these are the types with which kernel/dylib defines them.
                     unsafe {

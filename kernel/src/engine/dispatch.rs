@@ -11,7 +11,8 @@ use super::compiler::plain_names;
 use super::grammar::CommandLine;
 use super::grammar::program::{Program, Test};
 use super::grammar::table::{self, Action};
-use super::session::{Session, interrupted};
+use super::report;
+use super::session::Session;
 use super::{ExecuteError, ExecuteOptions, commands, export};
 
 impl Session {
@@ -38,7 +39,7 @@ impl Session {
                 let started = |group: Option<Pid>| shared.set_shell(group);
                 match commands::shell(arguments, &evaluator.pipes, started) {
                     _ if shared.interrupted() => {
-                        Err(interrupted("the command was stopped; all variables are kept".into()))
+                        Err(report::interrupted("the command was stopped; all variables are kept".into(), None))
                     }
                     Ok(()) => Ok(None),
                     Err(message) => Err(ExecuteError {
@@ -169,11 +170,13 @@ impl Session {
             .stored_variables()
             .into_iter()
             .map(|(name, ty)| {
-                let size = stored.get(&name).map_or_else(String::new, |variable| commands::bytes(variable.bytes));
-                vec![name, plain_names(&ty), size]
+                let (shape, size) = stored.get(&name).map_or_else(Default::default, |variable| {
+                    (variable.shape.clone(), commands::bytes(variable.bytes))
+                });
+                vec![name, plain_names(&ty), shape, size]
             })
             .collect();
-        commands::table(&["Variable", "Type", "Size"], &rows)
+        commands::table(&["Variable", "Type", "Shape", "Size"], &rows)
     }
 
     /// `:dep`: what the library does not hold is built before the next Rust.

@@ -15,20 +15,25 @@ use serde_json::Value;
 use super::toolchain::Toolchain;
 
 /// The runtime's source, compiled on the user's machine.
-const RUNTIME: [(&str, &str); 13] = [
+const RUNTIME: [(&str, &str); 18] = [
     ("lib.rs", include_str!("../../runtime/lib.rs")),
     ("backtrace.rs", include_str!("../../runtime/backtrace.rs")),
+    ("channel.rs", include_str!("../../runtime/channel.rs")),
     ("comm.rs", include_str!("../../runtime/comm.rs")),
+    ("crash.rs", include_str!("../../runtime/crash.rs")),
+    ("describe.rs", include_str!("../../runtime/describe.rs")),
     ("frames.rs", include_str!("../../runtime/frames.rs")),
     ("leave.rs", include_str!("../../runtime/leave.rs")),
     ("output.rs", include_str!("../../runtime/output.rs")),
     ("protocol.rs", include_str!("../../runtime/protocol.rs")),
+    ("redirect.rs", include_str!("../../runtime/redirect.rs")),
     ("residual.rs", include_str!("../../runtime/residual.rs")),
     ("stop.rs", include_str!("../../runtime/stop.rs")),
     ("store.rs", include_str!("../../runtime/store.rs")),
     ("show.rs", include_str!("../../runtime/show.rs")),
     ("testing.rs", include_str!("../../runtime/testing.rs")),
     ("timing.rs", include_str!("../../runtime/timing.rs")),
+    ("wait.rs", include_str!("../../runtime/wait.rs")),
 ];
 
 /// A compiled library on disk.
@@ -57,6 +62,9 @@ pub struct Held {
     pub name: String,
     pub version: String,
     pub features: Vec<String>,
+    /// Whether it has the features that it has by default; true if it has none by default.
+    #[serde(default = "yes")]
+    pub defaults: bool,
     /// Its metadata, in `lib/`.
     pub file: String,
 }
@@ -80,8 +88,8 @@ impl Held {
         let defaults = value.get("default-features").and_then(toml::Value::as_bool).unwrap_or(true);
         let listed = value.get("features").and_then(toml::Value::as_array).into_iter().flatten();
         let mut asked: Vec<&str> = listed.filter_map(toml::Value::as_str).collect();
-        // A crate without a feature of this name has none to ask for.
-        if defaults && self.features.iter().any(|feature| feature == "std") {
+        // Without `std` a crate is in the library as the library needs it, and what more its defaults have is seldom meant.
+        if defaults && !self.defaults && self.features.iter().any(|feature| feature == "std") {
             asked.push("default");
         }
         let missing: Vec<&str> =
@@ -300,7 +308,21 @@ fn held(artifact: &Value, name: &str, version: &str) -> Option<Held> {
     let files = strings(&artifact["filenames"]);
     let file = files.iter().find(|file| file.ends_with(".rmeta"))?;
     let file = Path::new(file).file_name()?.to_string_lossy().into_owned();
-    Some(Held { name: name.to_owned(), version: version.to_owned(), features: strings(&artifact["features"]), file })
+    let features = strings(&artifact["features"]);
+    let defaults = features.iter().any(|feature| feature == "default")
+        || !has_defaults(artifact["manifest_path"].as_str().map(Path::new));
+    Some(Held { name: name.to_owned(), version: version.to_owned(), features, defaults, file })
+}
+
+/// Whether a crate with this manifest has features that are there by default.
+fn has_defaults(manifest: Option<&Path>) -> bool {
+    let text = manifest.and_then(|manifest| std::fs::read_to_string(manifest).ok()).unwrap_or_default();
+    let manifest: toml::Table = text.parse().unwrap_or_default();
+    manifest.get("features").and_then(|features| features.get("default")).is_some()
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Name and version of an artifact's package.
@@ -436,7 +458,8 @@ mod tests {
     #[test]
     fn a_crate_of_the_library_serves_when_version_and_features_allow() {
         let features = ["default", "std", "derive"].map(str::to_owned).to_vec();
-        let held = Held { name: "serde".into(), version: "1.0.229".into(), features, file: String::new() };
+        let defaults = true;
+        let held = Held { name: "serde".into(), version: "1.0.229".into(), features, defaults, file: String::new() };
         for value in ["\"1\"", "\"*\"", "{ version = \"1\", features = [\"derive\"] }"] {
             assert_eq!(held.serves(value), Ok(()), "{value}");
         }
@@ -447,5 +470,25 @@ mod tests {
         ] {
             assert_eq!(held.serves(value), Err(why.to_owned()), "{value}");
         }
+        let bare = Held { features: vec!["std".to_owned()], defaults: false, ..held };
+        assert_eq!(bare.serves("{ version = \"1\", default-features = false }"), Ok(()));
+        assert_eq!(bare.serves("\"1\""), Err("the library holds it without its feature default".to_owned()));
+    }
+
+    #[test]
+    fn a_crate_without_default_features_has_all_that_it_has_by_default() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let manifest = folder.path().join("Cargo.toml");
+        let artifact = serde_json::json!({
+            "target": { "kind": ["lib"] }, "filenames": ["/x/libbitflags-1.rmeta"], "features": ["std"], "manifest_path": manifest,
+        });
+        for (text, defaults) in
+            [("[features]\nstd = []", true), ("[features]\ndefault = [\"std\"]\nstd = []", false), ("", true)]
+        {
+            std::fs::write(&manifest, text)?;
+            let held = held(&artifact, "bitflags", "2.13.2");
+            assert_eq!(held.map(|held| held.defaults), Some(defaults), "{text}");
+        }
+        Ok(())
     }
 }

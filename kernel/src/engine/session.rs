@@ -19,7 +19,7 @@ use super::grammar::{self, CommandLine, Part, Timed};
 use super::library::Bundle;
 use super::pipes::{Pipes, log};
 use super::prompter::Prompter;
-use super::report::{self, Killer, Places};
+use super::report::{self, Killer, Places, Spot};
 use super::runner::{Ended, Runner};
 use super::shared::{Evaluator, Shared};
 use super::temporary::Folder;
@@ -133,7 +133,7 @@ impl Session {
         }
         // Its process was ended when the code had run already: the next cell needs a new one.
         let lost = self.restart()?;
-        Err(report::death("", "", Killer::Kernel, &lost))
+        Err(report::death("", "", Killer::Kernel, None, &lost))
     }
 
     /// Runs what the user keeps for every notebook. What fails there is a line, and the cell runs all the same.
@@ -146,7 +146,7 @@ impl Session {
                 ran.map(drop).map_err(|error| startup::told(&piece.file, &error.evalue))
             });
             if self.shared.interrupted() {
-                return Err(interrupted("stopped; all variables are kept".into()));
+                return Err(report::interrupted("stopped; all variables are kept".into(), None));
             }
             if let Err(message) = ran {
                 self.evaluator.pipes.send(Output::Stderr(format!("{message}\n")));
@@ -248,7 +248,7 @@ impl Session {
                 }
             }
             if self.shared.interrupted() {
-                return Err(interrupted("stopped; all variables are kept".into()));
+                return Err(report::interrupted("stopped; all variables are kept".into(), None));
             }
         }
         Ok(shown)
@@ -325,7 +325,7 @@ impl Session {
         pipes.begin_run(object.run);
         if !self.shared.begin_run(object.run) {
             self.shared.end_run();
-            return Err(interrupted("the cell was stopped before it ran; all variables are kept".into()));
+            return Err(report::interrupted("the cell was stopped before it ran; all variables are kept".into(), None));
         }
         let prompter = Prompter::start(&self.shared, &evaluator, self.shared.cell());
         let ended = self.runner.run(&object.library.to_string_lossy(), &object.function);
@@ -338,7 +338,7 @@ impl Session {
         let reports = pipes.take_reports();
         let places = Places::new(compiler.runs());
         let stopped = self.shared.interrupted();
-        let (mut error, mut panicking, mut left) = (None, None, false);
+        let (mut error, mut panicking, mut left, mut going_on) = (None, None, None, Vec::new());
         for report in &reports {
             match report {
                 Report::Panicking(panic) => panicking = Some(report::panic(panic, "", &places)),
@@ -348,18 +348,27 @@ impl Session {
                 Report::Failed { message, type_name, place } => {
                     error = Some(report::failure(message, type_name, place, &places));
                 }
-                Report::Stopped => error = Some(interrupted(STOPPED.into())),
-                Report::Left => left = true,
+                Report::Stopped => error = Some(report::interrupted(STOPPED.into(), None)),
+                Report::Left { frames } => left = Some(frames),
+                Report::GoesOn { process, command } => going_on.push(format!("`{command}` (process {process})")),
                 _ => {}
             }
         }
         let Err(Ended(how)) = ended else {
             kept.into_iter().for_each(|code| self.history.ran(code));
-            compiler.cell_ran(&reports, error.is_none() && !left);
+            compiler.cell_ran(&reports, error.is_none() && left.is_none());
+            let going_on = match &going_on[..] {
+                [] => String::new(),
+                processes => format!("; still running: {}", processes.join(", ")),
+            };
+            if let Some(frames) = left {
+                let spot = report::innermost(&backtrace::text(frames), &places);
+                let message = format!("{}{going_on}", self.told_of_leaving(spot.as_ref()));
+                return Err(report::interrupted(message, spot));
+            }
             return match error {
-                _ if left => Err(interrupted(self.told_of_leaving())),
                 None => Ok(pipes.take_result()),
-                Some(_) if stopped => Err(interrupted(STOPPED.into())),
+                Some(_) if stopped => Err(report::interrupted(format!("{STOPPED}{going_on}"), None)),
                 Some(error) => Err(error),
             };
         };
@@ -369,7 +378,13 @@ impl Session {
             () if oom_kills() > oom_kills_before => Killer::OutOfMemory,
             () => Killer::Unknown,
         };
-        let mut report = report::death(&how, &pipes.error_tail(), killer, &before);
+        let crashed = reports.iter().find_map(|report| match report {
+            // A panic that must not unwind aborts elsewhere.
+            Report::Panicking(panic) if how.contains("SIGABRT") => report::spot(&panic.place, &places),
+            Report::Crashed { frames } => report::innermost(&backtrace::text(frames), &places),
+            _ => None,
+        });
+        let mut report = report::death(&how, &pipes.error_tail(), killer, crashed, &before);
         report
             .traceback
             .extend(panicking.filter(|_| how.contains("SIGABRT")).into_iter().flat_map(|panic| panic.traceback));
@@ -381,7 +396,7 @@ impl Session {
     }
 
     /// What a stop has cost whose cell did not notice.
-    fn told_of_leaving(&self) -> String {
+    fn told_of_leaving(&self, spot: Option<&Spot>) -> String {
         let is_lost = |variable: &Variable| matches!(variable.state, VariableState::Lost(cell, _) | VariableState::Moved(cell) if cell == self.last_number);
         let variables = self.evaluator.compiler.variables();
         let lost: Vec<String> = variables
@@ -396,15 +411,18 @@ impl Session {
         let items = self.evaluator.compiler.items();
         let anew =
             if items.iter().any(|item| item.contains("thread_local!")) { "; thread locals start anew" } else { "" };
-        format!("the cell did not notice the stop, so its thread was left behind; {lost}{anew}")
+        let at = spot.map_or_else(String::new, |spot| format!(" at {}", spot.name));
+        format!("the cell did not notice the stop, so its thread was left behind{at}; {lost}{anew}")
     }
 
     fn not_compiled(&mut self, failed: Failed) -> ExecuteError {
         if self.shared.interrupted() {
-            return interrupted("the compilation was stopped; all variables are kept".into());
+            return report::interrupted("the compilation was stopped; all variables are kept".into(), None);
         }
         let mut report = match failed {
-            Failed::Interrupted => return interrupted("the compilation was stopped; all variables are kept".into()),
+            Failed::Interrupted => {
+                return report::interrupted("the compilation was stopped; all variables are kept".into(), None);
+            }
             Failed::Refused(mut diagnostics, part) => {
                 self.tell_of_gone(&mut diagnostics);
                 let places = Places::of(self.evaluator.compiler.runs(), part);
@@ -509,14 +527,6 @@ fn fault() -> ExecuteError {
 }
 
 const STOPPED: &str = "stopped; what was done before is kept";
-
-pub fn interrupted(message: String) -> ExecuteError {
-    ExecuteError {
-        ename: "Interrupted".into(),
-        evalue: message.clone(),
-        traceback: vec![format!("\x1b[1;31mInterrupted\x1b[0m: {message}")],
-    }
-}
 
 /// How many processes the system has ended because memory ran out, containers included.
 fn oom_kills() -> u64 {

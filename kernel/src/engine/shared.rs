@@ -12,15 +12,13 @@ use super::Output;
 use super::assist::Assistant;
 use super::compiler::Compiler;
 use super::pipes::Pipes;
+use super::report::{self, Places};
 use super::temporary::Folder;
 
 /// A stopped cell may take this long to stop by itself.
 const GRACE: Duration = Duration::from_secs(2);
 /// After that, so long it is tried to leave the thread of the cell behind before it is told that only force is left.
 const LEAVING: Duration = Duration::from_secs(3);
-
-const STUCK: &str = "note: the cell is in code that does not notice the stop and cannot be left behind, so it goes on. It may still \
-                     stop; to stop it again ends its process, with all variables.\n";
 
 /// What other threads may touch while a cell runs.
 pub struct Shared {
@@ -249,7 +247,9 @@ impl Shared {
         if turn.is_of(cell) && turn.run.is_some() {
             turn.stuck = true;
             drop(turn);
-            evaluator.pipes.send(Output::Stderr(STUCK.to_owned()));
+            let places = Places::new(evaluator.compiler.runs());
+            let told = report::stuck(evaluator.pipes.held().as_ref(), &places);
+            evaluator.pipes.send(Output::Stderr(told));
         }
     }
 

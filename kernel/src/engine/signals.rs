@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 use std::time::{Duration, Instant};
 
 use wavemesh_cell::backtrace::{Home, Text};
+use wavemesh_cell::wait::{Answer, System};
+
+use super::system_call::{SystemCall, program_counter};
 
 /// Nobody minds it who does not wait for it: it is for sockets, and ignored by default.
 const SIGNAL: c_int = libc::SIGURG;
@@ -18,15 +21,17 @@ const SIGNAL: c_int = libc::SIGURG;
 static PARK: AtomicI32 = AtomicI32::new(0);
 /// The parked thread that is to go on, or 0.
 static GO_ON: AtomicI32 = AtomicI32::new(0);
-static NOTICE: OnceLock<Notice> = OnceLock::new();
+static RUNTIME: OnceLock<(Notice, Caught)> = OnceLock::new();
 static TEXTS: AtomicPtr<Vec<Text>> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Takes the address of the system call that was interrupted; may unwind.
-pub type Notice = extern "C-unwind" fn(usize);
+/// Takes the address of the system call that was interrupted, and what it is; may unwind.
+pub type Notice = extern "C-unwind" fn(usize, System) -> Answer;
+/// Takes the address in code of a cell where the thread is about to be parked.
+pub type Caught = extern "C" fn(usize);
 
 /// Catches the signal from now on.
-pub fn install(notice: Notice) -> std::io::Result<()> {
-    let _ = NOTICE.set(notice);
+pub fn install(notice: Notice, caught: Caught) -> std::io::Result<()> {
+    let _ = RUNTIME.set((notice, caught));
     // SAFETY: of `sigaction` all bits zero is a value. The handler keeps to what a handler may do until it knows that the thread waits in
     // a system call. Signals of this kind are not blocked in it, as it may be left by unwinding.
     let caught = unsafe {
@@ -43,23 +48,25 @@ extern "C-unwind" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut 
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above.
     let before = unsafe { *errno };
-    // SAFETY: the system hands the handler the context that it interrupted.
-    let at = program_counter(unsafe { &*context.cast() });
+    // SAFETY: the system hands the handler the context that it interrupted, which is the handler's until it returns.
+    let context = unsafe { &mut *context.cast() };
+    let at = program_counter(context);
     // SAFETY: what is published lives for ever.
-    if let Some(texts) = unsafe { TEXTS.load(Ordering::SeqCst).as_ref() } {
+    let texts = unsafe { TEXTS.load(Ordering::SeqCst).as_ref() };
+    if let (Some(texts), Some((notice, caught))) = (texts, RUNTIME.get()) {
         // SAFETY: it only asks who this is.
         let this = unsafe { libc::gettid() };
         if PARK.load(Ordering::SeqCst) == this {
             if is_of(texts, Home::Cell, at)
                 && PARK.compare_exchange(this, -this, Ordering::SeqCst, Ordering::SeqCst).is_ok()
             {
+                caught(at);
                 stay_parked(this);
             }
         } else if is_of(texts, Home::C, at)
-            && is_system_call(at)
-            && let Some(notice) = NOTICE.get()
+            && let Some(call) = SystemCall::at(at)
         {
-            notice(at);
+            call.answer(context, notice(at, call.kind(context)));
         }
     }
     // SAFETY: as above.
@@ -68,28 +75,6 @@ extern "C-unwind" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut 
 
 fn is_of(texts: &[Text], home: Home, at: usize) -> bool {
     texts.iter().any(|text| text.home == home && (text.start..text.end).contains(&at))
-}
-
-#[cfg(target_arch = "x86_64")]
-fn program_counter(context: &libc::ucontext_t) -> usize {
-    context.uc_mcontext.gregs[libc::REG_RIP as usize] as usize
-}
-
-#[cfg(target_arch = "aarch64")]
-fn program_counter(context: &libc::ucontext_t) -> usize {
-    context.uc_mcontext.pc as usize
-}
-
-/// Whether the instruction at the address of the C library, or the one before, calls the system: the first if the call is made again
-/// after the signal, the second if it has ended.
-fn is_system_call(at: usize) -> bool {
-    const CALL: &[u8] = if cfg!(target_arch = "x86_64") { &[0x0f, 0x05] } else { &[0x01, 0x00, 0x00, 0xd4] };
-    let is_at = |at: usize| {
-        // SAFETY: the caller says that it is code of the C library, which can be read; a call does not lie at its very edge.
-        let code = unsafe { std::slice::from_raw_parts(at as *const u8, CALL.len()) };
-        code == CALL
-    };
-    is_at(at) || is_at(at - CALL.len())
 }
 
 /// Stays, in a handler, until it is told to go on.

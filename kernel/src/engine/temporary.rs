@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 const PREFIX: &str = "wavemesh-kernel-";
 const LOCK: &str = "lock";
+/// So many folders are made before it is given up: another kernel that starts may take a new one for an abandoned one.
+const ATTEMPTS: u32 = 100;
 
 /// A folder that lives as long as this value. A lock inside tells other kernels that it is in use; the system drops the lock
 /// however the process ends.
@@ -19,18 +21,27 @@ impl Folder {
     pub fn new() -> std::io::Result<Folder> {
         let base = std::env::temp_dir();
         remove_abandoned(&base);
-        let unique = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
-        let path = base.join(format!("{PREFIX}{}-{unique:x}", std::process::id()));
-        DirBuilder::new().mode(0o700).create(&path)?;
-        let path = path.canonicalize()?;
-        let lock = File::create(path.join(LOCK))?;
-        lock.try_lock()?;
-        Ok(Folder { path, _lock: lock })
+        for _ in 0..ATTEMPTS {
+            let unique = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+            let path = base.join(format!("{PREFIX}{}-{unique:x}", std::process::id()));
+            DirBuilder::new().mode(0o700).create(&path)?;
+            if let Some(lock) = hold(&path.join(LOCK))? {
+                return Ok(Folder { path: path.canonicalize()?, _lock: lock });
+            }
+        }
+        Err(std::io::Error::other("other kernels remove each temporary folder that is made"))
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Makes a file and locks it. `None` if another kernel came in between and took the folder for an abandoned one.
+fn hold(file: &Path) -> std::io::Result<Option<File>> {
+    let lock = File::create(file)?;
+    let is_held = lock.try_lock().is_ok() && lock.metadata()?.nlink() > 0;
+    Ok(is_held.then_some(lock))
 }
 
 impl Drop for Folder {
@@ -56,6 +67,29 @@ fn remove_abandoned(base: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_that_another_kernel_has_taken_is_not_held() -> std::io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join(LOCK);
+        let other = File::create(&file)?;
+        other.try_lock()?;
+        assert!(hold(&file)?.is_none());
+        drop(other);
+        assert!(hold(&file)?.is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn kernels_that_start_at_once_have_a_folder_each() {
+        let starts: Vec<_> =
+            (0..8).map(|_| std::thread::spawn(|| (0..20).map(|_| Folder::new()).collect::<Vec<_>>())).collect();
+        for start in starts {
+            for folder in start.join().unwrap() {
+                assert!(folder.unwrap().path().join(LOCK).exists());
+            }
+        }
+    }
 
     #[test]
     fn a_folder_in_use_stays_and_an_abandoned_one_goes() -> std::io::Result<()> {

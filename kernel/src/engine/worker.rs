@@ -8,9 +8,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use wavemesh_cell::protocol::Holder;
 
 use super::child::{PRIVATE, Runtime};
-use super::signals;
+use super::waits::Waits;
+use super::{crash, signals};
 
 /// User code gets this much stack, or the next less that the system gives.
 const STACKS: [usize; 3] = [256 << 20, 64 << 20, 8 << 20];
@@ -28,7 +30,7 @@ pub struct Worker {
     thread: c_int,
     cells: Sender<Cell>,
     done: Arc<Done>,
-    runtime: Runtime,
+    pub runtime: Runtime,
     /// Threads that were left behind and are not parked yet.
     loose: Vec<c_int>,
 }
@@ -40,11 +42,13 @@ pub struct Cell {
     pub code: extern "C" fn(),
 }
 
-/// How a cell ended.
+/// How far a stop has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Its function returned.
-    Returned,
+pub enum Progress {
+    /// The cell may still notice.
+    None,
+    /// Its thread cannot be left behind where it is, which is said once.
+    Held(Holder),
     /// Its thread was left behind.
     Left,
 }
@@ -135,6 +139,7 @@ fn spawn(runtime: &Runtime, done: &Arc<Done>) -> Result<(c_int, Sender<Cell>)> {
         let (runtime, done) = (*runtime, Arc::clone(done));
         let thread = std::thread::Builder::new().name("main".into()).stack_size(stack).spawn(move || {
             (runtime.worker)();
+            crash::make_room();
             // SAFETY: it only asks who this is.
             let _ = tell.send(unsafe { libc::gettid() });
             work(receiver, &runtime, &done);
@@ -165,6 +170,9 @@ pub struct Stop {
     seen: (String, u32),
     /// How many times it was tried to leave it.
     attempts: u32,
+    waits: Waits,
+    /// It was said why its thread cannot be left.
+    told: bool,
 }
 
 impl Stop {
@@ -172,7 +180,13 @@ impl Stop {
     pub fn begin(run: u64, grace: Duration, worker: &Worker) -> Stop {
         worker.runtime.stop(run);
         let now = Instant::now();
-        let stop = Stop { patience: now.checked_add(grace).unwrap_or(now), seen: (String::new(), 0), attempts: 0 };
+        let stop = Stop {
+            patience: now.checked_add(grace).unwrap_or(now),
+            seen: (String::new(), 0),
+            attempts: 0,
+            waits: Waits::default(),
+            told: false,
+        };
         signals::send(worker.thread);
         stop
     }
@@ -182,33 +196,48 @@ impl Stop {
         self.patience = self.patience.min(Instant::now() + grace);
     }
 
-    /// Reminds the cell and the threads that work for it, or tries to leave it. True when it was left.
-    pub fn go_on(&mut self, worker: &mut Worker) -> Result<bool> {
+    /// Reminds the cell and the threads that work for it, or tries to leave it.
+    pub fn go_on(&mut self, worker: &mut Worker) -> Result<Progress> {
         self.wake(worker);
         if Instant::now() < self.patience {
+            self.waits.allow(&worker.runtime);
             signals::send(worker.thread);
-            return Ok(false);
+            return Ok(Progress::None);
         }
         let thread = worker.thread;
         // Before it is signalled, since that wakes it for a moment.
         let waits = self.waits(thread);
         if signals::try_to_park(thread, CATCHING) {
-            if worker.runtime.is_free() && (worker.runtime.leave)() {
+            let is_free = worker.runtime.is_free();
+            if is_free && (worker.runtime.leave)() {
                 worker.replace(true)?;
-                return Ok(true);
+                return Ok(Progress::Left);
             }
             signals::let_go_on(thread);
-            return Ok(false);
-        }
-        if waits && !(worker.runtime.waits_for_pool)() && worker.runtime.is_free() && (worker.runtime.leave)() {
-            worker.replace(false)?;
-            return Ok(true);
+            return Ok(if is_free { Progress::None } else { self.held(Holder::Output) });
         }
         self.attempts += 1;
         if self.attempts.is_multiple_of(2 * WAITING) {
             signals::send(worker.thread);
         }
-        Ok(false)
+        if !waits {
+            return Ok(Progress::None);
+        }
+        if (worker.runtime.waits_for_pool)() {
+            return Ok(self.held(Holder::Pool));
+        }
+        if !worker.runtime.is_free() {
+            return Ok(self.held(Holder::Output));
+        }
+        if !(worker.runtime.leave)() {
+            return Ok(Progress::None);
+        }
+        worker.replace(false)?;
+        Ok(Progress::Left)
+    }
+
+    fn held(&mut self, by: Holder) -> Progress {
+        if std::mem::replace(&mut self.told, true) { Progress::None } else { Progress::Held(by) }
     }
 
     /// Signals the threads that sleep, which may do so for the cell. Some go from one sleep to the next.

@@ -31,6 +31,9 @@ pub struct Plan {
 const CLOSURE: &str = "it is a closure or holds one, whose type has no name. To keep it, give it one: \
                        `let f: Box<dyn Fn(i32) -> i32> = Box::new(…)`";
 
+/// Why the lock of a standard stream is not stored.
+const LOCK: &str = "it locks a standard stream, which other cells and threads need; lock it in each cell that uses it";
+
 impl Plan {
     /// What can be known before the first build. `lost` are variables that the cell costs.
     pub fn new(order: &Order, cell: &Cell, lost: &[String], state: &State) -> Plan {
@@ -92,8 +95,12 @@ impl Plan {
                 again = true;
                 self.bound[index].fate = Fate::StoredAs(function.to_owned());
                 self.types.insert(index, function.to_owned());
-            } else if ty.contains('{') || ty.contains("impl ") {
-                let what = if ty.contains("{closure") { CLOSURE } else { "its type has no name" };
+            } else if ty.contains('{') || ty.contains("impl ") || locks_a_stream(&ty) {
+                let what = match () {
+                    () if locks_a_stream(&ty) => LOCK,
+                    () if ty.contains("{closure") => CLOSURE,
+                    () => "its type has no name",
+                };
                 // Its value must not stay in the store, where nobody could use it.
                 again = !ty.contains("{closure");
                 self.bound[index].fate = Fate::Gone(VariableState::Fleeting(what.to_owned()));
@@ -125,6 +132,10 @@ impl Plan {
 /// What the woven code does where a span starts.
 pub fn place(span: &Value, woven: &Woven) -> Option<Place> {
     woven.place(span["byte_start"].as_u64()?.try_into().ok()?)
+}
+
+fn locks_a_stream(ty: &str) -> bool {
+    ["std::io::StdoutLock<", "std::io::StderrLock<", "std::io::StdinLock<"].iter().any(|lock| ty.contains(lock))
 }
 
 #[cfg(test)]
@@ -200,7 +211,10 @@ mod tests {
 
     #[test]
     fn a_type_without_a_name_is_not_stored() {
-        for (told, again) in [("std::iter::Map<I, {closure@In [1]:1:2: 1:5}>", false), ("impl std::fmt::Debug", true)] {
+        let lock = "std::io::BufWriter<std::io::StdoutLock<'_>>";
+        for (told, again) in
+            [(lock, true), ("std::iter::Map<I, {closure@In [1]:1:2: 1:5}>", false), ("impl std::fmt::Debug", true)]
+        {
             let (fate, ty, built_again) = fate_of(told);
             assert!(matches!(fate, Fate::Gone(VariableState::Fleeting(_))), "{told}");
             assert_eq!((ty, built_again), (None, again), "{told}");

@@ -225,7 +225,7 @@ mod tests {
     }
 
     fn stores(name: &str, number: Option<usize>) -> Report {
-        Report::Variable { name: name.to_owned(), number, bytes: 4, type_name: "i32".to_owned() }
+        Report::Variable { name: name.to_owned(), number, bytes: 4, shape: String::new(), type_name: "i32".to_owned() }
     }
 
     fn ran(state: &mut State, bound: Vec<Bound>, loaded: Vec<Loaded>, reports: &[Report], well: bool) -> Vec<String> {

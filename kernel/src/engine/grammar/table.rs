@@ -70,7 +70,7 @@ const PYTHON: Action = Action::Refused("is a command of the Python kernel; this 
 /// Every command.
 pub static COMMANDS: [Command; 75] = [
     command(":help", "COMMAND", "All commands, or one with an example", ":help :dep", Action::Help),
-    command(":vars", "", "Your variables, with types and sizes", ":vars", Action::Variables),
+    command(":vars", "", "Your variables, with types, shapes and sizes", ":vars", Action::Variables),
     command(
         ":dep",
         "NAME = \"VERSION\"",

@@ -26,6 +26,8 @@ pub struct Prompt {
 pub struct Stored {
     /// The bytes that it takes.
     pub bytes: u64,
+    /// Such as `2 × 3`; empty when it has none.
+    pub shape: String,
 }
 
 /// The cell that runs, or else the one that ran last.
@@ -100,8 +102,8 @@ impl Cell {
     /// Takes what the runtime reports; a panic that ends no cell, with its thread, is for the page.
     pub fn note(&mut self, report: Report) -> Option<(String, Panic)> {
         match report {
-            Report::Variable { ref name, bytes, .. } => {
-                self.stored.insert(name.clone(), Stored { bytes });
+            Report::Variable { ref name, bytes, ref shape, .. } => {
+                self.stored.insert(name.clone(), Stored { bytes, shape: shape.clone() });
                 self.reports.push(report);
             }
             Report::Times { load, run } => self.times = (load, run),
@@ -152,11 +154,17 @@ mod tests {
     #[test]
     fn sizes_outlive_a_cell_and_reports_do_not() {
         let mut cell = cell();
-        cell.note(Report::Variable { name: "x".into(), number: None, bytes: 8, type_name: "u64".into() });
+        cell.note(Report::Variable {
+            name: "x".into(),
+            number: None,
+            bytes: 8,
+            shape: "2".into(),
+            type_name: "u64".into(),
+        });
         cell.note(Report::Stopped);
         assert!(matches!(cell.reports[..], [Report::Variable { .. }, Report::Stopped]));
         cell.begin(Arc::new(|_| {}));
-        assert_eq!((cell.stored.get("x"), cell.reports.len()), (Some(&Stored { bytes: 8 }), 0));
+        assert_eq!((cell.stored.get("x"), cell.reports.len()), (Some(&Stored { bytes: 8, shape: "2".into() }), 0));
         let panic = Panic { message: "boom".into(), ..Panic::default() };
         let told = cell.note(Report::ThreadPanicked { thread: "worker".into(), panic: panic.clone() });
         assert_eq!(told, Some(("worker".to_owned(), panic)));

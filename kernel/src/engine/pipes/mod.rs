@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendFlags, send};
 use serde_json::Value;
-use wavemesh_cell::protocol::{CommEvent, Message, Order, Panic, Report};
+use wavemesh_cell::protocol::{CommEvent, Frame, Holder, Message, Order, Panic, Report};
 
 use self::cell::Cell;
 pub use self::cell::{Prompt, Stored};
@@ -116,6 +116,14 @@ impl Pipes {
     /// The value that ended the cell, as the content of `execute_result`.
     pub fn take_result(&self) -> Option<Value> {
         self.state().cell.result.take()
+    }
+
+    /// Why the thread of the cell that runs cannot be left behind, if that was told, and where it is.
+    pub fn held(&self) -> Option<(Holder, Vec<Frame>)> {
+        self.state().cell.reports.iter().find_map(|report| match report {
+            Report::Held { by, frames } => Some((*by, frames.clone())),
+            _ => None,
+        })
     }
 
     /// What the cell runtime reported of this run.

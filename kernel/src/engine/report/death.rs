@@ -1,6 +1,6 @@
 //! The end of the process that runs cells: why, and what it cost.
 
-use super::{BOLD_RED, RESET};
+use super::{BOLD_RED, RESET, Spot};
 use crate::engine::{ExecuteError, commands};
 
 /// Who ended a process with SIGKILL.
@@ -13,9 +13,9 @@ pub enum Killer {
     Unknown,
 }
 
-/// The process that ran the cell is gone. `how` is what the system says, `tail` the end of its standard error, `before` the variables
-/// that there were.
-pub fn death(how: &str, tail: &str, killer: Killer, before: &[String]) -> ExecuteError {
+/// The process that ran the cell is gone. `how` is what the system says, `tail` the end of its standard error, `crashed` where a signal met
+/// it, `before` the variables that there were.
+pub fn death(how: &str, tail: &str, killer: Killer, crashed: Option<Spot>, before: &[String]) -> ExecuteError {
     let reason = match how {
         _ if killer == Killer::Kernel => "the cell did not stop by itself, so its process was ended".to_owned(),
         _ if tail.contains("has overflowed its stack") => {
@@ -44,17 +44,17 @@ pub fn death(how: &str, tail: &str, killer: Killer, before: &[String]) -> Execut
             None => how.trim().to_owned(),
         },
     };
+    let at = crashed.as_ref().map_or_else(String::new, |spot| format!(" at {}", spot.name));
     let lost = match before {
         [] => "No variable was lost.".to_owned(),
         names => format!("Lost variables: {}.", names.join(", ")),
     };
     let kept = "Functions, types, imports and dependencies stay defined; the next cell runs in a new process.";
     let ename = if killer == Killer::Kernel { "Interrupted" } else { "Terminated" };
-    ExecuteError {
-        ename: ename.into(),
-        evalue: format!("{reason}. {lost}"),
-        traceback: vec![format!("{BOLD_RED}{ename}{RESET}: {reason}"), lost, kept.into()],
-    }
+    let mut traceback = vec![format!("{BOLD_RED}{ename}{RESET}{at}: {reason}")];
+    traceback.extend(crashed.and_then(|spot| spot.line));
+    traceback.extend([lost.clone(), kept.into()]);
+    ExecuteError { ename: ename.into(), evalue: format!("{reason}{at}. {lost}"), traceback }
 }
 
 #[cfg(test)]
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_death_names_its_reason_and_what_was_lost() {
-        let told = |how: &str, tail: &str, killer| death(how, tail, killer, &["x".to_owned()]).evalue;
+        let told = |how: &str, tail: &str, killer| death(how, tail, killer, None, &["x".to_owned()]).evalue;
         let kill = "signal: 9 (SIGKILL)";
         assert!(told(kill, "", Killer::OutOfMemory).starts_with("out of memory: the system"));
         assert!(told(kill, "", Killer::Unknown).starts_with("the process was killed from outside"));
@@ -74,5 +74,9 @@ mod tests {
         assert!(
             told("exit status: 3", "", Killer::Unknown).starts_with("the code ended its process with exit status: 3")
         );
+        let spot = Spot { name: "In [3]:2:5".to_owned(), line: Some("   2 | abort()".to_owned()) };
+        let crashed = death("signal: 6 (SIGABRT)", "", Killer::Unknown, Some(spot), &[]);
+        assert_eq!(crashed.evalue, "the code aborted its process (SIGABRT) at In [3]:2:5. No variable was lost.");
+        assert_eq!(crashed.traceback[1], "   2 | abort()");
     }
 }

@@ -1,9 +1,9 @@
 //! Panics, and errors that `?` returned, with the frames that lie in cells.
 
-use wavemesh_cell::protocol::{Panic, Place};
+use wavemesh_cell::protocol::{Frame, Holder, Panic, Place};
 
 use super::{BOLD_RED, CYAN, Places, RESET};
-use crate::engine::ExecuteError;
+use crate::engine::{self, ExecuteError};
 
 /// A panic of another thread, or one that the cell caught: a line or two on standard error.
 pub fn other_panic(thread: &str, panic: &Panic, places: &Places) -> String {
@@ -60,28 +60,77 @@ fn part_backtrace(message: &str) -> (&str, &str) {
 /// The frames of a backtrace that lie in cells, the innermost first.
 fn frames(backtrace: &str, places: &Places) -> Vec<String> {
     let mut frames = Vec::new();
-    let mut function = "";
-    for line in backtrace.lines().map(str::trim) {
-        if let Some(at) = line.strip_prefix("at ") {
-            let mut parts = at.rsplitn(3, ':');
-            let (column, number, file) = (parts.next(), parts.next(), parts.next());
-            let number_of = |part: Option<&str>| part.and_then(|part| part.parse().ok());
-            if let (Some(column), Some(line), Some(file)) = (number_of(column), number_of(number), file)
-                && let Some(place) = places.name_of_own(&Place { file: file.to_owned(), line, column })
-            {
-                let shown = match function.strip_prefix("ctx::") {
-                    Some(name) => name,
-                    None if function.starts_with("cell::the_cell") => "the cell",
-                    None => function,
-                };
-                frames.push(format!("  in {shown} at {CYAN}{place}{RESET}"));
-            }
-        } else if let Some((_, name)) = line.split_once(": ") {
-            function = name;
+    for (function, place) in own_frames(backtrace) {
+        if let Some(place) = places.name_of_own(&place) {
+            let shown = match function.strip_prefix("ctx::") {
+                Some(name) => name,
+                None if function.starts_with("cell::the_cell") => "the cell",
+                None => function,
+            };
+            frames.push(format!("  in {shown} at {CYAN}{place}{RESET}"));
         }
     }
     frames.dedup();
     frames
+}
+
+/// The function and the place of each frame of a backtrace.
+fn own_frames(backtrace: &str) -> impl Iterator<Item = (&str, Place)> {
+    let mut function = "";
+    backtrace.lines().map(str::trim).filter_map(move |line| {
+        let Some(at) = line.strip_prefix("at ") else {
+            function = line.split_once(": ").map_or(function, |(_, name)| name);
+            return None;
+        };
+        let mut parts = at.rsplitn(3, ':');
+        let (column, line) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some((function, Place { file: parts.next()?.to_owned(), line, column }))
+    })
+}
+
+/// A place in a cell where something came to pass.
+pub struct Spot {
+    /// Such as `In [3]:2:9`.
+    pub name: String,
+    /// The line, with its number.
+    pub line: Option<String>,
+}
+
+/// The innermost place of a backtrace that lies in a cell.
+pub fn innermost(backtrace: &str, places: &Places) -> Option<Spot> {
+    own_frames(backtrace).find_map(|(_, place)| spot(&place, places))
+}
+
+/// A place that lies in a cell.
+pub fn spot(place: &Place, places: &Places) -> Option<Spot> {
+    Some(Spot { name: places.name_of_own(place)?, line: places.quote(place) })
+}
+
+/// A cell goes on that was asked to stop, because its thread cannot be left behind: why and where, if that is known.
+pub fn stuck(held: Option<&(Holder, Vec<Frame>)>, places: &Places) -> String {
+    let spot = held.and_then(|(_, frames)| innermost(&engine::backtrace::text(frames), places));
+    let at = spot.map_or_else(String::new, |spot| format!(" at {}", spot.name));
+    let why = match held {
+        Some((Holder::Pool, _)) => {
+            ": threads of a rayon pool work for it. They would go on with that, and the pool, of which the process has \
+             one, would be lost to all later cells"
+        }
+        Some((Holder::Output, _)) => {
+            ": it holds standard output or a display. Later cells could not print or show anything"
+        }
+        None => ": it is in code of the system or of a library",
+    };
+    format!(
+        "note: the cell does not notice the stop{at} and cannot be left behind{why}. It goes on and may still stop; to \
+         stop it again ends its process, with all variables.\n"
+    )
+}
+
+/// A stop of the cell, and the line that it met if that matters.
+pub fn interrupted(message: String, spot: Option<Spot>) -> ExecuteError {
+    let mut traceback = vec![format!("{BOLD_RED}Interrupted{RESET}: {message}")];
+    traceback.extend(spot.and_then(|spot| spot.line));
+    ExecuteError { ename: "Interrupted".into(), evalue: message, traceback }
 }
 
 /// The type without its path: `std::io::error::Error` is `Error`, so the crate stays in front of such a name.

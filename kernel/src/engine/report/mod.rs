@@ -9,7 +9,7 @@ mod places;
 
 pub use death::{Killer, death};
 pub use diagnostics::{bracket_error, compile_error, warnings};
-pub use failure::{failure, other_panic, panic};
+pub use failure::{Spot, failure, innermost, interrupted, other_panic, panic, spot, stuck};
 pub use places::Places;
 
 const BOLD_RED: &str = "\x1b[1;31m";

@@ -1,0 +1,308 @@
+//! What a thread waits for in a system call that a stop has interrupted, and how that wait may end.
+//!
+//! | the thread waits in | the wait ends |
+//! | --- | --- |
+//! | `std`'s sleep, a lock | by unwinding from there ([`Wait::Plain`]) |
+//! | `Condvar::wait`, `thread::park` of the user's own | by unwinding from that call once it has returned, as it may at any time ([`Wait::Called`]) |
+//! | `JoinHandle::join` of the user's own | by the panic of `std` when the system cannot join |
+//! | a channel of the user's own | by unwinding in the same way, once it has left the channel's queue ([`channel`](crate::channel)) |
+//! | input and output, a wait for a process | by the error `ECANCELED`, as any such call may |
+//! | anything else | not at all: its thread can only be left behind |
+//!
+//! A wait of a library's own, such as the one that ends `thread::scope`, is left alone: threads may use what the wait keeps alive. So the
+//! kernel's child first looks up whose call it is, and [allows](wavemesh_cell_allow) it.
+
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use crate::backtrace::{Call, Home, has_c_within, text_of_run};
+
+/// So many calls of cells are noted, the innermost ones.
+pub const NOTED: usize = 64;
+/// So many calls may lie between the user's own and the function of `std` that waits.
+const CHAIN: usize = 24;
+
+/// A system call that a signal has interrupted.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum System {
+    /// A wait for a word of memory.
+    Futex,
+    /// Something is to come: input, a connection, the end of a process.
+    Incoming,
+    /// Something is to go out.
+    Outgoing,
+    /// A call that has ended because of the signal.
+    Interrupted,
+    /// Any other.
+    Other,
+}
+
+/// What becomes of the call.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It goes on.
+    GoOn,
+    /// It ends as if it had been woken.
+    Wake,
+    /// It fails: the time is over.
+    TimeOut,
+    /// It fails: it was cancelled.
+    Cancel,
+}
+
+/// What a thread waits for.
+pub(crate) enum Wait {
+    /// A sleep or a lock, from which it may unwind; whether the run that goes on has called it, on whatever thread.
+    Plain {
+        in_run: bool,
+    },
+    /// A function of `std` that a cell has called.
+    Called(Called, Place),
+    /// Work of a pool of rayon.
+    Pool,
+    Other,
+}
+
+/// Where on the stack a function of `std` was called.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
+    /// Where the address lies to which it returns.
+    pub back: usize,
+    /// From where the thread was interrupted.
+    pub from: usize,
+    /// Up to the user's own function.
+    pub to: usize,
+}
+
+/// What a function of `std` waits for.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Called {
+    Condition,
+    Park,
+    Join,
+    /// A message of a channel, or room in one.
+    Channel,
+    /// Input, output and processes. Such a wait may end whoever has called it.
+    Transfer,
+}
+
+impl Called {
+    /// What the function with this mangled name waits for.
+    pub fn of(name: &str) -> Option<Called> {
+        let contains = |part: &str| name.contains(part);
+        if contains("3std3sys4sync7condvar") {
+            Some(Called::Condition)
+        } else if contains("3std6thread9functions4park") || contains("3std6thread9functions12park_timeout") {
+            Some(Called::Park)
+        } else if contains("3std3sys6thread") && contains("6Thread4join") {
+            Some(Called::Join)
+        } else if contains("3std6thread") && (contains("6Thread4park") || contains("6Thread12park_timeout")) {
+            Some(Called::Channel)
+        } else if ["3std7process", "3std3net", "3std2os4unix3net"].into_iter().any(contains) {
+            Some(Called::Transfer)
+        } else {
+            None
+        }
+    }
+
+    fn from_number(number: u32) -> Option<Called> {
+        [Called::Condition, Called::Park, Called::Join, Called::Channel, Called::Transfer]
+            .into_iter()
+            .find(|kind| *kind as u32 == number)
+    }
+}
+
+/// Where the function of `std` begins that a cell has called when a signal last interrupted the cell's thread in it, or 0.
+static FUNCTION: AtomicUsize = AtomicUsize::new(0);
+/// Addresses in cells to which the thread of the cell was about to return when a signal last interrupted it, the innermost first.
+static SEEN: [AtomicUsize; NOTED] = [const { AtomicUsize::new(0) }; NOTED];
+/// The function that may end, what it waits for, and the addresses in cells up to the user's own call of it.
+static MAY_END: AtomicUsize = AtomicUsize::new(0);
+static KIND: AtomicU32 = AtomicU32::new(0);
+static ALLOWED: [AtomicUsize; CHAIN] = [const { AtomicUsize::new(0) }; CHAIN];
+
+/// Copies to `seen` where the function of `std` begins in which the cell waits, or 0, and behind it up to `room` addresses that were
+/// noted last; answers how many those are.
+///
+/// # Safety
+///
+/// There must be room for one more at `seen`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wavemesh_cell_seen(seen: *mut usize, room: usize) -> usize {
+    // SAFETY: the caller says that there is room.
+    unsafe { seen.write(FUNCTION.load(Ordering::SeqCst)) };
+    let noted = SEEN.iter().map(|address| address.load(Ordering::SeqCst)).take_while(|&address| address != 0);
+    noted.take(room).fold(0, |count, address| {
+        // SAFETY: as above.
+        unsafe { seen.add(count + 1).write(address) };
+        count + 1
+    })
+}
+
+/// Allows the function of `std` to end that begins at `function` and waits for `called`, if it is called through these `count` addresses,
+/// the last of which is the user's own call.
+///
+/// # Safety
+///
+/// So many must lie at `chain`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wavemesh_cell_allow(function: usize, called: Called, chain: *const usize, count: usize) {
+    MAY_END.store(0, Ordering::SeqCst);
+    for (index, allowed) in ALLOWED.iter().enumerate() {
+        // SAFETY: the caller says that there are so many.
+        let address = if index < count && count <= CHAIN { unsafe { chain.add(index).read() } } else { 0 };
+        allowed.store(address, Ordering::SeqCst);
+    }
+    KIND.store(called as u32, Ordering::SeqCst);
+    MAY_END.store(function, Ordering::SeqCst);
+}
+
+/// Notes the calls of cells among these.
+pub(crate) fn note(calls: &[Call]) {
+    let mut cells = calls.iter().filter(|call| call.is_of(Home::Cell)).map(|call| call.at);
+    SEEN.iter().for_each(|seen| seen.store(cells.next().unwrap_or(0), Ordering::SeqCst));
+    let function = waits_in(calls).map_or(0, |(function, _)| function.function);
+    FUNCTION.store(function, Ordering::SeqCst);
+}
+
+/// Nothing is known yet of the cell that begins.
+pub(crate) fn begin() {
+    SEEN.iter().chain(&ALLOWED).chain([&FUNCTION, &MAY_END]).for_each(|address| address.store(0, Ordering::SeqCst));
+}
+
+/// What the thread with these calls waits for, of which the innermost has made a system call.
+pub(crate) fn of(calls: &[Call]) -> Wait {
+    let outer = &calls[calls.iter().take_while(|call| call.is_of(Home::C)).count()..];
+    if let [function, caller, ..] = outer
+        && function.is_of(Home::Std)
+        // It may unwind here: it has nothing to clean up, and its caller, which was compiled apart from it, must expect it to. A lock of a
+        // crate's own is left to the crate, as it may rely on more.
+        && !function.cleans_up
+        && !caller.is_of(Home::Std)
+        && is_plain(Call::symbol(function.function), caller.is_of(Home::Cell))
+        && !has_c_within(outer)
+    {
+        let of_run = text_of_run();
+        return Wait::Plain { in_run: outer.iter().any(|call| of_run.is_some() && call.text() == of_run) };
+    }
+    let is_pool =
+        |call: &Call| call.text().is_none() && contains(Call::symbol(call.at.saturating_sub(1)), b"rayon_core");
+    if outer.iter().take(12).any(is_pool) {
+        return Wait::Pool;
+    }
+    let Some((function, callers)) = waits_in(calls) else { return Wait::Other };
+    if function.function == 0 || function.function != MAY_END.load(Ordering::SeqCst) {
+        return Wait::Other;
+    }
+    match Called::from_number(KIND.load(Ordering::SeqCst)) {
+        Some(Called::Transfer) => Wait::Called(Called::Transfer, Place::default()),
+        Some(called) if !has_c_within(outer) => allowed(callers).map_or(Wait::Other, |users| {
+            let back = callers[0].stack.saturating_sub(size_of::<usize>());
+            Wait::Called(called, Place { back, from: calls[0].stack, to: users.stack })
+        }),
+        _ => Wait::Other,
+    }
+}
+
+/// The outermost of the functions of `std` around a system call, and its callers, of which there is one at least.
+fn waits_in(calls: &[Call]) -> Option<(&Call, &[Call])> {
+    let outer = &calls[calls.iter().take_while(|call| call.is_of(Home::C)).count()..];
+    let (of_std, callers) = outer.split_at(outer.iter().take_while(|call| call.is_of(Home::Std)).count());
+    Some((of_std.last()?, callers)).filter(|(_, callers)| !callers.is_empty())
+}
+
+/// The last of the callers through which the wait may end, if these are those.
+fn allowed(callers: &[Call]) -> Option<&Call> {
+    let chain = ALLOWED.iter().map(|address| address.load(Ordering::SeqCst)).take_while(|&address| address != 0);
+    let mut callers = callers.iter();
+    let known = chain.map(|address| callers.next().filter(|call| call.at == address && call.is_of(Home::Cell)));
+    known.collect::<Option<LastOf>>()?.0
+}
+
+/// Keeps the last of some calls.
+struct LastOf<'a>(Option<&'a Call>);
+
+impl<'a> FromIterator<&'a Call> for LastOf<'a> {
+    fn from_iter<I: IntoIterator<Item = &'a Call>>(calls: I) -> Self {
+        LastOf(calls.into_iter().last())
+    }
+}
+
+/// Whether this is the mangled name of `std`'s sleep, or of its wait for a lock if `locks`.
+fn is_plain(name: &[u8], locks: bool) -> bool {
+    is_sleep(name) || locks && is_lock(name)
+}
+
+/// Whether this is the mangled name of `std`'s sleep.
+fn is_sleep(name: &[u8]) -> bool {
+    contains_any(name, &[b"3std6thread9functions5sleep", b"3std6thread5sleep"])
+}
+
+/// Whether this is the mangled name of the function of `std` that waits for a mutex, or a lock of readers and writers.
+fn is_lock(name: &[u8]) -> bool {
+    contains(name, b"3std3sys4sync")
+        && contains_any(name, &[b"14lock_contended", b"14read_contended", b"15write_contended"])
+}
+
+fn contains_any(text: &[u8], parts: &[&[u8]]) -> bool {
+    parts.iter().any(|part| contains(text, part))
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sleeps_and_locks_are_known_by_their_mangled_names() {
+        for name in ["_RNvNtNtCsjrHSEGnQ3l9_3std6thread9functions5sleep", "_ZN3std6thread5sleep17h0123456789abcdefE"] {
+            assert!(is_sleep(name.as_bytes()) && !is_lock(name.as_bytes()), "{name}");
+        }
+        for name in [
+            "_RNvMNtNtNtNtCsjrHSEGnQ3l9_3std3sys4sync5mutex5futexNtB2_5Mutex14lock_contended",
+            "_ZN3std3sys4sync6rwlock5futex6RwLock15write_contended17h0123456789abcdefE",
+        ] {
+            assert!(is_lock(name.as_bytes()) && !is_sleep(name.as_bytes()), "{name}");
+        }
+        for name in [
+            "_RNvNtNtCsjrHSEGnQ3l9_3std6thread9functions4park",
+            "_RNvMs0_NtNtNtCsjrHSEGnQ3l9_3std3sys6thread4unixNtB5_6Thread4join",
+            "_RNvNtCsjrHSEGnQ3l9_4mine6thread5sleep",
+            "",
+        ] {
+            assert!(!is_lock(name.as_bytes()) && !is_sleep(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn waits_that_may_end_are_known_by_their_mangled_names() {
+        for (name, waits) in [
+            ("_RNvMNtNtNtNtCsjrHSEGnQ3l9_3std3sys4sync7condvar5futexNtB2_7Condvar4wait", Some(Called::Condition)),
+            ("_RNvNtNtCsjrHSEGnQ3l9_3std6thread9functions4park", Some(Called::Park)),
+            ("_RNvMs0_NtNtNtCsjrHSEGnQ3l9_3std3sys6thread4unixNtB5_6Thread4join", Some(Called::Join)),
+            ("_RNvMsY_NtCsjrHSEGnQ3l9_3std7processNtB5_5Child16wait_with_output", Some(Called::Transfer)),
+            ("_RNvMs_NtNtCsjrHSEGnQ3l9_3std6thread6threadNtB4_6Thread4park", Some(Called::Channel)),
+            ("_RNvMNtNtCsjrHSEGnQ3l9_3std4sync7barrierNtB2_7Barrier4wait", None),
+        ] {
+            assert_eq!(Called::of(name), waits, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_waited_for_is_known_by_its_number() {
+        for called in [Called::Condition, Called::Park, Called::Join, Called::Channel, Called::Transfer] {
+            assert_eq!(Called::from_number(called as u32), Some(called));
+        }
+        assert_eq!(Called::from_number(Called::Transfer as u32 + 1), None);
+    }
+
+    #[test]
+    fn a_thread_that_only_works_waits_for_nothing() {
+        assert!(matches!(of(&[]), Wait::Other));
+    }
+}
