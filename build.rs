@@ -54,24 +54,47 @@ fn next(work: &Mutex<Vec<(PathBuf, PathBuf)>>) -> Option<(PathBuf, PathBuf)> {
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     println!("cargo::rerun-if-changed={}", folder.display());
+    files(folder, "cu")
+}
+
+/// The files of a folder whose names end so.
+fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    found.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
+    found.retain(|path| path.extension().is_some_and(|extension| extension == end));
     found.sort();
     found
 }
 
+/// All that the machine code of a source depends on.
+fn recipe(source: &Path, targets: &[String]) -> String {
+    let folder = source.parent().expect("a source lies in a folder");
+    let mut texts = vec![source.to_path_buf()];
+    for folder in [folder, Path::new(FOLDERS[0].0)] {
+        texts.extend(files(folder, "cuh"));
+    }
+    let text = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    format!("{}\n{}\n{}", nvcc().display(), targets.join("\n"), texts.iter().map(text).collect::<String>())
+}
+
 fn compile(source: &Path, out: &Path) {
     let target = out.join(source.with_extension("fatbin").file_name().expect("a source has a name"));
+    let targets = match std::env::var("WAVEMESH_CUDA_TARGETS") {
+        Ok(targets) => targets.split(';').map(str::to_owned).collect(),
+        Err(_) => TARGETS.map(str::to_owned).to_vec(),
+    };
+    // nvcc takes minutes; what was compiled from the same is kept.
+    let (recipe, known) = (recipe(source, &targets), target.with_extension("recipe"));
+    if target.exists() && std::fs::read_to_string(&known).is_ok_and(|known| known == recipe) {
+        return;
+    }
     let mut command = Command::new(nvcc());
     command.args(["-std=c++17", "-O3", "-fatbin", "-I", FOLDERS[0].0, "-o"]).arg(&target).arg(source);
-    match std::env::var("WAVEMESH_CUDA_TARGETS") {
-        Ok(targets) => command.args(targets.split(';').flat_map(|target| ["-gencode", target])),
-        Err(_) => command.args(TARGETS.iter().flat_map(|target| ["-gencode", target])),
-    };
+    command.args(targets.iter().flat_map(|target| ["-gencode", target]));
     let needs = "the feature `cuda` needs NVIDIA's compiler: put nvcc in PATH, or see kernel/cuda_toolkit.sh";
     let status = command.status().unwrap_or_else(|error| panic!("{}: {error}; {needs}", nvcc().display()));
     assert!(status.success(), "nvcc refused {}", source.display());
+    std::fs::write(&known, recipe).expect("cargo's folder for output can be written");
 }
 
 /// The compiler that candle's build takes too.

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes what people install: a wheel, a tarball for those without pip, and an sdist, in target/dist, each with its SHA-256.
-# Usage: bash kernel/package.sh [--quick] [--bundle FOLDER]
+# Usage: bash kernel/package.sh [--quick] [--cuda | --bundle FOLDER]
 #   --quick     compress less, as the tests do: a tenth of the time, a larger wheel
+#   --cuda      make the add-on wheel for NVIDIA GPUs instead, which needs nvcc (kernel/cuda_toolkit.sh brings one)
 #   --bundle    make only the compiled parts of the wheel, in FOLDER
 # Needs the pinned Rust, a C linker, binutils and python3; the first time it compiles for 10 to 15 minutes on two cores.
 set -euo pipefail
@@ -30,17 +31,36 @@ bundle() {
   say "Compiling the library"
   local library
   library=$(XDG_DATA_HOME=$work/data "$CARGO_TARGET_DIR/release/wavemesh-kernel" library build --source "$root" | tail -1)
-  without_paths "$library/bundle.json" >"$work/bundle/bundle.json"
-  find "$library/lib" -name '*.so' -exec strip --strip-unneeded {} +
-  check_glibc "$work/bundle/wavemesh-kernel" "$library"/lib/*.so
+  check_glibc "$work/bundle/wavemesh-kernel"
   copy_sources "$work/bundle/source"
   write_kernelspec "$work/bundle/kernelspec"
-  say "Compressing the library ($(du -sm "$library/lib" | cut -f1) MB)"
-  tar -C "$library" --sort=name --owner=0 --group=0 --numeric-owner -c lib | xz -T0 "${compression[@]}" >"$work/bundle/library.tar.xz"
+  pack_library "$library" "$work/bundle"
   rm -rf "$folder"
   mkdir -p "$(dirname "$folder")"
   mv "$work/bundle" "$folder"
   say "Made $folder"
+}
+
+# cuda_bundle FOLDER: the library for NVIDIA GPUs alone; the wheel without --cuda brings the rest.
+cuda_bundle() {
+  local folder=$1 library
+  work=$(mktemp -d)
+  say "Compiling the kernel"
+  (cd "$root/kernel" && cargo build --release --locked)
+  say "Compiling the library for GPUs (the first time, half an hour)"
+  library=$(XDG_DATA_HOME=$work/data "$CARGO_TARGET_DIR/release/wavemesh-kernel" library build --cuda --source "$root" | tail -1)
+  pack_library "$library" "$folder"
+  say "Made $folder"
+}
+
+# pack_library LIBRARY FOLDER: its description and its files, without what only debuggers read, in FOLDER.
+pack_library() {
+  mkdir -p "$2"
+  without_paths "$1/bundle.json" >"$2/bundle.json"
+  find "$1/lib" -name '*.so' -exec strip --strip-unneeded {} +
+  check_glibc "$1"/lib/*.so
+  say "Compressing the library ($(du -sm "$1/lib" | cut -f1) MB)"
+  tar -C "$1" --sort=name --owner=0 --group=0 --numeric-owner -c lib | xz -T0 "${compression[@]}" >"$2/library.tar.xz"
 }
 
 # The description of the library without the paths of this machine, which mean nothing on another.
@@ -97,11 +117,12 @@ build_tools() {
   echo "$venv/bin"
 }
 
-make_wheel_and_sdist() {
+# make_wheel FOLDER [--sdist]: of the Python package there.
+make_wheel() {
   local bin
   bin=$(build_tools)
-  say "Making the wheel and the sdist"
-  WAVEMESH_BUNDLE=$out/bundle "$bin/pyproject-build" --no-isolation --wheel --sdist --outdir "$out" "$root/kernel/python" >/dev/null
+  say "Making the wheel"
+  WAVEMESH_BUNDLE=$out/bundle "$bin/pyproject-build" --no-isolation --wheel "${@:2}" --outdir "$out" "$1" >/dev/null
 }
 
 # The same parts for people without pip, with a script in place of the Python.
@@ -125,13 +146,26 @@ if [ "${1:-}" = --bundle ]; then
   bundle "${2:?--bundle needs a folder}"
   exit
 fi
-[ $# = 0 ] || die "unknown argument '$1'; usage: bash kernel/package.sh [--quick] [--bundle FOLDER]"
-rm -rf "$out"
-bundle "$out/bundle"
-make_wheel_and_sdist
-make_tarball
+cuda=
+if [ "${1:-}" = --cuda ]; then
+  command -v "${NVCC:-nvcc}" >/dev/null || die "--cuda needs nvcc: eval \"\$(bash kernel/cuda_toolkit.sh FOLDER)\", or install CUDA's toolkit"
+  cuda=1
+  shift
+fi
+[ $# = 0 ] || die "unknown argument '$1'; usage: bash kernel/package.sh [--quick] [--cuda | --bundle FOLDER]"
+if [ -n "$cuda" ]; then
+  out=$out-cuda # beside what the tests of the other packages look through
+  rm -rf "$out"
+  cuda_bundle "$out/bundle"
+  make_wheel "$root/kernel/python-cuda"
+else
+  rm -rf "$out"
+  bundle "$out/bundle"
+  make_wheel "$root/kernel/python" --sdist
+  make_tarball
+fi
 rm -rf "$out/bundle"
 cd "$out"
-for file in *.whl *.tar.gz; do sha256sum "$file" >"$file.sha256"; done
+for file in *.whl *.gz; do [ ! -e "$file" ] || sha256sum "$file" >"$file.sha256"; done
 say "Done:"
 du -h --apparent-size -- *

@@ -104,7 +104,7 @@ prepare_python() {
   cp "$root/kernel/requirements.txt" "$data/venv/.complete" # last: without it the next run starts over
 }
 
-# Sets `cuda` to the library's option, or to nothing.
+# Sets `cuda` to 1 or to nothing.
 choose_cuda() {
   PATH="$PATH:${CUDA_HOME:-/usr/local/cuda}/bin"
   if [ "$cuda" = auto ]; then
@@ -112,7 +112,13 @@ choose_cuda() {
   elif [ -n "$cuda" ]; then
     command -v nvcc >/dev/null || die "--cuda needs nvcc, NVIDIA's compiler." "install CUDA's toolkit, or: eval \"\$(bash kernel/cuda_toolkit.sh ~/.cache/wavemesh-cuda)\""
   fi
-  [ -z "$cuda" ] || { cuda=--cuda; say "GPU: the library is compiled for NVIDIA GPUs too (a quarter of an hour more, the first time)"; }
+  [ -z "$cuda" ] || say "GPU: the library is compiled for NVIDIA GPUs too (a quarter of an hour more, the first time)"
+}
+
+# build_library [--cuda]
+build_library() {
+  "$data/bin/wavemesh-kernel" library build --source "$root" "$@" ||
+    die "compiling the library failed; the reason is above." "a full disk or less than 4 GB of memory are the usual causes"
 }
 
 build_kernel() {
@@ -126,9 +132,9 @@ build_kernel() {
     mv "$data/bin/.wavemesh-kernel.new" "$data/bin/wavemesh-kernel"
   fi
   say "WaveMesh: compiling the library for cells (the first time, minutes)"
-  # shellcheck disable=SC2086
-  "$data/bin/wavemesh-kernel" library build --source "$root" $cuda ||
-    die "compiling the library failed; the reason is above." "a full disk or less than 4 GB of memory are the usual causes"
+  build_library
+  # Beside the other, which serves where this one does not load.
+  [ -z "$cuda" ] || { say "WaveMesh: compiling the library for NVIDIA GPUs"; build_library --cuda; }
   say "Jupyter: installing the kernel 'Rust (WaveMesh)'"
   "$data/bin/wavemesh-kernel" install $replace
 }

@@ -12,6 +12,10 @@ use crate::{Error, Result};
 /// The environment variable that chooses the device of [`best_device`]: `cpu`, `cuda`, `cuda:1` or `auto`.
 pub const DEVICE_VARIABLE: &str = "WAVEMESH_DEVICE";
 
+/// In which the kernel says why the library for GPUs does not load, when cells have the one for the processor in its place.
+#[cfg(not(feature = "cuda"))]
+const PROBLEM_VARIABLE: &str = "WAVEMESH_GPU_PROBLEM";
+
 /// What the variable asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
@@ -94,9 +98,15 @@ fn cuda(ordinal: usize) -> Result<Device> {
 
 #[cfg(not(feature = "cuda"))]
 fn cuda(_: usize) -> Result<Device> {
-    let needs =
-        "WaveMesh built for GPUs: `cargo build --features cuda`, or `bash kernel/setup.sh --cuda` for notebooks";
-    Err(Error::Backend { backend: "cuda", needs: needs.into() })
+    Err(Error::Backend { backend: "cuda", needs: what_is_missing(std::env::var(PROBLEM_VARIABLE).ok()) })
+}
+
+/// What a library that was built for the processor alone lacks; `problem` is why the one for GPUs beside it does not load.
+#[cfg(not(feature = "cuda"))]
+fn what_is_missing(problem: Option<String>) -> String {
+    problem.unwrap_or_else(|| {
+        "WaveMesh built for GPUs: `cargo build --features cuda`, or `bash kernel/setup.sh --cuda` for notebooks".into()
+    })
 }
 
 /// What the GPU of `device` is, and how its memory stands now.
@@ -130,6 +140,14 @@ mod tests {
             let error = Choice::parse(bad).unwrap_err().to_string();
             assert!(error.contains(bad) && error.contains("cuda:1"), "{error}");
         }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn what_a_gpu_needs_is_what_the_kernel_found_missing() {
+        let missing = "libcublas.so.13 of CUDA is missing";
+        assert_eq!(what_is_missing(Some(missing.into())), missing);
+        assert!(what_is_missing(None).contains("setup.sh --cuda"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use wavemesh::device::{best_device, gpu_info, trim_gpu_memory};
 use wavemesh::diffusion::{Denoiser, DiffusionConfig, GaussianDiffusion, SampleOptions, Sampler};
 use wavemesh::notebook::Rich;
 use wavemesh::sparse::*;
+use wavemesh::train::{AdamW, AdamWConfig, Ema};
 use wavemesh::unet::{Precision, UNetConfig, WaveMeshUNet};
 use wavemesh::{Error, Result};
 
@@ -341,5 +342,51 @@ fn displays_take_tensors_of_the_gpu() -> Result<()> {
     let info = backend_info();
     println!("{info}");
     assert!(info.backend == "cuda" && info.device.contains("cuda:0"), "{info}");
+    Ok(())
+}
+
+/// The card of a tensor that is too large to be copied says what that of a copy says.
+#[test]
+fn cards_of_large_tensors_are_computed_on_the_gpu() -> Result<()> {
+    let mut rng = StdRng::seed_from_u64(21);
+    let mut values: Vec<f32> = (0..1 << 19).map(|_| rng.random_range(-3.0..5.0)).collect();
+    (values[7], values[8], values[9], values[10]) = (f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0);
+    let x = Tensor::from_vec(values, (64, 128, 64), &Device::Cpu)?;
+    let whole = (Tensor::rand(0f32, 200f32, (64, 128, 64), &Device::Cpu)?).floor()?;
+    for dtype in [DType::F32, DType::F16, DType::F64, DType::I64, DType::U8] {
+        let here = if dtype.is_float() { x.to_dtype(dtype)? } else { whole.to_dtype(dtype)? };
+        let there = here.to_device(&gpu())?;
+        for (here, there) in [(here.clone(), there.clone()), (here.transpose(0, 2)?, there.transpose(0, 2)?)] {
+            let (here, there) = (here.rich(), there.rich());
+            assert_eq!(there.plain().replace("cuda:0", "cpu").lines().next(), here.plain().lines().next(), "{dtype:?}");
+            assert!(there.plain().contains("cuda:0"), "{dtype:?}");
+        }
+    }
+    Ok(())
+}
+
+/// More variables than one launch takes, of sizes from one to several blocks.
+#[test]
+fn many_variables_are_trained_as_on_the_processor() -> Result<()> {
+    let run = |device: &Device| -> Result<Vec<Tensor>> {
+        let mut rng = StdRng::seed_from_u64(22);
+        let sizes: Vec<usize> = (0..170).map(|i| 1 + (i * i * 7) % 9001).collect();
+        let draw = |rng: &mut StdRng| -> Result<Vec<Tensor>> {
+            sizes.iter().map(|&size| Ok(numbers(rng, &[size, 1]).to_device(device)?)).collect()
+        };
+        let vars = draw(&mut rng)?.iter().map(Var::from_tensor).collect::<candle_core::Result<Vec<_>>>()?;
+        let named: Vec<(String, Var)> = vars.iter().enumerate().map(|(i, var)| (i.to_string(), var.clone())).collect();
+        let mut average = Ema::new(&named, 0.9)?;
+        let mut optimizer = AdamW::new(AdamWConfig::default(), vars.clone())?;
+        for _ in 0..3 {
+            optimizer.step(&draw(&mut rng)?, 1e-2, 0.5)?;
+            average.update()?;
+        }
+        let averages = average.variables().iter().map(|(_, var)| var);
+        Ok(vars.iter().chain(averages).map(|var| var.as_detached_tensor()).collect())
+    };
+    for (got, want) in run(&gpu())?.iter().zip(&run(&Device::Cpu)?) {
+        assert!(off(got, want) <= 1e-6, "{:?}", want.dims());
+    }
     Ok(())
 }

@@ -3,9 +3,12 @@
 #
 #   bash tests/gpu.sh build [FOLDER]   compiles the tests with the feature `cuda` and packs them in FOLDER (target-cuda/gpu)
 #   bash tests/gpu.sh older [FOLDER]   adds tests whose kernels are PTX of compute capability 7.5, as a T4 runs them
+#   bash tests/gpu.sh cells [FOLDER]   adds what cells of a notebook need: the kernel, the library for GPUs, rustc, Jupyter's client
+#   bash tests/gpu.sh run-cells [FOLDER]   runs them alone
 #   bash tests/gpu.sh run [FOLDER]     runs what is in FOLDER, from a checkout of the same commit, and writes FOLDER/gpu.md
-#   bash tests/gpu.sh                  all three
+#   bash tests/gpu.sh                  all four
 #
+# The machine that runs has Python 3.12, or the one that WAVEMESH_GPU_PYTHON names, and a C compiler, which links cells.
 # Building needs nvcc; `eval "$(bash kernel/cuda_toolkit.sh FOLDER)"` brings one. Running needs the driver and CUDA's libraries, which are
 # looked for among the system's and Python's.
 set -euo pipefail
@@ -37,6 +40,58 @@ for line in (folder / "built.json").read_text().splitlines():
 PYTHON
     git rev-parse HEAD >"$to/commit"
     du -sh "$to"
+}
+
+# pack_cells FOLDER: all that a kernel with the library for GPUs needs on a machine without Rust, in FOLDER/cells.tar.xz.
+pack_cells() {
+    local to=$1 work sysroot host library
+    export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target-cuda}
+    work=$(mktemp -d)
+    mkdir -p "$to" "$work/rust/bin" "$work/rust/lib" "$work/site"
+    (cd kernel && cargo build --release --locked)
+    strip -o "$work/wavemesh-kernel" "$CARGO_TARGET_DIR/release/wavemesh-kernel"
+    library=$(XDG_DATA_HOME=$work/data "$work/wavemesh-kernel" library build --cuda --source "$root" | tail -1)
+    mv "$library" "$work/library"
+    rm -rf "$work/data"
+    find "$work/library" -name '*.so' -exec strip --strip-unneeded {} +
+    sysroot=$(rustc --print sysroot)
+    host=$(rustc -Vv | sed -n 's/^host: //p')
+    cp "$sysroot/bin/rustc" "$work/rust/bin/"
+    printf '#!/bin/sh\necho "cargo, which builds nothing here"\n' >"$work/rust/bin/cargo" # that there is one is asked
+    chmod +x "$work/rust/bin/cargo"
+    cp "$sysroot"/lib/*.so* "$work/rust/lib/"
+    mkdir -p "$work/rust/lib/rustlib/$host"
+    cp -r "$sysroot/lib/rustlib/$host/"{bin,lib} "$work/rust/lib/rustlib/$host/"
+    python3 -m pip download --quiet --only-binary=:all: --python-version "${WAVEMESH_GPU_PYTHON:-3.12}" --implementation cp \
+        --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --dest "$work/wheels" \
+        jupyter_client pytest psutil
+    for wheel in "$work"/wheels/*.whl; do python3 -m zipfile -e "$wheel" "$work/site"; done
+    rm -r "$work/wheels"
+    tar -C "$work" --owner=0 --group=0 -c . | xz -T0 -3 >"$to/cells.tar.xz"
+    rm -rf "$work"
+    du -sh "$to/cells.tar.xz"
+}
+
+# Cells on the GPU: the kernel's tests of them, with what `cells` packed, as a user has it.
+cells() {
+    local work=$folder/cells
+    [ -d "$work" ] || { mkdir "$work" && tar -C "$work" -xJf "$folder/cells.tar.xz"; }
+    export PATH=$work/rust/bin:$PATH XDG_DATA_HOME=$work/data WAVEMESH_KERNEL=$work/wavemesh-kernel WAVEMESH_TEST_GPU=1
+    export PYTHONPATH=$work/site PYTHONDONTWRITEBYTECODE=1
+    unset WAVEMESH_DEVICE LD_LIBRARY_PATH # as a notebook is started: the library chooses, and the kernel finds
+    "$WAVEMESH_KERNEL" library import "$work/library" --source "$root" &&
+        python3 -m pytest -q -p no:cacheprovider --durations=5 kernel/tests/test_gpu.py
+}
+
+# cells_line: the line of the table for them, and what failed.
+cells_line() {
+    local log=$folder/cells.log began=$SECONDS passed broken
+    echo "== cells"
+    (cells) >"$log" 2>&1 || failed=1
+    grep -E '^(FAILED|ERROR|E  )' "$log" | head -60 || true
+    passed=$(grep -oE '[0-9]+ passed' "$log" | tail -1 | cut -d' ' -f1 || true)
+    broken=$(grep -oE '[0-9]+ (failed|error)' "$log" | tail -1 | cut -d' ' -f1 || true) # nothing where all passed
+    line "cells of notebooks (\`kernel/tests/test_gpu.py\`)" "${passed:-0} | ${broken:-0} | $((SECONDS - began))"
 }
 
 # Folders of CUDA's libraries, for the loader.
@@ -124,6 +179,7 @@ run() {
     if [ -d "$folder/older" ]; then
         (export WAVEMESH_GPU_CAPABILITY=7.5; run_tests "$folder/older" ", PTX of 7.5" "${older_tests[@]}"; exit "$failed") || failed=1
     fi
+    if [ -e "$folder/cells.tar.xz" ] || [ -d "$folder/cells" ]; then cells_line; fi
     stated "a GPU that is hidden leaves the CPU" hidden_gpu_leaves_the_cpu
     stated "an error says that a GPU is hidden" hidden_gpu_is_named
     stated "two processes on one GPU" two_at_once
@@ -142,7 +198,9 @@ older() { WAVEMESH_CUDA_TARGETS=arch=compute_75,code=compute_75 build_into "$fol
 case $what in
 build) build_into "$folder" "${tests[@]}" ;;
 older) older ;;
+cells) pack_cells "$folder" ;;
+run-cells) cells_line && cat "$folder/table" && exit "$failed" ;;
 run) run ;;
-all) build_into "$folder" "${tests[@]}" && older && run ;;
-*) sed -n '2,11p' "$0"; exit 2 ;;
+all) build_into "$folder" "${tests[@]}" && older && pack_cells "$folder" && run ;;
+*) sed -n '2,14p' "$0"; exit 2 ;;
 esac

@@ -5,7 +5,7 @@ use candle_core::{CudaStorage, DType, Layout, Tensor};
 use super::{Gpu, Module, arguments, module, type_code, with_storage};
 use crate::Result;
 
-static MODULE: Module = module!("gpu/columns");
+pub(super) static MODULE: Module = module!("gpu/columns");
 
 /// Rows that one block adds at least.
 const LEAST_ROWS: usize = 512;

@@ -8,6 +8,8 @@ use candle_core::cuda_backend::cudarc::driver::{
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 
+#[cfg(feature = "train")]
+use super::update::Many;
 use super::{Numbers, Slice, Written};
 
 /// Kernels that were compiled together, for every architecture.
@@ -68,6 +70,9 @@ pub(crate) enum Argument {
     Longs([i64; 3]),
     /// Small numbers in a structure.
     Index(Box<[i16; 128]>),
+    /// Lists of tensors.
+    #[cfg(feature = "train")]
+    Many(Box<Many>),
 }
 
 impl Argument {
@@ -81,6 +86,8 @@ impl Argument {
             Self::Ints(value) => builder.arg(value),
             Self::Longs(value) => builder.arg(value),
             Self::Index(value) => builder.arg(&**value),
+            #[cfg(feature = "train")]
+            Self::Many(value) => builder.arg(&**value),
         };
     }
 }
@@ -111,6 +118,13 @@ impl From<&Slice<'_>> for Argument {
 impl From<&Written<'_>> for Argument {
     fn from(written: &Written) -> Self {
         Self::Address(written.slice.at)
+    }
+}
+
+#[cfg(feature = "train")]
+impl From<&Many> for Argument {
+    fn from(many: &Many) -> Self {
+        Self::Many(Box::new(*many))
     }
 }
 

@@ -53,9 +53,12 @@ pub(crate) fn device(ordinal: usize) -> Result<Device> {
     }
     let cuda = CudaDevice::new_with_stream(ordinal)?;
     let context = cuda.cuda_stream().context().clone();
+    // cudarc would keep two events for each tensor, and record and wait for them at each launch.
+    // SAFETY: all work on this context goes to the one stream, which runs it in order.
+    unsafe { context.disable_event_tracking() };
     keep_freed_memory(&context).map_err(|error| unusable(ordinal, error))?;
     // Whether the driver takes our kernels, found out before anything depends on it.
-    super::update::MODULE.function(&context, "follow").map_err(|error| unusable(ordinal, error))?;
+    super::columns::MODULE.function(&context, "column_totals").map_err(|error| unusable(ordinal, error))?;
     let device = Device::Cuda(cuda);
     devices.insert(ordinal, device.clone());
     Ok(device)

@@ -7,6 +7,9 @@ pub(crate) mod columns;
 mod launch;
 mod memory;
 pub(crate) mod rows;
+#[cfg(feature = "notebook")]
+pub(crate) mod statistics;
+#[cfg(feature = "train")]
 pub(crate) mod update;
 
 use std::sync::{Arc, OnceLock};

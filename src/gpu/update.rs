@@ -1,44 +1,107 @@
-//! Arithmetic on parameters where they stand.
+//! Arithmetic on lists of parameters where they stand: one launch for many tensors, as most of them are small.
 
-use candle_core::{CudaStorage, Layout, Tensor};
+use candle_core::backend::BackendDevice;
+use candle_core::{DType, Storage, Tensor};
 
-use super::{Argument, Gpu, Module, arguments, module, with_storage};
-use crate::Result;
+use super::{Argument, Gpu, Module, arguments, module};
+use crate::{Error, Result};
 
-pub(crate) static MODULE: Module = module!("gpu/update");
+static MODULE: Module = module!("gpu/update");
 
-/// Runs `kernel` over the elements of `to`: its first arguments are the addresses of `to` and `from` and their length, then `constants`.
-pub(crate) fn run(
-    kernel: &str,
-    to: (&CudaStorage, &Layout),
-    from: &[(&CudaStorage, &Layout)],
-    constants: &[f32],
-) -> Result<()> {
-    let gpu = Gpu::new(&to.0.device);
-    let count = to.1.shape().elem_count();
-    let numbers = std::iter::once(&to).chain(from).map(|&of| gpu.numbers(of)).collect::<Result<Vec<_>>>()?;
-    let mut arguments: Vec<Argument> = numbers.iter().map(Argument::from).collect();
-    arguments.push(Argument::Long(count as i64));
-    arguments.extend(constants.iter().map(|&constant| Argument::Float(constant)));
-    gpu.each(&MODULE, kernel, count, &arguments)
+/// Tensors of one launch; its arguments have 4 kB.
+const MOST: usize = 80;
+/// Elements of a block.
+const PIECE: usize = 4096;
+const BLOCK: u32 = 256;
+
+/// Lists of tensors as kernels take them, as in `kernels/update.cu`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Many {
+    at: [[u64; MOST]; 4],
+    counts: [i64; MOST],
+    firsts: [i32; MOST],
+    keep: [f32; MOST],
+    tensors: i32,
 }
 
-/// The sum of all squares, in the order of the tensors.
+// SAFETY: numbers in the order in which the kernels declare them.
+unsafe impl candle_core::cuda_backend::cudarc::driver::DeviceRepr for Many {}
+
+/// `to = to·keep + from·take` for each pair.
+pub(crate) fn follow(pairs: &[[&Tensor; 2]], keep: f32, take: f32) -> Result<()> {
+    let rows = pairs.iter().map(|&pair| (pair, keep));
+    for_many(rows, |gpu, many, blocks| {
+        gpu.launch(&MODULE, "follow", [blocks, 1, 1], [BLOCK, 1, 1], &[many.into(), Argument::Float(take)])
+    })
+}
+
+/// One update of AdamW: value, mean, mean square and gradient of each variable, and how much of its value stays.
+/// `constants`: what stays and what comes of the mean and the mean square, the rate, the mean square's correction, and epsilon.
+pub(crate) fn adam<'a>(rows: impl Iterator<Item = ([&'a Tensor; 4], f32)>, constants: [f32; 7]) -> Result<()> {
+    for_many(rows, |gpu, many, blocks| {
+        let arguments: Vec<Argument> = std::iter::once(many.into()).chain(constants.map(Argument::Float)).collect();
+        gpu.launch(&MODULE, "adam", [blocks, 1, 1], [BLOCK, 1, 1], &arguments)
+    })
+}
+
+/// The sum of all squares, in an order that the tensors' sizes alone decide.
 pub(crate) fn squares(tensors: &[Tensor]) -> Result<f64> {
     let Some(first) = tensors.first() else { return Ok(0.0) };
     let gpu = Gpu::of(first)?;
     let mut sum = gpu.zeros::<f64>(1)?;
-    for tensor in tensors {
-        with_storage([tensor], |[values]| {
-            let (count, values) = (tensor.elem_count() as i64, gpu.numbers(values)?);
-            gpu.launch(
-                &MODULE,
-                "add_squares",
-                [1; 3],
-                [1024, 1, 1],
-                arguments![&values, count, &gpu.slice_mut(&mut sum)],
-            )
-        })?;
-    }
+    for_many(tensors.iter().map(|tensor| ([tensor], 0.0)), |gpu, many, blocks| {
+        let mut shares = gpu.alloc::<f64>(blocks as usize)?;
+        let (shares, sum) = (gpu.slice_mut(&mut shares), gpu.slice_mut(&mut sum));
+        gpu.launch(&MODULE, "square_shares", [blocks, 1, 1], [BLOCK, 1, 1], &[many.into(), (&shares).into()])?;
+        gpu.launch(&MODULE, "add_shares", [1; 3], [1024, 1, 1], arguments![&shares, i64::from(blocks), &sum])
+    })?;
     Ok(gpu.download(&sum)?[0])
+}
+
+/// Calls `launch` with as many rows of tensors at a time as one launch takes. Tensors of a row have one number of elements.
+fn for_many<'a, const N: usize>(
+    rows: impl Iterator<Item = ([&'a Tensor; N], f32)>,
+    mut launch: impl FnMut(&Gpu, &Many, u32) -> Result<()>,
+) -> Result<()> {
+    let mut rows = rows.filter(|(tensors, _)| tensors[0].elem_count() > 0).peekable();
+    while let Some((tensors, _)) = rows.peek() {
+        let gpu = Gpu::of(tensors[0])?;
+        let mut many = Many { at: [[0; MOST]; 4], counts: [0; MOST], firsts: [0; MOST], keep: [0.0; MOST], tensors: 0 };
+        let mut blocks = 0;
+        for (place, (tensors, keep)) in rows.by_ref().take(MOST).enumerate() {
+            for (column, tensor) in tensors.into_iter().enumerate() {
+                many.at[column][place] = address(&gpu, tensor)?;
+            }
+            let count = tensors[0].elem_count();
+            (many.counts[place], many.firsts[place], many.keep[place]) = (count as i64, blocks, keep);
+            many.tensors += 1;
+            blocks += i32::try_from(count.div_ceil(PIECE)).map_err(|_| super::too_many(count))?;
+        }
+        launch(&gpu, &many, blocks.unsigned_abs())?;
+    }
+    Ok(())
+}
+
+/// Where the numbers of a contiguous f32 tensor of this GPU are. The tensor outlives the launch that this address goes to, and the GPU
+/// runs launches in their order, so nothing else is there when they run.
+fn address(gpu: &Gpu, tensor: &Tensor) -> Result<u64> {
+    if tensor.dtype() != DType::F32 {
+        return Err(Error::DType { op: "an update", what: "a parameter", got: tensor.dtype(), expected: "f32" });
+    }
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cuda(storage) if storage.device.location() == gpu.location() => Ok(gpu.numbers((storage, layout))?.at),
+        _ => Err(Error::Backend { backend: "cuda", needs: "parameters all on one GPU to train them".into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_launch_takes_its_tables_as_arguments() {
+        assert!(size_of::<Many>() + 8 * size_of::<f32>() <= 4096);
+    }
 }

@@ -241,6 +241,12 @@ impl SparseConvTensor {
         &self.sites
     }
 
+    /// The sites as kernels of the features' GPU read them, copied there at the first use.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn placed(&self) -> Result<Arc<super::backend::cuda::Placed>> {
+        super::backend::cuda::placed(&crate::gpu::Gpu::of(&self.features)?, &self.sites)
+    }
+
     /// A tensor with these sites and kernel maps and other features (N, C'); this one stays as it is.
     ///
     /// # Errors

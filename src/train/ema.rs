@@ -62,8 +62,8 @@ impl Ema {
         self.updates += 1;
         let decay = self.decay.min((1.0 + n) / (10.0 + n));
         let (keep, take) = (decay as f32, (1.0 - decay) as f32);
-        let mut pairs = self.trained.iter().zip(&self.averaged);
-        pairs.try_for_each(|(from, (_, to))| follow(to, from, keep, take))
+        let pairs = self.trained.iter().zip(&self.averaged).map(|(from, (_, to))| [to as &Tensor, from as &Tensor]);
+        follow(pairs, keep, take)
     }
 
     /// The averages by name.

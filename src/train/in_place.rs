@@ -2,8 +2,6 @@
 //!
 //! Results do not depend on the number of threads: elements are independent, and sums are made over fixed pieces.
 
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Storage, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -14,30 +12,61 @@ use crate::{Error, Result};
 /// Elements that one thread takes at a time; a tensor of fewer is not worth waking another.
 const PIECE: usize = 1 << 14;
 
-/// `to = to·keep + from·take` element by element, for `f32` tensors of one shape.
-pub(super) fn follow(to: &Tensor, from: &Tensor, keep: f32, take: f32) -> Result<()> {
-    update(to, from, |to, from| to * keep + from * take, ("follow", &[keep, take]))
+/// `to = to·keep + from·take` element by element, for pairs of `f32` tensors of one shape.
+pub(super) fn follow<'a>(pairs: impl Iterator<Item = [&'a Tensor; 2]>, keep: f32, take: f32) -> Result<()> {
+    let pairs: Vec<_> = pairs.collect();
+    pairs.iter().try_for_each(|[to, from]| same_shape(to, from))?;
+    #[cfg(feature = "cuda")]
+    if pairs.first().is_some_and(|[to, _]| to.device().is_cuda()) {
+        return crate::gpu::update::follow(&pairs, keep, take);
+    }
+    pairs.iter().try_for_each(|[to, from]| update(to, from, |to, from| to * keep + from * take))
 }
 
-/// `to = to·keep + from²·take` element by element, for `f32` tensors of one shape.
-pub(super) fn follow_square(to: &Tensor, from: &Tensor, keep: f32, take: f32) -> Result<()> {
-    update(to, from, |to, from| to * keep + from * from * take, ("follow_square", &[keep, take]))
+/// A variable as AdamW changes it.
+pub(super) struct Changed<'a> {
+    pub value: &'a Tensor,
+    /// Mean and mean square of its gradient.
+    pub moments: [&'a Tensor; 2],
+    pub grad: &'a Tensor,
+    /// How much of the value stays.
+    pub keep: f32,
 }
 
-/// `value = value·keep − mean·rate / (√(square·unbias) + eps)` element by element, for `f32` tensors of one shape.
-pub(super) fn adam(value: &Tensor, [mean, square]: [&Tensor; 2], [keep, rate, unbias, eps]: [f32; 4]) -> Result<()> {
-    same_shape(value, mean)?;
-    same_shape(value, square)?;
-    let with = |value: f32, mean: f32, square: f32| value * keep - mean * rate / ((square * unbias).sqrt() + eps);
-    Ok(value.inplace_op3(mean, square, &Each { with, kernel: ("adam", &[keep, rate, unbias, eps]) })?)
+/// How much stays of the moments and how much of the gradient and of its square they take, and what they do to the value.
+#[derive(Clone, Copy)]
+pub(super) struct Adam {
+    pub keep: [f32; 2],
+    pub take: [f32; 2],
+    pub rate: f32,
+    pub unbias: f32,
+    pub eps: f32,
 }
 
-/// The kernel that does the same on a GPU, and its constants.
-type Kernel<'a> = (&'static str, &'a [f32]);
+/// Moves the moments towards the gradient and its square, and then `value = value·keep − mean·rate / (√(square·unbias) + eps)`, element by
+/// element, for `f32` tensors of one shape.
+pub(super) fn adam<'a>(variables: impl Iterator<Item = Changed<'a>>, adam: Adam) -> Result<()> {
+    let variables: Vec<_> = variables.collect();
+    for Changed { value, moments, grad, .. } in &variables {
+        moments.iter().chain([grad]).try_for_each(|other| same_shape(value, other))?;
+    }
+    let Adam { keep: [keep1, keep2], take: [take1, take2], rate, unbias, eps } = adam;
+    #[cfg(feature = "cuda")]
+    if variables.first().is_some_and(|variable| variable.value.device().is_cuda()) {
+        let rows = variables.iter().map(|v| ([v.value, v.moments[0], v.moments[1], v.grad], v.keep));
+        return crate::gpu::update::adam(rows, [keep1, take1, keep2, take2, rate, unbias, eps]);
+    }
+    for &Changed { value, moments: [mean, square], grad, keep } in &variables {
+        update(mean, grad, |mean, grad| mean * keep1 + grad * take1)?;
+        update(square, grad, |square, grad| square * keep2 + grad * grad * take2)?;
+        let with = |value: f32, mean: f32, square: f32| value * keep - mean * rate / ((square * unbias).sqrt() + eps);
+        value.inplace_op3(mean, square, &Each(with))?;
+    }
+    Ok(())
+}
 
-fn update(to: &Tensor, from: &Tensor, with: impl Fn(f32, f32) -> f32 + Sync, kernel: Kernel) -> Result<()> {
-    same_shape(to, from)?;
-    Ok(to.inplace_op2(from, &Each { with, kernel })?)
+fn update(to: &Tensor, from: &Tensor, with: impl Fn(f32, f32) -> f32 + Sync) -> Result<()> {
+    Ok(to.inplace_op2(from, &Each(with))?)
 }
 
 /// The square root of the sum of all squares.
@@ -96,20 +125,16 @@ fn whole(layout: &Layout) -> candle_core::Result<(usize, usize)> {
 }
 
 /// A function of each element.
-struct Each<'a, F> {
-    with: F,
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a build without GPUs has no kernels"))]
-    kernel: Kernel<'a>,
-}
+struct Each<F>(F);
 
-impl<F: Fn(f32, f32) -> f32 + Sync> InplaceOp2 for Each<'_, F> {
+impl<F: Fn(f32, f32) -> f32 + Sync> InplaceOp2 for Each<F> {
     fn name(&self) -> &'static str {
         "update"
     }
 
     fn cpu_fwd(&self, to: &mut CpuStorage, tl: &Layout, from: &CpuStorage, fl: &Layout) -> candle_core::Result<()> {
         let (to, from) = (values_mut(to, tl)?, values(from, fl)?);
-        let work = |to: &mut [f32], from: &[f32]| dispatch(Pairs { to, from, with: &self.with });
+        let work = |to: &mut [f32], from: &[f32]| dispatch(Pairs { to, from, with: &self.0 });
         if to.len() <= PIECE {
             work(to, from);
         } else {
@@ -117,15 +142,9 @@ impl<F: Fn(f32, f32) -> f32 + Sync> InplaceOp2 for Each<'_, F> {
         }
         Ok(())
     }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, to: &mut CudaStorage, tl: &Layout, from: &CudaStorage, fl: &Layout) -> candle_core::Result<()> {
-        let (kernel, constants) = self.kernel;
-        Ok(crate::gpu::update::run(kernel, (to, tl), &[(from, fl)], constants)?)
-    }
 }
 
-impl<F: Fn(f32, f32, f32) -> f32 + Sync> InplaceOp3 for Each<'_, F> {
+impl<F: Fn(f32, f32, f32) -> f32 + Sync> InplaceOp3 for Each<F> {
     fn name(&self) -> &'static str {
         "update"
     }
@@ -140,7 +159,7 @@ impl<F: Fn(f32, f32, f32) -> f32 + Sync> InplaceOp3 for Each<'_, F> {
         bl: &Layout,
     ) -> candle_core::Result<()> {
         let (to, a, b) = (values_mut(to, tl)?, values(a, al)?, values(b, bl)?);
-        let work = |to: &mut [f32], a: &[f32], b: &[f32]| dispatch(Triples { to, a, b, with: &self.with });
+        let work = |to: &mut [f32], a: &[f32], b: &[f32]| dispatch(Triples { to, a, b, with: &self.0 });
         if to.len() <= PIECE {
             work(to, a, b);
         } else {
@@ -148,20 +167,6 @@ impl<F: Fn(f32, f32, f32) -> f32 + Sync> InplaceOp3 for Each<'_, F> {
             to.par_chunks_mut(PIECE).zip(from).for_each(|(to, (a, b))| work(to, a, b));
         }
         Ok(())
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        to: &mut CudaStorage,
-        tl: &Layout,
-        a: &CudaStorage,
-        al: &Layout,
-        b: &CudaStorage,
-        bl: &Layout,
-    ) -> candle_core::Result<()> {
-        let (kernel, constants) = self.kernel;
-        Ok(crate::gpu::update::run(kernel, (to, tl), &[(a, al), (b, bl)], constants)?)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor, Var, backprop::GradStore};
 use serde::{Deserialize, Serialize};
 
-use super::in_place::{adam, follow, follow_square};
+use super::in_place::{Adam, Changed, adam};
 use crate::{Error, Result, tensor_file};
 
 /// AdamW's constants.
@@ -140,18 +140,18 @@ impl AdamW {
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
         let correct1 = 1.0 - beta1.powf(self.updates as f64);
         let correct2 = 1.0 - beta2.powf(self.updates as f64);
-        let [keep1, keep2, eps] = [beta1, beta2, eps].map(|v| v as f32);
-        let take1 = ((1.0 - beta1) * scale) as f32;
-        let take2 = ((1.0 - beta2) * scale * scale) as f32;
-        let (rate, unbias) = ((learning_rate / correct1) as f32, (1.0 / correct2) as f32);
-        for ((var, [mean, square]), grad) in self.vars.iter().zip(&self.moments).zip(grads) {
+        let constants = Adam {
+            keep: [beta1 as f32, beta2 as f32],
+            take: [((1.0 - beta1) * scale) as f32, ((1.0 - beta2) * scale * scale) as f32],
+            rate: (learning_rate / correct1) as f32,
+            unbias: (1.0 / correct2) as f32,
+            eps: eps as f32,
+        };
+        let variables = self.vars.iter().zip(&self.moments).zip(grads).map(|((var, [mean, square]), grad)| {
             let decay = if var.rank() > 1 { learning_rate * weight_decay } else { 0.0 };
-            let keep = (1.0 - decay) as f32;
-            follow(mean, grad, keep1, take1)?;
-            follow_square(square, grad, keep2, take2)?;
-            adam(var, [mean, square], [keep, rate, unbias, eps])?;
-        }
-        Ok(())
+            Changed { value: var, moments: [mean, square], grad, keep: (1.0 - decay) as f32 }
+        });
+        adam(variables, constants)
     }
 }
 

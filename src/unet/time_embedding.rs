@@ -73,7 +73,7 @@ pub(super) fn with_time_gradients(x: &SparseConvTensor, time: &Tensor, grad: &Te
     let x_grad = grad.narrow(1, 0, channels)?.contiguous()?.to_dtype(DType::F32)?;
     #[cfg(feature = "cuda")]
     if grad.device().is_cuda() {
-        let sums = crate::gpu::rows::table_gradient(grad, x.coords(), [batch, width])?;
+        let sums = crate::gpu::rows::table_gradient(grad, &x.placed()?.coords, [batch, width])?;
         return Ok([x_grad, sums.to_dtype(time.dtype())?]);
     }
     // In the order of the sites, so that every run adds alike.
@@ -130,7 +130,7 @@ impl CustomOp2 for WithTime {
         time: &CudaStorage,
         tl: &Layout,
     ) -> candle_core::Result<(CudaStorage, Shape)> {
-        Ok(crate::gpu::rows::join((x, xl), (time, tl), self.sites.coords())?)
+        Ok(crate::gpu::rows::join((x, xl), (time, tl), &self.sites.placed()?.coords)?)
     }
 
     fn bwd(

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::kernelspec::{self, Found};
+use crate::engine::gpu::{Gpu, System};
 use crate::engine::library::Bundle;
 use crate::engine::{EngineHandle, ExecuteOptions, Output};
 
@@ -38,25 +39,34 @@ pub fn examine() -> ExitCode {
     for (name, check) in CHECKS {
         print!("  {name:<20} ");
         let _ = std::io::stdout().flush();
-        match check() {
-            Ok(detail) => println!("ok    {detail}"),
-            Err(Trouble { what, mend }) => {
-                failures += 1;
-                println!("FAIL  {}", what.trim_end().replace('\n', "\n                             "));
-                println!("  {:<20} ->    {mend}", "");
-            }
-        }
+        failures += tell(check());
     }
-    if let Some(line) = gpu() {
-        println!("  {:<20} ok    {line}", "GPU");
+    let gpu = gpu();
+    let checks = CHECKS.len() + usize::from(gpu.is_some());
+    if let Some(found) = gpu {
+        print!("  {:<20} ", "GPU");
+        failures += tell(found);
     }
     if failures == 0 {
         println!("Everything works.");
         ExitCode::SUCCESS
     } else {
-        println!("{failures} of {} checks failed; mend the first one first.", CHECKS.len());
+        println!("{failures} of {checks} checks failed; mend the first one first.");
         ExitCode::FAILURE
     }
+}
+
+/// Prints what a check found; answers how many failures that is.
+fn tell(found: Result<String, Trouble>) -> usize {
+    match found {
+        Ok(detail) => println!("ok    {detail}"),
+        Err(Trouble { what, mend }) => {
+            println!("FAIL  {}", what.trim_end().replace('\n', "\n                             "));
+            println!("  {:<20} ->    {mend}", "");
+            return 1;
+        }
+    }
+    0
 }
 
 fn trouble(what: impl Into<String>, mend: impl Into<String>) -> Trouble {
@@ -165,15 +175,27 @@ fn library() -> Result<String, Trouble> {
     Ok(found.lib_dir().display().to_string())
 }
 
-/// Who uses the NVIDIA GPU, where a driver is loaded. A library for GPUs whose libraries are missing fails in the checks above, and the
-/// loader's message names what is missing.
-fn gpu() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
-    let driver = text.lines().next()?.trim_start_matches("NVRM version: ").to_string();
-    Some(match Bundle::find() {
-        Some(bundle) if bundle.cuda => format!("{driver}; cells use it, unless WAVEMESH_DEVICE=cpu"),
-        _ => format!("{driver}; cells do not use it: `bash kernel/setup.sh --cuda` compiles the library for it"),
-    })
+/// Who uses the NVIDIA GPU, and, if nobody can, why; nothing where there is neither a driver nor a library for GPUs.
+fn gpu() -> Option<Result<String, Trouble>> {
+    let system = System::here();
+    let driver = system.driver();
+    let Some(bundle) = Bundle::for_gpus() else {
+        let hint = "cells do not use it: `bash kernel/setup.sh --cuda` compiles the library for it, and \
+                    `pip install wavemesh-kernel-cuda` brings it";
+        return Some(Ok(format!("{}; {hint}", driver?)));
+    };
+    let driver = driver.unwrap_or_else(|| "a driver that does not tell its version".into());
+    match system.examine(&bundle.needs) {
+        Gpu::Ready(_) => {
+            let place = |name: &String| Some(format!("{name} in {}", system.find(name)?.display()));
+            let libraries: Vec<String> = bundle.needs.iter().filter_map(place).collect();
+            Some(Ok(format!("{driver}; {}; cells use it, unless WAVEMESH_DEVICE=cpu", libraries.join(", "))))
+        }
+        Gpu::Absent => None,
+        Gpu::Unusable(why) => {
+            Some(Err(trouble(format!("{driver}: {why}"), "until then cells compute on the processor")))
+        }
+    }
 }
 
 /// What to know of a cell that ran without the library.
@@ -182,7 +204,7 @@ const PLAIN: &str = " in plain Rust; there is no compiled library: run `wavemesh
 /// A value, a print, and the library if there is one, in one cell of a fresh evaluator.
 fn cell() -> Result<String, Trouble> {
     let (list, remark) = match Bundle::find() {
-        Some(_) => ("Tensor::arange(0f32, 4f32, &Device::Cpu)?.to_vec1::<f32>()?", ""),
+        Some(_) => ("Tensor::arange(0f32, 4f32, &best_device()?)?.to_vec1::<f32>()?", ""),
         None => ("[0.0, 1.0, 2.0, 3.0]", PLAIN),
     };
     let code = format!("println!(\"{{:?}}\", {list});\n6 * 7");

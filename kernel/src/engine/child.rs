@@ -24,6 +24,8 @@ use wavemesh_cell::frames;
 use wavemesh_cell::protocol::{Decoder, Message, Order, Report};
 use wavemesh_cell::wait::Called;
 
+use super::gpu::Gpu;
+use super::library::Bundle;
 use super::loading::Object;
 use super::pipes::ChildEnds;
 use super::processes::{self, Running, Tick};
@@ -33,6 +35,11 @@ use super::{crash, signals, waits};
 /// Set in the environment of the child only: what to load, and the inherited descriptors.
 const LIBRARIES: &str = "WAVEMESH_CHILD_LIBRARIES";
 const ENDS: &str = "WAVEMESH_CHILD_ENDS";
+/// Where the loader looks for libraries before its usual places, and in the environment of the child only what this was before.
+const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
+const LIBRARY_PATH_BEFORE: &str = "WAVEMESH_CHILD_LIBRARY_PATH";
+/// Why the library for GPUs does not serve, for the library's own account of its devices.
+const GPU_PROBLEM: &str = "WAVEMESH_GPU_PROBLEM";
 
 /// The answer to a request that was carried out.
 pub const DONE: &str = "done";
@@ -74,6 +81,24 @@ pub fn prepare(ends: &ChildEnds, libraries: &[PathBuf], token: &str) -> std::io:
     Ok(command)
 }
 
+/// Leads the child's loader to NVIDIA's libraries if `bundle` needs them, or tells the child why a library for GPUs is not used.
+pub fn lead_to_gpu(command: &mut Command, bundle: Option<&Bundle>) -> std::io::Result<()> {
+    command.env_remove(GPU_PROBLEM);
+    let Some(for_gpus) = Bundle::for_gpus() else { return Ok(()) };
+    match for_gpus.examine() {
+        Gpu::Ready(folders) if bundle.is_some_and(|bundle| bundle.cuda) => {
+            let before = std::env::var_os(LIBRARY_PATH).unwrap_or_default();
+            let path = std::env::join_paths(folders.into_iter().chain(std::env::split_paths(&before)));
+            command.env(LIBRARY_PATH, path.map_err(std::io::Error::other)?).env(LIBRARY_PATH_BEFORE, before);
+        }
+        Gpu::Unusable(why) => {
+            command.env(GPU_PROBLEM, why);
+        }
+        Gpu::Ready(_) | Gpu::Absent => {}
+    }
+    Ok(())
+}
+
 /// What the process was started with.
 pub struct Start {
     libraries: Vec<String>,
@@ -88,6 +113,17 @@ impl Start {
             // User code that asks sees an ordinary process.
             // SAFETY: there is no other thread that could read the environment meanwhile.
             unsafe { std::env::remove_var(name) };
+        }
+        if let Some(before) = std::env::var_os(LIBRARY_PATH_BEFORE) {
+            // The loader has read it; programs that user code starts need nothing of it.
+            // SAFETY: as above.
+            unsafe {
+                std::env::remove_var(LIBRARY_PATH_BEFORE);
+                match before.is_empty() {
+                    true => std::env::remove_var(LIBRARY_PATH),
+                    false => std::env::set_var(LIBRARY_PATH, before),
+                }
+            }
         }
         let libraries = std::env::split_paths(&libraries).map(|path| path.to_string_lossy().into_owned());
         let mut ends = ends.split(' ').map(|number| {

@@ -1,6 +1,7 @@
 //! The compiled library for cells: WaveMesh as one dynamic library, with the metadata that rustc needs to link against it.
 //!
-//! It lives in `$XDG_DATA_HOME/wavemesh/<version>-<rustc release>-<rustc commit>/`:
+//! It lives in `$XDG_DATA_HOME/wavemesh/<version>-<rustc release>-<rustc commit>/`, the one for NVIDIA GPUs in a folder beside it
+//! that ends in `-cuda`, which serves where it loads:
 //! `bundle.json` (what it was built with), `lib/` (`libwavemesh_dylib.so`, the `.rmeta` of every crate under it, the procedural
 //! macros). It appears there whole or not at all. The cell runtime is kept beside it, since it depends on the same toolchain.
 
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::gpu::{Gpu, System};
 use super::toolchain::Toolchain;
 
 /// The runtime's source, compiled on the user's machine.
@@ -49,6 +51,9 @@ pub struct Bundle {
     /// Whether it computes on NVIDIA GPUs too.
     #[serde(default)]
     pub cuda: bool,
+    /// NVIDIA's libraries that it needs to load.
+    #[serde(default)]
+    pub needs: Vec<String>,
     /// All crates that are in the library.
     #[serde(default)]
     pub crates: Vec<Held>,
@@ -118,17 +123,35 @@ impl Bundle {
         self.lib_dir().join(&self.file)
     }
 
-    /// The newest library of this version whose compiler is still installed.
+    /// The newest library of this version whose compiler is still installed: the one for GPUs where it loads, else the other.
     pub fn find() -> Option<Bundle> {
-        let mut found: Vec<Bundle> = std::fs::read_dir(data_home()?)
-            .ok()?
-            .flatten()
+        let (mut for_gpus, mut plain): (Vec<_>, Vec<_>) = Bundle::all().into_iter().partition(|bundle| bundle.cuda);
+        let newest = for_gpus.pop();
+        let loads = newest.as_ref().is_some_and(|bundle| matches!(bundle.examine(), Gpu::Ready(_)));
+        // With nothing but one that does not load, the loader's own words are better than no library.
+        if loads { newest } else { plain.pop().or(newest) }
+    }
+
+    /// The newest library for GPUs, whether or not it loads here.
+    pub fn for_gpus() -> Option<Bundle> {
+        Bundle::all().into_iter().rfind(|bundle| bundle.cuda)
+    }
+
+    /// Whether NVIDIA's libraries that it needs are here.
+    pub fn examine(&self) -> Gpu {
+        System::here().examine(&self.needs)
+    }
+
+    /// The libraries of this version whose compiler is still installed, the newest last.
+    fn all() -> Vec<Bundle> {
+        let entries = data_home().into_iter().flat_map(std::fs::read_dir).flatten().flatten();
+        let mut found: Vec<Bundle> = entries
             .filter(|entry| entry.file_name().to_string_lossy().starts_with(concat!(env!("CARGO_PKG_VERSION"), "-")))
             .filter_map(|entry| Bundle::read(&entry.path()))
             .filter(|bundle| bundle.toolchain.is_current())
             .collect();
         found.sort_by_key(|bundle| std::fs::metadata(bundle.file()).and_then(|file| file.modified()).ok());
-        found.pop()
+        found
     }
 
     fn read(folder: &Path) -> Option<Bundle> {
@@ -154,9 +177,10 @@ fn base(variable: &str, default: &str) -> Option<PathBuf> {
     set.or_else(|| Some(std::env::home_dir()?.join(default))).map(|path| path.join("wavemesh"))
 }
 
-fn folder_for(toolchain: &Toolchain) -> Result<PathBuf> {
+fn folder_for(toolchain: &Toolchain, cuda: bool) -> Result<PathBuf> {
     let home = data_home().context("there is no home folder; set XDG_DATA_HOME")?;
-    Ok(home.join(format!("{}-{}", env!("CARGO_PKG_VERSION"), toolchain.id())))
+    let kind = if cuda { "-cuda" } else { "" };
+    Ok(home.join(format!("{}-{}{kind}", env!("CARGO_PKG_VERSION"), toolchain.id())))
 }
 
 /// Makes `folder` by `fill`ing a temporary one beside it and renaming that, so that it is never seen half-made.
@@ -210,7 +234,7 @@ pub fn build(source: &Path, cuda: bool) -> Result<PathBuf> {
         .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
         .collect();
 
-    let folder = folder_for(&toolchain)?;
+    let folder = folder_for(&toolchain, cuda)?;
     let mut file = None;
     let mut provides = Vec::new();
     let mut crates: Vec<Held> = Vec::new();
@@ -218,6 +242,9 @@ pub fn build(source: &Path, cuda: bool) -> Result<PathBuf> {
         std::fs::create_dir(new.join("lib"))?;
         for line in String::from_utf8_lossy(&output.stdout).lines() {
             let Ok(artifact) = serde_json::from_str::<Value>(line) else { continue };
+            if cuda {
+                stand_ins(&artifact, &new.join("lib"))?;
+            }
             if artifact["reason"] != "compiler-artifact" {
                 continue;
             }
@@ -240,12 +267,14 @@ pub fn build(source: &Path, cuda: bool) -> Result<PathBuf> {
             }
         }
         let file = file.clone().context("cargo did not say where the dynamic library is")?;
+        let needs = if cuda { nvidia_libraries(&new.join("lib").join(&file))? } else { Vec::new() };
         let bundle = Bundle {
             toolchain: toolchain.clone(),
             source: source.clone(),
             file,
             provides: provides.clone(),
             cuda,
+            needs,
             crates: crates.clone(),
             folder: PathBuf::new(),
         };
@@ -254,6 +283,30 @@ pub fn build(source: &Path, cuda: bool) -> Result<PathBuf> {
     })?;
     runtime(&toolchain)?;
     Ok(folder)
+}
+
+/// The metadata of crates names the C libraries that they were linked with, and rustc names them again to the linker of each cell. The
+/// dynamic library has or loads them; so that the linker finds the names, empty archives stand for those that cargo tells of.
+fn stand_ins(message: &Value, folder: &Path) -> Result<()> {
+    /// Of the C++ compiler, and so on every machine with a linker.
+    const EVERYWHERE: &str = "stdc++";
+    const EMPTY_ARCHIVE: &str = "!<arch>\n";
+    for name in message["linked_libs"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        let name = name.rsplit('=').next().unwrap_or(name);
+        if name != EVERYWHERE {
+            std::fs::write(folder.join(format!("lib{name}.a")), EMPTY_ARCHIVE)?;
+        }
+    }
+    Ok(())
+}
+
+/// The libraries of NVIDIA's that a dynamic library needs. The tools that linked it can tell.
+fn nvidia_libraries(file: &Path) -> Result<Vec<String>> {
+    let output = Command::new("readelf").arg("-d").arg(file).output().context("cannot run readelf, of binutils")?;
+    ensure!(output.status.success(), "readelf failed: {}", String::from_utf8_lossy(&output.stderr));
+    let names = String::from_utf8_lossy(&output.stdout).into_owned();
+    let names = names.lines().filter(|line| line.contains("(NEEDED)")).filter_map(|line| line.split(['[', ']']).nth(1));
+    Ok(names.filter(|name| name.starts_with("libcu") || name.starts_with("libnv")).map(str::to_owned).collect())
 }
 
 /// Where the loader finds CUDA's libraries: those of the toolkit, and the driver's where Colab has it.
@@ -278,7 +331,7 @@ pub fn import(from: &Path, source: &Path) -> Result<PathBuf> {
         toolchain.id()
     );
     let source = source.canonicalize().with_context(|| format!("there is no folder {}", source.display()))?;
-    let folder = folder_for(&toolchain)?;
+    let folder = folder_for(&toolchain, theirs.cuda)?;
     make_whole(&folder, |new| {
         std::fs::create_dir(new.join("lib"))?;
         for entry in std::fs::read_dir(theirs.lib_dir())? {
@@ -402,11 +455,15 @@ pub fn check() -> Result<Bundle> {
 /// rustc's arguments for a cell that uses the library.
 pub fn link_args(bundle: &Bundle) -> Vec<String> {
     let lib = bundle.lib_dir();
-    vec![
+    let mut args = vec![
         format!("-Ldependency={}", lib.display()),
         format!("--extern=wavemesh={}", bundle.file().display()),
         format!("-Clink-arg=-Wl,-rpath,{}", lib.display()),
-    ]
+    ];
+    if bundle.cuda {
+        args.push(format!("-Lnative={}", lib.display()));
+    }
+    args
 }
 
 /// `wavemesh-kernel library …`

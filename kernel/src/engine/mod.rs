@@ -16,6 +16,7 @@ mod definitions;
 mod deps;
 mod dispatch;
 mod export;
+pub mod gpu;
 pub mod grammar;
 mod items;
 pub mod library;

@@ -95,7 +95,9 @@ impl Session {
         libraries.extend(compiler.bundle.iter().map(Bundle::file));
         let nobody: Sink = Arc::new(|_| {});
         pipes.begin_cell(nobody, false);
-        let runner = Runner::start(child::prepare(pipes.child_ends(), &libraries, &token)?)?;
+        let mut command = child::prepare(pipes.child_ends(), &libraries, &token)?;
+        child::lead_to_gpu(&mut command, compiler.bundle.as_ref())?;
+        let runner = Runner::start(command)?;
         let evaluator = Evaluator::new(compiler, pipes, runner.process(), folder);
         let session = Session {
             shared: Arc::clone(shared),

@@ -1,6 +1,10 @@
 //! The card of a sparse tensor.
 
+use candle_core::Device;
+
+use super::tensor::device_name;
 use super::{Facts, STATISTICS_HEADER, Table, picture_card, statistics_row};
+use crate::Result;
 use crate::notebook::html::{bytes, count};
 use crate::notebook::voxels::Voxels;
 use crate::notebook::{MimeBundle, Rich, VoxelPlot};
@@ -20,6 +24,7 @@ impl Rich for SparseConvTensor {
             ("batch", self.batch_size().to_string()),
             ("occupancy", format!("{:.3}%", 100.0 * self.occupancy())),
             ("", self.dtype().as_str().to_owned()),
+            ("", device_name(self.device())),
             ("", bytes(size as u64)),
         ];
         if self.batch_size() > 1 {
@@ -27,7 +32,10 @@ impl Rich for SparseConvTensor {
             facts.push(("sites each", counts));
         }
         let mut table = Table { header: STATISTICS_HEADER.to_vec(), rows: Vec::new() };
-        let all: Vec<_> = (0..self.batch_size()).filter_map(|batch| Voxels::of_batch(self, batch).ok()).collect();
+        let all: Vec<_> = shown(self).map_or_else(
+            |_| Vec::new(),
+            |shown| (0..self.batch_size()).filter_map(|batch| Voxels::of_batch(&shown, batch).ok()).collect(),
+        );
         let boxes: Vec<_> = all.iter().filter_map(Voxels::occupied_box).collect();
         let corners = |pick: fn(i32, i32) -> i32, end: usize| {
             boxes.iter().map(|b| b[end]).reduce(|a, b| std::array::from_fn(|i| pick(a[i], b[i])))
@@ -51,10 +59,16 @@ impl Rich for SparseConvTensor {
     }
 }
 
+/// The channels that a card shows, in this computer's memory.
+fn shown(x: &SparseConvTensor) -> Result<SparseConvTensor> {
+    let channels = x.channels().min(CHANNELS);
+    x.replace_feature(x.features().detach().narrow(1, 0, channels)?.to_device(&Device::Cpu)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Tensor};
+    use candle_core::Tensor;
 
     #[test]
     fn the_card_tells_sites_shape_box_and_statistics_of_each_channel() {

@@ -1,6 +1,6 @@
 //! The card of a candle tensor, after lovely-tensors and treescope: one line of facts, histogram, heatmap, small values.
 
-use candle_core::Tensor;
+use candle_core::{Device, DeviceLocation, Tensor};
 use serde_json::json;
 
 use super::tensor_stats::{Elements, TensorStats};
@@ -49,12 +49,17 @@ fn title(tensor: &Tensor) -> String {
     format!("Tensor[{}]", dims.join(", "))
 }
 
+/// A device as `WAVEMESH_DEVICE` names it.
+pub(super) fn device_name(device: &Device) -> String {
+    match device.location() {
+        DeviceLocation::Cpu => "cpu".to_owned(),
+        DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+    }
+}
+
 fn facts(tensor: &Tensor) -> Vec<(&'static str, String)> {
-    let device = match tensor.device().location() {
-        candle_core::DeviceLocation::Cpu => "cpu".to_owned(),
-        candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
-        candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
-    };
+    let device = device_name(tensor.device());
     let layout =
         if tensor.is_contiguous() { "contiguous".to_owned() } else { format!("strides {:?}", tensor.stride()) };
     let size = bytes((tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64);
@@ -116,7 +121,7 @@ fn tensor_card(tensor: &Tensor) -> Result<MimeBundle> {
 
 /// The values, nested in brackets as candle prints them.
 fn values_text(tensor: &Tensor) -> Result<String> {
-    let tensor = tensor.detach().to_device(&candle_core::Device::Cpu)?;
+    let tensor = tensor.detach().to_device(&Device::Cpu)?;
     let printed = tensor.to_string();
     Ok(printed.rsplit_once("\nTensor[").map_or(printed.as_str(), |(values, _)| values).to_owned())
 }

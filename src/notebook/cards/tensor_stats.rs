@@ -1,4 +1,5 @@
-//! Statistics, histogram and single values of a tensor of any element type, without copying it when it lies densely in memory.
+//! Statistics, histogram and single values of a tensor of any element type, without copying it when it lies densely in memory or is a
+//! large one on a GPU.
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor, WithDType};
 use rayon::prelude::*;
@@ -49,16 +50,26 @@ macro_rules! with_elements {
     };
 }
 
-/// A tensor ready to be read: on the CPU, its elements one dense stretch of memory in some order of the axes.
+/// A tensor ready to be read.
 pub(crate) struct Elements {
+    /// On the CPU, its elements one dense stretch of memory in some order of the axes; or contiguous on a GPU.
     tensor: Tensor,
     start: usize,
     len: usize,
 }
 
+/// Tensors on a GPU of at most this many elements are copied to the CPU, which is quicker than to compute there.
+#[cfg(feature = "cuda")]
+const SMALL: usize = 1 << 18;
+
 impl Elements {
-    /// Brings the tensor to the CPU; copies it only when it comes from elsewhere or repeats or skips elements.
+    /// Brings the tensor to the CPU, unless it is a large one on a GPU; copies it only when it comes from elsewhere or repeats or skips
+    /// elements.
     pub fn of(tensor: &Tensor) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if tensor.device().is_cuda() && tensor.elem_count() > SMALL && crate::gpu::statistics::reads(tensor.dtype()) {
+            return Ok(Self { start: 0, len: tensor.elem_count(), tensor: tensor.detach().contiguous()? });
+        }
         let mut tensor = tensor.detach().to_device(&Device::Cpu)?;
         if tensor.dtype() == DType::F8E4M3 {
             // Its own conversion to f64 never returns (float8 0.7).
@@ -77,6 +88,13 @@ impl Elements {
 
     /// Statistics of all elements, in parallel.
     pub fn stats(&self) -> Result<TensorStats> {
+        #[cfg(feature = "cuda")]
+        if self.tensor.device().is_cuda() {
+            let found = crate::gpu::statistics::of(&self.tensor)?;
+            let infinite = self.len as u64 - found.finite - found.nan;
+            let crate::gpu::statistics::Statistics { min, max, mean, std, finite, nan, zero, histogram } = found;
+            return Ok(TensorStats { min, max, mean, std, nan, infinite, zero, finite, histogram });
+        }
         let (storage, _) = self.tensor.storage_and_layout();
         let Storage::Cpu(storage) = &*storage else {
             return Err(Error::Argument {
@@ -92,9 +110,15 @@ impl Elements {
     /// The values at flat positions given by index along each axis.
     pub fn pick(&self, indices: impl Iterator<Item = Vec<usize>>) -> Result<Vec<f64>> {
         let (storage, layout) = self.tensor.storage_and_layout();
-        let Storage::Cpu(storage) = &*storage else { return Ok(Vec::new()) };
         let offsets = indices
             .map(|index| self.start + index.iter().zip(layout.stride()).map(|(i, stride)| i * stride).sum::<usize>());
+        #[cfg(feature = "cuda")]
+        if self.tensor.device().is_cuda() {
+            let offsets = Tensor::from_iter(offsets.map(|offset| offset as i64), self.tensor.device())?;
+            let picked = self.tensor.flatten_all()?.index_select(&offsets, 0)?.to_device(&Device::Cpu)?;
+            return Ok(picked.to_dtype(DType::F64)?.to_vec1()?);
+        }
+        let Storage::Cpu(storage) = &*storage else { return Ok(Vec::new()) };
         with_elements!(storage, self.dtype(), data => offsets.map(|offset| data[offset].to_f64()).collect())
     }
 }

@@ -5,7 +5,7 @@
 //! [`Backend::engine`] and tell [`info`] when it can run and what it needs otherwise.
 
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(crate) mod cuda;
 mod dense;
 mod info;
 mod native;

@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from . import __version__
+from . import __version__, gpu
 from .errors import RustKernelMissing
 from .toolchain import Toolchain, fetch, find, find_any
 
@@ -49,14 +49,14 @@ def base(variable, default):
     return (Path(value) if os.path.isabs(value) else Path.home() / default) / "wavemesh"
 
 
-def wanted():
-    """The compiler that the library was compiled with: the output of its `rustc -Vv`."""
-    return json.loads((FOLDER / "bundle.json").read_text())["toolchain"]["version"]
+def wanted(folder=None):
+    """The compiler that the library in a folder, ours if none is named, was compiled with: the output of its `rustc -Vv`."""
+    return json.loads(((folder or FOLDER) / "bundle.json").read_text())["toolchain"]["version"]
 
 
 def environment():
-    """The variables with which the kernel is started: they lead it to the compiler."""
-    return _chosen.environment() if _chosen else {}
+    """The variables with which the kernel is started: they lead it to the compiler, and to CUDA's libraries."""
+    return _chosen.environment() | gpu.environment() if _chosen else {}
 
 
 def prepare(say):
@@ -81,10 +81,28 @@ def made_ready(say):
         toolchain = fetch_or_make_do(say)
     if not library(toolchain, "path"):
         if toolchain.version == wanted():
-            unpack(toolchain, say)
+            unpack(FOLDER, toolchain, say)
         else:
             compile_anew(toolchain, say)
+    if gpu.is_seen() and not list(data_home().glob(f"{__version__}-*-cuda/bundle.json")):
+        add_gpu(toolchain, say)
     return toolchain
+
+
+def add_gpu(toolchain, say):
+    """Puts the library for GPUs beside the other. What keeps it from that is said; cells compute on the processor then."""
+    folder = gpu.addon() or gpu.install(say)
+    if folder is None:
+        return
+    if wanted(folder) != toolchain.version:
+        say(
+            f"The library for GPUs serves rustc {wanted(folder).split()[1]}, and cells are compiled by {toolchain.release()}: not used."
+        )
+        return
+    try:
+        unpack(folder, toolchain, say)
+    except RustKernelMissing as error:
+        say(f"The library for GPUs is not used: {error}")
 
 
 def fetch_or_make_do(say):
@@ -107,19 +125,20 @@ def library(toolchain, *arguments):
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def unpack(toolchain, say):
-    """Puts the library that the wheel brought in place."""
+def unpack(source, toolchain, say):
+    """Puts the library that a wheel brought to a folder in place."""
     say("Unpacking the compiled library (once)…")
-    home = data_home()
+    home, library = data_home(), source / LIBRARY.name
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=home) as folder:
         try:
-            with tarfile.open(LIBRARY) as archive:
+            with tarfile.open(library) as archive:
                 # Debian 12's Python has no filters yet; the archive is our own.
                 archive.extraction_filter = getattr(tarfile, "data_filter", None)
                 archive.extractall(folder)
-            shutil.copy(FOLDER / "bundle.json", folder)
+            shutil.copy(source / "bundle.json", folder)
         except (lzma.LZMAError, tarfile.TarError, EOFError):
-            raise RustKernelMissing(f"{LIBRARY} is damaged: pip install --force-reinstall wavemesh-kernel") from None
+            package = "wavemesh-kernel" if source == FOLDER else gpu.PACKAGE
+            raise RustKernelMissing(f"{library} is damaged: pip install --force-reinstall {package}") from None
         except OSError as error:
             raise RustKernelMissing(
                 f"the compiled library cannot be unpacked to {home}: {error.strerror}. "

@@ -25,6 +25,7 @@ mod tiles;
 use candle_core::{DType, Device, Tensor};
 
 use self::padding::Padding;
+pub(crate) use self::sites::{Placed, placed};
 use super::{Convolve, Engine, Flow};
 use crate::gpu::Gpu;
 use crate::sparse::geometry::Geometry;

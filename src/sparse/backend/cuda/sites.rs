@@ -19,7 +19,7 @@ const MOST_WORDS: u64 = 1 << 27;
 const WORDS: u64 = 1024;
 
 /// Sites as kernels read them.
-pub(super) struct Placed {
+pub(crate) struct Placed {
     /// (batch, z, y, x), row by row.
     pub coords: CudaSlice<i32>,
 }
@@ -32,7 +32,7 @@ pub(super) struct Table {
 }
 
 /// The coordinates of `sites` on the GPU, copied there at the first use.
-pub(super) fn placed(gpu: &Gpu, sites: &Sites) -> Result<Arc<Placed>> {
+pub(crate) fn placed(gpu: &Gpu, sites: &Sites) -> Result<Arc<Placed>> {
     sites.kept().get_or_build(gpu.location(), false, || {
         check(sites.len())?;
         Ok(Placed { coords: gpu.upload(sites.coords().as_flattened())? })
