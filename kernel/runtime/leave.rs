@@ -55,6 +55,17 @@ macro_rules! check {
     };
 }
 
+/// Gives the value of one of the notebook's own macros that may return an error, and leaves the cell if it does.
+#[macro_export]
+macro_rules! own {
+    (boxed $($call:tt)*) => {
+        (|| -> ::std::result::Result<_, ::std::boxed::Box<dyn ::std::error::Error>> { Ok({ $($call)* }) })()?
+    };
+    ($($call:tt)*) => {
+        (|| -> ::std::result::Result<_, _> { Ok({ $($call)* }) })()?
+    };
+}
+
 /// The result with which a cell ends: its type says what `return` in a cell may give.
 pub fn ended<E: Debug>(result: Result<(), E>) -> Result<(), E> {
     result

@@ -369,6 +369,16 @@ def test_names_of_any_case_and_names_that_macros_bind_persist(notebook):
     assert notebook.value("made") == "8"
 
 
+def test_a_macro_of_the_notebook_may_return_an_error_from_a_cell_and_from_a_function(notebook):
+    good(notebook.run("""macro_rules! demand { ($c:expr) => { if !$c { return Err(format!("not {}", stringify!($c)).into()) } } }
+macro_rules! unwrap_or_leave { ($o:expr) => { match $o { Some(value) => value, None => return Err("nothing there".into()) } } }
+fn checked(n: i32) -> Result<i32, Box<dyn std::error::Error>> { demand!(n > 0); Ok(unwrap_or_leave!(Some(n))) }"""))
+    assert notebook.value("let n = unwrap_or_leave!(Some(4));\ndemand!(n > 3);\nn + checked(n)?") == "8"
+    assert notebook.run("let m = n + 1;\ndemand!(m < n);").error["evalue"] == "not m < n"
+    assert notebook.run("let k = m + unwrap_or_leave!(None::<i32>);").error["evalue"] == "nothing there"
+    assert notebook.value("(n, m)") == "(4, 5)"
+
+
 def test_any_error_may_end_a_cell(notebook):
     good(notebook.run("#[derive(Debug)]\nstruct Plain(i32);\nfn fails() -> Result<(), Plain> { Err(Plain(4)) }"))
     error = notebook.run("fails()?;").error

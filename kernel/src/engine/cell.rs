@@ -429,12 +429,17 @@ fn leaves(node: &SyntaxNode, origin: &Origin, rules: &dyn Fn(&str) -> Option<Str
         } else if let Some(call) = ast::MacroCall::cast(inner) {
             let name = called(&call);
             // One of the notebook's own may do something else.
-            let returns = rules(&name).is_none_or(|text| words(&text).any(|word| word == "return"));
+            let own = rules(&name);
+            let returns = own.as_ref().is_none_or(|text| words(text).any(|word| word == "return"));
             match (name.as_str(), returns, tokens_wait(call.syntax())) {
                 ("bail", true, false) => "::wavemesh_cell::fail!(",
                 ("bail", true, true) => "::wavemesh_cell::fail!(await ",
                 ("ensure", true, false) => "::wavemesh_cell::check!(",
                 ("ensure", true, true) => "::wavemesh_cell::check!(await ",
+                (_, _, false) => match own.as_deref().and_then(way_of_own) {
+                    Some(way) => way,
+                    None => continue,
+                },
                 _ => continue,
             }
         } else {
@@ -453,6 +458,19 @@ fn tokens_wait(node: &SyntaxNode) -> bool {
         tokens.any(|token| token.text() == word)
     };
     has("await") && !has("async")
+}
+
+/// How a macro of the notebook's own is called that gives a value or returns an error. One that binds variables, or goes on with a loop of
+/// the cell's, cannot be in another function than the cell's.
+fn way_of_own(text: &str) -> Option<&'static str> {
+    let dense: String = text.split_whitespace().collect();
+    let binds = ["=>{let", "=>(let", "=>[let"].iter().any(|start| dense.contains(start))
+        || words(text).any(|word| ["break", "continue"].contains(&word));
+    match dense.split_once("returnErr(") {
+        Some((_, rest)) if !binds && rest.contains(".into())") => Some("::wavemesh_cell::own!(boxed "),
+        Some(_) if !binds => Some("::wavemesh_cell::own!("),
+        _ => None,
+    }
 }
 
 /// The macro call that a statement is.
