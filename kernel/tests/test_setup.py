@@ -115,6 +115,49 @@ def test_rustup_is_fetched_and_asked_for_the_pinned_toolchain(slim, mirror):
     assert done.returncode == 1 and f"Rust {pinned} could not be installed" in done.stderr
 
 
+@pytest.fixture
+def compiled(slim, tmp_path):
+    """Set-up where Rust is there and cargo at once makes a kernel, which notes what it is asked; returns those calls too."""
+    pinned = (SETUP.parents[1] / "rust-toolchain.toml").read_text().split('"')[1]
+    slim.program("rustc", f'echo "rustc {pinned} (of a test)"')
+    kernel = '"$CARGO_TARGET_DIR/release/wavemesh-kernel"'
+    slim.program(
+        "cargo",
+        'mkdir -p "$CARGO_TARGET_DIR/release"\n'
+        f"printf '#!/bin/sh\\necho \"$*\" >> \"$HOME/calls\"\\n' > {kernel}\n{shutil.which('chmod')} +x {kernel}",
+    )
+
+    def run(*arguments):
+        (slim.home / "calls").unlink(missing_ok=True)
+        # No toolkit of this machine's own is found.
+        done = slim("--no-jupyter", *arguments, CARGO_TARGET_DIR=str(tmp_path / "target"), CUDA_HOME=str(tmp_path / "none"))
+        calls = (slim.home / "calls").read_text().splitlines() if (slim.home / "calls").exists() else []
+        return done, [call for call in calls if call.startswith("library build")]
+
+    return run
+
+
+def test_the_library_for_gpus_is_compiled_beside_the_other(slim, compiled):
+    slim.program("nvcc", "exit 0")
+    done, builds = compiled("--cuda")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [build.endswith(" --cuda") for build in builds] == [False, True], builds
+    assert "NVIDIA GPUs" in done.stdout
+
+
+def test_without_the_library_for_gpus(slim, compiled):
+    slim.program("nvcc", "exit 0")
+    done, builds = compiled("--no-cuda")
+    assert done.returncode == 0 and len(builds) == 1 and "--cuda" not in builds[0], builds
+    assert "GPU" not in done.stdout
+
+
+def test_without_nvcc_the_library_for_gpus_is_refused_with_the_way_to_get_it(compiled):
+    done, builds = compiled("--cuda")
+    assert done.returncode == 1 and builds == []
+    assert "--cuda needs nvcc" in done.stderr and "cuda_toolkit.sh" in done.stderr
+
+
 def test_a_damaged_installer_is_not_run(slim, mirror):
     url, folder = mirror
     (folder / "rustup-init").write_text("#!/bin/sh\ntouch $HOME/was-run\n")
