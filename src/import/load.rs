@@ -65,6 +65,7 @@ impl Checkpoint {
     /// let second = layer(&fresh)?; // built before its weights are read
     /// Checkpoint::open(&path)?.load_into(&fresh, &ImportOptions::default())?;
     /// assert_eq!(first.weight().flatten_all()?.to_vec1::<f32>()?, second.weight().flatten_all()?.to_vec1::<f32>()?);
+    /// # std::fs::remove_file(&path).ok();
     /// # Ok::<(), Error>(())
     /// ```
     #[doc(alias = "load_state_dict")]

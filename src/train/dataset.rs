@@ -166,6 +166,7 @@ impl ShapeDataset {
     /// let config = DatasetConfig::new().resolution(16).levels(1).wavelet("bior2.2");
     /// let shapes = ShapeDataset::from_folder(&folder, &config)?;
     /// assert_eq!((shapes.len(), shapes.grid(0)?.shape()), (1, [16; 3]));
+    /// # std::fs::remove_dir_all(&folder).ok();
     /// # Ok::<(), Error>(())
     /// ```
     pub fn from_folder(folder: impl AsRef<Path>, config: &DatasetConfig) -> Result<Self> {

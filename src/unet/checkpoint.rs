@@ -33,6 +33,7 @@ impl WaveMeshUNet {
     /// let network = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 8]), 0, &Device::Cpu)?;
     /// network.save(&path, DType::F32)?;
     /// assert_eq!(WaveMeshUNet::load(&path, &Device::Cpu)?.num_parameters(), network.num_parameters());
+    /// # std::fs::remove_file(&path).ok();
     /// # Ok::<(), Error>(())
     /// ```
     pub fn save(&self, path: impl AsRef<Path>, dtype: DType) -> Result<()> {

@@ -49,6 +49,7 @@ impl SparseWavelet {
     /// let coeffs = grid.encode(&WaveletConfig::fitting(grid.shape()))?;
     /// coeffs.save(&path)?;
     /// assert_eq!(SparseWavelet::load(&path)?.values(), coeffs.values());
+    /// # std::fs::remove_file(&path).ok();
     /// # Ok::<(), Error>(())
     /// ```
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {

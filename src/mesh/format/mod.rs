@@ -161,6 +161,7 @@ impl Mesh {
     /// std::fs::write(&path, "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n").map_err(|error| Error::io(&path)(error))?;
     /// let mesh = Mesh::load(&path)?;
     /// assert_eq!(mesh.faces(), [[0, 1, 2]]);
+    /// # std::fs::remove_file(&path).ok();
     /// # Ok::<(), Error>(())
     /// ```
     #[doc(alias = "read_triangle_mesh")]
@@ -235,6 +236,7 @@ impl Mesh {
     /// let mesh = shapes::sphere(0.5).to_mesh(16)?;
     /// mesh.save(&path)?;
     /// assert_eq!(Mesh::load(&path)?.faces().len(), mesh.faces().len());
+    /// # std::fs::remove_file(&path).ok();
     /// # Ok::<(), Error>(())
     /// ```
     #[doc(alias("write_triangle_mesh", "export"))]
