@@ -1,37 +1,37 @@
-//! Measures a trained generator against held-out shapes; prints docs/generation.md and writes the picture beside it.
+//! Measures a trained generator against held-out shapes; prints docs/generation.md and writes the pictures beside it.
 //!
-//!     cargo run --release --example evaluate -- notebooks/models/shapes.safetensors docs/images/generated.png > docs/generation.md
+//!     cargo run --release --example evaluate -- notebooks/models/shapes64.safetensors docs/images > docs/generation.md
 //!
-//! 100 generated shapes (seeds from 1000) against 100 held-out ones, Chamfer distances (squared) between 1024 points of each
-//! surface. Beside them: training shapes (the floor that a perfect generator reaches), a Gaussian fitted to the principal
-//! components of the training shapes' grids, and the same networks untrained.
+//! Generated shapes (seeds from 1000) against as many held-out ones of the same families: Chamfer distances (squared) between points of
+//! each surface. Beside them training shapes (the floor that a perfect generator reaches), and shapes of which the coarse stage is a
+//! held-out shape's own. Numbers after the folder change how many shapes, points and training shapes there are.
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::slice::from_ref;
 use std::time::Instant;
 
-use candle_core::Device;
-use rand::SeedableRng;
-use rand_distr::{Distribution, StandardNormal};
+use rayon::prelude::*;
 use wavemesh::Result;
+use wavemesh::device::best_device;
 use wavemesh::mesh::Mesh;
 use wavemesh::mesh::metrics::sample_surface;
 use wavemesh::notebook::{Axis, MeshPlot, contact_sheet};
-use wavemesh::sdf::SdfGrid;
-use wavemesh::sdf::iou_of_grids;
+use wavemesh::sdf::{SdfGrid, iou_of_grids};
 use wavemesh::train::{
-    DatasetConfig, Family, GenerateOptions, Generator, SetComparison, ShapeDataset, Split, StageModel, chamfer_matrix,
+    DatasetConfig, Family, GenerateOptions, Generator, SetComparison, ShapeDataset, Split, chamfer_matrix,
 };
-use wavemesh::unet::WaveMeshUNet;
 
-const SHAPES: usize = 100;
-const TRAINED_ON: usize = 800;
+/// Training shapes that the nearest is looked for among: all of the shipped generator's.
+const TRAINED_ON: usize = 6000;
 const DATA_SEED: u64 = 1;
 const SEED: u64 = 1000;
-const POINTS: usize = 1024;
+/// Rows of ten in a picture.
+const ROWS: usize = 10;
 
-type Clouds = Vec<Vec<[f32; 3]>>;
+type Cloud = Vec<[f32; 3]>;
+/// Distances between two sets.
+type Matrix = Vec<Vec<f64>>;
 
 /// Shapes to compare, and how many of their grids had no surface at all.
 struct Set {
@@ -42,60 +42,48 @@ struct Set {
 }
 
 fn set(name: &'static str, grids: &[SdfGrid], seconds: Option<f64>) -> Set {
-    let meshes: Vec<Mesh> = grids.iter().filter_map(|grid| grid.to_mesh().ok()).collect();
+    let meshes: Vec<Mesh> = grids.par_iter().filter_map(|grid| grid.to_mesh().ok()).collect();
     Set { name, empty: grids.len() - meshes.len(), meshes, seconds }
 }
 
-fn clouds(meshes: &[Mesh], seed: u64) -> Result<Clouds> {
-    meshes.iter().enumerate().map(|(i, m)| Ok(sample_surface(m, POINTS, seed + i as u64)?.points)).collect()
+fn clouds(meshes: &[Mesh], points: usize, seed: u64) -> Result<Vec<Cloud>> {
+    meshes.par_iter().enumerate().map(|(i, m)| Ok(sample_surface(m, points, seed + i as u64)?.points)).collect()
 }
 
-fn dataset(count: usize, split: Split) -> Result<Vec<SdfGrid>> {
-    // As the shapes were encoded that the shipped generator was trained on.
-    let config = DatasetConfig::new().truncation(None).cache("runs/cache");
-    ShapeDataset::procedural(&Family::ALL, count, DATA_SEED, split, &config)?.grids()
-}
-
-/// Draws from the Gaussian with the mean and the covariance of the training grids: with `z` standard normal, one weight a
-/// training shape, `mean + Σ zᵢ (xᵢ − mean) / √(n − 1)` has just that covariance, all principal components included.
-fn gaussian(train: &[SdfGrid], seed: u64) -> Result<SdfGrid> {
-    let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
-    let length = train[0].values().len();
-    let mut mean = vec![0f32; length];
-    train.iter().for_each(|x| mean.iter_mut().zip(x.values()).for_each(|(m, v)| *m += v / train.len() as f32));
-    let mut out = mean.clone();
-    let scale = 1.0 / ((train.len() - 1) as f32).sqrt();
-    for x in train {
-        let z: f32 = StandardNormal.sample(&mut rng);
-        out.iter_mut().zip(x.values()).zip(&mean).for_each(|((o, v), m)| *o += z * scale * (v - m));
-    }
-    SdfGrid::from_values(out, train[0].shape())
-}
-
-fn untrained(generator: &Generator) -> Result<Generator> {
-    let stages = generator.stages().iter().map(|stage| {
-        let network = WaveMeshUNet::seeded(stage.network.config(), 7, &Device::Cpu)?;
-        Ok(StageModel { network, diffusion: stage.diffusion.clone() })
-    });
-    Generator::new(generator.representation().clone(), stages.collect::<Result<_>>()?, generator.classes().to_vec())
-}
-
-/// Shapes of every class in turn, or, not told any, of whatever comes.
-fn generated(name: &'static str, generator: &Generator, told: bool) -> Result<Set> {
-    let started = Instant::now();
+/// Shapes of every class in turn.
+fn generated(generator: &Generator, count: usize) -> Result<Vec<SdfGrid>> {
     let classes = generator.classes();
-    let one = |i: usize| -> Result<SdfGrid> {
-        let class = classes.get(i % classes.len().max(1)).filter(|_| told).cloned();
-        let mut options = GenerateOptions::new().seed(SEED + i as u64);
-        options.class = class;
-        Ok(generator.generate(1, &options)?.remove(0))
-    };
-    let grids = (0..SHAPES).map(one).collect::<Result<Vec<_>>>()?;
-    Ok(set(name, &grids, Some(started.elapsed().as_secs_f64() / SHAPES as f64)))
+    let each = count / classes.len().max(1);
+    let mut of_class = Vec::new();
+    for (i, class) in classes.iter().enumerate() {
+        let seed = SEED + (i * each) as u64;
+        let options = GenerateOptions::new().class(class.as_str()).seed(seed).batch_size(batch_size(generator));
+        of_class.push(generator.generate(each, &options)?.into_iter());
+    }
+    Ok((0..each * classes.len()).filter_map(|i| of_class[i % classes.len()].next()).collect())
+}
+
+/// Enough to keep a GPU busy.
+fn batch_size(generator: &Generator) -> usize {
+    if generator.stages()[0].network.device().is_cpu() { 1 } else { 50 }
 }
 
 fn nearest(matrix: &[Vec<f64>]) -> Vec<f64> {
     matrix.iter().map(|row| row.iter().copied().fold(f64::INFINITY, f64::min)).collect()
+}
+
+/// For each cloud the distance to the nearest of `all`: the exact one of those eight that few points say are nearest.
+fn nearest_of(clouds: &[Cloud], all: &[Cloud]) -> Result<Vec<f64>> {
+    const FEW: usize = 128;
+    let few = |clouds: &[Cloud]| clouds.iter().map(|cloud| cloud[..FEW.min(cloud.len())].to_vec()).collect::<Vec<_>>();
+    let rough = chamfer_matrix(&few(clouds), &few(all))?;
+    let exact = clouds.par_iter().zip(rough).map(|(cloud, row)| {
+        let mut order: Vec<usize> = (0..all.len()).collect();
+        order.sort_by(|&a, &b| row[a].total_cmp(&row[b]));
+        let best: Vec<Cloud> = order.into_iter().take(8).map(|i| all[i].clone()).collect();
+        Ok(nearest(&chamfer_matrix(from_ref(cloud), &best)?)[0])
+    });
+    exact.collect()
 }
 
 /// Median and least of distances, in thousandths.
@@ -104,86 +92,148 @@ fn spread(mut values: Vec<f64>) -> [f64; 2] {
     [values.len() / 2, 0].map(|at| 1e3 * values.get(at).copied().unwrap_or(f64::NAN))
 }
 
-fn run(model: &Path, picture: &Path) -> Result<()> {
-    let generator = Generator::load(model, &Device::Cpu)?;
-    let train = dataset(TRAINED_ON, Split::Train)?;
-    let held_out_grids = dataset(SHAPES, Split::HeldOut)?;
-    let held_out = set("held-out shapes", &held_out_grids, None);
-    let reference = clouds(&held_out.meshes, 1)?;
-    let among_reference = chamfer_matrix(&reference, &reference)?;
-    let train_clouds = clouds(&set("training shapes", &train, None).meshes, 2)?;
+fn share(meshes: &[Mesh], test: impl Fn(&Mesh) -> bool) -> f64 {
+    100.0 * meshes.iter().filter(|mesh| test(mesh)).count() as f64 / meshes.len().max(1) as f64
+}
 
-    let normal = (0..SHAPES as u64).map(|i| gaussian(&train, SEED + i)).collect::<Result<Vec<_>>>()?;
-    let trained = generated("WaveMesh, families in turn", &generator, true)?;
+fn one_part(mesh: &Mesh) -> bool {
+    mesh.components().len() == 1
+}
+
+/// Ten columns: the families in turn.
+fn picture(meshes: &[Mesh], path: &Path) -> Result<()> {
     let plot = |mesh: &Mesh| MeshPlot::new(mesh).up(Axis::Z).size(150, 150).axes(false).picture();
-    contact_sheet(&trained.meshes.iter().take(50).map(plot).collect::<Result<Vec<_>>>()?, 10)?.save(picture)?;
+    contact_sheet(&meshes.iter().take(10 * ROWS).map(plot).collect::<Result<Vec<_>>>()?, 10)?.save(path)
+}
+
+fn run(model: &Path, pictures: &Path, [shapes, points, trained_on]: [usize; 3]) -> Result<()> {
+    let generator = Generator::load(model, &best_device()?)?;
+    let families = generator.classes().iter().map(|name| Family::from_name(name)).collect::<Result<Vec<_>>>()?;
+    let shapes = shapes / families.len() * families.len();
+    let config = generator.representation().config();
+    let encoding = DatasetConfig::new().resolution(config.resolution).truncation(None).cache("runs/cache");
+    let dataset = |count, split| ShapeDataset::procedural(&families, count, DATA_SEED, split, &encoding)?.grids();
+    let train = set("training shapes (the floor)", &dataset(trained_on, Split::Train)?, None);
+    let held_out_grids = dataset(shapes, Split::HeldOut)?;
+    let held_out = set("held-out shapes", &held_out_grids, None);
+    let reference = clouds(&held_out.meshes, points, 1)?;
+    let among_reference = chamfer_matrix(&reference, &reference)?;
+    let train_clouds = clouds(&train.meshes, points, 2)?;
+
+    let started = Instant::now();
+    let grids = generated(&generator, shapes)?;
+    let seconds = started.elapsed().as_secs_f64() / shapes as f64;
+    let encode = |grid: &SdfGrid| -> Result<Vec<_>> {
+        let mut codes = generator.representation().encode(grid)?;
+        codes.truncate(1);
+        Ok(codes)
+    };
+    let coarse = held_out_grids.par_iter().map(encode).collect::<Result<Vec<_>>>()?;
+    let refined = generator.refine(coarse, &GenerateOptions::new().seed(SEED).batch_size(batch_size(&generator)))?;
     let sets = [
-        trained,
-        generated("WaveMesh, no family told", &generator, false)?,
-        set("training shapes (the floor)", &train[..SHAPES], None),
-        set("Gaussian of principal components", &normal, None),
-        generated("the same networks, untrained", &untrained(&generator)?, true)?,
+        set("WaveMesh", &grids, Some(seconds)),
+        set("held-out stage 0, finer stages WaveMesh's", &refined, None),
+        Set { meshes: train.meshes[..shapes.min(train.meshes.len())].to_vec(), ..train },
     ];
+    picture(&sets[0].meshes, &pictures.join("generated.png"))?;
+    picture(&held_out.meshes, &pictures.join("held_out.png"))?;
+
     println!("{}", include_str!("evaluate.md").trim_end());
     println!(
-        "\n| 100 shapes of | 1-NNA | COV | MMD ×10³ | to the nearest training shape ×10³: median, least | watertight | in one part | no surface | s/sample |\n\
+        "\n| {shapes} shapes, {points} points | 1-NNA | COV | MMD ×10³ | to the nearest training shape ×10³: median, least | watertight | in one part | no surface | s/sample |\n\
          | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     );
+    let mut rows = Vec::new();
     for Set { name, meshes, empty, seconds } in &sets {
-        let points = clouds(meshes, 3)?;
-        let row = if meshes.len() < 2 {
-            "| | | | | ".to_string()
+        let own = clouds(meshes, points, 3)?;
+        let (among, between) = (chamfer_matrix(&own, &own)?, chamfer_matrix(&own, &reference)?);
+        let score = SetComparison::new(&among, &between, &among_reference)?;
+        let copies = if name.starts_with("training") {
+            "itself".into()
         } else {
-            let between = chamfer_matrix(&points, &reference)?;
-            let score = SetComparison::new(&chamfer_matrix(&points, &points)?, &between, &among_reference)?;
-            let [median, least] = spread(nearest(&chamfer_matrix(&points, &train_clouds)?));
-            let share = |test: &dyn Fn(&Mesh) -> bool| 100 * meshes.iter().filter(|m| test(m)).count() / meshes.len();
-            format!(
-                "{:.1} % | {:.0} % | {:.2} | {median:.2}, {least:.2} | {} % | {} %",
-                100.0 * score.one_nna,
-                100.0 * score.coverage,
-                1e3 * score.mmd,
-                share(&|m| m.is_watertight()),
-                share(&|m| m.components().len() == 1),
-            )
+            let [median, least] = spread(nearest_of(&own, &train_clouds)?);
+            format!("{median:.2}, {least:.2}")
         };
         let seconds = seconds.map(|s| format!("{s:.2}")).unwrap_or_default();
-        println!("| {name} | {row} | {empty} | {seconds} |");
+        println!(
+            "| {name} | {:.1} % | {:.0} % | {:.2} | {copies} | {:.1} % | {:.1} % | {empty} | {seconds} |",
+            100.0 * score.one_nna,
+            100.0 * score.coverage,
+            1e3 * score.mmd,
+            share(meshes, Mesh::is_watertight),
+            share(meshes, one_part),
+        );
+        rows.push((among, between));
     }
-    let [median, least] = spread(nearest(&chamfer_matrix(&reference, &train_clouds)?));
-    let twice = clouds(&held_out.meshes, 9)?;
+    let [median, least] = spread(nearest_of(&reference, &train_clouds)?);
+    let twice = clouds(&held_out.meshes, points, 9)?;
     let same = twice.iter().zip(&reference).map(|(a, b)| Ok(chamfer_matrix(from_ref(a), from_ref(b))?[0][0]));
     let [itself, _] = spread(same.collect::<Result<_>>()?);
     println!(
-        "\nHeld-out shapes lie {median:.2} (median) and {least:.2} (least) ×10⁻³ from their nearest training shape; 1024 points of a surface \
-         lie {itself:.2} ×10⁻³ from 1024 others of the same surface, so a copy would show that distance, not 0."
+        "\nHeld-out shapes lie {median:.2} (median) and {least:.2} (least) ×10⁻³ from their nearest training shape; {points} points of a surface \
+         lie {itself:.2} ×10⁻³ from {points} others of the same surface, so a copy would show that distance, not 0."
     );
-    println!("\n## What the representation itself keeps\n");
-    println!("IoU with the shape, mean over the held-out shapes of a family (least of all):\n");
-    println!("| written in | {} | least |", Family::ALL.map(Family::name).join(" | "));
-    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
-    for (name, stages) in [("stage 0 alone", 1), ("both stages", 2)] {
-        let mut means = [0f64; Family::ALL.len()];
-        let mut least = 1f64;
-        for (i, grid) in held_out_grids.iter().enumerate() {
+    by_family(&families, &sets, &held_out_grids, &generator, &rows, &among_reference)
+}
+
+/// A table of families: the parts of the matrices that are theirs, and what the representation keeps.
+fn by_family(
+    families: &[Family],
+    sets: &[Set],
+    held_out: &[SdfGrid],
+    generator: &Generator,
+    matrices: &[(Matrix, Matrix)],
+    among_reference: &[Vec<f64>],
+) -> Result<()> {
+    println!("\n## Family by family\n");
+    let levels = generator.representation().stages();
+    let stages = (1..=levels).map(|n| format!(" IoU of {n} stage{} |", if n > 1 { "s" } else { "" }));
+    println!("| | 1-NNA | floor | in one part |{}", stages.collect::<String>());
+    println!("| --- | ---: | ---: | ---: |{}", " ---: |".repeat(levels));
+    let mut least = vec![1f64; levels];
+    for (at, family) in families.iter().enumerate() {
+        let part = |matrix: &[Vec<f64>]| -> Matrix {
+            let row = |row: &Vec<f64>| row.iter().skip(at).step_by(families.len()).copied().collect();
+            matrix.iter().skip(at).step_by(families.len()).map(row).collect()
+        };
+        let one_nna = |set: usize| -> Result<String> {
+            if sets[set].empty > 0 {
+                return Ok("".into()); // rows are no longer in turn
+            }
+            let (among, between) = &matrices[set];
+            let score = SetComparison::new(&part(among), &part(between), &part(among_reference))?;
+            Ok(format!("{:.0} %", 100.0 * score.one_nna))
+        };
+        let own: Vec<Mesh> = sets[0].meshes.iter().skip(at).step_by(families.len()).cloned().collect();
+        let mut sums = vec![0f64; levels];
+        let grids: Vec<&SdfGrid> = held_out.iter().skip(at).step_by(families.len()).collect();
+        for grid in &grids {
             let codes = generator.representation().encode(grid)?;
-            let iou = iou_of_grids(&generator.representation().decode(&codes[..stages])?, grid)?;
-            means[i % means.len()] += iou / (SHAPES / means.len()) as f64;
-            least = least.min(iou);
+            for stages in 1..=levels {
+                let iou = iou_of_grids(&generator.representation().decode(&codes[..stages])?, grid)?;
+                sums[stages - 1] += iou / grids.len() as f64;
+                least[stages - 1] = least[stages - 1].min(iou);
+            }
         }
-        println!("| {name} | {} | {least:.3} |", means.map(|iou| format!("{iou:.3}")).join(" | "));
+        let kept: String = sums.iter().map(|iou| format!(" {iou:.3} |")).collect();
+        println!("| {} | {} | {} | {:.0} % |{kept}", family.name(), one_nna(0)?, one_nna(2)?, share(&own, one_part));
     }
+    let least: String = least.iter().map(|iou| format!(" {iou:.3} |")).collect();
+    println!("| least of all | | | |{least}");
+    println!("\n*IoU*: what the representation itself keeps of held-out shapes, their mean.");
     Ok(())
 }
 
 fn main() -> ExitCode {
     wavemesh::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, picture] = arguments.as_slice() else {
-        eprintln!("usage: evaluate GENERATOR PICTURE.png");
+    let number = |at: usize, default: usize| arguments.get(at).map_or(Some(default), |text| text.parse().ok());
+    let numbers = [number(2, 500), number(3, 1024), number(4, TRAINED_ON)];
+    let ([Some(shapes), Some(points), Some(trained_on)], 2..=5) = (numbers, arguments.len()) else {
+        eprintln!("usage: evaluate GENERATOR FOLDER-OF-PICTURES [SHAPES [POINTS [TRAINING-SHAPES]]]");
         return ExitCode::FAILURE;
     };
-    match run(Path::new(model), Path::new(picture)) {
+    match run(Path::new(&arguments[0]), Path::new(&arguments[1]), [shapes, points, trained_on]) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

@@ -181,7 +181,7 @@ fn displays() -> Result<Vec<(&'static str, MimeBundle)>> {
         .title("coefficients kept")
         .y_label("number")
         .size(320, 280);
-    let shapes = ShapeDataset::procedural(&Family::ALL, 10, 1, Split::Train, &DatasetConfig::default())?;
+    let shapes = ShapeDataset::procedural(&Family::PLAIN, 10, 1, Split::Train, &DatasetConfig::default())?;
     let drawn = figure((420, 260), |root| {
         use plotters::prelude::*;
         let mut chart = ChartBuilder::on(root)

@@ -34,7 +34,7 @@ fn cosine_v() -> GaussianDiffusion {
 }
 
 fn shapes(count: usize, resolution: usize) -> Vec<SdfGrid> {
-    (0..count as u64).map(|i| ProceduralShape::new(Family::ALL[i as usize % 5], i).sdf(resolution).unwrap()).collect()
+    (0..count as u64).map(|i| ProceduralShape::new(Family::PLAIN[i as usize % 5], i).sdf(resolution).unwrap()).collect()
 }
 
 fn trainer(config: TrainConfig, seed: u64) -> Trainer {
@@ -223,7 +223,7 @@ fn without_a_shell_the_representation_is_exact_and_with_one_it_keeps_the_surface
 fn splits_share_no_shape_and_seeds_fix_them() {
     let config = DatasetConfig::new().resolution(16).levels(1);
     let names = |seed, split| {
-        let set = ShapeDataset::procedural(&Family::ALL, 300, seed, split, &config).unwrap();
+        let set = ShapeDataset::procedural(&Family::PLAIN, 300, seed, split, &config).unwrap();
         set.items().iter().map(|item| item.name.clone()).collect::<Vec<_>>()
     };
     let (train, held_out) = (names(1, Split::Train), names(1, Split::HeldOut));
@@ -238,7 +238,7 @@ fn splits_share_no_shape_and_seeds_fix_them() {
 #[test]
 fn six_hundred_shapes_differ() {
     let config = DatasetConfig::new().resolution(16).levels(1);
-    let set = ShapeDataset::procedural(&Family::ALL, 600, 4, Split::Train, &config).unwrap();
+    let set = ShapeDataset::procedural(&Family::PLAIN, 600, 4, Split::Train, &config).unwrap();
     let grids = set.grids().unwrap();
     let mut bits: Vec<Vec<u32>> = grids.iter().map(|g| g.values().iter().map(|v| v.to_bits()).collect()).collect();
     bits.sort();
@@ -251,7 +251,7 @@ fn six_hundred_shapes_differ() {
 fn a_damaged_cache_entry_is_noticed_and_rebuilt() {
     let folder = Folder::new("cache");
     let config = DatasetConfig::new().resolution(16).levels(1).cache(folder.to_path_buf());
-    let make = |config: &DatasetConfig| ShapeDataset::procedural(&Family::ALL, 8, 1, Split::Train, config).unwrap();
+    let make = |config: &DatasetConfig| ShapeDataset::procedural(&Family::PLAIN, 8, 1, Split::Train, config).unwrap();
     let first = make(&config);
     assert_eq!((first.rebuilt(), make(&config).rebuilt()), (8, 0));
     let mut entries: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
@@ -313,7 +313,7 @@ fn shapes_of_a_folder_stand_in_the_frame_of_generated_ones() {
 
 #[test]
 fn augmented_views_are_the_shape_itself_turned() {
-    let grid = ProceduralShape::new(Family::Chair, 1).sdf(16).unwrap();
+    let grid = ProceduralShape::new(Family::PlainChair, 1).sdf(16).unwrap();
     let both = Augmentation { flips: true, rotations: true };
     let sorted = |grid: &SdfGrid| {
         let mut values: Vec<u32> = grid.values().iter().map(|v| v.to_bits()).collect();

@@ -6,6 +6,7 @@
 
 mod clip;
 mod gaussian;
+mod inpaint;
 mod linear;
 mod loss;
 mod sampling;
@@ -15,6 +16,7 @@ mod spacing;
 
 pub use clip::Clip;
 pub use gaussian::{Denoiser, DiffusionConfig, GaussianDiffusion, Prediction};
+pub use inpaint::InpaintOptions;
 pub use loss::{LossHistory, LossOptions, TrainingLoss};
 pub use sampling::{SampleOptions, SampleStep, Sampling, StepCallback};
 pub use schedule::{BetaSchedule, NoiseSchedule};

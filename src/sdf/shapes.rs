@@ -40,6 +40,18 @@ impl Solid {
         Self::new(move |p| self.distance(p).min(other.distance(p)))
     }
 
+    /// What is in any of several solids.
+    ///
+    /// ```
+    /// use wavemesh::sdf::shapes::{Solid, sphere};
+    /// let row = Solid::union_of((0..3).map(|i| sphere(0.2).translate([0.5 * i as f32, 0.0, 0.0])));
+    /// assert!((row.distance([1.4, 0.0, 0.0]) - 0.2).abs() < 1e-6);
+    /// ```
+    pub fn union_of(solids: impl IntoIterator<Item = Solid>) -> Solid {
+        let solids: Vec<Solid> = solids.into_iter().collect();
+        Self::new(move |p| solids.iter().map(|solid| solid.distance(p)).fold(f32::INFINITY, f32::min))
+    }
+
     /// What is in both.
     pub fn intersection(self, other: Solid) -> Solid {
         Self::new(move |p| self.distance(p).max(other.distance(p)))
@@ -48,6 +60,17 @@ impl Solid {
     /// What is in the first and not in the second.
     pub fn difference(self, other: Solid) -> Solid {
         Self::new(move |p| self.distance(p).max(-other.distance(p)))
+    }
+
+    /// Grown by `radius` on all sides, which rounds its edges.
+    ///
+    /// ```
+    /// use wavemesh::sdf::shapes::cuboid;
+    /// let soft = cuboid([0.4; 3]).rounded(0.1);
+    /// assert!((soft.distance([1.0, 0.0, 0.0]) - 0.5).abs() < 1e-6);
+    /// ```
+    pub fn rounded(self, radius: f32) -> Solid {
+        Self::new(move |p| self.distance(p) - radius)
     }
 
     /// Moved by an offset.
@@ -145,6 +168,56 @@ pub fn cone(radius: f32, half_height: f32) -> Solid {
         let distance = to_base.min(to_side);
         if inside { -distance } else { distance }
     })
+}
+
+/// A column along z from `-half_height` to `half_height` over an outline in the xy-plane: the corners (x, y) of a polygon, in either
+/// order. The distance is exact (Quilez' `sdPolygon`, extruded).
+///
+/// ```
+/// use wavemesh::sdf::shapes::prism;
+/// let wedge = prism(&[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], 0.5);
+/// assert_eq!(wedge.distance([0.25, -0.5, 0.0]), 0.5);
+/// assert!(wedge.distance([0.2, 0.2, 0.0]) < 0.0 && wedge.distance([0.6, 0.6, 0.0]) > 0.0);
+/// ```
+pub fn prism(outline: &[[f32; 2]], half_height: f32) -> Solid {
+    let outline = outline.to_vec();
+    Solid::new(move |[x, y, z]| outside_box([polygon(&outline, [x, y]), z.abs() - half_height]))
+}
+
+/// The solid that a profile sweeps around z: points (radius, z) from the axis back to the axis. The distance is exact.
+///
+/// ```
+/// use wavemesh::sdf::shapes::revolution;
+/// let cylinder = revolution(&[[0.0, -0.5], [0.3, -0.5], [0.3, 0.5], [0.0, 0.5]]);
+/// assert!((cylinder.distance([0.5, 0.0, 0.0]) - 0.2).abs() < 1e-6);
+/// assert!((cylinder.distance([0.0, 0.0, 0.0]) + 0.3).abs() < 1e-6);
+/// ```
+pub fn revolution(profile: &[[f32; 2]]) -> Solid {
+    // With its mirror image the outline is closed without an edge along the axis.
+    let mirrored = profile.iter().rev().map(|&[r, z]| [-r, z]);
+    let outline: Vec<[f32; 2]> = profile.iter().copied().chain(mirrored).collect();
+    Solid::new(move |[x, y, z]| polygon(&outline, [x.hypot(y), z]))
+}
+
+/// The signed distance to a polygon in the plane.
+fn polygon(corners: &[[f32; 2]], [x, y]: [f32; 2]) -> f32 {
+    let mut squared = f32::INFINITY;
+    let mut inside = false;
+    let Some(mut from) = corners.last().copied() else { return f32::INFINITY };
+    for &to in corners {
+        let (edge, away) = ([from[0] - to[0], from[1] - to[1]], [x - to[0], y - to[1]]);
+        let length2 = edge[0] * edge[0] + edge[1] * edge[1];
+        let along =
+            if length2 > 0.0 { ((away[0] * edge[0] + away[1] * edge[1]) / length2).clamp(0.0, 1.0) } else { 0.0 };
+        let off = [away[0] - edge[0] * along, away[1] - edge[1] * along];
+        squared = squared.min(off[0] * off[0] + off[1] * off[1]);
+        let (above, below) = (y >= to[1], y < from[1]);
+        if above == below && (edge[0] * away[1] > edge[1] * away[0]) == above {
+            inside = !inside;
+        }
+        from = to;
+    }
+    if inside { -squared.sqrt() } else { squared.sqrt() }
 }
 
 /// One curve of a [`supershape`]: `r(a) = (|cos(m a / 4)|^n2 + |sin(m a / 4)|^n3)^(-1 / n1)`.

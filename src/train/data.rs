@@ -1,10 +1,11 @@
 //! What a [`Trainer`](super::Trainer) draws its batches from.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use candle_core::{Device, Tensor};
 use rand::Rng;
+use rayon::prelude::*;
 
 use super::dataset::Augmentation;
 use super::representation::{Representation, StageCode, stage_batch};
@@ -46,8 +47,12 @@ pub trait TrainingData: Send + Sync {
 pub struct StageData {
     representation: Representation,
     stage: usize,
-    source: Source,
+    shapes: Arc<[SdfGrid]>,
+    augmentation: Augmentation,
+    /// What is the same in every batch, encoded at its first use.
+    codes: Vec<OnceLock<StageCode>>,
     condition_noise: f64,
+    coarse_noise: f64,
     labels: Option<Labels>,
     device: Device,
     /// Dense stages have the same sites in every batch of a size; keeping them keeps their kernel maps.
@@ -59,13 +64,6 @@ struct Labels {
     of: Vec<usize>,
     classes: usize,
     dropout: f64,
-}
-
-enum Source {
-    /// Encoded once.
-    Codes(Vec<StageCode>),
-    /// Encoded for each batch, after a random symmetry.
-    Grids(Vec<SdfGrid>, Augmentation),
 }
 
 impl StageData {
@@ -80,11 +78,12 @@ impl StageData {
     pub fn new(
         representation: &Representation,
         stage: usize,
-        shapes: Vec<SdfGrid>,
+        shapes: impl Into<Arc<[SdfGrid]>>,
         augmentation: Augmentation,
         condition_noise: f64,
         device: &Device,
     ) -> Result<Self> {
+        let shapes = shapes.into();
         let problem =
             |name, got: String, expected: String| Err(Error::Argument { op: "StageData::new", name, got, expected });
         if shapes.is_empty() {
@@ -93,21 +92,27 @@ impl StageData {
         if stage >= representation.stages() {
             return problem("stage", stage.to_string(), format!("below {}", representation.stages()));
         }
-        let source = if augmentation == Augmentation::default() {
-            let code = |shape: &SdfGrid| Ok(representation.encode(shape)?.swap_remove(stage));
-            Source::Codes(shapes.iter().map(code).collect::<Result<_>>()?)
-        } else {
-            Source::Grids(shapes, augmentation)
-        };
+        shapes.iter().try_for_each(|shape| representation.check(shape))?;
         Ok(Self {
             representation: representation.clone(),
             stage,
-            source,
+            codes: shapes.iter().map(|_| OnceLock::new()).collect(),
+            shapes,
+            augmentation,
             condition_noise,
+            coarse_noise: 0.0,
             labels: None,
             device: device.clone(),
             dense: Mutex::default(),
         })
+    }
+
+    /// Adds noise to the features of the stages before, another amount for each sample, of a deviation from 0 to `most`: see
+    /// [`Representation::encode_noised`]. Stage 0 has none before it.
+    #[must_use]
+    pub fn with_coarse_noise(mut self, most: f64) -> Self {
+        self.coarse_noise = if self.stage == 0 { 0.0 } else { most };
+        self
     }
 
     /// Tells the network the class of each shape (`labels[i]` below `classes`), but for a share `dropout` of samples, from
@@ -133,27 +138,29 @@ impl StageData {
     }
 
     fn code(&self, item: usize, seed: u64) -> Result<StageCode> {
-        match &self.source {
-            Source::Codes(codes) => Ok(codes[item % codes.len()].clone()),
-            Source::Grids(grids, augmentation) => {
-                let grid = augmentation.apply(&grids[item % grids.len()], seed)?;
-                Ok(self.representation.encode(&grid)?.swap_remove(self.stage))
-            }
+        let item = item % self.shapes.len();
+        let plain = self.augmentation == Augmentation::default() && self.coarse_noise == 0.0;
+        if let Some(code) = self.codes[item].get() {
+            return Ok(code.clone());
         }
+        let turned = (self.augmentation != Augmentation::default())
+            .then(|| self.augmentation.apply(&self.shapes[item], seed))
+            .transpose()?;
+        let noise = self.coarse_noise as f32 * random::rng(seed, 4).random::<f32>();
+        let shape = turned.as_ref().unwrap_or(&self.shapes[item]);
+        let code = self.representation.encode_noised(shape, self.stage, noise, seed)?;
+        Ok(if plain { self.codes[item].get_or_init(|| code).clone() } else { code })
     }
 }
 
 impl TrainingData for StageData {
     fn len(&self) -> usize {
-        match &self.source {
-            Source::Codes(codes) => codes.len(),
-            Source::Grids(grids, _) => grids.len(),
-        }
+        self.shapes.len()
     }
 
     fn batch(&self, items: &[usize], seed: u64) -> Result<TrainingBatch> {
         let code = |(at, &item): (usize, &usize)| self.code(item, seed.wrapping_add(at as u64));
-        let mut codes: Vec<StageCode> = items.iter().enumerate().map(code).collect::<Result<_>>()?;
+        let mut codes: Vec<StageCode> = items.par_iter().enumerate().map(code).collect::<Result<_>>()?;
         if self.condition_noise > 0.0 {
             let mut rng = random::rng(seed, 1);
             let blur = random::normal(&mut rng);

@@ -119,7 +119,7 @@ impl ShapeDataset {
     /// ```
     /// use wavemesh::train::{DatasetConfig, Family, ShapeDataset, Split};
     /// let config = DatasetConfig::new().resolution(16).levels(1);
-    /// let shapes = ShapeDataset::procedural(&Family::ALL, 10, 1, Split::Train, &config)?;
+    /// let shapes = ShapeDataset::procedural(&Family::PLAIN, 10, 1, Split::Train, &config)?;
     /// assert_eq!(shapes.len(), 10);
     /// # Ok::<(), wavemesh::Error>(())
     /// ```

@@ -4,6 +4,7 @@
 //! training that is resumed from a checkpoint takes the very steps that an uninterrupted one would have taken.
 
 use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
 
 use candle_core::{Tensor, Var};
 use rand::seq::SliceRandom;
@@ -32,6 +33,13 @@ pub struct Denoising {
     pub(super) train: Arc<dyn TrainingData>,
     pub(super) validation: Option<Arc<dyn TrainingData>>,
     pub(super) importance: Option<LossHistory>,
+    pub(super) next: Option<NextBatch>,
+}
+
+/// A batch that is made while the step before it computes.
+pub(super) struct NextBatch {
+    part: usize,
+    maker: JoinHandle<Result<TrainingBatch>>,
 }
 
 /// What a checkpoint says of it.
@@ -47,6 +55,25 @@ impl Denoising {
     const VALIDATION_TIMES: [f64; 4] = [0.1, 0.35, 0.6, 0.85];
     /// Validation samples that are looked at.
     const VALIDATION_SAMPLES: usize = 32;
+
+    /// Seed of everything random in a micro-batch.
+    fn seed(&self, part: usize) -> u64 {
+        self.config.seed.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(part as u64)
+    }
+
+    /// The batch of a part, and a start at the one that follows.
+    fn batch(&mut self, part: usize) -> Result<TrainingBatch> {
+        let ready = self.next.take().filter(|next| next.part == part).and_then(|next| next.maker.join().ok());
+        let batch = ready.unwrap_or_else(|| self.train.batch(&self.samples(part), self.seed(part)));
+        let part = part + 1;
+        if part < self.config.steps * self.config.accumulation {
+            let (data, samples, seed) = (Arc::clone(&self.train), self.samples(part), self.seed(part));
+            let maker = Builder::new().name("wavemesh-batch".into()).spawn(move || data.batch(&samples, seed));
+            // Without a thread the batch is made when its turn comes.
+            self.next = maker.ok().map(|maker| NextBatch { part, maker });
+        }
+        batch
+    }
 
     /// The samples of a micro-batch: each epoch visits all in an order of its own.
     fn samples(&self, part: usize) -> Vec<usize> {
@@ -72,8 +99,8 @@ impl Objective for Denoising {
     }
 
     fn loss(&mut self, part: usize) -> Result<Tensor> {
-        let seed = self.config.seed.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(part as u64);
-        let batch = self.train.batch(&self.samples(part), seed)?;
+        let seed = self.seed(part);
+        let batch = self.batch(part)?;
         self.network.set_dropout_seed(seed);
         let model = conditioned(&self.network, &batch);
         let importance = self.importance.as_ref();

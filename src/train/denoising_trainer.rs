@@ -31,7 +31,7 @@ impl Trainer<Denoising> {
             config.importance_sampling.then(|| LossHistory::new(diffusion.schedule().len())).transpose()?;
         let averaged = WaveMeshUNet::seeded(network.config(), 0, network.device())?;
         let plan = config.plan();
-        let objective = Denoising { config, diffusion, network, averaged, train, validation, importance };
+        let objective = Denoising { config, diffusion, network, averaged, train, validation, importance, next: None };
         Self::with_objective(objective, plan)
     }
 

@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor, Var};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::data::{Conditioned, one_hot};
 use super::representation::{Representation, StageCode, stage_batch};
-use crate::diffusion::{Clip, DiffusionConfig, GaussianDiffusion, SampleOptions, SampleStep, Sampler};
+use crate::diffusion::{Clip, DiffusionConfig, GaussianDiffusion, InpaintOptions, SampleOptions, SampleStep, Sampler};
 use crate::sdf::SdfGrid;
 use crate::unet::{UNetConfig, WaveMeshUNet};
-use crate::{Error, Result, tensor_file};
+use crate::{Error, Result, random, tensor_file};
 
 const HEADER: &str = "wavemesh.generator";
 const FORMAT: &str = "WaveMesh generator";
@@ -56,6 +57,11 @@ pub struct GenerateOptions {
     pub guidance_scale: Option<f64>,
     /// Shape `i` of a call is drawn from `seed + i`, whatever else is drawn.
     pub seed: u64,
+    /// Shapes that go through a network at once: more keep a GPU busy. A watched generation, and one whose sampler adds noise
+    /// at each step, takes them one by one.
+    pub batch_size: usize,
+    /// Times that each step of a completion is taken: see [`Generator::complete`].
+    pub turns: usize,
 }
 
 impl Default for GenerateOptions {
@@ -67,6 +73,8 @@ impl Default for GenerateOptions {
             class: None,
             guidance_scale: None,
             seed: 0,
+            batch_size: 1,
+            turns: 5,
         }
     }
 }
@@ -79,6 +87,40 @@ setters! {
         class(class: impl Into<String>) => class = Some(class.into());
         guidance_scale(guidance_scale: impl Into<Option<f64>>) => guidance_scale = guidance_scale.into();
         seed(seed: u64) => seed = seed;
+        batch_size(batch_size: usize) => batch_size = batch_size;
+        turns(turns: usize) => turns = turns;
+    }
+}
+
+/// Gaussian noise on every site of each stage's grid: a site has the noise of its place, whichever sites there are.
+#[derive(Clone, Default)]
+struct Noise {
+    /// A seed for each shape's own noise, and the share of each; two are joined on the sphere.
+    seeds: Vec<(u64, f32)>,
+}
+
+impl Noise {
+    fn of(seed: u64) -> Self {
+        Self { seeds: vec![(seed, 1.0)] }
+    }
+
+    /// The noise (sites × channels) of a stage whose grid has `grid` sites along each axis.
+    fn at(&self, stage: usize, grid: usize, sites: &[[i32; 3]]) -> Vec<f32> {
+        let channels = Representation::channels_of(stage);
+        let mut out = vec![0f32; sites.len() * channels];
+        for &(seed, share) in &self.seeds {
+            let mut rng = random::rng(Self::stage_seed(seed, stage), 0);
+            let field: Vec<f32> = random::normal(&mut rng).take(grid.pow(3) * channels).collect();
+            for (row, &[z, y, x]) in out.chunks_exact_mut(channels).zip(sites) {
+                let at = ((z as usize * grid + y as usize) * grid + x as usize) * channels;
+                row.iter_mut().zip(&field[at..]).for_each(|(out, z)| *out += share * z);
+            }
+        }
+        out
+    }
+
+    fn stage_seed(seed: u64, stage: usize) -> u64 {
+        seed.wrapping_mul(16).wrapping_add(stage as u64)
     }
 }
 
@@ -130,7 +172,47 @@ impl Generator {
     /// # Errors
     /// [`Error::Interrupted`] when stopped; options out of range.
     pub fn generate(&self, count: usize, options: &GenerateOptions) -> Result<Vec<SdfGrid>> {
-        self.generate_watched(count, options, |_, _, _| Ok(()))
+        let class = self.chosen(options)?;
+        let random = |sampler| {
+            matches!(sampler, Sampler::Ddpm { .. }) || matches!(sampler, Sampler::Ddim { eta, .. } if eta != 0.0)
+        };
+        if options.batch_size <= 1 || random(options.sampler) || random(options.detail_sampler) {
+            return self.generate_watched(count, options, |_, _, _| Ok(()));
+        }
+        self.finish(vec![Vec::new(); count], class, options)
+    }
+
+    /// Shapes whose first stages are given, as [`Representation::encode`] writes them: the stages after these are drawn. As many of each as
+    /// of the others.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for shapes of which not the same stages are given; as [`generate`](Self::generate).
+    pub fn refine(&self, coarse: Vec<Vec<StageCode>>, options: &GenerateOptions) -> Result<Vec<SdfGrid>> {
+        let given = coarse.first().map_or(0, Vec::len);
+        if given > self.stages.len() || coarse.iter().any(|stages| stages.len() != given) {
+            let got = format!("{:?}", coarse.iter().map(Vec::len).collect::<Vec<_>>());
+            let expected = format!("the same number of stages of each, up to {}", self.stages.len());
+            return Err(Error::argument("refine", "the stages given", got, expected));
+        }
+        let class = self.chosen(options)?;
+        self.finish(coarse, class, options)
+    }
+
+    /// Draws what is missing, batch by batch.
+    fn finish(
+        &self,
+        given: Vec<Vec<StageCode>>,
+        class: Option<usize>,
+        options: &GenerateOptions,
+    ) -> Result<Vec<SdfGrid>> {
+        let noises = (0..given.len()).map(|shape| Noise::of(options.seed.wrapping_add(shape as u64)));
+        let mut all: Vec<(Noise, Vec<StageCode>)> = noises.zip(given).collect();
+        let mut grids = Vec::with_capacity(all.len());
+        for batch in all.chunks_mut(options.batch_size.max(1)) {
+            let (noises, codes): (Vec<Noise>, Vec<_>) = batch.iter_mut().map(std::mem::take).unzip();
+            grids.extend(self.run(&noises, codes, class, options, &mut |_, _| Ok(()))?);
+        }
+        Ok(grids)
     }
 
     /// Like [`generate`](Self::generate); `watch` sees every sampling step: the shape's number, the stage, and the step.
@@ -143,6 +225,121 @@ impl Generator {
         options: &GenerateOptions,
         mut watch: impl FnMut(usize, usize, &SampleStep) -> Result<()>,
     ) -> Result<Vec<SdfGrid>> {
+        let class = self.chosen(options)?;
+        let mut grids = Vec::with_capacity(count);
+        for shape in 0..count {
+            let noise = Noise::of(options.seed.wrapping_add(shape as u64));
+            grids.extend(
+                self.run(&[noise], vec![Vec::new()], class, options, &mut |stage, step| watch(shape, stage, step))?,
+            );
+        }
+        Ok(grids)
+    }
+
+    /// `count` shapes on the way from the one that `seeds[0]` generates to that of `seeds[1]`, both included: the noise that each is drawn
+    /// from turns from one to the other. `options.seed` has no effect.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for fewer than two shapes; as [`generate`](Self::generate).
+    pub fn interpolate(&self, seeds: [u64; 2], count: usize, options: &GenerateOptions) -> Result<Vec<SdfGrid>> {
+        if count < 2 {
+            return Err(Error::argument("interpolate", "count", count, "at least the two ends"));
+        }
+        let class = self.chosen(options)?;
+        let mut grids = Vec::with_capacity(count);
+        for i in 0..count {
+            // Independent Gaussian fields are at right angles: shares on the circle keep their deviation.
+            let (sin, cos) = (std::f32::consts::FRAC_PI_2 * i as f32 / (count - 1) as f32).sin_cos();
+            let noise = match i {
+                0 => Noise::of(seeds[0]),
+                _ if i == count - 1 => Noise::of(seeds[1]),
+                _ => Noise { seeds: vec![(seeds[0], cos), (seeds[1], sin)] },
+            };
+            grids.extend(self.run(&[noise], vec![Vec::new()], class, options, &mut |_, _| Ok(()))?);
+        }
+        Ok(grids)
+    }
+
+    /// `count` shapes that agree with `part` wherever `known` is true of a place (x, y, z in the cube [-1, 1]³): a shape's missing part is
+    /// drawn, several times. What `part` holds elsewhere has no effect. Coefficients whose site and neighbours are known are given,
+    /// in every stage; the others are drawn around them ([`GaussianDiffusion::inpaint`]), by as many steps as the samplers have.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a grid of another resolution than the generator's; as [`generate`](Self::generate).
+    pub fn complete(
+        &self,
+        part: &SdfGrid,
+        known: impl Fn([f32; 3]) -> bool,
+        count: usize,
+        options: &GenerateOptions,
+    ) -> Result<Vec<SdfGrid>> {
+        self.representation.check(part)?;
+        let class = self.chosen(options)?;
+        let one = |shape: usize| {
+            let seed = options.seed.wrapping_add(shape as u64);
+            let mut codes: Vec<StageCode> = Vec::new();
+            for stage in 0..self.stages.len() {
+                let mut code = self.representation.next_sites(&codes)?;
+                if !code.sites.is_empty() {
+                    code.features = self.complete_stage(stage, &code, (part, &known), (class, seed), options)?;
+                }
+                codes.push(code);
+            }
+            self.representation.decode(&codes)
+        };
+        (0..count).map(one).collect()
+    }
+
+    /// The features of a stage around those that are known.
+    fn complete_stage(
+        &self,
+        stage: usize,
+        code: &StageCode,
+        (part, known): (&SdfGrid, &impl Fn([f32; 3]) -> bool),
+        (class, seed): (Option<usize>, u64),
+        options: &GenerateOptions,
+    ) -> Result<Vec<f32>> {
+        let (model, grid) = (&self.stages[stage], self.representation.grid_of(stage));
+        let features = self.representation.features_on(part, stage, &code.sites)?;
+        let (given, condition) = stage_batch(&[&StageCode { features, ..code.clone() }], grid, model.network.device())?;
+        let around = |site: &[i32; 3]| {
+            let place = |i: i32, step: i32| (2 * (i + step) + 1) as f32 / grid as f32 - 1.0;
+            let steps = (-1..=1).flat_map(|z| (-1..=1).flat_map(move |y| (-1..=1).map(move |x| [x, y, z])));
+            steps.into_iter().all(|[x, y, z]| known([place(site[2], x), place(site[1], y), place(site[0], z)]))
+        };
+        let mask: Vec<bool> = code.sites.iter().map(around).collect();
+        let (network, context) = self.told(stage, &condition, class, 1)?;
+        let noise = Noise::of(seed).at(stage, grid, &code.sites);
+        let sampler = if stage == 0 { options.sampler } else { options.detail_sampler };
+        let inpainting = InpaintOptions {
+            steps: sampler.steps(),
+            turns: options.turns,
+            seed: Noise::stage_seed(seed, stage),
+            clip: options.clip.clone(),
+            context,
+            start: Some(Tensor::from_vec(noise, given.features().dims(), model.network.device())?),
+        };
+        let whole = model.diffusion.inpaint(&network, &given, &mask, &inpainting)?;
+        Ok(whole.features().flatten_all()?.to_vec1()?)
+    }
+
+    /// A stage's network, told its condition, and the context that tells it the class of each of `count` shapes.
+    fn told<'a>(
+        &'a self,
+        stage: usize,
+        condition: &'a Tensor,
+        class: Option<usize>,
+        count: usize,
+    ) -> Result<(Conditioned<'a, WaveMeshUNet>, Option<Tensor>)> {
+        let network = &self.stages[stage].network;
+        let classes = if stage == 0 { self.classes.len() } else { 0 };
+        let labels = vec![class; count];
+        let context = class.filter(|_| stage == 0).map(|_| one_hot(&labels, classes, network.device())).transpose()?;
+        Ok((Conditioned { network, condition: Some(condition), classes }, context))
+    }
+
+    /// The number of the class that is asked for.
+    fn chosen(&self, options: &GenerateOptions) -> Result<Option<usize>> {
         let class = options.class.as_ref().map(|name| self.class(name)).transpose()?;
         if let (Some(scale), None) = (options.guidance_scale, class) {
             return Err(Error::Argument {
@@ -152,21 +349,28 @@ impl Generator {
                 expected: format!("a class to be guided to, one of {:?}", self.classes),
             });
         }
-        (0..count)
-            .map(|shape| {
-                let mut codes: Vec<StageCode> = Vec::new();
-                for stage in 0..self.stages.len() {
-                    let mut code = self.representation.next_sites(&codes)?;
-                    if !code.sites.is_empty() {
-                        let seed = options.seed.wrapping_add(shape as u64).wrapping_mul(16).wrapping_add(stage as u64);
-                        let mut each = |step: &SampleStep| watch(shape, stage, step);
-                        code.features = self.sample_stage(stage, &code, class, seed, options, &mut each)?;
-                    }
-                    codes.push(code);
-                }
-                self.representation.decode(&codes)
-            })
-            .collect()
+        Ok(class)
+    }
+
+    /// A shape for each noise, all of them together, from the stages that there are.
+    fn run(
+        &self,
+        noises: &[Noise],
+        mut codes: Vec<Vec<StageCode>>,
+        class: Option<usize>,
+        options: &GenerateOptions,
+        watch: &mut dyn FnMut(usize, &SampleStep) -> Result<()>,
+    ) -> Result<Vec<SdfGrid>> {
+        for stage in codes.first().map_or(0, Vec::len)..self.stages.len() {
+            let next =
+                codes.par_iter().map(|codes| self.representation.next_sites(codes)).collect::<Result<Vec<_>>>()?;
+            let features = self.sample_stage(stage, &next, noises, class, options, &mut |step| watch(stage, step))?;
+            for ((codes, mut code), features) in codes.iter_mut().zip(next).zip(features) {
+                code.features = features;
+                codes.push(code);
+            }
+        }
+        codes.par_iter().map(|codes| self.representation.decode(codes)).collect()
     }
 
     /// The coarse features of a sampling step of stage 0 as a shape: a preview.
@@ -187,26 +391,36 @@ impl Generator {
         })
     }
 
+    /// The features of a stage of several shapes, each on its own sites.
     fn sample_stage(
         &self,
         stage: usize,
-        code: &StageCode,
+        codes: &[StageCode],
+        noises: &[Noise],
         class: Option<usize>,
-        seed: u64,
         options: &GenerateOptions,
         watch: &mut dyn FnMut(&SampleStep) -> Result<()>,
-    ) -> Result<Vec<f32>> {
+    ) -> Result<Vec<Vec<f32>>> {
         let model = &self.stages[stage];
-        let channels = Representation::channels_of(stage);
-        let blank = StageCode { features: vec![0.0; code.sites.len() * channels], ..code.clone() };
+        let (channels, grid) = (Representation::channels_of(stage), self.representation.grid_of(stage));
+        if codes.iter().all(|code| code.sites.is_empty()) {
+            return Ok(vec![Vec::new(); codes.len()]);
+        }
         let device = model.network.device();
-        let (like, condition) = stage_batch(&[&blank], self.representation.grid_of(stage), device)?;
-        let classes = if stage == 0 { self.classes.len() } else { 0 };
-        let network = Conditioned { network: &model.network, condition: Some(&condition), classes };
+        let noised: Vec<StageCode> = codes
+            .par_iter()
+            .zip(noises)
+            .map(|(code, noise)| StageCode { features: noise.at(stage, grid, &code.sites), ..code.clone() })
+            .collect();
+        let (like, condition) = stage_batch(&noised.iter().collect::<Vec<_>>(), grid, device)?;
+        let (network, context) = self.told(stage, &condition, class, codes.len())?;
         let sampler = if stage == 0 { options.sampler } else { options.detail_sampler };
-        let context = class.filter(|_| stage == 0).map(|class| one_hot(&[Some(class)], classes, device)).transpose()?;
         let sampling = SampleOptions {
-            seed,
+            seed: noises
+                .first()
+                .and_then(|noise| noise.seeds.first())
+                .map_or(0, |&(seed, _)| Noise::stage_seed(seed, stage)),
+            start: Some(like.features().clone()),
             clip: options.clip.clone(),
             use_clipped_model_output: true,
             guidance_scale: options.guidance_scale.filter(|_| context.is_some()),
@@ -215,7 +429,14 @@ impl Generator {
             ..Default::default()
         };
         let sample = model.diffusion.sample(&network, &like, sampler, sampling)?;
-        Ok(sample.features().flatten_all()?.to_vec1()?)
+        let all: Vec<f32> = sample.features().flatten_all()?.to_vec1()?;
+        let mut rest = all.as_slice();
+        let take = |code: &StageCode| {
+            let (own, others) = rest.split_at(code.sites.len() * channels);
+            rest = others;
+            own.to_vec()
+        };
+        Ok(codes.iter().map(take).collect())
     }
 
     fn tensors(&self) -> impl Iterator<Item = (String, Var)> + '_ {

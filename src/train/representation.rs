@@ -19,12 +19,13 @@
 //! beyond it.
 
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::sdf::SdfGrid;
 use crate::sparse::SparseConvTensor;
 use crate::wavelet::{Mode, NdArray, Wavelet, WaveletCoeffs, distance_of, level_off, wavedecn, waverecn};
-use crate::{Error, Result};
+use crate::{Error, Result, random};
 
 /// Which wavelet stages a shape is written in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -137,17 +138,13 @@ impl Representation {
     /// As [`new`](Self::new), and for no shapes or shapes of another resolution.
     pub fn fit<'a>(config: &RepresentationConfig, shapes: impl IntoIterator<Item = &'a SdfGrid>) -> Result<Self> {
         let mut fitted = Self::new(config)?;
+        let shapes: Vec<&SdfGrid> = shapes.into_iter().collect();
+        let own = shapes.into_par_iter().map(|shape| fitted.sums(shape)).collect::<Result<Vec<_>>>()?;
         let mut sums = fitted.stats.iter().map(|s| vec![[0f64; 3]; s.mean.len()]).collect::<Vec<_>>();
-        for shape in shapes {
-            for (stage, code) in fitted.encode(shape)?.iter().enumerate() {
-                let channels = Self::channels_of(stage);
-                for (i, &value) in code.features.iter().enumerate() {
-                    let [count, sum, squares] = &mut sums[stage][i % channels];
-                    *count += 1.0;
-                    *sum += f64::from(value);
-                    *squares += f64::from(value).powi(2);
-                }
-            }
+        // In the order of the shapes: the same statistics on any number of threads.
+        for shape in &own {
+            let channels = sums.iter_mut().flatten().zip(shape.iter().flatten());
+            channels.for_each(|(all, own)| all.iter_mut().zip(own).for_each(|(all, own)| *all += own));
         }
         for (stats, sums) in fitted.stats.iter_mut().zip(&sums) {
             for (channel, [count, sum, squares]) in sums.iter().enumerate() {
@@ -169,6 +166,22 @@ impl Representation {
             }
         }
         Ok(fitted)
+    }
+
+    /// Count, sum and sum of squares of each stage's channels over one shape.
+    fn sums(&self, shape: &SdfGrid) -> Result<Vec<Vec<[f64; 3]>>> {
+        let of_stage = |(stage, code): (usize, &StageCode)| {
+            let mut sums = vec![[0f64; 3]; Self::channels_of(stage)];
+            for row in code.features.chunks_exact(sums.len()) {
+                for ([count, sum, squares], &value) in sums.iter_mut().zip(row) {
+                    *count += 1.0;
+                    *sum += f64::from(value);
+                    *squares += f64::from(value).powi(2);
+                }
+            }
+            sums
+        };
+        Ok(self.encode(shape)?.iter().enumerate().map(of_stage).collect())
     }
 
     /// One that was read from a file, if it holds together.
@@ -232,27 +245,89 @@ impl Representation {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn encode(&self, shape: &SdfGrid) -> Result<Vec<StageCode>> {
-        let n = self.config.resolution;
-        if shape.shape() != [n; 3] {
-            let (got, expected) = (shape.shape().to_vec(), format!("[{n}, {n}, {n}]"));
-            return Err(Error::Shape { op: "Representation::encode", what: "the grid", got, expected });
-        }
-        let wavelet = Wavelet::from_name(&self.config.wavelet)?;
-        let values: Vec<f32> = shape.values().iter().map(|&d| self.level_off(d)).collect();
-        let coeffs = wavedecn(&values, &[n; 3], &wavelet, Mode::Periodization, self.stages())?;
+        let coeffs = self.decompose(shape)?;
+        let wavelet = &coeffs.wavelet;
         let mut codes = Vec::with_capacity(self.stages());
         let mut low = coeffs.approx.clone();
         for (stage, bands) in coeffs.details.iter().enumerate() {
-            let (sites, condition) = self.sites(stage, &low);
-            let mut channels: Vec<&NdArray<f32>> = bands.iter().collect();
-            if stage == 0 {
-                channels.insert(0, &low);
-            }
-            let features = self.read(stage, &sites, &channels);
-            codes.push(StageCode { sites, features, condition });
-            low = raise(&low, bands, &wavelet)?;
+            codes.push(self.code_of(stage, &low, &low, bands));
+            low = raise(&low, bands, wavelet)?;
         }
         Ok(codes)
+    }
+
+    /// One stage of a shape on the sites, and with the condition, that it has when the stages before it are not quite right: Gaussian noise
+    /// of deviation `noise` is added to their features. A stage that is trained so forgives what the generated stages before it
+    /// get wrong (conditioning augmentation: Ho et al. 2022, "Cascaded Diffusion Models").
+    ///
+    /// ```
+    /// use wavemesh::train::{Family, ProceduralShape, Representation, RepresentationConfig};
+    /// let shape = ProceduralShape::new(Family::Torus, 1).sdf(32)?;
+    /// let representation = Representation::fit(&RepresentationConfig::default(), [&shape])?;
+    /// let exact = representation.encode(&shape)?.remove(1);
+    /// assert_eq!(representation.encode_noised(&shape, 1, 0.0, 7)?.condition.len(), exact.condition.len());
+    /// assert_ne!(representation.encode_noised(&shape, 1, 0.1, 7)?.condition, exact.condition);
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a grid of another resolution, [`Error::Argument`] for a stage that there is not.
+    pub fn encode_noised(&self, shape: &SdfGrid, stage: usize, noise: f32, seed: u64) -> Result<StageCode> {
+        if stage >= self.stages() {
+            let expected = format!("below {}", self.stages());
+            return Err(Error::argument("Representation::encode_noised", "stage", stage, expected));
+        }
+        let coeffs = self.decompose(shape)?;
+        let mut rng = random::rng(seed, 3);
+        let mut low = None;
+        for before in 0..stage {
+            let bands = &coeffs.details[before];
+            let at = low.as_ref().unwrap_or(&coeffs.approx);
+            let mut code = self.code_of(before, at, &coeffs.approx, bands);
+            code.features.iter_mut().zip(random::normal(&mut rng)).for_each(|(value, z)| *value += noise * z);
+            low = Some(self.raise_stage(before, low, Some(&code))?);
+        }
+        Ok(self.code_of(stage, low.as_ref().unwrap_or(&coeffs.approx), &coeffs.approx, &coeffs.details[stage]))
+    }
+
+    /// The features that a shape has on given sites of a stage.
+    pub(super) fn features_on(&self, shape: &SdfGrid, stage: usize, sites: &[[i32; 3]]) -> Result<Vec<f32>> {
+        let coeffs = self.decompose(shape)?;
+        let mut channels: Vec<&NdArray<f32>> = coeffs.details[stage].iter().collect();
+        if stage == 0 {
+            channels.insert(0, &coeffs.approx);
+        }
+        Ok(self.read(stage, sites, &channels))
+    }
+
+    /// Whether a shape has the resolution that is encoded.
+    pub(super) fn check(&self, shape: &SdfGrid) -> Result<()> {
+        let n = self.config.resolution;
+        if shape.shape() == [n; 3] {
+            return Ok(());
+        }
+        let (got, expected) = (shape.shape().to_vec(), format!("[{n}, {n}, {n}]"));
+        Err(Error::Shape { op: "Representation::encode", what: "the grid", got, expected })
+    }
+
+    /// The wavelet coefficients of a shape as it is written.
+    fn decompose(&self, shape: &SdfGrid) -> Result<WaveletCoeffs<f32>> {
+        self.check(shape)?;
+        let n = self.config.resolution;
+        let wavelet = Wavelet::from_name(&self.config.wavelet)?;
+        let values: Vec<f32> = shape.values().iter().map(|&d| self.level_off(d)).collect();
+        wavedecn(&values, &[n; 3], &wavelet, Mode::Periodization, self.stages())
+    }
+
+    /// A stage's code on the sites that follow from the approximation `low`; `approx` is stage 0's first channel.
+    fn code_of(&self, stage: usize, low: &NdArray<f32>, approx: &NdArray<f32>, bands: &[NdArray<f32>]) -> StageCode {
+        let (sites, condition) = self.sites(stage, low);
+        let mut channels: Vec<&NdArray<f32>> = bands.iter().collect();
+        if stage == 0 {
+            channels.insert(0, approx);
+        }
+        let features = self.read(stage, &sites, &channels);
+        StageCode { sites, features, condition }
     }
 
     /// The shape that these stages describe. Stages that are left out count as zero details.
