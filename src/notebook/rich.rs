@@ -186,26 +186,6 @@ fn error_result(error: &dyn std::fmt::Display) {
     result_bundle(&error_line(error));
 }
 
-/// The type of a block that never has a value, which has no name on stable Rust.
-mod never {
-    pub trait Returns {
-        type Value;
-    }
-
-    impl<T> Returns for fn() -> T {
-        type Value = T;
-    }
-
-    pub type Never = <fn() -> ! as Returns>::Value;
-}
-
-/// A cell may end in a block that never has a value: the compiler then chooses [`Rich`] for it.
-impl Rich for never::Never {
-    fn rich(&self) -> MimeBundle {
-        *self
-    }
-}
-
 /// Shows the value of an expression as the running cell's result: its card when it is [`Rich`], one line when it is an `Err`, else its
 /// `Debug` text, else the name of its type. It never fails to compile and never moves a variable.
 ///
@@ -311,16 +291,6 @@ pub(crate) fn short_type_name(full: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    #[should_panic(expected = "at once")]
-    #[allow(unreachable_code)]
-    fn a_block_that_never_has_a_value_may_be_shown() {
-        show!({
-            let told = "at once";
-            if told.is_empty() { unreachable!() } else { panic!("{told}") }
-        });
-    }
 
     #[test]
     fn ids_differ() {

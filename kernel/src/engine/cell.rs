@@ -405,6 +405,9 @@ fn is_way_out(node: &SyntaxNode) -> bool {
             };
             otherwise && ends(choice.then_branch())
         }
+        Some(ast::Expr::LoopExpr(repeated)) => {
+            !words(&repeated.syntax().text().to_string()).any(|word| word == "break")
+        }
         Some(ast::Expr::MatchExpr(choice)) => {
             let mut arms = choice.match_arm_list().into_iter().flat_map(|list| list.arms()).peekable();
             arms.peek().is_some() && arms.all(|arm| is_way_out(arm.expr().as_ref().map(AstNode::syntax)))
@@ -541,6 +544,8 @@ mod tests {
             ("{ f(); return; }", false),
             ("if x { todo!() } else if y { std::process::exit(1) } else { (unreachable!()) }", false),
             ("match x { 1 => bail!(\"one\"), _ => { f(); process::abort() } }", false),
+            ("loop { f(); }", false),
+            ("loop { break f(); }", true),
             ("{ panic!(\"x\"); 1 }", true),
             ("if x { panic!() } else { 1 }", true),
             ("async { panic!() }", true),
