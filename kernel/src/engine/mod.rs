@@ -38,6 +38,7 @@ mod temporary;
 mod toolchain;
 mod variables;
 mod waits;
+mod ways_out;
 mod worker;
 
 use std::collections::BTreeMap;

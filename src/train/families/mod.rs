@@ -1,7 +1,8 @@
 //! Procedural shapes: families of solids, each drawn from a seed, given by their signed distance.
 //!
 //! Solids are unions of a few parts in the cube [-1, 1]³, z upwards. Distances of parts are exact; a union takes the least, which is
-//! exact outside and never too large inside. Every part touches another: a solid is in one piece.
+//! exact outside and never too large inside. Nearly every solid is in one piece; a shelf between the
+//! leaning legs of a table may not reach them.
 
 mod draw;
 mod furniture;
