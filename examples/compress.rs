@@ -3,20 +3,24 @@
 //!     cargo run --release --example compress -- encode bunny.obj bunny.wmz --resolution 64 --max-error 0.005
 //!     cargo run --release --example compress -- decode bunny.wmz bunny.ply
 //!     cargo run --release --example compress -- table notebooks/meshes/bunny.obj
+//!     cargo run --release --example compress -- large 1500000 10000000
 //!
-//! The error is the largest at any sample of the grid, in units of the cube of side 2 that the mesh is scaled into. `table` writes the
-//! rows of docs/compression.md.
+//! The error is the largest at any sample of the grid, in units of the cube of side 2 that the mesh is scaled into. `table` and
+//! `large` (so many triangles, so many points) write the tables of docs/compression.md.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use wavemesh::Result;
 use wavemesh::mesh::metrics::MeshComparison;
 use wavemesh::prelude::*;
+use wavemesh::sdf::DistanceQuery;
 
 const USAGE: &str = "usage: compress encode MESH FILE.wmz [--resolution N] [--max-error E]
        compress decode FILE.wmz MESH
-       compress table MESH";
+       compress table MESH
+       compress large TRIANGLES POINTS";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -27,7 +31,11 @@ fn main() -> ExitCode {
         },
         ["decode", file, mesh] => decode(file.as_ref(), mesh.as_ref()),
         ["table", mesh] => table(mesh.as_ref()),
-        _ => return usage("one of encode, decode and table is needed"),
+        ["large", triangles, points] => match (triangles.parse(), points.parse()) {
+            (Ok(triangles), Ok(points)) => large(triangles, points),
+            _ => return usage("large takes two numbers"),
+        },
+        _ => return usage("one of encode, decode, table and large is needed"),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -102,5 +110,69 @@ fn table(path: &Path) -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// A ball with bumps, of about so many triangles, nearly all of them well shaped.
+fn bumpy(triangles: usize) -> Result<Mesh> {
+    let rows = ((triangles as f64 / 4.0).sqrt() as usize).max(3);
+    let columns = 2 * rows;
+    let place = |i: usize| {
+        let (row, column) = (i / columns, i % columns);
+        let polar = std::f32::consts::PI * (row as f32 + 0.5) / rows as f32;
+        let turn = std::f32::consts::TAU * column as f32 / columns as f32;
+        let radius = 0.8 + 0.05 * (12.0 * polar).sin() * (10.0 * turn).sin() * polar.sin();
+        [radius * polar.sin() * turn.cos(), radius * polar.sin() * turn.sin(), radius * polar.cos()]
+    };
+    let mut vertices: Vec<[f32; 3]> = (0..rows * columns).map(place).collect();
+    let poles = vertices.len() as u32;
+    vertices.extend([[0.0, 0.0, 0.8], [0.0, 0.0, -0.8]]);
+    let at = |row: usize, column: usize| (row * columns + column % columns) as u32;
+    let mut faces = Vec::new();
+    for column in 0..columns {
+        faces.push([poles, at(0, column), at(0, column + 1)]);
+        faces.push([poles + 1, at(rows - 1, column + 1), at(rows - 1, column)]);
+        for row in 1..rows {
+            let [a, b] = [at(row - 1, column), at(row - 1, column + 1)];
+            let [c, d] = [at(row, column), at(row, column + 1)];
+            faces.extend([[a, c, b], [b, c, d]]);
+        }
+    }
+    Mesh::new(vertices, faces)
+}
+
+/// The most memory that this process has had, where the system tells.
+fn peak_memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes: Option<f64> = line.and_then(|line| line.trim().split(' ').next()?.parse().ok());
+    kilobytes.map_or("–".into(), |kilobytes| format!("{:.2} GB", kilobytes / 1e6))
+}
+
+/// Seconds and memory for a mesh of many triangles, and for distances of many points.
+fn large(triangles: usize, points: usize) -> Result<()> {
+    println!("| step | result | seconds | most memory so far |\n| --- | --- | ---: | ---: |");
+    let mut began = Instant::now();
+    let mut row = |step: &str, result: String| {
+        println!("| {step} | {result} | {:.1} | {} |", began.elapsed().as_secs_f64(), peak_memory());
+        began = Instant::now();
+    };
+    let mesh = bumpy(triangles)?;
+    row("the mesh", format!("{} triangles", mesh.faces().len()));
+    let grid = SdfGrid::from_mesh(&mesh, 128)?;
+    row("its grid", "128³ samples".into());
+    let bytes = coefficients(&grid)?.compress(0.005)?;
+    row("compressed to 0.005", format!("{} bytes", bytes.len()));
+    let back = SparseWavelet::decompress(&bytes)?.decode()?.to_mesh()?;
+    row("and back", format!("{} triangles", back.faces().len()));
+    let compared = MeshComparison::new(&back, &mesh, points, 0)?;
+    row("compared", format!("Chamfer {:.5} by {points} points each way", compared.chamfer()));
+    drop(compared);
+    let side = (points as f64).cbrt().ceil() as usize;
+    let spread = |i: usize| [i % side, i / side % side, i / side / side].map(|k| 2.0 * k as f32 / side as f32 - 1.0);
+    let cube: Vec<[f32; 3]> = (0..points).map(spread).collect();
+    let distances = DistanceQuery::new(&mesh).distance(&cube)?;
+    let mean = distances.iter().map(|&d| f64::from(d)).sum::<f64>() / points as f64;
+    row("distances in the cube", format!("mean {mean:.5} of {points} points"));
     Ok(())
 }

@@ -113,6 +113,13 @@ fn what_is_missing(problem: Option<String>) -> String {
 ///
 /// # Errors
 /// A device that is no GPU, or one that is gone.
+///
+/// ```no_run
+/// use wavemesh::prelude::*;
+/// let gpu = gpu_info(&Device::new_cuda(0)?)?;
+/// println!("{}: {} of {} bytes are in use", gpu.name, gpu.used, gpu.total);
+/// # Ok::<(), Error>(())
+/// ```
 #[cfg(feature = "cuda")]
 pub fn gpu_info(device: &Device) -> Result<GpuInfo> {
     crate::gpu::info(device)
@@ -122,6 +129,12 @@ pub fn gpu_info(device: &Device) -> Result<GpuInfo> {
 ///
 /// # Errors
 /// A device that is no GPU, or one that is gone.
+///
+/// ```no_run
+/// use wavemesh::prelude::*;
+/// trim_gpu_memory(&Device::new_cuda(0)?)?; // another program needs the memory now
+/// # Ok::<(), Error>(())
+/// ```
 #[cfg(feature = "cuda")]
 pub fn trim_gpu_memory(device: &Device) -> Result<()> {
     crate::gpu::trim(device)

@@ -1,6 +1,7 @@
 //! Locks that outlive a panic.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+pub(crate) use std::sync::Mutex;
+use std::sync::{MutexGuard, PoisonError};
 
 /// Locks a mutex whose content is whole between any two statements, so that a thread that panicked does not spoil it.
 /// Nothing that runs on a thread pool may be called while the guard lives: a worker that waits for the pool takes up other

@@ -254,6 +254,17 @@ impl Task {
     ///
     /// # Errors
     /// [`Error::Interrupted`].
+    ///
+    /// ```
+    /// use wavemesh::task::{CancellationToken, Task};
+    /// let token = CancellationToken::new();
+    /// let task = token.run(|| Task::new("counting", 10));
+    /// task.advance(4)?;
+    /// token.cancel();
+    /// assert!(task.advance(1).is_err());
+    /// assert_eq!(task.done(), 4);
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn advance(&self, steps: usize) -> Result<()> {
         self.check()?;
         self.done.fetch_add(steps as u64, Ordering::Relaxed);
@@ -267,6 +278,15 @@ impl Task {
     ///
     /// # Errors
     /// [`Error::Interrupted`].
+    ///
+    /// ```
+    /// use wavemesh::task::{CancellationToken, Task};
+    /// let token = CancellationToken::new();
+    /// let task = token.run(|| Task::new("counting", 10));
+    /// assert!(task.check().is_ok());
+    /// token.cancel();
+    /// assert!(task.check().is_err());
+    /// ```
     pub fn check(&self) -> Result<()> {
         if self.stopped.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The tests: format, lints, Rust and doc tests, documentation, the displays in a browser, the notebooks, the kernel's tests
 # (JupyterLab in a browser among them), the packages' (an emulated Google Colab among them).
-# Usage: bash tests/run.sh [rust|gpu|deny|book|browser|notebooks|kernel|python]…     (default: all but gpu)
-# The Rust tests run with checks of integer overflow, which the crates of this workspace alone are compiled with. Each part says at the end
+# Usage: bash tests/run.sh [rust|gpu|kernel|deny|book|browser|notebooks|python]…     (default: all but gpu)
+# The Rust tests run with checks of integer overflow, which the crates of this workspace alone are compiled with. At the end each part says
 # how long it took.
 # A part that cannot run is named loudly, and is an error when CI=true.
 set -euo pipefail
@@ -39,11 +39,9 @@ kernel_tests() (
   WAVEMESH_KERNEL=$CARGO_TARGET_DIR/release/wavemesh-kernel bash kernel/tests/run.sh
 )
 
-parts=${*:-rust deny book browser notebooks kernel python}
-took=()
-for part in $parts; do
-  began=$SECONDS
-  case $part in
+run() {
+  local began=$SECONDS
+  case $1 in
     rust) rust_tests ;;
     gpu) step "GPU kernels for every architecture"; bash tests/kernels.sh ;;
     deny) step "licences and sources of all crates"; bash tests/deny.sh ;;
@@ -52,9 +50,33 @@ for part in $parts; do
     kernel) step "kernel, driven from outside"; kernel_tests ;;
     python) step "the packages, in an emulated Google Colab and elsewhere"; bash kernel/python/tests/run.sh ;;
     notebooks) step "notebooks, run from top to bottom"; bash tests/notebooks.sh ;;
+  esac
+  echo "$1: $((SECONDS - began)) s" >>"$took"
+}
+
+# One after another.
+lane() { local part; for part in "$@"; do run "$part"; done; }
+
+read -ra parts <<<"${*:-rust kernel deny book browser notebooks python}"
+took=$(mktemp) later=$(mktemp)
+trap 'rm -f "$took" "$later"' EXIT
+first=() beside=() python=()
+for part in "${parts[@]}"; do
+  case $part in
+    rust | gpu | kernel) first+=("$part") ;;
+    deny | book | browser | notebooks) beside+=("$part") ;;
+    python) python=("$part") ;;
     *) echo "unknown part '$part'; known: rust gpu deny book browser notebooks kernel python" >&2; exit 2 ;;
   esac
-  took+=("$part: $((SECONDS - began)) s")
 done
-printf '%s\n' "${took[@]}"
-step "all parts passed: $parts"
+lane "${first[@]}"
+# The packages mostly wait for one compiler, so others run beside them. What they print comes when both are done.
+lane "${python[@]}" >"$later" 2>&1 &
+waiting=$!
+lane "${beside[@]}" &
+failed=0
+wait $! || failed=$?
+wait "$waiting" || failed=$?
+cat "$later" "$took"
+[ "$failed" -eq 0 ] || exit "$failed"
+step "all parts passed: ${parts[*]}"

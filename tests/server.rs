@@ -148,3 +148,17 @@ fn a_mesh_goes_through_a_small_file_and_comes_back() {
     assert!(String::from_utf8_lossy(&missing.stderr).contains("no/such.wmz"));
     assert_eq!(run(&["squeeze".as_ref()]).status.code(), Some(2));
 }
+
+#[test]
+fn many_triangles_and_many_points_take_bounded_memory() {
+    let output = Command::new(example("compress")).args(["large", "30000", "40000"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let rows: Vec<Vec<&str>> = text.lines().skip(2).map(|line| line.split('|').map(str::trim).collect()).collect();
+    assert_eq!(rows.len(), 6, "{text}");
+    let chamfer: f64 = rows[4][2].split(' ').nth(1).unwrap().parse().unwrap();
+    assert!(chamfer > 0.0 && chamfer < 0.005, "{text}"); // the grid's cells are 0.013 wide
+    if let Some(memory) = rows[5][4].strip_suffix(" GB") {
+        assert!(memory.parse::<f64>().unwrap() < 1.0, "{text}"); // the grid takes 0.008
+    }
+}

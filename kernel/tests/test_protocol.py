@@ -1,5 +1,7 @@
 """Every message that a frontend sends, and what it gets back."""
 
+import json
+import os
 import subprocess
 import time
 import uuid
@@ -7,6 +9,11 @@ import uuid
 import pytest
 
 from driver import Kernel
+
+
+def until(path):
+    """Rust that waits for a file."""
+    return f"while !std::path::Path::new({json.dumps(str(path))}).exists() {{ std::thread::sleep(std::time::Duration::from_millis(20)); }}"
 
 
 def states(messages):
@@ -261,7 +268,7 @@ def test_a_comm_with_an_unknown_target_is_closed(kernel):
     assert kernel.ask("comm_info_request")["content"] == {"status": "ok", "comms": {}}
 
 
-def test_a_comm_reaches_the_cell_that_registered_its_target(kernel):
+def test_a_comm_reaches_the_cell_that_registered_its_target(kernel, tmp_path):
     assert kernel.run("""
         use wavemesh_cell::comm::{Event, on_target};
         on_target("echo", |comm, event| match event {
@@ -281,10 +288,11 @@ def test_a_comm_reaches_the_cell_that_registered_its_target(kernel):
     assert kernel.ask("comm_info_request")["content"]["comms"] == {"c7": {"target_name": "echo"}}
     data = {"text": "é\n\u001e\u001f", "list": [1, None, {"deep": "x" * 100_000}]}
     assert say("comm_msg", {"data": data}, "comm_msg")["data"] == data
-    running = kernel.send("std::thread::sleep(std::time::Duration::from_secs(2));")
-    begun = time.monotonic()
+    answered = tmp_path / "answered"  # the cell ends when this is there
+    running = kernel.send(f'println!("begun"); {until(answered)}')
+    kernel.wait_until_running(running)
     assert say("comm_msg", {"data": {"while": "busy"}}, "comm_msg")["data"] == {"while": "busy"}
-    assert time.monotonic() - begun < 1.9, "answered only after the cell"
+    answered.touch()
     assert kernel.shell(running)["content"]["status"] == "ok"
     assert say("comm_close", {"data": {"bye": 1}}, "stream")["text"] == 'closed with {"bye":1}\n'
     assert kernel.ask("comm_info_request")["content"]["comms"] == {}
@@ -327,18 +335,18 @@ def test_what_is_not_supported_is_refused_not_ignored(kernel):
     assert kernel.ask("connect_request")["content"]["shell_port"] == kernel.connection()["shell_port"]
 
 
-def test_questions_are_answered_while_a_cell_runs(kernel):
-    msg_id = kernel.send('println!("begun"); std::thread::sleep(std::time::Duration::from_secs(5)); println!("done");')
+def test_questions_are_answered_while_a_cell_runs(kernel, tmp_path):
+    answered = tmp_path / "answered"  # the cell ends when this is there
+    msg_id = kernel.send(f'println!("begun"); {until(answered)} println!("done");')
     kernel.wait_until_running(msg_id)
-    begun = time.monotonic()
-    assert kernel.ask("kernel_info_request", timeout=2)["content"]["status"] == "ok"
-    assert kernel.ask("is_complete_request", {"code": "1"}, timeout=2)["content"]["status"] == "complete"
-    assert kernel.ask("history_request", {"hist_access_type": "tail", "n": 1}, timeout=2)["content"]["history"]
-    assert kernel.ask("comm_info_request", timeout=2)["content"]["status"] == "ok"
-    assert kernel.ask("complete_request", {"code": "std::", "cursor_pos": 5}, timeout=4)["content"]["status"] == "ok"
-    inspection = kernel.ask("inspect_request", {"code": "String", "cursor_pos": 6, "detail_level": 0}, timeout=4)
+    assert kernel.ask("kernel_info_request")["content"]["status"] == "ok"
+    assert kernel.ask("is_complete_request", {"code": "1"})["content"]["status"] == "complete"
+    assert kernel.ask("history_request", {"hist_access_type": "tail", "n": 1})["content"]["history"]
+    assert kernel.ask("comm_info_request")["content"]["status"] == "ok"
+    assert kernel.ask("complete_request", {"code": "std::", "cursor_pos": 5})["content"]["status"] == "ok"
+    inspection = kernel.ask("inspect_request", {"code": "String", "cursor_pos": 6, "detail_level": 0})
     assert inspection["content"]["status"] == "ok"
-    assert time.monotonic() - begun < 4.5, "answered only after the cell"
+    answered.touch()
     # The cell is still shown as running after each answer.
     rest = list(kernel.iopub(msg_id))
     assert rest[-1]["content"]["execution_state"] == "idle" and "busy" in states(rest)
@@ -346,11 +354,9 @@ def test_questions_are_answered_while_a_cell_runs(kernel):
     assert kernel.shell(msg_id)["content"]["status"] == "ok"
 
 
-def test_kernel_info_comes_before_any_compile():
-    kernel = Kernel()
-    begun = time.monotonic()
-    with kernel:
-        assert time.monotonic() - begun < 5
+def test_kernel_info_needs_no_compile():
+    with Kernel(env={**os.environ, "PATH": "/nowhere"}) as kernel:  # without a linker nothing can be compiled
+        assert kernel.ask("kernel_info_request")["content"]["status"] == "ok"
 
 
 def test_a_question_mark_opens_the_pager(kernel):

@@ -66,6 +66,17 @@ impl VoxelResBackBone8x {
     ///
     /// # Errors
     /// No channels, or parameters of another shape in `vb`.
+    ///
+    /// ```
+    /// use wavemesh::backbones::{VoxelResBackBone8x, VoxelResConfig};
+    /// use wavemesh::prelude::*;
+    /// let variables = VarMap::new();
+    /// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    /// VoxelResBackBone8x::new(&VoxelResConfig::new().channels([4; 4]).out_channels(4), vb)?;
+    /// let weight = variables.data().lock().unwrap()["conv_input.0.weight"].clone();
+    /// assert_eq!(weight.dims(), [4, 3, 3, 3, 4]); // out, kz, ky, kx, in
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(config: &VoxelResConfig, vb: VarBuilder) -> Result<Self> {
         let norm = norm_config(1e-3, 0.01);
         let keyed = |key: &str| ConvConfig { bias: false, indice_key: Some(key.into()), ..Default::default() };
@@ -116,6 +127,19 @@ impl VoxelResBackBone8x {
     ///
     /// # Errors
     /// Other channels than the configuration's, or a grid too small for the strides.
+    ///
+    /// ```
+    /// use wavemesh::backbones::{VoxelResBackBone8x, VoxelResConfig};
+    /// use wavemesh::prelude::*;
+    /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+    /// let network = VoxelResBackBone8x::new(&VoxelResConfig::new().channels([4; 4]).out_channels(8), vb)?;
+    /// let voxel = Tensor::ones((1, 4), DType::F32, &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(voxel, vec![[0, 20, 8, 8]], [41, 16, 16], 1)?;
+    /// let found = network.features(&x, false)?;
+    /// assert_eq!(found.scales.map(|scale| scale.spatial_shape()), [[41, 16, 16], [21, 8, 8], [11, 4, 4], [5, 2, 2]]);
+    /// assert_eq!((found.encoded.spatial_shape(), found.encoded.channels()), ([2, 2, 2], 8));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn features(&self, x: &SparseConvTensor, train: bool) -> Result<VoxelResFeatures> {
         let mut x = self.input.forward_t(x, train)?;
         let mut scales = Vec::with_capacity(4);

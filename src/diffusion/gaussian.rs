@@ -36,6 +36,14 @@ impl Prediction {
     ///
     /// # Errors
     /// [`Error::Unknown`] for any other name.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// assert_eq!(Prediction::from_name("v_prediction")?, Prediction::V);
+    /// assert_eq!(Prediction::from_name("score").unwrap_err().to_string(),
+    ///     "unknown prediction `score`; known: epsilon, x0 (also sample), v (also v_prediction)");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn from_name(name: &str) -> Result<Self> {
         match name {
             "epsilon" | "eps" => Ok(Self::Epsilon),
@@ -60,6 +68,18 @@ pub trait Denoiser {
     ///
     /// # Errors
     /// Whatever the network says of its input.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let network = |x: &SparseConvTensor, t: &Tensor, _context: Option<&Tensor>, _train: bool| {
+    ///     x.replace_feature(x.features().broadcast_mul(t)?)
+    /// };
+    /// let output = network.predict(&x, &Tensor::new(&[10f32], &Device::Cpu)?, None, false)?;
+    /// assert_eq!(output.features().to_vec2::<f32>()?, [[10.0], [20.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     fn predict(
         &self,
         x: &SparseConvTensor,
@@ -159,6 +179,15 @@ impl GaussianDiffusion {
     /// # Errors
     /// [`Error::Argument`] for a schedule without timesteps, betas out of range or of another number than timesteps, a schedule
     /// that ends in pure noise under prediction of noise, or a `min_snr_gamma` not above 0.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let config = DiffusionConfig::new().rescale_betas_zero_snr(true);
+    /// assert!(GaussianDiffusion::new(&config, &Device::Cpu).is_err()); // pure noise tells a network that predicts noise nothing
+    /// let diffusion = GaussianDiffusion::new(&config.prediction(Prediction::V), &Device::Cpu)?;
+    /// assert_eq!(diffusion.schedule().alpha_cumprod(999), 0.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(config: &DiffusionConfig, device: &Device) -> Result<Self> {
         if let Some(gamma) = config.min_snr_gamma.filter(|&gamma| gamma.is_nan() || gamma <= 0.0) {
             return Err(Error::Argument {
@@ -182,8 +211,7 @@ impl GaussianDiffusion {
         };
         let schedule = if config.rescale_betas_zero_snr { schedule.with_zero_terminal_snr()? } else { schedule };
         if schedule.alpha_cumprod(schedule.len() as i64 - 1) == 0.0 && config.prediction == Prediction::Epsilon {
-            let expected =
-                "x0 or v, because the schedule ends in pure noise, from which noise tells nothing of x0".into();
+            let expected = "x0 or v: the schedule ends in pure noise, and there the noise says nothing of x0".into();
             return bad("prediction", "epsilon".into(), expected);
         }
         Ok(Self { config: config.clone(), schedule: Arc::new(schedule), device: device.clone() })
@@ -208,6 +236,14 @@ impl GaussianDiffusion {
     ///
     /// # Errors
     /// [`Error::Argument`] unless `t` is below the number of timesteps.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let diffusion = GaussianDiffusion::new(&DiffusionConfig::new().timesteps(1000), &Device::Cpu)?;
+    /// assert_eq!(diffusion.posterior(0)?.variance, 0.0); // the last step ends at x_0 itself
+    /// assert!(diffusion.posterior(1000).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn posterior(&self, t: usize) -> Result<Posterior> {
         self.posterior_between(t, t as i64 - 1)
     }
@@ -216,6 +252,15 @@ impl GaussianDiffusion {
     ///
     /// # Errors
     /// [`Error::Argument`] unless `s < t` and `t` is below the number of timesteps.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let diffusion = GaussianDiffusion::new(&DiffusionConfig::default(), &Device::Cpu)?;
+    /// assert_eq!(diffusion.posterior_between(487, 486)?.variance, diffusion.posterior(487)?.variance);
+    /// assert!(diffusion.posterior_between(487, 400)?.variance > diffusion.posterior(487)?.variance);
+    /// assert!(diffusion.posterior_between(400, 487).is_err()); // that way the sample would get noisier
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn posterior_between(&self, t: usize, s: i64) -> Result<Posterior> {
         self.check_timestep("posterior", t)?;
         if s >= t as i64 {

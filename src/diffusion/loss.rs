@@ -63,6 +63,19 @@ impl GaussianDiffusion {
     /// # Errors
     /// [`Error::Argument`] for timesteps out of range or an `x0` without sites, [`Error::Shape`] when the network's output
     /// does not have the shape of `x0`; whatever the network returns.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let diffusion = GaussianDiffusion::new(&DiffusionConfig::new().prediction(Prediction::X0), &Device::Cpu)?;
+    /// let knows = |_: &SparseConvTensor, _: &Tensor, _: Option<&Tensor>, _: bool| Ok(x.clone());
+    /// let doubts = |noised: &SparseConvTensor, _: &Tensor, _: Option<&Tensor>, _: bool| Ok(noised.clone());
+    /// let options = LossOptions::new().timesteps(vec![900]);
+    /// assert_eq!(diffusion.training_loss(&knows, &x, &options)?.loss.to_scalar::<f32>()?, 0.0);
+    /// assert!(diffusion.training_loss(&doubts, &x, &options)?.loss.to_scalar::<f32>()? > 0.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn training_loss(
         &self,
         model: &dyn Denoiser,
@@ -152,6 +165,13 @@ impl LossHistory {
     ///
     /// # Errors
     /// [`Error::Argument`] for no timesteps, [`Error::Memory`] for more than there is room for.
+    ///
+    /// ```
+    /// use wavemesh::diffusion::LossHistory;
+    /// assert_eq!(LossHistory::new(4)?.probabilities(), [0.25; 4]);
+    /// assert!(LossHistory::new(0).is_err());
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn new(timesteps: usize) -> Result<Self> {
         const OP: &str = "LossHistory::new";
         if timesteps == 0 {
@@ -166,6 +186,19 @@ impl LossHistory {
     ///
     /// # Errors
     /// [`Error::Argument`] when a timestep is not of this schedule.
+    ///
+    /// ```
+    /// use wavemesh::diffusion::{LossHistory, TrainingLoss};
+    /// use wavemesh::prelude::*;
+    /// let mut history = LossHistory::new(2)?;
+    /// for _ in 0..LossHistory::KEPT {
+    ///     let per_element = Tensor::new(&[1f32, 3.0], &Device::Cpu)?;
+    ///     history.record(&TrainingLoss { loss: per_element.mean_all()?, timesteps: vec![0, 1], per_element })?;
+    /// }
+    /// let drawn = history.probabilities(); // 1 to 3, but for a small share that stays uniform
+    /// assert!((drawn[1] - 0.75).abs() < 1e-3);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn record(&mut self, loss: &TrainingLoss) -> Result<()> {
         let values: Vec<f32> = loss.per_element.to_vec1()?;
         let timesteps = self.losses.len();

@@ -139,6 +139,18 @@ impl GaussianDiffusion {
     ///
     /// # Errors
     /// [`Error::Argument`] or [`Error::Shape`] for options that are out of range or contradict each other.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let diffusion = GaussianDiffusion::new(&DiffusionConfig::default(), &Device::Cpu)?;
+    /// let run = diffusion.start_sampling(&x, Sampler::Ddim { steps: 4, eta: 0.0 }, SampleOptions::new().seed(1))?;
+    /// assert_eq!((run.steps(), run.done()), (4, 0));
+    /// assert!(run.timesteps().is_sorted_by(|a, b| a > b));
+    /// assert!(run.x().same_sites(&x)); // pure noise so far
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn start_sampling(
         &self,
         like: &SparseConvTensor,
@@ -214,6 +226,21 @@ impl Sampling {
     /// # Errors
     /// [`Error::Argument`] when every step is taken, the network's output is not finite or on other sites than its input,
     /// [`Error::Shape`] when it has another shape; whatever the network returns.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let knows = |_: &SparseConvTensor, _: &Tensor, _: Option<&Tensor>, _: bool| Ok(x.clone());
+    /// let diffusion = GaussianDiffusion::new(&DiffusionConfig::new().prediction(Prediction::X0), &Device::Cpu)?;
+    /// let mut run = diffusion.start_sampling(&x, Sampler::Ddim { steps: 4, eta: 0.0 }, SampleOptions::new())?;
+    /// while !run.is_done() {
+    ///     let step = run.step(&knows)?;
+    ///     assert_eq!(step.x0.features().to_vec2::<f32>()?, [[1.0], [2.0]]); // what the network takes the sample for
+    /// }
+    /// assert!(run.step(&knows).is_err()); // every step is taken
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn step(&mut self, model: &dyn Denoiser) -> Result<SampleStep> {
         let (index, total) = (self.next, self.steps());
         let (t, x0) = self.advance(model, true)?;

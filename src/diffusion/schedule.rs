@@ -36,6 +36,13 @@ impl BetaSchedule {
     ///
     /// # Errors
     /// [`Error::Unknown`] for any other name.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// assert_eq!(BetaSchedule::from_name("squaredcos_cap_v2")?, BetaSchedule::Cosine);
+    /// assert!(BetaSchedule::from_name("sigmoid").is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn from_name(name: &str) -> Result<Self> {
         match name {
             "linear" => Ok(Self::Linear),
@@ -107,6 +114,14 @@ impl NoiseSchedule {
     ///
     /// # Errors
     /// [`Error::Argument`] for no `β`, or one outside (0, 1); the last may be 1.
+    ///
+    /// ```
+    /// use wavemesh::diffusion::NoiseSchedule;
+    /// let schedule = NoiseSchedule::from_betas(&[0.5, 0.75])?;
+    /// assert_eq!(schedule.alpha_cumprod(1), 0.5 * 0.25);
+    /// assert!(NoiseSchedule::from_betas(&[0.5, -0.1]).is_err());
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn from_betas(betas: &[f64]) -> Result<Self> {
         let last = betas.len().saturating_sub(1);
         let out_of_range = |(t, &beta): (usize, &f64)| !(beta > 0.0 && (beta < 1.0 || (beta == 1.0 && t == last)));

@@ -33,6 +33,13 @@ impl TimestepSpacing {
     ///
     /// # Errors
     /// [`Error::Unknown`] for any other name.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// assert_eq!(TimestepSpacing::from_name("trailing")?, TimestepSpacing::Trailing);
+    /// assert!(TimestepSpacing::from_name("uniform").is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn from_name(name: &str) -> Result<Self> {
         match name {
             "leading" => Ok(Self::Leading),

@@ -35,6 +35,18 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be read; [`Error::Format`] when it is of another kind, damaged, or holds no tensors.
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use wavemesh::prelude::*;
+    /// let path = std::env::temp_dir().join("wavemesh-checkpoint-example.safetensors");
+    /// let bias = Tensor::new(&[2f32, 3.0], &Device::Cpu)?;
+    /// candle_core::safetensors::save(&HashMap::from([("model.bias", bias)]), &path)?;
+    /// let weights = Checkpoint::open(&path)?;
+    /// assert_eq!(weights.names().collect::<Vec<_>>(), ["model.bias"]);
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
@@ -45,6 +57,17 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`open`](Self::open), but for reading.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// // Safetensors: the length of a header, the header, and the numbers.
+    /// let header = br#"{"model.bias":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    /// let bytes = [&(header.len() as u64).to_le_bytes()[..], header, &2f32.to_le_bytes()].concat();
+    /// let weights = Checkpoint::from_bytes("model.safetensors", &bytes)?;
+    /// assert_eq!(weights.get("model.bias").unwrap().to_vec1::<f32>()?, [2.0]);
+    /// assert!(Checkpoint::from_bytes("model.safetensors", &bytes[..20]).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn from_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let invalid = |format, problem| Error::Format { path: path.clone(), format, problem };
@@ -103,6 +126,16 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Unknown`] when there are none.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// # let header = br#"{"model.bias":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    /// # let bytes = [&(header.len() as u64).to_le_bytes()[..], header, &2f32.to_le_bytes()].concat();
+    /// let weights = Checkpoint::from_bytes("model.safetensors", &bytes)?; // of one tensor, `model.bias`
+    /// assert_eq!(weights.under("model")?.names().collect::<Vec<_>>(), ["bias"]);
+    /// assert!(weights.under("optimizer").is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn under(&self, prefix: &str) -> Result<Self> {
         let inside = |name: &str| Some(name.strip_prefix(prefix)?.strip_prefix('.')?.to_string());
         let tensors: BTreeMap<_, _> =
@@ -121,6 +154,16 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Format`] when two tensors get the same name.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// # let header = br#"{"model.bias":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    /// # let bytes = [&(header.len() as u64).to_le_bytes()[..], header, &2f32.to_le_bytes()].concat();
+    /// let weights = Checkpoint::from_bytes("model.safetensors", &bytes)?; // of one tensor, `model.bias`
+    /// let weights = weights.renamed(|name| Some(name.replace("model.", "backbone.")))?;
+    /// assert_eq!(weights.names().collect::<Vec<_>>(), ["backbone.bias"]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn renamed(&self, rename: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         for (name, tensor) in &self.tensors {
@@ -137,6 +180,16 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Those of `change`.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// # let header = br#"{"model.bias":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    /// # let bytes = [&(header.len() as u64).to_le_bytes()[..], header, &2f32.to_le_bytes()].concat();
+    /// let weights = Checkpoint::from_bytes("model.safetensors", &bytes)?; // of one tensor, `model.bias`, which is 2
+    /// let scaled = weights.mapped(|_name, tensor| Ok((tensor * 0.5)?))?;
+    /// assert_eq!(scaled.get("model.bias").unwrap().to_vec1::<f32>()?, [1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn mapped(&self, change: impl Fn(&str, &Tensor) -> Result<Tensor>) -> Result<Self> {
         let tensors = self.tensors.iter().map(|(name, tensor)| Ok((name.clone(), change(name, tensor)?)));
         Ok(Self { tensors: tensors.collect::<Result<_>>()?, ..self.clone() })

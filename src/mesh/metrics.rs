@@ -97,6 +97,18 @@ impl MeshComparison {
     /// # Errors
     /// When a mesh has no area or so many triangles lie across each other that distances would take hours, or `samples` is zero or more
     /// than memory has room for; [`Error::Interrupted`] when stopped.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let square = |z: f32| Mesh::new(
+    ///     vec![[0.0, 0.0, z], [1.0, 0.0, z], [1.0, 1.0, z], [0.0, 1.0, z]],
+    ///     vec![[0, 1, 2], [0, 2, 3]],
+    /// );
+    /// let compared = MeshComparison::new(&square(0.0)?, &square(0.25)?, 100, 0)?;
+    /// assert!((compared.chamfer() - (0.25 + 0.25)).abs() < 1e-6); // every point there, and every point back
+    /// assert!(MeshComparison::new(&square(0.0)?, &square(0.25)?, 0, 0).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(mesh: &Mesh, reference: &Mesh, samples: usize, seed: u64) -> Result<Self> {
         if samples == 0 {
             let (got, expected) = ("0".into(), "at least one".into());

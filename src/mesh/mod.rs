@@ -54,6 +54,14 @@ impl Mesh {
     ///
     /// # Errors
     /// When there is no triangle, a coordinate is NaN or infinite, or a triangle names a vertex that is not there.
+    ///
+    /// ```
+    /// use wavemesh::mesh::Mesh;
+    /// let corners = vec![[0.0; 3], [3.0, 0.0, 0.0], [0.0, 4.0, 0.0]];
+    /// assert_eq!(Mesh::new(corners.clone(), vec![[0, 1, 2]])?.area(), 6.0);
+    /// assert!(Mesh::new(corners, vec![[0, 1, 3]]).is_err()); // there is no fourth vertex
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn new(vertices: Vec<[f32; 3]>, faces: Vec<[u32; 3]>) -> Result<Self> {
         Self::checked(vertices, faces).map_err(|got| Error::Argument {
             op: "Mesh::new",
@@ -153,6 +161,15 @@ impl Mesh {
     ///
     /// # Errors
     /// When the offset is not finite.
+    ///
+    /// ```
+    /// use wavemesh::mesh::Mesh;
+    /// let triangle = Mesh::new(vec![[0.0; 3], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], vec![[0, 1, 2]])?;
+    /// let placed = triangle.with_offset([500_000.0, 4_000_000.0, 0.0])?; // metres on a map
+    /// assert_eq!(placed.vertices()[1], [1.0, 0.0, 0.0]);
+    /// assert_eq!(placed.positions().nth(1), Some([500_001.0, 4_000_000.0, 0.0]));
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn with_offset(self, offset: [f64; 3]) -> Result<Self> {
         if offset.iter().all(|c| c.is_finite()) {
             return Ok(Self { offset, ..self });

@@ -42,6 +42,13 @@ impl Colormap {
     ///
     /// # Errors
     /// [`Error::Unknown`] with the known names.
+    ///
+    /// ```
+    /// use wavemesh::notebook::Colormap;
+    /// assert_eq!(Colormap::from_name("magma")?, Colormap::Magma);
+    /// assert!(Colormap::from_name("rainbow").is_err());
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn from_name(name: &str) -> Result<Self> {
         let wanted = if name == "gray" { "grey" } else { name };
         Self::ALL.into_iter().find(|map| map.name() == wanted).ok_or_else(|| Error::Unknown {

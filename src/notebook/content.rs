@@ -96,6 +96,16 @@ pub fn image(width: u32, height: u32, rgb: &[u8]) -> Result<Content> {
 ///
 /// # Errors
 /// [`Error::Io`] when it cannot be read, [`Error::Format`] when it is neither.
+///
+/// ```
+/// use wavemesh::notebook::{Picture, Rich, image_file};
+/// let path = std::env::temp_dir().join("wavemesh-image-example.png");
+/// Picture::from_rgb(2, 1, vec![255, 0, 0, 0, 0, 255])?.save(&path)?;
+/// let image = image_file(&path)?;
+/// assert!(image.rich().get("image/png").is_some());
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
 pub fn image_file(path: impl AsRef<Path>) -> Result<Content> {
     let path = path.as_ref();
     let bytes = std::fs::read(path).map_err(Error::io(path))?;

@@ -70,6 +70,16 @@ impl MeshPlot {
     /// # Errors
     /// A view out of range, or values whose number is not that of the vertices; [`Error::Memory`] when memory has no room for the
     /// triangles.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let ball = shapes::sphere(0.7).to_mesh(16)?;
+    /// let heights: Vec<f32> = ball.vertices().iter().map(|vertex| vertex[2]).collect();
+    /// let picture = MeshPlot::new(&ball).values(heights).size(200, 150).picture()?;
+    /// assert_eq!((picture.width(), picture.height()), (200, 150));
+    /// assert!(MeshPlot::new(&ball).values(vec![0.0]).picture().is_err()); // one value for many vertices
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn picture(&self) -> Result<Picture> {
         const OP: &str = "MeshPlot";
         self.view.check(OP)?;

@@ -76,6 +76,14 @@ impl PointPlot {
     ///
     /// # Errors
     /// Whatever candle says of the cloud's tensor.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let cloud = PointCloud::new(&Tensor::new(&[[0f32, 0.0, 0.0], [1.0, 0.0, 2.0]], &Device::Cpu)?, &[])?;
+    /// let plot = PointPlot::new(&cloud)?; // coloured by height, because there is no other channel
+    /// assert!(plot.rich().get("image/png").is_some());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(cloud: &PointCloud) -> Result<Self> {
         let points = cloud.xyz()?.flatten_all()?.to_vec1::<f32>()?.as_chunks::<3>().0.to_vec();
         let has = |name: &str| cloud.channels().iter().any(|channel| channel == name);
@@ -107,6 +115,16 @@ impl PointPlot {
     ///
     /// # Errors
     /// A tensor that has not one number for each point.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let cloud = PointCloud::new(&Tensor::new(&[[0f32, 0.0, 0.0], [1.0, 0.0, 2.0]], &Device::Cpu)?, &[])?;
+    /// let errors = Tensor::new(&[0.1f32, 0.3], &Device::Cpu)?;
+    /// let plot = PointPlot::new(&cloud)?.values(&errors, "error in m")?.range(0.0, 0.5);
+    /// assert!(plot.picture().is_ok());
+    /// assert!(plot.values(&Tensor::new(&[0.1f32], &Device::Cpu)?, "error in m").is_err()); // one value for two points
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn values(self, values: &Tensor, label: impl Into<String>) -> Result<Self> {
         let values = self.column(values)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
         Ok(Self { colors: Colors::Values(values, label.into()), ..self })
@@ -116,6 +134,14 @@ impl PointPlot {
     ///
     /// # Errors
     /// A tensor that has not one number for each point.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let cloud = PointCloud::new(&Tensor::new(&[[0f32, 0.0, 0.0], [1.0, 0.0, 2.0]], &Device::Cpu)?, &[])?;
+    /// let plot = PointPlot::new(&cloud)?.classes(&Tensor::new(&[0i64, 7], &Device::Cpu)?)?;
+    /// assert!(plot.picture().is_ok());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn classes(self, classes: &Tensor) -> Result<Self> {
         let classes = self.column(classes)?.to_dtype(DType::I64)?.to_vec1::<i64>()?;
         let colors = classes.iter().map(|class| class.rem_euclid(CLASSES.len() as i64) as u8).collect();
@@ -150,6 +176,15 @@ impl PointPlot {
     ///
     /// # Errors
     /// A view or point size out of range, or a range without extent.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let cloud = PointCloud::new(&Tensor::new(&[[0f32, 0.0, 0.0], [1.0, 0.0, 2.0]], &Device::Cpu)?, &[])?;
+    /// let picture = PointPlot::new(&cloud)?.point_size(4.0).size(200, 150).picture()?;
+    /// assert_eq!((picture.width(), picture.height()), (200, 150));
+    /// assert!(PointPlot::new(&cloud)?.point_size(0.0).picture().is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn picture(&self) -> Result<Picture> {
         const OP: &str = "PointPlot";
         self.view.check(OP)?;

@@ -35,6 +35,22 @@ pub trait ToVolume {
     ///
     /// # Errors
     /// When there is no value, or one is not finite.
+    ///
+    /// ```
+    /// use wavemesh::notebook::{SliceGrid, ToVolume, Volume};
+    /// use wavemesh::prelude::*;
+    /// struct Scan {
+    ///     density: Tensor, // (z, y, x)
+    /// }
+    /// impl ToVolume for Scan {
+    ///     fn to_volume(&self) -> wavemesh::Result<Volume> {
+    ///         self.density.to_volume()
+    ///     }
+    /// }
+    /// let scan = Scan { density: Tensor::ones((4, 5, 6), DType::F32, &Device::Cpu)? };
+    /// assert!(SliceGrid::new(&scan).is_ok());
+    /// # Ok::<(), Error>(())
+    /// ```
     fn to_volume(&self) -> Result<Volume>;
 }
 
@@ -99,6 +115,14 @@ impl SliceGrid {
     ///
     /// # Errors
     /// When the value is not a volume, or an empty one.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let volume = Tensor::rand(0f32, 1.0, (4, 5, 6), &Device::Cpu)?; // (z, y, x)
+    /// assert!(SliceGrid::new(&volume)?.rich().get("image/png").is_some());
+    /// assert!(SliceGrid::new(&volume.get(0)?).is_err()); // a plane is no volume
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(value: &(impl ToVolume + ?Sized)) -> Result<Self> {
         let volume = value.to_volume()?;
         if volume.shape.contains(&0) {
@@ -184,12 +208,19 @@ impl SliceGrid {
     ///
     /// # Errors
     /// A range that is empty.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let ball = shapes::sphere(0.5).to_grid(16)?;
+    /// assert!(SliceGrid::new(&ball)?.range(-0.5, 0.5).picture().is_ok());
+    /// assert!(SliceGrid::new(&ball)?.range(0.5, 0.5).picture().is_err()); // no value has a colour
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn picture(&self) -> Result<Picture> {
-        let scale = self.scale();
-        if scale.low.is_nan() || scale.high.is_nan() || scale.low >= scale.high {
-            let got = format!("{} to {}", scale.low, scale.high);
-            return Err(Error::Argument { op: "SliceGrid", name: "range", got, expected: "low < high".into() });
+        if let Some((low, high)) = self.range.filter(|(low, high)| low.is_nan() || high.is_nan() || low >= high) {
+            return Err(Error::argument("SliceGrid", "range", format!("{low} to {high}"), "low < high"));
         }
+        let scale = self.scale();
         let mut panels =
             self.slices.iter().map(|&(axis, at)| self.slice(axis, at, &scale)).collect::<Result<Vec<_>>>()?;
         let columns = self.columns.min(panels.len());

@@ -83,6 +83,15 @@ impl VoxelPlot {
     ///
     /// # Errors
     /// When the value cannot be seen as voxels (its own error).
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// assert!(VoxelPlot::new(&x)?.rich().get("image/png").is_some());
+    /// assert!(VoxelPlot::new(&Tensor::ones((2, 2), DType::F32, &Device::Cpu)?).is_err()); // a matrix has no voxels
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(value: &(impl ToVoxels + ?Sized)) -> Result<Self> {
         let voxels = value.to_voxels()?;
         let color_by = if voxels.channels().is_empty() { ColorBy::Depth } else { ColorBy::Channel(0) };
@@ -150,6 +159,16 @@ impl VoxelPlot {
     ///
     /// # Errors
     /// A channel that does not exist, or an option out of range.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let picture = VoxelPlot::new(&x)?.size(200, 150).picture()?;
+    /// assert_eq!((picture.width(), picture.height()), (200, 150));
+    /// assert!(VoxelPlot::new(&x)?.channel(3).picture().is_err()); // there is one channel, 0
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn picture(&self) -> Result<Picture> {
         let drawing = self.draw()?;
         let (width, height) = self.view.size;
@@ -167,6 +186,14 @@ impl VoxelPlot {
     ///
     /// # Errors
     /// As [`picture`](Self::picture).
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// assert!(VoxelPlot::new(&x)?.svg()?.starts_with("<svg"));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn svg(&self) -> Result<String> {
         let drawing = self.draw()?;
         svg_document(self.view.size, self.view.theme.paper(), &drawing.polygons, |area| self.write(area, &drawing))

@@ -63,6 +63,14 @@ impl Voxels {
     ///
     /// # Errors
     /// Another number of names than of channels.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let one = Voxels::new(vec![[0, 0, 0]], [4; 3], vec![vec![0.5], vec![2.0]])?.named(["density", "level"])?;
+    /// assert_eq!(one.names(), ["density", "level"]);
+    /// assert!(VoxelPlot::new(&one)?.channel("level").picture().is_ok());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn named<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Result<Self> {
         let names: Vec<String> = names.into_iter().map(Into::into).collect();
         if names.len() != self.channels.len() {
@@ -108,6 +116,16 @@ impl Voxels {
     ///
     /// # Errors
     /// A batch element that does not exist.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [1, 3, 2, 1]], [4; 3], 2)?; // batch, z, y, x
+    /// let second = Voxels::of_batch(&x, 1)?;
+    /// assert_eq!((second.sites(), second.channels()), (&[[1, 2, 3]][..], &[vec![2.0]][..])); // x, y, z
+    /// assert!(Voxels::of_batch(&x, 2).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn of_batch(tensor: &SparseConvTensor, batch: usize) -> Result<Self> {
         if batch >= tensor.batch_size() {
             let expected = format!("less than the batch size {}", tensor.batch_size());
@@ -149,6 +167,21 @@ pub trait ToVoxels {
     ///
     /// # Errors
     /// When the value has no voxels to show.
+    ///
+    /// ```
+    /// use wavemesh::notebook::ToVoxels;
+    /// use wavemesh::prelude::*;
+    /// /// The corners of a cube of two cells' side.
+    /// struct Corners;
+    /// impl ToVoxels for Corners {
+    ///     fn to_voxels(&self) -> wavemesh::Result<Voxels> {
+    ///         let corners = (0..8).map(|i| [i & 1, i >> 1 & 1, i >> 2]).collect();
+    ///         Voxels::new(corners, [2; 3], Vec::new())
+    ///     }
+    /// }
+    /// assert!(VoxelPlot::new(&Corners)?.picture().is_ok());
+    /// # Ok::<(), Error>(())
+    /// ```
     fn to_voxels(&self) -> Result<Voxels>;
 }
 

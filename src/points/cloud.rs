@@ -67,6 +67,17 @@ impl PointCloud {
     ///
     /// # Errors
     /// [`Error::Unknown`] for another extension, [`Error::Format`] for content that does not fit, [`Error::Io`].
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let path = std::env::temp_dir().join("wavemesh-cloud-example.bin");
+    /// let sweep: Vec<u8> = [1f32, 2.0, 3.0, 0.5].iter().flat_map(|v| v.to_le_bytes()).collect(); // x, y, z, intensity
+    /// std::fs::write(&path, sweep).map_err(Error::io(&path))?;
+    /// let cloud = PointCloud::load(&path)?;
+    /// assert_eq!((cloud.len(), cloud.channels()), (1, &["intensity".to_string()][..]));
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), Error>(())
+    /// ```
     #[doc(alias = "read_point_cloud")]
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
@@ -108,6 +119,18 @@ impl PointCloud {
     ///
     /// # Errors
     /// [`Error::Format`] when the file is no whole number of rows.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let path = std::env::temp_dir().join("wavemesh-rows-example.bin");
+    /// let rows: Vec<u8> = (0..10).flat_map(|i| (i as f32).to_le_bytes()).collect(); // two rows of x, y, z, time, ring
+    /// std::fs::write(&path, rows).map_err(Error::io(&path))?;
+    /// let cloud = PointCloud::load_bin(&path, &["time", "ring"])?;
+    /// assert_eq!(cloud.channel("ring")?.to_vec1::<f32>()?, [4.0, 9.0]);
+    /// assert!(PointCloud::load_bin(&path, &["intensity"]).is_err()); // ten numbers are no rows of four
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn load_bin(path: impl AsRef<Path>, channels: &[&str]) -> Result<Self> {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
@@ -138,6 +161,13 @@ impl PointCloud {
     ///
     /// # Errors
     /// Whatever candle says when it cannot allocate.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let cloud = PointCloud::new(&Tensor::new(&[[1f32, 2.0, 3.0, 0.5]], &Device::Cpu)?, &["intensity"])?;
+    /// assert_eq!(cloud.xyz()?.to_vec2::<f32>()?, [[1.0, 2.0, 3.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn xyz(&self) -> Result<Tensor> {
         Ok(self.points.narrow(1, 0, 3)?.contiguous()?)
     }
@@ -146,6 +176,14 @@ impl PointCloud {
     ///
     /// # Errors
     /// [`Error::Unknown`] lists the names there are.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let cloud = PointCloud::new(&Tensor::new(&[[1f32, 2.0, 3.0, 0.5]], &Device::Cpu)?, &["intensity"])?;
+    /// assert_eq!(cloud.channel("intensity")?.to_vec1::<f32>()?, [0.5]);
+    /// assert_eq!(cloud.channel("ring").unwrap_err().to_string(), "unknown channel `ring`; known: intensity");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn channel(&self, name: &str) -> Result<Tensor> {
         let column = self.channels.iter().position(|channel| channel == name).ok_or_else(|| Error::Unknown {
             kind: "channel",
@@ -177,6 +215,13 @@ impl PointCloud {
     ///
     /// # Errors
     /// Whatever candle says when it cannot allocate.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let points = Tensor::new(&[[1f32, 5.0, 3.0], [4.0, 2.0, 3.0], [f32::NAN, 0.0, 0.0]], &Device::Cpu)?;
+    /// assert_eq!(PointCloud::new(&points, &[])?.bounds()?, Some([[1.0, 2.0, 3.0], [4.0, 5.0, 3.0]]));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn bounds(&self) -> Result<Option<[[f32; 3]; 2]>> {
         let xyz = self.xyz()?.flatten_all()?.to_vec1::<f32>()?;
         let finite = xyz.as_chunks::<3>().0.iter().filter(|point| point.iter().all(|v| v.is_finite()));

@@ -25,6 +25,17 @@ pub enum Interpolation {
 ///
 /// # Errors
 /// Positions of another shape or type, or a batch number that is not a whole one of the tensor's.
+///
+/// ```
+/// use wavemesh::points::devoxelize;
+/// use wavemesh::prelude::*;
+/// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+/// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+/// let between = Tensor::new(&[[0f32, 0.0, 0.0, 0.25]], &Device::Cpu)?; // batch, z, y, x
+/// assert_eq!(devoxelize(&x, &between, Interpolation::Nearest)?.to_vec2::<f32>()?, [[1.0]]);
+/// assert_eq!(devoxelize(&x, &between, Interpolation::Trilinear)?.to_vec2::<f32>()?, [[0.75 * 1.0 + 0.25 * 2.0]]);
+/// # Ok::<(), Error>(())
+/// ```
 #[doc(alias("spdevoxelize", "MinkowskiInterpolation"))]
 pub fn devoxelize(tensor: &SparseConvTensor, positions: &Tensor, interpolation: Interpolation) -> Result<Tensor> {
     const OP: &str = "devoxelize";

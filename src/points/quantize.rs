@@ -30,6 +30,14 @@ impl Quantized {
     ///
     /// # Errors
     /// Whatever candle says when it cannot allocate.
+    ///
+    /// ```
+    /// use wavemesh::points::sparse_quantize;
+    /// use wavemesh::prelude::*;
+    /// let coords = Tensor::new(&[[0.1f32, 0.0], [1.7, -0.5], [0.2, 0.0]], &Device::Cpu)?;
+    /// assert_eq!(sparse_quantize(&coords, 1.0)?.tensor()?.to_vec2::<i64>()?, [[0, 0], [1, -1]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn tensor(&self) -> Result<Tensor> {
         let columns = self.cells.first().map_or(0, Vec::len);
         Ok(Tensor::from_vec(self.cells.concat(), (self.len(), columns), &Device::Cpu)?)

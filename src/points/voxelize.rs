@@ -80,6 +80,14 @@ impl Voxelizer {
     ///
     /// # Errors
     /// A voxel size that is not positive, a range without extent, or a limit of 0.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let car = VoxelConfig::new().voxel_size([0.05, 0.05, 0.1]).range([0.0, -40.0, -3.0, 70.4, 40.0, 1.0]); // KITTI's
+    /// assert!(Voxelizer::new(car.clone()).is_ok());
+    /// assert!(Voxelizer::new(car.voxel_size([0.05, 0.05, 0.0])).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(config: VoxelConfig) -> Result<Self> {
         let argument = |name, got: String, expected: &str| Error::Argument {
             op: "Voxelizer",
@@ -135,6 +143,15 @@ impl Voxelizer {
     ///
     /// # Errors
     /// Also features that have not one row for each point.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let points = Tensor::new(&[[0.1f32, 0.1, 0.1], [0.3, 0.1, 0.1], [0.9, 0.1, 0.1]], &Device::Cpu)?;
+    /// let colours = Tensor::new(&[[10f32], [30.0], [50.0]], &Device::Cpu)?;
+    /// let voxels = Voxelizer::new(VoxelConfig::new().voxel_size([0.5; 3]))?.voxelize_features(&[&points], &colours)?;
+    /// assert_eq!(voxels.tensor.features().to_vec2::<f32>()?, [[20.0], [50.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn voxelize_features(&self, clouds: &[&Tensor], features: &Tensor) -> Result<VoxelizedPoints> {
         self.check(clouds)?;
         let mut points: Vec<[f32; 3]> = Vec::new();
@@ -273,6 +290,15 @@ impl VoxelizedPoints {
     ///
     /// # Errors
     /// Whatever candle says of the device of the tensor.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let points = Tensor::new(&[[0.25f32, 0.5, 0.75]], &Device::Cpu)?; // x, y, z
+    /// let config = VoxelConfig::new().voxel_size([0.5; 3]).range([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
+    /// let voxels = Voxelizer::new(config)?.voxelize(&[&points])?;
+    /// assert_eq!(voxels.positions()?.to_vec2::<f32>()?, [[0.0, 1.5, 1.0, 0.5]]); // batch, z, y, x
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn positions(&self) -> Result<Tensor> {
         Ok(Tensor::from_vec(self.positions.concat(), (self.positions.len(), 4), self.tensor.device())?)
     }

@@ -62,6 +62,14 @@ impl SdfGrid {
     ///
     /// # Errors
     /// When the number of values is not the product of `shape`, or a value is not finite.
+    ///
+    /// ```
+    /// use wavemesh::sdf::SdfGrid;
+    /// let wall = SdfGrid::from_values(vec![-1.0, 0.0, 1.0], [3, 1, 1])?; // along x, inside where x is below 0
+    /// assert_eq!(wall.position([2, 0, 0]), [1.0, -1.0, -1.0]);
+    /// assert!(SdfGrid::from_values(vec![-1.0, 0.0], [3, 1, 1]).is_err());
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn from_values(values: Vec<f32>, shape: [usize; 3]) -> Result<Self> {
         Self::with_frame(values, Frame::cube(shape))
     }
@@ -70,6 +78,14 @@ impl SdfGrid {
     ///
     /// # Errors
     /// As [`SdfGrid::from_values`].
+    ///
+    /// ```
+    /// use wavemesh::sdf::{Frame, SdfGrid};
+    /// let frame = Frame { shape: [3, 1, 1], origin: [10.0, 0.0, 0.0], spacing: [0.5; 3], scale: 1.0, offset: [0.0; 3] };
+    /// let wall = SdfGrid::with_frame(vec![-0.5, 0.0, 0.5], frame)?;
+    /// assert_eq!(wall.position([2, 0, 0]), [11.0, 0.0, 0.0]);
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn with_frame(values: Vec<f32>, frame: Frame) -> Result<Self> {
         const OP: &str = "SdfGrid";
         let len = frame.check(OP)?;
@@ -140,6 +156,13 @@ impl SdfGrid {
     ///
     /// # Errors
     /// When the device cannot hold it.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let grid = SdfGrid::from_values(vec![-1.0, 0.0, 1.0], [3, 1, 1])?;
+    /// assert_eq!(grid.to_tensor(&Device::Cpu)?.to_vec3::<f32>()?, [[[-1.0]], [[0.0]], [[1.0]]]); // x, y, z
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn to_tensor(&self, device: &Device) -> Result<Tensor> {
         let [nx, ny, nz] = self.frame.shape;
         Ok(Tensor::from_slice(&self.values, (nx, ny, nz), device)?)

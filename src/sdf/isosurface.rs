@@ -104,6 +104,15 @@ const OP: &str = "isosurface";
 ///
 /// # Errors
 /// When the grid has fewer than two samples along an axis, or the surface is empty.
+///
+/// ```
+/// use wavemesh::sdf::{marching_cubes, shapes::sphere};
+/// let grid = sphere(0.5).to_grid(32)?;
+/// let [_, highest] = marching_cubes(&grid, 0.2)?.bounds(); // where the distance to the ball is 0.2
+/// assert!((highest[0] - 0.7).abs() < 0.01);
+/// assert!(marching_cubes(&grid, 5.0).is_err()); // nothing on the grid is as far away
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
 pub fn marching_cubes(grid: &SdfGrid, level: f32) -> Result<Mesh> {
     isosurface(grid, &IsosurfaceConfig { level, ..Default::default() })
 }

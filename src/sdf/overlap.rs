@@ -33,6 +33,15 @@ pub fn iou(a: &Mesh, b: &Mesh, resolution: usize) -> Result<f64> {
 ///
 /// # Errors
 /// When the grids differ in shape, or neither has a sample inside.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// use wavemesh::sdf::iou_of_grids;
+/// let grid = |values: [f32; 3]| SdfGrid::from_values(values.to_vec(), [3, 1, 1]);
+/// assert_eq!(iou_of_grids(&grid([-1.0, -1.0, 1.0])?, &grid([-1.0, 1.0, 1.0])?)?, 0.5);
+/// assert!(iou_of_grids(&grid([1.0; 3])?, &grid([1.0; 3])?).is_err()); // neither has an inside
+/// # Ok::<(), Error>(())
+/// ```
 pub fn iou_of_grids(a: &SdfGrid, b: &SdfGrid) -> Result<f64> {
     if a.shape() != b.shape() {
         let (got, expected) = (b.shape().to_vec(), format!("{:?}, as the first", a.shape()));

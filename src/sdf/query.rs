@@ -49,6 +49,15 @@ impl DistanceQuery {
     /// # Errors
     /// When a coordinate is not finite, or so many triangles lie across each other that the distances would take hours;
     /// [`Error::Interrupted`] when stopped.
+    ///
+    /// ```
+    /// use wavemesh::mesh::Mesh;
+    /// use wavemesh::sdf::DistanceQuery;
+    /// let triangle = Mesh::new(vec![[0.0; 3], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], vec![[0, 1, 2]])?;
+    /// let query = DistanceQuery::new(&triangle);
+    /// assert_eq!(query.distance(&[[0.25, 0.25, 2.0], [0.0, -3.0, 0.0]])?, [2.0, 3.0]);
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn distance(&self, points: &[[f32; 3]]) -> Result<Vec<f32>> {
         let local = self.local(points)?;
         distances_of(&self.bvh, &self.facets, &local)
@@ -58,6 +67,19 @@ impl DistanceQuery {
     ///
     /// # Errors
     /// As [`distance`](Self::distance).
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::sdf::DistanceQuery;
+    /// let cube = Mesh::from_bytes(
+    ///     b"v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nv 0 0 1\nv 1 0 1\nv 1 1 1\nv 0 1 1\n\
+    ///       f 4 3 2 1\nf 5 6 7 8\nf 1 2 6 5\nf 2 3 7 6\nf 3 4 8 7\nf 4 1 5 8\n",
+    ///     mesh::MeshFormat::Obj,
+    /// )?;
+    /// let query = DistanceQuery::new(&cube);
+    /// assert_eq!(query.signed_distance(&[[0.5, 0.5, 0.25], [0.5, 0.5, 3.0]])?, [-0.25, 2.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn signed_distance(&self, points: &[[f32; 3]]) -> Result<Vec<f32>> {
         use rayon::prelude::*;
         let local = self.local(points)?;

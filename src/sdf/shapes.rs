@@ -98,6 +98,14 @@ impl Solid {
     ///
     /// # Errors
     /// When `resolution` is zero or the function yields a value that is not finite.
+    ///
+    /// ```
+    /// use wavemesh::sdf::shapes;
+    /// let grid = shapes::sphere(0.5).to_grid(3)?; // samples at -1, 0 and 1 along each axis
+    /// assert_eq!(grid.values()[13], -0.5); // the middle
+    /// assert_eq!(grid.values()[14], 0.5); // (0, 0, 1)
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn to_grid(&self, resolution: usize) -> Result<SdfGrid> {
         SdfGrid::from_fn([resolution; 3], |p| self.distance(p))
     }

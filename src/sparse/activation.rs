@@ -40,6 +40,14 @@ impl Activation {
     ///
     /// # Errors
     /// Whatever candle says: a type without arithmetic, say.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let x = Tensor::new(&[-1f32, 0.0, 2.0], &Device::Cpu)?;
+    /// assert_eq!(Activation::LeakyRelu(0.1).apply(&x)?.to_vec1::<f32>()?, [-0.1, 0.0, 2.0]);
+    /// assert_eq!(Activation::Sigmoid.apply(&x)?.to_vec1::<f32>()?[1], 0.5);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match *self {
             Self::Relu => x.relu()?,

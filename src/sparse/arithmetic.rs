@@ -47,6 +47,15 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// What candle says when it cannot copy.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let there = x.to_device(&best_device()?)?; // a GPU, if there is one
+    /// assert_eq!(there.to_device(&Device::Cpu)?.features().to_vec2::<f32>()?, [[1.0], [2.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         self.replace_feature(self.features().to_device(device)?)
     }

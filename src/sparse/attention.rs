@@ -40,6 +40,16 @@ impl AttentionGroups {
     ///
     /// # Errors
     /// A window without cells, or a length of 0.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::sparse::AttentionGroups;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// assert_eq!(AttentionGroups::Full.rows(&x)?, [[0, 1]]);
+    /// assert_eq!(AttentionGroups::Windowed { size: [1; 3], shift: [0; 3] }.rows(&x)?, [[0], [1]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn rows(&self, x: &SparseConvTensor) -> Result<Vec<Vec<u32>>> {
         let argument = |name, got: String| {
             let expected = "1 or more".into();

@@ -427,6 +427,19 @@ macro_rules! map_making_layer {
             ///
             /// # Errors
             /// As a forward pass, or a target of another batch size or number of axes.
+            ///
+            /// ```
+            /// use wavemesh::prelude::*;
+            #[doc = concat!("use wavemesh::sparse::", stringify!($layer), ";")]
+            /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+            /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+            /// let at = SparseConvTensor::from_coords(x.features().narrow(0, 0, 1)?, vec![[0, 0, 0, 1]], [1, 1, 2], 1)?;
+            /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+            #[doc = concat!("let layer = ", stringify!($layer), "::<3>::new(1, 4, 3, ConvConfig::new().padding(1), vb)?;")]
+            /// let y = layer.forward_onto(&x, &at)?;
+            /// assert!(y.same_sites(&at) && y.channels() == 4);
+            /// # Ok::<(), Error>(())
+            /// ```
             pub fn forward_onto(
                 &self,
                 x: &crate::sparse::SparseConvTensor,
@@ -439,6 +452,19 @@ macro_rules! map_making_layer {
             ///
             /// # Errors
             /// A kernel that does not fit the grid, or misuse of the layer's `indice_key`.
+            ///
+            /// ```
+            /// use wavemesh::prelude::*;
+            #[doc = concat!("use wavemesh::sparse::", stringify!($layer), ";")]
+            /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+            /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+            /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+            #[doc = concat!("let layer = ", stringify!($layer), "::<3>::new(1, 4, 3, ConvConfig::new().padding(1), vb)?;")]
+            /// let map = layer.kernel_map(&x)?;
+            /// assert_eq!((map.kernel_volume(), map.input_coords()), (27, x.coords()));
+            /// assert_eq!(map.pairs(13).len(), 2); // through the kernel's middle each site reaches itself
+            /// # Ok::<(), Error>(())
+            /// ```
             pub fn kernel_map(&self, x: &crate::sparse::SparseConvTensor) -> crate::Result<crate::sparse::KernelMap> {
                 self.0.kernel_map(x)
             }

@@ -89,6 +89,15 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// [`Error::Memory`] when memory has no room for the grid.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32, 10.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let dense = x.dense_channels_last()?; // (batch, z, y, x, C)
+    /// assert_eq!(dense.reshape((2, 2))?.to_vec2::<f32>()?, [[0.0, 0.0], [1.0, 10.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn dense_channels_last(&self) -> Result<Tensor> {
         let grid = self.sites().grid();
         let channels = self.channels();

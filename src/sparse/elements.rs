@@ -20,6 +20,14 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// Whatever candle says of the device of the features.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0], [5.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 1, 1, 1], [1, 0, 0, 0]], [2; 3], 2)?;
+    /// assert_eq!(x.element_index()?.to_vec1::<u32>()?, [0, 0, 1]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn element_index(&self) -> Result<Tensor> {
         let elements: Vec<u32> = self.coords().iter().map(|&[b, ..]| b as u32).collect();
         Ok(Tensor::from_vec(elements, self.len(), self.device())?)
@@ -29,6 +37,15 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// Rows that are no float matrix with one row a site.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::points::Reduce;
+    /// let features = Tensor::new(&[[1f32], [2.0], [5.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 1, 1, 1], [1, 0, 0, 0]], [2; 3], 2)?;
+    /// assert_eq!(x.reduce_elements(x.features(), Reduce::Sum)?.to_vec2::<f32>()?, [[3.0], [5.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn reduce_elements(&self, rows: &Tensor, reduce: Reduce) -> Result<Tensor> {
         let elements: Vec<Option<u32>> = self.coords().iter().map(|&[b, ..]| Some(b as u32)).collect();
         scatter(rows, &elements, self.batch_size(), reduce)
@@ -39,6 +56,15 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// Values that are not one row for each element.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0], [5.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 1, 1, 1], [1, 0, 0, 0]], [2; 3], 2)?;
+    /// let of_elements = Tensor::new(&[[10f32], [20.0]], &Device::Cpu)?;
+    /// assert_eq!(x.broadcast_elements(&of_elements)?.to_vec2::<f32>()?, [[10.0], [10.0], [20.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[doc(alias = "MinkowskiBroadcast")]
     pub fn broadcast_elements(&self, values: &Tensor) -> Result<Tensor> {
         if !matches!(values.dims(), &[batch, _] if batch == self.batch_size()) {

@@ -15,6 +15,15 @@ macro_rules! global_pool {
             ///
             /// # Errors
             /// Whatever candle says of the features.
+            ///
+            /// ```
+            /// use wavemesh::prelude::*;
+            #[doc = concat!("use wavemesh::sparse::", stringify!($pool), ";")]
+            /// let x = SparseConvTensor::from_coords(Tensor::new(&[[3f32, 7.0]], &Device::Cpu)?, vec![[1, 0, 0, 0]], [2; 3], 2)?;
+            #[doc = concat!("let pooled = ", stringify!($pool), ".forward(&x)?; // of an element without sites and one with a single site")]
+            /// assert_eq!(pooled.to_vec2::<f32>()?, [[0.0, 0.0], [3.0, 7.0]]);
+            /// # Ok::<(), Error>(())
+            /// ```
             pub fn forward(&self, x: &SparseConvTensor) -> Result<Tensor> {
                 x.reduce_elements(x.features(), $reduce)
             }

@@ -63,6 +63,15 @@ impl GroupNorm {
     ///
     /// # Errors
     /// Channels that do not divide into the groups, a negative eps, or parameters of another shape in `vb`.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::sparse::GroupNorm;
+    /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+    /// assert_eq!(GroupNorm::new(2, 6, 1e-5, vb.clone())?.describe().parameters, 12); // a weight and a bias for each channel
+    /// assert!(GroupNorm::new(4, 6, 1e-5, vb).is_err()); // 6 channels are no 4 equal groups
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(groups: usize, channels: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
         let norm = Self::plain("GroupNorm", groups, channels, eps)?;
         Ok(Self { affine: Some(Affine::new(channels, &vb)?), ..norm })
@@ -74,7 +83,7 @@ impl GroupNorm {
                 op,
                 name: "groups",
                 got: format!("{groups} groups of {channels} channels with eps {eps}"),
-                expected: "channels that divide into the groups, and eps of 0 or more".into(),
+                expected: "a number of channels that the groups divide, and an eps of 0 or more".into(),
             });
         }
         Ok(Self { groups, channels, eps, affine: None })
@@ -144,6 +153,15 @@ impl InstanceNorm {
     ///
     /// # Errors
     /// As [`GroupNorm::new`].
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::sparse::InstanceNorm;
+    /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+    /// assert_eq!(InstanceNorm::new(6, 1e-5, vb.clone())?.describe().parameters, 12);
+    /// assert!(InstanceNorm::new(6, -1.0, vb).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(channels: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
         GroupNorm::new(channels, channels, eps, vb).map(Self)
     }
@@ -152,6 +170,16 @@ impl InstanceNorm {
     ///
     /// # Errors
     /// No channels, or a negative eps.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::sparse::InstanceNorm;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let y = InstanceNorm::without_affine(1, 0.0)?.forward(&x)?;
+    /// assert_eq!(y.features().to_vec2::<f32>()?, [[-1.0], [1.0]]); // mean 1.5, deviation 0.5
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn without_affine(channels: usize, eps: f64) -> Result<Self> {
         GroupNorm::plain("InstanceNorm", channels, channels, eps).map(Self)
     }
@@ -193,6 +221,16 @@ impl LayerNorm {
     ///
     /// # Errors
     /// Parameters of another shape in `vb`.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::sparse::LayerNorm;
+    /// let variables = VarMap::new();
+    /// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    /// LayerNorm::new(6, 1e-5, vb.pp("norm"))?;
+    /// assert_eq!(variables.data().lock().unwrap()["norm.weight"].to_vec1::<f32>()?, [1.0; 6]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(channels: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
         Ok(Self { eps, affine: Affine::new(channels, &vb)? })
     }

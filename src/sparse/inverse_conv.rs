@@ -63,6 +63,15 @@ impl<const N: usize> SparseInverseConv<N> {
     /// # Errors
     /// No `indice_key`, zero channels, or parameters of another shape in `vb`. Running it is an error when no layer before
     /// it made the key, or one with another kernel, other sites, or a submanifold layer did.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+    /// let up = SparseInverseConv3d::new(8, 4, 2, ConvConfig::new().key("down"), vb.pp("up"))?;
+    /// assert_eq!((up.weight().dims(), up.indice_key()), (&[4, 2, 2, 2, 8][..], Some("down"))); // out, kz, ky, kx, in
+    /// assert!(SparseInverseConv3d::new(8, 4, 2, ConvConfig::new(), vb).is_err()); // it inverts no layer
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(
         in_channels: usize,
         out_channels: usize,

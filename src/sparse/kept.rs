@@ -1,9 +1,11 @@
 //! What a backend keeps with sites and with kernel maps: a lookup, tiles, a table on a GPU. What it is, the backend alone knows.
 
 use std::any::Any;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use candle_core::DeviceLocation;
+
+use crate::sync::{Mutex, lock};
 
 /// Values by type, device and direction. A type belongs to one backend.
 #[derive(Default)]
@@ -27,19 +29,15 @@ impl Kept {
         build: impl FnOnce() -> Result<T, E>,
     ) -> Result<Arc<T>, E> {
         let place = Place { device, reversed };
-        if let Some(there) = find(&self.values(), place) {
+        if let Some(there) = find(&lock(&self.0), place) {
             return Ok(there);
         }
         let built = Arc::new(build()?);
-        let mut values = self.values();
+        let mut values = lock(&self.0);
         Ok(find(&values, place).unwrap_or_else(|| {
             values.push((place, built.clone()));
             built
         }))
-    }
-
-    fn values(&self) -> MutexGuard<'_, Vec<(Place, Arc<dyn Any + Send + Sync>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -49,7 +47,7 @@ fn find<T: Any + Send + Sync>(values: &[(Place, Arc<dyn Any + Send + Sync>)], pl
 
 impl std::fmt::Debug for Kept {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        write!(f, "{} kept", self.values().len())
+        write!(f, "{} kept", lock(&self.0).len())
     }
 }
 

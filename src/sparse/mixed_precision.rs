@@ -42,6 +42,14 @@ impl<M: SparseModule> MixedPrecision<M> {
     ///
     /// # Errors
     /// A type other than [`DType::F16`] and [`DType::BF16`].
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::sparse::MixedPrecision;
+    /// assert!(MixedPrecision::new(Activation::Relu, DType::F16).is_ok());
+    /// assert!(MixedPrecision::new(Activation::Relu, DType::F64).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(module: M, dtype: DType) -> Result<Self> {
         match dtype {
             DType::F16 | DType::BF16 => Ok(Self { module, dtype }),

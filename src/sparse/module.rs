@@ -12,12 +12,33 @@ pub trait SparseModule {
     ///
     /// # Errors
     /// Features, sites or parameters that do not fit the layer.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+    /// let norm = BatchNorm::new(1, vb)?;
+    /// let training = norm.forward_t(&x, true)?.features().to_vec2::<f32>()?;
+    /// assert!((training[1][0] - 1.0).abs() < 1e-4); // by the batch's mean 1.5 and deviation 0.5
+    /// let evaluation = norm.forward_t(&x, false)?.features().to_vec2::<f32>()?;
+    /// assert_ne!(evaluation, training); // by the running ones
+    /// # Ok::<(), Error>(())
+    /// ```
     fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor>;
 
     /// Runs the layer in evaluation mode.
     ///
     /// # Errors
     /// As [`forward_t`](Self::forward_t).
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// assert_eq!(Activation::LeakyRelu(0.5).forward(&x)?.features().to_vec2::<f32>()?, [[1.0], [2.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     fn forward(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
         self.forward_t(x, false)
     }

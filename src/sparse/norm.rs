@@ -55,6 +55,16 @@ impl BatchNorm {
     ///
     /// # Errors
     /// As [`with_config`](Self::with_config).
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let variables = VarMap::new();
+    /// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    /// assert_eq!(BatchNorm::new(6, vb.pp("norm"))?.channels(), 6);
+    /// assert_eq!(variables.data().lock().unwrap()["norm.running_var"].to_vec1::<f32>()?, [1.0; 6]);
+    /// assert!(BatchNorm::new(0, vb).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(channels: usize, vb: VarBuilder) -> Result<Self> {
         Self::with_config(channels, BatchNormConfig::default(), vb)
     }
@@ -64,6 +74,16 @@ impl BatchNorm {
     /// # Errors
     /// No channels or more than there is memory for, an eps that is negative or not finite, a momentum outside 0 to 1, or
     /// `remove_mean: false`, which PyTorch does not have.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+    /// let plain = BatchNormConfig { affine: false, ..Default::default() };
+    /// assert_eq!(BatchNorm::with_config(6, plain, vb.clone())?.describe().parameters, 0);
+    /// let wrong = BatchNormConfig { eps: f64::NAN, ..Default::default() };
+    /// assert!(BatchNorm::with_config(6, wrong, vb).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn with_config(channels: usize, config: BatchNormConfig, vb: VarBuilder) -> Result<Self> {
         const OP: &str = "BatchNorm";
         if channels == 0 {

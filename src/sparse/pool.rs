@@ -128,6 +128,16 @@ impl<const N: usize> SparseMaxPool<N> {
     ///
     /// # Errors
     /// Sizes out of range.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let pool = SparseMaxPool3d::new([1, 1, 2], PoolConfig::new())?; // z, y, x
+    /// assert_eq!(pool.forward(&x)?.features().to_vec2::<f32>()?, [[2.0]]);
+    /// assert!(SparseMaxPool3d::new(0, PoolConfig::new()).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(kernel: impl Into<Size<N>>, config: PoolConfig<N>) -> Result<Self> {
         Pool::new(
             const { name_of::<N>(["SparseMaxPool1d", "SparseMaxPool2d", "SparseMaxPool3d"]) },
@@ -182,6 +192,16 @@ impl<const N: usize> SparseAvgPool<N> {
     ///
     /// # Errors
     /// Sizes out of range.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let pool = SparseAvgPool3d::new([1, 1, 2], PoolConfig::new())?; // z, y, x
+    /// assert_eq!(pool.forward(&x)?.features().to_vec2::<f32>()?, [[1.5]]);
+    /// assert!(SparseAvgPool3d::new(0, PoolConfig::new()).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(kernel: impl Into<Size<N>>, config: PoolConfig<N>) -> Result<Self> {
         Pool::new(
             const { name_of::<N>(["SparseAvgPool1d", "SparseAvgPool2d", "SparseAvgPool3d"]) },
@@ -233,6 +253,17 @@ impl<const N: usize> SparseSumPool<N> {
     ///
     /// # Errors
     /// Sizes out of range.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::sparse::SparseSumPool3d;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let pool = SparseSumPool3d::new([1, 1, 2], PoolConfig::new())?; // z, y, x
+    /// assert_eq!(pool.forward(&x)?.features().to_vec2::<f32>()?, [[3.0]]);
+    /// assert!(SparseSumPool3d::new(0, PoolConfig::new()).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(kernel: impl Into<Size<N>>, config: PoolConfig<N>) -> Result<Self> {
         let name = const { name_of::<N>(["SparseSumPool1d", "SparseSumPool2d", "SparseSumPool3d"]) };
         Pool::new(name, kernel.into(), config).map(Self)

@@ -12,6 +12,15 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// Fewer channels than a sine and a cosine for each axis.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let x = SparseConvTensor::from_coords(Tensor::new(&[[1f32]], &Device::Cpu)?, vec![[0, 0, 0, 2]], [4; 3], 1)?;
+    /// let code = x.position_encoding(6)?.to_vec2::<f32>()?; // a sine and a cosine of z = 0, y = 0 and x = 2
+    /// assert_eq!(code, [[0.0, 1.0, 0.0, 1.0, 2f32.sin(), 2f32.cos()]]);
+    /// assert!(x.position_encoding(5).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn position_encoding(&self, channels: usize) -> Result<Tensor> {
         let axes = self.ndim();
         let count = channels / axes / 2;
@@ -41,6 +50,17 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// Another shape, or an odd number of channels.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let coords = vec![[0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 2]];
+    /// let x = SparseConvTensor::from_coords(Tensor::ones((3, 1), DType::F32, &Device::Cpu)?, coords, [1, 1, 4], 1)?;
+    /// let turned = x.rotate(&Tensor::ones((3, 1, 6), DType::F32, &Device::Cpu)?)?.squeeze(1)?; // sites, heads, C
+    /// // Products depend on differences of positions alone: of sites 0 and 1 it is that of sites 1 and 2.
+    /// let product = |a: usize, b: usize| (turned.get(a)? * turned.get(b)?)?.sum_all()?.to_scalar::<f32>();
+    /// assert!((product(0, 1)? - product(1, 2)?).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn rotate(&self, queries: &Tensor) -> Result<Tensor> {
         let &[rows, heads, channels] = queries.dims() else {
             return Err(self.bad_rotation(queries));

@@ -77,6 +77,17 @@ impl SparseSequential {
     ///
     /// # Errors
     /// [`Error::Unknown`] lists the names there are; else those of the layers.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let double = |features: &Tensor| features * 2.0;
+    /// let net = SparseSequential::new().add_named("first", double).add_named("second", double);
+    /// assert_eq!(net.forward_to("first", &x)?.features().to_vec2::<f32>()?, [[2.0], [4.0]]);
+    /// assert_eq!(net.forward_to("third", &x).unwrap_err().to_string(), "unknown layer `third`; known: first, second");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn forward_to(&self, name: &str, x: &SparseConvTensor) -> Result<SparseConvTensor> {
         let Some(last) = self.layers.iter().rposition(|(other, _)| other == name) else {
             let known = self.names().collect::<Vec<_>>().join(", ");
@@ -104,6 +115,17 @@ impl SparseSequential {
     ///
     /// # Errors
     /// Those of the layers.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+    /// let net = SparseSequential::new().add(SubMConv3d::new(1, 4, 3, ConvConfig::new(), vb)?).add(Activation::Relu);
+    /// let summary = net.summary(&x)?;
+    /// assert_eq!((summary.layers[0].channels, summary.layers[0].parameters), (4, 27 * 4 + 4));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn summary(&self, x: &SparseConvTensor) -> Result<SequentialSummary> {
         let (mut layers, mut x, input) = (Vec::new(), x.clone(), [x.len(), x.channels()]);
         for (_, layer) in &self.layers {

@@ -98,6 +98,15 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// Another grid.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let y = SparseConvTensor::from_coords(Tensor::new(&[[5f32]], &Device::Cpu)?, vec![[0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// assert_eq!(x.union_cat(&y)?.features().to_vec2::<f32>()?, [[1.0, 0.0], [2.0, 5.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn union_cat(&self, other: &Self) -> Result<Self> {
         const OP: &str = "SparseConvTensor::union_cat";
         if self.same_sites(other) {
@@ -162,6 +171,15 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// Another grid.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let at = SparseConvTensor::from_coords(Tensor::new(&[[0f32]], &Device::Cpu)?, vec![[0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// assert_eq!(x.on_sites_of(&at)?.features().to_vec2::<f32>()?, [[2.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn on_sites_of(&self, other: &Self) -> Result<Self> {
         const OP: &str = "SparseConvTensor::on_sites_of";
         if self.same_sites(other) {
@@ -219,6 +237,16 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// As [`new`](Self::new) reports, `align` of 0, no sites, or a negative batch number.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let sites = Tensor::new(&[[0i64, -3, 0, 0], [0, 1, 0, 0]], &Device::Cpu)?; // batch, z, y, x
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let (x, subtracted) = SparseConvTensor::from_signed(features, &sites, 2)?;
+    /// assert_eq!(subtracted, [-4, 0, 0]); // a multiple of 2
+    /// assert_eq!(x.coords(), [[0, 1, 0, 0], [0, 5, 0, 0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn from_signed(features: Tensor, indices: &Tensor, align: usize) -> Result<(Self, [i64; 3])> {
         const OP: &str = "SparseConvTensor::from_signed";
         let argument =

@@ -59,6 +59,14 @@ impl SiteRule {
     ///
     /// # Errors
     /// [`Error::Argument`] for sizes out of range, or an even kernel of a submanifold layer.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::sparse::{ConvKind, SiteRule};
+    /// assert!(SiteRule::new("Halve", ConvKind::Regular, 2, ConvConfig::new().stride(2)).is_ok());
+    /// assert!(SiteRule::new("Keep", ConvKind::Submanifold, 2, ConvConfig::new()).is_err()); // an even kernel has no middle
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(layer: &'static str, kind: Kind, kernel: impl Into<Size3>, config: ConvConfig) -> Result<Self> {
         let ConvConfig { stride, padding, dilation, indice_key, output_sites, .. } = config;
         let kernel = kernel.into().0;
@@ -72,6 +80,18 @@ impl SiteRule {
     ///
     /// # Errors
     /// [`Error::IndiceKey`] when the key belongs to another geometry or other sites.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::sparse::{ConvKind, SiteRule};
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let halve = SiteRule::new("Halve", ConvKind::Regular, (1, 1, 2), ConvConfig::new().stride((1, 1, 2)))?;
+    /// let map = halve.map(&x)?;
+    /// assert_eq!(map.output_coords(), [[0, 0, 0, 0]]);
+    /// assert_eq!([map.pairs(0), map.pairs(1)], [&[(0, 0)], &[(1, 0)]]); // both sites go there, each through its own weight
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn map(&self, x: &SparseConvTensor) -> Result<KernelMap> {
         super::conv::built_map(&self.maker, self.geometry, x)
     }
@@ -80,6 +100,19 @@ impl SiteRule {
     ///
     /// # Errors
     /// [`Error::Shape`] when there is not one row for each output site.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::sparse::{ConvKind, SiteRule};
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let halve = SiteRule::new("Halve", ConvKind::Regular, (1, 1, 2), ConvConfig::new().stride((1, 1, 2)).key("half"))?;
+    /// let map = halve.map(&x)?;
+    /// let y = halve.output(&x, &map, Tensor::new(&[[3f32]], &Device::Cpu)?)?;
+    /// assert!(y.coords() == map.output_coords() && y.indice_dict().contains_key("half"));
+    /// assert!(halve.output(&x, &map, x.features().clone()).is_err()); // two rows for one site
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn output(&self, x: &SparseConvTensor, map: &KernelMap, features: Tensor) -> Result<SparseConvTensor> {
         if features.rank() != 2 || features.dims()[0] != map.target.len() {
             return Err(Error::Shape {
@@ -96,6 +129,18 @@ impl SiteRule {
     ///
     /// # Errors
     /// [`Error::Shape`] for a weight of another kernel or other channels than those of `x`; as [`map`](Self::map).
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::sparse::{ConvKind, SiteRule};
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let halve = SiteRule::new("Halve", ConvKind::Regular, (1, 1, 2), ConvConfig::new().stride((1, 1, 2)))?;
+    /// let weight = Tensor::new(&[10f32, 100.0], &Device::Cpu)?.reshape((1, 1, 1, 2, 1))?; // out, kz, ky, kx, in
+    /// let y = halve.convolve(&x, &weight, None)?;
+    /// assert_eq!(y.features().to_vec2::<f32>()?, [[10.0 * 1.0 + 100.0 * 2.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn convolve(&self, x: &SparseConvTensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<SparseConvTensor> {
         self.conv(weight, bias)?.forward(x, x.dtype())
     }
@@ -105,6 +150,20 @@ impl SiteRule {
     ///
     /// # Errors
     /// [`Error::Argument`] when no layer made the key, and as [`convolve`](Self::convolve).
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::sparse::{ConvKind, SiteRule};
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let halve = SiteRule::new("Halve", ConvKind::Regular, (1, 1, 2), ConvConfig::new().stride((1, 1, 2)).key("half"))?;
+    /// let weight = Tensor::new(&[10f32, 100.0], &Device::Cpu)?.reshape((1, 1, 1, 2, 1))?; // out, kz, ky, kx, in
+    /// let low = halve.convolve(&x, &weight, None)?; // 210
+    /// let y = halve.convolve_back(&low, &weight, None)?;
+    /// assert!(y.same_sites(&x));
+    /// assert_eq!(y.features().to_vec2::<f32>()?, [[10.0 * 210.0], [100.0 * 210.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn convolve_back(
         &self,
         x: &SparseConvTensor,

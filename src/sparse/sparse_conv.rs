@@ -60,6 +60,15 @@ impl<const N: usize> SparseConv<N> {
     ///
     /// # Errors
     /// Sizes out of range, zero channels, or parameters of another shape in `vb`.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+    /// let flat = SparseConv3d::new(2, 8, (1, 3, 3), ConvConfig::new().stride((1, 2, 2)), vb.pp("flat"))?;
+    /// assert_eq!(flat.weight().dims(), [8, 1, 3, 3, 2]); // out, kz, ky, kx, in
+    /// assert!(SparseConv3d::new(2, 8, 3, ConvConfig::new().stride(0), vb).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(
         in_channels: usize,
         out_channels: usize,

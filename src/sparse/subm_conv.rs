@@ -70,6 +70,15 @@ impl<const N: usize> SubMConv<N> {
     ///
     /// # Errors
     /// An even kernel, zero channels, or parameters of another shape in `vb`.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+    /// let conv = SubMConv3d::new(2, 8, 3, ConvConfig::new().bias(false), vb.pp("conv"))?;
+    /// assert_eq!(conv.weight().dims(), [8, 3, 3, 3, 2]); // out, kz, ky, kx, in
+    /// assert!(SubMConv3d::new(2, 8, 2, ConvConfig::new(), vb).is_err()); // an even kernel has no middle
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(
         in_channels: usize,
         out_channels: usize,

@@ -27,6 +27,35 @@ pub trait AllReduce: Send + Sync {
     ///
     /// # Errors
     /// Whatever keeps the members from each other.
+    ///
+    /// ```
+    /// use std::sync::{Barrier, Mutex};
+    /// use wavemesh::sparse::AllReduce;
+    /// /// Two threads, for one call.
+    /// struct Pair(Mutex<Vec<f64>>, Barrier);
+    /// impl AllReduce for Pair {
+    ///     fn all_reduce(&self, values: &mut [f64]) -> wavemesh::Result<()> {
+    ///         self.0.lock().unwrap().extend_from_slice(values);
+    ///         self.1.wait();
+    ///         let all = self.0.lock().unwrap();
+    ///         for (at, value) in values.iter_mut().enumerate() {
+    ///             *value = all[at] + all[all.len() / 2 + at];
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// let pair = Pair(Mutex::default(), Barrier::new(2));
+    /// let reduced = |values: [f64; 2]| {
+    ///     let mut values = values;
+    ///     pair.all_reduce(&mut values).map(|()| values)
+    /// };
+    /// let (a, b) = std::thread::scope(|scope| {
+    ///     let other = scope.spawn(|| reduced([1.0, 2.0]));
+    ///     (reduced([10.0, 20.0]), other.join().unwrap())
+    /// });
+    /// assert_eq!((a?, b?), ([11.0, 22.0], [11.0, 22.0]));
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     fn all_reduce(&self, values: &mut [f64]) -> Result<()>;
 }
 

@@ -23,6 +23,25 @@ impl SyncBatchNorm {
     ///
     /// # Errors
     /// As [`BatchNorm::with_config`].
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::sparse::{AllReduce, SyncBatchNorm};
+    /// # struct Alone;
+    /// # impl AllReduce for Alone {
+    /// #     fn all_reduce(&self, _values: &mut [f64]) -> wavemesh::Result<()> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// let group: Arc<dyn AllReduce> = Arc::new(Alone); // a group of one, for which it is a BatchNorm
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+    /// let y = SyncBatchNorm::new(1, &group, vb)?.forward_t(&x, true)?.features().to_vec2::<f32>()?;
+    /// assert!((y[0][0] + 1.0).abs() < 1e-4 && (y[1][0] - 1.0).abs() < 1e-4);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(channels: usize, group: &Arc<dyn AllReduce>, vb: VarBuilder) -> Result<Self> {
         Self::with_config(channels, BatchNormConfig::default(), group, vb)
     }
@@ -31,6 +50,26 @@ impl SyncBatchNorm {
     ///
     /// # Errors
     /// As [`BatchNorm::with_config`].
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::sparse::{AllReduce, SyncBatchNorm};
+    /// # struct Alone;
+    /// # impl AllReduce for Alone {
+    /// #     fn all_reduce(&self, _values: &mut [f64]) -> wavemesh::Result<()> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// let group: Arc<dyn AllReduce> = Arc::new(Alone); // a group of one, for which it is a BatchNorm
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+    /// let exact = BatchNormConfig { eps: 0.0, affine: false, ..Default::default() };
+    /// let y = SyncBatchNorm::with_config(1, exact, &group, vb)?.forward_t(&x, true)?;
+    /// assert_eq!(y.features().to_vec2::<f32>()?, [[-1.0], [1.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn with_config(
         channels: usize,
         config: BatchNormConfig,

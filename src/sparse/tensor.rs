@@ -50,6 +50,17 @@ impl SparseConvTensor {
     /// # Errors
     /// A shape or dtype that does not fit, features and indices on different devices, a site outside the grid, or one
     /// that occurs twice (see [`coalesce`](Self::coalesce)).
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32, 2.0], [3.0, 4.0]], &Device::Cpu)?; // two sites, two channels
+    /// let sites = Tensor::new(&[[0i64, 3, 2, 1], [0, 0, 0, 0]], &Device::Cpu)?; // batch, z, y, x
+    /// let x = SparseConvTensor::new(features.clone(), sites, [4, 4, 4], 1)?;
+    /// assert_eq!((x.len(), x.channels(), x.find([0, 3, 2, 1])), (2, 2, Some(0)));
+    /// let twice = Tensor::new(&[[0i64, 3, 2, 1], [0, 3, 2, 1]], &Device::Cpu)?;
+    /// assert!(SparseConvTensor::new(features, twice, [4, 4, 4], 1).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(
         features: Tensor,
         indices: Tensor,
@@ -77,6 +88,14 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// As [`new`](Self::new).
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [1, 3, 2, 1]], [4; 3], 2)?; // batch, z, y, x
+    /// assert_eq!(x.coords(), [[0, 0, 0, 0], [1, 3, 2, 1]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn from_coords(
         features: Tensor,
         coords: Vec<[i32; 4]>,
@@ -194,6 +213,14 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// [`Error::Memory`] for a batch of more elements than there is room for.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[2, 0, 0, 0], [2, 0, 0, 1]], [1, 1, 2], 3)?;
+    /// assert_eq!(x.batch_counts()?, [0, 0, 2]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn batch_counts(&self) -> Result<Vec<usize>> {
         let mut counts =
             vec![0; memory::elements::<usize>("SparseConvTensor::batch_counts", "a count", &[self.batch_size()], 0)?];
@@ -224,6 +251,15 @@ impl SparseConvTensor {
     ///
     /// # Errors
     /// [`Error::Unknown`] when `WAVEMESH_BACKEND` holds an unknown name.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// assert_eq!(x.on_backend(Backend::Dense).backend()?, Backend::Dense);
+    /// assert_eq!(with_backend(Backend::Native, || x.backend())?, Backend::Native);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn backend(&self) -> Result<Backend> {
         self.backend.map_or_else(|| Backend::for_device(self.device()), Ok)
     }

@@ -43,6 +43,15 @@ impl<const N: usize> SparseConvTranspose<N> {
     ///
     /// # Errors
     /// Sizes out of range, `output_sites: Strided`, zero channels, or parameters of another shape in `vb`.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+    /// let up = SparseConvTranspose3d::new(8, 2, 2, ConvConfig::new().stride(2), vb.pp("up"))?;
+    /// assert_eq!(up.weight().dims(), [2, 2, 2, 2, 8]); // out, kz, ky, kx, in
+    /// assert!(SparseConvTranspose3d::new(8, 0, 2, ConvConfig::new(), vb).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(
         in_channels: usize,
         out_channels: usize,

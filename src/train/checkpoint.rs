@@ -89,6 +89,22 @@ pub(super) fn invalid(path: &Path, problem: String) -> Error {
 ///
 /// # Errors
 /// [`Error::Io`] when the folder cannot be read.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// use wavemesh::train::{FitConfig, checkpoints};
+/// # let variables = VarMap::new();
+/// # let weight = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu).get(1, "weight")?;
+/// # let loss = |_n| Ok((&weight - 3.0)?.sqr()?.sum_all()?);
+/// let folder = std::env::temp_dir().join("wavemesh-checkpoints-example");
+/// # std::fs::remove_dir_all(&folder).ok();
+/// let config = FitConfig::new().steps(4).checkpoint_every(2).folder(&folder);
+/// Trainer::fit(&variables, config, loss)?.run(|_, _| Ok(()))?;
+/// let names = |paths: Vec<std::path::PathBuf>| paths.iter().map(|path| path.file_name().unwrap().to_owned()).collect::<Vec<_>>();
+/// assert_eq!(names(checkpoints(&folder)?), ["step-0000002.safetensors", "step-0000004.safetensors"]);
+/// # std::fs::remove_dir_all(&folder).ok();
+/// # Ok::<(), Error>(())
+/// ```
 pub fn checkpoints(folder: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
     let folder = folder.as_ref();
     let mut found = Vec::new();

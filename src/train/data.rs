@@ -40,6 +40,26 @@ pub trait TrainingData: Send + Sync {
     ///
     /// # Errors
     /// When an element cannot be read or made.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::{TrainingBatch, TrainingData};
+    /// /// Number n is one site with the feature n.
+    /// struct Numbers;
+    /// impl TrainingData for Numbers {
+    ///     fn len(&self) -> usize {
+    ///         100
+    ///     }
+    ///     fn batch(&self, items: &[usize], _seed: u64) -> wavemesh::Result<TrainingBatch> {
+    ///         let features = Tensor::from_iter(items.iter().map(|&n| n as f32), &Device::Cpu)?.unsqueeze(1)?;
+    ///         let sites = (0..items.len() as i32).map(|element| [element, 0, 0, 0]).collect();
+    ///         let x0 = SparseConvTensor::from_coords(features, sites, [1; 3], items.len())?;
+    ///         Ok(TrainingBatch { x0, condition: None, labels: None })
+    ///     }
+    /// }
+    /// assert_eq!(Numbers.batch(&[7, 3], 0)?.x0.features().to_vec2::<f32>()?, [[7.0], [3.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     fn batch(&self, items: &[usize], seed: u64) -> Result<TrainingBatch>;
 }
 
@@ -75,6 +95,17 @@ impl StageData {
     /// # Errors
     /// [`Error::Argument`] for no shapes or a stage that the representation does not have, [`Error::Shape`] for shapes of
     /// another resolution.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::{Augmentation, TrainingData};
+    /// let shapes = vec![shapes::sphere(0.5).to_grid(16)?, shapes::torus(0.5, 0.2).to_grid(16)?];
+    /// let representation = Representation::fit(&RepresentationConfig::new().resolution(16).levels(2), &shapes)?;
+    /// let coarse = StageData::new(&representation, 0, shapes, Augmentation::default(), 0.0, &Device::Cpu)?;
+    /// let batch = coarse.batch(&[0, 1], 0)?;
+    /// assert_eq!((batch.x0.len(), batch.x0.channels()), (2 * 4 * 4 * 4, 8)); // every site of both shapes
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(
         representation: &Representation,
         stage: usize,
@@ -120,6 +151,17 @@ impl StageData {
     ///
     /// # Errors
     /// [`Error::Argument`] for labels that do not fit the shapes or the classes, or a dropout outside 0 to 1.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::{Augmentation, TrainingData};
+    /// let shapes = vec![shapes::sphere(0.5).to_grid(16)?, shapes::torus(0.5, 0.2).to_grid(16)?];
+    /// let representation = Representation::fit(&RepresentationConfig::new().resolution(16).levels(2), &shapes)?;
+    /// let data = StageData::new(&representation, 0, shapes, Augmentation::default(), 0.0, &Device::Cpu)?;
+    /// let data = data.with_labels(vec![0, 1], 2, 0.0)?; // no sample is without its class
+    /// assert_eq!(data.batch(&[1, 0], 0)?.labels.unwrap().to_vec2::<f32>()?, [[0.0, 1.0], [1.0, 0.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn with_labels(mut self, labels: Vec<usize>, classes: usize, dropout: f64) -> Result<Self> {
         let problem = |name, got: String, expected: String| {
             Err(Error::Argument { op: "StageData::with_labels", name, got, expected })

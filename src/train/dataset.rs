@@ -239,6 +239,15 @@ impl ShapeDataset {
     ///
     /// # Errors
     /// [`Error::Argument`] for an index out of range.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let config = DatasetConfig::new().resolution(16).levels(1);
+    /// let shapes = ShapeDataset::procedural(&Family::PLAIN, 2, 1, Split::Train, &config)?;
+    /// assert!(shapes.grid(1)?.to_mesh()?.is_watertight());
+    /// assert!(shapes.grid(2).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn grid(&self, index: usize) -> Result<SdfGrid> {
         let Some(item) = self.items.get(index) else {
             return Err(Error::Argument {
@@ -260,6 +269,15 @@ impl ShapeDataset {
     ///
     /// # Errors
     /// [`Error::Interrupted`] when stopped.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let config = DatasetConfig::new().resolution(16).levels(1);
+    /// let shapes = ShapeDataset::procedural(&Family::PLAIN, 3, 1, Split::Train, &config)?;
+    /// let grids = shapes.grids()?;
+    /// assert_eq!((grids.len(), &grids[2]), (3, &shapes.grid(2)?));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn grids(&self) -> Result<Vec<SdfGrid>> {
         let task = Task::new("decoding shapes", self.len());
         (0..self.len())
@@ -328,6 +346,21 @@ impl Augmentation {
     ///
     /// # Errors
     /// [`Error::Shape`] for rotations of a grid whose x and y differ in length.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::Augmentation;
+    /// let grid = SdfGrid::from_fn([8; 3], |[x, y, z]| x + 2.0 * y + 4.0 * z)?;
+    /// let view = Augmentation { flips: true, rotations: true }.apply(&grid, 3)?;
+    /// let sorted = |grid: &SdfGrid| {
+    ///     let mut values = grid.values().to_vec();
+    ///     values.sort_by(f32::total_cmp);
+    ///     values
+    /// };
+    /// assert_eq!(sorted(&view), sorted(&grid)); // the same values elsewhere
+    /// assert_eq!(Augmentation::default().apply(&grid, 3)?, grid);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn apply(&self, grid: &SdfGrid, seed: u64) -> Result<SdfGrid> {
         let mut rng = random::rng(seed, 0);
         let flips: [bool; 2] = [rng.random(), rng.random()].map(|flip: bool| flip && self.flips);

@@ -15,6 +15,23 @@ impl Trainer<Denoising> {
     ///
     /// # Errors
     /// [`Error::Argument`] for a configuration out of range or empty data.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::Augmentation;
+    /// let shapes = vec![shapes::sphere(0.5).to_grid(16)?, shapes::torus(0.5, 0.2).to_grid(16)?];
+    /// let representation = Representation::fit(&RepresentationConfig::new().resolution(16).levels(2), &shapes)?;
+    /// let data = StageData::new(&representation, 0, shapes, Augmentation::default(), 0.0, &Device::Cpu)?;
+    /// let [input, output] = Generator::channels_of(0, 0);
+    /// let network = WaveMeshUNet::seeded(&UNetConfig::plain(input, output, &[4, 8]), 0, &Device::Cpu)?;
+    /// let diffusion = GaussianDiffusion::new(&DiffusionConfig::default(), &Device::Cpu)?;
+    /// let config = TrainConfig::new().steps(2).batch_size(2);
+    /// let mut trainer = Trainer::new(network, diffusion, Arc::new(data), None, config)?;
+    /// trainer.run(|_, record| Ok(assert!(record.loss.is_finite())))?;
+    /// assert_eq!(trainer.step_count(), 2);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(
         mut network: WaveMeshUNet,
         diffusion: GaussianDiffusion,

@@ -23,6 +23,16 @@ impl Ema {
     ///
     /// # Errors
     /// [`Error::Argument`] for a decay out of range.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::Ema;
+    /// let weight = candle_core::Var::new(&[4f32], &Device::Cpu)?;
+    /// let state = [("weight".to_string(), weight)];
+    /// assert_eq!(Ema::new(&state, 0.999)?.variables()[0].1.to_vec1::<f32>()?, [4.0]);
+    /// assert!(Ema::new(&state, 1.0).is_err()); // an average that never moves
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(state: &[(String, Var)], decay: f64) -> Result<Self> {
         let copy =
             |(name, var): &(String, Var)| Ok((name.clone(), Var::from_tensor(&var.as_detached_tensor().copy()?)?));
@@ -75,6 +85,17 @@ impl Ema {
     ///
     /// # Errors
     /// Whatever candle says when it cannot allocate.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::Ema;
+    /// let weight = candle_core::Var::new(&[4f32], &Device::Cpu)?;
+    /// let average = Ema::new(&[("weight".to_string(), weight.clone())], 0.9)?;
+    /// weight.set(&Tensor::new(&[5f32], &Device::Cpu)?)?; // a step of the training, which the average has not seen
+    /// average.keep()?;
+    /// assert_eq!(weight.to_vec1::<f32>()?, [4.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn keep(&self) -> Result<()> {
         let mut pairs = self.trained.iter().zip(&self.averaged);
         pairs.try_for_each(|(var, (_, average))| Ok(var.set(&average.as_detached_tensor())?))
@@ -84,6 +105,17 @@ impl Ema {
     ///
     /// # Errors
     /// Whatever candle says when it cannot allocate.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::Ema;
+    /// let weight = candle_core::Var::new(&[4f32], &Device::Cpu)?;
+    /// let average = Ema::new(&[("weight".to_string(), weight.clone())], 0.9)?;
+    /// weight.set(&Tensor::new(&[5f32], &Device::Cpu)?)?;
+    /// assert_eq!(average.apply(|| weight.to_vec1::<f32>())??, [4.0]);
+    /// assert_eq!(weight.to_vec1::<f32>()?, [5.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn apply<T>(&self, body: impl FnOnce() -> T) -> Result<T> {
         struct Restore<'a>(&'a Ema, Vec<Tensor>);
         impl Drop for Restore<'_> {

@@ -136,6 +136,19 @@ impl Generator {
     ///
     /// # Errors
     /// [`Error::Argument`] unless there is a network for each stage with the stage's channels.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let representation = Representation::new(&RepresentationConfig::new().resolution(16).levels(2))?;
+    /// let stage = |stage| -> wavemesh::Result<StageModel> {
+    ///     let [input, output] = Generator::channels_of(stage, 0);
+    ///     let network = WaveMeshUNet::seeded(&UNetConfig::plain(input, output, &[4, 8]), 0, &Device::Cpu)?; // trained, in real life
+    ///     Ok(StageModel { network, diffusion: GaussianDiffusion::new(&DiffusionConfig::default(), &Device::Cpu)? })
+    /// };
+    /// assert!(Generator::new(representation.clone(), vec![stage(0)?, stage(1)?], Vec::new()).is_ok());
+    /// assert!(Generator::new(representation, vec![stage(0)?], Vec::new()).is_err()); // its last stage has no network
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(representation: Representation, stages: Vec<StageModel>, classes: Vec<String>) -> Result<Self> {
         let expected: Vec<[usize; 2]> =
             (0..representation.stages()).map(|stage| Self::channels_of(stage, classes.len())).collect();
@@ -171,6 +184,16 @@ impl Generator {
     ///
     /// # Errors
     /// [`Error::Interrupted`] when stopped; options out of range.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let generator = Generator::load("notebooks/models/shapes.safetensors", &Device::Cpu)?;
+    /// let options = GenerateOptions::new().sampler(Sampler::Ddim { steps: 2, eta: 0.0 }).seed(1); // 50 steps give better shapes
+    /// let grids = generator.generate(2, &options)?;
+    /// assert_eq!((grids.len(), grids[0].shape()), (2, [32; 3]));
+    /// assert!(generator.generate(1, &options.class("teapot")).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn generate(&self, count: usize, options: &GenerateOptions) -> Result<Vec<SdfGrid>> {
         let class = self.chosen(options)?;
         let random = |sampler| {
@@ -187,6 +210,16 @@ impl Generator {
     ///
     /// # Errors
     /// [`Error::Argument`] for shapes of which not the same stages are given; as [`generate`](Self::generate).
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let generator = Generator::load("notebooks/models/shapes.safetensors", &Device::Cpu)?;
+    /// let chair = wavemesh::train::ProceduralShape::new(Family::PlainChair, 1).sdf(32)?;
+    /// let coarse = generator.representation().encode(&chair)?[..1].to_vec(); // details are left out
+    /// let options = GenerateOptions::new().detail_sampler(Sampler::Ddim { steps: 2, eta: 0.0 });
+    /// assert_eq!(generator.refine(vec![coarse], &options)?[0].shape(), [32; 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn refine(&self, coarse: Vec<Vec<StageCode>>, options: &GenerateOptions) -> Result<Vec<SdfGrid>> {
         let given = coarse.first().map_or(0, Vec::len);
         if given > self.stages.len() || coarse.iter().any(|stages| stages.len() != given) {
@@ -219,6 +252,19 @@ impl Generator {
     ///
     /// # Errors
     /// As [`generate`](Self::generate), and whatever `watch` returns.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let generator = Generator::load("notebooks/models/shapes.safetensors", &Device::Cpu)?;
+    /// let few = Sampler::Ddim { steps: 2, eta: 0.0 };
+    /// let mut seen = Vec::new();
+    /// generator.generate_watched(1, &GenerateOptions::new().sampler(few).detail_sampler(few), |shape, stage, step| {
+    ///     seen.push((shape, stage, step.index));
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!(seen[..3], [(0, 0, 0), (0, 0, 1), (0, 1, 0)]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn generate_watched(
         &self,
         count: usize,
@@ -241,6 +287,17 @@ impl Generator {
     ///
     /// # Errors
     /// [`Error::Argument`] for fewer than two shapes; as [`generate`](Self::generate).
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let generator = Generator::load("notebooks/models/shapes.safetensors", &Device::Cpu)?;
+    /// let few = Sampler::Ddim { steps: 2, eta: 0.0 };
+    /// let options = GenerateOptions::new().sampler(few).detail_sampler(few);
+    /// let way = generator.interpolate([1, 2], 3, &options)?;
+    /// assert_eq!(way.len(), 3);
+    /// assert_eq!(way[0], generator.generate(1, &options.seed(1))?[0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn interpolate(&self, seeds: [u64; 2], count: usize, options: &GenerateOptions) -> Result<Vec<SdfGrid>> {
         if count < 2 {
             return Err(Error::argument("interpolate", "count", count, "at least the two ends"));
@@ -266,6 +323,17 @@ impl Generator {
     ///
     /// # Errors
     /// [`Error::Shape`] for a grid of another resolution than the generator's; as [`generate`](Self::generate).
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let generator = Generator::load("notebooks/models/shapes.safetensors", &Device::Cpu)?;
+    /// let chair = wavemesh::train::ProceduralShape::new(Family::PlainChair, 1).sdf(32)?;
+    /// let few = Sampler::Ddim { steps: 2, eta: 0.0 };
+    /// let options = GenerateOptions::new().sampler(few).detail_sampler(few).turns(1);
+    /// let completed = generator.complete(&chair, |[_, _, z]| z < 0.0, 2, &options)?; // the lower half is known
+    /// assert_eq!(completed.len(), 2);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn complete(
         &self,
         part: &SdfGrid,
@@ -377,6 +445,21 @@ impl Generator {
     ///
     /// # Errors
     /// [`Error::Shape`] when the features are not those of stage 0.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let generator = Generator::load("notebooks/models/shapes.safetensors", &Device::Cpu)?;
+    /// let few = Sampler::Ddim { steps: 2, eta: 0.0 };
+    /// let mut previews = Vec::new();
+    /// generator.generate_watched(1, &GenerateOptions::new().sampler(few).detail_sampler(few), |_, stage, step| {
+    ///     if stage == 0 {
+    ///         previews.push(generator.preview(step.x0.features())?);
+    ///     }
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!((previews.len(), previews[0].shape()), (2, [32; 3]));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn preview(&self, features: &Tensor) -> Result<SdfGrid> {
         let mut code = self.representation.next_sites(&[])?;
         code.features = features.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
@@ -449,6 +532,16 @@ impl Generator {
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be written.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let generator = Generator::load("notebooks/models/shapes.safetensors", &Device::Cpu)?;
+    /// let path = std::env::temp_dir().join("wavemesh-generator-example.safetensors");
+    /// generator.save(&path, DType::F16)?;
+    /// assert_eq!(Generator::load(&path, &Device::Cpu)?.classes(), generator.classes());
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn save(&self, path: impl AsRef<Path>, dtype: DType) -> Result<()> {
         let stages = self.stages.iter().map(|s| (s.network.config().clone(), s.diffusion.config().clone())).collect();
         let stored = Stored { representation: self.representation.clone(), stages, classes: self.classes.clone() };
@@ -464,6 +557,14 @@ impl Generator {
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be read, [`Error::Format`] when it is something else or damaged.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let generator = Generator::load("notebooks/models/shapes.safetensors", &Device::Cpu)?;
+    /// assert_eq!(generator.representation().config().resolution, 32);
+    /// assert_eq!(generator.stages().len(), generator.representation().stages());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
         let invalid = |problem: String| Error::Format { path: path.to_path_buf(), format: FORMAT, problem };

@@ -65,6 +65,13 @@ impl GradScaler {
     ///
     /// # Errors
     /// [`Error::Argument`] for a scale or growth that is not above 0 and finite, a growth below 1, or a backoff outside 0 to 1.
+    ///
+    /// ```
+    /// use wavemesh::train::{GradScaler, LossScale};
+    /// assert_eq!(GradScaler::new(LossScale::new().initial(1024.0))?.get(), 1024.0);
+    /// assert!(GradScaler::new(LossScale::new().backoff(1.5)).is_err());
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn new(config: LossScale) -> Result<Self> {
         let LossScale { initial, growth, backoff, interval } = config;
         let positive = initial.is_finite() && initial > 0.0;
@@ -85,6 +92,14 @@ impl GradScaler {
     ///
     /// # Errors
     /// Whatever candle says.
+    ///
+    /// ```
+    /// use wavemesh::prelude::{Device, Tensor};
+    /// use wavemesh::train::{GradScaler, LossScale};
+    /// let scaler = GradScaler::new(LossScale::new().initial(8.0))?;
+    /// assert_eq!(scaler.scale(&Tensor::new(0.5f32, &Device::Cpu)?)?.to_scalar::<f32>()?, 4.0);
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn scale(&self, loss: &Tensor) -> Result<Tensor> {
         Ok((loss * self.scale)?)
     }

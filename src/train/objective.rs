@@ -17,6 +17,25 @@ pub trait Objective {
     ///
     /// # Errors
     /// Whatever the data or the model return; the training stops there, before the step.
+    ///
+    /// ```
+    /// use wavemesh::candle_core::Var;
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::Objective;
+    /// /// One number that is to become 3.
+    /// struct Three(Var);
+    /// impl Objective for Three {
+    ///     fn state(&self) -> Vec<(String, Var)> {
+    ///         vec![("number".into(), self.0.clone())]
+    ///     }
+    ///     fn loss(&mut self, _part: usize) -> wavemesh::Result<Tensor> {
+    ///         Ok((self.0.as_tensor() - 3.0)?.sqr()?)
+    ///     }
+    /// }
+    /// let mut objective = Three(Var::new(1f32, &Device::Cpu)?);
+    /// assert_eq!(objective.loss(0)?.to_scalar::<f32>()?, 4.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     fn loss(&mut self, part: usize) -> Result<Tensor>;
 
     /// The loss on samples that are not trained on, in evaluation mode; `None` without such samples. The model has its averaged
@@ -24,6 +43,27 @@ pub trait Objective {
     ///
     /// # Errors
     /// Whatever the data or the model return.
+    ///
+    /// ```
+    /// use wavemesh::candle_core::Var;
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::Objective;
+    /// # struct Three(Var);
+    /// impl Objective for Three {
+    /// #     fn state(&self) -> Vec<(String, Var)> {
+    /// #         vec![("number".into(), self.0.clone())]
+    /// #     }
+    /// #     fn loss(&mut self, _part: usize) -> wavemesh::Result<Tensor> {
+    /// #         Ok((self.0.as_tensor() - 3.0)?.sqr()?)
+    /// #     }
+    ///     // … and state and loss
+    ///     fn validate(&self) -> wavemesh::Result<Option<f64>> {
+    ///         Ok(Some(f64::from(self.0.to_scalar::<f32>()? - 3.0).abs()))
+    ///     }
+    /// }
+    /// assert_eq!(Three(Var::new(1f32, &Device::Cpu)?).validate()?, Some(2.0));
+    /// # Ok::<(), Error>(())
+    /// ```
     fn validate(&self) -> Result<Option<f64>> {
         Ok(None)
     }
@@ -43,6 +83,37 @@ pub trait Objective {
     ///
     /// # Errors
     /// A checkpoint of another model.
+    ///
+    /// ```
+    /// use wavemesh::candle_core::Var;
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::prelude::serde_json::{Map, Value};
+    /// use wavemesh::train::Objective;
+    /// /// A training that counts the samples it has seen.
+    /// struct Counting {
+    ///     seen: u64,
+    /// }
+    /// impl Objective for Counting {
+    /// #     fn state(&self) -> Vec<(String, Var)> {
+    /// #         Vec::new()
+    /// #     }
+    /// #     fn loss(&mut self, _part: usize) -> wavemesh::Result<Tensor> {
+    /// #         Ok(Tensor::new(0f32, &Device::Cpu)?)
+    /// #     }
+    ///     // … and state and loss
+    ///     fn saved(&self) -> Map<String, Value> {
+    ///         Map::from_iter([("seen".into(), self.seen.into())])
+    ///     }
+    ///     fn resume(&mut self, saved: &Map<String, Value>) -> Result<(), String> {
+    ///         self.seen = saved.get("seen").and_then(Value::as_u64).ok_or("without the number of samples")?;
+    ///         Ok(())
+    ///     }
+    /// }
+    /// let mut resumed = Counting { seen: 0 };
+    /// resumed.resume(&Counting { seen: 640 }.saved()).unwrap();
+    /// assert_eq!(resumed.seen, 640);
+    /// assert!(resumed.resume(&Map::new()).is_err());
+    /// ```
     fn resume(&mut self, _saved: &Map<String, Value>) -> std::result::Result<(), String> {
         Ok(())
     }

@@ -73,6 +73,15 @@ impl AdamW {
     ///
     /// # Errors
     /// [`Error::Argument`] for no variables or a constant out of range; whatever candle says when it cannot allocate.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let x = candle_core::Var::new(&[3f32], &Device::Cpu)?;
+    /// assert_eq!(AdamW::new(AdamWConfig::new().weight_decay(0.01), vec![x.clone()])?.updates(), 0);
+    /// assert!(AdamW::new(AdamWConfig::new().beta1(1.0), vec![x]).is_err());
+    /// assert!(AdamW::new(AdamWConfig::new(), Vec::new()).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(config: AdamWConfig, vars: Vec<Var>) -> Result<Self> {
         config.validate("AdamW::new")?;
         if vars.is_empty() {
@@ -92,6 +101,17 @@ impl AdamW {
     ///
     /// # Errors
     /// Whatever candle says when it cannot allocate.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let [x, unused] = [3f32, 5.0].map(|value| candle_core::Var::new(&[value], &Device::Cpu));
+    /// let (x, unused) = (x?, unused?);
+    /// let optimizer = AdamW::new(AdamWConfig::default(), vec![x.clone(), unused])?;
+    /// let found = x.sqr()?.sum_all()?.backward()?;
+    /// let gradients = optimizer.gradients(&found)?;
+    /// assert_eq!([gradients[0].to_vec1::<f32>()?, gradients[1].to_vec1::<f32>()?], [[6.0], [0.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn gradients(&self, found: &GradStore) -> Result<Vec<Tensor>> {
         self.vars
             .iter()
@@ -134,12 +154,27 @@ impl AdamW {
     /// One update with `scale` times a gradient for each variable, in order.
     ///
     /// # Errors
-    /// Gradients of other shapes or types than the variables'.
+    /// Another number of gradients than of variables, or others of other shapes or types; nothing has changed then.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let x = candle_core::Var::new(&[3f32], &Device::Cpu)?;
+    /// let mut optimizer = AdamW::new(AdamWConfig::default(), vec![x.clone()])?;
+    /// let gradient = Tensor::new(&[-8f32], &Device::Cpu)?; // summed over four batches
+    /// optimizer.step(&[gradient], 0.5, 0.25)?;
+    /// assert!((x.to_vec1::<f32>()?[0] - 3.5).abs() < 1e-6); // the first step is as long as the learning rate
+    /// assert!(optimizer.step(&[], 0.5, 1.0).is_err()); // a gradient for each variable
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn step(&mut self, grads: &[Tensor], learning_rate: f64, scale: f64) -> Result<()> {
-        self.updates += 1;
+        if grads.len() != self.vars.len() {
+            let expected = format!("{}, one for each variable", self.vars.len());
+            return Err(Error::argument("AdamW::step", "grads", format!("{} gradients", grads.len()), expected));
+        }
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
-        let correct1 = 1.0 - beta1.powf(self.updates as f64);
-        let correct2 = 1.0 - beta2.powf(self.updates as f64);
+        let updates = self.updates + 1;
+        let correct1 = 1.0 - beta1.powf(updates as f64);
+        let correct2 = 1.0 - beta2.powf(updates as f64);
         let constants = Adam {
             keep: [beta1 as f32, beta2 as f32],
             take: [((1.0 - beta1) * scale) as f32, ((1.0 - beta2) * scale * scale) as f32],
@@ -151,7 +186,9 @@ impl AdamW {
             let decay = if var.rank() > 1 { learning_rate * weight_decay } else { 0.0 };
             Changed { value: var, moments: [mean, square], grad, keep: (1.0 - decay) as f32 }
         });
-        adam(variables, constants)
+        adam(variables, constants)?;
+        self.updates = updates;
+        Ok(())
     }
 }
 
@@ -165,6 +202,17 @@ impl AdamW {
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be written; the old one is then still whole.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let path = std::env::temp_dir().join("wavemesh-adamw-save-example.safetensors");
+    /// let x = candle_core::Var::new(&[3f32], &Device::Cpu)?;
+    /// let mut optimizer = AdamW::new(AdamWConfig::default(), vec![x.clone()])?;
+    /// optimizer.backward_step(&x.sqr()?.sum_all()?, 0.1)?;
+    /// optimizer.save(&path)?; // beside the parameters
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let named = |(at, [mean, square]): (usize, &[Var; 2])| {
             [(format!("mean/{at}"), mean.as_detached_tensor()), (format!("square/{at}"), square.as_detached_tensor())]
@@ -177,6 +225,20 @@ impl AdamW {
     ///
     /// # Errors
     /// [`Error::Format`] when the file is something else or of other variables; the optimiser is then unchanged.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let path = std::env::temp_dir().join("wavemesh-adamw-load-example.safetensors");
+    /// let x = candle_core::Var::new(&[3f32], &Device::Cpu)?;
+    /// let mut optimizer = AdamW::new(AdamWConfig::default(), vec![x.clone()])?;
+    /// optimizer.backward_step(&x.sqr()?.sum_all()?, 0.1)?;
+    /// optimizer.save(&path)?;
+    /// let mut later = AdamW::new(AdamWConfig::default(), vec![x])?;
+    /// later.load(&path)?;
+    /// assert_eq!(later.updates(), 1);
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn load(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let invalid = |problem: String| Error::Format { path: path.to_path_buf(), format: FORMAT, problem };

@@ -108,6 +108,14 @@ impl Representation {
     ///
     /// # Errors
     /// An unknown wavelet, no levels, a resolution that `2^levels` does not divide, a shell that is not positive.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let plain = Representation::new(&RepresentationConfig::new().resolution(64).levels(3))?;
+    /// assert_eq!((0..3).map(|stage| plain.grid_of(stage)).collect::<Vec<_>>(), [8, 16, 32]);
+    /// assert!(Representation::new(&RepresentationConfig::new().resolution(60).levels(3)).is_err()); // 60 is no multiple of 8
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(config: &RepresentationConfig) -> Result<Self> {
         let op = "Representation::new";
         Wavelet::from_name(&config.wavelet)?;
@@ -136,6 +144,16 @@ impl Representation {
     ///
     /// # Errors
     /// As [`new`](Self::new), and for no shapes or shapes of another resolution.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let shapes = [shapes::sphere(0.5).to_grid(16)?, shapes::torus(0.5, 0.2).to_grid(16)?];
+    /// let config = RepresentationConfig::new().resolution(16).levels(2);
+    /// let fitted = Representation::fit(&config, &shapes)?;
+    /// assert_ne!(fitted.stats(), Representation::new(&config)?.stats());
+    /// assert!(Representation::fit(&config, []).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn fit<'a>(config: &RepresentationConfig, shapes: impl IntoIterator<Item = &'a SdfGrid>) -> Result<Self> {
         let mut fitted = Self::new(config)?;
         let shapes: Vec<&SdfGrid> = shapes.into_iter().collect();
@@ -334,6 +352,16 @@ impl Representation {
     ///
     /// # Errors
     /// [`Error::Shape`] for features that do not fit their sites.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let ball = shapes::sphere(0.5).to_grid(16)?;
+    /// let representation = Representation::fit(&RepresentationConfig::new().resolution(16).levels(2).shell(None), [&ball])?;
+    /// let codes = representation.encode(&ball)?;
+    /// let furthest = |decoded: SdfGrid| decoded.values().iter().zip(ball.values()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    /// assert!(furthest(representation.decode(&codes[..1])?) > furthest(representation.decode(&codes)?)); // without details, and with
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn decode(&self, codes: &[StageCode]) -> Result<SdfGrid> {
         let mut low = None;
         for stage in 0..self.stages() {
@@ -348,6 +376,17 @@ impl Representation {
     ///
     /// # Errors
     /// As [`decode`](Self::decode), and when every stage is there already.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let ball = shapes::sphere(0.5).to_grid(16)?;
+    /// let representation = Representation::fit(&RepresentationConfig::new().resolution(16).levels(2), [&ball])?;
+    /// let codes = representation.encode(&ball)?;
+    /// assert_eq!(representation.next_sites(&[])?.sites.len(), 4 * 4 * 4); // the first stage is dense
+    /// assert_eq!(representation.next_sites(&codes[..1])?.sites, codes[1].sites); // the second lies along the surface
+    /// assert!(representation.next_sites(&codes).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn next_sites(&self, codes: &[StageCode]) -> Result<StageCode> {
         let stage = codes.len();
         if stage >= self.stages() {
@@ -455,6 +494,18 @@ fn raise(low: &NdArray<f32>, bands: &[NdArray<f32>], wavelet: &Wavelet) -> Resul
 ///
 /// # Errors
 /// Features that do not fit their sites.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// use wavemesh::train::stage_batch;
+/// let ball = shapes::sphere(0.5).to_grid(16)?;
+/// let representation = Representation::fit(&RepresentationConfig::new().resolution(16).levels(2), [&ball])?;
+/// let codes = representation.encode(&ball)?;
+/// let (x, condition) = stage_batch(&[&codes[1], &codes[1]], representation.grid_of(1), &Device::Cpu)?;
+/// assert_eq!((x.batch_size(), x.len(), x.channels()), (2, 2 * codes[1].sites.len(), 7));
+/// assert_eq!(condition.dims(), [x.len(), Representation::condition_channels_of(1)]);
+/// # Ok::<(), Error>(())
+/// ```
 pub fn stage_batch(codes: &[&StageCode], grid: usize, device: &Device) -> Result<(SparseConvTensor, Tensor)> {
     let coords: Vec<[i32; 4]> = codes
         .iter()

@@ -29,6 +29,21 @@ impl SetComparison {
     ///
     /// # Errors
     /// [`Error::Shape`] for matrices that do not fit each other, [`Error::Argument`] for fewer than two shapes in a set.
+    ///
+    /// ```
+    /// use wavemesh::train::SetComparison;
+    /// // Shapes on a line: generated ones at 0 and 10, reference ones at 1 and 2.
+    /// let distances = |a: [f64; 2], b: [f64; 2]| a.map(|a| b.map(|b| (a - b).abs()).to_vec());
+    /// let (generated, reference) = ([0.0, 10.0], [1.0, 2.0]);
+    /// let compared = SetComparison::new(
+    ///     &distances(generated, generated),
+    ///     &distances(generated, reference),
+    ///     &distances(reference, reference),
+    /// )?;
+    /// assert_eq!(compared.coverage, 1.0); // each reference shape is nearest to a generated one
+    /// assert_eq!(compared.mmd, (1.0 + 2.0) / 2.0);
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn new(among_generated: &[Vec<f64>], between: &[Vec<f64>], among_reference: &[Vec<f64>]) -> Result<Self> {
         let (generated, reference) = (among_generated.len(), among_reference.len());
         if generated < 2 || reference < 2 {
@@ -83,6 +98,15 @@ impl SetComparison {
     ///
     /// # Errors
     /// As [`of_meshes`](Self::of_meshes), a grid without a surface, and grids in different frames, both of which the message names.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::SetComparison;
+    /// let balls = |radii: [f32; 2]| radii.map(|radius| shapes::sphere(radius).to_grid(24)).into_iter().collect::<wavemesh::Result<Vec<_>>>();
+    /// let compared = SetComparison::of_grids(&balls([0.4, 0.6])?, &balls([0.41, 0.61])?, 200, 0)?;
+    /// assert_eq!(compared.coverage, 1.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn of_grids(generated: &[SdfGrid], reference: &[SdfGrid], points: usize, seed: u64) -> Result<Self> {
         let frames = |grids: &[SdfGrid]| grids.iter().map(|grid| grid.corners()).collect::<Vec<_>>();
         let (ours, theirs) = (frames(generated), frames(reference));
@@ -100,6 +124,16 @@ impl SetComparison {
     /// # Errors
     /// As [`new`](Self::new) and [`chamfer_matrix`]; sets that lie apart or differ in size by more than a factor of 8, which can only
     /// be in different frames.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::SetComparison;
+    /// let balls = |radii: [f32; 2]| radii.map(|radius| shapes::sphere(radius).to_mesh(24)).into_iter().collect::<wavemesh::Result<Vec<_>>>();
+    /// let compared = SetComparison::of_meshes(&balls([0.4, 0.6])?, &balls([0.41, 0.61])?, 200, 0)?;
+    /// assert_eq!(compared.coverage, 1.0);
+    /// assert!(SetComparison::of_meshes(&balls([0.4, 0.6])?, &balls([0.41, 0.61])?[..1], 200, 0).is_err()); // a set of one
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn of_meshes(generated: &[Mesh], reference: &[Mesh], points: usize, seed: u64) -> Result<Self> {
         if let (Some(a), Some(b)) = (common_box(generated), common_box(reference)) {
             let apart = (0..3).any(|axis| a[0][axis] > b[1][axis] || b[0][axis] > a[1][axis]);

@@ -44,6 +44,27 @@ impl<O: Objective> Trainer<O> {
     ///
     /// # Errors
     /// [`Error::Argument`] for a configuration out of range or an objective without variables to train.
+    ///
+    /// ```
+    /// use wavemesh::candle_core::Var;
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::{FitConfig, LearningRate, Objective};
+    /// /// One number that is to become 3.
+    /// struct Three(Var);
+    /// impl Objective for Three {
+    ///     fn state(&self) -> Vec<(String, Var)> {
+    ///         vec![("number".into(), self.0.clone())]
+    ///     }
+    ///     fn loss(&mut self, _part: usize) -> wavemesh::Result<Tensor> {
+    ///         Ok((self.0.as_tensor() - 3.0)?.sqr()?)
+    ///     }
+    /// }
+    /// let config = FitConfig::new().steps(200).learning_rate(LearningRate::Constant(0.1));
+    /// let mut trainer = Trainer::with_objective(Three(Var::new(0f32, &Device::Cpu)?), config)?;
+    /// trainer.run(|_, _| Ok(()))?;
+    /// assert!((trainer.objective().0.to_scalar::<f32>()? - 3.0).abs() < 0.05);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn with_objective(objective: O, config: FitConfig) -> Result<Self> {
         config.validate()?;
         let state = objective.state();
@@ -119,6 +140,19 @@ impl<O: Objective> Trainer<O> {
     ///
     /// # Errors
     /// [`Error::Interrupted`] after a stop, or when `watch` returns it; [`Error::Diverged`] when a loss is not finite; whatever `watch` returns.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::FitConfig;
+    /// # let variables = VarMap::new();
+    /// # let weight = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu).get(1, "weight")?;
+    /// # let loss = |_n| Ok((&weight - 3.0)?.sqr()?.sum_all()?);
+    /// let mut trainer = Trainer::fit(&variables, FitConfig::new().steps(5), loss)?;
+    /// let mut steps = Vec::new();
+    /// trainer.run(|_, record| Ok(steps.push(record.step)))?;
+    /// assert_eq!(steps, [1, 2, 3, 4, 5]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn run(&mut self, mut watch: impl FnMut(&Self, &StepRecord) -> Result<()>) -> Result<()> {
         self.run_until(|trainer, record| watch(trainer, record).map(ControlFlow::Continue))
     }
@@ -127,6 +161,22 @@ impl<O: Objective> Trainer<O> {
     ///
     /// # Errors
     /// As [`run`](Self::run).
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::FitConfig;
+    /// # let variables = VarMap::new();
+    /// # let weight = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu).get(1, "weight")?;
+    /// # let loss = |_n| Ok((&weight - 3.0)?.sqr()?.sum_all()?);
+    /// let mut trainer = Trainer::fit(&variables, FitConfig::new().steps(5), loss)?;
+    /// let enough = |_: &Trainer<_>, record: &wavemesh::train::StepRecord| {
+    ///     Ok(if record.step == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    /// };
+    /// trainer.run_until(enough)?;
+    /// assert_eq!(trainer.step_count(), 2);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn run_until(&mut self, mut watch: impl FnMut(&Self, &StepRecord) -> Result<ControlFlow<()>>) -> Result<()> {
         let mut log = self.plan.folder.as_deref().map(|folder| Log::open(folder, &self.history)).transpose()?;
         let left = self.plan.steps.saturating_sub(self.step_count());
@@ -169,6 +219,19 @@ impl<O: Objective> Trainer<O> {
     ///
     /// # Errors
     /// [`Error::Diverged`] when the loss or gradient is not finite.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::{FitConfig, LearningRate};
+    /// # let variables = VarMap::new();
+    /// # let weight = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu).get(1, "weight")?;
+    /// # let loss = |_n| Ok((&weight - 3.0)?.sqr()?.sum_all()?);
+    /// let config = FitConfig::new().steps(5).learning_rate(LearningRate::Constant(0.1));
+    /// let mut trainer = Trainer::fit(&variables, config, loss)?; // of (w − 3)², from w = 0
+    /// let record = trainer.step()?;
+    /// assert_eq!((record.step, record.loss, record.grad_norm), (1, 9.0, 6.0));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn step(&mut self) -> Result<StepRecord> {
         let (started, processor) = (Instant::now(), processor_seconds());
         let done = self.step_count();
@@ -220,6 +283,18 @@ impl<O: Objective> Trainer<O> {
     ///
     /// # Errors
     /// Whatever the objective returns.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::FitConfig;
+    /// # let variables = VarMap::new();
+    /// # let weight = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu).get(1, "weight")?;
+    /// # let loss = |_n| Ok((&weight - 3.0)?.sqr()?.sum_all()?);
+    /// let trainer = Trainer::fit(&variables, FitConfig::new().steps(5), loss)?;
+    /// assert_eq!(trainer.validate()?, None);
+    /// assert_eq!(trainer.validated_by(|| Ok(0.25)).validate()?, Some(0.25));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn validate(&self) -> Result<Option<f64>> {
         match &self.average {
             Some(average) if !self.average_is_there => average.apply(|| self.objective.validate())?,
@@ -246,6 +321,23 @@ impl<O: Objective> Trainer<O> {
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be written; an old file at `path` is then still whole.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::FitConfig;
+    /// # let variables = VarMap::new();
+    /// # let weight = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu).get(1, "weight")?;
+    /// # let loss = |_n| Ok((&weight - 3.0)?.sqr()?.sum_all()?);
+    /// let path = std::env::temp_dir().join("wavemesh-trainer-save-example.safetensors");
+    /// let mut trainer = Trainer::fit(&variables, FitConfig::new().steps(5), loss)?;
+    /// trainer.step()?;
+    /// trainer.save(&path)?;
+    /// let mut later = Trainer::fit(&variables, FitConfig::new().steps(5), loss)?;
+    /// later.resume(&path)?;
+    /// assert_eq!(later.step_count(), 1);
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let state = TrainerState {
             updates: self.optimizer.updates,
@@ -263,6 +355,23 @@ impl<O: Objective> Trainer<O> {
     /// # Errors
     /// [`Error::Format`] when the file is not a checkpoint, of another version or of another network (it names the first
     /// tensor that does not fit, with both shapes); the trainer is then unchanged.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::FitConfig;
+    /// # let variables = VarMap::new();
+    /// # let weight = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu).get(1, "weight")?;
+    /// # let loss = |_n| Ok((&weight - 3.0)?.sqr()?.sum_all()?);
+    /// let path = std::env::temp_dir().join("wavemesh-trainer-resume-example.safetensors");
+    /// let mut whole = Trainer::fit(&variables, FitConfig::new().steps(4), loss)?;
+    /// whole.step()?;
+    /// whole.save(&path)?;
+    /// let uninterrupted = [whole.step()?.loss, whole.step()?.loss];
+    /// whole.resume(&path)?; // back to the first step
+    /// assert_eq!([whole.step()?.loss, whole.step()?.loss], uninterrupted);
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn resume(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let Checkpoint { state, mut tensors, history } = Checkpoint::read(path)?;
@@ -301,6 +410,24 @@ impl<O: Objective> Trainer<O> {
     ///
     /// # Errors
     /// As [`resume`](Self::resume).
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::FitConfig;
+    /// # let variables = VarMap::new();
+    /// # let weight = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu).get(1, "weight")?;
+    /// # let loss = |_n| Ok((&weight - 3.0)?.sqr()?.sum_all()?);
+    /// let folder = std::env::temp_dir().join("wavemesh-resume-latest-example");
+    /// # std::fs::remove_dir_all(&folder).ok();
+    /// let config = FitConfig::new().steps(4).checkpoint_every(2).folder(&folder);
+    /// let mut trainer = Trainer::fit(&variables, config, loss)?;
+    /// assert!(!trainer.resume_latest()?); // there is nothing yet
+    /// trainer.run(|_, _| Ok(()))?;
+    /// assert!(trainer.resume_latest()?);
+    /// assert_eq!(trainer.step_count(), 4);
+    /// # std::fs::remove_dir_all(&folder).ok();
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn resume_latest(&mut self) -> Result<bool> {
         let Some(folder) = self.plan.folder.as_deref().filter(|folder| folder.is_dir()) else { return Ok(false) };
         match checkpoints(folder)?.pop() {

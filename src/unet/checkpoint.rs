@@ -48,6 +48,16 @@ impl WaveMeshUNet {
     ///
     /// # Errors
     /// [`Error::Format`] when the file is not one of ours, [`Error::Io`] when it cannot be read.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let path = std::env::temp_dir().join("wavemesh-unet-load-example.safetensors");
+    /// WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 8]), 0, &Device::Cpu)?.save(&path, DType::F32)?;
+    /// let network = WaveMeshUNet::load(&path, &Device::Cpu)?;
+    /// assert_eq!(network.config(), &UNetConfig::plain(1, 1, &[4, 8]));
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
         let invalid = |problem: String| Error::Format { path: path.to_path_buf(), format: FORMAT, problem };
@@ -68,6 +78,18 @@ impl WaveMeshUNet {
     ///
     /// # Errors
     /// [`Error::Format`] names the first tensor that is missing or of another shape (with both shapes); the network is then unchanged.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let path = std::env::temp_dir().join("wavemesh-unet-weights-example.safetensors");
+    /// let config = UNetConfig::plain(1, 1, &[4, 8]);
+    /// WaveMeshUNet::seeded(&config, 1, &Device::Cpu)?.save(&path, DType::F32)?;
+    /// let network = WaveMeshUNet::seeded(&config, 2, &Device::Cpu)?;
+    /// let report = network.load_weights(&path, &ImportOptions::default())?;
+    /// assert_eq!(report.read.len(), network.state().len());
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn load_weights(&self, path: impl AsRef<Path>, options: &ImportOptions) -> Result<ImportReport> {
         Checkpoint::open(path)?.renamed(|name| Some(plain_name(name)))?.load_variables(self.state(), options)
     }

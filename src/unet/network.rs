@@ -27,6 +27,14 @@ pub trait AsSparse {
     ///
     /// # Errors
     /// A tensor, timesteps or a context that do not fit the network.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::unet::AsSparse;
+    /// let dense = Tensor::new(&[0f32, 3.0], &Device::Cpu)?.reshape((1, 1, 1, 1, 2))?; // batch, C, z, y, x
+    /// assert_eq!(dense.as_sparse()?.coords(), [[0, 0, 0, 1]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     fn as_sparse(&self) -> Result<Cow<'_, SparseConvTensor>>;
 }
 
@@ -86,6 +94,16 @@ impl WaveMeshUNet {
     ///
     /// # Errors
     /// [`Error::Argument`] for a configuration that contradicts itself; parameters that are missing or of another shape.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let variables = VarMap::new();
+    /// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    /// let network = WaveMeshUNet::new(&UNetConfig::plain(1, 1, &[4, 8]), vb.pp("unet"))?;
+    /// assert!(variables.data().lock().unwrap().keys().all(|name| name.starts_with("unet.")));
+    /// assert_eq!(network.num_parameters(), 5_977);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(config: &UNetConfig, vb: VarBuilder) -> Result<Self> {
         config.validate()?;
         let device = vb.device().clone();
@@ -109,6 +127,17 @@ impl WaveMeshUNet {
     ///
     /// # Errors
     /// [`Error::Argument`] for a configuration that contradicts itself.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let first = |seed| -> wavemesh::Result<f32> {
+    ///     let network = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 8]), seed, &Device::Cpu)?;
+    ///     Ok(network.state()[0].1.flatten_all()?.get(0)?.to_scalar()?)
+    /// };
+    /// assert_eq!(first(1)?, first(1)?);
+    /// assert_ne!(first(1)?, first(2)?);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn seeded(config: &UNetConfig, seed: u64, device: &Device) -> Result<Self> {
         let init: Box<dyn SimpleBackend> = Box::new(SeededInit { seed });
         Self::new(config, VarBuilder::new_with_args(init, DType::F32, device))
@@ -158,6 +187,16 @@ impl WaveMeshUNet {
     /// # Errors
     /// [`Error::Shape`] for channels, timesteps or context that do not fit, [`Error::Argument`] for a configuration whose
     /// decoder does not mirror its encoder, or for a context without attention.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let network = WaveMeshUNet::seeded(&UNetConfig::plain(1, 2, &[4, 8]), 0, &Device::Cpu)?;
+    /// let dense = Tensor::ones((1, 1, 2, 2, 2), DType::F32, &Device::Cpu)?; // batch, C, z, y, x
+    /// let y = network.forward(&dense, &Tensor::new(&[10u32], &Device::Cpu)?, None)?;
+    /// assert_eq!((y.len(), y.channels()), (8, 2));
+    /// assert!(network.forward(&dense, &Tensor::new(&[10u32, 20], &Device::Cpu)?, None).is_err()); // two timesteps for one element
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn forward(&self, x: &impl AsSparse, timesteps: &Tensor, context: Option<&Tensor>) -> Result<SparseConvTensor> {
         self.forward_t(x, timesteps, context, false)
     }
@@ -166,6 +205,16 @@ impl WaveMeshUNet {
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let x = Tensor::ones((1, 1, 4, 4, 4), DType::F32, &Device::Cpu)?; // batch, C, z, y, x
+    /// let network = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 8]), 0, &Device::Cpu)?;
+    /// let y = network.forward_t(&x, &Tensor::new(&[10u32], &Device::Cpu)?, None, true)?;
+    /// let gradients = y.features().sqr()?.sum_all()?.backward()?;
+    /// assert!(network.parameters().all(|(_, parameter)| gradients.get(parameter).is_some()));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn forward_t(
         &self,
         x: &impl AsSparse,

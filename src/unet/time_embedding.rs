@@ -16,6 +16,16 @@ use crate::{Error, Result, memory};
 ///
 /// # Errors
 /// [`Error::Shape`] when `timesteps` does not have one axis.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// use wavemesh::unet::sinusoidal_embedding;
+/// let t = Tensor::new(&[0f32, 1.0], &Device::Cpu)?;
+/// let code = sinusoidal_embedding(&t, 4)?.to_vec2::<f32>()?; // sines of t and t / 10000, then cosines
+/// assert_eq!(code[0], [0.0, 0.0, 1.0, 1.0]);
+/// assert!((code[1][0] - 1f32.sin()).abs() < 1e-6);
+/// # Ok::<(), Error>(())
+/// ```
 pub fn sinusoidal_embedding(timesteps: &Tensor, dim: usize) -> Result<Tensor> {
     let &[batch] = timesteps.dims() else {
         return Err(Error::Shape {

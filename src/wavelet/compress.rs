@@ -97,6 +97,16 @@ impl SparseWavelet {
     /// # Errors
     /// [`Error::Argument`] for bytes that are damaged or something else; [`Error::Memory`] when they announce more than there is room
     /// for.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let coefficients = shapes::sphere(0.5).to_grid(16)?.encode(&WaveletConfig::new().level(2))?;
+    /// let bytes = coefficients.compress(0.01)?;
+    /// let back = SparseWavelet::decompress(&bytes)?;
+    /// assert_eq!(back.layout(), coefficients.layout());
+    /// assert!(SparseWavelet::decompress(&bytes[..bytes.len() / 2]).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn decompress(bytes: &[u8]) -> Result<Self> {
         let damaged = |problem: String| {
             Error::argument("SparseWavelet::decompress", "bytes", problem, "what SparseWavelet::compress wrote")
@@ -121,6 +131,16 @@ impl SparseWavelet {
     ///
     /// # Errors
     /// As [`compress`](Self::compress); [`Error::Unknown`] for another extension, [`Error::Io`] when the file cannot be written.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let path = std::env::temp_dir().join("wavemesh-compressed-example.wmz");
+    /// let coefficients = shapes::sphere(0.5).to_grid(16)?.encode(&WaveletConfig::new().level(2))?;
+    /// coefficients.save_compressed(&path, 0.01)?; // no sample of the decoded grid is off by more
+    /// assert_eq!(SparseWavelet::load(&path)?.layout(), coefficients.layout());
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn save_compressed(&self, path: impl AsRef<Path>, max_error: f32) -> Result<()> {
         let path = path.as_ref();
         if !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(EXTENSION)) {

@@ -92,6 +92,16 @@ impl SparseWavelet {
     /// # Errors
     /// [`Error::Unknown`] for another extension, [`Error::Io`] when the file cannot be read, [`Error::Format`] when it does
     /// not hold coefficients that fit its layout.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let path = std::env::temp_dir().join("wavemesh-coefficients-load-example.npz");
+    /// let coefficients = shapes::sphere(0.5).to_grid(16)?.encode(&WaveletConfig::new().level(2))?;
+    /// coefficients.save(&path)?;
+    /// assert_eq!(SparseWavelet::load(&path)?, coefficients);
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (format, parts) = match container(path)? {

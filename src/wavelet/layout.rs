@@ -80,6 +80,15 @@ impl WaveletLayout {
     ///
     /// # Errors
     /// When the grid has no samples or more than 2³² of them, its frame is not one, or for more than 20 levels.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let grid = shapes::sphere(0.5).to_grid(16)?;
+    /// let layout = WaveletLayout::new(grid.frame(), Wavelet::from_name("haar")?, Mode::Periodization, 2)?;
+    /// assert_eq!((layout.bands(), layout.total()), (15, 16 * 16 * 16));
+    /// assert_eq!([layout.band_shape(0), layout.band_shape(14)], [Some([4; 3]), Some([8; 3])]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(frame: Frame, wavelet: Wavelet, mode: Mode, level: usize) -> Result<Self> {
         const OP: &str = "WaveletLayout";
         if level > MOST_LEVELS {
@@ -101,6 +110,15 @@ impl WaveletLayout {
     ///
     /// # Errors
     /// When it is not a finite number above zero.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let grid = shapes::sphere(0.5).to_grid(16)?;
+    /// let layout = WaveletLayout::new(grid.frame(), Wavelet::from_name("haar")?, Mode::Periodization, 2)?;
+    /// assert_eq!(layout.clone().with_truncation(Some(0.1))?.truncation(), Some(0.1));
+    /// assert!(layout.with_truncation(Some(0.0)).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn with_truncation(self, truncation: Option<f32>) -> Result<Self> {
         if let Some(limit) = truncation.filter(|limit| !(limit.is_finite() && *limit > 0.0)) {
             return Err(Error::Argument {
@@ -117,6 +135,18 @@ impl WaveletLayout {
     ///
     /// # Errors
     /// When there is not one finite mean and one positive deviation a band.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::wavelet::BandNormalization;
+    /// let grid = shapes::sphere(0.5).to_grid(16)?;
+    /// let layout = WaveletLayout::new(grid.frame(), Wavelet::from_name("haar")?, Mode::Periodization, 1)?;
+    /// let halved = BandNormalization { mean: vec![0.0; 8], std: vec![2.0; 8] };
+    /// assert!(layout.clone().with_normalization(halved).is_ok());
+    /// let flat = BandNormalization { mean: vec![0.0; 8], std: vec![0.0; 8] };
+    /// assert!(layout.with_normalization(flat).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn with_normalization(self, normalization: BandNormalization) -> Result<Self> {
         let BandNormalization { mean, std } = &normalization;
         let count = self.bands();
@@ -211,6 +241,15 @@ impl WaveletLayout {
     ///
     /// # Errors
     /// [`Error::Unknown`] for any other name.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let grid = shapes::sphere(0.5).to_grid(16)?;
+    /// let layout = WaveletLayout::new(grid.frame(), Wavelet::from_name("haar")?, Mode::Periodization, 2)?;
+    /// assert_eq!([layout.band("aaa2")?, layout.band("aad2")?, layout.band("ddd1")?], [0, 1, 14]);
+    /// assert!(layout.band("ddd3").is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn band(&self, name: &str) -> Result<i32> {
         let names = || (0..self.bands() as i32).map(|id| self.band_name(id));
         names().position(|known| known == name).map(|id| id as i32).ok_or_else(|| Error::Unknown {

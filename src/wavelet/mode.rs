@@ -72,6 +72,13 @@ impl Mode {
     ///
     /// # Errors
     /// [`Error::Unknown`] with the known names.
+    ///
+    /// ```
+    /// use wavemesh::wavelet::Mode;
+    /// assert_eq!(Mode::from_name("periodization")?, Mode::Periodization);
+    /// assert!(Mode::from_name("mirror").is_err());
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn from_name(name: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|mode| mode.name() == name).ok_or_else(|| Error::Unknown {
             kind: "extension mode",

@@ -80,6 +80,15 @@ impl SparseWavelet {
     ///
     /// # Errors
     /// When the tensor does not have the layout's sites and channels, or a value is not finite.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let coefficients = shapes::sphere(0.5).to_grid(16)?.encode(&WaveletConfig::new().level(2))?;
+    /// let packed = coefficients.to_sparse_tensor(&Device::Cpu)?;
+    /// let back = SparseWavelet::from_sparse_tensor(&packed, 0, coefficients.layout())?;
+    /// assert_eq!(back.decode()?, coefficients.decode()?);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn from_sparse_tensor(tensor: &SparseConvTensor, batch: usize, layout: &WaveletLayout) -> Result<Self> {
         check_fit("from_sparse_tensor", tensor, layout)?;
         if batch >= tensor.batch_size() {
@@ -138,6 +147,18 @@ fn check_fit(op: &'static str, tensor: &SparseConvTensor, layout: &WaveletLayout
 ///
 /// # Errors
 /// When the tensor does not have the layout's sites and channels, or its features are not f32 on the CPU.
+///
+/// ```
+/// use wavemesh::prelude::*;
+/// use wavemesh::wavelet::decode_features;
+/// let coefficients = shapes::sphere(0.5).to_grid(16)?.encode(&WaveletConfig::new().level(2).truncation(None))?;
+/// let packed = coefficients.to_sparse_tensor(&Device::Cpu)?;
+/// let distances = decode_features(&packed, coefficients.layout())?; // batch, x, y, z
+/// let decoded = coefficients.decode()?.to_tensor(&Device::Cpu)?;
+/// let difference = (distances.get(0)? - decoded)?.abs()?.max_all()?.to_scalar::<f32>()?;
+/// assert!(difference < 1e-5);
+/// # Ok::<(), Error>(())
+/// ```
 pub fn decode_features(tensor: &SparseConvTensor, layout: &WaveletLayout) -> Result<Tensor> {
     check_fit("decode_features", tensor, layout)?;
     let mut features = tensor.features().contiguous()?;

@@ -227,6 +227,16 @@ impl SparseWavelet {
     /// # Errors
     /// When the numbers of rows and values differ, a row lies outside its band, a row occurs twice, or a value is not
     /// finite.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let grid = SdfGrid::from_fn([4; 3], |_| 0.0)?;
+    /// let layout = WaveletLayout::new(grid.frame(), Wavelet::from_name("haar")?, Mode::Periodization, 2)?;
+    /// let mean = SparseWavelet::new(layout.clone(), vec![[0, 0, 0, 0]], vec![8.0])?; // one coefficient: the grid's sum / 8
+    /// assert!(mean.decode()?.values().iter().all(|value| (value - 1.0).abs() < 1e-6));
+    /// assert!(SparseWavelet::new(layout, vec![[1, 0, 0, 0]], vec![8.0]).is_err()); // the band has one place
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(layout: WaveletLayout, indices: Vec<[i32; 4]>, values: Vec<f32>) -> Result<Self> {
         const OP: &str = "SparseWavelet::new";
         if indices.len() != values.len() {
@@ -370,6 +380,16 @@ impl SparseWavelet {
     ///
     /// # Errors
     /// As [`WaveletLayout::with_normalization`].
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::wavelet::BandNormalization;
+    /// let coefficients = shapes::sphere(0.5).to_grid(16)?.encode(&WaveletConfig::new().level(2))?;
+    /// let fitted = BandNormalization::fit([&coefficients])?;
+    /// let stored = coefficients.with_normalization(fitted.clone())?;
+    /// assert_eq!(stored.layout().normalization(), Some(&fitted));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn with_normalization(self, normalization: BandNormalization) -> Result<Self> {
         Ok(Self { layout: self.layout.with_normalization(normalization)?, ..self })
     }
@@ -381,6 +401,17 @@ impl BandNormalization {
     ///
     /// # Errors
     /// When there is no sample, or the samples differ in their numbers of bands.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::wavelet::BandNormalization;
+    /// let grid = SdfGrid::from_fn([4; 3], |_| 0.0)?;
+    /// let layout = WaveletLayout::new(grid.frame(), Wavelet::from_name("haar")?, Mode::Periodization, 1)?;
+    /// let sample = SparseWavelet::new(layout, vec![[0, 0, 0, 0], [1, 0, 0, 0]], vec![1.0, 5.0])?; // both of band 0
+    /// let fitted = BandNormalization::fit([&sample])?;
+    /// assert_eq!((fitted.mean[0], fitted.std[0]), (3.0, 2.0));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn fit<'a>(samples: impl IntoIterator<Item = &'a SparseWavelet>) -> Result<Self> {
         let mut sums: Vec<[f64; 3]> = Vec::new();
         for sample in samples {

@@ -30,4 +30,4 @@ case ${1:-} in
   speed) exec timeout --kill-after=10 240 "$python" "$here/speed.py" "$target/release/examples/gallery" ;;
 esac
 # Nothing here may hang: each test has an end, and so has all of it.
-timeout --kill-after=10 240 "$python" -m pytest -q -p no:cacheprovider -rs --timeout=60 "$here" "$@"
+timeout --kill-after=10 600 "$python" -m pytest -q -p no:cacheprovider -rs --timeout=60 "$here" "$@"

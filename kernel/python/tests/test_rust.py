@@ -55,9 +55,9 @@ def test_errors_are_errors_with_rusts_words(rust, code, ename):
 
 def test_an_interrupt_stops_a_cell_and_keeps_variables(rust):
     rust.run("let kept = 41;").ok()
-    code = "for _ in 0..600 { std::thread::sleep(std::time::Duration::from_millis(100)); check_interrupt()?; }"
+    code = "loop { std::thread::sleep(std::time::Duration::from_millis(100)); check_interrupt()?; }"
     ran = rust.run(code, interrupt_after=2.0, timeout=30)
-    assert ran.reply["status"] == "error" and ran.seconds < 10
+    assert ran.reply["status"] == "error"
     assert rust.run("kept + 1").ok().value() == "42"
 
 

@@ -363,29 +363,32 @@ mod tests {
     use super::*;
     use std::path::Path;
 
+    impl<'a> Body<'a> {
+        /// The body of a cell of a new notebook.
+        pub fn for_tests(source: &'a str, cell: &'a Cell, bound: &'a [Bound], levels: &'a BTreeSet<usize>) -> Self {
+            Body {
+                source,
+                cell,
+                bound,
+                loaded: &[],
+                forgotten: &[],
+                levels,
+                plain: false,
+                run: 7,
+                names: None,
+                prelude: None,
+                crates: &[],
+                show: Some("show"),
+                block_on: None,
+                within: None,
+            }
+        }
+    }
+
     fn woven(source: &str) -> Woven {
         let cell = Cell::parse(source, Path::new("/"), &|_| None);
         let bound: Vec<Bound> = bounds(&cell);
-        body(source, &cell, &bound, &levels(&cell, &bound)).weave()
-    }
-
-    fn body<'a>(source: &'a str, cell: &'a Cell, bound: &'a [Bound], levels: &'a BTreeSet<usize>) -> Body<'a> {
-        Body {
-            source,
-            cell,
-            bound,
-            loaded: &[],
-            forgotten: &[],
-            levels,
-            plain: false,
-            run: 7,
-            names: None,
-            prelude: None,
-            crates: &[],
-            show: Some("show"),
-            block_on: None,
-            within: None,
-        }
+        Body::for_tests(source, &cell, &bound, &levels(&cell, &bound)).weave()
     }
 
     fn bounds(cell: &Cell) -> Vec<Bound> {
@@ -421,7 +424,7 @@ mod tests {
         let cell = Cell::parse(source, Path::new("/"), &|_| None);
         let bound = bounds(&cell);
         let levels = levels(&cell, &bound);
-        let text = Body { plain: true, ..body(source, &cell, &bound, &levels) }.weave().built.text;
+        let text = Body { plain: true, ..Body::for_tests(source, &cell, &bound, &levels) }.weave().built.text;
         let (_, text) = text.split_once("Outcome { ").unwrap_or_default();
         assert!(text.starts_with("let x = 1; ::std::mem::drop(&x); \nlet y = x; ::std::mem::drop(&y); \nshow!(y); ::wavemesh_cell::store::done() }"), "{text}");
     }
@@ -433,7 +436,7 @@ mod tests {
         let mut bound = bounds(&cell);
         bound[0].fate = Fate::TakenBy(1);
         let levels = levels(&cell, &bound);
-        let text = |plain| Body { plain, ..body(source, &cell, &bound, &levels) }.weave().built.text;
+        let text = |plain| Body { plain, ..Body::for_tests(source, &cell, &bound, &levels) }.weave().built.text;
         assert!(text(false).contains("take_over(0, &mut x)"));
         assert!(text(true).contains("let x = make(); ::std::mem::drop(&x); \ntake(x); ::wavemesh_cell"));
     }

@@ -86,6 +86,13 @@ impl MeshFormat {
     ///
     /// # Errors
     /// [`Error::Unknown`] when the extension is none of `obj`, `stl`, `ply`, `off`, `glb`, `gltf`, `3mf`.
+    ///
+    /// ```
+    /// use wavemesh::mesh::MeshFormat;
+    /// assert_eq!(MeshFormat::from_path("scans/Bunny.OBJ.gz")?, MeshFormat::Obj);
+    /// assert!(MeshFormat::from_path("bunny.fbx").is_err());
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();

@@ -115,6 +115,19 @@ where
 ///
 /// # Errors
 /// A size of zero or above 16384, or the drawing's own error.
+///
+/// ```
+/// use plotters::prelude::*;
+/// use wavemesh::notebook::figure_svg;
+/// use wavemesh::prelude::plotters;
+/// let plot = figure_svg((80, 40), |root| {
+///     root.fill(&WHITE)?;
+///     root.draw(&Circle::new((40, 20), 10, RED.filled()))?;
+///     Ok(())
+/// })?;
+/// assert!(plot.svg().unwrap().contains("<circle"));
+/// # Ok::<(), wavemesh::Error>(())
+/// ```
 pub fn figure_svg<F>(size: (u32, u32), draw: F) -> Result<Figure>
 where
     F: FnOnce(&DrawingArea<SVGBackend, Shift>) -> Result<(), Box<dyn std::error::Error>>,

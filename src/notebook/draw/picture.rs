@@ -19,6 +19,14 @@ impl Picture {
     ///
     /// # Errors
     /// [`Error::Shape`] when `rgb` does not have `3 · width · height` bytes.
+    ///
+    /// ```
+    /// use wavemesh::notebook::Picture;
+    /// let red_and_blue = Picture::from_rgb(2, 1, vec![255, 0, 0, 0, 0, 255])?;
+    /// assert_eq!((red_and_blue.width(), red_and_blue.height()), (2, 1));
+    /// assert!(Picture::from_rgb(2, 2, vec![255, 0, 0]).is_err()); // 12 bytes are needed
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn from_rgb(width: u32, height: u32, rgb: Vec<u8>) -> Result<Self> {
         png::check_size(width, height, &rgb)?;
         Ok(Self { width, height, rgb })
@@ -28,6 +36,14 @@ impl Picture {
     ///
     /// # Errors
     /// [`Error::Format`] when it is not a PNG file that can be read.
+    ///
+    /// ```
+    /// use wavemesh::notebook::Picture;
+    /// let picture = Picture::from_rgb(2, 1, vec![255, 0, 0, 0, 0, 255])?;
+    /// assert_eq!(Picture::from_png(&picture.png()?)?, picture);
+    /// assert!(Picture::from_png(b"GIF89a").is_err());
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn from_png(file: &[u8]) -> Result<Self> {
         png::decode_rgb(file).and_then(|(width, height, rgb)| Self::from_rgb(width, height, rgb))
     }
@@ -60,6 +76,13 @@ impl Picture {
     ///
     /// # Errors
     /// When the picture has no pixels, or memory has no room for the file.
+    ///
+    /// ```
+    /// use wavemesh::notebook::Picture;
+    /// let file = Picture::from_rgb(100, 100, vec![255; 30_000])?.png()?;
+    /// assert!(file.starts_with(b"\x89PNG") && file.len() < 1000);
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn png(&self) -> Result<Vec<u8>> {
         png::encode_small(self.width, self.height, &self.rgb)
     }
@@ -69,6 +92,16 @@ impl Picture {
     /// # Errors
     /// [`Error::Unknown`] for another extension; [`Error::Io`] when the file cannot be written, and an older file then stays as it
     /// was.
+    ///
+    /// ```
+    /// use wavemesh::notebook::Picture;
+    /// let picture = Picture::from_rgb(1, 1, vec![255, 0, 0])?;
+    /// let path = std::env::temp_dir().join("wavemesh-picture-example.png");
+    /// picture.save(&path)?;
+    /// assert!(picture.save("picture.jpg").is_err()); // PNG is all it writes
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         if !path.as_ref().extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) {
             let name = path.as_ref().display().to_string();

@@ -43,6 +43,15 @@ impl MeshViewer {
     ///
     /// # Errors
     /// No meshes.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let [small, large] = [0.4, 0.8].map(|radius| shapes::sphere(radius).to_mesh(16));
+    /// let (small, large) = (small?, large?);
+    /// let viewer = MeshViewer::sequence([("small", &small), ("large", &large)])?.frames_per_second(2.0);
+    /// assert!(viewer.rich().get("text/html").is_some());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sequence<'a, L: Into<String>>(meshes: impl IntoIterator<Item = (L, &'a Mesh)>) -> Result<Self> {
         let frames: Vec<_> = meshes.into_iter().map(|(label, mesh)| (label.into(), mesh.clone())).collect();
         if frames.is_empty() {

@@ -49,6 +49,13 @@ impl PointViewer {
     ///
     /// # Errors
     /// Whatever candle says of the cloud's tensor.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let cloud = PointCloud::new(&Tensor::new(&[[0f32, 0.0, 0.0], [1.0, 0.0, 2.0]], &Device::Cpu)?, &[])?;
+    /// assert!(PointViewer::new(&cloud)?.rich().get("text/html").is_some());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(cloud: &PointCloud) -> Result<Self> {
         Ok(Self { plot: PointPlot::new(cloud)?, names: Vec::new() })
     }
@@ -57,6 +64,15 @@ impl PointViewer {
     ///
     /// # Errors
     /// A tensor that has not one number for each point.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let cloud = PointCloud::new(&Tensor::new(&[[0f32, 0.0, 0.0], [1.0, 0.0, 2.0]], &Device::Cpu)?, &[])?;
+    /// let errors = Tensor::new(&[0.1f32, 0.3], &Device::Cpu)?;
+    /// let viewer = PointViewer::new(&cloud)?.values(&errors, "error in m")?;
+    /// assert!(viewer.rich().get("text/html").is_some());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn values(self, values: &Tensor, label: impl Into<String>) -> Result<Self> {
         Ok(Self { plot: self.plot.values(values, label)?, ..self })
     }
@@ -65,6 +81,15 @@ impl PointViewer {
     ///
     /// # Errors
     /// A tensor that has not one number for each point.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let cloud = PointCloud::new(&Tensor::new(&[[0f32, 0.0, 0.0], [1.0, 0.0, 2.0]], &Device::Cpu)?, &[])?;
+    /// let classes = Tensor::new(&[0i64, 1], &Device::Cpu)?;
+    /// let viewer = PointViewer::new(&cloud)?.classes(&classes, &["ground", "car"])?;
+    /// assert!(viewer.rich().get("text/html").is_some());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn classes(self, classes: &Tensor, names: &[&str]) -> Result<Self> {
         let names = names.iter().take(CLASSES.len()).map(|&name| name.to_string()).collect();
         Ok(Self { plot: self.plot.classes(classes)?, names })

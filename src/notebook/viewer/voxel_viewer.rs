@@ -43,6 +43,14 @@ impl VoxelViewer {
     ///
     /// # Errors
     /// The value's own error, or a grid of more than 2³⁰ cells.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let features = Tensor::new(&[[1f32], [2.0]], &Device::Cpu)?;
+    /// let x = SparseConvTensor::from_coords(features, vec![[0, 0, 0, 0], [0, 0, 0, 1]], [1, 1, 2], 1)?;
+    /// assert!(VoxelViewer::new(&x)?.rich().get("text/html").is_some());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(value: &(impl ToVoxels + ?Sized)) -> Result<Self> {
         Self::sequence([("", value)])
     }

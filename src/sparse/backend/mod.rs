@@ -51,6 +51,12 @@ impl Backend {
     ///
     /// # Errors
     /// `WAVEMESH_BACKEND` holds an unknown name.
+    ///
+    /// ```
+    /// use wavemesh::sparse::{Backend, with_backend};
+    /// assert_eq!(with_backend(Backend::Dense, Backend::current)?, Backend::Dense);
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn current() -> Result<Self> {
         Self::for_device(&Device::Cpu)
     }
@@ -60,6 +66,13 @@ impl Backend {
     ///
     /// # Errors
     /// `WAVEMESH_BACKEND` holds an unknown name.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let asked = || Backend::for_device(&Device::Cpu);
+    /// assert_eq!(with_backend(Backend::Native, asked)?, Backend::Native);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn for_device(device: &Device) -> Result<Self> {
         static ASKED: OnceLock<String> = OnceLock::new();
         let asked = ASKED.get_or_init(|| std::env::var(BACKEND_VARIABLE).unwrap_or_default());
@@ -74,6 +87,15 @@ impl Backend {
     ///
     /// # Errors
     /// [`Error::Backend`] says what it needs, where it cannot.
+    ///
+    /// ```
+    /// use wavemesh::sparse::Backend;
+    /// Backend::Native.check()?;
+    /// if let Err(problem) = Backend::Cuda.check() {
+    ///     println!("{problem}"); // what a GPU would need
+    /// }
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn check(self) -> Result<()> {
         self.engine()?;
         #[cfg(feature = "cuda")]

@@ -59,25 +59,6 @@ pub enum Family {
 named!(Family);
 
 impl Family {
-    /// Every family.
-    pub const ALL: [Self; 15] = [
-        Self::Box,
-        Self::Torus,
-        Self::Capsule,
-        Self::PlainChair,
-        Self::PlainTable,
-        Self::Chair,
-        Self::Table,
-        Self::Lamp,
-        Self::Bottle,
-        Self::Mug,
-        Self::Aeroplane,
-        Self::Car,
-        Self::Bookshelf,
-        Self::Bolt,
-        Self::Gear,
-    ];
-
     /// The families whose parts are thick enough for a 32³ grid.
     pub const PLAIN: [Self; 5] = [Self::Box, Self::Torus, Self::Capsule, Self::PlainChair, Self::PlainTable];
 
@@ -94,6 +75,15 @@ impl Family {
         Self::Bolt,
         Self::Gear,
     ];
+
+    /// Every family: the plain ones, then those with details.
+    pub const ALL: [Self; 15] = {
+        let mut all = [Self::Box; 15];
+        let (plain, detailed) = all.split_at_mut(Self::PLAIN.len());
+        plain.copy_from_slice(&Self::PLAIN);
+        detailed.copy_from_slice(&Self::DETAILED);
+        all
+    };
 
     /// Its name in lower case.
     pub fn name(self) -> &'static str {
@@ -120,6 +110,13 @@ impl Family {
     ///
     /// # Errors
     /// [`Error::Unknown`] for any other name.
+    ///
+    /// ```
+    /// use wavemesh::train::Family;
+    /// assert_eq!(Family::from_name("mug")?, Family::Mug);
+    /// assert!(Family::from_name("teapot").is_err());
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn from_name(name: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|family| family.name() == name).ok_or_else(|| Error::Unknown {
             kind: "shape family",
@@ -180,6 +177,14 @@ impl ProceduralShape {
     ///
     /// # Errors
     /// A resolution of zero.
+    ///
+    /// ```
+    /// use wavemesh::train::{Family, ProceduralShape};
+    /// let torus = ProceduralShape::new(Family::Torus, 0).sdf(16)?;
+    /// assert_eq!(torus.shape(), [16; 3]);
+    /// assert!(ProceduralShape::new(Family::Torus, 0).sdf(0).is_err());
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     pub fn sdf(&self, resolution: usize) -> Result<SdfGrid> {
         self.solid.to_grid(resolution)
     }

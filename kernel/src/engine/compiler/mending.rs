@@ -297,22 +297,7 @@ mod tests {
         }
 
         fn woven(&self) -> Woven {
-            let body = Body {
-                source: self.source,
-                cell: &self.cell,
-                bound: &self.plan.bound,
-                loaded: &self.plan.loaded,
-                forgotten: &[],
-                levels: &self.plan.levels,
-                plain: false,
-                run: 1,
-                names: None,
-                prelude: None,
-                crates: &[],
-                show: None,
-                block_on: None,
-                within: None,
-            };
+            let body = Body::for_tests(self.source, &self.cell, &self.plan.bound, &self.plan.levels);
             body.weave()
         }
 

@@ -178,23 +178,7 @@ mod tests {
         let source = "let x = make();";
         let cell = Cell::parse(source, Path::new("/"), &|_| None);
         let mut plan = Plan::for_tests(&cell);
-        let woven = Body {
-            source,
-            cell: &cell,
-            bound: &plan.bound,
-            loaded: &[],
-            forgotten: &[],
-            levels: &plan.levels,
-            plain: false,
-            run: 1,
-            names: None,
-            prelude: None,
-            crates: &[],
-            show: None,
-            block_on: None,
-            within: None,
-        }
-        .weave();
+        let woven = Body::for_tests(source, &cell, &plan.bound, &plan.levels).weave();
         let at = woven.built.text.find("::std::mem::drop(&x)").unwrap_or_default();
         let span = json!({"byte_start": at, "byte_end": at + 1, "is_primary": false, "label": format!("argument has type `&{told}`")});
         let message = json!({"level": "warning", "code": {"code": "dropping_references"}, "spans": [span]});
