@@ -66,13 +66,21 @@ fn viewer_bundle(
          if(roots.length)roots.forEach(r=>wavemeshViewer(r,{meta},\"{packed}\",{ramps}));else if(n)setTimeout(go,50,n-1)}};go(200)}})()</script>",
         png = base64(&png),
         alt = escape(&text),
-        script = include_str!("viewer.js"),
+        script = SCRIPT,
         meta = in_script(&meta),
         packed = base64(&data),
         ramps = Value::Object(ramps),
     );
     Ok(MimeBundle::text(text).with_html(html).with_png(&png, width, height))
 }
+
+/// The view, which stands in a function of its own.
+const SCRIPT: &str = concat!(
+    include_str!("payload.js"),
+    include_str!("shaders.js"),
+    include_str!("surface.js"),
+    include_str!("viewer.js")
+);
 
 /// JSON that cannot end the script element it stands in.
 fn in_script(value: &Value) -> String {

@@ -1,4 +1,5 @@
-// WaveMesh's interactive viewer: plain WebGL2, no dependency, no network. It is put into each viewer's HTML.
+// WaveMesh's interactive viewer: plain WebGL2, no dependency, no network. It is put into each viewer's HTML, behind payload.js, shaders.js
+// and surface.js.
 // wavemeshViewer(root, meta, packed, ramps): `packed` is base64 of gzip of the binary described in payload.rs.
 function wavemeshViewer(root, meta, packed, ramps) {
   if (root.wavemesh) return;
@@ -34,78 +35,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
   // A frame on its way to the screen, and how coarse frames must be while the view turns or its sliders move, to come in time.
   let flight = null, coarse = { turn: 0, build: 0 }, moving = 0, rough = false;
 
-  // ---- payload -------------------------------------------------------------------------------------------------
-  async function decode() {
-    const bytes = Uint8Array.from(atob(packed), c => c.charCodeAt(0));
-    packed = null;
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
-    const data = new Uint8Array(await new Response(stream).arrayBuffer());
-    let offset = 0;
-    const varint = () => {
-      let value = 0, shift = 1, byte;
-      do { byte = data[offset++]; value += (byte & 127) * shift; shift *= 128; } while (byte > 127);
-      return value;
-    };
-    const plane = (n, bits) => {
-      const q = new Uint16Array(n);
-      if (bits === 8) {
-        for (let i = 0; i < n; i++) { const v = data[offset++]; q[i] = v === 255 ? 65535 : Math.round(v / 254 * 65534); }
-      } else {
-        for (let i = 0; i < n; i++) q[i] = data[offset + i] | data[offset + n + i] << 8;
-        offset += 2 * n;
-      }
-      return q;
-    };
-    const made = [];
-    for (const f of meta.frames) {
-      const frame = { label: f.label, n: f.n };
-      if (mesh) {
-        frame.vertices = [0, 1, 2].map(() => plane(f.vertices, 16));
-        frame.faces = new Uint32Array(3 * f.n);
-        for (let i = 0, last = 0; i < frame.faces.length; i++) {
-          const z = varint();
-          last += z % 2 ? -(z + 1) / 2 : z / 2;
-          frame.faces[i] = last;
-        }
-        frame.planes = f.channels.map(c => plane(f.vertices, c.bits));
-      } else if (points) {
-        // Keys of Morton's order, 24 bits at a time. Points are spread over the whole cloud, so that the first of them stand for all.
-        const at = new Uint16Array(4 * f.n), part = v => {
-          v &= 0x249249; v = (v ^ v >> 2) & 0xc30c3; v = (v ^ v >> 4) & 0xf00f; return (v ^ v >> 8) & 255;
-        };
-        let step = Math.floor(f.n * .618034) | 1, a = f.n, b = step;
-        while (b) [a, b] = [b, a % b];
-        while (a > 1) { step += 2; a = f.n; b = step; while (b) [a, b] = [b, a % b]; }
-        frame.places = new Uint32Array(f.n);
-        for (let i = 0, key = -1, place = 0; i < f.n; i++, place = (place + step) % f.n) {
-          key += varint() + 1;
-          const high = Math.floor(key / 16777216), low = key % 16777216;
-          for (let c = 0; c < 3; c++) at[4 * place + c] = part(high >> c) << 8 | part(low >> c);
-          frame.places[i] = place;
-        }
-        const put = (v, i) => { at[4 * frame.places[i] + 3] = v; };
-        if (meta.palette) for (let i = 0; i < f.n; i++) put(data[offset++], i);
-        else plane(f.n, f.channels.length ? f.channels[0].bits : 16).forEach(put);
-        frame.at = at;
-        frame.planes = [];
-      } else {
-        if (f.sites === undefined) {
-          frame.sites = new Uint16Array(3 * f.n);
-          const [w, h] = meta.shape;
-          for (let i = 0, last = -1; i < f.n; i++) {
-            last += varint() + 1;
-            frame.sites[3 * i] = last % w;
-            frame.sites[3 * i + 1] = Math.floor(last / w) % h;
-            frame.sites[3 * i + 2] = Math.floor(last / w / h);
-          }
-        } else frame.sites = made[f.sites].sites;
-        frame.planes = f.channels.map(c => plane(f.n, c.bits));
-      }
-      frame.channels = f.channels;
-      made.push(frame);
-    }
-    return made;
-  }
+  // ---- values ------------------------------------------------------------------------------------------------
   const channelOf = (f = frames[state.frame]) => f.channels[state.channel] || null;
   const valueOf = (c, q) => !c || q === 65535 ? NaN : c.low + q / 65534 * (c.high - c.low);
   function scaleOf() { // the colour bar's ends: the same for all frames, so that they compare
@@ -113,59 +43,6 @@ function wavemeshViewer(root, meta, packed, ramps) {
     let [low, high] = meta.ranges[state.channel] || [0, 1];
     if (low < 0 && Math.min(-low, high) >= .05 * Math.max(-low, high)) { high = Math.max(high, -low); low = -high; }
     return low < high ? [low, high] : [low - 0.5, low + 0.5];
-  }
-
-  // ---- shaders -------------------------------------------------------------------------------------------------
-  const head = '#version 300 es\nprecision highp float;precision highp int;precision highp usampler2D;\n';
-  const light = 'float lit(vec3 n){vec3 v=rot*n;return .55+.45*min(1.,max(0.,dot(v,vec3(-.3,.62,.72))));}\n';
-  const common = 'uniform mat4 vp;uniform mat3 rot;uniform vec3 eye,clipLow,clipHigh;uniform vec4 scale;uniform float size,plain;uniform sampler2D ramp;\n';
-  const paint = 'vec3 paint(float q){float v=scale.x+q/65534.*(scale.y-scale.x);' +
-    'return texture(ramp,vec2(clamp((v-scale.z)/(scale.w-scale.z),0.,1.)*(255./256.)+.5/256.,.5)).rgb;}\n';
-  // A face of a voxel is six corners that read it from a texture, four numbers each: x, y, z, and 13 bits of value with 3 of direction.
-  const voxelVS = head + common + light + paint + 'uniform usampler2D faces;uniform float cell;out vec3 color;out vec2 uv;flat out int id;\n' +
-    'const vec2 C[6]=vec2[6](vec2(0,0),vec2(1,0),vec2(1,1),vec2(0,0),vec2(1,1),vec2(0,1));\n' +
-    'void main(){id=gl_VertexID/6;uv=C[gl_VertexID%6];uvec4 d=texelFetch(faces,ivec2(id&4095,id>>12),0);int f=int(d.w&7u)>>1;uint q=d.w>>3;' +
-    'vec3 p,n=vec3(0.);p[f]=float(d.w&1u);p[(f+1)%3]=uv.x;p[(f+2)%3]=uv.y;n[f]=p[f]*2.-1.;vec3 at=(vec3(d.xyz)+.5+(p-.5)*size)*cell;' +
-    'if((eye[f]-at[f])*n[f]<=0.){gl_Position=vec4(2.,2.,2.,1.);return;}' +
-    'color=(q==8191u?vec3(1.,0.,1.):paint(float(q)*8.))*lit(n);gl_Position=vp*vec4(at,1.);}';
-  const number4 = 'if(pick){int i=id+1;o=vec4(float(i&255),float((i>>8)&255),float((i>>16)&255),float((i>>24)&255))/255.;return;}';
-  const voxelFS = head + 'in vec3 color;in vec2 uv;flat in int id;uniform float alpha,outline;uniform bool pick;out vec4 o;\n' +
-    'void main(){' + number4 +
-    'vec2 w=fwidth(uv),d=min(uv,1.-uv)/w;float e=smoothstep(.3,1.3,min(d.x,d.y)),far=smoothstep(.12,.35,max(w.x,w.y));' +
-    'o=vec4(color*mix(1.,mix(.5,1.,max(e,far)),outline),alpha);}';
-  const meshVS = head + common + light + 'layout(location=0) in vec3 p;layout(location=1) in vec3 n;layout(location=2) in uint q;' +
-    'out vec3 at,bary;out float shade,value,odd;flat out int id;void main(){at=p;vec3 v=normalize(n);if(dot(v,eye-p)<0.)v=-v;' +
-    'shade=lit(v);odd=q==65535u?1.:0.;value=float(q);int k=gl_VertexID%3;bary=vec3(k==0,k==1,k==2);id=gl_VertexID/3;gl_Position=vp*vec4(p,1.);}';
-  const meshFS = head + common + paint + 'in vec3 at,bary;in float shade,value,odd;flat in int id;uniform float alpha,outline;uniform bool pick;out vec4 o;\n' +
-    'void main(){if(any(lessThan(at,clipLow))||any(greaterThan(at,clipHigh)))discard;' +
-    number4 + 'vec3 color=(plain>0.?vec3(.55,.68,.82):odd>0.?vec3(1.,0.,1.):paint(value))*shade;vec3 d=bary/fwidth(bary);float e=smoothstep(.2,1.2,min(d.x,min(d.y,d.z)));o=vec4(color*mix(1.,mix(.45,1.,e),outline),alpha);}';
-  // A point: its cell along x, y, z, and its colour: a value, a class, or five, six and five bits of red, green and blue.
-  const pointVS = head + common + paint + 'layout(location=0) in uvec4 d;uniform float cell,side;uniform vec3 origin;uniform vec2 cut;uniform int mode;flat out vec3 color;flat out int id;\n' +
-    'void main(){vec3 at=origin+vec3(d.xyz)*cell;id=gl_VertexID;float q=float(d.w);bool odd=d.w==65535u;gl_Position=vp*vec4(at,1.);gl_PointSize=side;' +
-    'if(any(lessThan(at,clipLow))||any(greaterThan(at,clipHigh))||(mode==0&&(q<cut.x||q>cut.y)&&!(odd&&cut.x<=0.&&cut.y>=65534.)))gl_Position=vec4(2.,2.,2.,1.);' +
-    'color=mode==1?texelFetch(ramp,ivec2(int(d.w)&255,0),0).rgb:mode==2?vec3(float(d.w>>11)/31.,float((d.w>>5)&63u)/63.,float(d.w&31u)/31.):odd?vec3(1.,0.,1.):paint(q);}';
-  const pointFS = head + 'flat in vec3 color;flat in int id;uniform float alpha;uniform bool pick;out vec4 o;\nvoid main(){' + number4 + 'o=vec4(color,alpha);}';
-  const lineVS = head + 'uniform mat4 vp;layout(location=0) in vec3 p;void main(){gl_Position=vp*vec4(p,1.);}';
-  const lineFS = head + 'uniform vec4 ink;out vec4 o;void main(){o=ink;}';
-
-  function program(vs, fs) {
-    const p = gl.createProgram();
-    for (const [type, source] of [[gl.VERTEX_SHADER, vs], [gl.FRAGMENT_SHADER, fs]]) {
-      const s = gl.createShader(type);
-      gl.shaderSource(s, source);
-      gl.compileShader(s);
-      gl.attachShader(p, s);
-    }
-    gl.linkProgram(p);
-    if (!gl.getProgramParameter(p, gl.LINK_STATUS) && !gl.isContextLost()) {
-      throw new Error(gl.getProgramInfoLog(p) + gl.getAttachedShaders(p).map(s => gl.getShaderInfoLog(s)).join(''));
-    }
-    const u = {};
-    for (let i = 0, n = gl.getProgramParameter(p, gl.ACTIVE_UNIFORMS); i < n; i++) {
-      const { name } = gl.getActiveUniform(p, i);
-      u[name] = gl.getUniformLocation(p, name);
-    }
-    return { p, u };
   }
 
   // ---- camera --------------------------------------------------------------------------------------------------
@@ -239,61 +116,12 @@ function wavemeshViewer(root, meta, packed, ramps) {
     stale = false;
     status();
   }
-  // The faces to draw, of voxels (k = 0) or of blocks of 2ᵏ of them along each axis: those with no neighbour before them.
-  function surface(k) {
-    if (visible.levels[k]) return visible.levels[k];
-    const [w, h, d] = meta.shape.map(n => Math.ceil(n / (1 << k))), s = frames[state.frame].sites, row = w, slice = w * h;
-    const bits = new Uint32Array(Math.ceil(w * h * d / 32)), ids = new Uint32Array(visible.kept), has = i => bits[i >>> 5] >>> (i & 31) & 1;
-    let n = 0;
-    for (const i of visible.ids) {
-      const at = (s[3 * i] >> k) + row * (s[3 * i + 1] >> k) + slice * (s[3 * i + 2] >> k);
-      if (k && has(at)) continue;
-      bits[at >>> 5] |= 1 << (at & 31);
-      ids[n++] = i;
-    }
-    const solid = state.size >= 1, masks = new Uint8Array(n), counts = [0, 0, 0, 0, 0, 0];
-    let outer = 0;
-    for (let j = 0; j < n; j++) {
-      const i = ids[j], x = s[3 * i] >> k, y = s[3 * i + 1] >> k, z = s[3 * i + 2] >> k, at = x + row * y + slice * z;
-      const hidden = !solid ? 0 : (x > 0 && has(at - 1)) | (x < w - 1 && has(at + 1)) << 1 | (y > 0 && has(at - row)) << 2 | (y < h - 1 && has(at + row)) << 3
-        | (z > 0 && has(at - slice)) << 4 | (z < d - 1 && has(at + slice)) << 5;
-      if (hidden === 63) continue;
-      for (let f = 0; f < 6; f++) counts[f] += ~hidden >> f & 1;
-      ids[outer] = i;
-      masks[outer++] = 63 & ~hidden;
-    }
-    const faces = counts.reduce((a, b) => a + b, 0), rows = Math.ceil(faces / 4096) || 1;
-    return visible.levels[k] = { k, faces, rows, counts, ids: ids.subarray(0, outer), masks, data: new Uint16Array(4 * 4096 * rows), owner: new Uint32Array(faces), sorted: null, texture: null };
-  }
-  // Writes the faces of a surface: direction by direction, or voxel by voxel in an order that puts the far ones first.
+  const surface = k => visible.levels[k] || (visible.levels[k] = wavemeshSurface(meta.shape, frames[state.frame].sites, visible, state.size >= 1, k));
   function pack(level, order) {
-    const f = frames[state.frame], s = f.sites, q = f.planes[state.channel], { k, ids, masks, counts, data, owner } = level;
-    const next = counts.map((_, f) => counts.slice(0, f).reduce((a, b) => a + b, 0));
-    level.starts = next.slice();
-    let last = 0;
-    for (let j = 0; j < ids.length; j++) {
-      const o = order ? order[j] : j, i = ids[o], mask = masks[o], value = q ? q[i] === 65535 ? 8191 : Math.min(q[i] >> 3, 8190) : 4095;
-      for (let f = 0; f < 6; f++) if (mask >> f & 1) {
-        const at = order ? last++ : next[f]++;
-        data[4 * at] = s[3 * i] >> k; data[4 * at + 1] = s[3 * i + 1] >> k; data[4 * at + 2] = s[3 * i + 2] >> k;
-        data[4 * at + 3] = value << 3 | f;
-        owner[at] = i;
-      }
-    }
-    level.sorted = !!order;
-    level.uploaded = false;
+    const f = frames[state.frame];
+    wavemeshFaces(level, f.sites, f.planes[state.channel], order);
   }
-  function farToNear(cam, n, at) { // counting sort by depth: `at(k)` is the middle of the k-th thing
-    const r = cam.rows[2], bins = 4096, key = new Uint16Array(n), count = new Uint32Array(bins + 1), order = new Uint32Array(n);
-    for (let k = 0; k < n; k++) {
-      const p = at(k), depth = (p[0] - center[0]) * r[0] + (p[1] - center[1]) * r[1] + (p[2] - center[2]) * r[2];
-      key[k] = Math.min(bins - 1, Math.max(0, (depth / radius + 1) / 2 * bins | 0));
-      count[key[k] + 1]++;
-    }
-    for (let b = 0; b < bins; b++) count[b + 1] += count[b];
-    for (let k = 0; k < n; k++) order[count[key[k]]++] = k;
-    return order;
-  }
+  const farToNear = (cam, n, at) => wavemeshFarToNear(cam.rows[2], center, radius, n, at);
   function sortTranslucent(cam, level) {
     if (mesh) {
       const p = visible.p, middle = k => [0, 1, 2].map(i => (p[9 * k + i] + p[9 * k + 3 + i] + p[9 * k + 6 + i]) / 3);
@@ -312,7 +140,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
     gl = canvas.getContext('webgl2', { antialias: true, preserveDrawingBuffer: false, powerPreference: 'high-performance' });
     if (!gl) { canvas.remove(); canvas = null; say('WebGL 2 is not available: the picture stays.'); return false; }
     overlay = $('canvas', 'position:absolute;inset:0;width:100%;height:100%;pointer-events:none', stage);
-    programs = { main: mesh ? program(meshVS, meshFS) : points ? program(pointVS, pointFS) : program(voxelVS, voxelFS), line: program(lineVS, lineFS) };
+    programs = { main: wavemeshProgram(gl, wavemeshShaders[mesh ? 'mesh' : points ? 'points' : 'voxels']), line: wavemeshProgram(gl, wavemeshShaders.line) };
     programs.buffers = [0, 1, 2].map(() => gl.createBuffer());
     programs.box = gl.createBuffer();
     programs.vao = gl.createVertexArray();
@@ -815,7 +643,9 @@ function wavemeshViewer(root, meta, packed, ramps) {
     try {
       if (!frames) {
         if (packed === null) return;
-        frames = await decode();
+        const data = packed;
+        packed = null;
+        frames = await wavemeshPayload(data, meta);
         controls.build();
       }
       if (wanted && !gl && start()) draw();
