@@ -73,8 +73,10 @@ macro_rules! dbg {
     ($($value:expr),+ $(,)?) => { ($($crate::dbg!($value)),+,) };
 }
 
-/// The name of a cell by that of its file, which is `In [3] 7` for a cell that is not the first of its number.
+/// The name of a cell or a file by that of its text for the compiler, which is `In [3] 7` for one that is not the first of its name.
 pub fn cell_of(file: &str) -> &str {
-    let end = file.find(']').filter(|_| file.starts_with("In [")).map_or(file.len(), |end| end + 1);
-    &file[..end]
+    match file.rsplit_once(' ') {
+        Some((name, run)) if run.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => name,
+        _ => file,
+    }
 }

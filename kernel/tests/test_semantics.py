@@ -426,6 +426,104 @@ def test_a_file_of_a_module_is_read_with_the_modules_in_its_folder_and_anew_when
         assert "shapes.rs:2:5" in plain(kernel.run("mod shapes;").error)
 
 
+MANY_FILES = {
+    "shop.rs": "pub mod stock;\nmod hidden { pub mod till; }\n#[path = \"elsewhere/odd.rs\"] pub mod odd;\npub fn paid() -> u32 { hidden::till::PAID.fetch_add(1, std::sync::atomic::Ordering::SeqCst) }",
+    "shop/stock.rs": "//! What there is.\npub mod shelf;\nuse std::sync::atomic::{AtomicU32, Ordering};\npub static COUNT: AtomicU32 = AtomicU32::new(0);\npub fn count() -> u32 { static CALLS: AtomicU32 = AtomicU32::new(10); COUNT.fetch_add(1, Ordering::SeqCst); CALLS.fetch_add(1, Ordering::SeqCst) }",
+    "shop/stock/shelf/mod.rs": "use std::cell::Cell;\nthread_local! { pub static LAST: Cell<u8> = const { Cell::new(0) } }\npub fn next() -> u8 { LAST.set(LAST.get() + 1); LAST.get() }\npub fn line() -> (u32, u32) {\n    (line!(), dbg!(40 + 2))\n}",
+    "shop/hidden/till.rs": "pub static PAID: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(100);",
+    "elsewhere/odd.rs": "#[cfg(windows)]\npub static ODD: std::sync::Mutex<u8> = std::sync::Mutex::new(0);\n#[cfg(not(windows))]\npub static ODD: std::sync::Mutex<u8> = std::sync::Mutex::new(1);\n#[cfg(test)] mod tests { #[test] fn it_is_odd() { assert_eq!(super::ODD.lock().unwrap().clone() % 2, 1) } }",
+}
+
+
+def files(folder, texts):
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize("declared", ["mod shop;", "mod r#in { pub mod shop; pub use shop::*; }\nuse r#in::shop;"])
+def test_a_static_of_any_file_of_a_module_lives_once(tmp_path, declared):
+    files(tmp_path, MANY_FILES if declared == "mod shop;" else {f"in/{name}": text for name, text in MANY_FILES.items()})
+    used = "(shop::stock::count(), shop::stock::shelf::next(), shop::paid(), { let mut odd = shop::odd::ODD.lock()?; *odd += 2; *odd })"
+    with Kernel(cwd=str(tmp_path)) as kernel:
+        ran = good(kernel.run(declared))
+        assert "it_is_odd ... ok" in ran.stream() + ran.stream("stderr"), ran.messages
+        assert kernel.value(used) == "(10, 1, 100, 3)"
+        good(kernel.run("fn unrelated() {}"))
+        assert kernel.value(used) == "(11, 2, 101, 5)", "another item leaves statics alone"
+        assert "anew" not in good(kernel.run(declared)).stream("stderr")
+        assert kernel.value(used) == "(12, 3, 102, 7)", "the same files again change nothing"
+        shelf = next(tmp_path.rglob("shelf/mod.rs"))
+        shelf.write_text(shelf.read_text().replace("+ 1)", "+ 5)"))
+        assert "anew" not in good(kernel.run(declared)).stream("stderr")
+        assert kernel.value(used) == "(13, 8, 103, 9)", "an edited function of a file leaves its statics alone"
+        shelf.write_text(shelf.read_text().replace("Cell::new(0)", "Cell::new(100)"))
+        assert "stock::shelf::LAST` starts anew" in good(kernel.run(declared)).stream("stderr")
+        assert kernel.value(used) == "(14, 105, 104, 11)"
+
+
+def test_lines_of_any_file_of_a_module_are_told_as_the_users(tmp_path):
+    files(tmp_path, MANY_FILES)
+    with Kernel(cwd=str(tmp_path)) as kernel:
+        good(kernel.run("mod shop;"))
+        ran = good(kernel.run("shop::stock::shelf::line()"))
+        assert ran.value == "(5, 42)" and "[shop/stock/shelf/mod.rs:5] 40 + 2 = 42" in ran.stream("stderr")
+        shelf = tmp_path / "shop/stock/shelf/mod.rs"
+        shelf.write_text(shelf.read_text() + "\npub fn other() {}")
+        good(kernel.run("mod shop;"))
+        assert "[shop/stock/shelf/mod.rs:5] 40" in good(kernel.run("shop::stock::shelf::line()")).stream("stderr")
+        shelf.write_text("pub fn next() -> u8 {\n    panic!(\"empty\")\n}")
+        good(kernel.run("mod shop;"))
+        error = plain(kernel.run("shop::stock::shelf::next()").error)
+        assert "Panic at shop/stock/shelf/mod.rs:2:5" in error and "2 |     panic!(" in error, error
+        shelf.write_text("pub fn next() -> u8 {\n    \"one\"\n}")
+        assert "shop/stock/shelf/mod.rs:2:5" in plain(kernel.run("mod shop;").error)
+        shelf.write_text("pub fn next() -> u8 { super::super::super::of_the_notebook() }")
+        good(kernel.run("fn of_the_notebook() -> u8 { 7 }\nmod shop;"))
+        said = kernel.run("fn of_the_notebook() -> u16 { 8 }").stream("stderr")
+        assert "`shop` of cell" in said and "no longer compiles" in said, said
+        good(kernel.run("fn of_the_notebook() -> u8 { 9 }"))
+        assert kernel.value("shop::stock::shelf::next()") == "9"
+        shelf.unlink()
+        error = plain(kernel.run("mod shop;").error)
+        assert "shop/stock.rs:2" in error and "shop/stock/shelf" in error, error
+
+
+def test_a_static_whose_type_beside_it_changes_starts_anew(tmp_path):
+    """The old value would be read with the new layout."""
+    with Kernel(cwd=str(tmp_path)) as kernel:
+        for wrapped in ["mod held {{ {} }}", "fn held() -> u64 {{ {} HELD.lock().unwrap().a.into() }}"]:
+            text = "pub struct Pair {{ pub a: {0}, pub b: [{0}; 3] }} pub static HELD: std::sync::Mutex<Pair> = std::sync::Mutex::new(Pair {{ a: 7, b: [7; 3] }});"
+            good(kernel.run(wrapped.format(text.format("u8"))))
+            said = good(kernel.run(wrapped.format(text.format("u64")))).stream("stderr")
+            assert "HELD` starts anew" in said, said
+        (tmp_path / "kept.rs").write_text("pub mod inner;")
+        files(tmp_path, {"kept/inner.rs": text.format("u8")})
+        good(kernel.run("mod kept;\nkept::inner::HELD.lock()?.a = 9;"))
+        assert kernel.value("kept::inner::HELD.lock()?.a") == "9"
+        files(tmp_path, {"kept/inner.rs": text.format("u64")})
+        assert "kept::inner::HELD` starts anew" in good(kernel.run("mod kept;")).stream("stderr")
+        assert kernel.value("{ let held = kept::inner::HELD.lock()?; (held.a, held.b) }") == "(7, [7, 7, 7])"
+
+
+@pytest.mark.parametrize("taken, other", [("not(windows)", "windows"), ("windows", "not(windows)")])
+def test_of_statics_under_conditions_the_one_that_is_there_lives_once(notebook, taken, other):
+    good(notebook.run(f"#[cfg({taken})] static HERE: std::sync::atomic::AtomicI8 = std::sync::atomic::AtomicI8::new(1);\n#[cfg({other})] static THERE: std::sync::atomic::AtomicI8 = std::sync::atomic::AtomicI8::new(2);"))
+    name = "HERE" if taken.startswith("not") else "THERE"
+    before = int(notebook.value(f"{name}.fetch_add(1, std::sync::atomic::Ordering::SeqCst)"))
+    good(notebook.run("struct Unrelated;"))
+    assert int(notebook.value(f"{name}.load(std::sync::atomic::Ordering::SeqCst)")) == before + 1
+
+
+def test_an_included_file_may_have_modules_in_files(tmp_path):
+    files(tmp_path, {"lib/tools.rs": "pub mod saw;\npub fn cut() -> u8 { saw::cuts() }", "lib/saw.rs": "pub fn cuts() -> u8 { static N: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(4); N.fetch_add(1, std::sync::atomic::Ordering::SeqCst) }"})
+    with Kernel(cwd=str(tmp_path)) as kernel:
+        good(kernel.run("include!(\"lib/tools.rs\");"))
+        assert kernel.value("cut()") == "4"
+        good(kernel.run("struct Unrelated;"))
+        assert kernel.value("(cut(), saw::cuts())") == "(5, 6)"
+
+
 def test_an_included_file_defines_what_it_has(tmp_path):
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "tools.rs").write_text("use std::sync::atomic::{AtomicU32, Ordering};\nconst TEXT: &str = include_str!(\"text.txt\");\nstruct Tool { n: u32 }\nimpl Tool { fn next(&self) -> u32 { static N: AtomicU32 = AtomicU32::new(5); N.fetch_add(self.n, Ordering::SeqCst) } }")

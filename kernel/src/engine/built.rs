@@ -44,6 +44,11 @@ struct Piece {
 }
 
 impl Built {
+    /// The code of a text that begins at the byte `at` of its source.
+    pub fn from(at: usize) -> Built {
+        Built { line_done: at, ..Built::default() }
+    }
+
     /// Adds a piece of the cell `source`, changed by `edits` (ascending, apart from each other), on its own line. Pieces come in the
     /// order of the cell.
     pub fn push(&mut self, source: &str, range: Range<usize>, edits: &[Edit]) {

@@ -15,24 +15,35 @@ use super::grammar::program::{self, Program};
 use super::items::{self, Item, Origin};
 use super::ways_out::{is_way_out, leaves};
 
-/// A cell that was run, for reports about its lines.
+/// A cell that was run, or a file that a cell has brought in with the files that it declares, for reports about their lines.
 #[derive(Debug)]
 pub struct Run {
     /// As in `In [3]`.
     pub number: u32,
-    /// What people call it: `In [3]`, or the name of a file that the cell has brought in.
-    pub name: String,
-    /// The name of its files for the compiler, unlike that of every other run: `In [3]`, which is what `file!()` says.
-    pub label: String,
+    /// The texts of all pages, one behind the other.
     pub source: String,
+    /// The cell or the file, and behind it the files that it declares.
+    pub pages: Vec<Page>,
     built: Mutex<Texts>,
 }
 
-/// What was last made of a cell for the compiler.
+/// A text of its own in a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// What people call it: `In [3]`, or the name of a file.
+    pub name: String,
+    /// The name of its files for the compiler, unlike that of every other page: `In [3]`, which is what `file!()` says.
+    pub label: String,
+    /// Where it stands in the source of its run.
+    pub range: Range<usize>,
+}
+
+/// What was last made of a run for the compiler.
 #[derive(Debug, Default)]
 struct Texts {
     body: Option<Arc<Built>>,
-    items: Option<Arc<Built>>,
+    /// One for each page.
+    items: Vec<Arc<Built>>,
 }
 
 /// Which of the two that is.
@@ -43,33 +54,45 @@ pub enum Part {
 }
 
 impl Run {
-    /// A run of `source`, whose files are called `label`.
-    pub fn new(number: u32, name: String, label: String, source: &str) -> Run {
-        Run { number, name, label, source: source.to_owned(), built: Mutex::default() }
+    /// A run of `source`, which these pages make up.
+    pub fn new(number: u32, pages: Vec<Page>, source: &str) -> Run {
+        Run { number, pages, source: source.to_owned(), built: Mutex::default() }
     }
 
-    /// What was made of the cell for the compiler.
-    pub fn built(&self, part: Part) -> Option<Arc<Built>> {
+    /// The name of the cell's files for the compiler.
+    pub fn label(&self) -> &str {
+        self.pages.first().map_or("", |page| &page.label)
+    }
+
+    /// What was made of a page for the compiler.
+    pub fn built(&self, part: Part, page: usize) -> Option<Arc<Built>> {
         let texts = self.texts();
         match part {
-            Part::Body => texts.body.clone(),
-            Part::Items => texts.items.clone(),
+            Part::Body => texts.body.clone().filter(|_| page == 0),
+            Part::Items => texts.items.get(page).cloned(),
         }
     }
 
-    /// Remembers what was made of the cell for the compiler.
-    pub fn set_built(&self, part: Part, built: Built) {
-        let mut texts = self.texts();
-        let place = match part {
-            Part::Body => &mut texts.body,
-            Part::Items => &mut texts.items,
-        };
-        *place = Some(Arc::new(built));
+    /// Remembers what was made of the cell's statements for the compiler.
+    pub fn set_body(&self, built: Built) {
+        self.texts().body = Some(Arc::new(built));
+    }
+
+    /// Remembers what was made of the items of each page for the compiler.
+    pub fn set_items(&self, built: &[Built]) {
+        self.texts().items = built.iter().cloned().map(Arc::new).collect();
     }
 
     fn texts(&self) -> MutexGuard<'_, Texts> {
         self.built.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+/// The run and the page of which the compiler's `file` was built. Of labels that fit, `round.rs` and `shapes/round.rs`, the longest is meant.
+pub fn page_of<'a>(runs: &'a [Arc<Run>], file: &str) -> Option<(&'a Arc<Run>, usize)> {
+    let pages = runs.iter().flat_map(|run| run.pages.iter().enumerate().map(move |(index, page)| (run, index, page)));
+    let known = pages.filter(|(_, _, page)| Path::new(file).ends_with(&page.label));
+    known.max_by_key(|(_, _, page)| page.label.len()).map(|(run, index, _)| (run, index))
 }
 
 /// A cell, taken apart.
@@ -164,9 +187,10 @@ impl Cell {
                 continue;
             }
             let call = macro_call(node);
-            let included = call.as_ref().and_then(|call| items::included(call, folder));
-            if let Some(file) = included.or_else(|| items::module(node, folder)) {
-                cell.files.push(file);
+            let files = call.as_ref().map_or_else(Vec::new, |call| items::included(call, folder));
+            let files = if files.is_empty() { items::module(node, &origin).into_iter().collect() } else { files };
+            if !files.is_empty() {
+                cell.files.extend(files);
                 continue;
             }
             let found = items::items_of(node, &origin);

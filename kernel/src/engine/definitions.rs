@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::built::{Built, Edit};
 use super::cell::{Run, words};
 use super::grammar::program::Test;
-use super::items::Item;
+use super::items::{self, Item};
 use super::statics::Static;
 
 /// The items of the notebook. A copy is cheap: what a cell would change is tried on one.
@@ -110,8 +110,8 @@ struct Home {
 
 /// The crate as text.
 pub struct Source {
-    /// File name and code of each cell, in order.
-    pub files: Vec<(Arc<Run>, Built)>,
+    /// Cells and the code of each of their pages, in order.
+    pub files: Vec<(Arc<Run>, Vec<Built>)>,
     /// Earlier versions that are the home of a static.
     pub homes: BTreeSet<PathBuf>,
     new_homes: BTreeMap<String, Home>,
@@ -286,7 +286,8 @@ impl Definitions {
             .filter(|(_, live)| live.stale.is_none())
             .map(|(cell, live)| {
                 let (before, behind) = &live.item.around;
-                format!("{before}{}{behind}", &cell.run.source[live.item.range.clone()])
+                let text = items::with_files(&live.item, &live.item.range, &cell.run);
+                format!("{before}{text}{behind}")
             })
             .collect()
     }
@@ -319,24 +320,32 @@ impl Definitions {
             Source { files: Vec::new(), homes: BTreeSet::new(), new_homes: BTreeMap::new(), anew: Vec::new() };
         let shapes = self.shapes();
         for cell in &self.cells {
-            let mut built = Built::default();
+            let text = &cell.run.source;
+            let mut pages: Vec<Built> = cell.run.pages.iter().map(|page| Built::from(page.range.start)).collect();
             let mut active: Vec<&Live> = cell.items.iter().filter(|live| live.stale.is_none()).collect();
             active.sort_by_key(|live| live.item.range.start);
             for live in active {
-                let edits = self.edits(live, &shapes, version, file, &mut source);
+                let edits = self.edits(&cell.run, live, &shapes, version, file, &mut source);
                 let (before, behind) = &live.item.around;
+                let Some((built, files)) = pages.split_first_mut() else { continue };
                 built.insert(before, live.item.range.start);
-                built.push(&cell.run.source, live.item.range.clone(), &edits);
+                built.push(text, live.item.range.clone(), &within(&edits, &live.item.range));
                 built.insert(behind, live.item.range.end);
                 built.insert(" ", live.item.range.end);
+                let own = |index: usize| live.item.files.iter().any(|file| file.page == index + 1);
+                for (index, built) in files.iter_mut().enumerate().filter(|(index, _)| own(*index)) {
+                    let range = cell.run.pages[index + 1].range.clone();
+                    built.push(text, range.clone(), &within(&edits, &range));
+                }
             }
-            source.files.push((Arc::clone(&cell.run), built));
+            source.files.push((Arc::clone(&cell.run), pages));
         }
         source
     }
 
     fn edits(
         &self,
+        run: &Run,
         live: &Live,
         shapes: &BTreeMap<&str, &str>,
         version: u64,
@@ -347,7 +356,10 @@ impl Definitions {
         let gone = |index: usize| item.members.get(index).map(|(_, range)| range.clone());
         let mut replaced: Vec<Edit> =
             live.replaced.iter().filter_map(|&index| gone(index)).map(|range| Edit::replace(range, "")).collect();
-        let mut made: Vec<Edit> = Vec::new();
+        let folder = file.parent().unwrap_or(file);
+        let declared =
+            item.files.iter().filter_map(|one| Some(one.named(&folder.join(&run.pages.get(one.page)?.label))));
+        let mut made: Vec<Edit> = declared.collect();
         let mut index = 0;
         while let Some(first) = item.statics.get(index) {
             // A macro call makes several at once.
@@ -357,7 +369,7 @@ impl Definitions {
             if replaced.iter().any(|edit| contains(&edit.range, &first.range)) {
                 continue;
             }
-            let signatures: Vec<String> = group.iter().map(|found| signature(found, shapes)).collect();
+            let signatures: Vec<String> = group.iter().map(|found| signature(found, shapes, &item.inner)).collect();
             let homes: Vec<Option<&Home>> = group
                 .iter()
                 .zip(&signatures)
@@ -427,7 +439,9 @@ impl Definitions {
         let mut found = false;
         for live in lives.filter(|live| live.stale.is_none()) {
             let range = &live.item.range;
-            if range.start <= byte && byte <= range.end && !(byte == range.end && found) {
+            let page = at.pages.iter().rposition(|page| page.range.start <= byte).unwrap_or_default();
+            let here = live.item.files.iter().any(|file| file.page == page);
+            if here || page == 0 && range.start <= byte && byte <= range.end && !(byte == range.end && found) {
                 // Still for the same reason: since the same cell.
                 let before = live.was_stale.take().filter(|before| before.reason == stale.reason);
                 live.stale = Some(before.unwrap_or_else(|| stale.clone()));
@@ -447,9 +461,16 @@ fn shared<'a>(some: &'a [String], others: &[String]) -> Vec<&'a String> {
     some.iter().filter(|name| others.contains(name)).collect()
 }
 
-/// A static's text and those of the types on which it rests: a change of one makes it another static.
-fn signature(found: &Static, shapes: &BTreeMap<&str, &str>) -> String {
-    format!("{} {:?}", found.text, closure(&found.text, shapes))
+/// What tells a static from another of its path: its own text, and those of the items and of the types beside it on which it rests.
+fn signature(found: &Static, shapes: &BTreeMap<&str, &str>, inner: &BTreeMap<String, String>) -> String {
+    let mut known = shapes.clone();
+    known.extend(inner.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+    format!("{} {:?}", found.text, closure(&found.text, &known))
+}
+
+/// The edits that lie in a range, its end included.
+fn within(edits: &[Edit], range: &Range<usize>) -> Vec<Edit> {
+    edits.iter().filter(|edit| contains(range, &edit.range)).cloned().collect()
 }
 
 /// The items that a text names, those that they name, and so on.
@@ -469,16 +490,20 @@ fn closure<'a>(text: &str, shapes: &BTreeMap<&'a str, &'a str>) -> BTreeMap<&'a 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::cell::Cell as Parsed;
+    use crate::engine::cell::{Cell as Parsed, Page};
     use std::path::Path;
+
+    fn run(number: u32, source: &str) -> Run {
+        let page = Page { name: "In".into(), label: format!("In [{number}]"), range: 0..source.len() };
+        Run::new(number, vec![page], source)
+    }
 
     fn define(definitions: &Definitions, number: u32, source: &str, id: Option<&str>) -> (Definitions, String) {
         let parsed = Parsed::parse(source, Path::new("/"), &|name| definitions.macro_rules(name));
-        let run = Arc::new(Run::new(number, "In".into(), format!("In [{number}]"), source));
-        let mut new = definitions.with(&run, parsed.items, id, &[]);
+        let mut new = definitions.with(&Arc::new(run(number, source)), parsed.items, id, &[]);
         let file = PathBuf::from(format!("/{number}.so"));
         let source = new.source(u64::from(number), &file);
-        let text = source.files.iter().map(|(_, built)| built.text.trim()).collect::<Vec<_>>().join("|");
+        let text = source.files.iter().map(|(_, built)| built[0].text.trim()).collect::<Vec<_>>().join("|");
         new.compiled(Arc::new(Library { file }), source);
         (new, text)
     }
@@ -497,11 +522,7 @@ mod tests {
         let (first, _) = define(&Definitions::default(), 1, "fn f() {}\nfn g() {}", Some("a"));
         let (second, text) = define(&first, 2, "fn g() { g() }", Some("a"));
         assert_eq!(text, "pub fn g() { g() }");
-        assert!(
-            second
-                .with(&Arc::new(Run::new(3, "x".into(), "x".into(), "")), Vec::new(), None, &["a".to_owned()])
-                .is_empty()
-        );
+        assert!(second.with(&Arc::new(run(3, "")), Vec::new(), None, &["a".to_owned()]).is_empty());
     }
 
     #[test]
@@ -520,7 +541,7 @@ mod tests {
             text.starts_with("unsafe extern \"C\" { #[link_name = \"wm_static_1_0_N\"] pub safe static N: u8; }"),
             "{text}"
         );
-        let run = Arc::new(Run::new(3, "x".into(), "x".into(), "static N: u8 = 2;"));
+        let run = Arc::new(run(3, "static N: u8 = 2;"));
         let parsed = Parsed::parse("static N: u8 = 2;", Path::new("/"), &|_| None);
         let third = second.with(&run, parsed.items, None, &[]).source(3, Path::new("/3.so"));
         assert_eq!(third.anew, ["N"]);

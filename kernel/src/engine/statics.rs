@@ -4,9 +4,10 @@
 //! This holds for `static` and `static mut` wherever they stand in an item, and for those that `thread_local!` and `lazy_static!`
 //! make: the former becomes a static `LocalKey` of a hidden thread-local, the latter a static `LazyLock`.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
-use ra_ap_syntax::ast::{self, HasGenericArgs, HasName};
+use ra_ap_syntax::ast::{self, HasAttrs, HasGenericArgs, HasName};
 use ra_ap_syntax::{AstNode, Edition, SourceFile, SyntaxNode};
 
 use super::built::Edit;
@@ -24,6 +25,8 @@ pub struct Static {
     declaration: String,
     /// What makes its version its home; `{symbol}` stands for the name under which it is exported.
     home: Vec<Edit>,
+    /// Its `#[cfg(…)]`.
+    conditions: String,
     /// Whether the version behind which it is declared must say `safe`.
     mutable: bool,
     /// Its text, which makes it another static when it changes.
@@ -43,7 +46,8 @@ impl Static {
     pub fn declared(&self, symbol: &str) -> String {
         let safe = if self.mutable { "" } else { "safe " };
         let (visibility, rest) = self.declaration.split_once("static").unwrap_or(("", &self.declaration));
-        format!("unsafe extern \"C\" {{ #[link_name = \"{symbol}\"] {visibility}{safe}static{rest}; }} ")
+        let conditions = &self.conditions;
+        format!("{conditions}unsafe extern \"C\" {{ #[link_name = \"{symbol}\"] {visibility}{safe}static{rest}; }} ")
     }
 }
 
@@ -75,6 +79,7 @@ pub fn find(node: &SyntaxNode, origin: &Origin) -> Vec<Static> {
                 home: vec![Edit::insert(range.start, "#[unsafe(export_name = \"{symbol}\")] ")],
                 range,
                 declaration,
+                conditions: conditions(&item),
                 mutable,
                 text: compact(&inner),
                 name,
@@ -84,6 +89,24 @@ pub fn find(node: &SyntaxNode, origin: &Origin) -> Vec<Static> {
         }
     }
     found
+}
+
+/// Statics of one path, of which conditions leave one, are told apart by their order.
+pub fn tell_apart(statics: &mut [Static]) {
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for found in statics {
+        let count = known.entry(found.path.clone()).or_default();
+        *count += 1;
+        if *count > 1 {
+            found.path.push_str(&format!("#{count}"));
+        }
+    }
+}
+
+/// The conditions under which there is something: its attributes `#[cfg(…)]`.
+fn conditions(node: &impl HasAttrs) -> String {
+    let of_cfg = node.attrs().filter(|attribute| attribute.simple_name().is_some_and(|name| name == "cfg"));
+    of_cfg.map(|attribute| format!("{} ", attribute.syntax().text())).collect()
 }
 
 /// A type in which `&str` is `&'static str`, as it is in a static: a declaration without a value must say so.
@@ -171,10 +194,12 @@ fn of_macro(
         let made =
             if local { format!("::std::thread::LocalKey<{typed}>") } else { format!("::std::sync::LazyLock<{typed}>") };
         let declaration = format!("{public}static {named}: {made}");
+        // Those of the call hold for each of its entries.
+        let conditions = format!("{}{}", self::conditions(call), self::conditions(&entry));
         let export = "#[unsafe(export_name = \"{symbol}\")]";
         let home = if local {
             let mut home = vec![Edit::replace(place(name.syntax()), format!("__WM_{named}"))];
-            home.push(Edit::insert(outer.end, format!(" {export} {declaration} = __WM_{named};")));
+            home.push(Edit::insert(outer.end, format!(" {conditions}{export} {declaration} = __WM_{named};")));
             home
         } else {
             // From the macro's head, or the end of the entry before, to the value; and from its end to the next entry.
@@ -183,7 +208,7 @@ fn of_macro(
             let start = if index == 0 { outer.start } else { place(entry.syntax()).start };
             home.push(Edit::replace(
                 start..value.start,
-                format!("{export} {declaration} = ::std::sync::LazyLock::new(|| "),
+                format!("{conditions}{export} {declaration} = ::std::sync::LazyLock::new(|| "),
             ));
             let end = if index + 1 == count { outer.end } else { place(entry.syntax()).end };
             home.push(Edit::replace(value.end..end.max(value.end), "); "));
@@ -194,6 +219,7 @@ fn of_macro(
             range: outer.clone(),
             declaration,
             home,
+            conditions,
             mutable: false,
             text: compact(entry.syntax()),
             name: named,

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::names::plain_names;
 use super::{Compiler, Failed, Order, errors};
-use crate::engine::cell::{Part, Run};
+use crate::engine::cell::{Part, Run, page_of};
 use crate::engine::definitions::{Definitions, Library, Source, Stale};
 use crate::engine::deps::Dependencies;
 use crate::engine::rustc::{Job, place_in, spans};
@@ -34,6 +34,8 @@ impl Compiler {
             self.write_definitions(&folder, &source, definitions, dependencies)?;
             let mut args = self.externs(dependencies);
             args.push("-Cmetadata=notebook".to_owned());
+            // `file!()` says a label.
+            args.push(format!("--remap-path-prefix={}/=", folder.display()));
             args.push(format!("-Clink-arg=-Wl,-soname,libctx-{version}.so"));
             // Each version finds its own symbols first, whatever else is loaded.
             args.push("-Clink-arg=-Wl,-Bsymbolic".to_owned());
@@ -53,7 +55,7 @@ impl Compiler {
             });
             let outcome = self.timed(outcome)?;
             for (run, built) in &source.files {
-                run.set_built(Part::Items, built.clone());
+                run.set_items(built);
             }
             if outcome.success {
                 self.warn(&outcome.messages, own, Part::Items);
@@ -73,7 +75,9 @@ impl Compiler {
         definitions: &Definitions,
         dependencies: &Dependencies,
     ) -> Result<()> {
-        let mut root = String::from("use ::wavemesh_cell::output::{dbg, eprint, eprintln, print, println};\n");
+        // In modules too.
+        let mut root =
+            String::from("#[macro_use(dbg, eprint, eprintln, print, println)] extern crate wavemesh_cell;\n");
         // What an item prints is the output of the cell that runs.
         root.push_str("const WAVEMESH_CELL_RUN: u64 = 0;\n");
         if let Some(prelude) = self.prelude(dependencies) {
@@ -83,8 +87,11 @@ impl Compiler {
             root.push_str(&format!("use ::{name};\n"));
         }
         for (run, built) in &source.files {
-            root.push_str(&format!("include!({:?});\n", run.label));
-            write_if_new(&folder.join(&run.label), &built.text)?;
+            // Those behind the first are modules, which their declarations name.
+            root.push_str(&format!("include!({:?});\n", run.label()));
+            for (page, built) in run.pages.iter().zip(built) {
+                write_if_new(&folder.join(&page.label), &built.text)?;
+            }
         }
         write_if_new(&folder.join("lib.rs"), &root)
     }
@@ -103,17 +110,18 @@ impl Compiler {
         for message in messages.iter().filter(|message| message["level"] == "error") {
             // Of two items of one name, which a macro may have made, the newer counts.
             let doubled = ["E0428", "E0252", "E0255"].iter().any(|code| message["code"]["code"] == *code);
+            let page = |file: &str| page_of(&runs, file);
             let place = spans(message)
                 .iter()
                 .filter(|span| span["is_primary"] != doubled)
-                .find_map(|span| place_in(span, |file| runs.iter().any(|run| run.label == file)));
+                .find_map(|span| place_in(span, |file| page(file).is_some()));
             let Some((file, bytes)) = place else { continue };
-            let Some(at) = runs.iter().rev().find(|run| run.label == file) else { continue };
+            let Some((at, page)) = page(file) else { continue };
             if own.iter().any(|run| Arc::ptr_eq(at, run)) {
                 refused.push(message.clone());
                 continue;
             }
-            let byte = at.built(Part::Items).and_then(|built| built.source_of(bytes.start));
+            let byte = at.built(Part::Items, page).and_then(|built| built.source_of(bytes.start));
             let reason = message["message"].as_str().unwrap_or_default().to_owned();
             let stale = Stale { reason: plain_names(&reason), by: number };
             if let Some((byte, _)) = byte {
@@ -128,6 +136,9 @@ impl Compiler {
 }
 
 fn write_if_new(path: &Path, text: &str) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
     if std::fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
         return Ok(());
     }

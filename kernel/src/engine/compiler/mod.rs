@@ -5,7 +5,8 @@
 //! in the next cell; that a variable was moved away, or borrows from another, is an error at the place where it would be stored, and
 //! the cell is built again without that ([`mending`]). An error in an item of another cell tells that this item is stale.
 
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
@@ -16,7 +17,7 @@ use wavemesh_cell::protocol::Report;
 use self::state::State;
 use super::Output;
 use super::body;
-use super::cell::{Cell, Part, Run};
+use super::cell::{Cell, Page, Part, Run};
 use super::definitions::{Definitions, Left};
 use super::deps::{self, Dependencies};
 use super::grammar::program::{Program, Test};
@@ -196,12 +197,12 @@ impl Compiler {
         let dependencies = self.dependencies(cell.awaits || cell.names_runtime, order.number)?;
         // Crates that were built anew take what stands on them with them.
         let before = if before.library.is_some() { self.state().definitions.clone() } else { before };
-        let run = self.new_run(order, format!("In [{}]", order.number), order.source);
+        let run = self.new_run(order, &[(String::new(), 0..order.source.len())], order.source);
         let mut definitions = before.with(&run, cell.items.clone(), order.cell, order.deleted);
         let mut own = vec![Arc::clone(&run)];
         for file in &cell.files {
-            let id = order.cell.map(|id| format!("{id}#{}", file.name));
-            let run = self.new_run(order, file.name.clone(), &file.source);
+            let id = order.cell.map(|id| format!("{id}#{}", file.title));
+            let run = self.new_run(order, &file.pages, &file.source);
             definitions = definitions.with(&run, file.items.clone(), id.as_deref(), &[]);
             own.push(run);
         }
@@ -229,14 +230,30 @@ impl Compiler {
         Ok(object)
     }
 
-    /// The label of a run is its files' name, so it is unlike every other's.
-    fn new_run(&self, order: &Order, name: String, source: &str) -> Arc<Run> {
-        let mut label = name.clone();
+    /// Pages are given by the names of their files, that of the cell by none. The label of a page is its files' path for the compiler,
+    /// so it is unlike every other's, and below the compiler's folder.
+    fn new_run(&self, order: &Order, pages: &[(String, Range<usize>)], source: &str) -> Arc<Run> {
         let mut state = self.state();
-        if state.runs.iter().rev().any(|run| run.label == label) {
-            label = format!("{label} {}", order.id);
+        let mut new: Vec<Page> = Vec::new();
+        for (name, range) in pages {
+            let name = if name.is_empty() { format!("In [{}]", order.number) } else { name.clone() };
+            let path = Path::new(&name);
+            let is_below = path.components().all(|part| matches!(part, Component::Normal(_)));
+            let last = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let plain = if is_below { name.clone() } else { last.unwrap_or_default() };
+            let mut labels = (0..).map(|index| match index {
+                0 => plain.clone(),
+                1 => format!("{plain} {}", order.id),
+                _ => format!("{plain} {}.{index}", order.id),
+            });
+            let is_known = |label: &String| {
+                let pages = state.runs.iter().rev().flat_map(|run| &run.pages).chain(&new);
+                pages.into_iter().any(|page| page.label == *label)
+            };
+            let label = labels.find(|label| !is_known(label)).unwrap_or(plain);
+            new.push(Page { name, label, range: range.clone() });
         }
-        let run = Arc::new(Run::new(order.number, name, label, source));
+        let run = Arc::new(Run::new(order.number, new, source));
         state.runs.push(Arc::clone(&run));
         run
     }

@@ -75,7 +75,8 @@ impl State {
             }
             let calls =
                 variable.ty.contains("fn(") || objects.iter().any(|name| ["Fn", "FnMut", "FnOnce"].contains(name));
-            let run = self.runs.iter().rev().find(|run| calls && run.number == variable.cell)?;
+            // The cell itself comes before the files that it has brought in.
+            let run = self.runs.iter().find(|run| calls && run.number == variable.cell)?;
             let name = words(&run.source).find(|word| old.values.contains(*word))?;
             Some(format!("note: `{}` was made before and keeps the old `{name}`.", variable.name))
         };

@@ -114,8 +114,8 @@ impl Compiler {
         let woven = body.weave();
         let folder = self.folder.join("b").join(self.next_build().to_string());
         std::fs::create_dir_all(&folder).context("cannot make a folder for the cell")?;
-        std::fs::write(folder.join(&run.label), &woven.built.text).context("cannot write the cell")?;
-        run.set_built(Part::Body, woven.built.clone());
+        std::fs::write(folder.join(run.label()), &woven.built.text).context("cannot write the cell")?;
+        run.set_body(woven.built.clone());
         let library = folder.join("libcell.so");
         let mut args = self.externs(dependencies);
         if let Some(library) = &definitions.library {
@@ -126,7 +126,7 @@ impl Compiler {
         }
         let outcome = self.rustc.run(&Job {
             folder: &folder,
-            file: &run.label,
+            file: run.label(),
             output: &library,
             crate_name: "cell",
             crate_type: "cdylib",

@@ -43,6 +43,8 @@ pub fn imports(import: &ast::Use, origin: &Origin) -> Vec<Item> {
                 range,
                 members: Vec::new(),
                 statics: Vec::new(),
+                inner: Default::default(),
+                files: Vec::new(),
                 around: Default::default(),
                 whole: text.clone(),
                 text,

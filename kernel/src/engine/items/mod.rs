@@ -4,6 +4,7 @@
 //! methods, and a macro is exported. What stands in the braces of a `mod` keeps the privacy that its author gave it, but for
 //! `pub(crate)` and its like, which mean all of the notebook.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
@@ -12,16 +13,19 @@ use ra_ap_syntax::{AstNode, NodeOrToken, SyntaxNode, SyntaxToken};
 
 use self::imports::imports;
 use super::built::Edit;
+use super::cell::words;
 use super::grammar::program::{self, Program};
 use super::statics::{self, Static};
 
 mod files;
 mod imports;
 mod macros;
+mod modules;
 mod visible;
 
-pub use self::files::{File, absolute_includes, included, module};
+pub use self::files::{File, absolute_includes, included};
 pub use self::macros::{items_of_macro, makes_items, may_bind};
+pub use self::modules::{Declared, module, with_files};
 pub use self::visible::start_after_attributes;
 
 /// Something that a cell defines.
@@ -43,6 +47,10 @@ pub struct Item {
     pub members: Vec<(String, Range<usize>)>,
     /// The statics in it, wherever they stand.
     pub statics: Vec<Static>,
+    /// The types in it, on which the layout of those statics may rest: name and text.
+    pub inner: BTreeMap<String, String>,
+    /// The modules in it whose text lies in other pages of its run.
+    pub files: Vec<Declared>,
     /// What stands before and behind it, when it is the text of a file.
     pub around: (String, String),
     /// Its text without comments, spaces and derived traits: the layout of a type may rest on it.
@@ -162,6 +170,10 @@ fn new_item(node: &SyntaxNode, origin: &Origin, key: String, names: Vec<String>,
     edits.extend(to_run);
     edits.sort_by_key(|edit| edit.range.start);
     let macro_text = ast::MacroRules::can_cast(node.kind()).then(|| node.text().to_string());
+    let mut found = statics::find(node, origin);
+    statics::tell_apart(&mut found);
+    let mut inner = BTreeMap::new();
+    types(node, &mut inner);
     Item {
         title: names.first().unwrap_or(&key).clone(),
         key,
@@ -170,13 +182,43 @@ fn new_item(node: &SyntaxNode, origin: &Origin, key: String, names: Vec<String>,
         range: origin.range(node),
         edits,
         members,
-        statics: statics::find(node, origin),
+        statics: found,
+        inner,
+        files: Vec::new(),
         around: Default::default(),
         text: text(node, true),
         whole: text(node, false),
         shapes,
         macro_text,
         program,
+    }
+}
+
+/// Adds what a node has within it on which the layout of a type may rest, by name. What has a name twice counts twice.
+fn types(node: &SyntaxNode, found: &mut BTreeMap<String, String>) {
+    for inner in node.descendants().skip(1) {
+        let Some(item) = ast::Item::cast(inner.clone()) else { continue };
+        let name = match &item {
+            ast::Item::Struct(item) => item.name(),
+            ast::Item::Enum(item) => item.name(),
+            ast::Item::Union(item) => item.name(),
+            ast::Item::Trait(item) => item.name(),
+            ast::Item::TypeAlias(item) => item.name(),
+            ast::Item::Const(item) => item.name(),
+            ast::Item::MacroRules(item) => item.name(),
+            ast::Item::Use(_) => {
+                // Any of its words may be the name.
+                let told = text(&inner, true);
+                for word in words(&told) {
+                    found.entry(word.to_owned()).or_default().push_str(&told);
+                }
+                continue;
+            }
+            _ => None,
+        };
+        if let Some(name) = name {
+            found.entry(name.text().to_string()).or_default().push_str(&text(&inner, true));
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub fn compile_error(diagnostics: &[Value], places: &Places) -> ExecuteError {
             continue;
         }
         let place = located(spans(diagnostic), places).into_iter().find(|span| span.primary).map(|span| span.place);
-        if place.as_ref().is_some_and(|place| is_behind(&place.run.source, place.range.end)) {
+        if place.as_ref().is_some_and(|place| is_behind(place.text(), place.range.end)) {
             // The brace is the kernel's.
             message = message.replace("found `}`", "found the end of the cell");
         }
@@ -34,7 +34,7 @@ pub fn compile_error(diagnostics: &[Value], places: &Places) -> ExecuteError {
             continue;
         }
         hints.extend(hints::unnamed_crate(&message).filter(|_| diagnostic["children"] == Value::Array(Vec::new())));
-        hints.extend(place.and_then(|place| hints::of(&message, &place.run.source, &place.range)));
+        hints.extend(place.and_then(|place| hints::of(&message, place.text(), &place.range)));
         if first.is_none() {
             let code = diagnostic["code"]["code"].as_str().unwrap_or("CompileError").to_owned();
             first = Some((code, message));
@@ -272,9 +272,8 @@ fn sources(spans: &[Located]) -> Vec<(String, String)> {
     let mut named: Vec<(String, String)> = Vec::new();
     let primary_first = spans.iter().filter(|span| span.primary).chain(spans);
     for Located { place, .. } in primary_first {
-        let name = place.run.name.clone();
-        if !named.iter().any(|(known, _)| *known == name) {
-            named.push((name, place.run.source.clone()));
+        if !named.iter().any(|(known, _)| known == place.name()) {
+            named.push((place.name().to_owned(), place.text().to_owned()));
         }
     }
     named
@@ -282,7 +281,7 @@ fn sources(spans: &[Located]) -> Vec<(String, String)> {
 
 fn with_snippets<'a>(mut group: Group<'a>, spans: &'a [Located], named: &'a [(String, String)]) -> Group<'a> {
     for (name, source) in named {
-        let here = || spans.iter().filter(|span| *name == span.place.run.name);
+        let here = || spans.iter().filter(|span| name == span.place.name());
         if here().any(|span| span.replacement.is_some()) {
             let patches =
                 here().filter_map(|span| Some(Patch::new(span.place.range.clone(), span.replacement.as_deref()?)));

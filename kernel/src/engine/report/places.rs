@@ -1,13 +1,12 @@
 //! Places of built code in the cells that it came from.
 
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 use wavemesh_cell::protocol::Place as SourcePlace;
 
 use super::{DIM, RESET};
-use crate::engine::cell::{Part, Run};
+use crate::engine::cell::{Part, Run, page_of};
 
 /// Finds the places of built code in the cells that it came from.
 pub struct Places {
@@ -17,12 +16,32 @@ pub struct Places {
     part: Option<Part>,
 }
 
-/// A byte range of a cell.
+/// A byte range of a cell or a file.
 pub struct Place {
-    pub run: Arc<Run>,
+    run: Arc<Run>,
+    page: usize,
+    /// In the text of that page.
     pub range: Range<usize>,
     /// The user wrote what stands there; else something was inserted.
     pub verbatim: bool,
+}
+
+impl Place {
+    fn new(run: &Arc<Run>, page: usize, in_run: Range<usize>, verbatim: bool) -> Place {
+        let Range { start, end } = run.pages[page].range;
+        let at = |byte: usize| byte.clamp(start, end) - start;
+        Place { run: Arc::clone(run), page, range: at(in_run.start)..at(in_run.end), verbatim }
+    }
+
+    /// What people call the cell or the file.
+    pub fn name(&self) -> &str {
+        &self.run.pages[self.page].name
+    }
+
+    /// The text of the cell or the file.
+    pub fn text(&self) -> &str {
+        self.run.source.get(self.run.pages[self.page].range.clone()).unwrap_or_default()
+    }
 }
 
 impl Places {
@@ -37,12 +56,11 @@ impl Places {
 
     /// Whether a file is one that was built of a cell.
     pub fn knows(&self, file: &str) -> bool {
-        self.run(file).is_some()
+        self.page(file).is_some()
     }
 
-    fn run(&self, file: &str) -> Option<&Arc<Run>> {
-        let name = Path::new(file).file_name()?.to_str()?;
-        self.runs.iter().rev().find(|run| run.label == name)
+    fn page(&self, file: &str) -> Option<(&Arc<Run>, usize)> {
+        page_of(&self.runs, file)
     }
 
     fn parts(&self) -> impl Iterator<Item = Part> {
@@ -51,23 +69,23 @@ impl Places {
 
     /// The place of bytes of a built file.
     pub fn find(&self, file: &str, bytes: Range<usize>) -> Option<Place> {
-        let run = self.run(file)?;
-        let (range, verbatim) = self.parts().find_map(|part| run.built(part)?.source_range(bytes.clone()))?;
-        Some(Place { run: Arc::clone(run), range, verbatim })
+        let (run, page) = self.page(file)?;
+        let (range, verbatim) = self.parts().find_map(|part| run.built(part, page)?.source_range(bytes.clone()))?;
+        Some(Place::new(run, page, range, verbatim))
     }
 
     /// `In [3]:2:9` for a place in a built file.
     pub fn name(&self, place: &SourcePlace) -> Option<String> {
         let place = self.at(place)?;
-        let before = place.run.source.get(..place.range.start)?;
+        let before = place.text().get(..place.range.start)?;
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        Some(format!("{}:{line}:{column}", place.run.name))
+        Some(format!("{}:{line}:{column}", place.name()))
     }
 
     /// The same, unless it lies behind the cell: there the kernel calls what is not the user's line, such as tests.
     pub fn name_in_cell(&self, place: &SourcePlace) -> Option<String> {
-        self.at(place).filter(|place| place.verbatim || place.range.start < place.run.source.len())?;
+        self.at(place).filter(|place| place.verbatim || place.range.start < place.text().len())?;
         self.name(place)
     }
 
@@ -78,23 +96,23 @@ impl Places {
     }
 
     fn at(&self, SourcePlace { file, line, column }: &SourcePlace) -> Option<Place> {
-        let run = self.run(file)?;
+        let (run, page) = self.page(file)?;
         let (line, column) = (usize::try_from(*line).ok()?, usize::try_from(*column).ok()?);
         let found = self.parts().filter_map(|part| {
-            let built = run.built(part)?;
+            let built = run.built(part, page)?;
             let byte = built.byte(line, column)?;
             built.source_range(byte..byte)
         });
         // A line may have come into both parts: the one that has the user's own text there is meant.
         let (range, verbatim) = found.max_by_key(|(_, verbatim)| *verbatim)?;
-        Some(Place { run: Arc::clone(run), range, verbatim })
+        Some(Place::new(run, page, range, verbatim))
     }
 
     /// The line of source, with its number, for a traceback.
     pub fn quote(&self, place: &SourcePlace) -> Option<String> {
         let place = self.at(place)?;
-        let number = place.run.source.get(..place.range.start)?.matches('\n').count();
-        let text = place.run.source.lines().nth(number)?;
+        let number = place.text().get(..place.range.start)?.matches('\n').count();
+        let text = place.text().lines().nth(number)?;
         Some(format!("{DIM}{:>4} |{RESET} {text}", number + 1))
     }
 }
