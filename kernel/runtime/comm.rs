@@ -48,12 +48,40 @@ pub fn on_target(target: &str, handler: impl FnMut(&Comm, Event) + Send + 'stati
 
 /// Opens a comm to `target` of the page, with the JSON text `data`.
 pub fn open(target: &str, data: &str, handler: impl FnMut(&Comm, Event) + Send + 'static) -> Comm {
+    open_with(target, data, "{}", handler)
+}
+
+/// [`open`] with the JSON text `metadata` of the message, in which widgets say the version of their protocol.
+pub fn open_with(target: &str, data: &str, metadata: &str, handler: impl FnMut(&Comm, Event) + Send + 'static) -> Comm {
     let number = OPENED.fetch_add(1, Ordering::Relaxed);
     let comm = Comm { id: format!("cell-{}-{number}", std::process::id()) };
     keep(&OPEN, &comm.id, Arc::new(Mutex::new(handler)));
     let target = crate::escape(target);
-    frame("comm_open", &format!(r#"{{"comm_id":"{}","target_name":"{target}","data":{data}}}"#, comm.id));
+    let content = format!(r#"{{"comm_id":"{}","target_name":"{target}","data":{data}}}"#, comm.id);
+    crate::send_frame(&format!(r#"{{"msg_type":"comm_open","content":{content},"metadata":{metadata}}}"#));
     comm
+}
+
+/// [`open_with`] for WaveMesh's widgets, which know neither comms nor events: of those, messages. Returns the comm's id.
+#[unsafe(no_mangle)]
+pub fn wavemesh_cell_comm_open(
+    target: &str,
+    data: &str,
+    metadata: &str,
+    mut on_message: Box<dyn FnMut(&str) + Send>,
+) -> String {
+    let taken = move |_: &Comm, event: Event| {
+        if let Event::Message(data) = event {
+            on_message(data);
+        }
+    };
+    open_with(target, data, metadata, taken).id
+}
+
+/// Sends on the comm of this id.
+#[unsafe(no_mangle)]
+pub fn wavemesh_cell_comm_send(id: &str, data: &str) {
+    Comm { id: id.to_owned() }.send(data);
 }
 
 impl Comm {

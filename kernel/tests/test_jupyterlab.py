@@ -184,6 +184,31 @@ def test_tab_completes_with_types_and_shift_tab_explains(page, server):
     )
 
 
+SLIDER = """let torus = shapes::torus(0.5, 0.25).to_grid(32)?;
+let level = notebook::slider("level", -0.1f32..=0.1).value(0.0).step(0.02);
+notebook::interact(&level, move |level| Ok::<_, Error>(MeshPlot::new(&wavemesh::sdf::marching_cubes(&torus, level)?).size(300, 220)))"""
+
+
+def test_a_slider_that_is_moved_draws_anew(page, server):
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    open_notebook(page, server, "slider", SLIDER, "level.get()")
+    command(page, "notebook:run-cell-and-select-next")
+    page.wait_for_selector(".jupyter-widgets .widget-readout")
+    picture = "document.querySelector('.jupyter-widgets.widget-html img')?.src"
+    page.wait_for_function(f"() => {picture}")
+    before = page.evaluate(f"() => {picture}")
+    assert page.locator(".widget-readout").inner_text() == "0.00"
+    page.locator(".noUi-handle").press("ArrowRight")
+    page.wait_for_function(f"before => {picture} !== before", arg=before)
+    assert page.locator(".widget-readout").inner_text() == "0.02"
+    # Who moves a slider is in its cell.
+    page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 1; }")
+    command(page, "notebook:run-cell")
+    page.wait_for_function("() => [...document.querySelectorAll('.jp-OutputArea-output')].some(o => o.textContent.trim() === '0.02')")
+    assert not errors
+
+
 BRICK = """let brick = Tensor::arange(1f32, 193.0, &Device::Cpu)?.reshape((4, 6, 8))?; // (z, y, x)
 VoxelViewer::new(&brick)?.size(420, 320)"""
 MESH = "MeshViewer::new(&shapes::sphere(0.8).to_mesh(24)?).size(420, 320)"

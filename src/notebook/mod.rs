@@ -42,6 +42,7 @@ mod viewer;
 mod voxel_faces;
 mod voxel_plot;
 mod voxels;
+mod widgets;
 
 pub use bundle::MimeBundle;
 pub use cards::gradients;
@@ -62,3 +63,7 @@ pub use task_bars::watch_tasks;
 pub use viewer::{MeshViewer, PointViewer, VoxelViewer};
 pub use voxel_plot::{Channel, ColorBy, VoxelPlot};
 pub use voxels::{ToVoxels, Voxels};
+pub use widgets::{
+    Button, Checkbox, Controls, Dropdown, Interact, Slider, SliderNumber, View, button, checkbox, dropdown, interact,
+    reach_page, slider,
+};

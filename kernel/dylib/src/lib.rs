@@ -3,6 +3,8 @@
 //! It has everything of the library, and the calls by which the kernel's child starts it, passes on a request to stop, and tells that
 //! a cell has ended.
 
+use std::ffi::c_void;
+
 pub use wavemesh::*;
 
 /// Shows the library's own long work as progress bars from now on. `stop_point` unwinds when the cell is to stop.
@@ -10,6 +12,21 @@ pub use wavemesh::*;
 pub extern "C" fn wavemesh_start(stop_point: extern "C-unwind" fn()) {
     wavemesh::task::set_stop_point(stop_point);
     wavemesh::notebook::watch_tasks();
+}
+
+/// Gives widgets their line to the page.
+///
+/// # Safety
+/// `open` and `send` are the runtime's `wavemesh_cell_comm_open` and `wavemesh_cell_comm_send`, compiled by this toolchain.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wavemesh_comms(open: *const c_void, send: *const c_void) {
+    type Open = fn(&str, &str, &str, Box<dyn FnMut(&str) + Send>) -> String;
+    type Send_ = fn(&str, &str);
+    // SAFETY: the caller says that these are functions of these types.
+    let (open, send) = unsafe {
+        (std::mem::transmute::<*const c_void, Open>(open), std::mem::transmute::<*const c_void, Send_>(send))
+    };
+    wavemesh::notebook::reach_page(open, send);
 }
 
 /// What `:vars` says of a value of the library.

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from notebook import Notebook
+from wavemesh_kernel import widgets
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -227,6 +228,24 @@ comm.on_msg(lambda message: (got.append(message['content']['data']), comm.send({
         pass
     assert answer["content"]["data"] == {"echo": 2}
     assert relayed.run("got").ok().value() == "[{'click': 3}]"
+
+
+@pytest.mark.parametrize("version, controls, base, protocol", [("7.7.1", "1.5.0", "1.2.0", "2.0.0"), ("8.1.5", "2.0.0", "2.0.0", "2.1.0"), (None, "2.0.0", "2.0.0", "2.1.0")])
+def test_widgets_are_those_of_the_page(monkeypatch, version, controls, base, protocol):
+    def installed(name):
+        if version is None:
+            raise widgets.installed.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(widgets.installed, "version", installed)
+    state = {f"_{part}_{field}": value for part, module in [("model", "@jupyter-widgets/controls"), ("view", "@jupyter-widgets/base")] for field, value in [("module", module), ("module_version", "2.0.0")]}
+    content = {"comm_id": "c", "target_name": "jupyter.widget", "data": {"state": {**state, "value": 3}, "buffer_paths": []}}
+    given, metadata = widgets.for_installed(content, {"version": "2.1.0"})
+    shown = given["data"]["state"]
+    assert (shown["_model_module_version"], shown["_view_module_version"], metadata["version"]) == (controls, base, protocol)
+    assert (shown["value"], given["comm_id"], content["data"]["state"]["_model_module_version"]) == (3, "c", "2.0.0")
+    other = {**content, "target_name": "own"}
+    assert widgets.for_installed(other, None) == (other, None)
 
 
 def test_nothing_is_left_when_the_notebook_closes(stand_in, tmp_path):

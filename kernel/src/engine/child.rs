@@ -323,6 +323,11 @@ impl Runtime {
         // SAFETY: as above.
         let describe_with: unsafe extern "C" fn(*const c_void) =
             unsafe { object.function("wavemesh_cell_describe_with")? };
+        // SAFETY: as above; both are handed on as they are.
+        let (open, send): (*const c_void, *const c_void) =
+            unsafe { (object.function("wavemesh_cell_comm_open")?, object.function("wavemesh_cell_comm_send")?) };
+        // Pointers do not go to other threads as they are.
+        let comms = (open as usize, send as usize);
         if let Some(library) = library.first().cloned() {
             std::thread::spawn(move || {
                 let Ok(library) = Object::open(&library) else { return };
@@ -330,6 +335,13 @@ impl Runtime {
                 if let Ok(describe) = unsafe { library.function::<*const c_void>("wavemesh_describe") } {
                     // SAFETY: as above.
                     unsafe { describe_with(describe) };
+                }
+                // SAFETY: this is the type with which kernel/dylib defines it.
+                let lend: std::io::Result<unsafe extern "C" fn(*const c_void, *const c_void)> =
+                    unsafe { library.function("wavemesh_comms") };
+                if let Ok(lend) = lend {
+                    // SAFETY: these are the runtime's functions that it asks for.
+                    unsafe { lend(comms.0 as *const c_void, comms.1 as *const c_void) };
                 }
                 let calls = || {
                     // SAFETY: these are the types with which kernel/dylib defines them.

@@ -72,8 +72,8 @@ pub enum Output {
     ClearOutput { wait: bool },
     /// The frontend may open comms to this target from now on.
     CommTarget(String),
-    /// The content of a `comm_open` message.
-    CommOpen(Value),
+    /// The content and the metadata of a `comm_open` message.
+    CommOpen { content: Value, metadata: Value },
     /// The content of a `comm_msg` message.
     CommMsg(Value),
     /// The content of a `comm_close` message.

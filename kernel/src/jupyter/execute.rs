@@ -82,7 +82,7 @@ impl Executor {
                         content.remove("transient");
                     }
                     let share = iopub.share(super::output::size_of(&content)).await;
-                    iopub.send_output(parent, "execute_result", content, share);
+                    iopub.send_output(parent, "execute_result", json!({}), content, share);
                 }
                 json!({
                     "status": "ok",

@@ -48,8 +48,8 @@ impl Iopub {
     }
 
     /// Queues an output that holds a share of the budget.
-    pub fn send_output(&self, parent: &Parent, msg_type: &str, content: Value, share: Option<Share>) {
-        self.queue(parent, msg_type, &json!({}), &content, share.map(|share| share.0));
+    pub fn send_output(&self, parent: &Parent, msg_type: &str, metadata: Value, content: Value, share: Option<Share>) {
+        self.queue(parent, msg_type, &metadata, &content, share.map(|share| share.0));
     }
 
     /// `starting`, `busy` or `idle`.

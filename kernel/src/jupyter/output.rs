@@ -74,7 +74,7 @@ fn size(output: &Output) -> usize {
         Output::Stdout(text) | Output::Stderr(text) => text.len(),
         Output::Display(value)
         | Output::UpdateDisplay(value)
-        | Output::CommOpen(value)
+        | Output::CommOpen { content: value, .. }
         | Output::CommMsg(value)
         | Output::CommClose(value) => size_of(value),
         Output::ClearOutput { .. } | Output::InputRequest { .. } | Output::CommTarget(_) => 1,
@@ -159,17 +159,29 @@ impl Forwarder {
             && !text.is_empty()
         {
             let share = Share::joined(shares);
-            self.outlets.iopub.send_output(&self.parent, "stream", json!({ "name": name, "text": text }), share);
+            self.outlets.iopub.send_output(
+                &self.parent,
+                "stream",
+                json!({}),
+                json!({ "name": name, "text": text }),
+                share,
+            );
         }
     }
 
     fn forward(&self, output: Output, share: Option<Share>) {
+        let mut metadata = json!({});
         let (msg_type, content) = match output {
             Output::Display(content) => ("display_data", complete(content)),
             Output::UpdateDisplay(content) => ("update_display_data", complete(content)),
             Output::ClearOutput { wait } => ("clear_output", json!({ "wait": wait })),
             Output::CommTarget(name) => return self.outlets.comms.add_target(name),
-            Output::CommOpen(content) => ("comm_open", content),
+            Output::CommOpen { content, metadata: given } => {
+                if given.is_object() {
+                    metadata = given;
+                }
+                ("comm_open", content)
+            }
             Output::CommMsg(content) => ("comm_msg", content),
             Output::CommClose(content) => ("comm_close", content),
             Output::InputRequest { prompt, password, reply } => {
@@ -186,7 +198,7 @@ impl Forwarder {
             self.outlets.comms.cell_sent(msg_type, &content);
         }
         if is_comm || !self.silent {
-            self.outlets.iopub.send_output(&self.parent, msg_type, content, share);
+            self.outlets.iopub.send_output(&self.parent, msg_type, metadata, content, share);
         }
     }
 }

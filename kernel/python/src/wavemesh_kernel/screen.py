@@ -3,6 +3,8 @@
 import getpass
 import sys
 
+from . import widgets
+
 COMM = ("comm_open", "comm_msg", "comm_close")
 
 
@@ -63,6 +65,9 @@ class Screen:
             return
         content = message["content"]
         comms = kernel.comm_manager
+        metadata = message.get("metadata")
+        if kind == "comm_open":
+            content, metadata = widgets.for_installed(content, metadata)
         if kind == "comm_open":
             comms.register_comm(Comm(content["comm_id"], self.on_comm))
         elif kind == "comm_close" and content["comm_id"] in comms.comms:
@@ -71,7 +76,7 @@ class Screen:
             kernel.iopub_socket,
             kind,
             content,
-            metadata=message.get("metadata"),
+            metadata=metadata,
             parent=kernel.get_parent("shell"),
             ident=f"comm-{content['comm_id']}".encode(),
             buffers=message.get("buffers"),

@@ -74,7 +74,7 @@ impl Assembly {
                 Output::ClearOutput { wait: content["wait"].as_bool().unwrap_or(false) }
             }
             Some("comm_target") => Output::CommTarget(content["target_name"].as_str().unwrap_or_default().to_owned()),
-            Some("comm_open") => Output::CommOpen(content),
+            Some("comm_open") => Output::CommOpen { content, metadata: message["metadata"].take() },
             Some("comm_msg") => Output::CommMsg(content),
             Some("comm_close") => Output::CommClose(content),
             Some("stream") => {

@@ -1,0 +1,36 @@
+//! The line to the live page: Jupyter's comms, which the kernel lends.
+
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+/// Opens a comm: the target's name, the data and the metadata as JSON, and what takes the data of each message that comes back.
+/// Returns the comm's id.
+type Open = fn(&str, &str, &str, Box<dyn FnMut(&str) + Send>) -> String;
+/// Sends JSON on the comm of this id.
+type Send_ = fn(&str, &str);
+
+static LINE: OnceLock<(Open, Send_)> = OnceLock::new();
+
+/// Gives widgets their line to the page. A kernel calls it once, before the first cell: `open(target, data, metadata, on_message)` opens a
+/// comm and returns its id, `send(id, data)` sends on it; data and metadata are JSON. Without it widgets show their values only.
+pub fn reach_page(open: fn(&str, &str, &str, Box<dyn FnMut(&str) + Send>) -> String, send: fn(&str, &str)) {
+    // A second line would be the same kernel's.
+    let _ = LINE.set((open, send));
+}
+
+/// Opens a comm to the page's widgets, if there is a page.
+pub(super) fn open(state: Value, mut on_message: impl FnMut(Value) + Send + 'static) -> Option<String> {
+    let (open, _) = LINE.get()?;
+    let data = serde_json::json!({ "state": state, "buffer_paths": [] });
+    let metadata = r#"{"version":"2.1.0"}"#;
+    let taken = move |data: &str| on_message(serde_json::from_str(data).unwrap_or(Value::Null));
+    Some(open("jupyter.widget", &data.to_string(), metadata, Box::new(taken)))
+}
+
+/// Tells the page's widget of new values.
+pub(super) fn update(id: &str, state: &Value) {
+    if let Some((_, send)) = LINE.get() {
+        send(id, &serde_json::json!({ "method": "update", "state": state, "buffer_paths": [] }).to_string());
+    }
+}
