@@ -64,6 +64,6 @@ pub use viewer::{MeshViewer, PointViewer, VoxelViewer};
 pub use voxel_plot::{Channel, ColorBy, VoxelPlot};
 pub use voxels::{ToVoxels, Voxels};
 pub use widgets::{
-    Button, Checkbox, Controls, Dropdown, Interact, Slider, SliderNumber, View, button, checkbox, dropdown, interact,
-    reach_page, slider,
+    Button, Checkbox, Controls, Dropdown, Interact, OpenComm, SendComm, Slider, SliderNumber, View, button, checkbox,
+    dropdown, interact, reach_page, slider,
 };

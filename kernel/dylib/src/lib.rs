@@ -20,11 +20,10 @@ pub extern "C" fn wavemesh_start(stop_point: extern "C-unwind" fn()) {
 /// `open` and `send` are the runtime's `wavemesh_cell_comm_open` and `wavemesh_cell_comm_send`, compiled by this toolchain.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wavemesh_comms(open: *const c_void, send: *const c_void) {
-    type Open = fn(&str, &str, &str, Box<dyn FnMut(&str) + Send>) -> String;
-    type Send_ = fn(&str, &str);
+    use wavemesh::notebook::{OpenComm, SendComm};
     // SAFETY: the caller says that these are functions of these types.
     let (open, send) = unsafe {
-        (std::mem::transmute::<*const c_void, Open>(open), std::mem::transmute::<*const c_void, Send_>(send))
+        (std::mem::transmute::<*const c_void, OpenComm>(open), std::mem::transmute::<*const c_void, SendComm>(send))
     };
     wavemesh::notebook::reach_page(open, send);
 }

@@ -22,13 +22,14 @@ pub(super) struct Core {
     /// The field that the reader sets.
     field: &'static str,
     /// What it becomes when it has the first value and the reader asks for the second: the nearest that is allowed, or none.
-    admit: Box<dyn Fn(&Value, &Value) -> Option<Value> + Send + Sync>,
+    admit: Admit,
     model: Mutex<Model>,
     watchers: Mutex<Vec<Watcher>>,
     /// Its own address, for the page's messages.
     own: Weak<Core>,
 }
 
+type Admit = Box<dyn Fn(&Value, &Value) -> Option<Value> + Send + Sync>;
 type Watcher = Arc<dyn Fn() + Send + Sync>;
 
 struct Model {

@@ -23,5 +23,5 @@ mod slider;
 pub use choices::{Button, Checkbox, Dropdown, button, checkbox, dropdown};
 pub use control::Controls;
 pub use interact::{Interact, View, interact};
-pub use page::reach_page;
+pub use page::{OpenComm, SendComm, reach_page};
 pub use slider::{Slider, SliderNumber, slider};

@@ -6,15 +6,15 @@ use serde_json::Value;
 
 /// Opens a comm: the target's name, the data and the metadata as JSON, and what takes the data of each message that comes back.
 /// Returns the comm's id.
-type Open = fn(&str, &str, &str, Box<dyn FnMut(&str) + Send>) -> String;
+pub type OpenComm = fn(&str, &str, &str, Box<dyn FnMut(&str) + Send>) -> String;
 /// Sends JSON on the comm of this id.
-type Send_ = fn(&str, &str);
+pub type SendComm = fn(&str, &str);
 
-static LINE: OnceLock<(Open, Send_)> = OnceLock::new();
+static LINE: OnceLock<(OpenComm, SendComm)> = OnceLock::new();
 
 /// Gives widgets their line to the page. A kernel calls it once, before the first cell: `open(target, data, metadata, on_message)` opens a
 /// comm and returns its id, `send(id, data)` sends on it; data and metadata are JSON. Without it widgets show their values only.
-pub fn reach_page(open: fn(&str, &str, &str, Box<dyn FnMut(&str) + Send>) -> String, send: fn(&str, &str)) {
+pub fn reach_page(open: OpenComm, send: SendComm) {
     // A second line would be the same kernel's.
     let _ = LINE.set((open, send));
 }
