@@ -1,4 +1,4 @@
-//! Generates shapes from a trained generator and writes them as meshes.
+//! Generates shapes from a trained generator and writes them as meshes. Started by `mpirun`, `srun` or torchrun, each process draws its part.
 //!
 //!     cargo run --release --example generate -- --model runs/shapes/generator.safetensors --count 8 --class chair --seed 1 --out generated
 
@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use candle_core::Device;
 use wavemesh::diffusion::Sampler;
+use wavemesh::distributed::ProcessGroup;
 use wavemesh::train::{GenerateOptions, Generator};
 use wavemesh::{Error, Result};
 
@@ -61,9 +61,10 @@ fn arguments() -> Result<Arguments> {
 
 fn run() -> Result<()> {
     let Arguments { model, count, seed, steps, class, guidance, out, format } = arguments()?;
-    let generator = Generator::load(&model, &Device::Cpu)?;
+    let group = ProcessGroup::from_environment()?;
+    let generator = Generator::load(&model, &group.local_device()?)?;
     std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
-    for i in 0..count {
+    for i in group.share(count) {
         let started = Instant::now();
         let sampler = Sampler::Ddim { steps, eta: 0.0 };
         let mut options = GenerateOptions::new().sampler(sampler).guidance_scale(guidance).seed(seed + i as u64);

@@ -6,7 +6,10 @@
 //! its folder; stages that are done are read, not trained. `--stage K` trains one stage alone: stages do not depend on each other, so
 //! several processes can train them at a time, after a run with `--prepare`, which makes the shapes, and before a last one without either,
 //! which puts the stages together. It computes on the best device
-//! there is (`WAVEMESH_DEVICE` chooses another). Ctrl-C stops after the step and writes a checkpoint, so that nothing is lost; a second one ends at once.
+//! there is (`WAVEMESH_DEVICE` chooses another). Ctrl-C, or the end of a job (SIGTERM), stops after the step and writes a checkpoint, so that nothing
+//! is lost; a second one ends at once.
+//!
+//! Started by `mpirun`, `srun` or torchrun (features `mpi` and `nccl`), all processes train one generator together: docs/scale.md.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -16,12 +19,12 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
-use wavemesh::device::best_device;
 use wavemesh::diffusion::{BetaSchedule, DiffusionConfig, GaussianDiffusion, Prediction};
+use wavemesh::distributed::ProcessGroup;
 use wavemesh::sdf::SdfGrid;
 use wavemesh::train::{
     Augmentation, DatasetConfig, Family, Generator, Representation, RepresentationConfig, ShapeDataset, Split,
-    StageData, StageModel, StepRecord, TrainConfig, Trainer, TrainingData, checkpoints,
+    StageData, StageModel, StepRecord, TrainConfig, Trainer, TrainingData,
 };
 use wavemesh::unet::{UNetConfig, WaveMeshUNet};
 use wavemesh::{Error, Result};
@@ -100,20 +103,36 @@ fn main() -> ExitCode {
     if let Err(error) = stop_on_ctrl_c() {
         eprintln!("Ctrl-C will end the program at once: {error}");
     }
-    match run() {
+    let group = match ProcessGroup::from_environment() {
+        Ok(group) => group,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = run(&group);
+    if let Err(error) = &done {
+        group.fail(error);
+    }
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Interrupted) => {
             eprintln!("stopped; run the same command to go on from here");
             ExitCode::from(130)
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error{}: {error}", of_rank(&group));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run() -> Result<()> {
+/// Who speaks, where it is not clear.
+fn of_rank(group: &ProcessGroup) -> String {
+    if group.is_alone() { String::new() } else { format!(" in rank {}", group.rank()) }
+}
+
+fn run(group: &Arc<ProcessGroup>) -> Result<()> {
     let (mut config, mut only, mut prepare) = (Config::default(), None, false);
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut list = arguments.iter().map(String::as_str);
@@ -139,18 +158,24 @@ fn run() -> Result<()> {
             }
         }
     }
-    let run = Run { device: best_device()?, data: OnceCell::new(), config };
+    let run = Run { device: group.local_device()?, data: OnceCell::new(), config, group: Arc::clone(group) };
+    if !group.is_alone() {
+        let engine = group.engine().unwrap_or_default();
+        run.say(format_args!("{} processes train together over {engine}", group.world_size()));
+    }
     if prepare {
         return run.representation().map(|_| ());
     }
     if let Some(stage) = only {
         return run.stage(stage).map(|_| ());
     }
-    let stages = (0..run.config.representation.levels).map(|stage| run.stage(stage)).collect::<Result<_>>()?;
-    let generator = Generator::new(run.representation()?, stages, run.config.classes())?;
-    let path = run.config.folder.join("generator.safetensors");
-    generator.save(&path, DType::F16)?;
-    println!("wrote {}", path.display());
+    let stages = (0..run.config.representation.levels).map(|stage| run.stage(stage)).collect::<Result<Vec<_>>>()?;
+    let (path, representation) = (run.config.folder.join("generator.safetensors"), run.representation()?);
+    if group.is_first() {
+        let stages = stages.into_iter().flatten().collect();
+        Generator::new(representation, stages, run.config.classes())?.save(&path, DType::F16)?;
+    }
+    run.say(format_args!("wrote {}", path.display()));
     Ok(())
 }
 
@@ -195,43 +220,69 @@ struct Run {
     config: Config,
     device: Device,
     data: OnceCell<Data>,
+    /// Who trains together.
+    group: Arc<ProcessGroup>,
 }
 
+/// For how long the others wait for the process that makes the shapes.
+const PREPARATION: Duration = Duration::from_secs(6 * 3600);
+
 impl Run {
+    /// Says something, once for all processes.
+    fn say(&self, words: std::fmt::Arguments) {
+        if self.group.is_first() {
+            println!("{words}");
+        }
+    }
+
     fn data(&self) -> Result<&Data> {
         if let Some(data) = self.data.get() {
             return Ok(data);
         }
         let started = Instant::now();
-        let data = Data::new(&self.config)?;
+        // One process of each machine makes them; the others find them in its cache.
+        let data = self.group.first_on_each_machine(PREPARATION, || Data::new(&self.config))?;
         let [train, validation] = [&data.train, &data.validation].map(|(shapes, _)| shapes.len());
-        println!("{train} shapes to train on, {validation} to validate, in {:.0} s", started.elapsed().as_secs_f64());
+        let seconds = started.elapsed().as_secs_f64();
+        self.say(format_args!("{train} shapes to train on, {validation} to validate, in {seconds:.0} s"));
         Ok(self.data.get_or_init(|| data))
     }
 
     /// How shapes are written: fitted once, and kept in the folder for the runs after.
     fn representation(&self) -> Result<Representation> {
         let path = self.config.folder.join("representation.json");
-        if let Ok(text) = std::fs::read_to_string(&path) {
-            return serde_json::from_str(&text).map_err(|error| invalid(&path, &error));
+        let kept = std::fs::read(&path).ok();
+        // Rank 0's file counts; where it has none, all come to the data together.
+        if self.group.any(self.group.is_first() && kept.is_none())? {
+            self.data()?;
         }
-        let fitted = Representation::fit(&self.config.representation, self.data()?.train.0.iter())?;
-        std::fs::create_dir_all(&self.config.folder).map_err(Error::io(&self.config.folder))?;
-        let text = serde_json::to_string(&fitted).map_err(candle_core::Error::wrap)?;
-        std::fs::write(&path, text).map_err(Error::io(&path))?;
-        Ok(fitted)
+        let text = self.group.broadcast(|| {
+            if let Some(text) = kept {
+                return Ok(text);
+            }
+            let fitted = Representation::fit(&self.config.representation, self.data()?.train.0.iter())?;
+            let text = serde_json::to_vec(&fitted).map_err(candle_core::Error::wrap)?;
+            std::fs::create_dir_all(&self.config.folder).map_err(Error::io(&self.config.folder))?;
+            std::fs::write(&path, &text).map_err(Error::io(&path))?;
+            Ok(text)
+        })?;
+        serde_json::from_slice(&text).map_err(|error| invalid(&path, &error))
     }
 
-    /// A stage's network: read if it is done, else trained.
-    fn stage(&self, stage: usize) -> Result<StageModel> {
+    /// A stage's network: read if it is done (by rank 0 alone), else trained.
+    fn stage(&self, stage: usize) -> Result<Option<StageModel>> {
         let path = self.config.folder.join(format!("stage-{stage}.safetensors"));
         let diffusion = GaussianDiffusion::new(&self.config.diffusion, &self.device)?;
-        if path.is_file() {
-            return Ok(StageModel { network: WaveMeshUNet::load(path, &self.device)?, diffusion });
+        if self.group.any(self.group.is_first() && path.is_file())? {
+            // Rank 0 puts the generator together.
+            let network = if self.group.is_first() { Some(WaveMeshUNet::load(path, &self.device)?) } else { None };
+            return Ok(network.map(|network| StageModel { network, diffusion }));
         }
         let network = self.train(stage, diffusion.clone())?;
-        network.save(path, DType::F32)?;
-        Ok(StageModel { network, diffusion })
+        if self.group.is_first() {
+            network.save(path, DType::F32)?;
+        }
+        Ok(Some(StageModel { network, diffusion }))
     }
 
     fn train(&self, stage: usize, diffusion: GaussianDiffusion) -> Result<WaveMeshUNet> {
@@ -271,16 +322,23 @@ impl Run {
             training.steps = self.steps_in(stage, minutes, probe)?;
         }
         let network = network()?;
-        println!("stage {stage}: {} parameters, channels {widths:?}", network.num_parameters());
-        let mut trainer = Trainer::new(network, diffusion, train, validation, training)?;
-        if folder.is_dir()
-            && let Some(last) = checkpoints(&folder)?.last()
-        {
-            trainer.resume(last)?;
-            println!("resumed from {} at step {}", last.display(), trainer.step_count());
+        self.say(format_args!("stage {stage}: {} parameters, channels {widths:?}", network.num_parameters()));
+        let mut trainer = Trainer::new(network, diffusion, train, validation, training)?.in_group(&self.group)?;
+        if trainer.resume_latest()? {
+            self.say(format_args!("resumed from {} at step {}", folder.display(), trainer.step_count()));
         }
-        follow(&mut trainer, stage, minutes)?;
-        report(stage, trainer.history());
+        let (started, before) = (Instant::now(), self.group.traffic());
+        self.follow(&mut trainer, stage, minutes)?;
+        self.report(stage, trainer.history());
+        if !self.group.is_alone() {
+            let (seconds, after) = (started.elapsed().as_secs_f64(), self.group.traffic());
+            self.say(format_args!(
+                "stage {stage}: {:.3} s of {seconds:.3} s in {} operations of the group, {:.1} MB",
+                after.seconds - before.seconds,
+                after.operations - before.operations,
+                (after.bytes - before.bytes) as f64 / 1e6
+            ));
+        }
         Ok(trainer.into_ema())
     }
 
@@ -289,73 +347,86 @@ impl Run {
         /// Steps until the first ones' preparations are over, and in all.
         const PROBE: [usize; 2] = [20, 60];
         let path = self.config.folder.join(format!("stage-{stage}.steps"));
-        if let Some(steps) = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()) {
-            return Ok(steps);
+        let kept: Option<usize> = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+        let agreed = |steps: Option<usize>| -> Result<usize> {
+            let mut first = [steps.filter(|_| self.group.is_first()).unwrap_or(0) as f64];
+            self.group.sum(&mut first)?;
+            Ok(first[0] as usize)
+        };
+        match agreed(kept)? {
+            0 => {}
+            steps => return Ok(steps),
         }
-        let mut trainer = probe(PROBE[1])?;
+        let mut trainer = probe(PROBE[1])?.in_group(&self.group)?;
         trainer.run(|_, _| Ok(()))?;
         let seconds: f64 = trainer.history()[PROBE[0]..].iter().map(|record| record.seconds).sum();
         let all: f64 = trainer.history().iter().map(|record| record.seconds).sum();
         // A tenth is for checkpoints, validation and slower stretches.
         let steps = 0.9 * (60.0 * minutes - all) / (seconds / (PROBE[1] - PROBE[0]) as f64);
-        let steps = (steps as usize).max(1);
-        println!("stage {stage}: {steps} steps in {minutes:.1} minutes");
-        std::fs::create_dir_all(&self.config.folder).map_err(Error::io(&self.config.folder))?;
-        std::fs::write(&path, steps.to_string()).map_err(Error::io(&path))?;
+        let steps = agreed(Some((steps as usize).max(1)))?;
+        self.say(format_args!("stage {stage}: {steps} steps in {minutes:.1} minutes"));
+        if self.group.is_first() {
+            std::fs::create_dir_all(&self.config.folder).map_err(Error::io(&self.config.folder))?;
+            std::fs::write(&path, steps.to_string()).map_err(Error::io(&path))?;
+        }
         Ok(steps)
+    }
+
+    /// Trains until the steps are taken or the minutes are over, and says how far it is.
+    fn follow(&self, trainer: &mut Trainer, stage: usize, minutes: f64) -> Result<()> {
+        let before: f64 = trainer.history().iter().map(|record| record.seconds).sum();
+        let started = Instant::now();
+        let mut shown = Instant::now();
+        let out_of_time = || minutes > 0.0 && before + started.elapsed().as_secs_f64() > 60.0 * minutes;
+        while trainer.step_count() < trainer.config().steps {
+            let result = trainer.run(|trainer, record| {
+                if record.validation.is_some() || shown.elapsed() > Duration::from_secs(10) {
+                    shown = Instant::now();
+                    let recent = &trainer.history()[trainer.history().len().saturating_sub(50)..];
+                    let step = recent.iter().map(|record| record.seconds).sum::<f64>() / recent.len() as f64;
+                    let left = (trainer.config().steps - record.step) as f64 * step;
+                    let validation = record.validation.map(|v| format!("  validation {v:.4}")).unwrap_or_default();
+                    self.say(format_args!(
+                        "stage {stage} step {:>6}  loss {:.4}{validation}  lr {:.2e}  {:.3} s/step  {:.0} s left",
+                        record.step, record.loss, record.learning_rate, step, left
+                    ));
+                }
+                if out_of_time() { Err(Error::Interrupted) } else { Ok(()) }
+            });
+            match result {
+                // All processes have stopped together, whosever clock it was.
+                Err(Error::Interrupted) if self.group.any(out_of_time())? => {
+                    self.say(format_args!(
+                        "stage {stage}: {minutes} minutes are over at step {}",
+                        trainer.step_count()
+                    ));
+                    break;
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What the stage took: on the clock, and of computing alone.
+    fn report(&self, stage: usize, history: &[StepRecord]) {
+        let clock: f64 = history.iter().map(|record| record.seconds).sum();
+        let computed: Option<f64> = history.iter().map(|record| record.processor_seconds).sum();
+        let computed = computed.map(|s| format!(", {:.1} min of processor time", s / 60.0)).unwrap_or_default();
+        let mut steps: Vec<f64> = history.iter().map(|record| record.seconds).collect();
+        steps.sort_by(f64::total_cmp);
+        let quick = steps.get(steps.len() / 10).copied().unwrap_or_default();
+        self.say(format_args!(
+            "stage {stage}: {} steps in {:.1} min on the clock{computed}; the quickest tenth under {quick:.3} s a step",
+            history.len(),
+            clock / 60.0
+        ));
     }
 }
 
 /// The entry of a stage; the last one serves the stages after it.
 fn of<T: Clone>(list: &[T], stage: usize) -> Option<T> {
     list.get(stage).or(list.last()).cloned()
-}
-
-/// Trains until the steps are taken or the minutes are over, and says how far it is.
-fn follow(trainer: &mut Trainer, stage: usize, minutes: f64) -> Result<()> {
-    let before: f64 = trainer.history().iter().map(|record| record.seconds).sum();
-    let started = Instant::now();
-    let mut shown = Instant::now();
-    let out_of_time = || minutes > 0.0 && before + started.elapsed().as_secs_f64() > 60.0 * minutes;
-    while trainer.step_count() < trainer.config().steps {
-        let result = trainer.run(|trainer, record| {
-            if record.validation.is_some() || shown.elapsed() > Duration::from_secs(10) {
-                shown = Instant::now();
-                let recent = &trainer.history()[trainer.history().len().saturating_sub(50)..];
-                let step = recent.iter().map(|record| record.seconds).sum::<f64>() / recent.len() as f64;
-                let left = (trainer.config().steps - record.step) as f64 * step;
-                let validation = record.validation.map(|v| format!("  validation {v:.4}")).unwrap_or_default();
-                println!(
-                    "stage {stage} step {:>6}  loss {:.4}{validation}  lr {:.2e}  {:.3} s/step  {:.0} s left",
-                    record.step, record.loss, record.learning_rate, step, left
-                );
-            }
-            if out_of_time() { Err(Error::Interrupted) } else { Ok(()) }
-        });
-        match result {
-            Err(Error::Interrupted) if out_of_time() => {
-                println!("stage {stage}: {minutes} minutes are over at step {}", trainer.step_count());
-                break;
-            }
-            other => other?,
-        }
-    }
-    Ok(())
-}
-
-/// What the stage took: on the clock, and of computing alone.
-fn report(stage: usize, history: &[StepRecord]) {
-    let clock: f64 = history.iter().map(|record| record.seconds).sum();
-    let computed: Option<f64> = history.iter().map(|record| record.processor_seconds).sum();
-    let computed = computed.map(|s| format!(", {:.1} min of processor time", s / 60.0)).unwrap_or_default();
-    let mut steps: Vec<f64> = history.iter().map(|record| record.seconds).collect();
-    steps.sort_by(f64::total_cmp);
-    let quick = steps.get(steps.len() / 10).copied().unwrap_or_default();
-    println!(
-        "stage {stage}: {} steps in {:.1} min on the clock{computed}; the quickest tenth under {quick:.3} s a step",
-        history.len(),
-        clock / 60.0
-    );
 }
 
 fn read_config(path: &Path) -> Result<Config> {
@@ -369,7 +440,7 @@ fn invalid(path: &Path, error: &serde_json::Error) -> Error {
 
 /// Lets Ctrl-C stop the work between two steps, and a second one at once.
 fn stop_on_ctrl_c() -> std::io::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT])?;
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
     std::thread::spawn(move || {
         for (earlier, _) in signals.forever().enumerate() {
             if earlier > 0 {

@@ -21,7 +21,8 @@ const PROBLEM_VARIABLE: &str = "WAVEMESH_GPU_PROBLEM";
 enum Choice {
     Auto,
     Cpu,
-    Cuda(usize),
+    /// The GPU of this number, or the first that is this process's.
+    Cuda(Option<usize>),
 }
 
 impl Choice {
@@ -30,12 +31,16 @@ impl Choice {
         match name.as_str() {
             "" | "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
-            _ => name.strip_prefix("cuda:").and_then(|number| number.parse().ok()).map(Self::Cuda).ok_or_else(|| {
-                Error::Unknown {
-                    kind: "device", name: text.into(), known: "auto, cpu, cuda, cuda:0, cuda:1, …".into()
-                }
-            }),
+            "cuda" => Ok(Self::Cuda(None)),
+            _ => name
+                .strip_prefix("cuda:")
+                .and_then(|number| number.parse().ok())
+                .map(|n| Self::Cuda(Some(n)))
+                .ok_or_else(|| Error::Unknown {
+                    kind: "device",
+                    name: text.into(),
+                    known: "auto, cpu, cuda, cuda:0, cuda:1, …".into(),
+                }),
         }
     }
 
@@ -62,7 +67,20 @@ pub fn best_device() -> Result<Device> {
     match Choice::read()? {
         Choice::Cpu => Ok(Device::Cpu),
         Choice::Auto => Ok(cuda(0).unwrap_or(Device::Cpu)),
-        Choice::Cuda(ordinal) => cuda(ordinal),
+        Choice::Cuda(ordinal) => cuda(ordinal.unwrap_or(0)),
+    }
+}
+
+/// The device of the process of number `local` on its machine: the GPU of that number, beginning again where there are fewer (a launcher may
+/// show each process its own alone), else the CPU. `WAVEMESH_DEVICE` decides as for [`best_device`]; `cuda` asks for a GPU.
+#[cfg(feature = "train")]
+pub(crate) fn nth_device(local: usize) -> Result<Device> {
+    let nth = || cuda(local % gpu_count().max(1));
+    match Choice::read()? {
+        Choice::Cpu => Ok(Device::Cpu),
+        Choice::Auto => Ok(nth().unwrap_or(Device::Cpu)),
+        Choice::Cuda(None) => nth(),
+        Choice::Cuda(Some(ordinal)) => cuda(ordinal),
     }
 }
 
@@ -73,7 +91,7 @@ pub(crate) fn unused_gpu() -> Option<String> {
     let why = match Choice::read() {
         Ok(Choice::Auto) => cuda(0).err()?.to_string(),
         Ok(Choice::Cpu) => format!("{DEVICE_VARIABLE}=cpu; unset it to use the GPU"),
-        Ok(Choice::Cuda(ordinal)) => cuda(ordinal).err()?.to_string(),
+        Ok(Choice::Cuda(ordinal)) => cuda(ordinal.unwrap_or(0)).err()?.to_string(),
         Err(error) => error.to_string(),
     };
     Some(format!("this machine has an NVIDIA GPU (driver {driver}) that is not used: {why}"))
@@ -89,6 +107,16 @@ pub(crate) fn driver() -> Option<String> {
 fn version_in(text: &str) -> Option<&str> {
     let looks = |word: &&str| word.contains('.') && word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     text.lines().next()?.split_whitespace().find(looks)
+}
+
+#[cfg(all(feature = "cuda", feature = "train"))]
+fn gpu_count() -> usize {
+    crate::gpu::count()
+}
+
+#[cfg(all(not(feature = "cuda"), feature = "train"))]
+fn gpu_count() -> usize {
+    0
 }
 
 #[cfg(feature = "cuda")]
@@ -148,7 +176,7 @@ mod tests {
     fn devices_are_named_as_people_write_them() {
         let parsed = |text| Choice::parse(text).unwrap();
         assert_eq!([parsed(""), parsed(" Auto "), parsed("cpu")], [Choice::Auto, Choice::Auto, Choice::Cpu]);
-        assert_eq!([parsed("cuda"), parsed("cuda:3")], [Choice::Cuda(0), Choice::Cuda(3)]);
+        assert_eq!([parsed("cuda"), parsed("cuda:3")], [Choice::Cuda(None), Choice::Cuda(Some(3))]);
         for bad in ["gpu", "cuda:", "cuda:-1", "cuda:x"] {
             let error = Choice::parse(bad).unwrap_err().to_string();
             assert!(error.contains(bad) && error.contains("cuda:1"), "{error}");

@@ -180,6 +180,15 @@ pub enum Error {
         checkpoint: Option<PathBuf>,
     },
 
+    /// A group of processes ended before its time, or did not come together. Every process of it gets this error.
+    #[error("the group of processes ended: {}{problem}", .rank.map(|rank| format!("rank {rank}: ")).unwrap_or_default())]
+    Group {
+        /// The process that it is about, where it is about one.
+        rank: Option<usize>,
+        /// What is wrong with it.
+        problem: String,
+    },
+
     /// An error of candle, passed on.
     #[error(transparent)]
     Candle(candle_core::Error),

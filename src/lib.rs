@@ -27,13 +27,15 @@
 //!
 //! # Features
 //!
-//! All but `cuda` are on by default. Without any, sparse layers, the network, diffusion, wavelets and grids remain.
+//! All but `cuda`, `mpi` and `nccl` are on by default. Without any, sparse layers, the network, diffusion, wavelets and grids remain.
 //!
 //! | feature | what it adds |
 //! | --- | --- |
 //! | `mesh-io` | glTF, 3MF and compressed files; OBJ, STL, PLY and OFF need nothing |
 //! | `train` | data sets, training loop, checkpoints, generator ([`train`]) |
 //! | `cuda` | tensors, layers and networks on NVIDIA GPUs ([`device`]); it needs nvcc to build and CUDA's libraries to load |
+//! | `mpi` | training over several processes with MPI ([`distributed`]); it needs Open MPI and libclang to build |
+//! | `nccl` | training over several GPUs ([`distributed`]); it needs what `cuda` needs, and NCCL to run |
 //! | `notebook` | cards, plots, viewers, progress bars ([`notebook`]) |
 //!
 //! # In a program
@@ -59,6 +61,8 @@ mod allocator;
 pub mod backbones;
 pub mod device;
 pub mod diffusion;
+#[cfg(feature = "train")]
+pub mod distributed;
 mod error;
 mod files;
 #[cfg(feature = "cuda")]

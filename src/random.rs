@@ -17,6 +17,15 @@ pub(crate) fn rng(seed: u64, stream: u64) -> ChaCha8Rng {
     rng
 }
 
+/// A seed of its own for part `index` of what has `seed`.
+pub(crate) fn seed_of(seed: u64, index: usize) -> u64 {
+    // The finaliser of SplitMix64 (Steele et al. 2014): neighbours become unlike.
+    let mut z = seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
 /// Standard normal numbers without end.
 pub(crate) fn normal(rng: &mut ChaCha8Rng) -> impl Iterator<Item = f32> + '_ {
     StandardNormal.sample_iter(rng)

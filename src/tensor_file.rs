@@ -16,12 +16,23 @@ use crate::{Error, Result};
 pub(crate) fn write(
     path: &Path,
     tensors: impl IntoIterator<Item = (String, Tensor)>,
-    (key, text): (&str, String),
+    text: (&str, String),
 ) -> Result<()> {
-    let header = HashMap::from([(key.to_string(), text)]);
-    let bytes = safetensors::serialize(tensors, Some(header)).map_err(candle_core::Error::wrap)?;
+    let bytes = to_bytes(tensors, text)?;
     create_folder_of(path)?;
     write_atomically(path, &bytes)
+}
+
+/// What such a file holds.
+///
+/// # Errors
+/// Whatever candle says when it cannot copy a tensor.
+pub(crate) fn to_bytes(
+    tensors: impl IntoIterator<Item = (String, Tensor)>,
+    (key, text): (&str, String),
+) -> Result<Vec<u8>> {
+    let header = HashMap::from([(key.to_string(), text)]);
+    Ok(safetensors::serialize(tensors, Some(header)).map_err(candle_core::Error::wrap)?)
 }
 
 /// The bytes of a file, and the text of the entry `key`; `None` for a safetensors file without it.
@@ -30,12 +41,20 @@ pub(crate) fn write(
 /// [`Error::Io`] when it cannot be read, [`Error::Format`] when it is no safetensors file.
 pub(crate) fn read(path: &Path, format: &'static str, key: &str) -> Result<(Vec<u8>, Option<String>)> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let text = text_of(&bytes, path, format, key)?;
+    Ok((bytes, text))
+}
+
+/// The text of the entry `key` of a file's bytes; `None` where there is none.
+///
+/// # Errors
+/// [`Error::Format`] when they are no safetensors file's.
+pub(crate) fn text_of(bytes: &[u8], path: &Path, format: &'static str, key: &str) -> Result<Option<String>> {
     let invalid = |error: safetensors::SafeTensorError| Error::Format {
         path: path.to_path_buf(),
         format,
         problem: error.to_string(),
     };
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(invalid)?;
-    let text = header.metadata().as_ref().and_then(|entries| entries.get(key)).cloned();
-    Ok((bytes, text))
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(invalid)?;
+    Ok(header.metadata().as_ref().and_then(|entries| entries.get(key)).cloned())
 }

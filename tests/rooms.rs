@@ -11,7 +11,7 @@ const SMALL: [&str; 11] =
     ["error", "gpu", "device", "builder", "sync", "allocator", "files", "tensor_file", "memory", "random", "task"];
 
 /// The other rooms, and the rooms that each may use.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("mesh", &[]),
     ("sdf", &["mesh"]),
     ("sparse", &[]),
@@ -21,7 +21,8 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("wavelet", &["sdf", "sparse"]),
     ("diffusion", &["sparse"]),
     ("unet", &["sparse", "diffusion", "import"]),
-    ("train", &["mesh", "sdf", "wavelet", "sparse", "diffusion", "unet"]),
+    ("distributed", &["sparse"]),
+    ("train", &["mesh", "sdf", "wavelet", "sparse", "diffusion", "unet", "distributed"]),
     ("notebook", &["mesh", "sdf", "wavelet", "sparse", "points", "import", "backbones", "diffusion", "unet", "train"]),
 ];
 

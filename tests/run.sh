@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests: format, lints, Rust and doc tests, documentation, the displays in a browser, the notebooks, the kernel's tests
 # (JupyterLab in a browser among them), the packages' (an emulated Google Colab among them).
-# Usage: bash tests/run.sh [rust|gpu|kernel|deny|book|browser|notebooks|python]…     (default: all but gpu)
+# Usage: bash tests/run.sh [rust|mpi|gpu|kernel|deny|book|browser|notebooks|python]…     (default: all but gpu)
 # The Rust tests run with checks of integer overflow, which the crates of this workspace alone are compiled with. At the end each part says
 # how long it took.
 # A part that cannot run is named loudly, and is an error when CI=true.
@@ -32,6 +32,16 @@ rust_tests() {
   done
 }
 
+# Training over several processes. The crate `mpi` needs Open MPI, and libclang to read its header.
+mpi_tests() {
+  if ! command -v mpirun >/dev/null || ! command -v mpicc >/dev/null || ! ls /usr/lib/llvm-*/lib/libclang*.so* "${LIBCLANG_PATH:-/nowhere}"/libclang*.so* >/dev/null 2>&1; then
+    echo "NOT RUN: training over several processes: apt-get install openmpi-bin libopenmpi-dev libclang-dev" >&2
+    if [ "${CI:-}" = true ]; then return 1; else return 0; fi
+  fi
+  cargo clippy --release --locked --features mpi --lib --test mpi -- -D warnings
+  cargo test --release --locked --features mpi --test mpi
+}
+
 # Against the kernel and library that set-up makes, in a folder of the tests' own.
 kernel_tests() (
   export XDG_DATA_HOME=$CARGO_TARGET_DIR/test-data
@@ -43,6 +53,7 @@ run() {
   local began=$SECONDS
   case $1 in
     rust) rust_tests ;;
+    mpi) step "training over several processes, with MPI"; mpi_tests ;;
     gpu) step "GPU kernels for every architecture"; bash tests/kernels.sh ;;
     deny) step "licences and sources of all crates"; bash tests/deny.sh ;;
     book) step "the book and every link"; bash tests/book.sh ;;
@@ -57,16 +68,16 @@ run() {
 # One after another.
 lane() { local part; for part in "$@"; do run "$part"; done; }
 
-read -ra parts <<<"${*:-rust kernel deny book browser notebooks python}"
+read -ra parts <<<"${*:-rust mpi kernel deny book browser notebooks python}"
 took=$(mktemp) later=$(mktemp)
 trap 'rm -f "$took" "$later"' EXIT
 first=() beside=() python=()
 for part in "${parts[@]}"; do
   case $part in
-    rust | gpu | kernel) first+=("$part") ;;
+    rust | mpi | gpu | kernel) first+=("$part") ;;
     deny | book | browser | notebooks) beside+=("$part") ;;
     python) python=("$part") ;;
-    *) echo "unknown part '$part'; known: rust gpu deny book browser notebooks kernel python" >&2; exit 2 ;;
+    *) echo "unknown part '$part'; known: rust mpi gpu deny book browser notebooks kernel python" >&2; exit 2 ;;
   esac
 done
 lane "${first[@]}"

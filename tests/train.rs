@@ -166,7 +166,7 @@ fn a_loss_that_is_not_finite_stops_the_training_and_leaves_the_network() {
         fn len(&self) -> usize {
             1
         }
-        fn batch(&self, items: &[usize], _seed: u64) -> Result<TrainingBatch> {
+        fn batch(&self, items: &[usize], _seeds: &[u64]) -> Result<TrainingBatch> {
             let rows = 2 * items.len();
             let coords = (0..items.len() as i32).flat_map(|b| [[b, 0, 0, 0], [b, 0, 0, 1]]).collect();
             let features = Tensor::full(f32::NAN, (rows, 1), &DEVICE)?;
@@ -361,7 +361,7 @@ fn labels_reach_the_network_and_guidance_stretches_them() {
     let data = || StageData::new(&representation, 0, grids.clone(), Augmentation::default(), 0.0, &DEVICE).unwrap();
     let rows = |dropout| {
         let labelled = data().with_labels(vec![0, 1], 2, dropout).unwrap();
-        labelled.batch(&[1, 0], 5).unwrap().labels.unwrap().to_vec2::<f32>().unwrap()
+        labelled.batch(&[1, 0], &[5, 6]).unwrap().labels.unwrap().to_vec2::<f32>().unwrap()
     };
     assert_eq!(rows(0.0), [[0.0, 1.0], [1.0, 0.0]]);
     assert_eq!(rows(1.0), [[0.0, 0.0], [0.0, 0.0]]);

@@ -28,11 +28,14 @@ pub struct LossOptions<'a> {
     pub context: Option<&'a Tensor>,
     /// Dropout and batch statistics on (training) or off (validation).
     pub train: bool,
+    /// The first element of `x0` in a larger batch, and how many elements that one has: what is drawn is then what the larger batch has
+    /// there. `None` for a batch that is whole.
+    pub part: Option<(usize, usize)>,
 }
 
 impl Default for LossOptions<'_> {
     fn default() -> Self {
-        Self { seed: 0, timesteps: None, importance: None, context: None, train: true }
+        Self { seed: 0, timesteps: None, importance: None, context: None, train: true, part: None }
     }
 }
 
@@ -43,6 +46,7 @@ setters! {
         importance(importance: &'a LossHistory) => importance = Some(importance);
         context(context: &'a Tensor) => context = Some(context);
         train(train: bool) => train = train;
+        part(part: (usize, usize)) => part = Some(part);
     }
 }
 
@@ -92,10 +96,21 @@ impl GaussianDiffusion {
         }
         let mut rng = random::rng(options.seed, 0);
         let batch = x0.batch_size();
+        let (first, whole) = options.part.unwrap_or((0, batch));
+        if first + batch > whole {
+            let got = format!("{batch} elements from {first} on of {whole}");
+            return Err(Error::argument("training_loss", "part", got, "elements that the whole batch has"));
+        }
         let (timesteps, mut weights) = match (&options.timesteps, options.importance) {
             (Some(timesteps), _) => (timesteps.clone(), vec![1.0; batch]),
-            (None, Some(history)) => history.draw(batch, &mut rng),
-            (None, None) => (spread(self.schedule().len(), batch, &mut rng), vec![1.0; batch]),
+            (None, Some(history)) => {
+                let (timesteps, weights) = history.draw(whole, &mut rng);
+                (timesteps[first..][..batch].to_vec(), weights[first..][..batch].to_vec())
+            }
+            (None, None) => {
+                let timesteps = spread(self.schedule().len(), whole, &mut rng);
+                (timesteps[first..][..batch].to_vec(), vec![1.0; batch])
+            }
         };
         self.check_timesteps("training_loss", x0, &timesteps)?;
         if let Some(gamma) = self.config().min_snr_gamma {
@@ -104,8 +119,7 @@ impl GaussianDiffusion {
             }
         }
 
-        let noise = random::gaussian(&mut rng, (x0.len(), x0.channels()), self.device())?;
-        let noise = noise.to_dtype(x0.features().dtype())?;
+        let noise = element_noise(options.seed, first, x0)?.to_dtype(x0.features().dtype())?;
         let noised = self.q_sample(x0, &timesteps, &noise)?;
         let t = timestep_tensor(&timesteps, self.device())?;
         let output = model.predict(&noised, &t, options.context, options.train)?;
@@ -128,6 +142,20 @@ impl GaussianDiffusion {
         }
         Ok(TrainingLoss { loss, timesteps, per_element: Tensor::from_vec(per_element, batch, self.device())? })
     }
+}
+
+/// Standard normal noise (N, C) for the rows of `x0`: each element's is its own, whatever else is in the batch.
+fn element_noise(seed: u64, first: usize, x0: &SparseConvTensor) -> Result<Tensor> {
+    /// Data draw from the streams below.
+    const NOISE: u64 = 16;
+    let mut rngs: Vec<ChaCha8Rng> =
+        (0..x0.batch_size()).map(|element| random::rng(random::seed_of(seed, first + element), NOISE)).collect();
+    let channels = x0.channels();
+    let mut values = Vec::with_capacity(x0.len() * channels);
+    for site in x0.coords().iter() {
+        values.extend(random::normal(&mut rngs[site[0] as usize]).take(channels));
+    }
+    Ok(Tensor::from_vec(values, (x0.len(), channels), x0.device())?)
 }
 
 /// Uniform timesteps in equal strides from a random first one, so that every batch sees the whole range: each is uniform by

@@ -64,6 +64,12 @@ pub(crate) fn device(ordinal: usize) -> Result<Device> {
     Ok(device)
 }
 
+/// How many GPUs are visible.
+#[cfg(feature = "train")]
+pub(crate) fn count() -> usize {
+    CudaContext::device_count().map_or(0, |count| usize::try_from(count).unwrap_or(0))
+}
+
 fn unusable(ordinal: usize, error: DriverError) -> Error {
     let needs = match error.0 {
         CUresult::CUDA_ERROR_NO_DEVICE | CUresult::CUDA_ERROR_INVALID_DEVICE => {

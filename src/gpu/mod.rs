@@ -26,6 +26,8 @@ use candle_core::{CudaDevice, CudaStorage, DType, Device, DeviceLocation, Layout
 
 pub(crate) use self::launch::{Argument, Module, arguments, module};
 pub use self::memory::GpuInfo;
+#[cfg(feature = "train")]
+pub(crate) use self::memory::count;
 pub(crate) use self::memory::{device, info, trim};
 use crate::{Error, Result};
 
@@ -54,6 +56,12 @@ pub(crate) struct Gpu {
 impl Gpu {
     pub fn new(device: &CudaDevice) -> Self {
         Self { stream: device.cuda_stream(), device: device.clone() }
+    }
+
+    /// The stream that everything on it runs on.
+    #[cfg(feature = "nccl")]
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
     }
 
     /// Which GPU it is.
@@ -284,7 +292,21 @@ pub(crate) struct Slice<'a> {
     _guard: SyncOnDrop<'a>,
 }
 
+impl Numbers<'_> {
+    /// Where they are.
+    #[cfg(feature = "nccl")]
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+}
+
 impl Slice<'_> {
+    /// Where it is.
+    #[cfg(feature = "nccl")]
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
     /// The address `bytes` further on.
     pub fn plus(&self, bytes: usize) -> Argument {
         Argument::Address(self.at + bytes as u64)

@@ -50,7 +50,8 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    pub fn write(self, path: &Path) -> Result<()> {
+    /// What a file of it holds.
+    pub fn to_bytes(self) -> Result<Vec<u8>> {
         let Self { state, mut tensors, history } = self;
         let header = serde_json::to_string(&Header { version: VERSION, state }).map_err(candle_core::Error::wrap)?;
         if !history.is_empty() {
@@ -58,12 +59,13 @@ impl Checkpoint {
             let shape = (history.len(), StepRecord::FIELDS);
             tensors.insert(HISTORY.into(), Tensor::from_vec(rows, shape, &Device::Cpu)?);
         }
-        tensor_file::write(path, tensors, (HEADER, header))
+        tensor_file::to_bytes(tensors, (HEADER, header))
     }
 
-    pub fn read(path: &Path) -> Result<Self> {
+    /// From the bytes of a file, which lies at `path`.
+    pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self> {
         let invalid = |problem: String| invalid(path, problem);
-        let (bytes, header) = tensor_file::read(path, FORMAT, HEADER)?;
+        let header = tensor_file::text_of(bytes, path, FORMAT, HEADER)?;
         let header = &header.ok_or_else(|| invalid(format!("its header has no `{HEADER}`")))?;
         let version = serde_json::from_str::<Value>(header).ok().and_then(|s| s["version"].as_u64());
         if version != Some(u64::from(VERSION)) {
@@ -71,7 +73,7 @@ impl Checkpoint {
             return Err(invalid(format!("{met}; this program reads version {VERSION}")));
         }
         let Header { state, .. } = serde_json::from_str(header).map_err(|error| invalid(error.to_string()))?;
-        let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
+        let mut tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
         let rows = tensors.remove(HISTORY).map(|rows| rows.to_vec2::<f64>()).transpose()?.unwrap_or_default();
         let history = rows.iter().map(|row| StepRecord::from_row(row)).collect::<Option<Vec<_>>>();
         let history =

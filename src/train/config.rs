@@ -16,7 +16,7 @@ use crate::{Error, Result};
 pub struct TrainConfig {
     /// Optimiser steps in all.
     pub steps: usize,
-    /// Samples a micro-batch.
+    /// Samples a micro-batch, those of all processes of a group together: each has its part of them.
     pub batch_size: usize,
     /// Micro-batches whose gradients make one step.
     pub accumulation: usize,
@@ -34,6 +34,9 @@ pub struct TrainConfig {
     pub ema_decay: f64,
     /// Recompute activations in the backward pass instead of keeping them.
     pub gradient_checkpointing: bool,
+    /// In a group of processes, normalise over the samples of all: the network is then the one that a single process would train. Without,
+    /// each normalises over its own, which is quicker where they are many.
+    pub sync_batch_norm: bool,
     /// Draw timesteps by the size of their loss.
     pub importance_sampling: bool,
     /// Steps between validations; 0 for none.
@@ -61,6 +64,7 @@ impl Default for TrainConfig {
             clip_norm: 1.0,
             ema_decay: 0.999,
             gradient_checkpointing: false,
+            sync_batch_norm: true,
             importance_sampling: false,
             validate_every: 100,
             checkpoint_every: 200,
@@ -83,6 +87,7 @@ setters! {
         clip_norm(clip_norm: f64) => clip_norm = clip_norm;
         ema_decay(ema_decay: f64) => ema_decay = ema_decay;
         gradient_checkpointing(gradient_checkpointing: bool) => gradient_checkpointing = gradient_checkpointing;
+        sync_batch_norm(sync_batch_norm: bool) => sync_batch_norm = sync_batch_norm;
         importance_sampling(importance_sampling: bool) => importance_sampling = importance_sampling;
         validate_every(validate_every: usize) => validate_every = validate_every;
         checkpoint_every(checkpoint_every: usize) => checkpoint_every = checkpoint_every;

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use candle_core::{Device, Tensor};
 use rand::Rng;
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
+use super::cache::hex;
 use super::dataset::Augmentation;
 use super::representation::{Representation, StageCode, stage_batch};
 use crate::diffusion::Denoiser;
@@ -26,7 +28,7 @@ pub struct TrainingBatch {
     pub labels: Option<Tensor>,
 }
 
-/// A source of batches. `seed` fixes every random choice in making one.
+/// A source of batches.
 pub trait TrainingData: Send + Sync {
     /// Number of samples.
     fn len(&self) -> usize;
@@ -36,7 +38,8 @@ pub trait TrainingData: Send + Sync {
         self.len() == 0
     }
 
-    /// The samples of these numbers as one batch.
+    /// The samples of these numbers as one batch. `seeds[i]` fixes every random choice in making `items[i]`, so that a part of a batch is
+    /// what the whole would have there.
     ///
     /// # Errors
     /// When an element cannot be read or made.
@@ -50,17 +53,25 @@ pub trait TrainingData: Send + Sync {
     ///     fn len(&self) -> usize {
     ///         100
     ///     }
-    ///     fn batch(&self, items: &[usize], _seed: u64) -> wavemesh::Result<TrainingBatch> {
+    ///     fn batch(&self, items: &[usize], _seeds: &[u64]) -> wavemesh::Result<TrainingBatch> {
     ///         let features = Tensor::from_iter(items.iter().map(|&n| n as f32), &Device::Cpu)?.unsqueeze(1)?;
     ///         let sites = (0..items.len() as i32).map(|element| [element, 0, 0, 0]).collect();
     ///         let x0 = SparseConvTensor::from_coords(features, sites, [1; 3], items.len())?;
     ///         Ok(TrainingBatch { x0, condition: None, labels: None })
     ///     }
     /// }
-    /// assert_eq!(Numbers.batch(&[7, 3], 0)?.x0.features().to_vec2::<f32>()?, [[7.0], [3.0]]);
+    /// assert_eq!(Numbers.batch(&[7, 3], &[0, 1])?.x0.features().to_vec2::<f32>()?, [[7.0], [3.0]]);
     /// # Ok::<(), Error>(())
     /// ```
-    fn batch(&self, items: &[usize], seed: u64) -> Result<TrainingBatch>;
+    fn batch(&self, items: &[usize], seeds: &[u64]) -> Result<TrainingBatch>;
+
+    /// A text that other data do not have: the processes of a group compare theirs. By default it is the number of samples alone.
+    ///
+    /// # Errors
+    /// When the data cannot be read.
+    fn fingerprint(&self) -> Result<String> {
+        Ok(format!("{} samples", self.len()))
+    }
 }
 
 /// One stage of a [`Representation`] over a list of shapes.
@@ -102,7 +113,7 @@ impl StageData {
     /// let shapes = vec![shapes::sphere(0.5).to_grid(16)?, shapes::torus(0.5, 0.2).to_grid(16)?];
     /// let representation = Representation::fit(&RepresentationConfig::new().resolution(16).levels(2), &shapes)?;
     /// let coarse = StageData::new(&representation, 0, shapes, Augmentation::default(), 0.0, &Device::Cpu)?;
-    /// let batch = coarse.batch(&[0, 1], 0)?;
+    /// let batch = coarse.batch(&[0, 1], &[0, 1])?;
     /// assert_eq!((batch.x0.len(), batch.x0.channels()), (2 * 4 * 4 * 4, 8)); // every site of both shapes
     /// # Ok::<(), Error>(())
     /// ```
@@ -159,7 +170,7 @@ impl StageData {
     /// let representation = Representation::fit(&RepresentationConfig::new().resolution(16).levels(2), &shapes)?;
     /// let data = StageData::new(&representation, 0, shapes, Augmentation::default(), 0.0, &Device::Cpu)?;
     /// let data = data.with_labels(vec![0, 1], 2, 0.0)?; // no sample is without its class
-    /// assert_eq!(data.batch(&[1, 0], 0)?.labels.unwrap().to_vec2::<f32>()?, [[0.0, 1.0], [1.0, 0.0]]);
+    /// assert_eq!(data.batch(&[1, 0], &[0, 1])?.labels.unwrap().to_vec2::<f32>()?, [[0.0, 1.0], [1.0, 0.0]]);
     /// # Ok::<(), Error>(())
     /// ```
     pub fn with_labels(mut self, labels: Vec<usize>, classes: usize, dropout: f64) -> Result<Self> {
@@ -200,14 +211,15 @@ impl TrainingData for StageData {
         self.shapes.len()
     }
 
-    fn batch(&self, items: &[usize], seed: u64) -> Result<TrainingBatch> {
-        let code = |(at, &item): (usize, &usize)| self.code(item, seed.wrapping_add(at as u64));
-        let mut codes: Vec<StageCode> = items.par_iter().enumerate().map(code).collect::<Result<_>>()?;
+    fn batch(&self, items: &[usize], seeds: &[u64]) -> Result<TrainingBatch> {
+        let code = |(&item, &seed): (&usize, &u64)| self.code(item, seed);
+        let mut codes: Vec<StageCode> = items.par_iter().zip(seeds).map(code).collect::<Result<_>>()?;
         if self.condition_noise > 0.0 {
-            let mut rng = random::rng(seed, 1);
-            let blur = random::normal(&mut rng);
-            let conditions = codes.iter_mut().flat_map(|code| &mut code.condition);
-            conditions.zip(blur).for_each(|(clean, z)| *clean += self.condition_noise as f32 * z);
+            for (code, &seed) in codes.iter_mut().zip(seeds) {
+                let mut rng = random::rng(seed, 1);
+                let blur = random::normal(&mut rng);
+                code.condition.iter_mut().zip(blur).for_each(|(clean, z)| *clean += self.condition_noise as f32 * z);
+            }
         }
         let codes: Vec<&StageCode> = codes.iter().collect();
         let (mut x0, condition) = stage_batch(&codes, self.representation.grid_of(self.stage), &self.device)?;
@@ -219,12 +231,31 @@ impl TrainingData for StageData {
             x0 = template.replace_feature(x0.features().clone())?;
         }
         let labels = self.labels.as_ref().map(|labels| {
-            let mut rng = random::rng(seed, 2);
-            let shown = items.iter().map(|&item| Some(labels.of[item % labels.of.len()]));
-            let shown: Vec<_> = shown.map(|label| label.filter(|_| !rng.random_bool(labels.dropout))).collect();
+            let shown = items.iter().zip(seeds).map(|(&item, &seed)| {
+                let hidden = random::rng(seed, 2).random_bool(labels.dropout);
+                (!hidden).then(|| labels.of[item % labels.of.len()])
+            });
+            let shown: Vec<_> = shown.collect();
             one_hot(&shown, labels.classes, &self.device)
         });
         Ok(TrainingBatch { x0, condition: Some(condition), labels: labels.transpose()? })
+    }
+
+    fn fingerprint(&self) -> Result<String> {
+        let digest = |shape: &SdfGrid| {
+            let mut hash = Sha256::new();
+            shape.shape().iter().for_each(|side| hash.update(side.to_le_bytes()));
+            shape.values().iter().for_each(|value| hash.update(value.to_le_bytes()));
+            hash.finalize()
+        };
+        let shapes: Vec<_> = self.shapes.par_iter().map(digest).collect();
+        let mut hash = Sha256::new();
+        shapes.iter().for_each(|shape| hash.update(shape));
+        let Self { representation, stage, augmentation, condition_noise, coarse_noise, .. } = self;
+        let labels = self.labels.as_ref().map(|labels| (&labels.of, labels.classes, labels.dropout));
+        let rest = serde_json::to_vec(&(representation, stage, augmentation, condition_noise, coarse_noise, labels));
+        hash.update(rest.map_err(candle_core::Error::wrap)?);
+        Ok(format!("{} samples, SHA-256 {}", self.len(), hex(&hash.finalize())))
     }
 }
 

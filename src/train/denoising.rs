@@ -1,12 +1,13 @@
 //! [`Denoising`]: a network that learns to denoise.
 //!
 //! Everything random in step `n` (which samples, their noise and timesteps, dropout) comes from the seed and `n` alone, so a
-//! training that is resumed from a checkpoint takes the very steps that an uninterrupted one would have taken.
+//! training that is resumed from a checkpoint takes the very steps that an uninterrupted one would have taken. It comes for each sample of
+//! its own, so that the processes of a group together take the steps that one process alone would take.
 
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
-use candle_core::{Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -14,9 +15,11 @@ use serde_json::{Map, Value};
 use super::config::TrainConfig;
 use super::data::{Conditioned, TrainingBatch, TrainingData};
 use super::objective::Objective;
-use crate::diffusion::{DiffusionConfig, GaussianDiffusion, LossHistory, LossOptions};
+use crate::diffusion::{DiffusionConfig, GaussianDiffusion, LossHistory, LossOptions, TrainingLoss};
+use crate::distributed::ProcessGroup;
+use crate::sparse::AllReduce;
 use crate::unet::{UNetConfig, WaveMeshUNet};
-use crate::{Result, random};
+use crate::{Error, Result, random};
 
 /// The network, told what the batch has beside its samples.
 fn conditioned<'a>(network: &'a WaveMeshUNet, batch: &'a TrainingBatch) -> Conditioned<'a, WaveMeshUNet> {
@@ -34,6 +37,9 @@ pub struct Denoising {
     pub(super) validation: Option<Arc<dyn TrainingData>>,
     pub(super) importance: Option<LossHistory>,
     pub(super) next: Option<NextBatch>,
+    pub(super) group: Arc<ProcessGroup>,
+    /// Samples of the last batch that have sites.
+    pub(super) samples: f64,
 }
 
 /// A batch that is made while the step before it computes.
@@ -64,19 +70,28 @@ impl Denoising {
     /// The batch of a part, and a start at the one that follows.
     fn batch(&mut self, part: usize) -> Result<TrainingBatch> {
         let ready = self.next.take().filter(|next| next.part == part).and_then(|next| next.maker.join().ok());
-        let batch = ready.unwrap_or_else(|| self.train.batch(&self.samples(part), self.seed(part)));
+        let batch = ready.unwrap_or_else(|| {
+            let (samples, seeds) = self.own_samples(part);
+            self.train.batch(&samples, &seeds)
+        });
         let part = part + 1;
         if part < self.config.steps * self.config.accumulation {
-            let (data, samples, seed) = (Arc::clone(&self.train), self.samples(part), self.seed(part));
-            let maker = Builder::new().name("wavemesh-batch".into()).spawn(move || data.batch(&samples, seed));
+            let (data, (samples, seeds)) = (Arc::clone(&self.train), self.own_samples(part));
+            let maker = Builder::new().name("wavemesh-batch".into()).spawn(move || data.batch(&samples, &seeds));
             // Without a thread the batch is made when its turn comes.
             self.next = maker.ok().map(|maker| NextBatch { part, maker });
         }
         batch
     }
 
+    /// This process's samples of a micro-batch, and a seed for each.
+    fn own_samples(&self, part: usize) -> (Vec<usize>, Vec<u64>) {
+        let (all, seed) = (self.all_samples(part), self.seed(part));
+        self.group.share(all.len()).map(|at| (all[at], random::seed_of(seed, at))).unzip()
+    }
+
     /// The samples of a micro-batch: each epoch visits all in an order of its own.
-    fn samples(&self, part: usize) -> Vec<usize> {
+    fn all_samples(&self, part: usize) -> Vec<usize> {
         let (count, size) = (self.train.len(), self.config.batch_size);
         let mut samples = Vec::with_capacity(size);
         let mut order = (usize::MAX, Vec::new());
@@ -91,6 +106,25 @@ impl Denoising {
         }
         samples
     }
+
+    /// Remembers the losses of a micro-batch's elements, those of the other processes too.
+    fn remember(&mut self, found: &TrainingLoss) -> Result<()> {
+        let Some(history) = &mut self.importance else { return Ok(()) };
+        let (count, own) = (self.config.batch_size, self.group.share(self.config.batch_size));
+        let mut all = vec![0f64; 2 * count];
+        let losses: Vec<f32> = found.per_element.to_vec1()?;
+        for (at, (&timestep, loss)) in own.zip(found.timesteps.iter().zip(losses)) {
+            (all[at], all[count + at]) = (timestep as f64, f64::from(loss));
+        }
+        self.group.sum(&mut all)?;
+        let timesteps = all[..count].iter().map(|&t| t as usize).collect();
+        let losses: Vec<f32> = all[count..].iter().map(|&loss| loss as f32).collect();
+        if losses.iter().any(|loss| !loss.is_finite()) {
+            return Ok(());
+        }
+        let per_element = Tensor::from_vec(losses, count, &Device::Cpu)?;
+        history.record(&TrainingLoss { loss: found.loss.clone(), timesteps, per_element })
+    }
 }
 
 impl Objective for Denoising {
@@ -101,43 +135,76 @@ impl Objective for Denoising {
     fn loss(&mut self, part: usize) -> Result<Tensor> {
         let seed = self.seed(part);
         let batch = self.batch(part)?;
-        self.network.set_dropout_seed(seed);
+        let first = self.group.share(self.config.batch_size).start;
+        self.network.set_dropout_part(seed, first);
         let model = conditioned(&self.network, &batch);
         let importance = self.importance.as_ref();
-        let options = LossOptions { seed, importance, context: batch.labels.as_ref(), ..Default::default() };
+        let part = Some((first, self.config.batch_size));
+        let options = LossOptions { seed, importance, context: batch.labels.as_ref(), part, ..Default::default() };
         let found = self.diffusion.training_loss(&model, &batch.x0, &options)?;
-        if let Some(history) = &mut self.importance
-            && found.loss.to_scalar::<f32>()?.is_finite()
-        {
-            history.record(&found)?;
-        }
+        self.samples = batch.x0.batch_counts()?.iter().filter(|&&count| count > 0).count() as f64;
+        self.remember(&found)?;
         Ok(found.loss)
     }
 
-    /// Loss of the averaged network at fixed timesteps with fixed noise on the validation samples.
+    fn samples(&self) -> f64 {
+        self.samples
+    }
+
+    fn join(&mut self, group: &Arc<ProcessGroup>) -> Result<()> {
+        if self.config.batch_size < group.world_size() {
+            let expected = format!("a sample or more for each of {} processes", group.world_size());
+            return Err(Error::argument("Trainer::in_group", "batch_size", self.config.batch_size, expected));
+        }
+        if self.config.sync_batch_norm {
+            self.network.convert_sync_batchnorm(&(Arc::clone(group) as Arc<dyn AllReduce>));
+        }
+        self.next = None;
+        self.group = Arc::clone(group);
+        Ok(())
+    }
+
+    fn facts(&self) -> Result<Map<String, Value>> {
+        let mut facts = self.saved();
+        // What a checkpoint brings along is no fact: rank 0's counts.
+        facts.remove("importance");
+        let mut config = self.config.clone();
+        config.folder = None;
+        facts.insert("config".into(), serde_json::to_value(config).map_err(candle_core::Error::wrap)?);
+        facts.insert("data".into(), self.train.fingerprint()?.into());
+        let validation = self.validation.as_ref().map(|data| data.fingerprint()).transpose()?;
+        facts.insert("validation data".into(), validation.into());
+        Ok(facts)
+    }
+
+    /// Loss of the averaged network at fixed timesteps with fixed noise on the validation samples, of which each process has a part.
     fn validate(&self) -> Result<Option<f64>> {
         let Some(data) = &self.validation else { return Ok(None) };
         let count = data.len().min(Self::VALIDATION_SAMPLES);
-        let (mut sum, mut batches) = (0f64, 0f64);
-        for start in (0..count).step_by(self.config.batch_size) {
-            let items: Vec<usize> = (start..(start + self.config.batch_size).min(count)).collect();
-            let batch = data.batch(&items, start as u64)?;
+        let (own, size) = (self.group.share(count), self.group.share(self.config.batch_size).len());
+        let mut sums = [0f64, 0f64];
+        for start in own.clone().step_by(size.max(1)) {
+            let items: Vec<usize> = (start..(start + size.max(1)).min(own.end)).collect();
+            let seeds: Vec<u64> = items.iter().map(|&item| item as u64).collect();
+            let batch = data.batch(&items, &seeds)?;
             let model = conditioned(&self.averaged, &batch);
             for (i, share) in Self::VALIDATION_TIMES.iter().enumerate() {
                 let t = (share * self.diffusion.schedule().len() as f64) as usize;
                 let options = LossOptions {
-                    seed: (start * 16 + i) as u64,
+                    seed: i as u64,
                     timesteps: Some(vec![t; items.len()]),
                     context: batch.labels.as_ref(),
                     train: false,
+                    part: Some((start, count)),
                     ..Default::default()
                 };
                 let loss = self.diffusion.training_loss(&model, &batch.x0, &options)?;
-                sum += f64::from(loss.loss.to_scalar::<f32>()?) * items.len() as f64;
-                batches += items.len() as f64;
+                sums[0] += f64::from(loss.loss.to_scalar::<f32>()?) * items.len() as f64;
+                sums[1] += items.len() as f64;
             }
         }
-        Ok(Some(sum / batches))
+        self.group.sum(&mut sums)?;
+        Ok(Some(sums[0] / sums[1]))
     }
 
     fn averaged(&self) -> Option<Vec<(String, Var)>> {

@@ -7,6 +7,7 @@ use super::data::TrainingData;
 use super::denoising::Denoising;
 use super::trainer::Trainer;
 use crate::diffusion::{GaussianDiffusion, LossHistory};
+use crate::distributed::ProcessGroup;
 use crate::unet::WaveMeshUNet;
 use crate::{Error, Result};
 
@@ -47,8 +48,19 @@ impl Trainer<Denoising> {
         let importance =
             config.importance_sampling.then(|| LossHistory::new(diffusion.schedule().len())).transpose()?;
         let averaged = WaveMeshUNet::seeded(network.config(), 0, network.device())?;
-        let plan = config.plan();
-        let objective = Denoising { config, diffusion, network, averaged, train, validation, importance, next: None };
+        let (plan, group) = (config.plan(), ProcessGroup::alone());
+        let objective = Denoising {
+            config,
+            diffusion,
+            network,
+            averaged,
+            train,
+            validation,
+            importance,
+            next: None,
+            group,
+            samples: 0.0,
+        };
         Self::with_objective(objective, plan)
     }
 

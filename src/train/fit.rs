@@ -15,6 +15,7 @@ use crate::{Error, Result};
 pub struct LossFn<'a> {
     state: Vec<(String, Var)>,
     loss: Box<dyn FnMut(usize) -> Result<Tensor> + 'a>,
+    samples: Option<Box<dyn Fn() -> f64 + 'a>>,
     validation: Option<Box<dyn Fn() -> Result<f64> + 'a>>,
 }
 
@@ -25,6 +26,10 @@ impl Objective for LossFn<'_> {
 
     fn loss(&mut self, part: usize) -> Result<Tensor> {
         (self.loss)(part)
+    }
+
+    fn samples(&self) -> f64 {
+        self.samples.as_ref().map_or(1.0, |samples| samples())
     }
 
     fn validate(&self) -> Result<Option<f64>> {
@@ -75,13 +80,20 @@ impl<'a> Trainer<LossFn<'a>> {
         }
         // By name, so that sums over all of them are the same in every run.
         state.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Self::with_objective(LossFn { state, loss: Box::new(loss), validation: None }, config)
+        Self::with_objective(LossFn { state, loss: Box::new(loss), samples: None, validation: None }, config)
     }
 
     /// The same training with a validation: the loss, or any number that is better when smaller, on samples that are not trained on. It
     /// runs every `validate_every` steps and with each checkpoint, with the averaged variables if there is an average.
     pub fn validated_by(mut self, validation: impl Fn() -> Result<f64> + 'a) -> Self {
         self.objective_mut().validation = Some(Box::new(validation));
+        self
+    }
+
+    /// The same training where a group's processes have unequal parts: how many samples the last loss is the mean of. See
+    /// [`in_group`](Self::in_group).
+    pub fn weighted_by(mut self, samples: impl Fn() -> f64 + 'a) -> Self {
+        self.objective_mut().samples = Some(Box::new(samples));
         self
     }
 }

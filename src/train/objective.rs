@@ -1,9 +1,12 @@
 //! [`Objective`]: a model with its loss.
 
+use std::sync::Arc;
+
 use candle_core::{Tensor, Var};
 use serde_json::{Map, Value};
 
 use crate::Result;
+use crate::distributed::ProcessGroup;
 
 /// What a [`Trainer`](super::Trainer) trains: a model with its loss. Implement it for a training that keeps a state of its own; a closure
 /// is enough for others ([`Trainer::fit`](super::Trainer::fit)).
@@ -38,8 +41,31 @@ pub trait Objective {
     /// ```
     fn loss(&mut self, part: usize) -> Result<Tensor>;
 
+    /// How many samples the last [`loss`](Self::loss) is the mean of: by it the processes of a group weight theirs, so that the group's is
+    /// the mean over all samples. By default every process counts the same.
+    fn samples(&self) -> f64 {
+        1.0
+    }
+
+    /// Takes part in a group: from now on [`loss`](Self::loss) is that of this process's [`share`](ProcessGroup::share) of a micro-batch.
+    ///
+    /// # Errors
+    /// What cannot be shared among so many.
+    fn join(&mut self, _group: &Arc<ProcessGroup>) -> Result<()> {
+        Ok(())
+    }
+
+    /// What all processes of a group must have in common beside the variables' shapes: configurations, and what tells the data from others.
+    ///
+    /// # Errors
+    /// When the data cannot be read.
+    fn facts(&self) -> Result<Map<String, Value>> {
+        Ok(self.saved())
+    }
+
     /// The loss on samples that are not trained on, in evaluation mode; `None` without such samples. The model has its averaged
-    /// variables while this runs, unless [`averaged`](Self::averaged) gives a second copy.
+    /// variables while this runs, unless [`averaged`](Self::averaged) gives a second copy. In a group every process is asked, and rank 0's
+    /// answer counts.
     ///
     /// # Errors
     /// Whatever the data or the model return.

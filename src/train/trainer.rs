@@ -2,10 +2,14 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{DType, Tensor, Var};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
+use super::cache::hex;
 use super::checkpoint::{Checkpoint, TrainerState, checkpoints, invalid};
 use super::clock::processor_seconds;
 use super::denoising::Denoising;
@@ -17,7 +21,9 @@ use super::log::Log;
 use super::objective::{Objective, is_trained};
 use super::optimizer::AdamW;
 use super::record::StepRecord;
-use crate::task::Task;
+use crate::distributed::ProcessGroup;
+use crate::files::{create_folder_of, write_atomically};
+use crate::task::{Task, check_interrupt};
 use crate::{Error, Result};
 
 /// A model in training. What it is and what its loss is, the [`Objective`] says: by default a network that learns to denoise
@@ -37,6 +43,7 @@ pub struct Trainer<O = Denoising> {
     history: Vec<StepRecord>,
     best: Option<f64>,
     last_checkpoint: Option<PathBuf>,
+    group: Arc<ProcessGroup>,
 }
 
 impl<O: Objective> Trainer<O> {
@@ -87,7 +94,74 @@ impl<O: Objective> Trainer<O> {
             history: Vec::new(),
             best: None,
             last_checkpoint: None,
+            group: ProcessGroup::alone(),
         })
+    }
+
+    /// Trains together with the other processes of `group`, all of which call this after they have built the same trainer: the same network
+    /// comes out in each. Losses are weighted by their samples, gradients are summed over all; rank 0's state is everybody's, and rank 0
+    /// alone writes checkpoints and the log. A group of one changes nothing.
+    ///
+    /// A network that learns to denoise ([`Trainer::new`]) shares its batches out by itself. A closure ([`Trainer::fit`]) takes its
+    /// [`share`](ProcessGroup::share) of each batch:
+    ///
+    /// ```
+    /// use wavemesh::distributed::ProcessGroup;
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::FitConfig;
+    /// # fn main() -> wavemesh::Result<()> {
+    /// let group = ProcessGroup::from_environment()?;
+    /// let variables = VarMap::new();
+    /// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    /// let slope = vb.get_with_hints(1, "slope", candle_nn::Init::Const(0.0))?;
+    /// let own = group.share(6); // of a batch of 6 samples
+    /// let loss = |_n| {
+    ///     let x = Tensor::arange(own.start as f32, own.end as f32, &Device::Cpu)?;
+    ///     Ok((x.broadcast_mul(&slope)? - (&x * 2.0)?)?.sqr()?.mean_all()?)
+    /// };
+    /// let config = FitConfig::new().steps(5);
+    /// let mut trainer = Trainer::fit(&variables, config, loss)?.weighted_by(|| own.len() as f64).in_group(&group)?;
+    /// trainer.run(|_, record| {
+    ///     if group.is_first() {
+    ///         println!("step {}: {}", record.step, record.loss); // the loss over all samples
+    ///     }
+    ///     Ok(())
+    /// })?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Group`] in every process when one has another program, configuration, network or other data (it names the rank and the
+    /// difference), or fails; what the objective says when it cannot be shared.
+    pub fn in_group(mut self, group: &Arc<ProcessGroup>) -> Result<Self> {
+        if group.is_alone() {
+            return Ok(self);
+        }
+        let joined = (|| {
+            group.agree("the program", &json!({ "version": env!("CARGO_PKG_VERSION"), "sha256": program() }))?;
+            group.agree("the training", &self.facts()?)?;
+            self.objective.join(group)
+        })();
+        joined.inspect_err(|error| group.fail(error))?;
+        let state = group.broadcast(|| self.to_bytes())?;
+        self.restore(Path::new("the state of rank 0"), &state).inspect_err(|error| group.fail(error))?;
+        self.group = Arc::clone(group);
+        Ok(self)
+    }
+
+    /// What all processes of a group must have in common.
+    fn facts(&self) -> Result<Value> {
+        let mut plan = self.plan.clone();
+        plan.folder = None;
+        let plan = serde_json::to_value(plan).map_err(candle_core::Error::wrap)?;
+        let variables: Map<String, Value> =
+            self.state.iter().map(|(name, var)| (name.clone(), json!(var.dims()))).collect();
+        Ok(json!({ "plan": plan, "model": self.objective.facts()?, "variables": variables }))
+    }
+
+    /// The processes that train together.
+    pub fn group(&self) -> &Arc<ProcessGroup> {
+        &self.group
     }
 
     /// What is trained.
@@ -177,10 +251,22 @@ impl<O: Objective> Trainer<O> {
     /// assert_eq!(trainer.step_count(), 2);
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn run_until(&mut self, mut watch: impl FnMut(&Self, &StepRecord) -> Result<ControlFlow<()>>) -> Result<()> {
-        let mut log = self.plan.folder.as_deref().map(|folder| Log::open(folder, &self.history)).transpose()?;
+    pub fn run_until(&mut self, watch: impl FnMut(&Self, &StepRecord) -> Result<ControlFlow<()>>) -> Result<()> {
+        let group = Arc::clone(&self.group);
+        self.run_steps(watch).inspect_err(|error| match error {
+            // All processes have come to these together.
+            Error::Interrupted | Error::Diverged { .. } => {}
+            own => group.fail(own),
+        })
+    }
+
+    fn run_steps(&mut self, mut watch: impl FnMut(&Self, &StepRecord) -> Result<ControlFlow<()>>) -> Result<()> {
+        let first = self.group.is_first();
+        let folder = self.plan.folder.as_deref().filter(|_| first);
+        let mut log = folder.map(|folder| Log::open(folder, &self.history)).transpose()?;
         let left = self.plan.steps.saturating_sub(self.step_count());
-        let task = Task::new("training", left);
+        // One process shows how far all are.
+        let task = first.then(|| Task::new("training", left));
         while self.step_count() < self.plan.steps && !self.is_stale() {
             let record = self.step()?;
             if let Some(log) = &mut log {
@@ -192,9 +278,10 @@ impl<O: Objective> Trainer<O> {
                 self.last_checkpoint = Some(self.save_in_folder(&record)?);
             }
             let going_on = watch(self, &record).and_then(|flow| {
-                task.advance(1)?;
+                task.as_ref().map_or_else(check_interrupt, |task| task.advance(1))?;
                 Ok(flow)
             });
+            let going_on = self.agreed(going_on);
             if matches!(going_on, Err(Error::Interrupted)) && !due && self.plan.folder.is_some() {
                 self.last_checkpoint = Some(self.save_numbered(step)?);
             }
@@ -203,6 +290,25 @@ impl<O: Objective> Trainer<O> {
             }
         }
         Ok(())
+    }
+
+    /// What the processes of a group do after a step: they stop together when one is to stop.
+    fn agreed(&self, own: Result<ControlFlow<()>>) -> Result<ControlFlow<()>> {
+        if self.group.is_alone() {
+            return own;
+        }
+        let mut votes = match own {
+            Ok(ControlFlow::Continue(())) => [0.0, 0.0],
+            Ok(ControlFlow::Break(())) => [1.0, 0.0],
+            Err(Error::Interrupted) => [0.0, 1.0],
+            Err(error) => return Err(error),
+        };
+        self.group.sum(&mut votes)?;
+        match votes {
+            [_, interrupted] if interrupted > 0.0 => Err(Error::Interrupted),
+            [ended, _] if ended > 0.0 => Ok(ControlFlow::Break(())),
+            _ => Ok(ControlFlow::Continue(())),
+        }
     }
 
     /// Whether as many validations as the configuration has patience for found no smaller loss.
@@ -218,7 +324,8 @@ impl<O: Objective> Trainer<O> {
     /// With a scaled loss, a step whose gradient overflows changes nothing but the scale; its `grad_norm` is not finite.
     ///
     /// # Errors
-    /// [`Error::Diverged`] when the loss or gradient is not finite.
+    /// [`Error::Diverged`] when the loss or gradient is not finite. In a group, another error of one process ends it in all
+    /// ([`Error::Group`]).
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -233,6 +340,15 @@ impl<O: Objective> Trainer<O> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn step(&mut self) -> Result<StepRecord> {
+        let step = self.step_here();
+        step.inspect_err(|error| {
+            if !matches!(error, Error::Diverged { .. }) {
+                self.group.fail(error);
+            }
+        })
+    }
+
+    fn step_here(&mut self) -> Result<StepRecord> {
         let (started, processor) = (Instant::now(), processor_seconds());
         let done = self.step_count();
         let parts = self.plan.accumulation;
@@ -240,7 +356,8 @@ impl<O: Objective> Trainer<O> {
         let mut loss_sum = 0f64;
         for part in 0..parts {
             let loss = self.objective.loss(done * parts + part)?;
-            loss_sum += loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+            let (loss, of_all) = self.over_all(loss)?;
+            loss_sum += of_all;
             let loss = self.scaler.as_ref().map_or_else(|| Ok(loss.clone()), |scaler| scaler.scale(&loss))?;
             let grads = self.optimizer.gradients(&loss.backward()?)?;
             if sum.is_empty() {
@@ -249,6 +366,7 @@ impl<O: Objective> Trainer<O> {
                 sum = sum.iter().zip(&grads).map(|(a, b)| Ok((a + b)?)).collect::<Result<_>>()?;
             }
         }
+        let (sum, statistics) = self.sums_over_all(sum)?;
         let scale = self.scaler.as_ref().map_or(1.0, GradScaler::get);
         let parts = parts as f64 * scale;
         let loss = loss_sum * scale / parts;
@@ -259,6 +377,9 @@ impl<O: Objective> Trainer<O> {
             let what = if loss.is_finite() { "gradient" } else { "loss" };
             let kept = self.last_checkpoint.clone();
             return Err(Error::Diverged { what, step: done + 1, checkpoint: kept });
+        }
+        for (var, mean) in statistics {
+            var.set(&mean)?;
         }
         let learning_rate = self.plan.learning_rate.at(done);
         if !skipped {
@@ -279,6 +400,42 @@ impl<O: Objective> Trainer<O> {
         Ok(record)
     }
 
+    /// This process's part of the mean loss over all samples of the group, to be differentiated, and that mean.
+    fn over_all(&self, loss: Tensor) -> Result<(Tensor, f64)> {
+        let own = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        if self.group.is_alone() {
+            return Ok((loss, own));
+        }
+        let samples = self.objective.samples();
+        let mut sums = [samples, if samples > 0.0 { samples * own } else { 0.0 }];
+        self.group.sum(&mut sums)?;
+        let [all, sum] = sums;
+        // A batch without samples anywhere has no gradient.
+        let share = if all > 0.0 { samples / all } else { 0.0 };
+        Ok(((loss * share)?, sum / all.max(f64::MIN_POSITIVE)))
+    }
+
+    /// The gradient over all processes, and the means of what each has of the running statistics, which no gradient trains.
+    fn sums_over_all(&self, mut gradients: Vec<Tensor>) -> Result<(Vec<Tensor>, Vec<(Var, Tensor)>)> {
+        if self.group.is_alone() {
+            return Ok((gradients, Vec::new()));
+        }
+        let count = gradients.len();
+        let statistics: Vec<&Var> = self
+            .state
+            .iter()
+            .filter(|(name, var)| !is_trained(name) && var.dtype() == DType::F32)
+            .map(|(_, v)| v)
+            .collect();
+        let share = 1.0 / self.group.world_size() as f64;
+        for var in &statistics {
+            gradients.push((var.as_detached_tensor() * share)?);
+        }
+        let mut sums = self.group.sum_tensors(gradients)?;
+        let means = sums.split_off(count);
+        Ok((sums, statistics.into_iter().cloned().zip(means).collect()))
+    }
+
     /// The loss on the validation samples, with the averaged variables if there is an average; `None` without samples.
     ///
     /// # Errors
@@ -296,10 +453,17 @@ impl<O: Objective> Trainer<O> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn validate(&self) -> Result<Option<f64>> {
-        match &self.average {
-            Some(average) if !self.average_is_there => average.apply(|| self.objective.validate())?,
-            _ => self.objective.validate(),
+        let own = match &self.average {
+            Some(average) if !self.average_is_there => average.apply(|| self.objective.validate())??,
+            _ => self.objective.validate()?,
+        };
+        if self.group.is_alone() {
+            return Ok(own);
         }
+        let first = own.filter(|_| self.group.is_first());
+        let mut answer = [f64::from(u8::from(first.is_some())), first.unwrap_or(0.0)];
+        self.group.sum(&mut answer)?;
+        Ok((answer[0] > 0.0).then_some(answer[1]))
     }
 
     /// Every tensor that a checkpoint holds, with its name there.
@@ -317,7 +481,7 @@ impl<O: Objective> Trainer<O> {
         all
     }
 
-    /// Writes a checkpoint.
+    /// Writes a checkpoint. In a group every process may call this, and rank 0 writes.
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be written; an old file at `path` is then still whole.
@@ -339,6 +503,17 @@ impl<O: Objective> Trainer<O> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        if !self.group.is_first() {
+            return Ok(());
+        }
+        let path = path.as_ref();
+        let bytes = self.to_bytes()?;
+        create_folder_of(path)?;
+        write_atomically(path, &bytes)
+    }
+
+    /// What a checkpoint holds.
+    fn to_bytes(&self) -> Result<Vec<u8>> {
         let state = TrainerState {
             updates: self.optimizer.updates,
             ema_updates: self.average.as_ref().map_or(0, Ema::updates),
@@ -347,10 +522,11 @@ impl<O: Objective> Trainer<O> {
             objective: self.objective.saved(),
         };
         let tensors = self.tensors().into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect();
-        Checkpoint { state, tensors, history: self.history.clone() }.write(path.as_ref())
+        Checkpoint { state, tensors, history: self.history.clone() }.to_bytes()
     }
 
-    /// Goes on from a checkpoint: the next steps are those that the saved training would have taken.
+    /// Goes on from a checkpoint: the next steps are those that the saved training would have taken. In a group, which may have another
+    /// number of processes than the one that wrote it, all call this and rank 0 reads.
     ///
     /// # Errors
     /// [`Error::Format`] when the file is not a checkpoint, of another version or of another network (it names the first
@@ -374,7 +550,13 @@ impl<O: Objective> Trainer<O> {
     /// ```
     pub fn resume(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let Checkpoint { state, mut tensors, history } = Checkpoint::read(path)?;
+        let bytes = self.group.broadcast(|| std::fs::read(path).map_err(Error::io(path)))?;
+        self.restore(path, &bytes)
+    }
+
+    /// Goes on from the bytes of a checkpoint.
+    fn restore(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let Checkpoint { state, mut tensors, history } = Checkpoint::from_bytes(path, bytes)?;
         let mut values = Vec::new();
         for (name, var) in self.tensors() {
             let Some(value) = tensors.remove(&name) else {
@@ -429,11 +611,15 @@ impl<O: Objective> Trainer<O> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn resume_latest(&mut self) -> Result<bool> {
-        let Some(folder) = self.plan.folder.as_deref().filter(|folder| folder.is_dir()) else { return Ok(false) };
-        match checkpoints(folder)?.pop() {
-            Some(path) => self.resume(path).map(|()| true),
-            None => Ok(false),
+        let newest = || {
+            let folder = self.plan.folder.as_deref().filter(|folder| self.group.is_first() && folder.is_dir());
+            Ok(folder.map(checkpoints).transpose()?.and_then(|mut all| all.pop()))
+        };
+        let newest: Option<PathBuf> = newest().inspect_err(|error| self.group.fail(error))?;
+        if !self.group.any(newest.is_some())? {
+            return Ok(false);
         }
+        self.resume(newest.unwrap_or_else(|| "the checkpoint of rank 0".into())).map(|()| true)
     }
 
     /// Writes the checkpoint of this step, and the best one if it is that.
@@ -458,6 +644,9 @@ impl<O: Objective> Trainer<O> {
         let folder = self.plan.folder.clone().unwrap_or_default();
         let path = folder.join(format!("step-{step:07}.safetensors"));
         self.save(&path)?;
+        if !self.group.is_first() {
+            return Ok(path);
+        }
         let mut kept = checkpoints(&folder)?;
         while kept.len() > self.plan.keep {
             let oldest = kept.remove(0);
@@ -465,4 +654,10 @@ impl<O: Objective> Trainer<O> {
         }
         Ok(path)
     }
+}
+
+/// What tells this program from others: the SHA-256 of its file, where that can be read.
+fn program() -> Option<String> {
+    let file = std::env::current_exe().and_then(std::fs::read).ok()?;
+    Some(hex(&Sha256::digest(file)))
 }

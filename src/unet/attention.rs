@@ -82,7 +82,7 @@ impl CrossAttention {
             order.iter().enumerate().for_each(|(at, &row)| place[row as usize] = at as u32);
             attended = attended.index_select(&Tensor::new(place.as_slice(), x.device())?, 0)?;
         }
-        let update = self.drop(self.to_out.forward(&attended)?, run)?;
+        let update = self.drop(self.to_out.forward(&attended)?, x, run)?;
         let y = run.pass_on(x.replace_feature((normed + update)?.to_dtype(x.dtype())?)?)?;
         run.report(|| {
             let linear = 2 * channels * (channels + self.context_dim + 2);
@@ -92,17 +92,22 @@ impl CrossAttention {
         Ok(y)
     }
 
-    /// Dropout (in training alone) whose mask depends on the pass's seed and this layer's name.
-    fn drop(&self, x: Tensor, run: &Run) -> Result<Tensor> {
+    /// Dropout (in training alone) of an update (N, C) to `x`. An element's mask depends on the pass's seed, this layer's name and the
+    /// element's number.
+    fn drop(&self, update: Tensor, x: &SparseConvTensor, run: &Run) -> Result<Tensor> {
         if !run.train || self.dropout == 0.0 {
-            return Ok(x);
+            return Ok(update);
         }
         let stream = self.name.bytes().fold(0u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
-        let mut rng = random::rng(run.dropout_seed, stream);
-        let keep = (1.0 / (1.0 - self.dropout)) as f32;
-        let mask: Vec<f32> =
-            (0..x.elem_count()).map(|_| if rng.random_bool(self.dropout) { 0.0 } else { keep }).collect();
-        Ok((&x * Tensor::from_vec(mask, x.dims(), x.device())?)?)
+        let rng = |element| random::rng(random::seed_of(run.dropout_seed, run.first_element + element), stream);
+        let mut rngs: Vec<_> = (0..x.batch_size()).map(rng).collect();
+        let (keep, channels) = ((1.0 / (1.0 - self.dropout)) as f32, update.dim(1)?);
+        let mut mask: Vec<f32> = Vec::with_capacity(update.elem_count());
+        for site in x.coords().iter() {
+            let rng = &mut rngs[site[0] as usize];
+            mask.extend((0..channels).map(|_| if rng.random_bool(self.dropout) { 0.0 } else { keep }));
+        }
+        Ok((&update * Tensor::from_vec(mask, update.dims(), update.device())?)?)
     }
 
     fn bad_context(&self, x: &SparseConvTensor, context: &Tensor) -> Error {

@@ -3,6 +3,8 @@
 //! `relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x))`. The shortcut is a 1³ convolution with batch normalisation when
 //! the channels or the sites change, else the input itself (He et al. 2016).
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
@@ -10,7 +12,7 @@ use super::layers::{ConvLayer, NormLayer};
 use super::run::Run;
 use super::segment::{Keep, Segment, detached};
 use crate::Result;
-use crate::sparse::{KeptNorm, ParameterGradient, PartGradients, Shortcut, SparseConvTensor};
+use crate::sparse::{AllReduce, KeptNorm, ParameterGradient, PartGradients, Shortcut, SparseConvTensor};
 
 #[derive(Clone, Debug)]
 pub(super) struct ResidualBlock {
@@ -56,6 +58,11 @@ impl ResidualBlock {
             None
         };
         Ok(Self { conv1, bn1, conv2, bn2, shortcut })
+    }
+
+    pub fn convert_sync_batchnorm(&self, group: &Arc<dyn AllReduce>) {
+        let shortcut = self.shortcut.iter().map(|(_, norm)| norm);
+        [&self.bn1, &self.bn2].into_iter().chain(shortcut).for_each(|norm| norm.convert_sync_batchnorm(group));
     }
 
     /// The output, of the type of `x`. The channels of `skip`, which a decoder's block may have, follow those of `x`.

@@ -1,5 +1,7 @@
 //! The way down: an input convolution, then residual blocks that halve the grid.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
@@ -10,7 +12,7 @@ use super::run::Run;
 use super::segment::{Keep, Segment, detached};
 use super::time_embedding::{with_time, with_time_gradients};
 use crate::Result;
-use crate::sparse::{KeptNorm, PartGradients, Shortcut, SparseConvTensor};
+use crate::sparse::{AllReduce, KeptNorm, PartGradients, Shortcut, SparseConvTensor};
 
 #[derive(Clone, Debug)]
 pub(super) struct Encoder {
@@ -23,6 +25,12 @@ pub(super) struct Encoder {
 pub(super) struct InputConv {
     conv: ConvLayer,
     norm: NormLayer,
+}
+
+impl InputConv {
+    pub fn convert_sync_batchnorm(&self, group: &Arc<dyn AllReduce>) {
+        self.norm.convert_sync_batchnorm(group);
+    }
 }
 
 /// From the features as they come in and the time embedding.

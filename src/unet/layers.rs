@@ -1,5 +1,7 @@
 //! The network's layers as it uses them: sparse convolutions without bias and batch normalisation, each knowing its name.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
@@ -8,8 +10,8 @@ use super::segment::{Keep, detached};
 use super::summary::{LayerSummary, count_pairs};
 use crate::Result;
 use crate::sparse::{
-    BatchNorm, ConvConfig, Fused, Mode, OutputSites, ParameterGradient, Shortcut, SparseConv3d, SparseConvTensor,
-    SparseInverseConv3d, SubMConv3d,
+    AllReduce, BatchNorm, ConvConfig, Fused, Mode, OutputSites, ParameterGradient, Shortcut, SparseConv3d,
+    SparseConvTensor, SparseInverseConv3d, SparseModule, SubMConv3d,
 };
 
 #[derive(Clone, Debug)]
@@ -156,6 +158,10 @@ impl NormLayer {
 
     pub fn parameters(&self) -> impl Iterator<Item = &Tensor> {
         self.0.parameters()
+    }
+
+    pub fn convert_sync_batchnorm(&self, group: &Arc<dyn AllReduce>) {
+        self.0.convert_sync_batchnorm(group);
     }
 
     /// The normalised end of a residual connection, whose other end is `x`.

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
@@ -18,7 +19,7 @@ use super::segment::Segment;
 use super::summary::ModelSummary;
 use super::time_embedding::TimeEmbedding;
 use crate::diffusion::Denoiser;
-use crate::sparse::SparseConvTensor;
+use crate::sparse::{AllReduce, SparseConvTensor};
 use crate::{Error, Result};
 
 /// What a network takes as its input: a sparse tensor, or a dense (batch, C, z, y, x) one whose non-zero cells are the sites.
@@ -87,6 +88,7 @@ pub struct WaveMeshUNet {
     /// Every tensor by name, in the order of construction.
     entries: Vec<(String, Var)>,
     dropout_seed: AtomicU64,
+    first_element: AtomicUsize,
 }
 
 impl WaveMeshUNet {
@@ -119,8 +121,9 @@ impl WaveMeshUNet {
         })
         .map_err(|error| name_the_root(error, &root))?;
         let (time, encoder, decoder, output_conv) = parts;
-        let dropout_seed = AtomicU64::new(0);
-        Ok(Self { config: config.clone(), device, time, encoder, decoder, output_conv, entries, dropout_seed })
+        let (dropout_seed, first_element) = (AtomicU64::new(0), AtomicUsize::new(0));
+        let config = config.clone();
+        Ok(Self { config, device, time, encoder, decoder, output_conv, entries, dropout_seed, first_element })
     }
 
     /// Builds the network with initial parameters that depend on `seed` alone, distributed as PyTorch's.
@@ -160,7 +163,22 @@ impl WaveMeshUNet {
 
     /// Fixes the dropout masks of the training passes to come. Each pass advances the seed by one.
     pub fn set_dropout_seed(&self, seed: u64) {
+        self.set_dropout_part(seed, 0);
+    }
+
+    /// The same where the batches to come are parts of larger ones: their first element is element `first` there, and each element has the
+    /// mask that it has in the larger batch.
+    pub fn set_dropout_part(&self, seed: u64, first: usize) {
         self.dropout_seed.store(seed, Ordering::Relaxed);
+        self.first_element.store(first, Ordering::Relaxed);
+    }
+
+    /// Every batch normalisation takes its statistics over `group` from now on, in training: see
+    /// [`SparseModule::convert_sync_batchnorm`](crate::sparse::SparseModule::convert_sync_batchnorm).
+    pub fn convert_sync_batchnorm(&self, group: &Arc<dyn AllReduce>) {
+        self.encoder.input_conv.convert_sync_batchnorm(group);
+        self.encoder.blocks.iter().for_each(|block| block.convert_sync_batchnorm(group));
+        self.decoder.levels.iter().for_each(|level| level.block.convert_sync_batchnorm(group));
     }
 
     /// Every tensor of the network by name, parameters and running statistics, in a fixed order.
@@ -232,6 +250,7 @@ impl WaveMeshUNet {
             checkpoint: self.config.gradient_checkpointing,
             precision: self.config.precision,
             dropout_seed: if train { self.dropout_seed.fetch_add(1, Ordering::Relaxed) } else { 0 },
+            first_element: self.first_element.load(Ordering::Relaxed),
             watch: None,
         }
     }

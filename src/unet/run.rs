@@ -22,6 +22,8 @@ pub(super) struct Run {
     pub precision: Precision,
     /// Seed of this pass's dropout.
     pub dropout_seed: u64,
+    /// Number of the batch's first element in the batch that it is a part of.
+    pub first_element: usize,
     /// Collects a row for each layer.
     pub watch: Option<RefCell<Vec<LayerSummary>>>,
 }

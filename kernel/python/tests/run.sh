@@ -11,7 +11,7 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
 target=$CARGO_TARGET_DIR
 
 colab="ipykernel==6.17.1 ipython==7.34.0 jupyter_client==7.4.9 pyzmq==26.2.1 ipywidgets==7.7.1 tornado==6.5.1 setuptools numpy safetensors"
-current="ipykernel ipython jupyter_client pyzmq numpy safetensors notebook>=7 nbconvert papermill websocket-client"
+current="ipykernel ipython jupyter_client pyzmq numpy safetensors notebook>=7 nbconvert papermill websocket-client jupyter_kernel_gateway"
 
 step() { printf -- '-- %s (%s s)\n' "$*" "$SECONDS"; }
 

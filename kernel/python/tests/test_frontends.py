@@ -1,10 +1,12 @@
-"""The wheel in the programs people run notebooks with: nbconvert, papermill and Notebook 7's server, in their current releases.
+"""The wheel in the programs people run notebooks with: nbconvert, papermill, Notebook 7's server and a kernel gateway, in their current releases.
 
 JupyterLab has its own tests, in `kernel/tests`.
 """
 
+import contextlib
 import json
 import os
+import socket as socketlib
 import subprocess
 import sys
 import time
@@ -84,8 +86,8 @@ def test_papermill_runs_the_rust_kernel(env, tmp_path):
     assert shown(tmp_path / "b.ipynb") == "42"
 
 
-@pytest.fixture
-def server(env, tmp_path):
+@contextlib.contextmanager
+def serving(env, folder, *arguments):
     """Notebook 7's server; gives a function that asks its REST interface."""
     token = uuid.uuid4().hex
     command = [
@@ -95,13 +97,14 @@ def server(env, tmp_path):
         "--ip=127.0.0.1",
         "--port=0",
         f"--IdentityProvider.token={token}",
+        *arguments,
     ]
     with subprocess.Popen(
-        command, cwd=tmp_path, env={**env, "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}, stderr=subprocess.DEVNULL
+        command, cwd=folder, env={**env, "JUPYTER_RUNTIME_DIR": str(folder / "runtime")}, stderr=subprocess.DEVNULL
     ) as process:
         try:
             end = time.monotonic() + 60
-            while not (found := list(tmp_path.glob("runtime/jpserver-*.json"))):
+            while not (found := list(folder.glob("runtime/jpserver-*.json"))):
                 assert process.poll() is None and time.monotonic() < end, "the server does not start"
                 time.sleep(0.1)
             base = json.loads(found[0].read_text())["url"]
@@ -120,11 +123,14 @@ def server(env, tmp_path):
             process.terminate()
 
 
-def test_notebook_7_serves_the_rust_kernel(server):
-    assert b"Jupyter Notebook" in server("tree")
-    specs = json.loads(server("api/kernelspecs"))["kernelspecs"]
-    assert specs["rust"]["spec"]["display_name"] == "Rust (WaveMesh)"
-    assert server(specs["rust"]["resources"]["logo-svg"].lstrip("/")).lstrip().startswith(b"<")
+@pytest.fixture
+def server(env, tmp_path):
+    with serving(env, tmp_path) as server:
+        yield server
+
+
+def answers(server):
+    """What a cell of a new Rust kernel prints and gives, through a server's sockets."""
     kernel = json.loads(server("api/kernels", {"name": "rust"}))["id"]
     socket = server.socket(f"api/kernels/{kernel}/channels")
     header = {"msg_id": "1", "msg_type": "execute_request", "session": "s", "username": "u", "version": "5.3", "date": ""}
@@ -135,6 +141,37 @@ def test_notebook_7_serves_the_rust_kernel(server):
         message = json.loads(socket.recv())
         if message["parent_header"].get("msg_id") == "1":
             got[message["msg_type"]] = message["content"]
-    assert got["stream"]["text"] == "hello\n" and got["execute_result"]["data"]["text/plain"] == "42"
     socket.close()
     server(f"api/kernels/{kernel}", method="DELETE")
+    return got["stream"]["text"], got["execute_result"]["data"]["text/plain"]
+
+
+def test_notebook_7_serves_the_rust_kernel(server):
+    assert b"Jupyter Notebook" in server("tree")
+    specs = json.loads(server("api/kernelspecs"))["kernelspecs"]
+    assert specs["rust"]["spec"]["display_name"] == "Rust (WaveMesh)"
+    assert server(specs["rust"]["resources"]["logo-svg"].lstrip("/")).lstrip().startswith(b"<")
+    assert answers(server) == ("hello\n", "42")
+
+
+def test_a_notebook_runs_in_a_kernel_of_another_machine_through_a_gateway(env, tmp_path):
+    """`jupyter server --gateway-url`: the gateway's machine has the kernel, the notebook's has none."""
+    token, log = uuid.uuid4().hex, tmp_path / "gateway.log"
+    with socketlib.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["jupyter-kernelgateway", "--KernelGatewayApp.ip=127.0.0.1", f"--KernelGatewayApp.port={port}"]
+    remote = {**env, "KG_AUTH_TOKEN": token, "JUPYTER_RUNTIME_DIR": str(tmp_path / "remote")}
+    url = f"http://127.0.0.1:{port}"
+    with log.open("w") as said, subprocess.Popen(command, env=remote, stderr=said) as gateway:
+        try:
+            end = time.monotonic() + 60
+            while f"available at {url}" not in log.read_text():
+                assert gateway.poll() is None and time.monotonic() < end, log.read_text()
+                time.sleep(0.1)
+            local = {key: value for key, value in env.items() if key not in ("JUPYTER_PATH", "PYTHONPATH")}
+            with serving(local, tmp_path, f"--gateway-url={url}", f"--GatewayClient.auth_token={token}") as server:
+                assert "rust" in json.loads(server("api/kernelspecs"))["kernelspecs"]
+                assert answers(server) == ("hello\n", "42")
+        finally:
+            gateway.terminate()
