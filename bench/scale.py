@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """How training scales: the example `train` with 1, 2, 4, … processes, and what more of them would give.
 
     cargo build --release --features mpi --example train

@@ -121,7 +121,9 @@ fn main() -> ExitCode {
             ExitCode::from(130)
         }
         Err(error) => {
-            eprintln!("error{}: {error}", of_rank(&group));
+            // In one piece, as others write to the same terminal.
+            let line = format!("error{}: {error}\n", of_rank(&group));
+            eprint!("{line}");
             ExitCode::FAILURE
         }
     }

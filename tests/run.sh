@@ -38,7 +38,6 @@ mpi_tests() {
     echo "NOT RUN: training over several processes: apt-get install openmpi-bin libopenmpi-dev libclang-dev" >&2
     if [ "${CI:-}" = true ]; then return 1; else return 0; fi
   fi
-  cargo clippy --release --locked --features mpi --lib --test mpi -- -D warnings
   cargo test --release --locked --features mpi --test mpi
 }
 

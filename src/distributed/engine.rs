@@ -21,18 +21,66 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// What the library says, and that of `waiting`.
+    ///
+    /// ```
+    /// use wavemesh::distributed::{Engine, Waiting};
+    /// # use wavemesh::Result;
+    /// # struct Two;
+    /// # impl Engine for Two {
+    /// #     fn name(&self) -> &'static str { "two" }
+    /// #     fn sum(&self, values: &mut [f64], _: Waiting) -> Result<()> { values.iter_mut().for_each(|v| *v *= 2.0); Ok(()) }
+    /// #     fn sum_f32(&self, values: &mut [f32], _: Waiting) -> Result<()> { values.iter_mut().for_each(|v| *v *= 2.0); Ok(()) }
+    /// #     fn broadcast(&self, _: &mut [u8], _: Waiting) -> Result<()> { Ok(()) }
+    /// # }
+    /// let mut values = [1.0, 2.0];
+    /// Two.sum(&mut values, &|| Ok(()))?; // two processes that hold the same
+    /// assert_eq!(values, [2.0, 4.0]);
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     fn sum(&self, values: &mut [f64], waiting: Waiting) -> Result<()>;
 
     /// The same for f32.
     ///
     /// # Errors
     /// As [`sum`](Self::sum).
+    ///
+    /// ```
+    /// use wavemesh::distributed::{Engine, Waiting};
+    /// # use wavemesh::Result;
+    /// # struct Two;
+    /// # impl Engine for Two {
+    /// #     fn name(&self) -> &'static str { "two" }
+    /// #     fn sum(&self, values: &mut [f64], _: Waiting) -> Result<()> { values.iter_mut().for_each(|v| *v *= 2.0); Ok(()) }
+    /// #     fn sum_f32(&self, values: &mut [f32], _: Waiting) -> Result<()> { values.iter_mut().for_each(|v| *v *= 2.0); Ok(()) }
+    /// #     fn broadcast(&self, _: &mut [u8], _: Waiting) -> Result<()> { Ok(()) }
+    /// # }
+    /// let mut values = [1f32, 2.0];
+    /// Two.sum_f32(&mut values, &|| Ok(()))?; // two processes that hold the same
+    /// assert_eq!(values, [2.0, 4.0]);
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     fn sum_f32(&self, values: &mut [f32], waiting: Waiting) -> Result<()>;
 
     /// Puts rank 0's bytes in the place of everybody's.
     ///
     /// # Errors
     /// As [`sum`](Self::sum).
+    ///
+    /// ```
+    /// use wavemesh::distributed::{Engine, Waiting};
+    /// # use wavemesh::Result;
+    /// # struct Two;
+    /// # impl Engine for Two {
+    /// #     fn name(&self) -> &'static str { "two" }
+    /// #     fn sum(&self, values: &mut [f64], _: Waiting) -> Result<()> { values.iter_mut().for_each(|v| *v *= 2.0); Ok(()) }
+    /// #     fn sum_f32(&self, values: &mut [f32], _: Waiting) -> Result<()> { values.iter_mut().for_each(|v| *v *= 2.0); Ok(()) }
+    /// #     fn broadcast(&self, _: &mut [u8], _: Waiting) -> Result<()> { Ok(()) }
+    /// # }
+    /// let mut bytes = *b"rank 0";
+    /// Two.broadcast(&mut bytes, &|| Ok(()))?;
+    /// assert_eq!(&bytes, b"rank 0");
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     fn broadcast(&self, bytes: &mut [u8], waiting: Waiting) -> Result<()>;
 
     /// Sums vectors of f32 wherever they are. By default they go through the processor's memory; an engine that reaches a GPU's memory
@@ -40,6 +88,23 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// As [`sum`](Self::sum).
+    ///
+    /// ```
+    /// use wavemesh::distributed::{Engine, Waiting};
+    /// use wavemesh::prelude::{Device, Tensor};
+    /// # use wavemesh::Result;
+    /// # struct Two;
+    /// # impl Engine for Two {
+    /// #     fn name(&self) -> &'static str { "two" }
+    /// #     fn sum(&self, values: &mut [f64], _: Waiting) -> Result<()> { values.iter_mut().for_each(|v| *v *= 2.0); Ok(()) }
+    /// #     fn sum_f32(&self, values: &mut [f32], _: Waiting) -> Result<()> { values.iter_mut().for_each(|v| *v *= 2.0); Ok(()) }
+    /// #     fn broadcast(&self, _: &mut [u8], _: Waiting) -> Result<()> { Ok(()) }
+    /// # }
+    /// let vector = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;
+    /// let sums = Two.sum_vectors(vec![vector], &|| Ok(()))?; // two processes that hold the same
+    /// assert_eq!(sums[0].to_vec1::<f32>()?, [2.0, 4.0]);
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
     fn sum_vectors(&self, vectors: Vec<Tensor>, waiting: Waiting) -> Result<Vec<Tensor>> {
         let sum = |vector: Tensor| {
             let device = vector.device().clone();

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::buckets::sum_in_buckets;
 use super::engine::Engine;
 use super::facts::difference;
-use super::launch::{Launch, Launcher};
+use super::launch::{Launch, Launcher, Place};
 use super::watch::{Meeting, Watch};
 use crate::device::{best_device, nth_device};
 use crate::sparse::AllReduce;
@@ -23,17 +23,6 @@ const ENGINE_VARIABLE: &str = "WAVEMESH_ENGINE";
 const TIMEOUT_VARIABLE: &str = "WAVEMESH_GROUP_TIMEOUT";
 /// That time where the variable is not set.
 const TIMEOUT: Duration = Duration::from_secs(300);
-
-/// The place of a process in its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Its number, from 0.
-    pub rank: usize,
-    /// Its number among those of the same machine.
-    pub local_rank: usize,
-    /// Number of processes.
-    pub world_size: usize,
-}
 
 /// What a group has sent and how long it took.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -517,12 +506,6 @@ impl Drop for Link {
         if failed {
             self.engine.abandon();
         }
-    }
-}
-
-impl Launch {
-    fn place(&self) -> Place {
-        Place { rank: self.rank, local_rank: self.local_rank, world_size: self.world_size }
     }
 }
 

@@ -23,7 +23,18 @@ pub enum Launcher {
     Srun,
 }
 
-/// The place of this process among those that were started with it.
+/// The place of a process in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its number, from 0.
+    pub rank: usize,
+    /// Its number among those of the same machine.
+    pub local_rank: usize,
+    /// Number of processes.
+    pub world_size: usize,
+}
+
+/// What started this process as one of several, and where it stands among them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Launch {
@@ -97,6 +108,12 @@ impl Launch {
         };
         let one_machine = here == Some(of_all);
         Ok(Some(Self { launcher, rank: number, local_rank: local, world_size: of_all, address, one_machine }))
+    }
+}
+
+impl Launch {
+    pub(super) fn place(&self) -> Place {
+        Place { rank: self.rank, local_rank: self.local_rank, world_size: self.world_size }
     }
 }
 

@@ -17,5 +17,5 @@ mod nccl;
 mod watch;
 
 pub use engine::{Engine, Waiting};
-pub use group::{Place, ProcessGroup, Traffic};
-pub use launch::{Launch, Launcher};
+pub use group::{ProcessGroup, Traffic};
+pub use launch::{Launch, Launcher, Place};

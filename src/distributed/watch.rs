@@ -538,21 +538,21 @@ fn gather(listener: &TcpListener, world_size: usize, timeout: Duration) -> Resul
 }
 
 /// The rank and the number of processes that a new connection begins with.
-fn greeted(stream: &TcpStream) -> Option<(usize, usize)> {
+fn greeted(mut stream: &TcpStream) -> Option<(usize, usize)> {
+    const LONGEST: usize = 200;
     set_up(stream).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     // A byte at a time: what follows the greeting is for another reader.
-    let mut line = Vec::new();
-    let mut bytes = stream.take(200).bytes();
-    while let Some(Ok(byte)) = bytes.next() {
-        if byte == b'\n' {
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while line.len() < LONGEST && stream.read(&mut byte).ok()? == 1 {
+        if byte == *b"\n" {
             stream.set_read_timeout(None).ok()?;
             return match serde_json::from_slice(&line).ok()? {
                 Message::Hello { greeting, rank, world_size } if greeting == GREETING => Some((rank, world_size)),
                 _ => None,
             };
         }
-        line.push(byte);
+        line.extend(byte);
     }
     None
 }

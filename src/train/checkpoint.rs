@@ -51,7 +51,7 @@ pub(super) struct Checkpoint {
 
 impl Checkpoint {
     /// What a file of it holds.
-    pub fn to_bytes(self) -> Result<Vec<u8>> {
+    pub fn into_bytes(self) -> Result<Vec<u8>> {
         let Self { state, mut tensors, history } = self;
         let header = serde_json::to_string(&Header { version: VERSION, state }).map_err(candle_core::Error::wrap)?;
         if !history.is_empty() {

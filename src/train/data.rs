@@ -69,6 +69,17 @@ pub trait TrainingData: Send + Sync {
     ///
     /// # Errors
     /// When the data cannot be read.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::{Augmentation, Representation, RepresentationConfig, StageData, TrainingData};
+    /// let shapes = vec![shapes::sphere(0.5).to_grid(16)?, shapes::sphere(0.6).to_grid(16)?];
+    /// let representation = Representation::fit(&RepresentationConfig::new().resolution(16), &shapes)?;
+    /// let of = |shapes| StageData::new(&representation, 0, shapes, Augmentation::default(), 0.0, &Device::Cpu);
+    /// let turned: Vec<_> = shapes.iter().rev().cloned().collect();
+    /// assert_ne!(of(shapes)?.fingerprint()?, of(turned)?.fingerprint()?);
+    /// # Ok::<(), Error>(())
+    /// ```
     fn fingerprint(&self) -> Result<String> {
         Ok(format!("{} samples", self.len()))
     }

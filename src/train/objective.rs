@@ -51,6 +51,36 @@ pub trait Objective {
     ///
     /// # Errors
     /// What cannot be shared among so many.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use wavemesh::distributed::ProcessGroup;
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::{FitConfig, Objective};
+    /// /// The mean of numbers, of which each process holds its part.
+    /// struct Mean(candle_core::Var, std::ops::Range<usize>);
+    /// impl Objective for Mean {
+    ///     fn state(&self) -> Vec<(String, candle_core::Var)> {
+    ///         vec![("mean".into(), self.0.clone())]
+    ///     }
+    ///     fn loss(&mut self, _part: usize) -> wavemesh::Result<Tensor> {
+    ///         let own = Tensor::arange(self.1.start as f32, self.1.end as f32, &Device::Cpu)?;
+    ///         Ok(own.broadcast_sub(&self.0)?.sqr()?.mean_all()?)
+    ///     }
+    ///     fn samples(&self) -> f64 {
+    ///         self.1.len() as f64
+    ///     }
+    ///     fn join(&mut self, group: &Arc<ProcessGroup>) -> wavemesh::Result<()> {
+    ///         self.1 = group.share(10);
+    ///         Ok(())
+    ///     }
+    /// }
+    /// let mean = Mean(candle_core::Var::zeros(1, DType::F32, &Device::Cpu)?, 0..10);
+    /// let group = ProcessGroup::from_environment()?;
+    /// let mut trainer = Trainer::with_objective(mean, FitConfig::new().steps(1))?.in_group(&group)?;
+    /// assert_eq!(trainer.step()?.loss, 28.5);
+    /// # Ok::<(), Error>(())
+    /// ```
     fn join(&mut self, _group: &Arc<ProcessGroup>) -> Result<()> {
         Ok(())
     }
@@ -59,6 +89,34 @@ pub trait Objective {
     ///
     /// # Errors
     /// When the data cannot be read.
+    ///
+    /// ```
+    /// use wavemesh::distributed::ProcessGroup;
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::{FitConfig, Objective};
+    /// /// The mean of numbers, of which each process holds its part.
+    /// struct Mean(candle_core::Var, std::ops::Range<usize>);
+    /// impl Objective for Mean {
+    ///     fn state(&self) -> Vec<(String, candle_core::Var)> {
+    ///         vec![("mean".into(), self.0.clone())]
+    ///     }
+    ///     fn loss(&mut self, _part: usize) -> wavemesh::Result<Tensor> {
+    ///         let own = Tensor::arange(self.1.start as f32, self.1.end as f32, &Device::Cpu)?;
+    ///         Ok(own.broadcast_sub(&self.0)?.sqr()?.mean_all()?)
+    ///     }
+    ///     fn samples(&self) -> f64 {
+    ///         self.1.len() as f64
+    ///     }
+    ///     fn facts(&self) -> wavemesh::Result<serde_json::Map<String, serde_json::Value>> {
+    ///         Ok([("numbers".to_string(), 10.into())].into_iter().collect())
+    ///     }
+    /// }
+    /// let mean = Mean(candle_core::Var::zeros(1, DType::F32, &Device::Cpu)?, 0..10);
+    /// let group = ProcessGroup::from_environment()?;
+    /// let mut trainer = Trainer::with_objective(mean, FitConfig::new().steps(1))?.in_group(&group)?;
+    /// assert_eq!(trainer.step()?.loss, 28.5);
+    /// # Ok::<(), Error>(())
+    /// ```
     fn facts(&self) -> Result<Map<String, Value>> {
         Ok(self.saved())
     }

@@ -416,7 +416,7 @@ impl<O: Objective> Trainer<O> {
     }
 
     /// The gradient over all processes, and the means of what each has of the running statistics, which no gradient trains.
-    fn sums_over_all(&self, mut gradients: Vec<Tensor>) -> Result<(Vec<Tensor>, Vec<(Var, Tensor)>)> {
+    fn sums_over_all(&self, mut gradients: Vec<Tensor>) -> Result<(Vec<Tensor>, Statistics)> {
         if self.group.is_alone() {
             return Ok((gradients, Vec::new()));
         }
@@ -522,7 +522,7 @@ impl<O: Objective> Trainer<O> {
             objective: self.objective.saved(),
         };
         let tensors = self.tensors().into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect();
-        Checkpoint { state, tensors, history: self.history.clone() }.to_bytes()
+        Checkpoint { state, tensors, history: self.history.clone() }.into_bytes()
     }
 
     /// Goes on from a checkpoint: the next steps are those that the saved training would have taken. In a group, which may have another
@@ -655,6 +655,9 @@ impl<O: Objective> Trainer<O> {
         Ok(path)
     }
 }
+
+/// Variables that no gradient trains, and what they are to be.
+type Statistics = Vec<(Var, Tensor)>;
 
 /// What tells this program from others: the SHA-256 of its file, where that can be read.
 fn program() -> Option<String> {

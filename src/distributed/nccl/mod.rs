@@ -15,7 +15,7 @@ use candle_core::{CpuStorage, CudaStorage, Device, InplaceOp1, Layout, Tensor};
 pub(super) use self::library::Library;
 use self::library::{Comm, Config, F32, F64, IN_PROGRESS, Id, SUCCESS, SUM, U8};
 use super::engine::{Engine, Waiting};
-use super::group::Place;
+use super::launch::Place;
 use crate::gpu::Gpu;
 use crate::sync::lock;
 use crate::{Error, Result};
