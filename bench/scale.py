@@ -8,7 +8,8 @@
 Each stage of the generator (`--config`) is trained for `--steps` steps: with one batch shared among the processes (strong scaling), and with a batch
 each (weak scaling). A step is the median of those after the first ten. "in the group" is the share of the time that rank 0 spends in sums
 over the group, waiting for the others included. `--model` adds what 8 GPUs of a machine and 64 of eight machines would give: the step of one,
-and 2 (n − 1)/n times the gradient's bytes at `--inside` or `--outside` GB/s, and `--latency` µs for each operation and doubling of n.
+and 2 (n − 1)/n times the gradient's bytes at `--inside` or `--outside` GB/s, and `--latency` µs for each operation and doubling of n. With `--given` nothing
+is measured: the model starts from a step that was (milliseconds, samples, parameters).
 """
 
 import argparse
@@ -25,11 +26,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM_UP = 10
+# Of a step whose norms are each process's own: its loss, its gradients, and whether all go on.
+OPERATIONS = 3
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", choices=["mpi", "nccl"], required=True)
+    parser.add_argument("--engine", choices=["mpi", "nccl"], default="mpi")
     parser.add_argument("--counts", default="1,2")
     parser.add_argument("--stages", default="0")
     parser.add_argument("--steps", type=int, default=60)
@@ -38,6 +41,7 @@ def arguments():
     parser.add_argument("--config", type=Path, default=ROOT / "notebooks/models/shapes64.json")
     parser.add_argument("--program", type=Path, default=ROOT / "target/release/examples/train")
     parser.add_argument("--model", action="store_true")
+    parser.add_argument("--given", help="MS,SAMPLES,PARAMETERS of one process's step")
     parser.add_argument("--inside", type=float, default=100.0, help="GB/s between GPUs of a machine")
     parser.add_argument("--outside", type=float, default=25.0, help="GB/s of each GPU to other machines")
     parser.add_argument("--latency", type=float, default=15.0, help="µs of an operation for each doubling")
@@ -115,8 +119,21 @@ def model(options, stage, one, operations):
         )
 
 
+def modelled_table(options, cases):
+    print(f"Model: {options.inside:g} GB/s inside, {options.outside:g} GB/s outside, {options.latency:g} µs; norms over each process's own samples.\n")
+    print("| stage | GPUs | samples a step | ms a step | samples/s | speed-up | efficiency | in the group |")
+    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for stage, one, operations in cases:
+        model(options, stage, one, operations)
+
+
 def main():
     options = arguments()
+    if options.given:
+        milliseconds, samples, parameters = map(float, options.given.split(","))
+        one = {"seconds": milliseconds / 1e3, "batch": int(samples), "parameters": int(parameters)}
+        modelled_table(options, [(options.stages, one, OPERATIONS)])
+        return
     counts = [int(count) for count in options.counts.split(",")]
     everything = []
     print("| stage | processes | scaling | norms over | samples a step | ms a step | samples/s | speed-up | efficiency | in the group |")
@@ -135,13 +152,10 @@ def main():
                         found = measure(options, Path(work), count, stage, size, synchronised)
                         everything.append(found)
                         row(stage, found, scaling, one)
-            modelled.append((stage, one, next((f["operations"] for f in everything[::-1] if "operations" in f), 4)))
+            modelled.append((stage, one, next((f["operations"] for f in everything[::-1] if "operations" in f), OPERATIONS)))
     if options.model:
-        print(f"\nModel: {options.inside:g} GB/s inside, {options.outside:g} GB/s outside, {options.latency:g} µs; norms over each process's own samples.\n")
-        print("| stage | GPUs | samples a step | ms a step | samples/s | speed-up | efficiency | in the group |")
-        print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-        for stage, one, operations in modelled:
-            model(options, stage, one, operations)
+        print()
+        modelled_table(options, modelled)
     if options.json:
         options.json.write_text(json.dumps(everything, indent=1))
 
