@@ -111,6 +111,7 @@ impl Launch {
     }
 }
 
+#[cfg(any(feature = "mpi", feature = "nccl"))]
 impl Launch {
     pub(super) fn place(&self) -> Place {
         Place { rank: self.rank, local_rank: self.local_rank, world_size: self.world_size }
