@@ -68,6 +68,6 @@ mod tests {
             let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             assert_eq!(flat(before).iter().map(|v| v * 2.0).collect::<Vec<_>>(), flat(&after));
         }
-        assert!(sum_in_buckets(&[], |vectors| Ok(vectors)).unwrap().is_empty());
+        assert!(sum_in_buckets(&[], Ok).unwrap().is_empty());
     }
 }
