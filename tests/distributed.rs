@@ -338,7 +338,9 @@ fn whoever_is_started_with_something_else_is_named_to_all_before_a_step() {
             trainer(config, grids).in_group(group).map(drop)
         }))
     };
-    let cases: [(fn(TrainConfig) -> TrainConfig, usize, &str); 3] = [
+    /// What one process has otherwise, how many of its shapes it lacks, and what all are told.
+    type Case = (fn(TrainConfig) -> TrainConfig, usize, &'static str);
+    let cases: [Case; 3] = [
         (|config| config.seed(5), 0, "`model.config.seed` of the training is 5, and rank 0 has 0"),
         (|config| config.learning_rate(1e-3), 0, "`model.config.learning_rate` of the training is 0.001"),
         (|config| config, 1, "`model.data` of the training is 5 samples"),
@@ -367,9 +369,8 @@ fn an_error_of_one_process_ends_all_with_its_rank_and_its_words() {
         })
     });
     assert!(matches!(results[1], Err(Error::Io { .. })), "its own error");
-    for (rank, problem) in [told(results).swap_remove(0)] {
-        assert!(rank == Some(1) && problem.contains("no space left"), "rank {rank:?}: {problem}");
-    }
+    let (rank, problem) = told(results).swap_remove(0);
+    assert!(rank == Some(1) && problem.contains("no space left"), "rank {rank:?}: {problem}");
 }
 
 #[test]
