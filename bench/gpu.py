@@ -23,7 +23,7 @@ from check import LIMITS, neighbours, reference, shell
 
 ROOT = Path(__file__).resolve().parent.parent
 START = time.time()
-NAMES = {"f16": torch.float16, "bf16": torch.bfloat16, "tf32": torch.float32, "f32": torch.float32}
+NAMES = {"f16": torch.float16, "bf16": torch.bfloat16, "tf32": torch.float32, "f32": torch.float32, "exact": torch.float32}
 
 
 def events(work, sleep):
@@ -65,6 +65,8 @@ class Ours:
     name = "WaveMesh"
 
     def prepare(self, kind, coords, side, x, w, g):
+        if kind == "exact":
+            return self.exact(coords, side, x, w, g)
         self.sites = getattr(self, "sites", None) if getattr(self, "coords", None) is coords else fast.Sites(coords, [side] * 3)
         self.coords = coords
         assert self.sites.state[1].item() == 0 and self.sites.fill[1].item() == 0
@@ -81,6 +83,13 @@ class Ours:
             fast.weight_gradient(kind, self.sites, x, g, kernel)
 
         return forward, training
+
+    def exact(self, coords, side, x, w, g):
+        """f32 without tensor cores, over a table of neighbours."""
+        table = neighbours(coords, [side] * 3, w.shape[1:4]).int()
+        order, columns, y = fast.gather_order(table), fast.gather_columns("exact", w.shape[0]), torch.empty_like(g)
+        img = fast.pack_offsets("exact", w, range(len(table)), columns=columns)
+        return (lambda: fast.gather("exact", x, img, table, w.shape[0], y, order)), None
 
     def map(self, coords, side):
         sites = fast.Sites(coords, [side] * 3)
@@ -182,7 +191,7 @@ def measure(side_of, rows, side, kind, cin, cout, kernel=(3, 3, 3), gradients=Tr
             if side_name == Ours.name:  # not as Python calls the kernels
                 for what in ("forward", "training"):
                     row.get(what, {}).pop("called", None)
-                if "WAVEMESH_BENCH" in os.environ:
+                if "WAVEMESH_BENCH" in os.environ and kind != "exact":
                     with tempfile.TemporaryDirectory() as folder:
                         library(row, Path(folder), kind, coords, side, x, w)
         except Exception as e:  # noqa: BLE001
@@ -241,7 +250,7 @@ def table(rows, limit):
             reasons[f"{r['who']}, {r.get('kind', 'map')}: {r['not_measured']}"] = None
     for (sites, kind, cin, cout, kernel), group in groups.items():
         ours = next(r for r in group if r["who"] == Ours.name)
-        floor = 2 * ours["pairs"] * cin * cout / 1e9 / (limit["tf32"] / 3 if kind == "f32" else limit[{"bf16": "f16"}.get(kind, kind)])
+        floor = 2 * ours["pairs"] * cin * cout / 1e9 / (limit["tf32"] / 3 if kind == "f32" else limit[{"bf16": "f16", "exact": "f32"}.get(kind, kind)])
         cells = [f"{sites:,}", kind, f"{cin} → {cout}", "×".join(map(str, kernel))]
         mine = ours.get("forward", {}).get("alone")
         cells.append(f"{floor / mine:.0%}" if mine else "–")
@@ -271,7 +280,7 @@ def section(rows, limit, missing, command, networks):
         f"minute and keeps what it finds: it has the cases that fitted.\n\n"
         f"`{command}`, {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, commit {commit}. {properties.name}, driver {driver[0] if driver else 'unknown'}, CUDA {torch.version.cuda}, torch {torch.__version__}. "
         f"Limits measured in the same run: copy {limit['copy']:.2f} TB/s, f16 {limit['f16']:.0f}, TF32 {limit['tf32']:.0f}, f32 {limit['f32']:.0f} TFLOP/s.{absent}\n\n{table(rows, limit)}\n"
-        + (f"\nWhole networks, kernel maps known, from the host until the card has done it; memory is what a side's pool came to hold above its inputs and weights.\n\n{gpu_networks.table(networks)}\n" if networks else "")
+        + (f"\nWhole networks, kernel maps known, from the host until the card has done it; memory is what a side's pool came to hold in a run above what it held before. A recording is launched as a whole (`wavemesh::device::Recording`); its memory is not in the pool's.\n\n{gpu_networks.table(networks)}\n" if networks else "")
     )
 
 
@@ -280,6 +289,7 @@ def main():
     parser.add_argument("--write", action="store_true", help="put the section into bench/RESULTS.md")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--networks", action="store_true", help="nothing but whole networks")
+    parser.add_argument("--kinds", nargs="+", default=["f16", "tf32", "f32", "bf16", "exact"], help="types of the convolutions")
     parser.add_argument("--seconds", type=float, default=360, help="no more cases of FlexGEMM after this")
     parser.add_argument("--out", type=Path, help="also write the section and every row into this folder")
     options = parser.parse_args()
@@ -316,8 +326,7 @@ def main():
                 row["not_measured"] = repr(e)[:200]
             rows.append(row)
             print(json.dumps(row), flush=True)
-    kinds = ("f16",) if options.quick else ("f16", "tf32", "f32", "bf16")
-    for kind in kinds:
+    for kind in ["f16"] if options.quick else [kind for kind in options.kinds if kind != "exact"]:
         for side in (256, 128):
             for channels in (32, 64, 128):
                 late = time.time() - START > options.seconds
@@ -326,7 +335,13 @@ def main():
                     chosen.pop("spconv", None)
                 measure(chosen, rows, side, kind, channels, channels)
                 save()
-    if not options.quick:
+    for side in (256, 128) if "exact" in options.kinds else ():  # f32 as it is: FlexGEMM's; spconv's is rounded like TF32
+        for channels in (32, 64, 128):
+            late = time.time() - START > options.seconds
+            chosen = {n: m for n, m in sides.items() if n == Ours.name or (n == FlexGemm.name and not late)}
+            measure(chosen, rows, side, "exact", channels, channels, gradients=False)
+            save()
+    if not options.quick and "f16" in options.kinds:
         chosen = {n: m for n, m in sides.items() if n != FlexGemm.name}
         for side in (18, 40, 512, 1024):
             measure(chosen, rows, side, "f16", 64, 64)

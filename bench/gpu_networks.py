@@ -2,7 +2,8 @@
 
 Ours is the library (`wavemesh-bench`, built with the feature `cuda`; WAVEMESH_BENCH names it), theirs the same network from Python, with
 the same weights and sites, every kernel map known before. A run is timed from the host until the card has done it; the median counts.
-Answers are compared first. Memory is the most that a side's pool came to hold above what it held before.
+Answers are compared first. Memory is the most that a side's pool came to hold in a run above what it held before, when a run had been made:
+weights, kernel maps and the optimiser's state are there, gradients are not.
 """
 
 import json
@@ -170,7 +171,7 @@ def training(forward, parameters, inputs, shown):
         optimizer.step()
         return parameters[shown].grad
 
-    return step, lambda grad: {"grad": grad.cpu().numpy()}
+    return step, lambda grad: {"grad": grad.cpu().numpy()}, optimizer.zero_grad
 
 
 SPUNET = {"channels": (32, 64, 128, 256, 256, 128, 96, 96), "layers": (2, 3, 4, 6, 2, 2, 2, 2), "base": 32, "in": 6, "classes": 20}
@@ -281,6 +282,56 @@ def spunet_of_spconv(case):
     return training(forward, dict(network.named_parameters()), inputs, "conv_input.0.weight")
 
 
+def spunet_in_float64(case):
+    """The answer of SpUNet from sums over its kernel maps in float64, which tells whose is right."""
+    w, inputs = on_card(case)
+    c, layers, train = SPUNET["channels"], SPUNET["layers"], case.op == "train_step"
+    w = {name: weight.double().requires_grad_(train and "running" not in name) for name, weight in w.items()}
+    levels, shape = [inputs["indices"].int()], np.array(case.params["shape"])
+    for _ in range(len(c) // 2):
+        shape = shape // 2
+        coarse = levels[-1].clone()
+        coarse[:, 1:] //= 2
+        inside = (coarse[:, 1:] < torch.tensor(shape, device=DEVICE)).all(1)
+        levels.append(coarse[inside].unique(dim=0))
+    stem, same = Pairs(levels[0], levels[0], 1, 5, 2), [Pairs(level, level, 1, 3, 1) for level in levels]
+    down = [Pairs(fine, coarse, 2, 2, 0) for fine, coarse in zip(levels, levels[1:])]
+
+    def conv(x, name, pairs, inverse=False):
+        weight = w[f"{name}.weight"]
+        y = x.new_zeros(pairs.n[0 if inverse else 1], weight.shape[0])
+        for rows, taps in zip(pairs.pairs[1 if inverse else 0], weight.flatten(1, 3).unbind(1)):
+            there = (rows >= 0).nonzero().squeeze(1)
+            y = y.index_add(0, there, x[rows[there].long()] @ taps.T)
+        return y
+
+    def norm(x, name):
+        statistics = (w[f"{name}.running_mean"].detach(), w[f"{name}.running_var"].detach(), w[f"{name}.weight"], w[f"{name}.bias"], train)
+        return F.batch_norm(x, *statistics, eps=1e-3)
+
+    def block(x, name, pairs):
+        y = norm(conv(F.relu(norm(conv(x, f"{name}.conv1", pairs), f"{name}.bn1")), f"{name}.conv2", pairs), f"{name}.bn2")
+        if f"{name}.proj.0.weight" in w:
+            x = norm(x @ w[f"{name}.proj.0.weight"].flatten(1).T, f"{name}.proj.1")
+        return F.relu(y + x)
+
+    x, skips, count = F.relu(norm(conv(inputs["features"].double(), "conv_input.0", stem), "conv_input.1")), [], len(c) // 2
+    for s in range(count):
+        skips.append(x)
+        x = F.relu(norm(conv(x, f"down.{s}.0", down[s]), f"down.{s}.1"))
+        for i in range(layers[s]):
+            x = block(x, f"enc.{s}.block{i}", same[s + 1])
+    for s in reversed(range(count)):
+        x = torch.cat([F.relu(norm(conv(x, f"up.{s}.0", down[s], True), f"up.{s}.1")), skips.pop()], 1)
+        for i in range(layers[2 * count - s - 1]):
+            x = block(x, f"dec.{s}.block{i}", same[s])
+    out = x @ w["final.weight"].flatten(1).T + w["final.bias"]
+    if not train:
+        return {"out": out.detach().cpu().numpy()}
+    F.mse_loss(out, inputs["target"].double()).backward()
+    return {"grad": w["conv_input.0.weight"].grad.cpu().numpy()}
+
+
 def generator_of_torch(case):
     """The generator's coarse network in torch's dense convolutions, its schedule by diffusers."""
     from diffusers import DDIMScheduler
@@ -313,7 +364,7 @@ def generator_of_torch(case):
         optimizer.step()
         return loss.detach(), grad.grad
 
-    return step, lambda found: {"loss": found[0].cpu().numpy().reshape(1), "grad": found[1].permute(0, 2, 3, 4, 1).cpu().numpy()}
+    return step, lambda found: {"loss": found[0].cpu().numpy().reshape(1), "grad": found[1].permute(0, 2, 3, 4, 1).cpu().numpy()}, optimizer.zero_grad
 
 
 def room(random, voxels):
@@ -363,18 +414,27 @@ def difference(ours, theirs):
 def measure(title, size, suite, case, peer, tf32, folder):
     row = {"case": title, "size": size, "type": "TF32" if tf32 else "f32", "peer": peer[0]}
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    ours, answers = Ours(), []
-    try:
-        save_file({name: np.ascontiguousarray(array) for name, array in case.inputs.items()}, folder / "inputs")
-        ours.ask(do="prepare", suite=suite, op=case.op, params=case.params | {"tf32": tf32}, inputs=str(folder / "inputs"))
-        ours.ask(do="answer", path=str(folder / "answer"))
-        row["memory"] = ours.ask(do="memory")["above"]
-        answers.append(load_file(folder / "answer"))
-        row["ours"] = median(lambda: ours.ask(do="sample", repeat=1, awake=False)["seconds"])
-    except Exception as e:  # noqa: BLE001
-        row["error"] = f"ours: {e}"[:300]
-    finally:
-        ours.close()
+    answers = []
+    save_file({name: np.ascontiguousarray(array) for name, array in case.inputs.items()}, folder / "inputs")
+    for how, recorded in (("ours", False), ("recorded", True)):
+        ours = Ours()
+        try:
+            params = case.params | {"tf32": tf32, "recorded": recorded}
+            ours.ask(do="prepare", suite=suite, op=case.op, params=params, inputs=str(folder / "inputs"))
+            ours.ask(do="answer", path=str(folder / "answer"))
+            answer = load_file(folder / "answer")
+            if recorded:
+                row["recorded differs by"] = difference(answer, answers[0])
+            else:
+                answers.append(answer)
+            row[how] = median(lambda: ours.ask(do="sample", repeat=1, awake=False)["seconds"])
+            ours.ask(do="warm")
+            ours.ask(do="answer", path=str(folder / "again"))
+            row[f"{how}: memory"] = ours.ask(do="memory")["above"]
+        except Exception as e:  # noqa: BLE001
+            row[f"{how}: error"] = f"{how}: {e}"[:300]
+        finally:
+            ours.close()
     try:
         import spconv.constants as constants
 
@@ -382,13 +442,16 @@ def measure(title, size, suite, case, peer, tf32, folder):
     except ImportError:
         pass
     try:
-        work, answer = peer[1](case)
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_reserved()
+        work, answer, *forget = peer[1](case)
         # cuDNN's gradients of a dense convolution are off by 3e-3 in f32; torch's own are compared, and cuDNN is timed.
         with torch.backends.cudnn.flags(enabled=False):
             answers.append(answer(work()))
+        work()
+        for gradients in forget:
+            gradients()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_reserved()
         work()
         row["peer memory"] = torch.cuda.max_memory_reserved() - before
         row["theirs"] = median(lambda: seconds(work))
@@ -397,18 +460,32 @@ def measure(title, size, suite, case, peer, tf32, folder):
     if len(answers) == 2:
         row["difference"] = difference(*answers)
         row["near"] = row["difference"] < (2e-2 if tf32 or peer[0].endswith("spconv") else 1e-3)
+    if suite == "spunet" and len(answers) == 2:
+        # The peer's answer is another one, in each of its algorithms: float64 tells whose is right.
+        right = spunet_in_float64(case)
+        row["off"], row["peer off"] = (difference(answer, right) for answer in answers)
+        row["near"] = row["off"] < (2e-2 if tf32 else 1e-3)
     return row
 
 
+def differ(row):
+    """How far the two answers are from each other, or, where float64 was asked, from its."""
+    if "off" in row:
+        return f"ours {row['off']:.0e}, peer's {row['peer off']:.0e} from float64"
+    return f"{row['difference']:.0e}" if "difference" in row else "–"
+
+
 def table(rows):
-    lines = ["| network | size | type | ours, ms | peer, ms | ratio | memory, MB | peer's memory | answers differ by |", "| --- " * 9 + "|"]
-    notes = []
+    columns = ["network", "size", "type", "ours, ms", "ratio", "recorded, ms", "ratio", "peer, ms", "memory, MB", "peer's memory", "answers differ by"]
+    lines, notes = ["| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"], []
     for r in rows:
-        ratio = f"{r['theirs'] / r['ours']:.2f}×" if "ours" in r and "theirs" in r and r.get("near") else "–"
         number = lambda key, scale=1.0, form="{:.3f}": form.format(r[key] / scale) if key in r else "–"
-        cells = [r["case"], r["size"], r["type"], number("ours"), f"{number('theirs')} {r['peer']}", ratio, number("memory", 1e6, "{:.0f}"), number("peer memory", 1e6, "{:.0f}"), number("difference", 1, "{:.0e}")]
+        ratio = lambda ours: f"{r['theirs'] / r[ours]:.2f}×" if ours in r and "theirs" in r and r.get("near") else "–"
+        megabytes = lambda key: number(key, 1e6, "{:.0f}")
+        cells = [r["case"], r["size"], r["type"], number("ours"), ratio("ours"), number("recorded"), ratio("recorded"), f"{number('theirs')} {r['peer']}"]
+        cells += [megabytes("ours: memory"), megabytes("peer memory"), differ(r)]
         lines.append("| " + " | ".join(cells) + " |")
-        notes += [f"{r['case']}, {r['size']}: {r[key]}" for key in ("error", "peer error") if key in r]
+        notes += [f"{r['case']}, {r['size']}: {r[key]}" for key in ("ours: error", "recorded: error", "peer error") if key in r]
     return "\n".join(lines + (["", "Not measured: " + "; ".join(dict.fromkeys(notes)) + "."] if notes else []))
 
 

@@ -7,6 +7,7 @@ use candle_core::Device;
 
 #[cfg(feature = "cuda")]
 pub use crate::gpu::GpuInfo;
+pub use crate::recording::Recording;
 use crate::{Error, Result};
 
 /// The environment variable that chooses the device of [`best_device`]: `cpu`, `cuda`, `cuda:1` or `auto`.

@@ -75,6 +75,7 @@ pub mod notebook;
 pub mod points;
 pub mod prelude;
 mod random;
+mod recording;
 pub mod sdf;
 pub mod sparse;
 mod sync;
@@ -102,4 +103,6 @@ mod book {
     mod display {}
     #[doc = include_str!("../docs/how-to/own_layer.md")]
     mod own_layer {}
+    #[doc = include_str!("../docs/gpu.md")]
+    mod gpu {}
 }

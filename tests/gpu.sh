@@ -17,7 +17,7 @@ cd "$root"
 what=${1:-all}
 folder=${2:-$root/target-cuda/gpu}
 # Those that run on any device, and those of the GPU alone.
-tests=(sparse_parity sparse_properties unet train diffusion diffusion_parity backbones elements sets gpu)
+tests=(sparse_parity sparse_properties unet train diffusion diffusion_parity backbones elements sets gpu gpu_alone)
 older_tests=(sparse_parity sparse_properties gpu)
 
 # build_into FOLDER TEST…

@@ -7,8 +7,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Small rooms that every room may use. They use only each other, in this order: each those before it.
-const SMALL: [&str; 11] =
-    ["error", "gpu", "device", "builder", "sync", "allocator", "files", "tensor_file", "memory", "random", "task"];
+const SMALL: [&str; 12] = [
+    "error",
+    "gpu",
+    "recording",
+    "device",
+    "builder",
+    "sync",
+    "allocator",
+    "files",
+    "tensor_file",
+    "memory",
+    "random",
+    "task",
+];
 
 /// The other rooms, and the rooms that each may use.
 const ARROWS: [(&str, &[&str]); 12] = [

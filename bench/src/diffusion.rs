@@ -1,9 +1,14 @@
 //! Diffusion: whole sampling runs with a network that costs next to nothing, noising a batch, and a training step and sampling
 //! with the generator's coarse network.
 
-use candle_core::Tensor;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use candle_core::{Tensor, Var};
+use wavemesh::device::Recording;
 use wavemesh::diffusion::{
-    BetaSchedule, DiffusionConfig, GaussianDiffusion, Prediction, SampleOptions, Sampler, TimestepSpacing,
+    BetaSchedule, Denoiser, DiffusionConfig, GaussianDiffusion, Prediction, Recorded, SampleOptions, Sampler,
+    TimestepSpacing,
 };
 use wavemesh::sparse::SparseConvTensor;
 use wavemesh::train::{AdamW, AdamWConfig};
@@ -46,39 +51,81 @@ fn with_network(case: &Case) -> Result<Work> {
     )?;
     let train = case.op == "train_step";
     let shares = Shares::measure(&network, &unet::network(case)?.1, train)?;
+    let recorded = case.option("recorded")?;
     if !train {
         let sampler = Sampler::Ddim { steps: case.param("steps")?, eta: 0.0 };
-        let run = move || {
-            let options = SampleOptions::new().start(x.features().clone());
-            diffusion.sample(&network, &x, sampler, options)
+        let start = x.features().clone();
+        let sample = move |network: &dyn Denoiser| {
+            diffusion.sample(network, &x, sampler, SampleOptions::new().start(start.clone()))
         };
-        return Ok(Work::new(run, move |x| Ok(shares.facts(answer(x)?))));
+        let answer = move |x: &SparseConvTensor| Ok(shares.facts(answer(x)?));
+        return Ok(match recorded {
+            false => Work::new(move || sample(&network), answer),
+            true => {
+                // The process has one network, to its end.
+                let network = Recorded::new(Box::leak(Box::new(network)));
+                Work::new(move || sample(&network), answer)
+            }
+        });
     }
     let (noise, steps) = (case.tensor("noise")?, case.values::<i64>("timesteps")?);
     let steps: Vec<usize> = steps.into_iter().map(|t| t as usize).collect();
     let timesteps = case.tensor("timesteps")?;
-    let vars: Vec<_> = network.parameters().map(|(_, var)| var.clone()).collect();
-    let wanted = network.parameters().find(|(name, _)| name == "encoder.input_conv.0.weight");
-    let wanted = wanted.map(|(_, var)| var.clone()).ok_or("no input convolution")?;
-    let mut optimizer = AdamW::new(AdamWConfig::default(), vars)?;
+    let vars: Vec<(String, Var)> = network.parameters().cloned().collect();
+    let wanted =
+        vars.iter().position(|(name, _)| name == "encoder.input_conv.0.weight").ok_or("no input convolution")?;
+    let optimizer = AdamW::new(AdamWConfig::default(), vars.into_iter().map(|(_, var)| var).collect())?;
+    let optimizer = Rc::new(RefCell::new(optimizer));
     let share = |of: &dyn Fn(f64) -> f64| -> Result<Tensor> {
         let of = |t: usize| of(diffusion.schedule().alpha_cumprod(t as i64)) as f32;
         let rows: Vec<f32> = x.coords().iter().map(|site| of(steps[site[0] as usize])).collect();
         Ok(Tensor::from_vec(rows, (x.len(), 1), &device()?)?)
     };
     let (signal, scale) = (share(&|a| a.sqrt())?, share(&|a| (1.0 - a).sqrt())?);
-    let run = move || -> Result<[Tensor; 2]> {
-        let noised = diffusion.q_sample(&x, &steps, &noise)?;
-        let velocity = (noise.broadcast_mul(&signal)? - x.features().broadcast_mul(&scale)?)?;
-        let out = network.forward_t(&noised, &timesteps, None, true)?;
-        let loss = (out.features() - velocity)?.sqr()?.mean_all()?;
-        let grads = loss.backward()?;
-        optimizer.step(&optimizer.gradients(&grads)?, 1e-4, 1.0)?;
-        Ok([loss.detach().reshape(1)?, grads.get(&wanted).ok_or("no gradient")?.clone()])
+    // What a step is given: noised features and the velocity that they are to lead to.
+    let [noised, velocity] = [x.features(), &noise].map(|like| Var::from_tensor(&like.copy()?));
+    let (noised, velocity) = (noised?, velocity?);
+    let gradients = {
+        let x = x.replace_feature(noised.as_detached_tensor())?;
+        let (velocity, optimizer) = (velocity.as_detached_tensor(), optimizer.clone());
+        move || {
+            let out = network.forward_t(&x, &timesteps, None, true)?;
+            let loss = (out.features() - &velocity)?.sqr()?.mean_all()?;
+            let mut found = optimizer.borrow().gradients(&loss.backward()?)?;
+            found.push(loss.detach().reshape(1)?);
+            Ok(found)
+        }
     };
-    Ok(Work::new(run, move |[loss, grad]| {
+    let give = move || -> Result<()> {
+        noised.set(diffusion.q_sample(&x, &steps, &noise)?.features())?;
+        Ok(velocity.set(&(noise.broadcast_mul(&signal)? - x.features().broadcast_mul(&scale)?)?)?)
+    };
+    let update = move |found: &[Tensor]| -> Result<[Tensor; 2]> {
+        let [grads @ .., loss] = found else { return Err("no loss".into()) };
+        optimizer.borrow_mut().step(grads, 1e-4, 1.0)?;
+        Ok([loss.clone(), grads[wanted].clone()])
+    };
+    let answer = move |[loss, grad]: &[Tensor; 2]| {
         Ok(shares.facts(Answer::default().tensor("loss", loss)?.tensor("grad", grad)?))
-    }))
+    };
+    Ok(match recorded {
+        false => {
+            let run = move || {
+                give()?;
+                update(&gradients()?)
+            };
+            Work::new(run, answer)
+        }
+        true => {
+            give()?;
+            let mut gradients = Recording::new(&device()?, gradients)?;
+            let run = move || {
+                give()?;
+                update(gradients.run()?)
+            };
+            Work::new(run, answer)
+        }
+    })
 }
 
 fn answer(x: &SparseConvTensor) -> Result<Answer> {

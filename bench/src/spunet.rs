@@ -1,12 +1,16 @@
 //! SpUNet of Pointcept, of the size that its authors train on ScanNet: a forward pass and a training step with given weights.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use candle_core::{DType, Tensor, Var};
 use wavemesh::backbones::{SpUNet, SpUNetConfig};
+use wavemesh::device::Recording;
 use wavemesh::prelude::{VarBuilder, VarMap};
-use wavemesh::sparse::{SparseConvTensor, SparseModule};
+use wavemesh::sparse::{SparseConvTensor, SparseModule, no_grad};
 use wavemesh::train::{AdamW, AdamWConfig};
 
-use crate::work::{Answer, Case, Result, Work, device};
+use crate::work::{Answer, Case, Error, Result, Work, device};
 
 pub fn prepare(case: &Case) -> Result<Work> {
     let variables = VarMap::new();
@@ -21,25 +25,44 @@ pub fn prepare(case: &Case) -> Result<Work> {
     }
     let shape: [usize; 3] = case.param("shape")?;
     let x = SparseConvTensor::new(case.tensor("features")?, case.tensor("indices")?, shape, 1)?;
+    let recorded: bool = case.option("recorded")?;
     if case.op == "forward" {
-        return Ok(Work::new(
-            move || network.forward(&x).and_then(|y| y.replace_feature(y.features().detach())),
-            |y| Answer::default().tensor("out", y.features()),
-        ));
+        let pass = move || Ok(vec![no_grad(|| network.forward(&x))?.features().clone()]);
+        let answer = |y: &Tensor| Answer::default().tensor("out", y);
+        return Ok(match recorded {
+            false => Work::new(move || Ok::<_, Error>(pass()?.remove(0)), answer),
+            true => {
+                let mut pass = Recording::new(&device()?, pass)?;
+                Work::new(move || Ok::<_, Error>(pass.run()?[0].clone()), answer)
+            }
+        });
     }
     if case.op != "train_step" {
         return Err(case.unknown_op());
     }
-    let wanted = vars.iter().find(|(name, _)| name == "conv_input.0.weight").map(|(_, var)| var.clone());
+    let trained = || vars.iter().filter(|(name, _)| !name.contains("running"));
+    let wanted = trained().position(|(name, _)| name == "conv_input.0.weight");
     let wanted = wanted.ok_or("the network has no input convolution")?;
-    let trained = vars.into_iter().filter(|(name, _)| !name.contains("running")).map(|(_, var)| var).collect();
-    let mut optimizer = AdamW::new(AdamWConfig::default(), trained)?;
+    let optimizer = AdamW::new(AdamWConfig::default(), trained().map(|(_, var)| var.clone()).collect())?;
+    let optimizer = Rc::new(RefCell::new(optimizer));
     let target = case.tensor("target")?;
-    let run = move || -> Result<Tensor> {
-        let out = network.forward_t(&x, true)?;
-        let grads = (out.features() - &target)?.sqr()?.mean_all()?.backward()?;
-        optimizer.step(&optimizer.gradients(&grads)?, 1e-4, 1.0)?;
-        Ok(grads.get(&wanted).ok_or("no gradient")?.clone())
+    let gradients = {
+        let optimizer = optimizer.clone();
+        move || {
+            let out = network.forward_t(&x, true)?;
+            optimizer.borrow().gradients(&(out.features() - &target)?.sqr()?.mean_all()?.backward()?)
+        }
     };
-    Ok(Work::new(run, |grad| Answer::default().tensor("grad", grad)))
+    let update = move |grads: &[Tensor]| -> Result<Tensor> {
+        optimizer.borrow_mut().step(grads, 1e-4, 1.0)?;
+        Ok(grads[wanted].clone())
+    };
+    let answer = |grad: &Tensor| Answer::default().tensor("grad", grad);
+    Ok(match recorded {
+        false => Work::new(move || update(&gradients()?), answer),
+        true => {
+            let mut gradients = Recording::new(&device()?, gradients)?;
+            Work::new(move || update(gradients.run()?), answer)
+        }
+    })
 }

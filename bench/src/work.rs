@@ -113,6 +113,7 @@ pub struct Work(Box<dyn Steps>);
 
 trait Steps {
     fn run(&mut self, repeat: usize) -> Result<f64>;
+    fn warm(&mut self) -> Result<()>;
     fn answer(&self) -> Result<Answer>;
 }
 
@@ -134,6 +135,11 @@ impl Work {
     /// Mean seconds of `repeat` runs, each until its device has done it. Dropping a result is not counted.
     pub fn run(&mut self, repeat: usize) -> Result<f64> {
         self.0.run(repeat)
+    }
+
+    /// Runs once, and keeps nothing of the result.
+    pub fn warm(&mut self) -> Result<()> {
+        self.0.warm()
     }
 
     /// The answer of the last run.
@@ -160,6 +166,12 @@ where
             self.last = Some(result);
         }
         Ok(seconds / repeat as f64)
+    }
+
+    fn warm(&mut self) -> Result<()> {
+        self.run(1)?;
+        self.last = None;
+        Ok(())
     }
 
     fn answer(&self) -> Result<Answer> {

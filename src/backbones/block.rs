@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_nn::{BatchNormConfig, VarBuilder};
 
 use crate::Result;
-use crate::sparse::{Activation, AllReduce, BatchNorm, ConvConfig, Size3, SparseConvTensor, SparseModule, SubMConv3d};
+use crate::sparse::{AllReduce, BatchNorm, ConvConfig, Shortcut, Size3, SparseConvTensor, SparseModule, SubMConv3d};
 
 /// Batch normalisation as most of these networks have it.
 pub(super) fn norm_config(eps: f64, momentum: f64) -> BatchNormConfig {
@@ -20,7 +20,7 @@ pub(super) struct ConvNormRelu<C> {
 
 impl<C: SparseModule> SparseModule for ConvNormRelu<C> {
     fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor> {
-        Activation::Relu.forward_t(&self.norm.forward_t(&self.conv.forward_t(x, train)?, train)?, train)
+        self.norm.relu_t(&self.conv.forward_t(x, train)?, Shortcut::None, train)
     }
 
     fn convert_sync_batchnorm(&self, group: &Arc<dyn AllReduce>) {
@@ -71,12 +71,10 @@ impl ResidualBlock {
 impl SparseModule for ResidualBlock {
     fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor> {
         let y = self.conv.forward_t(&self.first.forward_t(x, train)?, train)?;
-        let y = self.norm.forward_t(&y, train)?;
-        let sum = match &self.shortcut {
-            None => y.add(x)?,
-            Some((conv, norm)) => y.add(&norm.forward_t(&conv.forward_t(x, train)?, train)?)?,
-        };
-        Activation::Relu.forward_t(&sum, train)
+        match &self.shortcut {
+            None => self.norm.relu_t(&y, Shortcut::Plain(x), train),
+            Some((conv, norm)) => self.norm.relu_t(&y, Shortcut::Normed(norm, &conv.forward_t(x, train)?), train),
+        }
     }
 
     fn convert_sync_batchnorm(&self, group: &Arc<dyn AllReduce>) {

@@ -1,8 +1,8 @@
 //! Sums over rows, in an order that the sizes alone decide.
 
-use candle_core::{CudaStorage, DType, Layout, Tensor};
+use candle_core::{DType, Shape, Tensor};
 
-use super::{Gpu, Module, arguments, module, type_code, with_storage};
+use super::{Argument, Gpu, Module, Slice, arguments, module, type_code, with_storage};
 use crate::Result;
 
 pub(super) static MODULE: Module = module!("gpu/columns");
@@ -17,42 +17,101 @@ fn shares(rows: usize) -> usize {
     rows.div_ceil(LEAST_ROWS).clamp(1, MOST_SHARES)
 }
 
+/// Blocks of a kernel that has a line of blocks for each share of the rows.
+fn grid(channels: usize, count: usize) -> [u32; 3] {
+    [(channels as u32).div_ceil(LANES), count as u32, 1]
+}
+
+/// Threads of a block.
+const BLOCK: [u32; 3] = [LANES, LINES, 1];
+
 /// The sum of the rows of `x` (N, C): (C,) f64.
 pub(crate) fn sums(x: &Tensor) -> Result<Tensor> {
-    reduce(x, None, 1.0)
-}
-
-/// Mean and biased variance of the rows of `x` (N, C), N at least 1: each (C,) f64.
-pub(crate) fn moments(x: &Tensor) -> Result<[Tensor; 2]> {
-    let share = 1.0 / x.dim(0)? as f64;
-    let mean = reduce(x, None, share)?;
-    let variance = reduce(x, Some(&mean), share)?;
-    Ok([mean, variance])
-}
-
-/// `scale` times the sum of the rows, or of their squared distances from `center`.
-fn reduce(x: &Tensor, center: Option<&Tensor>, scale: f64) -> Result<Tensor> {
     let gpu = Gpu::of(x)?;
     let (rows, channels) = x.dims2()?;
     let count = shares(rows);
     let mut parts = gpu.alloc::<f64>(count * channels)?;
-    let mut run = |x: (&CudaStorage, &Layout), center: Option<(&CudaStorage, &Layout)>| {
-        let (x, center) = (gpu.numbers(x)?, center.map(|center| gpu.numbers(center)).transpose()?);
-        let parts_there = gpu.slice_mut(&mut parts);
-        let what = i32::from(center.is_some());
-        let arguments =
-            arguments![&x, type_code(x.dtype)?, rows as i64, channels as i32, center.as_ref(), what, &parts_there];
-        let grid = [(channels as u32).div_ceil(LANES), count as u32, 1];
-        gpu.launch(&MODULE, "column_shares", grid, [LANES, LINES, 1], arguments)?;
-        gpu.tensor(channels, DType::F64, |sums| {
-            let arguments = arguments![&parts_there, count as i32, channels as i32, scale, sums];
-            gpu.each(&MODULE, "column_totals", channels, arguments)
+    let parts = gpu.slice_mut(&mut parts);
+    with_storage([x], |[x]| {
+        let x = gpu.numbers(x)?;
+        let arguments = arguments![&x, type_code(x.dtype)?, rows as i64, channels as i32, &parts];
+        gpu.launch(&MODULE, "column_shares", grid(channels, count), BLOCK, arguments)
+    })?;
+    totals(&gpu, &parts, count, channels.into())
+}
+
+/// The sum of the shares, each of this shape.
+fn totals(gpu: &Gpu, parts: &Slice, count: usize, shape: Shape) -> Result<Tensor> {
+    let columns = shape.elem_count();
+    gpu.tensor(shape, DType::F64, |sums| {
+        let arguments = arguments![parts, count as i32, columns as i32, sums];
+        gpu.launch(&MODULE, "column_totals", grid(columns, 1), BLOCK, arguments)
+    })
+}
+
+/// Calls `body` with the moments of shares of the rows of `x` (N, C), N at least 1, as kernels take them: shares, their number, N and C.
+fn with_moments<R>(gpu: &Gpu, x: &Tensor, body: impl FnOnce([Argument; 4], usize) -> Result<R>) -> Result<R> {
+    let (rows, channels) = x.dims2()?;
+    let count = shares(rows);
+    let mut parts = gpu.alloc::<f64>(2 * count * channels)?;
+    let parts = gpu.slice_mut(&mut parts);
+    with_storage([x], |[x]| {
+        let x = gpu.numbers(x)?;
+        let arguments = arguments![&x, type_code(x.dtype)?, rows as i64, channels as i32, &parts];
+        gpu.launch(&MODULE, "moment_shares", grid(channels, count), BLOCK, arguments)
+    })?;
+    body([(&parts).into(), (count as i32).into(), (rows as i64).into(), (channels as i32).into()], channels)
+}
+
+/// Mean and biased variance of the rows of `x` (N, C), N at least 1: each (C,) f64.
+pub(crate) fn moments(x: &Tensor) -> Result<[Tensor; 2]> {
+    let gpu = Gpu::of(x)?;
+    with_moments(&gpu, x, |[parts, count, rows, width], channels| {
+        let mut variance = None;
+        let mean = gpu.tensor(channels, DType::F64, |mean| {
+            variance = Some(gpu.tensor(channels, DType::F64, |variance| {
+                let arguments = &[parts, count, rows, width, mean.into(), variance.into()];
+                gpu.launch(&MODULE, "moment_totals", grid(channels, 1), BLOCK, arguments)
+            })?);
+            Ok(())
+        })?;
+        let Some(variance) = variance else { unreachable!("there are channels, so both are filled") };
+        Ok([mean, variance])
+    })
+}
+
+/// Running statistics of a layer, f32, that go `momentum` of the way towards those of a batch.
+pub(crate) struct Running<'a> {
+    pub mean: &'a Tensor,
+    pub variance: &'a Tensor,
+    pub momentum: f64,
+}
+
+/// What the batch `x` (N, C), N at least 2, is normalised by: mean and 1 / √(variance + eps), (2, C) f64. `running` follows.
+pub(crate) fn batch_scaling(x: &Tensor, eps: f64, running: Option<Running>) -> Result<Tensor> {
+    let gpu = Gpu::of(x)?;
+    with_moments(&gpu, x, |[parts, count, rows, width], channels| {
+        gpu.tensor((2, channels), DType::F64, |scaling| {
+            let (mean, variance, momentum) = match running {
+                Some(Running { mean, variance, momentum }) => {
+                    (Argument::at(&gpu, mean)?, Argument::at(&gpu, variance)?, momentum)
+                }
+                None => (None::<&Slice>.into(), None::<&Slice>.into(), 0.0),
+            };
+            let arguments = &[parts, count, rows, width, eps.into(), scaling.into(), mean, variance, momentum.into()];
+            gpu.launch(&MODULE, "batch_scaling", grid(channels, 1), BLOCK, arguments)
         })
-    };
-    match center {
-        Some(center) => with_storage([x, center], |[x, center]| run(x, Some(center))),
-        None => with_storage([x], |[x]| run(x, None)),
-    }
+    })
+}
+
+/// What running statistics, each (C,) f32, normalise by: (2, C) f64, as above.
+pub(crate) fn running_scaling(mean: &Tensor, variance: &Tensor, eps: f64) -> Result<Tensor> {
+    let (gpu, channels) = (Gpu::of(mean)?, mean.elem_count());
+    gpu.tensor((2, channels), DType::F64, |scaling| {
+        let [mean, variance] = [Argument::at(&gpu, mean)?, Argument::at(&gpu, variance)?];
+        let arguments = &[mean, variance, (channels as i32).into(), eps.into(), scaling.into()];
+        gpu.each(&MODULE, "running_scaling", channels, arguments)
+    })
 }
 
 /// What the gradients of a normalisation need of all rows: of each column the sum of the gradient, of the gradient times the first
@@ -90,11 +149,7 @@ pub(crate) fn gradient_sums(
             channels as i32,
             &parts_there,
         ];
-        let grid = [(channels as u32).div_ceil(LANES), count as u32, 1];
-        gpu.launch(&MODULE, "gradient_shares", grid, [LANES, LINES, 1], arguments)?;
-        gpu.tensor((3, channels), DType::F64, |sums| {
-            let arguments = arguments![&parts_there, count as i32, 3 * channels as i32, 1f64, sums];
-            gpu.each(&MODULE, "column_totals", 3 * channels, arguments)
-        })
+        gpu.launch(&MODULE, "gradient_shares", grid(channels, count), BLOCK, arguments)?;
+        totals(&gpu, &parts_there, count, (3, channels).into())
     })
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use candle_core::Tensor;
 use candle_core::cuda_backend::cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, DriverError, LaunchArgs, PushKernelArg,
 };
@@ -10,7 +11,8 @@ use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 
 #[cfg(feature = "train")]
 use super::update::Many;
-use super::{Numbers, Slice, Written};
+use super::{Gpu, Numbers, Slice, Written};
+use crate::Result;
 
 /// Kernels that were compiled together, for every architecture.
 pub(crate) struct Module {
@@ -37,7 +39,7 @@ static LOADED: Mutex<Option<Loaded>> = Mutex::new(None);
 
 impl Module {
     /// A kernel, loaded at its first use. A context lives as long as the process, once kernels are loaded in it.
-    pub fn function(&self, context: &Arc<CudaContext>, kernel: &str) -> Result<CudaFunction, DriverError> {
+    pub fn function(&self, context: &Arc<CudaContext>, kernel: &str) -> std::result::Result<CudaFunction, DriverError> {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         let Loaded { modules, functions } = loaded.get_or_insert_default();
         let gpu = context.ordinal();
@@ -76,6 +78,11 @@ pub(crate) enum Argument {
 }
 
 impl Argument {
+    /// A parameter in its place, f32.
+    pub fn at(gpu: &Gpu, tensor: &Tensor) -> Result<Self> {
+        Ok(Self::Address(gpu.address(tensor)?))
+    }
+
     pub fn push<'a>(&'a self, builder: &mut LaunchArgs<'a>) {
         match self {
             Self::Address(value) => builder.arg(value),

@@ -4,6 +4,7 @@
 //! back.
 
 pub(crate) mod columns;
+pub(crate) mod graph;
 mod launch;
 mod memory;
 pub(crate) mod rows;
@@ -18,6 +19,7 @@ use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::cuda_backend::cudarc::driver::{
     CudaFunction, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DriverError, LaunchConfig, SyncOnDrop,
     ValidAsZeroBits,
+    result::memcpy_dtod_async,
     sys::{CUdevice_attribute, CUfunction_attribute_enum, CUresult},
 };
 use candle_core::cuda_backend::{CudaDType, CudaStorageSlice};
@@ -144,6 +146,21 @@ impl Gpu {
         Slice { at, _guard: guard }
     }
 
+    /// Where the numbers of a contiguous f32 tensor of this GPU are, to be read or changed in place. The tensor outlives the launch that
+    /// this address goes to, and the GPU runs launches in their order, so nothing else is there when they run.
+    pub fn address(&self, tensor: &Tensor) -> Result<u64> {
+        if tensor.dtype() != DType::F32 {
+            return Err(Error::DType { op: "an update", what: "a parameter", got: tensor.dtype(), expected: "f32" });
+        }
+        let (storage, layout) = tensor.storage_and_layout();
+        match &*storage {
+            Storage::Cuda(storage) if storage.device.location() == self.location() => {
+                Ok(self.numbers((storage, layout))?.at)
+            }
+            _ => Err(Error::Backend { backend: "cuda", needs: "parameters all on one GPU to train them".into() }),
+        }
+    }
+
     /// Memory for `count` numbers, which hold anything.
     pub fn alloc<T: DeviceRepr>(&self, count: usize) -> Result<CudaSlice<T>> {
         // SAFETY: every kernel writes all of its result before anything reads it.
@@ -165,14 +182,22 @@ impl Gpu {
     }
 
     /// A copy of `values` on the GPU.
-    pub fn upload<T: DeviceRepr>(&self, values: &[T]) -> Result<CudaSlice<T>> {
-        let found = self.stream.clone_htod(values);
-        found.map_err(|error| self.error("a copy to the GPU", Some(size_of_val(values)), error))
+    pub fn upload<T: DeviceRepr + 'static>(&self, values: &[T]) -> Result<CudaSlice<T>> {
+        let mut found = self.alloc(values.len())?;
+        self.device.memcpy_htod(values, &mut found)?;
+        Ok(found)
     }
 
     /// A copy of `slice` in the computer's memory. It waits until everything before is done.
     pub fn download<T: DeviceRepr>(&self, slice: &CudaSlice<T>) -> Result<Vec<T>> {
-        self.stream.clone_dtoh(slice).map_err(|error| self.error("a copy from the GPU", None, error))
+        Ok(self.device.clone_dtoh(slice)?)
+    }
+
+    /// Copies `bytes` from one place to another.
+    pub fn copy(&self, from: &Numbers, to: &Numbers, bytes: usize) -> Result<()> {
+        // SAFETY: both places are tensors' of this GPU, of at least as many bytes, and not the same.
+        let copied = unsafe { memcpy_dtod_async(to.at, from.at, bytes, self.stream.cu_stream()) };
+        copied.map_err(|error| self.error("a copy on the GPU", None, error))
     }
 
     /// An operation's result: memory of `dtype`, which `fill` fills.

@@ -1,10 +1,9 @@
 //! Arithmetic on lists of parameters where they stand: one launch for many tensors, as most of them are small.
 
-use candle_core::backend::BackendDevice;
-use candle_core::{DType, Storage, Tensor};
+use candle_core::Tensor;
 
 use super::{Argument, Gpu, Module, arguments, module};
-use crate::{Error, Result};
+use crate::Result;
 
 static MODULE: Module = module!("gpu/update");
 
@@ -71,7 +70,7 @@ fn for_many<'a, const N: usize>(
         let mut blocks = 0;
         for (place, (tensors, keep)) in rows.by_ref().take(MOST).enumerate() {
             for (column, tensor) in tensors.into_iter().enumerate() {
-                many.at[column][place] = address(&gpu, tensor)?;
+                many.at[column][place] = gpu.address(tensor)?;
             }
             let count = tensors[0].elem_count();
             (many.counts[place], many.firsts[place], many.keep[place]) = (count as i64, blocks, keep);
@@ -81,19 +80,6 @@ fn for_many<'a, const N: usize>(
         launch(&gpu, &many, blocks.unsigned_abs())?;
     }
     Ok(())
-}
-
-/// Where the numbers of a contiguous f32 tensor of this GPU are. The tensor outlives the launch that this address goes to, and the GPU
-/// runs launches in their order, so nothing else is there when they run.
-fn address(gpu: &Gpu, tensor: &Tensor) -> Result<u64> {
-    if tensor.dtype() != DType::F32 {
-        return Err(Error::DType { op: "an update", what: "a parameter", got: tensor.dtype(), expected: "f32" });
-    }
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cuda(storage) if storage.device.location() == gpu.location() => Ok(gpu.numbers((storage, layout))?.at),
-        _ => Err(Error::Backend { backend: "cuda", needs: "parameters all on one GPU to train them".into() }),
-    }
 }
 
 #[cfg(test)]

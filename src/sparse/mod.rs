@@ -64,6 +64,8 @@ mod transpose_conv;
 
 pub use activation::Activation;
 pub use attention::{AttentionGroups, sparse_attention};
+#[cfg(feature = "cuda")]
+pub use backend::cuda::set_exact_f32;
 #[cfg(feature = "train")]
 pub(crate) use backend::simd::dispatch;
 pub use backend::{BACKEND_VARIABLE, Backend, BackendInfo, backend_info, with_backend};

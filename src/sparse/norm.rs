@@ -11,7 +11,7 @@ use candle_nn::{BatchNormConfig, Init, VarBuilder};
 
 use super::in_one::ParameterGradient;
 use super::module::{LayerDescription, SparseModule};
-use super::normalize::{Moments, Normalize, Scaling, Sums, wide_type};
+use super::normalize::{Moments, Normalize, Scaling, Sums, stacked, wide_type};
 use super::sync::{AllReduce, Group};
 use super::tape;
 use super::tensor::SparseConvTensor;
@@ -171,17 +171,18 @@ impl BatchNorm {
     fn scaling(&self, x: &SparseConvTensor, mode: Mode) -> Result<Arc<Scaling>> {
         self.check(x)?;
         let group = lock(&self.group).clone().filter(|_| mode != Mode::Running);
+        #[cfg(feature = "cuda")]
+        if group.is_none() && x.device().is_cuda() && self.running_mean.dtype() == DType::F32 {
+            return Ok(Arc::new(self.scaling_there(x, mode)?));
+        }
         let own = if mode == Mode::Running || x.is_empty() { None } else { Some(Moments::of(x.features())?) };
         let (moments, rows) = match &group {
             Some(Group(group)) => Moments::of_all(own, x, self.channels(), &**group)?,
             None => (own, x.len() as f64),
         };
-        if moments.is_some() && rows == 1.0 {
-            let got = format!("one site in training mode, in layer `{}`", self.name);
-            return Err(Error::argument("BatchNorm", "x", got, "two or more: one value has no variance"));
-        }
         let moments = match moments {
             Some(moments) => {
+                self.check_rows(rows)?;
                 if mode == Mode::Batch {
                     self.follow(&moments, rows)?;
                 }
@@ -199,6 +200,30 @@ impl BatchNorm {
         }))
     }
 
+    /// The same on a GPU, with nobody to share batches with: statistics, what follows them and the scaling in two launches.
+    #[cfg(feature = "cuda")]
+    fn scaling_there(&self, x: &SparseConvTensor, mode: Mode) -> Result<Scaling> {
+        use crate::gpu::columns::{Running, batch_scaling, running_scaling};
+        let (mean, variance) = (self.running_mean.as_tensor(), self.running_var.as_tensor());
+        let BatchNormConfig { eps, momentum, .. } = self.config;
+        if mode == Mode::Running || x.is_empty() {
+            return Ok(Scaling::there(running_scaling(mean, variance, eps)?, mode != Mode::Running));
+        }
+        self.check_rows(x.len() as f64)?;
+        let _moving = lock(&self.moving);
+        let running = (mode == Mode::Batch).then_some(Running { mean, variance, momentum });
+        Ok(Scaling::there(batch_scaling(x.features(), eps, running)?, true))
+    }
+
+    /// A batch of one row has no variance.
+    fn check_rows(&self, rows: f64) -> Result<()> {
+        if rows != 1.0 {
+            return Ok(());
+        }
+        let got = format!("one site in training mode, in layer `{}`", self.name);
+        Err(Error::argument("BatchNorm", "x", got, "two or more: one value has no variance"))
+    }
+
     /// Weight and bias, each (C,).
     fn affine(&self, dtype: DType) -> Result<[Tensor; 2]> {
         Ok(match &self.weight_and_bias {
@@ -208,6 +233,11 @@ impl BatchNorm {
                 [Tensor::ones(channels, dtype, device)?, Tensor::zeros(channels, dtype, device)?]
             }
         })
+    }
+
+    /// `relu(norm(x) + shortcut)` as one operation, which keeps its inputs and its output alone for the backward pass.
+    pub(crate) fn relu_t(&self, x: &SparseConvTensor, shortcut: Shortcut, train: bool) -> Result<SparseConvTensor> {
+        self.fuse(x, shortcut, true, Mode::of(train), x.dtype())?.forward()
     }
 
     /// `y = relu(norm(x) + shortcut)` of type `output` as one operation, ready to be applied.
@@ -233,7 +263,7 @@ impl BatchNorm {
             }
         };
         let op = Normalize { x: main, shortcut: second, relu, output };
-        Ok(Fused { op, x, shortcut, parameters: Tensor::stack(&parameters, 0)?, norms })
+        Ok(Fused { op, x, shortcut, parameters: stacked(&parameters)?, norms })
     }
 }
 
@@ -246,6 +276,17 @@ pub(crate) enum Mode {
     Batch,
     /// Those of a batch that has been followed before: a forward pass made again.
     BatchAgain,
+}
+
+impl Mode {
+    /// Of a layer's pass.
+    fn of(train: bool) -> Self {
+        match (train, tape::is_again()) {
+            (false, _) => Self::Running,
+            (true, false) => Self::Batch,
+            (true, true) => Self::BatchAgain,
+        }
+    }
 }
 
 /// What is added to normalised features: the other end of a residual connection.
@@ -336,12 +377,7 @@ impl KeptShortcut {
 
 impl SparseModule for BatchNorm {
     fn forward_t(&self, x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor> {
-        let mode = match (train, tape::is_again()) {
-            (false, _) => Mode::Running,
-            (true, false) => Mode::Batch,
-            (true, true) => Mode::BatchAgain,
-        };
-        self.fuse(x, Shortcut::None, false, mode, x.dtype())?.forward()
+        self.fuse(x, Shortcut::None, false, Mode::of(train), x.dtype())?.forward()
     }
 
     fn describe(&self) -> LayerDescription {

@@ -13,7 +13,7 @@ import torch
 FOLDER = os.environ.get("WAVEMESH_KERNELS", "kernels")  # where <name>.cubin or <name>.fatbin lie
 CUDA = ctypes.CDLL("libcuda.so.1")
 MOST = 576  # rows of a tile's list
-KINDS = {"f16": (torch.float16, 2), "bf16": (torch.bfloat16, 2), "tf32": (torch.float32, 4), "f32": (torch.float32, 4)}
+KINDS = {"f16": (torch.float16, 2), "bf16": (torch.bfloat16, 2), "tf32": (torch.float32, 4), "f32": (torch.float32, 4), "exact": (torch.float32, 4)}
 
 
 def check(code, what):
@@ -157,10 +157,10 @@ def pack_offsets(kind, w, at, transposed=False, img=None, columns=None):
     size = KINDS[kind][1]
     n = columns or plan(kind, cout if transposed else cin, cin if transposed else cout)[0]
     rb = largest((cout if transposed else cin) * size, (128, 64, 32))
-    count = len(at) * cin * cout * size // 16
+    count = len(at) * cin * cout * size // (4 if kind == "exact" else 16)
     if img is None:
         img = empty(len(at) * cin * cout * (2 if kind == "f32" else 1), dtype=w.dtype)
-    K.launch("pack", f"wm_pack_{kind}_r{rb}", up(count, 256), 256, 0, w, img, cin, cout, kz * ky * kx, len(at), index(at), n, int(transposed), count)
+    K.launch(module_of(kind, "pack"), f"wm_pack_{kind}_r{rb}", up(count, 256), 256, 0, w, img, cin, cout, kz * ky * kx, len(at), index(at), n, int(transposed), count)
     return img
 
 
@@ -231,7 +231,8 @@ def gather(kind, x, img, table, cout, y=None, order=None, bias=None, residual=No
     stages = next(s for s in (4, 3, 2) if bytes_of(s) <= 227 * 1024)
     if y is None:
         y = torch.empty(n, cout, dtype=x.dtype, device="cuda")
-    K.launch("gather", f"wm_gather_{kind}_n{columns}_r{rb}", (up(n, 128), cout // columns), 256 if columns >= 64 else 128, bytes_of(stages), x, img, y, table, order, n, cin * size // rb, offsets, stages, bias, residual, activation)
+    threads = 256 if columns >= 64 and kind != "exact" else 128
+    K.launch(module_of(kind, "gather"), f"wm_gather_{kind}_n{columns}_r{rb}", (up(n, 128), cout // columns), threads, bytes_of(stages), x, img, y, table, order, n, cin * size // rb, offsets, stages, bias, residual, activation)
     return y
 
 
@@ -244,7 +245,12 @@ def gather_order(table):
 
 
 def gather_columns(kind, cout):
-    return largest(cout, (64, 32, 16) if kind == "f32" else (128, 64, 32, 16))
+    return largest(cout, (64, 32, 16) if kind in ("f32", "exact") else (128, 64, 32, 16))
+
+
+def module_of(kind, name):
+    """The file of a kernel over tables: products without tensor cores have their own."""
+    return "exact" if kind == "exact" else name
 
 
 def gather_weight_gradient(kind, x, g, table, sums=None, dw=None):

@@ -18,30 +18,117 @@ __device__ inline void put_share(double sum, double* share, int column, int chan
     __syncthreads();
 }
 
-// Grid (channels / 32, shares), block (32, 8). `what`: 0 x, 1 (x - center)^2.
-extern "C" __global__ void column_shares(const void* x, int type, long long rows, int channels, const double* center, int what,
-                                         double* shares) {
+// Grid (channels / 32, shares), block (32, 8).
+extern "C" __global__ void column_shares(const void* x, int type, long long rows, int channels, double* shares) {
     int column = blockIdx.x * LANES + threadIdx.x;
     long long each = (rows + gridDim.y - 1) / gridDim.y;
     long long end = min(rows, (blockIdx.y + 1) * each);
     double sum = 0;
-    if (column < channels) {
-        double middle = what == 1 ? center[column] : 0;
-        for (long long row = blockIdx.y * each + threadIdx.y; row < end; row += LINES) {
-            double value = static_cast<double>(value_at(x, row * channels + column, type)) - middle;
-            sum += what == 1 ? value * value : value;
-        }
-    }
+    if (column < channels)
+        for (long long row = blockIdx.y * each + threadIdx.y; row < end; row += LINES) sum += value_at(x, row * channels + column, type);
     put_share(sum, shares + static_cast<size_t>(blockIdx.y) * channels, column, channels);
 }
 
-// `sums[column] = scale * sum of the shares`. Grid (channels / 256), block 256.
-extern "C" __global__ void column_totals(const double* shares, int count, int channels, double scale, double* sums) {
+// The sums of the shares: each line adds every eighth share, and the lines are added in their order.
+// Grid (channels / 32), block (32, 8).
+extern "C" __global__ void column_totals(const double* shares, int count, int channels, double* sums) {
+    int column = blockIdx.x * LANES + threadIdx.x;
+    double total = 0;
+    if (column < channels)
+        for (int share = threadIdx.y; share < count; share += LINES) total += shares[static_cast<size_t>(share) * channels + column];
+    put_share(total, sums, column, channels);
+}
+
+// Mean of some rows, and the sum of their squared distances from it.
+struct Moments {
+    double rows, mean, squares;
+};
+
+// Those of two sets of rows together (Chan, Golub & LeVeque 1983).
+__device__ inline Moments together(Moments a, Moments b) {
+    if (b.rows == 0) return a;
+    double rows = a.rows + b.rows, distance = b.mean - a.mean;
+    return {rows, a.mean + distance * b.rows / rows, a.squares + b.squares + distance * distance * a.rows * b.rows / rows};
+}
+
+// Those of a block's lines, in the order of the lines, for the threads of the first line.
+__device__ inline Moments of_lines(Moments own) {
+    __shared__ Moments lines[LINES][LANES];
+    lines[threadIdx.y][threadIdx.x] = own;
+    __syncthreads();
+    Moments all = lines[0][threadIdx.x];
+    for (int line = 1; line < LINES; ++line) all = together(all, lines[line][threadIdx.x]);
+    return all;
+}
+
+// The moments of each share of the rows: each thread reads its rows twice, the second time from a cache.
+// Grid (channels / 32, shares), block (32, 8); shares are (count, 2, channels): means, and sums of squared distances.
+extern "C" __global__ void moment_shares(const void* x, int type, long long rows, int channels, double* shares) {
+    int column = blockIdx.x * LANES + threadIdx.x;
+    long long each = (rows + gridDim.y - 1) / gridDim.y;
+    long long begin = blockIdx.y * each + threadIdx.y, end = min(rows, (blockIdx.y + 1) * each);
+    Moments own = {0, 0, 0};
+    if (column < channels && begin < end) {
+        for (long long row = begin; row < end; row += LINES) own.mean += value_at(x, row * channels + column, type);
+        own.rows = static_cast<double>((end - begin + LINES - 1) / LINES);
+        own.mean /= own.rows;
+        for (long long row = begin; row < end; row += LINES) {
+            double distance = value_at(x, row * channels + column, type) - own.mean;
+            own.squares += distance * distance;
+        }
+    }
+    Moments all = of_lines(own);
+    if (threadIdx.y != 0 || column >= channels) return;
+    double* share = shares + static_cast<size_t>(blockIdx.y) * 2 * channels;
+    share[column] = all.mean;
+    share[channels + column] = all.squares;
+}
+
+// Mean and biased variance of all rows from the shares of `moment_shares`.
+__device__ inline Moments of_shares(const double* shares, int count, long long rows, int column, int channels) {
+    long long each = (rows + count - 1) / count;
+    Moments own = {0, 0, 0};
+    if (column < channels)
+        for (int share = threadIdx.y; share < count; share += LINES) {
+            const double* of = shares + static_cast<size_t>(share) * 2 * channels;
+            long long here = min(rows, (share + 1) * each) - share * each;
+            own = together(own, {here > 0 ? static_cast<double>(here) : 0.0, of[column], of[channels + column]});
+        }
+    Moments all = of_lines(own);
+    all.squares /= all.rows;
+    return all;
+}
+
+// Grid (channels / 32), block (32, 8).
+extern "C" __global__ void moment_totals(const double* shares, int count, long long rows, int channels, double* mean, double* variance) {
+    int column = blockIdx.x * LANES + threadIdx.x;
+    Moments all = of_shares(shares, count, rows, column, channels);
+    if (threadIdx.y != 0 || column >= channels) return;
+    mean[column] = all.mean;
+    variance[column] = all.squares;
+}
+
+// What a batch is normalised by: mean and 1 / sqrt(variance + eps), (2, channels). The running mean and the running unbiased variance
+// of the layer, if they are given, go `momentum` of the way towards the batch's. Grid (channels / 32), block (32, 8).
+extern "C" __global__ void batch_scaling(const double* shares, int count, long long rows, int channels, double eps, double* scaling,
+                                         float* running_mean, float* running_variance, double momentum) {
+    int column = blockIdx.x * LANES + threadIdx.x;
+    Moments all = of_shares(shares, count, rows, column, channels);
+    if (threadIdx.y != 0 || column >= channels) return;
+    scaling[column] = all.mean;
+    scaling[channels + column] = 1 / sqrt(all.squares + eps);
+    if (!running_mean) return;
+    double unbiased = all.squares * (static_cast<double>(rows) / static_cast<double>(rows - 1));
+    running_mean[column] = static_cast<float>(running_mean[column] * (1 - momentum) + all.mean * momentum);
+    running_variance[column] = static_cast<float>(running_variance[column] * (1 - momentum) + unbiased * momentum);
+}
+
+// The same by the running statistics. One thread a channel.
+extern "C" __global__ void running_scaling(const float* mean, const float* variance, int channels, double eps, double* scaling) {
     int column = blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= channels) return;
-    double total = 0;
-    for (int share = 0; share < count; ++share) total += shares[static_cast<size_t>(share) * channels + column];
-    sums[column] = total * scale;
+    scaling[column] = mean[column];
+    scaling[channels + column] = 1 / sqrt(variance[column] + eps);
 }
 
 // Of each column: the sum of the gradient, of the gradient times the first normalised input, and times the second. Where `out` is

@@ -69,3 +69,13 @@ extern "C" __global__ void normalize_gradient(const void* grad, int grad_type, c
     }
     put_at(gradient, at, gradient_type, g);
 }
+
+// Gradients of the parameters, (rows, channels) as these are, from (3, channels): the sums of the gradient and of its products with both
+// normalised inputs. One thread each.
+extern "C" __global__ void parameter_gradient(const double* sums, int rows, int channels, float* gradient) {
+    int at = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= rows * channels) return;
+    int row = at / channels;
+    int of = row == 0 ? 1 : row == 2 ? 2 : 0;
+    gradient[at] = static_cast<float>(sums[of * channels + at % channels]);
+}

@@ -1,4 +1,4 @@
-// Rows of features and the batch element of each.
+// Rows of features and the batch element of each; rows of parameters.
 
 // Writes (rows, channels + width): the features of a row, then the line of `table` of its batch element. Sites are (batch, z, y, x).
 extern "C" __global__ void join_lines(const float* x, const float* table, const int* sites, long long rows, int channels, int width,
@@ -24,4 +24,11 @@ extern "C" __global__ void sum_lines(const float* grad, const int* sites, long l
         __syncthreads();
     }
     if (threadIdx.x == 0) sums[blockIdx.y * gridDim.x + blockIdx.x] = static_cast<float>(parts[0]);
+}
+
+// The numbers of a, b and c one behind the other. One thread each.
+extern "C" __global__ void join_three(const float* a, int a_count, const float* b, int b_count, const float* c, int c_count, float* joined) {
+    int at = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= a_count + b_count + c_count) return;
+    joined[at] = at < a_count ? a[at] : at < a_count + b_count ? b[at - a_count] : c[at - a_count - b_count];
 }

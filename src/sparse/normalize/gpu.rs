@@ -3,7 +3,7 @@
 use candle_core::{CudaStorage, DType, Layout, Shape, Tensor};
 
 use super::{Normalize, Scaling, unsupported};
-use crate::gpu::{Gpu, Module, arguments, columns, module, type_code, with_storage};
+use crate::gpu::{Gpu, Module, arguments, columns, module, rows, type_code, with_storage};
 use crate::{Error, Result};
 
 static MODULE: Module = module!("gpu/normalize");
@@ -12,7 +12,7 @@ type Operand<'a> = (&'a CudaStorage, &'a Layout);
 
 impl Scaling {
     /// Mean and inverse, (2, C) f64.
-    fn there(&self) -> Result<&Tensor> {
+    fn values_there(&self) -> Result<&Tensor> {
         self.there.as_ref().ok_or_else(|| Error::Backend {
             backend: "cuda",
             needs: "both inputs of a batch normalisation on the GPU; use `to_device`".into(),
@@ -21,7 +21,7 @@ impl Scaling {
 
     /// What is taken from a given value, and what it is then multiplied by, to be normalised.
     fn reading_there(&self) -> Result<Tensor> {
-        let there = self.there()?;
+        let there = self.values_there()?;
         if !self.given {
             return Ok(there.clone());
         }
@@ -77,7 +77,7 @@ pub(super) fn forward(
 pub(super) fn kept(scaling: &Scaling, x: &Tensor, knee: Option<&Tensor>, dtype: DType) -> Result<Tensor> {
     let gpu = Gpu::of(x)?;
     check(x.dtype())?;
-    with_storage([x, scaling.there()?, knee.unwrap_or(x)], |[operand, values, parameters]| {
+    with_storage([x, scaling.values_there()?, knee.unwrap_or(x)], |[operand, values, parameters]| {
         gpu.tensor(x.shape(), dtype, |kept| {
             let [operand, values] = [&gpu.numbers(operand)?, &gpu.numbers(values)?];
             let parameters = gpu.numbers(parameters)?;
@@ -153,7 +153,7 @@ fn input_gradient(
         Some((x, scaling, weight, normed)) => (
             x.clone(),
             scaling.reading_there()?,
-            scaling.there()?.get(1)?,
+            scaling.values_there()?.get(1)?,
             parameters.get(weight)?,
             sums.get(normed)?,
             if scaling.of_batch { 1.0 / rows as f64 } else { 0.0 },
@@ -190,12 +190,26 @@ fn input_gradient(
     })
 }
 
-/// (2, C) or (4, C), as the parameters.
+/// (2, C) or (4, C), as the parameters, in f32.
 pub(super) fn parameter_gradient(op: &Normalize, sums: &Tensor) -> Result<Tensor> {
-    let [grad, x] = [sums.narrow(0, 0, 1)?, sums.narrow(0, 1, 1)?];
-    let mut rows = vec![x, grad.clone()];
-    if op.shortcut.is_some() {
-        rows.extend([sums.narrow(0, 2, 1)?, grad]);
+    let gpu = Gpu::of(sums)?;
+    let (rows, channels) = (if op.shortcut.is_some() { 4 } else { 2 }, sums.dim(1)?);
+    with_storage([sums], |[sums]| {
+        gpu.tensor((rows, channels), DType::F32, |gradient| {
+            let sums = gpu.numbers(sums)?;
+            let arguments = arguments![&sums, rows as i32, channels as i32, gradient];
+            gpu.each(&MODULE, "parameter_gradient", rows * channels, arguments)
+        })
+    })
+}
+
+/// Weights and biases, each (C,), below each other.
+pub(super) fn stacked(parameters: &[Tensor]) -> Result<Tensor> {
+    match parameters {
+        [weight, bias] => rows::stack([weight, bias], None),
+        [weight, bias, second @ ..] => second
+            .chunks(2)
+            .try_fold(rows::stack([weight, bias], None)?, |above, pair| rows::stack([&above, &pair[0]], pair.get(1))),
+        _ => Ok(Tensor::stack(parameters, 0)?),
     }
-    Ok(Tensor::cat(&rows, 0)?)
 }

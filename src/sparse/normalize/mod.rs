@@ -51,10 +51,15 @@ impl Scaling {
         let inverse = (moments.variance + eps)?.sqrt()?.recip()?;
         #[cfg(feature = "cuda")]
         if inverse.device().is_cuda() {
-            let there = Some(Tensor::stack(&[moments.mean, inverse], 0)?);
-            return Ok(Self { mean: Vec::new(), inverse: Vec::new(), there, of_batch, shared: None, given: false });
+            return Ok(Self::there(Tensor::stack(&[moments.mean, inverse], 0)?, of_batch));
         }
         Ok(Self::here(moments.mean.to_vec1()?, inverse.to_vec1()?, of_batch))
+    }
+
+    /// Of features on a GPU: mean and inverse, (2, C) f64.
+    #[cfg(feature = "cuda")]
+    pub fn there(scaling: Tensor, of_batch: bool) -> Self {
+        Self { mean: Vec::new(), inverse: Vec::new(), there: Some(scaling), of_batch, shared: None, given: false }
     }
 
     /// Of features on the CPU.
@@ -94,6 +99,15 @@ pub(super) struct Normalize {
     pub relu: bool,
     /// Type of the result.
     pub output: DType,
+}
+
+/// Parameters of channels, each (C,), below each other as [`Normalize`] takes them.
+pub(super) fn stacked(parameters: &[Tensor]) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if parameters.iter().all(|parameter| parameter.device().is_cuda() && parameter.dtype() == DType::F32) {
+        return gpu::stacked(parameters);
+    }
+    Ok(Tensor::stack(parameters, 0)?)
 }
 
 /// What gradients need of all rows.

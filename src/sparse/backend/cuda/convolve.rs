@@ -27,7 +27,7 @@ pub(super) struct Convolution {
 enum Way {
     /// Tiles of neighbouring sites, on Hopper.
     Halo(Kind, Arc<Tiles>),
-    /// A table of neighbours, on tensor cores.
+    /// A table of neighbours, for channels that come in sixteens.
     Gather(Kind, Walk, Arc<Ordered>),
     /// A table of neighbours, for all that is left.
     Plain(Walk),
@@ -40,8 +40,9 @@ impl Way {
     /// The fastest that there is for rows of `dtype`, and for weights and results of that type too.
     fn of(gpu: &Gpu, flow: &Flow, dtype: DType, channels: [usize; 2]) -> Result<Self> {
         let (geometry, capability) = (&flow.map.geometry, gpu.capability()?);
-        let kind = Kind::of(dtype).filter(|_| channels.iter().all(|c| c.is_multiple_of(TOGETHER)));
+        let kind = Kind::of(dtype, capability).filter(|_| channels.iter().all(|c| c.is_multiple_of(TOGETHER)));
         if let Some(kind) = kind
+            && kind.on_tensor_cores()
             && halo::serves(geometry, capability)
         {
             let tiles = tiles::of(gpu, flow.source())?;
@@ -50,7 +51,7 @@ impl Way {
             }
         }
         let walk = table::of(gpu, flow)?;
-        Ok(match kind.filter(|&kind| gather::serves(kind, geometry.volume(), capability)) {
+        Ok(match kind.filter(|_| gather::serves(geometry.volume())) {
             Some(kind) => Self::Gather(kind, walk, table::order(gpu, flow)?),
             None => Self::Plain(walk),
         })
@@ -125,8 +126,8 @@ pub(super) fn weight_gradient(flow: &Flow, x: &Tensor, weight: &Tensor, grad: &T
             Some(parts) => halo::weight_gradient(&gpu, *kind, parts, [x, grad], shape)?,
             None => unreachable!("a way over tiles has them"),
         },
+        Way::Gather(Kind::Exact, walk, _) | Way::Plain(walk) => plain::weight_gradient(&gpu, walk, [x, grad], shape)?,
         Way::Gather(kind, walk, _) => gather::weight_gradient(&gpu, *kind, walk, [x, grad], shape)?,
-        Way::Plain(walk) => plain::weight_gradient(&gpu, walk, [x, grad], shape)?,
     };
     Ok(found.to_dtype(weight.dtype())?)
 }

@@ -1,9 +1,9 @@
-//! Any map of up to 128 offsets on tensor cores, over a table of neighbours.
+//! Any map of up to 128 offsets, over a table of neighbours, on tensor cores or in f32 as it is.
 
 use candle_core::Tensor;
 
 use super::kind::{Kind, Plan, largest};
-use super::pack::{Index, Weights, pack};
+use super::pack::{EXACT, Index, Weights, pack};
 use super::shares::add;
 use super::table::{Ordered, Walk};
 use crate::Result;
@@ -18,10 +18,9 @@ const ROWS: usize = 128;
 const LEAST_STAGES: usize = 2;
 const MOST_STAGES: usize = 4;
 
-/// Whether a card multiplies a kind: halves from compute capability 7.5 on, the others from 8.0.
-pub(super) fn serves(kind: Kind, offsets: usize, capability: [i32; 2]) -> bool {
-    let least = if kind == Kind::F16 { [7, 5] } else { [8, 0] };
-    capability >= least && offsets <= Index::MOST
+/// Whether a kernel's offsets are few enough.
+pub(super) fn serves(offsets: usize) -> bool {
+    offsets <= Index::MOST
 }
 
 /// `y = bias + sums` over a table; `back` from output channels to input channels, as the gradient of the input goes.
@@ -40,14 +39,17 @@ pub(super) fn sums(
     let fits = |stages: &usize| shared(kind, &plan, offsets, *stages) <= most;
     let stages = (LEAST_STAGES..=MOST_STAGES).rev().find(fits).unwrap_or(LEAST_STAGES);
     let shared = shared(kind, &plan, offsets, stages) as u32;
-    let threads = if plan.columns >= 64 { 256 } else { 128 };
+    let (module, threads) = match kind {
+        Kind::Exact => (&EXACT, 128),
+        _ => (&FORWARD, if plan.columns >= 64 { 256 } else { 128 }),
+    };
     let (table, order, image) = (gpu.slice(walk.rows()), gpu.slice(&order.targets), gpu.slice(&image));
     let none = None::<&Numbers>;
     let [targets, passes, offsets, stages] = [walk.targets, plan.passes, offsets, stages].map(|size| size as i32);
     let arguments = arguments![x, &image, y, &table, &order, targets, passes, offsets, stages, bias, none, 0];
     let name = format!("wm_gather_{}_n{}_r{}", kind.name(), plan.columns, plan.bytes);
     let grid = [walk.targets.div_ceil(ROWS) as u32, plan.blocks as u32, 1];
-    gpu.launch_shared(&FORWARD, &name, grid, ([threads, 1, 1], shared), arguments)
+    gpu.launch_shared(module, &name, grid, ([threads, 1, 1], shared), arguments)
 }
 
 /// Bytes of shared memory of a block.

@@ -135,6 +135,7 @@ pub(super) fn weight_gradient(
             }
             Kind::F32 => &[[0, 1], [1, 0], [0, 0]],
             Kind::Tf32 => &[[0, 0]],
+            Kind::Exact => unreachable!("tiles are multiplied on tensor cores"),
         };
         let lengths = [x.elem_count(), grad.elem_count()];
         let many = pairs.len().min(2);

@@ -1,7 +1,22 @@
 //! What the tensor cores multiply, and how a product is cut into blocks.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use candle_core::DType;
 use candle_core::cuda_backend::gemm_reduced_precision_f32;
+
+/// Whether f32 is multiplied as it is.
+static EXACT: AtomicBool = AtomicBool::new(false);
+
+/// Has sparse convolutions of f32 features on GPUs multiply without tensor cores (`true`), or as before (`false`): for all threads of the
+/// process, from the next layer on. Products and sums are f32's own then, whatever a layer's values are, and take three to four times as
+/// long. The default is three products of TF32 parts, which are as close as that for values of one scale; cards before compute capability
+/// 8.0 always multiply f32 as it is.
+///
+/// It goes before `candle_core::cuda::set_gemm_reduced_precision_f32`, which allows single TF32 products.
+pub fn set_exact_f32(exact: bool) {
+    EXACT.store(exact, Ordering::Relaxed);
+}
 
 /// How numbers are multiplied. Sums are f32 in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,18 +27,27 @@ pub(super) enum Kind {
     Tf32,
     /// f32 as three products of parts, to 1e-5 and better.
     F32,
+    /// f32 as it is, without tensor cores.
+    Exact,
 }
 
 impl Kind {
-    /// Of features of a type.
-    pub fn of(dtype: DType) -> Option<Self> {
+    /// Of features of a type, on a card of this compute capability: bf16 and TF32 are multiplied from 8.0 on.
+    pub fn of(dtype: DType, capability: [i32; 2]) -> Option<Self> {
+        let ampere = capability >= [8, 0];
         match dtype {
             DType::F16 => Some(Self::F16),
-            DType::BF16 => Some(Self::Bf16),
+            DType::BF16 => ampere.then_some(Self::Bf16),
+            DType::F32 if !ampere || EXACT.load(Ordering::Relaxed) => Some(Self::Exact),
             DType::F32 if gemm_reduced_precision_f32() => Some(Self::Tf32),
             DType::F32 => Some(Self::F32),
             _ => None,
         }
+    }
+
+    /// Whether tensor cores multiply it.
+    pub fn on_tensor_cores(self) -> bool {
+        self != Self::Exact
     }
 
     /// As kernels are named.
@@ -33,6 +57,7 @@ impl Kind {
             Self::Bf16 => "bf16",
             Self::Tf32 => "tf32",
             Self::F32 => "f32",
+            Self::Exact => "exact",
         }
     }
 
@@ -40,7 +65,7 @@ impl Kind {
     pub fn size(self) -> usize {
         match self {
             Self::F16 | Self::Bf16 => 2,
-            Self::Tf32 | Self::F32 => 4,
+            Self::Tf32 | Self::F32 | Self::Exact => 4,
         }
     }
 }
@@ -69,7 +94,10 @@ impl Plan {
 
     /// For the kernels over tables: the most columns, then the most bytes, that `fits` takes. It takes the least at any rate.
     pub fn of_tables(kind: Kind, from: usize, to: usize, fits: impl Fn(&Self) -> bool) -> Self {
-        let columns: &[usize] = if kind == Kind::F32 { &[64, 32, 16] } else { &[128, 64, 32, 16] };
+        let columns: &[usize] = match kind {
+            Kind::F32 | Kind::Exact => &[64, 32, 16],
+            _ => &[128, 64, 32, 16],
+        };
         let row = from * kind.size();
         let least = if kind.size() == 4 { 64 } else { 32 };
         let plans = columns.iter().filter(|&&columns| to.is_multiple_of(columns)).flat_map(|&columns| {

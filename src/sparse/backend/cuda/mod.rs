@@ -24,6 +24,7 @@ mod tiles;
 
 use candle_core::{DType, Device, Tensor};
 
+pub use self::kind::set_exact_f32;
 use self::padding::Padding;
 pub(crate) use self::sites::{Placed, placed};
 use super::{Convolve, Engine, Flow};

@@ -7,6 +7,8 @@ use crate::Result;
 use crate::gpu::{Argument, Gpu, Module, Numbers, arguments, module};
 
 static MODULE: Module = module!("fast/pack");
+/// Products without tensor cores have their packing beside them.
+pub(super) static EXACT: Module = module!("fast/exact");
 
 /// Where each offset of one order is in another; −1 for none.
 #[derive(Clone)]
@@ -54,7 +56,9 @@ pub(super) fn pack(
     let mut image = gpu.alloc::<u8>(offsets * inputs * outputs * kind.size() * parts)?;
     {
         let image = gpu.slice_mut(&mut image);
-        let count = offsets * inputs * outputs * kind.size() / 16;
+        // The kernels of tensor cores read chunks of 16 bytes, the others columns.
+        let (module, each) = if kind.on_tensor_cores() { (&MODULE, 16) } else { (&EXACT, kind.size()) };
+        let count = offsets * inputs * outputs * kind.size() / each;
         let [inputs, outputs, volume, offsets, columns] =
             [inputs, outputs, volume, offsets, plan.columns].map(|size| size as i32);
         let index = index.argument();
@@ -71,7 +75,7 @@ pub(super) fn pack(
             count as i32
         ];
         let kernel = format!("wm_pack_{}_r{}", kind.name(), plan.bytes);
-        gpu.each(&MODULE, &kernel, count, arguments)?;
+        gpu.each(module, &kernel, count, arguments)?;
     }
     Ok(image)
 }
