@@ -66,9 +66,10 @@ texts!(String &str f32 f64 u8 u16 u32 u64 usize i8 i16 i32 i64 isize bool);
 ///
 /// ```
 /// use wavemesh::prelude::*;
+/// use wavemesh::sdf;
 /// let shape = shapes::torus(0.5, 0.2).to_grid(32)?;
 /// let level = notebook::slider("level", -0.1..=0.1).value(0.0);
-/// let shown = notebook::interact(&level, move |level| shape.to_mesh(level as f32));
+/// let shown = notebook::interact(&level, move |level| sdf::marching_cubes(&shape, level as f32));
 /// assert!(shown.rich().get("text/html").is_some());
 /// # Ok::<(), Error>(())
 /// ```
