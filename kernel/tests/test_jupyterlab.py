@@ -186,7 +186,9 @@ def test_tab_completes_with_types_and_shift_tab_explains(page, server):
 
 SLIDER = """let torus = shapes::torus(0.5, 0.25).to_grid(32)?;
 let level = notebook::slider("level", -0.1f32..=0.1).value(0.0).step(0.02);
-notebook::interact(&level, move |level| Ok::<_, Error>(MeshPlot::new(&wavemesh::sdf::marching_cubes(&torus, level)?).size(300, 220)))"""
+notebook::interact(&level, move |level| {
+    Ok::<_, Error>(MeshPlot::new(&wavemesh::sdf::marching_cubes(&torus, level)?).size(300, 220))
+})"""
 
 
 def test_a_slider_that_is_moved_draws_anew(page, server):
@@ -202,6 +204,9 @@ def test_a_slider_that_is_moved_draws_anew(page, server):
     page.locator(".noUi-handle").press("ArrowRight")
     page.wait_for_function(f"before => {picture} !== before", arg=before)
     assert page.locator(".widget-readout").inner_text() == "0.02"
+    if os.environ.get("WAVEMESH_SCREENSHOTS"):
+        # That of docs/displays.md.
+        page.locator(".jp-CodeCell").first.screenshot(path=f"{os.environ['WAVEMESH_SCREENSHOTS']}/slider.png")
     # Who moves a slider is in its cell.
     page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 1; }")
     command(page, "notebook:run-cell")
