@@ -4,7 +4,8 @@
 //!
 //! Generated shapes (seeds from 1000) against as many held-out ones of the same families: Chamfer distances (squared) between points of
 //! each surface. Beside them training shapes (the floor that a perfect generator reaches), and shapes of which the coarse stage is a
-//! held-out shape's own. Numbers after the folder change how many shapes, points and training shapes there are.
+//! held-out shape's own. Numbers after the folder change how many shapes, points and training shapes there are. Edges are compared with those
+//! of the same solids on a grid twice as fine.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,20 +15,20 @@ use std::time::Instant;
 use rayon::prelude::*;
 use wavemesh::Result;
 use wavemesh::device::best_device;
-use wavemesh::mesh::Mesh;
 use wavemesh::mesh::metrics::sample_surface;
+use wavemesh::mesh::{EdgeNormals, Mesh};
 use wavemesh::notebook::{Axis, MeshPlot, contact_sheet};
 use wavemesh::sdf::{SdfGrid, iou_of_grids};
-use wavemesh::train::{
-    DatasetConfig, Family, GenerateOptions, Generator, SetComparison, ShapeDataset, Split, chamfer_matrix,
-};
+use wavemesh::train::{Family, GenerateOptions, Generator, SetComparison, ShapeDataset, Split, chamfer_matrix};
 
 /// Training shapes that the nearest is looked for among: all of the shipped generator's.
-const TRAINED_ON: usize = 6000;
+const TRAINED_ON: usize = 10_000;
 const DATA_SEED: u64 = 1;
 const SEED: u64 = 1000;
 /// Rows of ten in a picture.
 const ROWS: usize = 10;
+/// Shapes whose edges are measured: solids of twice the resolution take their time.
+const EDGES_OF: usize = 100;
 
 type Cloud = Vec<[f32; 3]>;
 /// Distances between two sets.
@@ -51,13 +52,13 @@ fn clouds(meshes: &[Mesh], points: usize, seed: u64) -> Result<Vec<Cloud>> {
 }
 
 /// Shapes of every class in turn.
-fn generated(generator: &Generator, count: usize) -> Result<Vec<SdfGrid>> {
+fn generated(generator: &Generator, count: usize, options: &GenerateOptions) -> Result<Vec<SdfGrid>> {
     let classes = generator.classes();
     let each = count / classes.len().max(1);
     let mut of_class = Vec::new();
     for (i, class) in classes.iter().enumerate() {
         let seed = SEED + (i * each) as u64;
-        let options = GenerateOptions::new().class(class.as_str()).seed(seed).batch_size(batch_size(generator));
+        let options = options.clone().class(class.as_str()).seed(seed).batch_size(batch_size(generator));
         of_class.push(generator.generate(each, &options)?.into_iter());
     }
     Ok((0..each * classes.len()).filter_map(|i| of_class[i % classes.len()].next()).collect())
@@ -111,17 +112,17 @@ fn run(model: &Path, pictures: &Path, [shapes, points, trained_on]: [usize; 3]) 
     let families = generator.classes().iter().map(|name| Family::from_name(name)).collect::<Result<Vec<_>>>()?;
     let shapes = shapes / families.len() * families.len();
     let config = generator.representation().config();
-    let encoding = DatasetConfig::new().resolution(config.resolution).truncation(None).cache("runs/cache");
-    let dataset = |count, split| ShapeDataset::procedural(&families, count, DATA_SEED, split, &encoding)?.grids();
-    let train = set("training shapes (the floor)", &dataset(trained_on, Split::Train)?, None);
-    let held_out_grids = dataset(shapes, Split::HeldOut)?;
+    let dataset =
+        |count, split, resolution| ShapeDataset::procedural_grids(&families, count, DATA_SEED, split, resolution);
+    let train = set("training shapes (the floor)", &dataset(trained_on, Split::Train, config.resolution)?, None);
+    let held_out_grids = dataset(shapes, Split::HeldOut, config.resolution)?;
     let held_out = set("held-out shapes", &held_out_grids, None);
     let reference = clouds(&held_out.meshes, points, 1)?;
     let among_reference = chamfer_matrix(&reference, &reference)?;
     let train_clouds = clouds(&train.meshes, points, 2)?;
 
     let started = Instant::now();
-    let grids = generated(&generator, shapes)?;
+    let grids = generated(&generator, shapes, &GenerateOptions::new())?;
     let seconds = started.elapsed().as_secs_f64() / shapes as f64;
     let encode = |grid: &SdfGrid| -> Result<Vec<_>> {
         let mut codes = generator.representation().encode(grid)?;
@@ -132,6 +133,11 @@ fn run(model: &Path, pictures: &Path, [shapes, points, trained_on]: [usize; 3]) 
     let refined = generator.refine(coarse, &GenerateOptions::new().seed(SEED).batch_size(batch_size(&generator)))?;
     let sets = [
         set("WaveMesh", &grids, Some(seconds)),
+        set(
+            "the same, guided by 1.5",
+            &generated(&generator, shapes, &GenerateOptions::new().guidance_scale(1.5))?,
+            None,
+        ),
         set("held-out stage 0, finer stages WaveMesh's", &refined, None),
         Set { meshes: train.meshes[..shapes.min(train.meshes.len())].to_vec(), ..train },
     ];
@@ -173,7 +179,45 @@ fn run(model: &Path, pictures: &Path, [shapes, points, trained_on]: [usize; 3]) 
         "\nHeld-out shapes lie {median:.2} (median) and {least:.2} (least) ×10⁻³ from their nearest training shape; {points} points of a surface \
          lie {itself:.2} ×10⁻³ from {points} others of the same surface, so a copy would show that distance, not 0."
     );
-    by_family(&families, &sets, &held_out_grids, &generator, &rows, &among_reference)
+    by_family(&families, &sets, &held_out_grids, &generator, &rows, &among_reference)?;
+    let few = EDGES_OF.min(shapes);
+    let finer = dataset(few, Split::HeldOut, 2 * config.resolution)?;
+    edges([&held_out_grids[..few], &refined[..few]], &generator, &finer)
+}
+
+/// A table of edges: what a plain grid, the representation and the generated finer stages make of them.
+fn edges([plain, refined]: [&[SdfGrid]; 2], generator: &Generator, finer: &[SdfGrid]) -> Result<()> {
+    let references = finer.par_iter().map(SdfGrid::to_mesh).collect::<Result<Vec<_>>>()?;
+    let mean = |of: &(dyn Fn(usize) -> Result<Mesh> + Sync)| -> Result<[f64; 2]> {
+        let angles = |at: usize| EdgeNormals::new().error(&of(at)?, &references[at]);
+        let angles = (0..references.len()).into_par_iter().map(angles).collect::<Result<Vec<_>>>()?;
+        let angles: Vec<f64> = angles.into_iter().flatten().collect();
+        Ok([angles.iter().sum::<f64>() / angles.len() as f64, angles.iter().copied().fold(0.0, f64::max)])
+    };
+    let representation = generator.representation();
+    let n = representation.config().resolution;
+    let EdgeNormals { radius, bend, samples, .. } = EdgeNormals::new();
+    println!("\n## Edges\n");
+    println!(
+        "| the first {} held-out shapes | mean angle between normals | the worst shape's |\n| --- | ---: | ---: |",
+        references.len()
+    );
+    for (name, [angle, worst]) in [
+        (format!("a {n}³ grid of exact distances"), mean(&|at| plain[at].to_mesh())?),
+        (
+            "the representation".into(),
+            mean(&|at| representation.decode(&representation.encode(&plain[at])?)?.to_mesh())?,
+        ),
+        ("held-out stage 0, finer stages WaveMesh's".into(), mean(&|at| refined[at].to_mesh())?),
+    ] {
+        println!("| {name} | {angle:.1}° | {worst:.1}° |");
+    }
+    println!(
+        "\nNormals are those of {samples} points of the same solid on a {0}³ grid near which it turns by more than {bend}° within {radius}, and of the nearest \
+         points of each surface (`EdgeNormals`). A shape that is generated whole has no such reference.",
+        2 * n
+    );
+    Ok(())
 }
 
 /// A table of families: the parts of the matrices that are theirs, and what the representation keeps.
@@ -188,8 +232,8 @@ fn by_family(
     println!("\n## Family by family\n");
     let levels = generator.representation().stages();
     let stages = (1..=levels).map(|n| format!(" IoU of {n} stage{} |", if n > 1 { "s" } else { "" }));
-    println!("| | 1-NNA | floor | in one part |{}", stages.collect::<String>());
-    println!("| --- | ---: | ---: | ---: |{}", " ---: |".repeat(levels));
+    println!("| | 1-NNA | floor | in one part | floor |{}", stages.collect::<String>());
+    println!("| --- | ---: | ---: | ---: | ---: |{}", " ---: |".repeat(levels));
     let mut least = vec![1f64; levels];
     for (at, family) in families.iter().enumerate() {
         let part = |matrix: &[Vec<f64>]| -> Matrix {
@@ -204,7 +248,10 @@ fn by_family(
             let score = SetComparison::new(&part(among), &part(between), &part(among_reference))?;
             Ok(format!("{:.0} %", 100.0 * score.one_nna))
         };
-        let own: Vec<Mesh> = sets[0].meshes.iter().skip(at).step_by(families.len()).cloned().collect();
+        let own =
+            |set: usize| -> Vec<Mesh> { sets[set].meshes.iter().skip(at).step_by(families.len()).cloned().collect() };
+        let floor = sets.len() - 1;
+        let whole = [0, floor].map(|set| format!("{:.0} %", share(&own(set), one_part)));
         let mut sums = vec![0f64; levels];
         let grids: Vec<&SdfGrid> = held_out.iter().skip(at).step_by(families.len()).collect();
         for grid in &grids {
@@ -216,10 +263,11 @@ fn by_family(
             }
         }
         let kept: String = sums.iter().map(|iou| format!(" {iou:.3} |")).collect();
-        println!("| {} | {} | {} | {:.0} % |{kept}", family.name(), one_nna(0)?, one_nna(2)?, share(&own, one_part));
+        let [whole, whole_floor] = whole;
+        println!("| {} | {} | {} | {whole} | {whole_floor} |{kept}", family.name(), one_nna(0)?, one_nna(floor)?);
     }
     let least: String = least.iter().map(|iou| format!(" {iou:.3} |")).collect();
-    println!("| least of all | | | |{least}");
+    println!("| least of all | | | | |{least}");
     println!("\n*IoU*: what the representation itself keeps of held-out shapes, their mean.");
     Ok(())
 }
@@ -228,7 +276,7 @@ fn main() -> ExitCode {
     wavemesh::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize, default: usize| arguments.get(at).map_or(Some(default), |text| text.parse().ok());
-    let numbers = [number(2, 500), number(3, 1024), number(4, TRAINED_ON)];
+    let numbers = [number(2, 500), number(3, 2048), number(4, TRAINED_ON)];
     let ([Some(shapes), Some(points), Some(trained_on)], 2..=5) = (numbers, arguments.len()) else {
         eprintln!("usage: evaluate GENERATOR FOLDER-OF-PICTURES [SHAPES [POINTS [TRAINING-SHAPES]]]");
         return ExitCode::FAILURE;

@@ -4,7 +4,7 @@
 //!
 //! Without `--config` it uses the defaults printed by `--print-config`. Run again, it resumes from the last checkpoint in
 //! its folder; stages that are done are read, not trained. `--stage K` trains one stage alone: stages do not depend on each other, so
-//! several processes can train them at a time, after a run with `--prepare`, which makes the shapes, and before a last one without either,
+//! several processes can train them at a time, after a run with `--prepare`, which fits how shapes are written, and before a last one without either,
 //! which puts the stages together. It computes on the best device
 //! there is (`WAVEMESH_DEVICE` chooses another). Ctrl-C, or the end of a job (SIGTERM), stops after the step and writes a checkpoint, so that nothing
 //! is lost; a second one ends at once.
@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
+use wavemesh::device::allow_tf32;
 use wavemesh::diffusion::{BetaSchedule, DiffusionConfig, GaussianDiffusion, Prediction};
 use wavemesh::distributed::ProcessGroup;
 use wavemesh::sdf::SdfGrid;
@@ -26,7 +27,7 @@ use wavemesh::train::{
     Augmentation, DatasetConfig, Family, Generator, Representation, RepresentationConfig, ShapeDataset, Split,
     StageData, StageModel, StepRecord, TrainConfig, Trainer, TrainingData,
 };
-use wavemesh::unet::{UNetConfig, WaveMeshUNet};
+use wavemesh::unet::{Precision, UNetConfig, WaveMeshUNet};
 use wavemesh::{Error, Result};
 
 /// Everything that a run depends on.
@@ -41,6 +42,7 @@ struct Config {
     shapes: usize,
     /// Seed of the procedural shapes.
     data_seed: u64,
+    /// How meshes of a folder are encoded and kept; of procedural shapes, the resolution alone counts.
     dataset: DatasetConfig,
     augmentation: Augmentation,
     representation: RepresentationConfig,
@@ -49,6 +51,12 @@ struct Config {
     channels: Vec<Vec<usize>>,
     /// Strides between them; where none are given, 1, 2, 2, …
     strides: Vec<Vec<usize>>,
+    /// Whether the timestep scales and shifts what every block gives, in each stage: see `UNetConfig`. The last entry serves the stages after it.
+    modulation: Vec<bool>,
+    /// The type in which networks keep features, in training and after it.
+    precision: Precision,
+    /// Whether a GPU may round the factors of products to TF32.
+    tf32: bool,
     /// Share of samples from which stage 0 is not told the family, so that it can also be asked for any; 1 for never
     /// telling. Meshes of a folder have no family.
     label_dropout: f64,
@@ -88,6 +96,9 @@ impl Default for Config {
             diffusion: DiffusionConfig::new().schedule(BetaSchedule::Cosine).prediction(Prediction::V),
             channels: vec![vec![32, 48, 80], vec![16, 24]],
             strides: Vec::new(),
+            modulation: vec![false],
+            precision: Precision::F32,
+            tf32: false,
             label_dropout: 0.2,
             condition_noise: 0.05,
             coarse_noise: 0.1,
@@ -160,6 +171,7 @@ fn run(group: &Arc<ProcessGroup>) -> Result<()> {
             }
         }
     }
+    allow_tf32(config.tf32);
     let run = Run { device: group.local_device()?, data: OnceCell::new(), config, group: Arc::clone(group) };
     if !group.is_alone() {
         let engine = group.engine().unwrap_or_default();
@@ -209,8 +221,10 @@ impl Data {
             return Ok(Self { train: (grids.into(), Vec::new()), validation: (rest.into(), Vec::new()) });
         }
         let of = |count, split| -> Result<Labelled> {
-            let set = ShapeDataset::procedural(&config.families, count, config.data_seed, split, &config.dataset)?;
-            Ok((set.grids()?.into(), set.labels(&config.families).unwrap_or_default()))
+            let (families, resolution) = (&config.families, config.dataset.resolution);
+            let grids = ShapeDataset::procedural_grids(families, count, config.data_seed, split, resolution)?;
+            let labels = (0..grids.len()).map(|i| i % families.len()).collect();
+            Ok((grids.into(), labels))
         };
         let validation = of((config.shapes / 10).clamp(1, 100), Split::Validation)?;
         Ok(Self { train: of(config.shapes, Split::Train)?, validation })
@@ -294,7 +308,8 @@ impl Run {
         let widths = of(&config.channels, stage).unwrap_or_default();
         let classes = config.classes().len();
         let [inputs, outputs] = Generator::channels_of(stage, classes);
-        let mut unet = UNetConfig::plain(inputs, outputs, &widths);
+        let modulation = of(&config.modulation, stage).unwrap_or_default();
+        let mut unet = UNetConfig::plain(inputs, outputs, &widths).modulation(modulation).precision(config.precision);
         if let Some(strides) = config.strides.get(stage) {
             unet = unet.encoder_strides(strides.as_slice());
         }
@@ -316,6 +331,11 @@ impl Run {
         let minutes = of(&config.minutes, stage).unwrap_or_default();
         let network = || WaveMeshUNet::seeded(&unet, training.seed, &self.device);
         if training.steps == 0 {
+            if stage == 0 && config.augmentation == Augmentation::default() {
+                // Its shapes are encoded once, at their first use, whose time is not that of a step.
+                let all: Vec<usize> = (0..train.len()).collect();
+                all.chunks(256).try_for_each(|items| train.batch(items, &vec![0; items.len()]).map(|_| ()))?;
+            }
             let probe = |steps| {
                 let mut training = training.clone().steps(steps).validate_every(0);
                 training.folder = None;
@@ -423,6 +443,10 @@ impl Run {
             history.len(),
             clock / 60.0
         ));
+        #[cfg(feature = "cuda")]
+        if let Ok(gpu) = wavemesh::device::gpu_info(&self.device) {
+            self.say(format_args!("stage {stage}: {:.2} GB of GPU memory held", gpu.held as f64 / 1e9));
+        }
     }
 }
 

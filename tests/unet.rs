@@ -418,3 +418,54 @@ fn bad_input_is_refused_with_its_name() {
     let missing = mirrored.load_weights("nowhere.safetensors", &ImportOptions::default()).unwrap_err().to_string();
     assert!(missing.contains("nowhere.safetensors"), "{missing}");
 }
+
+#[test]
+fn a_modulated_network_hears_the_timestep_after_every_block() {
+    let plain = UNetConfig::plain(2, 3, &[4, 6, 8]);
+    let config = plain.clone().modulation(true);
+    let unet = WaveMeshUNet::seeded(&config, 3, &DEVICE).unwrap();
+    // A scale and a shift for each channel of the two encoder blocks (6, 8) and the two decoder levels (6, 4), from 4 numbers and a bias.
+    let more = (6 + 8 + 6 + 4) * 2 * (4 + 1);
+    let without = WaveMeshUNet::seeded(&plain, 3, &DEVICE).unwrap();
+    assert_eq!(unet.num_parameters(), without.num_parameters() + more);
+
+    let mut sites: Vec<[i32; 4]> = (0..40).map(|i| [i / 25, i % 3, i % 5, (7 * i) % 8]).collect();
+    sites.sort();
+    sites.dedup();
+    let features: Vec<f32> = (0..2 * sites.len()).map(|i| ((i * 37 % 101) as f32 / 50.0) - 1.0).collect();
+    let features = Var::from_vec(features, (sites.len(), 2), &DEVICE).unwrap();
+    let x = SparseConvTensor::from_coords(features.as_tensor().clone(), sites, [8; 3], 2).unwrap();
+    let times = Tensor::new(&[20f32, 700.0], &DEVICE).unwrap();
+
+    // Every parameter learns, whether activations are kept, recomputed or rounded.
+    let gradients = |unet: &WaveMeshUNet| -> Vec<Tensor> {
+        let y = unet.forward_t(&x, &times, None, true).unwrap();
+        let grads = y.features().sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        let mut all: Vec<Tensor> = unet.parameters().map(|(_, var)| grads.get(var).unwrap().clone()).collect();
+        all.push(grads.get(&features).unwrap().clone());
+        all
+    };
+    let kept = gradients(&unet);
+    assert!(kept.iter().all(|grad| rms(grad) > 0.0));
+    let copy = |config: &UNetConfig| {
+        let state = unet.state().iter().map(|(name, var)| (name.clone(), var.as_tensor().copy().unwrap()));
+        WaveMeshUNet::new(config, VarBuilder::from_tensors(state.collect(), DType::F32, &DEVICE)).unwrap()
+    };
+    for (config, largest) in
+        [(config.clone().gradient_checkpointing(true), 1e-5), (config.clone().precision(Precision::F16), 2e-2)]
+    {
+        for (got, expected) in gradients(&copy(&config)).iter().zip(&kept) {
+            let error = difference(got, expected);
+            assert!(error < largest, "{:?}: {error}", config.precision);
+        }
+    }
+
+    // Its file remembers it.
+    let folder = Folder::new("modulated");
+    let path = folder.join("unet.safetensors");
+    unet.save(&path, DType::F32).unwrap();
+    let back = WaveMeshUNet::load(&path, &DEVICE).unwrap();
+    assert!(back.config().modulation);
+    let [a, b] = [&unet, &back].map(|unet| unet.forward(&x, &times, None).unwrap());
+    assert_eq!(difference(a.features(), b.features()), 0.0);
+}

@@ -5,6 +5,7 @@
 
 mod axis;
 mod bvh;
+mod edge_normals;
 mod format;
 mod geometry;
 pub mod metrics;
@@ -15,6 +16,7 @@ mod work;
 
 pub use axis::Axis;
 pub(crate) use bvh::{Bvh, DEEPEST, Node as BvhNode};
+pub use edge_normals::EdgeNormals;
 pub use format::MeshFormat;
 pub(crate) use geometry::vec3;
 pub use repair::{MeshReport, Repair};

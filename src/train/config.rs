@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::fit_config::FitConfig;
+use super::grad_scaler::LossScale;
 use super::optimizer::AdamWConfig;
 use super::rate::LearningRate;
 use crate::{Error, Result};
@@ -32,6 +33,8 @@ pub struct TrainConfig {
     pub clip_norm: f64,
     /// Decay of the exponential moving average.
     pub ema_decay: f64,
+    /// Scales the loss, so that small gradients of a network that keeps f16 do not vanish; `None` does not.
+    pub loss_scale: Option<LossScale>,
     /// Recompute activations in the backward pass instead of keeping them.
     pub gradient_checkpointing: bool,
     /// In a group of processes, normalise over the samples of all: the network is then the one that a single process would train. Without,
@@ -63,6 +66,7 @@ impl Default for TrainConfig {
             adamw: AdamWConfig::default(),
             clip_norm: 1.0,
             ema_decay: 0.999,
+            loss_scale: None,
             gradient_checkpointing: false,
             sync_batch_norm: true,
             importance_sampling: false,
@@ -86,6 +90,7 @@ setters! {
         adamw(adamw: AdamWConfig) => adamw = adamw;
         clip_norm(clip_norm: f64) => clip_norm = clip_norm;
         ema_decay(ema_decay: f64) => ema_decay = ema_decay;
+        loss_scale(loss_scale: impl Into<Option<LossScale>>) => loss_scale = loss_scale.into();
         gradient_checkpointing(gradient_checkpointing: bool) => gradient_checkpointing = gradient_checkpointing;
         sync_batch_norm(sync_batch_norm: bool) => sync_batch_norm = sync_batch_norm;
         importance_sampling(importance_sampling: bool) => importance_sampling = importance_sampling;
@@ -112,7 +117,7 @@ impl TrainConfig {
             adamw: self.adamw,
             clip_norm: Some(self.clip_norm),
             ema_decay: Some(self.ema_decay),
-            loss_scale: None,
+            loss_scale: self.loss_scale,
             validate_every: self.validate_every,
             patience: None,
             checkpoint_every: self.checkpoint_every,

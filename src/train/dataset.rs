@@ -133,12 +133,7 @@ impl ShapeDataset {
         split: Split,
         config: &DatasetConfig,
     ) -> Result<Self> {
-        if families.is_empty() || count == 0 {
-            let got = format!("{count} shapes of {} families", families.len());
-            return Err(empty(got, "at least one shape and one family"));
-        }
-        let sources = (0..count).map(|i| {
-            let (family, seed) = (families[i % families.len()], split.seed(seed, i / families.len()));
+        let sources = drawn(families, count, seed, split)?.into_iter().map(|(family, seed)| {
             let name = format!("{}-{seed:016x}", family.name());
             let make = move || ProceduralShape::new(family, seed).sdf(config.resolution);
             (name.clone(), name.into_bytes(), make)
@@ -147,6 +142,35 @@ impl ShapeDataset {
         let mut items = items.into_iter().collect::<Result<Vec<_>>>()?;
         items.iter_mut().zip(families.iter().cycle()).for_each(|(item, &family)| item.family = Some(family));
         Ok(Self { items, skipped: Vec::new(), rebuilt })
+    }
+
+    /// The solids that [`procedural`](Self::procedural) draws, in its order, as exact distances on `resolution`³ samples. Nothing is
+    /// encoded: coefficients that an encoding drops make specks where a surface nearly touches itself, which a generator would learn.
+    ///
+    /// ```
+    /// use wavemesh::train::{Family, ShapeDataset, Split};
+    /// let shapes = ShapeDataset::procedural_grids(&Family::PLAIN, 10, 1, Split::HeldOut, 16)?;
+    /// assert_eq!((shapes.len(), shapes[7].shape()), (10, [16; 3])); // the eighth is of the third family
+    /// # Ok::<(), wavemesh::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for no families, no shapes or a resolution of zero; [`Error::Interrupted`] when stopped.
+    pub fn procedural_grids(
+        families: &[Family],
+        count: usize,
+        seed: u64,
+        split: Split,
+        resolution: usize,
+    ) -> Result<Vec<SdfGrid>> {
+        let all = drawn(families, count, seed, split)?;
+        let task = Task::new("sampling shapes", count);
+        let sample = |(family, seed): (Family, u64)| {
+            let grid = ProceduralShape::new(family, seed).sdf(resolution)?;
+            task.advance(1)?;
+            Ok(grid)
+        };
+        all.into_par_iter().map(sample).collect()
     }
 
     /// Reads every mesh of a folder (obj, stl, ply, off, glb), in the order of their names. Files that cannot be read are
@@ -289,6 +313,15 @@ impl ShapeDataset {
             })
             .collect()
     }
+}
+
+/// Family and seed of each shape of a procedural set: families in turn.
+fn drawn(families: &[Family], count: usize, seed: u64, split: Split) -> Result<Vec<(Family, u64)>> {
+    if families.is_empty() || count == 0 {
+        let got = format!("{count} shapes of {} families", families.len());
+        return Err(empty(got, "at least one shape and one family"));
+    }
+    Ok((0..count).map(|i| (families[i % families.len()], split.seed(seed, i / families.len()))).collect())
 }
 
 fn empty(got: String, expected: &str) -> Error {

@@ -60,6 +60,8 @@ pub struct UNetConfig {
     pub decoder_channels: Vec<usize>,
     /// Width of the sinusoidal time embedding.
     pub time_emb_dim: usize,
+    /// Whether the timestep also scales and shifts what each block gives, channel by channel; without, it joins the input alone.
+    pub modulation: bool,
     /// Whether decoder blocks attend to a context.
     pub use_attention: bool,
     /// Attention heads; must divide every decoder channel count that attends.
@@ -84,6 +86,7 @@ impl Default for UNetConfig {
             encoder_strides: vec![1, 2, 2, 2],
             decoder_channels: vec![256, 128, 64, 32],
             time_emb_dim: 128,
+            modulation: false,
             use_attention: true,
             num_heads: 8,
             context_dim: 768,
@@ -102,6 +105,7 @@ setters! {
         encoder_strides(encoder_strides: impl Into<Vec<usize>>) => encoder_strides = encoder_strides.into();
         decoder_channels(decoder_channels: impl Into<Vec<usize>>) => decoder_channels = decoder_channels.into();
         time_emb_dim(time_emb_dim: usize) => time_emb_dim = time_emb_dim;
+        modulation(modulation: bool) => modulation = modulation;
         use_attention(use_attention: bool) => use_attention = use_attention;
         num_heads(num_heads: usize) => num_heads = num_heads;
         context_dim(context_dim: usize) => context_dim = context_dim;

@@ -19,6 +19,7 @@ mod decoder;
 mod encoder;
 mod layers;
 mod linear;
+mod modulation;
 mod network;
 mod parameters;
 mod run;

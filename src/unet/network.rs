@@ -13,6 +13,7 @@ use super::config::UNetConfig;
 use super::decoder::Decoder;
 use super::encoder::Encoder;
 use super::layers::ConvLayer;
+use super::modulation::Modulation;
 use super::parameters::{self, SeededInit, is_buffer};
 use super::run::Run;
 use super::segment::Segment;
@@ -84,6 +85,8 @@ pub struct WaveMeshUNet {
     time: TimeEmbedding,
     encoder: Encoder,
     decoder: Decoder,
+    /// After each block of the encoder and of the decoder, or none.
+    modulations: [Vec<Modulation>; 2],
     output_conv: ConvLayer,
     /// Every tensor by name, in the order of construction.
     entries: Vec<(String, Var)>,
@@ -117,13 +120,31 @@ impl WaveMeshUNet {
             let decoder = Decoder::new(config, vb.pp("decoder"))?;
             let last = config.decoder_channels[config.decoder_channels.len() - 1];
             let output_conv = ConvLayer::submanifold([last, config.out_channels], 1, true, None, vb.pp("output_conv"))?;
-            Ok((time, encoder, decoder, output_conv))
+            let modulation = |part: &'static str, channels: &[usize]| {
+                let vb = vb.pp("modulation").pp(part);
+                let levels = channels.iter().skip(1).filter(|_| config.modulation).enumerate();
+                levels
+                    .map(|(at, &channels)| Modulation::new(config.encoder_channels[0], channels, vb.pp(at)))
+                    .collect::<Result<Vec<_>>>()
+            };
+            let modulations = [modulation("encoder", channels)?, modulation("decoder", &config.decoder_channels)?];
+            Ok((time, encoder, decoder, modulations, output_conv))
         })
         .map_err(|error| name_the_root(error, &root))?;
-        let (time, encoder, decoder, output_conv) = parts;
+        let (time, encoder, decoder, modulations, output_conv) = parts;
         let (dropout_seed, first_element) = (AtomicU64::new(0), AtomicUsize::new(0));
-        let config = config.clone();
-        Ok(Self { config, device, time, encoder, decoder, output_conv, entries, dropout_seed, first_element })
+        Ok(Self {
+            config: config.clone(),
+            device,
+            time,
+            encoder,
+            decoder,
+            modulations,
+            output_conv,
+            entries,
+            dropout_seed,
+            first_element,
+        })
     }
 
     /// Builds the network with initial parameters that depend on `seed` alone, distributed as PyTorch's.
@@ -298,13 +319,19 @@ impl WaveMeshUNet {
         let time = self.time.forward(timesteps)?; // (batch, c0)
         let mut h = self.encoder.input_conv.run(x, Some(&time), run)?;
 
+        let [on_the_way_down, on_the_way_up] = &self.modulations;
+        let modulated = |h: SparseConvTensor, modulation: Option<&Modulation>| match modulation {
+            Some(modulation) => modulation.forward(&h, &time, run),
+            None => Ok(h),
+        };
         let mut skips = Vec::with_capacity(self.encoder.blocks.len());
-        for block in &self.encoder.blocks {
-            let deeper = block.run(&h, None, run)?;
+        for (at, block) in self.encoder.blocks.iter().enumerate() {
+            let deeper = modulated(block.run(&h, None, run)?, on_the_way_down.get(at))?;
             skips.push(std::mem::replace(&mut h, deeper));
         }
-        for level in &self.decoder.levels {
-            h = level.run(&h, skips.pop().as_ref().map(SparseConvTensor::features), run)?;
+        for (at, level) in self.decoder.levels.iter().enumerate() {
+            let finer = level.run(&h, skips.pop().as_ref().map(SparseConvTensor::features), run)?;
+            h = modulated(finer, on_the_way_up.get(at))?;
             if let (Some(attention), Some(context)) = (&level.attention, context) {
                 h = attention.forward(&h, context, run)?;
             }

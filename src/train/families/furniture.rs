@@ -32,7 +32,7 @@ pub(super) fn chair(draw: &mut Draw) -> Solid {
                 around(3, 0.25).map(|[c, s]| splayed([c * reach[0], s * reach[0]], out, radius, [FLOOR, seat])),
             );
         }
-        _ => parts.extend(four_legs(draw, reach, [FLOOR, seat], 0.25)),
+        _ => parts.extend(four_legs(draw, reach, [FLOOR, seat], 0.25).parts),
     }
     let back = draw.chance(0.88);
     let top = draw.between(0.5, 0.88);
@@ -101,8 +101,27 @@ fn splayed([x, y]: [f32; 2], out: f32, radius: f32, [floor, top]: [f32; 2]) -> S
     capsule([x, y, top], [out * x, out * y, floor + radius], radius)
 }
 
+/// Four legs, and how far they lean.
+struct Legs {
+    parts: Vec<Solid>,
+    /// Where a leg ends, over where it begins; 1 for upright legs.
+    out: f32,
+    /// Their half width.
+    half: f32,
+    heights: [f32; 2],
+}
+
+impl Legs {
+    /// Where the legs that begin at (±x, ±y) are at the height `z`.
+    fn at(&self, [x, y]: [f32; 2], z: f32) -> [f32; 2] {
+        let [floor, top] = [self.heights[0] + self.half, self.heights[1]];
+        let spread = 1.0 + (self.out - 1.0) * (top - z) / (top - floor);
+        [spread * x, spread * y]
+    }
+}
+
 /// Four legs under (±x, ±y): square, round or leaning, with stretchers or none.
-fn four_legs(draw: &mut Draw, [x, y]: [f32; 2], heights: [f32; 2], bars: f32) -> Vec<Solid> {
+fn four_legs(draw: &mut Draw, [x, y]: [f32; 2], heights: [f32; 2], bars: f32) -> Legs {
     let half = draw.between(THIN, 0.07);
     let corners = [[-x, -y], [-x, y], [x, -y], [x, y]];
     let out = draw.between(1.0, 1.2);
@@ -123,7 +142,7 @@ fn four_legs(draw: &mut Draw, [x, y]: [f32; 2], heights: [f32; 2], bars: f32) ->
             false => parts.extend([across(-y), across(y)]),
         }
     }
-    parts
+    Legs { parts, out: if kind == 0 { out } else { 1.0 }, half, heights }
 }
 
 /// A table or desk.
@@ -171,11 +190,14 @@ pub(super) fn table(draw: &mut Draw) -> Solid {
                 let z = FLOOR + draw.between(0.2, 0.8) * (top - FLOOR);
                 parts.push(slab([0.0, 0.0, z], [x, THIN, draw.between(THIN, 0.1)]));
             } else {
-                parts.extend(four_legs(draw, [x, y], heights, 0.15));
+                let legs = four_legs(draw, [x, y], heights, 0.15);
                 if draw.chance(0.3) {
+                    // From leg to leg, however they lean.
                     let z = FLOOR + draw.between(0.15, 0.4) * (top - FLOOR);
+                    let [x, y] = legs.at([x, y], z);
                     parts.push(slab([0.0, 0.0, z], [x, y, THIN]));
                 }
+                parts.extend(legs.parts);
                 if draw.chance(0.4) {
                     // A block of drawers under one end.
                     let (width, low) = (draw.between(0.15, 0.3), draw.between(0.2, 0.75));

@@ -1,8 +1,7 @@
 //! Procedural shapes: families of solids, each drawn from a seed, given by their signed distance.
 //!
 //! Solids are unions of a few parts in the cube [-1, 1]³, z upwards. Distances of parts are exact; a union takes the least, which is
-//! exact outside and never too large inside. Nearly every solid is in one piece; a shelf between the
-//! leaning legs of a table may not reach them.
+//! exact outside and never too large inside. Every solid is in one piece.
 
 mod draw;
 mod furniture;
