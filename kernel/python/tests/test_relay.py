@@ -230,7 +230,10 @@ comm.on_msg(lambda message: (got.append(message['content']['data']), comm.send({
     assert relayed.run("got").ok().value() == "[{'click': 3}]"
 
 
-@pytest.mark.parametrize("version, controls, base, protocol", [("7.7.1", "1.5.0", "1.2.0", "2.0.0"), ("8.1.5", "2.0.0", "2.0.0", "2.1.0"), (None, "2.0.0", "2.0.0", "2.1.0")])
+@pytest.mark.parametrize(
+    "version, controls, base, protocol",
+    [("7.7.1", "1.5.0", "1.2.0", "2.0.0"), ("8.1.5", "2.0.0", "2.0.0", "2.1.0"), (None, "2.0.0", "2.0.0", "2.1.0")],
+)
 def test_widgets_are_those_of_the_page(monkeypatch, version, controls, base, protocol):
     def installed(name):
         if version is None:
@@ -238,7 +241,11 @@ def test_widgets_are_those_of_the_page(monkeypatch, version, controls, base, pro
         return version
 
     monkeypatch.setattr(widgets.installed, "version", installed)
-    state = {f"_{part}_{field}": value for part, module in [("model", "@jupyter-widgets/controls"), ("view", "@jupyter-widgets/base")] for field, value in [("module", module), ("module_version", "2.0.0")]}
+    state = {
+        f"_{part}_{field}": value
+        for part, module in [("model", "@jupyter-widgets/controls"), ("view", "@jupyter-widgets/base")]
+        for field, value in [("module", module), ("module_version", "2.0.0")]
+    }
     content = {"comm_id": "c", "target_name": "jupyter.widget", "data": {"state": {**state, "value": 3}, "buffer_paths": []}}
     given, metadata = widgets.for_installed(content, {"version": "2.1.0"})
     shown = given["data"]["state"]
