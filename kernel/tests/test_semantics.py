@@ -389,6 +389,12 @@ def test_any_error_may_end_a_cell(notebook):
 # 6. Items made by macros, and by files.
 
 
+def test_a_macro_of_the_notebook_counts_more_than_that_of_the_standard_library(fresh):
+    ran = good(fresh.run('macro_rules! println { ($($t:tt)*) => { std::print!("own {}\\n", format!($($t)*)) } }\nfn by_an_item() { println!("item"); }\nby_an_item(); println!("cell");'))
+    assert ran.stream() == "own item\nown cell\n"
+    assert good(fresh.run('println!("later"); eprintln!("plain");')).stream() == "own later\n"
+
+
 def test_what_a_macro_makes_is_visible_later(notebook):
     good(notebook.run("macro_rules! mk { ($n:ident, $v:expr) => { fn $n() -> i32 { $v } } }\nmk!(eleven, 11);"))
     assert notebook.value("eleven()") == "11"

@@ -123,6 +123,8 @@ impl Body<'_> {
         let mut head = format!("fn the_cell(__wm: &{STORE}::Frame) -> {STORE}::Outcome {{ ");
         if self.names.is_some() {
             head.push_str("use ::ctx::*; ");
+            // Those that `std` has too are to be named: a `*` does not count more than what is around the function.
+            self.prints(true).for_each(|name| head.push_str(&format!("use ::ctx::{name}; ")));
             if self.show == Some(SHOW_RICHLY) {
                 head.push_str(&format!("{INSTEAD} ")); // the notebook's items may bring the library's prelude too
             }
@@ -190,11 +192,20 @@ impl Body<'_> {
         woven
     }
 
+    /// The macros of `std` that cells have their own of: those that the notebook defines anew, or the others.
+    fn prints(&self, anew: bool) -> impl Iterator<Item = &'static str> {
+        let names = self.names.unwrap_or_default();
+        ["dbg", "eprint", "eprintln", "print", "println"]
+            .into_iter()
+            .filter(move |name| names.iter().any(|known| known == name) == anew)
+    }
+
     /// What the cell's function sees, and the function that is called.
     fn finish(&self, at: usize, woven: &mut Woven) {
         let run = self.run;
+        let prints = self.prints(false).collect::<Vec<_>>().join(", ");
         let tail = format!(
-            "}}\nuse ::wavemesh_cell::output::{{dbg, eprint, eprintln, print, println}};\n\
+            "}}\nuse ::wavemesh_cell::output::{{{prints}}};\n\
              #[unsafe(no_mangle)] pub static WAVEMESH_CELL_RUN: u64 = {run};\n\
              #[unsafe(no_mangle)] pub extern \"C\" fn run_user_code_{run}() {{ {STORE}::run(the_cell) }}\n"
         );
