@@ -136,9 +136,10 @@ def answers(server):
     header = {"msg_id": "1", "msg_type": "execute_request", "session": "s", "username": "u", "version": "5.3", "date": ""}
     content = {"code": 'println!("hello");\n6 * 7', "silent": False, "allow_stdin": False}
     socket.send(json.dumps({"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}))
-    got = {}
+    got, end = {}, time.monotonic() + 300
     while not (got.get("status", {}).get("execution_state") == "idle" and "execute_reply" in got):
         message = json.loads(socket.recv())
+        assert message["content"].get("execution_state") != "dead" and time.monotonic() < end, got
         if message["parent_header"].get("msg_id") == "1":
             got[message["msg_type"]] = message["content"]
     socket.close()
@@ -161,7 +162,13 @@ def test_a_notebook_runs_in_a_kernel_of_another_machine_through_a_gateway(env, t
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = ["jupyter-kernelgateway", "--KernelGatewayApp.ip=127.0.0.1", f"--KernelGatewayApp.port={port}"]
-    remote = {**env, "KG_AUTH_TOKEN": token, "JUPYTER_RUNTIME_DIR": str(tmp_path / "remote")}
+    # Of its own environment a gateway hands on what it is told to.
+    remote = {
+        **env,
+        "KG_AUTH_TOKEN": token,
+        "KG_ENV_PROCESS_WHITELIST": ",".join(env),
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "remote"),
+    }
     url = f"http://127.0.0.1:{port}"
     with log.open("w") as said, subprocess.Popen(command, env=remote, stderr=said) as gateway:
         try:
