@@ -316,12 +316,15 @@ mod tests {
         assert_eq!(statics, ["a::N", "a::b::N", "a::b::deep::f::N", "a::c::d::N", "a::e::N"]);
         let inner = folder.path().join("a").display().to_string();
         assert_eq!(item.around.0, format!("#[allow(unused)] #[path = {inner:?}] pub mod a {{"));
-        for found in &item.statics {
-            assert!(
-                file.source[found.range.clone()]
-                    .ends_with(&format!("{};", found.text.trim_end_matches(';').chars().last().unwrap_or('?')))
-            );
-        }
+        let texts: Vec<&str> = item.statics.iter().map(|found| &file.source[found.range.clone()]).collect();
+        let expected = [
+            "pub(crate) static N: u8 = 1;",
+            "static N: u8 = 2;",
+            "static N: u8 = 3;",
+            "static N: u8 = 4;",
+            "static N: u8 = 5;",
+        ];
+        assert_eq!(texts, expected);
         Ok(())
     }
 
