@@ -1,20 +1,21 @@
 //! [`Generator`]: the trained stages together, from a seed to shapes.
 
-use std::path::Path;
+mod complete;
+mod file;
+mod noise;
+mod options;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor};
+use noise::Noise;
+pub use options::GenerateOptions;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::data::{Conditioned, one_hot};
 use super::representation::{Representation, StageCode, stage_batch};
-use crate::diffusion::{Clip, DiffusionConfig, GaussianDiffusion, InpaintOptions, SampleOptions, SampleStep, Sampler};
+use crate::diffusion::{GaussianDiffusion, SampleOptions, SampleStep, Sampler};
 use crate::sdf::SdfGrid;
-use crate::unet::{UNetConfig, WaveMeshUNet};
-use crate::{Error, Result, random, tensor_file};
-
-const HEADER: &str = "wavemesh.generator";
-const FORMAT: &str = "WaveMesh generator";
+use crate::unet::WaveMeshUNet;
+use crate::{Error, Result};
 
 /// A stage's network and the diffusion that it was trained for.
 #[derive(Debug)]
@@ -31,97 +32,6 @@ pub struct Generator {
     representation: Representation,
     stages: Vec<StageModel>,
     classes: Vec<String>,
-}
-
-/// What of a generator is not a tensor.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    representation: Representation,
-    stages: Vec<(UNetConfig, DiffusionConfig)>,
-    classes: Vec<String>,
-}
-
-/// How shapes are generated.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct GenerateOptions {
-    /// Sampler of stage 0.
-    pub sampler: Sampler,
-    /// Sampler of the finer stages, which have little left to decide.
-    pub detail_sampler: Sampler,
-    /// Limit of the estimate of `x_0`, in deviations of its channel.
-    pub clip: Clip,
-    /// The class to draw from, one of [`Generator::classes`]; `None` draws from all.
-    pub class: Option<String>,
-    /// Classifier-free guidance towards the class: above 1 shapes become more typical of it and less varied.
-    pub guidance_scale: Option<f64>,
-    /// Shape `i` of a call is drawn from `seed + i`, whatever else is drawn.
-    pub seed: u64,
-    /// Shapes that go through a network at once: more keep a GPU busy. A watched generation, and one whose sampler adds noise
-    /// at each step, takes them one by one.
-    pub batch_size: usize,
-    /// Times that each step of a completion is taken: see [`Generator::complete`].
-    pub turns: usize,
-}
-
-impl Default for GenerateOptions {
-    fn default() -> Self {
-        Self {
-            sampler: Sampler::Ddim { steps: 50, eta: 0.0 },
-            detail_sampler: Sampler::Ddim { steps: 10, eta: 0.0 },
-            clip: Clip::Static(6.0),
-            class: None,
-            guidance_scale: None,
-            seed: 0,
-            batch_size: 1,
-            turns: 5,
-        }
-    }
-}
-
-setters! {
-    GenerateOptions {
-        sampler(sampler: Sampler) => sampler = sampler;
-        detail_sampler(detail_sampler: Sampler) => detail_sampler = detail_sampler;
-        clip(clip: Clip) => clip = clip;
-        class(class: impl Into<String>) => class = Some(class.into());
-        guidance_scale(guidance_scale: impl Into<Option<f64>>) => guidance_scale = guidance_scale.into();
-        seed(seed: u64) => seed = seed;
-        batch_size(batch_size: usize) => batch_size = batch_size;
-        turns(turns: usize) => turns = turns;
-    }
-}
-
-/// Gaussian noise on every site of each stage's grid: a site has the noise of its place, whichever sites there are.
-#[derive(Clone, Default)]
-struct Noise {
-    /// A seed for each shape's own noise, and the share of each; two are joined on the sphere.
-    seeds: Vec<(u64, f32)>,
-}
-
-impl Noise {
-    fn of(seed: u64) -> Self {
-        Self { seeds: vec![(seed, 1.0)] }
-    }
-
-    /// The noise (sites × channels) of a stage whose grid has `grid` sites along each axis.
-    fn at(&self, stage: usize, grid: usize, sites: &[[i32; 3]]) -> Vec<f32> {
-        let channels = Representation::channels_of(stage);
-        let mut out = vec![0f32; sites.len() * channels];
-        for &(seed, share) in &self.seeds {
-            let mut rng = random::rng(Self::stage_seed(seed, stage), 0);
-            let field: Vec<f32> = random::normal(&mut rng).take(grid.pow(3) * channels).collect();
-            for (row, &[z, y, x]) in out.chunks_exact_mut(channels).zip(sites) {
-                let at = ((z as usize * grid + y as usize) * grid + x as usize) * channels;
-                row.iter_mut().zip(&field[at..]).for_each(|(out, z)| *out += share * z);
-            }
-        }
-        out
-    }
-
-    fn stage_seed(seed: u64, stage: usize) -> u64 {
-        seed.wrapping_mul(16).wrapping_add(stage as u64)
-    }
 }
 
 impl Generator {
@@ -317,80 +227,6 @@ impl Generator {
         Ok(grids)
     }
 
-    /// `count` shapes that agree with `part` wherever `known` is true of a place (x, y, z in the cube [-1, 1]³): a shape's missing part is
-    /// drawn, several times. What `part` holds elsewhere has no effect. Coefficients whose site and neighbours are known are given,
-    /// in every stage; the others are drawn around them ([`GaussianDiffusion::inpaint`]), by as many steps as the samplers have.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] for a grid of another resolution than the generator's; as [`generate`](Self::generate).
-    ///
-    /// ```
-    /// use wavemesh::prelude::*;
-    /// let generator = Generator::load("notebooks/models/shapes.safetensors", &Device::Cpu)?;
-    /// let chair = wavemesh::train::ProceduralShape::new(Family::PlainChair, 1).sdf(32)?;
-    /// let few = Sampler::Ddim { steps: 2, eta: 0.0 };
-    /// let options = GenerateOptions::new().sampler(few).detail_sampler(few).turns(1);
-    /// let completed = generator.complete(&chair, |[_, _, z]| z < 0.0, 2, &options)?; // the lower half is known
-    /// assert_eq!(completed.len(), 2);
-    /// # Ok::<(), Error>(())
-    /// ```
-    pub fn complete(
-        &self,
-        part: &SdfGrid,
-        known: impl Fn([f32; 3]) -> bool,
-        count: usize,
-        options: &GenerateOptions,
-    ) -> Result<Vec<SdfGrid>> {
-        self.representation.check(part)?;
-        let class = self.chosen(options)?;
-        let one = |shape: usize| {
-            let seed = options.seed.wrapping_add(shape as u64);
-            let mut codes: Vec<StageCode> = Vec::new();
-            for stage in 0..self.stages.len() {
-                let mut code = self.representation.next_sites(&codes)?;
-                if !code.sites.is_empty() {
-                    code.features = self.complete_stage(stage, &code, (part, &known), (class, seed), options)?;
-                }
-                codes.push(code);
-            }
-            self.representation.decode(&codes)
-        };
-        (0..count).map(one).collect()
-    }
-
-    /// The features of a stage around those that are known.
-    fn complete_stage(
-        &self,
-        stage: usize,
-        code: &StageCode,
-        (part, known): (&SdfGrid, &impl Fn([f32; 3]) -> bool),
-        (class, seed): (Option<usize>, u64),
-        options: &GenerateOptions,
-    ) -> Result<Vec<f32>> {
-        let (model, grid) = (&self.stages[stage], self.representation.grid_of(stage));
-        let features = self.representation.features_on(part, stage, &code.sites)?;
-        let (given, condition) = stage_batch(&[&StageCode { features, ..code.clone() }], grid, model.network.device())?;
-        let around = |site: &[i32; 3]| {
-            let place = |i: i32, step: i32| (2 * (i + step) + 1) as f32 / grid as f32 - 1.0;
-            let steps = (-1..=1).flat_map(|z| (-1..=1).flat_map(move |y| (-1..=1).map(move |x| [x, y, z])));
-            steps.into_iter().all(|[x, y, z]| known([place(site[2], x), place(site[1], y), place(site[0], z)]))
-        };
-        let mask: Vec<bool> = code.sites.iter().map(around).collect();
-        let (network, context) = self.told(stage, &condition, class, 1)?;
-        let noise = Noise::of(seed).at(stage, grid, &code.sites);
-        let sampler = if stage == 0 { options.sampler } else { options.detail_sampler };
-        let inpainting = InpaintOptions {
-            steps: sampler.steps(),
-            turns: options.turns,
-            seed: Noise::stage_seed(seed, stage),
-            clip: options.clip.clone(),
-            context,
-            start: Some(Tensor::from_vec(noise, given.features().dims(), model.network.device())?),
-        };
-        let whole = model.diffusion.inpaint(&network, &given, &mask, &inpainting)?;
-        Ok(whole.features().flatten_all()?.to_vec1()?)
-    }
-
     /// A stage's network, told its condition, and the context that tells it the class of each of `count` shapes.
     fn told<'a>(
         &'a self,
@@ -520,73 +356,5 @@ impl Generator {
             own.to_vec()
         };
         Ok(codes.iter().map(take).collect())
-    }
-
-    fn tensors(&self) -> impl Iterator<Item = (String, Var)> + '_ {
-        self.stages.iter().enumerate().flat_map(|(stage, model)| {
-            model.network.state().iter().map(move |(name, var)| (format!("{stage}/{name}"), var.clone()))
-        })
-    }
-
-    /// Writes everything into one safetensors file in `dtype`: `F16` halves it.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when it cannot be written.
-    ///
-    /// ```
-    /// use wavemesh::prelude::*;
-    /// let generator = Generator::load("notebooks/models/shapes.safetensors", &Device::Cpu)?;
-    /// let path = std::env::temp_dir().join("wavemesh-generator-example.safetensors");
-    /// generator.save(&path, DType::F16)?;
-    /// assert_eq!(Generator::load(&path, &Device::Cpu)?.classes(), generator.classes());
-    /// # std::fs::remove_file(&path).ok();
-    /// # Ok::<(), Error>(())
-    /// ```
-    pub fn save(&self, path: impl AsRef<Path>, dtype: DType) -> Result<()> {
-        let stages = self.stages.iter().map(|s| (s.network.config().clone(), s.diffusion.config().clone())).collect();
-        let stored = Stored { representation: self.representation.clone(), stages, classes: self.classes.clone() };
-        let stored = serde_json::to_string(&stored).map_err(candle_core::Error::wrap)?;
-        let tensors: Vec<(String, Tensor)> = self
-            .tensors()
-            .map(|(name, var)| Ok((name, var.as_detached_tensor().to_dtype(dtype)?)))
-            .collect::<Result<_>>()?;
-        tensor_file::write(path.as_ref(), tensors, (HEADER, stored))
-    }
-
-    /// Reads what [`save`](Self::save) wrote.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when it cannot be read, [`Error::Format`] when it is something else or damaged.
-    ///
-    /// ```
-    /// use wavemesh::prelude::*;
-    /// let generator = Generator::load("notebooks/models/shapes.safetensors", &Device::Cpu)?;
-    /// assert_eq!(generator.representation().config().resolution, 32);
-    /// assert_eq!(generator.stages().len(), generator.representation().stages());
-    /// # Ok::<(), Error>(())
-    /// ```
-    pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let path = path.as_ref();
-        let invalid = |problem: String| Error::Format { path: path.to_path_buf(), format: FORMAT, problem };
-        let (bytes, stored) = tensor_file::read(path, FORMAT, HEADER)?;
-        let stored = stored.ok_or_else(|| invalid(format!("its header has no `{HEADER}`")))?;
-        let stored: Stored = serde_json::from_str(&stored).map_err(|error| invalid(error.to_string()))?;
-        let stages = stored.stages.iter().map(|(unet, diffusion)| {
-            let network = WaveMeshUNet::seeded(unet, 0, device)?;
-            Ok(StageModel { network, diffusion: GaussianDiffusion::new(diffusion, device)? })
-        });
-        let generator = Self::new(stored.representation.checked()?, stages.collect::<Result<_>>()?, stored.classes)?;
-        let mut found = candle_core::safetensors::load_buffer(&bytes, device)?;
-        for (name, var) in generator.tensors() {
-            let Some(value) = found.remove(&name) else {
-                return Err(invalid(format!("tensor `{name}` of shape {:?} is missing", var.dims())));
-            };
-            if value.dims() != var.dims() {
-                let (got, expected) = (value.dims(), var.dims());
-                return Err(invalid(format!("tensor `{name}` has shape {got:?}, its network's has {expected:?}")));
-            }
-            var.set(&value.to_dtype(var.dtype())?)?;
-        }
-        Ok(generator)
     }
 }

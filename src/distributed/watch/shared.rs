@@ -1,0 +1,169 @@
+//! What the threads of a watch share: they write, read, and look for those that are late.
+
+use std::io::BufReader;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::message::{Message, receive, send};
+use super::state::{Failure, Round, State};
+use crate::sync::lock;
+
+pub struct Shared {
+    pub rank: usize,
+    pub world_size: usize,
+    pub timeout: Duration,
+    pub state: Mutex<State>,
+    pub changed: Condvar,
+    pub failed: AtomicBool,
+    pub closing: AtomicBool,
+    pub entered: AtomicU64,
+    pub left: AtomicU64,
+    /// The connections: of rank 0 to each other rank, of another rank to rank 0.
+    pub peers: Vec<(usize, Mutex<TcpStream>)>,
+}
+
+impl Shared {
+    pub fn new(rank: usize, world_size: usize, timeout: Duration, peers: Vec<(usize, Mutex<TcpStream>)>) -> Self {
+        Self {
+            rank,
+            world_size,
+            timeout,
+            state: Mutex::new(State::new(world_size)),
+            changed: Condvar::new(),
+            failed: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            entered: AtomicU64::new(0),
+            left: AtomicU64::new(0),
+            peers,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    pub fn tell(&self, rank: usize, message: &Message) {
+        let Some((_, stream)) = self.peers.iter().find(|(peer, _)| *peer == rank) else { return };
+        // A connection that does not take it is noticed by who reads from it.
+        let _ = send(&mut lock(stream), message);
+    }
+
+    pub fn fail(&self, failure: Failure) {
+        if self.state().failure.is_some() {
+            return;
+        }
+        // The others first: who learns of it here may leave at once.
+        for (peer, _) in &self.peers {
+            self.tell(*peer, &Message::Failed { rank: failure.rank, problem: failure.problem.clone() });
+        }
+        self.state().failure.get_or_insert(failure);
+        self.failed.store(true, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    /// Notes a member's text; the last one's makes rank 0 tell all of them to everybody.
+    pub fn said(&self, from: usize, number: u64, text: String, (limit, what): (Duration, &str)) {
+        let complete = {
+            let mut state = self.state();
+            let round = state.round.get_or_insert_with(|| Round {
+                number,
+                texts: vec![None; self.world_size],
+                deadline: Instant::now()
+                    .checked_add(limit)
+                    .unwrap_or_else(|| Instant::now() + Duration::from_secs(1 << 30)),
+                limit,
+                what: what.to_string(),
+            });
+            if round.number != number || round.what != what {
+                let problem = format!(
+                    "it is at {what} (round {number}), and another rank at {} (round {}): all must run the same program",
+                    round.what, round.number
+                );
+                drop(state);
+                return self.fail(Failure { rank: Some(from), problem });
+            }
+            round.texts[from] = Some(text);
+            if round.texts.iter().any(Option::is_none) {
+                return;
+            }
+            let texts: Vec<String> = round.texts.drain(..).flatten().collect();
+            state.round = None;
+            state.answers = (number, texts.clone());
+            texts
+        };
+        self.changed.notify_all();
+        for (peer, _) in &self.peers {
+            self.tell(*peer, &Message::All { round: number, texts: complete.clone() });
+        }
+    }
+
+    /// Reads what a peer says until its connection ends.
+    pub fn listen(&self, peer: usize, stream: TcpStream) {
+        let mut stream = BufReader::new(stream);
+        loop {
+            let message = match receive(&mut stream) {
+                Ok(Some(message)) => message,
+                Ok(None) | Err(_) => {
+                    let gone = self.state().members[peer].gone || self.closing.load(Ordering::Acquire);
+                    if !gone {
+                        let problem = "its process ended: its connection closed without a goodbye".to_string();
+                        self.fail(Failure { rank: Some(peer), problem });
+                    }
+                    return;
+                }
+            };
+            let mut state = self.state();
+            let member = &mut state.members[peer];
+            member.heard = Instant::now();
+            match message {
+                Message::Beat { entered, left } => member.came_to(entered, left),
+                Message::Say { round, text, milliseconds, what } => {
+                    drop(state);
+                    self.said(peer, round, text, (Duration::from_millis(milliseconds), &what));
+                }
+                Message::All { round, texts } => {
+                    (state.answers, state.asking) = ((round, texts), false);
+                    drop(state);
+                    self.changed.notify_all();
+                }
+                Message::Failed { rank, problem } => {
+                    drop(state);
+                    self.fail(Failure { rank, problem });
+                }
+                Message::Bye { entered } => (member.entered, member.left, member.gone) = (entered, entered, true),
+                Message::Hello { .. } => {}
+            }
+        }
+    }
+
+    /// Says how far this process is, and looks for those that are not.
+    pub fn beat(&self) {
+        let interval = (self.timeout / 5).min(Duration::from_secs(1));
+        let mut last = Instant::now();
+        while !self.closing.load(Ordering::Acquire) && !self.failed.load(Ordering::Acquire) {
+            if last.elapsed() > 2 * interval + Duration::from_secs(1) {
+                // This process was stopped for a while: what the others said in the meantime is still to be read.
+                let mut state = self.state();
+                state
+                    .members
+                    .iter_mut()
+                    .for_each(|member| (member.heard, member.since) = (Instant::now(), Instant::now()));
+            }
+            last = Instant::now();
+            let (entered, left) = (self.entered.load(Ordering::Acquire), self.left.load(Ordering::Acquire));
+            self.state().members[self.rank].came_to(entered, left);
+            for (peer, _) in &self.peers {
+                self.tell(*peer, &Message::Beat { entered, left });
+            }
+            let peers = self.peers.iter().map(|(peer, _)| *peer);
+            let late = self.state().late(self.rank, peers, self.timeout);
+            if let Some(failure) = late {
+                self.fail(failure);
+            }
+            thread::sleep(interval);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! [`Noise`]: what shapes are drawn from.
+
+use crate::random;
+use crate::train::representation::Representation;
+
+/// Gaussian noise on every site of each stage's grid: a site has the noise of its place, whichever sites there are.
+#[derive(Clone, Default)]
+pub struct Noise {
+    /// A seed for each shape's own noise, and the share of each; two are joined on the sphere.
+    pub seeds: Vec<(u64, f32)>,
+}
+
+impl Noise {
+    pub fn of(seed: u64) -> Self {
+        Self { seeds: vec![(seed, 1.0)] }
+    }
+
+    /// The noise (sites × channels) of a stage whose grid has `grid` sites along each axis.
+    pub fn at(&self, stage: usize, grid: usize, sites: &[[i32; 3]]) -> Vec<f32> {
+        let channels = Representation::channels_of(stage);
+        let mut out = vec![0f32; sites.len() * channels];
+        for &(seed, share) in &self.seeds {
+            let mut rng = random::rng(Self::stage_seed(seed, stage), 0);
+            let field: Vec<f32> = random::normal(&mut rng).take(grid.pow(3) * channels).collect();
+            for (row, &[z, y, x]) in out.chunks_exact_mut(channels).zip(sites) {
+                let at = ((z as usize * grid + y as usize) * grid + x as usize) * channels;
+                row.iter_mut().zip(&field[at..]).for_each(|(out, z)| *out += share * z);
+            }
+        }
+        out
+    }
+
+    pub fn stage_seed(seed: u64, stage: usize) -> u64 {
+        seed.wrapping_mul(16).wrapping_add(stage as u64)
+    }
+}

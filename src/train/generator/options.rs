@@ -1,0 +1,54 @@
+//! [`GenerateOptions`]: how shapes are generated.
+
+use crate::diffusion::{Clip, Sampler};
+
+/// How shapes are generated.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct GenerateOptions {
+    /// Sampler of stage 0.
+    pub sampler: Sampler,
+    /// Sampler of the finer stages, which have little left to decide.
+    pub detail_sampler: Sampler,
+    /// Limit of the estimate of `x_0`, in deviations of its channel.
+    pub clip: Clip,
+    /// The class to draw from, one of [`Generator::classes`]; `None` draws from all.
+    pub class: Option<String>,
+    /// Classifier-free guidance towards the class: above 1 shapes become more typical of it and less varied.
+    pub guidance_scale: Option<f64>,
+    /// Shape `i` of a call is drawn from `seed + i`, whatever else is drawn.
+    pub seed: u64,
+    /// Shapes that go through a network at once: more keep a GPU busy. A watched generation, and one whose sampler adds noise
+    /// at each step, takes them one by one.
+    pub batch_size: usize,
+    /// Times that each step of a completion is taken: see [`Generator::complete`].
+    pub turns: usize,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self {
+            sampler: Sampler::Ddim { steps: 50, eta: 0.0 },
+            detail_sampler: Sampler::Ddim { steps: 10, eta: 0.0 },
+            clip: Clip::Static(6.0),
+            class: None,
+            guidance_scale: None,
+            seed: 0,
+            batch_size: 1,
+            turns: 5,
+        }
+    }
+}
+
+setters! {
+    GenerateOptions {
+        sampler(sampler: Sampler) => sampler = sampler;
+        detail_sampler(detail_sampler: Sampler) => detail_sampler = detail_sampler;
+        clip(clip: Clip) => clip = clip;
+        class(class: impl Into<String>) => class = Some(class.into());
+        guidance_scale(guidance_scale: impl Into<Option<f64>>) => guidance_scale = guidance_scale.into();
+        seed(seed: u64) => seed = seed;
+        batch_size(batch_size: usize) => batch_size = batch_size;
+        turns(turns: usize) => turns = turns;
+    }
+}
