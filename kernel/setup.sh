@@ -94,6 +94,7 @@ prepare_python() {
   python=$data/venv/bin/python
   if cmp -s "$root/kernel/requirements.txt" "$data/venv/.complete"; then
     say "Jupyter: found its private environment"
+    add_extension
     return
   fi
   say "Jupyter: making a private Python environment in $data/venv (about 60 s)"
@@ -101,7 +102,13 @@ prepare_python() {
   python3 -m venv "$data/venv" || die "python3 cannot make virtual environments." "sudo apt-get install python3-venv"
   "$python" -m pip install --quiet --disable-pip-version-check -r "$root/kernel/requirements.txt" ||
     die "JupyterLab could not be installed." "check the network and run this again"
+  add_extension
   cp "$root/kernel/requirements.txt" "$data/venv/.complete" # last: without it the next run starts over
+}
+
+# Lets Python notebooks of the private environment load this checkout's extension: `%load_ext wavemesh_kernel`.
+add_extension() {
+  echo "$root/kernel/python/src" >"$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/wavemesh_kernel.pth"
 }
 
 # Sets `cuda` to 1 or to nothing.

@@ -13,6 +13,12 @@ from jupyter_client import KernelManager
 # A cell may have to wait for the first compile of a fresh kernel on a busy machine.
 PATIENCE = 120
 
+# The first cell of every tutorial.
+SETUP = (
+    '%load_ext {__import__("importlib.util").util.find_spec("wavemesh_kernel") and "wavemesh_kernel"'
+    ' or print("WaveMesh is not installed here: COLAB_SETUP.md in its repository says what to run first.") or ""}'
+)
+
 
 @dataclass
 class Ran:

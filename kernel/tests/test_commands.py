@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-SETUP = '%load_ext {get_ipython().run_line_magic("pip", "install -q wavemesh-kernel") or "wavemesh_kernel"}'
+from driver import SETUP
 
 
 def test_commands_stand_wherever_a_statement_may_begin(kernel):

@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 
-from driver import Kernel
+from driver import SETUP, Kernel
 
 
 def until(path):
@@ -85,6 +85,18 @@ def test_without_store_history_the_count_stays(kernel):
     assert ran.value == "7" and ran.reply["content"]["execution_count"] == before
 
 
+def test_a_cell_has_the_number_that_the_page_gives_it(kernel):
+    """In a Python notebook Python's cells count too; the extension says so."""
+    before = kernel.run("()").reply["content"]["execution_count"]
+    message = kernel.client.session.msg("execute_request", {"code": "undefined_name", "silent": False})
+    message["metadata"] = {"wavemesh": {"execution_count": before + 10}}
+    kernel.client.shell_channel.send(message)
+    error = kernel.shell(message["header"]["msg_id"])["content"]
+    assert error["execution_count"] == before + 10
+    assert f"In [{before + 10}]:1:1" in "\n".join(error["traceback"])
+    assert kernel.run("()").reply["content"]["execution_count"] == before + 11
+
+
 def test_an_empty_cell_is_fine(kernel):
     before = kernel.run("()").reply["content"]["execution_count"]
     for code in ["", "  \n"]:
@@ -93,11 +105,10 @@ def test_an_empty_cell_is_fine(kernel):
 
 
 def test_the_setup_cell_of_notebooks_does_nothing_here(kernel):
-    code = '%load_ext {get_ipython().run_line_magic("pip", "install -q wavemesh-kernel") or "wavemesh_kernel"}'
-    ran = kernel.run(code)
+    ran = kernel.run(SETUP)
     assert ran.status == "ok"
     assert [m["msg_type"] for m in ran.messages] == ["status", "execute_input", "status"]
-    assert kernel.ask("is_complete_request", {"code": code})["content"]["status"] == "complete"
+    assert kernel.ask("is_complete_request", {"code": SETUP})["content"]["status"] == "complete"
 
 
 def test_user_expressions_are_evaluated_after_the_cell(kernel):

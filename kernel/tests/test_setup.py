@@ -188,3 +188,24 @@ def test_an_interrupted_setup_leaves_nothing_half_installed(tmp_path):
         said = setup.communicate(timeout=30)
     assert setup.returncode == 130 and "interrupted" in said[0], said
     assert files(home) == []
+
+
+def test_the_private_environment_has_numpy_and_this_checkouts_extension(slim, compiled, tmp_path):
+    (slim.folder / "python3").unlink()
+    slim.program(
+        "python3",
+        'case "$1 $2" in\n'
+        '"-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; exit ;;\n'
+        '"-m pip") echo "$*" >> "$HOME/pip"; exit ;;\n'
+        "esac\n"
+        'case "$2" in\n'
+        '*sysconfig*) mkdir -p "$HOME/site" && echo "$HOME/site" ;;\n'
+        "*jupyterlab*) exit 1 ;;\n"
+        "esac",
+    )
+    for _ in range(2):  # the second time the environment is there
+        done = slim("--no-notebook", CARGO_TARGET_DIR=str(tmp_path / "target"), CUDA_HOME=str(tmp_path / "none"))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (slim.home / "site/wavemesh_kernel.pth").read_text() == f"{SETUP.parent}/python/src\n"
+    requirements = (SETUP.parent / "requirements.txt").read_text()
+    assert (slim.home / "pip").read_text().count(f"-r {SETUP.parent}/requirements.txt") == 1 and "numpy" in requirements

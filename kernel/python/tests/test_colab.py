@@ -9,7 +9,10 @@ from types import SimpleNamespace
 import pytest
 from colab import ROOT, RUST, Colab
 
-SETUP = '%load_ext {get_ipython().run_line_magic("pip", "install -q wavemesh-kernel") or "wavemesh_kernel"}'
+SETUP = (
+    '%load_ext {__import__("importlib.util").util.find_spec("wavemesh_kernel") and "wavemesh_kernel"'
+    ' or print("WaveMesh is not installed here: COLAB_SETUP.md in its repository says what to run first.") or ""}'
+)
 FROM_SOURCE = "The setup cell, from source"
 
 
@@ -44,6 +47,7 @@ def notebook(colab):
 def test_from_nothing_to_rust(notebook):
     """The times are printed; README's are those of a quiet machine."""
     begun = time.monotonic()
+    notebook.run("%pip install -q wavemesh-kernel").ok()
     setup = notebook.run(SETUP).ok()
     first = notebook.run("6 * 7").ok()
     total = time.monotonic() - begun
@@ -53,6 +57,19 @@ def test_from_nothing_to_rust(notebook):
     )
     assert first.value() == "42" and "[2, 3]" in candle.value()
     assert "Unpacking" in setup.text(), "something was there already"
+
+
+def test_without_the_package_the_setup_cell_says_what_to_do_and_installs_nothing(tmp_path):
+    """Anybody can publish a package of that name, so it is not taken from an index, not even where pip would find it."""
+    colab = Colab(tmp_path)
+    notebook = colab.notebook()
+    try:
+        ran = notebook.run(SETUP)
+        assert ran.reply["status"] == "error" and "COLAB_SETUP.md" in ran.text(), ran.messages
+        assert "Traceback" not in ran.text("stderr"), "a sentence, no traceback"
+        notebook.run("import importlib.util; assert importlib.util.find_spec('wavemesh_kernel') is None").ok()
+    finally:
+        notebook.close()
 
 
 TUTORIALS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -28,6 +28,7 @@ def machine(packaged, tmp_path, monkeypatch):  # noqa: F811
     fake_toolchain(tmp_path / "rustup/toolchains/1.95", VERSION)
     (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.82  Release Build\n")
     monkeypatch.setattr(gpu, "DRIVER", tmp_path / "version")
+    monkeypatch.setattr(gpu, "PUBLISHED", True)
     monkeypatch.delenv("WAVEMESH_DEVICE", raising=False)
     (tmp_path / "site").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
@@ -53,6 +54,15 @@ def test_where_a_gpu_is_seen_the_addon_is_installed_and_unpacked(machine, tmp_pa
     assert f"wavemesh-kernel-cuda=={__version__}" in (tmp_path / "pip").read_text()
     assert len(imports(machine)) == 2, "the library for the processor, and the one for GPUs"
     assert any("NVIDIA GPU" in line for line in said), said
+
+
+def test_before_the_addon_is_published_nobody_elses_package_is_installed(machine, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "PUBLISHED", False)
+    make_addon(tmp_path / "offered")
+    said = []
+    bundle.prepare(said.append)
+    assert len(imports(machine)) == 1 and not (tmp_path / "pip").exists()
+    assert any("not on PyPI yet" in line and "package.sh --cuda" in line for line in said), said
 
 
 def test_an_addon_that_is_there_needs_no_pip(machine, tmp_path):

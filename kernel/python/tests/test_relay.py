@@ -1,12 +1,13 @@
 """The relay passes on everything, as it happens. A second Python kernel stands in for the Rust kernel."""
 
 import os
+import sys
 import time
 
 import pytest
 
 from notebook import Notebook
-from wavemesh_kernel import widgets
+from wavemesh_kernel import magics, widgets
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -32,6 +33,13 @@ Both()""").ok()
         "application/x-own+json": {"a": [1]},
     }
     assert result["metadata"] == {"image/png": {"width": 7}}
+
+
+def test_the_kernel_is_told_the_number_that_the_page_gives_the_cell(relayed):
+    relayed.run("%%python\n1").ok()
+    ran = relayed.run("get_ipython().kernel.get_parent()['metadata']['wavemesh']['execution_count']").ok()
+    (number,) = [content["execution_count"] for content in ran.of("execute_result")]
+    assert ran.value() == str(number)
 
 
 def test_a_cell_without_a_value_shows_none(relayed):
@@ -279,3 +287,13 @@ def test_unloading_takes_everything_back(stand_in, tmp_path):
         assert notebook.ask("complete", "own", 3)["matches"][:1] == ["own"]
     finally:
         notebook.close()
+
+
+def test_the_doctor_finds_the_jupyter_beside_this_python(tmp_path, monkeypatch, capsys):
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\necho "$PATH"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    magics.Extension._doctor(None)
+    assert capsys.readouterr().out == f"{tmp_path}:/usr/bin:/bin\n"

@@ -58,7 +58,10 @@ impl Executor {
 
         let busy = self.activity.cell(parent);
         if stored {
-            *count += 1;
+            // The extension for Python notebooks says which number the page gives the cell.
+            let on_the_page = request.metadata["wavemesh"]["execution_count"].as_u64();
+            let on_the_page = on_the_page.and_then(|number| u32::try_from(number).ok()).unwrap_or(0);
+            *count = on_the_page.max(*count + 1);
             self.history().add(*count, code);
         }
         if !silent {

@@ -1,4 +1,4 @@
-"""The add-on for NVIDIA GPUs: the package `wavemesh-kernel-cuda`, installed by itself where a GPU is seen."""
+"""The add-on for NVIDIA GPUs: the package `wavemesh-kernel-cuda`, which is installed where a GPU is seen once it is on PyPI."""
 
 import importlib
 import importlib.util
@@ -12,6 +12,7 @@ from . import __version__
 
 PACKAGE = "wavemesh-kernel-cuda"
 MODULE = "wavemesh_kernel_cuda"
+PUBLISHED = False  # until it is on PyPI, a package of that name there is somebody else's
 DRIVER = Path("/proc/driver/nvidia/version")  # there while NVIDIA's driver is loaded
 TIMEOUT = 900  # seconds for pip
 
@@ -33,6 +34,11 @@ def addon():
 
 def install(say):
     """Installs the add-on with pip; its folder, or None, with the reason, where that fails. Cells compute without it too."""
+    if not PUBLISHED:
+        say(
+            f"There is an NVIDIA GPU. {PACKAGE}, which lets cells use it, is not on PyPI yet: install the wheel that `bash kernel/package.sh --cuda` makes."
+        )
+        return None
     say(f"There is an NVIDIA GPU: installing {PACKAGE} (once)…")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{PACKAGE}=={__version__}"]
     try:

@@ -1,6 +1,7 @@
 """The magics, and the mode in which every cell is Rust."""
 
 import atexit
+import os
 import subprocess
 import sys
 
@@ -61,7 +62,7 @@ class Extension:
     def run(self, code, store_history=True):
         """Runs Rust code; returns its value for IPython to show as the cell's result."""
         prepare(self.screen.say)
-        bundle = self.kernel.execute(code, self.screen.can_ask(), store_history)
+        bundle = self.kernel.execute(code, self.screen.can_ask(), store_history, self.shell.displayhook.prompt_count)
         return None if bundle is None else RustValue(bundle)
 
     def _restart(self):
@@ -74,7 +75,10 @@ class Extension:
 
     def _doctor(self):
         command = [sys.executable, "-m", "wavemesh_kernel", "doctor"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        # Jupyter's programs lie beside this Python, which need not be on the PATH of a kernel.
+        path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": {**os.environ, "PATH": path}}
+        with subprocess.Popen(command, **options) as process:
             for text in process.stdout:
                 print(text, end="", flush=True)
 

@@ -151,8 +151,11 @@ class RustKernel:
 
     # Requests
 
-    def execute(self, code, allow_stdin=True, store_history=True):
-        """Runs a cell, shows all that it says while it says it, and returns its value as a MIME bundle, or None."""
+    def execute(self, code, allow_stdin=True, store_history=True, number=None):
+        """Runs a cell, shows all that it says while it says it, and returns its value as a MIME bundle, or None.
+
+        `number` is what the page writes beside the cell, by which messages then name it.
+        """
         self.ensure_ready()
         content = {
             "code": code,
@@ -162,7 +165,8 @@ class RustKernel:
             "allow_stdin": allow_stdin,
             "stop_on_error": True,
         }
-        return Cell(self, content).run()
+        metadata = {} if number is None else {"wavemesh": {"execution_count": number}}
+        return Cell(self, content, metadata).run()
 
     def ask(self, msg_type, content, limit=ASSIST_LIMIT):
         """The reply to a short question such as completion, or None if the kernel is not there or is slow."""
@@ -191,9 +195,10 @@ class RustKernel:
                 idle |= is_idle(message, request)
                 self.screen.show(message)
 
-    def _send(self, channel, msg_type, content, buffers=None):
+    def _send(self, channel, msg_type, content, buffers=None, metadata=None):
         session = self._manager.session
-        return session.send(self._sockets[channel], msg_type, content, buffers=buffers)["header"]["msg_id"]
+        sent = session.send(self._sockets[channel], msg_type, content, buffers=buffers, metadata=metadata)
+        return sent["header"]["msg_id"]
 
     def _receive(self, channel):
         _, message = self._manager.session.recv(self._sockets[channel], mode=0)
@@ -210,9 +215,10 @@ class RustKernel:
 class Cell:
     """One execution, from request to idle."""
 
-    def __init__(self, kernel, content):
+    def __init__(self, kernel, content, metadata):
         self.kernel = kernel
         self.content = content
+        self.metadata = metadata
         self.interrupts = 0
         self.passed_on = 0
         self.reply = None
@@ -223,7 +229,7 @@ class Cell:
     def run(self):
         kernel = self.kernel
         with interrupts_counted(self):
-            self.request = kernel._send("shell", "execute_request", self.content)
+            self.request = kernel._send("shell", "execute_request", self.content, metadata=self.metadata)
             checked = time.monotonic()
             while not (self.idle and self.reply):
                 # What the cell shows comes before what it asks, and both before its end.
