@@ -216,6 +216,7 @@ fn displays() -> Result<Vec<(&'static str, MimeBundle)>> {
         ("mesh_plot", grid(&mesh_plots, 2)?.rich()),
         ("slice_grid", SliceGrid::new(&sdf)?.along(Axis::Z, 8).contour(0.0).panel(140).rich()),
         ("contact_sheet", sheet.rich()),
+        ("shape_sheet", ShapeSheet::new(&shapes.grids()?).titles(Family::PLAIN.map(|f| f.name()).repeat(2)).rich()),
         ("voxel_viewer", VoxelViewer::new(&ring)?.title("a ring").rich()),
         ("voxel_sequence", VoxelViewer::sequence(frames())?.title("out of the noise").rich()),
         ("mesh_viewer", MeshViewer::new(&bunny).title("the bunny").rich()),

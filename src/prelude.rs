@@ -15,8 +15,8 @@ pub use crate::mesh::{self, Mesh, metrics::MeshComparison};
 #[cfg(feature = "notebook")]
 pub use crate::notebook::{
     self, Axis, Camera, ColorBy, Colormap, EvcxrDisplay, LivePlot, MeshPlot, MeshViewer, MimeBundle, Plot, PointPlot,
-    PointViewer, ProgressBar, Rich, SliceGrid, Titled, VoxelPlot, VoxelViewer, Voxels, bars, clear_output, display,
-    figure, histogram, hstack, plot, progress, scatter,
+    PointViewer, ProgressBar, Rich, ShapeSheet, SliceGrid, Titled, VoxelPlot, VoxelViewer, Voxels, bars, clear_output,
+    display, figure, histogram, hstack, plot, progress, scatter,
 };
 pub use crate::points::{Interpolation, PointCloud, Reduce, VoxelConfig, Voxelizer};
 pub use crate::sdf::{SdfConfig, SdfGrid, shapes};

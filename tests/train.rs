@@ -160,6 +160,24 @@ fn a_resumed_run_takes_the_steps_of_an_uninterrupted_one() {
 }
 
 #[test]
+fn a_training_whose_time_is_over_ends_without_an_error_and_can_go_on() {
+    let folder = Folder::new("seconds");
+    let mut first = trainer(quick(Some(folder.to_path_buf()), 3).seconds(1e-9), 3);
+    first.run(|_, _| Ok(())).unwrap();
+    assert_eq!(first.step_count(), 1);
+    let kept = checkpoints(&folder).unwrap();
+    assert!(kept.len() == 1 && kept[0].ends_with("step-0000001.safetensors"), "{kept:?}");
+
+    let mut second = trainer(quick(Some(folder.to_path_buf()), 3).seconds(1e9), 99);
+    assert!(second.resume_latest().unwrap());
+    second.run(|_, _| Ok(())).unwrap();
+    let mut whole = trainer(quick(None, 3), 3);
+    whole.run(|_, _| Ok(())).unwrap();
+    let losses = |trainer: &Trainer| trainer.history().iter().map(|record| record.loss).collect::<Vec<_>>();
+    assert_eq!(losses(&second), losses(&whole), "bit for bit");
+}
+
+#[test]
 fn a_loss_that_is_not_finite_stops_the_training_and_leaves_the_network() {
     struct Poisoned;
     impl TrainingData for Poisoned {
@@ -414,11 +432,13 @@ fn mistakes_in_configurations_are_named() {
     let none = StageData::new(&representation, 0, Vec::new(), Augmentation::default(), 0.0, &DEVICE);
     assert!(none.err().unwrap().to_string().contains("at least one"));
     assert!(serde_json::from_str::<TrainConfig>(r#"{"stepz": 3}"#).unwrap_err().to_string().contains("stepz"));
-    let adamw = wavemesh::train::AdamWConfig::new().beta2(1.0);
-    let network = WaveMeshUNet::seeded(&UNetConfig::plain(11, 8, &[4, 6]), 0, &DEVICE).unwrap();
-    let data = StageData::new(&representation, 0, shapes(2, 16), Augmentation::default(), 0.0, &DEVICE).unwrap();
-    let config = quick(None, 5).adamw(adamw);
-    let error = Trainer::new(network, cosine_v(), Arc::new(data), None, config).err().unwrap();
-    assert!(error.to_string().contains("beta2"), "{error}");
+    let error = |config: TrainConfig| {
+        let network = WaveMeshUNet::seeded(&UNetConfig::plain(11, 8, &[4, 6]), 0, &DEVICE).unwrap();
+        let data = StageData::new(&representation, 0, shapes(2, 16), Augmentation::default(), 0.0, &DEVICE).unwrap();
+        Trainer::new(network, cosine_v(), Arc::new(data), None, config).err().unwrap().to_string()
+    };
+    assert!(error(quick(None, 5).adamw(wavemesh::train::AdamWConfig::new().beta2(1.0))).contains("beta2"));
+    assert!(error(quick(None, 5).seconds(0.0)).contains("seconds is 0"));
+    assert!(error(quick(None, 5).seconds(f64::NAN)).contains("seconds is NaN"));
     assert!(Family::from_name("sofa").unwrap_err().to_string().contains("chair"));
 }

@@ -151,6 +151,14 @@ impl LivePlot {
         }
     }
 
+    /// Adds a step of a training to the curve `loss`, and to the curve `validation` where the step validated.
+    pub fn record(&mut self, record: &crate::train::StepRecord) {
+        self.push_at("loss", record.step, record.loss);
+        if let Some(loss) = record.validation {
+            self.push_at("validation", record.step, loss);
+        }
+    }
+
     /// The last value of a curve.
     pub fn last(&self, curve: &str) -> Option<f64> {
         self.plot().curves.iter().find(|known| known.name == curve)?.points.last().map(|(_, value)| *value)
@@ -270,6 +278,24 @@ impl Drop for LivePlot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn steps_of_a_training_are_drawn_at_their_numbers() {
+        let step = |step: usize, validation| crate::train::StepRecord {
+            step,
+            loss: 1.0 / step as f64,
+            grad_norm: 0.0,
+            learning_rate: 0.0,
+            validation,
+            seconds: 0.0,
+            processor_seconds: None,
+        };
+        let mut curves = LivePlot::new("training");
+        [step(1, None), step(2, Some(0.7)), step(4, None)].iter().for_each(|record| curves.record(record));
+        let points = |name: &str| curves.plot().curve(name).points.clone();
+        assert_eq!(points("loss"), [(1.0, 1.0), (2.0, 0.5), (4.0, 0.25)]);
+        assert_eq!(points("validation"), [(2.0, 0.7)]);
+    }
 
     #[test]
     fn smoothing_starts_at_the_first_value_and_follows() {

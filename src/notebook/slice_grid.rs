@@ -103,6 +103,7 @@ pub struct SliceGrid {
     colormap: Option<Colormap>,
     range: Option<(f64, f64)>,
     contour: Option<f32>,
+    numbers: bool,
     panel: usize,
     theme: Theme,
 }
@@ -142,6 +143,7 @@ impl SliceGrid {
             colormap: None,
             range: None,
             contour: None,
+            numbers: false,
             panel: 200,
             theme: Theme::Light,
         })
@@ -176,6 +178,12 @@ impl SliceGrid {
     /// Draws the line where the value is `level` (0 for a signed distance), and blends between cells.
     pub fn contour(mut self, level: f32) -> Self {
         self.contour = Some(level);
+        self
+    }
+
+    /// Writes each value into its cell, except zeros, and draws no colour bar; for slices of few, large cells.
+    pub fn numbers(mut self, show: bool) -> Self {
+        self.numbers = show;
         self
     }
 
@@ -224,6 +232,9 @@ impl SliceGrid {
         let mut panels =
             self.slices.iter().map(|&(axis, at)| self.slice(axis, at, &scale)).collect::<Result<Vec<_>>>()?;
         let columns = self.columns.min(panels.len());
+        if self.numbers {
+            return contact_sheet(&panels, columns);
+        }
         let first_row = panels.iter().take(columns).map(|p| p.height()).max().unwrap_or(64);
         // The colour bar closes the first row.
         let mut with_bar = panels.drain(..columns).collect::<Vec<_>>();
@@ -310,6 +321,16 @@ impl SliceGrid {
         register_font();
         let size = (picture.width(), picture.height());
         let area = FigureBackend::new(&mut picture).into_drawing_area();
+        if self.numbers {
+            for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+                let here = value(column as f32 + 0.5, row as f32 + 0.5);
+                if here != 0.0 {
+                    let place = [(column as f32 + 0.5) * pixels, height as f32 - (row as f32 + 0.5) * pixels];
+                    let place = (MARGIN[0] as i32 + place[0] as i32, MARGIN[1] as i32 + place[1] as i32);
+                    write_text(&area, &number(here.into()), place, HPos::Center, 12, self.theme)?;
+                }
+            }
+        }
         let middle = (MARGIN[0] + width / 2) as i32;
         write_text(&area, &format!("{} = {at}", NAMES[held]), (middle, 10), HPos::Center, 13, self.theme)?;
         let axes = format!("{} to the right, {} up", NAMES[right], NAMES[up]);
@@ -376,6 +397,23 @@ mod tests {
         let columns: Vec<usize> = (8..88).filter(|x| picture.rgb()[(row + x) * 3..][..3] == ink).collect();
         assert_eq!(columns.len(), 1, "{columns:?}");
         assert!((46..=49).contains(&columns[0]), "{columns:?}");
+    }
+
+    #[test]
+    fn numbers_are_written_into_cells_that_are_not_zero() {
+        let mut values = [0f32; 4];
+        values[3] = 7.0; // at x = 1, y = 1: above, to the right
+        let plane = Tensor::from_slice(&values, (1, 2, 2), &Device::Cpu).unwrap();
+        let slice = SliceGrid::new(&plane).unwrap().along(Axis::Z, 1).range(-10.0, 10.0).panel(80);
+        let (plain, written) = (slice.picture().unwrap(), slice.clone().numbers(true).picture().unwrap());
+        assert!(written.width() < plain.width(), "the numbers replace the colour bar");
+        let pixel = |of: &Picture, x: u32, y: u32| of.rgb()[3 * (y * of.width() + x) as usize..][..3].to_vec();
+        let changed: Vec<[u32; 2]> = (0..written.height())
+            .flat_map(|y| (0..written.width()).map(move |x| [x, y]))
+            .filter(|&[x, y]| pixel(&plain, x, y) != pixel(&written, x, y))
+            .collect();
+        assert!(!changed.is_empty());
+        assert!(changed.iter().all(|&[x, y]| (48..88).contains(&x) && (20..60).contains(&y)), "{changed:?}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::fit_config::FitConfig;
+use super::fit_config::{FitConfig, check_seconds};
 use super::grad_scaler::LossScale;
 use super::optimizer::AdamWConfig;
 use super::rate::LearningRate;
@@ -42,6 +42,8 @@ pub struct TrainConfig {
     pub sync_batch_norm: bool,
     /// Draw timesteps by the size of their loss.
     pub importance_sampling: bool,
+    /// Seconds that a run may take: the training ends after the step in which they are over, and keeps what it learnt.
+    pub seconds: Option<f64>,
     /// Steps between validations; 0 for none.
     pub validate_every: usize,
     /// Steps between checkpoints; 0 for none but the last.
@@ -70,6 +72,7 @@ impl Default for TrainConfig {
             gradient_checkpointing: false,
             sync_batch_norm: true,
             importance_sampling: false,
+            seconds: None,
             validate_every: 100,
             checkpoint_every: 200,
             keep: 2,
@@ -94,6 +97,7 @@ setters! {
         gradient_checkpointing(gradient_checkpointing: bool) => gradient_checkpointing = gradient_checkpointing;
         sync_batch_norm(sync_batch_norm: bool) => sync_batch_norm = sync_batch_norm;
         importance_sampling(importance_sampling: bool) => importance_sampling = importance_sampling;
+        seconds(seconds: impl Into<Option<f64>>) => seconds = seconds.into();
         validate_every(validate_every: usize) => validate_every = validate_every;
         checkpoint_every(checkpoint_every: usize) => checkpoint_every = checkpoint_every;
         keep(keep: usize) => keep = keep;
@@ -119,6 +123,7 @@ impl TrainConfig {
             ema_decay: Some(self.ema_decay),
             loss_scale: self.loss_scale,
             validate_every: self.validate_every,
+            seconds: self.seconds,
             patience: None,
             checkpoint_every: self.checkpoint_every,
             keep: self.keep,
@@ -145,6 +150,7 @@ impl TrainConfig {
                 return problem(name, value.to_string(), "a number above 0");
             }
         }
+        check_seconds("TrainConfig", self.seconds)?;
         self.adamw.validate("TrainConfig: adamw")?;
         if !(0.0..=1.0).contains(&self.final_learning_rate) {
             return problem("final_learning_rate", self.final_learning_rate.to_string(), "a share, 0 to 1");

@@ -30,6 +30,8 @@ pub struct FitConfig {
     pub loss_scale: Option<LossScale>,
     /// Steps between validations; 0 (the default) for none.
     pub validate_every: usize,
+    /// Seconds that a run may take: the training ends after the step in which they are over, and keeps what it learnt. Default none.
+    pub seconds: Option<f64>,
     /// Early stopping: the training ends after so many validations without a smaller loss. Default none.
     pub patience: Option<usize>,
     /// Steps between checkpoints; 0 (the default) for none but the last.
@@ -51,6 +53,7 @@ impl Default for FitConfig {
             ema_decay: None,
             loss_scale: None,
             validate_every: 0,
+            seconds: None,
             patience: None,
             checkpoint_every: 0,
             keep: 2,
@@ -69,6 +72,7 @@ setters! {
         ema_decay(ema_decay: f64) => ema_decay = Some(ema_decay);
         loss_scale(loss_scale: LossScale) => loss_scale = Some(loss_scale);
         validate_every(validate_every: usize) => validate_every = validate_every;
+        seconds(seconds: impl Into<Option<f64>>) => seconds = seconds.into();
         patience(patience: usize) => patience = Some(patience);
         checkpoint_every(checkpoint_every: usize) => checkpoint_every = checkpoint_every;
         keep(keep: usize) => keep = keep;
@@ -87,6 +91,7 @@ impl FitConfig {
         if let Some(most) = self.clip_norm.filter(|most| !(most.is_finite() && *most > 0.0)) {
             return Err(Error::argument(OP, "clip_norm", most, "a number above 0, or None"));
         }
+        check_seconds(OP, self.seconds)?;
         if self.patience.is_some() && self.validate_every == 0 {
             return Err(Error::argument(
                 OP,
@@ -96,5 +101,13 @@ impl FitConfig {
             ));
         }
         self.adamw.validate("FitConfig: adamw")
+    }
+}
+
+/// Whether a time limit is one: NaN never passes.
+pub(super) fn check_seconds(op: &'static str, seconds: Option<f64>) -> Result<()> {
+    match seconds.filter(|seconds| !(*seconds > 0.0)) {
+        Some(seconds) => Err(Error::argument(op, "seconds", seconds, "a number above 0, or None")),
+        None => Ok(()),
     }
 }

@@ -18,7 +18,7 @@
 //! Without a `shell`, encoding and decoding are inverses up to rounding; with one, thin parts lose details whose filters reach
 //! beyond it.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -370,6 +370,31 @@ impl Representation {
         let n = self.config.resolution;
         let values = low.map(|low| low.data).unwrap_or_default();
         SdfGrid::from_values(values.into_iter().map(|v| self.distance(v)).collect(), [n; 3])
+    }
+
+    /// The coarse features of a sampling step of stage 0 as a shape: a preview.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the features are not those of stage 0.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let generator = Generator::load("notebooks/models/shapes.safetensors", &Device::Cpu)?;
+    /// let few = Sampler::Ddim { steps: 2, eta: 0.0 };
+    /// let mut previews = Vec::new();
+    /// generator.generate_watched(1, &GenerateOptions::new().sampler(few).detail_sampler(few), |_, stage, step| {
+    ///     if stage == 0 {
+    ///         previews.push(generator.representation().preview(step.x0.features())?);
+    ///     }
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!((previews.len(), previews[0].shape()), (2, [32; 3]));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn preview(&self, features: &Tensor) -> Result<SdfGrid> {
+        let mut code = self.next_sites(&[])?;
+        code.features = features.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        self.decode(&[code])
     }
 
     /// Sites and condition of the stage that follows these, as they are when a shape is generated.

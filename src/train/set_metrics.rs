@@ -108,13 +108,7 @@ impl SetComparison {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn of_grids(generated: &[SdfGrid], reference: &[SdfGrid], points: usize, seed: u64) -> Result<Self> {
-        let frames = |grids: &[SdfGrid]| grids.iter().map(|grid| grid.corners()).collect::<Vec<_>>();
-        let (ours, theirs) = (frames(generated), frames(reference));
-        if let Some(first) = ours.first()
-            && let Some(other) = ours.iter().chain(&theirs).find(|other| !alike(first, other))
-        {
-            return Err(different_frames(first, other));
-        }
+        check_frames("SetComparison", generated, reference)?;
         let meshes = |grids: &[SdfGrid]| grids.iter().map(SdfGrid::to_mesh).collect::<Result<Vec<_>>>();
         Self::of_meshes(&meshes(generated)?, &meshes(reference)?, points, seed)
     }
@@ -139,7 +133,7 @@ impl SetComparison {
             let apart = (0..3).any(|axis| a[0][axis] > b[1][axis] || b[0][axis] > a[1][axis]);
             let ratio = extent(&a) / extent(&b);
             if apart || !(0.125..=8.0).contains(&ratio) {
-                return Err(different_frames(&a, &b));
+                return Err(different_frames("SetComparison", &a, &b));
             }
         }
         let (a, b) = (surface_points(generated, points, seed)?, surface_points(reference, points, !seed)?);
@@ -166,9 +160,21 @@ fn alike(a: &Corners, b: &Corners) -> bool {
     a.as_flattened().iter().zip(b.as_flattened()).all(|(a, b)| (a - b).abs() <= slack)
 }
 
-fn different_frames(generated: &Corners, reference: &Corners) -> Error {
+/// Whether all grids lie in one frame.
+///
+/// # Errors
+/// Grids in different frames, both of which the message names.
+pub(super) fn check_frames(op: &'static str, ours: &[SdfGrid], theirs: &[SdfGrid]) -> Result<()> {
+    let frames: Vec<Corners> = ours.iter().chain(theirs).map(SdfGrid::corners).collect();
+    match frames.iter().find(|other| !alike(&frames[0], other)) {
+        Some(other) => Err(different_frames(op, &frames[0], other)),
+        None => Ok(()),
+    }
+}
+
+fn different_frames(op: &'static str, generated: &Corners, reference: &Corners) -> Error {
     Error::Argument {
-        op: "SetComparison",
+        op,
         name: "the frames",
         got: format!("{:?} to {:?} and {:?} to {:?}", generated[0], generated[1], reference[0], reference[1]),
         expected: "one frame for all shapes; `SdfGrid::from_values(grid.values().to_vec(), grid.shape())` puts a grid into the \

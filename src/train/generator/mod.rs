@@ -277,31 +277,6 @@ impl Generator {
         codes.par_iter().map(|codes| self.representation.decode(codes)).collect()
     }
 
-    /// The coarse features of a sampling step of stage 0 as a shape: a preview.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when the features are not those of stage 0.
-    ///
-    /// ```
-    /// use wavemesh::prelude::*;
-    /// let generator = Generator::load("notebooks/models/shapes.safetensors", &Device::Cpu)?;
-    /// let few = Sampler::Ddim { steps: 2, eta: 0.0 };
-    /// let mut previews = Vec::new();
-    /// generator.generate_watched(1, &GenerateOptions::new().sampler(few).detail_sampler(few), |_, stage, step| {
-    ///     if stage == 0 {
-    ///         previews.push(generator.preview(step.x0.features())?);
-    ///     }
-    ///     Ok(())
-    /// })?;
-    /// assert_eq!((previews.len(), previews[0].shape()), (2, [32; 3]));
-    /// # Ok::<(), Error>(())
-    /// ```
-    pub fn preview(&self, features: &Tensor) -> Result<SdfGrid> {
-        let mut code = self.representation.next_sites(&[])?;
-        code.features = features.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        self.representation.decode(&[code])
-    }
-
     fn class(&self, name: &str) -> Result<usize> {
         self.classes.iter().position(|class| class == name).ok_or_else(|| Error::Unknown {
             kind: "class",

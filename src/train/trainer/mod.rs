@@ -7,6 +7,7 @@ mod together;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use candle_core::Var;
 
@@ -140,7 +141,7 @@ impl<O: Objective> Trainer<O> {
 
     /// Trains up to the configured number of steps. `watch` sees every step; when it fails, or a stop is requested, training
     /// ends between two steps and everything is kept: call `run` again to go on. A stop also writes a checkpoint, so that
-    /// another process can go on from this very step.
+    /// another process can go on from this very step, and so does the configuration's time limit (`seconds`), which is no error.
     ///
     /// # Errors
     /// [`Error::Interrupted`] after a stop, or when `watch` returns it; [`Error::Diverged`] when a loss is not finite; whatever `watch` returns.
@@ -197,6 +198,7 @@ impl<O: Objective> Trainer<O> {
         let left = self.plan.steps.saturating_sub(self.step_count());
         // One process shows how far all are.
         let task = first.then(|| Task::new("training", left));
+        let started = Instant::now();
         while self.step_count() < self.plan.steps && !self.is_stale() {
             let record = self.step()?;
             if let Some(log) = &mut log {
@@ -209,10 +211,15 @@ impl<O: Objective> Trainer<O> {
             }
             let going_on = watch(self, &record).and_then(|flow| {
                 task.as_ref().map_or_else(check_interrupt, |task| task.advance(1))?;
-                Ok(flow)
+                let is_over = self.plan.seconds.is_some_and(|most| started.elapsed().as_secs_f64() >= most);
+                Ok(if is_over { ControlFlow::Break(()) } else { flow })
             });
             let going_on = self.agreed(going_on);
-            if matches!(going_on, Err(Error::Interrupted)) && !due && self.plan.folder.is_some() {
+            let is_cut = match &going_on {
+                Ok(flow) => flow.is_break() && self.plan.seconds.is_some(),
+                Err(error) => matches!(error, Error::Interrupted),
+            };
+            if is_cut && !due && self.plan.folder.is_some() {
                 self.last_checkpoint = Some(self.save_numbered(step)?);
             }
             if going_on?.is_break() {
