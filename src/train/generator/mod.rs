@@ -5,7 +5,7 @@ mod file;
 mod noise;
 mod options;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use noise::Noise;
 pub use options::GenerateOptions;
 use rayon::prelude::*;
