@@ -134,7 +134,7 @@ fn cuda(_: usize) -> Result<Device> {
 #[cfg(not(feature = "cuda"))]
 fn what_is_missing(problem: Option<String>) -> String {
     problem.unwrap_or_else(|| {
-        "WaveMesh built for GPUs: `cargo build --features cuda`, or `bash kernel/setup.sh --cuda` for notebooks".into()
+        "it needs WaveMesh built for GPUs: `cargo build --features cuda`, or `bash kernel/setup.sh --cuda` for notebooks".into()
     })
 }
 

@@ -100,7 +100,7 @@ pub enum Error {
     Backend {
         /// The backend's name.
         backend: &'static str,
-        /// What it would need.
+        /// What it needs, or what is wrong.
         needs: String,
     },
 

@@ -420,7 +420,7 @@ fn who_does_not_come_is_named_and_strangers_are_sent_away() {
     let start = |rank, world_size| start_within(rank, world_size, Duration::from_millis(600));
     let patient = |rank, world_size| start_within(rank, world_size, Duration::from_secs(60));
     let missing = start(0, 3).err().unwrap().to_string();
-    assert!(missing.contains("ranks [1, 2] of 3 did not come within 1 s"), "{missing}");
+    assert!(missing.contains("ranks [1, 2] of 3 did not start within 1 s"), "{missing}");
     let nobody = start(1, 2).err().unwrap().to_string();
     assert!(nobody.contains(&format!("127.0.0.1:{port}")), "{nobody}");
     assert!(start(2, 2).err().unwrap().to_string().contains("rank is 2, expected below the 2 processes"));

@@ -50,12 +50,12 @@ impl Mpi {
         if (rank, size) != (launch.rank, launch.world_size) {
             let how = match launch.launcher {
                 Launcher::Torchrun => {
-                    "torchrun does not start MPI's processes; use `mpirun`, or GPUs and `WAVEMESH_ENGINE=nccl`"
+                    "torchrun does not start MPI's processes; use `mpirun`, or GPUs with `WAVEMESH_ENGINE=nccl`"
                 }
                 Launcher::Srun => {
-                    "`srun --mpi=pmix` (`srun --mpi=list` names what this SLURM has), or `mpirun` in the allocation"
+                    "use `srun --mpi=pmix` (`srun --mpi=list` names what this SLURM has), or `mpirun` in the allocation"
                 }
-                Launcher::Mpirun => "the `mpirun` of the MPI library that this program is linked to",
+                Launcher::Mpirun => "use the `mpirun` of the MPI library that this program is linked to",
             };
             let problem = format!(
                 "to be started as one of {} processes, and MPI sees rank {rank} of {size}; {how}",
@@ -197,12 +197,13 @@ fn complete(request: &mut ffi::MPI_Request, waiting: Waiting) -> Result<()> {
 fn check(code: i32) -> Result<()> {
     match code {
         0 => Ok(()),
-        code => {
-            Err(Error::Backend { backend: "mpi", needs: format!("its network to work, and MPI reports error {code}") })
-        }
+        code => Err(Error::Backend {
+            backend: "mpi",
+            needs: format!("its network does not work: MPI reports error {code}"),
+        }),
     }
 }
 
 fn needs(what: impl Into<String>) -> Error {
-    Error::Backend { backend: "mpi", needs: what.into() }
+    Error::Backend { backend: "mpi", needs: format!("it needs {}", what.into()) }
 }

@@ -46,8 +46,8 @@ pub(crate) fn device(ordinal: usize) -> Result<Device> {
     let count = CudaContext::device_count().map_err(|error| unusable(ordinal, error))? as usize;
     if ordinal >= count {
         let needs = match count {
-            0 => "an NVIDIA GPU, and none is visible (CUDA_VISIBLE_DEVICES hides some)".to_string(),
-            _ => format!("a GPU that is there: cuda:0 to cuda:{}, not cuda:{ordinal}", count - 1),
+            0 => "it needs an NVIDIA GPU, and none is visible (CUDA_VISIBLE_DEVICES hides some)".to_string(),
+            _ => format!("cuda:{ordinal} does not exist; there are cuda:0 to cuda:{}", count - 1),
         };
         return Err(Error::Backend { backend: "cuda", needs });
     }
@@ -73,17 +73,17 @@ pub(crate) fn count() -> usize {
 fn unusable(ordinal: usize, error: DriverError) -> Error {
     let needs = match error.0 {
         CUresult::CUDA_ERROR_NO_DEVICE | CUresult::CUDA_ERROR_INVALID_DEVICE => {
-            "an NVIDIA GPU, and none is visible (CUDA_VISIBLE_DEVICES hides some)".into()
+            "it needs an NVIDIA GPU, and none is visible (CUDA_VISIBLE_DEVICES hides some)".into()
         }
         CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION
         | CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH
         | CUresult::CUDA_ERROR_STUB_LIBRARY => {
-            format!("NVIDIA's driver 580 or later for cuda:{ordinal}; install it ({error})")
+            format!("it needs NVIDIA's driver 580 or later for cuda:{ordinal}; install it ({error})")
         }
         CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU => {
-            format!("a GPU of compute capability 7.5 or later, and cuda:{ordinal} is older")
+            format!("it needs a GPU of compute capability 7.5 or later, and cuda:{ordinal} is older")
         }
-        _ => format!("a working driver for cuda:{ordinal}, and it says: {error}"),
+        _ => format!("the driver for cuda:{ordinal} says: {error}"),
     };
     Error::Backend { backend: "cuda", needs }
 }

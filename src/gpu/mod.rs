@@ -109,7 +109,7 @@ impl Gpu {
     pub fn on(device: &Device) -> Result<Self> {
         match device {
             Device::Cuda(device) => Ok(Self::new(device)),
-            _ => Err(Error::Backend { backend: "cuda", needs: "tensors on a GPU; use `to_device`".into() }),
+            _ => Err(Error::Backend { backend: "cuda", needs: "it needs tensors on a GPU; use `to_device`".into() }),
         }
     }
 
@@ -157,7 +157,10 @@ impl Gpu {
             Storage::Cuda(storage) if storage.device.location() == self.location() => {
                 Ok(self.numbers((storage, layout))?.at)
             }
-            _ => Err(Error::Backend { backend: "cuda", needs: "parameters all on one GPU to train them".into() }),
+            _ => Err(Error::Backend {
+                backend: "cuda",
+                needs: "it needs parameters all on one GPU to train them".into(),
+            }),
         }
     }
 
@@ -355,7 +358,12 @@ pub(crate) fn with_storage<const N: usize, R>(
     for (storage, layout) in &read {
         match &**storage {
             Storage::Cuda(storage) => found.push((storage, *layout)),
-            _ => return Err(Error::Backend { backend: "cuda", needs: "tensors on a GPU; use `to_device`".into() }),
+            _ => {
+                return Err(Error::Backend {
+                    backend: "cuda",
+                    needs: "it needs tensors on a GPU; use `to_device`".into(),
+                });
+            }
         }
     }
     match found.try_into() {
@@ -391,5 +399,5 @@ pub(crate) fn tensor_of(storage: CudaStorage, shape: Shape) -> Tensor {
 
 /// What an operation of the GPU says to tensors on the CPU.
 pub(crate) fn not_there(what: &str) -> candle_core::Error {
-    Error::Backend { backend: "cuda", needs: format!("{what} on a GPU; use `to_device`") }.into()
+    Error::Backend { backend: "cuda", needs: format!("it needs {what} on a GPU; use `to_device`") }.into()
 }

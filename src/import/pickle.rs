@@ -187,7 +187,7 @@ impl<'a> Machine<'a, '_> {
             Node::Sequence(items) => items.extend(more),
             // A list or deque of a class of its own: its elements are of no use here.
             Node::Object { .. } => {}
-            _ => return Err("the pickle appends to a value that is no list".into()),
+            _ => return Err("the pickle appends to a value that is not a list".into()),
         }
         Ok(())
     }
@@ -318,7 +318,7 @@ impl<'a> Machine<'a, '_> {
                     self.append(self.top()?, &items)?;
                 }
                 b'p' => {
-                    let at = self.line()?.parse().map_err(|_| "a number of a remembered value is none")?;
+                    let at = self.line()?.parse().map_err(|_| "the number of a remembered value is not a number")?;
                     self.remember(at)?;
                 }
                 b'q' => {
@@ -331,7 +331,7 @@ impl<'a> Machine<'a, '_> {
                 }
                 0x94 => self.remember(self.memo.len())?,
                 b'g' => {
-                    let at = self.line()?.parse().map_err(|_| "a number of a remembered value is none")?;
+                    let at = self.line()?.parse().map_err(|_| "the number of a remembered value is not a number")?;
                     self.recall(at)?;
                 }
                 b'h' => {

@@ -88,7 +88,7 @@ fn stream<'a>(values: &mut Values, bytes: &'a [u8]) -> Result<(Id, Storages<'a>)
         }
     }
     let mut storages = Storages::new();
-    for &key in values.sequence(keys).ok_or("its list of storages is none")? {
+    for &key in values.sequence(keys).ok_or("its list of storages is not a list")? {
         let key = values.text(key).ok_or("a storage without a name")?;
         let (count, behind) = rest.split_first_chunk::<8>().ok_or("the file ends before its storages do")?;
         let size = *sizes.get(key).ok_or(format!("storage `{key}` belongs to no tensor"))?;
@@ -254,8 +254,12 @@ impl Walk<'_> {
         let sizes = |id| -> Option<Vec<usize>> {
             self.values.sequence(id)?.iter().map(|&n| usize::try_from(self.values.int(n)?).ok()).collect()
         };
-        let (size, stride) = (sizes(size).ok_or("its size is none")?, sizes(stride).ok_or("its stride is none")?);
-        let offset = self.values.int(offset).and_then(|n| usize::try_from(n).ok()).ok_or("its offset is none")?;
+        let (size, stride) = (
+            sizes(size).ok_or("its size is not a list of numbers")?,
+            sizes(stride).ok_or("its stride is not a list of numbers")?,
+        );
+        let offset =
+            self.values.int(offset).and_then(|n| usize::try_from(n).ok()).ok_or("its offset is not a number")?;
         if size.len() != stride.len() {
             return Err("its size and stride have different lengths".into());
         }

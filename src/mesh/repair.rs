@@ -55,7 +55,7 @@ impl MeshReport {
         fault(usize::from(self.inside_out), "surface inside out", "", "repair()");
         let open = "the surface is open; a grid of it may be Unsigned or Thickened (SdfConfig::sign)";
         fault(self.boundary_edges, "edge of one triangle", "edges of one triangle", open);
-        let crowded = "sheets meet there; components() parts what only touches";
+        let crowded = "sheets meet there; components() separates parts that only touch";
         fault(self.crowded_edges, "edge of three triangles or more", "edges of three triangles or more", crowded);
         faults
     }

@@ -45,7 +45,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Vec<f32>, Vec<String>), String> {
     if length < class + 1 || colors.is_some_and(|at| length < at + 6) {
         return Err(format!("a point of format {format} does not fit in {length} bytes"));
     }
-    let body = bytes.get(start..).ok_or("its points begin behind its end")?;
+    let body = bytes.get(start..).ok_or("its points begin after the end of the file")?;
     if count > (body.len() / length) as u64 {
         return Err(format!("{count} points are announced, and {} bytes are left", body.len()));
     }

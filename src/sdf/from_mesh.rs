@@ -193,7 +193,7 @@ impl SdfGrid {
                         "no sample is inside, because every triangle stands there twice, front and back; mesh.repair() makes it \
                          single, or {sheet}"
                     )),
-                    None => notes.push("no sample is inside; a finer grid may show what there is".into()),
+                    None => notes.push("no sample is inside; a finer grid may resolve the shape".into()),
                 }
             }
             _ => {}

@@ -104,7 +104,7 @@ fn same_shape(to: &Tensor, from: &Tensor) -> Result<()> {
 }
 
 fn not_here() -> Error {
-    Error::Backend { backend: "native", needs: "parameters all on one device to train them".into() }
+    Error::Backend { backend: "native", needs: "it needs parameters all on one device to train them".into() }
 }
 
 fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {

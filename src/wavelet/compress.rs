@@ -111,7 +111,7 @@ impl SparseWavelet {
         let damaged = |problem: String| {
             Error::argument("SparseWavelet::decompress", "bytes", problem, "what SparseWavelet::compress wrote")
         };
-        let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged("without its first four letters".into()))?;
+        let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged("it does not begin as such a file does".into()))?;
         let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(|| damaged("too short".into()))?;
         let length = u32::from_le_bytes(*length) as usize;
         let header = rest.get(..length).ok_or_else(|| damaged("too short".into()))?;
@@ -122,7 +122,7 @@ impl SparseWavelet {
         let reader = Reader::new(&rest[length..]).ok_or_else(|| damaged("cut off".into()))?;
         let rounded = Rounded::read(&header, reader)?.ok_or_else(|| damaged("damaged".into()))?;
         if rounded.values.len() != header.count || rounded.check() != header.check {
-            return Err(damaged("damaged: the check sum is another".into()));
+            return Err(damaged("damaged: its checksum does not match".into()));
         }
         rounded.to_wavelet(&header.layout)
     }

@@ -99,7 +99,7 @@ impl Library {
             }
         }
         let needs = format!(
-            "NCCL 2.14 or later: `apt-get install libnccl2`, or `pip install nvidia-nccl-cu13` and {VARIABLE} set to its libnccl.so.2 ({problem})"
+            "it needs NCCL 2.14 or later: `apt-get install libnccl2`, or `pip install nvidia-nccl-cu13` and {VARIABLE} set to its libnccl.so.2 ({problem})"
         );
         Err(Error::Backend { backend: "nccl", needs })
     }

@@ -61,7 +61,7 @@ fn parse(text: &str) -> Option<Id> {
 fn failed(problem: String) -> Error {
     Error::Backend {
         backend: "nccl",
-        needs: format!("the GPUs to reach each other, and NCCL says: {problem} (NCCL_DEBUG=INFO tells more)"),
+        needs: format!("the GPUs do not reach each other. NCCL says: {problem} (NCCL_DEBUG=INFO tells more)"),
     }
 }
 
@@ -173,7 +173,7 @@ impl Engine for Nccl {
         if !vectors.iter().all(|vector| vector.device().location() == self.gpu.location()) {
             return Err(Error::Backend {
                 backend: "nccl",
-                needs: "tensors on the GPU of the process; use `local_device`".into(),
+                needs: "it needs tensors on the GPU of the process; use `local_device`".into(),
             });
         }
         for vector in vectors.iter().filter(|vector| vector.elem_count() > 0) {
@@ -221,7 +221,7 @@ impl InplaceOp1 for InPlace<'_> {
     }
 
     fn cpu_fwd(&self, _: &mut CpuStorage, _: &Layout) -> candle_core::Result<()> {
-        Err(Error::Backend { backend: "nccl", needs: "tensors on a GPU".into() }.into())
+        Err(Error::Backend { backend: "nccl", needs: "it needs tensors on a GPU".into() }.into())
     }
 
     fn cuda_fwd(&self, storage: &mut CudaStorage, layout: &Layout) -> candle_core::Result<()> {

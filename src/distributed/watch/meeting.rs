@@ -77,7 +77,7 @@ fn gather(listener: &TcpListener, world_size: usize, timeout: Duration) -> Resul
             let missing: Vec<usize> =
                 (1..world_size).filter(|rank| found.iter().all(|(known, _)| known != rank)).collect();
             let problem = format!(
-                "rank{} {missing:?} of {world_size} did not come within {:.0} s",
+                "rank{} {missing:?} of {world_size} did not start within {:.0} s",
                 if missing.len() > 1 { "s" } else { "" },
                 timeout.as_secs_f64()
             );

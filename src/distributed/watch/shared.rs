@@ -109,7 +109,7 @@ impl Shared {
                 Ok(None) | Err(_) => {
                     let gone = self.state().members[peer].gone || self.closing.load(Ordering::Acquire);
                     if !gone {
-                        let problem = "its process ended: its connection closed without a goodbye".to_string();
+                        let problem = "its process ended: its connection closed unexpectedly".to_string();
                         self.fail(Failure { rank: Some(peer), problem });
                     }
                     return;

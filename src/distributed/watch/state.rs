@@ -90,7 +90,7 @@ impl State {
         if let Some(round) = round {
             let missing = round.texts.iter().position(Option::is_none).unwrap_or(0);
             if now > round.deadline {
-                let problem = format!("it has not come to {} within {:.0} s", round.what, round.limit.as_secs_f64());
+                let problem = format!("it has not reached {} within {:.0} s", round.what, round.limit.as_secs_f64());
                 return Some(Failure { rank: Some(missing), problem });
             }
             if members[missing].gone {
@@ -113,7 +113,7 @@ impl State {
         }
         Some(if last.entered < at {
             let problem = format!(
-                "it has not come to operation {at}, in which rank {waiting} has waited for {seconds:.0} s: it hangs"
+                "it has not reached operation {at}, in which rank {waiting} has waited for {seconds:.0} s: it hangs"
             );
             Failure { rank: Some(late), problem }
         } else {

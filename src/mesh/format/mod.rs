@@ -218,7 +218,10 @@ impl Mesh {
         };
         let mesh = raw.and_then(|Raw { vertices, faces, mut notes, tangled }| {
             if tangled > 0 {
-                notes.push(format!("made fans of what crosses itself: {}", text::counted(tangled, "face")));
+                notes.push(format!(
+                    "split self-crossing polygons into fans of triangles: {}",
+                    text::counted(tangled, "face")
+                ));
             }
             Mesh::from_file(vertices, faces, notes).map_err(|problem| format!("the mesh is {problem}"))
         });

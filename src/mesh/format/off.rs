@@ -122,7 +122,7 @@ fn by_words(header: &Header, lines: &[Line]) -> Result<Raw, String> {
         faces.add(&mut words, &mut raw)?;
     }
     if words.next().is_some() {
-        return Err("it goes on behind the last face".into());
+        return Err("there is more text after the last face".into());
     }
     Ok(faces.finish(raw))
 }

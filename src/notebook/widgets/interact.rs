@@ -140,7 +140,7 @@ impl Inner {
         };
         let started = std::thread::Builder::new().name("interact".to_owned()).spawn(work);
         if let Err(error) = started {
-            log::warn!("a view cannot be made anew: {error}");
+            log::warn!("a view cannot be updated: {error}");
         }
     }
 }

@@ -207,7 +207,7 @@ fn cells(grid: Grid) -> Result<usize> {
     Err(Error::Backend {
         backend: "dense",
         needs: format!(
-            "a grid of at most {MOST} cells, and this one is {} × {:?}; use the native backend",
+            "it needs a grid of at most {MOST} cells, and this one is {} × {:?}; use the native backend",
             grid.batch, grid.shape
         ),
     })

@@ -111,11 +111,14 @@ impl Backend {
         match self {
             Self::Native if there => Err(Error::Backend {
                 backend: "native",
-                needs: "tensors on the CPU; use `to_device`, or `cuda`".into(),
+                needs: "it needs tensors on the CPU; use `to_device`, or `cuda`".into(),
             }),
             Self::Cuda if !there => {
                 self.engine()?;
-                Err(Error::Backend { backend: "cuda", needs: "tensors on a GPU; use `to_device`, or `native`".into() })
+                Err(Error::Backend {
+                    backend: "cuda",
+                    needs: "it needs tensors on a GPU; use `to_device`, or `native`".into(),
+                })
             }
             _ => self.engine(),
         }
@@ -130,7 +133,8 @@ impl Backend {
             #[cfg(not(feature = "cuda"))]
             Self::Cuda => Err(Error::Backend {
                 backend: "cuda",
-                needs: "WaveMesh built with the cargo feature `cuda`; use `native` (the default) or `dense`".into(),
+                needs: "it needs WaveMesh built with the cargo feature `cuda`; use `native` (the default) or `dense`"
+                    .into(),
             }),
         }
     }

@@ -15,7 +15,7 @@ impl Scaling {
     fn values_there(&self) -> Result<&Tensor> {
         self.there.as_ref().ok_or_else(|| Error::Backend {
             backend: "cuda",
-            needs: "both inputs of a batch normalisation on the GPU; use `to_device`".into(),
+            needs: "it needs both inputs of a batch normalisation on the GPU; use `to_device`".into(),
         })
     }
 

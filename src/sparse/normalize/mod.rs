@@ -396,7 +396,7 @@ fn on_cpu(storage: &Storage) -> Result<&CpuStorage> {
         Storage::Cpu(storage) => Ok(storage),
         _ => Err(Error::Backend {
             backend: "native",
-            needs: "tensors on the CPU for batch normalisation; use `to_device`".into(),
+            needs: "it needs tensors on the CPU for batch normalisation; use `to_device`".into(),
         }),
     }
 }

@@ -68,7 +68,7 @@ pub(super) fn read(bytes: &[u8], folder: Option<&Path>) -> Result<Raw, String> {
     let mut raw = Raw::default();
     for name in &root.extensions_required {
         if !GEOMETRY.contains(&name.as_str()) && !ELSEWHERE.iter().any(|beginning| name.starts_with(beginning)) {
-            raw.notes.push(format!("left aside the required extension {name}"));
+            raw.notes.push(format!("ignored the required extension {name}"));
         }
     }
     let (budget, meshes) = (root.nodes.len(), vec![None; root.meshes.len()]);

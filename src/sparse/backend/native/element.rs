@@ -106,7 +106,10 @@ pub(super) fn with_storage<R>(tensor: &Tensor, body: impl FnOnce(&CpuStorage, &L
         candle_core::Storage::Cpu(storage) => body(storage, layout),
         _ => Err(Error::Backend {
             backend: "native",
-            needs: format!("tensors on the CPU, and these are on {:?}; use `to_device`", tensor.device().location()),
+            needs: format!(
+                "it needs tensors on the CPU, and these are on {:?}; use `to_device`",
+                tensor.device().location()
+            ),
         }),
     }
 }
