@@ -17,7 +17,7 @@ fn main() -> wavemesh::Result<()> {
         "# Quality against size\n\n\
          Written by `cargo run --release --example quality > docs/quality.md`.\n\n\
          A mesh becomes a signed distance grid (cube of side 2, the mesh's largest extent 2 / 1.1), three levels of wavelet coefficients, \
-         and those above the threshold (`Threshold::Plain`, periodization, plain distances: `truncation: None`) become a grid and a mesh again. *Bytes*: 20 for each kept \
+         and those above the threshold (`Threshold::Plain`, periodization, plain distances: `.truncation(None)`) become a grid and a mesh again. *Bytes*: 20 for each kept \
          coefficient, its place counted; *of grid*: relative to 4 bytes a sample, so above 100 % the sparse form is the larger. *MSE* and *max \
          error*: of the decoded grid. *IoU*: of its samples inside with the original grid's. *Chamfer* (there plus back) and *F-score* (at \
          {NEAR}): of the decoded surface against the original mesh, 20,000 points each, in units of the cube. The row *grid itself* is what \

@@ -204,6 +204,6 @@ fn check(code: i32) -> Result<()> {
     }
 }
 
-fn needs(what: impl Into<String>) -> Error {
-    Error::Backend { backend: "mpi", needs: format!("it needs {}", what.into()) }
+fn needs(what: impl std::fmt::Display) -> Error {
+    Error::Backend { backend: "mpi", needs: format!("it needs {what}") }
 }
