@@ -1,6 +1,6 @@
 //! What the system's allocator does with memory that a forward pass, a training step or a sampler frees.
 //!
-//! A pass over new sites builds its kernel maps anew, candle allocates each result anew, and its autograd two buffers more for
+//! A pass over new sites builds its kernel maps again, candle allocates each result again, and its autograd two buffers more for
 //! each gradient; a step frees them and the next one asks for as much. glibc gives most of it back to the system in between,
 //! which then clears and maps it again page by page, about 1 µs for each 4 KiB: a quarter of forward and backward together at
 //! 16 channels.

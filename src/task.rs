@@ -141,17 +141,17 @@ impl CancellationToken {
 pub trait Observer: Send + Sync {
     /// `done` of `total` steps of the task are finished.
     fn advanced(&self, task: &Task);
-    /// The task has ended, complete or not; it is told once.
+    /// The task has ended, complete or not; called once.
     fn ended(&self, task: &Task);
 }
 
-/// Sets who is told of the progress of calls that have no observer of their own ([`observe`]); `None` for nobody. The notebook
+/// Sets the observer of calls that have none of their own ([`observe`]); `None` for none. The notebook
 /// shows its bars so.
 pub fn set_observer(observer: Option<Arc<dyn Observer>>) {
     *OBSERVER.write().unwrap_or_else(PoisonError::into_inner) = observer;
 }
 
-/// Runs `body`; `observer` is told of the tasks that start in it, and nobody else is.
+/// Runs `body`; `observer`, and no other, hears of the tasks that start in it.
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};

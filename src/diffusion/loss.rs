@@ -223,7 +223,7 @@ impl LossHistory {
     ///     let per_element = Tensor::new(&[1f32, 3.0], &Device::Cpu)?;
     ///     history.record(&TrainingLoss { loss: per_element.mean_all()?, timesteps: vec![0, 1], per_element })?;
     /// }
-    /// let drawn = history.probabilities(); // 1 to 3, but for a small share that stays uniform
+    /// let drawn = history.probabilities(); // 1 to 3, except for a small share that stays uniform
     /// assert!((drawn[1] - 0.75).abs() < 1e-3);
     /// # Ok::<(), Error>(())
     /// ```

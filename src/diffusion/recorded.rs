@@ -27,7 +27,7 @@ use crate::sparse::SparseConvTensor;
 /// ```
 ///
 /// Parameters may change between passes, as long as it is in place (training and [`Var::set`] do that). The first pass over
-/// other sites, or in another type, is recorded anew, and meanwhile no other thread may use the device.
+/// other sites, or in another type, is recorded again, and meanwhile no other thread may use the device.
 pub struct Recorded<'a> {
     network: &'a dyn Denoiser,
     /// Over the sites asked last: with and without a context, say.

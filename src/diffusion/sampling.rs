@@ -26,7 +26,7 @@ pub struct SampleOptions<'a> {
     pub spacing: TimestepSpacing,
     /// How the estimate of `x_0` is kept in range.
     pub clip: Clip,
-    /// Derives the noise anew from the clipped `x_0` in DDIM (diffusers' `use_clipped_model_output`).
+    /// Derives the noise again from the clipped `x_0` in DDIM (diffusers' `use_clipped_model_output`).
     pub use_clipped_model_output: bool,
     /// What the network is conditioned on.
     pub context: Option<Tensor>,

@@ -147,7 +147,7 @@ impl ProcessGroup {
         ))
     }
 
-    /// A group over an engine of one's own. Rank 0 listens at `address` (a host and a port) and the others connect to it; the time-out is
+    /// A group over an engine of your own. Rank 0 listens at `address` (a host and a port) and the others connect to it; the time-out is
     /// that of the environment, or `timeout`.
     ///
     /// ```

@@ -56,7 +56,7 @@ impl Checkpoint {
     /// Like [`open`](Self::open) of bytes that are in memory; errors call them `path`.
     ///
     /// # Errors
-    /// As [`open`](Self::open), but for reading.
+    /// As [`open`](Self::open), except that no file is read.
     ///
     /// ```
     /// use wavemesh::prelude::*;

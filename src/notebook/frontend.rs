@@ -1,4 +1,4 @@
-//! The frontend: whoever shows our displays, and the one place that knows how to reach it.
+//! The frontend, which shows our displays, and how to reach it.
 //!
 //! | frontend | recognised by | a display becomes |
 //! | --- | --- | --- |

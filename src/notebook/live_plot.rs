@@ -39,7 +39,7 @@ struct Plot {
     waiting: bool,
 }
 
-/// The plots that have points to draw: whoever ends a cell draws them with [`flush`].
+/// The plots that have points to draw; [`flush`] draws them when a cell ends.
 static WAITING: Mutex<Vec<Weak<Mutex<Plot>>>> = Mutex::new(Vec::new());
 
 /// Draws the last points of every plot that has some.

@@ -170,14 +170,14 @@ fn send_result(bundle: &MimeBundle, output: Option<Display>) {
     }
 }
 
-// Not generic, so that their code lies in the library and is not made anew for each cell that shows something.
+// Not generic, so that their code lies in the library and is not made again for each cell that shows something.
 
 /// Shows a value as that of the running cell.
 fn result(value: &dyn Rich) {
     send_result(&value.rich(), value.shown_in());
 }
 
-/// The same for a value that is told by its `Debug` text.
+/// The same for a value that shows its `Debug` text.
 fn debug_result(value: &dyn Debug) {
     result_bundle(&MimeBundle::text(debug_text(value)));
 }

@@ -1,7 +1,7 @@
 //! Solids made of formulas: primitives, and their union, intersection and difference.
 //!
 //! A [`Solid`] is a signed distance function over space, negative inside. The primitives' distances are exact (the
-//! formulas are Inigo Quilez'), but for [`supershape`]; a combination has the right sign everywhere and a distance that
+//! formulas are Inigo Quilez'), except for [`supershape`]; a combination has the right sign everywhere and a distance that
 //! is never too large. [`Solid::to_mesh`] makes the surface, whose distance grid is exact again.
 
 use std::f32::consts::PI;

@@ -422,7 +422,7 @@ macro_rules! map_making_layer {
     ($layer:ident) => {
         impl<const N: usize> $layer<N> {
             /// Runs the layer onto the sites of `target`, in their order, whatever sites it would have by itself: MinkowskiEngine's
-            /// convolution on given coordinates. Sites that it does not reach get the bias alone. The kernel map is built anew in
+            /// convolution on given coordinates. Sites that it does not reach get the bias alone. The kernel map is built again in
             /// each call.
             ///
             /// # Errors

@@ -15,7 +15,7 @@ impl SparseConvTensor {
     /// `torch.Tensor.coalesce` does. Sites come out in ascending (batch, z, y, x) order. Differentiable.
     ///
     /// # Errors
-    /// As [`new`](Self::new), but for sites that are there twice.
+    /// As [`new`](Self::new), except for sites that are there twice.
     ///
     /// ```
     /// use wavemesh::prelude::*;

@@ -17,7 +17,7 @@ use crate::sparse::SparseConvTensor;
 use crate::sync::lock;
 use crate::{Error, Result, random};
 
-/// Clean samples, and what the network is told beside them.
+/// Clean samples, and what else the network is given.
 #[derive(Clone, Debug)]
 pub struct TrainingBatch {
     /// The samples, a batch element each.
@@ -168,7 +168,7 @@ impl StageData {
         self
     }
 
-    /// Tells the network the class of each shape (`labels[i]` below `classes`), but for a share `dropout` of samples, from
+    /// Gives the network the class of each shape (`labels[i]` below `classes`), except in a share `dropout` of the samples, from
     /// which it learns to do without: what classifier-free guidance needs.
     ///
     /// # Errors

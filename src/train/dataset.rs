@@ -254,7 +254,7 @@ impl ShapeDataset {
         &self.skipped
     }
 
-    /// How many shapes were encoded anew because the cache had no whole entry for them.
+    /// How many shapes were encoded again because the cache had no whole entry for them.
     pub fn rebuilt(&self) -> usize {
         self.rebuilt
     }

@@ -36,7 +36,7 @@ setters! {
 
 /// Scales a loss so that the gradients of f16 features do not vanish, and finds the largest scale at which they do not overflow.
 ///
-/// A [`Trainer`](super::Trainer) does this by `loss_scale` of its configuration. In a loop of one's own:
+/// A [`Trainer`](super::Trainer) does this by `loss_scale` of its configuration. In a loop of your own:
 ///
 /// ```
 /// use wavemesh::prelude::{Device, Tensor};

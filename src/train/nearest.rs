@@ -51,7 +51,7 @@ mod tests {
         turned.reverse();
         let places: Vec<usize> = nearest_shapes(&grids, &turned, 300, 1).unwrap().iter().map(|found| found.0).collect();
         assert_eq!(places, [2, 1, 0]);
-        // Balls of radii 0.3 and 0.45: each point is 0.15 from the other surface, but for the spacing of the points.
+        // Balls of radii 0.3 and 0.45: each point is 0.15 from the other surface, except for the spacing of the points.
         let apart = nearest_shapes(&grids[..1], &grids[1..2], 2000, 1).unwrap()[0].1;
         assert!((0.045..0.055).contains(&apart), "{apart}");
     }

@@ -237,7 +237,7 @@ impl Representation {
         if stage == 0 { 8 } else { 7 }
     }
 
-    /// Channels that a stage's network is told beside the noised features: the site's place (x, y, z, each −1 to 1), and
+    /// Channels that a stage's network is given beside the noised features: the site's place (x, y, z, each −1 to 1), and
     /// before it, from stage 1 on, the distance reconstructed so far.
     pub fn condition_channels_of(stage: usize) -> usize {
         3 + usize::from(stage > 0)

@@ -154,7 +154,7 @@ fn extent([low, high]: &Corners) -> f32 {
     (0..3).map(|axis| high[axis] - low[axis]).fold(0.0, f32::max)
 }
 
-/// Whether two boxes are the same but for rounding.
+/// Whether two boxes are the same except for rounding.
 fn alike(a: &Corners, b: &Corners) -> bool {
     let slack = 1e-4 * extent(a).max(extent(b));
     a.as_flattened().iter().zip(b.as_flattened()).all(|(a, b)| (a - b).abs() <= slack)

@@ -14,7 +14,7 @@ use crate::sparse::{Mode, SparseConvTensor};
 pub(super) struct Run {
     /// Batch statistics and dropout.
     pub train: bool,
-    /// Whether what comes out can be differentiated. Without, each layer's input is free when the next has read it.
+    /// Whether the output can be differentiated. If not, each layer's input is freed once the next layer has read it.
     pub tape: bool,
     /// Keep block ends only and compute the rest again in the backward pass.
     pub checkpoint: bool,

@@ -198,7 +198,7 @@ pub(super) fn decode(indices: &[[i32; 4]], values: &[f32], layout: &WaveletLayou
     Ok(grid.cropped(&frame).data)
 }
 
-/// Bytes that [`decode`] holds at its peak, but for what it was given.
+/// Bytes that [`decode`] holds at its peak, except for what it was given.
 fn bytes_to_decode(layout: &WaveletLayout) -> usize {
     let taps = layout.wavelet().len();
     let values = |shape: [usize; 3]| size_of::<f32>() * shape.iter().product::<usize>();

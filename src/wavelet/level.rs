@@ -58,7 +58,7 @@ pub(super) fn in_ranges<P: Send, R: Send>(
 /// What is kept of a tile is at most this many bytes where its rows allow, so that it stays in the cache of a processor.
 const IN_CACHE: usize = 512 << 10;
 
-/// Cuts `rows` along the second axis, each of which keeps so many bytes, into tiles: ranges of the same length, but for the last.
+/// Cuts `rows` along the second axis, each of which keeps so many bytes, into tiles: ranges of the same length, except for the last.
 fn tiles(rows: usize, bytes_per_row: usize) -> Vec<Range<usize>> {
     // Two for each thread at least, so that one that comes late leaves work to the others.
     let fits =

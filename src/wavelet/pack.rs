@@ -76,7 +76,7 @@ impl SparseWavelet {
     }
 
     /// The coefficients of one batch element of a packed tensor: the inverse of [`SparseWavelet::to_sparse_tensor`],
-    /// but for coefficients that are exactly zero, which are not kept. Entries without a slot are ignored.
+    /// except for coefficients that are exactly zero, which are not kept. Entries without a slot are ignored.
     ///
     /// # Errors
     /// When the tensor does not have the layout's sites and channels, or a value is not finite.

@@ -130,7 +130,7 @@ fn backbones_convert_all_their_normalisations() {
         let group: Arc<dyn AllReduce> = counted.clone();
         converted.convert_sync_batchnorm(&group);
         let [expected, found] = [&plain, &converted].map(|net| net.forward_t(&x, true).unwrap());
-        // In a group of one the sums go another way, over f64, and the values are the same but for rounding.
+        // In a group of one the sums go another way, over f64, and the values are the same except for rounding.
         let off = (expected.features() - found.features()).unwrap().abs().unwrap().max_all().unwrap();
         assert!(off.to_scalar::<f32>().unwrap() < 1e-4, "{name}: {off}");
         let norms = variables.data().lock().unwrap().keys().filter(|name| name.ends_with("running_mean")).count();

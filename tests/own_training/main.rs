@@ -1,4 +1,4 @@
-//! What a training of one's own network stands on: gradients of every layer in f64, gradient checkpointing, mixed precision,
+//! What a training of your own network stands on: gradients of every layer in f64, gradient checkpointing, mixed precision,
 //! normalisation over a group, and the trainer.
 
 mod checkpointing;

@@ -68,7 +68,7 @@ impl State {
         }
     }
 
-    /// Whoever keeps the others waiting, as `rank` sees it, which is connected to `peers`.
+    /// The process that keeps the others waiting, as `rank`, which is connected to `peers`, sees it.
     pub fn late(&mut self, rank: usize, peers: impl IntoIterator<Item = usize>, timeout: Duration) -> Option<Failure> {
         let Self { members, round, asking, .. } = self;
         let now = Instant::now();

@@ -82,7 +82,7 @@ pub enum MeshFormat {
 impl MeshFormat {
     const KNOWN: &str = "obj, stl, ply, off, glb, gltf, 3mf";
 
-    /// The format that a file's extension stands for, whatever its case; `.gz` behind it is left aside.
+    /// The format that a file's extension stands for, in lower or upper case, with or without `.gz` behind it.
     ///
     /// # Errors
     /// [`Error::Unknown`] when the extension is none of `obj`, `stl`, `ply`, `off`, `glb`, `gltf`, `3mf`.
@@ -151,7 +151,7 @@ impl fmt::Display for MeshFormat {
 
 impl Mesh {
     /// Reads a mesh file: `obj`, `stl`, `ply`, `off`, `glb`, `gltf` or `3mf`, told apart by the extension, also compressed by gzip
-    /// (`bunny.obj.gz`). Polygons are triangulated; normals, colours and materials are left aside.
+    /// (`bunny.obj.gz`). Polygons are triangulated; normals, colours and materials are ignored.
     ///
     /// Readers are as forgiving as other programs'. What they skip or mend is a warning of one line, and is in
     /// [`Mesh::notes`]. Coordinates are read in double precision; where single precision would lose the shape, the mesh has an

@@ -63,7 +63,7 @@ impl Core {
         lock(&self.model).fields.get(field).cloned().unwrap_or(Value::Null)
     }
 
-    /// Sets a field, here and on the page. Nobody who watches is told.
+    /// Sets a field, here and on the page, without calling watchers.
     pub fn set(&self, field: &str, value: Value) {
         let id = {
             let mut model = lock(&self.model);
@@ -75,7 +75,7 @@ impl Core {
         }
     }
 
-    /// Sets what the reader may set, as if he had; the nearest value that is allowed. Those who watch are told.
+    /// Sets what the reader may set, as if the reader had: to the nearest value that is allowed. Calls watchers.
     pub fn choose(&self, value: &Value) {
         if let Some(value) = (self.admit)(&self.get(self.field), value) {
             self.set(self.field, value);

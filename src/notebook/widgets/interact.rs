@@ -1,4 +1,4 @@
-//! [`interact`]: a view that is made anew when a reader moves what it depends on.
+//! [`interact`]: a view that is made again when a reader moves what it depends on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, Once, Weak};

@@ -24,7 +24,7 @@ use crate::task::{Task, check_interrupt};
 use crate::{Error, Result};
 
 /// A model in training. What it is and what its loss is, the [`Objective`] says: by default a network that learns to denoise
-/// (`Trainer::new`), any network by a closure ([`Trainer::fit`]), or a type of one's own ([`Trainer::with_objective`]).
+/// (`Trainer::new`), any network by a closure ([`Trainer::fit`]), or a type of your own ([`Trainer::with_objective`]).
 ///
 /// It takes AdamW steps at the rates of a course, with accumulated and clipped gradients, keeps a moving average, scales the loss, validates,
 /// stops early, writes a log and checkpoints, and goes on from these bit for bit: what [`FitConfig`] says.
