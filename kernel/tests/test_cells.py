@@ -66,7 +66,7 @@ def test_a_variable_whose_type_is_defined_anew_is_lost_and_the_others_stay(kerne
     anew = kernel.run("struct Inner { size: [u64; 64] }")
     assert "`one` is lost" in anew.stream("stderr")
     error = kernel.run("one.inner.size").error
-    assert error["ename"] == "E0425" and "defines its type anew" in plain(error)
+    assert error["ename"] == "E0425" and "defines its type again" in plain(error)
     assert kernel.value("other") == "4"
 
 

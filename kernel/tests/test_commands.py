@@ -48,7 +48,7 @@ def test_magics_of_ipython_say_what_does_it_here(kernel):
 def test_explain_takes_a_code(kernel):
     assert kernel.value(":explain E0308").startswith("Expected type did not match the received type.")
     assert "a code like E0308" in kernel.run(":explain everything").error["evalue"]
-    assert "no error of this code" in kernel.run(":explain E9999").error["evalue"]
+    assert "no error with this code" in kernel.run(":explain E9999").error["evalue"]
 
 
 @pytest.mark.parametrize("cell", ["%matplotlib inline", "%%python\nprint(1)", ":no_such_command"])

@@ -341,7 +341,7 @@ def test_a_variable_that_is_gone_is_not_taken_for_a_module_of_its_name(fresh):
     fresh.run("struct Form(u8);")
     error = fresh.run("shapes.len()").error
     assert error["evalue"] == "cannot find value `shapes` in this scope"
-    assert "defines its type anew" in told(error) and "path separator" not in told(error)
+    assert "defines its type again" in told(error) and "path separator" not in told(error)
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_what_no_longer_compiles_is_stale_and_named_and_comes_back(notebook):
     again = good(notebook.run("impl Cfg { fn rate(&self) -> f64 { self.lr } }"))
     assert "no longer compiles" not in again.stream("stderr")
     assert f"no longer compiles since cell [{number}]" in plain(notebook.run("make().n").error)
-    assert "defines its type anew" in plain(notebook.run("cfg.lr").error)
+    assert "defines its type again" in plain(notebook.run("cfg.lr").error)
     assert notebook.value("Cfg { lr: 1.0, n: 2 }.n") == "2", "the new type is there"
     good(notebook.run("struct Cfg { lr: f64 }"))
     assert notebook.value("make().lr") == "0.1"
@@ -690,11 +690,11 @@ def test_items_that_macros_of_crates_make_are_visible_later(with_crates):
 def test_a_crate_that_the_library_holds_otherwise_is_built_apart_and_said(fresh):
     good(fresh.run(":dep serde = { version = \"1\", features = [\"derive\"] }\n:dep serde_json = \"1\"\n#[derive(serde::Serialize)]\nstruct Told { n: u8 }\nlet made = serde_json::json!({\"z\": 1});\nlet untouched = 5;", timeout=600))
     said = good(fresh.run(":dep serde_json = { version = \"1\", features = [\"preserve_order\"] }\nuse serde_json::{Value, json};\nfn parsed(text: &str) -> Value { serde_json::from_str(text).unwrap() }", timeout=600)).stream("stderr")
-    assert "serde_json is built anew: the library holds it without its feature preserve_order" in said and "`made`" in said
+    assert "serde_json is rebuilt: the library holds it without its feature preserve_order" in said and "`made`" in said
     assert fresh.value("json!({\"b\": 1, \"a\": 2}).to_string()") == '"{\\"b\\":1,\\"a\\":2}"'
     assert fresh.value("parsed(\"{\\\"z\\\": 1, \\\"a\\\": 2}\").to_string()") == '"{\\"z\\":1,\\"a\\":2}"'
     assert fresh.value("(serde_json::to_string(&Told { n: 3 })?, untouched)") == '("{\\"n\\":3}", 5)'
-    assert "its crate was built anew" in plain(fresh.run("made").error)
+    assert "its crate was rebuilt" in plain(fresh.run("made").error)
 
 
 def test_a_crate_that_is_built_again_for_more_features_is_said_with_what_it_costs(fresh, tmp_path):
@@ -702,9 +702,9 @@ def test_a_crate_that_is_built_again_for_more_features_is_said_with_what_it_cost
     tool = crate(tmp_path, "tool", source, features="more = []")
     good(fresh.run(f":dep tool = {tool} }}\nlet held = tool::Tool(1);\nlet plain_value = 3;"))
     said = good(fresh.run(f":dep tool = {tool}, features = [\"more\"] }}\ntool::more();")).stream("stderr")
-    assert "tool is built anew" in said and "more" in said and "`held`" in said
+    assert "tool is rebuilt" in said and "more" in said and "`held`" in said
     assert fresh.value("(tool::more(), plain_value)") == "(9, 3)"
-    assert "its crate was built anew" in plain(fresh.run("held").error)
+    assert "its crate was rebuilt" in plain(fresh.run("held").error)
 
 
 # What evcxr's users know.

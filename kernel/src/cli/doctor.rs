@@ -225,7 +225,7 @@ fn cell() -> Result<String, Trouble> {
     let outcome = receiver.recv_timeout(CELL);
     engine.shutdown();
     let mend =
-        "mend what is above first; then run `bash kernel/setup.sh` again, which builds the library for cells anew";
+        "mend what is above first; then run `bash kernel/setup.sh` again, which builds the library for cells again";
     match outcome {
         Err(_) => Err(trouble(format!("no answer within {} s", CELL.as_secs()), mend)),
         Ok(Err(error)) => {

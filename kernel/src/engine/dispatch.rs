@@ -221,7 +221,7 @@ impl Session {
         let output = rustc.args(["--explain", code]).stdout(std::process::Stdio::piped()).output();
         let output = output.map_err(|error| wrong_command(format!("`:explain`: rustc did not start: {error}")))?;
         if !output.status.success() {
-            return Err(wrong_command(format!("`:explain {code}`: rustc knows no error of this code")));
+            return Err(wrong_command(format!("`:explain {code}`: rustc knows no error with this code")));
         }
         Ok(Some(plain(String::from_utf8_lossy(&output.stdout).trim())))
     }

@@ -408,7 +408,7 @@ impl Session {
             .collect();
         let lost = match &lost[..] {
             [] => "no variable is lost".to_owned(),
-            names => format!("lost is what it had in hand: {}", names.join(", ")),
+            names => format!("lost are the variables that it used: {}", names.join(", ")),
         };
         let items = self.evaluator.compiler.items();
         let anew =
@@ -442,7 +442,7 @@ impl Session {
         if self.evaluator.compiler.library_was_replaced() {
             report
                 .traceback
-                .push("The compiled library was made anew since this kernel started: restart the kernel.".into());
+                .push("The compiled library was rebuilt after this kernel started: restart the kernel.".into());
         }
         report
     }

@@ -39,7 +39,7 @@ impl Variable {
             State::Moved(by) => Some(format!(
                 "`{name}` was moved away in cell [{by}]. To keep it, pass `&{name}` or `{name}.clone()` there."
             )),
-            State::Redefined(by) => Some(format!("`{name}` is lost, because cell [{by}] defines its type anew.")),
+            State::Redefined(by) => Some(format!("`{name}` is lost, because cell [{by}] defines its type again.")),
             State::Hidden(by) => Some(format!("`{name}` is lost, because cell [{by}] defines an item of its name.")),
             State::Lost(by, how) => Some(format!("`{name}` is lost since cell [{by}]: {how}.")),
         }

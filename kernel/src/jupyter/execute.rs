@@ -174,7 +174,7 @@ impl Executor {
             }
             Err(()) => json!({
                 "text/plain": format!(
-                    "`{name}` is no name of the notebook, and those of the crates are still being read. Ask again in a moment."
+                    "the notebook does not define `{name}`, and the names of the crates are still being read. Ask again in a moment."
                 ),
             }),
         };

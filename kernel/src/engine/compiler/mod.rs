@@ -361,7 +361,7 @@ impl Compiler {
     ) {
         let lost_notes = lost.iter().map(|(name, state)| match state {
             VariableState::Hidden(_) => format!("note: `{name}` is lost: the cell defines an item of its name."),
-            _ => format!("note: `{name}` is lost: its type was defined anew."),
+            _ => format!("note: `{name}` is lost: its type was defined again."),
         });
         let anew_notes = anew.iter().map(|path| format!("note: `{path}` starts anew: it was defined anew."));
         let known = before.left_out();

@@ -106,7 +106,7 @@ impl State {
         let mut lost = Vec::new();
         for variable in self.variables.values_mut() {
             if variable.state == VariableState::Stored && self.definitions.rests_on(&variable.ty, &is_replaced) {
-                variable.state = VariableState::Lost(number, "its crate was built anew".to_owned());
+                variable.state = VariableState::Lost(number, "its crate was rebuilt".to_owned());
                 lost.push(variable.name.clone());
             }
         }
@@ -118,7 +118,7 @@ impl State {
             self.definitions.start_anew();
         }
         let told = replaced.iter();
-        told.map(|(name, why)| format!("note: {name} is built anew: {why}. Its statics start anew.{cost}")).collect()
+        told.map(|(name, why)| format!("note: {name} is rebuilt: {why}. Its statics start anew.{cost}")).collect()
     }
 
     /// The cell ran: what it has stored is there, what it loaded and did not put back is gone. `ended_well` when neither an error nor a
@@ -157,7 +157,7 @@ impl State {
 
     fn was_not_put_back(&mut self, loaded: &Loaded, number: u32, ended_well: bool, notes: &mut Vec<String>) {
         let Loaded { name, fate, .. } = loaded;
-        let how = "it was in the cell's hands when the cell was left";
+        let how = "the cell was using it when it was left behind";
         let gone = match fate {
             Fate::TakenBy(_) => VariableState::Moved(number),
             Fate::Gone(state) => state.clone(),
@@ -263,7 +263,7 @@ mod tests {
         );
         let loaded = Loaded { name: "a".to_owned(), mutable: false, ty: "i32".to_owned(), fate: Fate::Stored };
         let notes = ran(&mut state, vec![bound("b", Fate::Stored), bound("c", Fate::Stored)], vec![loaded], &[], false);
-        assert_eq!(notes, ["note: `a` is lost: it was in the cell's hands when the cell was left."]);
+        assert_eq!(notes, ["note: `a` is lost: the cell was using it when it was left behind."]);
         assert_eq!(state_of(&state, "b"), Some(&VariableState::Stored));
         assert!(matches!(state_of(&state, "c"), Some(VariableState::Lost(3, _))));
     }
@@ -289,10 +289,7 @@ mod tests {
         };
         state.variables.insert("held".to_owned(), tool);
         let notes = state.replace_crates(4, &[("tool".to_owned(), "its source changed".to_owned())]);
-        assert_eq!(
-            notes,
-            ["note: tool is built anew: its source changed. Its statics start anew. Lost with it: `held`."]
-        );
+        assert_eq!(notes, ["note: tool is rebuilt: its source changed. Its statics start anew. Lost with it: `held`."]);
         assert_eq!((state.stored().count(), &state.forgotten[..]), (1, &["held".to_owned()][..]));
         state.lose_all(5);
         assert_eq!(state.stored().count(), 0);

@@ -39,7 +39,7 @@ fn check(name: &str, value: String) -> Result<(String, String), String> {
     let name = name.trim().trim_matches('"');
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if name.is_empty() || !name.chars().all(plain) {
-        return Err(format!("`{name}` is no name of a crate: `:dep regex = \"1\"`"));
+        return Err(format!("`{name}` is not the name of a crate: `:dep regex = \"1\"`"));
     }
     Ok((name.to_owned(), value))
 }

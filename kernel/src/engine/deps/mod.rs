@@ -230,7 +230,7 @@ fn conflict(name: &str, cargo: &Cargo, bundle: Option<&Bundle>) -> Option<String
             && known.is_none_or(|known| is_compatible(&known.version, &built.version))
     };
     let built = cargo.crates.values().find(is_another)?;
-    Some(format!("another crate of `:dep` stands on {}", built.name))
+    Some(format!("another crate of `:dep` depends on {}", built.name))
 }
 
 /// Whether cargo would take either version for the other.
@@ -247,7 +247,7 @@ fn why(known: &Crate, now: &Crate) -> String {
     }
     let more = now.features.iter().filter(|feature| !known.features.contains(feature));
     match more.map(String::as_str).collect::<Vec<_>>()[..] {
-        [] if now.features == known.features => "a crate that it stands on was built anew".to_owned(),
+        [] if now.features == known.features => "a crate that it depends on was rebuilt".to_owned(),
         [] => "fewer of its features are asked for".to_owned(),
         ref more => format!("a later `:dep` asks for its features {}", more.join(", ")),
     }
@@ -276,7 +276,7 @@ mod tests {
         let core = Crate { name: "serde_core".to_owned(), version: "1.0.0".to_owned(), features: Vec::new() };
         let mut cargo = Cargo::default();
         cargo.crates.insert(PathBuf::from("/core.rlib"), core);
-        assert_eq!(conflict("serde", &cargo, None).as_deref(), Some("another crate of `:dep` stands on serde_core"));
+        assert_eq!(conflict("serde", &cargo, None).as_deref(), Some("another crate of `:dep` depends on serde_core"));
         assert_eq!((conflict("serde_core", &cargo, None).is_some(), conflict("rand", &cargo, None)), (true, None));
         assert!(
             is_compatible("1.0.2", "1.4.0") && !is_compatible("0.8.5", "0.9.0") && !is_compatible("1.0.0", "2.0.0")
@@ -292,7 +292,7 @@ mod tests {
         };
         assert_eq!(why(&of("1.0.0", &[]), &of("2.0.0", &[])), "version 2.0.0 took the place of 1.0.0");
         assert_eq!(why(&of("1.0.0", &["a"]), &of("1.0.0", &["a", "b"])), "a later `:dep` asks for its features b");
-        assert_eq!(why(&of("1.0.0", &["a"]), &of("1.0.0", &["a"])), "a crate that it stands on was built anew");
+        assert_eq!(why(&of("1.0.0", &["a"]), &of("1.0.0", &["a"])), "a crate that it depends on was rebuilt");
     }
 
     #[test]

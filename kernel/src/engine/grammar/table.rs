@@ -63,8 +63,8 @@ const fn unlisted(name: &'static str, action: Action) -> Command {
 }
 
 const LINKED: Action = Action::Refused("has no effect here: cells are built by rustc against the compiled library");
-const SHELL: Action = Action::Refused("is of IPython; begin each line of the shell with `!`");
-const PROFILE: Action = Action::Refused("is of IPython; `%timeit EXPRESSION` says how long an expression takes");
+const SHELL: Action = Action::Refused("belongs to IPython; begin each line of the shell with `!`");
+const PROFILE: Action = Action::Refused("belongs to IPython; `%timeit EXPRESSION` says how long an expression takes");
 const PYTHON: Action = Action::Refused("is a command of the Python kernel; this notebook runs in the Rust kernel");
 
 /// Every command.
@@ -192,25 +192,31 @@ pub static COMMANDS: [Command; 75] = [
     unlisted("%whos", Action::Variables),
     unlisted("%lsmagic", Action::Help),
     unlisted("%quickref", Action::Help),
-    unlisted("%reset", Action::Refused("is of IPython; `:clear` forgets all variables and items")),
-    unlisted("%env", Action::Refused("is of IPython; `:env KEY=VALUE` sets a variable of the environment")),
-    unlisted("%run", Action::Refused("is of IPython; `:load FILE` runs the code of a file")),
-    unlisted("%load", Action::Refused("is of IPython; `:load FILE` runs the code of a file")),
-    unlisted("%pinfo", Action::Refused("is of IPython; a cell `?NAME` shows the documentation of a name")),
-    unlisted("%cd", Action::Refused("is of IPython; `std::env::set_current_dir(\"folder\")?;` changes the folder")),
-    unlisted("%pwd", Action::Refused("is of IPython; `!pwd` says which folder it is")),
-    unlisted("%ls", Action::Refused("is of IPython; `!ls` lists the files")),
+    unlisted("%reset", Action::Refused("belongs to IPython; `:clear` forgets all variables and items")),
+    unlisted("%env", Action::Refused("belongs to IPython; `:env KEY=VALUE` sets a variable of the environment")),
+    unlisted("%run", Action::Refused("belongs to IPython; `:load FILE` runs the code of a file")),
+    unlisted("%load", Action::Refused("belongs to IPython; `:load FILE` runs the code of a file")),
+    unlisted("%pinfo", Action::Refused("belongs to IPython; a cell `?NAME` shows the documentation of a name")),
+    unlisted(
+        "%cd",
+        Action::Refused("belongs to IPython; `std::env::set_current_dir(\"folder\")?;` changes the folder"),
+    ),
+    unlisted("%pwd", Action::Refused("belongs to IPython; `!pwd` says which folder it is")),
+    unlisted("%ls", Action::Refused("belongs to IPython; `!ls` lists the files")),
     unlisted("%cargo", Action::Refused("is not needed; `:dep NAME = \"VERSION\"` adds a crate")),
     unlisted("%prun", PROFILE),
     unlisted("%%prun", PROFILE),
-    unlisted("%matplotlib", Action::Refused("is of IPython; pictures of Rust show without it")),
+    unlisted("%matplotlib", Action::Refused("belongs to IPython; pictures of Rust show without it")),
     unlisted("%%bash", SHELL),
     unlisted("%%sh", SHELL),
-    unlisted("%%capture", Action::Refused("is of IPython; a `;` behind the last expression hides its value")),
-    unlisted("%%writefile", Action::Refused("is of IPython; `std::fs::write(\"file\", \"text\")?;` writes a file")),
+    unlisted("%%capture", Action::Refused("belongs to IPython; a `;` behind the last expression hides its value")),
+    unlisted(
+        "%%writefile",
+        Action::Refused("belongs to IPython; `std::fs::write(\"file\", \"text\")?;` writes a file"),
+    ),
     unlisted(
         "%%html",
-        Action::Refused("is of IPython; show HTML from Rust, by `evcxr_display` or the library's `display`"),
+        Action::Refused("belongs to IPython; show HTML from Rust, by `evcxr_display` or the library's `display`"),
     ),
     unlisted("%rust", PYTHON),
     unlisted("%rust_push", PYTHON),

@@ -112,7 +112,7 @@ pub fn bracket_error(source: &str, range: Range<usize>, number: u32) -> Option<E
     let (message, marks) = match (delimiters.misplaced, &delimiters.open[..]) {
         (Some(Misplaced { at: close, open: None }), _) => {
             let message = format!("unexpected closing delimiter: `{}`", &source[at(close)]);
-            (message, vec![(at(close), "there is nothing that it closes; nothing of the cell ran")])
+            (message, vec![(at(close), "it closes nothing; no part of the cell ran")])
         }
         (Some(Misplaced { at: close, open: Some(open) }), _) => {
             let message = format!("mismatched closing delimiter: `{}`", &source[at(close)]);
