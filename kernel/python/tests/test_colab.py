@@ -11,7 +11,7 @@ from colab import ROOT, RUST, Colab
 
 SETUP = (
     '%load_ext {__import__("importlib.util").util.find_spec("wavemesh_kernel") and "wavemesh_kernel"'
-    ' or print("WaveMesh is not installed here: COLAB_SETUP.md in its repository says what to run first.") or ""}'
+    ' or print("Install WaveMesh first: COLAB_SETUP.md says how.") or ""}'
 )
 FROM_SOURCE = "The setup cell, from source"
 
