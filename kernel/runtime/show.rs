@@ -32,6 +32,19 @@ macro_rules! show_richly {
     }};
 }
 
+/// The same for a value whose type follows from defaults alone, such as what `|x| x + 1` returns for 2: looking for a method asks for the type
+/// at once, calling a function does not.
+#[macro_export]
+macro_rules! show_plainly {
+    ($value:expr) => {
+        $crate::show::plainly(&$value)
+    };
+}
+
+pub fn plainly<T: Debug>(value: &T) {
+    show_debug(value);
+}
+
 /// A value about to be shown.
 pub struct Shown<'a, T: ?Sized>(pub &'a T);
 

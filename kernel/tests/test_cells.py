@@ -208,3 +208,9 @@ def test_an_exported_project_builds_and_says_what_the_cells_said(fresh, program,
 def test_code_is_loaded_from_a_file(kernel, tmp_path):
     (tmp_path / "more.rs").write_text("fn loaded() -> i32 { 21 }\nloaded() * 2")
     assert kernel.value(f":load {tmp_path / 'more.rs'}") == "42"
+
+
+def test_a_value_whose_type_follows_from_defaults_alone_is_shown(kernel):
+    assert kernel.value("let next = |x| x + 1;\nnext(2)") == "3"
+    error = kernel.run('"4".parse()?').error
+    assert "type annotations needed" in plain(error) and "wavemesh_cell" not in plain(error) and "plainly" not in plain(error)

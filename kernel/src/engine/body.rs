@@ -104,6 +104,9 @@ impl Woven {
 /// Shows a value that has an `evcxr_display` of its own by that, and every other as the WaveMesh library does.
 pub const SHOW_RICHLY: &str = "::wavemesh_cell::show_richly";
 
+/// The macro that shows a value by its `Debug` text, whose type need not be known at once.
+pub const SHOW_PLAINLY: &str = "::wavemesh_cell::show_plainly";
+
 /// Takes the place of the trait of that name which the library's prelude has: an import by name counts more than `*`.
 const INSTEAD: &str = "use ::wavemesh_cell::show::Fallback as EvcxrDisplay;";
 

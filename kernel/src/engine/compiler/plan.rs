@@ -25,6 +25,8 @@ pub struct Plan {
     pub flat: bool,
     /// Whether the types were asked for in a build of their own, so that they are known although others fail.
     pub typed: bool,
+    /// Whether the value that ends the cell is shown by a function, as its type is not known where a method would be looked for.
+    pub shown_plainly: bool,
 }
 
 /// Why a closure is not stored.
@@ -72,7 +74,16 @@ impl Plan {
             }
         }
         let levels = levels(cell, &bound);
-        Plan { bound, loaded, levels, types: BTreeMap::new(), over: BTreeMap::new(), flat: false, typed: false }
+        Plan {
+            bound,
+            loaded,
+            levels,
+            types: BTreeMap::new(),
+            over: BTreeMap::new(),
+            flat: false,
+            typed: false,
+            shown_plainly: false,
+        }
     }
 
     /// The cell is built: what is to be known when it has run.

@@ -5,15 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
+use serde_json::Value;
 
 use super::mending::Mended;
 use super::plan::Plan;
 use super::{Compiler, Failed, Object, Order, errors};
-use crate::engine::body::{Body, Woven};
+use crate::engine::body::{Body, SHOW_PLAINLY, Woven};
 use crate::engine::cell::{Cell, Part, Run, words};
 use crate::engine::definitions::Definitions;
 use crate::engine::deps::Dependencies;
-use crate::engine::rustc::{Job, Outcome};
+use crate::engine::rustc::{Job, Outcome, spans};
 use crate::engine::variables::{Fate, State as VariableState};
 
 /// What all builds of a cell's statements share.
@@ -58,6 +59,7 @@ impl Compiler {
         forgotten.extend(lost);
         let crates = self.named_crates(dependencies, definitions);
         let weaving = Weaving { order, run, cell, definitions, dependencies, names, crates, forgotten };
+        let mut unsure = None;
         // Each build that fails costs a variable or a level, of which there are so many.
         for _ in 0..100 {
             let Built { outcome, woven, library } = self.build_body(&weaving, &plan, false)?;
@@ -72,7 +74,18 @@ impl Compiler {
             match plan.mend(&outcome.messages, &woven, cell, order.number) {
                 Mended::Changed => self.give_up_loading(&plan),
                 Mended::TypesWanted => self.ask_types(&weaving, &mut plan)?,
-                Mended::Not => return Err(Failed::Refused(errors(&outcome.messages), Part::Body)),
+                Mended::Not if order.show && !plan.shown_plainly && lacks_a_type(&outcome.messages) => {
+                    plan.shown_plainly = true;
+                    unsure = Some((outcome.messages, woven.built));
+                }
+                Mended::Not => {
+                    // What is told is what rustc said of the cell as it usually is.
+                    let messages = unsure.map_or(outcome.messages, |(messages, built)| {
+                        run.set_body(built);
+                        messages
+                    });
+                    return Err(Failed::Refused(errors(&messages), Part::Body));
+                }
             }
         }
         Err(Failed::Other("the cell's variables borrow from each other".to_owned()))
@@ -107,7 +120,7 @@ impl Compiler {
             names: definitions.library.as_ref().map(|_| &weaving.names[..]),
             prelude: self.prelude(dependencies),
             crates: &weaving.crates,
-            show: order.show.then(|| self.show_macro(order.source)),
+            show: order.show.then(|| if plan.shown_plainly { SHOW_PLAINLY } else { self.show_macro(order.source) }),
             block_on: cell.awaits.then_some(block_on.as_deref()).flatten(),
             within: within.as_deref(),
         };
@@ -148,4 +161,10 @@ impl Compiler {
             }
         }
     }
+}
+
+/// Whether all that a build lacks are types that it could not infer.
+fn lacks_a_type(messages: &[Value]) -> bool {
+    let mut errors = messages.iter().filter(|message| message["level"] == "error" && !spans(message).is_empty());
+    errors.all(|message| matches!(message["code"]["code"].as_str(), Some("E0282" | "E0283" | "E0284")))
 }

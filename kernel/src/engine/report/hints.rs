@@ -76,7 +76,8 @@ pub fn unnamed_crate(message: &str) -> Option<String> {
 
 /// What to do about an error with this message at this place of a cell.
 pub fn of(message: &str, source: &str, at: &Range<usize>) -> Option<String> {
-    python(message, source).or_else(|| operand(message, source, at)).or_else(|| display(message, source, at))
+    let hint = python(message, source).or_else(|| operand(message, source, at));
+    hint.or_else(|| display(message, source, at)).or_else(|| literal(message, source, at))
 }
 
 /// Python, pasted into a cell of Rust.
@@ -151,6 +152,20 @@ fn display(message: &str, source: &str, at: &Range<usize>) -> Option<String> {
     Some(format!("to show a value, end the cell with it, without `;`: `{value}`"))
 }
 
+/// Options written as a literal, which may gain fields and so are built by methods.
+fn literal(message: &str, source: &str, at: &Range<usize>) -> Option<String> {
+    if !message.starts_with("cannot create non-exhaustive struct") {
+        return None;
+    }
+    let (name, fields) = source.get(at.clone())?.split_once('{')?;
+    let name = name.trim();
+    let field = fields.split(':').next()?.trim();
+    let is_name = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_');
+    let are_options = name.ends_with("Config") || name.ends_with("Options");
+    (are_options && is_name(field))
+        .then(|| format!("`{name}` is built by methods, one for each field: `{name}::new().{field}(…)`"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +209,16 @@ mod tests {
             "show",
         );
         assert!(told.is_some_and(|told| told.ends_with("`a.b`")));
+    }
+
+    #[test]
+    fn options_written_as_a_literal_are_told_their_methods() {
+        let message = "cannot create non-exhaustive struct using struct expression";
+        let source = "let c = WaveletConfig { threshold: 0.01, ..Default::default() };";
+        let told = hint(message, source, &source[8..source.len() - 1]).unwrap_or_default();
+        assert!(told.ends_with("`WaveletConfig::new().threshold(…)`"), "{told}");
+        assert_eq!(hint(message, "Other { a: 1 }", "Other { a: 1 }"), None);
+        assert_eq!(hint(message, "MyConfig { ..x }", "MyConfig { ..x }"), None);
     }
 
     #[test]
