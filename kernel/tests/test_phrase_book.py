@@ -53,7 +53,7 @@ CASES = {
         [("fn halve(x: i32) -> Result<i32, Box<dyn std::error::Error>> {\n    if x % 2 == 1 {\n        {0}\n    }\n    Ok(x / 2)\n}\nhalve(4)?", "2")],
     ),
     "`def f(x: float) -> float: …`": (["2.0 * x"], [("{0}\nf(1.5)", "3.0")]),
-    "`lambda x: x + 1`": ([], [("let next = {0};\nnext(2)", "3"), ("next(3)", "4")]),
+    "`lambda x: x + 1`": ([], [("let next = {0};\nnext(2)", "3")]),
     "`class P: …`": (["x: f64", "fn twice(&self) -> f64 { 2.0 * self.x }"], [("{0}\n{1}\nP { x: 1.5 }.twice()", "3.0")]),
     "`isinstance`, a family of types": (
         [],

@@ -148,7 +148,7 @@ impl Dependencies {
         };
         let mut externs = cargo::externs(&cargo, build)?;
         externs.extend(held.iter().map(|(name, file)| (name.replace('-', "_"), file.clone())));
-        self.tell_origins(&held, &apart, build);
+        self.tell_origins(&apart, build);
         let replaced = self.replaced(&cargo, &externs, &apart, &newest);
         let mut chain = if replaced.is_empty() { self.chain.clone() } else { Vec::new() };
         let held: BTreeSet<&PathBuf> = chain.iter().flat_map(|holder| holder.crates.keys()).collect();
@@ -178,12 +178,9 @@ impl Dependencies {
         Ok(replaced.into_iter().collect())
     }
 
-    /// Says of crates that are new here, and that the compiled library has too, whether they are those.
-    fn tell_origins(&self, held: &BTreeMap<String, PathBuf>, apart: &[(String, String)], build: &mut Build) {
+    /// Says which of the crates that are new here are other ones than the compiled library's.
+    fn tell_origins(&self, apart: &[(String, String)], build: &mut Build) {
         let is_new = |name: &String| !self.built.contains_key(name);
-        for known in held.keys().filter(|name| is_new(name)).filter_map(|name| build.bundle?.held(name)) {
-            (build.say)(format!("note: {} {} is that of the compiled library.", known.name, known.version));
-        }
         for (name, why) in apart.iter().filter(|(name, _)| is_new(name)) {
             (build.say)(format!("note: {name} is built apart from that of the compiled library: {why}."));
         }
