@@ -11,7 +11,7 @@ from playwright import sync_api as playwright
 
 IMAGES = pathlib.Path(__file__).parents[2] / "docs/images/displays"
 # These are pictures already.
-PICTURES = ["voxel_plot", "mesh_plot", "slice_grid", "contact_sheet", "live_plot", "plot", "figure"]
+PICTURES = ["voxel_plot", "mesh_plot", "slice_grid", "contact_sheet", "shape_sheet", "live_plot", "plot", "figure"]
 PAGES = ["dataset", "tensor", "tensor_rank4", "tensor_small", "sparse", "wavelet", "sdf", "mesh", "model", "diffusion", "backend", "error", "voxel_viewer", "voxel_sequence", "mesh_viewer", "point_viewer"]
 DARK = ["tensor", "sparse", "voxel_viewer"]
 
