@@ -27,7 +27,7 @@
 //!
 //! # Features
 //!
-//! All but `cuda`, `mpi` and `nccl` are on by default. Without any, sparse layers, the network, diffusion, wavelets and grids remain.
+//! All but `cuda`, `mpi` and `nccl` are on by default. Without any of them there are sparse layers, the network, diffusion, wavelets and grids.
 //!
 //! | feature | what it adds |
 //! | --- | --- |
@@ -40,16 +40,16 @@
 //!
 //! # In a program
 //!
-//! Calls are safe from any number of threads. Who may stop a call and who sees its progress belongs to the call ([`task`]). Warnings go
-//! through the crate `log`. What is asked for and cannot be had, memory included, is an [`Error`]. Nothing is changed for the whole process
-//! unless it is asked for: [`keep_freed_memory`] makes steps of small networks faster.
+//! Calls are safe from any number of threads. A call can be stopped and its progress observed without touching other calls ([`task`]). Warnings
+//! go through the crate `log`. Every failure, lack of memory included, is an [`Error`]. The library changes nothing for the whole process
+//! unless you ask for it: [`keep_freed_memory`] makes steps of small networks faster.
 //!
 //! # What a version promises
 //!
 //! Semantic versioning. Tensors, devices and parameters are candle's, so its version is part of this crate's: a new minor version of candle
 //! (0.11 → 0.12) is a breaking change here. Use [`candle_core`] and [`candle_nn`] as re-exported, and versions always fit. Configurations and
 //! errors may gain fields and variants in a minor version: build configurations with `new()` and their methods, and match errors with a last
-//! arm `_`. The book's page on stability says the rest.
+//! arm `_`. The book's page on stability has the details.
 
 #![deny(missing_docs, clippy::missing_errors_doc)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]

@@ -1,4 +1,4 @@
-//! The diffusion process itself: noising, what a network may predict, and how its answer is read.
+//! The diffusion process itself: noising, what a network may predict, and how its output is read.
 //!
 //! `x_t = √ᾱ·x_0 + √(1−ᾱ)·ε`. A network predicts `ε` (Ho et al. 2020), `x_0`, or `v = √ᾱ·ε − √(1−ᾱ)·x_0`
 //! (Salimans & Ho 2022); each of the three gives the two others. Timesteps belong to batch elements; every site takes

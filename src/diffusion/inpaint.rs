@@ -1,8 +1,8 @@
-//! Sampling around what is known: completion.
+//! Completion: sampling the rest of a sample whose other part is known.
 //!
 //! RePaint (Lugmayr et al. 2022, algorithm 1) with DDIM's steps: after each step the known sites are set to their clean values, noised to the
-//! step's level; and each step is taken several times, with noise added back in between, so that the sites that are drawn come to agree
-//! with the known ones. Without those turns a sample only fits at the border.
+//! step's level; and each step is taken several times, with noise added back in between, so that the sampled sites come to agree
+//! with the known ones. Without these repetitions a sample fits only at the border.
 
 use candle_core::Tensor;
 

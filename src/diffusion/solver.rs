@@ -1,4 +1,4 @@
-//! One step of a sampler: from `x_t` and what the network says of it to `x` at the next, cleaner timestep.
+//! One step of a sampler: from `x_t` and the network's output to `x` at the next, cleaner timestep.
 //!
 //! - DDPM, ancestral sampling: Ho et al. 2020, equation 7.
 //! - DDIM: Song et al. 2021, equation 12; `eta` 0 is deterministic, 1 has DDPM's variance.

@@ -1,7 +1,7 @@
 //! Checkpoints of other libraries, read into any network, and never silently wrong.
 //!
 //! [`Checkpoint::open`] reads every tensor of a file that PyTorch saved (`.pth`, `.pt`, `.bin`, `.ckpt`, of any version since 2017) or
-//! of safetensors; [`Checkpoint::load_into`] gives a network's parameters the values of theirs and reports what it did.
+//! of safetensors; [`Checkpoint::load_into`] copies their values into a network's parameters and reports what it did.
 //!
 //! ```no_run
 //! use wavemesh::prelude::*;
@@ -17,7 +17,7 @@
 //!
 //! # How weights lie in files
 //!
-//! Libraries keep the weight of one and the same convolution in different orders ([`WeightFormat`]). The importer tells the order
+//! Libraries keep the weights of the same convolution in different orders ([`WeightFormat`]). The importer finds the order
 //! from the shapes of all layers together, and asks for it ([`ImportOptions::format`]) when more than one fits.
 //!
 //! | written by | weight | what is done |

@@ -1,6 +1,6 @@
 //! Triangle meshes: reading, writing and measuring.
 //!
-//! [`Mesh`] is vertices and triangles, and where they lie. Readers and writers are in [`format`](MeshFormat), a file a
+//! A [`Mesh`] holds vertices, triangles, and an offset for large coordinates. Readers and writers are in [`format`](MeshFormat), one file a
 //! format; [`metrics`] compares two meshes.
 
 mod axis;

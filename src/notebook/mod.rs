@@ -1,4 +1,4 @@
-//! Notebook displays: everything shows itself.
+//! Notebook displays: every value shows itself.
 //!
 //! A value that is [`Rich`] shows a card, plot or viewer when it ends a cell; [`display()`] shows one earlier, [`Display::update`] changes it
 //! in place, [`progress()`] wraps a loop with a bar. The same code shows its final state under stock `evcxr_jupyter`, prints

@@ -15,7 +15,7 @@
 //! | `sparse_add(a, b)` | [`SparseConvTensor::union_add`] |
 //! | `torch.no_grad()` | [`no_grad`] |
 //!
-//! Checkpoints are read by [`import`](crate::import); beware of spconv's 1×1×1 weights, which its documentation tells of.
+//! [`import`](crate::import) reads checkpoints; its documentation warns of spconv's 1×1×1 weights.
 
 mod activation;
 mod arithmetic;

@@ -1,7 +1,7 @@
 //! Encoded shapes on disk, each under a key of its content and of how it was encoded.
 //!
 //! An entry is a safetensors file with the coefficients, their layout, and a SHA-256 of both. An entry that is truncated,
-//! altered or of another version is told apart, and rebuilt.
+//! altered or of another version is detected and rebuilt.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What a [`Trainer`](super::Trainer) draws its batches from.
+//! The data that a [`Trainer`](super::Trainer) draws its batches from.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};

@@ -1,8 +1,8 @@
 //! [`Denoising`]: a network that learns to denoise.
 //!
 //! Everything random in step `n` (which samples, their noise and timesteps, dropout) comes from the seed and `n` alone, so a
-//! training that is resumed from a checkpoint takes the very steps that an uninterrupted one would have taken. It comes for each sample of
-//! its own, so that the processes of a group together take the steps that one process alone would take.
+//! training that is resumed from a checkpoint takes exactly the steps that an uninterrupted one would have taken. Each sample has random
+//! numbers of its own, so that the processes of a group together take the steps that one process would take.
 
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};

@@ -1,4 +1,4 @@
-//! Exponential moving average of a model's variables: the weights that generate.
+//! Exponential moving average of a model's variables, which generation uses.
 
 use candle_core::{Tensor, Var};
 

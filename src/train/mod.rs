@@ -1,7 +1,7 @@
-//! From shapes to a generator: data, training loop, exponential moving average, checkpoints, and what comes out of them.
+//! From shapes to a generator: data, training loop, exponential moving average, checkpoints, and generation.
 //!
-//! [`ShapeDataset`] encodes shapes once; a [`Representation`] writes each in stages that need no sites to be given;
-//! a [`Trainer`] trains a network on one stage ([`StageData`]); a [`Generator`] runs all stages and hands back meshes;
+//! [`ShapeDataset`] encodes shapes once; a [`Representation`] writes each in stages that need no given sites;
+//! a [`Trainer`] trains a network on one stage ([`StageData`]); a [`Generator`] runs all stages and returns shapes;
 //! [`SetComparison`] says how good they are. The same [`Trainer`] trains any other network by its loss ([`Trainer::fit`]).
 
 mod cache;

@@ -1,4 +1,4 @@
-//! What a generator diffuses: a shape as features on sites that nobody has to be told.
+//! What a generator diffuses: a shape as features on sites that need not be given.
 //!
 //! A wavelet decomposition is stored where its coefficients are large, and where that is depends on the shape: a
 //! generator cannot know it beforehand. So a shape is written in stages, coarse to fine, each with sites of its own:
@@ -12,8 +12,8 @@
 //! Three choices make a small network's errors harmless. Distances level off away from the surface
 //! ([`truncation`](RepresentationConfig::truncation)), so that the numbers to be learnt say where the surface is and little
 //! else. Channels are normalised over a training set, but keep some of their proportions
-//! ([`whitening`](RepresentationConfig::whitening)): bands that hardly move the surface hardly count. And each site is told
-//! its place, because shapes stand in a common frame.
+//! ([`whitening`](RepresentationConfig::whitening)): bands that hardly move the surface hardly count. And each site gets
+//! its position as an input, because all shapes share a frame.
 //!
 //! Without a `shell`, encoding and decoding are inverses up to rounding; with one, thin parts lose details whose filters reach
 //! beyond it.

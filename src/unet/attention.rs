@@ -1,7 +1,7 @@
 //! Cross-attention from sites to a context (Vaswani et al. 2017), within each batch element.
 //!
-//! With `n = LayerNorm(features)`: queries from `n`, keys and values from the context, and `n + Dropout(Linear(attention))`
-//! comes out. (It is the normalised features that are added to, as in the network that this one restates.)
+//! With `n = LayerNorm(features)`: queries come from `n`, keys and values from the context, and the output is
+//! `n + Dropout(Linear(attention))`. (The sum takes the normalised features, as the original network does.)
 
 use candle_core::{D, DType, Module, Tensor};
 use candle_nn::{Linear, VarBuilder};

@@ -1,4 +1,4 @@
-//! Parameters on disk: safetensors of our own, and PyTorch checkpoints of the network that this one restates.
+//! Parameters on disk: safetensors of our own, and PyTorch checkpoints of the original network.
 //!
 //! A file of ours holds every parameter and running statistic under its name (`time_mlp.0.weight`,
 //! `encoder.encoder_blocks.0.conv1.weight`, …) with the [`UNetConfig`] as JSON in its header, so that the file alone

@@ -1,4 +1,4 @@
-//! The network's layers as it uses them: sparse convolutions without bias and batch normalisation, each knowing its name.
+//! The network's layers as it uses them: sparse convolutions without bias and batch normalisation, each with its name.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What a network is made of: every tensor that its layers asked for, by name, in the order of construction.
+//! A network's parameters: every tensor that its layers asked for, by name, in the order of construction.
 //!
 //! The order is fixed, unlike that of a `VarMap`, so that sums over all parameters (a gradient's norm) are the same in
 //! every run. Each tensor is a variable, whatever it came from, so that a loaded network can be trained further.
