@@ -108,3 +108,8 @@ def test_a_row_works_as_it_is_printed(kernel, row):
         assert [message["data"]["text/html"] for message in shown.of("display_data")] == ["<b>1</b>"] * 2
     elif "help" in row:
         assert "Doubles." in shown.reply["content"]["payload"][0]["data"]["text/plain"]
+
+
+def test_what_has_no_display_says_how_it_is_shown(kernel):
+    error = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(kernel.run("display(5);").error["traceback"]))
+    assert "has no display of its own" in error and 'println!("{:?}", …)' in error

@@ -21,6 +21,10 @@ use super::{MimeBundle, escape};
 /// }
 /// assert_eq!(Temperature(21.5).rich().plain(), "21.5 °C");
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no display of its own: end the cell with the value, or print it with `println!(\"{{:?}}\", …)`",
+    label = "this has no display of its own"
+)]
 pub trait Rich {
     /// The value in all its representations; `text/plain` is always among them.
     fn rich(&self) -> MimeBundle;
