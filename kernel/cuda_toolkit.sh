@@ -4,24 +4,32 @@
 #
 #   eval "$(bash kernel/cuda_toolkit.sh ~/.cache/wavemesh-cuda)"
 #
+# With --compiler after the folder it brings nvcc and headers alone, an eighth of the size, which is enough to check what is not linked.
+#
 # Where a distribution's toolkit is installed (nvcc in PATH, libcuda with the driver), none of this is needed.
 set -euo pipefail
 
-folder=${1:?"usage: cuda_toolkit.sh FOLDER"}
+folder=${1:?"usage: cuda_toolkit.sh FOLDER [--compiler]"}
 version=13.0
 toolkit=$folder/toolkit
+compiler=("nvidia-cuda-nvcc==$version.*" "nvidia-cuda-crt==$version.*" "nvidia-nvvm==$version.*" "nvidia-cuda-cccl==$version.*" "nvidia-cuda-runtime==$version.*")
+libraries=("nvidia-cuda-nvrtc==$version.*" "nvidia-cublas==$version.*" "nvidia-curand==10.4.0.*")
+linked=(cublas cublasLt curand nvrtc cudart)
+if [ "${2:-}" = --compiler ]; then
+    libraries=()
+    linked=(cudart)
+fi
 
 if [ ! -e "$toolkit/.complete" ]; then
     mkdir -p "$folder"
     python3 -m venv "$folder/venv"
     # The wheels' own needs are these same packages.
     "$folder/venv/bin/pip" install --quiet --no-deps --disable-pip-version-check \
-        "nvidia-cuda-nvcc==$version.*" "nvidia-cuda-crt==$version.*" "nvidia-nvvm==$version.*" "nvidia-cuda-cccl==$version.*" \
-        "nvidia-cuda-runtime==$version.*" "nvidia-cuda-nvrtc==$version.*" "nvidia-cublas==$version.*" "nvidia-curand==10.4.0.*" >&2
+        "${compiler[@]}" "${libraries[@]}" >&2
     rm -rf "$toolkit"
     cp -rs "$(realpath "$folder"/venv/lib/python3*/site-packages/nvidia/cu13)" "$toolkit"
     # Linkers look for names without a version.
-    for name in cublas cublasLt curand nvrtc cudart; do
+    for name in "${linked[@]}"; do
         ln -sf "$(basename "$toolkit"/lib/lib$name.so.*)" "$toolkit/lib/lib$name.so"
     done
     ln -sfn lib "$toolkit/lib64"

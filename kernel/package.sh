@@ -2,7 +2,8 @@
 # Makes what people install: a wheel, a tarball for those without pip, and an sdist, in target/dist, each with its SHA-256.
 # Usage: bash kernel/package.sh [--quick] [--cuda | --bundle FOLDER]
 #   --quick     compress less, as the tests do: a tenth of the time, a larger wheel
-#   --cuda      make the add-on wheel for NVIDIA GPUs instead, which needs nvcc (kernel/cuda_toolkit.sh brings one)
+#   --cuda      make the add-on wheel for NVIDIA GPUs instead, which needs nvcc (kernel/cuda_toolkit.sh brings one); it serves cards of
+#               compute capability 7.5 and later, or of CUDA_COMPUTE_CAP and later (8.0 gives candle's operations bf16)
 #   --bundle    make only the compiled parts of the wheel, in FOLDER
 # Needs the pinned Rust, a C linker, binutils and python3; the first time it compiles for 10 to 15 minutes on two cores.
 set -euo pipefail
@@ -47,7 +48,8 @@ cuda_bundle() {
   work=$(mktemp -d)
   say "Compiling the kernel"
   (cd "$root/kernel" && cargo build --release --locked)
-  say "Compiling the library for GPUs (the first time, half an hour)"
+  export CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-75}
+  say "Compiling the library for GPUs of compute capability $CUDA_COMPUTE_CAP and later (the first time, half an hour)"
   library=$(XDG_DATA_HOME=$work/data "$CARGO_TARGET_DIR/release/wavemesh-kernel" library build --cuda --source "$root" | tail -1)
   pack_library "$library" "$folder"
   say "Made $folder"

@@ -113,19 +113,36 @@ add_extension() {
 
 # Sets `cuda` to 1 or to nothing.
 choose_cuda() {
+  local toolkit="eval \"\$(bash kernel/cuda_toolkit.sh ~/.cache/wavemesh-cuda)\""
   PATH="$PATH:${CUDA_HOME:-/usr/local/cuda}/bin"
   if [ "$cuda" = auto ]; then
-    if [ -e /proc/driver/nvidia/version ] && command -v nvcc >/dev/null; then cuda=1; else cuda=; fi
+    cuda=
+    if [ -e /proc/driver/nvidia/version ] || command -v nvidia-smi >/dev/null; then
+      if command -v nvcc >/dev/null; then cuda=1; else
+        say "GPU: there is an NVIDIA GPU, and cells will not use it: nvcc, which compiles for it, is missing"
+        printf '  -> %s; bash kernel/setup.sh --cuda\n' "$toolkit"
+      fi
+    fi
   elif [ -n "$cuda" ]; then
-    command -v nvcc >/dev/null || die "--cuda needs nvcc, NVIDIA's compiler." "install CUDA's toolkit, or: eval \"\$(bash kernel/cuda_toolkit.sh ~/.cache/wavemesh-cuda)\""
+    command -v nvcc >/dev/null || die "--cuda needs nvcc, NVIDIA's compiler." "install CUDA's toolkit, or: $toolkit"
   fi
-  [ -z "$cuda" ] || say "GPU: the library is compiled for NVIDIA GPUs too (a quarter of an hour more, the first time)"
+  [ -n "$cuda" ] || return 0
+  # candle's kernels are made for one compute capability: this card's, or the oldest that is served, whose kernels run on all.
+  command -v nvidia-smi >/dev/null || export CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-75}
+  say "GPU: the library is compiled for NVIDIA GPUs too (a quarter of an hour more, the first time)"
 }
 
 # build_library [--cuda]
 build_library() {
   "$data/bin/wavemesh-kernel" library build --source "$root" "$@" ||
     die "compiling the library failed; the reason is above." "a full disk or less than 4 GB of memory are the usual causes"
+}
+
+# What the kernel says of driver, libraries and card.
+gpu_found() {
+  local found
+  found=$("$data/bin/wavemesh-kernel" doctor 2>/dev/null | sed -n '/^  GPU /,/^  [^ ]/{s/^  GPU *//p;s/^  *->  */-> /p};/^  a cell/s/^  a cell, end to end *ok */a cell: /p' || true)
+  echo "${found:-no driver of NVIDIA is here yet; cells compute on the processor until there is one}"
 }
 
 build_kernel() {
@@ -141,7 +158,7 @@ build_kernel() {
   say "WaveMesh: compiling the library for cells (the first time, minutes)"
   build_library
   # Beside the other, which serves where this one does not load.
-  [ -z "$cuda" ] || { say "WaveMesh: compiling the library for NVIDIA GPUs"; build_library --cuda; }
+  [ -z "$cuda" ] || { say "WaveMesh: compiling the library for NVIDIA GPUs"; build_library --cuda; say "GPU: $(gpu_found)"; }
   say "Jupyter: installing the kernel 'Rust (WaveMesh)'"
   "$data/bin/wavemesh-kernel" install $replace
 }

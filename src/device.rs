@@ -6,6 +6,8 @@
 use candle_core::Device;
 
 #[cfg(feature = "cuda")]
+use crate::error::driver::advice as advised;
+#[cfg(feature = "cuda")]
 pub use crate::gpu::GpuInfo;
 pub use crate::recording::Recording;
 use crate::{Error, Result};
@@ -179,6 +181,21 @@ pub fn trim_gpu_memory(device: &Device) -> Result<()> {
 #[doc(alias = "set_float32_matmul_precision")]
 pub fn allow_tf32(allow: bool) {
     candle_core::cuda::set_gemm_reduced_precision_f32(allow);
+}
+
+/// What to do about an error of a GPU of which only the words are known, as a notebook's kernel has those that end a cell; `None` where
+/// there is nothing to add.
+///
+/// ```
+/// assert_eq!(wavemesh::device::advice("shape mismatch"), None);
+/// ```
+pub fn advice(message: &str) -> Option<String> {
+    advised(message)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn advised(_: &str) -> Option<String> {
+    None
 }
 
 #[cfg(test)]

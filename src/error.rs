@@ -5,6 +5,9 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "cuda")]
+pub(crate) mod driver;
+
 /// `std::result::Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -245,6 +248,9 @@ impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         match own(error) {
             Ok(own) => own,
+            #[cfg(feature = "cuda")]
+            Err(candle) => driver::of_candle(&candle).unwrap_or(Self::Candle(candle)),
+            #[cfg(not(feature = "cuda"))]
             Err(candle) => Self::Candle(candle),
         }
     }

@@ -391,3 +391,96 @@ fn many_variables_are_trained_as_on_the_processor() -> Result<()> {
     }
     Ok(())
 }
+
+/// A device that candle makes is another one than `best_device`, on the stream of candle's own.
+#[test]
+fn devices_that_candle_makes_serve_as_well() -> Result<()> {
+    let (coords, size) = shell(16.0, 2, &mut StdRng::seed_from_u64(41));
+    let device = Device::new_cuda(0)?;
+    for layer in [Layer::Sub([3; 3], 1), Layer::Strided([3; 3], OutputSites::Reachable), Layer::Max] {
+        let (want, want_grads) = pass(layer, [16, 16], &coords, size, 2, &Device::Cpu, DType::F32);
+        let (got, grads) = pass(layer, [16, 16], &coords, size, 2, &device, DType::F32);
+        assert!(got.device().same_device(&device) && off(got.features(), want.features()) <= 1e-5, "{layer:?}");
+        assert!(grads.iter().zip(&want_grads).all(|(got, want)| off(got, want) <= 1e-5), "{layer:?}");
+    }
+    let var = Var::from_tensor(&numbers(&mut StdRng::seed_from_u64(42), &[300, 3]).to_device(&device)?)?;
+    let mut optimizer = AdamW::new(AdamWConfig::default(), vec![var.clone()])?;
+    optimizer.backward_step(&var.sqr()?.sum_all()?, 1e-2)?;
+    assert!(var.device().same_device(&device) && gpu_info(&device)?.total > 0);
+    Ok(())
+}
+
+#[test]
+fn packed_coefficients_are_decoded_where_they_are() -> Result<()> {
+    let grid = wavemesh::sdf::SdfGrid::from_fn([21, 18, 15], |[x, y, z]| x * y - 0.3 * z.sin())?;
+    let config = wavemesh::wavelet::WaveletConfig::new().level(2).truncation(None);
+    let coefficients = grid.encode(&config)?;
+    let run = |device: &Device| -> Result<[Tensor; 2]> {
+        let packed = coefficients.to_sparse_tensor(device)?;
+        let features = Var::from_tensor(packed.features())?;
+        let packed = packed.replace_feature(features.as_tensor().clone())?;
+        let grids = wavemesh::wavelet::decode_features(&packed, coefficients.layout())?;
+        let grads = grids.sqr()?.sum_all()?.backward()?;
+        Ok([grids.clone(), grads.get(&features).unwrap().clone()])
+    };
+    let (want, got) = (run(&Device::Cpu)?, run(&gpu())?);
+    assert!(got[0].device().is_cuda());
+    assert!(off(&got[0], &want[0]) <= 1e-5 && off(&got[1], &want[1]) <= 1e-5);
+    Ok(())
+}
+
+/// SpUNet, fifty layers deep. The output and the gradients of the last layer are those of f64 to f32's rounding. Below the first ReLU they are
+/// not, on the processor neither: a value that rounding tips over the edge changes a whole term, so a few of a million make 10⁻³.
+#[test]
+fn gradients_of_a_deep_network_are_those_of_f64_but_for_its_relus() -> Result<()> {
+    use wavemesh::backbones::{SpUNet, SpUNetConfig};
+    use wavemesh::train::{Initialization, seeded_builder};
+    let mut rng = StdRng::seed_from_u64(51);
+    let (coords, size) = shell(20.0, 1, &mut rng);
+    let config = SpUNetConfig::new().in_channels(4).num_classes(8);
+    let weights = candle_nn::VarMap::new();
+    let kaiming = Initialization::KaimingNormal { fan_out: false };
+    SpUNet::new(&config, seeded_builder(&weights, 0, kaiming, DType::F32, &Device::Cpu))?;
+    let weights: Vec<(String, Var)> =
+        weights.data().lock().unwrap().iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+    let (input, direction) = (numbers(&mut rng, &[coords.len(), 4]), numbers(&mut rng, &[coords.len(), 8]));
+    let run = |device: &Device, dtype: DType| -> Result<Vec<(String, Tensor)>> {
+        let there = |tensor: &Tensor| tensor.to_dtype(dtype)?.to_device(device);
+        let own = weights.iter().map(|(name, var)| Ok((name.clone(), Var::from_tensor(&there(var)?)?)));
+        let own = own.collect::<Result<Vec<_>>>()?;
+        let tensors = own.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let network = SpUNet::new(&config, VarBuilder::from_tensors(tensors, dtype, device))?;
+        let x = SparseConvTensor::from_coords(there(&input)?, coords.clone(), [size; 3], 1)?;
+        let y = network.forward_t(&x, true)?;
+        let grads = (y.features() * there(&direction)?)?.sum_all()?.backward()?;
+        let mut found = vec![("output".to_string(), y.features().clone())];
+        found.extend(own.iter().filter_map(|(name, var)| Some((name.clone(), grads.get(var)?.clone()))));
+        Ok(found)
+    };
+    let want = run(&Device::Cpu, DType::F64)?;
+    let errors = |found: Vec<(String, Tensor)>| -> Vec<f64> {
+        found
+            .iter()
+            .zip(&want)
+            .map(|((name, got), (same, want))| {
+                assert_eq!(name, same);
+                off(got, want)
+            })
+            .collect()
+    };
+    let (here, there) = (errors(run(&Device::Cpu, DType::F32)?), errors(run(&gpu(), DType::F32)?));
+    for ((name, _), (here, there)) in want.iter().zip(here.iter().zip(&there)) {
+        println!("{name}: off by {here:.1e} on the processor, {there:.1e} on the GPU");
+    }
+    for ((name, _), &error) in want.iter().zip(&there) {
+        let exact = name == "output" || name.starts_with("final.");
+        assert!(error <= if exact { 1e-5 } else { 3e-2 }, "{name}: {error}");
+    }
+    let middle = |mut errors: Vec<f64>| -> f64 {
+        errors.sort_by(f64::total_cmp);
+        errors[errors.len() / 2]
+    };
+    let (here, there) = (middle(here), middle(there));
+    assert!(there <= 10.0 * here, "{there} on the GPU, {here} on the processor");
+    Ok(())
+}

@@ -4,11 +4,13 @@
 #   bash tests/gpu.sh build [FOLDER]   compiles the tests with the feature `cuda` and packs them in FOLDER (target-cuda/gpu)
 #   bash tests/gpu.sh older [FOLDER]   adds tests whose kernels are PTX of compute capability 7.5, as a T4 runs them
 #   bash tests/gpu.sh cells [FOLDER]   adds what cells of a notebook need: the kernel, the library for GPUs, rustc, Jupyter's client
-#   bash tests/gpu.sh run-cells [FOLDER]   runs them alone
+#   bash tests/gpu.sh older-cells [FOLDER]   adds the library as a T4 runs it: candle's kernels and WaveMesh's are PTX of 7.5
+#   bash tests/gpu.sh run-cells [FOLDER]   runs cells and notebooks alone
 #   bash tests/gpu.sh run [FOLDER]     runs what is in FOLDER, from a checkout of the same commit, and writes FOLDER/gpu.md
-#   bash tests/gpu.sh                  all four
+#   bash tests/gpu.sh                  all of these
 #
-# The machine that runs has Python 3.12, or the one that WAVEMESH_GPU_PYTHON names, and a C compiler, which links cells.
+# The machine that runs has Python 3.12, or the one that WAVEMESH_GPU_PYTHON names, and a C compiler, which links cells. One that has Rust
+# too, and where `bash kernel/setup.sh` has run, needs no `cells`: WAVEMESH_KERNEL names the kernel that is installed.
 # Building needs nvcc; `eval "$(bash kernel/cuda_toolkit.sh FOLDER)"` brings one. Running needs the driver and CUDA's libraries, which are
 # looked for among the system's and Python's.
 set -euo pipefail
@@ -38,8 +40,29 @@ for line in (folder / "built.json").read_text().splitlines():
         subprocess.run(["strip", "-o", folder / message["target"]["name"], message["executable"]], check=True)
 (folder / "built.json").unlink()
 PYTHON
-    git rev-parse HEAD >"$to/commit"
+    git rev-parse HEAD >"$to/commit" 2>/dev/null || echo unknown >"$to/commit"
     du -sh "$to"
+}
+
+# library KERNEL FOLDER: the compiled library for GPUs, without what only debuggers read.
+library() {
+    local data made
+    data=$(mktemp -d)
+    made=$(XDG_DATA_HOME=$data "$1" library build --cuda --source "$root" | tail -1)
+    mv "$made" "$2"
+    rm -rf "$data"
+    find "$2" -name '*.so' -exec strip --strip-unneeded {} +
+}
+
+# pack_older_cells FOLDER: the same library of PTX alone, in FOLDER/older-cells.tar.xz.
+pack_older_cells() {
+    local work
+    export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target-cuda} CUDA_COMPUTE_CAP=75 WAVEMESH_CUDA_TARGETS=arch=compute_75,code=compute_75
+    work=$(mktemp -d)
+    library "$CARGO_TARGET_DIR/release/wavemesh-kernel" "$work/older"
+    tar -C "$work" --owner=0 --group=0 -c older | xz -T0 -3 >"$1/older-cells.tar.xz"
+    rm -rf "$work"
+    du -sh "$1/older-cells.tar.xz"
 }
 
 # pack_cells FOLDER: all that a kernel with the library for GPUs needs on a machine without Rust, in FOLDER/cells.tar.xz.
@@ -50,10 +73,7 @@ pack_cells() {
     mkdir -p "$to" "$work/rust/bin" "$work/rust/lib" "$work/site"
     (cd kernel && cargo build --release --locked)
     strip -o "$work/wavemesh-kernel" "$CARGO_TARGET_DIR/release/wavemesh-kernel"
-    library=$(XDG_DATA_HOME=$work/data "$work/wavemesh-kernel" library build --cuda --source "$root" | tail -1)
-    mv "$library" "$work/library"
-    rm -rf "$work/data"
-    find "$work/library" -name '*.so' -exec strip --strip-unneeded {} +
+    library "$work/wavemesh-kernel" "$work/library"
     sysroot=$(rustc --print sysroot)
     host=$(rustc -Vv | sed -n 's/^host: //p')
     cp "$sysroot/bin/rustc" "$work/rust/bin/"
@@ -64,7 +84,7 @@ pack_cells() {
     cp -r "$sysroot/lib/rustlib/$host/"{bin,lib} "$work/rust/lib/rustlib/$host/"
     python3 -m pip download --quiet --only-binary=:all: --python-version "${WAVEMESH_GPU_PYTHON:-3.12}" --implementation cp \
         --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --dest "$work/wheels" \
-        jupyter_client pytest psutil
+        jupyter_client pytest psutil nbclient
     for wheel in "$work"/wheels/*.whl; do python3 -m zipfile -e "$wheel" "$work/site"; done
     rm -r "$work/wheels"
     tar -C "$work" --owner=0 --group=0 -c . | xz -T0 -3 >"$to/cells.tar.xz"
@@ -72,26 +92,62 @@ pack_cells() {
     du -sh "$to/cells.tar.xz"
 }
 
-# Cells on the GPU: the kernel's tests of them, with what `cells` packed, as a user has it.
-cells() {
+# with_library LIBRARY: what `cells` packed, as a user has it, with one of the compiled libraries; or what set-up has installed.
+with_library() {
     local work=$folder/cells
-    [ -d "$work" ] || { mkdir "$work" && tar -C "$work" -xJf "$folder/cells.tar.xz"; }
-    export PATH=$work/rust/bin:$PATH XDG_DATA_HOME=$work/data WAVEMESH_KERNEL=$work/wavemesh-kernel WAVEMESH_TEST_GPU=1
-    export PYTHONPATH=$work/site PYTHONDONTWRITEBYTECODE=1
+    export WAVEMESH_TEST_GPU=1 PYTHONDONTWRITEBYTECODE=1
     unset WAVEMESH_DEVICE LD_LIBRARY_PATH # as a notebook is started: the library chooses, and the kernel finds
-    "$WAVEMESH_KERNEL" library import "$work/library" --source "$root" &&
-        python3 -m pytest -q -p no:cacheprovider --durations=5 kernel/tests/test_gpu.py
+    if [ -n "${WAVEMESH_KERNEL:-}" ]; then return; fi
+    [ -d "$work" ] || { mkdir "$work" && tar -C "$work" -xJf "$folder/cells.tar.xz"; }
+    [ -d "$work/$1" ] || tar -C "$work" -xJf "$folder/older-cells.tar.xz"
+    export PATH=$work/rust/bin:$PATH XDG_DATA_HOME=$work/data-$1 WAVEMESH_KERNEL=$work/wavemesh-kernel PYTHONPATH=$work/site
+    "$WAVEMESH_KERNEL" library import "$work/$1" --source "$root"
 }
 
-# cells_line: the line of the table for them, and what failed.
+# Cells on the GPU: the kernel's tests of them.
+cells() { with_library "$1" && python3 -m pytest -q -p no:cacheprovider --durations=5 kernel/tests/test_gpu.py; }
+
+# The tutorials that compute on the best device, with short trainings; each must have said that it is the GPU.
+notebooks() {
+    with_library library
+    "$WAVEMESH_KERNEL" install --prefix "$folder/prefix"
+    export JUPYTER_PATH=$folder/prefix/share/jupyter WAVEMESH_TRAIN_SECONDS=${WAVEMESH_TRAIN_SECONDS:-10}
+    python3 tests/notebooks.py "$folder/notebooks" notebooks/0[0-4]*.ipynb notebooks/06*.ipynb
+}
+
+# notebook_lines: a line of the table for each notebook.
+notebook_lines() {
+    local log=$folder/notebooks.log state name seconds
+    echo "== notebooks"
+    (notebooks) >"$log" 2>&1 || failed=1
+    grep -vE '^(ok|installed)' "$log" | head -60 || true
+    while read -r state name seconds _; do
+        case $state in
+        ok) line "notebook \`$name\`$(grep -q 'cuda:0' "$folder/notebooks/$name" && echo ", on \`cuda:0\`")" "1 | 0 | $seconds" ;;
+        FAILED) line "notebook \`$name\`" "0 | 1 | $seconds" ;;
+        esac
+    done <"$log"
+}
+
+# cells_line LIBRARY WORDS: the line of the table for cells, and what failed.
 cells_line() {
-    local log=$folder/cells.log began=$SECONDS passed broken
-    echo "== cells"
-    (cells) >"$log" 2>&1 || failed=1
+    local log=$folder/cells-$1.log began=$SECONDS passed broken
+    echo "== cells$2"
+    (cells "$1") >"$log" 2>&1 || failed=1
     grep -E '^(FAILED|ERROR|E  )' "$log" | head -60 || true
     passed=$(grep -oE '[0-9]+ passed' "$log" | tail -1 | cut -d' ' -f1 || true)
     broken=$(grep -oE '[0-9]+ (failed|error)' "$log" | tail -1 | cut -d' ' -f1 || true) # nothing where all passed
-    line "cells of notebooks (\`kernel/tests/test_gpu.py\`)" "${passed:-0} | ${broken:-0} | $((SECONDS - began))"
+    line "cells of notebooks (\`kernel/tests/test_gpu.py\`)$2" "${passed:-0} | ${broken:-0} | $((SECONDS - began))"
+}
+
+# all_cells: cells, those of an older card, and the tutorials, where they are packed.
+all_cells() {
+    if [ ! -e "$folder/cells.tar.xz" ] && [ ! -d "$folder/cells" ] && [ -z "${WAVEMESH_KERNEL:-}" ]; then return; fi
+    cells_line library ""
+    if [ -e "$folder/older-cells.tar.xz" ] || [ -d "$folder/cells/older" ]; then
+        (export WAVEMESH_GPU_CAPABILITY=7.5; cells_line older ", PTX of 7.5"; exit "$failed") || failed=1
+    fi
+    notebook_lines
 }
 
 # Folders of CUDA's libraries, for the loader.
@@ -179,7 +235,7 @@ run() {
     if [ -d "$folder/older" ]; then
         (export WAVEMESH_GPU_CAPABILITY=7.5; run_tests "$folder/older" ", PTX of 7.5" "${older_tests[@]}"; exit "$failed") || failed=1
     fi
-    if [ -e "$folder/cells.tar.xz" ] || [ -d "$folder/cells" ]; then cells_line; fi
+    all_cells
     stated "a GPU that is hidden leaves the CPU" hidden_gpu_leaves_the_cpu
     stated "an error says that a GPU is hidden" hidden_gpu_is_named
     stated "two processes on one GPU" two_at_once
@@ -199,8 +255,9 @@ case $what in
 build) build_into "$folder" "${tests[@]}" ;;
 older) older ;;
 cells) pack_cells "$folder" ;;
-run-cells) cells_line && cat "$folder/table" && exit "$failed" ;;
+older-cells) pack_older_cells "$folder" ;;
+run-cells) all_cells && cat "$folder/table" && exit "$failed" ;;
 run) run ;;
-all) build_into "$folder" "${tests[@]}" && older && pack_cells "$folder" && run ;;
-*) sed -n '2,14p' "$0"; exit 2 ;;
+all) build_into "$folder" "${tests[@]}" && older && pack_cells "$folder" && pack_older_cells "$folder" && run ;;
+*) sed -n '2,16p' "$0"; exit 2 ;;
 esac

@@ -4,10 +4,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
 if ! command -v nvcc >/dev/null; then
-    eval "$(bash kernel/cuda_toolkit.sh "$target/cuda")"
+    eval "$(bash kernel/cuda_toolkit.sh "$target/cuda" --compiler)"
     PATH=$CUDA_HOME/bin:$PATH
 fi
 SECONDS=0
-WAVEMESH_NVCC=$(command -v nvcc) NVCC=$PWD/tests/nvcc_ours.sh CUDA_COMPUTE_CAP=80 RUSTFLAGS="${RUSTFLAGS:-} -Dwarnings" \
-    CARGO_TARGET_DIR=$target/cuda-check cargo check --release --locked --features cuda --lib --test gpu
+WAVEMESH_NVCC=$(command -v nvcc) NVCC=$PWD/tests/nvcc_ours.sh CUDA_COMPUTE_CAP=80 CARGO_TARGET_DIR=$target/cuda-check \
+    cargo clippy --release --locked --features cuda --lib --test gpu --test gpu_alone -- -D warnings
 echo "GPU kernels for every architecture and the Rust around them: $SECONDS s"

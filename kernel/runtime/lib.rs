@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::protocol::{Frame, Message, Panic, Place, Report};
 
+mod advice;
 pub mod backtrace;
 mod channel;
 pub mod comm;
@@ -125,7 +126,7 @@ fn last_panic() -> (Panic, Vec<Frame>) {
 
 /// An `Err` that `?` returned from the cell.
 pub fn failed(message: &str, type_name: &str, location: &Location) {
-    let (message, type_name) = (message.to_owned(), type_name.to_owned());
+    let (message, type_name) = (advice::with_advice(message.to_owned()), type_name.to_owned());
     tell_kernel(&Report::Failed { message, type_name, place: place(location) });
 }
 

@@ -52,7 +52,7 @@ def test_the_best_device_is_the_gpu_and_cards_say_so(notebook):
     card = done(notebook.run("Tensor::arange(0f32, 6f32, &device)?.reshape((2, 3))?")).of("execute_result")[-1]["data"]
     assert "cuda:0" in card["text/plain"] and "cuda:0" in card["text/html"], card["text/plain"]
     info = notebook.value("backend_info()")
-    assert "cuda" in info and "driver" in info and "compute capability" in info, info
+    assert all(word in info for word in ("cuda", "driver", "compute capability", "kernels for", "GB free")), info
 
 
 def test_the_card_of_a_large_tensor_copies_only_what_it_shows(notebook):
@@ -115,6 +115,12 @@ def test_too_much_memory_is_an_error_that_says_how_much_and_keeps_variables(note
     assert notebook.value("conv.forward(&x)?.features().device().is_cuda()") == "true"
 
 
+def test_memory_that_is_short_in_candles_own_operations_is_told_with_figures(notebook):
+    ran = notebook.run("let all: Vec<_> = (0..400).map(|_| Tensor::zeros(1usize << 30, DType::U8, &device)).collect::<Result<_, _>>()?;")
+    assert ran.error and "GB are free" in ran.error["evalue"] and "trim_gpu_memory" in ran.error["evalue"], ran.reply
+    done(notebook.run("trim_gpu_memory(&device)?;\nTensor::zeros(1usize << 30, DType::U8, &device)?;"))
+
+
 def test_freed_memory_stays_in_the_pool_until_it_is_trimmed(notebook):
     done(notebook.run("trim_gpu_memory(&device)?;\nlet block = Tensor::zeros(1 << 30, DType::U8, &device)?;"))
     done(notebook.run("drop(block);\ndevice.synchronize()?;"))
@@ -131,6 +137,44 @@ def test_two_notebooks_share_the_gpu(notebook):
         assert notebook.value("conv.forward(&x)?.features().sum_all()?.to_scalar::<f32>()?.is_finite()") == "true"
         list(other.iopub(running))
         assert other.shell(running)["content"]["status"] == "ok"
+
+
+@pytest.fixture(scope="session")
+def faults(tmp_path_factory):
+    """The environment of a kernel whose driver fails as a file says."""
+    folder = tmp_path_factory.mktemp("faults")
+    library = folder / "faults.so"
+    source = Path(__file__).parents[2] / "tests/gpu/faults.c"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+    return folder / "fault", os.environ | {"LD_PRELOAD": str(library), "WAVEMESH_TEST_FAULT": str(folder / "fault")}
+
+
+def test_a_gpu_that_vanishes_leaves_variables_and_the_processor(faults):
+    fault, environment = faults
+    with Kernel(env=environment) as kernel:
+        done(kernel.run(START + NET))
+        done(kernel.run("let here = Tensor::ones(4, DType::F32, &Device::Cpu)?;\nlet there = here.to_device(&device)?;"))
+        fault.write_text("lost")
+        for cell in ["conv.forward(&x)?;", "(&there + 1.0)?;", "there.to_vec1::<f32>()?"]:
+            ran = kernel.run(cell)
+            assert ran.error and ":restart" in ran.error["evalue"] and "WAVEMESH_DEVICE=cpu" in ran.error["evalue"], (cell, ran.reply)
+        assert kernel.value("here.sum_all()?.to_scalar::<f32>()?") == "4.0"
+        kernel.run(":restart")
+        assert kernel.value("best_device()?.is_cpu()") == "true"
+        assert "not used" in kernel.value("backend_info()")
+        fault.unlink()
+        kernel.run(":restart")
+        assert kernel.value("best_device()?.is_cuda()") == "true"
+
+
+def test_a_driver_that_is_too_old_leaves_the_processor(faults):
+    fault, environment = faults
+    fault.write_text("old")
+    with Kernel(env=environment) as kernel:
+        assert kernel.value("best_device()?.is_cpu()") == "true"
+        info = kernel.value("backend_info()")
+        assert "580 or later" in info and "CUDA 12" in info, info
+    fault.unlink()
 
 
 def test_a_hidden_gpu_leaves_the_cpu_and_is_told():

@@ -152,6 +152,21 @@ def test_without_the_library_for_gpus(slim, compiled):
     assert "GPU" not in done.stdout
 
 
+def test_a_gpu_that_cells_will_not_use_is_told_with_the_line_that_changes_it(slim, compiled):
+    slim.program("nvidia-smi", "exit 0")
+    done, builds = compiled()
+    assert done.returncode == 0 and len(builds) == 1 and "--cuda" not in builds[0], builds
+    assert "nvcc, which compiles for it, is missing" in done.stdout, done.stdout
+    assert "cuda_toolkit.sh" in done.stdout and "setup.sh --cuda" in done.stdout, done.stdout
+
+
+def test_where_driver_and_nvcc_are_found_the_library_for_gpus_is_compiled(slim, compiled):
+    slim.program("nvidia-smi", "exit 0")
+    slim.program("nvcc", "exit 0")
+    done, builds = compiled()
+    assert done.returncode == 0 and [build.endswith(" --cuda") for build in builds] == [False, True], builds
+
+
 def test_without_nvcc_the_library_for_gpus_is_refused_with_the_way_to_get_it(compiled):
     done, builds = compiled("--cuda")
     assert done.returncode == 1 and builds == []

@@ -8,6 +8,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaContext, DriverError};
 use candle_core::{CudaDevice, Device};
 
 use super::Gpu;
+use crate::error::driver;
 use crate::{Error, Result};
 
 /// What a GPU is and how its memory is used.
@@ -45,13 +46,17 @@ pub(crate) fn device(ordinal: usize) -> Result<Device> {
     }
     let count = CudaContext::device_count().map_err(|error| unusable(ordinal, error))? as usize;
     if ordinal >= count {
-        let needs = match count {
+        let text = match count {
             0 => "it needs an NVIDIA GPU, and none is visible (CUDA_VISIBLE_DEVICES hides some)".to_string(),
             _ => format!("cuda:{ordinal} does not exist; there are cuda:0 to cuda:{}", count - 1),
         };
-        return Err(Error::Backend { backend: "cuda", needs });
+        return Err(needs(text));
     }
-    let cuda = CudaDevice::new_with_stream(ordinal)?;
+    check_driver()?;
+    let cuda = CudaDevice::new_with_stream(ordinal).map_err(|error| match driver::within(&error) {
+        Some(&error) => unusable(ordinal, error),
+        None => needs(format!("cuda:{ordinal} needs CUDA's libraries of one version, and one of them says: {error}")),
+    })?;
     let context = cuda.cuda_stream().context().clone();
     // cudarc would keep two events for each tensor, and record and wait for them at each launch.
     // SAFETY: all work on this context goes to the one stream, which runs it in order.
@@ -70,22 +75,44 @@ pub(crate) fn count() -> usize {
     CudaContext::device_count().map_or(0, |count| usize::try_from(count).unwrap_or(0))
 }
 
+fn needs(needs: String) -> Error {
+    Error::Backend { backend: "cuda", needs }
+}
+
+/// Whether the driver runs the CUDA that this is compiled for. An older one fails later and in riddles.
+fn check_driver() -> Result<()> {
+    let mut has = 0;
+    // SAFETY: the number is written before it is read.
+    let asked = unsafe { sys::cuDriverGetVersion(&mut has).result() };
+    asked.map_err(|error| unusable(0, error))?;
+    let (has, wanted) = (has / 1000, sys::CUDA_VERSION as i32 / 1000);
+    match has < wanted {
+        true => {
+            Err(needs(format!("it needs a driver for CUDA {wanted}, and this one is for CUDA {has}; install {NEWER}")))
+        }
+        false => Ok(()),
+    }
+}
+
+/// What runs everything that this crate is compiled for.
+const NEWER: &str = "NVIDIA's driver 580 or later";
+
 fn unusable(ordinal: usize, error: DriverError) -> Error {
-    let needs = match error.0 {
+    let text = match error.0 {
         CUresult::CUDA_ERROR_NO_DEVICE | CUresult::CUDA_ERROR_INVALID_DEVICE => {
             "it needs an NVIDIA GPU, and none is visible (CUDA_VISIBLE_DEVICES hides some)".into()
         }
         CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION
         | CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH
         | CUresult::CUDA_ERROR_STUB_LIBRARY => {
-            format!("it needs NVIDIA's driver 580 or later for cuda:{ordinal}; install it ({error})")
+            format!("it needs {NEWER} for cuda:{ordinal}; install it ({error})")
         }
         CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU => {
             format!("it needs a GPU of compute capability 7.5 or later, and cuda:{ordinal} is older")
         }
         _ => format!("the driver for cuda:{ordinal} says: {error}"),
     };
-    Error::Backend { backend: "cuda", needs }
+    needs(text)
 }
 
 fn pool(context: &CudaContext) -> Result<sys::CUmemoryPool, DriverError> {
@@ -112,7 +139,7 @@ fn context(device: &Device) -> Result<Arc<CudaContext>> {
 /// # Errors
 /// A device that is no GPU, or one that is gone.
 pub(crate) fn trim(device: &Device) -> Result<()> {
-    trim_pool(&*context(device)?).map_err(|error| Error::Gpu { op: "trim_gpu_memory", problem: error.to_string() })
+    trim_pool(&*context(device)?).map_err(|error| Error::Gpu { op: "trim_gpu_memory", problem: driver::told(&error) })
 }
 
 /// Waits until freed memory is free, and gives all of it back.
@@ -153,5 +180,5 @@ pub(crate) fn info(device: &Device) -> Result<GpuInfo> {
             held: held(CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?,
         })
     };
-    read().map_err(|error: DriverError| Error::Gpu { op: "gpu_info", problem: error.to_string() })
+    read().map_err(|error: DriverError| Error::Gpu { op: "gpu_info", problem: driver::told(&error) })
 }

@@ -31,6 +31,7 @@ pub use self::memory::GpuInfo;
 #[cfg(feature = "train")]
 pub(crate) use self::memory::count;
 pub(crate) use self::memory::{device, info, trim};
+use crate::error::driver;
 use crate::{Error, Result};
 
 /// Threads of a block where each works on an element of its own.
@@ -303,7 +304,7 @@ impl Gpu {
                 total: total as u64,
             };
         }
-        Error::Gpu { op, problem: error.to_string() }
+        Error::Gpu { op, problem: driver::told(&error) }
     }
 }
 

@@ -18,6 +18,7 @@ mod level;
 mod levelling;
 mod mode;
 mod pack;
+mod products;
 mod some_axes;
 mod sparse;
 mod stationary;

@@ -11,6 +11,7 @@ use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 
 use super::adjoint::waverecn_adjoint;
 use super::layout::WaveletLayout;
+use super::products;
 use super::sparse::SparseWavelet;
 use super::waverecn;
 use crate::sparse::SparseConvTensor;
@@ -146,7 +147,7 @@ fn check_fit(op: &'static str, tensor: &SparseConvTensor, layout: &WaveletLayout
 /// slots that are absent count as zero coefficients.
 ///
 /// # Errors
-/// When the tensor does not have the layout's sites and channels, or its features are not f32 on the CPU.
+/// When the tensor does not have the layout's sites and channels, or its features are on the CPU and not f32.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -165,6 +166,9 @@ pub fn decode_features(tensor: &SparseConvTensor, layout: &WaveletLayout) -> Res
     if let Some(norm) = layout.normalization() {
         let row = |values: &[f32]| Tensor::from_slice(values, (1, values.len()), tensor.device());
         features = features.broadcast_mul(&row(&norm.std)?)?.broadcast_add(&row(&norm.mean)?)?;
+    }
+    if !tensor.device().is_cpu() {
+        return products::decode(&tensor.replace_feature(features)?, layout);
     }
     let coords: Arc<[[i32; 4]]> = tensor.coords().into();
     Ok(features.apply_op1(Decode { layout: layout.clone(), coords, batch_size: tensor.batch_size() })?)

@@ -451,7 +451,7 @@ fn jobs<'a, T: Real>(parts: Vec<Vec<Fresh<'a, T>>>, tiles: &[Range<usize>], kept
 }
 
 /// The inverse of one level.
-fn synthesize<T: Real>(bands: &[&[T]], m: &[usize], wavelet: &Wavelet, mode: Mode) -> Result<NdArray<T>> {
+pub(super) fn synthesize<T: Real>(bands: &[&[T]], m: &[usize], wavelet: &Wavelet, mode: Mode) -> Result<NdArray<T>> {
     if let ([m], [low, high]) = (m, bands) {
         let axis = synthesis(wavelet, mode, *m)?;
         let mut out = NdArray::zeros(&[axis.n]);

@@ -34,6 +34,12 @@ pub fn wavemesh_describe(value: &dyn std::any::Any) -> Option<(usize, String)> {
     wavemesh::notebook::describe(value)
 }
 
+/// What to do about an error that ended a cell, where the library knows more than the error says.
+#[unsafe(no_mangle)]
+pub fn wavemesh_advise(message: &str) -> Option<String> {
+    wavemesh::device::advice(message)
+}
+
 /// Brings every live display to its last state.
 #[unsafe(no_mangle)]
 pub extern "C" fn wavemesh_flush() {

@@ -203,11 +203,14 @@ const PLAIN: &str = " in plain Rust; there is no compiled library: run `wavemesh
 
 /// A value, a print, and the library if there is one, in one cell of a fresh evaluator.
 fn cell() -> Result<String, Trouble> {
-    let (list, remark) = match Bundle::find() {
-        Some(_) => ("Tensor::arange(0f32, 4f32, &best_device()?)?.to_vec1::<f32>()?", ""),
-        None => ("[0.0, 1.0, 2.0, 3.0]", PLAIN),
+    let (list, device) = match Bundle::find() {
+        Some(_) => (
+            "Tensor::arange(0f32, 4f32, &best_device()?)?.to_vec1::<f32>()?",
+            "format!(\" on {}\", backend_info().device)",
+        ),
+        None => ("[0.0, 1.0, 2.0, 3.0]", "\"\""),
     };
-    let code = format!("println!(\"{{:?}}\", {list});\n6 * 7");
+    let code = format!("println!(\"{{:?}}{{}}\", {list}, {device});\n6 * 7");
     let begun = Instant::now();
     let engine = EngineHandle::start();
     let printed = Arc::new(Mutex::new(String::new()));
@@ -238,10 +241,11 @@ fn cell() -> Result<String, Trouble> {
                 return Err(trouble(format!("6 * 7 gave {value:?}"), mend));
             }
             let printed = printed.lock().unwrap_or_else(PoisonError::into_inner);
-            if printed.trim() != "[0.0, 1.0, 2.0, 3.0]" {
+            let Some(device) = printed.trim().strip_prefix("[0.0, 1.0, 2.0, 3.0]") else {
                 return Err(trouble(format!("{list} printed {printed:?}"), mend));
-            }
-            Ok(format!("first answer after {:.1} s{remark}", begun.elapsed().as_secs_f64()))
+            };
+            let place = if device.is_empty() { PLAIN } else { device };
+            Ok(format!("first answer after {:.1} s{place}", begun.elapsed().as_secs_f64()))
         }
     }
 }

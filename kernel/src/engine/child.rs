@@ -323,6 +323,8 @@ impl Runtime {
         // SAFETY: as above.
         let describe_with: unsafe extern "C" fn(*const c_void) =
             unsafe { object.function("wavemesh_cell_describe_with")? };
+        // SAFETY: as above.
+        let advise_with: unsafe extern "C" fn(*const c_void) = unsafe { object.function("wavemesh_cell_advise_with")? };
         // SAFETY: as above; both are handed on as they are.
         let (open, send): (*const c_void, *const c_void) =
             unsafe { (object.function("wavemesh_cell_comm_open")?, object.function("wavemesh_cell_comm_send")?) };
@@ -335,6 +337,11 @@ impl Runtime {
                 if let Ok(describe) = unsafe { library.function::<*const c_void>("wavemesh_describe") } {
                     // SAFETY: as above.
                     unsafe { describe_with(describe) };
+                }
+                // SAFETY: as above.
+                if let Ok(advise) = unsafe { library.function::<*const c_void>("wavemesh_advise") } {
+                    // SAFETY: as above.
+                    unsafe { advise_with(advise) };
                 }
                 // SAFETY: this is the type with which kernel/dylib defines it.
                 let lend: std::io::Result<unsafe extern "C" fn(*const c_void, *const c_void)> =

@@ -17,8 +17,9 @@ use super::gpu::{Gpu, System};
 use super::toolchain::Toolchain;
 
 /// The runtime's source, compiled on the user's machine.
-const RUNTIME: [(&str, &str); 18] = [
+const RUNTIME: [(&str, &str); 19] = [
     ("lib.rs", include_str!("../../runtime/lib.rs")),
+    ("advice.rs", include_str!("../../runtime/advice.rs")),
     ("backtrace.rs", include_str!("../../runtime/backtrace.rs")),
     ("channel.rs", include_str!("../../runtime/channel.rs")),
     ("comm.rs", include_str!("../../runtime/comm.rs")),

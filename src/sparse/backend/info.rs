@@ -85,13 +85,14 @@ fn describe(device: &Device) -> String {
         let gigabytes = |bytes: u64| bytes as f64 / 1e9;
         let driver = driver().map_or(String::new(), |version| format!(", driver {version}"));
         return format!(
-            "cuda:{} ({}, compute capability {}, {:.1} of {:.1} GB free{driver}, CUDA {})",
+            "cuda:{} ({}, compute capability {}, {:.1} of {:.1} GB free{driver}, CUDA {}; {})",
             info.ordinal,
             info.name,
             info.capability,
             gigabytes(info.free),
             gigabytes(info.total),
             info.cuda,
+            super::cuda::kernels(device).unwrap_or_else(|error| error.to_string()),
         );
     }
     match device {

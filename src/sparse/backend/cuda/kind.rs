@@ -45,6 +45,15 @@ impl Kind {
         }
     }
 
+    /// What multiplies on a card of this compute capability, for people.
+    pub fn ways(capability: [i32; 2]) -> &'static str {
+        match capability {
+            [9, 0] => "tensor cores over tiles of sites (wgmma)",
+            _ if capability >= [8, 0] => "tensor cores over tables of neighbours",
+            _ => "f16 on tensor cores over tables of neighbours, other types without",
+        }
+    }
+
     /// Whether tensor cores multiply it.
     pub fn on_tensor_cores(self) -> bool {
         self != Self::Exact

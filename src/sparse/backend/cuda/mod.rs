@@ -24,6 +24,7 @@ mod tiles;
 
 use candle_core::{DType, Device, Tensor};
 
+use self::kind::Kind;
 pub use self::kind::set_exact_f32;
 use self::padding::Padding;
 pub(crate) use self::sites::{Placed, placed};
@@ -36,6 +37,13 @@ use crate::{Error, Result};
 
 /// The CUDA backend.
 pub(super) struct Cuda;
+
+/// Which kernels convolve on a GPU: those for its compute capability, or an older one that a test asks for.
+pub(super) fn kernels(device: &Device) -> Result<String> {
+    let capability = Gpu::on(device)?.capability()?;
+    let [major, minor] = capability;
+    Ok(format!("kernels for {major}.{minor}: {}", Kind::ways(capability)))
+}
 
 impl Engine for Cuda {
     fn output_sites(&self, source: &Sites, geometry: &Geometry, grid: Grid, device: &Device) -> Result<Sites> {
