@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::frontend::{Frontend, Message};
-use super::values::debug_text;
+use super::values::debug_bundle;
 use super::{MimeBundle, escape};
 
 /// A value that shows itself: a card, a plot, a viewer.
@@ -22,7 +22,7 @@ use super::{MimeBundle, escape};
 /// assert_eq!(Temperature(21.5).rich().plain(), "21.5 °C");
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` has no display of its own: end the cell with the value, or print it with `println!(\"{{:?}}\", …)`",
+    message = "`{Self}` has no display of its own: end the cell with the value, or write `notebook::display!(value)`",
     label = "this has no display of its own"
 )]
 pub trait Rich {
@@ -183,7 +183,7 @@ fn result(value: &dyn Rich) {
 
 /// The same for a value that shows its `Debug` text.
 fn debug_result(value: &dyn Debug) {
-    result_bundle(&MimeBundle::text(debug_text(value)));
+    result_bundle(&debug_bundle(value));
 }
 
 fn error_result(error: &dyn std::fmt::Display) {
@@ -215,6 +215,30 @@ macro_rules! __wavemesh_show {
 #[doc(inline)]
 pub use crate::__wavemesh_show as show;
 
+/// Shows the value of an expression now, while the cell runs, as the end of a cell would: its card when it is [`Rich`], else its `Debug` text,
+/// else the name of its type. It never moves a variable. The [`Display`] that it gives can change what is shown.
+///
+/// ```
+/// use wavemesh::notebook;
+/// #[derive(Debug)]
+/// struct Step(u32);
+/// let step = Step(1);
+/// let shown = notebook::display!(step);
+/// shown.update(notebook::markdown("**done**"));
+/// drop(step);
+/// ```
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __wavemesh_display {
+    ($value:expr) => {{
+        #[allow(unused_imports)]
+        use $crate::notebook::specialise::{ByDebug as _, ByError as _, ByName as _, ByRich as _};
+        $crate::notebook::display((&&&&$crate::notebook::specialise::Shown(&$value)).wavemesh_bundle())
+    }};
+}
+#[doc(inline)]
+pub use crate::__wavemesh_display as display;
+
 /// Under stock evcxr a value is asked for `evcxr_display`; with this trait in scope (the prelude has it) every rich value answers.
 #[doc(hidden)]
 pub trait EvcxrDisplay: Rich {
@@ -234,15 +258,21 @@ pub mod specialise {
 
     pub trait ByRich {
         fn wavemesh_show(&self);
+        fn wavemesh_bundle(&self) -> MimeBundle;
     }
     impl<T: Rich + ?Sized> ByRich for &&&Shown<'_, T> {
         fn wavemesh_show(&self) {
             result(&self.0);
         }
+
+        fn wavemesh_bundle(&self) -> MimeBundle {
+            self.0.rich()
+        }
     }
 
     pub trait ByError {
         fn wavemesh_show(&self);
+        fn wavemesh_bundle(&self) -> MimeBundle;
     }
     impl<T: Debug, E: std::fmt::Display> ByError for &&Shown<'_, Result<T, E>> {
         fn wavemesh_show(&self) {
@@ -251,26 +281,40 @@ pub mod specialise {
                 Err(error) => error_result(error),
             }
         }
+
+        fn wavemesh_bundle(&self) -> MimeBundle {
+            match self.0 {
+                Ok(value) => debug_bundle(&Ok::<_, ()>(value)),
+                Err(error) => error_line(error),
+            }
+        }
     }
 
     pub trait ByDebug {
         fn wavemesh_show(&self);
+        fn wavemesh_bundle(&self) -> MimeBundle;
     }
     impl<T: Debug + ?Sized> ByDebug for &Shown<'_, T> {
         fn wavemesh_show(&self) {
             debug_result(&self.0);
         }
+
+        fn wavemesh_bundle(&self) -> MimeBundle {
+            debug_bundle(&self.0)
+        }
     }
 
     pub trait ByName {
         fn wavemesh_show(&self);
+        fn wavemesh_bundle(&self) -> MimeBundle;
     }
     impl<T: ?Sized> ByName for Shown<'_, T> {
         fn wavemesh_show(&self) {
-            result_bundle(&MimeBundle::text(format!(
-                "a value of type {}",
-                short_type_name(std::any::type_name::<T>())
-            )));
+            result_bundle(&self.wavemesh_bundle());
+        }
+
+        fn wavemesh_bundle(&self) -> MimeBundle {
+            MimeBundle::text(format!("a value of type {}", short_type_name(std::any::type_name::<T>())))
         }
     }
 }

@@ -8,8 +8,14 @@
 //! | more than 1000 numbers in a list or matrix | its first and last three, in each direction |
 //! | a list of other things, a struct, a map | a line an element |
 //! | a text longer than 2000 characters | its beginning, and how long it is |
+//!
+//! What takes a line an element can be folded, an element at a time, where the page shows HTML ([`fold`]).
 
 use std::fmt::{Debug, Write};
+
+use super::MimeBundle;
+
+mod fold;
 
 /// Columns of a line.
 const WIDTH: usize = 100;
@@ -28,17 +34,26 @@ const FORMATTED: usize = 8 << 20;
 /// Bytes that are shown at most.
 const SHOWN: usize = 20_000;
 
-/// The text of a value, laid out as this module says.
-pub(crate) fn debug_text(value: &dyn Debug) -> String {
+/// A value by its `Debug` text, laid out as this module says.
+pub(crate) fn debug_bundle(value: &dyn Debug) -> MimeBundle {
     let mut line = Limited { text: String::new(), left: FORMATTED };
-    let whole = write!(line, "{value:?}").is_ok();
-    let text = match Parser::new(&line.text).whole() {
-        // Of a value that stopped half-way the end is not known.
-        Some(node) if !line.text.contains('\n') => layout(&cut(node), 0),
-        _ if line.text.len() <= WIDTH => line.text,
-        _ => pretty(value),
+    let is_whole = write!(line, "{value:?}").is_ok();
+    let node = Parser::new(&line.text).whole().filter(|_| !line.text.contains('\n')).map(cut);
+    let text = match &node {
+        Some(node) => layout(node, 0),
+        None if line.text.len() <= WIDTH => line.text,
+        None => pretty(value),
     };
-    if whole { shortened(text) } else { format!("{}\n… (cut)", shortened(text)) }
+    // Of a value that stopped half-way the end is not known.
+    if !is_whole {
+        return MimeBundle::text(format!("{}\n… (cut)", shortened(text)));
+    }
+    let folded = node.filter(|_| text.len() <= SHOWN).and_then(|node| fold::html(&node));
+    let bundle = MimeBundle::text(shortened(text));
+    match folded {
+        Some(html) => bundle.with_html(html),
+        None => bundle,
+    }
 }
 
 /// The standard library's own layout, for text that is not made of brackets.
@@ -339,6 +354,10 @@ mod tests {
 
     use super::*;
 
+    fn debug_text(value: &dyn Debug) -> String {
+        debug_bundle(value).plain().to_owned()
+    }
+
     #[derive(Debug)]
     #[allow(dead_code)]
     struct Point {
@@ -398,6 +417,32 @@ mod tests {
         let start = "Point {\n    name: \"start\",\n    at: [],\n    next: Some(\n        Point {\n            name: \"end\",\n";
         assert!(text.starts_with(start), "{text}");
         assert!(text.ends_with("            next: None,\n        },\n    ),\n}"), "{text}");
+    }
+
+    #[test]
+    fn a_struct_of_many_lines_can_be_folded_and_a_short_one_or_a_matrix_is_text() {
+        let end = Point { name: "<end>", at: (0..40).map(f64::from).collect(), next: None };
+        let bundle = debug_bundle(&Point { name: "start", at: vec![], next: Some(Box::new(end)) });
+        let html = bundle.get("text/html").unwrap_or_default();
+        assert_eq!((html.matches("<details").count(), html.matches("<summary>").count()), (2, 2), "{html}");
+        assert!(html.contains("<summary>Point { name: &quot;start&quot;, at: [], next: Some(Point {"), "{html}");
+        assert!(
+            html.contains("<div>at: []</div>") && html.contains("<div>name: &quot;&lt;end&gt;&quot;</div>"),
+            "{html}"
+        );
+        for plain in [&debug_bundle(&(1, "a")), &debug_bundle(&vec![vec![1234567; 9]; 9]), &debug_bundle(&vec![7; 500])]
+        {
+            assert_eq!(plain.get("text/html"), None);
+        }
+    }
+
+    #[test]
+    fn what_takes_many_lines_inside_of_another_is_folded_at_first() {
+        let rows: BTreeMap<u32, Vec<(&str, u32)>> =
+            (0..3).map(|row| (row, vec![("a long enough text", row); 12])).collect();
+        let bundle = debug_bundle(&rows);
+        let html = bundle.get("text/html").unwrap_or_default();
+        assert_eq!((html.matches("<details open>").count(), html.matches("<details>").count()), (1, 3), "{html}");
     }
 
     #[test]
