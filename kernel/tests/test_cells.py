@@ -205,6 +205,39 @@ def test_an_exported_project_builds_and_says_what_the_cells_said(fresh, program,
     assert fresh.value("counts.len()") == "1"
 
 
+def test_an_exported_project_has_what_the_notebook_means(fresh, tmp_path):
+    (tmp_path / "tool/src").mkdir(parents=True)
+    (tmp_path / "tool/Cargo.toml").write_text('[package]\nname = "tool"\nversion = "0.1.0"\nedition = "2024"\n[features]\nmore = []\n')
+    (tmp_path / "tool/src/lib.rs").write_text('#[cfg(feature = "more")]\npub fn more() -> i32 { 5 }')
+    fresh.value(f':dep tool = {{ path = "{tmp_path}/tool", features = ["more"] }}\nuse std::collections::{{HashMap}};\nlet tool = tool::more();')
+    fresh.value("use std::collections::{BTreeMap};\nstruct P;\nimpl P { fn a(&self) -> i32 { 1 } fn b(&self) -> i32 { 2 } }")
+    fresh.value("impl P { fn a(&self) -> i32 { 3 } }\nlet maps = (HashMap::<u8, u8>::new(), BTreeMap::<u8, u8>::new());\nP.a() + P.b() + tool")
+    assert fresh.run(f":export {tmp_path}/project").status == "ok"
+    main, manifest = (tmp_path / "project/src/main.rs").read_text(), (tmp_path / "project/Cargo.toml").read_text()
+    # The library takes minutes to compile, and is not what is tested.
+    main = main.replace("use wavemesh::prelude::*;", "").replace("wavemesh::notebook::show!", "dbg!")
+    (tmp_path / "project/src/main.rs").write_text(main)
+    lines = [line for line in manifest.splitlines() if not line.startswith("wavemesh =")]
+    (tmp_path / "project/Cargo.toml").write_text("\n".join(lines))
+    ran = subprocess.run(["cargo", "run", "--offline", "-q"], cwd=tmp_path / "project", capture_output=True, text=True,
+                         env=os.environ | {"CARGO_TARGET_DIR": str(tmp_path / "target")})
+    assert ran.returncode == 0 and "= 10" in ran.stderr, main + ran.stderr
+
+
+def test_a_long_struct_can_be_folded(kernel):
+    cell = "#[derive(Debug)]\nstruct Layer { name: &'static str, weights: Vec<f32> }\nLayer { name: \"first\", weights: vec![0.5; 40] }"
+    data = kernel.run(cell).of("execute_result")[0]["data"]
+    assert data["text/html"].count("<details open><summary>Layer { name: &quot;first&quot;") == 1
+    assert data["text/plain"].startswith("Layer {\n    name: \"first\",\n")
+
+
+def test_any_value_can_be_displayed_before_its_cell_ends(kernel):
+    ran = kernel.run("#[derive(Debug)]\nstruct Small(i32);\nnotebook::display!(Small(7));\nnotebook::display!(\"text\");\nnotebook::display!(notebook::markdown(\"*a*\"));")
+    assert [shown["data"]["text/plain"] for shown in ran.of("display_data")] == ["Small(7)", '"text"', "*a*"]
+    told = plain(kernel.run("notebook::display(Small(7));").error)
+    assert "notebook::display!" in told, told
+
+
 def test_code_is_loaded_from_a_file(kernel, tmp_path):
     (tmp_path / "more.rs").write_text("fn loaded() -> i32 { 21 }\nloaded() * 2")
     assert kernel.value(f":load {tmp_path / 'more.rs'}") == "42"

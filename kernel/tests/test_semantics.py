@@ -1,6 +1,8 @@
 """A notebook means what it says: state lives once, the newest definition counts, what was done before an error stays, a cell is a function body."""
 
+import fcntl
 import json
+import os
 import re
 from pathlib import Path
 
@@ -570,6 +572,29 @@ def test_a_crate_has_one_state_for_all_cells(fresh, tmp_path):
     assert fresh.value("(other::two(), counter::bump(), by_an_item())") == "(2, 3, 4)"
 
 
+def test_crates_are_added_as_cargo_add_does_and_over_several_lines(fresh, tmp_path):
+    tool = crate(tmp_path, "tool", "pub fn one() -> u32 { 1 }").split('"')[1]
+    other = crate(tmp_path, "other", "pub fn two() -> u32 { 2 }").split('"')[1]
+    good(fresh.run(f":dep cargo add tool --path {tool}\n:dep renamed = {{\n  package = \"other\",\n  path = \"{other}\",\n}}"))
+    assert fresh.value("(tool::one(), renamed::two())") == "(1, 2)"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (":dep tool = { path = \"nowhere\" }", "there is no crate in "),
+        (":dep tool = { git = \"file:///nonexistent/tool\" }", "/nonexistent/tool"),
+        (":dep tool --dev", "`--dev` has no meaning here"),
+        (":dep tool = { version = ", "`{ version =`"),
+    ],
+)
+def test_a_crate_that_cannot_be_had_says_why_and_nothing_of_the_kernels_own(notebook, line, said):
+    error = notebook.run(line).error
+    told = "\n".join(error["traceback"])
+    assert said in told and "wavemesh-kernel-" not in told and "`cell" not in told, told
+    assert notebook.value("1 + 1") == "2"
+
+
 @pytest.fixture(scope="module")
 def with_crates():
     """A notebook with the crates of the tests below, which one call of cargo builds."""
@@ -579,6 +604,23 @@ def with_crates():
         good(kernel.run("\n".join(lines), timeout=600))
         good(kernel.run("use anyhow::{Context, bail, ensure};\nuse std::sync::Mutex;"))
         yield kernel
+
+
+def test_crates_that_are_finished_do_not_wait_for_the_build_of_another_notebook(with_crates):
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    with open(cache / "wavemesh/target/debug/.cargo-lock") as lock, Kernel() as other:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as cargo does while it builds
+        good(other.run(":dep lazy_static = \"*\"\n:dep anyhow = \"*\""))
+        assert other.value("anyhow::anyhow!(\"there\").to_string()") == '"there"'
+
+
+def test_the_causes_of_an_error_are_told_and_no_frames_of_the_kernel(with_crates):
+    good(with_crates.run("fn reads() -> anyhow::Result<String> { std::fs::read_to_string(\"/nonexistent/x\").context(\"reading\").context(\"starting\") }"))
+    error = with_crates.run("reads()?").error
+    assert error["evalue"].startswith("starting: reading: No such file"), error
+    error = with_crates.run("reads().unwrap()").error
+    assert "0: reading" in error["evalue"] and "1: No such file" in error["evalue"]
+    assert "wavemesh" not in error["evalue"] and "backtrace" not in error["evalue"], error
 
 
 def test_a_task_of_one_cell_is_joined_in_the_next(with_crates):

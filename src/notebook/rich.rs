@@ -22,7 +22,7 @@ use super::{MimeBundle, escape};
 /// assert_eq!(Temperature(21.5).rich().plain(), "21.5 °C");
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` has no display of its own: end the cell with the value, or write `notebook::display!(value)`",
+    message = "`{Self}` has no display of its own: end the cell with the value, write `notebook::display!(value)`, or print it with `println!(\"{{:?}}\", …)`",
     label = "this has no display of its own"
 )]
 pub trait Rich {

@@ -383,7 +383,7 @@ pub(super) fn in_another(inner: &SyntaxNode, statement: &SyntaxNode) -> bool {
 const WAITING: [&str; 4] = ["join", "try_join", "select", "select_biased"];
 
 /// Whether a statement waits for a future itself.
-fn awaits(node: &SyntaxNode) -> bool {
+pub fn awaits(node: &SyntaxNode) -> bool {
     let in_tokens = |tree: ast::TokenTree| tokens_wait(tree.syntax());
     node.descendants().any(|inner| {
         let waits = ast::AwaitExpr::can_cast(inner.kind())

@@ -292,6 +292,28 @@ impl Definitions {
             .collect()
     }
 
+    /// The same as items of a program: without what newer cells define, and each name of a `use` with its path.
+    pub fn program(&self) -> Vec<String> {
+        let active = self.lives().filter(|(_, live)| live.stale.is_none());
+        let told = active.map(|(cell, live)| {
+            let item = &live.item;
+            let mut built = Built::default();
+            if item.text.starts_with("use ") {
+                built.push(&cell.run.source, item.range.clone(), &item.edits);
+                return built.text.trim().replacen("pub use ", "use ", 1);
+            }
+            if live.replaced.is_empty() {
+                let (before, behind) = &item.around;
+                return format!("{before}{}{behind}", items::with_files(item, &item.range, &cell.run));
+            }
+            let members = live.replaced.iter().filter_map(|&index| item.members.get(index));
+            let gone: Vec<Edit> = members.map(|(_, range)| Edit::replace(range.clone(), "")).collect();
+            built.push(&cell.run.source, item.range.clone(), &gone);
+            built.text
+        });
+        told.collect()
+    }
+
     /// The tests of all cells, the oldest first.
     pub fn tests(&self) -> Vec<Test> {
         let active = self.lives().filter(|(_, live)| live.stale.is_none());

@@ -80,9 +80,13 @@ impl Session {
             Action::Dependency => self.add_dependency(needs("a crate: `:dep regex = \"1\"`")?),
             Action::Export => {
                 let folder = PathBuf::from(needs("a folder")?);
-                let written = self
-                    .history
-                    .export(&folder, evaluator.compiler.bundle.as_ref().map(|bundle| bundle.source.as_path()));
+                let compiler = &evaluator.compiler;
+                let notebook = export::Notebook {
+                    items: compiler.program(),
+                    dependencies: compiler.dependency_lines(),
+                    library: compiler.bundle.as_ref().map(|bundle| bundle.source.as_path()),
+                };
+                let written = self.history.export(&folder, &notebook);
                 let text = written.map_err(|error| wrong_command(format!("`{name} {arguments}`: {error:#}")))?;
                 Ok(Some(json!({"data": {"text/plain": text}, "metadata": {}})))
             }
@@ -183,7 +187,6 @@ impl Session {
     fn add_dependency(&mut self, arguments: &str) -> Result<Option<Value>, ExecuteError> {
         let wanted = self.evaluator.compiler.add_dependency(arguments);
         wanted.map_err(|error| wrong_command(format!("`:dep {arguments}`: {error}")))?;
-        self.history.depends(arguments);
         Ok(None)
     }
 

@@ -8,7 +8,7 @@ use ra_ap_syntax::ast::{self, HasModuleItem, HasName};
 use ra_ap_syntax::{AstNode, Edition, SourceFile, SyntaxKind, SyntaxNode};
 use serde_json::Value;
 
-use super::cell::split_statements;
+use super::cell::{awaits, split_statements};
 
 /// The first line of an exported program.
 const MARK: &str = "//! Exported from a notebook.";
@@ -18,12 +18,21 @@ const PRELUDE_LINE: &str = "use wavemesh::prelude::*;";
 const MAIN: &str = "main_of_the_notebook";
 const CALL: &str = "main_of_the_notebook(";
 
-/// The cells that ran, and the crates that they asked for.
+/// The cells that ran.
 #[derive(Default)]
 pub struct History {
     cells: Vec<String>,
-    dependencies: Vec<String>,
     ids: u64,
+}
+
+/// What else of a notebook is exported.
+pub struct Notebook<'a> {
+    /// What it defines now.
+    pub items: Vec<String>,
+    /// The lines of `[dependencies]`.
+    pub dependencies: Vec<String>,
+    /// WaveMesh's source.
+    pub library: Option<&'a Path>,
 }
 
 impl History {
@@ -37,26 +46,22 @@ impl History {
         self.cells.push(code.to_owned());
     }
 
-    pub fn depends(&mut self, arguments: &str) {
-        self.dependencies.push(arguments.to_owned());
-    }
-
     pub fn clear(&mut self) {
         self.cells.clear();
-        self.dependencies.clear();
     }
 
-    /// Writes `folder/Cargo.toml` and `folder/src/main.rs`: items outside of `main`, the newest of each name, and the statements of
-    /// all cells in the order in which they ran. `library` is WaveMesh's source. Says what was written.
-    pub fn export(&self, folder: &Path, library: Option<&Path>) -> Result<String> {
+    /// Writes `folder/Cargo.toml` and `folder/src/main.rs`: items outside of `main`, and the statements of all cells in the order in
+    /// which they ran. Says what was written.
+    pub fn export(&self, folder: &Path, notebook: &Notebook) -> Result<String> {
         ensure!(!self.cells.is_empty(), "no cell has run yet");
         let manifest_path = folder.join("Cargo.toml");
         let is_ours = |text: &str| text.contains("# Exported from a notebook");
         if std::fs::read_to_string(&manifest_path).is_ok_and(|text| !is_ours(&text)) {
             bail!("{} is a project already; choose another folder", folder.display());
         }
-        let mut items: Vec<(String, String)> = Vec::new();
+        let is_library = notebook.library.is_some();
         let mut body = String::new();
+        let mut waits = false;
         for (index, cell) in self.cells.iter().enumerate() {
             // The program's own `main` is that of all cells.
             let cell = &renamed_main(cell);
@@ -67,60 +72,77 @@ impl History {
             let last = pieces.len().saturating_sub(1);
             for (place, (_, text, node)) in pieces.into_iter().enumerate() {
                 let text = text.trim();
-                if let Some(key) = item_key(&node) {
-                    if key == MAIN && !calls_main {
-                        let fails = text.split('{').next().is_some_and(|head| head.contains("Result"));
-                        body.push_str(&indent(&format!("{CALL}){};", if fails { "?" } else { "" })));
+                // Items that a macro makes are above.
+                if notebook.items.iter().any(|item| item.trim() == text.trim_end_matches(';'))
+                    && !ast::Item::can_cast(node.kind())
+                {
+                    continue;
+                }
+                if let Some(item) = ast::Item::cast(node.clone()) {
+                    if let Some(call) = call_of_main(&item).filter(|_| !calls_main) {
+                        body.push_str(&indent(&call));
+                        waits |= call.contains(".await");
                     }
-                    items.retain(|(known, _)| *known != key);
-                    items.push((key, text.to_owned()));
-                } else if place == last && ast::Expr::can_cast(node.kind()) && !is_macro(&node) {
-                    body.push_str(&indent(&shown(&node.text().to_string(), library.is_some())));
+                    continue;
+                }
+                waits |= awaits(&node);
+                if place == last && ast::Expr::can_cast(node.kind()) && !is_macro(&node) {
+                    body.push_str(&indent(&shown(&node.text().to_string(), is_library)));
                 } else {
                     let semicolon = if ast::Expr::can_cast(node.kind()) && place == last { ";" } else { "" };
                     body.push_str(&indent(&format!("{text}{semicolon}")));
                 }
             }
         }
-        let prelude =
-            if library.is_some() { format!("#[allow(unused_imports)]\n{PRELUDE_LINE}\n") } else { String::new() };
-        let items: String = items.iter().map(|(_, text)| format!("\n{text}\n")).collect();
+        let prelude = if is_library { format!("#[allow(unused_imports)]\n{PRELUDE_LINE}\n") } else { String::new() };
+        let item = |text: &String| format!("\n{}\n", renamed_main(&without_runtime(text)).trim());
+        let items: String = notebook.items.iter().map(item).collect();
+        let main = if waits { "#[tokio::main]\nasync fn main()" } else { "fn main()" };
         let main = format!(
             "{MARK}\n#![allow(dead_code, unused_variables, unused_mut, unused_imports)]\n{prelude}{items}\n\
-             fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {{\n{body}    Ok(())\n}}\n"
+             {main} -> std::result::Result<(), Box<dyn std::error::Error>> {{\n{body}    Ok(())\n}}\n"
         );
         std::fs::create_dir_all(folder.join("src")).with_context(|| format!("cannot make {}", folder.display()))?;
         write_whole(&folder.join("src/main.rs"), &main)?;
-        write_whole(&manifest_path, &self.manifest(folder, library))?;
+        write_whole(&manifest_path, &manifest(folder, notebook))?;
         Ok(format!("{} cells are in {}; `cargo run` there runs them", self.cells.len(), folder.display()))
     }
+}
 
-    fn manifest(&self, folder: &Path, library: Option<&Path>) -> String {
-        let name: String = folder
-            .file_name()
-            .map(|name| name.to_string_lossy().to_lowercase())
-            .unwrap_or_default()
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
-            .collect();
-        let name = if name.starts_with(|c: char| c.is_ascii_alphabetic()) { name } else { format!("notebook-{name}") };
-        let mut lines: Vec<String> = Vec::new();
-        if let Some(library) = library {
-            lines.push(format!("wavemesh = {{ path = {:?} }}", library.display().to_string()));
-        }
-        for arguments in &self.dependencies {
-            lines.push(match arguments.split_once('=') {
-                Some((name, version)) => format!("{} = {}", name.trim(), version.trim()),
-                None => format!("{} = \"*\"", arguments.trim()),
-            });
-        }
-        lines.dedup();
-        format!(
-            "# Exported from a notebook\n[package]\nname = {name:?}\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[workspace]\n\n\
-             [dependencies]\n{}\n",
-            lines.join("\n")
-        )
-    }
+fn manifest(folder: &Path, notebook: &Notebook) -> String {
+    let name: String = folder
+        .file_name()
+        .map(|name| name.to_string_lossy().to_lowercase())
+        .unwrap_or_default()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
+        .collect();
+    let name = if name.starts_with(|c: char| c.is_ascii_alphabetic()) { name } else { format!("notebook-{name}") };
+    let library = notebook.library.map(|folder| format!("wavemesh = {{ path = {:?} }}", folder.display().to_string()));
+    let is_library = |line: &&String| library.is_some() && line.starts_with("wavemesh = ");
+    let mut lines: Vec<&String> = notebook.dependencies.iter().filter(|line| !is_library(line)).collect();
+    lines.extend(&library);
+    let lines: String = lines.into_iter().map(|line| format!("{line}\n")).collect();
+    format!(
+        "# Exported from a notebook\n[package]\nname = {name:?}\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[workspace]\n\n\
+         [dependencies]\n{lines}"
+    )
+}
+
+/// The call of an item that is the `main` of a cell.
+fn call_of_main(item: &ast::Item) -> Option<String> {
+    let ast::Item::Fn(function) = item else { return None };
+    function.name().filter(|name| name.text() == MAIN)?;
+    let waits = if function.async_token().is_some() { ".await" } else { "" };
+    let returned = function.ret_type().map(|returned| returned.syntax().text().to_string()).unwrap_or_default();
+    let fails = if returned.contains("Result") { "?" } else { "" };
+    Some(format!("{CALL}){waits}{fails};"))
+}
+
+/// An item without `#[tokio::main]`: the program has one runtime.
+fn without_runtime(item: &str) -> String {
+    let attribute = item.find("#[tokio::main").and_then(|start| Some(start..start + item[start..].find(']')? + 1));
+    attribute.map_or_else(|| item.to_owned(), |range| format!("{}{}", &item[..range.start], &item[range.end..]))
 }
 
 /// The code of a cell with another name for its `main`, in its definition and in calls.
@@ -134,34 +156,6 @@ fn renamed_main(cell: &str) -> String {
         renamed.push_str(if tokens.text(index) == "main" && is_call && !of_path { MAIN } else { tokens.text(index) });
     }
     renamed
-}
-
-/// A name under which a later item replaces an earlier one; `None` for what is not an item.
-pub fn item_key(node: &SyntaxNode) -> Option<String> {
-    let item = ast::Item::cast(node.clone())?;
-    let name = match &item {
-        ast::Item::Fn(item) => item.name(),
-        ast::Item::Struct(item) => item.name(),
-        ast::Item::Enum(item) => item.name(),
-        ast::Item::Union(item) => item.name(),
-        ast::Item::Trait(item) => item.name(),
-        ast::Item::TypeAlias(item) => item.name(),
-        ast::Item::Const(item) => item.name(),
-        ast::Item::Static(item) => item.name(),
-        ast::Item::Module(item) => item.name(),
-        ast::Item::MacroRules(item) => item.name(),
-        ast::Item::MacroCall(_) => return None,
-        _ => None,
-    };
-    let text = node.text().to_string();
-    Some(
-        name.map_or_else(
-            || text.split('{').next().unwrap_or_default().trim().to_owned(),
-            |name| name.text().to_string(),
-        ),
-    )
-    .filter(|key| !key.is_empty())
-    .or(Some(text))
 }
 
 fn is_macro(node: &SyntaxNode) -> bool {
@@ -233,43 +227,50 @@ fn cell_again(exported: &str) -> String {
 mod tests {
     use super::*;
 
+    /// The project of cells and of what a notebook has: its program and its manifest.
+    fn exported(folder: &Path, cells: &[&str], items: &[&str], dependencies: &[&str]) -> Result<(String, String)> {
+        let mut history = History::default();
+        cells.iter().for_each(|cell| history.ran(cell));
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let notebook = Notebook { items: owned(items), dependencies: owned(dependencies), library: None };
+        history.export(folder, &notebook)?;
+        let read = |name: &str| std::fs::read_to_string(folder.join(name));
+        Ok((read("src/main.rs")?, read("Cargo.toml")?))
+    }
+
     #[test]
     fn the_main_of_a_cell_is_called_where_it_ran() -> Result<()> {
         let folder = tempfile::tempdir()?;
-        let mut history = History::default();
-        for cell in [
+        let newest = "fn main() { say(\"main()\") }";
+        let cells = [
             "#[tokio::main(flavor = \"current_thread\")]\nasync fn main() -> Result<(), E> { Ok(()) }",
             "fn main() { say(\"main()\") }\nmain();",
-        ] {
-            history.ran(cell);
-        }
-        history.export(folder.path(), None)?;
-        let main = std::fs::read_to_string(folder.path().join("src/main.rs"))?;
-        assert!(
-            main.contains("    // In [1]\n    main_of_the_notebook()?;\n    // In [2]\n    main_of_the_notebook();\n"),
-            "{main}"
-        );
+        ];
+        let (main, _) = exported(folder.path(), &cells[1..], &[newest], &[])?;
+        assert!(main.contains("    // In [1]\n    main_of_the_notebook();\n"), "{main}");
         assert!(main.contains("fn main_of_the_notebook() { say(\"main()\") }") && !main.contains("tokio"), "{main}");
+        let (main, _) = exported(folder.path(), &cells[..1], &cells[..1], &[])?;
+        assert!(main.contains("    main_of_the_notebook().await?;\n"), "{main}");
+        assert!(main.contains("\nasync fn main_of_the_notebook() -> Result<(), E> { Ok(()) }"), "{main}");
+        assert!(main.contains("#[tokio::main]\nasync fn main() ") && main.matches("tokio").count() == 1, "{main}");
         Ok(())
     }
 
     #[test]
-    fn a_later_item_replaces_an_earlier_one_and_statements_stay_in_order() -> Result<()> {
-        let folder = tempfile::tempdir()?;
-        let mut history = History::default();
-        for cell in ["fn f() -> i32 { 1 }\nlet a = f();", "               \nfn f() -> i32 { 2 }", "a + f()"] {
-            history.ran(cell);
-        }
-        history.depends("regex = \"1\"");
-        history.export(&folder.path().join("My notes"), None)?;
-        let main = std::fs::read_to_string(folder.path().join("My notes/src/main.rs"))?;
+    fn items_are_those_of_the_notebook_and_statements_stay_in_order() -> Result<()> {
+        let folder = tempfile::tempdir()?.path().join("My notes");
+        let cells =
+            ["fn f() -> i32 { 1 }\nlet a = f();", "               \nfn f() -> i32 { 2 }", "later().await;\na + f()"];
+        let lines = ["regex = \"1\"", "tokio = { version = \"1\", features = [\"full\"] }"];
+        let (main, manifest) = exported(&folder, &cells, &["make! { G }", "fn f() -> i32 { 2 }"], &lines)?;
         assert!(main.contains("{ 2 }") && !main.contains("{ 1 }"), "{main}");
         assert!(main.contains("let a = f();") && main.contains("println!(\"{:?}\", a + f());"), "{main}");
-        let [again] = &cells_of(&folder.path().join("My notes"))?[..] else { bail!("not one cell") };
-        assert!(again.starts_with("fn f() -> i32 { 2 }") && again.contains("    let a = f();"), "{again}");
+        assert!(main.contains("#[tokio::main]\nasync fn main() "), "{main}");
+        assert_eq!(main.matches("make! { G }").count(), 1, "{main}");
+        let [again] = &cells_of(&folder)?[..] else { bail!("not one cell") };
+        assert!(again.starts_with("make! { G }\nfn f() -> i32 { 2 }") && again.contains("    let a = f();"), "{again}");
         assert!(!again.contains("main") && !again.contains("Ok(())"), "{again}");
-        let manifest = std::fs::read_to_string(folder.path().join("My notes/Cargo.toml"))?;
-        assert!(manifest.contains("name = \"my_notes\"") && manifest.contains("regex = \"1\""), "{manifest}");
+        assert!(manifest.contains("name = \"my_notes\"") && manifest.contains(&lines.join("\n")), "{manifest}");
         Ok(())
     }
 }

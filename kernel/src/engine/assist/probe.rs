@@ -8,12 +8,11 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result};
-use ra_ap_syntax::{Edition, SourceFile};
+use ra_ap_syntax::{AstNode, Edition, SourceFile, SyntaxNode, ast};
 use serde_json::Value;
 
 use crate::engine::cell::{split_statements, words};
 use crate::engine::compiler::{BUILT_AS, CALLED, Compiler};
-use crate::engine::export::item_key;
 use crate::engine::grammar::rust_of;
 
 const PROBE: &str = "wavemesh_probe";
@@ -49,7 +48,7 @@ impl Prober {
 fn source(compiler: &Compiler, before: &str) -> Option<String> {
     let body = closed(&format!("{}.{PROBE}()", rust_of(before).trim()))?;
     // Items of this cell take the place of those that the notebook has.
-    let own: Vec<String> = split_statements(&body).iter().filter_map(|(_, _, node)| item_key(node)).collect();
+    let own: Vec<String> = split_statements(&body).iter().filter_map(|(_, _, node)| item_name(node)).collect();
     let used: HashSet<&str> = words(&body).collect();
     let variables: String = compiler
         .stored_variables()
@@ -148,6 +147,12 @@ fn probed(message: &Value) -> Option<String> {
         }
     };
     Some(found.replace(&format!("{CELL}::"), "").replace(BUILT_AS, CALLED).replace("ctx::", ""))
+}
+
+/// The name of an item.
+fn item_name(node: &SyntaxNode) -> Option<String> {
+    let name = ast::Item::can_cast(node.kind()).then(|| node.children().find_map(ast::Name::cast))??;
+    Some(name.text().to_string())
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ impl Compiler {
             env: &self.rustc.env(),
             bundle: self.bundle.as_ref(),
             say: &mut |text| self.pipes.send(Output::Stderr(text + "\n")),
-            progress: &mut |line| bar.set(line.trim()),
+            progress: &mut |line| bar.set(line),
             started: &mut |process| self.rustc.set_group(process),
         });
         bar.finish(built.is_ok());

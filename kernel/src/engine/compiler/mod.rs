@@ -294,6 +294,11 @@ impl Compiler {
         self.state().definitions.texts()
     }
 
+    /// The same as items of a program.
+    pub fn program(&self) -> Vec<String> {
+        self.state().definitions.program()
+    }
+
     /// The tests among them.
     pub fn tests(&self) -> Vec<Test> {
         self.state().definitions.tests()
@@ -324,10 +329,11 @@ impl Compiler {
         self.rustc.interrupt()
     }
 
-    /// Adds a crate for the cells that follow, as it stands behind `:dep`.
+    /// Adds crates for the cells that follow, as they stand behind `:dep`.
     pub fn add_dependency(&self, arguments: &str) -> Result<(), String> {
-        let (name, value) = deps::parse(arguments, &self.home)?;
-        self.state().dependencies.want(&name, &value);
+        for (name, value) in deps::parse(arguments, &self.home)? {
+            self.state().dependencies.want(&name, &value);
+        }
         Ok(())
     }
 

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Build;
 use crate::engine::library;
 
 /// A crate that cargo has built.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Crate {
     pub name: String,
     pub version: String,
@@ -19,14 +20,17 @@ pub struct Crate {
 }
 
 /// What cargo told of a build.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cargo {
     /// Libraries that are linked into programs, by file.
     pub crates: BTreeMap<PathBuf, Crate>,
-    /// The file of each package's library or procedural macro, by cargo's name for the package.
-    files: BTreeMap<String, PathBuf>,
+    /// The crates that cells name, with their files.
+    pub externs: BTreeMap<String, PathBuf>,
     pub native: Vec<String>,
 }
+
+/// The file of each package's library or procedural macro, by cargo's name for the package.
+type Files = BTreeMap<String, PathBuf>;
 
 /// Builds the crates of these lines.
 pub fn run(lines: &[String], build: &mut Build) -> Result<Cargo, String> {
@@ -69,17 +73,20 @@ pub fn run(lines: &[String], build: &mut Build) -> Result<Cargo, String> {
                 log.push_str(line);
                 log.push('\n');
             }
-            (build.progress)(line);
+            if let Some(line) = told(line) {
+                (build.progress)(&line);
+            }
         });
     }
     let status = child.wait();
     (build.started)(None);
     let messages = reading.join().unwrap_or_default();
     if !status.is_ok_and(|status| status.success()) {
-        let useful = log.lines().filter(|line| !line.trim_start().starts_with("Compiling"));
-        return Err(useful.collect::<Vec<_>>().join("\n"));
+        return Err(told_of_failure(&log, folder));
     }
-    Ok(told_by(&messages))
+    let (mut cargo, files) = told_by(&messages);
+    cargo.externs = externs(&files, build)?;
+    Ok(cargo)
 }
 
 /// cargo in the folder of the build, with what all calls share.
@@ -101,8 +108,8 @@ fn cargo(build: &Build) -> Command {
     command
 }
 
-fn told_by(messages: &[Value]) -> Cargo {
-    let mut cargo = Cargo::default();
+fn told_by(messages: &[Value]) -> (Cargo, Files) {
+    let (mut cargo, mut found) = (Cargo::default(), Files::new());
     let strings = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
@@ -119,7 +126,7 @@ fn told_by(messages: &[Value]) -> Cargo {
                 let is_macro = kinds.iter().any(|kind| kind == "proc-macro");
                 let end = if is_macro { ".so" } else { ".rlib" };
                 let Some(file) = files.iter().find(|file| file.ends_with(end)) else { continue };
-                cargo.files.insert(package.to_owned(), PathBuf::from(file));
+                found.insert(package.to_owned(), PathBuf::from(file));
                 if !is_macro {
                     let (name, version) = library::package(message);
                     let known = Crate { name, version, features: strings(&message["features"]) };
@@ -129,12 +136,12 @@ fn told_by(messages: &[Value]) -> Cargo {
             _ => {}
         }
     }
-    cargo
+    (cargo, found)
 }
 
 /// The crates that cells name, with their files.
-pub fn externs(told: &Cargo, build: &Build) -> Result<BTreeMap<String, PathBuf>, String> {
-    if told.files.is_empty() {
+fn externs(files: &Files, build: &Build) -> Result<BTreeMap<String, PathBuf>, String> {
+    if files.is_empty() {
         return Ok(BTreeMap::new());
     }
     let output = cargo(build)
@@ -152,11 +159,58 @@ pub fn externs(told: &Cargo, build: &Build) -> Result<BTreeMap<String, PathBuf>,
     for dependency in node["deps"].as_array().into_iter().flatten() {
         let (name, package) =
             (dependency["name"].as_str().unwrap_or_default(), dependency["pkg"].as_str().unwrap_or_default());
-        if let Some(file) = told.files.get(package) {
+        if let Some(file) = files.get(package) {
             externs.insert(name.to_owned(), file.clone());
         }
     }
     Ok(externs)
+}
+
+/// The verbs of cargo's progress.
+const PROGRESS: [&str; 8] =
+    ["Updating", "Locking", "Adding", "Downloading", "Downloaded", "Compiling", "Building", "Blocking"];
+
+fn is_progress(line: &str) -> bool {
+    line.split_whitespace().next().is_some_and(|verb| PROGRESS.contains(&verb))
+}
+
+/// What cargo says of a failure, without its progress and without the kernel's own crate and folder.
+fn told_of_failure(log: &str, folder: &Path) -> String {
+    // A list of all versions of a crate.
+    const LONGEST: usize = 200;
+    let own = ["required by package `cell v0.0.0", "failed to load manifest for workspace"];
+    let useful = log.lines().filter(|line| !is_progress(line) && !own.iter().any(|start| line.contains(start)));
+    let manifest = format!("`{}`", folder.join("Cargo.toml").display());
+    let told = |line: &str| {
+        let line =
+            line.replace(&manifest, "the lines of `:dep`").replace("package `cell` depends", "the notebook depends");
+        match line.char_indices().nth(LONGEST) {
+            Some((end, _)) => format!("{}…", &line[..end]),
+            None => line,
+        }
+    };
+    useful.map(told).collect::<Vec<_>>().join("\n")
+}
+
+/// A line of cargo's progress for people; nothing for what is only of the kernel, and for what is no progress.
+fn told(line: &str) -> Option<String> {
+    let line = line.trim();
+    if line.starts_with("Blocking waiting for file lock") {
+        return Some("another notebook's crates are being built; these are next".to_owned());
+    }
+    if !is_progress(line) || line.starts_with("Compiling cell v0.0.0") {
+        return None;
+    }
+    let Some((counts, names)) =
+        line.strip_prefix("Building [").and_then(|bar| bar.split_once("] ")?.1.split_once(": "))
+    else {
+        return Some(line.to_owned());
+    };
+    let (done, all) = counts.split_once('/')?;
+    let names: Vec<&str> = names.split(", ").filter(|name| *name != "cell").collect();
+    // One of the steps is of the kernel's own crate.
+    let all = all.trim().parse::<usize>().ok()?.saturating_sub(1);
+    (!names.is_empty()).then(|| format!("{done} of {all} steps done, compiling {}", names.join(", ")))
 }
 
 /// cargo ends a line of its progress bar with a carriage return and every other line with a newline.
@@ -178,6 +232,43 @@ fn read_progress(stderr: impl Read, mut line: impl FnMut(&str, bool)) {
             } else {
                 text.push(byte);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_without_what_is_of_the_kernel() {
+        let log = "    Updating crates.io index\nerror: no matching package named `zzz` found\nlocation searched: crates.io index\n\
+                   required by package `cell v0.0.0 (/tmp/k/deps)`";
+        let said = "error: no matching package named `zzz` found\nlocation searched: crates.io index";
+        assert_eq!(told_of_failure(log, Path::new("/tmp/k/deps")), said);
+        let log = "error: failed to parse manifest at `/tmp/k/deps/Cargo.toml`\n\nCaused by:\n  invalid url `/nope`";
+        let said = told_of_failure(log, Path::new("/tmp/k/deps"));
+        assert!(said.starts_with("error: failed to parse manifest at the lines of `:dep`"), "{said}");
+    }
+
+    #[test]
+    fn progress_says_what_is_compiled_and_how_much_is_left() {
+        for (line, said) in [
+            ("    Building [======>      ] 1/4: anyhow(build)", Some("1 of 3 steps done, compiling anyhow(build)")),
+            (
+                "    Building [======>      ] 12/40: serde, cell, regex",
+                Some("12 of 39 steps done, compiling serde, regex"),
+            ),
+            ("    Building [===========> ] 3/4: cell", None),
+            ("error: no matching package named `zzz` found", None),
+            ("   Compiling cell v0.0.0 (/tmp/wavemesh-kernel-1/deps)", None),
+            ("   Compiling anyhow v1.0.105", Some("Compiling anyhow v1.0.105")),
+            (
+                "    Blocking waiting for file lock on build directory",
+                Some("another notebook's crates are being built; these are next"),
+            ),
+        ] {
+            assert_eq!(told(line).as_deref(), said, "{line}");
         }
     }
 }

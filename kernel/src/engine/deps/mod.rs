@@ -15,6 +15,7 @@ use super::library::Bundle;
 use super::toolchain::Toolchain;
 
 mod cargo;
+mod finished;
 mod holder;
 mod line;
 mod sources;
@@ -135,7 +136,7 @@ impl Dependencies {
         let newest = sources::newest(&self.wanted);
         let (mut held, mut apart) = self.held(build.bundle);
         let cargo = loop {
-            let cargo = cargo::run(&self.lines_but(&held), build)?;
+            let cargo = finished::build(&self.lines_but(&held), build)?;
             let conflicts: Vec<(String, String)> =
                 held.keys().filter_map(|name| Some((name.clone(), conflict(name, &cargo, build.bundle)?))).collect();
             if conflicts.is_empty() {
@@ -146,7 +147,7 @@ impl Dependencies {
                 apart.push((name, why));
             }
         };
-        let mut externs = cargo::externs(&cargo, build)?;
+        let mut externs = cargo.externs.clone();
         externs.extend(held.iter().map(|(name, file)| (name.replace('-', "_"), file.clone())));
         self.tell_origins(&apart, build);
         let replaced = self.replaced(&cargo, &externs, &apart, &newest);

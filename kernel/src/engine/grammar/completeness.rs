@@ -2,12 +2,12 @@
 //! cells are taken apart with.
 //!
 //! An error at the very end of the code means that something is missing: incomplete. Any other error is one that no
-//! further line can mend: invalid. Commands are complete in themselves.
+//! further line can mend: invalid. Commands are complete in themselves, but a `:dep` whose brackets are open.
 
 use ra_ap_syntax::{Edition, SourceFile};
 
 use super::delimiters::Delimiters;
-use super::{question, rust_of};
+use super::{Part, parts, question, rust_of};
 
 const PRELUDE: &str = "fn cell() {\n";
 const INDENT: &str = "    ";
@@ -27,6 +27,11 @@ pub enum Completeness {
 pub fn is_complete(code: &str) -> Completeness {
     if question(code).is_some() {
         return Completeness::Complete;
+    }
+    if let Some(Part::Command(command)) = parts(code, &|_| false).last()
+        && command.goes_on()
+    {
+        return Completeness::Incomplete { indent: INDENT.to_owned() };
     }
     let code = rust_of(code);
     let delimiters = Delimiters::of(&code);

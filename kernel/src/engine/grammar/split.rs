@@ -29,6 +29,11 @@ impl CommandLine {
         self.command().map(|command| command.action)
     }
 
+    /// Whether the next line belongs to it too: the brackets of a `:dep` are open.
+    pub fn goes_on(&self) -> bool {
+        self.action() == Some(Action::Dependency) && !Delimiters::of(&self.arguments).open.is_empty()
+    }
+
     fn of(text: &str, line: usize) -> CommandLine {
         let (name, arguments) = match text.strip_prefix('!') {
             Some(command) => ("!", command),
@@ -68,6 +73,14 @@ pub fn parts(source: &str, knows: &dyn Fn(&str) -> bool) -> Vec<Part> {
     for (index, line) in source.split_inclusive('\n').enumerate() {
         let start = rust.end;
         let (end, text) = (start + line.len(), line.trim());
+        if let Some(Part::Command(command)) = parts.last_mut().filter(|_| rust.is_empty())
+            && command.goes_on()
+        {
+            command.arguments.push('\n');
+            command.arguments.push_str(text);
+            rust = end..end;
+            continue;
+        }
         let code = &source[rust.start..start];
         if timed != Timed::No && !is_continued(code, text) {
             push_rust(&mut parts, source, rust.clone(), timed);
@@ -208,6 +221,11 @@ mod tests {
             (":?", vec!["[:?||1]"]),
             ("%%time\n1", vec!["[%%time||1]", "1"]),
             ("// first\n!ls\n// last", vec!["[!|ls|2]"]),
+            (
+                ":dep a = {\n  features = [\n    \"x\",\n  ] }\nlet x = 1;",
+                vec!["[:dep|a = {\nfeatures = [\n\"x\",\n] }|1]", "let x = 1;"],
+            ),
+            (":dep a = {\n:vars", vec!["[:dep|a = {\n:vars|1]"]),
         ] {
             assert_eq!(told(source), expected, "{source}");
         }
