@@ -38,6 +38,7 @@ def test_names_are_there_right_after_the_start(notebook):
         ("use std::{fmt, collections::{BTreeMap, Hash", "HashSet"),
         ("use std::{coll", "collections"),
         ("use std::collections::*;\nlet m = BTreeM", "BTreeMap"),
+        ("let m: HashM", "std::collections::HashMap"),
         ("let a = Som", "Some"),
         ("let a = Er", "Err"),
         ("let a: usi", "usize"),
@@ -53,6 +54,19 @@ def test_what_stands_there_is_completed(notebook, code, expected):
     assert expected in complete(notebook, code)
 
 
+def test_names_of_a_crate_are_completed_as_soon_as_its_cell_has_run(tmp_path):
+    """An answer that has to wait for them is better than none."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "Cargo.toml").write_text('[package]\nname = "toolbox"\nversion = "0.1.0"\nedition = "2024"\n')
+    (tmp_path / "src/lib.rs").write_text("/// Hits.\npub fn hammer() {}")
+    with Kernel() as kernel:
+        assert kernel.run(f":dep {tmp_path}\ntoolbox::hammer();").status == "ok"
+        for _ in range(12):  # each waits ten seconds, on a machine that is busy
+            if found := complete(kernel, "toolbox::ham"):
+                break
+        assert found == ["hammer"]
+
+
 def test_names_of_an_earlier_cells_imports_are_completed(notebook):
     assert notebook.run("use std::sync::mpsc::channel as tube;").status == "ok"
     assert "tube" in complete(notebook, "let (a, b) = tub")
@@ -64,6 +78,8 @@ def test_names_of_an_earlier_cells_imports_are_completed(notebook):
         ("?println!", ["macro_rules! println", "Prints to the standard output"]),
         ("?vec!", ["vec", "Creates a `Vec`"]),
         ("?Vec::push", ["pub fn push(&mut self, value: T)", "Appends an element"]),
+        ("?Some", ["Some(T)", "Some value of type"]),
+        ("?String::from", ["fn from(", "of String"]),
         ("?String::from_utf8", ["from_utf8", "Converts a vector of bytes"]),
         ("?i32", ["primitive::i32"]),
         ("?std::collections", ["collections", "Collection types"]),

@@ -296,7 +296,7 @@ def test_dbg_names_the_cell_and_the_line(notebook):
     ("cell", "lines"),
     [
         ("HashMap::new()", ["use std::collections::HashMap;"]),
-        ("let a = Arc::new(1);", ["use std::sync::Arc;"]),
+        ("let a = Arc::new(Mutex::new(1));", ["use std::sync::Arc;", "use std::sync::Mutex;"]),
         ("fs::read_to_string(\"x\")?", ["use std::fs;"]),
         ("fn of_items(m: HashMap<u8, u8>) -> Rc<u8> { todo!() }", ["use std::collections::HashMap;", "use std::rc::Rc;"]),
         ("let d: Ordering = todo!();", ["use std::cmp::Ordering;", "use std::sync::atomic::Ordering;"]),
@@ -307,7 +307,7 @@ def test_what_is_not_imported_names_the_line_that_imports_it(notebook, cell, lin
     error = told(notebook.run(cell).error)
     for line in lines:
         assert re.search(rf"^\s*(= help: .*)?{re.escape(line)}$", error, re.M), error
-    assert "wavemesh_cell" not in error and "missing a crate" not in error
+    assert "wavemesh_cell" not in error and "missing a crate" not in error and "nonpoison" not in error
 
 
 def test_a_crate_that_is_missing_names_its_line_and_a_near_one_is_guessed(notebook):
@@ -370,6 +370,8 @@ def test_code_that_cannot_be_read_is_one_error_at_its_line(notebook, cell, line,
         ("def f(x):\n    return x", "this looks like Python"),
         ("let text = \"12\";\ntext.parse::<i32>() + 1", "`text.parse::<i32>()?`"),
         ("1 + (\"12\".parse::<i32>())", "`(\"12\".parse::<i32>())?`"),
+        ("if true { !ls }", "a command of the shell (`!ls`) begins a line"),
+        ("fn f() {\n    %time 3\n}", "`%time` is a command. It begins a line"),
         ("struct Shape;\nlet shape = Shape;\nshape.show()", "end the cell with it, without `;`: `shape`"),
         ("?a b", "`?NAME` shows"),
         ("?", "`?NAME` shows"),

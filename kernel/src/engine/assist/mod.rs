@@ -32,6 +32,10 @@ const KEYWORDS: [&str; 36] = [
 ];
 /// Types through which a method call reaches what they hold.
 const POINTERS: [&str; 8] = ["Box", "Rc", "Arc", "Ref", "RefMut", "MutexGuard", "RwLockReadGuard", "RwLockWriteGuard"];
+/// So long an answer is waited for that there cannot be before the names of the crates are known.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// So many letters of a name are needed to look for it where it is not imported from.
+const LETTERS: usize = 3;
 /// So many files are suggested inside of a string.
 const FILES: usize = 200;
 
@@ -75,9 +79,17 @@ impl Assistant {
     /// Suggestions at `cursor`, counted in characters.
     pub fn complete(&self, code: &str, cursor: usize) -> Completions {
         let before: String = code.chars().take(cursor).collect();
-        let (start, matches) = self.suggestions(code, &before);
+        let (mut start, mut matches) = self.suggestions(code, &before);
+        if matches.is_empty() && self.learned() {
+            (start, matches) = self.suggestions(code, &before);
+        }
         let characters = |bytes: usize| before[..bytes].chars().count();
         Completions { matches, start: characters(start), end: cursor.min(code.chars().count()) }
+    }
+
+    /// Whether there is more to say now: names were being read when there was nothing to say, and have been waited for.
+    fn learned(&self) -> bool {
+        self.library.is_reading() && self.wait_for_names(PATIENCE)
     }
 
     /// Suggestions and the byte of `before` from which they replace.
@@ -151,6 +163,10 @@ impl Assistant {
         context::PRELUDE.iter().for_each(|name| found.add(name, "function", ""));
         context::PRIMITIVES.iter().for_each(|name| found.add(name, "class", ""));
         KEYWORDS.iter().for_each(|keyword| found.add(keyword, "keyword", ""));
+        // What an import would bring, by its whole path, which needs none.
+        if typed.starts_with(char::is_uppercase) && typed.chars().count() >= LETTERS {
+            known.reference.of_std(typed).for_each(|(path, item)| found.whole_path(path, item));
+        }
     }
 
     /// What is known of the name at `cursor`, counted in characters: a variable's type and size, an item's declaration and documentation, a
@@ -159,7 +175,9 @@ impl Assistant {
         let at = code.char_indices().nth(cursor).map_or(code.len(), |(at, _)| at);
         // Behind the exclamation mark of a macro its name is meant.
         let at = at - usize::from(code[..at].ends_with('!'));
-        self.inspect_at(code, at, detail).or_else(|| self.inspect_at(code, called(&code[..at])?, detail))
+        let known =
+            || self.inspect_at(code, at, detail).or_else(|| self.inspect_at(code, called(&code[..at])?, detail));
+        known().or_else(|| if self.learned() { known() } else { None })
     }
 
     fn inspect_at(&self, code: &str, at: usize, detail: u8) -> Option<Value> {
@@ -276,6 +294,11 @@ impl Known<'_> {
     }
 
     fn inspect(&self, path: &str, detail: u8) -> Option<Value> {
+        // The variants that every module sees.
+        let owner = ["Option::Some", "Option::None", "Result::Ok", "Result::Err"].into_iter();
+        let variant =
+            owner.filter(|_| self.find(path).is_none()).find(|variant| variant.rsplit("::").next() == Some(path));
+        let path = variant.unwrap_or(path);
         if let Some(item) = self.find(path) {
             let declaration =
                 if item.declaration.is_empty() { format!("mod {}", item.path) } else { item.declaration.clone() };
@@ -311,6 +334,12 @@ impl Suggested<'_> {
             item.kind.jupyter(),
             if matches!(item.kind, Kind::Function | Kind::Constant) { &item.declaration } else { "" },
         );
+    }
+
+    fn whole_path(&mut self, path: &str, item: &Item) {
+        if !self.names.contains(item.name()) && self.names.insert(path.to_owned()) {
+            self.matches.push(completion(path, item.kind.jupyter(), &format!("use {path};")));
+        }
     }
 
     fn member(&mut self, member: &Member) {

@@ -8,11 +8,10 @@ use super::item::{Item, Kind, Member};
 /// Longer documentation is cut here, in bytes.
 const LONGEST: usize = 6000;
 /// Traits that every type has and nobody looks for.
-const DULL: [&str; 8] = [
+const DULL: [&str; 7] = [
     "any::Any",
     "borrow::Borrow",
     "borrow::BorrowMut",
-    "convert::From",
     "convert::TryFrom",
     "clone::CloneToUninit",
     "fmt::Debug",
@@ -92,18 +91,27 @@ fn members(html: &str) -> Vec<Member> {
     found
 }
 
-/// The paths of the traits that a type has.
+/// The paths of the traits that a type has; of those of `std` in another crate's pages the name, since they are told by inner paths.
 fn traits(html: &str, root: &str) -> Vec<String> {
-    let title = format!("title=\"trait {root}::");
+    let own = format!("{root}::");
     let mut found: Vec<String> = Vec::new();
     for block in html.split("<section id=\"impl-").skip(1) {
         let head = between(block, "class=\"code-header\">", "</h3>").unwrap_or_default();
         // `impl Add<Tensor> for f32` is not of this type, but stands on its page.
         let implemented = head.split(" for ").next().unwrap_or_default();
-        if let Some(path) = between(implemented, &title, "\"")
-            && !DULL.iter().any(|dull| path.ends_with(dull))
-            && !found.iter().any(|known| known == path)
-        {
+        let Some(path) = between(implemented, "title=\"trait ", "\"") else { continue };
+        let of_std = ["std::", "core::", "alloc::"].iter().any(|start| path.starts_with(start));
+        let path = match path.strip_prefix(&own) {
+            Some(path) => path,
+            None if of_std => path.rsplit("::").next().unwrap_or(path),
+            None => continue,
+        };
+        // Every type can be made of itself.
+        let is_dull = text(head).trim() == "impl<T> From<T> for T"
+            || DULL.iter().any(|dull| {
+                path == *dull || path.ends_with(&format!("::{dull}")) || dull.ends_with(&format!("::{path}"))
+            });
+        if !is_dull && !found.iter().any(|known| known == path) {
             found.push(path.to_owned());
         }
     }

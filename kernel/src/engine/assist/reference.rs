@@ -25,7 +25,7 @@ use crate::engine::pipes::log;
 /// The crate that re-exports everything, to be documented.
 const ROOT: &str = "names";
 /// Another number makes every kept reference anew.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// What of the standard library is worth its time; unstable and system-near modules are not.
 const STD: &str = "vec, string, option, result, collections, iter, boxed, rc, sync, cell, fmt, io, fs, path, time, thread, env, ops, \
                    cmp, mem, str, slice, process, hash, convert, error, any, borrow, clone, default, f32, f64, array, println, print, \
@@ -125,9 +125,24 @@ impl Reference {
         self.below(PRELUDE).chain(of_std).chain(macros)
     }
 
+    /// What of the standard library has a name that begins so, by its path.
+    pub fn of_std<'a>(&'a self, start: &'a str) -> impl Iterator<Item = (&'a str, &'a Item)> {
+        let of_std = self.paths.range("std::".to_owned()..).take_while(|(path, _)| path.starts_with("std::"));
+        let named =
+            of_std.filter(move |(path, _)| path.rsplit("::").next().is_some_and(|name| name.starts_with(start)));
+        named.map(|(path, &index)| (path.as_str(), &self.items[index]))
+    }
+
     /// The crates.
     pub fn roots(&self) -> impl Iterator<Item = &str> {
         self.paths.keys().map(String::as_str).filter(|path| !path.contains("::") && *path != "primitive")
+    }
+
+    /// Adds what another has.
+    fn extend(&mut self, other: Reference) {
+        let before = self.items.len();
+        self.items.extend(other.items);
+        self.paths.extend(other.paths.into_iter().map(|(path, index)| (path, index + before)));
     }
 
     fn add(&mut self, path: String, item: Item, seen: &mut HashMap<u64, usize>) {
@@ -191,6 +206,11 @@ impl Library {
         Arc::clone(&current.reference)
     }
 
+    /// Whether names are being read that are not known yet.
+    pub fn is_reading(&self) -> bool {
+        self.state().reading.is_some()
+    }
+
     /// An update is about to come.
     pub fn expect_update(&self) {
         self.state().reading = Some(Reading::File);
@@ -224,30 +244,42 @@ impl Library {
         self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Reads or makes the reference for what cells are linked with; `None` if it is the one of `known`.
+    /// Reads or makes the reference for what cells are linked with; `None` if it is the one of `known`. That of the library and of `std` is
+    /// one, and that of the crates of `:dep` another, so that new ones are known soon.
     fn open(&self, compiler: &Compiler, known: u64) -> Result<Option<(u64, Reference)>> {
-        let crates: Vec<String> = compiler.crates();
+        let (own, added): (Vec<String>, Vec<String>) =
+            compiler.crates().into_iter().partition(|name| ["wavemesh", "wavemesh_cell"].contains(&name.as_str()));
         let mut hasher = DefaultHasher::new();
-        (env!("CARGO_PKG_VERSION"), FORMAT, STD, &compiler.toolchain.version, &crates, compiler.crate_args())
-            .hash(&mut hasher);
+        (env!("CARGO_PKG_VERSION"), FORMAT, STD, &compiler.toolchain.version, &own).hash(&mut hasher);
         let changed =
             compiler.bundle.as_ref().and_then(|bundle| std::fs::metadata(bundle.file()).ok()?.modified().ok());
         changed.hash(&mut hasher);
-        let key = hasher.finish();
+        let base = hasher.finish();
+        (&added, compiler.crate_args()).hash(&mut hasher);
+        let key = if added.is_empty() { base } else { hasher.finish() };
         if key == known {
             return Ok(None);
         }
+        let mut reference = self.kept_or_made(base, compiler, &own, true)?;
+        if !added.is_empty() {
+            reference.extend(self.kept_or_made(key, compiler, &added, false)?);
+        }
+        Ok(Some((key, reference)))
+    }
+
+    /// The reference of these crates, and of `std` if that is wanted.
+    fn kept_or_made(&self, key: u64, compiler: &Compiler, crates: &[String], with_std: bool) -> Result<Reference> {
         let home = library::data_home().context("there is no home folder; set XDG_DATA_HOME")?;
         let file = home.join(format!("names-{key:016x}.json"));
         if let Ok(bytes) = std::fs::read(&file)
             && let Ok(reference) = serde_json::from_slice(&bytes)
         {
-            return Ok(Some((key, reference)));
+            return Ok(reference);
         }
         self.state().reading = Some(Reading::Rustdoc);
         self.changed.notify_all();
         let folder = tempfile::Builder::new().prefix("names-").tempdir_in(&compiler.folder)?;
-        let reference = self.make(compiler, &crates, folder.path())?;
+        let reference = self.make(compiler, crates, with_std, folder.path())?;
         // Pages that vanished while they were read would be missing for good.
         ensure!(!self.stopped.load(Ordering::SeqCst), "the kernel ended before the names were read");
         std::fs::create_dir_all(&home)?;
@@ -255,17 +287,19 @@ impl Library {
         let mut kept = tempfile::NamedTempFile::new_in(&home)?;
         kept.write_all(&serde_json::to_vec(&reference)?)?;
         kept.persist(&file)?;
-        Ok(Some((key, reference)))
+        Ok(reference)
     }
 
-    fn make(&self, compiler: &Compiler, crates: &[String], folder: &Path) -> Result<Reference> {
+    fn make(&self, compiler: &Compiler, crates: &[String], with_std: bool, folder: &Path) -> Result<Reference> {
         let mut source = "#![feature(rustdoc_internals, rustc_attrs)]\n#![allow(internal_features)]\n".to_owned();
         // What cells are linked with is no concern of their authors'.
         for name in crates.iter().filter(|name| *name != "wavemesh_cell") {
             source.push_str(&format!("#[doc(inline)] pub use ::{name};\n"));
         }
-        source.push_str(&format!("pub mod std {{ #[doc(inline)] pub use ::std::{{{STD}}}; }}\n"));
-        for name in PRIMITIVES {
+        if with_std {
+            source.push_str(&format!("pub mod std {{ #[doc(inline)] pub use ::std::{{{STD}}}; }}\n"));
+        }
+        for name in PRIMITIVES.iter().filter(|_| with_std) {
             source.push_str(&format!("#[rustc_doc_primitive = \"{name}\"] /// .\nmod prim_{name} {{}}\n"));
         }
         std::fs::write(folder.join("lib.rs"), source)?;
@@ -314,7 +348,7 @@ fn forget_old(home: &Path) {
         .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
         .collect();
     files.sort();
-    for (_, file) in files.iter().rev().skip(7) {
+    for (_, file) in files.iter().rev().skip(15) {
         let _ = std::fs::remove_file(file);
     }
 }

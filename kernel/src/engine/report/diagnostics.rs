@@ -186,7 +186,10 @@ fn tell<'a>(child: &Value, all: &[Value], places: &Places) -> Vec<Told<'a>> {
         return Vec::new();
     }
     if let Some(imports) = imports(child) {
-        let own: Vec<&str> = imports.into_iter().filter(|import| !is_internal(import)).collect();
+        let own: Vec<&str> = imports
+            .into_iter()
+            .filter(|import| !is_internal(import) && !UNSTABLE.iter().any(|start| import.starts_with(start)))
+            .collect();
         // Above the cell's own code, which is elsewhere in the code for the compiler.
         return match &own[..] {
             [] => Vec::new(),
@@ -219,6 +222,9 @@ fn tell<'a>(child: &Value, all: &[Value], places: &Places) -> Vec<Told<'a>> {
 
 /// Names of the kernel's own, which nobody should import.
 const INTERNAL: [&str; 4] = ["wavemesh_cell", "wavemesh_dylib", "__wm", "use ctx::"];
+
+/// Modules of `std` that stable Rust refuses, though rustc suggests imports of them.
+const UNSTABLE: [&str; 2] = ["use std::sync::nonpoison::", "use std::sync::poison::"];
 
 /// The imports that a suggestion knows, as lines.
 fn imports(child: &Value) -> Option<Vec<&str>> {

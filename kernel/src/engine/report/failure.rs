@@ -7,20 +7,23 @@ use crate::engine::{self, ExecuteError};
 
 /// A panic of another thread, or one that the cell caught: a line or two on standard error.
 pub fn other_panic(thread: &str, panic: &Panic, places: &Places) -> String {
-    format!("thread '{thread}' panicked at {}:\n{}\n", told(&panic.place, places), panic.message)
+    let (message, _) = part_backtrace(&panic.message);
+    format!("thread '{thread}' panicked at {}:\n{message}\n", told(&panic.place, places))
 }
 
 /// A panic that ended the cell; `backtrace` is in the form of the standard library's.
 pub fn panic(panic: &Panic, backtrace: &str, places: &Places) -> ExecuteError {
     let place = told(&panic.place, places);
-    let mut traceback = vec![format!("{BOLD_RED}Panic{RESET} at {CYAN}{place}{RESET}"), panic.message.clone()];
+    // The frames that an error tells in its own text are those of the kernel too.
+    let (message, _) = part_backtrace(&panic.message);
+    let mut traceback = vec![format!("{BOLD_RED}Panic{RESET} at {CYAN}{place}{RESET}"), message.to_owned()];
     traceback.extend(places.quote(&panic.place));
     let frames = frames(backtrace, places);
     if frames.iter().any(|frame| !frame.contains(&place)) || frames.len() > 1 {
         traceback.push(String::new());
         traceback.extend(frames);
     }
-    ExecuteError { ename: "Panic".into(), evalue: panic.message.clone(), traceback }
+    ExecuteError { ename: "Panic".into(), evalue: message.to_owned(), traceback }
 }
 
 /// An `Err` that `?` returned from the cell.
@@ -48,8 +51,11 @@ fn told(place: &Place, places: &Places) -> String {
 /// Some errors (candle's) carry a backtrace in their text.
 fn part_backtrace(message: &str) -> (&str, &str) {
     let mut start = 0;
+    let mut is_cause = false;
     for line in message.split_inclusive('\n') {
-        if line.trim_start().starts_with("0: ") || line.trim() == "Stack backtrace:" {
+        // anyhow counts causes as a backtrace counts frames.
+        is_cause = !line.trim().is_empty() && (is_cause || line.trim() == "Caused by:");
+        if !is_cause && line.trim_start().starts_with("0: ") || line.trim() == "Stack backtrace:" {
             return (message[..start].trim_end(), &message[start..]);
         }
         start += line.len();
@@ -165,6 +171,11 @@ mod tests {
     fn a_backtrace_in_a_message_is_parted_from_it() {
         assert_eq!(part_backtrace("shape mismatch\n   0: candle::bail\n").0, "shape mismatch");
         assert_eq!(part_backtrace("two\nlines"), ("two\nlines", ""));
+        let unwrapped = "called `Result::unwrap()` on an `Err` value: a\n\nCaused by:\n    0: b\n    1: c\n\nStack backtrace:\n   0: cell::f";
+        let message = unwrapped.split("\n\nStack").next().unwrap_or_default();
+        let place = Place { file: "In [1]".into(), line: 1, column: 1 };
+        let told = panic(&Panic { message: unwrapped.into(), place }, "", &Places::new(Vec::new()));
+        assert_eq!(told.evalue, message, "the causes stay");
     }
 
     #[test]

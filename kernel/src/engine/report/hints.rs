@@ -5,6 +5,8 @@ use std::ops::Range;
 use ra_ap_syntax::ast::{self, BinaryOp};
 use ra_ap_syntax::{AstNode, Edition, SourceFile};
 
+use crate::engine::grammar::table;
+
 /// Crates that people most often use, for names that are nearly theirs.
 const CRATES: [&str; 44] = [
     "anyhow",
@@ -76,8 +78,11 @@ pub fn unnamed_crate(message: &str) -> Option<String> {
 
 /// What to do about an error with this message at this place of a cell.
 pub fn of(message: &str, source: &str, at: &Range<usize>) -> Option<String> {
-    let hint = python(message, source).or_else(|| operand(message, source, at));
-    hint.or_else(|| display(message, source, at)).or_else(|| literal(message, source, at))
+    python(message, source)
+        .or_else(|| command(source, at))
+        .or_else(|| operand(message, source, at))
+        .or_else(|| display(message, source, at))
+        .or_else(|| literal(message, source, at))
 }
 
 /// Python, pasted into a cell of Rust.
@@ -98,6 +103,26 @@ fn python(message: &str, source: &str) -> Option<String> {
         "this looks like Python, and this cell is read as Rust. Where Python and Rust share a notebook, a cell that begins with \
          `%%python` is Python."
             .to_owned()
+    })
+}
+
+/// A command among Rust, where none can stand.
+fn command(source: &str, at: &Range<usize>) -> Option<String> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let (before, from) = (source.get(..at.start)?, source.get(at.start..)?);
+    let named = from.strip_prefix('%').and_then(|rest| rest.split(|c| !is_word(c)).next());
+    if let Some(found) = named.and_then(|name| table::find(&format!("%{name}"))) {
+        let name = found.name;
+        return Some(format!("`{name}` is a command. It begins a line, outside of brackets: `{name} EXPRESSION`"));
+    }
+    let word = from.split(|c| !is_word(c)).next().filter(|word| !word.is_empty())?;
+    let begins = before.strip_suffix('!')?.trim_end_matches(' ');
+    // In `a !b` or `a != b` it is no command.
+    (begins.is_empty() || begins.ends_with(['\n', '{', '=', ';'])).then(|| {
+        format!(
+            "a command of the shell (`!{word}`) begins a line, outside of brackets; Rust runs one by \
+             `std::process::Command::new(\"{word}\")`"
+        )
     })
 }
 
@@ -219,6 +244,21 @@ mod tests {
         assert!(told.ends_with("`WaveletConfig::new().threshold(…)`"), "{told}");
         assert_eq!(hint(message, "Other { a: 1 }", "Other { a: 1 }"), None);
         assert_eq!(hint(message, "MyConfig { ..x }", "MyConfig { ..x }"), None);
+    }
+
+    #[test]
+    fn a_command_among_rust_says_where_commands_stand() {
+        let unread = "expected expression, found `%`";
+        for (source, at) in [("let z = %time 3;", "%"), ("fn g() {\n    %timeit f()\n}", "%")] {
+            assert!(hint(unread, source, at).is_some_and(|hint| hint.contains("begins a line")), "{source}");
+        }
+        let unknown = "cannot find value `ls` in this scope";
+        for source in ["if true { !ls }", "let files = !ls;", "for x in y {\n    !ls -l\n}"] {
+            let told = hint(unknown, source, "ls").unwrap_or_default();
+            assert!(told.contains("`!ls`") && told.contains("Command::new(\"ls\")"), "{source}: {told}");
+        }
+        assert_eq!(hint(unknown, "if ready && !ls { }", "ls"), None);
+        assert_eq!(hint(unread, "let a = 7 %;", "%"), None);
     }
 
     #[test]
