@@ -9,7 +9,7 @@ usage() {
   cat <<'USAGE'
 Usage: bash kernel/setup.sh [--replace] [--cuda | --no-cuda] [--no-notebook] [--no-jupyter] [--help]
 
-  --replace       overwrite a Jupyter kernelspec named `rust` that another program installed
+  --replace       overwrite a Jupyter kernelspec named `wavemesh` that another program installed
   --cuda          compile the library for NVIDIA GPUs too; the default where a driver and nvcc are found
   --no-cuda       compile it for the processor alone
   --no-notebook   do not run notebooks/00_quickstart.ipynb at the end
@@ -38,7 +38,47 @@ data=${XDG_DATA_HOME:-$HOME/.local/share}/wavemesh
 target=${CARGO_TARGET_DIR:-$root/target}
 say() { printf '\033[1m[%4ds] %s\033[0m\n' "$SECONDS" "$*"; }
 die() { printf '\nsetup: %s\n' "$1" >&2; shift; for hint in "$@"; do printf '  -> %s\n' "$hint" >&2; done; exit 1; }
+# What runs in the background, and where it says what went wrong.
+background=() logs=$(mktemp -d)
+end() { [ ${#background[@]} = 0 ] || kill "${background[@]}" 2>/dev/null || true; rm -rf "$logs"; }
+trap end EXIT
 trap 'echo; echo "setup: interrupted. Nothing is half-installed; run it again to go on."; exit 130' INT TERM
+
+# Says what will be done, and how long it takes where there is nothing yet, on two cores.
+tell_plan() {
+  echo "Set-up compiles the kernel and the library for its cells, and makes them known to Jupyter."
+  echo "The first time this takes some minutes (README.md has a measurement), most of them compiling; later, seconds."
+  echo "It writes to $data and $target${jupyter:+, and installs JupyterLab in $data/venv if there is none}."
+}
+
+# Shows what cargo says on standard input: a line of how far it is, changed in place on a terminal, and its errors.
+watch_cargo() {
+  local name=$1 chunk line counts names shown=
+  while IFS= read -r -d $'\r' chunk || [ -n "$chunk" ]; do
+    while IFS= read -r line; do
+      case $line in
+        *'Building ['*/*)
+          counts=${line##*] }
+          names=${counts#*: } counts=${counts%%:*}
+          if [ -t 1 ]; then
+            printf '\r\033[K[%4ds] %s: %s parts compiled, now %.60s' "$SECONDS" "$name" "${counts/\// of }" "$names"
+            shown=1
+          fi
+          ;;
+        *'Downloading '* | *'Downloaded '* | *'Compiling '* | *'Updating '* | *'Locking '* | *'Adding '* | '') ;;
+        *) printf '%s%s\n' "${shown:+$'\n'}" "$line"; shown= ;;
+      esac
+    done <<<"$chunk"
+  done
+  [ -z "$shown" ] || printf '\r\033[K'
+}
+
+# watched NAME COMMAND…: runs a command that calls cargo.
+watched() {
+  local name=$1
+  shift
+  CARGO_TERM_PROGRESS_WHEN=always CARGO_TERM_PROGRESS_WIDTH=100 "$@" 2>&1 | watch_cargo "$name"
+}
 
 check_system() {
   command -v cc >/dev/null || die "there is no C linker (cc); Rust needs one to link programs." "sudo apt-get install build-essential"
@@ -97,11 +137,18 @@ prepare_python() {
     add_extension
     return
   fi
-  say "Jupyter: making a private Python environment in $data/venv (about 60 s)"
+  say "Jupyter: making a private Python environment in $data/venv, while the kernel is compiled"
   rm -rf "$data/venv"
   python3 -m venv "$data/venv" || die "python3 cannot make virtual environments." "sudo apt-get install python3-venv"
-  "$python" -m pip install --quiet --disable-pip-version-check -r "$root/kernel/requirements.txt" ||
-    die "JupyterLab could not be installed." "check the network and run this again"
+  "$python" -m pip install --quiet --disable-pip-version-check -r "$root/kernel/requirements.txt" >"$logs/pip" 2>&1 &
+  pip=$!
+  background+=("$pip")
+}
+
+# Waits for what `prepare_python` has begun.
+finish_python() {
+  [ -n "${pip:-}" ] || return 0
+  wait "$pip" || { tail -20 "$logs/pip" >&2; die "JupyterLab could not be installed." "check the network and run this again"; }
   add_extension
   cp "$root/kernel/requirements.txt" "$data/venv/.complete" # last: without it the next run starts over
 }
@@ -134,7 +181,7 @@ choose_cuda() {
 
 # build_library [--cuda]
 build_library() {
-  "$data/bin/wavemesh-kernel" library build --source "$root" "$@" ||
+  watched "Library" "$data/bin/wavemesh-kernel" library build --source "$root" "$@" ||
     die "compiling the library failed; the reason is above." "a full disk or less than 4 GB of memory are the usual causes"
 }
 
@@ -146,16 +193,19 @@ gpu_found() {
 }
 
 build_kernel() {
-  say "WaveMesh: compiling the kernel (the first time, minutes)"
+  say "WaveMesh: compiling the kernel"
   export CARGO_TARGET_DIR=$target
-  (cd "$root/kernel" && cargo build --release --locked) ||
+  # The library's sources come while the kernel is compiled; what fails here is told when they are needed.
+  (cd "$root" && exec cargo fetch --locked --quiet) >/dev/null 2>&1 &
+  background+=("$!")
+  (cd "$root/kernel" && watched "Kernel" cargo build --release --locked) ||
     die "compiling the kernel failed; the reason is above." "a full disk or less than 4 GB of memory are the usual causes"
   mkdir -p "$data/bin"
   if ! cmp -s "$target/release/wavemesh-kernel" "$data/bin/wavemesh-kernel"; then
     cp "$target/release/wavemesh-kernel" "$data/bin/.wavemesh-kernel.new"
     mv "$data/bin/.wavemesh-kernel.new" "$data/bin/wavemesh-kernel"
   fi
-  say "WaveMesh: compiling the library for cells (the first time, minutes)"
+  say "WaveMesh: compiling the library for cells"
   build_library
   # Beside the other, which serves where this one does not load.
   [ -z "$cuda" ] || { say "WaveMesh: compiling the library for NVIDIA GPUs"; build_library --cuda; say "GPU: $(gpu_found)"; }
@@ -174,9 +224,11 @@ run_quickstart() {
 }
 
 check_system
+tell_plan
 install_toolchain
 if [ -n "$jupyter" ]; then prepare_python; fi
 choose_cuda
 build_kernel
+finish_python
 if [ -n "$run_notebook" ]; then run_quickstart; fi
 if [ -n "$jupyter" ]; then printf 'Open JupyterLab with:   %s -m jupyterlab %s\n' "$python" "$root/notebooks"; fi

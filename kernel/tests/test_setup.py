@@ -115,6 +115,13 @@ def test_rustup_is_fetched_and_asked_for_the_pinned_toolchain(slim, mirror):
     assert done.returncode == 1 and f"Rust {pinned} could not be installed" in done.stderr
 
 
+# As cargo does: a bar that ends in a carriage return, and lines.
+CARGO_SAYS = (
+    "   Compiling serde v1.0.0\\n    Building [==>      ] 3/10: serde, tokio(build)\\r"
+    "warning: something is odd\\n    Building [=======> ] 9/10: tokio\\r    Finished\\n"
+)
+
+
 @pytest.fixture
 def compiled(slim, tmp_path):
     """Set-up where Rust is there and cargo at once makes a kernel, which notes what it is asked; returns those calls too."""
@@ -123,7 +130,9 @@ def compiled(slim, tmp_path):
     kernel = '"$CARGO_TARGET_DIR/release/wavemesh-kernel"'
     slim.program(
         "cargo",
+        '[ "$1" != fetch ] || exit 0\n'
         'mkdir -p "$CARGO_TARGET_DIR/release"\n'
+        f"printf '{CARGO_SAYS}' >&2\n"
         f"printf '#!/bin/sh\\necho \"$*\" >> \"$HOME/calls\"\\n' > {kernel}\n{shutil.which('chmod')} +x {kernel}",
     )
 
@@ -143,6 +152,29 @@ def test_the_library_for_gpus_is_compiled_beside_the_other(slim, compiled):
     assert done.returncode == 0, done.stdout + done.stderr
     assert [build.endswith(" --cuda") for build in builds] == [False, True], builds
     assert "NVIDIA GPUs" in done.stdout
+
+
+def test_it_says_what_it_will_do_and_how_far_it_is(slim, compiled):
+    done, _ = compiled("--no-cuda")
+    assert done.stdout.index("Set-up compiles the kernel and the library") < done.stdout.index("compiling the kernel"), done.stdout
+    assert "warning: something is odd\n" in done.stdout
+    assert "Building [" not in done.stdout and "Compiling serde" not in done.stdout, "there is no terminal"
+    reader, terminal = os.openpty()
+    variables = {"HOME": str(slim.home), "PATH": str(slim.folder), "CARGO_TARGET_DIR": str(slim.home / "target")}
+    subprocess.run(["bash", str(SETUP), "--no-jupyter", "--no-cuda"], env=variables, stdout=terminal, timeout=120, check=True)
+    os.close(terminal)
+    said = ""
+    while (read := read_terminal(reader)):
+        said += read
+    assert "Kernel: 3 of 10 parts compiled, now serde, tokio(build)" in said and "Kernel: 9 of 10" in said, said
+
+
+def read_terminal(reader):
+    """What is left to read; a terminal whose other end is closed has an error to say so."""
+    try:
+        return os.read(reader, 4096).decode()
+    except OSError:
+        return ""
 
 
 def test_without_the_library_for_gpus(slim, compiled):
