@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the kernel from the tarball, without pip: the program, the compiled library, and Jupyter's kernelspec `rust`.
+# Installs the kernel from the tarball, without pip: the program, the compiled library, and Jupyter's kernelspec `wavemesh`.
 # Usage: bash install.sh [--uninstall]
 # Needs the Rust that bundle.json names; with another one the library is compiled anew, which takes ten minutes.
 set -euo pipefail

@@ -1,4 +1,4 @@
-"""Executes notebooks in the kernel `rust` and checks what a reader would see.
+"""Executes notebooks in the kernel `wavemesh` and checks what a reader would see.
 
 A notebook passes when every cell ran without an error, every cell whose saved copy shows a picture shows one again,
 and its saved copy is under 1 MB. The executed notebooks are kept, as .ipynb, in the folder given first.
@@ -27,7 +27,7 @@ def check(path, out_dir):
     problems = []
     if path.stat().st_size >= MAX_BYTES:
         problems.append(f"is {path.stat().st_size:,} bytes; saved outputs must stay under {MAX_BYTES:,}")
-    client = NotebookClient(notebook, kernel_name="rust", timeout=1800, resources={"metadata": {"path": path.parent}})
+    client = NotebookClient(notebook, kernel_name="wavemesh", timeout=1800, resources={"metadata": {"path": path.parent}})
     try:
         client.execute()
     except CellExecutionError as error:

@@ -32,4 +32,4 @@ class CompiledParts(BuildHookInterface):
             build_data["tag"] = "py3-none-linux_x86_64"
         build_data["pure_python"] = False
         build_data["force_include"][folder] = "wavemesh_kernel/bundle"
-        build_data["shared_data"][str(Path(folder) / "kernelspec")] = "share/jupyter/kernels/rust"
+        build_data["shared_data"][str(Path(folder) / "kernelspec")] = "share/jupyter/kernels/wavemesh"

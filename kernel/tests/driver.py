@@ -53,7 +53,7 @@ class Ran:
 def manager(transport):
     """A manager whose ipc sockets, if any, lie beside its connection file and not in the current folder."""
     file = os.path.join(os.environ["JUPYTER_RUNTIME_DIR"], f"{uuid.uuid4().hex[:8]}.json")
-    return KernelManager(kernel_name="rust", transport=transport, connection_file=file)
+    return KernelManager(kernel_name="wavemesh", transport=transport, connection_file=file)
 
 
 class Kernel:

@@ -52,14 +52,14 @@ def test_help_and_version(call):
 def test_install_writes_what_jupyter_needs(call, program, tmp_path):
     done = call("install")
     assert done.returncode == 0, done.stderr
-    folder = tmp_path / "home/.local" / KERNELS / "rust"
+    folder = tmp_path / "home/.local" / KERNELS / "wavemesh"
     assert str(folder) in done.stdout
     spec = json.loads((folder / "kernel.json").read_text())
     assert spec["argv"] == [os.path.realpath(program), "run", "--connection-file", "{connection_file}"]
     assert (spec["display_name"], spec["language"], spec["interrupt_mode"]) == ("Rust (WaveMesh)", "rust", "message")
     assert (folder / "logo-64x64.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(os.listdir(folder)) == ["kernel.json", "logo-32x32.png", "logo-64x64.png", "logo-svg.svg"]
-    assert os.listdir(folder.parent) == ["rust"], "nothing is left of the writing"
+    assert os.listdir(folder.parent) == ["wavemesh"], "nothing is left of the writing"
     assert call("install").returncode == 0, "our own kernelspec is renewed without being asked"
 
 
@@ -67,13 +67,13 @@ def test_install_writes_what_jupyter_needs(call, program, tmp_path):
 def test_install_goes_where_it_is_told(call, tmp_path, where):
     if where == "--prefix":
         done = call("install", "--prefix", tmp_path / "place")
-        folder = tmp_path / "place" / KERNELS / "rust"
+        folder = tmp_path / "place" / KERNELS / "wavemesh"
     elif where == "--sys-prefix":
         done = call("install", where, VIRTUAL_ENV=str(tmp_path / "venv"))
-        folder = tmp_path / "venv" / KERNELS / "rust"
+        folder = tmp_path / "venv" / KERNELS / "wavemesh"
     else:
         done = call("install", where, XDG_DATA_HOME=str(tmp_path / "data"))
-        folder = tmp_path / "data/jupyter/kernels/rust"
+        folder = tmp_path / "data/jupyter/kernels/wavemesh"
     assert done.returncode == 0, done.stderr
     assert (folder / "kernel.json").is_file()
 
@@ -85,11 +85,11 @@ def test_sys_prefix_is_that_of_python_without_an_environment(call, tmp_path):
     python.write_text(f"#!/bin/sh\necho {tmp_path}/asked\n")
     python.chmod(0o755)
     assert call("install", "--sys-prefix", PATH=f"{bin_folder}:{os.environ['PATH']}").returncode == 0
-    assert (tmp_path / "asked" / KERNELS / "rust/kernel.json").is_file()
+    assert (tmp_path / "asked" / KERNELS / "wavemesh/kernel.json").is_file()
 
 
 def test_a_kernelspec_of_others_is_only_replaced_on_request(call, tmp_path):
-    folder = foreign(tmp_path / "place" / KERNELS / "rust")
+    folder = foreign(tmp_path / "place" / KERNELS / "wavemesh")
     before = (folder / "kernel.json").read_text()
     refused = call("install", "--prefix", tmp_path / "place")
     assert refused.returncode == 1
@@ -99,7 +99,7 @@ def test_a_kernelspec_of_others_is_only_replaced_on_request(call, tmp_path):
     assert kept.returncode == 1 and folder.exists()
     assert call("install", "--prefix", tmp_path / "place", "--replace").returncode == 0
     assert "WaveMesh" in (folder / "kernel.json").read_text()
-    assert os.listdir(folder.parent) == ["rust"]
+    assert os.listdir(folder.parent) == ["wavemesh"]
 
 
 def test_uninstall_removes_what_install_made(call, tmp_path):
@@ -202,22 +202,32 @@ def test_doctor_says_what_is_missing_and_how_to_mend_it(call, tmp_path):
         assert any("->" in line for line in lines[at + 1 : at + 5]), f"{name} comes without a way to mend it"
 
 
-def test_doctor_notices_a_kernelspec_of_another_kernel(call, tmp_path):
-    """As evcxr_jupyter writes one of the same name when it is started."""
-    theirs = foreign(tmp_path / "first" / KERNELS / "rust")
+def test_doctor_notices_a_kernelspec_of_another_program_and_mends_it_on_request(call, tmp_path):
+    theirs = foreign(tmp_path / "first" / KERNELS / "wavemesh")
     first = str(tmp_path / "first" / "share" / "jupyter")
 
-    def said(path):
-        lines = call("doctor", JUPYTER_PATH=path).stdout.splitlines()
+    def said(path, *arguments):
+        lines = call("doctor", *arguments, JUPYTER_PATH=path).stdout.splitlines()
         at = next(i for i, line in enumerate(lines) if line.strip().startswith("kernelspec"))
         return " ".join(lines[at : at + 2])
 
-    alone = said(first)
-    assert "FAIL" in alone and str(theirs) in alone and "of another program" in alone
-    assert "wavemesh-kernel install --replace" in alone and "--name wavemesh" in alone
-    before_ours = said(f"{first}:{os.environ['JUPYTER_PATH']}")
-    assert "FAIL" in before_ours and "remove that folder" in before_ours
+    for path in [first, f"{first}:{os.environ['JUPYTER_PATH']}"]:
+        told = said(path)
+        assert "FAIL" in told and str(theirs) in told and "of another program" in told
+        assert "wavemesh-kernel doctor --mend" in told
     assert "ok" in said(f"{os.environ['JUPYTER_PATH']}:{first}")
+    assert "FAIL" not in said(first, "--mend") and "FAIL" not in said(first)
+    assert "WaveMesh" in (theirs / "kernel.json").read_text()
+
+
+def test_install_leaves_the_kernelspec_of_evcxr_alone(call, tmp_path):
+    """Which evcxr_jupyter writes whenever it starts."""
+    theirs = foreign(tmp_path / KERNELS / "rust")
+    before = (theirs / "kernel.json").read_text()
+    assert call("install", "--prefix", tmp_path).returncode == 0
+    assert sorted(os.listdir(theirs.parent)) == ["rust", "wavemesh"] and (theirs / "kernel.json").read_text() == before
+    assert call("uninstall", "--prefix", tmp_path).returncode == 0
+    assert os.listdir(theirs.parent) == ["rust"]
 
 
 def test_doctor_tries_a_plain_cell_when_there_is_no_library(call):

@@ -7,7 +7,7 @@ from driver import PATIENCE, manager
 
 
 class Conformance:
-    kernel_name = "rust"
+    kernel_name = "wavemesh"
     language_name = "rust"
     file_extension = ".rs"
     code_hello_world = 'println!("hello, world");'
@@ -50,7 +50,7 @@ class TestIpc(Conformance, jupyter_kernel_test.KernelTests):
 
 
 class TestWelcome(jupyter_kernel_test.IopubWelcomeTests):
-    kernel_name = "rust"
+    kernel_name = "wavemesh"
     support_iopub_welcome = True
 
 

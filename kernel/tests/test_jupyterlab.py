@@ -22,12 +22,12 @@ if not CHROMIUM:
 PATIENCE = 120_000
 
 
-def notebook(*sources):
+def notebook(*sources, kernel="wavemesh"):
     cells = [
         {"cell_type": "code", "id": f"c{i}", "metadata": {}, "execution_count": None, "outputs": [], "source": source}
         for i, source in enumerate(sources)
     ]
-    spec = {"display_name": "Rust (WaveMesh)", "language": "rust", "name": "rust"}
+    spec = {"display_name": "Rust (WaveMesh)", "language": "rust", "name": kernel}
     return json.dumps({"cells": cells, "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5})
 
 
@@ -73,9 +73,9 @@ def page(server):
         browser.close()
 
 
-def open_notebook(page, server, name, *sources):
+def open_notebook(page, server, name, *sources, **metadata):
     url, folder = server
-    (folder / f"{name}.ipynb").write_text(notebook(*sources))
+    (folder / f"{name}.ipynb").write_text(notebook(*sources, **metadata))
     page.goto(f"{url}/lab/tree/{name}.ipynb?reset")
     page.wait_for_function(
         """() => {
@@ -134,6 +134,13 @@ def test_restart_and_run_all(page, server):
         assert counts(page) == [1, 2, 3]
     # The code is coloured as Rust.
     assert page.locator(".jp-CodeCell .cm-line span", has_text="let").count() > 0
+
+
+def test_a_notebook_of_another_rust_kernel_opens_by_its_language(page, server):
+    open_notebook(page, server, "language", "6 * 7", kernel="rust")
+    command(page, "notebook:run-cell")
+    until_idle(page, 1)
+    assert outputs(page) == ["42"]
 
 
 def test_an_error_stops_run_all(page, server):

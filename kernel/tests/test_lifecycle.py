@@ -163,7 +163,7 @@ def test_the_kernel_ends_with_the_frontend_that_started_it(tmp_path):
     script.write_text(
         "from jupyter_client import KernelManager\n"
         "import time\n"
-        "m = KernelManager(kernel_name='rust'); m.start_kernel()\n"
+        "m = KernelManager(kernel_name='wavemesh'); m.start_kernel()\n"
         "c = m.client(); c.start_channels(); c.wait_for_ready(timeout=30)\n"
         "print('ready', flush=True); time.sleep(600)\n"
     )

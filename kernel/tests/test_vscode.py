@@ -33,7 +33,7 @@ def is_used(port):
 @pytest.fixture
 def started(installed, tmp_path):
     """The process and a client of a kernel that was started so, in the notebook's folder."""
-    spec = json.loads((installed / "share" / "jupyter" / "kernels" / "rust" / "kernel.json").read_text())
+    spec = json.loads((installed / "share" / "jupyter" / "kernels" / "wavemesh" / "kernel.json").read_text())
     ports = free_ports(len(PORTS))
     file = tmp_path / f"kernel-v2-{os.getpid()}abc.json"
     connection = {"ip": "127.0.0.1", "transport": "tcp", "key": str(uuid.uuid4()), "signature_scheme": "hmac-sha256"}

@@ -71,12 +71,12 @@ class Colab:
         return Notebook(self.content, {**self.env, **variables}, python)
 
     def rust_notebook(self):
-        """Opens a notebook with the kernelspec `rust` that `wavemesh-kernel install` wrote, as Colab's server does: from outside."""
-        (file,) = self.home.glob(".local/share/jupyter/kernels/rust/kernel.json")
+        """Opens a notebook with the kernelspec `wavemesh` that `wavemesh-kernel install` wrote, as Colab's server does: from outside."""
+        (file,) = self.home.glob(".local/share/jupyter/kernels/wavemesh/kernel.json")
         spec = json.loads(file.read_text())
         env = {"HOME": str(self.home), "PATH": "/usr/bin:/bin", **spec.get("env", {})}
         return Notebook(self.content, env, spec["argv"], spec["interrupt_mode"])
 
     def leftovers(self):
         """Everything of ours in the home folder."""
-        return [path for path in self.home.rglob("*") if "wavemesh" in path.name or path.match("kernels/rust")]
+        return [path for path in self.home.rglob("*") if "wavemesh" in path.name or path.match("kernels/wavemesh")]

@@ -47,7 +47,7 @@ def env(tmp_path_factory):
 def written(path, kernel, *cells):
     """A notebook on disk."""
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    languages = {"rust": "rust", "python3": "python"}
+    languages = {"wavemesh": "rust", "python3": "python"}
     book.metadata.kernelspec = {"name": kernel, "display_name": kernel, "language": languages[kernel]}
     nbformat.write(book, path)
     return path
@@ -59,7 +59,7 @@ def shown(path):
     return outputs[-1].data["text/plain"]
 
 
-@pytest.mark.parametrize("kernel", ["python3", "rust"])
+@pytest.mark.parametrize("kernel", ["python3", "wavemesh"])
 def test_nbconvert_executes_a_notebook(env, tmp_path, kernel):
     path = written(tmp_path / "a.ipynb", kernel, SETUP, "let x = 6;", "x * 7")
     command = ["jupyter-nbconvert", "--to", "notebook", "--execute", "--inplace", path]
@@ -81,7 +81,7 @@ def test_papermill_gives_parameters_to_python_and_python_to_rust(env, tmp_path):
 
 
 def test_papermill_runs_the_rust_kernel(env, tmp_path):
-    path = written(tmp_path / "a.ipynb", "rust", SETUP, "6 * 7")
+    path = written(tmp_path / "a.ipynb", "wavemesh", SETUP, "6 * 7")
     subprocess.run(["papermill", path, tmp_path / "b.ipynb"], env=env, check=True, capture_output=True)
     assert shown(tmp_path / "b.ipynb") == "42"
 
@@ -131,7 +131,7 @@ def server(env, tmp_path):
 
 def answers(server):
     """What a cell of a new Rust kernel prints and gives, through a server's sockets."""
-    kernel = json.loads(server("api/kernels", {"name": "rust"}))["id"]
+    kernel = json.loads(server("api/kernels", {"name": "wavemesh"}))["id"]
     socket = server.socket(f"api/kernels/{kernel}/channels")
     header = {"msg_id": "1", "msg_type": "execute_request", "session": "s", "username": "u", "version": "5.3", "date": ""}
     content = {"code": 'println!("hello");\n6 * 7', "silent": False, "allow_stdin": False}
@@ -150,8 +150,8 @@ def answers(server):
 def test_notebook_7_serves_the_rust_kernel(server):
     assert b"Jupyter Notebook" in server("tree")
     specs = json.loads(server("api/kernelspecs"))["kernelspecs"]
-    assert specs["rust"]["spec"]["display_name"] == "Rust (WaveMesh)"
-    assert server(specs["rust"]["resources"]["logo-svg"].lstrip("/")).lstrip().startswith(b"<")
+    assert specs["wavemesh"]["spec"]["display_name"] == "Rust (WaveMesh)"
+    assert server(specs["wavemesh"]["resources"]["logo-svg"].lstrip("/")).lstrip().startswith(b"<")
     assert answers(server) == ("hello\n", "42")
 
 
@@ -178,7 +178,7 @@ def test_a_notebook_runs_in_a_kernel_of_another_machine_through_a_gateway(env, t
                 time.sleep(0.1)
             local = {key: value for key, value in env.items() if key not in ("JUPYTER_PATH", "PYTHONPATH")}
             with serving(local, tmp_path, f"--gateway-url={url}", f"--GatewayClient.auth_token={token}") as server:
-                assert "rust" in json.loads(server("api/kernelspecs"))["kernelspecs"]
+                assert "wavemesh" in json.loads(server("api/kernelspecs"))["kernelspecs"]
                 assert answers(server) == ("hello\n", "42")
         finally:
             gateway.terminate()

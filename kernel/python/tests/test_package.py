@@ -38,7 +38,7 @@ def test_the_wheel_has_every_part(packages):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         bundle = json.loads(archive.read("wavemesh_kernel/bundle/bundle.json"))
-        (spec,) = (name for name in names if name.endswith(".data/data/share/jupyter/kernels/rust/kernel.json"))
+        (spec,) = (name for name in names if name.endswith(".data/data/share/jupyter/kernels/wavemesh/kernel.json"))
         argv = json.loads(archive.read(spec))["argv"]
     parts = {"wavemesh-kernel", "library.tar.xz", "source/Cargo.lock", "source/src/lib.rs", "source/kernel/dylib/src/lib.rs"}
     assert {f"wavemesh_kernel/bundle/{part}" for part in parts} <= names

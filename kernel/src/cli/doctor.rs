@@ -32,10 +32,16 @@ const CHECKS: [(&str, Check); 7] = [
     ("a cell, end to end", cell),
 ];
 
-/// Makes every check, reports each, and fails if any fails.
-pub fn examine() -> ExitCode {
+/// Makes every check, reports each, and fails if any fails. With `mend` the kernelspec is put right first.
+pub fn examine(mend: bool) -> ExitCode {
     println!("wavemesh-kernel {}", env!("CARGO_PKG_VERSION"));
     let mut failures = 0;
+    if mend
+        && kernelspec().is_err()
+        && let Err(error) = kernelspec::mend()
+    {
+        println!("The kernelspec cannot be put right: {error:#}");
+    }
     for (name, check) in CHECKS {
         print!("  {name:<20} ");
         let _ = std::io::stdout().flush();
@@ -129,27 +135,19 @@ fn jupyter() -> Result<String, Trouble> {
     Ok(format!("jupyter_client {found}"))
 }
 
-/// How to keep both kernels.
-const OWN: &str = "`wavemesh-kernel install --name wavemesh` adds it under a name of its own";
-
 fn kernelspec() -> Result<String, Trouble> {
-    let mend = "wavemesh-kernel install";
+    let mend = "wavemesh-kernel doctor --mend";
     let found = kernelspec::find_all();
     let Some(Found { folder, spec, is_ours }) = found.first() else {
         return Err(trouble(format!("Jupyter does not know the kernel `{}` of WaveMesh", kernelspec::NAME), mend));
     };
     if !is_ours {
-        // As when evcxr_jupyter has been started, which writes a kernelspec of the same name.
         let what = format!(
             "Jupyter's kernel `{}` is {:?} of another program, in {}",
             kernelspec::NAME,
             spec.display_name,
             folder.display()
         );
-        let mend = match found.iter().any(|found| found.is_ours) {
-            true => format!("remove that folder: this kernel's own comes behind it ({})", OWN),
-            false => format!("wavemesh-kernel install --replace ({OWN})"),
-        };
         return Err(trouble(what, mend));
     }
     let program = spec.argv.first().map(String::as_str).unwrap_or_default();

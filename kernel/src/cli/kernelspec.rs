@@ -1,5 +1,8 @@
 //! The kernelspec: the folder by which Jupyter knows this kernel.
 //!
+//! Its name is its own, because evcxr_jupyter writes one named `rust` whenever it starts. A notebook that names another Rust kernel than
+//! there is opens with this one all the same where frontends go by the language, as JupyterLab does.
+//!
 //! It is written beside its place and renamed into it, so that Jupyter never sees half of it, and carries a mark by
 //! which `install` and `uninstall` know their own.
 
@@ -15,7 +18,7 @@ use serde_json::json;
 use super::Place;
 
 /// The name by which notebooks refer to the kernel.
-pub const NAME: &str = "rust";
+pub const NAME: &str = "wavemesh";
 /// The name that people see.
 pub const DISPLAY_NAME: &str = "Rust (WaveMesh)";
 /// The key in the kernelspec's metadata that marks it as ours.
@@ -30,14 +33,24 @@ const LOGOS: [(&str, &[u8]); 3] = [
 /// Writes the kernelspec.
 pub fn install(place: &Place, replace: bool) -> Result<()> {
     check_name(&place.name)?;
-    let kernels = kernels_folder(place)?;
-    let target = kernels.join(&place.name);
+    write(&kernels_folder(place)?, &place.name, replace)
+}
+
+/// Puts the kernelspec where Jupyter looks first for it, whoever's is there; where there is none, it becomes the user's.
+pub fn mend() -> Result<()> {
+    let first = find_all().into_iter().next().and_then(|found| Some(found.folder.parent()?.to_owned()));
+    let kernels = first.map_or_else(|| user_folder().map(|jupyter| jupyter.join("kernels")), Ok)?;
+    write(&kernels, NAME, true)
+}
+
+fn write(kernels: &Path, name: &str, replace: bool) -> Result<()> {
+    let target = kernels.join(name);
     if target.exists() && !replace && !read(&target).is_ok_and(|spec| is_ours(&spec)) {
         let theirs = read(&target).map_or_else(|_| "unreadable".to_string(), |spec| format!("{:?}", spec.display_name));
         bail!(
             "there is a kernelspec `{}` already that this program did not install ({theirs}, in {}); \
              use --replace to put this kernel in its place, or --name to install under another name",
-            place.name,
+            name,
             target.display()
         );
     }
@@ -57,10 +70,10 @@ pub fn install(place: &Place, replace: bool) -> Result<()> {
         env: Some(HashMap::new()),
     };
 
-    fs::create_dir_all(&kernels).with_context(|| format!("cannot create {}", kernels.display()))?;
+    fs::create_dir_all(kernels).with_context(|| format!("cannot create {}", kernels.display()))?;
     let staging = tempfile::Builder::new()
         .prefix(".wavemesh-")
-        .tempdir_in(&kernels)
+        .tempdir_in(kernels)
         .with_context(|| format!("cannot write to {}", kernels.display()))?;
     let new = staging.path().join("new");
     let written = || -> std::io::Result<()> {
@@ -71,7 +84,7 @@ pub fn install(place: &Place, replace: bool) -> Result<()> {
     written().with_context(|| format!("cannot write to {}", staging.path().display()))?;
     exchange(&new, &target, &staging.path().join("old"))
         .with_context(|| format!("cannot put the kernelspec at {}", target.display()))?;
-    println!("Installed the kernel \"{DISPLAY_NAME}\" as `{}` in {}", place.name, target.display());
+    println!("Installed the kernel \"{DISPLAY_NAME}\" as `{name}` in {}", target.display());
     Ok(())
 }
 

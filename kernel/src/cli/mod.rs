@@ -37,7 +37,11 @@ enum Command {
         place: Place,
     },
     /// Check everything that a cell needs, from the compiler to a cell that runs, and say how to mend what fails
-    Doctor,
+    Doctor {
+        /// Put the kernelspec right, if it is missing or another program's
+        #[arg(long)]
+        mend: bool,
+    },
     /// The compiled library against which cells are built
     Library {
         #[command(subcommand)]
@@ -84,7 +88,7 @@ pub fn main() -> ExitCode {
         Command::Install { place, replace } => kernelspec::install(&place, replace),
         Command::Uninstall { place } => uninstall::run(&place),
         Command::Library { command } => command.run(),
-        Command::Doctor => return doctor::examine(),
+        Command::Doctor { mend } => return doctor::examine(mend),
         Command::CellsFromNotebook { notebook, output } => cells::write(&notebook, output.as_deref()),
         Command::Run { connection_file } => crate::jupyter::run(&connection_file),
     };

@@ -9,7 +9,7 @@ import sys
 
 from . import bundle
 from .errors import RustError, RustKernelMissing
-from .locate import find_kernel_specs, prepare
+from .locate import NAME, find_kernel_specs, prepare
 
 
 def main():
@@ -20,7 +20,7 @@ def main():
             return uninstall(arguments)
         if arguments[:1] not in ([], ["--help"], ["-h"], ["--version"], ["-V"]):
             prepare(say)
-        spec = find_kernel_specs().get_kernel_spec("rust")
+        spec = find_kernel_specs().get_kernel_spec(NAME)
     except RustError as error:
         print(f"wavemesh-kernel: {error}", file=sys.stderr)
         return 1
@@ -32,7 +32,7 @@ def main():
 def uninstall(arguments):
     """Takes the kernel out of Jupyter and removes all that was made at run time."""
     try:
-        program = find_kernel_specs().get_kernel_spec("rust").argv[0]
+        program = find_kernel_specs().get_kernel_spec(NAME).argv[0]
         status = subprocess.run([program, *arguments], check=False).returncode
     except RustKernelMissing:
         status = 0  # Jupyter does not know it; the rest can go

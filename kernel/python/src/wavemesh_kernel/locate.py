@@ -1,4 +1,4 @@
-"""Which Rust kernel to start: the one in this package, or the one that Jupyter knows as `rust`."""
+"""Which Rust kernel to start: the one in this package, or the one that Jupyter knows as `wavemesh`."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKerne
 from . import bundle
 from .errors import RustKernelMissing
 
-NAME = "rust"
+NAME = "wavemesh"
 OVERRIDE = "WAVEMESH_KERNEL"
 
 
@@ -19,9 +19,9 @@ def prepare(say):
 
 
 def find_kernel_specs():
-    """A kernelspec manager whose `rust` is the kernel to start.
+    """A kernelspec manager whose `wavemesh` is the kernel to start.
 
-    First the program that the variable WAVEMESH_KERNEL names, then the packaged one, then Jupyter's kernelspec `rust`.
+    First the program that the variable WAVEMESH_KERNEL names, then the packaged one, then Jupyter's kernelspec `wavemesh`.
     """
     program = os.environ.get(OVERRIDE)
     if program:

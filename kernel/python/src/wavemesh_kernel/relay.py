@@ -18,7 +18,7 @@ import zmq
 from jupyter_client import KernelManager
 
 from .errors import RustInterrupted, RustKernelDied, RustKernelMissing, error_of_cell
-from .locate import find_kernel_specs
+from .locate import NAME, find_kernel_specs
 
 POLL_MS = 100
 ALIVE_EVERY = 0.5  # seconds
@@ -348,7 +348,7 @@ def is_idle(message, request):
 def new_manager(specs, folder):
     """A manager for the kernel of `specs`, with its sockets in `folder`, which only this user may enter."""
     manager = KernelManager(
-        kernel_name="rust",
+        kernel_name=NAME,
         kernel_spec_manager=specs,
         connection_file=os.path.join(folder, "connection.json"),
     )
