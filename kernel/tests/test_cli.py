@@ -209,14 +209,14 @@ def test_doctor_notices_a_kernelspec_of_another_program_and_mends_it_on_request(
     def said(path, *arguments):
         lines = call("doctor", *arguments, JUPYTER_PATH=path).stdout.splitlines()
         at = next(i for i, line in enumerate(lines) if line.strip().startswith("kernelspec"))
-        return " ".join(lines[at : at + 2])
+        return lines[at], lines[at + 1]
 
     for path in [first, f"{first}:{os.environ['JUPYTER_PATH']}"]:
-        told = said(path)
-        assert "FAIL" in told and str(theirs) in told and "of another program" in told
-        assert "wavemesh-kernel doctor --mend" in told
-    assert "ok" in said(f"{os.environ['JUPYTER_PATH']}:{first}")
-    assert "FAIL" not in said(first, "--mend") and "FAIL" not in said(first)
+        found, mend = said(path)
+        assert "FAIL" in found and str(theirs) in found and "of another program" in found
+        assert "wavemesh-kernel doctor --mend" in mend
+    assert "ok" in said(f"{os.environ['JUPYTER_PATH']}:{first}")[0]
+    assert "FAIL" not in said(first, "--mend")[0]
     assert "WaveMesh" in (theirs / "kernel.json").read_text()
 
 

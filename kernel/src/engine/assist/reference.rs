@@ -271,22 +271,27 @@ impl Library {
     fn kept_or_made(&self, key: u64, compiler: &Compiler, crates: &[String], with_std: bool) -> Result<Reference> {
         let home = library::data_home().context("there is no home folder; set XDG_DATA_HOME")?;
         let file = home.join(format!("names-{key:016x}.json"));
-        if let Ok(bytes) = std::fs::read(&file)
-            && let Ok(reference) = serde_json::from_slice(&bytes)
-        {
+        let kept = || serde_json::from_slice(&std::fs::read(&file).ok()?).ok();
+        if let Some(reference) = kept() {
             return Ok(reference);
         }
         self.state().reading = Some(Reading::Rustdoc);
         self.changed.notify_all();
+        std::fs::create_dir_all(&home)?;
+        // Of several kernels one makes it.
+        let lock = std::fs::File::create(home.join("names-.lock"))?;
+        lock.lock()?;
+        if let Some(reference) = kept() {
+            return Ok(reference);
+        }
         let folder = tempfile::Builder::new().prefix("names-").tempdir_in(&compiler.folder)?;
         let reference = self.make(compiler, crates, with_std, folder.path())?;
         // Pages that vanished while they were read would be missing for good.
         ensure!(!self.stopped.load(Ordering::SeqCst), "the kernel ended before the names were read");
-        std::fs::create_dir_all(&home)?;
         forget_old(&home);
-        let mut kept = tempfile::NamedTempFile::new_in(&home)?;
-        kept.write_all(&serde_json::to_vec(&reference)?)?;
-        kept.persist(&file)?;
+        let mut written = tempfile::NamedTempFile::new_in(&home)?;
+        written.write_all(&serde_json::to_vec(&reference)?)?;
+        written.persist(&file)?;
         Ok(reference)
     }
 

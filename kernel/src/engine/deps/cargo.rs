@@ -181,9 +181,12 @@ fn told_of_failure(log: &str, folder: &Path) -> String {
     let own = ["required by package `cell v0.0.0", "failed to load manifest for workspace"];
     let useful = log.lines().filter(|line| !is_progress(line) && !own.iter().any(|start| line.contains(start)));
     let manifest = format!("`{}`", folder.join("Cargo.toml").display());
+    let package = format!("package `cell v0.0.0 ({})`", folder.display());
     let told = |line: &str| {
-        let line =
-            line.replace(&manifest, "the lines of `:dep`").replace("package `cell` depends", "the notebook depends");
+        let line = line
+            .replace(&manifest, "the lines of `:dep`")
+            .replace(&package, "the notebook")
+            .replace("package `cell` depends", "the notebook depends");
         match line.char_indices().nth(LONGEST) {
             Some((end, _)) => format!("{}…", &line[..end]),
             None => line,
@@ -245,6 +248,9 @@ mod tests {
         let log = "    Updating crates.io index\nerror: no matching package named `zzz` found\nlocation searched: crates.io index\n\
                    required by package `cell v0.0.0 (/tmp/k/deps)`";
         let said = "error: no matching package named `zzz` found\nlocation searched: crates.io index";
+        assert_eq!(told_of_failure(log, Path::new("/tmp/k/deps")), said);
+        let log = "error: failed to get `tool` as a dependency of package `cell v0.0.0 (/tmp/k/deps)`";
+        let said = "error: failed to get `tool` as a dependency of the notebook";
         assert_eq!(told_of_failure(log, Path::new("/tmp/k/deps")), said);
         let log = "error: failed to parse manifest at `/tmp/k/deps/Cargo.toml`\n\nCaused by:\n  invalid url `/nope`";
         let said = told_of_failure(log, Path::new("/tmp/k/deps"));
