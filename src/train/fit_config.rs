@@ -106,7 +106,7 @@ impl FitConfig {
 
 /// Whether a time limit is one: NaN never passes.
 pub(super) fn check_seconds(op: &'static str, seconds: Option<f64>) -> Result<()> {
-    match seconds.filter(|seconds| !(*seconds > 0.0)) {
+    match seconds.filter(|seconds| seconds.is_nan() || *seconds <= 0.0) {
         Some(seconds) => Err(Error::argument(op, "seconds", seconds, "a number above 0, or None")),
         None => Ok(()),
     }
