@@ -28,7 +28,7 @@ def notebook(*sources, kernel="wavemesh"):
         for i, source in enumerate(sources)
     ]
     spec = {"display_name": "Rust (WaveMesh)", "language": "rust", "name": kernel}
-    return json.dumps({"cells": cells, "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5})
+    return json.dumps({"cells": cells, "metadata": {"kernelspec": spec, "language_info": {"name": "rust"}}, "nbformat": 4, "nbformat_minor": 5})
 
 
 @pytest.fixture(scope="module")
