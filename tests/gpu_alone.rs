@@ -96,7 +96,8 @@ fn what_cannot_be_recorded_is_an_error_and_everything_goes_on() -> Result<()> {
     let (device, _turn) = gpu();
     let x = Tensor::arange(0f32, 6.0, &device)?;
     let kept = RefCell::new(Vec::new());
-    let attempts: [(&str, &dyn Fn() -> Result<Vec<Tensor>>); 4] = [
+    type Attempt<'a> = (&'a str, &'a dyn Fn() -> Result<Vec<Tensor>>);
+    let attempts: [Attempt; 4] = [
         ("reads a number", &|| Ok(vec![(&x * f64::from(x.sum_all()?.to_scalar::<f32>()?))?])),
         ("large numbers from the computer's memory", &|| {
             Ok(vec![Tensor::from_vec(vec![1f32; 4096], 4096, &Device::Cpu)?.to_device(&device)?])
