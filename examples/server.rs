@@ -1,4 +1,4 @@
-//! A service that compresses meshes over HTTP: many requests at once, limits on size and time, a clean stop.
+//! A service that compresses meshes over HTTP, with axum: many requests at once, limits on size and time, a clean stop.
 //!
 //!     cargo run --release --example server -- 127.0.0.1:8080
 //!     curl --data-binary @bunny.obj '127.0.0.1:8080/compress?format=obj&resolution=64&max_error=0.005' -o bunny.wmz
@@ -8,178 +8,194 @@
 //! | --- | --- |
 //! | 200 | the bytes that were asked for |
 //! | 400 | the upload or an argument is wrong; the body says what was met and what is expected |
-//! | 404 | another path |
+//! | 404, 405 | another path, another method |
+//! | 408 | the upload took longer than `timeout_ms` (10 s unless the request says less) |
 //! | 413 | an upload above 32 MB |
-//! | 503 | the work took longer than `timeout_ms` (10 s unless the request says less), or the service is stopping |
+//! | 503 | the work took longer than `timeout_ms`, or the service is busy or stopping |
 //!
-//! Each request runs under a `CancellationToken` of its own, so that one that is too slow stops alone. On SIGTERM or Ctrl-C the service
-//! takes no more requests, stops what runs, answers, and ends. The HTTP is tiny_http's: an example should not need an
-//! asynchronous runtime for work that occupies a thread anyway.
+//! The work occupies a thread, so it runs apart from the threads that speak HTTP, under a `CancellationToken` of its own: a request that is
+//! too slow, or whose client has gone away, stops alone. On SIGTERM or Ctrl-C the service takes no more requests, stops what runs, answers,
+//! and ends.
 
-use std::io::Read;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tiny_http::{Method, Request, Response, Server};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
 use wavemesh::Result;
 use wavemesh::mesh::MeshFormat;
 use wavemesh::prelude::*;
 use wavemesh::task::CancellationToken;
 
 /// The largest upload, in bytes.
-const MOST_BYTES: u64 = 32 << 20;
+const MOST_BYTES: usize = 32 << 20;
 /// The finest grid that is made for a stranger.
 const MOST_RESOLUTION: usize = 256;
 const TIMEOUT: Duration = Duration::from_secs(10);
-const WORKERS: usize = 4;
+/// How many requests are worked on at a time; others wait.
+const PLACES: usize = 4;
 
-/// What is sent back: a status and a body.
-struct Answer(u16, Vec<u8>);
+/// What a request may say behind `?`.
+#[derive(serde::Deserialize)]
+#[serde(default)]
+struct Options {
+    format: String,
+    resolution: usize,
+    max_error: f32,
+    timeout_ms: u64,
+}
 
-impl Answer {
-    fn text(status: u16, text: impl Into<String>) -> Self {
-        Self(status, text.into().into_bytes())
+impl Default for Options {
+    fn default() -> Self {
+        Self { format: "obj".into(), resolution: 64, max_error: 0.005, timeout_ms: TIMEOUT.as_millis() as u64 }
     }
 }
 
-impl From<Error> for Answer {
+impl Options {
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms).min(TIMEOUT)
+    }
+}
+
+/// A request with its upload, which was neither too large nor too slow.
+struct Asked {
+    options: Options,
+    upload: Bytes,
+}
+
+impl<S: Sync> FromRequest<S> for Asked {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let Query(options) = Query::<Options>::try_from_uri(request.uri()).map_err(IntoResponse::into_response)?;
+        let upload = tokio::time::timeout(options.timeout(), Bytes::from_request(request, state)).await;
+        let late = |_| (StatusCode::REQUEST_TIMEOUT, "the upload took too long\n").into_response();
+        let upload = upload.map_err(late)?.map_err(IntoResponse::into_response)?;
+        Ok(Self { options, upload })
+    }
+}
+
+/// Why there is nothing to send back.
+struct Refusal(StatusCode, String);
+
+impl Refusal {
+    fn busy(reason: &str) -> Self {
+        Self(StatusCode::SERVICE_UNAVAILABLE, reason.into())
+    }
+}
+
+impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         match error {
-            Error::Interrupted => Self::text(503, "stopped: the work took too long, or the service is ending\n"),
-            Error::Memory { .. } => Self::text(503, format!("{error}\n")),
-            other => Self::text(400, format!("{other}\n")),
+            Error::Interrupted => Self::busy("stopped: the work took too long, or the service is ending"),
+            Error::Memory { .. } => Self::busy(&error.to_string()),
+            other => Self(StatusCode::BAD_REQUEST, other.to_string()),
         }
     }
 }
 
-/// The tokens of the requests that run, so that the end of the service stops them.
-#[derive(Default)]
-struct Running {
-    tokens: Mutex<Vec<CancellationToken>>,
-    ending: AtomicBool,
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, self.1 + "\n").into_response()
+    }
 }
 
-impl Running {
-    fn list(&self) -> std::sync::MutexGuard<'_, Vec<CancellationToken>> {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Who works on what was asked.
+#[derive(Clone)]
+struct Workers {
+    places: Arc<Semaphore>,
+    ending: watch::Receiver<bool>,
+}
 
-    /// Runs `work` under a token that the service's end cancels.
-    fn limited<T>(&self, limit: Duration, work: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Ends the work of a request that nobody waits for any more.
+struct CancelOnDrop(CancellationToken);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl Workers {
+    /// Runs `work` on a thread of its own, for at most `limit`, until the service ends or the client has gone away.
+    async fn run<T: Send + 'static>(
+        mut self,
+        limit: Duration,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let _place = match tokio::time::timeout(limit, self.places.acquire()).await {
+            Ok(place) => place.expect("the places are never closed"),
+            Err(_) => return Err(Refusal::busy("all workers are busy")),
+        };
         let token = CancellationToken::with_timeout(limit);
-        self.list().push(token.clone());
-        if self.ending.load(Ordering::SeqCst) {
-            token.cancel();
-        }
-        let result = token.run(work);
-        self.list().retain(|other| !other.is(&token));
-        result
-    }
-
-    fn end(&self) {
-        self.ending.store(true, Ordering::SeqCst);
-        self.list().iter().for_each(CancellationToken::cancel);
-    }
-}
-
-fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".into());
-    let server = Arc::new(Server::http(&address)?);
-    let running = Arc::new(Running::default());
-    println!("listening on {}", server.server_addr());
-
-    let workers: Vec<_> = (0..WORKERS)
-        .map(|_| {
-            let (server, running) = (server.clone(), running.clone());
-            std::thread::spawn(move || {
-                // `recv` fails once for each `unblock`.
-                while let Ok(request) = server.recv() {
-                    answer(request, &running);
-                }
-            })
-        })
-        .collect();
-
-    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
-    signals.forever().next();
-    running.end();
-    workers.iter().for_each(|_| server.unblock());
-    for worker in workers {
-        worker.join().map_err(|_| "a worker panicked")?;
-    }
-    println!("stopped");
-    Ok(())
-}
-
-fn answer(mut request: Request, running: &Running) {
-    let (path, query) = {
-        let url = request.url();
-        let (path, query) = url.split_once('?').unwrap_or((url, ""));
-        (path.to_owned(), query.to_owned())
-    };
-    let Answer(status, body) = match (request.method(), path.as_str()) {
-        (Method::Get, "/health") => Answer::text(200, "ok\n"),
-        (Method::Post, "/compress") => upload(&mut request)
-            .and_then(|bytes| Ok(compress(&bytes, &Query(&query), running)?))
-            .unwrap_or_else(|refused| refused),
-        (Method::Post, "/mesh") => upload(&mut request)
-            .and_then(|bytes| Ok(mesh(&bytes, &Query(&query), running)?))
-            .unwrap_or_else(|refused| refused),
-        _ => Answer::text(404, "known: GET /health, POST /compress, POST /mesh\n"),
-    };
-    // A client that has gone away is none of our business.
-    let _ = request.respond(Response::from_data(body).with_status_code(status));
-}
-
-/// The request's body, if it is not too large.
-fn upload(request: &mut Request) -> Result<Vec<u8>, Answer> {
-    let too_large = || Answer::text(413, format!("uploads may have up to {MOST_BYTES} bytes\n"));
-    if request.body_length().is_some_and(|length| length as u64 > MOST_BYTES) {
-        return Err(too_large());
-    }
-    let mut bytes = Vec::new();
-    let read = request.as_reader().take(MOST_BYTES + 1).read_to_end(&mut bytes);
-    read.map_err(|error| Answer::text(400, format!("the upload broke off: {error}\n")))?;
-    if bytes.len() as u64 > MOST_BYTES { Err(too_large()) } else { Ok(bytes) }
-}
-
-/// `a=1&b=2`.
-struct Query<'a>(&'a str);
-
-impl Query<'_> {
-    fn get<T: std::str::FromStr>(&self, name: &'static str, default: T, expected: &str) -> Result<T> {
-        let found = self.0.split('&').filter_map(|part| part.split_once('=')).find(|(key, _)| *key == name);
-        let Some((_, value)) = found else { return Ok(default) };
-        value.parse().map_err(|_| Error::argument("the request", name, format!("`{value}`"), expected))
-    }
-
-    fn timeout(&self) -> Result<Duration> {
-        let limit = self.get("timeout_ms", TIMEOUT.as_millis() as u64, "milliseconds")?;
-        Ok(Duration::from_millis(limit).min(TIMEOUT))
+        let _cancel = CancelOnDrop(token.clone());
+        let limited = token.clone();
+        let mut worker = tokio::task::spawn_blocking(move || limited.run(work));
+        let done = tokio::select! {
+            done = &mut worker => done,
+            _ = self.ending.wait_for(|ending| *ending) => {
+                token.cancel();
+                worker.await
+            }
+        };
+        let panicked = |_| Refusal(StatusCode::INTERNAL_SERVER_ERROR, "the work panicked".into());
+        Ok(done.map_err(panicked)??)
     }
 }
 
 /// A mesh file to compressed coefficients.
-fn compress(bytes: &[u8], query: &Query, running: &Running) -> Result<Answer> {
-    let format = query.get("format", MeshFormat::Obj, "one of obj, stl, ply, off, glb")?;
-    let resolution = query.get("resolution", 64, "a number of samples")?;
-    let max_error = query.get("max_error", 0.005, "a distance")?;
-    if resolution > MOST_RESOLUTION {
+async fn compress(State(workers): State<Workers>, Asked { options, upload }: Asked) -> Result<Vec<u8>, Refusal> {
+    let format: MeshFormat = options.format.parse()?;
+    if options.resolution > MOST_RESOLUTION {
         let expected = format!("at most {MOST_RESOLUTION}");
-        return Err(Error::argument("the request", "resolution", resolution, expected));
+        return Err(Error::argument("the request", "resolution", options.resolution, expected).into());
     }
-    running.limited(query.timeout()?, || {
-        let grid = SdfGrid::from_mesh(&Mesh::from_bytes(bytes, format)?, resolution)?;
-        let coefficients = grid.encode(&WaveletConfig::new().threshold(Threshold::Lossless))?;
-        Ok(Answer(200, coefficients.compress(max_error)?))
-    })
+    let work = move || {
+        let grid = SdfGrid::from_mesh(&Mesh::from_bytes(&upload, format)?, options.resolution)?;
+        grid.encode(&WaveletConfig::new().threshold(Threshold::Lossless))?.compress(options.max_error)
+    };
+    workers.run(options.timeout(), work).await
 }
 
 /// Compressed coefficients to a PLY file.
-fn mesh(bytes: &[u8], query: &Query, running: &Running) -> Result<Answer> {
-    running.limited(query.timeout()?, || {
-        let mesh = SparseWavelet::decompress(bytes)?.decode()?.to_mesh()?;
-        Ok(Answer(200, mesh.to_bytes(MeshFormat::Ply)?))
-    })
+async fn mesh(State(workers): State<Workers>, Asked { options, upload }: Asked) -> Result<Vec<u8>, Refusal> {
+    let work = move || SparseWavelet::decompress(&upload)?.decode()?.to_mesh()?.to_bytes(MeshFormat::Ply);
+    workers.run(options.timeout(), work).await
+}
+
+async fn elsewhere() -> Refusal {
+    Refusal(StatusCode::NOT_FOUND, "known: GET /health, POST /compress, POST /mesh".into())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".into());
+    let (end, ending) = watch::channel(false);
+    let routes = Router::new()
+        .route("/health", get("ok\n"))
+        .route("/compress", post(compress))
+        .route("/mesh", post(mesh))
+        .fallback(elsewhere)
+        .layer(DefaultBodyLimit::max(MOST_BYTES))
+        .with_state(Workers { places: Arc::new(Semaphore::new(PLACES)), ending });
+
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let listener = tokio::net::TcpListener::bind(&address).await?;
+    println!("listening on {}", listener.local_addr()?);
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        end.send_replace(true);
+    };
+    axum::serve(listener, routes).with_graceful_shutdown(stop).await?;
+    println!("stopped");
+    Ok(())
 }

@@ -4,6 +4,7 @@
 //!     cargo test --release --features mpi --test mpi
 #![cfg(all(unix, feature = "mpi"))]
 
+mod example;
 mod folder;
 
 use std::collections::HashMap;
@@ -15,15 +16,8 @@ use std::time::{Duration, Instant};
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
+use example::example;
 use folder::Folder;
-
-/// The example, built as this test was.
-fn example() -> PathBuf {
-    let build = ["build", "--quiet", "--release", "--features", "mpi", "--example", "train"];
-    assert!(Command::new(env!("CARGO")).args(build).status().unwrap().success(), "the example does not build");
-    let tests = std::env::current_exe().unwrap();
-    tests.parent().and_then(Path::parent).unwrap().join("examples/train")
-}
 
 /// A configuration of two small networks, of which the first takes `steps` steps.
 fn config(folder: &Path, steps: usize) -> Value {
@@ -81,7 +75,7 @@ fn distance(a: &HashMap<String, Tensor>, b: &HashMap<String, Tensor>) -> f64 {
 
 #[test]
 fn two_and_four_processes_train_the_weights_of_one_with_the_whole_batch() {
-    let (folder, example) = (Folder::new("mpi-same"), example());
+    let (folder, example) = (Folder::new("mpi-same"), example("train"));
     let run = |name: &str, mut command: Command, steps: usize| {
         let into = folder.join(name);
         let config = write(&config(&into, steps), &into.join("config.json"));
@@ -128,7 +122,7 @@ fn newest(folder: &Path) -> Option<PathBuf> {
 
 #[test]
 fn a_process_that_dies_or_hangs_is_named_by_all_others_and_the_training_goes_on_with_fewer() {
-    let (folder, example) = (Folder::new("mpi-faults"), example());
+    let (folder, example) = (Folder::new("mpi-faults"), example("train"));
     for (sign, victim, words) in [("-KILL", 2, "its process ended"), ("-STOP", 1, "hang")] {
         let into = folder.join(sign);
         let endless = write(&config(&into, 1_000_000), &into.join("config.json"));
@@ -160,7 +154,7 @@ fn a_process_that_dies_or_hangs_is_named_by_all_others_and_the_training_goes_on_
 
 #[test]
 fn processes_with_other_configurations_or_programs_are_refused_by_name() {
-    let (folder, example) = (Folder::new("mpi-differ"), example());
+    let (folder, example) = (Folder::new("mpi-differ"), example("train"));
     let own = config(&folder, 4);
     let mut other = own.clone();
     other["training"][0]["batch_size"] = json!(6);

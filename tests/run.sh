@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The tests: format, lints, Rust and doc tests, documentation, the displays in a browser, the notebooks, the kernel's tests
 # (JupyterLab in a browser among them), the packages' (an emulated Google Colab among them).
-# Usage: bash tests/run.sh [rust|mpi|gpu|kernel|deny|book|browser|notebooks|python]…     (default: all but gpu)
-# The Rust tests run with checks of integer overflow, which the crates of this workspace alone are compiled with. At the end each part says
-# how long it took.
+# Usage: bash tests/run.sh [rust|gpu|kernel|deny|book|browser|notebooks|python]…     (default: all but gpu)
+# The Rust tests run with checks of integer overflow, which the crates of this workspace alone are compiled with. When there are several parts,
+# the last lines say how long each took.
 # A part that cannot run is named loudly, and is an error when CI=true.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -14,31 +14,37 @@ find_toolchain || { echo "Rust $pinned_rust is missing: run bash kernel/setup.sh
 
 step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
 
+# Training over several processes needs Open MPI, and libclang to read its header.
+find_mpi() {
+  features=()
+  if command -v mpirun >/dev/null && command -v mpicc >/dev/null &&
+    { compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null || [ -n "${LIBCLANG_PATH:-}" ]; }; then
+    features=(--features mpi)
+    return
+  fi
+  echo "NOT RUN: training over several processes: apt-get install openmpi-bin libopenmpi-dev libclang-dev" >&2
+  [ "${CI:-}" != true ]
+}
+
 rust_tests() {
   step "cargo fmt"
   cargo fmt --all --check
   (cd kernel && cargo fmt --all --check)
+  step "every crate is compiled once"
+  bash tests/compiled_once.sh
+  find_mpi
   step "cargo clippy"
-  cargo clippy --release --locked --workspace --all-targets -- -D warnings
+  cargo clippy --release --locked --workspace --all-targets "${features[@]}" -- -D warnings
   (cd kernel && cargo clippy --release --locked --all-targets -- -D warnings)
   step "cargo test, with checks of overflow"
-  RUSTC_WORKSPACE_WRAPPER=$root/tests/overflow_checks.sh cargo test --release --locked --workspace
+  RUSTC_WORKSPACE_WRAPPER=$root/tests/overflow_checks.sh cargo test --release --locked --workspace "${features[@]}"
   (cd kernel && cargo test --release --locked)
   step "cargo doc"
   RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
   step "cargo check, without and with each feature"
-  for features in "" mesh-io train; do
-    cargo check --release --locked --lib --no-default-features --features "$features"
+  for set in "" mesh-io train; do
+    cargo check --release --locked --lib --no-default-features --features "$set"
   done
-}
-
-# Training over several processes. The crate `mpi` needs Open MPI, and libclang to read its header.
-mpi_tests() {
-  if ! command -v mpirun >/dev/null || ! command -v mpicc >/dev/null || { ! compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null && [ -z "${LIBCLANG_PATH:-}" ]; }; then
-    echo "NOT RUN: training over several processes: apt-get install openmpi-bin libopenmpi-dev libclang-dev" >&2
-    if [ "${CI:-}" = true ]; then return 1; else return 0; fi
-  fi
-  cargo test --release --locked --features mpi --test mpi
 }
 
 # Against the kernel and library that set-up makes, in a folder of the tests' own.
@@ -49,10 +55,8 @@ kernel_tests() (
 )
 
 run() {
-  local began=$SECONDS
   case $1 in
     rust) rust_tests ;;
-    mpi) step "training over several processes, with MPI"; mpi_tests ;;
     gpu) step "GPU kernels for every architecture"; bash tests/kernels.sh ;;
     deny) step "licences and sources of all crates"; bash tests/deny.sh ;;
     book) step "the book and every link"; bash tests/book.sh ;;
@@ -60,20 +64,26 @@ run() {
     kernel) step "kernel, driven from outside"; kernel_tests ;;
     python) step "the packages, in an emulated Google Colab and elsewhere"; bash kernel/python/tests/run.sh ;;
     notebooks) step "notebooks, run from top to bottom"; bash tests/notebooks.sh ;;
+    *) echo "unknown part '$1'; known: rust gpu deny book browser notebooks kernel python" >&2; exit 2 ;;
   esac
-  echo "$1: $((SECONDS - began)) s" >>"$took"
 }
 
-read -ra parts <<<"${*:-rust mpi deny book browser notebooks kernel python}"
-for part in "${parts[@]}"; do
-  case $part in
-    rust | mpi | gpu | deny | book | browser | notebooks | kernel | python) ;;
-    *) echo "unknown part '$part'; known: rust mpi gpu deny book browser notebooks kernel python" >&2; exit 2 ;;
-  esac
-done
+if [ $# = 1 ]; then
+  run "$1"
+  exit
+fi
+
+# Each part in a process of its own, one after another: the packages' tests install the toolchain anew, which others need meanwhile. A part
+# that fails leaves the others to run.
+[ $# -gt 0 ] || set -- rust deny book browser notebooks kernel python
 took=$(mktemp)
 trap 'rm -f "$took"' EXIT
-# One after another: the packages' tests install the toolchain anew, which others need meanwhile.
-for part in "${parts[@]}"; do run "$part"; done
+failed=()
+for part; do
+  TIMEFORMAT="$part: %0R s, of which the processors worked %0U s"
+  { time bash "$0" "$part" 2>&3; } 3>&2 2>>"$took" || failed+=("$part")
+done
+printf '\n'
 cat "$took"
-step "all parts passed: ${parts[*]}"
+[ ${#failed[@]} = 0 ] || { echo "FAILED: ${failed[*]}" >&2; exit 1; }
+step "all parts passed: $*"

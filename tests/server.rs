@@ -1,6 +1,7 @@
 //! The example `server` under many requests at once, bad uploads, a time limit, and a signal to stop; and the example `compress`.
 #![cfg(unix)]
 
+mod example;
 mod folder;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,15 +13,8 @@ use wavemesh::mesh::{Mesh, MeshFormat};
 use wavemesh::sdf::{SdfGrid, shapes};
 use wavemesh::wavelet::SparseWavelet;
 
+use example::example;
 use folder::Folder;
-
-/// An example, built as this test was.
-fn example(name: &str) -> PathBuf {
-    let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--release", "--example", name]).status();
-    assert!(built.unwrap().success(), "the example does not build");
-    let tests = std::env::current_exe().unwrap();
-    tests.parent().and_then(Path::parent).unwrap().join("examples").join(name)
-}
 
 struct Service {
     process: Child,
@@ -40,9 +34,13 @@ impl Service {
 
     /// The status and the body of the answer.
     fn post(&self, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
+        self.post_some(path, body, body.len())
+    }
+
+    /// The same for the start of a body that is said to have `length` bytes.
+    fn post_some(&self, path: &str, body: &[u8], length: usize) -> (u16, Vec<u8>) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        let head =
-            format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
         // The service may answer, and close, before it has read all of a refused upload.
         let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
         let mut answer = Vec::new();
@@ -106,8 +104,8 @@ fn a_service_answers_many_at_once_refuses_what_is_wrong_and_stops_cleanly() {
     // What is wrong is refused with a reason, and nobody else notices.
     for (path, body, status, reason) in [
         (asked, &b"not a mesh"[..], 400, "OBJ"),
-        ("/compress?format=step", &upload[..], 400, "format is `step`"),
-        ("/compress?resolution=many", &upload[..], 400, "resolution is `many`"),
+        ("/compress?format=step", &upload[..], 400, "step"),
+        ("/compress?resolution=many", &upload[..], 400, "resolution"),
         ("/compress?resolution=100000", &upload[..], 400, "at most 256"),
         ("/compress?max_error=0", &upload[..], 400, "max_error"),
         ("/mesh", &b"WMZ1 and then nothing"[..], 400, "bytes"),
@@ -119,6 +117,10 @@ fn a_service_answers_many_at_once_refuses_what_is_wrong_and_stops_cleanly() {
     }
     let (status, _) = service.post(asked, &vec![b'#'; (32 << 20) + 1]);
     assert_eq!(status, 413);
+
+    // An upload that does not end is given up.
+    let (status, _) = service.post_some("/mesh?timeout_ms=50", b"WMZ1", 5);
+    assert_eq!(status, 408);
 
     // A time limit of nothing stops this request alone.
     assert_eq!(service.post(&format!("{asked}&timeout_ms=0"), &upload).0, 503);

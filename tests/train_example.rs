@@ -1,6 +1,7 @@
 //! The example `train` as a person uses it: Ctrl-C, and the same command again.
 #![cfg(unix)]
 
+mod example;
 mod folder;
 
 use std::fs::File;
@@ -8,15 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use example::example;
 use folder::Folder;
-
-/// The example, built as this test was.
-fn example() -> PathBuf {
-    let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--release", "--example", "train"]).status();
-    assert!(built.unwrap().success(), "the example does not build");
-    let tests = std::env::current_exe().unwrap();
-    tests.parent().and_then(Path::parent).unwrap().join("examples/train")
-}
 
 /// The command that trains into `folder`: two small networks, of which the first takes some seconds.
 fn train(example: &Path, folder: &Path) -> Command {
@@ -73,7 +67,7 @@ impl Drop for Running {
 #[test]
 fn a_training_that_ctrl_c_stopped_goes_on_as_if_it_had_not_been() {
     let folder = Folder::new("ctrl-c");
-    let example = example();
+    let example = example("train");
     let (whole, parts) = (folder.join("whole"), folder.join("parts"));
     let done = train(&example, &whole).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -103,7 +97,7 @@ fn a_second_ctrl_c_ends_at_once_what_cannot_heed_the_first() {
     // A configuration that never ends holds the program up for as long as it takes, however slow the machine.
     let (config, errors) = (folder.join("config.json"), folder.join("errors.txt"));
     assert!(Command::new("mkfifo").arg(&config).status().unwrap().success());
-    let mut command = Command::new(example());
+    let mut command = Command::new(example("train"));
     command.arg("--config").arg(&config).stdout(Stdio::null()).stderr(File::create(&errors).unwrap());
     let mut running = Running(command.spawn().unwrap());
     let writer = std::thread::spawn(move || File::options().write(true).open(config));

@@ -15,7 +15,28 @@ from driver import Kernel  # noqa: E402
 PROGRAM = os.environ.get("WAVEMESH_KERNEL")
 
 
+# Modules whose subject is how messages come and go: they run over each transport, and with each client. What a cell does is the same for all.
+MESSAGES = ["conformance", "lifecycle", "output", "protocol", "security", "startup", "stop", "widgets"]
+
+
+def about_messages(module):
+    return module.__name__.removeprefix("test_") in MESSAGES
+
+
+def pytest_generate_tests(metafunc):
+    if "kernel" in metafunc.fixturenames:
+        transports = ["tcp", "ipc"] if about_messages(metafunc.module) else ["tcp"]
+        metafunc.parametrize("kernel", transports, indirect=True, scope="module")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if about_messages(item.module):
+            item.add_marker("messages")
+
+
 def pytest_configure(config):
+    config.addinivalue_line("markers", "messages: about how messages come and go")
     if not PROGRAM:
         raise pytest.UsageError("run the tests with `bash kernel/tests/run.sh`, or say in WAVEMESH_KERNEL what to test")
 
@@ -38,7 +59,7 @@ def installed(tmp_path_factory):
     return prefix
 
 
-@pytest.fixture(scope="module", params=["tcp", "ipc"])
+@pytest.fixture(scope="module")
 def kernel(request):
     with Kernel(transport=request.param) as kernel:
         yield kernel

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Drives the real kernel from outside: with today's jupyter_client and with Colab's, over tcp and ipc, and in JupyterLab.
+# Drives the real kernel from outside: with today's jupyter_client, in JupyterLab, and, where messages are the subject, over ipc and with Colab's.
 # Usage: bash kernel/tests/run.sh [pytest arguments]
 #   WAVEMESH_KERNEL        the program to test, with the library for cells in place (default: both are built here, below
 #                          the target folder, so that your own kernel and library are left alone)
@@ -38,28 +38,24 @@ run_client() {
   echo "-- with the client '$client': $("$python" -c 'import jupyter_client, zmq; print("jupyter_client", jupyter_client.__version__, "pyzmq", zmq.__version__)')"
   case $client in
     lab) selected=("$tests/test_jupyterlab.py") ;;
+    colab) selected=("$tests" "--ignore=$tests/test_jupyterlab.py" -m messages) ;;
     *) selected=("$tests" "--ignore=$tests/test_jupyterlab.py") ;;
   esac
   "$python" -m pytest -q -p no:cacheprovider -rs "${selected[@]}" "$@"
 }
 
-# Two clients at a time: a kernel mostly waits for one compiler. What the second prints comes when the first is done.
+# The first client beside the others, one after another: a kernel mostly waits for one compiler. What the others print comes when the first
+# is done.
 read -ra clients <<<"${WAVEMESH_TEST_CLIENTS:-current colab lab}"
+others() {
+  local client
+  for client in "${clients[@]:1}"; do run_client "$client" "$@" || return; done
+}
 later=$(mktemp)
-second=
-trap '[ -z "$second" ] || kill "$second" 2>/dev/null || true; rm -f "$later"' EXIT
-while [ ${#clients[@]} -gt 0 ]; do
-  second=
-  if [ ${#clients[@]} -gt 1 ]; then
-    run_client "${clients[1]}" "$@" >"$later" 2>&1 &
-    second=$!
-  fi
-  run_client "${clients[0]}" "$@" && failed=0 || failed=$?
-  if [ -n "$second" ]; then
-    wait "$second" || failed=$?
-    second=
-    cat "$later"
-  fi
-  [ "$failed" -eq 0 ] || exit "$failed"
-  clients=("${clients[@]:2}")
-done
+others "$@" >"$later" 2>&1 &
+second=$!
+trap 'kill "$second" 2>/dev/null || true; rm -f "$later"' EXIT
+run_client "${clients[0]}" "$@" && failed=0 || failed=$?
+wait "$second" || failed=$?
+cat "$later"
+exit "$failed"
