@@ -5,7 +5,8 @@
 //! Generated shapes (seeds from 1000) against as many held-out ones of the same families: Chamfer distances (squared) between points of
 //! each surface. Beside them training shapes (the floor that a perfect generator reaches), and shapes of which the coarse stage is a
 //! held-out shape's own. Numbers after the folder change how many shapes, points and training shapes there are. Edges are compared with those
-//! of the same solids on a grid twice as fine.
+//! of the same solids on a grid twice as fine. Started by `mpirun` or torchrun, each process draws its share of the shapes and compares its share
+//! of the pairs.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,7 +15,8 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 use wavemesh::Result;
-use wavemesh::device::best_device;
+use wavemesh::candle_core::Tensor;
+use wavemesh::distributed::ProcessGroup;
 use wavemesh::mesh::metrics::sample_surface;
 use wavemesh::mesh::{EdgeNormals, Mesh};
 use wavemesh::notebook::{Axis, MeshPlot, contact_sheet};
@@ -29,6 +31,15 @@ const SEED: u64 = 1000;
 const ROWS: usize = 10;
 /// Shapes whose edges are measured: solids of twice the resolution take their time.
 const EDGES_OF: usize = 100;
+
+/// Prints a line in one process of the group.
+macro_rules! say {
+    ($group:expr, $($text:tt)*) => {
+        if $group.is_first() {
+            println!($($text)*);
+        }
+    };
+}
 
 type Cloud = Vec<[f32; 3]>;
 /// Distances between two sets.
@@ -52,16 +63,46 @@ fn clouds(meshes: &[Mesh], points: usize, seed: u64) -> Result<Vec<Cloud>> {
 }
 
 /// Shapes of every class in turn.
-fn generated(generator: &Generator, count: usize, options: &GenerateOptions) -> Result<Vec<SdfGrid>> {
+fn generated(
+    group: &ProcessGroup,
+    generator: &Generator,
+    count: usize,
+    options: &GenerateOptions,
+) -> Result<Vec<SdfGrid>> {
     let classes = generator.classes();
     let each = count / classes.len().max(1);
     let mut of_class = Vec::new();
     for (i, class) in classes.iter().enumerate() {
-        let seed = SEED + (i * each) as u64;
+        let own = group.share(each);
+        let seed = SEED + (i * each + own.start) as u64;
         let options = options.clone().class(class.as_str()).seed(seed).batch_size(batch_size(generator));
-        of_class.push(generator.generate(each, &options)?.into_iter());
+        of_class.push(gathered(group, generator, each, generator.generate(own.len(), &options)?)?.into_iter());
     }
     Ok((0..each * classes.len()).filter_map(|i| of_class[i % classes.len()].next()).collect())
+}
+
+/// All of `count` grids, of which each process has its share.
+fn gathered(group: &ProcessGroup, generator: &Generator, count: usize, own: Vec<SdfGrid>) -> Result<Vec<SdfGrid>> {
+    if group.is_alone() {
+        return Ok(own);
+    }
+    let n = generator.representation().config().resolution;
+    let place = group.share(count);
+    let values: Vec<f32> = own.iter().flat_map(|grid| grid.values().iter().copied()).collect();
+    let values = Tensor::from_vec(values, (own.len(), n, n, n), generator.stages()[0].network.device())?;
+    let beside = values.pad_with_zeros(0, place.start, count - place.end)?;
+    let all = group.sum_tensors(vec![beside])?;
+    (0..count).map(|at| SdfGrid::from_tensor(&all[0].get(at)?)).collect()
+}
+
+/// Distances between each of `a` and each of `b`; each process finds its share of the rows.
+fn distances(group: &ProcessGroup, a: &[Cloud], b: &[Cloud]) -> Result<Matrix> {
+    let own = group.share(a.len());
+    let mut all = vec![0f64; a.len() * b.len()];
+    let rows = all[own.start * b.len()..].chunks_mut(b.len().max(1));
+    rows.zip(chamfer_matrix(&a[own], b)?).for_each(|(place, row)| place.copy_from_slice(&row));
+    group.sum(&mut all)?;
+    Ok(all.chunks(b.len().max(1)).map(<[f64]>::to_vec).collect())
 }
 
 /// Enough to keep a GPU busy.
@@ -107,8 +148,8 @@ fn picture(meshes: &[Mesh], path: &Path) -> Result<()> {
     contact_sheet(&meshes.iter().take(10 * ROWS).map(plot).collect::<Result<Vec<_>>>()?, 10)?.save(path)
 }
 
-fn run(model: &Path, pictures: &Path, [shapes, points, trained_on]: [usize; 3]) -> Result<()> {
-    let generator = Generator::load(model, &best_device()?)?;
+fn run(group: &ProcessGroup, model: &Path, pictures: &Path, [shapes, points, trained_on]: [usize; 3]) -> Result<()> {
+    let generator = Generator::load(model, &group.local_device()?)?;
     let families = generator.classes().iter().map(|name| Family::from_name(name)).collect::<Result<Vec<_>>>()?;
     let shapes = shapes / families.len() * families.len();
     let config = generator.representation().config();
@@ -118,41 +159,46 @@ fn run(model: &Path, pictures: &Path, [shapes, points, trained_on]: [usize; 3]) 
     let held_out_grids = dataset(shapes, Split::HeldOut, config.resolution)?;
     let held_out = set("held-out shapes", &held_out_grids, None);
     let reference = clouds(&held_out.meshes, points, 1)?;
-    let among_reference = chamfer_matrix(&reference, &reference)?;
+    let among_reference = distances(group, &reference, &reference)?;
     let train_clouds = clouds(&train.meshes, points, 2)?;
 
     let started = Instant::now();
-    let grids = generated(&generator, shapes, &GenerateOptions::new())?;
+    let grids = generated(group, &generator, shapes, &GenerateOptions::new())?;
     let seconds = started.elapsed().as_secs_f64() / shapes as f64;
     let encode = |grid: &SdfGrid| -> Result<Vec<_>> {
         let mut codes = generator.representation().encode(grid)?;
         codes.truncate(1);
         Ok(codes)
     };
-    let coarse = held_out_grids.par_iter().map(encode).collect::<Result<Vec<_>>>()?;
-    let refined = generator.refine(coarse, &GenerateOptions::new().seed(SEED).batch_size(batch_size(&generator)))?;
+    let own = group.share(shapes);
+    let coarse = held_out_grids[own.clone()].par_iter().map(encode).collect::<Result<Vec<_>>>()?;
+    let options = GenerateOptions::new().seed(SEED + own.start as u64).batch_size(batch_size(&generator));
+    let refined = gathered(group, &generator, shapes, generator.refine(coarse, &options)?)?;
     let sets = [
         set("WaveMesh", &grids, Some(seconds)),
         set(
             "the same, guided by 1.5",
-            &generated(&generator, shapes, &GenerateOptions::new().guidance_scale(1.5))?,
+            &generated(group, &generator, shapes, &GenerateOptions::new().guidance_scale(1.5))?,
             None,
         ),
         set("held-out stage 0, finer stages WaveMesh's", &refined, None),
         Set { meshes: train.meshes[..shapes.min(train.meshes.len())].to_vec(), ..train },
     ];
-    picture(&sets[0].meshes, &pictures.join("generated.png"))?;
-    picture(&held_out.meshes, &pictures.join("held_out.png"))?;
+    if group.is_first() {
+        picture(&sets[0].meshes, &pictures.join("generated.png"))?;
+        picture(&held_out.meshes, &pictures.join("held_out.png"))?;
+    }
 
-    println!("{}", include_str!("evaluate.md").trim_end());
-    println!(
+    say!(group, "{}", include_str!("evaluate.md").trim_end());
+    say!(
+        group,
         "\n| {shapes} shapes, {points} points | 1-NNA | COV | MMD ×10³ | to the nearest training shape ×10³: median, least | watertight | in one part | no surface | s/sample |\n\
          | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     );
     let mut rows = Vec::new();
     for Set { name, meshes, empty, seconds } in &sets {
         let own = clouds(meshes, points, 3)?;
-        let (among, between) = (chamfer_matrix(&own, &own)?, chamfer_matrix(&own, &reference)?);
+        let (among, between) = (distances(group, &own, &own)?, distances(group, &own, &reference)?);
         let score = SetComparison::new(&among, &between, &among_reference)?;
         let copies = if name.starts_with("training") {
             "itself".into()
@@ -161,7 +207,8 @@ fn run(model: &Path, pictures: &Path, [shapes, points, trained_on]: [usize; 3]) 
             format!("{median:.2}, {least:.2}")
         };
         let seconds = seconds.map(|s| format!("{s:.2}")).unwrap_or_default();
-        println!(
+        say!(
+            group,
             "| {name} | {:.1} % | {:.0} % | {:.2} | {copies} | {:.1} % | {:.1} % | {empty} | {seconds} |",
             100.0 * score.one_nna,
             100.0 * score.coverage,
@@ -175,18 +222,24 @@ fn run(model: &Path, pictures: &Path, [shapes, points, trained_on]: [usize; 3]) 
     let twice = clouds(&held_out.meshes, points, 9)?;
     let same = twice.iter().zip(&reference).map(|(a, b)| Ok(chamfer_matrix(from_ref(a), from_ref(b))?[0][0]));
     let [itself, _] = spread(same.collect::<Result<_>>()?);
-    println!(
+    say!(
+        group,
         "\nHeld-out shapes lie {median:.2} (median) and {least:.2} (least) ×10⁻³ from their nearest training shape; {points} points of a surface \
          lie {itself:.2} ×10⁻³ from {points} others of the same surface, so a copy would show that distance, not 0."
     );
-    by_family(&families, &sets, &held_out_grids, &generator, &rows, &among_reference)?;
+    by_family(group, &families, &sets, &held_out_grids, &generator, &rows, &among_reference)?;
     let few = EDGES_OF.min(shapes);
     let finer = dataset(few, Split::HeldOut, 2 * config.resolution)?;
-    edges([&held_out_grids[..few], &refined[..few]], &generator, &finer)
+    edges(group, [&held_out_grids[..few], &refined[..few]], &generator, &finer)
 }
 
 /// A table of edges: what a plain grid, the representation and the generated finer stages make of them.
-fn edges([plain, refined]: [&[SdfGrid]; 2], generator: &Generator, finer: &[SdfGrid]) -> Result<()> {
+fn edges(
+    group: &ProcessGroup,
+    [plain, refined]: [&[SdfGrid]; 2],
+    generator: &Generator,
+    finer: &[SdfGrid],
+) -> Result<()> {
     let references = finer.par_iter().map(SdfGrid::to_mesh).collect::<Result<Vec<_>>>()?;
     let mean = |of: &(dyn Fn(usize) -> Result<Mesh> + Sync)| -> Result<[f64; 2]> {
         let angles = |at: usize| EdgeNormals::new().error(&of(at)?, &references[at]);
@@ -197,8 +250,9 @@ fn edges([plain, refined]: [&[SdfGrid]; 2], generator: &Generator, finer: &[SdfG
     let representation = generator.representation();
     let n = representation.config().resolution;
     let EdgeNormals { radius, bend, samples, .. } = EdgeNormals::new();
-    println!("\n## Edges\n");
-    println!(
+    say!(group, "\n## Edges\n");
+    say!(
+        group,
         "| the first {} held-out shapes | mean angle between normals | the worst shape's |\n| --- | ---: | ---: |",
         references.len()
     );
@@ -210,9 +264,10 @@ fn edges([plain, refined]: [&[SdfGrid]; 2], generator: &Generator, finer: &[SdfG
         ),
         ("held-out stage 0, finer stages WaveMesh's".into(), mean(&|at| refined[at].to_mesh())?),
     ] {
-        println!("| {name} | {angle:.1}° | {worst:.1}° |");
+        say!(group, "| {name} | {angle:.1}° | {worst:.1}° |");
     }
-    println!(
+    say!(
+        group,
         "\nNormals are those of {samples} points of the same solid on a {0}³ grid near which it turns by more than {bend}° within {radius}, and of the nearest \
          points of each surface (`EdgeNormals`). A shape that is generated whole has no such reference.",
         2 * n
@@ -222,6 +277,7 @@ fn edges([plain, refined]: [&[SdfGrid]; 2], generator: &Generator, finer: &[SdfG
 
 /// A table of families: the parts of the matrices that are theirs, and what the representation keeps.
 fn by_family(
+    group: &ProcessGroup,
     families: &[Family],
     sets: &[Set],
     held_out: &[SdfGrid],
@@ -229,11 +285,11 @@ fn by_family(
     matrices: &[(Matrix, Matrix)],
     among_reference: &[Vec<f64>],
 ) -> Result<()> {
-    println!("\n## Family by family\n");
+    say!(group, "\n## Family by family\n");
     let levels = generator.representation().stages();
     let stages = (1..=levels).map(|n| format!(" IoU of {n} stage{} |", if n > 1 { "s" } else { "" }));
-    println!("| | 1-NNA | floor | in one part | floor |{}", stages.collect::<String>());
-    println!("| --- | ---: | ---: | ---: | ---: |{}", " ---: |".repeat(levels));
+    say!(group, "| | 1-NNA | floor | in one part | floor |{}", stages.collect::<String>());
+    say!(group, "| --- | ---: | ---: | ---: | ---: |{}", " ---: |".repeat(levels));
     let mut least = vec![1f64; levels];
     for (at, family) in families.iter().enumerate() {
         let part = |matrix: &[Vec<f64>]| -> Matrix {
@@ -264,11 +320,11 @@ fn by_family(
         }
         let kept: String = sums.iter().map(|iou| format!(" {iou:.3} |")).collect();
         let [whole, whole_floor] = whole;
-        println!("| {} | {} | {} | {whole} | {whole_floor} |{kept}", family.name(), one_nna(0)?, one_nna(floor)?);
+        say!(group, "| {} | {} | {} | {whole} | {whole_floor} |{kept}", family.name(), one_nna(0)?, one_nna(floor)?);
     }
     let least: String = least.iter().map(|iou| format!(" {iou:.3} |")).collect();
-    println!("| least of all | | | | |{least}");
-    println!("\n*IoU*: what the representation itself keeps of held-out shapes, their mean.");
+    say!(group, "| least of all | | | | |{least}");
+    say!(group, "\n*IoU*: what the representation itself keeps of held-out shapes, their mean.");
     Ok(())
 }
 
@@ -281,7 +337,11 @@ fn main() -> ExitCode {
         eprintln!("usage: evaluate GENERATOR FOLDER-OF-PICTURES [SHAPES [POINTS [TRAINING-SHAPES]]]");
         return ExitCode::FAILURE;
     };
-    match run(Path::new(&arguments[0]), Path::new(&arguments[1]), [shapes, points, trained_on]) {
+    let done = ProcessGroup::from_environment().and_then(|group| {
+        let [model, pictures] = [&arguments[0], &arguments[1]].map(Path::new);
+        run(&group, model, pictures, [shapes, points, trained_on]).inspect_err(|error| group.fail(error))
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

@@ -69,7 +69,7 @@ struct Asked {
     upload: Bytes,
 }
 
-impl<S: Sync> FromRequest<S> for Asked {
+impl<S: Send + Sync> FromRequest<S> for Asked {
     type Rejection = Response;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
@@ -137,9 +137,12 @@ impl Workers {
         let _cancel = CancelOnDrop(token.clone());
         let limited = token.clone();
         let mut worker = tokio::task::spawn_blocking(move || limited.run(work));
+        let end = async {
+            let _ = self.ending.wait_for(|ending| *ending).await;
+        };
         let done = tokio::select! {
             done = &mut worker => done,
-            _ = self.ending.wait_for(|ending| *ending) => {
+            () = end => {
                 token.cancel();
                 worker.await
             }

@@ -103,6 +103,24 @@ fn two_and_four_processes_train_the_weights_of_one_with_the_whole_batch() {
     assert!(apart > 1e-2, "a training of one step more comes out {apart} away");
 }
 
+#[test]
+fn two_processes_say_of_a_generator_what_one_says() {
+    let (folder, example) = (Folder::new("mpi-evaluate"), example("evaluate"));
+    let run = |mut command: Command| -> Vec<String> {
+        command.arg("notebooks/models/shapes.safetensors").arg(&*folder).args(["10", "64", "10"]);
+        let said = succeeded(&command.output().unwrap());
+        // The last cell of a row may be seconds.
+        let row = |line: &str| line.strip_suffix(" |")?.rsplit_once('|').map(|(row, _)| row.to_owned());
+        said.lines().filter_map(row).collect()
+    };
+    let alone = run(Command::new(&example));
+    let mut two = mpirun();
+    two.args(["-n", "2"]).arg(&example);
+    assert!(alone.len() > 15, "{alone:#?}");
+    assert_eq!(run(two), alone);
+    assert!(folder.join("generated.png").is_file());
+}
+
 /// Waits until something is so. Two minutes are a failure.
 fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
