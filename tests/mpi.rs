@@ -83,9 +83,10 @@ fn two_and_four_processes_train_the_weights_of_one_with_the_whole_batch() {
         (into, said)
     };
     let (alone, _) = run("alone", Command::new(&example), 6);
-    for count in [2, 4] {
+    for count in [1, 2, 4] {
         let mut command = mpirun();
-        command.args(["-n", &count.to_string()]).arg(&example);
+        // Asked for, the engine is there for one process too.
+        command.args(["-n", &count.to_string(), "-x", "WAVEMESH_ENGINE=mpi"]).arg(&example);
         let (several, said) = run(&format!("of-{count}"), command, 6);
         assert!(said.contains(&format!("{count} processes train together over mpi")), "{said}");
         assert_eq!(said.matches("wrote ").count(), 1, "one process speaks:\n{said}");

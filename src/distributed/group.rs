@@ -82,7 +82,8 @@ impl ProcessGroup {
 
     /// The group that this process was started in; a group of one if nothing started it as one of several.
     ///
-    /// GPUs ([`local_device`](Self::local_device)) use NCCL, and the processor MPI; `WAVEMESH_ENGINE` (`nccl`, `mpi`) decides otherwise.
+    /// GPUs ([`local_device`](Self::local_device)) use NCCL, and the processor MPI; `WAVEMESH_ENGINE` (`nccl`, `mpi`) decides otherwise. Where it
+    /// is set, a launcher's only process goes through the engine too, which shows whether that works.
     ///
     /// ```
     /// # use wavemesh::distributed::ProcessGroup;
@@ -95,9 +96,10 @@ impl ProcessGroup {
     /// [`Error::Argument`] for an environment that contradicts itself, [`Error::Backend`] for an engine that this program was built without
     /// or that is not installed (it says what to install), [`Error::Group`] that names a rank that does not come.
     pub fn from_environment() -> Result<Arc<Self>> {
-        let Some(launch) = Launch::detect()?.filter(|launch| launch.world_size > 1) else { return Ok(Self::alone()) };
-        let timeout = timeout(std::env::var(TIMEOUT_VARIABLE).ok())?;
         let wanted = std::env::var(ENGINE_VARIABLE).unwrap_or_default();
+        let several = |launch: &Launch| launch.world_size > 1 || !wanted.trim().is_empty();
+        let Some(launch) = Launch::detect()?.filter(several) else { return Ok(Self::alone()) };
+        let timeout = timeout(std::env::var(TIMEOUT_VARIABLE).ok())?;
         match wanted.trim().to_ascii_lowercase().as_str() {
             "mpi" => Self::over_mpi(&launch, timeout),
             "nccl" => Self::over_nccl(&launch, timeout),
@@ -512,6 +514,9 @@ impl Drop for Link {
 /// Where the processes of a launcher that gives an address meet.
 #[cfg(feature = "nccl")]
 fn meeting_at(launch: &Launch) -> Result<Meeting> {
+    if launch.world_size == 1 {
+        return Ok(Meeting::Listener(Meeting::listen("127.0.0.1", 0, true)?));
+    }
     let Some((host, port)) = launch.address.clone() else {
         let expected = "the host of rank 0, and WAVEMESH_PORT or MASTER_PORT, a free port there: `mpirun -x MASTER_ADDR=… -x MASTER_PORT=…`";
         return Err(Error::argument("ProcessGroup::from_environment", "MASTER_ADDR", "not set", expected));
