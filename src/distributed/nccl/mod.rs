@@ -128,7 +128,7 @@ impl Nccl {
         self.settled(code, comm, waiting)
     }
 
-    fn sum_here<T: DeviceRepr + Copy>(&self, values: &mut [T], kind: c_int, waiting: Waiting) -> Result<()> {
+    fn sum_here<T: DeviceRepr + Copy + 'static>(&self, values: &mut [T], kind: c_int, waiting: Waiting) -> Result<()> {
         if values.is_empty() {
             return Ok(());
         }
