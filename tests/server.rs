@@ -6,7 +6,6 @@ mod folder;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use wavemesh::mesh::{Mesh, MeshFormat};
