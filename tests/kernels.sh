@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compiles every GPU kernel for every architecture and checks the Rust of the feature `cuda`. It needs no GPU; it says how long it took.
+# Compiles every GPU kernel for every architecture and checks the Rust of the features `cuda` and `nccl`. It needs no GPU; it says how long it took.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
@@ -9,5 +9,5 @@ if ! command -v nvcc >/dev/null; then
 fi
 SECONDS=0
 WAVEMESH_NVCC=$(command -v nvcc) NVCC=$PWD/tests/nvcc_ours.sh CUDA_COMPUTE_CAP=80 CARGO_TARGET_DIR=$target/cuda-check \
-    cargo clippy --release --locked --features cuda --lib --test gpu --test gpu_alone -- -D warnings
+    cargo clippy --release --locked --features nccl --lib --test gpu --test gpu_alone -- -D warnings
 echo "GPU kernels for every architecture and the Rust around them: $SECONDS s"
