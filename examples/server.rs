@@ -9,9 +9,9 @@
 //! | 200 | the bytes that were asked for |
 //! | 400 | the upload or an argument is wrong; the body says what was met and what is expected |
 //! | 404, 405 | another path, another method |
-//! | 408 | the upload took longer than `timeout_ms` (10 s unless the request says less) |
+//! | 408 | the upload took longer than `upload_ms` (10 s unless the request says less) |
 //! | 413 | an upload above 32 MB |
-//! | 503 | the work took longer than `timeout_ms`, or the service is busy or stopping |
+//! | 503 | the work took longer than `timeout_ms` (likewise), or the service is busy or stopping |
 //!
 //! The work occupies a thread, so it runs apart from the threads that speak HTTP, under a `CancellationToken` of its own: a request that is
 //! too slow, or whose client has gone away, stops alone. On SIGTERM or Ctrl-C the service takes no more requests, stops what runs, answers,
@@ -48,12 +48,14 @@ struct Options {
     format: String,
     resolution: usize,
     max_error: f32,
+    upload_ms: u64,
     timeout_ms: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { format: "obj".into(), resolution: 64, max_error: 0.005, timeout_ms: TIMEOUT.as_millis() as u64 }
+        let most = TIMEOUT.as_millis() as u64;
+        Self { format: "obj".into(), resolution: 64, max_error: 0.005, upload_ms: most, timeout_ms: most }
     }
 }
 
@@ -74,7 +76,8 @@ impl<S: Send + Sync> FromRequest<S> for Asked {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
         let Query(options) = Query::<Options>::try_from_uri(request.uri()).map_err(IntoResponse::into_response)?;
-        let upload = tokio::time::timeout(options.timeout(), Bytes::from_request(request, state)).await;
+        let limit = Duration::from_millis(options.upload_ms).min(TIMEOUT);
+        let upload = tokio::time::timeout(limit, Bytes::from_request(request, state)).await;
         let late = |_| (StatusCode::REQUEST_TIMEOUT, "the upload took too long\n").into_response();
         let upload = upload.map_err(late)?.map_err(IntoResponse::into_response)?;
         Ok(Self { options, upload })

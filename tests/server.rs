@@ -118,7 +118,7 @@ fn a_service_answers_many_at_once_refuses_what_is_wrong_and_stops_cleanly() {
     assert_eq!(status, 413);
 
     // An upload that does not end is given up.
-    let (status, _) = service.post_some("/mesh?timeout_ms=50", b"WMZ1", 5);
+    let (status, _) = service.post_some("/mesh?upload_ms=50", b"WMZ1", 5);
     assert_eq!(status, 408);
 
     // A time limit of nothing stops this request alone.
