@@ -410,6 +410,25 @@ fn a_process_that_hangs_or_leaves_is_named_to_all() {
 }
 
 #[test]
+fn who_is_through_may_leave_before_the_others_are() {
+    for _ in 0..40 {
+        let table = Arc::new(Table::default());
+        let port = free_port();
+        std::thread::scope(|scope| {
+            let member = |rank: usize| {
+                let engine = Box::new(Threads { table: table.clone(), rank, count: 3 });
+                let place = Place { rank, local_rank: rank, world_size: 3 };
+                let group =
+                    ProcessGroup::with_engine(place, engine, ("127.0.0.1", port), Some(Duration::from_secs(60)));
+                group.and_then(|group| group.barrier(Duration::from_secs(60)))
+            };
+            let members = [0, 1, 2].map(|rank| scope.spawn(move || member(rank)));
+            members.into_iter().for_each(|member| member.join().unwrap().unwrap());
+        });
+    }
+}
+
+#[test]
 fn who_does_not_come_is_named_and_strangers_are_sent_away() {
     let (table, port) = (Arc::new(Table::default()), free_port());
     let start_within = |rank: usize, world_size: usize, limit| {

@@ -91,13 +91,14 @@ impl Shared {
             }
             let texts: Vec<String> = round.texts.drain(..).flatten().collect();
             state.round = None;
-            state.answers = (number, texts.clone());
             texts
         };
-        self.changed.notify_all();
+        // The others first: who learns of it here may leave at once.
         for (peer, _) in &self.peers {
             self.tell(*peer, &Message::All { round: number, texts: complete.clone() });
         }
+        self.state().answers = (number, complete);
+        self.changed.notify_all();
     }
 
     /// Reads what a peer says until its connection ends.
