@@ -44,6 +44,19 @@ def notebook(colab):
     notebook.close()
 
 
+def test_without_the_package_the_setup_cell_says_what_to_do_and_installs_nothing(tmp_path):
+    """Anybody can publish a package of that name, so it is not taken from an index, not even where pip would find it."""
+    colab = Colab(tmp_path)
+    notebook = colab.notebook()
+    try:
+        ran = notebook.run(SETUP)
+        assert ran.reply["status"] == "error" and "COLAB_SETUP.md" in ran.text(), ran.messages
+        assert "Traceback" not in ran.text("stderr"), "a sentence, no traceback"
+        notebook.run("import importlib.util; assert importlib.util.find_spec('wavemesh_kernel') is None").ok()
+    finally:
+        notebook.close()
+
+
 def test_from_nothing_to_rust(notebook):
     """The times are printed; README's are those of a quiet machine."""
     begun = time.monotonic()
@@ -57,19 +70,6 @@ def test_from_nothing_to_rust(notebook):
     )
     assert first.value() == "42" and "[2, 3]" in candle.value()
     assert "Unpacking" in setup.text(), "something was there already"
-
-
-def test_without_the_package_the_setup_cell_says_what_to_do_and_installs_nothing(tmp_path):
-    """Anybody can publish a package of that name, so it is not taken from an index, not even where pip would find it."""
-    colab = Colab(tmp_path)
-    notebook = colab.notebook()
-    try:
-        ran = notebook.run(SETUP)
-        assert ran.reply["status"] == "error" and "COLAB_SETUP.md" in ran.text(), ran.messages
-        assert "Traceback" not in ran.text("stderr"), "a sentence, no traceback"
-        notebook.run("import importlib.util; assert importlib.util.find_spec('wavemesh_kernel') is None").ok()
-    finally:
-        notebook.close()
 
 
 TUTORIALS = sorted((ROOT / "notebooks").glob("*.ipynb"))
