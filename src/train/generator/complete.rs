@@ -12,10 +12,10 @@ use crate::train::representation::{StageCode, stage_batch};
 impl Generator {
     /// `count` shapes that agree with `part` wherever `known` is true of a place (x, y, z in the cube [-1, 1]³): a shape's missing part is
     /// drawn, several times. What `part` holds elsewhere has no effect. Coefficients whose site and neighbours are known are given,
-    /// in every stage; the others are drawn around them ([`GaussianDiffusion::inpaint`]), by as many steps as the samplers have.
+    /// in every stage; the others are drawn around them ([`GaussianDiffusion::inpaint`](crate::diffusion::GaussianDiffusion::inpaint)), by as many steps as the samplers have.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a grid of another resolution than the generator's; as [`generate`](Self::generate).
+    /// [`Error::Shape`](crate::Error::Shape) for a grid of another resolution than the generator's; as [`generate`](Self::generate).
     ///
     /// ```
     /// use wavemesh::prelude::*;

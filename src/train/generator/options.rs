@@ -12,7 +12,7 @@ pub struct GenerateOptions {
     pub detail_sampler: Sampler,
     /// Limit of the estimate of `x_0`, in deviations of its channel.
     pub clip: Clip,
-    /// The class to draw from, one of [`Generator::classes`]; `None` draws from all.
+    /// The class to draw from, one of [`Generator::classes`](super::Generator::classes); `None` draws from all.
     pub class: Option<String>,
     /// Classifier-free guidance towards the class: above 1 shapes become more typical of it and less varied.
     pub guidance_scale: Option<f64>,
@@ -21,7 +21,7 @@ pub struct GenerateOptions {
     /// Shapes that go through a network at once: more keep a GPU busy. A watched generation, and one whose sampler adds noise
     /// at each step, takes them one by one.
     pub batch_size: usize,
-    /// Times that each step of a completion is taken: see [`Generator::complete`].
+    /// Times that each step of a completion is taken: see [`Generator::complete`](super::Generator::complete).
     pub turns: usize,
 }
 
