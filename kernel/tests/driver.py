@@ -15,8 +15,8 @@ PATIENCE = 120
 
 # The first cell of every tutorial.
 SETUP = (
-    '%load_ext {__import__("importlib.util").util.find_spec("wavemesh_kernel") and "wavemesh_kernel"'
-    ' or print("Install WaveMesh first: COLAB_SETUP.md says how.") or ""}'
+    '%load_ext {__import__("importlib.util").util.find_spec("wavemesh_kernel") and "wavemesh_kernel" \\\n'
+    '    or print("Install WaveMesh first: COLAB_SETUP.md says how.") or ""}'
 )
 
 

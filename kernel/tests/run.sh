@@ -11,6 +11,7 @@ tests=$(cd "$(dirname "$0")" && pwd)
 kernel=$(dirname "$tests")
 root=$(dirname "$kernel")
 . "$kernel/toolchain.sh"
+. "$tests/environment.sh"
 find_toolchain || { echo "Rust $pinned_rust is missing: run bash kernel/setup.sh first, it installs it." >&2; exit 1; }
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
 target=$CARGO_TARGET_DIR
@@ -27,13 +28,9 @@ export WAVEMESH_KERNEL
 run_client() {
   local client=$1 wanted=$tests/requirements-$1.txt python=$venvs/$1/bin/python selected
   shift
-  if ! cmp -s "$wanted" "$venvs/$client/.complete"; then
-    rm -rf "${venvs:?}/$client"
-    if ! { python3 -m venv "$venvs/$client" && "$python" -m pip install --quiet --disable-pip-version-check -r "$wanted"; }; then
-      echo "SKIPPED: the kernel's tests with the client '$client': its Python environment cannot be made" >&2
-      if [ "${CI:-}" = true ]; then return 1; else return 0; fi
-    fi
-    cp "$wanted" "$venvs/$client/.complete" # last: without it the next run starts over
+  if ! environment "$venvs/$client" "$wanted"; then
+    echo "SKIPPED: the kernel's tests with the client '$client': its Python environment cannot be made" >&2
+    if [ "${CI:-}" = true ]; then return 1; else return 0; fi
   fi
   echo "-- with the client '$client': $("$python" -c 'import jupyter_client, zmq; print("jupyter_client", jupyter_client.__version__, "pyzmq", zmq.__version__)')"
   case $client in

@@ -327,7 +327,8 @@ impl SliceGrid {
                 if here != 0.0 {
                     let place = [(column as f32 + 0.5) * pixels, height as f32 - (row as f32 + 0.5) * pixels];
                     let place = (MARGIN[0] as i32 + place[0] as i32, MARGIN[1] as i32 + place[1] as i32);
-                    write_text(&area, &number(here.into()), place, HPos::Center, 12, self.theme)?;
+                    let ink = Theme::readable_on(scale.color(here));
+                    write_text(&area, &number(here.into()), place, HPos::Center, 12, ink)?;
                 }
             }
         }
@@ -414,6 +415,16 @@ mod tests {
             .collect();
         assert!(!changed.is_empty());
         assert!(changed.iter().all(|&[x, y]| (48..88).contains(&x) && (20..60).contains(&y)), "{changed:?}");
+    }
+
+    #[test]
+    fn numbers_are_bright_on_dark_cells_and_dark_on_bright_ones() {
+        for (map, low, high) in
+            [(Colormap::Viridis, Theme::Dark, Theme::Light), (Colormap::Coolwarm, Theme::Dark, Theme::Dark)]
+        {
+            assert_eq!([0.0, 1.0].map(|at| Theme::readable_on(map.color(at))), [low, high], "{map:?}");
+        }
+        assert_eq!(Theme::readable_on(NAN_COLOR), Theme::Light);
     }
 
     #[test]

@@ -9,6 +9,7 @@ target=${CARGO_TARGET_DIR:-$root/target}
 wanted=$root/kernel/tests/requirements-lab.txt # the environment of the kernel's tests in JupyterLab
 venv=${WAVEMESH_TEST_VENVS:-$target/test-venvs}/lab
 python=$venv/bin/python
+. "$root/kernel/tests/environment.sh"
 
 skip() {
   echo "SKIPPED: the displays in a browser: $1" >&2
@@ -20,11 +21,7 @@ skip() {
 export WAVEMESH_GALLERY=$target/gallery
 "$target/release/examples/gallery" "$WAVEMESH_GALLERY" > /dev/null
 
-if ! cmp -s "$wanted" "$venv/.complete"; then
-  rm -rf "${venv:?}"
-  { python3 -m venv "$venv" && "$python" -m pip install --quiet --disable-pip-version-check -r "$wanted"; } || skip "its Python environment cannot be made"
-  cp "$wanted" "$venv/.complete" # last: without it the next run starts over
-fi
+environment "$venv" "$wanted" || skip "its Python environment cannot be made"
 case ${1:-} in
   screenshots) exec timeout --kill-after=10 120 "$python" "$here/screenshots.py" ;;
   speed) exec timeout --kill-after=10 240 "$python" "$here/speed.py" "$target/release/examples/gallery" ;;

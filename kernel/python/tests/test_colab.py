@@ -10,8 +10,8 @@ import pytest
 from colab import ROOT, RUST, Colab
 
 SETUP = (
-    '%load_ext {__import__("importlib.util").util.find_spec("wavemesh_kernel") and "wavemesh_kernel"'
-    ' or print("Install WaveMesh first: COLAB_SETUP.md says how.") or ""}'
+    '%load_ext {__import__("importlib.util").util.find_spec("wavemesh_kernel") and "wavemesh_kernel" \\\n'
+    '    or print("Install WaveMesh first: COLAB_SETUP.md says how.") or ""}'
 )
 FROM_SOURCE = "The setup cell, from source"
 

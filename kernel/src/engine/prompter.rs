@@ -35,7 +35,7 @@ impl Prompter {
                 if let Some(prompt) = asked
                     && !evaluator.pipes.ask(prompt)
                 {
-                    shared.interrupt(cell);
+                    shared.interrupt_once(cell);
                     return;
                 }
                 std::thread::sleep(PATIENCE);

@@ -189,10 +189,22 @@ impl Shared {
     /// Stops this cell if it still runs: a compiler or a shell command by a signal; code of the user's is asked to stop, and after the grace
     /// its thread is left behind. A second stop does not wait for the grace; one that follows when that has been in vain ends the process.
     pub fn interrupt(self: &Arc<Shared>, cell: u64) {
-        let mut turn = self.turn();
-        if !turn.is_of(cell) {
-            return;
+        let turn = self.turn();
+        if turn.is_of(cell) {
+            self.carry_out(turn);
         }
+    }
+
+    /// Stops this cell unless that is under way. A question that is given up because the cell shall stop is no second stop.
+    pub fn interrupt_once(self: &Arc<Shared>, cell: u64) {
+        let turn = self.turn();
+        if turn.is_of(cell) && !turn.interrupted {
+            self.carry_out(turn);
+        }
+    }
+
+    fn carry_out(self: &Arc<Shared>, mut turn: MutexGuard<Turn>) {
+        let cell = turn.cell;
         let again = std::mem::replace(&mut turn.interrupted, true);
         if let Some(shell) = *lock(&self.shell) {
             let _ = kill_process_group(shell, if again { Signal::KILL } else { Signal::TERM });

@@ -50,6 +50,19 @@ impl Theme {
         }
     }
 
+    /// The theme whose ink has the greater contrast on this colour (WCAG 2.1, contrast ratio).
+    pub(crate) fn readable_on(ground: [u8; 3]) -> Theme {
+        let luminance = |color: [u8; 3]| -> f64 {
+            let linear = color.map(|c| (f64::from(c) / 255.0).powf(2.2));
+            0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+        };
+        let contrast = |theme: Theme| {
+            let (ink, ground) = (luminance(theme.ink()) + 0.05, luminance(ground) + 0.05);
+            (ink / ground).max(ground / ink)
+        };
+        if contrast(Theme::Light) >= contrast(Theme::Dark) { Theme::Light } else { Theme::Dark }
+    }
+
     /// Grid lines.
     pub(crate) fn line(self) -> [u8; 3] {
         match self {

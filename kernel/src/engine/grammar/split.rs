@@ -29,9 +29,19 @@ impl CommandLine {
         self.command().map(|command| command.action)
     }
 
-    /// Whether the next line belongs to it too: the brackets of a `:dep` are open.
+    /// Whether the next line belongs to it too: it ends with a backslash, or the brackets of a `:dep` are open.
     pub fn goes_on(&self) -> bool {
-        self.action() == Some(Action::Dependency) && !Delimiters::of(&self.arguments).open.is_empty()
+        let is_open = || !Delimiters::of(&self.arguments).open.is_empty();
+        self.arguments.ends_with('\\') || self.action() == Some(Action::Dependency) && is_open()
+    }
+
+    /// Adds the next line. A shell sees the backslash itself; for other commands the two lines are one.
+    fn add(&mut self, line: &str) {
+        let is_shell = self.action() == Some(Action::Shell);
+        match self.arguments.strip_suffix('\\').filter(|_| !is_shell) {
+            Some(begun) => self.arguments = format!("{} {line}", begun.trim_end()).trim().to_owned(),
+            None => self.arguments = format!("{}\n{line}", self.arguments),
+        }
     }
 
     fn of(text: &str, line: usize) -> CommandLine {
@@ -76,8 +86,7 @@ pub fn parts(source: &str, knows: &dyn Fn(&str) -> bool) -> Vec<Part> {
         if let Some(Part::Command(command)) = parts.last_mut().filter(|_| rust.is_empty())
             && command.goes_on()
         {
-            command.arguments.push('\n');
-            command.arguments.push_str(text);
+            command.add(text);
             rust = end..end;
             continue;
         }
@@ -226,6 +235,10 @@ mod tests {
                 vec!["[:dep|a = {\nfeatures = [\n\"x\",\n] }|1]", "let x = 1;"],
             ),
             (":dep a = {\n:vars", vec!["[:dep|a = {\n:vars|1]"]),
+            ("!ls \\\n  -l\n1", vec!["[!|ls \\\n-l|1]", "1"]),
+            ("%load_ext {a \\\n    or b}\n1", vec!["[%load_ext|{a or b}|1]", "1"]),
+            (":env \\\nA=b", vec!["[:env|A=b|1]"]),
+            (":vars \\", vec!["[:vars|\\|1]"]),
         ] {
             assert_eq!(told(source), expected, "{source}");
         }
