@@ -26,12 +26,12 @@ bundle() {
   local folder=$1
   work=$(mktemp -d)
   say "Compiling the kernel"
-  (cd "$root/kernel" && cargo build --release --locked)
+  kernel_cargo build --release --locked
   mkdir -p "$work/bundle/kernelspec"
-  strip -o "$work/bundle/wavemesh-kernel" "$CARGO_TARGET_DIR/release/wavemesh-kernel"
+  strip -o "$work/bundle/wavemesh-kernel" "$kernel_target/release/wavemesh-kernel"
   say "Compiling the library"
   local library
-  library=$(XDG_DATA_HOME=$work/data "$CARGO_TARGET_DIR/release/wavemesh-kernel" library build --source "$root" | tail -1)
+  library=$(XDG_DATA_HOME=$work/data "$kernel_target/release/wavemesh-kernel" library build --source "$root" | tail -1)
   check_glibc "$work/bundle/wavemesh-kernel"
   copy_sources "$work/bundle/source"
   write_kernelspec "$work/bundle/kernelspec"
@@ -47,10 +47,10 @@ cuda_bundle() {
   local folder=$1 library
   work=$(mktemp -d)
   say "Compiling the kernel"
-  (cd "$root/kernel" && cargo build --release --locked)
+  kernel_cargo build --release --locked
   export CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-75}
   say "Compiling the library for GPUs of compute capability $CUDA_COMPUTE_CAP and later (the first time, half an hour)"
-  library=$(XDG_DATA_HOME=$work/data "$CARGO_TARGET_DIR/release/wavemesh-kernel" library build --cuda --source "$root" | tail -1)
+  library=$(XDG_DATA_HOME=$work/data "$kernel_target/release/wavemesh-kernel" library build --cuda --source "$root" | tail -1)
   pack_library "$library" "$folder"
   say "Made $folder"
 }

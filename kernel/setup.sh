@@ -181,8 +181,11 @@ choose_cuda() {
 
 # build_library [--cuda]
 build_library() {
-  watched "Library" "$data/bin/wavemesh-kernel" library build --source "$root" "$@" ||
-    die "compiling the library failed; the reason is above." "a full disk or less than 4 GB of memory are the usual causes"
+  watched "Library" "$data/bin/wavemesh-kernel" library build --source "$root" "$@" || did_not_compile library
+}
+
+did_not_compile() {
+  die "compiling the $1 failed; the reason is above." "a full disk or less than 4 GB of memory are the usual causes"
 }
 
 # What the kernel says of driver, libraries and card.
@@ -192,20 +195,40 @@ gpu_found() {
   echo "${found:-no driver of NVIDIA is here yet; cells compute on the processor until there is one}"
 }
 
+# Gigabytes of memory that programs can have.
+memory() {
+  local kilobytes
+  kilobytes=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
+  echo $((${kilobytes:-0} / 1048576))
+}
+
+# What the kernel's command `library build` compiles, in its own words to cargo: that then finds it done.
+compile_library() {
+  (cd "$root" && watched "Library" cargo rustc --release --locked -p wavemesh-dylib -- -Cprefer-dynamic)
+}
+
 build_kernel() {
-  say "WaveMesh: compiling the kernel"
   export CARGO_TARGET_DIR=$target
-  # The library's sources come while the kernel is compiled; what fails here is told when they are needed.
-  (cd "$root" && exec cargo fetch --locked --quiet) >/dev/null 2>&1 &
-  background+=("$!")
-  (cd "$root/kernel" && watched "Kernel" cargo build --release --locked) ||
-    die "compiling the kernel failed; the reason is above." "a full disk or less than 4 GB of memory are the usual causes"
+  if [ "$(memory)" -ge 6 ]; then
+    say "WaveMesh: compiling the kernel and the library for cells"
+    (cd "$root/kernel" && CARGO_TARGET_DIR=$kernel_target exec cargo build --release --locked --quiet) >"$logs/kernel" 2>&1 &
+    local kernel=$!
+    background+=("$kernel")
+    compile_library || did_not_compile library
+    wait "$kernel" || { cat "$logs/kernel" >&2; did_not_compile kernel; }
+  else
+    say "WaveMesh: compiling the kernel"
+    # The library's sources come meanwhile; what fails here is told when they are needed.
+    (cd "$root" && exec cargo fetch --locked --quiet) >/dev/null 2>&1 &
+    background+=("$!")
+    watched "Kernel" kernel_cargo build --release --locked || did_not_compile kernel
+  fi
   mkdir -p "$data/bin"
-  if ! cmp -s "$target/release/wavemesh-kernel" "$data/bin/wavemesh-kernel"; then
-    cp "$target/release/wavemesh-kernel" "$data/bin/.wavemesh-kernel.new"
+  if ! cmp -s "$kernel_target/release/wavemesh-kernel" "$data/bin/wavemesh-kernel"; then
+    cp "$kernel_target/release/wavemesh-kernel" "$data/bin/.wavemesh-kernel.new"
     mv "$data/bin/.wavemesh-kernel.new" "$data/bin/wavemesh-kernel"
   fi
-  say "WaveMesh: compiling the library for cells"
+  say "WaveMesh: putting the library for cells in place"
   build_library
   # Beside the other, which serves where this one does not load.
   [ -z "$cuda" ] || { say "WaveMesh: compiling the library for NVIDIA GPUs"; build_library --cuda; say "GPU: $(gpu_found)"; }

@@ -3,6 +3,10 @@
 
 pinned_rust=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$root/rust-toolchain.toml")
 
+# The kernel has a target folder of its own, so that it and the library can be compiled at the same time: they share no crate.
+kernel_target=${CARGO_TARGET_DIR:-$root/target}/kernel
+kernel_cargo() { (cd "$root/kernel" && CARGO_TARGET_DIR=$kernel_target cargo "$@"); }
+
 rust_is_pinned() { [ "$(cd "$root" && rustc --version 2>/dev/null | cut -d' ' -f2)" = "$pinned_rust" ]; }
 
 find_toolchain() {

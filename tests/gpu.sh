@@ -59,7 +59,7 @@ pack_older_cells() {
     local work
     export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target-cuda} CUDA_COMPUTE_CAP=75 WAVEMESH_CUDA_TARGETS=arch=compute_75,code=compute_75
     work=$(mktemp -d)
-    library "$CARGO_TARGET_DIR/release/wavemesh-kernel" "$work/older"
+    library "$CARGO_TARGET_DIR/kernel/release/wavemesh-kernel" "$work/older"
     tar -C "$work" --owner=0 --group=0 -c older | xz -T0 -3 >"$1/older-cells.tar.xz"
     rm -rf "$work"
     du -sh "$1/older-cells.tar.xz"
@@ -71,8 +71,8 @@ pack_cells() {
     export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target-cuda}
     work=$(mktemp -d)
     mkdir -p "$to" "$work/rust/bin" "$work/rust/lib" "$work/site"
-    (cd kernel && cargo build --release --locked)
-    strip -o "$work/wavemesh-kernel" "$CARGO_TARGET_DIR/release/wavemesh-kernel"
+    (cd kernel && CARGO_TARGET_DIR=$CARGO_TARGET_DIR/kernel cargo build --release --locked)
+    strip -o "$work/wavemesh-kernel" "$CARGO_TARGET_DIR/kernel/release/wavemesh-kernel"
     library "$work/wavemesh-kernel" "$work/library"
     sysroot=$(rustc --print sysroot)
     host=$(rustc -Vv | sed -n 's/^host: //p')

@@ -1,7 +1,8 @@
 """Executes notebooks in the kernel `wavemesh` and checks what a reader would see.
 
 A notebook passes when every cell ran without an error, every cell whose saved copy shows a picture shows one again,
-and its saved copy is under 1 MB. The executed notebooks are kept, as .ipynb, in the folder given first.
+and its saved copy is under 1 MB. The executed notebooks are kept, as .ipynb, in the folder given first. With `--save` before
+it, a notebook that passes gets the outputs of this run.
 """
 
 import sys
@@ -39,13 +40,31 @@ def check(path, out_dir):
     return problems
 
 
-def main(out_dir, *paths):
+def save(path, executed):
+    """Gives the notebook the outputs of a run; when each cell ran is left out, so that two runs of the same outputs are the same file."""
+    for cell in executed.cells:
+        cell.metadata.pop("execution", None)
+    begun = path.with_suffix(".ipynb.new")
+    nbformat.write(executed, begun)
+    if begun.stat().st_size >= MAX_BYTES:
+        size = begun.stat().st_size
+        begun.unlink()
+        return [f"is not saved: with the outputs of this run it has {size:,} bytes, and {MAX_BYTES:,} are too many"]
+    begun.replace(path)
+    return []
+
+
+def main(*arguments):
+    keep = arguments[:1] == ("--save",)
+    out_dir, *paths = arguments[keep:]
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     failed = 0
     for path in map(Path, paths):
         start = time.monotonic()
         problems = check(path, out_dir)
+        if keep and not problems:
+            problems = save(path, nbformat.read(out_dir / path.name, as_version=4))
         failed += bool(problems)
         print(f"{'FAILED' if problems else 'ok':6} {path.name}  {time.monotonic() - start:.1f} s", flush=True)
         for problem in problems:

@@ -29,16 +29,22 @@ find_mpi() {
 rust_tests() {
   step "cargo fmt"
   cargo fmt --all --check
-  (cd kernel && cargo fmt --all --check)
+  kernel_cargo fmt --all --check
   step "every crate is compiled once"
   bash tests/compiled_once.sh
   find_mpi
-  step "cargo clippy"
+  step "cargo clippy and cargo test of the kernel, beside those of the library"
+  local beside kernel_tests
+  beside=$(mktemp)
+  { kernel_cargo clippy --release --locked --all-targets -- -D warnings && kernel_cargo test --release --locked; } >"$beside" 2>&1 &
+  kernel_tests=$!
   cargo clippy --release --locked --workspace --all-targets "${features[@]}" -- -D warnings
-  (cd kernel && cargo clippy --release --locked --all-targets -- -D warnings)
   step "cargo test, with checks of overflow"
   RUSTC_WORKSPACE_WRAPPER=$root/tests/overflow_checks.sh cargo test --release --locked --workspace "${features[@]}"
-  (cd kernel && cargo test --release --locked)
+  step "the kernel's"
+  wait "$kernel_tests" || { cat "$beside"; return 1; }
+  cat "$beside"
+  rm "$beside"
   step "cargo doc"
   RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
   step "cargo check, without and with each feature"
@@ -51,7 +57,7 @@ rust_tests() {
 kernel_tests() (
   export XDG_DATA_HOME=$CARGO_TARGET_DIR/test-data
   JUPYTER_DATA_DIR=$XDG_DATA_HOME/jupyter bash kernel/setup.sh --no-jupyter
-  WAVEMESH_KERNEL=$CARGO_TARGET_DIR/release/wavemesh-kernel bash kernel/tests/run.sh
+  WAVEMESH_KERNEL=$kernel_target/release/wavemesh-kernel bash kernel/tests/run.sh
 )
 
 run() {

@@ -18,8 +18,8 @@ target=$CARGO_TARGET_DIR
 venvs=${WAVEMESH_TEST_VENVS:-$target/test-venvs}
 
 if [ -z "${WAVEMESH_KERNEL:-}" ]; then
-  (cd "$kernel" && cargo build --release --locked)
-  WAVEMESH_KERNEL=$target/release/wavemesh-kernel
+  kernel_cargo build --release --locked
+  WAVEMESH_KERNEL=$kernel_target/release/wavemesh-kernel
   export XDG_DATA_HOME=$target/test-data
   "$WAVEMESH_KERNEL" library build --source "$root"
 fi

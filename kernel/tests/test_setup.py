@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -127,7 +128,7 @@ def compiled(slim, tmp_path):
     """Set-up where Rust is there and cargo at once makes a kernel, which notes what it is asked; returns those calls too."""
     pinned = (SETUP.parents[1] / "rust-toolchain.toml").read_text().split('"')[1]
     slim.program("rustc", f'echo "rustc {pinned} (of a test)"')
-    kernel = '"$CARGO_TARGET_DIR/release/wavemesh-kernel"'
+    kernel = '"$CARGO_TARGET_DIR/release/wavemesh-kernel"'  # the target folder is the kernel's own
     slim.program(
         "cargo",
         '[ "$1" != fetch ] || exit 0\n'
@@ -166,7 +167,9 @@ def test_it_says_what_it_will_do_and_how_far_it_is(slim, compiled):
     said = ""
     while (read := read_terminal(reader)):
         said += read
-    assert "Kernel: 3 of 10 parts compiled, now serde, tokio(build)" in said and "Kernel: 9 of 10" in said, said
+    # Where memory suffices for both at once, the library's is shown, which takes longer.
+    assert re.search(r"(Kernel|Library): 3 of 10 parts compiled, now serde, tokio\(build\)", said), said
+    assert re.search("(Kernel|Library): 9 of 10", said), said
 
 
 def read_terminal(reader):

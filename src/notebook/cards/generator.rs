@@ -33,7 +33,7 @@ impl Rich for ShapeDataset {
                 vec![name, reason.clone()]
             })
             .collect();
-        let table = (!rows.is_empty()).then(|| Table { header: vec!["left out", "because"], rows });
+        let table = (!rows.is_empty()).then(|| Table::new(vec!["left out", "because"], rows.into_iter()));
         picture_card("ShapeDataset", &facts, table.as_ref(), Some(first_shapes(self)))
     }
 }
@@ -75,7 +75,7 @@ impl Rich for Representation {
             ]
         };
         let header = vec!["stage", "grid", "channels", "told beside", "divided by"];
-        let table = Table { header, rows: (0..self.stages()).map(row).collect() };
+        let table = Table::new(header, (0..self.stages()).map(row));
         picture_card("Representation", &facts, Some(&table), None)
     }
 }
@@ -103,7 +103,7 @@ impl Rich for Generator {
             ]
         };
         let header = vec!["stage", "channels", "encoder", "parameters", "predicts"];
-        let table = Table { header, rows: self.stages().iter().enumerate().map(row).collect() };
+        let table = Table::new(header, self.stages().iter().enumerate().map(row));
         picture_card("Generator", &facts, Some(&table), None)
     }
 }

@@ -5,9 +5,6 @@ use crate::import::ImportReport;
 use crate::notebook::html::count;
 use crate::notebook::{MimeBundle, Rich};
 
-/// Rows that a card shows at most.
-const MOST: usize = 200;
-
 impl Rich for ImportReport {
     fn rich(&self) -> MimeBundle {
         let mut facts: Facts = vec![
@@ -34,8 +31,8 @@ impl Rich for ImportReport {
             };
             vec![tensor.name.clone(), what, format!("{:?}", tensor.shape)]
         });
-        let rows: Vec<_> = missing.chain(unread).chain(read).take(MOST).collect();
-        let table = Table { header: vec!["parameter", "what was done", "shape in the file"], rows };
+        let header = vec!["parameter", "what was done", "shape in the file"];
+        let table = Table::new(header, missing.chain(unread).chain(read));
         picture_card("Import", &facts, Some(&table), None)
     }
 }

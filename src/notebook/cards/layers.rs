@@ -18,21 +18,13 @@ use crate::sparse::{
 use crate::train::AdamW;
 use crate::unet::WaveMeshUNet;
 
-/// Rows that a table of parameters shows.
-const ROWS: usize = 60;
-
 /// A table of named parameters: shape, type and size of each.
 fn parameter_table<'a>(parameters: impl ExactSizeIterator<Item = (&'a str, &'a Tensor)>) -> Table {
-    let more = parameters.len().saturating_sub(ROWS);
     let row = |(name, tensor): (&str, &Tensor)| {
         let norm = norm(tensor).map_or_else(|error| error.to_string(), number);
         vec![name.to_owned(), format!("{:?}", tensor.dims()), count(tensor.elem_count() as u64), norm]
     };
-    let mut rows: Vec<_> = parameters.take(ROWS).map(row).collect();
-    if more > 0 {
-        rows.push(vec![format!("… {more} more"), String::new(), String::new(), String::new()]);
-    }
-    Table { header: vec!["parameter", "shape", "numbers", "norm"], rows }
+    Table::new(vec!["parameter", "shape", "numbers", "norm"], parameters.map(row))
 }
 
 /// The square root of the sum of squares.
@@ -94,7 +86,7 @@ pub fn gradients(variables: &VarMap, found: &GradStore) -> MimeBundle {
     };
     let facts: Facts = vec![("parameters", count(named.len() as u64))];
     let header = vec!["parameter", "shape", "gradient's norm", "norm"];
-    let table = Table { header, rows: named.into_iter().map(row).collect() };
+    let table = Table::new(header, named.into_iter().map(row));
     picture_card("Gradients", &facts, Some(&table), None)
 }
 
@@ -190,10 +182,10 @@ impl Rich for SparseSequential {
             let described = layer.describe();
             vec![i.to_string(), described.kind, count(described.parameters as u64)]
         };
-        let rows: Vec<_> = self.layers().enumerate().map(row).collect();
+        let rows = self.layers().enumerate().map(row);
         let facts: Facts =
             vec![("layers", self.len().to_string()), ("parameters", count(self.describe().parameters as u64))];
-        let table = Table { header: vec!["", "layer", "parameters"], rows };
+        let table = Table::new(vec!["", "layer", "parameters"], rows);
         picture_card("SparseSequential", &facts, Some(&table), None)
     }
 }
@@ -225,7 +217,7 @@ impl Rich for SequentialSummary {
             ]
         });
         let header = vec!["layer", "sites × channels", "grid (z, y, x)", "parameters", "time"];
-        picture_card("SparseSequential", &facts, Some(&Table { header, rows: rows.collect() }), None)
+        picture_card("SparseSequential", &facts, Some(&Table::new(header, rows)), None)
     }
 }
 

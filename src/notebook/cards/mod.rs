@@ -56,13 +56,41 @@ fn card_text(title: &str, facts: &[(&str, String)]) -> String {
     format!("{title} | {}", facts.join(" · "))
 }
 
+/// Rows of a table that a page shows at once; the others are scrolled to.
+const IN_SIGHT: usize = 24;
+
+/// Rows that a table has at most.
+const MOST: usize = 200;
+
+/// Rows that its text has at most.
+const IN_TEXT: usize = 60;
+
 /// A small table: a header and rows of cells, as HTML and as text. Cells are text; all but the first column are numbers.
 struct Table {
     header: Vec<&'static str>,
     rows: Vec<Vec<String>>,
+    /// Rows beyond [`MOST`].
+    left_out: usize,
 }
 
 impl Table {
+    fn new(header: Vec<&'static str>, mut rows: impl Iterator<Item = Vec<String>>) -> Table {
+        let shown = rows.by_ref().take(MOST).collect();
+        Table { header, rows: shown, left_out: rows.size_hint().0 }
+    }
+
+    /// The first `most` rows, and one that says how many more there are.
+    fn first(&self, most: usize) -> Vec<Vec<String>> {
+        let mut rows: Vec<_> = self.rows.iter().take(most).cloned().collect();
+        let more = self.rows.len() - rows.len() + self.left_out;
+        if more > 0 {
+            let mut last = vec![String::new(); self.header.len()];
+            last[0] = format!("… {more} more");
+            rows.push(last);
+        }
+        rows
+    }
+
     fn html(&self) -> String {
         let cell = |tag: &str, column: usize, text: &str| {
             let align = if column == 0 { "left" } else { "right" };
@@ -75,18 +103,20 @@ impl Table {
             )
         };
         let head = row("th", &mut self.header.iter().copied());
-        let body: String = self.rows.iter().map(|cells| row("td", &mut cells.iter().map(String::as_str))).collect();
-        format!("<table style=\"border-collapse:collapse;font-size:11px;margin:4px 0\">{head}{body}</table>")
+        let body: String =
+            self.first(MOST).iter().map(|cells| row("td", &mut cells.iter().map(String::as_str))).collect();
+        let table =
+            format!("<table style=\"border-collapse:collapse;font-size:11px;margin:4px 0\">{head}{body}</table>");
+        match self.rows.len() {
+            0..=IN_SIGHT => table,
+            _ => format!("<div style=\"max-height:420px;overflow-y:auto\">{table}</div>"),
+        }
     }
 
     fn text(&self) -> String {
+        let rows = self.first(IN_TEXT);
         let width = |i: usize| {
-            self.rows
-                .iter()
-                .map(|row| row[i].chars().count())
-                .chain([self.header[i].chars().count()])
-                .max()
-                .unwrap_or(0)
+            rows.iter().map(|row| row[i].chars().count()).chain([self.header[i].chars().count()]).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.header.len()).map(width).collect();
         let line = |cells: &mut dyn Iterator<Item = &str>| -> String {
@@ -98,7 +128,7 @@ impl Table {
             cells.join("  ")
         };
         let mut lines = vec![line(&mut self.header.iter().copied())];
-        lines.extend(self.rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
+        lines.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
         lines.join("\n")
     }
 }
@@ -161,12 +191,21 @@ mod tests {
 
     #[test]
     fn tables_align_and_escape() {
-        let table = Table {
-            header: vec!["name", "n"],
-            rows: vec![vec!["<a>".into(), "10".into()], vec!["b".into(), "9".into()]],
-        };
+        let rows = [["<a>", "10"], ["b", "9"]].map(|cells| cells.map(String::from).to_vec());
+        let table = Table::new(vec!["name", "n"], rows.into_iter());
         assert_eq!(table.text(), "name   n\n<a>   10\nb      9");
         assert!(table.html().contains("&lt;a&gt;"));
+    }
+
+    #[test]
+    fn long_tables_scroll_and_say_what_they_leave_out() {
+        let rows = |count: usize| (0..count).map(|n| vec![format!("row {n}"), n.to_string()]);
+        let [short, long, cut] = [24, 100, 230].map(|count| Table::new(vec!["name", "n"], rows(count)));
+        assert!(!short.html().contains("overflow") && !short.text().contains("more"));
+        assert!(long.html().contains("overflow-y:auto") && long.html().contains("row 99"));
+        assert_eq!(long.text().lines().last().map(str::trim_end), Some("… 40 more"));
+        assert!(cut.html().contains("row 199") && !cut.html().contains("row 200") && cut.html().contains("… 30 more"));
+        assert_eq!(cut.text().lines().last().map(str::trim_end), Some("… 170 more"));
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl Rich for ModelSummary {
             ]
         });
         let header = vec!["layer", "type", "sites", "channels", "parameters", "mult-adds", "output"];
-        picture_card("Model", &facts, Some(&Table { header, rows: rows.collect() }), None)
+        picture_card("Model", &facts, Some(&Table::new(header, rows)), None)
     }
 }
 

@@ -12,8 +12,7 @@ impl Rich for PointCloud {
         let width = 3 + self.channels().len();
         let flat: Vec<f32> = self.points().flatten_all().and_then(|flat| flat.to_vec1()).unwrap_or_default();
         let row = |(column, name)| statistics_row(name, flat.iter().skip(column).step_by(width).copied());
-        let rows = names.enumerate().map(row).collect();
-        let table = Table { header: STATISTICS_HEADER.to_vec(), rows };
+        let table = Table::new(STATISTICS_HEADER.to_vec(), names.enumerate().map(row));
         let picture = (!self.is_empty()).then(|| PointPlot::new(self)?.size(420, 320).picture());
         picture_card("PointCloud", &facts, Some(&table), picture)
     }

@@ -31,7 +31,7 @@ impl Rich for SparseConvTensor {
             let counts = self.batch_counts().map_or_else(|error| error.to_string(), |counts| format!("{counts:?}"));
             facts.push(("sites each", counts));
         }
-        let mut table = Table { header: STATISTICS_HEADER.to_vec(), rows: Vec::new() };
+        let mut table = Table::new(STATISTICS_HEADER.to_vec(), std::iter::empty());
         let all: Vec<_> = shown(self).map_or_else(
             |_| Vec::new(),
             |shown| (0..self.batch_size()).filter_map(|batch| Voxels::of_batch(&shown, batch).ok()).collect(),

@@ -33,10 +33,7 @@ impl Rich for SparseWavelet {
             let share = if of == 0 { 0.0 } else { 100.0 * n as f64 / of as f64 };
             vec![layout.band_name(band), count(n), count(of as u64), format!("{share:.1}%"), number(largest.into())]
         };
-        let table = Table {
-            header: vec!["band", "kept", "of", "share", "max |c|"],
-            rows: kept.iter().enumerate().map(row).collect(),
-        };
+        let table = Table::new(vec!["band", "kept", "of", "share", "max |c|"], kept.iter().enumerate().map(row));
         let picture = (!self.is_empty()).then(|| largest_plot(self)?.size(380, 310).picture());
         picture_card("SparseWavelet", &facts, Some(&table), picture)
     }
