@@ -89,7 +89,7 @@ second=$!
 trap 'kill "$second" 2>/dev/null || true; rm -f "$later"' EXIT
 # What a person's own machine has.
 python=$(find_python 3.12 || true)
-test_with current "${python:-$(command -v python3)}" "$current" "$here"/test_{relay,frontends}.py "$@" && failed=0 || failed=$?
+test_with current "${python:-$(command -v python3)}" "$current" "$here"/test_{relay,frontends,parameters}.py "$@" && failed=0 || failed=$?
 wait "$second" || failed=$?
 cat "$later"
 [ "$failed" -eq 0 ] || exit "$failed"

@@ -86,6 +86,53 @@ def test_papermill_runs_the_rust_kernel(env, tmp_path):
     assert shown(tmp_path / "b.ipynb") == "42"
 
 
+DEFAULTS = """let steps: u16 = 10; // how many
+let count = 3;
+let rate = 0.5;
+let name = String::from("nobody");
+let title = "none";
+let scales = vec![1.0f32];
+let sizes = [8, 8];
+let on = false;
+let limit: Option<usize> = None;
+let folder = std::path::PathBuf::from("a");
+let half = steps / 2;
+const WIDTH: usize = 4;"""
+USED = """let numbers: (u16, i32, f64, Vec<f32>, [i32; 2], Option<usize>, u16, [u8; WIDTH], i32) =
+    (steps, count, rate, scales, sizes, limit, half, [0; WIDTH], added);
+let others: (String, &str, bool, std::path::PathBuf) = (name, title, on, folder);
+println!("{numbers:?}\\n{others:?}");"""
+
+
+def test_papermill_gives_parameters_to_rust_cells(env, tmp_path):
+    path = written(tmp_path / "a.ipynb", "wavemesh", DEFAULTS, USED)
+    book = nbformat.read(path, as_version=4)
+    book.cells[0].metadata.tags = ["parameters"]
+    nbformat.write(book, path)
+    (tmp_path / "a.yaml").write_text("sizes: [1, 2]\nlimit: 5\nfolder: b\nhalf: 6\nWIDTH: 2\n")
+    given = [
+        ("steps", "21"),
+        ("count", "4"),
+        ("rate", "2"),
+        ("name", 'say "hi"'),
+        ("title", "b"),
+        ("scales", "[1, 2.5]"),
+        ("on", "True"),
+        ("added", "7"),
+    ]
+    arguments = [part for name, value in given for part in ("-p", name, value)]
+    command = ["papermill", path, tmp_path / "b.ipynb", *arguments, "-f", tmp_path / "a.yaml"]
+    subprocess.run(command, env=env, check=True, capture_output=True)
+    printed = nbformat.read(tmp_path / "b.ipynb", as_version=4).cells[-1].outputs[-1].text
+    assert printed == '(21, 4, 2.0, [1.0, 2.5], [1, 2], Some(5), 6, [0, 0], 7)\n("say \\"hi\\"", "b", true, "b")\n'
+
+    listed = subprocess.run(["papermill", path, "--help-notebook"], env=env, check=True, capture_output=True, text=True).stdout
+    assert "steps: u16 (default 10)" in listed and "how many" in listed
+    command = ["papermill", path, tmp_path / "c.ipynb", "-p", "steps", "-1"]
+    failed = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
+    assert failed.returncode != 0 and "the parameter `steps`: -1 does not fit into u16" in failed.stderr
+
+
 @contextlib.contextmanager
 def serving(env, folder, *arguments):
     """Notebook 7's server; gives a function that asks its REST interface."""

@@ -5,12 +5,12 @@ Tensors go as safetensors, everything else as JSON.
 
 import json
 import keyword
-import math
 import os
 import re
 from contextlib import contextmanager
 
 from .errors import RustError, RustUsageError
+from .literals import RUST_KEYWORDS, integer_type, rust_float, rust_string
 
 # numpy's types and candle's; what candle lacks is widened.
 TENSOR_TYPES = {
@@ -26,61 +26,6 @@ TENSOR_TYPES = {
     "float32": "float32",
     "float64": "float64",
 }
-RUST_KEYWORDS = frozenset(
-    [
-        "as",
-        "async",
-        "await",
-        "break",
-        "const",
-        "continue",
-        "crate",
-        "dyn",
-        "else",
-        "enum",
-        "extern",
-        "false",
-        "fn",
-        "for",
-        "if",
-        "impl",
-        "in",
-        "let",
-        "loop",
-        "match",
-        "mod",
-        "move",
-        "mut",
-        "pub",
-        "ref",
-        "return",
-        "self",
-        "static",
-        "struct",
-        "super",
-        "trait",
-        "true",
-        "type",
-        "unsafe",
-        "use",
-        "where",
-        "while",
-        "abstract",
-        "become",
-        "box",
-        "do",
-        "final",
-        "gen",
-        "macro",
-        "override",
-        "priv",
-        "try",
-        "typeof",
-        "unsized",
-        "virtual",
-        "yield",
-    ]
-)
 
 PULL = """
 {{
@@ -166,7 +111,7 @@ def rust_of(name, value, file):
     if isinstance(value, bool):
         return f"let {name}: bool = {str(value).lower()};"
     if isinstance(value, int):
-        kind = next((kind for kind, low, high in INTEGERS if low <= value <= high), None)
+        kind = integer_type(value)
         if kind is None:
             raise RustUsageError(f"%rust_push {name}: {value} has more than 128 bits")
         return f"let {name}: {kind} = {value};"
@@ -182,9 +127,6 @@ def rust_of(name, value, file):
         f"%rust_push {name}: it is of type {type(value).__name__}; only numpy arrays, strings, numbers and booleans can be pushed "
         "(numpy.asarray makes an array of a list of numbers)"
     )
-
-
-INTEGERS = (("i64", -(2**63), 2**63 - 1), ("u64", 0, 2**64 - 1), ("i128", -(2**127), 2**127 - 1), ("u128", 0, 2**128 - 1))
 
 
 def rust_of_array(name, value, file):
@@ -216,17 +158,3 @@ def read(file):
             return float(text.read())
     with open(f"{file}.json", encoding="utf-8") as text:
         return json.load(text)
-
-
-def rust_float(value):
-    """A Rust expression with exactly this value."""
-    if math.isnan(value):
-        return "f64::NAN"
-    if math.isinf(value):
-        return "f64::INFINITY" if value > 0 else "f64::NEG_INFINITY"
-    return f"{value!r}_f64"
-
-
-def rust_string(text):
-    """A Rust string literal."""
-    return json.dumps(text, ensure_ascii=False)
