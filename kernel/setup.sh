@@ -66,6 +66,8 @@ watch_cargo() {
           fi
           ;;
         *'Downloading '* | *'Downloaded '* | *'Compiling '* | *'Updating '* | *'Locking '* | *'Adding '* | '') ;;
+        # The kernel and the library wait for each other while their sources come.
+        *'Fetch ['* | *'Blocking waiting for file lock'*) ;;
         *) printf '%s%s\n' "${shown:+$'\n'}" "$line"; shown= ;;
       esac
     done <<<"$chunk"

@@ -118,6 +118,7 @@ def test_rustup_is_fetched_and_asked_for_the_pinned_toolchain(slim, mirror):
 
 # As cargo does: a bar that ends in a carriage return, and lines.
 CARGO_SAYS = (
+    "    Fetch [==>   ] 2 complete; 1 pending\\r    Blocking waiting for file lock on package cache\\n"
     "   Compiling serde v1.0.0\\n    Building [==>      ] 3/10: serde, tokio(build)\\r"
     "warning: something is odd\\n    Building [=======> ] 9/10: tokio\\r    Finished\\n"
 )
@@ -159,6 +160,7 @@ def test_it_says_what_it_will_do_and_how_far_it_is(slim, compiled):
     done, _ = compiled("--no-cuda")
     assert done.stdout.index("Set-up compiles the kernel and the library") < done.stdout.index("compiling the kernel"), done.stdout
     assert "warning: something is odd\n" in done.stdout
+    assert "Fetch [" not in done.stdout and "Blocking" not in done.stdout, done.stdout
     assert "Building [" not in done.stdout and "Compiling serde" not in done.stdout, "there is no terminal"
     reader, terminal = os.openpty()
     variables = {"HOME": str(slim.home), "PATH": str(slim.folder), "CARGO_TARGET_DIR": str(slim.home / "target")}
