@@ -103,6 +103,12 @@ mod book {
     mod display {}
     #[doc = include_str!("../docs/how-to/own_layer.md")]
     mod own_layer {}
+    #[doc = include_str!("../docs/reference/layers.md")]
+    mod layers {}
+    #[doc = include_str!("../docs/reference/backends.md")]
+    mod backends {}
+    #[doc = include_str!("../docs/reference/errors.md")]
+    mod errors {}
     #[doc = include_str!("../docs/gpu.md")]
     mod gpu {}
 }
