@@ -1,13 +1,13 @@
-//! Where a panic came from: the addresses on the stack that lie in cells. The kernel finds their lines.
+//! Finds where a panic came from: the addresses on the stack that are in cells. The kernel finds their lines.
 //!
-//! `std::backtrace` reads the list of loaded libraries once, at its first use, so it knows none of the cells that are loaded later.
+//! `std::backtrace` reads the list of loaded libraries once, at its first use, so it does not know cells that are loaded later.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use crate::protocol::Frame;
 
-/// Endless recursion would tell the same frames without end.
+/// How many frames are read: endless recursion would never end.
 const FRAMES: usize = 400;
 const GO_ON: c_int = 0;
 const STOP: c_int = 4;
@@ -32,17 +32,17 @@ unsafe extern "C" {
 /// A call on the stack.
 #[derive(Clone, Copy)]
 pub(crate) struct Call {
-    /// The address to return to, behind the call; of the innermost function that a signal has interrupted, where that happened.
+    /// The address to which the call returns. For the innermost function, which a signal interrupted, the address where that happened.
     pub at: usize,
-    /// Where the stack ends once the function that is called here has returned.
+    /// Where the stack ends after the function called here has returned.
     pub stack: usize,
     /// Where the function begins.
     pub function: usize,
-    /// Whether it has something to do when it is unwound, or says where it must not be.
+    /// Whether the function has work to do when it is unwound, or marks places where it must not be unwound.
     pub cleans_up: bool,
 }
 
-/// The calls of a thread, the innermost first. It lies on the stack, since a signal may have come when memory cannot be allocated.
+/// The calls of a thread, innermost first. It is stored on the stack, since a signal may come when memory cannot be allocated.
 pub(crate) struct Stack {
     calls: [Call; FRAMES],
     count: usize,
@@ -51,7 +51,7 @@ pub(crate) struct Stack {
 extern "C" fn visit(context: *mut c_void, stack: *mut c_void) -> c_int {
     // SAFETY: `Stack::of_this_thread` passes its own value, which nothing else touches until the walk is over.
     let stack = unsafe { &mut *stack.cast::<Stack>() };
-    // SAFETY: the unwinder calls with a context that is valid for this call.
+    // SAFETY: the unwinder passes a context that is valid during this call.
     let call = unsafe {
         Call {
             at: _Unwind_GetIP(context),
@@ -70,10 +70,10 @@ impl Stack {
         Stack { calls: [Call { at: 0, stack: 0, function: 0, cleans_up: false }; FRAMES], count: 0 }
     }
 
-    /// Takes the calls of this thread.
+    /// Reads the calls of this thread.
     pub fn fill(&mut self) {
         self.count = 0;
-        // SAFETY: `visit` has the type that the unwinder calls and does not unwind (it stops when there is no room), and the value
+        // SAFETY: `visit` has the type that the unwinder expects and does not unwind (it stops when there is no room), and the value
         // outlives the walk.
         unsafe { _Unwind_Backtrace(visit, (&raw mut *self).cast()) };
     }
@@ -88,14 +88,14 @@ impl Stack {
         &self.calls[..self.count]
     }
 
-    /// The calls from the one on that a signal has interrupted at this address; none when it is not found.
+    /// The calls from the one that a signal interrupted at this address; empty if it is not found.
     pub fn from(&self, at: usize) -> &[Call] {
         let from = self.calls().iter().position(|call| call.at == at).unwrap_or(self.count);
         &self.calls()[from..]
     }
 }
 
-/// The frames of this thread that lie in cells, the innermost first, each with the offset of its call.
+/// The frames of this thread that are in cells, innermost first, each with the offset of its call.
 pub(crate) fn cell_frames() -> Vec<Frame> {
     let stack = Stack::of_this_thread();
     let places = stack.calls().iter().filter_map(|call| Place::of(call.at.saturating_sub(1)));
@@ -120,14 +120,14 @@ impl Place {
         if unsafe { dladdr(address as *const c_void, &mut found) } == 0 || found.file.is_null() {
             return None;
         }
-        // SAFETY: the loader's own name of a library that is never unloaded, ended by a zero.
+        // SAFETY: this is the loader's own name of a library that is never unloaded, and it ends in zero.
         let library = unsafe { CStr::from_ptr(found.file) };
         // SAFETY: as above, unless it is null.
         let symbol = if found.symbol.is_null() { c"" } else { unsafe { CStr::from_ptr(found.symbol) } };
         Some(Place { library, base: found.base as usize, symbol, address })
     }
 
-    /// The library of a cell, and the offset in it.
+    /// The library of a cell and the offset in it, if the address is in a cell.
     pub fn in_cell(&self) -> Option<(&'static str, u64)> {
         let library = self.library.to_str().ok()?;
         let name = library.rsplit('/').next().unwrap_or_default();
@@ -136,7 +136,7 @@ impl Place {
     }
 }
 
-/// A stretch of machine code of a library.
+/// A range of a library's machine code.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Text {
@@ -149,41 +149,41 @@ pub struct Text {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Home {
-    /// A cell's, or that of the notebook's items.
+    /// The code of a cell, or of the notebook's items.
     Cell,
-    /// The standard library's.
+    /// The code of the standard library.
     Std,
-    /// That of the C library.
+    /// The code of the C library.
     C,
 }
 
-/// Code that was found when a stop was asked for, and the code of the run that goes on.
+/// The code that was found when a stop was requested, and the code of the current run.
 static TEXTS: AtomicPtr<Text> = AtomicPtr::new(std::ptr::null_mut());
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 static CODE: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Says where code lies as of now: `count` texts, which live for ever. There are never fewer than before.
+/// Sets where code is now: `count` ranges, which live for ever. A later call never has fewer.
 #[unsafe(no_mangle)]
 pub extern "C" fn wavemesh_cell_texts(texts: *const Text, count: usize) {
-    // In this order, so that whoever comes in between takes some of the new ones.
+    // In this order, so that a reader in between sees some of the new ranges.
     TEXTS.store(texts.cast_mut(), Ordering::SeqCst);
     COUNT.store(count, Ordering::SeqCst);
 }
 
-/// Names a function of the run that begins.
+/// Remembers the code of a run that begins; `code` is one of its functions.
 pub(crate) fn begin(code: *mut c_void) {
     CODE.store(code, Ordering::SeqCst);
 }
 
-/// The code of the run that goes on.
+/// The code of the current run.
 pub(crate) fn text_of_run() -> Option<Text> {
     text_of(CODE.load(Ordering::SeqCst) as usize)
 }
 
-/// The text in which an address lies, if it is a known one.
+/// The known range of code that contains an address.
 fn text_of(address: usize) -> Option<Text> {
     let (count, texts) = (COUNT.load(Ordering::SeqCst), TEXTS.load(Ordering::SeqCst));
-    // SAFETY: the caller of `wavemesh_cell_texts` says that so many are there and stay; none are there before its first call.
+    // SAFETY: the caller of `wavemesh_cell_texts` guarantees that this many exist and stay; before its first call there are none.
     let texts = if texts.is_null() { &[] } else { unsafe { std::slice::from_raw_parts(texts, count) } };
     texts.iter().copied().find(|text| (text.start..text.end).contains(&address))
 }
@@ -193,7 +193,7 @@ impl Call {
         text_of(self.at.saturating_sub(1))
     }
 
-    /// The mangled name of the symbol below an address, as far as the loader knows symbols.
+    /// The mangled name of the last symbol before an address, if the loader knows one.
     pub fn symbol(address: usize) -> &'static [u8] {
         Place::of(address).map(|place| place.symbol.to_bytes()).unwrap_or_default()
     }
@@ -203,12 +203,12 @@ impl Call {
     }
 }
 
-/// Whether code of C has called this code of a cell: to unwind through it would end the process.
+/// Whether C code has called this code of a cell. Unwinding through C would end the process.
 pub(crate) fn is_called_by_c() -> bool {
     has_c_within(Stack::of_this_thread().calls())
 }
 
-/// Whether code of C has, further out, a caller that lies in a cell.
+/// Whether C code among these calls was called, further out, from a cell.
 pub(crate) fn has_c_within(calls: &[Call]) -> bool {
     let mut c = false;
     calls.iter().any(|call| {

@@ -1,11 +1,11 @@
-//! Gives up the wait of a thread for a channel of `std`.
+//! Ends a thread's wait for a channel of `std`.
 //!
-//! Who waits stands in the channel's queue with a context of its own, from which others choose it. Unwound as it is, it would still stand
-//! there, and the next message would wake nobody. A context that was chosen already is passed over, as `std` itself does for one that has
-//! timed out. So it is marked as chosen first.
+//! A waiting thread has a context in the channel's queue, from which other threads choose it. If the thread simply unwound, its context
+//! would stay there, and the next message would wake nobody. A context that was chosen already is skipped, as `std` itself does for one
+//! that has timed out. So the context is marked as chosen first.
 //!
-//! `std` does not hand the context out. But the thread's stack holds a pointer to it, and it can be known by what it is made of. If it is
-//! not found, or not as expected, the wait goes on.
+//! `std` gives no access to the context. But the thread's stack holds a pointer to it, and its content identifies it. If it is not found,
+//! or is not as expected, the wait continues.
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::Thread;
 
 const WORD: usize = size_of::<usize>();
-/// The counters of an `Arc`, and behind them, in any order: the choice (0 while it waits), a pointer (null but for channels without
-/// room, and read only by who was chosen), the thread and its number.
+/// The counters of an `Arc`, then, in any order: the choice (0 while the thread waits), a pointer (null except for channels without a
+/// buffer, and read only by the thread that was chosen), the thread and its number.
 type Context = [usize; 6];
 
 #[repr(C)]
@@ -35,7 +35,7 @@ unsafe extern "C" {
     ) -> isize;
 }
 
-/// Marks the context of this thread as chosen, which lies behind a pointer on this stretch of its stack. True if it was found.
+/// Marks the context of this thread as chosen. A pointer to it must be in this range of the thread's stack. Returns true if it was found.
 pub(crate) fn give_up(stack: Range<usize>) -> bool {
     const { assert!(size_of::<Thread>() == WORD) };
     let this = std::thread::current();
@@ -43,7 +43,7 @@ pub(crate) fn give_up(stack: Range<usize>) -> bool {
     let this = unsafe { std::mem::transmute_copy::<Thread, usize>(&this) };
     let start = stack.start.next_multiple_of(WORD);
     for place in (start..stack.end).step_by(WORD) {
-        // SAFETY: the unwinder has found this stretch to be of this thread's stack, where it has called what is interrupted now.
+        // SAFETY: the unwinder has found this range to belong to this thread's stack, below the call that is interrupted now.
         let pointer = unsafe { (place as *const usize).read_volatile() };
         if pointer.is_multiple_of(WORD) && read(pointer).is_some_and(|context| is_waiting(&context, this)) {
             return mark(pointer);
@@ -52,7 +52,7 @@ pub(crate) fn give_up(stack: Range<usize>) -> bool {
     false
 }
 
-/// The words behind any number that may be a pointer.
+/// The words at an address that may or may not be a valid pointer.
 fn read(pointer: usize) -> Option<Context> {
     let mut context: Context = [0; 6];
     let to = Memory { start: context.as_mut_ptr().cast(), length: size_of::<Context>() };
@@ -62,18 +62,18 @@ fn read(pointer: usize) -> Option<Context> {
     (read == isize::try_from(size_of::<Context>()).ok()?).then_some(context)
 }
 
-/// Whether this is the context of a thread that waits: it holds it, and so does the queue.
+/// Whether this is the context of a waiting thread: both the thread and the queue hold it.
 fn is_waiting(&[strong, weak, ref inner @ ..]: &Context, thread: usize) -> bool {
     let count = |is: &dyn Fn(usize) -> bool| inner.iter().filter(|&&word| is(word)).count();
     (2..100).contains(&strong) && weak == 1 && count(&|word| word == 0) == 2 && count(&|word| word == thread) == 1
 }
 
-/// Marks a context as chosen. False if somebody was faster, who has a message for it.
+/// Marks a context as chosen. Returns false if another thread was faster: it has a message for this one.
 fn mark(context: usize) -> bool {
-    /// As if its time were over.
+    /// The mark that `std` uses when the time is over.
     const ABORTED: usize = 1;
     (2..6).all(|index| {
-        // SAFETY: it was read just now, and the thread that waits keeps it. Of its words only these are changed, the choice and the
+        // SAFETY: the context was read just now, and the waiting thread keeps it. Only these two words are changed, the choice and the
         // pointer, which are atomic in `std` too.
         let word = unsafe { &*((context + index * WORD) as *const AtomicUsize) };
         word.load(Ordering::SeqCst) != 0

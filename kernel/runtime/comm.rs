@@ -22,7 +22,7 @@ use crate::protocol::{CommEvent, Decoder};
 /// What the page does with a comm.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// It opens one to a target of ours.
+    /// The page opens a comm to a target of ours.
     Open(&'a str),
     Message(&'a str),
     Close(&'a str),
@@ -40,18 +40,18 @@ static TARGETS: Mutex<Option<HashMap<String, Handler>>> = Mutex::new(None);
 static OPEN: Mutex<Option<HashMap<String, Handler>>> = Mutex::new(None);
 static OPENED: AtomicU64 = AtomicU64::new(0);
 
-/// From now on the page may open comms to `target`; all that happens on them goes to `handler`.
+/// Lets the page open comms to `target` from now on; `handler` receives all their events.
 pub fn on_target(target: &str, handler: impl FnMut(&Comm, Event) + Send + 'static) {
     keep(&TARGETS, target, Arc::new(Mutex::new(handler)));
     frame("comm_target", &format!(r#"{{"target_name":"{}"}}"#, crate::escape(target)));
 }
 
-/// Opens a comm to `target` of the page, with the JSON text `data`.
+/// Opens a comm to `target` on the page, with the JSON text `data`.
 pub fn open(target: &str, data: &str, handler: impl FnMut(&Comm, Event) + Send + 'static) -> Comm {
     open_with(target, data, "{}", handler)
 }
 
-/// [`open`] with the JSON text `metadata` of the message, in which widgets say the version of their protocol.
+/// Like [`open`], with the JSON text `metadata` for the message; widgets put the version of their protocol there.
 pub fn open_with(target: &str, data: &str, metadata: &str, handler: impl FnMut(&Comm, Event) + Send + 'static) -> Comm {
     let number = OPENED.fetch_add(1, Ordering::Relaxed);
     let comm = Comm { id: format!("cell-{}-{number}", std::process::id()) };
@@ -62,7 +62,7 @@ pub fn open_with(target: &str, data: &str, metadata: &str, handler: impl FnMut(&
     comm
 }
 
-/// [`open_with`] for WaveMesh's widgets, which know neither comms nor events: of those, messages. Returns the comm's id.
+/// Like [`open_with`], for WaveMesh's widgets, which do not know these types: the handler receives messages only. Returns the comm's id.
 #[unsafe(no_mangle)]
 pub fn wavemesh_cell_comm_open(
     target: &str,
@@ -78,14 +78,14 @@ pub fn wavemesh_cell_comm_open(
     open_with(target, data, metadata, taken).id
 }
 
-/// Sends on the comm of this id.
+/// Sends a message on the comm with this id.
 #[unsafe(no_mangle)]
 pub fn wavemesh_cell_comm_send(id: &str, data: &str) {
     Comm { id: id.to_owned() }.send(data);
 }
 
 impl Comm {
-    /// The name by which both sides know it.
+    /// The id by which both sides know it.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -95,14 +95,14 @@ impl Comm {
         frame("comm_msg", &format!(r#"{{"comm_id":"{}","data":{data}}}"#, crate::escape(&self.id)));
     }
 
-    /// Ends the comm.
+    /// Closes the comm.
     pub fn close(&self) {
         locked(&OPEN, |open| open.remove(&self.id));
         frame("comm_close", &format!(r#"{{"comm_id":"{}","data":{{}}}}"#, crate::escape(&self.id)));
     }
 }
 
-/// Hands what comes from the page to its handlers until the kernel is gone.
+/// Passes events from the page to their handlers until the kernel is gone.
 pub(crate) fn serve(mut from: File) {
     let mut decoder = Decoder::default();
     let mut bytes = vec![0; 1 << 16];
@@ -113,9 +113,9 @@ pub(crate) fn serve(mut from: File) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(_) => return,
         };
-        // What is malformed was begun for a process that is gone.
+        // A malformed message was begun for a process that is gone.
         for event in decoder.decode(&bytes[..read]).into_iter().flatten() {
-            // A handler that panics is told of like any other thread's panic, and keeps its comm.
+            // A panic in a handler is reported like a panic of any other thread; the handler keeps its comm.
             let _ = std::panic::catch_unwind(AssertUnwindSafe(|| take(&event)));
         }
     }
@@ -129,7 +129,7 @@ fn take(event: &CommEvent) {
         }
     };
     let comm = Comm { id: id.clone() };
-    // The process that knew it is gone.
+    // The process that knew this comm is gone.
     let Some(handler) = handler else { return comm.close() };
     let event = match event {
         CommEvent::Open { data, .. } => {
@@ -146,7 +146,7 @@ fn take(event: &CommEvent) {
     handler(&comm, event);
 }
 
-/// Not generic, so that no code of a cell runs while the handlers are locked.
+/// This is not generic, so that no code of a cell runs while the handlers are locked.
 #[inline(never)]
 fn keep(handlers: &Mutex<Option<HashMap<String, Handler>>>, name: &str, handler: Handler) {
     locked(handlers, |handlers| handlers.insert(name.to_owned(), handler));

@@ -1,6 +1,6 @@
-//! A crash names its line: the frames in cells of the thread that a signal is about to end go to the kernel first.
+//! Reports the line of a crash: before a signal ends the process, the thread's frames in cells are sent to the kernel.
 //!
-//! Memory may be broken, and the thread may hold any lock: so nothing is allocated here, and what takes too long is ended by the caller.
+//! Memory may be damaged, and the thread may hold any lock. So nothing here allocates, and the caller ends the report if it takes too long.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -10,25 +10,25 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use crate::backtrace::{Place, Stack};
 
-/// The message that is sent: more frames than fit say nothing new.
+/// The size of the message, in bytes.
 const ROOM: usize = 16 << 10;
-/// So many frames are told.
+/// How many frames are reported at most.
 const TOLD: usize = 40;
-/// The kind of the message ([`Report::Crashed`](crate::protocol::Report::Crashed)).
+/// The kind of the message, [`Report::Crashed`](crate::protocol::Report::Crashed).
 const KIND: &str = "crashed";
 
-/// Where the kernel listens, or -1.
+/// The descriptor on which the kernel listens, or -1.
 static KERNEL: AtomicI32 = AtomicI32::new(-1);
-/// Who first sets this has the stack and the message.
+/// The first thread that sets this may use the stack and the message.
 static CRASHED: AtomicBool = AtomicBool::new(false);
 static LAST: Last = Last(UnsafeCell::new((Stack::new(), Text::new())));
 
 struct Last(UnsafeCell<(Stack, Text<ROOM>)>);
 
-// SAFETY: one thread alone uses it, the first that sets `CRASHED`.
+// SAFETY: only one thread uses it: the first that sets `CRASHED`.
 unsafe impl Sync for Last {}
 
-/// Text in a place of its own. What does not fit is left out.
+/// A text with fixed memory. What does not fit is left out.
 struct Text<const ROOM: usize> {
     bytes: [u8; ROOM],
     length: usize,
@@ -57,22 +57,22 @@ unsafe extern "C" {
     fn send(socket: RawFd, bytes: *const c_void, length: usize, flags: i32) -> isize;
 }
 
-/// Crashes are told there from now on.
+/// Sets where crashes are reported.
 pub(crate) fn tell_to(kernel: RawFd) {
     KERNEL.store(kernel, Ordering::SeqCst);
 }
 
-/// Tells the kernel of the frames that lie in cells around the address at which a signal has met this thread. The first crash counts.
+/// Sends the kernel the frames in cells around the address at which a signal met this thread. Only the first crash is sent.
 #[unsafe(no_mangle)]
 pub extern "C" fn wavemesh_cell_crashed(at: usize) {
     if CRASHED.swap(true, Ordering::SeqCst) {
         return;
     }
-    // SAFETY: this is the first call, and there is no second one.
+    // SAFETY: only the first crash comes here, and only once.
     let (stack, text) = unsafe { &mut *LAST.0.get() };
     stack.fill();
     let places = stack.from(at).iter().enumerate().filter_map(|(index, call)| {
-        // The first is no call: its instruction itself has failed.
+        // The first frame is not a call: its own instruction failed.
         Place::of(call.at.saturating_sub(usize::from(index > 0)))?.in_cell()
     });
     for (library, offset) in places.filter(|(library, _)| !library.contains(['\t', '\n', '\\'])).take(TOLD) {
@@ -86,7 +86,7 @@ pub extern "C" fn wavemesh_cell_crashed(at: usize) {
     let _ = write!(head, "\n{} {KIND}", KIND.len() + text.length);
     let kernel = KERNEL.load(Ordering::SeqCst);
     for bytes in [head.written(), text.written(), b"\n"] {
-        // SAFETY: the bytes lie there; it fails if nobody listens.
+        // SAFETY: the bytes exist; the call fails if nobody listens.
         unsafe { send(kernel, bytes.as_ptr().cast(), bytes.len(), 0) };
     }
 }

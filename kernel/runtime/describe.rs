@@ -1,26 +1,26 @@
-//! What is told of a variable: the bytes that it holds on the heap, and its shape.
+//! What `:vars` shows about a variable: the bytes that it holds on the heap, and its shape.
 
 use std::any::Any;
 use std::ffi::c_void;
 use std::sync::OnceLock;
 
-/// Describes values of the library's types.
+/// Describes values of the library's types: bytes on the heap, and shape.
 type Describe = fn(&dyn Any) -> Option<(usize, String)>;
 
 static LIBRARY: OnceLock<Describe> = OnceLock::new();
 
-/// Asks the library about its types from now on.
+/// Sets the function that describes the library's types.
 ///
 /// # Safety
 ///
 /// `describe` must be a [`Describe`], compiled with the same compiler as this.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wavemesh_cell_describe_with(describe: *const c_void) {
-    // SAFETY: the caller says that it is one.
+    // SAFETY: the caller guarantees the type.
     let _ = LIBRARY.set(unsafe { std::mem::transmute::<*const c_void, Describe>(describe) });
 }
 
-/// The bytes that a value holds on the heap and its shape, for the types whose contents are plain; 0 and nothing for others.
+/// The bytes that a value holds on the heap and its shape, for types with plain contents; 0 and an empty text for others.
 pub(crate) fn describe(value: &dyn Any) -> (usize, String) {
     macro_rules! vectors {
         ($($element:ty)*) => {$(

@@ -1,15 +1,16 @@
-//! Frames: messages that stand between the prints of a cell, on its standard output and error.
+//! Frames: messages between the printed text on a cell's standard output and error.
 //!
-//! A frame is `ESC _ WMSH:` (without spaces), the kernel's secret token, `:`, the payload's length in decimal, a newline, and the payload,
-//! which is JSON: `{"msg_type": …, "content": …}` with the content of a Jupyter message. Without the token text is never taken for a frame.
+//! A frame is `ESC _ WMSH:` (without spaces), the kernel's secret token, `:`, the payload's length in decimal, a newline, and the payload.
+//! The payload is JSON: `{"msg_type": …, "content": …}` with the content of a Jupyter message. Text without the token is never taken for a
+//! frame.
 
-/// The name of the variable in the environment that holds the token.
+/// The environment variable that holds the token.
 pub const TOKEN: &str = "WAVEMESH_FRAME_TOKEN";
 
-/// So many bytes may stand between the token and the payload.
+/// At most this many bytes are between the token and the payload.
 const HEADER: usize = 24;
 
-/// A frame as it is written.
+/// The bytes of a frame with this payload.
 pub fn frame(token: &str, payload: &str) -> String {
     format!("\x1b_WMSH:{token}:{}\n{payload}", payload.len())
 }
@@ -24,7 +25,7 @@ pub fn is_end(payload: &[u8]) -> bool {
     payload.starts_with(br#"{"msg_type":"cell_end""#)
 }
 
-/// A piece of what was written.
+/// A piece of the output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
     Text(Vec<u8>),
@@ -32,29 +33,29 @@ pub enum Piece {
     Frame(Vec<u8>),
 }
 
-/// Parts frames from text. What may be the start of a frame is kept until more comes.
+/// Separates frames from text. Bytes that may be the start of a frame are kept until more arrive.
 pub struct Splitter {
     prefix: Vec<u8>,
     carry: Vec<u8>,
 }
 
-/// What stands at an escape.
+/// What begins at an escape character.
 enum Start {
-    /// A frame: where its payload begins and ends.
+    /// A frame, with the start and end of its payload.
     Frame(usize, usize),
-    /// Something else.
+    /// Other text.
     Text,
-    /// More bytes will tell.
+    /// Not known until more bytes arrive.
     Open,
 }
 
 impl Splitter {
-    /// `token` is the secret of this kernel.
+    /// A splitter for frames with this kernel's secret `token`.
     pub fn new(token: &str) -> Splitter {
         Splitter { prefix: format!("\x1b_WMSH:{token}:").into_bytes(), carry: Vec::new() }
     }
 
-    /// The frames and texts that are complete now.
+    /// Takes bytes, and returns the frames and texts that are now complete.
     pub fn split(&mut self, bytes: &[u8]) -> Vec<Piece> {
         self.carry.extend_from_slice(bytes);
         let mut pieces = Vec::new();
@@ -113,7 +114,7 @@ fn push_text(pieces: &mut Vec<Piece>, bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    /// What comes out when the bytes come `step` at a time, texts that follow each other joined.
+    /// The result if the bytes arrive `step` at a time, with adjacent texts joined.
     fn split(bytes: &[u8], step: usize) -> Vec<Piece> {
         let mut splitter = Splitter::new("t0k");
         let mut joined = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-/// Leaves the cell as the `return` of a function does that returns a `Result`.
+/// Leaves the cell like a `return` in a function that returns a `Result`.
 #[macro_export]
 macro_rules! leave {
     () => {
@@ -22,7 +22,8 @@ macro_rules! leave {
     }};
 }
 
-/// Runs a macro that returns an error, such as `bail!`, and leaves the cell with that; behind `await` one that waits for futures.
+/// Runs a macro that returns an error, such as `bail!`, and leaves the cell with that error. `await` stands before a macro that waits for
+/// futures.
 #[macro_export]
 macro_rules! fail {
     (await $call:expr) => {{
@@ -36,7 +37,8 @@ macro_rules! fail {
     }};
 }
 
-/// Runs a macro that may return an error, such as `ensure!`, and leaves the cell if it does; behind `await` one that waits for futures.
+/// Runs a macro that may return an error, such as `ensure!`, and leaves the cell if it does. `await` stands before a macro that waits for
+/// futures.
 #[macro_export]
 macro_rules! check {
     (await $call:expr) => {{
@@ -55,7 +57,7 @@ macro_rules! check {
     };
 }
 
-/// Gives the value of one of the notebook's own macros that may return an error, and leaves the cell if it does.
+/// Has the value of a macro of the notebook that may return an error, and leaves the cell if it does.
 #[macro_export]
 macro_rules! own {
     (boxed $($call:tt)*) => {
@@ -66,7 +68,7 @@ macro_rules! own {
     };
 }
 
-/// The result with which a cell ends: its type says what `return` in a cell may give.
+/// The result with which a cell ends. Its type decides what `return` in a cell may return.
 pub fn ended<E: Debug>(result: Result<(), E>) -> Result<(), E> {
     result
 }

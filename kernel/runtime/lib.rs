@@ -1,7 +1,7 @@
-//! What every cell is linked with, compiled once per toolchain as a dynamic library that stands on `std` alone.
+//! The runtime that every cell is linked with. It is compiled once per toolchain as a dynamic library and depends only on `std`.
 //!
-//! It keeps the variables between cells, tells the kernel of panics and errors, keeps standard output live, and shows the
-//! value that ends a cell when the WaveMesh library, which shows it better, is not there.
+//! It keeps the variables between cells, reports panics and errors to the kernel, and keeps standard output live. It also shows the value
+//! at the end of a cell if the WaveMesh library, which shows it better, is not there.
 
 #![cfg_attr(wavemesh_cells, feature(try_trait_v2, specialization), allow(incomplete_features))]
 
@@ -36,7 +36,7 @@ pub mod testing;
 pub mod timing;
 pub mod wait;
 
-/// Where reports for the kernel go.
+/// Where reports to the kernel go.
 static KERNEL: OnceLock<Mutex<File>> = OnceLock::new();
 static RUNNING: AtomicBool = AtomicBool::new(false);
 static LAST_PANIC: Mutex<Option<(Panic, Vec<Frame>)>> = Mutex::new(None);
@@ -49,10 +49,11 @@ enum End {
     Written,
 }
 
-/// Starts the runtime in a fresh process. `kernel` takes reports, `comms` brings what the page says; both are the runtime's from here on.
+/// Starts the runtime in a new process. Reports go to `kernel`, and messages of the page come from `comms`; the runtime owns both from here
+/// on.
 #[unsafe(no_mangle)]
 pub extern "C" fn wavemesh_cell_start(kernel: RawFd, comms: RawFd) {
-    // SAFETY: the caller opened both for the runtime and gives them away.
+    // SAFETY: the caller opened both for the runtime and gives up ownership.
     let (kernel, comms) = unsafe { (OwnedFd::from_raw_fd(kernel), OwnedFd::from_raw_fd(comms)) };
     crash::tell_to(kernel.as_raw_fd());
     let _ = KERNEL.set(Mutex::new(kernel.into()));
@@ -61,7 +62,7 @@ pub extern "C" fn wavemesh_cell_start(kernel: RawFd, comms: RawFd) {
     let _ = std::thread::Builder::new().name("comms".into()).spawn(move || comm::serve(comms.into()));
 }
 
-/// Called before the code of a cell; `run` tells it from every other, and `code` is a function of it.
+/// Called before the code of a cell. `run` is the number of this run; `code` is a function in its library.
 #[unsafe(no_mangle)]
 pub extern "C" fn wavemesh_cell_begin(run: u64, code: *mut c_void) {
     output::CURRENT.store(run, Ordering::SeqCst);
@@ -73,8 +74,8 @@ pub extern "C" fn wavemesh_cell_begin(run: u64, code: *mut c_void) {
     END.1.notify_all();
 }
 
-/// Called after the code of a cell, with the microseconds that it took to load and to run: everything printed is then on its way, with
-/// the end mark behind it. False when a thread holds standard output, so that the caller must write the marks itself.
+/// Called after the code of a cell, with the microseconds that it took to load and to run. Everything printed, and then the end mark, is
+/// now on its way. Returns false if a thread holds standard output: then the caller must write the marks itself.
 #[unsafe(no_mangle)]
 pub extern "C" fn wavemesh_cell_end(load: u64, run: u64) -> bool {
     report_caught_panic();
@@ -96,25 +97,25 @@ pub extern "C" fn wavemesh_cell_end(load: u64, run: u64) -> bool {
     written
 }
 
-/// Waits until no thread holds standard output or error.
+/// Waits until no thread holds standard output or standard error.
 #[unsafe(no_mangle)]
 pub extern "C" fn wavemesh_cell_await_output() {
     drop(std::io::stdout().lock());
     drop(std::io::stderr().lock());
 }
 
-/// The mark that ends the output of a run, a frame like those of displays.
+/// The mark that ends the output of a run; it is a frame like those of displays.
 pub fn end_mark() -> String {
     frames::frame(token(), &frames::end_of_run(output::CURRENT.load(Ordering::SeqCst)))
 }
 
-/// A panic that no user code caught.
+/// Reports a panic that no user code caught.
 pub fn panicked() {
     let (panic, frames) = last_panic();
     tell_kernel(&Report::Panicked { panic, frames });
 }
 
-/// The panic that was just caught; it is told by whoever caught it.
+/// The panic that was just caught; the caller reports it.
 fn take_panic() -> Panic {
     last_panic().0
 }
@@ -124,7 +125,7 @@ fn last_panic() -> (Panic, Vec<Frame>) {
     lock(&LAST_PANIC).take().unwrap_or_else(unknown)
 }
 
-/// An `Err` that `?` returned from the cell.
+/// Reports an `Err` that `?` returned from the cell.
 pub fn failed(message: &str, type_name: &str, location: &Location) {
     let (message, type_name) = (advice::with_advice(message.to_owned()), type_name.to_owned());
     tell_kernel(&Report::Failed { message, type_name, place: place(location) });
@@ -139,7 +140,7 @@ fn note_panic(info: &std::panic::PanicHookInfo) {
     let panic = Panic { message, place: info.location().map(place).unwrap_or_default() };
     if stop::is_cell_thread() && RUNNING.load(Ordering::SeqCst) {
         report_caught_panic();
-        // Told at once too: a panic that may not unwind ends the process next.
+        // Reported at once too, because a panic that must not unwind ends the process next.
         tell_kernel(&Report::Panicking(panic.clone()));
         let frames = backtrace::cell_frames();
         *lock(&LAST_PANIC) = Some((panic, frames));
@@ -149,14 +150,14 @@ fn note_panic(info: &std::panic::PanicHookInfo) {
     }
 }
 
-/// A panic that user code caught is not the end of the cell, but it is told, as Rust does.
+/// Prints a panic that user code caught: it does not end the cell, but Rust prints it too.
 fn report_caught_panic() {
     if let Some((panic, _)) = lock(&LAST_PANIC).take() {
         tell_kernel(&Report::ThreadPanicked { thread: "main".to_owned(), panic });
     }
 }
 
-/// Flushes standard output, which Rust holds back until a newline comes, every 15 ms while a cell runs.
+/// Flushes standard output every 15 ms while a cell runs. Without this, Rust holds text back until a newline.
 fn keep_output_live() {
     loop {
         let pause = if RUNNING.load(Ordering::SeqCst) { Duration::from_millis(15) } else { Duration::from_millis(250) };
@@ -185,19 +186,19 @@ fn keep_output_live() {
     }
 }
 
-/// A frame for the kernel in standard output, between the prints.
+/// Writes a frame for the kernel to standard output, between the printed text.
 pub(crate) fn send_frame(payload: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(frames::frame(token(), payload).as_bytes()).and_then(|()| out.flush());
 }
 
-/// The secret of this kernel, which marks frames.
+/// This kernel's secret, which marks frames.
 fn token() -> &'static str {
     static TOKEN: OnceLock<String> = OnceLock::new();
     TOKEN.get_or_init(|| std::env::var(frames::TOKEN).unwrap_or_default())
 }
 
-/// Text inside a JSON string.
+/// The text, escaped for a JSON string.
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + 2);
     for c in text.chars() {
@@ -212,7 +213,7 @@ pub(crate) fn escape(text: &str) -> String {
     escaped
 }
 
-/// Tells the kernel. When it is gone, there is nobody to tell that to.
+/// Sends the kernel a report. If the kernel is gone, the report is dropped.
 pub(crate) fn tell_kernel(report: &Report) {
     if let Some(kernel) = KERNEL.get() {
         let _ = lock(kernel).write_all(&report.encode());

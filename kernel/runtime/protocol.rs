@@ -1,4 +1,4 @@
-//! What the kernel and the process that runs cells say to each other: the messages, and the one codec for them.
+//! The messages between the kernel and the process that runs cells, and the one codec for them.
 //!
 //! | way | from | to | messages |
 //! | --- | --- | --- | --- |
@@ -7,63 +7,63 @@
 //! | comms pipe | the kernel | the process that runs cells | [`CommEvent`] |
 //! | standard output and error | the process that runs cells | the kernel | text, and the frames of [`frames`](crate::frames) |
 //!
-//! A message is a line: the length of its body in bytes, a space, and the body, whose fields are separated by tabs; the first names the
-//! kind. In a field tab, newline and backslash stand escaped, so that a field may be any text. Each line begins with a newline of its own,
-//! and its length must be right: a message whose sender died in the middle costs that message alone.
+//! A message is one line: the length of its body in bytes, a space, and the body. Tabs separate the fields of the body; the first field
+//! names the kind. Tab, newline and backslash are escaped, so that a field may hold any text. A newline also comes before each line, and
+//! the length must be right: if a sender dies in the middle, only that one message is lost.
 
 use std::time::Duration;
 
-/// A line longer than this is not a message of ours.
+/// A longer line is not a message.
 const LONGEST: usize = 64 << 20;
 
 /// A place in a source file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     pub file: String,
-    /// Counted from 1; 0 when it is not known.
+    /// Counts from 1; 0 if it is not known.
     pub line: u32,
-    /// Counted from 1; 0 when it is not known.
+    /// Counts from 1; 0 if it is not known.
     pub column: u32,
 }
 
-/// A panic as its hook saw it.
+/// A panic as the panic hook saw it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Panic {
     pub message: String,
     pub place: Place,
 }
 
-/// A place in the code of a cell, on the stack of a panic.
+/// A place in the code of a cell, from the stack of a panic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// The cell's library.
     pub library: String,
-    /// Of the call, in the library.
+    /// The offset of the call in that library.
     pub offset: u64,
 }
 
-/// What the process that runs cells tells the kernel.
+/// What the process that runs cells reports to the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// A variable was stored: one that the cell bound, by its number in the cell, or one of an earlier cell again.
+    /// A variable was stored. The number is that of a variable that the cell bound; a stored variable of an earlier cell has none.
     Variable { name: String, number: Option<usize>, bytes: u64, shape: String, type_name: String },
     /// The cell panics. The process may end before it can say more.
     Panicking(Panic),
-    /// A panic has ended the cell; the frames are those in cells, the innermost first.
+    /// A panic ended the cell; the frames are those in cells, innermost first.
     Panicked { panic: Panic, frames: Vec<Frame> },
     /// A thread panicked, or the cell caught a panic of its own. Neither ends the cell.
     ThreadPanicked { thread: String, panic: Panic },
-    /// An `Err` has ended the cell.
+    /// An `Err` ended the cell.
     Failed { message: String, type_name: String, place: Place },
-    /// The cell noticed that it shall stop, and ended.
+    /// The cell noticed a request to stop, and ended.
     Stopped,
-    /// The cell did not notice, and its thread was left behind where these frames are, the innermost first.
+    /// The cell did not notice, and its thread was left behind at these frames, innermost first.
     Left { frames: Vec<Frame> },
     /// The thread of a cell that is to stop cannot be left behind where it is.
     Held { by: Holder, frames: Vec<Frame> },
-    /// The process is about to end by a signal, which met a thread at these frames.
+    /// A signal, which met a thread at these frames, is about to end the process.
     Crashed { frames: Vec<Frame> },
-    /// A process that the cell has started goes on after a stop.
+    /// A process that the cell started still runs after a stop.
     GoesOn { process: u32, command: String },
     /// How long the cell took to load and to run, to the microsecond.
     Times { load: Duration, run: Duration },
@@ -74,16 +74,16 @@ pub enum Report {
 pub enum Holder {
     /// Threads of a pool work for it.
     Pool,
-    /// It holds standard output, standard error or the displays.
+    /// The thread holds standard output, standard error or the displays.
     Output,
 }
 
-/// What the kernel wants of the process that runs cells.
+/// What the kernel asks of the process that runs cells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Whether the frontend can be asked for the input of the cells that follow.
+    /// Whether later cells may ask the frontend for input.
     Input { allowed: bool },
-    /// This run is to stop. It has so long to notice; after that its thread is left behind.
+    /// This run is to stop. Its code has the grace time to notice; then its thread is left behind.
     Stop { run: u64, grace: Duration },
 }
 
@@ -95,15 +95,15 @@ pub enum CommEvent {
     Close { id: String, data: String },
 }
 
-/// A message that has a form on the wire.
+/// A message that can be sent.
 pub trait Message: Sized {
-    /// The kind, then what else it takes to make the message again.
+    /// The kind, then the fields from which the message can be made again.
     fn fields(&self) -> Vec<String>;
 
-    /// The message of these fields, if they are one's.
+    /// The message with these fields, if they are valid.
     fn from_fields(fields: &[&str]) -> Option<Self>;
 
-    /// The message as it is sent.
+    /// The bytes of the message.
     fn encode(&self) -> Vec<u8> {
         let body: Vec<String> = self.fields().iter().map(|field| escape(field)).collect();
         let body = body.join("\t");
@@ -278,20 +278,20 @@ impl Message for CommEvent {
 /// A line that is not a message: cut short, or not written by this codec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed {
-    /// How it begins.
+    /// The beginning of the line.
     pub beginning: String,
 }
 
-/// Bytes to messages, however the bytes are cut.
+/// Turns bytes into messages, wherever the bytes are cut.
 #[derive(Default)]
 pub struct Decoder {
     line: Vec<u8>,
-    /// The line is too long to be a message; it is passed over up to its end.
+    /// Whether the line is too long for a message; it is skipped to its end.
     too_long: bool,
 }
 
 impl Decoder {
-    /// The messages that are complete now. A line that is none of `M` is an error of its own, and those after it are read.
+    /// The messages that are now complete. A line that is no `M` gives an error; the lines after it are still read.
     pub fn decode<M: Message>(&mut self, bytes: &[u8]) -> Vec<Result<M, Malformed>> {
         let mut messages = Vec::new();
         for part in bytes.split_inclusive(|&byte| byte == b'\n') {
@@ -386,7 +386,7 @@ mod tests {
         ]
     }
 
-    /// What `decode` makes of bytes that come `step` at a time.
+    /// The result of `decode` for bytes that arrive `step` at a time.
     fn decoded<M: Message>(bytes: &[u8], step: usize) -> Vec<Result<M, Malformed>> {
         let mut decoder = Decoder::default();
         bytes.chunks(step).flat_map(|chunk| decoder.decode(chunk)).collect()
@@ -416,7 +416,7 @@ mod tests {
     fn a_message_whose_sender_died_in_the_middle_costs_that_message_alone() {
         let after = Report::Times { load: Duration::ZERO, run: Duration::ZERO };
         for whole in reports().iter().map(Message::encode) {
-            // The newline that ends it may be missing without harm: the next message begins with one.
+            // The last newline may be missing without harm, since the next message begins with one.
             for cut in 2..whole.len() - 1 {
                 let bytes = [&whole[..cut], &after.encode()].concat();
                 let messages = decoded::<Report>(&bytes, 64);

@@ -1,35 +1,36 @@
-//! A call that has been made returns elsewhere: to code that unwinds, as if it had been called instead.
+//! Makes a running call return to another address: to code that unwinds, as if the caller had called that code instead.
 //!
-//! `Condvar::wait` has a mutex to lock again before it ends, so a thread must not unwind from within. But it may return at any time, so it
-//! is woken, and the address to which it returns is another meanwhile. Its caller must expect a panic of what it calls, which this is.
+//! `Condvar::wait` has to lock a mutex again before it ends, so a thread must not unwind from inside it. But it may return at any time. So
+//! it is woken after the address to which it returns was changed. Its caller must expect a panic from the function that it calls, and that
+//! is what it sees.
 
 use std::cell::Cell;
 
 thread_local! {
-    /// The address to which the call was to return, or 0.
+    /// The address to which the call would have returned, or 0.
     static BACK: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Makes room for this thread's own, which a handler of a signal must not do.
+/// Prepares this thread's own memory, which a signal handler must not do.
 pub(crate) fn prepare() {
     BACK.set(0);
     drop(std::thread::current());
 }
 
-/// Whether a call of this thread can be redirected, which none is yet.
+/// Whether a call of this thread can be redirected: none is redirected yet.
 pub(crate) fn is_possible() -> bool {
     cfg!(target_arch = "x86_64") && BACK.get() == 0
 }
 
-/// Makes the call unwind that returns to the address at `place` on this thread's stack. False when that cannot be, or has been done.
+/// Makes a call unwind: its return address is at `place` on this thread's stack. Returns false if this is impossible or was done already.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn to_unwind(place: usize) -> bool {
     if !is_possible() || place == 0 {
         return false;
     }
     let place = place as *mut usize;
-    // SAFETY: the unwinder has found the call's return address there: of this architecture, the last thing on the stack before the
-    // called function's own. Nothing else reads or writes it while that function runs.
+    // SAFETY: the unwinder found the call's return address there. On this architecture it is the last value on the stack before those of
+    // the called function. Nothing else reads or writes it while that function runs.
     unsafe {
         BACK.set(place.read());
         place.write(unwind_at_call as *const () as usize);
@@ -37,18 +38,18 @@ pub(crate) fn to_unwind(place: usize) -> bool {
     true
 }
 
-/// On other architectures a return address may lie in a register.
+/// On other architectures a return address may be in a register.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn to_unwind(_: usize) -> bool {
     false
 }
 
-/// Where the redirected call returns to: calls [`unwind`] so that this seems to have been called where the other was.
+/// The redirected call returns here. This calls [`unwind`] as if it had been called in place of the redirected function.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 extern "C" fn unwind_at_call() -> ! {
     std::arch::naked_asm!(
-        // The stack is as its caller left it, a multiple of 16.
+        // The stack is as the caller left it, at a multiple of 16.
         "sub rsp, 16",
         "call {back}",
         "add rsp, 8",
@@ -76,7 +77,7 @@ mod tests {
     use super::*;
     use crate::backtrace::Stack;
 
-    /// Redirects the return to the caller of this.
+    /// Redirects the return to the caller of this function.
     #[inline(never)]
     fn returns_elsewhere() -> bool {
         let stack = Stack::of_this_thread();
@@ -84,7 +85,7 @@ mod tests {
         let caller = this.and_then(|this| stack.calls().get(this + 1));
         caller.is_some_and(|caller| {
             let place = caller.stack - size_of::<usize>();
-            // SAFETY: the stack of this thread, which is only read.
+            // SAFETY: this only reads the stack of this thread.
             assert_eq!(unsafe { *(place as *const usize) }, caller.at, "what lies there is the address to return to");
             to_unwind(place) && !to_unwind(place)
         })

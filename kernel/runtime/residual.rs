@@ -1,6 +1,6 @@
-//! `?` in a cell: any error ends it, an `Option` too, and whatever can be said of the error is told.
+//! `?` in a cell: any error ends the cell, and so does a `None`; everything known about the error is reported.
 //!
-//! This needs two unstable features, so it is compiled for cells only, which are anyway (`--cfg wavemesh_cells`).
+//! This needs two unstable features, so it is compiled for cells only, which use unstable features anyway (`--cfg wavemesh_cells`).
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -18,17 +18,17 @@ impl<E: Debug> FromResidual<Result<Infallible, E>> for Outcome {
     }
 }
 
-/// Not for each type of error anew: that would be compiled with every cell that uses `?`.
+/// This is not generic over the error: generic code would be compiled with every cell that uses `?`.
 #[inline(never)]
 fn failed(ty: &str, error: &dyn Debug, said: Said, at: &Location) -> Outcome {
     crate::failed(&said.told(), &name_of(ty, error), at);
     Outcome(Err(Stop::Failed))
 }
 
-/// What an error is called: by its variant if it is one of an enum's, and in a box by what is in it; else by its type.
+/// The name of an error: its variant for an enum, the error inside for a box, otherwise its type.
 fn name_of(ty: &str, error: &dyn Debug) -> String {
     let boxed = ty.contains("dyn ");
-    // The names inside of the standard library's errors say nothing to its users.
+    // The inner names of the standard library's errors do not help users.
     if ["core::", "alloc::", "std::"].iter().any(|root| ty.starts_with(root)) && !boxed {
         return ty.to_owned();
     }
@@ -50,10 +50,10 @@ impl FromResidual<Option<Infallible>> for Outcome {
     }
 }
 
-/// The most that an error can say of itself.
+/// The most detailed description that an error offers.
 enum Said<'a> {
     Debug(&'a dyn Debug),
-    /// The alternate form of some errors (anyhow's) tells their causes.
+    /// The alternate form of some errors (anyhow's) includes their causes.
     Display(&'a dyn Display),
     Error(&'a (dyn Error + 'a)),
 }
@@ -95,7 +95,7 @@ fn with_causes(error: &dyn Error) -> String {
     let mut cause = error.source();
     while let Some(inner) = cause {
         let told = inner.to_string();
-        // Some errors tell their cause themselves.
+        // Some errors already include their cause.
         if !text.contains(&told) {
             text.push_str(&format!(": {told}"));
         }

@@ -1,9 +1,10 @@
-//! The value that ends a cell, for cells without the WaveMesh library: `evcxr_display`, else Debug, else the type's name.
+//! Shows the value at the end of a cell, for cells without the WaveMesh library: by `evcxr_display`, else by Debug, else by the name of its
+//! type.
 
 use std::fmt::Debug;
 
-/// Shows the value that ends a cell. One build suffices whatever its type: the methods below are tried in order of their
-/// receivers, which is known as autoref specialisation.
+/// Shows the value at the end of a cell. One build is enough for any type: the methods below are tried in the order of their receivers
+/// (autoref specialisation).
 #[macro_export]
 macro_rules! show {
     ($value:expr) => {{
@@ -15,8 +16,8 @@ macro_rules! show {
     }};
 }
 
-/// The same for cells with the WaveMesh library, which shows what has no `evcxr_display` of its own. The trait of that method which the
-/// library's prelude has must not be in scope.
+/// The same for cells with the WaveMesh library, which shows values that have no `evcxr_display` of their own. The trait with that method
+/// in the library's prelude must not be in scope.
 #[macro_export]
 macro_rules! show_richly {
     ($value:expr) => {{
@@ -32,8 +33,8 @@ macro_rules! show_richly {
     }};
 }
 
-/// The same for a value whose type follows from defaults alone, such as what `|x| x + 1` returns for 2: looking for a method asks for the type
-/// at once, calling a function does not.
+/// The same for a value whose type follows only from defaults, such as the result of `|x| x + 1` for 2: a method call needs the type at
+/// once, a function call does not.
 #[macro_export]
 macro_rules! show_plainly {
     ($value:expr) => {
@@ -48,7 +49,7 @@ pub fn plainly<T: Debug>(value: &T) {
 /// A value about to be shown.
 pub struct Shown<'a, T: ?Sized>(pub &'a T);
 
-/// What `evcxr_display` means for a type that has none of its own: nothing was shown.
+/// Gives every type an `evcxr_display` that shows nothing, for types without their own.
 pub trait Fallback {
     fn evcxr_display(&self) -> NotShown {
         NotShown
@@ -56,7 +57,7 @@ pub trait Fallback {
 }
 impl<T: ?Sized> Fallback for T {}
 
-/// Tells a type's own `evcxr_display` from ours.
+/// Tells a type's own `evcxr_display` from the fallback.
 pub struct NotShown;
 pub trait ByEvcxr {
     fn was_shown(self) -> bool;

@@ -1,10 +1,10 @@
-//! The stop of a cell: it unwinds from where the cell notices, and what it has bound stays, as after a panic.
+//! Stops a cell: it unwinds from where it notices the request, and what it has bound is kept, as after a panic.
 //!
-//! A stop is a level, not an edge: until the cell winds down, each print, sleep, lock and await of it unwinds, so code that catches unwinds
-//! does not swallow it for good. What unwinds is no panic: no hook runs, nothing is printed.
+//! A request to stop is a level, not an edge: until the cell winds down, each of its prints, sleeps, locks and awaits unwinds, so code that
+//! catches unwinding cannot swallow the request for good. The unwinding is not a panic: no hook runs, and nothing is printed.
 //!
-//! A cell that notices nothing is left behind: the kernel's child gives the store and the name of the cell's thread to another worker
-//! ([`wavemesh_cell_leave`]). From then on the old one stays wherever it comes to the runtime, so it cannot disturb the cells that follow.
+//! A cell that notices nothing is left behind: the kernel's child gives the store, and the role of the cell's thread, to another worker
+//! ([`wavemesh_cell_leave`]). From then on the old thread stays in the runtime as soon as it enters it, so it cannot disturb later cells.
 
 use std::cell::Cell;
 use std::panic::resume_unwind;
@@ -17,31 +17,32 @@ use crate::channel;
 use crate::redirect;
 use crate::wait::{self, Answer, Called, System, Wait};
 
-/// A cell that writes is asked so many times to notice by itself.
+/// How many times a cell that is writing is reminded before its write is cancelled.
 const OF_OUTPUT: u32 = 20;
 
-/// The run that shall stop, or 0.
+/// The run that has to stop, or 0.
 static ASKED: AtomicU64 = AtomicU64::new(0);
-/// The number of the thread that runs cells; those before it were left behind.
+/// The number of the thread that runs cells; threads with smaller numbers were left behind.
 static WORKER: AtomicU64 = AtomicU64::new(1);
-/// Whether the cell waited for a pool of rayon when it was last looked at.
+/// Whether the cell waited for a rayon pool when a signal last looked.
 static WAITS_FOR_POOL: AtomicBool = AtomicBool::new(false);
-/// How many times the cell was found while it wrote.
+/// How many times the cell was found writing.
 static REMINDERS: AtomicU32 = AtomicU32::new(0);
-/// Whether the cell's thread is in what runs its future, not in its code: unwinding there would drop the future with all that it holds.
+/// Whether the cell's thread is in the code that runs its future, not in its own code: unwinding there would drop the future with
+/// everything in it.
 static IN_EXECUTOR: AtomicBool = AtomicBool::new(false);
-/// Wakes the future that the cell waits for.
+/// Wakes the future for which the cell waits.
 static WAKER: Mutex<Option<Waker>> = Mutex::new(None);
 
 thread_local! {
-    /// The number of this thread if it runs cells, or ran them; otherwise 0.
+    /// This thread's number if it runs or ran cells; otherwise 0.
     static NUMBER: Cell<u64> = const { Cell::new(0) };
 }
 
-/// What unwinds a cell that stops.
+/// The payload that unwinds a stopped cell.
 pub(crate) struct Stopped;
 
-/// From now on this thread runs cells.
+/// Makes this thread the one that runs cells.
 #[unsafe(no_mangle)]
 pub extern "C" fn wavemesh_cell_worker() {
     redirect::prepare();
@@ -58,8 +59,8 @@ pub extern "C" fn wavemesh_cell_stop(run: u64) {
     }
 }
 
-/// Called where a signal has interrupted a system call, with its address and what it is: unwinds if the cell shall stop and waits where it
-/// may unwind from, or else says how the call goes on.
+/// Called where a signal interrupted a system call, with its address and kind. Unwinds if the cell has to stop and waits where it may
+/// unwind; otherwise returns how the call goes on.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn wavemesh_cell_notice(at: usize, call: System) -> Answer {
     if ASKED.load(Ordering::SeqCst) == 0 || std::thread::panicking() {
@@ -87,19 +88,19 @@ pub extern "C-unwind" fn wavemesh_cell_notice(at: usize, call: System) -> Answer
                     && channel::give_up(place.from..place.to)
                     && redirect::to_unwind(place.back) =>
         {
-            // No more than two writes and a system call: the thread is known to itself since it became a worker.
+            // This needs only two writes and a system call: the thread's handle exists since it became a worker.
             std::thread::current().unpark();
             Answer::GoOn
         }
         Wait::Called(Called::Transfer, _) if call == System::Interrupted => Answer::Cancel,
         _ if call == System::Incoming => Answer::Cancel,
-        // A loop that prints notices by itself, so that what it has begun to write is written.
+        // A loop that prints notices by itself, so that it can finish the text it has begun to write.
         _ if call == System::Outgoing && REMINDERS.fetch_add(1, Ordering::SeqCst) > OF_OUTPUT => Answer::Cancel,
         _ => Answer::GoOn,
     }
 }
 
-/// Called where a thread that is to be left behind was caught in code of a cell, at this address.
+/// Called with the address where a thread that is to be left behind was caught in code of a cell.
 #[unsafe(no_mangle)]
 pub extern "C" fn wavemesh_cell_caught(at: usize) {
     if is_cell_thread() {
@@ -107,20 +108,21 @@ pub extern "C" fn wavemesh_cell_caught(at: usize) {
     }
 }
 
-/// Unwinds if the cell shall stop; for loops of the library, which cannot return an error where they call this.
+/// Unwinds if the cell has to stop. For loops of the library that cannot return an error at this point.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn wavemesh_cell_point() {
     point(0);
 }
 
-/// Whether the cell waited for a pool of rayon when a signal last found it in a system call: its thread alone cannot be left behind then,
+/// Whether the cell waited for a rayon pool when a signal last found it in a system call. Then its thread alone cannot be left behind,
 /// because the pool's threads would go on with the cell's work.
 #[unsafe(no_mangle)]
 pub extern "C" fn wavemesh_cell_waits_for_pool() -> bool {
     WAITS_FOR_POOL.load(Ordering::SeqCst)
 }
 
-/// Leaves the cell's thread behind: another may run cells, and what this one held of the store is lost. False when the cell has ended.
+/// Leaves the cell's thread behind: another thread may run cells, and variables that this one had taken from the store are lost. Returns
+/// false if the cell has ended.
 #[unsafe(no_mangle)]
 pub extern "C" fn wavemesh_cell_leave() -> bool {
     crate::store::take_from_cell(|| {
@@ -129,7 +131,7 @@ pub extern "C" fn wavemesh_cell_leave() -> bool {
     })
 }
 
-/// A cell begins.
+/// Notes that a cell begins.
 pub(crate) fn begin() {
     ASKED.store(0, Ordering::SeqCst);
     WAITS_FOR_POOL.store(false, Ordering::SeqCst);
@@ -139,7 +141,7 @@ pub(crate) fn begin() {
     *crate::lock(&WAKER) = None;
 }
 
-/// The cell obeys: what its values do when they are dropped, and other threads, are not stopped any more.
+/// Notes that the cell obeys: destructors of its values, and other threads, are no longer stopped.
 pub(crate) fn wind_down() {
     ASKED.store(0, Ordering::SeqCst);
 }
@@ -154,14 +156,14 @@ pub(crate) fn was_left() -> bool {
     NUMBER.get() != 0 && !is_cell_thread()
 }
 
-/// Where a thread stays that was left behind.
+/// Keeps a thread that was left behind here for ever.
 pub(crate) fn stay() -> ! {
     loop {
         std::thread::park();
     }
 }
 
-/// Unwinds because the cell shall stop, unless this thread was left behind meanwhile.
+/// Unwinds because the cell has to stop, unless this thread was left behind in between.
 pub(crate) fn unwind() -> ! {
     if was_left() {
         stay();
@@ -169,7 +171,7 @@ pub(crate) fn unwind() -> ! {
     resume_unwind(Box::new(Stopped))
 }
 
-/// Unwinds if the cell shall stop and this is its thread, or one that runs code of `run` (0: of no certain run).
+/// Unwinds if the cell has to stop and this thread is its own, or runs code of `run` (0 stands for any run).
 pub(crate) fn point(run: u64) {
     if was_left() {
         stay();
@@ -180,13 +182,13 @@ pub(crate) fn point(run: u64) {
     }
 }
 
-/// The cell's future is polled: what follows is code of the cell.
+/// Notes that the cell's future is polled: code of the cell follows.
 pub(crate) fn is_polled() {
     IN_EXECUTOR.store(false, Ordering::SeqCst);
 }
 
-/// Whether the cell, which waits for a future, shall stop instead. Otherwise a stop wakes `context`. The innermost level answers, which has
-/// the latest variables in hand; those around it that ask after the same poll do not end what it goes on with.
+/// Whether a cell that waits for a future has to stop instead; if not, a later stop wakes `context`. The innermost level answers first,
+/// since it has the latest variables; levels around it that ask after the same poll do not end the work that it continues.
 pub(crate) fn ends_wait(context: &Context) -> bool {
     if !is_cell_thread() || IN_EXECUTOR.swap(true, Ordering::SeqCst) {
         return false;

@@ -1,6 +1,6 @@
-//! The variables of a notebook, from one cell to the next, and the levels of the cell that runs.
+//! The variables of a notebook, which pass from one cell to the next, and the levels of the running cell.
 //!
-//! A cell is a function that is given a [`Frame`]: it loads variables of earlier cells, runs its statements in levels, each of which
+//! A cell is a function that receives a [`Frame`]. It loads variables of earlier cells and runs its statements in levels. Each level
 //! catches a panic or a stop, and keeps what it has bound however the level below it ended.
 
 use std::any::{Any, type_name};
@@ -16,21 +16,21 @@ use crate::describe::describe;
 use crate::protocol::Report;
 use crate::stop::{self, Stopped};
 
-/// The variables that no cell has in hand.
+/// The variables that no cell has taken.
 static STORE: Mutex<Store> = Mutex::new(Store { variables: BTreeMap::new(), running: false });
 
-/// Variables by name, and whether a cell runs on them. No code of a cell runs while it is locked, so that a cell's thread can be left
-/// behind wherever it is in its own code.
+/// Variables by name, and whether a cell is running with them. No code of a cell runs while this is locked, so that a cell's thread can be
+/// left behind anywhere in its own code.
 struct Store {
     variables: BTreeMap<String, Box<dyn Any>>,
     running: bool,
 }
 
-// SAFETY: one thread at a time uses the values: the worker that runs cells. Another takes its place when that one was left behind, which
-// then never touches a value again that is in the store ([`stop::stay_if_left`]), and never ends, so that what is its own stays valid.
+// SAFETY: one thread at a time uses the values: the worker that runs cells. Another worker replaces it only if it was left behind. Then it
+// never touches a value in the store again ([`stop::stay_if_left`]), and it never ends, so its own values stay valid.
 unsafe impl Send for Store {}
 
-/// How a level of a cell ended.
+/// The result of a level of a cell.
 #[must_use]
 pub struct Outcome(pub(crate) Result<(), Stop>);
 
@@ -38,28 +38,28 @@ pub struct Outcome(pub(crate) Result<(), Stop>);
 pub(crate) enum Stop {
     /// It panicked; the hook has the message.
     Panic,
-    /// It noticed that it shall stop.
+    /// It noticed a request to stop.
     Stopped,
-    /// `?` met an error, which has been told.
+    /// `?` met an error, which was reported already.
     #[cfg_attr(not(wavemesh_cells), expect(dead_code, reason = "made by `?` in cells"))]
     Failed,
 }
 
-/// The level ran to its end.
+/// The result of a level that ran to its end.
 pub fn done() -> Outcome {
     Outcome(Ok(()))
 }
 
-/// What the running cell holds in hand.
+/// The state of the running cell.
 #[derive(Default)]
 pub struct Frame {
-    /// Names under which this cell has stored something.
+    /// Names under which this cell has stored a value.
     kept: RefCell<HashSet<String>>,
     /// Variables that were moved out of their place.
     taken: RefCell<HashSet<usize>>,
 }
 
-/// Runs a cell on the variables of the store.
+/// Runs a cell with the variables of the store.
 pub fn run(cell: fn(&Frame) -> Outcome) {
     let frame = Frame::default();
     match frame.level(|| cell(&frame)) {
@@ -69,18 +69,18 @@ pub fn run(cell: fn(&Frame) -> Outcome) {
     }
 }
 
-/// The cell that runs from now on has the store.
+/// Gives the store to the cell that starts now.
 pub(crate) fn begin() {
     crate::lock(&STORE).running = true;
 }
 
-/// The cell has run to its end and cannot be left behind any more. Its thread calls this, and stays here if it was.
+/// Notes that the cell has ended and can no longer be left behind. Its thread calls this, and stays here if it was left behind.
 #[unsafe(no_mangle)]
 pub extern "C" fn wavemesh_cell_finish() {
     with_store(|store| store.running = false);
 }
 
-/// Takes the store from the cell that runs. False when it has run to its end.
+/// Takes the store from the running cell. Returns false if the cell has ended.
 pub(crate) fn take_from_cell(leave: impl FnOnce()) -> bool {
     let mut store = crate::lock(&STORE);
     let running = std::mem::take(&mut store.running);
@@ -90,7 +90,7 @@ pub(crate) fn take_from_cell(leave: impl FnOnce()) -> bool {
     running
 }
 
-/// Works on the store, unless this thread was left behind.
+/// Works with the store, unless this thread was left behind.
 fn with_store<R>(work: impl FnOnce(&mut Store) -> R) -> R {
     let mut store = crate::lock(&STORE);
     if stop::was_left() {
@@ -100,14 +100,15 @@ fn with_store<R>(work: impl FnOnce(&mut Store) -> R) -> R {
     work(&mut store)
 }
 
-// Not generic, so that their code lies in this library and not in that of each cell: rustc takes most of its time to make code.
+// These are not generic, so that their code is in this library and not in that of each cell: rustc spends most of its time on generating
+// code.
 
 #[inline(never)]
 fn take(name: &str) -> Option<Box<dyn Any>> {
     with_store(|store| store.variables.remove(name))
 }
 
-/// Puts a value in the store and tells of it. Returns what had its name.
+/// Stores a value and reports it. Returns the value that had this name before.
 #[inline(never)]
 fn put(name: String, value: Box<dyn Any>, told: &Report) -> Option<Box<dyn Any>> {
     with_store(|store| {
@@ -132,17 +133,17 @@ fn caught(rest: &mut dyn FnMut() -> Outcome) -> Outcome {
 }
 
 impl Frame {
-    /// Runs the rest of the cell; a panic or a stop ends it as an error does.
+    /// Runs the rest of the cell. A panic or a stop ends it as an error does.
     pub fn level(&self, rest: impl FnOnce() -> Outcome) -> Outcome {
         let mut rest = Some(rest);
-        // Not `map_or_else`, which would be compiled with every cell.
+        // `map_or_else` would be compiled with every cell.
         caught(&mut || match rest.take() {
             Some(rest) => rest(),
             None => done(),
         })
     }
 
-    /// The same for a cell that waits for futures. A stop ends the wait.
+    /// Like [`level`](Self::level), for a cell that waits for futures. A stop ends the wait.
     pub async fn level_async(&self, rest: impl Future<Output = Outcome>) -> Outcome {
         let mut rest = pin!(rest);
         std::future::poll_fn(|context| {
@@ -166,19 +167,19 @@ impl Frame {
         }
     }
 
-    /// Stores the variable that the cell binds as the one of this number, unless it has bound a newer one of this name.
+    /// Stores the variable that the cell binds under this number, unless the cell has bound a newer variable with this name.
     pub fn keep<T: 'static>(&self, number: usize, name: &str, value: T) {
         self.store(Some(number), name, type_name::<T>(), Box::new(value));
     }
 
-    /// Stores a variable of an earlier cell again, unless the cell has bound one of this name.
+    /// Stores a variable of an earlier cell again, unless the cell has bound a variable with this name.
     pub fn put_back<T: 'static>(&self, name: &str, value: T) {
         self.store(None, name, type_name::<T>(), Box::new(value));
     }
 
     #[inline(never)]
     fn store(&self, number: Option<usize>, name: &str, type_name: &str, value: Box<dyn Any>) {
-        // No later cell could name the type of a closure, so the value ends with this one.
+        // No later cell could name the type of a closure, so the value ends with this cell.
         if self.kept.borrow().contains(name) || type_name.contains("{{closure}}") {
             return;
         }
@@ -191,19 +192,19 @@ impl Frame {
             shape,
             type_name: type_name.to_owned(),
         };
-        // The destructor of what it replaces may do anything, so it runs when the store is free.
+        // The destructor of the replaced value may do anything, so it runs when the store is not locked.
         drop(put(name.to_owned(), value, &told));
     }
 
-    /// Moves a variable out of its place, which [`keep_unless_taken`](Self::keep_unless_taken) then leaves alone. `key` is the variable's
-    /// own in this cell.
+    /// Moves a variable out of its place; [`keep_unless_taken`](Self::keep_unless_taken) then leaves that place alone. `key` identifies the
+    /// variable in this cell.
     ///
     /// # Safety
     ///
     /// The place must not be read, written or dropped after this.
     pub unsafe fn take_over<T>(&self, key: usize, place: &mut T) -> T {
         self.note_taken(key);
-        // SAFETY: the reference is valid for reads, and the caller does not use what is left.
+        // SAFETY: the reference is valid for reads, and the caller does not use what is left behind.
         unsafe { std::ptr::read(place) }
     }
 
@@ -233,7 +234,7 @@ impl Frame {
     }
 }
 
-/// How a level ended that returned or unwound. None of the cell's statements runs any more: what is left is to keep and to drop.
+/// The result of a level that returned or unwound. No more statements of the cell run; only keeping and dropping is left.
 fn ended(result: std::thread::Result<Outcome>) -> Outcome {
     stop::wind_down();
     result.unwrap_or_else(|unwound| {

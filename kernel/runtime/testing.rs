@@ -1,5 +1,5 @@
-//! The tests of a notebook, run one after the other with a report like cargo's, and the code that a `main` returns. The kernel writes
-//! the calls.
+//! Runs the tests of a notebook one after the other, with a report like cargo's, and handles the code that a `main` returns. The kernel
+//! writes calls to this module.
 
 use std::any::Any;
 use std::fmt::{Debug, Display};
@@ -18,11 +18,11 @@ pub struct Tests {
     start: Instant,
     passed: usize,
     ignored: usize,
-    /// The name of each and what went wrong.
+    /// The name of each failed test, and what went wrong.
     failed: Vec<(String, String)>,
 }
 
-/// Some tests failed.
+/// The error that some tests failed.
 #[derive(Debug)]
 pub struct TestsFailed(String);
 
@@ -34,7 +34,7 @@ impl Display for TestsFailed {
 
 impl std::error::Error for TestsFailed {}
 
-/// `main` returned the code of a failure.
+/// The error that `main` returned a failure code.
 #[derive(Debug)]
 pub struct ExitFailure(std::process::ExitCode);
 
@@ -46,14 +46,14 @@ impl Display for ExitFailure {
 
 impl std::error::Error for ExitFailure {}
 
-/// The code that `main` returned, as an error if it is one of a failure.
+/// Turns the code that `main` returned into an error if it is a failure.
 pub fn exited(code: std::process::ExitCode) -> Result<(), ExitFailure> {
     if code == std::process::ExitCode::SUCCESS { Ok(()) } else { Err(ExitFailure(code)) }
 }
 
 /// What a test may return.
 pub trait Ended {
-    /// What went wrong.
+    /// The error text if the test failed.
     fn ended(self) -> Result<(), String>;
 }
 
@@ -75,19 +75,20 @@ impl Ended for std::process::ExitCode {
     }
 }
 
-/// How a test ended that did not panic.
+/// The result of a test that did not panic.
 pub fn ended(returned: impl Ended) -> Result<(), String> {
     returned.ended()
 }
 
 impl Tests {
-    /// So many tests are about to run.
+    /// Starts a run of this many tests.
     pub fn begin(count: usize) -> Tests {
         say(&format!("running {count} test{}\n", if count == 1 { "" } else { "s" }));
         Tests { start: Instant::now(), passed: 0, ignored: 0, failed: Vec::new() }
     }
 
-    /// Runs one, unless it is ignored, for a reason that may be empty. A panic with `should_panic` in its message makes it pass.
+    /// Runs a test, unless it is ignored for some reason (which may be empty). If `should_panic` is given, the test passes if it panics
+    /// with that text in its message.
     pub fn run(
         &mut self,
         name: &str,
@@ -122,7 +123,7 @@ impl Tests {
         }
     }
 
-    /// All have run: the report, which is an error if one failed.
+    /// Ends the run and prints the report; returns an error if a test failed.
     pub fn end(self) -> Result<(), TestsFailed> {
         let Tests { start, passed, ignored, failed } = self;
         if !failed.is_empty() {
@@ -171,7 +172,7 @@ impl Tests {
     }
 }
 
-/// A panic with its line; its column in the code for the compiler is not the user's.
+/// A panic with its line. The column is left out, since columns in the built code differ from the user's.
 fn told(Panic { message, place: Place { file, line, .. } }: &Panic) -> String {
     let file = crate::output::cell_of(file);
     format!("panicked at {file}:{line}:\n{message}")
@@ -181,7 +182,7 @@ fn say(text: &str) {
     print_for(0, false, format_args!("{text}"));
 }
 
-/// The panic that ended a test. A stop ends all of them.
+/// The panic that ended a test. A stop ends all tests.
 fn panic_of(unwound: Box<dyn Any + Send>) -> Panic {
     if unwound.is::<Stopped>() {
         resume_unwind(unwound);

@@ -1,13 +1,13 @@
-//! `%timeit`: an expression, timed over many runs as IPython does it.
+//! `%timeit`: times an expression over many runs, as IPython does.
 
 use std::time::{Duration, Instant};
 
-/// So many batches are timed.
+/// How many batches are timed.
 const BATCHES: usize = 7;
-/// A batch takes at least this long, unless one run of the expression takes longer.
+/// The shortest time of a batch, unless a single run of the expression takes longer.
 const BATCH: Duration = Duration::from_millis(100);
 
-/// Runs the expression often enough to time it, and prints how long one run takes; the code was compiled at this level of optimisation.
+/// Runs the expression often enough to time it, and prints the time of one run. `level` is the optimisation level of the code.
 pub fn repeat<T>(level: &str, mut expression: impl FnMut() -> T) {
     let mut batch = |loops: u32| {
         let start = Instant::now();
@@ -17,7 +17,7 @@ pub fn repeat<T>(level: &str, mut expression: impl FnMut() -> T) {
         start.elapsed()
     };
     let mut loops = 1;
-    // What is too short to time runs in longer batches.
+    // An expression that is too short to time needs more runs in a batch.
     let mut first = batch(loops);
     while first < BATCH && loops < 1_000_000_000 {
         loops *= 10;
@@ -44,7 +44,7 @@ fn told(times: &[f64], loops: u32) -> String {
     format!("{} ± {} per loop (mean ± std. dev. of {runs} runs, {each} each)", seconds(mean), seconds(deviation))
 }
 
-/// A time with three digits and the unit that suits it.
+/// The time with three digits and a suitable unit.
 fn seconds(time: f64) -> String {
     let (value, unit) = match time {
         _ if time >= 1.0 => (time, "s"),

@@ -1,4 +1,4 @@
-//! What a thread waits for in a system call that a stop has interrupted, and how that wait may end.
+//! What a thread was waiting for in a system call that a stop interrupted, and how that wait may end.
 //!
 //! | the thread waits in | the wait ends |
 //! | --- | --- |
@@ -9,16 +9,16 @@
 //! | input and output, a wait for a process | by the error `ECANCELED`, as any such call may |
 //! | anything else | not at all: its thread can only be left behind |
 //!
-//! A wait of a library's own, such as the one that ends `thread::scope`, is left alone: threads may use what the wait keeps alive. So the
-//! kernel's child first looks up whose call it is, and [allows](wavemesh_cell_allow) it.
+//! A wait inside a library, such as the one that ends `thread::scope`, is left alone: threads may use what the wait keeps alive. So the
+//! kernel's child first finds out whose call it is, and [allows](wavemesh_cell_allow) it.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::backtrace::{Call, Home, has_c_within, text_of_run};
 
-/// So many calls of cells are noted, the innermost ones.
+/// How many calls in cells are noted; the innermost ones.
 pub const NOTED: usize = 64;
-/// So many calls may lie between the user's own and the function of `std` that waits.
+/// How many calls at most may lie between the user's own call and the waiting function of `std`.
 const CHAIN: usize = 24;
 
 /// A system call that a signal has interrupted.
@@ -27,37 +27,37 @@ const CHAIN: usize = 24;
 pub enum System {
     /// A wait for a word of memory.
     Futex,
-    /// Something is to come: input, a connection, the end of a process.
+    /// Something is to arrive: input, a connection, the end of a process.
     Incoming,
-    /// Something is to go out.
+    /// Something is to be sent.
     Outgoing,
     /// A call that has ended because of the signal.
     Interrupted,
-    /// Any other.
+    /// Any other call.
     Other,
 }
 
-/// What becomes of the call.
+/// What happens to the call.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It goes on.
+    /// It continues.
     GoOn,
     /// It ends as if it had been woken.
     Wake,
-    /// It fails: the time is over.
+    /// It fails with a timeout.
     TimeOut,
-    /// It fails: it was cancelled.
+    /// It fails as cancelled.
     Cancel,
 }
 
 /// What a thread waits for.
 pub(crate) enum Wait {
-    /// A sleep or a lock, from which it may unwind; whether the run that goes on has called it, on whatever thread.
+    /// A sleep or a lock, from which the thread may unwind; and whether the current run called it, on any thread.
     Plain {
         in_run: bool,
     },
-    /// A function of `std` that a cell has called.
+    /// A function of `std` that a cell called.
     Called(Called, Place),
     /// Work of a pool of rayon.
     Pool,
@@ -67,11 +67,11 @@ pub(crate) enum Wait {
 /// Where on the stack a function of `std` was called.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Place {
-    /// Where the address lies to which it returns.
+    /// The place of its return address.
     pub back: usize,
-    /// From where the thread was interrupted.
+    /// The interrupted end of the stack.
     pub from: usize,
-    /// Up to the user's own function.
+    /// The end at the user's own function.
     pub to: usize,
 }
 
@@ -82,14 +82,14 @@ pub enum Called {
     Condition,
     Park,
     Join,
-    /// A message of a channel, or room in one.
+    /// A message of a channel, or space in one.
     Channel,
-    /// Input, output and processes. Such a wait may end whoever has called it.
+    /// Input, output or processes. Such a wait may end, whoever called it.
     Transfer,
 }
 
 impl Called {
-    /// What the function with this mangled name waits for.
+    /// What the function with this mangled name waits for; `None` for other functions.
     pub fn of(name: &str) -> Option<Called> {
         let contains = |part: &str| name.contains(part);
         if contains("3std3sys4sync7condvar") {
@@ -114,24 +114,24 @@ impl Called {
     }
 }
 
-/// Where the function of `std` begins that a cell has called when a signal last interrupted the cell's thread in it, or 0.
+/// The address of the function of `std` that a cell had called when a signal last interrupted the cell's thread in it, or 0.
 static FUNCTION: AtomicUsize = AtomicUsize::new(0);
-/// Addresses in cells to which the thread of the cell was about to return when a signal last interrupted it, the innermost first.
+/// The addresses in cells to which the cell's thread was about to return when a signal last interrupted it, innermost first.
 static SEEN: [AtomicUsize; NOTED] = [const { AtomicUsize::new(0) }; NOTED];
 /// The function that may end, what it waits for, and the addresses in cells up to the user's own call of it.
 static MAY_END: AtomicUsize = AtomicUsize::new(0);
 static KIND: AtomicU32 = AtomicU32::new(0);
 static ALLOWED: [AtomicUsize; CHAIN] = [const { AtomicUsize::new(0) }; CHAIN];
 
-/// Copies to `seen` where the function of `std` begins in which the cell waits, or 0, and behind it up to `room` addresses that were
-/// noted last; answers how many those are.
+/// Writes to `seen` the address of the function of `std` in which the cell waits (or 0), then up to `room` of the noted addresses. Returns
+/// how many addresses follow.
 ///
 /// # Safety
 ///
-/// There must be room for one more at `seen`.
+/// `seen` must have room for `room + 1` values.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wavemesh_cell_seen(seen: *mut usize, room: usize) -> usize {
-    // SAFETY: the caller says that there is room.
+    // SAFETY: the caller guarantees the room.
     unsafe { seen.write(FUNCTION.load(Ordering::SeqCst)) };
     let noted = SEEN.iter().map(|address| address.load(Ordering::SeqCst)).take_while(|&address| address != 0);
     noted.take(room).fold(0, |count, address| {
@@ -141,17 +141,17 @@ pub unsafe extern "C" fn wavemesh_cell_seen(seen: *mut usize, room: usize) -> us
     })
 }
 
-/// Allows the function of `std` to end that begins at `function` and waits for `called`, if it is called through these `count` addresses,
-/// the last of which is the user's own call.
+/// Lets the function of `std` at `function`, which waits for `called`, end if it is called through these `count` addresses; the last one is
+/// the user's own call.
 ///
 /// # Safety
 ///
-/// So many must lie at `chain`.
+/// `chain` must point to `count` addresses.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wavemesh_cell_allow(function: usize, called: Called, chain: *const usize, count: usize) {
     MAY_END.store(0, Ordering::SeqCst);
     for (index, allowed) in ALLOWED.iter().enumerate() {
-        // SAFETY: the caller says that there are so many.
+        // SAFETY: the caller guarantees that there are this many.
         let address = if index < count && count <= CHAIN { unsafe { chain.add(index).read() } } else { 0 };
         allowed.store(address, Ordering::SeqCst);
     }
@@ -159,7 +159,7 @@ pub unsafe extern "C" fn wavemesh_cell_allow(function: usize, called: Called, ch
     MAY_END.store(function, Ordering::SeqCst);
 }
 
-/// Notes the calls of cells among these.
+/// Notes which of these calls are in cells.
 pub(crate) fn note(calls: &[Call]) {
     let mut cells = calls.iter().filter(|call| call.is_of(Home::Cell)).map(|call| call.at);
     SEEN.iter().for_each(|seen| seen.store(cells.next().unwrap_or(0), Ordering::SeqCst));
@@ -167,18 +167,18 @@ pub(crate) fn note(calls: &[Call]) {
     FUNCTION.store(function, Ordering::SeqCst);
 }
 
-/// Nothing is known yet of the cell that begins.
+/// Forgets what was noted, for a cell that begins.
 pub(crate) fn begin() {
     SEEN.iter().chain(&ALLOWED).chain([&FUNCTION, &MAY_END]).for_each(|address| address.store(0, Ordering::SeqCst));
 }
 
-/// What the thread with these calls waits for, of which the innermost has made a system call.
+/// What a thread with these calls waits for; the innermost call has made a system call.
 pub(crate) fn of(calls: &[Call]) -> Wait {
     let outer = &calls[calls.iter().take_while(|call| call.is_of(Home::C)).count()..];
     if let [function, caller, ..] = outer
         && function.is_of(Home::Std)
-        // It may unwind here: it has nothing to clean up, and its caller, which was compiled apart from it, must expect it to. A lock of a
-        // crate's own is left to the crate, as it may rely on more.
+        // The thread may unwind here: this function has nothing to clean up, and its caller, which was compiled separately, must expect
+        // unwinding. A crate's own lock is left to the crate, which may rely on more.
         && !function.cleans_up
         && !caller.is_of(Home::Std)
         && is_plain(Call::symbol(function.function), caller.is_of(Home::Cell))
@@ -206,14 +206,14 @@ pub(crate) fn of(calls: &[Call]) -> Wait {
     }
 }
 
-/// The outermost of the functions of `std` around a system call, and its callers, of which there is one at least.
+/// The outermost function of `std` around a system call, and its callers (at least one).
 fn waits_in(calls: &[Call]) -> Option<(&Call, &[Call])> {
     let outer = &calls[calls.iter().take_while(|call| call.is_of(Home::C)).count()..];
     let (of_std, callers) = outer.split_at(outer.iter().take_while(|call| call.is_of(Home::Std)).count());
     Some((of_std.last()?, callers)).filter(|(_, callers)| !callers.is_empty())
 }
 
-/// The last of the callers through which the wait may end, if these are those.
+/// The last of the callers through which the wait may end, if these are the allowed ones.
 fn allowed(callers: &[Call]) -> Option<&Call> {
     let chain = ALLOWED.iter().map(|address| address.load(Ordering::SeqCst)).take_while(|&address| address != 0);
     let mut callers = callers.iter();
@@ -221,7 +221,7 @@ fn allowed(callers: &[Call]) -> Option<&Call> {
     known.collect::<Option<LastOf>>()?.0
 }
 
-/// Keeps the last of some calls.
+/// Collects the last of several calls.
 struct LastOf<'a>(Option<&'a Call>);
 
 impl<'a> FromIterator<&'a Call> for LastOf<'a> {
@@ -230,7 +230,7 @@ impl<'a> FromIterator<&'a Call> for LastOf<'a> {
     }
 }
 
-/// Whether this is the mangled name of `std`'s sleep, or of its wait for a lock if `locks`.
+/// Whether this is the mangled name of `std`'s sleep or, if `locks`, of its wait for a lock.
 fn is_plain(name: &[u8], locks: bool) -> bool {
     is_sleep(name) || locks && is_lock(name)
 }
@@ -240,7 +240,7 @@ fn is_sleep(name: &[u8]) -> bool {
     contains_any(name, &[b"3std6thread9functions5sleep", b"3std6thread5sleep"])
 }
 
-/// Whether this is the mangled name of the function of `std` that waits for a mutex, or a lock of readers and writers.
+/// Whether this is the mangled name of the function of `std` that waits for a mutex or a read-write lock.
 fn is_lock(name: &[u8]) -> bool {
     contains(name, b"3std3sys4sync")
         && contains_any(name, &[b"14lock_contended", b"14read_contended", b"15write_contended"])

@@ -1,4 +1,4 @@
-//! The kernel's one program: the Jupyter kernel, its commands, and the process that runs user code.
+//! The kernel's one program: it is the Jupyter kernel, its commands, and the process that runs user code.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 /// Writes the Rust cells of `notebook` to `output`, or to standard output.
 ///
-/// Each cell follows a line `// In[n]`. Cells in another language, those that begin with a magic like `%%bash`, are
-/// left out with a remark. The line `%%rust` of a relayed cell is dropped.
+/// A line `// In[n]` comes before each cell. Cells in another language, which begin with a magic like `%%bash`, are left out with a remark.
+/// The line `%%rust` of a relayed cell is dropped.
 pub fn write(notebook: &Path, output: Option<&Path>) -> Result<()> {
     let text = std::fs::read(notebook).with_context(|| format!("cannot read {}", notebook.display()))?;
     let parsed = serde_json::from_slice(&text).with_context(|| format!("{} is not a notebook", notebook.display()))?;

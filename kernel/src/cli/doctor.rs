@@ -1,4 +1,4 @@
-//! `doctor`: does this machine have all that a cell needs? From the outside in, ending with a cell that runs.
+//! `doctor`: checks whether this machine has everything that a cell needs, from the outside in; the last check runs a cell.
 
 use std::io::Write;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::engine::gpu::{Gpu, System};
 use crate::engine::library::Bundle;
 use crate::engine::{EngineHandle, ExecuteOptions, Output};
 
-/// What is wrong, and what mends it.
+/// What is wrong, and how to mend it.
 struct Trouble {
     what: String,
     mend: String,
@@ -19,7 +19,7 @@ struct Trouble {
 
 type Check = fn() -> Result<String, Trouble>;
 
-/// How long the cell that is tried may take; the first one waits for the compiler's files to come from the disk.
+/// How long the test cell may take; the first cell waits while the compiler's files are read from disk.
 const CELL: Duration = Duration::from_secs(120);
 
 const CHECKS: [(&str, Check); 7] = [
@@ -32,7 +32,7 @@ const CHECKS: [(&str, Check); 7] = [
     ("a cell, end to end", cell),
 ];
 
-/// Makes every check, reports each, and fails if any fails. With `mend` the kernelspec is put right first.
+/// Makes every check, reports each, and fails if one fails. With `mend` it first repairs the kernelspec.
 pub fn examine(mend: bool) -> ExitCode {
     println!("wavemesh-kernel {}", env!("CARGO_PKG_VERSION"));
     let mut failures = 0;
@@ -62,7 +62,7 @@ pub fn examine(mend: bool) -> ExitCode {
     }
 }
 
-/// Prints what a check found; answers how many failures that is.
+/// Prints what a check found; returns the number of failures (0 or 1).
 fn tell(found: Result<String, Trouble>) -> usize {
     match found {
         Ok(detail) => println!("ok    {detail}"),
@@ -163,7 +163,7 @@ fn kernelspec() -> Result<String, Trouble> {
     Ok(folder.display().to_string())
 }
 
-/// How the library for cells comes to be, in a checkout or after `cargo install`. Cells of plain Rust work without it.
+/// How to get the library for cells, in a checkout or after `cargo install`. Cells of plain Rust work without it.
 const LIBRARY: &str = "in a checkout of WaveMesh run `bash kernel/setup.sh`, or `wavemesh-kernel library build --source .`; \
                        without it cells are plain Rust";
 
@@ -173,7 +173,7 @@ fn library() -> Result<String, Trouble> {
     Ok(found.lib_dir().display().to_string())
 }
 
-/// Who uses the NVIDIA GPU, and, if nobody can, why; nothing where there is neither a driver nor a library for GPUs.
+/// What can use the NVIDIA GPU or, if nothing can, why. `None` if there is neither a driver nor a library for GPUs.
 fn gpu() -> Option<Result<String, Trouble>> {
     let system = System::here();
     let driver = system.driver();
@@ -196,10 +196,10 @@ fn gpu() -> Option<Result<String, Trouble>> {
     }
 }
 
-/// What to know of a cell that ran without the library.
+/// What to know about a cell that ran without the library.
 const PLAIN: &str = " in plain Rust; there is no compiled library: run `wavemesh-kernel library build --source FOLDER`";
 
-/// A value, a print, and the library if there is one, in one cell of a fresh evaluator.
+/// Runs one cell in a new evaluator: a value, a print, and the library if there is one.
 fn cell() -> Result<String, Trouble> {
     let (list, device) = match Bundle::find() {
         Some(_) => (

@@ -1,10 +1,10 @@
-//! The kernelspec: the folder by which Jupyter knows this kernel.
+//! The kernelspec: the folder through which Jupyter finds this kernel.
 //!
-//! Its name is its own, because evcxr_jupyter writes one named `rust` whenever it starts. A notebook that names another Rust kernel than
-//! there is opens with this one all the same where frontends go by the language, as JupyterLab does.
+//! Its name is not `rust`, because evcxr_jupyter writes a kernelspec of that name whenever it starts. A notebook that asks for another,
+//! missing Rust kernel still opens with this one in frontends that go by the language, as JupyterLab does.
 //!
-//! It is written beside its place and renamed into it, so that Jupyter never sees half of it, and carries a mark by
-//! which `install` and `uninstall` know their own.
+//! It is written beside its final place and then renamed, so that Jupyter never sees half of it. It has a mark by which `install` and
+//! `uninstall` recognise their own.
 
 use std::collections::HashMap;
 use std::fs;
@@ -36,7 +36,8 @@ pub fn install(place: &Place, replace: bool) -> Result<()> {
     write(&kernels_folder(place)?, &place.name, replace)
 }
 
-/// Puts the kernelspec where Jupyter looks first for it, whoever's is there; where there is none, it becomes the user's.
+/// Installs the kernelspec in the place where Jupyter finds it first, whoever wrote the one there. If there is none, installs it for the
+/// user.
 pub fn mend() -> Result<()> {
     let first = find_all().into_iter().next().and_then(|found| Some(found.folder.parent()?.to_owned()));
     let kernels = first.map_or_else(|| user_folder().map(|jupyter| jupyter.join("kernels")), Ok)?;
@@ -99,7 +100,7 @@ pub fn uninstall(place: &Place) -> Result<()> {
     if !read(&target).is_ok_and(|spec| is_ours(&spec)) {
         bail!("the kernelspec in {} was not installed by this program; it stays", target.display());
     }
-    // Out of Jupyter's sight in one step, then removed.
+    // Hide it from Jupyter in one step, then remove it.
     let doomed = target.with_file_name(format!(".wavemesh-removed-{}", std::process::id()));
     fs::rename(&target, &doomed)
         .and_then(|()| fs::remove_dir_all(&doomed))
@@ -108,14 +109,14 @@ pub fn uninstall(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// A kernelspec of our name, as Jupyter would find it.
+/// A kernelspec with our name, as Jupyter would find it.
 pub struct Found {
     pub folder: PathBuf,
     pub spec: JupyterKernelspec,
     pub is_ours: bool,
 }
 
-/// The kernelspecs of our name in the order in which Jupyter looks, so that it starts the first.
+/// The kernelspecs with our name, in the order in which Jupyter looks; it starts the first.
 pub fn find_all() -> Vec<Found> {
     let folders = known_folders().into_iter().map(|kernels| kernels.join(NAME));
     let found = folders.filter_map(|folder| {
@@ -125,13 +126,13 @@ pub fn find_all() -> Vec<Found> {
     found.collect()
 }
 
-/// The folder of a kernelspec of ours, of any name, that Jupyter would find or that is at `place`.
+/// The folder of a kernelspec with our mark, of any name, that Jupyter would find or that is at `place`.
 pub fn find_any(place: &Place) -> Option<PathBuf> {
     let entries = known_folders().into_iter().chain(kernels_folder(place)).flat_map(std::fs::read_dir);
     entries.flatten().flatten().map(|entry| entry.path()).find(|folder| read(folder).is_ok_and(|spec| is_ours(&spec)))
 }
 
-/// Where Jupyter looks for kernelspecs, in its order: an active environment comes before the user's folder.
+/// The folders where Jupyter looks for kernelspecs, in its order: an active environment comes before the user's folder.
 fn known_folders() -> Vec<PathBuf> {
     let user = user_folder().ok();
     let environment = environment_prefix().map(|prefix| prefix.join("share/jupyter"));
@@ -146,7 +147,7 @@ fn known_folders() -> Vec<PathBuf> {
     folders.map(|folder| folder.join("kernels")).collect()
 }
 
-/// Puts `new` at `target`; what was there goes to `old`, or back if that fails.
+/// Moves `new` to `target`. What was there goes to `old`, or back if the move fails.
 fn exchange(new: &Path, target: &Path, old: &Path) -> std::io::Result<()> {
     let replaced = target.symlink_metadata().is_ok();
     if replaced {

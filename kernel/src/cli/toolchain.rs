@@ -1,8 +1,8 @@
-//! Finding the Rust toolchain. Jupyter is often started where the shell's profile, and so rustup's folder, is not on `PATH`.
+//! Finds the Rust toolchain. Jupyter is often started without the shell's profile, so rustup's folder is not on `PATH`.
 
 use std::path::PathBuf;
 
-/// Puts cargo's own folder on `PATH` when there is no `cargo` on it. Must be called before the process has other threads.
+/// Adds cargo's own folder to `PATH` if `PATH` has no `cargo`. Must be called before the process has other threads.
 pub fn put_on_path() {
     let path = std::env::var_os("PATH").unwrap_or_default();
     if std::env::split_paths(&path).any(|folder| folder.join("cargo").is_file()) {
@@ -16,7 +16,7 @@ pub fn put_on_path() {
     if folder.join("cargo").is_file()
         && let Ok(extended) = std::env::join_paths(std::iter::once(folder).chain(std::env::split_paths(&path)))
     {
-        // SAFETY: called from `main` before any other thread exists, so nothing reads the environment meanwhile.
+        // SAFETY: `main` calls this before any other thread exists, so nothing reads the environment at the same time.
         unsafe { std::env::set_var("PATH", extended) };
     }
 }

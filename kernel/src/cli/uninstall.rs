@@ -1,4 +1,4 @@
-//! `uninstall`: the kernelspec goes, and with the last one what kernels made in the folders of the user's data and cache.
+//! `uninstall`: removes the kernelspec and, with the last one, what kernels made in the user's data and cache folders.
 
 use std::fs;
 use std::path::Path;
@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use super::{Place, kernelspec};
 use crate::engine::library;
 
-/// Removes the kernelspec, and what kernels made unless another kernelspec of ours is left, which may need it.
+/// Removes the kernelspec. Removes what kernels made too, unless another of our kernelspecs is left, which may need it.
 ///
-/// What `kernel/setup.sh` and the pip package put beside it, the program and Python's environment, stays.
+/// The program and the Python environment, which `kernel/setup.sh` and the pip package installed, stay.
 pub fn run(place: &Place) -> Result<()> {
     kernelspec::uninstall(place)?;
     if let Some(other) = kernelspec::find_any(place) {
@@ -26,7 +26,7 @@ pub fn run(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Whether a kernel of this version made what has a name: its libraries, and, unless those of another version are there, what
+/// Whether a file or folder of this name was made by a kernel of this version: its libraries and, unless another version's are there, what
 /// versions share.
 fn made(data: &Path) -> impl Fn(&str) -> bool {
     let ours = |name: &str| name.starts_with(concat!(env!("CARGO_PKG_VERSION"), "-"));
@@ -37,7 +37,7 @@ fn made(data: &Path) -> impl Fn(&str) -> bool {
     move |name| ours(name) || (!others && shared(name))
 }
 
-/// Removes the files and folders in `folder` of which `doomed` is true, and `folder` itself if nothing is left in it.
+/// Removes the entries of `folder` whose name `doomed` accepts, and `folder` itself if it is then empty.
 fn remove_below(folder: &Path, doomed: impl Fn(&str) -> bool) -> Result<()> {
     for path in names(folder).filter(|name| doomed(name)).map(|name| folder.join(name)) {
         let is_folder = path.symlink_metadata().is_ok_and(|entry| entry.is_dir());

@@ -1,7 +1,7 @@
 //! The frames of a panic that lie in cells, from the debug information of the cells' own libraries.
 //!
-//! The standard library lists the libraries of a process once, at its first backtrace, so it knows none of the cells that are loaded
-//! later. The cell runtime tells addresses instead, and they are looked up here.
+//! The standard library lists the libraries of a process once, at its first backtrace, so it does not know cells that are loaded later. The
+//! cell runtime reports addresses instead, and this module looks them up.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -11,7 +11,7 @@ use addr2line::gimli::{Dwarf, EndianSlice, NativeEndian};
 use object::{Object, ObjectSection, ObjectSymbol};
 use wavemesh_cell::protocol::Frame;
 
-/// Frames in the form of the standard library's backtraces, the innermost first. What cannot be read is left out.
+/// The frames in the form of the standard library's backtraces, innermost first. Frames that cannot be read are left out.
 pub fn text(frames: &[Frame]) -> String {
     let mut files: HashMap<&str, Vec<u8>> = HashMap::new();
     for Frame { library, .. } in frames {
@@ -28,13 +28,13 @@ pub fn text(frames: &[Frame]) -> String {
     text
 }
 
-/// The files of the functions at a place, the innermost first: of those that were inlined there, and of the one that they were inlined in.
+/// The source files of the functions at an address, innermost first: those that were inlined there, then the function around them.
 pub fn files(Frame { library, offset }: &Frame) -> Vec<String> {
     let file = std::fs::read(library).unwrap_or_default();
     Library::read(&file).map(|library| library.files(*offset)).unwrap_or_default()
 }
 
-/// The mangled name of the function at a place.
+/// The mangled name of the function at an address.
 pub fn symbol(Frame { library, offset }: &Frame) -> Option<String> {
     let file = std::fs::read(library).ok()?;
     let file = object::File::parse(&*file).ok()?;
@@ -76,7 +76,7 @@ impl<'a> Library<'a> {
         let mut frame = frames.next().ok().flatten();
         while let Some(inner) = frame {
             frame = frames.next().ok().flatten();
-            // Debug information of lines only names a function without its path; that of the outermost one is a symbol.
+            // Debug information of lines only names a function without its path. The outermost function's symbol has the path.
             let symbol = if frame.is_none() { symbol_at(&self.file, offset) } else { None };
             let named = inner.function.as_ref().and_then(|function| function.raw_name().ok());
             let name = symbol.or(named.as_deref()).unwrap_or("<unknown>");

@@ -1,7 +1,7 @@
 //! A cell as the body of a function.
 //!
-//! Variables are locals of one function, so closures borrow them, guards hold them and references point to them as in any function. What
-//! follows a `let` whose variables are to outlive the cell runs one level deeper, in a closure that is called at once:
+//! Variables are locals of one function, so closures borrow them, guards hold them and references point to them as in any function. If the
+//! variables of a `let` are to outlive the cell, the statements after it run one level deeper, in a closure that is called at once:
 //!
 //! ```text
 //! let words = vec![…];
@@ -13,17 +13,17 @@
 //! end
 //! ```
 //!
-//! So what was bound before an error, a panic or a stop is kept; what was bound after it never was. Inner levels are over when an outer
-//! variable is kept, so a reference or a guard in the cell does not cost its owner.
+//! So variables that were bound before an error, a panic or a stop are kept; those after it were never bound. Inner levels have ended when
+//! an outer variable is kept, so a reference or a guard in the cell does not cost its owner.
 //!
-//! A closure holds what it uses for all of its body, which the borrow checker may refuse where a plain sequence of statements is fine
-//! (`let r = &mut v; r.push(1); let n = 5; v.len()`). The compiler of cells ([`super::compiler`]) then leaves levels out.
+//! A closure borrows what it uses for its whole body. The borrow checker may refuse that where a plain sequence of statements is fine (`let
+//! r = &mut v; r.push(1); let n = 5; v.len()`). The compiler of cells ([`super::compiler`]) then leaves levels out.
 //!
-//! A variable that borrows from another is dropped before anything is stored. Which ones borrow, and what is the user's own mistake, tells a
-//! build of the plain function, without levels and without storing anything ([`Body::plain`]).
+//! A variable that borrows from another is dropped before anything is stored. A build of the plain function, without levels and without
+//! storing anything ([`Body::plain`]), tells which variables borrow and which errors are the user's own.
 //!
-//! A variable that a later statement moves would be moved into the closures on the way to it, and be lost with an error before that
-//! statement. So it is taken there instead, bit by bit, through a reference ([`Fate::TakenBy`]).
+//! If a later statement moves a variable, the closures between would move it too, and an error before that statement would lose it. So the
+//! variable is copied out bit by bit at that statement instead, through a reference ([`Fate::TakenBy`]).
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -38,29 +38,29 @@ pub struct Body<'a> {
     pub cell: &'a Cell,
     pub bound: &'a [Bound],
     pub loaded: &'a [Loaded],
-    /// Variables that are to be forgotten when the cell starts.
+    /// Variables to forget when the cell starts.
     pub forgotten: &'a [String],
-    /// Statements after which a level begins. The loaded variables have one of their own.
+    /// Statements after which a level begins. The loaded variables have a level of their own.
     pub levels: &'a BTreeSet<usize>,
-    /// Whether the cell is only to tell the types of its variables: nothing is stored then.
+    /// Whether this build only tells the types of the variables and stores nothing.
     pub plain: bool,
-    /// Tells this run of a cell from every other.
+    /// The number of this run, unlike that of any other run.
     pub run: u64,
     /// Names of the notebook's items that the cell mentions; `None` when there is no item.
     pub names: Option<&'a [String]>,
-    /// Path of a module whose content every cell sees.
+    /// Path of a module whose names every cell can use.
     pub prelude: Option<&'a str>,
-    /// Crates that count more than what the prelude brings under their names.
+    /// Crates that are imported by name, so that they win over what the prelude has under their names.
     pub crates: &'a [String],
     /// Path of the macro that shows a value, or `None` to show nothing.
     pub show: Option<&'a str>,
-    /// Path of a function that waits for a future, for cells that do.
+    /// Path of a function that waits for a future; for cells that use `.await`.
     pub block_on: Option<&'a str>,
     /// Expression that lives as long as the cell runs, such as a guard of a runtime.
     pub within: Option<&'a str>,
 }
 
-/// Code for rustc, and where in it variables come and go.
+/// Code for rustc, and where in it variables are loaded and stored.
 #[derive(Clone, Debug, Default)]
 pub struct Woven {
     pub built: Built,
@@ -72,24 +72,24 @@ pub struct Woven {
 pub enum Place {
     /// Brings a loaded variable into the cell.
     Load(usize),
-    /// Puts it back.
+    /// Puts a loaded variable back.
     PutBack(usize),
     /// Stores a bound variable.
     Keep(usize),
-    /// Has rustc tell the type of a bound variable, where it is bound.
+    /// Makes rustc tell the type of a bound variable, where it is bound.
     Tell(usize),
-    /// Drops a bound variable that borrows.
+    /// Drops a bound variable that borrows from another.
     Drop(usize),
-    /// Opens the level behind this statement.
+    /// Opens the level after this statement.
     Level(usize),
     /// Opens the level of the loaded variables.
     First,
-    /// Takes a variable that the statement moves.
+    /// Takes a variable that the next statement moves.
     Take,
 }
 
 impl Woven {
-    /// What stands at a byte.
+    /// What the code at a byte does.
     pub fn place(&self, byte: usize) -> Option<Place> {
         self.places.iter().find(|(range, _)| range.contains(&byte)).map(|(_, place)| *place)
     }
@@ -101,13 +101,13 @@ impl Woven {
     }
 }
 
-/// Shows a value that has an `evcxr_display` of its own by that, and every other as the WaveMesh library does.
+/// Shows a value with its own `evcxr_display` if it has that method, and every other value as the WaveMesh library does.
 pub const SHOW_RICHLY: &str = "::wavemesh_cell::show_richly";
 
-/// The macro that shows a value by its `Debug` text, whose type need not be known at once.
+/// The macro that shows a value by its `Debug` text; the type need not be known at once.
 pub const SHOW_PLAINLY: &str = "::wavemesh_cell::show_plainly";
 
-/// Takes the place of the trait of that name which the library's prelude has: an import by name counts more than `*`.
+/// Replaces the trait of the same name in the library's prelude: an import by name wins over `*`.
 const INSTEAD: &str = "use ::wavemesh_cell::show::Fallback as EvcxrDisplay;";
 
 const STORE: &str = "::wavemesh_cell::store";
@@ -122,11 +122,11 @@ impl Body<'_> {
     pub fn weave(&self) -> Woven {
         let mut woven = Woven::default();
         let start = self.cell.statements.first().map_or(0, |statement| statement.range.start);
-        // What may stand behind the user's code stands there, so that it starts near the column where the user wrote it.
+        // Code that can stand after the user's code stands there, so that the user's code starts near its own column.
         let mut head = format!("fn the_cell(__wm: &{STORE}::Frame) -> {STORE}::Outcome {{ ");
         if self.names.is_some() {
             head.push_str("use ::ctx::*; ");
-            // Those that `std` has too are to be named: a `*` does not count more than what is around the function.
+            // Macros that `std` has too must be imported by name: a `*` does not win over the names around the function.
             self.prints(true).for_each(|name| head.push_str(&format!("use ::ctx::{name}; ")));
             if self.show == Some(SHOW_RICHLY) {
                 head.push_str(&format!("{INSTEAD} ")); // the notebook's items may bring the library's prelude too
@@ -195,7 +195,7 @@ impl Body<'_> {
         woven
     }
 
-    /// The macros of `std` that cells have their own of: those that the notebook defines anew, or the others.
+    /// The macros of `std` that cells replace: those that the notebook redefines, or else the others.
     fn prints(&self, anew: bool) -> impl Iterator<Item = &'static str> {
         let names = self.names.unwrap_or_default();
         ["dbg", "eprint", "eprintln", "print", "println"]
@@ -203,7 +203,7 @@ impl Body<'_> {
             .filter(move |name| names.iter().any(|known| known == name) == anew)
     }
 
-    /// What the cell's function sees, and the function that is called.
+    /// Adds the imports of the cell's function, and the function that the kernel calls.
     fn finish(&self, at: usize, woven: &mut Woven) {
         let run = self.run;
         let prints = self.prints(false).collect::<Vec<_>>().join(", ");
@@ -222,7 +222,7 @@ impl Body<'_> {
         for name in self.crates {
             woven.add(&format!("use ::{name};\n"), at, None);
         }
-        // By name, so that they count more than what the prelude brings.
+        // Imported by name, so that these win over the prelude.
         if let Some(names @ [_, ..]) = self.names {
             woven.add(&format!("use ::ctx::{{{}}};\n", names.join(", ")), at, None);
         }
@@ -233,7 +233,7 @@ impl Body<'_> {
         last.map_or(otherwise, |statement| statement.range.end)
     }
 
-    /// Variables of earlier cells that get a value again.
+    /// Declares variables of earlier cells that this cell gives a value again.
     fn declare(&self, woven: &mut Woven) {
         for Bound { name, mutable, declared, .. } in self.bound {
             if let Some(ty) = declared {
@@ -245,7 +245,7 @@ impl Body<'_> {
     fn statement(&self, index: usize, woven: &mut Woven) {
         let statement = &self.cell.statements[index];
         woven.built.go_to(self.source, statement.range.start);
-        // The plain function moves them as the user wrote it: what is taken through a reference would live, and borrow, to the end.
+        // The plain function moves them as the user wrote it: a value taken through a reference would live, and borrow, to the end.
         let taken = |fate: &Fate| !self.plain && *fate == Fate::TakenBy(index);
         let loaded = self.loaded.iter().enumerate().filter(|(_, loaded)| taken(&loaded.fate));
         let loaded = loaded.map(|(number, loaded)| (self.key_of_loaded(number), &loaded.name, loaded.mutable));
@@ -270,7 +270,7 @@ impl Body<'_> {
         {
             woven.add(&format!("::std::mem::drop(&{name}); "), statement.range.end, Some(Place::Tell(number)));
         }
-        // So that a later statement can take it through a reference.
+        // The variable must be `mut` so that a later statement can take it through a reference.
         let later = |bound: &&Bound| {
             !self.plain && bound.statement == index && matches!(bound.fate, Fate::TakenBy(_)) && !bound.mutable
         };
@@ -300,7 +300,7 @@ impl Body<'_> {
         }
         for (index, bound) in self.bound.iter().enumerate().rev() {
             let Bound { name, fate, .. } = bound;
-            // One that was taken away is kept where it got a value again, and where it was bound for the case that it was not taken.
+            // A variable that was taken is kept where it gets a value again. It is also kept where it was bound, in case it was not taken.
             let again = match fate {
                 Fate::TakenBy(by) => statements.contains(by) && self.gets_value(name, *by),
                 _ => false,
@@ -334,12 +334,12 @@ impl Body<'_> {
         }
     }
 
-    /// Bound variables have their own number as key.
+    /// The keys of bound variables are their numbers; loaded variables follow.
     fn key_of_loaded(&self, number: usize) -> usize {
         self.bound.len() + number
     }
 
-    /// Whether a variable gets a new value in this statement or behind it.
+    /// Whether this statement or a later one gives the variable a new value.
     fn gets_value(&self, name: &str, from: usize) -> bool {
         self.cell.statements[from..].iter().any(|statement| statement.assigned.contains(name))
     }
@@ -347,9 +347,9 @@ impl Body<'_> {
 
 const DONE: &str = "::wavemesh_cell::store::done() ";
 
-/// Where levels begin at first: behind each statement that binds a variable, unless nothing follows.
+/// Where levels begin at first: after each statement that binds a variable, except the last statement.
 pub fn levels(cell: &Cell, bound: &[Bound]) -> BTreeSet<usize> {
-    // More would make the compiler slow; a cell of so many variables keeps its first ones.
+    // More levels would make the compiler slow. A cell with more variables keeps the first ones.
     const MOST: usize = 40;
     let behind: BTreeSet<usize> = bound
         .iter()
@@ -357,7 +357,7 @@ pub fn levels(cell: &Cell, bound: &[Bound]) -> BTreeSet<usize> {
         .map(|bound| bound.statement)
         .filter(|&statement| statement + 1 < cell.statements.len())
         .collect();
-    // A variable that has no value yet cannot get one from within a closure.
+    // A closure cannot give a first value to a variable outside it.
     let without: Vec<Range<usize>> = cell
         .bindings
         .iter()
@@ -367,7 +367,7 @@ pub fn levels(cell: &Cell, bound: &[Bound]) -> BTreeSet<usize> {
     behind.into_iter().filter(|statement| !without.iter().any(|range| range.contains(statement))).take(MOST).collect()
 }
 
-/// The statement that only declares a variable which a later one gives its value.
+/// The statement that only declares a variable to which a later statement gives its value.
 fn declared_at(cell: &Cell, statement: usize, name: &str) -> Option<usize> {
     cell.statements.get(statement)?.assigned.contains(name).then_some(0)
 }

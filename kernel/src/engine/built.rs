@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-/// A change to a cell's text: what stands in `range` becomes `text`. An empty range inserts.
+/// A change to a cell's text: `text` replaces `range`. An empty range inserts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
     pub range: Range<usize>,
@@ -29,27 +29,27 @@ impl Edit {
 pub struct Built {
     pub text: String,
     pieces: Vec<Piece>,
-    /// Up to where the cell's lines have been counted.
+    /// The byte of the cell up to which its lines have been counted.
     line_done: usize,
 }
 
 #[derive(Clone, Debug)]
 struct Piece {
-    /// In the built text.
+    /// The byte in the built text.
     at: usize,
-    /// In the cell.
+    /// The byte in the cell.
     source: usize,
-    /// The cell's own text; what is not was inserted at `source`.
+    /// Whether this is the cell's own text; otherwise it was inserted at `source`.
     verbatim: bool,
 }
 
 impl Built {
-    /// The code of a text that begins at the byte `at` of its source.
+    /// Code built from a text that begins at byte `at` of its source.
     pub fn from(at: usize) -> Built {
         Built { line_done: at, ..Built::default() }
     }
 
-    /// Adds a piece of the cell `source`, changed by `edits` (ascending, apart from each other), on its own line. Pieces come in the
+    /// Adds a piece of the cell `source` on its own line, changed by `edits`, which ascend and do not overlap. Pieces must come in the
     /// order of the cell.
     pub fn push(&mut self, source: &str, range: Range<usize>, edits: &[Edit]) {
         self.go_to(source, range.start);
@@ -57,7 +57,7 @@ impl Built {
         for edit in edits {
             self.verbatim(source, done..edit.range.start);
             self.insert(&edit.text, edit.range.start);
-            // What is left out leaves its lines.
+            // Text that is left out keeps its line breaks.
             let lines: String = source[edit.range.clone()].chars().filter(|&c| c == '\n').collect();
             let written = edit.text.matches('\n').count();
             self.insert(lines.get(written..).unwrap_or_default(), edit.range.start);
@@ -67,7 +67,7 @@ impl Built {
         self.line_done = self.line_done.max(range.end);
     }
 
-    /// Adds code that the cell does not have, in the place `at` of the cell. It should have no newline.
+    /// Adds code that is not in the cell, at the place `at` of the cell. It should have no newline.
     pub fn insert(&mut self, code: &str, at: usize) {
         if !code.is_empty() {
             self.pieces.push(Piece { at: self.text.len(), source: at, verbatim: false });
@@ -91,17 +91,17 @@ impl Built {
         }
     }
 
-    /// The place in the cell of a byte of the built text, and whether the user wrote it.
+    /// The byte in the cell from which a byte of the built text came, and whether the user wrote it.
     pub fn source_of(&self, built: usize) -> Option<(usize, bool)> {
         let index = self.pieces.partition_point(|piece| piece.at <= built).checked_sub(1)?;
         let piece = &self.pieces[index];
         Some((if piece.verbatim { piece.source + (built - piece.at) } else { piece.source }, piece.verbatim))
     }
 
-    /// The places in the cell of bytes of the built text, and whether the user wrote their first.
+    /// The range in the cell from which a range of the built text came, and whether the user wrote its first byte.
     pub fn source_range(&self, range: Range<usize>) -> Option<(Range<usize>, bool)> {
         let (start, verbatim) = self.source_of(range.start)?;
-        // The end is told by the last byte: the next one may be another piece's.
+        // The end follows from the last byte, because the next byte may belong to another piece.
         let end = match range.end.checked_sub(1).filter(|&last| last >= range.start) {
             Some(last) => self.source_of(last).map_or(start, |(end, verbatim)| end + usize::from(verbatim)),
             None => start,
@@ -109,7 +109,7 @@ impl Built {
         Some((start..end.max(start), verbatim))
     }
 
-    /// The byte of a line and a column, both counted from 1, columns in characters.
+    /// The byte at a line and a column. Both count from 1; columns count characters.
     pub fn byte(&self, line: usize, column: usize) -> Option<usize> {
         let start: usize = self.text.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
         let text = self.text.get(start..)?.lines().next()?;

@@ -1,4 +1,4 @@
-//! The Rust of a cell, taken apart: items are told from statements.
+//! Takes the Rust of a cell apart into items and statements.
 //!
 //! Items go to the notebook's definitions ([`super::definitions`]); statements become the body of a function ([`super::body`]).
 
@@ -15,38 +15,38 @@ use super::grammar::program::{self, Program};
 use super::items::{self, Item, Origin};
 use super::ways_out::{is_way_out, leaves};
 
-/// A cell that was run, or a file that a cell has brought in with the files that it declares, for reports about their lines.
+/// A cell that was run, or a file that a cell brought in (with the files that it declares); reports need it to name lines.
 #[derive(Debug)]
 pub struct Run {
-    /// As in `In [3]`.
+    /// The cell's number, as in `In [3]`.
     pub number: u32,
-    /// The texts of all pages, one behind the other.
+    /// The texts of all pages, one after the other.
     pub source: String,
-    /// The cell or the file, and behind it the files that it declares.
+    /// The cell or the file first, then the files that it declares.
     pub pages: Vec<Page>,
     built: Mutex<Texts>,
 }
 
-/// A text of its own in a run.
+/// One text of a run: the cell's, or a file's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// What people call it: `In [3]`, or the name of a file.
+    /// What reports call it: `In [3]`, or the name of a file.
     pub name: String,
-    /// The name of its files for the compiler, unlike that of every other page: `In [3]`, which is what `file!()` says.
+    /// The name of its file for the compiler, which no other page has. `file!()` returns it: `In [3]`.
     pub label: String,
-    /// Where it stands in the source of its run.
+    /// Its range in the source of its run.
     pub range: Range<usize>,
 }
 
-/// What was last made of a run for the compiler.
+/// What was last built from a run for the compiler.
 #[derive(Debug, Default)]
 struct Texts {
     body: Option<Arc<Built>>,
-    /// One for each page.
+    /// The items, one text for each page.
     items: Vec<Arc<Built>>,
 }
 
-/// Which of the two that is.
+/// Which of the two texts of a page is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     Body,
@@ -54,17 +54,17 @@ pub enum Part {
 }
 
 impl Run {
-    /// A run of `source`, which these pages make up.
+    /// A run of `source`, which consists of these pages.
     pub fn new(number: u32, pages: Vec<Page>, source: &str) -> Run {
         Run { number, pages, source: source.to_owned(), built: Mutex::default() }
     }
 
-    /// The name of the cell's files for the compiler.
+    /// The label of the first page: the name of the cell's file for the compiler.
     pub fn label(&self) -> &str {
         self.pages.first().map_or("", |page| &page.label)
     }
 
-    /// What was made of a page for the compiler.
+    /// What was built from a page for the compiler.
     pub fn built(&self, part: Part, page: usize) -> Option<Arc<Built>> {
         let texts = self.texts();
         match part {
@@ -73,12 +73,12 @@ impl Run {
         }
     }
 
-    /// Remembers what was made of the cell's statements for the compiler.
+    /// Remembers what was built from the cell's statements.
     pub fn set_body(&self, built: Built) {
         self.texts().body = Some(Arc::new(built));
     }
 
-    /// Remembers what was made of the items of each page for the compiler.
+    /// Remembers what was built from the items of each page.
     pub fn set_items(&self, built: &[Built]) {
         self.texts().items = built.iter().cloned().map(Arc::new).collect();
     }
@@ -88,7 +88,8 @@ impl Run {
     }
 }
 
-/// The run and the page of which the compiler's `file` was built. Of labels that fit, `round.rs` and `shapes/round.rs`, the longest is meant.
+/// The run and the page from which the compiler's `file` was built. If several labels fit, as `round.rs` and `shapes/round.rs` may, the
+/// longest one counts.
 pub fn page_of<'a>(runs: &'a [Arc<Run>], file: &str) -> Option<(&'a Arc<Run>, usize)> {
     let pages = runs.iter().flat_map(|run| run.pages.iter().enumerate().map(move |(index, page)| (run, index, page)));
     let known = pages.filter(|(_, _, page)| Path::new(file).ends_with(&page.label));
@@ -98,31 +99,31 @@ pub fn page_of<'a>(runs: &'a [Arc<Run>], file: &str) -> Option<(&'a Arc<Run>, us
 /// A cell, taken apart.
 #[derive(Debug, Default)]
 pub struct Cell {
-    /// What it defines.
+    /// The items that it defines.
     pub items: Vec<Item>,
-    /// Files that it brings in, which define something too.
+    /// Files that it brings in, which also define items.
     pub files: Vec<items::File>,
-    /// What it does, in order.
+    /// Its statements, in order.
     pub statements: Vec<Statement>,
     /// The variables that it binds, in order.
     pub bindings: Vec<Binding>,
-    /// Words that stand in it before it binds a variable of that name: what it may want of earlier cells.
+    /// Words that occur in it before it binds a variable of that name: what it may need from earlier cells.
     pub wanted: HashSet<String>,
-    /// Whether it waits for a future outside of a function, a closure and an `async` block.
+    /// Whether it waits for a future outside functions, closures and `async` blocks.
     pub awaits: bool,
-    /// Whether it names the runtime behind `.await`, which is there without `:dep`.
+    /// Whether it names `tokio`, the runtime behind `.await`, which needs no `:dep`.
     pub names_runtime: bool,
 }
 
 /// A piece of a cell that does something.
 #[derive(Clone, Debug)]
 pub struct Statement {
-    /// Where it stands in the cell.
+    /// Its range in the cell.
     pub range: Range<usize>,
     pub edits: Vec<Edit>,
-    /// An expression whose value ends the cell.
+    /// Whether it is an expression whose value is shown at the end of the cell.
     pub shown: bool,
-    /// Variables that it gives a new value.
+    /// Variables to which it gives a new value.
     pub assigned: HashSet<String>,
 }
 
@@ -133,14 +134,15 @@ pub struct Binding {
     pub mutable: bool,
     /// The statement after which it has a value.
     pub statement: usize,
-    /// Only rustc can tell whether there is such a variable: a macro that was given the name may bind it.
+    /// Only rustc can tell whether this variable exists: a macro that was given the name may bind it.
     pub supposed: bool,
-    /// It is a closure, whose type has no name.
+    /// Whether it is a closure, whose type has no name.
     pub closure: bool,
 }
 
 impl Cell {
-    /// Takes a cell apart; what is not Rust of it is blank in `source`. `folder` is where files that it names are looked for; `rules` finds the text of a macro of the notebook.
+    /// Takes a cell apart. In `source`, everything that is not Rust must be blank. Files that it names are looked for in `folder`; `rules`
+    /// returns the text of a macro of the notebook.
     pub fn parse(source: &str, folder: &Path, rules: &dyn Fn(&str) -> Option<String>) -> Cell {
         let mut cell = Cell::default();
         if source.trim().is_empty() {
@@ -151,9 +153,9 @@ impl Cell {
         let shift = -isize::try_from(PRELUDE.len()).unwrap_or_default();
         let origin = Origin { source, shift, folder };
         if !parsed.errors().is_empty() {
-            // rustc says better what is wrong. Whatever it accepts runs as it stands.
+            // rustc explains the error better. If it accepts the code, the cell runs as it is.
             cell.wanted = words(source).map(str::to_owned).collect();
-            // In a block of their own, so that what is missing is missing before a brace, as rustc tells it of a function.
+            // The block makes rustc report that something is missing before the brace, as in a function.
             let range = source.len() - source.trim_start().len()..source.len();
             cell.statements.push(Statement {
                 edits: vec![Edit::insert(range.start, "let _ = { "), Edit::insert(range.end, "\n};")],
@@ -222,7 +224,7 @@ impl Cell {
         cell
     }
 
-    /// Makes what the cell does run many times, for its time. What it binds is of each run alone.
+    /// Makes the cell's code run many times, to time it. Each run has its own bindings.
     pub fn repeat(&mut self, opt_level: &str) {
         self.bindings.clear();
         if let Some(first) = self.statements.first_mut() {
@@ -235,7 +237,7 @@ impl Cell {
         }
     }
 
-    /// Runs a program behind the statements of the cell.
+    /// Runs a program after the statements of the cell.
     pub fn run_program(&mut self, program: &Program, source: &str) {
         if !program.is_empty() {
             self.awaits |= program.waits();
@@ -261,7 +263,7 @@ impl Cell {
         let bound_before = self.bindings.len();
         let assigned = assigned(node);
         for name in &assigned {
-            // `let late;` is bound when it gets its value.
+            // `let late;` counts as bound where it gets its value.
             for binding in
                 self.bindings.iter_mut().filter(|binding| binding.name == *name && binding.statement == usize::MAX)
             {
@@ -285,7 +287,7 @@ impl Cell {
         for ident in pattern.syntax().descendants().filter_map(ast::IdentPat::cast) {
             let Some(name) = ident.name() else { continue };
             let name = name.text().to_string();
-            // A name inside of a pattern may be a constant's or a variant's.
+            // A name inside a pattern may be that of a constant or a variant.
             let alone = ident.syntax() == pattern.syntax();
             let supposed = !alone && name.starts_with(char::is_uppercase);
             if ident.ref_token().is_some() {
@@ -303,7 +305,7 @@ impl Cell {
         }
     }
 
-    /// A macro may bind variables whose names it is given.
+    /// Notes the names that a macro is given: it may bind variables with them.
     fn suppose_bindings(&mut self, call: &ast::MacroCall, rules: &dyn Fn(&str) -> Option<String>) {
         let name = called(call);
         if !rules(&name).is_some_and(|text| items::may_bind(&text)) {
@@ -320,8 +322,8 @@ impl Cell {
         }
     }
 
-    /// Notes what a statement may want of earlier cells. A name that stands only where the statement binds it is not wanted, there and
-    /// below: the earlier variable of that name stays where it is.
+    /// Notes what a statement may need from earlier cells. A name that occurs only where the statement binds it is not needed, neither
+    /// there nor later: the earlier variable of that name stays where it is.
     fn note_wanted(&mut self, statement: &str, bound_before: usize) {
         for word in words(statement) {
             let bound = |binding: &Binding| binding.name.trim_start_matches("r#") == word;
@@ -338,7 +340,7 @@ impl Cell {
         self.wanted.contains(name.trim_start_matches("r#"))
     }
 
-    /// The first statement that gives the variable `name` a value, if none before it mentions it.
+    /// The first statement that gives the variable `name` a value, unless an earlier statement mentions the variable.
     pub fn starts_with_value(&self, name: &str, source: &str) -> Option<usize> {
         let word = name.trim_start_matches("r#");
         let first = self
@@ -349,7 +351,7 @@ impl Cell {
     }
 }
 
-/// Variables that a statement gives a new value as a whole, wherever in it.
+/// Variables to which a statement gives a whole new value, anywhere inside it.
 fn assigned(node: &SyntaxNode) -> HashSet<String> {
     let mut names = HashSet::new();
     for expression in node.descendants().filter_map(ast::BinExpr::cast) {
@@ -369,7 +371,7 @@ fn assigned(node: &SyntaxNode) -> HashSet<String> {
     names
 }
 
-/// Whether a piece of a statement runs in another function than the cell's: a closure, a function, an `async` block.
+/// Whether a piece of a statement runs in a function other than the cell's: in a closure, a function, or an `async` block.
 pub(super) fn in_another(inner: &SyntaxNode, statement: &SyntaxNode) -> bool {
     let depth = inner.ancestors().take_while(|outer| outer != statement).count();
     inner.ancestors().take(depth + 1).skip(1).any(|outer| {
@@ -379,7 +381,7 @@ pub(super) fn in_another(inner: &SyntaxNode, statement: &SyntaxNode) -> bool {
     })
 }
 
-/// Macros of async crates that wait for futures where they stand.
+/// Macros of async crates that wait for futures in place.
 const WAITING: [&str; 4] = ["join", "try_join", "select", "select_biased"];
 
 /// Whether a statement waits for a future itself.
@@ -399,7 +401,7 @@ pub(super) fn called(call: &ast::MacroCall) -> String {
     path.rsplit("::").next().unwrap_or_default().to_owned()
 }
 
-/// Whether the tokens of a macro's call have an `.await`, and no future around it.
+/// Whether the tokens of a macro call contain an `.await` that is not inside another future.
 pub(super) fn tokens_wait(node: &SyntaxNode) -> bool {
     let has = |word: &str| {
         let mut tokens = node.descendants_with_tokens().filter_map(NodeOrToken::into_token);
@@ -408,7 +410,7 @@ pub(super) fn tokens_wait(node: &SyntaxNode) -> bool {
     has("await") && !has("async")
 }
 
-/// The macro call that a statement is.
+/// The macro call that a statement consists of.
 pub(super) fn macro_call(node: &SyntaxNode) -> Option<ast::MacroCall> {
     let expression = match ast::ExprStmt::cast(node.clone()) {
         Some(statement) => statement.expr()?.syntax().clone(),
@@ -427,8 +429,7 @@ fn function_body(file: &SyntaxNode) -> Option<SyntaxNode> {
     Some(function.body()?.stmt_list()?.syntax().clone())
 }
 
-/// Statements with their place in `code`, each up to the start of the next; the node's offsets count from
-/// [`PRELUDE`].
+/// The statements of `code`, each with its start and its text up to the start of the next; the offsets of the node count from [`PRELUDE`].
 pub fn split_statements(code: &str) -> Vec<(usize, &str, SyntaxNode)> {
     let parsed = SourceFile::parse(&format!("{PRELUDE}{code}\n}}"), Edition::Edition2024);
     let Some(list) = function_body(&parsed.syntax_node()) else { return Vec::new() };
@@ -450,7 +451,7 @@ pub fn split_statements(code: &str) -> Vec<(usize, &str, SyntaxNode)> {
     pieces
 }
 
-/// The words of a code, those in strings (where formats name variables) and comments included.
+/// The words of some code, with those in comments and in strings (formats name variables).
 pub fn words(code: &str) -> impl Iterator<Item = &str> {
     code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }

@@ -1,9 +1,10 @@
 //! The process that runs user code: this same binary, started with the descriptors that [`prepare`] hands it.
 //!
-//! Requests come as lines (a library, a tab, a function of it to call), each of which is answered by [`DONE`], on the descriptors that
-//! it was given as standard input and output; 0, 1 and 2 are left to the user's code, which may do with them what it likes.
+//! Each request is one line (a library, a tab, the function in it to call) and is answered by [`DONE`]. Both go over the descriptors that
+//! the process was given as standard input and output. Descriptors 0, 1 and 2 are left to the user's code, which may do with them what it
+//! likes.
 //!
-//! The process's first thread speaks with the kernel, also while a cell runs; another runs the cells ([`super::worker`]).
+//! The first thread of the process talks to the kernel, also while a cell runs. Another thread runs the cells ([`super::worker`]).
 
 use std::ffi::c_void;
 use std::fs::File;
@@ -32,28 +33,28 @@ use super::processes::{self, Running, Tick};
 use super::worker::{Cell, Progress, Stop, Worker};
 use super::{crash, signals, waits};
 
-/// Set in the environment of the child only: what to load, and the inherited descriptors.
+/// These are set only in the child's environment: what to load, and the inherited descriptors.
 const LIBRARIES: &str = "WAVEMESH_CHILD_LIBRARIES";
 const ENDS: &str = "WAVEMESH_CHILD_ENDS";
-/// Where the loader looks for libraries before its usual places, and in the environment of the child only what this was before.
+/// Where the loader looks for libraries before its usual places. The second variable, set only for the child, holds the earlier value.
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 const LIBRARY_PATH_BEFORE: &str = "WAVEMESH_CHILD_LIBRARY_PATH";
-/// Why the library for GPUs does not serve, for the library's own account of its devices.
+/// Why the library for GPUs cannot be used; WaveMesh shows it when it is asked about its devices.
 const GPU_PROBLEM: &str = "WAVEMESH_GPU_PROBLEM";
 
-/// The answer to a request that was carried out.
+/// The answer after a request has been carried out.
 pub const DONE: &str = "done";
-/// The child's own descriptors lie from here on, out of the way of user code.
+/// The child's own descriptors start here, out of the way of user code.
 pub const PRIVATE: RawFd = 110;
 
-/// The command that starts the child, now and after each crash. `libraries` are loaded at once, in order: `std`, the
-/// cell runtime, then (in the background) the compiled library.
+/// The command that starts the child, now and after each crash. The child loads `libraries` at once, in order: `std`, the cell runtime,
+/// then (in the background) the compiled library.
 pub fn prepare(ends: &ChildEnds, libraries: &[PathBuf], token: &str) -> std::io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     let libraries = std::env::join_paths(libraries).map_err(std::io::Error::other)?;
     let inherited = [&ends.out, &ends.err, &ends.input, &ends.control, &ends.comms].map(AsRawFd::as_raw_fd);
     let numbers: Vec<String> = inherited.iter().map(RawFd::to_string).collect();
-    // By which crates for evcxr know that they run in a notebook.
+    // Crates made for evcxr check this variable to see whether they run in a notebook.
     command.env("EVCXR_IS_RUNTIME", "1");
     command.env(LIBRARIES, libraries).env(ENDS, numbers.join(" ")).env(frames::TOKEN, token);
     for name in ["RUSTC", "CARGO", "RUSTUP_AUTO_INSTALL"] {
@@ -66,7 +67,7 @@ pub fn prepare(ends: &ChildEnds, libraries: &[PathBuf], token: &str) -> std::io:
             fcntl_setfd(unsafe { BorrowedFd::borrow_raw(end) }, FdFlags::empty())?;
         }
         setpgid(None, None)?;
-        // An interrupt that the frontend sends to the kernel's group is not for this process, which may still be of it.
+        // An interrupt that the frontend sends to the kernel's group must not end this process, which may still belong to that group.
         // SAFETY: ignoring a signal runs no code.
         unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
         set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -81,7 +82,7 @@ pub fn prepare(ends: &ChildEnds, libraries: &[PathBuf], token: &str) -> std::io:
     Ok(command)
 }
 
-/// Leads the child's loader to NVIDIA's libraries if `bundle` needs them, or tells the child why a library for GPUs is not used.
+/// Makes the child's loader find NVIDIA's libraries if `bundle` needs them, or tells the child why a library for GPUs is not used.
 pub fn lead_to_gpu(command: &mut Command, bundle: Option<&Bundle>) -> std::io::Result<()> {
     command.env_remove(GPU_PROBLEM);
     let Some(for_gpus) = Bundle::for_gpus() else { return Ok(()) };
@@ -106,16 +107,16 @@ pub struct Start {
 }
 
 impl Start {
-    /// If this process is a child, what it was started with. To be called while the process has one thread, and once.
+    /// What the process was started with, if it is a child. Call this once, while the process has one thread.
     pub fn of_this_process() -> Option<Start> {
         let (libraries, ends) = (std::env::var_os(LIBRARIES)?, std::env::var(ENDS).ok()?);
         for name in [LIBRARIES, ENDS] {
             // User code that asks sees an ordinary process.
-            // SAFETY: there is no other thread that could read the environment meanwhile.
+            // SAFETY: no other thread exists that could read the environment at the same time.
             unsafe { std::env::remove_var(name) };
         }
         if let Some(before) = std::env::var_os(LIBRARY_PATH_BEFORE) {
-            // The loader has read it; programs that user code starts need nothing of it.
+            // The loader has read it already, and programs that user code starts do not need it.
             // SAFETY: as above.
             unsafe {
                 std::env::remove_var(LIBRARY_PATH_BEFORE);
@@ -129,7 +130,7 @@ impl Start {
         let mut ends = ends.split(' ').map(|number| {
             // SAFETY: `prepare` named a descriptor that it let this process inherit; nothing else here knows it.
             let end = number.parse().ok().map(|end| unsafe { OwnedFd::from_raw_fd(end) })?;
-            // Processes that user code starts do not get it.
+            // Processes that user code starts do not inherit it.
             fcntl_setfd(&end, FdFlags::CLOEXEC).ok()?;
             Some(end)
         });
@@ -139,7 +140,7 @@ impl Start {
     }
 }
 
-/// The library's calls, once it is loaded.
+/// The functions of the library, once it is loaded.
 struct Library {
     interrupt: extern "C" fn(),
     forget: extern "C" fn(),
@@ -170,7 +171,7 @@ fn serve(Start { libraries, ends }: Start) -> std::io::Result<()> {
     rustix::stdio::dup2_stderr(&err)?;
     drop((out, err));
     choose_input(&input, false)?;
-    // What user code starts minds interrupts as any program does.
+    // Processes that user code starts react to interrupts as any program does.
     // SAFETY: no handler is set, so no code runs.
     unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
     let mut orders = Orders { control: control.try_clone()?, decoder: Decoder::default(), input: false, stop: None };
@@ -195,7 +196,7 @@ fn serve(Start { libraries, ends }: Start) -> std::io::Result<()> {
         let loaded = start.elapsed();
         // SAFETY: the function is generated with this type ([`super::body`]).
         let code: extern "C" fn() = unsafe { object.function(function)? };
-        // The number that this run's prints carry.
+        // The number that everything printed in this run carries.
         // SAFETY: the woven code defines it as a `static` of this type.
         let run = unsafe { object.number("WAVEMESH_CELL_RUN") }.unwrap_or(0);
         let start = Instant::now();
@@ -242,7 +243,7 @@ fn run_cell(cell: Cell, worker: &mut Worker, orders: &mut Orders) -> std::io::Re
         }
     }
     if stop.is_some() {
-        // Such as it started after it was asked to stop.
+        // Processes that the cell started after it was asked to stop.
         processes::interrupt_since(start);
         for Running { id, command } in processes::that_go_on(start) {
             orders.tell(&Report::GoesOn { process: id.unsigned_abs(), command });
@@ -255,7 +256,7 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Writes the marks that end a run past the locks of the standard streams, which a thread of the user's may hold.
+/// Writes the marks that end a run directly, without the locks of the standard streams: a thread of the user's may hold these.
 fn write_marks(run: u64) {
     let token = std::env::var(frames::TOKEN).unwrap_or_default();
     let mark = frames::frame(&token, &frames::end_of_run(run));
@@ -264,28 +265,28 @@ fn write_marks(run: u64) {
     }
 }
 
-/// The cell runtime's calls.
+/// The functions of the cell runtime.
 #[derive(Clone, Copy)]
 pub struct Runtime {
-    /// A cell begins: its number, and its code.
+    /// Called when a cell begins, with its number and its code.
     pub begin: extern "C" fn(u64, *mut c_void),
     end: extern "C" fn(u64, u64) -> bool,
-    /// This thread runs cells.
+    /// Called by a thread that is going to run cells.
     pub worker: extern "C" fn(),
-    /// The cell of this thread has ended.
+    /// Called when the cell of this thread has ended.
     pub finish: extern "C" fn(),
     texts: extern "C" fn(*const Text, usize),
     stop: extern "C" fn(u64),
     notice: signals::Notice,
     caught: signals::Caught,
     crashed: crash::Tell,
-    /// Copies where the cell's thread was seen last.
+    /// Copies the addresses at which the cell's thread was last seen.
     pub seen: unsafe extern "C" fn(*mut usize, usize) -> usize,
-    /// Allows a function of `std` to end that is called through these addresses.
+    /// Lets a function of `std` end that is called through these addresses.
     pub allow: unsafe extern "C" fn(usize, Called, *const usize, usize),
-    /// Takes what belongs to the cell from its thread, unless it has ended.
+    /// Takes what belongs to the cell away from its thread. Returns false if the cell has ended.
     pub leave: extern "C" fn() -> bool,
-    /// Whether the cell waits for a pool of threads, which work for it.
+    /// Whether the cell waits for a pool of threads that work for it.
     pub waits_for_pool: extern "C" fn() -> bool,
     await_output: extern "C" fn(),
 }
@@ -325,10 +326,10 @@ impl Runtime {
             unsafe { object.function("wavemesh_cell_describe_with")? };
         // SAFETY: as above.
         let advise_with: unsafe extern "C" fn(*const c_void) = unsafe { object.function("wavemesh_cell_advise_with")? };
-        // SAFETY: as above; both are handed on as they are.
+        // SAFETY: as above; both pointers are passed on unchanged.
         let (open, send): (*const c_void, *const c_void) =
             unsafe { (object.function("wavemesh_cell_comm_open")?, object.function("wavemesh_cell_comm_send")?) };
-        // Pointers do not go to other threads as they are.
+        // A raw pointer cannot be sent to another thread; a number can.
         let comms = (open as usize, send as usize);
         if let Some(library) = library.first().cloned() {
             std::thread::spawn(move || {
@@ -370,7 +371,7 @@ impl Runtime {
         Ok(runtime)
     }
 
-    /// Asks this run to stop, wherever it is.
+    /// Asks this run to stop, wherever its code is.
     pub fn stop(&self, run: u64) {
         let texts = signals::find_texts();
         (self.texts)(texts.as_ptr(), texts.len());
@@ -387,10 +388,10 @@ impl Runtime {
         }
     }
 
-    /// Whether cells that follow can print and show: a thread that is left behind must not hold what they need for that.
+    /// Whether later cells can print and show. They cannot if a thread that was left behind holds a lock that this needs.
     pub fn is_free(self) -> bool {
         const PATIENCE: Duration = Duration::from_millis(300);
-        /// Whether somebody is trying. Who once waits may wait for long.
+        /// Whether a thread is trying already. A thread that has to wait may wait for long.
         static TRYING: AtomicBool = AtomicBool::new(false);
         if TRYING.swap(true, Ordering::SeqCst) {
             return false;
@@ -406,18 +407,18 @@ impl Runtime {
     }
 }
 
-/// What the kernel wants, as far as it was said.
+/// What the kernel has asked for so far.
 struct Orders {
     control: OwnedFd,
     decoder: Decoder,
     /// Whether the frontend can be asked for input.
     input: bool,
-    /// The run that is to stop, and how long it has to notice.
+    /// The run that is to stop, and how long its code has to notice.
     stop: Option<(u64, Duration)>,
 }
 
 impl Orders {
-    /// Takes what was said meanwhile.
+    /// Reads the orders that have arrived.
     fn read(&mut self) {
         let mut bytes = [0u8; 1024];
         while let Ok((_, read @ 1..)) = rustix::net::recv(&self.control, &mut bytes, rustix::net::RecvFlags::DONTWAIT) {
@@ -430,18 +431,18 @@ impl Orders {
         }
     }
 
-    /// Whether this run is to stop, which is said once. What was meant for an earlier one is over.
+    /// How long this run has to stop, if it was asked to; returned once. Orders for earlier runs are dropped.
     fn stop_of(&mut self, run: u64) -> Option<Duration> {
         self.stop.take().filter(|(wanted, _)| *wanted == run).map(|(_, grace)| grace)
     }
 
-    /// Tells the kernel. When it is gone, the next request says so.
+    /// Sends a report to the kernel. If the kernel is gone, the next request finds out.
     fn tell(&self, report: &Report) {
         let _ = rustix::net::send(&self.control, &report.encode(), rustix::net::SendFlags::NOSIGNAL);
     }
 }
 
-/// Standard input: the pipe that the kernel fills with answers, or nothing at all.
+/// Chooses standard input: the pipe that the kernel fills with answers, or no input at all.
 fn choose_input(pipe: &OwnedFd, allowed: bool) -> std::io::Result<()> {
     if allowed {
         rustix::stdio::dup2_stdin(pipe)?

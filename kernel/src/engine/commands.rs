@@ -1,4 +1,4 @@
-//! What commands show, and shell commands.
+//! What commands show; and the shell commands.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use super::Output;
 use super::grammar::table;
 use super::pipes::Pipes;
 
-/// `:help` of one command, with a line to copy; the names of commands are known with and without what they begin with.
+/// `:help` for one command, with an example line to copy. A command is found with and without its leading `:` or `%`.
 pub fn help_of(wanted: &str) -> Option<Value> {
     let bare = |name: &str| name.trim_start_matches([':', '%']).to_owned();
     let command =
@@ -20,7 +20,7 @@ pub fn help_of(wanted: &str) -> Option<Value> {
         table::Action::Refused(reason) => vec![row("What it does", format!("`{}` {reason}", command.name))],
         table::Action::Nothing => vec![row("What it does", "Nothing in this kernel; it may stay".to_owned())],
         action => {
-            // Of a short form what is said of the long one.
+            // A short form shows the help of the command for which it stands.
             let listed = table::listed().find(|known| known.action == action).filter(|_| command.does.is_empty());
             let told = listed.unwrap_or(command);
             vec![row("What it does", told.does.to_owned()), row("Example", told.example.to_owned())]
@@ -66,7 +66,7 @@ pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// A number of bytes for people.
+/// A number of bytes in readable form.
 pub fn bytes(count: u64) -> String {
     match count {
         0..1024 => format!("{count} B"),
@@ -75,7 +75,7 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
-/// `!command`: runs it in a shell and streams what it prints. The error says how it ended.
+/// `!command`: runs it in a shell and streams what it prints. The error says how the command ended.
 pub fn shell(command: &str, pipes: &Pipes, started: impl Fn(Option<Pid>)) -> Result<(), String> {
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -111,7 +111,7 @@ fn stream(mut from: impl Read, send: impl Fn(String)) {
             break;
         }
         kept.extend_from_slice(&bytes[..read]);
-        // A character that is cut in two waits for its other half.
+        // If a chunk ends inside a character, its first bytes wait for the rest.
         let cut = match std::str::from_utf8(&kept) {
             Err(error) if error.error_len().is_none() => error.valid_up_to(),
             _ => kept.len(),

@@ -1,4 +1,4 @@
-//! Signals that end the process of cells: the kernel is told where they came from, and then they do what they always do.
+//! Signals that end the process of cells. The handler tells the kernel where the signal occurred; then the signal does what it always does.
 
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
@@ -8,25 +8,25 @@ use libc::sigaction;
 
 use super::system_call::program_counter;
 
-/// Told the address at which a signal has met the thread.
+/// Receives the address at which a signal met the thread.
 pub type Tell = extern "C" fn(usize);
 
 const SIGNALS: [c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT];
-/// So many seconds the telling may take before the process ends without.
+/// How many seconds the report may take before the process ends without it.
 const PATIENCE: u32 = 2;
-/// The stack of the handler: that of the cell may be full.
+/// The size of the handler's stack, in bytes: the cell's own stack may be full.
 const ROOM: usize = 64 << 10;
 
 static TELL: OnceLock<Tell> = OnceLock::new();
-/// What was done at each signal before.
+/// The earlier action of each signal.
 static BEFORE: [OnceLock<sigaction>; SIGNALS.len()] = [const { OnceLock::new() }; SIGNALS.len()];
 static CRASHED: AtomicBool = AtomicBool::new(false);
 
-/// Catches these signals from now on.
+/// Installs the handler for these signals.
 pub fn install(tell: Tell) -> std::io::Result<()> {
     let _ = TELL.set(tell);
     for (signal, before) in SIGNALS.into_iter().zip(&BEFORE) {
-        // SAFETY: of `sigaction` all bits zero is a value, and the system fills in what was there before. The handler allocates nothing.
+        // SAFETY: a `sigaction` of zeros is valid, and the system fills in the earlier action. The handler allocates nothing.
         let (caught, earlier) = unsafe {
             let (mut action, mut earlier): (sigaction, sigaction) = (std::mem::zeroed(), std::mem::zeroed());
             action.sa_sigaction = on_crash as *const () as usize;
@@ -41,8 +41,8 @@ pub fn install(tell: Tell) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Gives the handler of this thread a stack on which there is room to look at the thread's own. It is kept for as long as the process
-/// lives, as is the thread.
+/// Gives the handler of this thread a stack of its own, with enough room to look at the thread's stack. It is never freed; the thread lives
+/// as long as the process.
 pub fn make_room() {
     let stack = Vec::leak(vec![0u8; ROOM]);
     let stack = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: ROOM };
@@ -54,7 +54,8 @@ extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
     // SAFETY: the system hands the handler what it knows of the signal.
     let is_sent = unsafe { (*info).si_code } <= 0;
     let before = SIGNALS.iter().position(|known| *known == signal).and_then(|index| BEFORE[index].get());
-    // SAFETY: it was in force before; without it, or when nothing has failed here, the default ends the process.
+    // SAFETY: this action was in force before. If there is none, or if the signal was sent and nothing failed here, the default ends the
+    // process.
     unsafe {
         match before.filter(|_| !is_sent) {
             Some(before) => libc::sigaction(signal, before, std::ptr::null_mut()) as libc::sighandler_t,
@@ -62,7 +63,7 @@ extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
         };
     }
     if !CRASHED.swap(true, Ordering::SeqCst) {
-        // The thread may hold the loader's lock, or memory may be broken: then this ends it.
+        // The thread may hold the loader's lock, or memory may be damaged. Then the alarm ends the process.
         // SAFETY: its signal ends the process unless user code catches it.
         unsafe { libc::alarm(PATIENCE) };
         if let Some(tell) = TELL.get() {
@@ -72,7 +73,7 @@ extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
         // SAFETY: takes the alarm back.
         unsafe { libc::alarm(0) };
     }
-    // What has failed fails again when this returns. What was sent is not sent again.
+    // A faulty instruction fails again when this returns, but a signal that was sent must be raised again.
     if is_sent {
         // SAFETY: ends the process.
         unsafe { libc::raise(signal) };

@@ -1,12 +1,12 @@
-//! What the notebook defines now: the items of its cells, the newest of each key, as one crate.
+//! The notebook's current definitions: the items of its cells, the newest for each key, as one crate.
 //!
-//! Items form one crate and not one a cell, because an `impl` may come in another cell than its type (orphan rules). The crate is
-//! compiled as a dynamic library when an item changes, each version under the same crate name and metadata: so a type stays the same
-//! type (`TypeId`) from version to version, while every cell is linked with the version of its time and finds that one's symbols first.
-//! Statics keep the home of their first version ([`super::statics`]).
+//! All items form one crate, not one per cell, because an `impl` may be in another cell than its type (orphan rules). When an item changes,
+//! the crate is compiled again as a dynamic library with the same crate name and metadata. So a type stays the same type (`TypeId`) from
+//! version to version, while every cell is linked with the version of its time and finds the symbols of that version first. Statics keep
+//! the home of their first version ([`super::statics`]).
 //!
-//! A cell that runs again replaces what it defined: known by its `cellId`, else by the keys of its items. An item that no longer
-//! compiles because another cell changed what it stands on is stale: it is left out until it compiles again.
+//! A cell that runs again replaces what it defined. It is recognised by its `cellId`, or else by the keys of its items. An item that no
+//! longer compiles because another cell changed something it depends on is stale: it is left out until it compiles again.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
@@ -19,13 +19,13 @@ use super::grammar::program::Test;
 use super::items::{self, Item};
 use super::statics::Static;
 
-/// The items of the notebook. A copy is cheap: what a cell would change is tried on one.
+/// The items of the notebook. A copy is cheap, so the changes of a cell are tried on a copy.
 #[derive(Clone, Default)]
 pub struct Definitions {
-    /// Those that define something, oldest first.
+    /// The cells that define something, oldest first.
     cells: Vec<Cell>,
     homes: BTreeMap<String, Home>,
-    /// The compiled version of these items, when there is any item.
+    /// The compiled version of these items; `None` if there are no items or they changed.
     pub library: Option<Arc<Library>>,
 }
 
@@ -38,7 +38,7 @@ pub struct Library {
 #[derive(Clone)]
 struct Cell {
     run: Arc<Run>,
-    /// What the frontend calls the cell.
+    /// The id that the frontend gives the cell.
     id: Option<String>,
     items: Vec<Live>,
 }
@@ -46,23 +46,23 @@ struct Cell {
 #[derive(Clone)]
 struct Live {
     item: Arc<Item>,
-    /// Methods that a newer cell defines; they are left out.
+    /// Indices of the methods that a newer cell defines; these are left out.
     replaced: BTreeSet<usize>,
     stale: Option<Stale>,
-    /// Why it was left out when the cell began that is compiled now.
+    /// Why it was left out before the cell that is being compiled now.
     was_stale: Option<Stale>,
 }
 
 /// Why an item is left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stale {
-    /// The compiler's first complaint.
+    /// The compiler's first error message.
     pub reason: String,
     /// The number of the cell that caused it.
     pub by: u32,
 }
 
-/// An item that is left out, for reports.
+/// An item that is left out, for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Left {
     pub title: String,
@@ -73,7 +73,7 @@ pub struct Left {
 }
 
 impl Left {
-    /// What a person is told when it becomes stale.
+    /// The message when it becomes stale.
     pub fn told(&self) -> String {
         format!(
             "note: `{}` of cell [{}] no longer compiles since cell [{}]: {}. It is left out until it does.",
@@ -81,7 +81,7 @@ impl Left {
         )
     }
 
-    /// What a person is told who uses it.
+    /// The message when the user names it.
     pub fn told_on_use(&self) -> String {
         format!(
             "`{}` is stale: cell [{}] defines it, but it no longer compiles since cell [{}]: {}.",
@@ -90,16 +90,16 @@ impl Left {
     }
 }
 
-/// What values that were made before keep of old items.
+/// Old definitions that existing values still use.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outdated {
-    /// Impls of traits: the trait's name, and what people call the impl.
+    /// Impls of traits: the trait's name, and how messages call the impl.
     pub impls: Vec<(String, String)>,
     /// Functions and other values, by name.
     pub values: BTreeSet<String>,
 }
 
-/// Where a static lives.
+/// Where a static lives: the version that defines it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Home {
     symbol: String,
@@ -108,21 +108,21 @@ struct Home {
     signature: String,
 }
 
-/// The crate as text.
+/// The text of the crate.
 pub struct Source {
-    /// Cells and the code of each of their pages, in order.
+    /// Cells, and the code of each of their pages, in order.
     pub files: Vec<(Arc<Run>, Vec<Built>)>,
-    /// Earlier versions that are the home of a static.
+    /// Earlier versions that are the home of some static.
     pub homes: BTreeSet<PathBuf>,
     new_homes: BTreeMap<String, Home>,
-    /// Statics that start anew, by their path.
+    /// Statics that start again with their initial value, by their path.
     pub anew: Vec<String>,
 }
 
 impl Definitions {
-    /// These items, and those of `run`, which take the place of what the cell defined before and of items of the same keys.
-    /// A cell that is parted by commands has a definition for each part, `id`, `id#1` and so on, of which the first replaces all.
-    /// `deleted` are cells that the frontend has removed. Stale items that might compile again are tried again.
+    /// These definitions with those of `run`, which replace what the cell defined before and all items with the same keys. A cell that
+    /// commands divide has one definition for each part, `id`, `id#1` and so on; the first part replaces all of them. `deleted` are cells
+    /// that the frontend has removed. Stale items that might compile again are tried again.
     pub fn with(&self, run: &Arc<Run>, items: Vec<Item>, id: Option<&str>, deleted: &[String]) -> Definitions {
         let mut new = self.clone();
         new.library = None;
@@ -147,7 +147,7 @@ impl Definitions {
                 cell.items.retain(|live| !live.replaced.contains(&usize::MAX));
             }
         }
-        // Of two items of one key in this cell the later counts too.
+        // If two items of this cell have the same key, the later one counts.
         let mut own: Vec<Live> = Vec::new();
         for item in items {
             let is_macro_call = item.names.is_empty() && item.members.is_empty();
@@ -170,7 +170,7 @@ impl Definitions {
         new
     }
 
-    /// Whether these are the same items as those of `other`, left out or not.
+    /// Whether `other` has the same items, of which the same are left out.
     pub fn same_items(&self, other: &Definitions) -> bool {
         let told = |definitions: &Definitions| -> Vec<(String, String, BTreeSet<usize>, bool)> {
             let mut told: Vec<_> = definitions
@@ -185,7 +185,7 @@ impl Definitions {
         told(self) == told(other)
     }
 
-    /// The names of items that are others in `new`, or are no more.
+    /// The names of items that `new` defines differently or no longer has.
     pub fn changed_to(&self, new: &Definitions) -> HashSet<String> {
         let texts = |definitions: &Definitions| -> BTreeMap<String, Vec<String>> {
             let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -200,11 +200,11 @@ impl Definitions {
         let (old, new) = (texts(self), texts(new));
         let names = old.keys().chain(new.keys());
         let changed = names.filter(|name| old.get(*name) != new.get(*name));
-        // Of an impl every word: its type and its trait.
+        // Every word in the key of an impl counts: its type and its trait.
         changed.flat_map(|name| words(name).map(str::to_owned).collect::<Vec<_>>()).collect()
     }
 
-    /// What values that were made before keep of these items, while `new` has it otherwise.
+    /// Which of these definitions existing values still use although `new` defines them differently.
     pub fn outdated_in(&self, new: &Definitions) -> Outdated {
         let is_same = |one: &Arc<Library>| new.library.as_ref().is_some_and(|other| Arc::ptr_eq(one, other));
         if self.library.as_ref().is_none_or(is_same) {
@@ -230,11 +230,11 @@ impl Definitions {
         outdated
     }
 
-    /// The names of types that may have another layout in `new`: defined anew, gone, or resting on such a type.
+    /// The names of types whose layout may differ in `new`: they were redefined, are gone, or contain such a type.
     pub fn reshaped_in(&self, new: &Definitions) -> HashSet<String> {
         let (old, new) = (self.shapes(), new.shapes());
         let changed = old.iter().filter(|(name, text)| new.get(*name) != Some(text));
-        // The names that a macro call makes are among its words.
+        // The names that a macro call defines are among its words.
         let mut reshaped: HashSet<String> = changed.flat_map(|(name, _)| words(name).map(str::to_owned)).collect();
         loop {
             let resting = old.iter().filter(|(_, text)| words(text).any(|word| reshaped.contains(word)));
@@ -247,13 +247,13 @@ impl Definitions {
         }
     }
 
-    /// Whether a type, or what the notebook's items of its names are made of, has one of these words.
+    /// Whether `named` accepts a word of a type, or a word of the items of the notebook that the type is made of.
     pub fn rests_on(&self, ty: &str, named: &dyn Fn(&str) -> bool) -> bool {
         let shapes = self.shapes();
         words(ty).any(named) || closure(ty, &shapes).values().any(|text| words(text).any(named))
     }
 
-    /// Items on which a layout may rest, by name. What a macro makes is known by its text only.
+    /// Items that may decide the layout of a type, by name. What a macro call defines is known by its text only.
     fn shapes(&self) -> BTreeMap<&str, &str> {
         let mut shapes = BTreeMap::new();
         for (_, live) in self.lives().filter(|(_, live)| live.item.shapes) {
@@ -274,13 +274,13 @@ impl Definitions {
         self.lives().all(|(_, live)| live.stale.is_some())
     }
 
-    /// The names that cells can use, macros as `name!`.
+    /// The names that cells can use; macros as `name!`.
     pub fn names(&self) -> HashSet<String> {
         let active = self.lives().filter(|(_, live)| live.stale.is_none());
         active.flat_map(|(_, live)| live.item.names.iter().cloned()).filter(|name| name != "_").collect()
     }
 
-    /// Items of all cells as they stand in their cells, the oldest first.
+    /// The items of all cells, as written in their cells, oldest first.
     pub fn texts(&self) -> Vec<String> {
         self.lives()
             .filter(|(_, live)| live.stale.is_none())
@@ -292,7 +292,7 @@ impl Definitions {
             .collect()
     }
 
-    /// The same as items of a program: without what newer cells define, and each name of a `use` with its path.
+    /// The same items as code for a program: without what newer cells redefine, and with the full path of each `use`.
     pub fn program(&self) -> Vec<String> {
         let active = self.lives().filter(|(_, live)| live.stale.is_none());
         let told = active.map(|(cell, live)| {
@@ -314,20 +314,20 @@ impl Definitions {
         told.collect()
     }
 
-    /// The tests of all cells, the oldest first.
+    /// The tests of all cells, oldest first.
     pub fn tests(&self) -> Vec<Test> {
         let active = self.lives().filter(|(_, live)| live.stale.is_none());
         active.flat_map(|(_, live)| live.item.program.tests.iter().cloned()).collect()
     }
 
-    /// The text of a macro of the notebook.
+    /// The text of the notebook's macro `name`.
     pub fn macro_rules(&self, name: &str) -> Option<String> {
         let named =
             |live: &Live| live.item.macro_text.clone().filter(|_| live.item.names.iter().any(|known| known == name));
         self.lives().filter_map(|(_, live)| named(live)).last()
     }
 
-    /// Items that are left out.
+    /// The items that are left out.
     pub fn left_out(&self) -> Vec<Left> {
         let left = self.lives().filter_map(|(cell, live)| {
             let stale = live.stale.clone()?;
@@ -336,7 +336,7 @@ impl Definitions {
         left.collect()
     }
 
-    /// The crate's text. `version` will be the home of statics that are new, in `file`.
+    /// The text of the crate. New statics get `version` as their home, in `file`.
     pub fn source(&self, version: u64, file: &std::path::Path) -> Source {
         let mut source =
             Source { files: Vec::new(), homes: BTreeSet::new(), new_homes: BTreeMap::new(), anew: Vec::new() };
@@ -384,7 +384,7 @@ impl Definitions {
         let mut made: Vec<Edit> = declared.collect();
         let mut index = 0;
         while let Some(first) = item.statics.get(index) {
-            // A macro call makes several at once.
+            // One macro call may define several statics.
             let group: Vec<&Static> =
                 item.statics[index..].iter().take_while(|found| found.range == first.range).collect();
             index += group.len();
@@ -419,7 +419,7 @@ impl Definitions {
                 source.new_homes.insert(found.path.clone(), home);
             }
         }
-        // An attribute of a home comes before `pub`; what lies in something that is replaced is gone with it.
+        // The attribute of a home comes before `pub`. Edits inside text that is replaced are dropped with it.
         let mut edits = made;
         edits.extend(item.edits.iter().cloned());
         edits.retain(|edit| !replaced.iter().any(|outer| contains(&outer.range, &edit.range)));
@@ -435,14 +435,14 @@ impl Definitions {
         edits
     }
 
-    /// These items are compiled: their statics have homes now.
+    /// Notes that these items are compiled: their statics have homes now.
     pub fn compiled(&mut self, library: Arc<Library>, source: Source) {
         self.homes.extend(source.new_homes);
         self.library = Some(library);
         self.cells.iter_mut().flat_map(|cell| &mut cell.items).for_each(|live| live.was_stale = None);
     }
 
-    /// The crates on which these items stand were built anew: they are to be compiled again, and their statics start anew.
+    /// Notes that crates were rebuilt: these items must be compiled again, and their statics start again.
     pub fn start_anew(&mut self) {
         self.library = None;
         self.homes.clear();
@@ -454,7 +454,7 @@ impl Definitions {
         self.homes.retain(|path, _| paths.contains(path));
     }
 
-    /// Leaves out the item of another cell than `run` in which the bytes of a cell's source lie. True if there is one.
+    /// Leaves out the item that contains byte `byte` of the run `at`. Returns true if there is one.
     pub fn leave_out(&mut self, at: &Arc<Run>, byte: usize, stale: &Stale) -> bool {
         let cell = self.cells.iter_mut().find(|cell| Arc::ptr_eq(&cell.run, at));
         let lives = cell.into_iter().flat_map(|cell| &mut cell.items);
@@ -464,7 +464,7 @@ impl Definitions {
             let page = at.pages.iter().rposition(|page| page.range.start <= byte).unwrap_or_default();
             let here = live.item.files.iter().any(|file| file.page == page);
             if here || page == 0 && range.start <= byte && byte <= range.end && !(byte == range.end && found) {
-                // Still for the same reason: since the same cell.
+                // If the reason is the same as before, the cell that caused it stays the same.
                 let before = live.was_stale.take().filter(|before| before.reason == stale.reason);
                 live.stale = Some(before.unwrap_or_else(|| stale.clone()));
                 found = true;
@@ -483,7 +483,7 @@ fn shared<'a>(some: &'a [String], others: &[String]) -> Vec<&'a String> {
     some.iter().filter(|name| others.contains(name)).collect()
 }
 
-/// What tells a static from another of its path: its own text, and those of the items and of the types beside it on which it rests.
+/// What distinguishes a static from another with the same path: its own text, and the text of the items and inner types it depends on.
 fn signature(found: &Static, shapes: &BTreeMap<&str, &str>, inner: &BTreeMap<String, String>) -> String {
     let mut known = shapes.clone();
     known.extend(inner.iter().map(|(name, text)| (name.as_str(), text.as_str())));

@@ -1,4 +1,4 @@
-//! What each command does. The table of commands is in [`grammar::table`](super::grammar::table).
+//! Carries out commands. The table of commands is in [`grammar::table`](super::grammar::table).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::session::Session;
 use super::{ExecuteError, ExecuteOptions, commands, export};
 
 impl Session {
-    /// Runs one command; returns what it shows.
+    /// Runs one command; returns what it displays.
     pub fn run_command(
         &mut self,
         command: &CommandLine,
@@ -160,7 +160,7 @@ impl Session {
                 Ok(None)
             }
             Action::CompileFolder => Ok(Some(plain(&evaluator.compiler.folder.display().to_string()))),
-            // The cell is timed by whoever runs it.
+            // The caller measures the time of the cell.
             Action::Time | Action::TimeOften | Action::Nothing => Ok(None),
             Action::Refused(reason) => Err(wrong_command(format!("`{name}` {reason}"))),
         }
@@ -183,14 +183,14 @@ impl Session {
         commands::table(&["Variable", "Type", "Shape", "Size"], &rows)
     }
 
-    /// `:dep`: what the library does not hold is built before the next Rust.
+    /// `:dep`: adds crates; those that the library does not hold are built before the next Rust code.
     fn add_dependency(&mut self, arguments: &str) -> Result<Option<Value>, ExecuteError> {
         let wanted = self.evaluator.compiler.add_dependency(arguments);
         wanted.map_err(|error| wrong_command(format!("`:dep {arguments}`: {error}")))?;
         Ok(None)
     }
 
-    /// `:test`: runs the tests of all cells, or those with `name` in theirs.
+    /// `:test`: runs the tests of all cells, or those whose path contains `name`.
     fn run_tests(&mut self, name: &str) -> Result<Option<Value>, ExecuteError> {
         let all = self.evaluator.compiler.tests();
         let wanted: Vec<Test> = all.iter().filter(|test| test.path.contains(name)).cloned().collect();
@@ -209,7 +209,7 @@ impl Session {
         }
     }
 
-    /// What rustc has to say of an error's code, or of the last compile error.
+    /// rustc's explanation of an error code, or of the last compile error.
     fn explain(&self, code: &str) -> Result<Option<Value>, ExecuteError> {
         let is_code = |code: &&str| code.starts_with('E') && code.len() == 5 && code[1..].parse::<u16>().is_ok();
         let code = if code.is_empty() {

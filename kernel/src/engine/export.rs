@@ -14,7 +14,7 @@ use super::cell::{awaits, split_statements};
 const MARK: &str = "//! Exported from a notebook.";
 const PRELUDE_LINE: &str = "use wavemesh::prelude::*;";
 
-/// What the `main` of a cell is called in an exported program, and a call of it.
+/// The name that the `main` of a cell gets in an exported program, and a call of it.
 const MAIN: &str = "main_of_the_notebook";
 const CALL: &str = "main_of_the_notebook(";
 
@@ -25,13 +25,13 @@ pub struct History {
     ids: u64,
 }
 
-/// What else of a notebook is exported.
+/// What else is exported from a notebook.
 pub struct Notebook<'a> {
-    /// What it defines now.
+    /// Its current items.
     pub items: Vec<String>,
     /// The lines of `[dependencies]`.
     pub dependencies: Vec<String>,
-    /// WaveMesh's source.
+    /// The folder of WaveMesh's source.
     pub library: Option<&'a Path>,
 }
 
@@ -50,8 +50,8 @@ impl History {
         self.cells.clear();
     }
 
-    /// Writes `folder/Cargo.toml` and `folder/src/main.rs`: items outside of `main`, and the statements of all cells in the order in
-    /// which they ran. Says what was written.
+    /// Writes `folder/Cargo.toml` and `folder/src/main.rs`: the items, and a `main` with the statements of all cells in the order in which
+    /// they ran. Returns a message about what was written.
     pub fn export(&self, folder: &Path, notebook: &Notebook) -> Result<String> {
         ensure!(!self.cells.is_empty(), "no cell has run yet");
         let manifest_path = folder.join("Cargo.toml");
@@ -63,7 +63,7 @@ impl History {
         let mut body = String::new();
         let mut waits = false;
         for (index, cell) in self.cells.iter().enumerate() {
-            // The program's own `main` is that of all cells.
+            // The program's own `main` contains the code of all cells, so the cell's `main` gets another name.
             let cell = &renamed_main(cell);
             let pieces = split_statements(cell);
             let calls_main =
@@ -72,7 +72,7 @@ impl History {
             let last = pieces.len().saturating_sub(1);
             for (place, (_, text, node)) in pieces.into_iter().enumerate() {
                 let text = text.trim();
-                // Items that a macro makes are above.
+                // Items that a macro call defines are written above `main` already.
                 if notebook.items.iter().any(|item| item.trim() == text.trim_end_matches(';'))
                     && !ast::Item::can_cast(node.kind())
                 {
@@ -129,7 +129,7 @@ fn manifest(folder: &Path, notebook: &Notebook) -> String {
     )
 }
 
-/// The call of an item that is the `main` of a cell.
+/// A call of the item, if it is the `main` of a cell.
 fn call_of_main(item: &ast::Item) -> Option<String> {
     let ast::Item::Fn(function) = item else { return None };
     function.name().filter(|name| name.text() == MAIN)?;
@@ -139,19 +139,19 @@ fn call_of_main(item: &ast::Item) -> Option<String> {
     Some(format!("{CALL}){waits}{fails};"))
 }
 
-/// An item without `#[tokio::main]`: the program has one runtime.
+/// The item without `#[tokio::main]`: the program has one runtime.
 fn without_runtime(item: &str) -> String {
     let attribute = item.find("#[tokio::main").and_then(|start| Some(start..start + item[start..].find(']')? + 1));
     attribute.map_or_else(|| item.to_owned(), |range| format!("{}{}", &item[..range.start], &item[range.end..]))
 }
 
-/// The code of a cell with another name for its `main`, in its definition and in calls.
+/// The code of a cell in which `main` has another name, in its definition and in calls.
 fn renamed_main(cell: &str) -> String {
     let tokens = LexedStr::new(Edition::Edition2024, cell);
     let mut renamed = String::with_capacity(cell.len());
     for index in 0..tokens.len() {
         let is_call = index + 1 < tokens.len() && tokens.kind(index + 1) == SyntaxKind::L_PAREN;
-        // `tokio::main(flavor = …)` is an attribute.
+        // `tokio::main(flavor = …)` is an attribute, not a call.
         let of_path = index > 0 && tokens.kind(index - 1) == SyntaxKind::COLON;
         renamed.push_str(if tokens.text(index) == "main" && is_call && !of_path { MAIN } else { tokens.text(index) });
     }
@@ -181,7 +181,7 @@ fn write_whole(path: &Path, text: &str) -> Result<()> {
     std::fs::rename(&temporary, path).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The cells of a notebook; a `.rs` file, or an exported project, as one cell.
+/// The cells of a notebook; a `.rs` file or an exported project is read as one cell.
 pub fn cells_of(file: &Path) -> Result<Vec<String>> {
     let file = if file.is_dir() { &file.join("src/main.rs") } else { file };
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -204,7 +204,7 @@ pub fn cells_of(file: &Path) -> Result<Vec<String>> {
         .collect())
 }
 
-/// What [`History::export`] wrote, as a cell: items, then what is in `main`.
+/// The cell for a program that [`History::export`] wrote: its items, then the content of `main`.
 fn cell_again(exported: &str) -> String {
     let file = SourceFile::parse(exported, Edition::Edition2024).tree();
     let (mut items, mut body) = (String::new(), String::new());
@@ -215,7 +215,7 @@ fn cell_again(exported: &str) -> String {
                 let inner = block.trim().trim_start_matches('{').trim_end_matches('}').trim_end();
                 body = inner.strip_suffix("Ok(())").unwrap_or(inner).to_owned();
             }
-            // Cells see it anyway.
+            // Every cell has this import anyway.
             ast::Item::Use(_) if item.syntax().text().to_string().contains(PRELUDE_LINE) => {}
             item => items.push_str(&format!("{}\n", item.syntax().text())),
         }
@@ -227,7 +227,7 @@ fn cell_again(exported: &str) -> String {
 mod tests {
     use super::*;
 
-    /// The project of cells and of what a notebook has: its program and its manifest.
+    /// Exports these cells, items and dependencies; returns the program and its manifest.
     fn exported(folder: &Path, cells: &[&str], items: &[&str], dependencies: &[&str]) -> Result<(String, String)> {
         let mut history = History::default();
         cells.iter().for_each(|cell| history.ran(cell));

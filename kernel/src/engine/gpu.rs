@@ -1,4 +1,4 @@
-//! NVIDIA's driver and CUDA's libraries, which a compiled library for GPUs needs: where they are, or which one is missing.
+//! Finds NVIDIA's driver and CUDA's libraries, which a compiled library for GPUs needs, or tells which one is missing.
 
 use std::path::{Path, PathBuf};
 
@@ -9,22 +9,22 @@ const USUAL: [&str; 6] =
 /// Where else the driver and CUDA's toolkit put libraries: Google Colab, containers, WSL, the toolkit's own installer.
 const PLACES: [&str; 4] = ["/usr/lib64-nvidia", "/usr/local/nvidia/lib64", "/usr/lib/wsl/lib", "/usr/local/cuda/lib64"];
 
-/// What the machine has.
+/// What the machine has, as far as GPUs need it.
 pub struct System {
-    /// The driver's own account of its version.
+    /// The file in which the driver describes its version.
     version: PathBuf,
     /// Where libraries are looked for.
     folders: Vec<PathBuf>,
 }
 
-/// Whether a library for GPUs loads.
+/// Whether the library for GPUs can be loaded.
 #[derive(Debug, PartialEq)]
 pub enum Gpu {
-    /// It does, with these folders added to the loader's own.
+    /// It can, if these folders are added to the loader's own.
     Ready(Vec<PathBuf>),
-    /// There is no driver, and so no GPU to be used.
+    /// There is no driver, so there is no GPU to use.
     Absent,
-    /// There is a driver. What is wrong, and what mends it.
+    /// There is a driver, but something is wrong. The text says what, and how to mend it.
     Unusable(String),
 }
 
@@ -43,18 +43,18 @@ impl System {
         System { version: "/proc/driver/nvidia/version".into(), folders }
     }
 
-    /// The first line of what the driver says of itself, where it is loaded.
+    /// The first line of the driver's description of itself, if the driver is loaded.
     pub fn driver(&self) -> Option<String> {
         let text = std::fs::read_to_string(&self.version).ok()?;
         Some(text.lines().next()?.trim_start_matches("NVRM version: ").to_owned())
     }
 
-    /// Where the library of this name is.
+    /// The folder of the library with this name.
     pub fn find(&self, library: &str) -> Option<&Path> {
         self.folders.iter().map(PathBuf::as_path).find(|folder| folder.join(library).exists())
     }
 
-    /// Whether a compiled library that needs these libraries of NVIDIA's loads and runs.
+    /// Whether a compiled library that needs these NVIDIA libraries loads and runs.
     pub fn examine(&self, needs: &[String]) -> Gpu {
         let driver = self.driver();
         if driver.is_none() && self.find("libcuda.so.1").is_none() {
@@ -86,7 +86,7 @@ fn below_python(environment: &Path) -> Vec<PathBuf> {
     pythons.flat_map(|python| entries(python.join("site-packages/nvidia"))).map(|part| part.join("lib")).collect()
 }
 
-/// What brings a library that is not there.
+/// How to install a library that is missing.
 fn missing(library: &str) -> String {
     let version = library.rsplit('.').next().unwrap_or_default();
     let package = match library.split('.').next().unwrap_or_default() {
@@ -100,7 +100,7 @@ fn missing(library: &str) -> String {
     format!("{library} of CUDA is missing: `pip install \"{package}=={version}.*\"` or CUDA's toolkit brings it")
 }
 
-/// The oldest driver that runs CUDA of the version that ends the library's name.
+/// The oldest driver for the CUDA version with which the library's name ends.
 fn oldest_driver(library: &str) -> Option<u32> {
     match library.rsplit_once(".so.")? {
         ("libcublas" | "libcudart" | "libnvrtc", "12") => Some(525),
@@ -109,7 +109,7 @@ fn oldest_driver(library: &str) -> Option<u32> {
     }
 }
 
-/// 580 of `NVIDIA UNIX Open Kernel Module for x86_64  580.159.03  Release Build`.
+/// The major version: 580 for `NVIDIA UNIX Open Kernel Module for x86_64  580.159.03  Release Build`.
 fn major(driver: &str) -> Option<u32> {
     let version = driver
         .split_whitespace()

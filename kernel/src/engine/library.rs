@@ -1,9 +1,9 @@
-//! The compiled library for cells: WaveMesh as one dynamic library, with the metadata that rustc needs to link against it.
+//! The compiled library for cells: WaveMesh as one dynamic library, with the metadata that rustc needs to link with it.
 //!
-//! It lives in `$XDG_DATA_HOME/wavemesh/<version>-<rustc release>-<rustc commit>/`, the one for NVIDIA GPUs in a folder beside it
-//! that ends in `-cuda`, which serves where it loads:
-//! `bundle.json` (what it was built with), `lib/` (`libwavemesh_dylib.so`, the `.rmeta` of every crate under it, the procedural
-//! macros). It appears there whole or not at all. The cell runtime is kept beside it, since it depends on the same toolchain.
+//! It is in `$XDG_DATA_HOME/wavemesh/<version>-<rustc release>-<rustc commit>/`, and consists of `bundle.json` (what it was built with) and
+//! `lib/` (`libwavemesh_dylib.so`, the `.rmeta` of every crate under it, the procedural macros). The library for NVIDIA GPUs is beside it
+//! in a folder whose name ends in `-cuda`; it is used where it can be loaded. A library appears there complete or not at all. The cell
+//! runtime is kept beside it, since it needs the same toolchain.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -43,16 +43,16 @@ const RUNTIME: [(&str, &str); 19] = [
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Bundle {
     pub toolchain: Toolchain,
-    /// Where the source was, for completion and documentation.
+    /// Where its source was, for completion and documentation.
     pub source: PathBuf,
     /// The dynamic library's file name in `lib/`.
     file: String,
-    /// Crates that cells reach through the prelude, with their versions: `:dep` need not build them.
+    /// Crates that cells reach through the prelude, with their versions. `:dep` need not build these.
     pub provides: Vec<(String, String)>,
-    /// Whether it computes on NVIDIA GPUs too.
+    /// Whether it can compute on NVIDIA GPUs.
     #[serde(default)]
     pub cuda: bool,
-    /// NVIDIA's libraries that it needs to load.
+    /// The NVIDIA libraries without which it cannot be loaded.
     #[serde(default)]
     pub needs: Vec<String>,
     /// All crates that are in the library.
@@ -68,15 +68,15 @@ pub struct Held {
     pub name: String,
     pub version: String,
     pub features: Vec<String>,
-    /// Whether it has the features that it has by default; true if it has none by default.
+    /// Whether it was built with all of its default features; true if it has none.
     #[serde(default = "yes")]
     pub defaults: bool,
-    /// Its metadata, in `lib/`.
+    /// Its metadata file in `lib/`.
     pub file: String,
 }
 
 impl Held {
-    /// Whether this crate is what a line of `[dependencies]` asks for; if not, why.
+    /// Checks that this crate fits a line of `[dependencies]`; the error says why it does not.
     pub fn serves(&self, value: &str) -> std::result::Result<(), String> {
         let line: toml::Table =
             format!("value = {value}").parse().map_err(|_| "its line is not understood".to_owned())?;
@@ -94,7 +94,7 @@ impl Held {
         let defaults = value.get("default-features").and_then(toml::Value::as_bool).unwrap_or(true);
         let listed = value.get("features").and_then(toml::Value::as_array).into_iter().flatten();
         let mut asked: Vec<&str> = listed.filter_map(toml::Value::as_str).collect();
-        // Without `std` a crate is in the library as the library needs it, and what more its defaults have is seldom meant.
+        // A crate without `std` was built as the library needs it, and the rest of its default features is rarely meant.
         if defaults && !self.defaults && self.features.iter().any(|feature| feature == "std") {
             asked.push("default");
         }
@@ -124,26 +124,26 @@ impl Bundle {
         self.lib_dir().join(&self.file)
     }
 
-    /// The newest library of this version whose compiler is still installed: the one for GPUs where it loads, else the other.
+    /// The newest library of this version whose compiler is still installed: the one for GPUs if it can be loaded, otherwise the other.
     pub fn find() -> Option<Bundle> {
         let (mut for_gpus, mut plain): (Vec<_>, Vec<_>) = Bundle::all().into_iter().partition(|bundle| bundle.cuda);
         let newest = for_gpus.pop();
         let loads = newest.as_ref().is_some_and(|bundle| matches!(bundle.examine(), Gpu::Ready(_)));
-        // With nothing but one that does not load, the loader's own words are better than no library.
+        // If the only library cannot be loaded, the loader's message is better than no library.
         if loads { newest } else { plain.pop().or(newest) }
     }
 
-    /// The newest library for GPUs, whether or not it loads here.
+    /// The newest library for GPUs, whether or not it can be loaded here.
     pub fn for_gpus() -> Option<Bundle> {
         Bundle::all().into_iter().rfind(|bundle| bundle.cuda)
     }
 
-    /// Whether NVIDIA's libraries that it needs are here.
+    /// Whether the NVIDIA libraries that it needs are on this machine.
     pub fn examine(&self) -> Gpu {
         System::here().examine(&self.needs)
     }
 
-    /// The libraries of this version whose compiler is still installed, the newest last.
+    /// The libraries of this version whose compiler is still installed, newest last.
     fn all() -> Vec<Bundle> {
         let entries = data_home().into_iter().flat_map(std::fs::read_dir).flatten().flatten();
         let mut found: Vec<Bundle> = entries
@@ -184,7 +184,7 @@ fn folder_for(toolchain: &Toolchain, cuda: bool) -> Result<PathBuf> {
     Ok(home.join(format!("{}-{}{kind}", env!("CARGO_PKG_VERSION"), toolchain.id())))
 }
 
-/// Makes `folder` by `fill`ing a temporary one beside it and renaming that, so that it is never seen half-made.
+/// Fills a temporary folder beside `folder` with `fill` and then renames it, so that `folder` is never seen half-made.
 fn make_whole(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let parent = folder.parent().context("a folder without a parent")?;
     std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
@@ -203,8 +203,8 @@ fn make_whole(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<(
     filled
 }
 
-/// Compiles the library in `source`, the folder of WaveMesh's `Cargo.toml`, and puts it in place. Returns where. With `cuda` it
-/// computes on NVIDIA GPUs too, and loads only where the driver and CUDA's libraries are.
+/// Compiles the library in `source` (the folder of WaveMesh's `Cargo.toml`) and puts it in place. Returns its folder. With `cuda` it also
+/// computes on NVIDIA GPUs, and can be loaded only where the driver and CUDA's libraries are installed.
 pub fn build(source: &Path, cuda: bool) -> Result<PathBuf> {
     let source = source.canonicalize().with_context(|| format!("there is no folder {}", source.display()))?;
     let manifest = source.join("kernel/dylib/Cargo.toml");
@@ -214,7 +214,7 @@ pub fn build(source: &Path, cuda: bool) -> Result<PathBuf> {
     let output = Command::new(&toolchain.cargo)
         .args(["rustc", "--release", "-p", "wavemesh-dylib", "--message-format=json-render-diagnostics"])
         .args(features)
-        // Cells, the runtime and the library share one standard library.
+        // Cells, the runtime and the library must share one standard library.
         .args(["--", "-Cprefer-dynamic"])
         .args(cuda_folders(cuda).iter().map(|folder| format!("-Clink-arg=-Wl,-rpath,{folder}")))
         .current_dir(&source)
@@ -286,10 +286,10 @@ pub fn build(source: &Path, cuda: bool) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The metadata of crates names the C libraries that they were linked with, and rustc names them again to the linker of each cell. The
-/// dynamic library has or loads them; so that the linker finds the names, empty archives stand for those that cargo tells of.
+/// The metadata of crates names the C libraries with which they were linked, and rustc passes these names to the linker for each cell. The
+/// dynamic library contains or loads them already, so empty archives with these names satisfy the linker.
 fn stand_ins(message: &Value, folder: &Path) -> Result<()> {
-    /// Of the C++ compiler, and so on every machine with a linker.
+    /// The C++ compiler brings it, so it is on every machine that has a linker.
     const EVERYWHERE: &str = "stdc++";
     const EMPTY_ARCHIVE: &str = "!<arch>\n";
     for name in message["linked_libs"].as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -301,7 +301,7 @@ fn stand_ins(message: &Value, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The libraries of NVIDIA's that a dynamic library needs. The tools that linked it can tell.
+/// The NVIDIA libraries that a dynamic library needs, as `readelf` lists them.
 fn nvidia_libraries(file: &Path) -> Result<Vec<String>> {
     let output = Command::new("readelf").arg("-d").arg(file).output().context("cannot run readelf, of binutils")?;
     ensure!(output.status.success(), "readelf failed: {}", String::from_utf8_lossy(&output.stderr));
@@ -310,7 +310,7 @@ fn nvidia_libraries(file: &Path) -> Result<Vec<String>> {
     Ok(names.filter(|name| name.starts_with("libcu") || name.starts_with("libnv")).map(str::to_owned).collect())
 }
 
-/// Where the loader finds CUDA's libraries: those of the toolkit, and the driver's where Colab has it.
+/// Where the linker finds CUDA's libraries: those of the toolkit, and the driver's in Colab's folder.
 fn cuda_folders(cuda: bool) -> Vec<String> {
     if !cuda {
         return Vec::new();
@@ -319,8 +319,8 @@ fn cuda_folders(cuda: bool) -> Vec<String> {
     vec![format!("{home}/lib64"), format!("{home}/lib"), "/usr/lib64-nvidia".into()]
 }
 
-/// Puts a library that was compiled elsewhere, by the same compiler as the one here, in place. Returns where. `from` is a folder
-/// like those of [`data_home`]; `source` is where its source is on this machine.
+/// Installs a library that the same compiler made on another machine. Returns its folder. `from` is a folder like those in [`data_home`];
+/// `source` is where WaveMesh's source is on this machine.
 pub fn import(from: &Path, source: &Path) -> Result<PathBuf> {
     let toolchain = Toolchain::discover()?;
     let theirs = Bundle::read(from).with_context(|| format!("there is no compiled library in {}", from.display()))?;
@@ -348,10 +348,10 @@ pub fn import(from: &Path, source: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Crates that a cell may name without `:dep`.
+/// Crates that a cell may use without `:dep`.
 const PROVIDED: [&str; 5] = ["wavemesh", "candle-core", "candle-nn", "plotters", "serde_json"];
 
-/// The crate of an artifact, unless it is a procedural macro or a build script.
+/// The crate of a cargo artifact, unless it is a procedural macro or a build script.
 fn held(artifact: &Value, name: &str, version: &str) -> Option<Held> {
     let strings = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
@@ -368,7 +368,7 @@ fn held(artifact: &Value, name: &str, version: &str) -> Option<Held> {
     Some(Held { name: name.to_owned(), version: version.to_owned(), features, defaults, file })
 }
 
-/// Whether a crate with this manifest has features that are there by default.
+/// Whether the manifest lists default features.
 fn has_defaults(manifest: Option<&Path>) -> bool {
     let text = manifest.and_then(|manifest| std::fs::read_to_string(manifest).ok()).unwrap_or_default();
     let manifest: toml::Table = text.parse().unwrap_or_default();
@@ -379,7 +379,7 @@ fn yes() -> bool {
     true
 }
 
-/// Name and version of an artifact's package.
+/// The name and version of an artifact's package.
 pub fn package(artifact: &Value) -> (String, String) {
     // `registry+https://…#name@1.2.3`, `path+file:///…/folder#name@1.2.3` or `path+file:///…/name#1.2.3`.
     let id = artifact["package_id"].as_str().unwrap_or_default();
@@ -390,7 +390,7 @@ pub fn package(artifact: &Value) -> (String, String) {
     }
 }
 
-/// The compiled cell runtime for `toolchain`, compiled now if it is not there. Returns the dynamic library.
+/// The dynamic library of the cell runtime for `toolchain`. It is compiled now if it does not exist.
 pub fn runtime(toolchain: &Toolchain) -> Result<PathBuf> {
     let mut hasher = std::hash::DefaultHasher::new();
     std::hash::Hash::hash(&RUNTIME, &mut hasher);
@@ -414,7 +414,7 @@ pub fn runtime(toolchain: &Toolchain) -> Result<PathBuf> {
                 "-Copt-level=2",
             ])
             .args(["-Cmetadata=wavemesh_cell", "--cap-lints=allow", "--cfg=wavemesh_cells", "lib.rs"])
-            // `?` in cells needs what is unstable yet.
+            // `?` in cells needs unstable features.
             .env("RUSTC_BOOTSTRAP", "1")
             .current_dir(new);
         let output = command.output().with_context(|| format!("cannot run {}", toolchain.rustc.display()))?;
@@ -429,7 +429,7 @@ pub fn runtime(toolchain: &Toolchain) -> Result<PathBuf> {
     Ok(library)
 }
 
-/// Says whether the library in place serves cells; an error says how to mend it.
+/// Checks that the installed library can serve cells; an error says how to mend it.
 pub fn check() -> Result<Bundle> {
     let Some(bundle) = Bundle::find() else {
         bail!(
@@ -494,7 +494,7 @@ pub enum LibraryCommand {
 }
 
 impl LibraryCommand {
-    /// Runs the command; what it has to say goes to standard output.
+    /// Runs the command; its messages go to standard output.
     pub fn run(self) -> Result<()> {
         let folder = match self {
             LibraryCommand::Build { source, cuda } => build(&source, cuda)?,

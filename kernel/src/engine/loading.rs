@@ -1,4 +1,4 @@
-//! Libraries that are loaded while the process runs. They stay: code and statics of earlier cells are in use to the end.
+//! Libraries that are loaded while the process runs. They are never unloaded, because code and statics of earlier cells stay in use.
 
 use std::ffi::{CStr, CString, c_void};
 use std::io::{Error, Result};
@@ -11,7 +11,7 @@ impl Object {
     /// Loads the library at `path`.
     pub fn open(path: &str) -> Result<Object> {
         let name = CString::new(path).map_err(Error::other)?;
-        // SAFETY: a string that ends in zero. The library's initialisers run: they are those of crates that the user's cells asked for.
+        // SAFETY: the string ends in zero. The library's initialisers run: they are those of crates that the user's cells asked for.
         let library = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         if library.is_null() { Err(last_error()) } else { Ok(Object(library)) }
     }
@@ -32,23 +32,23 @@ impl Object {
     ///
     /// # Safety
     ///
-    /// What has this name must be a `static` of this type that nobody changes.
+    /// The item with this name must be a `static` of this type that nobody changes.
     pub unsafe fn number(self, name: &str) -> Option<u64> {
         let symbol = self.symbol(name).ok()?;
-        // SAFETY: the caller says what it is; the library is never unloaded.
+        // SAFETY: the caller guarantees the type; the library is never unloaded.
         Some(unsafe { *symbol.cast::<u64>() })
     }
 
     fn symbol(self, name: &str) -> Result<*mut c_void> {
         let name = CString::new(name).map_err(Error::other)?;
-        // SAFETY: a library that is loaded, and a string that ends in zero.
+        // SAFETY: the library is loaded, and the string ends in zero.
         let symbol = unsafe { libc::dlsym(self.0, name.as_ptr()) };
         if symbol.is_null() { Err(last_error()) } else { Ok(symbol) }
     }
 }
 
 fn last_error() -> Error {
-    // SAFETY: the text is this thread's own until its next call of the loader.
+    // SAFETY: the text belongs to this thread until its next call of the loader.
     let text = unsafe {
         let text = libc::dlerror();
         if text.is_null() { "unknown error".into() } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
@@ -70,10 +70,10 @@ mod tests {
     #[test]
     fn a_symbol_that_is_not_there_is_an_error() {
         let library = Object::open("libc.so.6").unwrap();
-        // SAFETY: C defines `abs` so.
+        // SAFETY: this is the type of `abs` in C.
         let abs: extern "C" fn(i32) -> i32 = unsafe { library.function("abs") }.unwrap();
         assert_eq!(abs(-3), 3);
-        // SAFETY: it is not found, so it is not read.
+        // SAFETY: the symbol does not exist, so nothing is read.
         assert_eq!(unsafe { library.number("no_such_symbol") }, None);
     }
 }

@@ -1,7 +1,7 @@
-//! Evaluation of cells: the side of the kernel that knows Rust and nothing of Jupyter's wire.
+//! Evaluates cells. This side of the kernel knows Rust, and nothing of Jupyter's wire.
 //!
-//! [`EngineHandle`] is what the protocol side holds. It returns at once; the compiler and the process that runs the
-//! user's code start behind it.
+//! The protocol side holds an [`EngineHandle`]. Starting it returns at once; the compiler and the process that runs the user's code start
+//! in the background.
 
 mod assist;
 mod backtrace;
@@ -50,10 +50,10 @@ use std::time::Duration;
 use serde_json::Value;
 use wavemesh_cell::protocol::CommEvent;
 
-/// The evaluator starts within this time, or not at all.
+/// The evaluator must start within this time.
 const START: Duration = Duration::from_secs(10);
 
-/// A cell that asks for a name waits so long for rustdoc, which is slow beside other work.
+/// How long a cell that asks for a name waits for rustdoc, which is slow beside other work.
 const NAMES: Duration = Duration::from_secs(30);
 
 /// Something that a cell shows or asks for while it runs.
@@ -82,58 +82,58 @@ pub enum Output {
     InputRequest { prompt: String, password: bool, reply: Sender<String> },
 }
 
-/// Takes a cell's outputs, in order. Called from one thread at a time; it may block, which slows the cell down and loses nothing.
+/// Receives a cell's outputs, in order. One thread at a time calls it. It may block; that slows the cell down, but nothing is lost.
 pub type Sink = Arc<dyn Fn(Output) + Send + Sync>;
 
-/// What the protocol side wants of one execution.
+/// The options of one execution.
 #[derive(Clone, Debug, Default)]
 pub struct ExecuteOptions {
-    /// Do not show the value that ends the cell.
+    /// Whether to hide the value at the end of the cell.
     pub silent: bool,
-    /// Whether the frontend can answer an [`Output::InputRequest`]; if not, reading standard input is an end of file.
+    /// Whether the frontend can answer an [`Output::InputRequest`]. If not, a read of standard input gives end of file.
     pub allow_stdin: bool,
     /// Expressions to evaluate after the cell, by name.
     pub user_expressions: BTreeMap<String, String>,
-    /// The number of the cell, as in `In [3]`; it names the cell in errors.
+    /// The number of the cell, as in `In [3]`; errors name the cell by it.
     pub execution_count: u32,
-    /// What the frontend calls the cell, if it says so: the cell that it runs again replaces what it defined.
+    /// The id that the frontend gives the cell, if any: when a cell runs again, its definitions replace its earlier ones.
     pub cell: Option<String>,
-    /// Cells that the frontend has removed: what they defined goes.
+    /// Cells that the frontend has removed; their definitions are removed too.
     pub deleted: Vec<String>,
 }
 
 /// A cell that ran to its end.
 #[derive(Clone, Debug, Default)]
 pub struct ExecuteResult {
-    /// The value that ends the cell: `{"data": {mime: …}, "metadata": {…}}`, the content of `execute_result` but for the count.
+    /// The value at the end of the cell, `{"data": {mime: …}, "metadata": {…}}`: the content of `execute_result` without the count.
     pub data: Option<Value>,
     /// For each name asked for, Jupyter's `{"status": "ok", "data": …}` or `{"status": "error", "ename": …}`.
     pub user_expressions: BTreeMap<String, Value>,
 }
 
-/// A cell that failed, in the terms of Jupyter's `error` message.
+/// A cell that failed, with the fields of Jupyter's `error` message.
 #[derive(Clone, Debug, Default)]
 pub struct ExecuteError {
     /// The kind of error: `E0308`, `Panic`, the type of an `Err`, `Interrupted`, `Terminated`.
     pub ename: String,
     /// One line that says what happened.
     pub evalue: String,
-    /// Lines for people, with ANSI colours.
+    /// Lines for the user, with ANSI colours.
     pub traceback: Vec<String>,
 }
 
 /// One suggestion of a completion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// What is inserted.
+    /// The text to insert.
     pub text: String,
     /// Jupyter's kind: `function`, `class`, `module`, `instance`, `keyword`, `magic`.
     pub kind: String,
-    /// A signature or type, may be empty.
+    /// A signature or type; may be empty.
     pub signature: String,
 }
 
-/// Suggestions for the characters `start..end` (counted in Unicode characters) of the code.
+/// Suggestions that replace the characters `start..end` of the code, counted in Unicode characters.
 #[derive(Clone, Debug, Default)]
 pub struct Completions {
     pub matches: Vec<Completion>,
@@ -149,14 +149,14 @@ struct Request {
     reply: Sender<Result<ExecuteResult, ExecuteError>>,
 }
 
-/// When this process is not the kernel but the one that runs user code, does that and does not return. To be called first in `main`.
+/// Runs user code if this process was started for that, and then does not return. Call this first in `main`.
 pub fn run_helper() {
     if let Some(start) = child::Start::of_this_process() {
         child::run(start);
     }
 }
 
-/// The evaluator. Clones talk to the same one.
+/// The evaluator. All clones share one evaluator.
 #[derive(Clone)]
 pub struct EngineHandle {
     requests: Sender<Request>,
@@ -173,8 +173,8 @@ impl EngineHandle {
         EngineHandle { requests, shared, closed: Arc::default() }
     }
 
-    /// Runs a cell and blocks until it has ended. All its outputs have then been given to `sink`, which also takes the later
-    /// outputs of threads that the cell left running.
+    /// Runs a cell and blocks until it has ended. By then `sink` has received all outputs of the cell; later it also receives the output of
+    /// threads that the cell left running.
     pub fn execute(&self, code: &str, options: ExecuteOptions, sink: Sink) -> Result<ExecuteResult, ExecuteError> {
         let (reply, result) = channel();
         let request = Request { code: code.to_owned(), options, sink, reply };
@@ -198,23 +198,22 @@ impl EngineHandle {
         }
     }
 
-    /// Documentation of what stands at `cursor` (in Unicode characters), as a mime bundle. `detail` 1 asks for more.
-    /// Answers while a cell runs.
+    /// Documentation of what is at `cursor` (in Unicode characters), as a mime bundle. `detail` 1 asks for more. Answers while a cell runs.
     pub fn inspect(&self, code: &str, cursor: usize, detail: u8) -> Option<Value> {
         self.assistant()?.inspect(code, cursor, detail)
     }
 
-    /// Waits until the names of the crates are known, as far as that is worth it. False when they are not.
+    /// Waits for the names of the crates, up to 30 s. Returns false if they are not known by then.
     pub fn wait_for_names(&self) -> bool {
         self.assistant().is_some_and(|assistant| assistant.wait_for_names(NAMES))
     }
 
-    /// Who knows names. It is there a moment after the start, and is waited for.
+    /// The assistant, which exists a moment after the start; this waits for it.
     fn assistant(&self) -> Option<Arc<assist::Assistant>> {
         Some(Arc::clone(&self.shared.wait_for_evaluator(START)?.assistant))
     }
 
-    /// Hands what the frontend does with a comm to the user's code. False if that is not there.
+    /// Passes an event of a comm from the frontend to the user's code. Returns false if the process is not there.
     pub fn comm(&self, event: &CommEvent) -> bool {
         self.shared.evaluator().is_some_and(|evaluator| evaluator.pipes.tell_comm(event))
     }

@@ -1,22 +1,22 @@
-//! The processes that a cell has started, as the system knows them.
+//! The processes that a cell has started, as the system lists them.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A process that was asked to end has so long before it is named.
+/// How long a process that was asked to end may take before it is named to the user.
 const PATIENCE: Duration = Duration::from_millis(300);
-/// Ticks of the clock by which the system tells when a process has started.
+/// How many ticks a second has in the system's start times of processes.
 const TICKS: u64 = 100;
 
-/// A moment, as the system tells when a process has started.
+/// A moment, in the units of the system's start times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tick(u64);
 
 impl Tick {
     pub fn now() -> Tick {
-        // SAFETY: of a moment all bits zero is a value, and the system writes no more than one.
+        // SAFETY: a `timespec` of zeros is valid, and the system writes no more than one.
         let now = unsafe {
             let mut now: libc::timespec = std::mem::zeroed();
             libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut now);
@@ -31,11 +31,11 @@ impl Tick {
 struct Process {
     parent: i32,
     started: Tick,
-    /// It has ended, and its parent has not asked for its status.
+    /// Whether it has ended while its parent has not asked for its status.
     ended: bool,
 }
 
-/// A process that goes on after a stop.
+/// A process that keeps running after a stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Running {
     pub id: i32,
@@ -51,7 +51,7 @@ pub fn interrupt_since(start: Tick) {
     }
 }
 
-/// Those that go on after a moment.
+/// Those that still run a moment later.
 pub fn that_go_on(start: Tick) -> Vec<Running> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -98,7 +98,7 @@ fn processes() -> HashMap<i32, Process> {
     .collect()
 }
 
-/// Of `pid (name) state parent …`, where the name may be any text.
+/// Reads `pid (name) state parent …`; the name may contain any text.
 fn parse(stat: &str) -> Option<Process> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ended = matches!(*fields.first()?, "Z" | "X");

@@ -1,4 +1,4 @@
-//! One line that changes in place while the kernel itself does something long.
+//! One line that changes in place while the kernel itself does something that takes long.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Reads of standard input: a cell that waits for a line is noticed, and the frontend is asked for one.
+//! Notices when a cell waits for a line of standard input, and asks the frontend for one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use rustix::process::Pid;
 use super::pipes::Prompt;
 use super::shared::{Evaluator, Shared};
 
-/// The system tells nobody that a process begins to read, so this is looked for again and again.
+/// How often this looks: the system does not report that a process begins to read.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Watches a cell for reads of standard input and asks the frontend for a line.

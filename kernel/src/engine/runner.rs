@@ -1,4 +1,4 @@
-//! The process that runs cells, as the kernel holds it: it is told what to load and call, and says when that is done.
+//! The kernel's handle on the process that runs cells: it sends what to load and call, and waits until that is done.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -16,28 +16,28 @@ pub struct Runner {
     answers: BufReader<ChildStdout>,
 }
 
-/// The process has ended; how, as the system tells it.
+/// The process has ended; the text says how, in the system's words.
 pub struct Ended(pub String);
 
 impl Runner {
-    /// Starts `command`, and a new one with it at each [`restart`](Self::restart).
+    /// Starts `command`; [`restart`](Self::restart) starts it again.
     pub fn start(mut command: Command) -> Result<Runner> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let (process, requests, answers) = spawn(&mut command)?;
         Ok(Runner { command, process, requests, answers })
     }
 
-    /// The process, for signals.
+    /// The process, for sending signals.
     pub fn process(&self) -> Arc<Mutex<Child>> {
         Arc::clone(&self.process)
     }
 
-    /// A variable of the environment of the processes that follow.
+    /// Sets an environment variable for later processes.
     pub fn set_env(&mut self, name: &str, value: &str) {
         self.command.env(name, value);
     }
 
-    /// Runs a function of a library to its end.
+    /// Calls a function of a library and waits until it has ended.
     pub fn run(&mut self, library: &str, function: &str) -> std::result::Result<(), Ended> {
         let sent = writeln!(self.requests, "{library}\t{function}").and_then(|()| self.requests.flush());
         let mut line = String::new();
@@ -45,7 +45,7 @@ impl Runner {
             return Ok(());
         }
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
-        // It is over when it does not answer, and must be dead before another takes its place.
+        // A process that does not answer is over; it must be dead before another one replaces it.
         let how = process.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
         Err(Ended(how))
     }

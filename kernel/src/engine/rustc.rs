@@ -1,4 +1,4 @@
-//! One call of rustc at a time, which a stop ends.
+//! Calls rustc, one call at a time. A stop ends the call.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::toolchain::Toolchain;
 
-/// Lints whose warnings are shown: what they find is rarely meant.
+/// Lints whose warnings are shown, because they usually find mistakes.
 pub const WARNINGS: [&str; 9] = [
     "unused_must_use",
     "unreachable_code",
@@ -25,32 +25,32 @@ pub const WARNINGS: [&str; 9] = [
     "suspicious_double_ref_op",
 ];
 
-/// Groups of lints that mostly find what is no fault in a notebook.
+/// Groups of lints that mostly report things that are fine in a notebook.
 const NOISE: [&str; 3] = ["unused", "nonstandard_style", "deprecated"];
 
 /// Calls rustc.
 pub struct Rustc {
     toolchain: Toolchain,
-    /// Folders in which compiled code finds the libraries that it is linked with.
+    /// Folders in which compiled code finds the libraries with which it is linked.
     search: Vec<PathBuf>,
-    /// The process group of the compiler that runs now, or 0.
+    /// The process group of the running compiler, or 0.
     group: AtomicI32,
     interrupted: AtomicBool,
     env: Mutex<Vec<(String, String)>>,
 }
 
-/// What is to be compiled.
+/// What to compile.
 pub struct Job<'a> {
-    /// Where `file` is.
+    /// The folder of `file`.
     pub folder: &'a Path,
     pub file: &'a str,
     pub output: &'a Path,
     pub crate_name: &'a str,
     pub crate_type: &'a str,
-    /// `link`, or `metadata` when only messages are wanted.
+    /// `link`, or `metadata` if only messages are wanted.
     pub emit: &'a str,
     pub opt_level: &'a str,
-    /// More arguments, among them the crates that it is linked with.
+    /// More arguments, including the crates to link with.
     pub args: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ pub struct Outcome {
     pub build: Build,
 }
 
-/// How long a build took: rustc without the linker, then the linker.
+/// The time of a build: rustc without the linker, then the linker.
 #[derive(Clone, Copy, Debug)]
 pub struct Build {
     pub rustc: Duration,
@@ -79,7 +79,7 @@ impl Rustc {
         }
     }
 
-    /// Sets a variable of the environment of what runs from now on.
+    /// Sets an environment variable for later calls.
     pub fn set_env(&self, name: &str, value: &str) {
         let mut env = self.env.lock().unwrap_or_else(PoisonError::into_inner);
         env.retain(|(known, _)| known != name);
@@ -91,24 +91,24 @@ impl Rustc {
         self.env.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What follows may be stopped anew.
+    /// Forgets an earlier stop.
     pub fn begin(&self) {
         self.interrupted.store(false, Ordering::SeqCst);
     }
 
-    /// Whether it was asked to stop since then.
+    /// Whether a stop was requested since the last `begin`.
     pub fn interrupted(&self) -> bool {
         self.interrupted.load(Ordering::SeqCst)
     }
 
-    /// Stops the process that runs now, and every other that would follow. True if one ran.
+    /// Stops the running process, and every one that would follow. Returns true if one was running.
     pub fn interrupt(&self) -> bool {
         self.interrupted.store(true, Ordering::SeqCst);
         let group = Pid::from_raw(self.group.load(Ordering::SeqCst));
         group.is_some_and(|group| kill_process_group(group, Signal::KILL).is_ok())
     }
 
-    /// Names the process group that a stop ends, or none.
+    /// Sets the process group that a stop ends, or none.
     pub fn set_group(&self, process: Option<u32>) {
         self.group.store(process.and_then(|id| id.try_into().ok()).unwrap_or(0), Ordering::SeqCst);
         if process.is_some() && self.interrupted() {
@@ -131,12 +131,12 @@ impl Rustc {
             .arg(format!("--emit={}", job.emit))
             .args(["--error-format=json", "--json=diagnostic-rendered-ansi,timings", "--diagnostic-width=100000"])
             .arg("-Zunstable-options")
-            // Types are told in full, by a lint that user code cannot turn off.
+            // A lint that user code cannot turn off makes rustc print types in full.
             .args(["-Ztrim-diagnostic-paths=no", "--force-warn=dropping_references"])
-            // Groups that are noise in a notebook cost time; other noise is left out later.
+            // Groups of lints that are noise in a notebook also cost time; other noise is filtered later.
             .args(NOISE.map(|group| format!("-A{group}")))
             .args(WARNINGS.map(|lint| format!("-W{lint}")))
-            // What `include!` brings is as good as if it stood there.
+            // Code from `include!` counts like code in the same file.
             .arg("-Amacro_expanded_macro_exports_accessed_by_absolute_paths")
             .args(["-Cprefer-dynamic", "-Cdebug-assertions=on", "-Cdebuginfo=line-tables-only"])
             .arg(format!("-Copt-level={}", job.opt_level))
@@ -154,14 +154,14 @@ impl Rustc {
         let build = Build { rustc: start.elapsed().saturating_sub(link), link };
         let success = output.status.success();
         if !success && !self.interrupted() && !messages.iter().any(|message| message["level"] == "error") {
-            // It did not even say what is wrong.
+            // rustc failed without saying what is wrong.
             anyhow::bail!("rustc failed ({}): {}", output.status, text.trim());
         }
         Ok(Outcome { success, messages, build })
     }
 }
 
-/// rustc says when it starts and ends linking, in microseconds.
+/// The time between rustc's messages about the start and end of linking, in microseconds.
 fn link_time(messages: &[Value]) -> Duration {
     let at = |event: &str| {
         let message = messages.iter().find(|message| message["name"] == "link" && message["event"] == event)?;
@@ -175,7 +175,7 @@ pub fn spans(message: &Value) -> &[Value] {
     message["spans"].as_array().map_or(&[][..], Vec::as_slice)
 }
 
-/// File, bytes and the rest of a span; of one in a macro those where the macro is used in one of `files`.
+/// The file and bytes of a span. For a span in a macro, those where the macro is used in a known file.
 pub fn place_in(span: &Value, is_known: impl Fn(&str) -> bool) -> Option<(&str, std::ops::Range<usize>)> {
     let mut span = span;
     while !span["file_name"].as_str().is_some_and(&is_known) {

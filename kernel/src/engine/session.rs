@@ -1,4 +1,4 @@
-//! The thread that owns the notebook and runs cells, one after the other.
+//! The thread that owns the notebook and runs its cells, one after the other.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -60,14 +60,14 @@ fn not_started(error: &anyhow::Error) -> ExecuteError {
     }
 }
 
-/// One notebook's evaluator, in the thread that runs its cells.
+/// The evaluator of one notebook, in the thread that runs its cells.
 pub struct Session {
     pub shared: Arc<Shared>,
     pub evaluator: Arc<Evaluator>,
     pub runner: Runner,
     pub opt_level: String,
     pub timing: bool,
-    /// The user's configuration has run.
+    /// Whether the user's configuration has run.
     pub configured: bool,
     last_number: u32,
     /// The code of the last compile error, for `:explain`.
@@ -119,7 +119,7 @@ impl Session {
         self.last_number = options.execution_count;
         self.shared.begin_cell();
         self.evaluator.pipes.begin_cell(sink, options.allow_stdin);
-        // A fault of ours costs this cell, not the kernel.
+        // A bug in the kernel fails this cell, but does not end the kernel.
         let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
             if !self.configured {
                 self.configure(options)?;
@@ -133,12 +133,12 @@ impl Session {
         if !self.shared.end_cell() {
             return result;
         }
-        // Its process was ended when the code had run already: the next cell needs a new one.
+        // The process was killed after the code had already run: the next cell needs a new one.
         let lost = self.restart()?;
         Err(report::death("", "", Killer::Kernel, None, &lost))
     }
 
-    /// Runs what the user keeps for every notebook. What fails there is a line, and the cell runs all the same.
+    /// Runs what the user keeps for every notebook. A failure there prints a line, and the cell still runs.
     pub fn configure(&mut self, options: &ExecuteOptions) -> Result<(), ExecuteError> {
         self.configured = true;
         let notebook = std::env::current_dir().unwrap_or_default();
@@ -157,7 +157,7 @@ impl Session {
         Ok(())
     }
 
-    /// Starts a new process; answers the names of the variables that are lost with the old one.
+    /// Starts a new process. Returns the names of the variables that were lost with the old one.
     pub fn restart(&mut self) -> Result<Vec<String>, ExecuteError> {
         let lost = self.stored_names();
         self.runner.restart().map_err(|error| wrong_command(format!("{error:#}")))?;
@@ -198,7 +198,7 @@ impl Session {
         let is_rust = |part: &Part| matches!(part, Part::Rust { .. });
         let is_dependency =
             |part: &Part| matches!(part, Part::Command(command) if command.action() == Some(Action::Dependency));
-        // Nothing runs of a cell whose brackets do not match, unless it is another kernel's altogether.
+        // If brackets do not match, nothing of the cell runs, unless the cell belongs to another kernel.
         let is_refused = |part: &Part| matches!(part, Part::Command(command) if matches!(command.action(), None | Some(Action::Refused(_))));
         if !parts.iter().any(is_refused) {
             let mut errors = parts.iter().filter_map(|part| match part {
@@ -222,7 +222,7 @@ impl Session {
                     }
                     Some(Action::Dependency) => {
                         shown = self.run_command(command, options, depth)?.or(shown);
-                        // Crates of one cell are built together, before the Rust that follows.
+                        // All crates of a cell are built together, before the Rust code after them.
                         if !parts[index + 1..].iter().any(|part| is_rust(part) || is_dependency(part)) {
                             self.run_rust("", &How::apart(&opt_level), &Origin::default())?;
                         }
@@ -237,7 +237,7 @@ impl Session {
                         kept: true,
                         ..How::apart(&opt_level)
                     };
-                    // What cells of a file define is not what the cell that loads it defines.
+                    // Definitions in cells of a loaded file do not belong to the cell that loads it.
                     let origin = if depth == 0 { Origin::of(options, ran) } else { Origin::default() };
                     ran += 1;
                     let start = Instant::now();
@@ -245,7 +245,7 @@ impl Session {
                     if timed || *of_line == Timed::Once {
                         self.tell_times(start.elapsed());
                     }
-                    // Of several values that of the last is the cell's.
+                    // If several pieces have a value, that of the last is the cell's.
                     shown = result?.or(shown);
                 }
             }
@@ -263,7 +263,7 @@ impl Session {
         }
     }
 
-    /// Where the time of a cell went. What is not told by rustc or the child is our analysis.
+    /// Prints how long each step of a cell took. Time that neither rustc nor the child reports counts as analysis.
     fn tell_times(&self, total: Duration) {
         let builds = self.evaluator.compiler.builds();
         let rustc: Duration = builds.iter().map(|build| build.rustc).sum();
@@ -314,7 +314,7 @@ impl Session {
         }
     }
 
-    /// Runs a program that is no part of a cell.
+    /// Runs a program that is not part of a cell.
     pub fn run_program(&mut self, program: Program) -> Result<Option<Value>, ExecuteError> {
         self.run_rust("", &How { program, ..How::apart(&self.opt_level.clone()) }, &Origin::default())
     }
@@ -381,7 +381,7 @@ impl Session {
             () => Killer::Unknown,
         };
         let crashed = reports.iter().find_map(|report| match report {
-            // A panic that must not unwind aborts elsewhere.
+            // A panic that must not unwind aborts at another place.
             Report::Panicking(panic) if how.contains("SIGABRT") => report::spot(&panic.place, &places),
             Report::Crashed { frames } => report::innermost(&backtrace::text(frames), &places),
             _ => None,
@@ -397,7 +397,7 @@ impl Session {
         Err(report)
     }
 
-    /// What a stop has cost whose cell did not notice.
+    /// Says what was lost when a cell did not notice the stop.
     fn told_of_leaving(&self, spot: Option<&Spot>) -> String {
         let is_lost = |variable: &Variable| matches!(variable.state, VariableState::Lost(cell, _) | VariableState::Moved(cell) if cell == self.last_number);
         let variables = self.evaluator.compiler.variables();
@@ -447,7 +447,8 @@ impl Session {
         report
     }
 
-    /// Where a variable stood that is gone, rustc may find a module or function of its name in the library's prelude, and advise to use that.
+    /// Corrects rustc's advice about a variable that is gone: rustc may find a module or function of the same name in the library's
+    /// prelude, and suggest that.
     fn tell_of_gone(&self, diagnostics: &mut [Value]) {
         let variables = self.evaluator.compiler.variables();
         let gone: Vec<String> = variables.into_iter().filter_map(|one| one.told().map(|_| one.name)).collect();
@@ -461,7 +462,7 @@ impl Session {
         }
     }
 
-    /// A name that is not found may be a variable that is gone, or an item that is stale.
+    /// Explains unknown names: one may be a variable that is gone, or a stale item.
     fn help_on_names(&self, diagnostics: &[Value]) -> Vec<String> {
         let unknown = ["E0405", "E0412", "E0422", "E0423", "E0425", "E0432", "E0433", "E0531", "E0599"];
         let named = |name: &str| {
@@ -487,27 +488,27 @@ impl Session {
     }
 }
 
-/// How a piece of Rust is to run.
+/// How to run a piece of Rust.
 struct How<'a> {
-    /// Whether the value that ends it is shown.
+    /// Whether to show the value at its end.
     show: bool,
-    /// Whether it runs many times, for its time.
+    /// Whether it runs many times, to be timed.
     repeat: bool,
     opt_level: &'a str,
-    /// What else is to be run behind it.
+    /// What else runs after it.
     program: Program,
-    /// Whether `:export` has it.
+    /// Whether `:export` includes it.
     kept: bool,
 }
 
 impl How<'_> {
-    /// For what is no part of the notebook.
+    /// For code that is not part of the notebook.
     fn apart(opt_level: &str) -> How<'_> {
         How { show: false, repeat: false, opt_level, program: Program::default(), kept: false }
     }
 }
 
-/// Which cell of the frontend's a piece of Rust is.
+/// The frontend's cell that a piece of Rust belongs to.
 #[derive(Default)]
 struct Origin {
     cell: Option<String>,
@@ -515,7 +516,7 @@ struct Origin {
 }
 
 impl Origin {
-    /// Of the piece before which so many others of its cell ran.
+    /// The origin of a piece of a cell; `before` is the number of its pieces that ran already.
     fn of(options: &ExecuteOptions, before: usize) -> Origin {
         let part = |id: &String| if before == 0 { id.clone() } else { format!("{id}#{before}") };
         let deleted = if before == 0 { options.deleted.clone() } else { Vec::new() };
@@ -530,7 +531,7 @@ fn fault() -> ExecuteError {
 
 const STOPPED: &str = "stopped; what was done before is kept";
 
-/// How many processes the system has ended because memory ran out, containers included.
+/// How many processes the system has killed because memory ran out, also in containers.
 fn oom_kills() -> u64 {
     let counters = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
     counters.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or(0)

@@ -1,4 +1,4 @@
-//! What other threads may do to the evaluator while a cell runs: stop the cell, end everything.
+//! What other threads may do to the evaluator while a cell runs: stop the cell, or end everything.
 
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,17 +15,17 @@ use super::pipes::Pipes;
 use super::report::{self, Places};
 use super::temporary::Folder;
 
-/// A stopped cell may take this long to stop by itself.
+/// How long a stopped cell may take to stop by itself.
 const GRACE: Duration = Duration::from_secs(2);
-/// After that, so long it is tried to leave the thread of the cell behind before it is told that only force is left.
+/// How long the kernel then tries to leave the cell's thread behind, before it says that only force is left.
 const LEAVING: Duration = Duration::from_secs(3);
 
-/// What other threads may touch while a cell runs.
+/// The state that other threads may use while a cell runs.
 pub struct Shared {
     /// The evaluator, once it is there.
     running: Mutex<Option<Arc<Evaluator>>>,
     started: Condvar,
-    /// Locked while a stop is carried out, so that the cell cannot end meanwhile and the stop meet the next one.
+    /// Locked while a stop is carried out, so that the cell cannot end in between and the stop hit the next cell.
     turn: Mutex<Turn>,
     ended: Condvar,
     grace_ms: AtomicU64,
@@ -48,18 +48,18 @@ impl Default for Shared {
     }
 }
 
-/// The cell that runs, or else the one that ran last.
+/// The running cell or, if none runs, the last one.
 #[derive(Default)]
 struct Turn {
     /// Counts cells.
     cell: u64,
     busy: bool,
     interrupted: bool,
-    /// What runs in the process that runs cells, as the process calls it.
+    /// The number of the run in the process that runs cells, if one is running.
     run: Option<u64>,
-    /// It did not stop, and the user was told that another stop ends the process.
+    /// Whether the cell did not stop, and the user was told that another stop ends the process.
     stuck: bool,
-    /// The kernel has ended the cell's process, which is not told yet.
+    /// Whether the kernel has ended the cell's process and this was not reported yet.
     killed: bool,
 }
 
@@ -85,12 +85,12 @@ impl Evaluator {
         Arc::new(Evaluator { compiler, pipes, assistant, child, folder })
     }
 
-    /// From now on signals go to this process.
+    /// Sets the process to which signals go from now on.
     pub fn set_child(&self, child: Arc<Mutex<Child>>) {
         *lock(&self.child) = Some(child);
     }
 
-    /// The process that runs user code, if it lives.
+    /// The process that runs user code, if it is alive.
     pub fn child_id(&self) -> Option<Pid> {
         let handle = lock(&self.child).clone()?;
         let mut child = lock(&handle);
@@ -105,7 +105,7 @@ fn kill(id: Pid) {
 }
 
 impl Shared {
-    /// The evaluator has started.
+    /// Notes that the evaluator has started.
     pub fn started(&self, evaluator: Arc<Evaluator>) {
         *lock(&self.running) = Some(evaluator);
         self.started.notify_all();
@@ -119,25 +119,26 @@ impl Shared {
         lock(&self.running).clone()
     }
 
-    /// The evaluator, as soon as it has started; `None` if it has not within `patience`.
+    /// The evaluator, as soon as it has started; `None` after `patience`.
     pub fn wait_for_evaluator(&self, patience: Duration) -> Option<Arc<Evaluator>> {
         let running = lock(&self.running);
         let waited = self.started.wait_timeout_while(running, patience, |running| running.is_none());
         waited.unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
-    /// How long a stopped cell may take to stop by itself.
+    /// Sets how long a stopped cell may take to stop by itself.
     pub fn set_grace(&self, grace: Duration) {
         self.grace_ms.store(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
-    /// A cell begins.
+    /// Notes that a cell begins.
     pub fn begin_cell(&self) {
         let mut turn = self.turn();
         *turn = Turn { cell: turn.cell + 1, busy: true, ..Turn::default() };
     }
 
-    /// The cell has ended and cannot be stopped any more. True if its process was ended by force and nobody has told of it.
+    /// Notes that the cell has ended and can no longer be stopped. Returns true if its process was ended by force and this was not reported
+    /// yet.
     pub fn end_cell(&self) -> bool {
         let mut turn = self.turn();
         turn.busy = false;
@@ -145,7 +146,7 @@ impl Shared {
         std::mem::take(&mut turn.killed)
     }
 
-    /// The number of the cell that runs, or else of the one that ran last.
+    /// The number of the running cell or, if none runs, of the last one.
     pub fn cell(&self) -> u64 {
         self.turn().cell
     }
@@ -160,12 +161,13 @@ impl Shared {
         self.turn().interrupted
     }
 
-    /// Whether the kernel has ended the cell's process, which is told once.
+    /// Whether the kernel has ended the cell's process; returns true once.
     pub fn take_killed(&self) -> bool {
         std::mem::take(&mut self.turn().killed)
     }
 
-    /// A shell command has started as this process group, or ended. One of a cell that is to stop already ends at once.
+    /// Notes that a shell command has started as this process group, or ended. If its cell is already being stopped, the command ends at
+    /// once.
     pub fn set_shell(&self, group: Option<Pid>) {
         let turn = self.turn();
         *lock(&self.shell) = group;
@@ -174,7 +176,7 @@ impl Shared {
         }
     }
 
-    /// The cell's code starts as this run. False when the cell is to stop, so that it must not start.
+    /// Notes that the cell's code starts as this run. Returns false if the cell is being stopped, so its code must not start.
     pub fn begin_run(&self, run: u64) -> bool {
         let mut turn = self.turn();
         turn.run = Some(run);
@@ -186,8 +188,8 @@ impl Shared {
         self.turn().run = None;
     }
 
-    /// Stops this cell if it still runs: a compiler or a shell command by a signal; code of the user's is asked to stop, and after the grace
-    /// its thread is left behind. A second stop does not wait for the grace; one that follows when that has been in vain ends the process.
+    /// Stops this cell if it still runs. A signal stops a compiler or a shell command. User code is asked to stop; after the grace time its
+    /// thread is left behind. A second stop does not wait for the grace time. If that fails too, a further stop ends the process.
     pub fn interrupt(self: &Arc<Shared>, cell: u64) {
         let turn = self.turn();
         if turn.is_of(cell) {
@@ -238,14 +240,14 @@ impl Shared {
         });
     }
 
-    /// Whether the cell has ended, at the latest at the deadline.
+    /// Waits until the deadline; returns whether the cell has ended.
     fn wait_for_end(&self, cell: u64, deadline: Instant) -> bool {
         let patience = deadline.saturating_duration_since(Instant::now());
         let waited = self.ended.wait_timeout_while(self.turn(), patience, |turn| turn.is_of(cell));
         !waited.unwrap_or_else(PoisonError::into_inner).0.is_of(cell)
     }
 
-    /// Ends by force the shell command that keeps this cell, if it still runs.
+    /// Kills the shell command for which this cell waits, if it still runs.
     fn end_shell(&self, cell: u64) {
         let turn = self.turn();
         if let Some(shell) = lock(&self.shell).filter(|_| turn.is_of(cell)) {
@@ -253,7 +255,8 @@ impl Shared {
         }
     }
 
-    /// Code of the user's neither stops nor can its thread be left: what is left to do costs all variables, so the user decides.
+    /// Tells the user that the code does not stop and its thread cannot be left behind. The only way left costs all variables, so the user
+    /// decides.
     fn tell_stuck(&self, cell: u64, evaluator: &Evaluator) {
         let mut turn = self.turn();
         if turn.is_of(cell) && turn.run.is_some() {

@@ -1,8 +1,8 @@
-//! The signal by which the child's main thread reaches the thread of a cell that shall stop.
+//! The signal with which the child's main thread reaches the thread of a cell that has to stop.
 //!
-//! In a system call it may make the thread notice: the cell runtime decides whether it may unwind there. In code of a cell it may park the
-//! thread for good: such code holds no lock of the allocator, the loader or the standard library. Anywhere else it does nothing, and is
-//! sent again.
+//! If the signal meets the thread in a system call, the cell runtime decides whether the thread may unwind there. If it meets the thread in
+//! code of a cell, the thread may be parked for good: such code holds no lock of the allocator, the loader or the standard library.
+//! Anywhere else the signal does nothing and is sent again.
 
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
@@ -14,26 +14,26 @@ use wavemesh_cell::wait::{Answer, System};
 
 use super::system_call::{SystemCall, program_counter};
 
-/// Nobody minds it who does not wait for it: it is for sockets, and ignored by default.
+/// Ignored by default and meant for sockets, so a program that does not wait for this signal does not notice it.
 const SIGNAL: c_int = libc::SIGURG;
 
-/// The thread that is to be parked; the same below zero when it is; otherwise 0.
+/// The id of the thread to be parked; its negative once it is parked; otherwise 0.
 static PARK: AtomicI32 = AtomicI32::new(0);
-/// The parked thread that is to go on, or 0.
+/// The parked thread that may go on, or 0.
 static GO_ON: AtomicI32 = AtomicI32::new(0);
 static RUNTIME: OnceLock<(Notice, Caught)> = OnceLock::new();
 static TEXTS: AtomicPtr<Vec<Text>> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Takes the address of the system call that was interrupted, and what it is; may unwind.
+/// Receives the address of the interrupted system call, and its kind; may unwind.
 pub type Notice = extern "C-unwind" fn(usize, System) -> Answer;
-/// Takes the address in code of a cell where the thread is about to be parked.
+/// Receives the address in code of a cell at which the thread is about to be parked.
 pub type Caught = extern "C" fn(usize);
 
-/// Catches the signal from now on.
+/// Installs the handler for the signal.
 pub fn install(notice: Notice, caught: Caught) -> std::io::Result<()> {
     let _ = RUNTIME.set((notice, caught));
-    // SAFETY: of `sigaction` all bits zero is a value. The handler keeps to what a handler may do until it knows that the thread waits in
-    // a system call. Signals of this kind are not blocked in it, as it may be left by unwinding.
+    // SAFETY: a `sigaction` of zeros is valid. Until the handler knows that the thread waits in a system call, it does only what a handler
+    // may do. It does not block signals of this kind, since it may be left by unwinding.
     let caught = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_signal as *const () as usize;
@@ -44,17 +44,17 @@ pub fn install(notice: Notice, caught: Caught) -> std::io::Result<()> {
 }
 
 extern "C-unwind" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: the thread's own; a handler must leave it as it was.
+    // SAFETY: this is the thread's own value; a handler must leave it unchanged.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above.
     let before = unsafe { *errno };
-    // SAFETY: the system hands the handler the context that it interrupted, which is the handler's until it returns.
+    // SAFETY: the system passes the interrupted context, which belongs to the handler until it returns.
     let context = unsafe { &mut *context.cast() };
     let at = program_counter(context);
-    // SAFETY: what is published lives for ever.
+    // SAFETY: a published list lives for ever.
     let texts = unsafe { TEXTS.load(Ordering::SeqCst).as_ref() };
     if let (Some(texts), Some((notice, caught))) = (texts, RUNTIME.get()) {
-        // SAFETY: it only asks who this is.
+        // SAFETY: this only asks for the thread's id.
         let this = unsafe { libc::gettid() };
         if PARK.load(Ordering::SeqCst) == this {
             if is_of(texts, Home::Cell, at)
@@ -77,7 +77,7 @@ fn is_of(texts: &[Text], home: Home, at: usize) -> bool {
     texts.iter().any(|text| text.home == home && (text.start..text.end).contains(&at))
 }
 
-/// Stays, in a handler, until it is told to go on.
+/// Keeps the thread in the handler until it may go on.
 fn stay_parked(this: c_int) {
     while GO_ON.compare_exchange(this, 0, Ordering::SeqCst, Ordering::SeqCst).is_err() {
         // SAFETY: a mask of signals is plain data; waiting for a signal is allowed in a handler.
@@ -90,13 +90,13 @@ fn stay_parked(this: c_int) {
     }
 }
 
-/// Sends the signal to a thread of this process. It may have ended.
+/// Sends the signal to a thread of this process, which may have ended.
 pub fn send(thread: c_int) {
     // SAFETY: it sends a signal that is caught; it touches no memory.
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, SIGNAL) };
 }
 
-/// Parks a thread if it is seen in code of a cell within the time.
+/// Parks a thread if it is seen in code of a cell within `patience`.
 pub fn try_to_park(thread: c_int, patience: Duration) -> bool {
     PARK.store(thread, Ordering::SeqCst);
     let deadline = Instant::now() + patience;
@@ -107,7 +107,7 @@ pub fn try_to_park(thread: c_int, patience: Duration) -> bool {
     PARK.swap(0, Ordering::SeqCst) == -thread
 }
 
-/// Lets a thread go on that was parked.
+/// Lets a parked thread go on.
 pub fn let_go_on(thread: c_int) {
     GO_ON.store(thread, Ordering::SeqCst);
     while GO_ON.load(Ordering::SeqCst) == thread {
@@ -116,24 +116,24 @@ pub fn let_go_on(thread: c_int) {
     }
 }
 
-/// Finds out where machine code lies, as of now. That is kept for ever, since a handler may be reading it.
+/// Lists where machine code is loaded now. The list is kept for ever, since a handler may be reading it.
 pub fn find_texts() -> &'static [Text] {
     let mut texts: Vec<Text> = Vec::new();
-    // SAFETY: the callback has the type that the loader calls, does not unwind but for want of memory, and `texts` outlives the call.
+    // SAFETY: the callback has the type that the loader expects, unwinds only if memory runs out, and `texts` outlives the call.
     unsafe { libc::dl_iterate_phdr(Some(note_text), (&raw mut texts).cast()) };
     let texts = Box::into_raw(Box::new(texts));
     TEXTS.store(texts, Ordering::SeqCst);
-    // SAFETY: it is never freed or changed from here on.
+    // SAFETY: the list is never freed or changed from here on.
     unsafe { &*texts }
 }
 
 unsafe extern "C" fn note_text(library: *mut libc::dl_phdr_info, _: usize, texts: *mut c_void) -> c_int {
-    // SAFETY: the loader hands a description that is valid for this call, and what `find_texts` gave it.
+    // SAFETY: the loader passes a description that is valid during this call, and the pointer from `find_texts`.
     let (library, texts) = unsafe { (&*library, &mut *texts.cast::<Vec<Text>>()) };
     if library.dlpi_name.is_null() || library.dlpi_phdr.is_null() {
         return 0;
     }
-    // SAFETY: the loader's own name of the library, ended by a zero, and its table of segments.
+    // SAFETY: this is the loader's own name of the library, which ends in zero, and its table of segments.
     let (name, segments) = unsafe {
         (
             std::ffi::CStr::from_ptr(library.dlpi_name).to_bytes(),

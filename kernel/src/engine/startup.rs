@@ -1,5 +1,5 @@
-//! What evcxr's users keep for every notebook: `evcxr.toml` beside the notebook or in the folder of configuration; what it leaves open comes
-//! from `init.evcxr` (commands) and `prelude.rs` (Rust) in that folder. They run before the first cell.
+//! Runs what evcxr's users keep for every notebook, before the first cell: `evcxr.toml` beside the notebook or in the folder of
+//! configuration. Where that sets nothing, `init.evcxr` (commands) and `prelude.rs` (Rust) in that folder are used.
 
 use std::path::{Path, PathBuf};
 
@@ -11,13 +11,13 @@ use super::grammar::{self, Part};
 /// Something to run before the first cell.
 #[derive(Debug, PartialEq)]
 pub struct Piece {
-    /// Where it was read, for what goes wrong in it.
+    /// The file from which it was read, for error messages.
     pub file: PathBuf,
-    /// A cell.
+    /// The code of one cell.
     pub code: String,
 }
 
-/// `evcxr.toml`. What evcxr knows beside these has no meaning here.
+/// The settings of `evcxr.toml` that this kernel knows. It ignores the others.
 #[derive(Default, Deserialize)]
 struct Settings {
     #[serde(default)]
@@ -34,12 +34,12 @@ struct Table {
     offline_mode: bool,
 }
 
-/// The folder of configuration: `EVCXR_CONFIG_DIR`, else `evcxr` in the user's.
+/// The folder of configuration: `EVCXR_CONFIG_DIR`, or else `evcxr` in the user's configuration folder.
 pub fn folder() -> Option<PathBuf> {
     std::env::var_os("EVCXR_CONFIG_DIR").map(PathBuf::from).or_else(|| Some(dirs::config_dir()?.join("evcxr")))
 }
 
-/// All pieces, in the order in which they run; a file that cannot be read is a message.
+/// All pieces in the order in which they run; a message for each file that cannot be read.
 pub fn pieces(notebook: &Path, configuration: Option<&Path>) -> Vec<Result<Piece, String>> {
     let in_configuration = |name: &str| Some(configuration?.join(name)).filter(|file| file.exists());
     let settings_file = Some(notebook.join("evcxr.toml")).filter(|file| file.exists());
@@ -77,8 +77,8 @@ pub fn pieces(notebook: &Path, configuration: Option<&Path>) -> Vec<Result<Piece
     pieces
 }
 
-/// The commands and the Rust between them as cells of their own, so that one that fails costs no other, and `:opt` is of all cells. Lines
-/// of `:dep` that follow each other stay together: they are built at once.
+/// Splits the text into cells, one for each command and for the Rust between, so that one that fails does not stop the others, and `:opt`
+/// applies to all cells. Lines of `:dep` that follow each other stay together, so that they are built at once.
 fn apart(text: &str) -> Vec<String> {
     let mut cells: Vec<(bool, String)> = Vec::new();
     for part in grammar::parts(text, &|_| false) {
@@ -103,7 +103,7 @@ fn read(file: &Path) -> Result<String, String> {
     std::fs::read_to_string(file).map_err(|error| told(file, &error))
 }
 
-/// What is wrong with a file, in one line.
+/// One line that says what is wrong with a file.
 pub fn told(file: &Path, problem: &dyn std::fmt::Display) -> String {
     format!("{}: {}", file.display(), problem.to_string().trim().replace('\n', "; "))
 }

@@ -1,8 +1,8 @@
-//! Statics live once: the version of the notebook's definitions that first has one is its home and exports it; later versions declare
-//! it and are linked to that home. So a static keeps its value while the code around it changes.
+//! Statics exist once. The version of the notebook's definitions that first has a static is its home and exports it; later versions only
+//! declare the static and are linked with its home. So a static keeps its value while the code around it changes.
 //!
-//! This holds for `static` and `static mut` wherever they stand in an item, and for those that `thread_local!` and `lazy_static!`
-//! make: the former becomes a static `LocalKey` of a hidden thread-local, the latter a static `LazyLock`.
+//! This applies to every `static` and `static mut` in an item, and to those that `thread_local!` and `lazy_static!` make: `thread_local!`
+//! becomes a static `LocalKey` of a hidden thread-local, and `lazy_static!` becomes a static `LazyLock`.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,20 +16,20 @@ use super::items::{Origin, compact};
 /// A static somewhere in an item.
 #[derive(Clone, Debug)]
 pub struct Static {
-    /// Names of what it stands in and its own, such as `tick::N`: what tells it from every other of the notebook.
+    /// The names around it and its own, such as `tick::N`. No other static of the notebook has the same path.
     pub path: String,
     pub name: String,
-    /// What is replaced to declare it: itself, or the macro call that makes it.
+    /// The text that a declaration replaces: the static itself, or the macro call that makes it.
     pub range: Range<usize>,
     /// Its declaration without an initial value: `static N: u32`.
     declaration: String,
-    /// What makes its version its home; `{symbol}` stands for the name under which it is exported.
+    /// The edits that make a version its home; `{symbol}` stands for the exported name.
     home: Vec<Edit>,
-    /// Its `#[cfg(…)]`.
+    /// Its attributes `#[cfg(…)]`.
     conditions: String,
-    /// Whether the version behind which it is declared must say `safe`.
+    /// Whether it is `static mut`; if not, its declaration says `safe`.
     mutable: bool,
-    /// Its text, which makes it another static when it changes.
+    /// Its text. If it changes, this is another static.
     pub text: String,
 }
 
@@ -42,7 +42,7 @@ impl Static {
             .collect()
     }
 
-    /// The declaration of a static that has a home already.
+    /// The declaration of a static that already has a home.
     pub fn declared(&self, symbol: &str) -> String {
         let safe = if self.mutable { "" } else { "safe " };
         let (visibility, rest) = self.declaration.split_once("static").unwrap_or(("", &self.declaration));
@@ -57,7 +57,7 @@ pub fn find(node: &SyntaxNode, origin: &Origin) -> Vec<Static> {
     for inner in node.descendants() {
         let mut outer = inner.ancestors().skip(1).take_while(|outer| node.parent().as_ref() != Some(outer));
         let at_root = inner == *node || !outer.any(|outer| encloses(&outer));
-        // What stands in braces of a `mod` keeps the privacy that its author gave it.
+        // Names inside the braces of a `mod` keep the privacy that their author gave them.
         let public = |visibility: bool| if at_root || visibility { "pub " } else { "" };
         if let Some(item) = ast::Static::cast(inner.clone()) {
             if item.syntax().ancestors().any(|node| ast::ExternBlock::can_cast(node.kind())) {
@@ -91,7 +91,7 @@ pub fn find(node: &SyntaxNode, origin: &Origin) -> Vec<Static> {
     found
 }
 
-/// Statics of one path, of which conditions leave one, are told apart by their order.
+/// Numbers statics with the same path, of which conditions keep only one.
 pub fn tell_apart(statics: &mut [Static]) {
     let mut known: HashMap<String, usize> = HashMap::new();
     for found in statics {
@@ -103,16 +103,16 @@ pub fn tell_apart(statics: &mut [Static]) {
     }
 }
 
-/// The conditions under which there is something: its attributes `#[cfg(…)]`.
+/// The attributes `#[cfg(…)]` of a node.
 fn conditions(node: &impl HasAttrs) -> String {
     let of_cfg = node.attrs().filter(|attribute| attribute.simple_name().is_some_and(|name| name == "cfg"));
     of_cfg.map(|attribute| format!("{} ", attribute.syntax().text())).collect()
 }
 
-/// A type in which `&str` is `&'static str`, as it is in a static: a declaration without a value must say so.
+/// The type with `&'static str` in place of `&str`: a static may leave the lifetime out, but a declaration without a value may not.
 fn with_lifetimes(ty: &SyntaxNode) -> String {
     let start = ty.text_range().start();
-    // The parameters of functions have lifetimes of their own.
+    // The parameters of functions have their own lifetimes.
     let of_function = |node: &SyntaxNode| {
         let is_function = |outer: &SyntaxNode| {
             ast::FnPtrType::can_cast(outer.kind())
@@ -149,7 +149,7 @@ fn with_lifetimes(ty: &SyntaxNode) -> String {
     text
 }
 
-/// Whether names in a node are not those around it.
+/// Whether names inside a node are separate from those around it.
 fn encloses(node: &SyntaxNode) -> bool {
     ast::Fn::can_cast(node.kind()) || ast::Module::can_cast(node.kind()) || ast::AssocItemList::can_cast(node.kind())
 }
@@ -169,7 +169,7 @@ fn of_macro(
     };
     let Some(tree) = call.token_tree() else { return Vec::new() };
     let outer = origin.range(inner);
-    // With a semicolon behind it, when it is a statement.
+    // As a statement, the call includes the semicolon after it.
     let outer = match origin.source.get(outer.end..) {
         Some(rest) if rest.trim_start().starts_with(';') => outer.start..outer.end + rest.find(';').unwrap_or(0) + 1,
         _ => outer,
@@ -194,7 +194,7 @@ fn of_macro(
         let made =
             if local { format!("::std::thread::LocalKey<{typed}>") } else { format!("::std::sync::LazyLock<{typed}>") };
         let declaration = format!("{public}static {named}: {made}");
-        // Those of the call hold for each of its entries.
+        // Conditions of the call apply to each of its entries.
         let conditions = format!("{}{}", self::conditions(call), self::conditions(&entry));
         let export = "#[unsafe(export_name = \"{symbol}\")]";
         let home = if local {
@@ -202,7 +202,8 @@ fn of_macro(
             home.push(Edit::insert(outer.end, format!(" {conditions}{export} {declaration} = __WM_{named};")));
             home
         } else {
-            // From the macro's head, or the end of the entry before, to the value; and from its end to the next entry.
+            // Replaces the text from the macro's head, or the end of the last entry, to the value; then the text from the value to the next
+            // entry.
             let value = place(body.syntax());
             let mut home = Vec::new();
             let start = if index == 0 { outer.start } else { place(entry.syntax()).start };
@@ -228,7 +229,7 @@ fn of_macro(
     found
 }
 
-/// The names of what a static stands in, from the item of the notebook inwards, and its own.
+/// The path of a static: the names around it, from the notebook's item inwards, then its own.
 fn path(root: &SyntaxNode, node: &SyntaxNode, name: &str) -> String {
     let mut names = vec![name.to_owned()];
     if node == root {

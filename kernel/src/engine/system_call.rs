@@ -1,14 +1,14 @@
-//! The system call that a signal has interrupted, in the registers of the thread.
+//! Reads from a thread's registers which system call a signal interrupted.
 
 use std::ffi::{c_int, c_long};
 
 use libc::ucontext_t;
 use wavemesh_cell::wait::{Answer, System};
 
-/// The instruction that calls the system.
+/// The machine instruction for a system call.
 const CALL: &[u8] = if cfg!(target_arch = "x86_64") { &[0x0f, 0x05] } else { &[0x01, 0x00, 0x00, 0xd4] };
 
-/// Calls for something that is to come.
+/// Calls that wait for something to arrive.
 const INCOMING: &[c_long] = &[
     libc::SYS_read,
     libc::SYS_readv,
@@ -28,12 +28,12 @@ const INCOMING: &[c_long] = &[
 const OUTGOING: &[c_long] =
     &[libc::SYS_write, libc::SYS_writev, libc::SYS_pwrite64, libc::SYS_sendto, libc::SYS_sendmsg, libc::SYS_sendmmsg];
 
-/// Where a thread stands at a system call.
+/// Where a thread is relative to a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SystemCall {
-    /// Before it: the call is made when the handler returns, for the first time or again.
+    /// Before it: the call is made, or repeated, when the handler returns.
     Due,
-    /// Behind it.
+    /// After it.
     Over,
 }
 
@@ -41,7 +41,7 @@ impl SystemCall {
     /// The call at, or just before, an address in code of the C library.
     pub fn at(at: usize) -> Option<SystemCall> {
         let is_at = |at: usize| {
-            // SAFETY: the caller says that it is code of the C library, which can be read; a call does not lie at its very edge.
+            // SAFETY: the caller guarantees that this is code of the C library, which can be read; no call lies at its very edge.
             let code = unsafe { std::slice::from_raw_parts(at as *const u8, CALL.len()) };
             code == CALL
         };
@@ -54,7 +54,7 @@ impl SystemCall {
         }
     }
 
-    /// What kind of call it is.
+    /// The kind of the call.
     pub fn kind(self, context: &ucontext_t) -> System {
         match self {
             SystemCall::Due => match number(context) {
@@ -69,8 +69,8 @@ impl SystemCall {
         }
     }
 
-    /// Ends the call as the answer says. One that has ended by itself stays as it is, unless it has printed: a loop of short prints is hardly
-    /// ever met elsewhere.
+    /// Ends the call with the result for this answer. A call that ended by itself stays as it is, unless it was interrupted or has printed:
+    /// a loop of short prints is hardly ever met anywhere else.
     pub fn answer(self, context: &mut ucontext_t, answer: Answer) {
         let failed = |error: c_int| -c_long::from(error);
         let value = match answer {
@@ -88,9 +88,9 @@ impl SystemCall {
     }
 }
 
-/// Whether a call that has ended wrote to standard output or error.
+/// Whether the call has ended and wrote to standard output or error.
 fn has_printed(context: &ucontext_t) -> bool {
-    /// The function of the C library is no longer than this.
+    /// The C library's `write` function has at most this many bytes.
     const LENGTH: usize = 192;
     let write = libc::write as *const () as usize;
     (write..write + LENGTH).contains(&program_counter(context))
@@ -116,7 +116,7 @@ mod registers {
         context.uc_mcontext.gregs[libc::REG_RAX as usize]
     }
 
-    /// Which the system leaves as it was.
+    /// The system leaves this register unchanged.
     pub fn first_argument(context: &ucontext_t) -> c_long {
         context.uc_mcontext.gregs[libc::REG_RDI as usize]
     }
@@ -146,7 +146,7 @@ mod registers {
         context.uc_mcontext.regs[0] as c_long
     }
 
-    /// The result has taken its place.
+    /// The result has replaced the argument.
     pub fn first_argument(_: &ucontext_t) -> c_long {
         -1
     }
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     fn context(number: c_long) -> ucontext_t {
-        // SAFETY: of a context all bits zero is a value.
+        // SAFETY: a context of zeros is valid.
         let mut context: ucontext_t = unsafe { std::mem::zeroed() };
         set_result(&mut context, number);
         context

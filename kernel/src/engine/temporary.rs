@@ -1,4 +1,4 @@
-//! The kernel's temporary folder: for this user only, removed at the end, and removed at the next start if there was no end.
+//! The kernel's temporary folder, for this user only. It is removed when the kernel ends, or at the next start if the kernel was killed.
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 
 const PREFIX: &str = "wavemesh-kernel-";
 const LOCK: &str = "lock";
-/// So many folders are made before it is given up: another kernel that starts may take a new one for an abandoned one.
+/// How many folders are tried: another kernel that starts may take a new folder for an abandoned one and remove it.
 const ATTEMPTS: u32 = 100;
 
-/// A folder that lives as long as this value. A lock inside tells other kernels that it is in use; the system drops the lock
-/// however the process ends.
+/// A folder that exists as long as this value. A lock inside tells other kernels that it is in use; the system releases the lock however
+/// the process ends.
 pub struct Folder {
     path: PathBuf,
     _lock: File,
 }
 
 impl Folder {
-    /// Makes the folder and removes what dead kernels of this user left.
+    /// Makes the folder, and removes those that dead kernels of this user left.
     pub fn new() -> std::io::Result<Folder> {
         let base = std::env::temp_dir();
         remove_abandoned(&base);
@@ -37,7 +37,7 @@ impl Folder {
     }
 }
 
-/// Makes a file and locks it. `None` if another kernel came in between and took the folder for an abandoned one.
+/// Makes a file and locks it. `None` if another kernel took the folder for an abandoned one in between.
 fn hold(file: &Path) -> std::io::Result<Option<File>> {
     let lock = File::create(file)?;
     let is_held = lock.try_lock().is_ok() && lock.metadata()?.nlink() > 0;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-/// Paths of the tools, and what rustc says of itself.
+/// The paths of the tools, and rustc's description of itself.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Toolchain {
     pub rustc: PathBuf,
@@ -16,12 +16,12 @@ pub struct Toolchain {
     pub version: String,
     /// The folder of the standard library.
     pub libdir: PathBuf,
-    /// When rustc itself was installed; another time is another compiler.
+    /// When rustc itself was installed; a different time means a different compiler.
     modified: Option<Duration>,
 }
 
 impl Toolchain {
-    /// The toolchain that rustup chooses in the working folder, else the one on the PATH.
+    /// The toolchain that rustup selects in the working folder, or else the one on the PATH.
     pub fn discover() -> Result<Toolchain> {
         let rustc = tool("rustc")?;
         let ask = |args: &[&str]| -> Result<String> {
@@ -40,7 +40,7 @@ impl Toolchain {
         Ok(Toolchain { rustc, cargo, version, libdir, modified })
     }
 
-    /// Whether the compiler on disk is still the one that was described.
+    /// Whether the compiler on disk is still the one described here.
     pub fn is_current(&self) -> bool {
         self.modified.is_some() && self.modified == modified(&self.rustc) && self.libdir.exists()
     }
@@ -74,8 +74,8 @@ impl Toolchain {
         bail!("no libstd in {}", self.libdir.display())
     }
 
-    /// A command of `rustc` or of the tool beside it, with unstable options, whose messages are read from its standard error; of the
-    /// kernel's own environment it sees nothing.
+    /// A command for `rustc` or a tool beside it, with unstable options allowed. Its messages are read from its standard error; it does not
+    /// see the kernel's own environment.
     pub fn quiet(&self, tool: &str) -> Command {
         let mut command = Command::new(self.rustc.with_file_name(tool));
         command.env("RUSTC_BOOTSTRAP", "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

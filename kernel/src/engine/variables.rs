@@ -1,4 +1,4 @@
-//! The variables of a notebook, as far as the kernel knows them.
+//! The variables of a notebook, as the kernel knows them.
 
 /// A variable of the notebook.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -7,7 +7,7 @@ pub struct Variable {
     pub mutable: bool,
     /// The number of the cell that made it, as in `In [3]`.
     pub cell: u32,
-    /// The path of its type, valid at the root of a cell; empty when it was never known.
+    /// The path of its type, valid at the root of a cell; empty if it was never known.
     pub ty: String,
     pub state: State,
 }
@@ -15,22 +15,22 @@ pub struct Variable {
 /// Whether a variable can be used, or why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It is in the store.
+    /// It is in the store and can be used.
     Stored,
-    /// It could not outlive its cell; why.
+    /// It could not outlive its cell, for this reason.
     Fleeting(String),
     /// The cell of this number moved it away.
     Moved(u32),
-    /// The cell of this number defined its type anew.
+    /// The cell of this number redefined its type.
     Redefined(u32),
     /// The cell of this number defines an item of its name.
     Hidden(u32),
-    /// It went with the error of the cell of this number; how.
+    /// It was lost when the cell of this number failed, in this way.
     Lost(u32, String),
 }
 
 impl Variable {
-    /// Why it cannot be used.
+    /// Why it cannot be used; `None` if it can.
     pub fn told(&self) -> Option<String> {
         let Variable { name, cell, .. } = self;
         match &self.state {
@@ -46,7 +46,7 @@ impl Variable {
     }
 }
 
-/// A variable that the cell binds, and what is to become of it.
+/// A variable that the cell binds, and its fate.
 #[derive(Clone, Debug)]
 pub struct Bound {
     pub name: String,
@@ -55,26 +55,26 @@ pub struct Bound {
     pub statement: usize,
     pub supposed: bool,
     pub fate: Fate,
-    /// Declared at the top, with this type: a variable of an earlier cell that was moved away and gets a value again.
+    /// The type with which it is declared at the top, if it is a variable of an earlier cell that was moved away and gets a value again.
     pub declared: Option<String>,
 }
 
 /// What becomes of a variable at the end of its cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is stored; this build tells its type.
+    /// It is stored, and this build tells its type.
     Stored,
     /// It is stored, as a value of this type.
     StoredAs(String),
-    /// A statement takes it away; up to there it is stored when the cell fails.
+    /// A statement takes it away. If the cell fails before, it is stored.
     TakenBy(usize),
-    /// It is stored nowhere; why.
+    /// It is not stored, for this reason.
     Gone(State),
-    /// It borrows, so it is dropped before anything is stored; why, in words.
+    /// It borrows, for this reason, so it is dropped before anything is stored.
     Borrows(String),
 }
 
-/// A variable of an earlier cell that comes into this one.
+/// A variable of an earlier cell that this cell uses.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub name: String,

@@ -1,5 +1,5 @@
-//! Whose call it is in which the thread of a cell waits: that of the user's own ends in a panic, as any call may. A library that calls the
-//! same function may rely on the wait, as `thread::scope` does.
+//! Finds out whose call a waiting cell thread is in. If it is the user's own, the wait may end in a panic, as any call may. A library that
+//! calls the same function may rely on the wait, as `thread::scope` does.
 
 use std::ffi::CStr;
 
@@ -9,25 +9,25 @@ use wavemesh_cell::wait::{Called, NOTED};
 use super::backtrace;
 use super::child::Runtime;
 
-/// The wait that was looked up last.
+/// The last wait that was looked up.
 #[derive(Default)]
 pub struct Waits {
     seen: Seen,
 }
 
-/// Where the thread of the cell was when a signal last interrupted it.
+/// Where the cell's thread was when a signal last interrupted it.
 #[derive(Default, PartialEq, Eq)]
 struct Seen {
-    /// The function of `std` in which it waits, or 0.
+    /// The function of `std` in which the thread waits, or 0.
     function: usize,
-    /// Addresses in cells to which it was about to return, the innermost first.
+    /// The addresses in cells to which the thread was about to return, innermost first.
     calls: Vec<usize>,
 }
 
 impl Seen {
     fn last(runtime: &Runtime) -> Seen {
         let mut seen = vec![0; 1 + NOTED];
-        // SAFETY: there is so much room, and one more.
+        // SAFETY: the vector has room for one more than this number.
         let count = unsafe { (runtime.seen)(seen.as_mut_ptr(), NOTED) };
         seen.truncate(1 + count);
         Seen { function: seen[0], calls: seen.split_off(1) }
@@ -35,7 +35,7 @@ impl Seen {
 }
 
 impl Waits {
-    /// Allows the wait to end in which the cell's thread was seen last, if that does no harm.
+    /// Lets the wait end in which the cell's thread was last seen, if that is safe.
     pub fn allow(&mut self, runtime: &Runtime) {
         let seen = Seen::last(runtime);
         if seen.function == 0 || seen == self.seen {
@@ -43,25 +43,25 @@ impl Waits {
         }
         if let Some(called) = function_of_std(seen.function) {
             let calls = if called == Called::Transfer { 0 } else { calls_up_to_the_users(&seen.calls) };
-            // SAFETY: so many addresses lie there.
+            // SAFETY: the vector has at least this many addresses.
             unsafe { (runtime.allow)(seen.function, called, seen.calls.as_ptr(), calls) };
         }
         self.seen = seen;
     }
 }
 
-/// The places in cells where the cell's thread was seen last, the innermost first.
+/// The places in cells where the cell's thread was last seen, innermost first.
 pub fn frames(runtime: &Runtime) -> Vec<Frame> {
     Seen::last(runtime).calls.into_iter().filter_map(frame).collect()
 }
 
-/// What the function waits for that begins at this address.
+/// What the function at this address waits for.
 fn function_of_std(address: usize) -> Option<Called> {
     let frame = frame(address + 1)?;
     Called::of(&backtrace::symbol(&frame)?)
 }
 
-/// How many calls lead from the user's own to the wait, the user's included; 0 if it is another's.
+/// The number of calls from the user's own to the wait, including the user's; 0 if the wait was called by other code.
 fn calls_up_to_the_users(seen: &[usize]) -> usize {
     for (index, &address) in seen.iter().enumerate() {
         let files = frame(address).map(|frame| backtrace::files(&frame)).unwrap_or_default();
@@ -74,8 +74,8 @@ fn calls_up_to_the_users(seen: &[usize]) -> usize {
     0
 }
 
-/// Whether a file of the standard library has no more than waits for a condition, a thread or a channel, or iterators over them, and
-/// nothing that relies on them.
+/// Whether a file of the standard library contains only waits for a condition, a thread or a channel, or iterators over them, and nothing
+/// that relies on such a wait.
 fn only_waits(file: &str) -> bool {
     if ["/library/core/src/iter/", "/library/core/src/ops/"].iter().any(|folder| file.contains(folder)) {
         return true;
@@ -90,16 +90,16 @@ fn is_of_a_cell(file: &str) -> bool {
     file.rsplit('/').next().is_some_and(|name| name.starts_with("In ["))
 }
 
-/// The library of the call that returns to this address, and where the call lies in it.
+/// The library of the call that returns to this address, and the call's place in it.
 fn frame(address: usize) -> Option<Frame> {
     let address = address.checked_sub(1)?;
-    // SAFETY: all bits zero is a value of it: pointers that are null.
+    // SAFETY: zeros are valid here: they are null pointers.
     let mut found: libc::Dl_info = unsafe { std::mem::zeroed() };
     // SAFETY: any address may be asked about.
     if unsafe { libc::dladdr(address as *const _, &mut found) } == 0 || found.dli_fname.is_null() {
         return None;
     }
-    // SAFETY: the loader's own name of a library that is never unloaded, ended by a zero.
+    // SAFETY: this is the loader's own name of a library that is never unloaded, and it ends in zero.
     let library = unsafe { CStr::from_ptr(found.dli_fname) }.to_string_lossy().into_owned();
     Some(Frame { library, offset: (address - found.dli_fbase as usize) as u64 })
 }

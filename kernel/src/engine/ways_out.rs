@@ -1,4 +1,4 @@
-//! Ways out of a cell: statements that leave it, and what they become in a function that returns what the kernel wants to know.
+//! Statements that leave a cell, and what they become in a function that returns what the kernel wants to know.
 
 use ra_ap_syntax::ast;
 use ra_ap_syntax::{AstNode, SyntaxNode};
@@ -12,14 +12,14 @@ const ENDING: [&str; 5] = ["bail", "panic", "todo", "unimplemented", "unreachabl
 /// Functions of `std` that never return.
 const ENDING_CALLS: [&str; 4] = ["process::exit", "process::abort", "std::process::exit", "std::process::abort"];
 
-/// Whether an expression never has a value, as far as its text tells: it leaves the cell, or ends it.
+/// Whether an expression never has a value, judging by its text: it leaves the cell or ends it.
 pub(super) fn is_way_out(node: &SyntaxNode) -> bool {
     if let Some(call) = macro_call(node) {
         return ENDING.contains(&&*called(&call));
     }
     let is_way_out = |node: Option<&SyntaxNode>| node.is_some_and(is_way_out);
     let ends = |block: Option<ast::BlockExpr>| {
-        // The list has the statements, and the expression behind them if there is one.
+        // The list contains the statements and then the last expression, if any.
         let list = block.and_then(|block| block.stmt_list());
         is_way_out(list.and_then(|list| list.syntax().children().last()).as_ref())
     };
@@ -49,7 +49,8 @@ pub(super) fn is_way_out(node: &SyntaxNode) -> bool {
     }
 }
 
-/// A cell's function returns what the kernel wants to know. What would return something else from it goes through the runtime's macros.
+/// The edits for statements that leave the cell. The cell's function returns what the kernel wants to know, so anything that would return
+/// something else goes through macros of the runtime.
 pub(super) fn leaves(node: &SyntaxNode, origin: &Origin, rules: &dyn Fn(&str) -> Option<String>) -> Vec<Edit> {
     let mut edits = Vec::new();
     for inner in node.descendants().filter(|inner| !in_another(inner, node)) {
@@ -57,14 +58,14 @@ pub(super) fn leaves(node: &SyntaxNode, origin: &Origin, rules: &dyn Fn(&str) ->
         let through = if let Some(leaving) = ast::ReturnExpr::cast(inner.clone()) {
             let Some(word) = leaving.return_token() else { continue };
             let value = leaving.expr().map(|value| items::compact(value.syntax())).unwrap_or_default();
-            // Only a function's signature would tell into what.
+            // `.into()` needs a target type, which only a function's signature would tell.
             let boxed = if value.starts_with("Err(") && value.ends_with(".into())") { "boxed" } else { "" };
             edits.push(Edit::replace(origin.token(&word), format!("::wavemesh_cell::leave!({boxed}")));
             edits.push(Edit::insert(range.end, ")"));
             continue;
         } else if let Some(call) = ast::MacroCall::cast(inner) {
             let name = called(&call);
-            // One of the notebook's own may do something else.
+            // A macro of the notebook with this name may do something else.
             let own = rules(&name);
             let returns = own.as_ref().is_none_or(|text| words(text).any(|word| word == "return"));
             match (name.as_str(), returns, tokens_wait(call.syntax())) {
@@ -87,8 +88,8 @@ pub(super) fn leaves(node: &SyntaxNode, origin: &Origin, rules: &dyn Fn(&str) ->
     edits
 }
 
-/// How a macro of the notebook's own is called that gives a value or returns an error. One that binds variables, or goes on with a loop of
-/// the cell's, cannot be in another function than the cell's.
+/// The start of the call for a macro of the notebook that has a value or returns an error. A macro that binds variables, or that continues
+/// or leaves a loop of the cell, must stay in the cell's own function.
 fn way_of_own(text: &str) -> Option<&'static str> {
     let dense: String = text.split_whitespace().collect();
     let binds = ["=>{let", "=>(let", "=>[let"].iter().any(|start| dense.contains(start))

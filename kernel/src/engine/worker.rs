@@ -1,4 +1,4 @@
-//! The thread that runs cells in the child, and how it is made to stop or left behind.
+//! The thread that runs cells in the child, and how it is stopped or left behind.
 
 use std::ffi::{c_int, c_void};
 use std::io::{Error, Result};
@@ -14,15 +14,16 @@ use super::child::{PRIVATE, Runtime};
 use super::waits::Waits;
 use super::{crash, signals};
 
-/// User code gets this much stack, or the next less that the system gives.
+/// The stack for user code, in bytes; if the system refuses one size, the next is tried.
 const STACKS: [usize; 3] = [256 << 20, 64 << 20, 8 << 20];
-/// A cell that shall stop is reminded so often.
+/// How often a cell that has to stop is signalled.
 const REMINDER: Duration = Duration::from_millis(10);
-/// So long it is tried at a time to catch its thread in code of its own: long, as it may be in that of others for nearly all of the time.
+/// How long one attempt to catch the thread in the cell's own code takes. It is long because the thread may be in other code nearly all the
+/// time.
 const CATCHING: Duration = Duration::from_millis(60);
-/// The same for a thread that was left behind: short, as other cells run meanwhile.
+/// The same for a thread that was left behind; short because other cells are running.
 const GLANCE: Duration = Duration::from_millis(1);
-/// A thread that is seen in the same system call so many times in a row waits there.
+/// A thread that is seen this many times in a row in the same system call counts as waiting.
 const WAITING: u32 = 6;
 
 /// Runs cells, one after the other.
@@ -31,29 +32,29 @@ pub struct Worker {
     cells: Sender<Cell>,
     done: Arc<Done>,
     pub runtime: Runtime,
-    /// Threads that were left behind and are not parked yet.
+    /// Threads that were left behind but are not parked yet.
     loose: Vec<c_int>,
 }
 
-/// A cell that can be called.
+/// A cell that is ready to be called.
 #[derive(Clone, Copy)]
 pub struct Cell {
     pub run: u64,
     pub code: extern "C" fn(),
 }
 
-/// How far a stop has come.
+/// The progress of a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// The cell may still notice.
     None,
-    /// Its thread cannot be left behind where it is, which is said once.
+    /// Its thread cannot be left behind where it is. This is reported once.
     Held(Holder),
     /// Its thread was left behind.
     Left,
 }
 
-/// A pipe by which a worker says that it has run a cell.
+/// A pipe through which a worker reports that it has run a cell.
 struct Done {
     reader: OwnedFd,
     writer: OwnedFd,
@@ -74,13 +75,13 @@ impl Worker {
         Ok(Worker { thread, cells, done, runtime, loose: Vec::new() })
     }
 
-    /// Starts a cell. [`wait`](Self::wait) says when it has ended.
+    /// Starts a cell; [`wait`](Self::wait) returns when it has ended.
     pub fn begin(&self, cell: Cell) -> Result<()> {
         (self.runtime.begin)(cell.run, cell.code as *mut c_void);
         self.cells.send(cell).map_err(|_| Error::other("the thread that runs cells is gone"))
     }
 
-    /// Waits until the cell has ended or something can be read from `control`; with a `stop`, for a moment at most. True when it has ended.
+    /// Waits until the cell has ended or `control` can be read; if `stop`, only for a moment. Returns true if the cell has ended.
     pub fn wait(&mut self, control: BorrowedFd, stop: bool) -> Result<bool> {
         let patience = if stop { Some(REMINDER) } else { self.tend() };
         let mut ready =
@@ -105,7 +106,7 @@ impl Worker {
         }
     }
 
-    /// Parks threads that were left behind where they wait, should they have come back. Returns when it should be tried again.
+    /// Parks threads that were left behind while they waited, if they have returned to a cell's code. Returns when to try again.
     fn tend(&mut self) -> Option<Duration> {
         if self.loose.is_empty() {
             return None;
@@ -114,7 +115,7 @@ impl Worker {
         Some(Duration::from_millis(250))
     }
 
-    /// Another thread runs cells from now on.
+    /// Makes another thread run the cells from now on.
     fn replace(&mut self, parked: bool) -> Result<()> {
         if !parked {
             self.loose.push(self.thread);
@@ -140,7 +141,7 @@ fn spawn(runtime: &Runtime, done: &Arc<Done>) -> Result<(c_int, Sender<Cell>)> {
         let thread = std::thread::Builder::new().name("main".into()).stack_size(stack).spawn(move || {
             (runtime.worker)();
             crash::make_room();
-            // SAFETY: it only asks who this is.
+            // SAFETY: this only asks for the thread's id.
             let _ = tell.send(unsafe { libc::gettid() });
             work(receiver, &runtime, &done);
         });
@@ -155,23 +156,23 @@ fn spawn(runtime: &Runtime, done: &Arc<Done>) -> Result<(c_int, Sender<Cell>)> {
 fn work(cells: Receiver<Cell>, runtime: &Runtime, done: &Done) {
     for cell in cells {
         (cell.code)();
-        // Before the end of the cell is told, so that displays reach the page while it counts as running.
+        // Before the end of the cell is reported, so that displays arrive while the cell counts as running.
         runtime.flush();
         (runtime.finish)();
         let _ = rustix::io::write(&done.writer, &[0]);
     }
 }
 
-/// A stop of a cell that goes on.
+/// A stop of a cell that is still running.
 pub struct Stop {
-    /// Until then the cell may notice.
+    /// The time until which the cell may notice the stop.
     patience: Instant,
-    /// In which system call its thread was seen, and how many times in a row.
+    /// The system call in which its thread was seen, and how many times in a row.
     seen: (String, u32),
-    /// How many times it was tried to leave it.
+    /// How many attempts to leave the thread there were.
     attempts: u32,
     waits: Waits,
-    /// It was said why its thread cannot be left.
+    /// Whether the reason why its thread cannot be left was reported.
     told: bool,
 }
 
@@ -191,12 +192,12 @@ impl Stop {
         stop
     }
 
-    /// From now on the cell has so long to notice.
+    /// Gives the cell this much time, from now on, to notice the stop.
     pub fn set_grace(&mut self, grace: Duration) {
         self.patience = self.patience.min(Instant::now() + grace);
     }
 
-    /// Reminds the cell and the threads that work for it, or tries to leave it.
+    /// Signals the cell and the threads that work for it again, or tries to leave the cell's thread.
     pub fn go_on(&mut self, worker: &mut Worker) -> Result<Progress> {
         self.wake(worker);
         if Instant::now() < self.patience {
@@ -205,7 +206,7 @@ impl Stop {
             return Ok(Progress::None);
         }
         let thread = worker.thread;
-        // Before it is signalled, since that wakes it for a moment.
+        // This must come before the signal, which wakes the thread for a moment.
         let waits = self.waits(thread);
         if signals::try_to_park(thread, CATCHING) {
             let is_free = worker.runtime.is_free();
@@ -240,7 +241,7 @@ impl Stop {
         if std::mem::replace(&mut self.told, true) { Progress::None } else { Progress::Held(by) }
     }
 
-    /// Signals the threads that sleep, which may do so for the cell. Some go from one sleep to the next.
+    /// Signals the sleeping threads, which may be sleeping for the cell. This is repeated, since some go from one sleep to the next.
     fn wake(&self, worker: &Worker) {
         for _ in 0..10 {
             let mut sleeping = threads().filter(|&thread| thread != worker.thread && sleeps(thread)).peekable();
@@ -252,7 +253,7 @@ impl Stop {
         }
     }
 
-    /// Whether the thread has waited in one system call for a while.
+    /// Whether the thread has been waiting in one system call for a while.
     fn waits(&mut self, thread: c_int) -> bool {
         let call = system_call(thread);
         if call.is_empty() || call.starts_with("running") || call != self.seen.0 {
@@ -264,7 +265,7 @@ impl Stop {
     }
 }
 
-/// The threads of this process but for its first.
+/// All threads of this process except the first.
 fn threads() -> impl Iterator<Item = c_int> {
     let all = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let first = c_int::try_from(std::process::id()).unwrap_or(0);
@@ -275,7 +276,7 @@ fn is_there(thread: c_int) -> bool {
     std::path::Path::new(&format!("/proc/self/task/{thread}")).exists()
 }
 
-/// Number and arguments of the system call in which a thread waits, as the system tells them.
+/// The number and arguments of the system call in which a thread waits, as the system reports them.
 fn system_call(thread: c_int) -> String {
     std::fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).unwrap_or_default()
 }

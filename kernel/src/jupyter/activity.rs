@@ -15,14 +15,14 @@ pub struct Activity {
     running: Arc<Mutex<Option<Parent>>>,
 }
 
-/// A request in progress; its end is its drop.
+/// A request in progress; dropping this ends it.
 pub struct Busy<'a> {
     activity: &'a Activity,
     parent: Parent,
 }
 
 impl Activity {
-    /// Nothing runs yet.
+    /// The state before anything runs.
     pub fn new(iopub: Iopub) -> Activity {
         Activity { iopub, running: Arc::default() }
     }

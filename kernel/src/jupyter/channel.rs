@@ -20,18 +20,18 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// `name` is for the log.
+    /// A channel with this name, which is used in the log.
     pub fn new(name: &'static str, socket: Socket, signer: Arc<Signer>) -> Channel {
         Channel { name, socket, signer }
     }
 
-    /// The message in `event`, if it is one that may be believed. Anything else is logged and has no effect.
+    /// The message in `event`, if its signature is valid. Anything else is logged and has no effect.
     pub fn read(&self, event: Event) -> Option<Request> {
         let Event::Message { identity, frames } = event else { return None };
         match self.signer.read(identity, frames) {
             Ok(request) => Some(request),
             Err(reason) => {
-                // A flood of them must not fill the log: every one up to ten, then every power of ten.
+                // A flood of bad messages must not fill the log: log each of the first ten, then every power of ten.
                 let count = DROPPED.fetch_add(1, Ordering::Relaxed) + 1;
                 if count <= 10 || 10u64.pow(count.ilog10()) == count {
                     super::log!("dropped a message on the {} channel: {reason} ({count} dropped so far)", self.name);

@@ -25,7 +25,7 @@ struct State {
 }
 
 impl Comms {
-    /// A cell has registered a target.
+    /// Notes that a cell has registered a target.
     pub fn add_target(&self, name: String) {
         self.state().targets.insert(name);
     }
@@ -44,7 +44,7 @@ impl Comms {
         }
     }
 
-    /// Handles `comm_open`, `comm_msg` and `comm_close` of a frontend. May wait for the user's process for a moment.
+    /// Handles a frontend's `comm_open`, `comm_msg` and `comm_close`. May wait a moment for the user's process.
     pub fn frontend_sent(&self, request: &Request, engine: &EngineHandle, iopub: &Iopub) {
         let (kind, id) = (request.msg_type.as_str(), request.text("comm_id"));
         let target = {

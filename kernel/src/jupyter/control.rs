@@ -23,7 +23,7 @@ pub struct Control {
     pub ending: watch::Sender<bool>,
 }
 
-/// The content of a reply that says no.
+/// The content of a reply that refuses a request.
 pub fn failure(name: &str, reason: &str) -> Value {
     json!({ "status": "error", "ename": name, "evalue": reason, "traceback": [] })
 }
@@ -58,7 +58,7 @@ impl Control {
                 self.ending.send_replace(true);
             }
             "debug_request" => {
-                // The debug adapter protocol's own way of refusing.
+                // The debug adapter protocol has its own form of refusal.
                 let content = json!({
                     "type": "response",
                     "request_seq": request.integer("seq").unwrap_or(0),
@@ -84,7 +84,8 @@ impl Control {
         let (engine, stdin) = (self.engine.clone(), self.stdin.clone());
         tokio::task::spawn_blocking(move || {
             engine.interrupt();
-            // A cell that waits for an answer gets none. Before, it would end, and the interrupt meet the next one.
+            // A cell that waits for an answer gets none. This comes after the interrupt: otherwise the cell would end first, and the
+            // interrupt would hit the next cell.
             stdin.give_up();
         });
     }

@@ -14,8 +14,8 @@ use super::output::{CellOutput, Outlets};
 use super::wire::Request;
 use crate::engine::{EngineHandle, ExecuteError, ExecuteOptions, ExecuteResult, grammar};
 
-/// "Run all" sends its cells one by one. An error is announced only after a moment in which those that are under way
-/// arrive, so that they are aborted with the others.
+/// How long to wait before an error is announced. "Run all" sends its cells one by one; in this time those under way arrive, so that they
+/// are aborted with the others.
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// Runs cells.
@@ -33,7 +33,7 @@ fn deleted_cells(metadata: &Value) -> Vec<String> {
     cells.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// What a cell came to.
+/// The result of a cell.
 struct Outcome {
     result: Result<ExecuteResult, ExecuteError>,
     /// Pages to show, as in IPython.
@@ -58,7 +58,7 @@ impl Executor {
 
         let busy = self.activity.cell(parent);
         if stored {
-            // The extension for Python notebooks says which number the page gives the cell.
+            // The extension for Python notebooks sends the number that the page shows for the cell.
             let on_the_page = request.metadata["wavemesh"]["execution_count"].as_u64();
             let on_the_page = on_the_page.and_then(|number| u32::try_from(number).ok()).unwrap_or(0);
             *count = on_the_page.max(*count + 1);
@@ -115,7 +115,7 @@ impl Executor {
         drop(busy);
         for request in aborted {
             let _busy = self.activity.aside(&request.parent);
-            // Without a count, so that the frontend shows the cell as one that was not run.
+            // The reply has no count, so the frontend shows that the cell did not run.
             self.shell.reply(&request.parent, "execute_reply", &json!({ "status": "aborted" }));
         }
     }
@@ -155,7 +155,7 @@ impl Executor {
         Outcome { result, payload: Vec::new() }
     }
 
-    /// Documentation in the frontend's pager, for a cell that asks `?name` (or `??name` for more).
+    /// Shows documentation in the frontend's pager, for a cell that asks `?name` (or `??name` for more).
     async fn page(&self, name: String, detailed: bool) -> Outcome {
         let engine = self.engine.clone();
         let asked = name.clone();

@@ -37,7 +37,7 @@ pub struct History {
 }
 
 impl History {
-    /// Reads the user's history and begins a new session. A history that cannot be read is logged and begun anew in memory.
+    /// Reads the user's history and begins a new session. If it cannot be read, this is logged and a new history begins in memory.
     pub fn open() -> History {
         let file = match std::env::var_os("WAVEMESH_HISTORY") {
             Some(path) if path.is_empty() => None,
@@ -100,7 +100,7 @@ impl History {
         let mut found: Vec<&Entry> = match request.text("hist_access_type") {
             "range" => {
                 let session = request.integer("session").unwrap_or(0);
-                // Zero is this session, a negative number counts back from it.
+                // Zero is this session; a negative number counts back from it.
                 let session = if session <= 0 { self.session + session } else { session };
                 let start = request.integer("start").unwrap_or(0);
                 let stop = request.integer("stop").unwrap_or(i64::MAX);
@@ -117,7 +117,7 @@ impl History {
             _ => self.entries.iter().collect(),
         };
         if request.flag("unique", false) {
-            // The latest of those that are the same stays.
+            // Of equal entries, the latest stays.
             let mut seen = std::collections::HashSet::new();
             found.reverse();
             found.retain(|entry| seen.insert(&entry.input));
@@ -141,7 +141,7 @@ fn begin_session(path: &Path) -> io::Result<(Vec<Entry>, i64)> {
     let mut text = Vec::new();
     file.read_to_end(&mut text)?;
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    // Lines of a newer version or of a full disk are passed over.
+    // Skip lines of a newer version, or lines that a full disk cut short.
     let mut entries: Vec<Entry> = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
     let session = entries.iter().map(|entry| entry.session).max().unwrap_or(0) + 1;
     if text.len() as u64 > TOO_LONG {
@@ -155,7 +155,7 @@ fn begin_session(path: &Path) -> io::Result<(Vec<Entry>, i64)> {
         file.seek(SeekFrom::End(0))?;
         file.write_all(b"\n")?;
     }
-    // An empty cell holds the number for this session.
+    // An empty cell reserves the number for this session.
     append(path, &Entry { session, line: 0, input: String::new(), output: None })?;
     entries.retain(|entry| entry.line > 0);
     Ok((entries, session))
@@ -173,7 +173,7 @@ fn append(path: &Path, entry: &Entry) -> io::Result<()> {
 fn matches_glob(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t) = (0, 0);
-    // Where the last star was, and up to where it is taken to reach.
+    // The place of the last star, and how far its text reaches so far.
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         match pattern.get(p) {
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(ask(&second, range.clone()), json!([[1, 2, ["a + 1", null]]]));
         let own = json!({ "hist_access_type": "range", "session": 0, "start": 2, "stop": 3, "output": true });
         assert_eq!(ask(&first, own), json!([[1, 2, ["a + 1", "2"]]]));
-        // Sessions without a cell, and those that run at the same time, have numbers of their own.
+        // Every session has its own number, even without cells or while another runs.
         assert_eq!((History::from_file(file.clone()).session, History::from_file(file).session), (3, 4));
     }
 

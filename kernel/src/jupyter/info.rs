@@ -1,10 +1,10 @@
-//! Who this kernel is.
+//! Describes this kernel.
 
 use serde_json::{Value, json};
 
 use super::wire::PROTOCOL_VERSION;
 
-/// The content of `kernel_info_reply`. Needs nothing but itself, so that it is there before any compiler is.
+/// The content of `kernel_info_reply`. It is available before any compiler is found.
 pub fn kernel_info() -> Value {
     let version = env!("CARGO_PKG_VERSION");
     json!({

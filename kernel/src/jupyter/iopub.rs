@@ -1,8 +1,8 @@
 //! What every frontend sees: status, outputs, errors. One task owns the socket and keeps the order.
 //!
-//! Small messages are queued without waiting, so that no request waits for a slow frontend. Outputs of cells first take
-//! their size from a budget that is given back when they are published, so that a cell that prints faster than
-//! frontends read is slowed down instead of filling the memory.
+//! Small messages are queued without waiting, so that no request waits for a slow frontend. Outputs of cells first take their size from a
+//! budget, which gets it back when they are published. So a cell that prints faster than frontends read is slowed down and does not fill
+//! the memory.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ const BUDGET: u32 = 64 * 1024;
 
 enum Item {
     Message(Frames, Option<OwnedSemaphorePermit>),
-    /// Answered when everything queued before it is published.
+    /// Answered when everything queued before it has been published.
     Barrier(oneshot::Sender<()>),
 }
 
@@ -31,7 +31,7 @@ pub struct Iopub {
     signer: Arc<Signer>,
 }
 
-/// Part of the budget, held by an output until it is published.
+/// Part of the budget, which an output holds until it is published.
 pub struct Share(OwnedSemaphorePermit);
 
 impl Iopub {
@@ -80,7 +80,7 @@ impl Iopub {
         share: Option<OwnedSemaphorePermit>,
     ) {
         let frames = message(&self.signer, parent, msg_type, metadata, content);
-        // Only fails when the kernel is ending.
+        // This fails only while the kernel is ending.
         let _ = self.items.send(Item::Message(frames, share));
     }
 }
@@ -98,7 +98,7 @@ async fn publish(
     signer: Arc<Signer>,
 ) {
     let nobody = Parent::default();
-    // The first frontend still learns that the kernel is starting, if it comes before the kernel has done anything.
+    // If the first frontend comes before the kernel has done anything, it still learns that the kernel is starting.
     let mut starting = true;
     loop {
         tokio::select! {

@@ -68,14 +68,14 @@ use log;
 /// Serves the connection described in a file, until a frontend or a signal ends the kernel.
 pub fn run(connection_file: &Path) -> Result<()> {
     let info = connection::read(connection_file)?;
-    // Before there are threads.
+    // This must come before any thread starts.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .enable_all()
         .build()
         .context("cannot start the threads of the kernel")?;
     let ended = runtime.block_on(serve(info));
-    // Cells that do not end must not keep the process.
+    // Cells that do not end must not keep the process alive.
     runtime.shutdown_background();
     ended
 }

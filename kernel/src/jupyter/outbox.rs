@@ -1,8 +1,8 @@
-//! What waits to be written to one peer, with a bound in bytes.
+//! The messages that wait to be written to one peer, limited in bytes.
 //!
-//! A peer that reads slowly holds its publisher back, like a pipe; a peer that has stopped reading (a suspended
-//! program) would hold it back for ever, so after [`STALL`] without a byte of progress messages that do not fit are
-//! dropped for that peer alone, until half its backlog is read. Nothing is lost for a peer that reads.
+//! A peer that reads slowly slows its publisher down, like a pipe. A peer that has stopped reading (a suspended program) would block it for
+//! ever. So after [`STALL`] without a byte of progress, messages that do not fit are dropped for that peer alone, until half its backlog
+//! has been read. A peer that reads loses nothing.
 
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -72,7 +72,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Queues a message, whatever the backlog.
+    /// Queues a message, however long the backlog is.
     pub fn push(&self, frames: Frames) {
         if self.is_closed.load(Ordering::Acquire) {
             return;
@@ -126,24 +126,24 @@ impl Outbox {
         }
     }
 
-    /// The peer took some bytes.
+    /// Notes that the peer took some bytes.
     pub fn progressed(&self) {
         self.progress.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// A message of `size` bytes is handed to the connection.
+    /// Notes that a message of `size` bytes was given to the connection.
     pub fn written(&self, size: usize) {
         self.progressed();
         self.backlog.fetch_sub(size, Ordering::AcqRel);
         self.room.notify_one();
     }
 
-    /// Everything handed to the connection has left the process.
+    /// Notes that everything given to the connection has left the process.
     pub fn flushed(&self) {
         if self.backlog.load(Ordering::Acquire) == 0 {
             self.unflushed.store(false, Ordering::Release);
             self.idle.notify_waiters();
-            // A push between the load and the store has its own flush coming.
+            // A push between the load and the store causes another flush.
             if self.backlog.load(Ordering::Acquire) != 0 {
                 self.unflushed.store(true, Ordering::Release);
             }
@@ -161,7 +161,7 @@ impl Outbox {
         }
     }
 
-    /// Ends the connection; what waits is still written if the peer takes it.
+    /// Ends the connection. Messages that wait are still written if the peer takes them.
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
         self.arrived.notify_one();

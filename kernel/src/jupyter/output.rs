@@ -1,4 +1,4 @@
-//! The way of a cell's outputs from the evaluator to iopub.
+//! Carries a cell's outputs from the evaluator to iopub.
 //!
 //! The evaluator hands outputs to a [`Sink`] from a thread of its own. They are forwarded in order by one task per cell,
 //! which joins text that comes within a few milliseconds into one message, and lives on for the threads that a
@@ -25,7 +25,7 @@ const GATHER_BYTES: usize = 256 * 1024;
 
 enum Item {
     Output(Output, Option<Share>),
-    /// Answered when everything before it is with iopub.
+    /// Answered when everything before it has reached iopub.
     Flush(oneshot::Sender<()>),
 }
 
@@ -59,7 +59,7 @@ impl CellOutput {
         })
     }
 
-    /// Waits until what the sink took so far is with iopub.
+    /// Waits until everything that the sink has taken so far has reached iopub.
     pub async fn flush(&self) {
         let (done, waiting) = oneshot::channel();
         if self.items.send(Item::Flush(done)).is_ok() {
@@ -68,7 +68,7 @@ impl CellOutput {
     }
 }
 
-/// Bytes of an output, nearly.
+/// The approximate size of an output, in bytes.
 fn size(output: &Output) -> usize {
     match output {
         Output::Stdout(text) | Output::Stderr(text) => text.len(),
@@ -81,7 +81,7 @@ fn size(output: &Output) -> usize {
     }
 }
 
-/// Bytes of a message's content, nearly.
+/// The approximate size of a message's content, in bytes.
 pub fn size_of(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len(),
@@ -91,7 +91,7 @@ pub fn size_of(value: &Value) -> usize {
     }
 }
 
-/// Text on its way.
+/// Text that is being collected.
 struct Gathered {
     name: &'static str,
     text: String,
@@ -188,7 +188,7 @@ impl Forwarder {
                 if self.allow_stdin {
                     self.outlets.stdin.ask(&self.parent, &prompt, password, reply);
                 }
-                // Otherwise `reply` is dropped here, which is an end of file to the cell.
+                // Otherwise `reply` is dropped here, and the cell reads end of file.
                 return;
             }
             Output::Stdout(_) | Output::Stderr(_) => unreachable!("streams are gathered"),
@@ -203,7 +203,7 @@ impl Forwarder {
     }
 }
 
-/// A display's content with every field that the protocol asks for.
+/// The content of a display, with every field that the protocol requires.
 pub fn complete(mut content: Value) -> Value {
     if let Some(map) = content.as_object_mut() {
         for field in ["data", "metadata", "transient"] {

@@ -1,4 +1,4 @@
-//! Requests on the shell channel. Cells go to the queue; everything else is answered here and now, while a cell runs.
+//! Requests on the shell channel. Cells go to the queue; everything else is answered at once, also while a cell runs.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -42,7 +42,7 @@ impl Shell {
                 "execute_request" => {
                     let _ = self.cells.send(request);
                 }
-                // These may take their time, and must not hold up what comes after them.
+                // These may take long and must not delay the requests after them.
                 "complete_request" | "inspect_request" => {
                     let shell = self.clone();
                     tokio::spawn(async move { shell.ask_engine(request).await });
@@ -65,7 +65,7 @@ impl Shell {
                 let target = request.content.get("target_name").and_then(Value::as_str).filter(|name| !name.is_empty());
                 ("comm_info_reply", self.comms.info(target))
             }
-            // In order, and seldom more than a write to a pipe.
+            // Handled in order; this rarely takes more than a write to a pipe.
             "comm_open" | "comm_msg" | "comm_close" => {
                 let tell = || self.comms.frontend_sent(request, &self.engine, &self.iopub);
                 return tokio::task::block_in_place(tell);
@@ -92,7 +92,7 @@ impl Shell {
         let _busy = self.activity.aside(&request.parent);
         let code = request.text("code").to_string();
         let length = code.chars().count();
-        // Without a position, or with one counted from the end, the end is meant.
+        // Without a position, or with one counted from the end, use the end.
         let cursor = match request.integer("cursor_pos") {
             Some(at) if at >= 0 => length.min(at as usize),
             Some(at) => length.saturating_sub(at.unsigned_abs() as usize),
@@ -141,7 +141,7 @@ fn complete(engine: &EngineHandle, code: &str, cursor: usize) -> Value {
         "matches": texts,
         "cursor_start": start,
         "cursor_end": end,
-        // Where JupyterLab takes kinds and signatures from.
+        // JupyterLab reads kinds and signatures here.
         "metadata": { "_jupyter_types_experimental": typed },
     })
 }

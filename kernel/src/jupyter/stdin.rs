@@ -15,7 +15,7 @@ use super::zmtp::Event;
 #[derive(Clone)]
 pub struct Stdin {
     channel: Channel,
-    /// Who waits for an answer, by the `msg_id` of the question.
+    /// The waiting receivers, by the `msg_id` of their question.
     waiting: Arc<Mutex<HashMap<String, Sender<String>>>>,
 }
 
@@ -39,7 +39,7 @@ impl Stdin {
 
     /// Asks the frontend of `parent`; the answer goes to `reply`.
     pub fn ask(&self, parent: &Parent, prompt: &str, password: bool, reply: Sender<String>) {
-        // The frontend's stdin socket has the identity of its shell socket, so the question finds its way as a reply would.
+        // The frontend's stdin socket has the same identity as its shell socket, so the question is routed like a reply.
         let content = json!({ "prompt": prompt, "password": password });
         // Locked until the answer can find its question.
         let mut waiting = self.waiting();
@@ -47,12 +47,12 @@ impl Stdin {
         waiting.insert(id, reply);
     }
 
-    /// Gives up all questions: to the cells that wait this is an end of file.
+    /// Gives up all questions: cells that wait read end of file.
     pub fn give_up(&self) {
         self.waiting().clear();
     }
 
-    /// Some frontends do not say which question they answer; there is rarely more than one.
+    /// Some frontends do not say which question they answer; usually there is only one.
     fn answered(&self, question: &str, value: &str) {
         let mut waiting = self.waiting();
         let key =

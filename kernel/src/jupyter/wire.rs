@@ -1,9 +1,8 @@
 //! Jupyter messages on the wire: framing, signatures, and the parts of a message that the kernel looks at.
 //!
 //! A message is `identities… | <IDS|MSG> | signature | header | parent_header | metadata | content | buffers…`
-//! ([specification](https://jupyter-client.readthedocs.io/en/stable/messaging.html#the-wire-protocol)). The signature is
-//! HMAC-SHA256 over the four JSON frames. Content stays JSON: frontends differ in what they leave out, and a field that
-//! is missing must not cost them the answer.
+//! ([specification](https://jupyter-client.readthedocs.io/en/stable/messaging.html#the-wire-protocol)). The signature is HMAC-SHA256 over
+//! the four JSON frames. Content stays JSON: frontends leave out different fields, and a missing field must not prevent an answer.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -68,13 +67,13 @@ impl Parent {
 pub struct Request {
     /// What replies refer to.
     pub parent: Parent,
-    /// As in the header.
+    /// The type, as in the header.
     pub msg_type: String,
     /// The header of the message that this one answers (`input_reply`), `{}` for requests.
     pub parent_header: Value,
     /// The content, an object.
     pub content: Value,
-    /// What the frontend adds, an object.
+    /// Additional data of the frontend, an object.
     pub metadata: Value,
 }
 
@@ -109,7 +108,7 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// An empty key turns signatures off, as the specification has it.
+    /// A signer with this key. An empty key turns signatures off, as the specification says.
     pub fn new(key: &str) -> Signer {
         let key =
             (!key.is_empty()).then(|| Hmac::new_from_slice(key.as_bytes()).expect("HMAC takes a key of any length"));

@@ -1,16 +1,16 @@
-//! Where the cursor stands, when that alone tells which names are due: within `#[derive(…)]`, or in the braces of a `use`.
+//! Cursor positions that alone decide which names fit: within `#[derive(…)]`, and in the braces of a `use`.
 
-/// Traits that everybody derives.
+/// Traits that are often derived.
 pub const DERIVES: [&str; 11] =
     ["Clone", "Copy", "Debug", "Default", "Eq", "Hash", "Ord", "PartialEq", "PartialOrd", "Serialize", "Deserialize"];
 
-/// Types that are there without a name of a module.
+/// The primitive types, which need no import.
 pub const PRIMITIVES: [&str; 17] = [
     "bool", "char", "f32", "f64", "i128", "i16", "i32", "i64", "i8", "isize", "str", "u128", "u16", "u32", "u64", "u8",
     "usize",
 ];
 
-/// Values and types of the standard prelude beside those that have a page of their own.
+/// Names of the standard prelude that have no documentation page of their own.
 pub const PRELUDE: [&str; 4] = ["Some", "None", "Ok", "Err"];
 
 /// Whether the text ends within the parentheses of `#[derive(…)]`.
@@ -18,10 +18,10 @@ pub fn in_derive(before: &str) -> bool {
     before.rfind("#[derive(").is_some_and(|at| !before[at..].contains(')'))
 }
 
-/// The path below which a name is due when the text ends in a `use`: `std::collections` of `use std::{fmt, collections::{HashMap, `.
+/// The path whose names fit when the text ends inside a `use`: `std::collections` for `use std::{fmt, collections::{HashMap, `.
 pub fn path_of_use(before: &str) -> Option<String> {
     let statement = before.rsplit([';', '}']).find(|text| text.trim_start().starts_with("use "))?;
-    // What is closed behind the `use` belongs to it still.
+    // A closed `}` ends no `use`, so the statement reaches from its start to the end of the text.
     let statement = &before[before.rfind(statement)?..];
     let tree = statement.trim_start().strip_prefix("use ").filter(|tree| !tree.contains(';'))?;
     let mut open: Vec<String> = Vec::new();

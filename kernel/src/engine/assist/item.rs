@@ -21,7 +21,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Jupyter's name for it.
+    /// Jupyter's name for this kind.
     pub fn jupyter(self) -> &'static str {
         match self {
             Kind::Module => "module",
@@ -57,14 +57,14 @@ pub struct Member {
 }
 
 impl Item {
-    /// The last part of the path, of a macro without its exclamation mark.
+    /// The last part of the path; for a macro, without its exclamation mark.
     pub fn name(&self) -> &str {
         self.path.rsplit("::").next().unwrap_or(&self.path).trim_end_matches('!')
     }
 }
 
 impl Member {
-    /// Whether it follows a dot: a field, or a method that takes `self`.
+    /// Whether the member follows a dot: a field, or a method that takes `self`.
     pub fn follows_dot(&self) -> bool {
         match self.kind {
             Kind::Field => true,
@@ -80,7 +80,7 @@ impl Member {
         }
     }
 
-    /// From the parenthesis on; a generic parameter may have parentheses of its own.
+    /// The declaration from the parenthesis of its arguments on. A generic parameter before it may have parentheses of its own.
     fn arguments(&self) -> Option<&str> {
         let after = &self.declaration[self.declaration.find(&format!("fn {}", self.name))? + 3 + self.name.len()..];
         let mut depth = 0;
@@ -96,7 +96,7 @@ impl Member {
     }
 }
 
-/// A declaration and its documentation as a mime bundle; without `detail` long documentation is cut after its first paragraphs.
+/// A declaration and its documentation as a mime bundle. With `detail` 0, long documentation is cut after its first paragraphs.
 pub fn bundle(declaration: &str, docs: &str, detail: u8) -> Value {
     let docs = if detail == 0 { beginning(docs) } else { docs };
     let text = format!("{declaration}\n\n{docs}");

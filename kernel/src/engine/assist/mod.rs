@@ -1,5 +1,6 @@
-//! Completion and inspection. Types come from rustc ([`probe`]), what they offer from rustdoc ([`reference`]), and what the notebook
-//! itself defines from its text ([`notebook`]). Nothing waits for the evaluator, so questions are answered while a cell runs.
+//! Completion and inspection. rustc tells the types ([`probe`]), rustdoc tells what they offer ([`reference`]), and the notebook's text
+//! tells what the notebook itself defines ([`notebook`]). Nothing here waits for the evaluator, so questions are answered while a cell
+//! runs.
 
 mod context;
 mod item;
@@ -30,13 +31,13 @@ const KEYWORDS: [&str; 36] = [
     "for", "if", "impl", "in", "let", "loop", "match", "mod", "move", "mut", "pub", "ref", "return", "self", "Self",
     "static", "struct", "trait", "true", "type", "use", "where", "while",
 ];
-/// Types through which a method call reaches what they hold.
+/// Types whose method calls also reach the value that they hold.
 const POINTERS: [&str; 8] = ["Box", "Rc", "Arc", "Ref", "RefMut", "MutexGuard", "RwLockReadGuard", "RwLockWriteGuard"];
-/// So long an answer is waited for that there cannot be before the names of the crates are known.
+/// How long an answer waits for the names of the crates when it would be empty without them.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// So many letters of a name are needed to look for it where it is not imported from.
+/// How many letters of a name must be typed before names that are not imported are suggested.
 const LETTERS: usize = 3;
-/// So many files are suggested inside of a string.
+/// How many files at most are suggested inside a string.
 const FILES: usize = 200;
 
 /// Answers questions about code that has not run.
@@ -52,12 +53,12 @@ impl Assistant {
         Arc::new(Assistant { compiler, pipes, library: Library::default(), prober: Prober::default() })
     }
 
-    /// Learns in the background what the crates offer that cells are now linked with.
+    /// Reads, in the background, the names of the crates that cells are now linked with.
     pub fn learn(self: &Arc<Assistant>) {
         self.library.expect_update();
         let assistant = Arc::clone(self);
         let learning = std::thread::Builder::new().name("names".into()).spawn(move || {
-            // Of this thread alone: cells come first.
+            // The priority of this thread alone: cells come first.
             let _ = rustix::process::setpriority_process(None, 19);
             assistant.library.update(&assistant.compiler);
         });
@@ -66,17 +67,17 @@ impl Assistant {
         }
     }
 
-    /// Waits until the names of the crates are known. False when that takes longer.
+    /// Waits until the names of the crates are known. Returns false if that takes longer than `patience`.
     pub fn wait_for_names(&self, patience: Duration) -> bool {
         self.library.complete(patience).is_some()
     }
 
-    /// Ends what runs in the background.
+    /// Ends the background work.
     pub fn stop(&self) {
         self.library.stop();
     }
 
-    /// Suggestions at `cursor`, counted in characters.
+    /// Suggestions at `cursor`, which counts characters.
     pub fn complete(&self, code: &str, cursor: usize) -> Completions {
         let before: String = code.chars().take(cursor).collect();
         let (mut start, mut matches) = self.suggestions(code, &before);
@@ -87,12 +88,12 @@ impl Assistant {
         Completions { matches, start: characters(start), end: cursor.min(code.chars().count()) }
     }
 
-    /// Whether there is more to say now: names were being read when there was nothing to say, and have been waited for.
+    /// Whether an empty answer is worth a second try: names were still being read, and this has waited for them.
     fn learned(&self) -> bool {
         self.library.is_reading() && self.wait_for_names(PATIENCE)
     }
 
-    /// Suggestions and the byte of `before` from which they replace.
+    /// Suggestions, and the byte of `before` at which the text that they replace begins.
     fn suggestions(&self, code: &str, before: &str) -> (usize, Vec<Completion>) {
         let line = before.rsplit('\n').next().unwrap_or_default().trim_start();
         if line.starts_with([':', '%']) && !line.contains(' ') {
@@ -163,17 +164,18 @@ impl Assistant {
         context::PRELUDE.iter().for_each(|name| found.add(name, "function", ""));
         context::PRIMITIVES.iter().for_each(|name| found.add(name, "class", ""));
         KEYWORDS.iter().for_each(|keyword| found.add(keyword, "keyword", ""));
-        // What an import would bring, by its whole path, which needs none.
+        // Items of `std` that are not imported, by their whole paths.
         if typed.starts_with(char::is_uppercase) && typed.chars().count() >= LETTERS {
             known.reference.of_std(typed).for_each(|(path, item)| found.whole_path(path, item));
         }
     }
 
-    /// What is known of the name at `cursor`, counted in characters: a variable's type and size, an item's declaration and documentation, a
-    /// method's. Between the parentheses of a call, the function that is called. With `detail` 0 long documentation is cut short.
+    /// What is known of the name at `cursor`, which counts characters: a variable's type and size, or the declaration and documentation of
+    /// an item or a method. Between the parentheses of a call, it describes the function that is called. With `detail` 0, long
+    /// documentation is cut short.
     pub fn inspect(&self, code: &str, cursor: usize, detail: u8) -> Option<Value> {
         let at = code.char_indices().nth(cursor).map_or(code.len(), |(at, _)| at);
-        // Behind the exclamation mark of a macro its name is meant.
+        // After the exclamation mark of a macro, the question is about the macro's name.
         let at = at - usize::from(code[..at].ends_with('!'));
         let known =
             || self.inspect_at(code, at, detail).or_else(|| self.inspect_at(code, called(&code[..at])?, detail));
@@ -201,7 +203,7 @@ impl Assistant {
             if let Some(found) = self.variable(path, &known, detail) {
                 return Some(found);
             }
-            // A variable of the cell itself, which has not run.
+            // A variable that the cell itself binds; it has not run.
             if path.starts_with(|c: char| c.is_lowercase() || c == '_')
                 && known.find(path).is_none()
                 && let Some(ty) = self.prober.type_of(&self.compiler, &code[..end])
@@ -211,7 +213,7 @@ impl Assistant {
         }
         let is_macro = code[end..].starts_with('!');
         let name = if is_macro { format!("{path}!") } else { path.to_owned() };
-        // All of it: the code, as far as the notebook has it.
+        // With more detail, the item's code, if the notebook defines it.
         if detail > 0
             && let Some(source) = notebook::source(&self.compiler.items(), path)
         {
@@ -228,7 +230,7 @@ impl Assistant {
         Some(item::bundle(&format!("let {name}: {ty}{size}"), &known.docs_of(&ty), detail))
     }
 
-    /// What names mean in this cell: by its own items and imports, and those of cells that ran.
+    /// What names mean in this cell: its own items and imports come first, then those of cells that ran.
     fn known<'a>(&self, code: &str, reference: &'a Reference) -> Known<'a> {
         let items = self.compiler.items();
         let cells = || std::iter::once(code).chain(items.iter().rev().map(String::as_str));
@@ -250,14 +252,15 @@ impl Known<'_> {
         own.or_else(|| self.imported(path)).or_else(|| self.reference.resolve(path))
     }
 
-    /// What a path means whose first name an import has brought.
+    /// The item of a path whose first name was imported.
     fn imported(&self, path: &str) -> Option<&Item> {
         let (first, rest) = path.split_at(path.find("::").unwrap_or(path.len()));
         let import = self.imports.iter().find(|import| import.name == first)?;
         self.reference.get(&format!("{}{rest}", import.path))
     }
 
-    /// The members that a value of the type has, through references and pointers too, and whether they are the type's own.
+    /// The members of a value of the type, also those reached through references and pointers, each with whether it is the type's own (and
+    /// not a trait's).
     fn members(&self, ty: &str) -> Vec<(&Member, bool)> {
         let mut members: Vec<(&Member, bool)> = Vec::new();
         for name in type_names(ty) {
@@ -278,7 +281,7 @@ impl Known<'_> {
         item.map(|item| item.docs.clone()).unwrap_or_default()
     }
 
-    /// What may follow `path::`; `f32` is a module and a type.
+    /// Suggests what may follow `path::`. `f32` is both a module and a type.
     fn below_path(&self, path: &str, found: &mut Suggested) {
         let mut members = self.members(path);
         members.retain(|(member, _)| member.kind != Kind::Field);
@@ -294,7 +297,7 @@ impl Known<'_> {
     }
 
     fn inspect(&self, path: &str, detail: u8) -> Option<Value> {
-        // The variants that every module sees.
+        // The variants that every module can name without a path.
         let owner = ["Option::Some", "Option::None", "Result::Ok", "Result::Err"].into_iter();
         let variant =
             owner.filter(|_| self.find(path).is_none()).find(|variant| variant.rsplit("::").next() == Some(path));
@@ -348,12 +351,12 @@ impl Suggested<'_> {
 }
 
 fn completion(text: &str, kind: &str, signature: &str) -> Completion {
-    // rustdoc breaks long declarations over lines.
+    // rustdoc breaks long declarations into lines.
     let signature = signature.split_whitespace().collect::<Vec<_>>().join(" ").replace("( ", "(").replace(", )", ")");
     Completion { text: text.to_owned(), kind: kind.to_owned(), signature }
 }
 
-/// The names under which the members of a type are found: what a pointer holds comes after the pointer.
+/// The names under which the members of a type are found. A pointer comes before what it holds.
 fn type_names(ty: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut rest = ty.trim();
@@ -381,7 +384,7 @@ fn type_names(ty: &str) -> Vec<String> {
         "{integer}" => names.push("primitive::i32".to_owned()),
         _ if !path.contains("::") && path.starts_with(|c: char| c.is_lowercase()) => {
             names.push(format!("primitive::{path}"));
-            // A module, function or crate is written in lower case too.
+            // The names of modules, functions and crates begin in lower case too.
             names.push(path.to_owned());
         }
         _ => names.push(path.to_owned()),
@@ -412,7 +415,7 @@ fn last_path(text: &str) -> String {
     path.replace("::::", "::").trim_matches(':').to_owned()
 }
 
-/// The type whose literal `Type { …` is open at the end of the text, when a field's name is due.
+/// The type whose literal `Type { …` is open at the end of the text, where a field's name fits.
 fn literal_of(text: &str) -> Option<String> {
     if !text.ends_with(['{', ',']) {
         return None;
@@ -431,7 +434,7 @@ fn literal_of(text: &str) -> Option<String> {
     (at.1 == '{' && is_type && text[..at.0].trim_end().ends_with(&path)).then_some(path)
 }
 
-/// The end of the name of the function in whose parentheses the text ends.
+/// Where the name of the called function ends, if the text ends inside its parentheses.
 fn called(text: &str) -> Option<usize> {
     let mut depth = 0;
     let (at, _) = text.char_indices().rev().find(|(_, c)| {
@@ -445,7 +448,7 @@ fn called(text: &str) -> Option<usize> {
     Some(text[..at].trim_end_matches('!').len())
 }
 
-/// Where an open string's content starts, when the text ends inside of one.
+/// Where the content of an open string starts, if the text ends inside one.
 fn open_text(before: &str) -> Option<usize> {
     let file = SourceFile::parse(before, Edition::Edition2024).syntax_node();
     let last = file.last_token()?;
@@ -453,7 +456,7 @@ fn open_text(before: &str) -> Option<usize> {
     is_open.then(|| usize::from(last.text_range().start()) + 1)
 }
 
-/// Files whose path begins as the string that starts at byte `start`.
+/// Files whose path begins like the string that starts at byte `start`.
 fn files(before: &str, start: usize) -> (usize, Vec<Completion>) {
     let typed = &before[start..];
     let (folder, name) = typed.rsplit_once('/').map_or(("", typed), |(folder, name)| (&typed[..=folder.len()], name));
@@ -481,12 +484,12 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| word.len() > 2 && !word.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// Where the documentation of a path is that is not known here.
+/// A link to the documentation of a path that is not known here.
 fn elsewhere(path: &str) -> Option<Value> {
     let (root, _) = path.split_once("::")?;
     let place = match root {
         "std" | "core" | "alloc" => format!("https://doc.rust-lang.org/{root}/?search={path}"),
-        // Of a type or a module of the notebook there is no page; crates are written in lower case.
+        // Types and modules of the notebook have no page. The names of crates begin in lower case.
         root if root == "wavemesh" || root.starts_with(char::is_uppercase) => return None,
         _ => format!("https://docs.rs/{root}/latest/{root}/?search={path}"),
     };

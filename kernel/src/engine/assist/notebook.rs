@@ -6,7 +6,7 @@ use ra_ap_syntax::{AstNode, Edition, SourceFile, SyntaxNode};
 use super::item::{Item, Kind, Member};
 use crate::engine::grammar::rust_of;
 
-/// Items of cells, newest cell first in `cells`; of two with one name the newer counts.
+/// The items of `cells`, which come newest first. If two items have the same name, the newer one counts.
 pub fn items<'a>(cells: impl IntoIterator<Item = &'a str>) -> Vec<Item> {
     let mut found: Vec<Item> = Vec::new();
     let mut implementations: Vec<(String, Option<String>, Vec<Member>)> = Vec::new();
@@ -35,14 +35,14 @@ pub fn items<'a>(cells: impl IntoIterator<Item = &'a str>) -> Vec<Item> {
     found
 }
 
-/// A name that a `use` brings; `*` for all of a module.
+/// A name that a `use` imports; `*` for all names of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Import {
     pub name: String,
     pub path: String,
 }
 
-/// What the `use`s of cells bring; of two of one name the first counts.
+/// What the `use`s of cells import. If two imports have the same name, the first one counts.
 pub fn imports<'a>(cells: impl IntoIterator<Item = &'a str>) -> Vec<Import> {
     let mut found: Vec<Import> = Vec::new();
     for source in cells {
@@ -77,7 +77,7 @@ fn collect_imports(tree: &ast::UseTree, above: &str, found: &mut Vec<Import>) {
     }
 }
 
-/// The code of the newest item of a name, and of the `impl`s of a type of that name; `items` is the text of each, the oldest first.
+/// The code of the newest item called `name`, and of the `impl`s if it is a type. `items` are the texts of all items, oldest first.
 pub fn source(items: &[String], name: &str) -> Option<String> {
     let mut own = None;
     let mut blocks = Vec::new();
@@ -114,7 +114,7 @@ fn item(node: &ast::Item) -> Option<Item> {
         _ => return None,
     };
     let declaration = match kind {
-        // The body of these says nothing that the declaration does not.
+        // The declaration alone is enough for these.
         Kind::Function | Kind::Macro | Kind::Module => head(node.syntax()),
         _ => without_docs(node.syntax()),
     };

@@ -1,7 +1,7 @@
 //! One page of rustdoc's HTML as an [`Item`]: declaration, documentation as Markdown, fields, variants, methods, traits.
 //!
-//! rustdoc's HTML, unlike its JSON, follows re-exports into compiled crates, so it is made from metadata alone, without any
-//! source. Only the few marks that are the same since years are looked for; what is not understood is left out.
+//! rustdoc's HTML, unlike its JSON, follows re-exports into compiled crates, so metadata alone is enough to make it and no source is
+//! needed. The reader looks only for the few marks that rustdoc has not changed for years, and leaves out what it does not understand.
 
 use super::item::{Item, Kind, Member};
 
@@ -91,13 +91,14 @@ fn members(html: &str) -> Vec<Member> {
     found
 }
 
-/// The paths of the traits that a type has; of those of `std` in another crate's pages the name, since they are told by inner paths.
+/// The paths of the traits that a type has. A trait of `std` on another crate's page is given by its name only, since rustdoc writes its
+/// internal path.
 fn traits(html: &str, root: &str) -> Vec<String> {
     let own = format!("{root}::");
     let mut found: Vec<String> = Vec::new();
     for block in html.split("<section id=\"impl-").skip(1) {
         let head = between(block, "class=\"code-header\">", "</h3>").unwrap_or_default();
-        // `impl Add<Tensor> for f32` is not of this type, but stands on its page.
+        // `impl Add<Tensor> for f32` is on the page, but the trait is not the type's own.
         let implemented = head.split(" for ").next().unwrap_or_default();
         let Some(path) = between(implemented, "title=\"trait ", "\"") else { continue };
         let of_std = ["std::", "core::", "alloc::"].iter().any(|start| path.starts_with(start));
@@ -106,7 +107,7 @@ fn traits(html: &str, root: &str) -> Vec<String> {
             None if of_std => path.rsplit("::").next().unwrap_or(path),
             None => continue,
         };
-        // Every type can be made of itself.
+        // Every type has this impl.
         let is_dull = text(head).trim() == "impl<T> From<T> for T"
             || DULL.iter().any(|dull| {
                 path == *dull || path.ends_with(&format!("::{dull}")) || dull.ends_with(&format!("::{path}"))
@@ -141,14 +142,14 @@ fn docblock(html: &str) -> Option<String> {
     if markdown.len() > LONGEST {
         let cut = markdown[..markdown.floor_char_boundary(LONGEST)].rfind('\n').unwrap_or(0);
         markdown.truncate(cut);
-        // A code block that is cut in two is closed.
+        // The cut may lie inside a code block; this closes the block.
         let open = markdown.matches("```").count() % 2 == 1;
         markdown.push_str(if open { "\n```\n…" } else { "\n…" });
     }
     Some(markdown)
 }
 
-/// HTML as text: tags away, entities as characters.
+/// HTML as plain text: without tags, with entities replaced by characters.
 fn text(html: &str) -> String {
     let html = html
         .replace("<div class=\"where\">", "\n")

@@ -1,8 +1,8 @@
-//! The type of an expression in a cell that is still being written, from rustc itself.
+//! Asks rustc for the type of an expression in a cell that is still being written.
 //!
-//! `receiver.` becomes `receiver.wavemesh_probe()`, the rest of the cell is closed, and the cell is checked among the notebook's items and
-//! variables: rustc answers that there is no such method for the type, and names it in full. This takes no code generation, has
-//! no effect, and needs nothing but the compiler that cells need anyway.
+//! `receiver.` becomes `receiver.wavemesh_probe()`, the open brackets of the cell are closed, and rustc checks it together with the
+//! notebook's items and variables. It answers that the type has no such method, and names the type in full. This generates no code, has no
+//! effect, and needs nothing but the compiler that cells need anyway.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -16,10 +16,10 @@ use crate::engine::compiler::{BUILT_AS, CALLED, Compiler};
 use crate::engine::grammar::rust_of;
 
 const PROBE: &str = "wavemesh_probe";
-/// The function that the cell becomes; rustc names it in the path of an item that the cell itself defines.
+/// The name of the function that the cell becomes; rustc writes it in the path of an item that the cell itself defines.
 const CELL: &str = "wavemesh_probed_cell";
 
-/// Asks rustc; remembers the last answer, because a name is typed letter by letter.
+/// Asks rustc, and remembers the last answer, because a name is typed letter by letter.
 #[derive(Default)]
 pub struct Prober {
     last: Mutex<Option<(String, Option<String>)>>,
@@ -47,13 +47,13 @@ impl Prober {
 /// The notebook's items and variables, and the cell up to the dot, closed so that it parses.
 fn source(compiler: &Compiler, before: &str) -> Option<String> {
     let body = closed(&format!("{}.{PROBE}()", rust_of(before).trim()))?;
-    // Items of this cell take the place of those that the notebook has.
+    // Items of this cell replace those of the notebook with the same name.
     let own: Vec<String> = split_statements(&body).iter().filter_map(|(_, _, node)| item_name(node)).collect();
     let used: HashSet<&str> = words(&body).collect();
     let variables: String = compiler
         .stored_variables()
         .iter()
-        // Of a type that this cell defines anew the variable is lost.
+        // If this cell redefines the type of a variable, the variable is lost.
         .filter(|(name, ty)| {
             used.contains(name.trim_start_matches("r#")) && !words(ty).any(|word| own.iter().any(|item| item == word))
         })
@@ -66,10 +66,10 @@ fn source(compiler: &Compiler, before: &str) -> Option<String> {
     ))
 }
 
-/// `code`, which stops anywhere, with what makes it statements of a function.
+/// `code`, which may stop anywhere, completed so that it parses as the statements of a function.
 fn closed(code: &str) -> Option<String> {
     let closers = open_brackets(code);
-    // After a bracket that is closed a statement may end, or a block follow, as in `for x in y.`.
+    // After a closing bracket, a statement may end or a block may follow, as in `for x in y.`.
     let mut attempts = vec![code.to_owned()];
     for closer in closers.iter().rev().map(Some).chain([None]) {
         let mut next = Vec::new();
@@ -81,7 +81,7 @@ fn closed(code: &str) -> Option<String> {
                     next.push(attempt);
                 }
             }
-            // Deep nesting would need ever more attempts.
+            // Deeply nested code would need too many attempts.
             if next.len() > 243 {
                 break;
             }

@@ -1,7 +1,7 @@
 //! What the library, the standard library and the crates of `:dep` offer, with declarations and documentation.
 //!
-//! rustdoc makes it from compiled metadata, so no source is needed; it takes some seconds at the lowest priority, once for each set of
-//! crates, and is kept in the data folder. Until it is there, only names of the notebook itself are known.
+//! rustdoc makes this reference from compiled metadata, so it needs no source. It runs once for each set of crates, for some seconds and at
+//! the lowest priority; the result is kept in the data folder. Until then, only the names of the notebook itself are known.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -22,11 +22,11 @@ use crate::engine::compiler::{BUILT_AS, CALLED, Compiler};
 use crate::engine::library;
 use crate::engine::pipes::log;
 
-/// The crate that re-exports everything, to be documented.
+/// The name of the crate that re-exports everything and is documented.
 const ROOT: &str = "names";
-/// Another number makes every kept reference anew.
+/// The version of the kept files: a new number makes the kernel create them again.
 const FORMAT: u32 = 3;
-/// What of the standard library is worth its time; unstable and system-near modules are not.
+/// The modules of `std` that are documented. Unstable modules and those close to the system are left out to save time.
 const STD: &str = "vec, string, option, result, collections, iter, boxed, rc, sync, cell, fmt, io, fs, path, time, thread, env, ops, \
                    cmp, mem, str, slice, process, hash, convert, error, any, borrow, clone, default, f32, f64, array, println, print, \
                    eprintln, eprint, format, assert, assert_eq, assert_ne, dbg, panic, todo, write, writeln, matches";
@@ -34,7 +34,7 @@ const PRIMITIVES: [&str; 16] = [
     "bool", "char", "str", "slice", "array", "f32", "f64", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64",
     "usize",
 ];
-/// Names that every module sees.
+/// Names that every module can use without an import.
 const STD_PRELUDE: [&str; 12] = [
     "std::vec::Vec",
     "std::string::String",
@@ -67,9 +67,9 @@ const STD_MACROS: [&str; 16] = [
     "matches",
     "env",
 ];
-/// Reading what is kept takes no longer than this, unless the machine is busy.
+/// Reading a kept file takes no longer than this, unless the machine is busy.
 const MOMENT: Duration = Duration::from_secs(3);
-/// The module that every cell sees.
+/// The module whose names every cell can use.
 const PRELUDE: &str = "wavemesh::prelude";
 
 /// Items by path. A re-exported item has several paths.
@@ -85,7 +85,8 @@ impl Reference {
         self.paths.get(path).map(|&index| &self.items[index])
     }
 
-    /// The item that `path` means in a cell: in the prelude, in `std`'s, or wherever there is one whose path ends so.
+    /// The item that `path` means in a cell. It is looked for as it stands, in WaveMesh's prelude, in that of `std`, and then as the end of
+    /// any known path.
     pub fn resolve(&self, path: &str) -> Option<&Item> {
         let path = path.replace(BUILT_AS, CALLED).replace("alloc::", "std::").replace("core::", "std::");
         let in_prelude = || self.get(&format!("{PRELUDE}::{path}"));
@@ -100,7 +101,7 @@ impl Reference {
                 .map(|(_, &index)| &self.items[index])
         };
         let found = self.get(&path).or_else(in_prelude).or_else(in_std);
-        // Without its exclamation mark a macro is meant when nothing else is.
+        // Without an exclamation mark, the path means a macro only if nothing else has that name.
         if path.ends_with('!') {
             found.or_else(std_macro).or_else(ending)
         } else {
@@ -108,7 +109,7 @@ impl Reference {
         }
     }
 
-    /// What stands directly below a module, each with the name it has there.
+    /// The items directly below a module, each with its name there.
     pub fn below<'a>(&'a self, module: &'a str) -> impl Iterator<Item = (&'a str, &'a Item)> {
         let start = format!("{module}::");
         self.paths
@@ -125,7 +126,7 @@ impl Reference {
         self.below(PRELUDE).chain(of_std).chain(macros)
     }
 
-    /// What of the standard library has a name that begins so, by its path.
+    /// Items of the standard library whose name begins with `start`, each with its path.
     pub fn of_std<'a>(&'a self, start: &'a str) -> impl Iterator<Item = (&'a str, &'a Item)> {
         let of_std = self.paths.range("std::".to_owned()..).take_while(|(path, _)| path.starts_with("std::"));
         let named =
@@ -133,12 +134,12 @@ impl Reference {
         named.map(|(path, &index)| (path.as_str(), &self.items[index]))
     }
 
-    /// The crates.
+    /// The names of the crates.
     pub fn roots(&self) -> impl Iterator<Item = &str> {
         self.paths.keys().map(String::as_str).filter(|path| !path.contains("::") && *path != "primitive")
     }
 
-    /// Adds what another has.
+    /// Adds the items of another reference.
     fn extend(&mut self, other: Reference) {
         let before = self.items.len();
         self.items.extend(other.items);
@@ -159,42 +160,42 @@ impl Reference {
     }
 }
 
-/// The reference, made and kept in the background.
+/// The reference, which a background thread makes and keeps up to date.
 #[derive(Default)]
 pub struct Library {
     current: Mutex<Current>,
     changed: Condvar,
-    /// The rustdoc that runs, or 0.
+    /// The process of the running rustdoc, or 0.
     rustdoc: AtomicI32,
-    /// The kernel ends, and its temporary folder with it.
+    /// Whether the kernel is ending, which removes its temporary folder.
     stopped: AtomicBool,
 }
 
 #[derive(Default)]
 struct Current {
-    /// Of what cells are linked with.
+    /// A hash of what cells are linked with.
     key: u64,
     reference: Arc<Reference>,
-    /// What it is waiting for, if it is to change.
+    /// Where a newer reference is being read from, if one is expected.
     reading: Option<Reading>,
 }
 
 /// Where a reference comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
-    /// The data folder, in a moment.
+    /// The data folder, which takes a moment.
     File,
-    /// rustdoc, in seconds.
+    /// rustdoc, which takes seconds.
     Rustdoc,
 }
 
 impl Library {
-    /// What is known; in the moment after the start it is waited for.
+    /// The names that are known now. Just after the start this waits a moment for a kept file.
     pub fn current(&self) -> Arc<Reference> {
         self.wait(MOMENT, |current| current.reading == Some(Reading::File) && current.reference.items.is_empty())
     }
 
-    /// The same when rustdoc makes it, for who can wait; `None` when that takes too long.
+    /// Waits up to `patience` for rustdoc too; `None` if that takes longer.
     pub fn complete(&self, patience: Duration) -> Option<Arc<Reference>> {
         let known = self.wait(patience, |current| current.reading.is_some());
         self.state().reading.is_none().then_some(known)
@@ -206,17 +207,17 @@ impl Library {
         Arc::clone(&current.reference)
     }
 
-    /// Whether names are being read that are not known yet.
+    /// Whether a newer reference is being read.
     pub fn is_reading(&self) -> bool {
         self.state().reading.is_some()
     }
 
-    /// An update is about to come.
+    /// Notes that an update is about to start.
     pub fn expect_update(&self) {
         self.state().reading = Some(Reading::File);
     }
 
-    /// Brings it up to date with what cells are linked with. Takes seconds when that is new.
+    /// Updates the reference to the crates that cells are linked with. New crates take seconds.
     pub fn update(&self, compiler: &Compiler) {
         let known = self.state().key;
         let opened = self.open(compiler, known);
@@ -224,7 +225,7 @@ impl Library {
         match opened {
             Ok(Some((key, reference))) => (current.key, current.reference) = (key, Arc::new(reference)),
             Ok(None) => {}
-            // Who ends it is not told that it has ended.
+            // When the kernel stops rustdoc, there is no error to report.
             Err(_) if self.stopped.load(Ordering::SeqCst) => {}
             Err(error) => log(&format!("completion knows the notebook only: {error:#}")),
         }
@@ -232,7 +233,7 @@ impl Library {
         self.changed.notify_all();
     }
 
-    /// Gives up what is being made, because the kernel ends.
+    /// Stops rustdoc, because the kernel ends.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
         if let Some(rustdoc) = Pid::from_raw(self.rustdoc.load(Ordering::SeqCst)) {
@@ -244,8 +245,8 @@ impl Library {
         self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Reads or makes the reference for what cells are linked with; `None` if it is the one of `known`. That of the library and of `std` is
-    /// one, and that of the crates of `:dep` another, so that new ones are known soon.
+    /// Reads or makes the reference for the crates that cells are linked with; `None` if `known` is its key. The library and `std` have one
+    /// file and the crates of `:dep` another, so that new crates are known soon.
     fn open(&self, compiler: &Compiler, known: u64) -> Result<Option<(u64, Reference)>> {
         let (own, added): (Vec<String>, Vec<String>) =
             compiler.crates().into_iter().partition(|name| ["wavemesh", "wavemesh_cell"].contains(&name.as_str()));
@@ -267,7 +268,7 @@ impl Library {
         Ok(Some((key, reference)))
     }
 
-    /// The reference of these crates, and of `std` if that is wanted.
+    /// The reference of these crates, and of `std` if `with_std`; read from its file, or made.
     fn kept_or_made(&self, key: u64, compiler: &Compiler, crates: &[String], with_std: bool) -> Result<Reference> {
         let home = library::data_home().context("there is no home folder; set XDG_DATA_HOME")?;
         let file = home.join(format!("names-{key:016x}.json"));
@@ -278,7 +279,7 @@ impl Library {
         self.state().reading = Some(Reading::Rustdoc);
         self.changed.notify_all();
         std::fs::create_dir_all(&home)?;
-        // Of several kernels one makes it.
+        // If several kernels need it, one of them makes it.
         let lock = std::fs::File::create(home.join("names-.lock"))?;
         lock.lock()?;
         if let Some(reference) = kept() {
@@ -286,7 +287,7 @@ impl Library {
         }
         let folder = tempfile::Builder::new().prefix("names-").tempdir_in(&compiler.folder)?;
         let reference = self.make(compiler, crates, with_std, folder.path())?;
-        // Pages that vanished while they were read would be missing for good.
+        // Pages that vanish during reading would be missing from the file for good.
         ensure!(!self.stopped.load(Ordering::SeqCst), "the kernel ended before the names were read");
         forget_old(&home);
         let mut written = tempfile::NamedTempFile::new_in(&home)?;
@@ -297,7 +298,7 @@ impl Library {
 
     fn make(&self, compiler: &Compiler, crates: &[String], with_std: bool, folder: &Path) -> Result<Reference> {
         let mut source = "#![feature(rustdoc_internals, rustc_attrs)]\n#![allow(internal_features)]\n".to_owned();
-        // What cells are linked with is no concern of their authors'.
+        // The cell runtime is not for users.
         for name in crates.iter().filter(|name| *name != "wavemesh_cell") {
             source.push_str(&format!("#[doc(inline)] pub use ::{name};\n"));
         }
@@ -322,7 +323,7 @@ impl Library {
             ])
             .arg(format!("--crate-name={ROOT}"))
             .args(compiler.crate_args());
-        // Cells come first; and it must not outlive the kernel.
+        // Cells come first, and rustdoc must not outlive the kernel.
         let stand_back = || {
             setpriority_process(None, 19)?;
             Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
@@ -342,7 +343,7 @@ impl Library {
     }
 }
 
-/// Only the latest few references are kept.
+/// Removes all but the latest few references.
 fn forget_old(home: &Path) {
     let is_names = |name: &str| name.starts_with("names-") && name.ends_with(".json");
     let mut files: Vec<(std::time::SystemTime, PathBuf)> = std::fs::read_dir(home)
@@ -362,7 +363,7 @@ fn read_folder(folder: &Path, module: &str, reference: &mut Reference, seen: &mu
     let below = |name: &str| if module.is_empty() { name.to_owned() } else { format!("{module}::{name}") };
     let mut entries: Vec<PathBuf> =
         std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    // Of the paths of one item the first counts as its own: `wavemesh::mesh::Mesh` before `wavemesh::prelude::Mesh`.
+    // The first of an item's paths counts as its own: `wavemesh::mesh::Mesh` comes before `wavemesh::prelude::Mesh`.
     entries.sort();
     for path in entries {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -385,7 +386,7 @@ fn read_folder(folder: &Path, module: &str, reference: &mut Reference, seen: &mu
                     "type" => Kind::Alias,
                     _ => continue,
                 };
-                // A module may have the name of a macro, as `vec` has.
+                // A module may have the same name as a macro, for example `vec`.
                 (below(name) + if kind == Kind::Macro { "!" } else { "" }, kind)
             }
             _ => continue,

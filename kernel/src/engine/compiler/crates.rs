@@ -5,7 +5,7 @@ use crate::engine::deps::{self, Dependencies};
 use crate::engine::{Output, library, progress};
 
 impl Compiler {
-    /// The crates that cells want, built if they are not. With the runtime behind `.await`, if the cell wants it.
+    /// The crates that cells want, built now if needed; with the runtime behind `.await` if `runtime`.
     pub(super) fn dependencies(&self, runtime: bool, number: u32) -> Result<Dependencies, Failed> {
         let (mut current, offline) = {
             let mut state = self.state();

@@ -1,4 +1,4 @@
-//! The notebook's items, compiled as a library of their own; what no longer compiles is found and left out.
+//! Compiles the notebook's items as a library of their own. Items that no longer compile are found and left out.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::engine::deps::Dependencies;
 use crate::engine::rustc::{Job, place_in, spans};
 
 impl Compiler {
-    /// Compiles the items of the notebook; leaves out those of other cells that no longer compile. Returns the statics that start anew.
+    /// Compiles the items of the notebook. Leaves out items of other cells that no longer compile. Returns the statics that start again.
     pub(super) fn define(
         &self,
         definitions: &mut Definitions,
@@ -23,7 +23,7 @@ impl Compiler {
         dependencies: &Dependencies,
     ) -> Result<Vec<String>, Failed> {
         let folder = self.folder.join("definitions");
-        // An item may have to be left out for each one that was.
+        // Leaving out one item may make others fail, so this is repeated.
         for _ in 0..30 {
             if definitions.is_empty() {
                 return Ok(Vec::new());
@@ -34,10 +34,10 @@ impl Compiler {
             self.write_definitions(&folder, &source, definitions, dependencies)?;
             let mut args = self.externs(dependencies);
             args.push("-Cmetadata=notebook".to_owned());
-            // `file!()` says a label.
+            // `file!()` returns the label.
             args.push(format!("--remap-path-prefix={}/=", folder.display()));
             args.push(format!("-Clink-arg=-Wl,-soname,libctx-{version}.so"));
-            // Each version finds its own symbols first, whatever else is loaded.
+            // Each version uses its own symbols first, whatever else is loaded.
             args.push("-Clink-arg=-Wl,-Bsymbolic".to_owned());
             if !source.homes.is_empty() {
                 args.push("-Clink-arg=-Wl,--no-as-needed".to_owned());
@@ -75,10 +75,10 @@ impl Compiler {
         definitions: &Definitions,
         dependencies: &Dependencies,
     ) -> Result<()> {
-        // In modules too.
+        // `macro_use`, so that modules see these macros too.
         let mut root =
             String::from("#[macro_use(dbg, eprint, eprintln, print, println)] extern crate wavemesh_cell;\n");
-        // What an item prints is the output of the cell that runs.
+        // What an item prints belongs to the cell that runs.
         root.push_str("const WAVEMESH_CELL_RUN: u64 = 0;\n");
         if let Some(prelude) = self.prelude(dependencies) {
             root.push_str(&format!("use {prelude}::*;\n"));
@@ -87,7 +87,7 @@ impl Compiler {
             root.push_str(&format!("use ::{name};\n"));
         }
         for (run, built) in &source.files {
-            // Those behind the first are modules, which their declarations name.
+            // The pages after the first are modules; `mod` declarations refer to them.
             root.push_str(&format!("include!({:?});\n", run.label()));
             for (page, built) in run.pages.iter().zip(built) {
                 write_if_new(&folder.join(&page.label), &built.text)?;
@@ -96,7 +96,8 @@ impl Compiler {
         write_if_new(&folder.join("lib.rs"), &root)
     }
 
-    /// Leaves out the items of other cells in which errors lie. When errors lie in the cell itself, or nowhere, these are its own.
+    /// Leaves out the items of other cells that have errors. If errors lie in the cell itself, or nowhere known, they are reported as the
+    /// cell's own.
     fn leave_out_stale(
         &self,
         definitions: &mut Definitions,
@@ -108,7 +109,7 @@ impl Compiler {
         let mut refused = Vec::new();
         let mut found = false;
         for message in messages.iter().filter(|message| message["level"] == "error") {
-            // Of two items of one name, which a macro may have made, the newer counts.
+            // If two items have the same name, as a macro may cause, the newer one counts.
             let doubled = ["E0428", "E0252", "E0255"].iter().any(|code| message["code"]["code"] == *code);
             let page = |file: &str| page_of(&runs, file);
             let place = spans(message)

@@ -1,4 +1,4 @@
-//! What a build's errors tell of a cell's variables: which were moved away, which borrow, and which levels are in the way.
+//! Reads from a build's errors which variables of a cell were moved away, which borrow, and which levels are in the way.
 
 use serde_json::Value;
 
@@ -12,25 +12,25 @@ use crate::engine::variables::{Bound, Fate, State as VariableState};
 const BORROWED: &str = "it borrows from another variable, and a reference cannot outlive its cell. To keep it, make it own its data: \
                         `.clone()`, `.to_owned()`, `.to_vec()`";
 
-/// Errors of the borrow checker, which storing variables may cause, and levels.
+/// Error codes of the borrow checker that storing variables, or levels, may cause.
 const BORROWS: [&str; 18] = [
     "E0381", "E0382", "E0384", "E0499", "E0500", "E0502", "E0503", "E0505", "E0506", "E0507", "E0521", "E0373",
     "E0594", "E0596", "E0597", "E0713", "E0716", "E0310",
 ];
 
-/// What is to be done about a build that failed.
+/// What to do about a build that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mended {
-    /// The plan was changed: build again.
+    /// The plan has changed: build again.
     Changed,
-    /// The types of the variables must be known first.
+    /// The types of the variables must be found out first.
     TypesWanted,
     /// The code itself is wrong.
     Not,
 }
 
 impl Plan {
-    /// Changes what cannot be as it is.
+    /// Changes the plan where these errors show that it cannot work.
     pub fn mend(&mut self, messages: &[Value], woven: &Woven, cell: &Cell, number: u32) -> Mended {
         let errors = messages.iter().filter(|message| message["level"] == "error" && !spans(message).is_empty());
         let mut changed = false;
@@ -65,8 +65,8 @@ impl Plan {
         Mended::Changed
     }
 
-    /// Types are known now, which may tell that a build of the plain code has failed only because it asked for them. True if it is to be
-    /// built again without what was wrong.
+    /// Checks whether a build of the plain code failed only because it asks for types, and no longer asks for those. Returns true if so:
+    /// build again.
     pub fn mend_plain(&mut self, messages: &[Value], woven: &Woven) -> bool {
         let mut errors = messages.iter().filter(|message| message["level"] == "error" && !spans(message).is_empty());
         let told = |message: &Value| {
@@ -90,7 +90,7 @@ impl Plan {
             _ => None,
         });
         if let Some(index) = dropped {
-            // It was moved, or what it borrows is used where it is not used any more: there is nothing to drop.
+            // The variable was moved, or what it borrows is used again after the variable's last use. There is nothing to drop.
             if let Fate::Borrows(why) = &self.bound[index].fate {
                 self.bound[index].fate = Fate::Gone(VariableState::Fleeting(why.clone()));
             }
@@ -103,7 +103,7 @@ impl Plan {
                 let ty = &self.loaded[index].ty;
                 let reason = format!("its type `{ty}` cannot be named in another cell");
                 self.loaded[index].fate = Fate::Gone(VariableState::Fleeting(reason));
-                // It does not come in at all.
+                // The variable is not loaded at all.
             }
             ("E0382", Some(Place::Keep(index))) => {
                 let fate = self.moved(message, woven, cell, number, &self.bound[index].fate);
@@ -128,10 +128,11 @@ impl Plan {
         true
     }
 
-    /// A variable that is stored must own its data. One that borrows is not stored, and dropped before what it borrows is stored. rustc names
-    /// the place where it would be stored, or tells of what is borrowed alone: then it is one that is bound by the statement that borrows.
+    /// A stored variable must own its data. A variable that borrows is not stored, and is dropped before the variable from which it borrows
+    /// is stored. rustc names the place where it would be stored, or only the borrowed variable; then the borrower is a variable that the
+    /// borrowing statement binds.
     fn give_up_borrower(&mut self, message: &Value, woven: &Woven, cell: &Cell) {
-        // What this build still stores: another error may have given it up already.
+        // Only variables that this build still stores: another error may have excluded one already.
         let mut kept = spans(message).iter().rev().filter_map(|span| match place(span, woven) {
             Some(Place::Keep(index)) => Some(index),
             _ => None,
@@ -140,7 +141,7 @@ impl Plan {
             self.give_up(index);
             return;
         }
-        // Of its places the later ones first, as what is borrowed comes before what borrows it.
+        // Later places come first, because a borrowed variable is bound before its borrower.
         let mut statements: Vec<usize> =
             spans(message).iter().filter_map(|span| statement_of(span, woven, cell)).collect();
         statements.sort_by(|one, other| other.cmp(one));
@@ -157,7 +158,7 @@ impl Plan {
         bound.find(|(index, _)| self.may_borrow(*index)).map(|(index, _)| index)
     }
 
-    /// Gives up a variable that borrows, or, when that is done, the one that it was moved into.
+    /// Gives up a variable that borrows or, if that is done already, the variable into which it was moved.
     fn give_up_last(&mut self, first: usize) {
         let mut next = Some(first);
         while let Some(index) = next {
@@ -167,12 +168,12 @@ impl Plan {
                 return;
             }
             let taker = self.over.get(&index).copied().flatten();
-            // What takes it comes later, so this ends.
+            // Each step goes to a later statement, so this ends.
             next = taker.filter(|&by| by > self.bound[index].statement).and_then(|by| self.borrower_of(by));
         }
     }
 
-    /// The variable is not stored because it borrows.
+    /// Marks a variable as not stored because it borrows.
     fn give_up(&mut self, index: usize) {
         let is_plain = self.is_reference(index);
         let fate = &mut self.bound[index].fate;
@@ -180,14 +181,14 @@ impl Plan {
             Fate::Gone(VariableState::Fleeting(_)) if is_plain || self.over.contains_key(&index) => {}
             Fate::Gone(VariableState::Fleeting(why)) => *fate = Fate::Borrows(why.clone()),
             Fate::Gone(_) | Fate::Borrows(_) => {}
-            // To drop it would be to use it.
+            // Dropping it would count as a use.
             _ if is_plain => *fate = Fate::Gone(VariableState::Fleeting(BORROWED.to_owned())),
             _ => *fate = Fate::Borrows(BORROWED.to_owned()),
         }
     }
 
-    /// rustc does not tell what borrows: whatever may do so is not stored; if nothing may, what cannot be stored is not. The code itself is
-    /// right, so the cell runs.
+    /// For the case that rustc does not say which variable borrows. No variable that may borrow is stored; if there is none, no variable
+    /// that the errors name; failing that, no variable at all. The code itself is right, so the cell runs.
     fn give_up_all(&mut self, messages: &[Value], woven: &Woven) {
         let is_stored = |bound: &Bound| !matches!(bound.fate, Fate::Gone(_) | Fate::Borrows(_));
         let stored: Vec<usize> = (0..self.bound.len()).filter(|&index| is_stored(&self.bound[index])).collect();
@@ -210,7 +211,7 @@ impl Plan {
         }
     }
 
-    /// What becomes of a variable that the cell moves: up to the statement that does so it can be kept, if a level lies between.
+    /// What becomes of a variable that the cell moves. It can be kept up to the statement that moves it if a level lies between.
     fn moved(&self, message: &Value, woven: &Woven, cell: &Cell, number: u32, before: &Fate) -> Fate {
         let gone = Fate::Gone(VariableState::Moved(number));
         if self.flat || !matches!(before, Fate::Stored) {
@@ -224,8 +225,8 @@ impl Plan {
         }
     }
 
-    /// Leaves out the levels that errors name and those below them; all, when none is named, so that errors are told of the code as the
-    /// user wrote it.
+    /// Leaves out the levels that errors name, with all later ones. If no earlier level would be left, leaves out all, so that errors are
+    /// reported for the code as the user wrote it.
     fn fewer_levels(&mut self, messages: &[Value], woven: &Woven) {
         let named = messages
             .iter()
@@ -243,7 +244,7 @@ impl Plan {
                 self.flat = true;
             }
         }
-        // What is taken through a reference was for levels that may be gone.
+        // Taking through a reference was needed for levels that may be gone now.
         for fate in self
             .bound
             .iter_mut()
@@ -257,7 +258,7 @@ impl Plan {
     }
 }
 
-/// The statement that moves the variable of which a message tells.
+/// The statement that moves the variable that a message is about.
 fn mover(message: &Value, woven: &Woven, cell: &Cell) -> Option<usize> {
     spans(message)
         .iter()
@@ -265,7 +266,7 @@ fn mover(message: &Value, woven: &Woven, cell: &Cell) -> Option<usize> {
         .find_map(|span| statement_of(span, woven, cell))
 }
 
-/// The statement of the user's in which a span begins.
+/// The user's statement in which a span begins.
 fn statement_of(span: &Value, woven: &Woven, cell: &Cell) -> Option<usize> {
     let (byte, verbatim) = woven.built.source_of(span["byte_start"].as_u64()?.try_into().ok()?)?;
     let statement = cell.statements.iter().position(|statement| statement.range.contains(&byte))?;
@@ -282,7 +283,7 @@ mod tests {
     use super::*;
     use crate::engine::body::{Body, levels};
 
-    /// A cell, how it is to be built, and what is built of it.
+    /// A cell, its plan, and what was built from it.
     struct Case {
         source: &'static str,
         cell: Cell,
@@ -301,7 +302,7 @@ mod tests {
             body.weave()
         }
 
-        /// What `mend` makes of an error at these pieces of the woven code, of which the first is where the error is.
+        /// The result of `mend` for an error at these pieces of the woven code; the first is where the error is.
         fn mend(&mut self, code: &str, pieces: &[&str]) -> Mended {
             let woven = self.woven();
             let spans: Vec<Value> = pieces
@@ -316,7 +317,7 @@ mod tests {
             self.plan.mend(&[message], &woven, &self.cell, 7)
         }
 
-        /// The types of its variables become known.
+        /// Sets the types of its variables.
         fn tell(&mut self, types: &[&str]) {
             self.plan.know(types.iter().map(|ty| (*ty).to_owned()));
         }

@@ -1,9 +1,9 @@
 //! Compiles cells: the notebook's definitions when they change ([`items`]), and the statements of each cell as a library of its own
 //! ([`statements`]).
 //!
-//! What rustc alone knows, it is asked by building: the type of a variable is told in a warning of `drop(&x)`, with a path that is valid
-//! in the next cell; that a variable was moved away, or borrows from another, is an error at the place where it would be stored, and
-//! the cell is built again without that ([`mending`]). An error in an item of another cell tells that this item is stale.
+//! Some facts only rustc knows, and it is asked by building. A warning about `drop(&x)` contains the type of a variable, with a path that
+//! is valid in the next cell. An error at the place where a variable would be stored says that it was moved away or borrows from another;
+//! the cell is then built again without storing it ([`mending`]). An error in an item of another cell means that this item is stale.
 
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
@@ -42,11 +42,11 @@ pub use self::names::{BUILT_AS, CALLED, plain_names};
 pub struct Compiler {
     pub toolchain: Toolchain,
     pub bundle: Option<Bundle>,
-    /// When the compiled library was made that this kernel has loaded.
+    /// When the compiled library that this kernel has loaded was made.
     library_made: Option<SystemTime>,
     pub runtime: PathBuf,
     pub folder: PathBuf,
-    /// The notebook's own, where files that it names are looked for.
+    /// The notebook's folder, where files that it names are looked for.
     home: PathBuf,
     pipes: Arc<Pipes>,
     rustc: Rustc,
@@ -56,18 +56,18 @@ pub struct Compiler {
 /// A cell to compile.
 pub struct Order<'a> {
     pub source: &'a str,
-    /// As in `In [3]`.
+    /// The cell's number, as in `In [3]`.
     pub number: u32,
-    /// Unlike that of every other run.
+    /// A number that no other run has.
     pub id: u64,
     pub opt_level: &'a str,
     /// Whether the value that ends the cell is shown.
     pub show: bool,
-    /// Whether it runs many times, for its time.
+    /// Whether the cell runs many times, to be timed.
     pub repeat: bool,
-    /// What else is to be run behind it.
+    /// What else runs after it.
     pub program: &'a Program,
-    /// What the frontend calls the cell.
+    /// The id that the frontend gives the cell.
     pub cell: Option<&'a str>,
     /// Cells that the frontend has removed.
     pub deleted: &'a [String],
@@ -80,11 +80,11 @@ fn made(bundle: &Bundle) -> Option<SystemTime> {
 /// Why a cell was not compiled.
 #[derive(Debug)]
 pub enum Failed {
-    /// rustc refuses this part of it.
+    /// rustc rejects this part of the cell.
     Refused(Vec<Value>, Part),
     /// It was asked to stop.
     Interrupted,
-    /// Something else, for people.
+    /// Another reason, as text for the user.
     Other(String),
 }
 
@@ -94,11 +94,11 @@ impl From<anyhow::Error> for Failed {
     }
 }
 
-/// What the child is to run.
+/// A compiled cell for the child to run.
 pub struct Object {
     pub library: PathBuf,
     pub function: String,
-    /// Tells this run of a cell from every other.
+    /// The number of this run, unlike that of any other run.
     pub run: u64,
 }
 
@@ -122,7 +122,8 @@ impl Compiler {
         })
     }
 
-    /// The macro that shows the value which ends a cell. One that calls `evcxr_display` itself needs the library's trait of that method.
+    /// The macro that shows the value at the end of a cell. Code that calls `evcxr_display` itself needs the library's trait with that
+    /// method.
     fn show_macro(&self, source: &str) -> &'static str {
         match self.bundle.is_some() {
             true if source.contains(".evcxr_display(") => "::wavemesh::notebook::show",
@@ -139,7 +140,7 @@ impl Compiler {
         args
     }
 
-    /// The same without the notebook's own definitions.
+    /// The same arguments without the notebook's own definitions.
     pub fn crate_args(&self) -> Vec<String> {
         let dependencies = self.state().dependencies.clone();
         self.externs(&dependencies)
@@ -147,7 +148,7 @@ impl Compiler {
 
     fn externs(&self, dependencies: &Dependencies) -> Vec<String> {
         let mut args = vec![format!("--extern=wavemesh_cell={}", self.runtime.display())];
-        // The definitions need it too, whichever crate is loaded first.
+        // The definitions need the runtime too, whichever crate is loaded first.
         args.extend(self.runtime.parent().map(|folder| format!("-Ldependency={}", folder.display())));
         args.extend(self.bundle.iter().flat_map(library::link_args));
         args.extend_from_slice(&dependencies.rustc_args);
@@ -170,8 +171,8 @@ impl Compiler {
         (self.bundle.is_some() || named).then_some("::wavemesh::prelude")
     }
 
-    /// Names of crates that count more than those that the prelude brings: it has some of the compiled library's, and those of `:dep` may
-    /// be others. An item of the notebook that has the name of a crate counts more than that.
+    /// Crates to import by name, so that they win over the prelude's: the prelude has some crates of the compiled library, and those of
+    /// `:dep` may be other versions. If an item of the notebook has the name of a crate, the item wins.
     fn named_crates(&self, dependencies: &Dependencies, definitions: &Definitions) -> Vec<String> {
         if self.prelude(dependencies).is_none() {
             return Vec::new();
@@ -180,7 +181,7 @@ impl Compiler {
         dependencies.names().into_iter().filter(|name| name != "wavemesh" && !known.contains(name)).collect()
     }
 
-    /// Compiles a cell. Its items are defined then; `None` when it does nothing more.
+    /// Compiles a cell and defines its items. Returns `None` if the cell has no statements to run.
     pub fn compile(&self, order: &Order) -> Result<Option<Object>, Failed> {
         self.rustc.begin();
         let before = {
@@ -195,7 +196,7 @@ impl Compiler {
             cell.repeat(order.opt_level);
         }
         let dependencies = self.dependencies(cell.awaits || cell.names_runtime, order.number)?;
-        // Crates that were built anew take what stands on them with them.
+        // If crates were rebuilt, the definitions that depend on them have to be rebuilt too.
         let before = if before.library.is_some() { self.state().definitions.clone() } else { before };
         let run = self.new_run(order, &[(String::new(), 0..order.source.len())], order.source);
         let mut definitions = before.with(&run, cell.items.clone(), order.cell, order.deleted);
@@ -213,7 +214,7 @@ impl Compiler {
         } else {
             anew = self.define(&mut definitions, &own, order, &dependencies)?;
         }
-        // Variables whose type is another one now are lost: the store would take the old value for one of the new layout.
+        // Variables whose type has changed are lost: otherwise the store would read the old value with the new layout.
         let (reshaped, hidden) = {
             let state = self.state();
             (state.reshaped_in(&before, &definitions), state.hidden_by(&cell, &before, &definitions))
@@ -230,8 +231,8 @@ impl Compiler {
         Ok(object)
     }
 
-    /// Pages are given by the names of their files, that of the cell by none. The label of a page is its files' path for the compiler,
-    /// so it is unlike every other's, and below the compiler's folder.
+    /// A run with these pages, each given by the name of its file; the cell's own page has an empty name. The label of a page is the path
+    /// of its file below the compiler's folder, so no two pages have the same.
     fn new_run(&self, order: &Order, pages: &[(String, Range<usize>)], source: &str) -> Arc<Run> {
         let mut state = self.state();
         let mut new: Vec<Page> = Vec::new();
@@ -264,7 +265,7 @@ impl Compiler {
         state.builds
     }
 
-    /// Notes how long a build took; a stop is an error of its own.
+    /// Notes how long a build took. A stop becomes an error of its own kind.
     fn timed(&self, outcome: Result<Outcome>) -> Result<Outcome, Failed> {
         if self.rustc.interrupted() {
             return Err(Failed::Interrupted);
@@ -274,12 +275,12 @@ impl Compiler {
         Ok(outcome)
     }
 
-    /// Variables that later cells can use, and their types, sorted by name.
+    /// Variables that later cells can use, with their types, sorted by name.
     pub fn stored_variables(&self) -> Vec<(String, String)> {
         self.state().stored().map(|variable| (variable.name.clone(), variable.ty.clone())).collect()
     }
 
-    /// Every variable of earlier cells, those that are gone included.
+    /// Every variable of earlier cells, also those that are gone.
     pub fn variables(&self) -> Vec<Variable> {
         self.state().variables.values().cloned().collect()
     }
@@ -289,12 +290,12 @@ impl Compiler {
         self.state().definitions.left_out()
     }
 
-    /// The items that are defined, as their cells have them, oldest first.
+    /// The items that are defined, as written in their cells, oldest first.
     pub fn items(&self) -> Vec<String> {
         self.state().definitions.texts()
     }
 
-    /// The same as items of a program.
+    /// The same items as code for a program.
     pub fn program(&self) -> Vec<String> {
         self.state().definitions.program()
     }
@@ -304,12 +305,12 @@ impl Compiler {
         self.state().definitions.tests()
     }
 
-    /// Whether there is any.
+    /// Whether the notebook has any item.
     pub fn has_items(&self) -> bool {
         self.state().definitions.library.is_some()
     }
 
-    /// Cells that were compiled, oldest first.
+    /// The cells that were compiled, oldest first.
     pub fn runs(&self) -> Vec<Arc<Run>> {
         self.state().runs.clone()
     }
@@ -319,17 +320,17 @@ impl Compiler {
         self.state().times.clone()
     }
 
-    /// Whether the compiled library was made anew since this kernel started: cells would be linked with another than is loaded.
+    /// Whether the compiled library was replaced after this kernel started: cells would be linked with another library than the loaded one.
     pub fn library_was_replaced(&self) -> bool {
         self.library_made != self.bundle.as_ref().and_then(made)
     }
 
-    /// Stops the compiler that runs now, and every other that this cell would start. True if one ran.
+    /// Stops the running compiler, and every other that this cell would start. Returns true if one was running.
     pub fn interrupt(&self) -> bool {
         self.rustc.interrupt()
     }
 
-    /// Adds crates for the cells that follow, as they stand behind `:dep`.
+    /// Adds crates for later cells; `arguments` is what follows `:dep`.
     pub fn add_dependency(&self, arguments: &str) -> Result<(), String> {
         for (name, value) in deps::parse(arguments, &self.home)? {
             self.state().dependencies.want(&name, &value);
@@ -337,7 +338,7 @@ impl Compiler {
         Ok(())
     }
 
-    /// A variable of the environment of compilers.
+    /// Sets an environment variable for compilers.
     pub fn set_build_env(&self, name: &str, value: &str) {
         self.rustc.set_env(name, value);
     }
@@ -347,7 +348,7 @@ impl Compiler {
         self.state().dependencies.lines()
     }
 
-    /// Whether dependencies were built since this was asked last.
+    /// Whether dependencies were built since the last call.
     pub fn take_new_dependencies(&self) -> bool {
         std::mem::take(&mut self.state().new_dependencies)
     }
@@ -357,7 +358,7 @@ impl Compiler {
         self.state().offline = offline;
     }
 
-    /// The cell is compiled, so what it defines is defined.
+    /// Takes over the definitions of a cell that was compiled.
     fn commit(
         &self,
         definitions: Definitions,
@@ -380,13 +381,13 @@ impl Compiler {
         self.tell(notes);
     }
 
-    /// The cell ran. `ended_well` when neither an error nor a stop cut it short. What is gone is said.
+    /// Notes that the cell ran. `ended_well` is false if an error or a stop cut it short. Tells the user which variables are gone.
     pub fn cell_ran(&self, reports: &[Report], ended_well: bool) {
         let notes = self.state().cell_ran(reports, ended_well);
         self.tell(notes);
     }
 
-    /// Shows warnings about what the cell itself has.
+    /// Shows warnings about the cell's own code.
     fn warn(&self, messages: &[Value], own: &[Arc<Run>], part: Part) {
         for warning in report::warnings(messages, &Places::of(own.to_vec(), part)) {
             self.pipes.send(Output::Stderr(warning));
@@ -399,12 +400,12 @@ impl Compiler {
         }
     }
 
-    /// The process that held the variables is gone.
+    /// Notes that the process that held the variables is gone.
     pub fn lose_all(&self, number: u32) {
         self.state().lose_all(number);
     }
 
-    /// Everything was cleared.
+    /// Forgets variables and definitions after `:clear`.
     pub fn forget_everything(&self) {
         self.state().forget_everything();
     }

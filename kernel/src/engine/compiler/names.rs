@@ -1,6 +1,6 @@
-//! Names in what rustc says: those of its own view, and those that people use.
+//! Translates the names that rustc writes into the names that people use.
 
-/// Cells call the dynamic library's crate by the library's name; rustc tells its own.
+/// rustc writes the name of the dynamic library's crate; cells call it by the library's name.
 pub const BUILT_AS: &str = "wavemesh_dylib::";
 pub const CALLED: &str = "wavemesh::";
 
@@ -19,7 +19,7 @@ pub fn last_name(text: &str) -> &str {
     text[..end].rsplit("::").next().unwrap_or_default()
 }
 
-/// A text of rustc's with the names that people use.
+/// A text of rustc with the names that people use.
 pub fn plain_names(text: &str) -> String {
     text.replace(BUILT_AS, CALLED).replace("ctx::", "")
 }

@@ -1,4 +1,4 @@
-//! How a cell is to be built, as far as is known before rustc has seen it, and the types that rustc tells of it.
+//! The plan for building a cell: what is known before rustc has seen it, and the types that rustc tells.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,20 +12,20 @@ use crate::engine::cell::Cell;
 use crate::engine::rustc::spans;
 use crate::engine::variables::{Bound, Fate, Loaded, State as VariableState, Variable};
 
-/// How a cell is to be built, as far as is known.
+/// The plan for building a cell, as far as it is known.
 pub struct Plan {
     pub bound: Vec<Bound>,
     pub loaded: Vec<Loaded>,
     pub levels: BTreeSet<usize>,
-    /// Of bound variables, by their number.
+    /// The types of bound variables, by their number.
     types: BTreeMap<usize, String>,
-    /// Bound variables that borrow and cannot be dropped at the end: the cell uses again what they borrow, or moves them, in this statement.
+    /// Bound variables that borrow but cannot be dropped at the end: the cell uses again what they borrow, or moves them in this statement.
     pub over: BTreeMap<usize, Option<usize>>,
-    /// Whether levels were left out so that errors are told as the user wrote the code.
+    /// Whether levels were left out, so that errors are reported for the code as the user wrote it.
     pub flat: bool,
-    /// Whether the types were asked for in a build of their own, so that they are known although others fail.
+    /// Whether a separate build has found the types, so that they are known although other builds fail.
     pub typed: bool,
-    /// Whether the value that ends the cell is shown by a function, as its type is not known where a method would be looked for.
+    /// Whether a function shows the last value: its type is not known at the place where a method would be looked for.
     pub shown_plainly: bool,
 }
 
@@ -37,7 +37,7 @@ const CLOSURE: &str = "it is a closure or holds one, whose type has no name. To 
 const LOCK: &str = "it locks a standard stream, which other cells and threads need; lock it in each cell that uses it";
 
 impl Plan {
-    /// What can be known before the first build. `lost` are variables that the cell costs.
+    /// The plan before the first build. `lost` are variables that this cell makes unusable.
     pub fn new(order: &Order, cell: &Cell, lost: &[String], state: &State) -> Plan {
         let mut bound: Vec<Bound> = cell
             .bindings
@@ -68,7 +68,7 @@ impl Plan {
             } else if let (VariableState::Moved(_) | VariableState::Lost(..), Some(statement), false) =
                 (&state, cell.starts_with_value(&name, order.source), ty.is_empty())
             {
-                // It gets a value again.
+                // The cell gives it a value again.
                 let fate = Fate::Stored;
                 bound.push(Bound { name, mutable, statement, supposed: false, fate, declared: Some(ty) });
             }
@@ -86,12 +86,12 @@ impl Plan {
         }
     }
 
-    /// The cell is built: what is to be known when it has run.
+    /// What to remember of this plan until the cell has run.
     pub fn running(self, number: u32) -> Running {
         Running { number, bound: self.bound, types: self.types, loaded: self.loaded }
     }
 
-    /// Learns the types of the variables that the cell stores. True if it must be built once more.
+    /// Reads the types of the stored variables from rustc's warnings. Returns true if the cell must be built once more.
     pub fn note_types(&mut self, messages: &[Value], woven: &Woven) -> bool {
         let mut again = false;
         for message in messages.iter().filter(|message| message["code"]["code"] == "dropping_references") {
@@ -102,7 +102,7 @@ impl Plan {
             let Some(ty) = label.and_then(|label| label.strip_suffix('`')) else { continue };
             let ty = ty.replace(BUILT_AS, CALLED);
             if let Some((function, _)) = ty.split_once(" {").filter(|(function, _)| function.contains("fn(")) {
-                // A function's own type has no name; a pointer to it has.
+                // The type of a function item has no name; that of a pointer to it has.
                 again = true;
                 self.bound[index].fate = Fate::StoredAs(function.to_owned());
                 self.types.insert(index, function.to_owned());
@@ -112,7 +112,7 @@ impl Plan {
                     () if ty.contains("{closure") => CLOSURE,
                     () => "its type has no name",
                 };
-                // Its value must not stay in the store, where nobody could use it.
+                // The value must not stay in the store, where nothing could use it.
                 again = !ty.contains("{closure");
                 self.bound[index].fate = Fate::Gone(VariableState::Fleeting(what.to_owned()));
             } else {
@@ -122,18 +122,18 @@ impl Plan {
         again
     }
 
-    /// Whether a variable may borrow from another, by its type.
+    /// Whether a variable of this type may borrow from another.
     pub fn may_borrow(&self, index: usize) -> bool {
         let borrows = |ty: &String| ty.contains(['&', '\'']) || ty.contains("dyn ");
         self.types.get(&index).is_none_or(borrows)
     }
 
-    /// Whether a variable is nothing but a reference, which does nothing when it is dropped.
+    /// Whether a variable is a plain reference, for which dropping does nothing.
     pub fn is_reference(&self, index: usize) -> bool {
         self.types.get(&index).is_some_and(|ty| ty.starts_with('&'))
     }
 
-    /// The levels as they should be now, unless some were left out already.
+    /// The levels for the current fates, without those that were left out already.
     pub fn levels_of(&self, cell: &Cell) -> BTreeSet<usize> {
         let wanted = levels(cell, &self.bound);
         if self.flat { BTreeSet::new() } else { wanted.intersection(&self.levels).copied().collect() }
@@ -184,7 +184,7 @@ mod tests {
         }
     }
 
-    /// What becomes of the one variable of a cell of whose type rustc tells this.
+    /// What becomes of the one variable of a cell if rustc reports this type.
     fn fate_of(told: &str) -> (Fate, Option<String>, bool) {
         let source = "let x = make();";
         let cell = Cell::parse(source, Path::new("/"), &|_| None);

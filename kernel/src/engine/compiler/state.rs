@@ -1,4 +1,4 @@
-//! What a notebook has, and what becomes of it when a cell has run: pure bookkeeping, so that it can be tested without a compiler.
+//! What a notebook has, and what becomes of it when a cell has run. This is bookkeeping only, so it can be tested without a compiler.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::engine::deps::Dependencies;
 use crate::engine::rustc::Build;
 use crate::engine::variables::{Bound, Fate, Loaded, State as VariableState, Variable};
 
-/// A notebook, as its compiler knows it.
+/// The state of a notebook, as its compiler knows it.
 #[derive(Default)]
 pub struct State {
-    /// Of earlier cells, by name; those that are gone too, with the reason.
+    /// Variables of earlier cells, by name; those that are gone are included, with the reason.
     pub variables: BTreeMap<String, Variable>,
     pub definitions: Definitions,
-    /// Variables that are still in the store and must not be used any more.
+    /// Variables that are still in the store but must not be used any more.
     pub forgotten: Vec<String>,
     /// What the running cell binds and has loaded.
     pub running: Option<Running>,
@@ -31,7 +31,7 @@ pub struct State {
     pub offline: bool,
 }
 
-/// What a cell that runs binds and has loaded.
+/// What a running cell binds and has loaded.
 pub struct Running {
     pub number: u32,
     pub bound: Vec<Bound>,
@@ -45,14 +45,14 @@ impl State {
         self.variables.values().filter(|variable| variable.state == VariableState::Stored)
     }
 
-    /// Variables whose type is another one in `new`: the store would take the old value for one of the new layout.
+    /// Variables whose type changes in `new`: the store would read the old value with the new layout.
     pub fn reshaped_in(&self, before: &Definitions, new: &Definitions) -> Vec<String> {
         let reshaped = before.reshaped_in(new);
         let rests = |variable: &&Variable| own_names(&variable.ty).any(|name| reshaped.contains(name));
         self.stored().filter(rests).map(|variable| variable.name.clone()).collect()
     }
 
-    /// Variables that give way to an item of their name which the cell defines otherwise than it was.
+    /// Variables whose name the cell now gives to an item, unless that item was defined in the same way before.
     pub fn hidden_by(&self, cell: &Cell, before: &Definitions, new: &Definitions) -> Vec<String> {
         let values = cell.items.iter().filter(|item| item.is_value).flat_map(|item| &item.names);
         let mut names: Vec<&String> = values.filter(|name| self.stored().any(|known| known.name == **name)).collect();
@@ -64,8 +64,8 @@ impl State {
         names.into_iter().filter(|name| changed.contains(*name)).cloned().collect()
     }
 
-    /// What is to be said of variables that keep what was defined before: a trait object its impl, a function pointer or boxed closure what
-    /// its cell named.
+    /// Notes about variables that keep old definitions: a trait object keeps its impl; a function pointer or a boxed closure keeps what its
+    /// cell named.
     pub fn outdated_since(&self, before: &Definitions) -> Vec<String> {
         let old = before.outdated_in(&self.definitions);
         let told = |variable: &Variable| {
@@ -75,7 +75,7 @@ impl State {
             }
             let calls =
                 variable.ty.contains("fn(") || objects.iter().any(|name| ["Fn", "FnMut", "FnOnce"].contains(name));
-            // The cell itself comes before the files that it has brought in.
+            // The cell itself is found before the files that it brought in.
             let run = self.runs.iter().find(|run| calls && run.number == variable.cell)?;
             let name = words(&run.source).find(|word| old.values.contains(*word))?;
             Some(format!("note: `{}` was made before and keeps the old `{name}`.", variable.name))
@@ -83,13 +83,13 @@ impl State {
         self.stored().filter_map(told).collect()
     }
 
-    /// The cell of this number is compiled: what it defines is defined, and variables that it costs are lost.
+    /// Takes over the definitions of a compiled cell, and marks the variables in `lost` as lost.
     pub fn define(&mut self, definitions: Definitions, lost: Vec<(String, VariableState)>) {
         for (name, state) in lost {
             if let Some(variable) = self.variables.get_mut(&name) {
                 variable.state = state;
             }
-            // The cell that runs now forgets them itself.
+            // A cell that is about to run forgets them itself.
             if self.running.is_none() {
                 self.forgotten.push(name);
             }
@@ -100,7 +100,8 @@ impl State {
         self.definitions = definitions;
     }
 
-    /// Crates were built anew, each for a reason. Values of them are of other types then. Returns what is to be said.
+    /// Handles crates that were rebuilt, each for a reason: their types are new, so values of the old types are lost. Returns notes for the
+    /// user.
     pub fn replace_crates(&mut self, number: u32, replaced: &[(String, String)]) -> Vec<String> {
         let is_replaced = |word: &str| replaced.iter().any(|(name, _)| name == word);
         let mut lost = Vec::new();
@@ -113,7 +114,7 @@ impl State {
         let named: Vec<String> = lost.iter().map(|name| format!("`{name}`")).collect();
         let cost = if named.is_empty() { String::new() } else { format!(" Lost with it: {}.", named.join(", ")) };
         self.forgotten.extend(lost);
-        // The definitions stood on what was there before.
+        // The definitions depend on the crates that were replaced.
         if !replaced.is_empty() {
             self.definitions.start_anew();
         }
@@ -121,8 +122,8 @@ impl State {
         told.map(|(name, why)| format!("note: {name} is rebuilt: {why}. Its statics start anew.{cost}")).collect()
     }
 
-    /// The cell ran: what it has stored is there, what it loaded and did not put back is gone. `ended_well` when neither an error nor a
-    /// stop cut it short. Returns what is to be said.
+    /// Takes over the variables of a cell that ran: those that it stored exist now; those that it loaded and did not put back are gone.
+    /// `ended_well` is false if an error or a stop cut it short. Returns notes for the user.
     pub fn cell_ran(&mut self, reports: &[Report], ended_well: bool) -> Vec<String> {
         let Some(Running { number, bound, types, loaded }) = self.running.take() else { return Vec::new() };
         self.forgotten.clear();
@@ -189,7 +190,7 @@ impl State {
                 VariableState::Lost(number, "the cell failed before it was stored".to_owned())
             }
         };
-        // A cell that failed may not have come as far as to bind it.
+        // A cell that failed may not have reached the statement that binds it.
         if !ended_well && self.stored().any(|known| known.name == *name) {
             return;
         }
@@ -199,7 +200,7 @@ impl State {
         self.bind(bound, number, ty, gone);
     }
 
-    /// The process that held the variables is gone.
+    /// Notes that the process that held the variables is gone.
     pub fn lose_all(&mut self, number: u32) {
         self.running = None;
         self.forgotten.clear();
@@ -208,7 +209,7 @@ impl State {
         }
     }
 
-    /// Everything was cleared.
+    /// Forgets variables and definitions after `:clear`.
     pub fn forget_everything(&mut self) {
         self.variables.clear();
         self.forgotten.clear();

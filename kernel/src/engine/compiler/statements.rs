@@ -1,4 +1,4 @@
-//! The statements of a cell, built as often as it takes to learn what becomes of its variables.
+//! Compiles the statements of a cell, as often as needed to learn what becomes of its variables.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use crate::engine::deps::Dependencies;
 use crate::engine::rustc::{Job, Outcome, spans};
 use crate::engine::variables::{Fate, State as VariableState};
 
-/// What all builds of a cell's statements share.
+/// What all builds of a cell's statements have in common.
 struct Weaving<'a> {
     order: &'a Order<'a>,
     run: &'a Arc<Run>,
@@ -26,12 +26,12 @@ struct Weaving<'a> {
     dependencies: &'a Dependencies,
     /// Names of the notebook's items that the cell mentions.
     names: Vec<String>,
-    /// Crates that count more than what the prelude brings.
+    /// Crates that are imported by name, so that they win over the prelude's.
     crates: Vec<String>,
     forgotten: Vec<String>,
 }
 
-/// A build that is over.
+/// The result of a build.
 struct Built {
     outcome: Outcome,
     woven: Woven,
@@ -60,7 +60,7 @@ impl Compiler {
         let crates = self.named_crates(dependencies, definitions);
         let weaving = Weaving { order, run, cell, definitions, dependencies, names, crates, forgotten };
         let mut unsure = None;
-        // Each build that fails costs a variable or a level, of which there are so many.
+        // Each failed build excludes a variable or a level, and a cell has few of these.
         for _ in 0..100 {
             let Built { outcome, woven, library } = self.build_body(&weaving, &plan, false)?;
             if outcome.success {
@@ -79,7 +79,7 @@ impl Compiler {
                     unsure = Some((outcome.messages, woven.built));
                 }
                 Mended::Not => {
-                    // What is told is what rustc said of the cell as it usually is.
+                    // Report what rustc said about the cell as it is usually built.
                     let messages = unsure.map_or(outcome.messages, |(messages, built)| {
                         run.set_body(built);
                         messages
@@ -91,7 +91,7 @@ impl Compiler {
         Err(Failed::Other("the cell's variables borrow from each other".to_owned()))
     }
 
-    /// Builds the plain code to learn the types of its variables. What fails then is the user's own mistake.
+    /// Builds the plain code to learn the types of its variables. Other errors in it are the user's own mistakes.
     fn ask_types(&self, weaving: &Weaving, plan: &mut Plan) -> Result<(), Failed> {
         while !plan.typed {
             let Built { outcome, woven, .. } = self.build_body(weaving, plan, true)?;
@@ -133,7 +133,7 @@ impl Compiler {
         let mut args = self.externs(dependencies);
         if let Some(library) = &definitions.library {
             args.push(format!("--extern=ctx={}", library.file.display()));
-            // A cell may use of it nothing but a static whose home is an earlier version, and needs this one to find it.
+            // A cell may use nothing from it but a static whose home is an earlier version, and needs this version to find it.
             args.push("-Clink-arg=-Wl,--no-as-needed".to_owned());
             args.push(format!("-Clink-arg={}", library.file.display()));
         }
@@ -150,7 +150,7 @@ impl Compiler {
         Ok(Built { outcome: self.timed(outcome)?, woven, library })
     }
 
-    /// Variables whose type cannot be named here are no more.
+    /// Marks variables as gone whose type cannot be named in this cell.
     fn give_up_loading(&self, plan: &Plan) {
         let mut state = self.state();
         for loaded in &plan.loaded {
@@ -163,7 +163,7 @@ impl Compiler {
     }
 }
 
-/// Whether all that a build lacks are types that it could not infer.
+/// Whether the only errors of a build are types that rustc could not infer.
 fn lacks_a_type(messages: &[Value]) -> bool {
     let mut errors = messages.iter().filter(|message| message["level"] == "error" && !spans(message).is_empty());
     errors.all(|message| matches!(message["code"]["code"].as_str(), Some("E0282" | "E0283" | "E0284")))

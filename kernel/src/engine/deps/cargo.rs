@@ -1,4 +1,4 @@
-//! Calls of cargo, and what it tells of the crates that it builds.
+//! Runs cargo, and reads what it says about the crates that it builds.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -19,7 +19,7 @@ pub struct Crate {
     pub features: Vec<String>,
 }
 
-/// What cargo told of a build.
+/// What cargo reported about a build.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cargo {
     /// Libraries that are linked into programs, by file.
@@ -32,7 +32,7 @@ pub struct Cargo {
 /// The file of each package's library or procedural macro, by cargo's name for the package.
 type Files = BTreeMap<String, PathBuf>;
 
-/// Builds the crates of these lines.
+/// Builds the crates of these lines of `[dependencies]`.
 pub fn run(lines: &[String], build: &mut Build) -> Result<Cargo, String> {
     if lines.is_empty() {
         return Ok(Cargo::default());
@@ -89,7 +89,7 @@ pub fn run(lines: &[String], build: &mut Build) -> Result<Cargo, String> {
     Ok(cargo)
 }
 
-/// cargo in the folder of the build, with what all calls share.
+/// A cargo command in the folder of the build, with the options that all calls share.
 fn cargo(build: &Build) -> Command {
     let mut command = Command::new(&build.toolchain.cargo);
     command
@@ -145,7 +145,7 @@ fn externs(files: &Files, build: &Build) -> Result<BTreeMap<String, PathBuf>, St
         return Ok(BTreeMap::new());
     }
     let output = cargo(build)
-        // Crates for other platforms may not be here.
+        // Crates for other platforms may be missing here.
         .args(["metadata", "--format-version=1", "--offline", "--filter-platform", build.toolchain.host()])
         .stderr(Stdio::piped())
         .output()
@@ -166,7 +166,7 @@ fn externs(files: &Files, build: &Build) -> Result<BTreeMap<String, PathBuf>, St
     Ok(externs)
 }
 
-/// The verbs of cargo's progress.
+/// The words with which cargo's progress lines begin.
 const PROGRESS: [&str; 8] =
     ["Updating", "Locking", "Adding", "Downloading", "Downloaded", "Compiling", "Building", "Blocking"];
 
@@ -174,9 +174,9 @@ fn is_progress(line: &str) -> bool {
     line.split_whitespace().next().is_some_and(|verb| PROGRESS.contains(&verb))
 }
 
-/// What cargo says of a failure, without its progress and without the kernel's own crate and folder.
+/// cargo's message about a failure, without its progress lines and without the kernel's own crate and folder.
 fn told_of_failure(log: &str, folder: &Path) -> String {
-    // A list of all versions of a crate.
+    // A longer line is a list of all versions of a crate.
     const LONGEST: usize = 200;
     let own = ["required by package `cell v0.0.0", "failed to load manifest for workspace"];
     let useful = log.lines().filter(|line| !is_progress(line) && !own.iter().any(|start| line.contains(start)));
@@ -195,7 +195,7 @@ fn told_of_failure(log: &str, folder: &Path) -> String {
     useful.map(told).collect::<Vec<_>>().join("\n")
 }
 
-/// A line of cargo's progress for people; nothing for what is only of the kernel, and for what is no progress.
+/// A line of cargo's progress for the user; `None` for other lines, and for progress of the kernel's own crate.
 fn told(line: &str) -> Option<String> {
     let line = line.trim();
     if line.starts_with("Blocking waiting for file lock") {
@@ -211,12 +211,12 @@ fn told(line: &str) -> Option<String> {
     };
     let (done, all) = counts.split_once('/')?;
     let names: Vec<&str> = names.split(", ").filter(|name| *name != "cell").collect();
-    // One of the steps is of the kernel's own crate.
+    // One step is the kernel's own crate.
     let all = all.trim().parse::<usize>().ok()?.saturating_sub(1);
     (!names.is_empty()).then(|| format!("{done} of {all} steps done, compiling {}", names.join(", ")))
 }
 
-/// cargo ends a line of its progress bar with a carriage return and every other line with a newline.
+/// Reads progress: cargo ends a line of its progress bar with a carriage return and every other line with a newline.
 fn read_progress(stderr: impl Read, mut line: impl FnMut(&str, bool)) {
     let mut reader = BufReader::new(stderr);
     let mut text = Vec::new();

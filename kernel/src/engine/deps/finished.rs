@@ -1,5 +1,5 @@
-//! Builds that are done: kept beside cargo's own files, so that the same crates need neither cargo nor its lock, which another notebook's
-//! build may hold for minutes.
+//! Finished builds. A record beside cargo's own files lets the same crates be used without cargo and its lock, which the build of another
+//! notebook may hold for minutes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,23 +13,23 @@ use super::Build;
 use super::cargo::{self, Cargo};
 use crate::engine::toolchain::Toolchain;
 
-/// So long a build serves; then cargo looks for newer versions of its crates.
+/// How long a build is used again. After that, cargo looks for newer versions of its crates.
 const SERVES: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A build, and all on which it depends.
+/// A build, and everything on which it depends.
 #[derive(Debug, Serialize, Deserialize)]
 struct Finished {
     lines: BTreeSet<String>,
     toolchain: Toolchain,
     env: Vec<(String, String)>,
-    /// The versions of all crates, as cargo keeps them.
+    /// The content of `Cargo.lock`: the versions of all crates.
     lock: String,
     cargo: Cargo,
 }
 
-/// Builds the crates of these lines, if no finished build has them.
+/// Builds the crates of these lines, unless a finished build has them.
 pub fn build(lines: &[String], build: &mut Build) -> Result<Cargo, String> {
-    // What lies in a folder or in a repository may have changed.
+    // A local folder or a repository may have changed.
     let may_change = |line: &String| line.contains("\"path\"") || line.contains("\"git\"");
     if lines.is_empty() || lines.iter().any(may_change) {
         return cargo::run(lines, build);
@@ -54,7 +54,8 @@ pub fn build(lines: &[String], build: &mut Build) -> Result<Cargo, String> {
     Ok(finished.cargo)
 }
 
-/// The build that has these lines. One with more serves a notebook that has none yet; later it might have a crate with other features.
+/// A finished build of these lines. A notebook without crates can also use a build with more lines; a notebook that has crates cannot,
+/// since it might get a crate with other features.
 fn find(records: &Path, wanted: &BTreeSet<String>, lock: Option<&str>, build: &Build) -> Option<Finished> {
     let serves = |finished: &Finished| {
         let has_lines = match lock {
@@ -71,7 +72,7 @@ fn find(records: &Path, wanted: &BTreeSet<String>, lock: Option<&str>, build: &B
         made.is_ok_and(|made| SystemTime::now().duration_since(made).unwrap_or_default() < SERVES)
     });
     let known = recent.filter_map(|entry| serde_json::from_slice::<Finished>(&fs::read(entry.path()).ok()?).ok());
-    // The one with the fewest crates that are not asked for.
+    // Take the build with the fewest extra crates.
     let mut found = known.filter(serves).min_by_key(|finished| finished.lines.len())?;
     let names: BTreeSet<String> =
         wanted.iter().filter_map(|line| Some(line.split_once(" = ")?.0.replace('-', "_"))).collect();
@@ -88,7 +89,7 @@ fn packages(lock: &str) -> BTreeSet<(String, String)> {
 }
 
 impl Finished {
-    /// Without it the next notebook calls cargo, so a failure costs time and nothing else.
+    /// Writes the record. A failure is ignored: without the record the next notebook calls cargo, which only takes longer.
     fn keep(&self, records: &Path) {
         let Ok(text) = serde_json::to_string(self) else { return };
         let written = fs::create_dir_all(records)
@@ -123,7 +124,7 @@ mod tests {
         }
     }
 
-    /// What is built of these crates when cargo cannot run.
+    /// The names of the crates that can be built when cargo cannot run.
     fn names_of(build: &mut Build, names: &[&str]) -> Result<Vec<String>, String> {
         let lines: Vec<String> = names.iter().map(|name| format!("{name} = \"1\"")).collect();
         super::build(&lines, build).map(|cargo| cargo.externs.into_keys().collect())
@@ -151,7 +152,7 @@ mod tests {
             started: &mut |_| {},
         };
         assert_eq!(names_of(&mut build, &["a"]), Ok(vec!["a".to_owned()]), "others have more");
-        // From now on this notebook has crates, and others must be exactly those.
+        // From now on this notebook has crates, and the next build must have exactly its lines.
         assert!(fs::read_to_string(notebook.join("Cargo.lock")).unwrap().contains("\"b\""));
         assert_eq!(names_of(&mut build, &["a", "b"]), Ok(vec!["a".to_owned(), "b".to_owned()]));
         assert!(names_of(&mut build, &["b", "c"]).is_err_and(|error| error.contains("cargo did not start")));

@@ -12,11 +12,11 @@ pub struct Holder {
     pub name: String,
     pub file: PathBuf,
     pub crates: BTreeMap<PathBuf, Crate>,
-    /// Whether the runtime behind `.await` is here.
+    /// Whether this library holds the runtime behind `.await`.
     pub runtime: bool,
 }
 
-/// Links the crates that are new as a dynamic library, which stands on those before.
+/// Links the new crates as a dynamic library, which depends on the earlier ones.
 pub fn hold(
     number: u64,
     crates: BTreeMap<PathBuf, Crate>,

@@ -1,9 +1,9 @@
-//! A line of `[dependencies]`, as it stands behind `:dep`, or what `cargo add` takes.
+//! Reads what follows `:dep`: a line of `[dependencies]`, or the arguments of `cargo add`.
 
 use std::path::Path;
 
-/// The names and values of what stands behind `:dep`: `name = "1"`, `name = { … }`, the path of a crate, or the arguments of `cargo add`,
-/// which may name several. Paths count from `home`.
+/// The names and values that follow `:dep`: `name = "1"`, `name = { … }`, the path of a crate, or the arguments of `cargo add`, which may
+/// name several crates. Relative paths start at `home`.
 pub fn parse(arguments: &str, home: &Path) -> Result<Vec<(String, String)>, String> {
     let arguments = arguments.trim().trim_end_matches(';').trim();
     let arguments = arguments.strip_prefix("cargo add ").unwrap_or(arguments);
@@ -68,7 +68,7 @@ fn added(arguments: &str, home: &Path) -> Result<Vec<(String, String)>, String> 
         let value = value.clone().into_iter().chain([("path".to_owned(), folder.into())]).collect();
         lines.push(renamed(name, value, rename.clone()));
     }
-    // Of `name --path folder` the folder tells the name.
+    // For `name --path folder`, the folder tells the name.
     for (name, version) in names.into_iter().filter(|_| folders.is_empty()) {
         if !is_name(name) {
             return Err(format!("`{name}` is not the name of a crate: `:dep regex = \"1\"`"));
@@ -85,7 +85,7 @@ fn added(arguments: &str, home: &Path) -> Result<Vec<(String, String)>, String> 
     Ok(lines)
 }
 
-/// The words of a line; quotes hold one together.
+/// The words of a line; quotes keep several words together.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut quote) = (vec![String::new()], None);
     for c in line.chars() {
@@ -100,7 +100,7 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// The line of a crate that the notebook calls by another name, if by one.
+/// The line of a crate, which may have another name in the notebook.
 fn renamed(name: String, mut value: toml::Table, rename: Option<String>) -> (String, String) {
     let name = match rename {
         Some(new) => {
@@ -113,7 +113,7 @@ fn renamed(name: String, mut value: toml::Table, rename: Option<String>) -> (Str
     (name, inline(&version.unwrap_or(toml::Value::Table(value))))
 }
 
-/// The name of the package in a folder, and the folder's whole path.
+/// The name of the package in a folder, and the folder's absolute path.
 fn of_path(text: &str, home: &Path) -> Result<(String, String), String> {
     let folder = home.join(text);
     let manifest = folder.join("Cargo.toml");
@@ -140,7 +140,7 @@ fn is_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }
 
-/// tokio's line with all of its features: the runtime behind `.await` would otherwise be built anew for each that comes later.
+/// tokio's line with all of its features: otherwise the runtime behind `.await` would be rebuilt for each feature that is asked for later.
 pub fn with_all_of_tokio(value: &str) -> String {
     let parsed: Result<toml::Table, _> = format!("tokio = {value}").parse();
     let Some(mut entry) = parsed.ok().and_then(|mut table| table.remove("tokio")) else { return value.to_owned() };
@@ -157,7 +157,7 @@ pub fn with_all_of_tokio(value: &str) -> String {
     inline(&entry)
 }
 
-/// A value as it stands in a line of its own.
+/// A value in the form that a single line needs.
 fn inline(value: &toml::Value) -> String {
     match value {
         toml::Value::Table(table) => {

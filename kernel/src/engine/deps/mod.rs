@@ -1,9 +1,9 @@
-//! Crates that the user adds with `:dep`: built by cargo, once, in the open, and present in the process once.
+//! Crates that the user adds with `:dep`. cargo builds each once and shows its progress; the process has each crate once.
 //!
 //! cargo builds them as it does for any program. Then a small crate that holds them all is linked as a dynamic library, and cells and
-//! definitions are linked with that: so there is one copy of each crate's code and statics, whatever cell uses it. A later `:dep` makes
-//! another such library, which stands on those before and holds what is new. When cargo builds a crate that is there already once more,
-//! because the new crates ask for more of its features or for another version, all begin anew in a library of their own.
+//! definitions are linked with that. So there is one copy of each crate's code and statics, whatever cell uses it. A later `:dep` makes
+//! another such library, which depends on the earlier ones and holds the new crates. If the new crates need more features or another
+//! version of a crate that is there already, cargo builds it again, and all crates move to a new library.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -29,37 +29,37 @@ const RUNTIME: &str = "{ version = \"1\", features = [\"full\"] }";
 #[derive(Clone, Debug, Default)]
 pub struct Dependencies {
     wanted: BTreeMap<String, String>,
-    /// Those of the last build.
+    /// The lines of the last build.
     built: BTreeMap<String, String>,
-    /// When a file of each local crate among them last changed.
+    /// When a file of each local crate last changed.
     newest: BTreeMap<String, SystemTime>,
-    /// The file of each crate that cells can name, by the name under which they do.
+    /// The file of each crate that cells can name, by the name that cells use.
     externs: BTreeMap<String, PathBuf>,
     /// `--extern`, `-L` and linker arguments.
     pub rustc_args: Vec<String>,
-    /// The libraries that hold the crates, each of which stands on those before.
+    /// The libraries that hold the crates; each depends on the earlier ones.
     chain: Vec<Holder>,
-    /// Counts these libraries.
+    /// The number of these libraries so far.
     holders: u64,
 }
 
-/// What a build of dependencies needs and tells.
+/// What a build of dependencies needs, and where it reports.
 pub struct Build<'a> {
-    /// This kernel's own folder for it.
+    /// This kernel's own folder for the build.
     pub folder: &'a Path,
-    /// Where cargo builds; shared by kernels.
+    /// The folder where cargo builds; kernels share it.
     pub cache: &'a Path,
     pub toolchain: &'a Toolchain,
     pub offline: bool,
-    /// More variables of the environment.
+    /// Additional environment variables.
     pub env: &'a [(String, String)],
     /// The compiled library, whose crates need not be built.
     pub bundle: Option<&'a Bundle>,
-    /// Takes what is to be said to the user.
+    /// Receives messages for the user.
     pub say: &'a mut dyn FnMut(String),
-    /// Is told cargo's progress line by line.
+    /// Receives cargo's progress line by line.
     pub progress: &'a mut dyn FnMut(&str),
-    /// Is told the process to end on an interrupt.
+    /// Receives the process that an interrupt must end.
     pub started: &'a mut dyn FnMut(Option<u32>),
 }
 
@@ -85,17 +85,17 @@ impl Dependencies {
         self.externs.keys().cloned().collect()
     }
 
-    /// Whether what was built is what is wanted, and no file of a local crate has changed since.
+    /// Whether everything wanted is built, and no file of a local crate has changed since.
     pub fn are_built(&self) -> bool {
         self.wanted == self.built && self.newest == sources::newest(&self.wanted)
     }
 
-    /// What cannot be built is not wanted any more.
+    /// Stops asking for crates that could not be built.
     pub fn forget_unbuilt(&mut self) {
         self.wanted = self.built.clone();
     }
 
-    /// Wanted crates that the compiled library holds, with their files; and those that it holds but otherwise, with the reason.
+    /// Wanted crates that the compiled library holds, with their files; then those that it holds in an unsuitable form, with the reason.
     fn held(&self, bundle: Option<&Bundle>) -> (BTreeMap<String, PathBuf>, Vec<(String, String)>) {
         let (mut held, mut apart) = (BTreeMap::new(), Vec::new());
         for (name, value) in &self.wanted {
@@ -126,12 +126,12 @@ impl Dependencies {
         self.runtime().map(|holder| format!("::{}::block_on", holder.name))
     }
 
-    /// An expression that lives as long as a cell runs, so that it can start tasks.
+    /// An expression whose value lives as long as a cell runs, so that the cell can start tasks.
     pub fn within(&self) -> Option<String> {
         self.runtime().map(|holder| format!("::{}::enter()", holder.name))
     }
 
-    /// Builds what is wanted. Returns the crates that were there and are built anew, with the reason.
+    /// Builds what is wanted. Returns the crates that were rebuilt, with the reason.
     pub fn build(&mut self, build: &mut Build) -> Result<Vec<(String, String)>, String> {
         let newest = sources::newest(&self.wanted);
         let (mut held, mut apart) = self.held(build.bundle);
@@ -170,7 +170,7 @@ impl Dependencies {
             chain.push(holder);
         }
         for (index, holder) in chain.iter().enumerate() {
-            // The last one is there for every cell, so that crates come from it; the others where they are named.
+            // Every cell links the newest library, so that crates come from it; the others are linked where they are named.
             let force = if index + 1 == chain.len() { "force:" } else { "" };
             args.push(format!("--extern={force}{}={}", holder.name, holder.file.display()));
         }
@@ -179,7 +179,7 @@ impl Dependencies {
         Ok(replaced.into_iter().collect())
     }
 
-    /// Says which of the crates that are new here are other ones than the compiled library's.
+    /// Tells the user which new crates differ from those of the compiled library.
     fn tell_origins(&self, apart: &[(String, String)], build: &mut Build) {
         let is_new = |name: &String| !self.built.contains_key(name);
         for (name, why) in apart.iter().filter(|(name, _)| is_new(name)) {
@@ -187,8 +187,8 @@ impl Dependencies {
         }
     }
 
-    /// Crates that were there and are other ones in this build, with the reason. `apart` are those that the compiled library does not
-    /// serve, with the reason.
+    /// Crates that exist already but differ in this build, with the reason. `apart` are those that the compiled library cannot provide,
+    /// with the reason.
     fn replaced(
         &self,
         cargo: &Cargo,
@@ -199,7 +199,7 @@ impl Dependencies {
         let mut replaced = BTreeMap::new();
         let known = self.chain.iter().flat_map(|holder| &holder.crates);
         for (_, known) in known.filter(|(file, _)| !cargo.crates.contains_key(*file)) {
-            // One that is not there is not wanted any more.
+            // A crate that is missing now is no longer wanted.
             if let Some(now) = cargo.crates.values().find(|now| now.name == known.name) {
                 replaced.insert(known.name.replace('-', "_"), why(known, now));
             }
@@ -207,7 +207,7 @@ impl Dependencies {
         for (name, _) in self.newest.iter().filter(|(name, time)| newest.get(*name).is_some_and(|now| now != *time)) {
             replaced.insert(name.replace('-', "_"), "its source changed".to_owned());
         }
-        // It came from the compiled library, or comes from there now.
+        // The crate moved from the compiled library to cargo's build, or back.
         for name in self.externs.iter().filter(|(name, file)| externs.get(*name).is_some_and(|now| now != *file)) {
             let apart = apart.iter().find(|(apart, _)| apart.replace('-', "_") == *name.0).map(|(_, why)| why.clone());
             let why = apart.unwrap_or_else(|| "the compiled library holds what its line asks for".to_owned());
@@ -217,13 +217,13 @@ impl Dependencies {
     }
 }
 
-/// Why a crate cannot be that of the compiled library when cargo has built these: one of them stands on it, or on the core that it hands
-/// on as its own (`serde` is made of `serde_core`), and would have another of it than cells.
+/// Why a crate cannot come from the compiled library, given the crates that cargo built: one of these depends on that crate, or on the core
+/// that it re-exports (`serde` re-exports `serde_core`), and would use another copy than cells do.
 fn conflict(name: &str, cargo: &Cargo, bundle: Option<&Bundle>) -> Option<String> {
     let core = format!("{name}_core").replace('-', "_");
     let is_another = |built: &&Crate| {
         let known = bundle.and_then(|bundle| bundle.held(&built.name));
-        // Of a version that nobody would take for the library's there may be two anyway.
+        // Versions that are incompatible with the library's may exist beside it anyway.
         (built.name.replace('-', "_") == core || built.name == name)
             && known.is_none_or(|known| is_compatible(&known.version, &built.version))
     };
@@ -231,14 +231,14 @@ fn conflict(name: &str, cargo: &Cargo, bundle: Option<&Bundle>) -> Option<String
     Some(format!("another crate of `:dep` depends on {}", built.name))
 }
 
-/// Whether cargo would take either version for the other.
+/// Whether cargo would accept one version in place of the other.
 fn is_compatible(one: &str, other: &str) -> bool {
     let parsed = (semver::Version::parse(one), semver::Version::parse(other));
     let (Ok(one), Ok(other)) = parsed else { return false };
     one.major == other.major && (one.major > 0 || one.minor == other.minor)
 }
 
-/// Why cargo has built a crate once more.
+/// Why cargo built a crate again.
 fn why(known: &Crate, now: &Crate) -> String {
     if now.version != known.version {
         return format!("version {} took the place of {}", now.version, known.version);

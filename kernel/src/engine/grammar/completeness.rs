@@ -1,8 +1,7 @@
-//! Is a cell a whole one, or does its author want another line? Answered by rust-analyzer's parser, the one that
-//! cells are taken apart with.
+//! Decides whether a cell is complete or its author wants another line. rust-analyzer's parser answers; it also takes the cells apart.
 //!
-//! An error at the very end of the code means that something is missing: incomplete. Any other error is one that no
-//! further line can mend: invalid. Commands are complete in themselves, but a `:dep` whose brackets are open.
+//! An error at the very end of the code means that something is missing: the cell is incomplete. No further line can mend any other error:
+//! the cell is invalid. Commands are always complete, except a `:dep` whose brackets are open.
 
 use ra_ap_syntax::{Edition, SourceFile};
 
@@ -12,14 +11,14 @@ use super::{Part, parts, question, rust_of};
 const PRELUDE: &str = "fn cell() {\n";
 const INDENT: &str = "    ";
 
-/// What can be said of a piece of code.
+/// The state of a piece of code.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Completeness {
     /// It can be run.
     Complete,
     /// Another line is expected, indented like this.
     Incomplete { indent: String },
-    /// It has an error that no further line mends.
+    /// It has an error that no further line can mend.
     Invalid,
 }
 
@@ -40,10 +39,10 @@ pub fn is_complete(code: &str) -> Completeness {
         return Completeness::Invalid;
     }
     if delimiters.unterminated.is_some() || !delimiters.open.is_empty() {
-        // The errors inside an open block cannot be told from those that its end would mend.
+        // Errors inside an open block look the same as those that the end of the block would mend.
         return incomplete();
     }
-    // A body of its own line, so that a comment at the end does not swallow the brace.
+    // The closing brace gets its own line, so that a comment at the end does not swallow it.
     let parsed = SourceFile::parse(&format!("{PRELUDE}{code}\n}}"), Edition::Edition2024);
     let end = PRELUDE.len() + delimiters.end;
     let errors = parsed.errors();

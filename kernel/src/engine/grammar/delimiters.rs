@@ -7,22 +7,22 @@ use ra_ap_syntax::{Edition, SyntaxKind};
 pub struct Delimiters {
     /// The brackets that are still open, each with its byte.
     pub open: Vec<(SyntaxKind, usize)>,
-    /// The first bracket that closes another kind of bracket, or none.
+    /// The first closing bracket that matches no open bracket of its kind.
     pub misplaced: Option<Misplaced>,
     /// The byte of the first string, character or comment that does not end.
     pub unterminated: Option<usize>,
-    /// Where the last token ends, blanks and comments aside.
+    /// Where the last token ends, without trailing blanks and comments.
     pub end: usize,
-    /// `#[…]` with nothing after it that it could be about.
+    /// Whether it ends with `#[…]` and nothing follows to which the attribute could apply.
     pub ends_in_attribute: bool,
 }
 
-/// A closing bracket without an opening one of its kind.
+/// A closing bracket without a matching opening one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Misplaced {
-    /// Its byte.
+    /// The byte of the closing bracket.
     pub at: usize,
-    /// The byte of the bracket that was open there.
+    /// The byte of the bracket that was open there, if any.
     pub open: Option<usize>,
 }
 
@@ -82,14 +82,14 @@ impl Delimiters {
         self.open.is_empty() && self.unterminated.is_none() && self.misplaced.is_none()
     }
 
-    /// Whether a statement may begin behind `code`.
+    /// Whether a statement may begin after `code`.
     pub fn ends_statement(&self, code: &str) -> bool {
         let code = &code[..self.end];
         self.is_closed() && (code.is_empty() || code.ends_with([';', '}']))
     }
 }
 
-/// Whether an erroneous token is a raw string, which then lacks its end: `r#"…`.
+/// Whether an erroneous token is a raw string without its end: `r#"…`.
 fn begins_raw_string(token: &str) -> bool {
     let marker = token.trim_start_matches(['b', 'c']);
     marker.strip_prefix('r').is_some_and(|rest| rest.trim_start_matches('#').starts_with('"'))

@@ -1,8 +1,8 @@
-//! The grammar of cells: which lines are commands, which are Rust, and which commands there are.
+//! The grammar of cells: which lines are commands, which are Rust, and which commands exist.
 //!
-//! [`table`] lists the commands; running them, `:help`, completion and the Python relay take what they know from there. [`split`] takes
-//! a cell apart; running it, `is_complete`, `:export` and `:load` see the same parts. [`program`] knows what of a cell's items is meant
-//! to be run.
+//! [`table`] lists the commands; the code that runs them, `:help`, completion and the Python relay all read it. [`split`] takes a cell
+//! apart; the code that runs it, `is_complete`, `:export` and `:load` see the same parts. [`program`] knows which of a cell's items are
+//! meant to be run.
 
 mod completeness;
 mod delimiters;

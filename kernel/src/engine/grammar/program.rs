@@ -1,7 +1,8 @@
-//! Whole programs in a cell: `fn main` and tests, which cargo would run and nobody calls.
+//! Whole programs in a cell: `fn main` and tests. cargo would run them; in a cell nobody calls them.
 //!
-//! A cell that defines `main` and does not call it runs it; one that defines tests runs them. Attributes that are for cargo's harness
-//! (`#[test]`, `#[cfg(test)]`, `#[tokio::main]`) would make rustc leave the item out or start a second runtime, so they go.
+//! If a cell defines `main` and does not call it, `main` runs; if a cell defines tests, they run. Attributes for cargo's test harness and
+//! for other runtimes (`#[test]`, `#[cfg(test)]`, `#[tokio::main]`) are removed: rustc would leave the item out, or the program would start
+//! a second runtime.
 
 use ra_ap_syntax::ast::{self, HasModuleItem, HasName, HasVisibility};
 use ra_ap_syntax::{AstNode, AstToken, SyntaxNode};
@@ -9,19 +10,19 @@ use ra_ap_syntax::{AstNode, AstToken, SyntaxNode};
 use crate::engine::built::Edit;
 use crate::engine::items::{Origin, compact, start_after_attributes};
 
-/// What of an item cargo would run.
+/// The parts of items that cargo would run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Program {
     pub main: Option<Main>,
     pub tests: Vec<Test>,
-    /// What is to be said of what does not run here.
+    /// Notes for the user about what does not run here.
     pub notes: Vec<String>,
 }
 
 /// `fn main`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Main {
-    /// It is a future, for the notebook's runtime.
+    /// Whether it is a future, which the notebook's runtime must run.
     waits: bool,
     returns: Returns,
 }
@@ -29,9 +30,9 @@ pub struct Main {
 /// What `main` returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Returns {
-    /// A `Result`, whose error ends the cell.
+    /// A `Result`, whose error ends the cell with that error.
     Result,
-    /// An `ExitCode`; one of a failure ends the cell.
+    /// An `ExitCode`; a failure code ends the cell with an error.
     ExitCode,
     Other,
 }
@@ -41,11 +42,11 @@ enum Returns {
 pub struct Test {
     /// Its path from the root of the notebook's items: `tests::adds`.
     pub path: String,
-    /// It is a future, for the notebook's runtime.
+    /// Whether it is a future, which the notebook's runtime must run.
     waits: bool,
-    /// Not run, for this reason, which may be empty.
+    /// The reason for which it does not run (may be empty), if it is ignored.
     ignored: Option<String>,
-    /// Its panic is expected, with this in its message, which may be empty.
+    /// The text expected in its panic (may be empty), if a panic is expected.
     should_panic: Option<String>,
 }
 
@@ -55,19 +56,19 @@ impl Program {
         self.main.is_none() && self.tests.is_empty() && self.notes.is_empty()
     }
 
-    /// Whether it is a future that runs.
+    /// Whether any of it is a future.
     pub fn waits(&self) -> bool {
         self.main.is_some_and(|main| main.waits) || self.tests.iter().any(|test| test.waits)
     }
 
-    /// What the programs of several items are together.
+    /// Adds the program of another item.
     pub fn extend(&mut self, other: &Program) {
         self.main = other.main.or(self.main);
         self.tests.extend_from_slice(&other.tests);
         self.notes.extend_from_slice(&other.notes);
     }
 
-    /// The code that runs it, for the end of a cell.
+    /// The code that runs it, to be put at the end of a cell.
     pub fn call(&self) -> String {
         let mut code = String::new();
         for note in &self.notes {
@@ -103,7 +104,8 @@ impl Program {
     }
 }
 
-/// What an attribute of the whole cell (`#![…]`) comes to: nothing, which is said of those that do more than turn lints on and off.
+/// The program for an attribute of the whole cell (`#![…]`): it runs nothing, but has a note unless the attribute only turns lints on and
+/// off.
 pub fn of_inner_attribute(attribute: &ast::Attr) -> Program {
     let text = compact(attribute.syntax());
     let of_lints =
@@ -112,7 +114,7 @@ pub fn of_inner_attribute(attribute: &ast::Attr) -> Program {
     Program { notes: (!of_lints).then(note).into_iter().collect(), ..Program::default() }
 }
 
-/// What of an item cargo would run, and the edits that let it run here.
+/// What cargo would run of an item, and the edits that let it run here.
 pub fn of(node: &SyntaxNode, origin: &Origin) -> (Program, Vec<Edit>) {
     let (mut program, mut edits) = (Program::default(), Vec::new());
     if let Some(function) = ast::Fn::cast(node.clone())
@@ -132,7 +134,7 @@ fn main(function: &ast::Fn, origin: &Origin, edits: &mut Vec<Edit>) -> Main {
         if name == "tokio::main" {
             edits.push(Edit::replace(origin.range(attribute.syntax()), ""));
         } else if name.ends_with("::main") {
-            // Another runtime's own: what is left is no future.
+            // An attribute of another runtime: without `async`, what is left is no future.
             waits = false;
         }
     }
@@ -147,7 +149,7 @@ fn main(function: &ast::Fn, origin: &Origin, edits: &mut Vec<Edit>) -> Main {
     Main { waits, returns }
 }
 
-/// The tests of an item below `path`.
+/// Adds the tests of an item below `path`.
 fn collect(node: &SyntaxNode, path: &str, origin: &Origin, program: &mut Program, edits: &mut Vec<Edit>) {
     for (attribute, name) in attributes(node) {
         if name == "cfg" && compact(attribute.syntax()) == "#[cfg(test)]" {
@@ -205,7 +207,7 @@ fn publish(node: &SyntaxNode, visibility: Option<ast::Visibility>, origin: &Orig
     }
 }
 
-/// The outer attributes of an item with their paths.
+/// The outer attributes of an item, with their paths.
 fn attributes(node: &SyntaxNode) -> impl Iterator<Item = (ast::Attr, String)> {
     node.children().filter_map(ast::Attr::cast).filter_map(|attribute| {
         let text = compact(attribute.syntax());
@@ -229,7 +231,7 @@ mod tests {
     use crate::engine::built::Built;
     use crate::engine::cell::Cell;
 
-    /// What rustc gets of the items, and what runs.
+    /// The code that rustc gets for the items, and what runs.
     fn told(source: &str) -> (String, Program) {
         let cell = Cell::parse(source, Path::new("/"), &|_| None);
         let (mut built, mut program) = (Built::default(), Program::default());

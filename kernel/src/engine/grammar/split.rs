@@ -1,7 +1,7 @@
-//! A cell, taken apart into commands and Rust.
+//! Takes a cell apart into commands and Rust.
 //!
-//! A command stands on a line of its own, wherever a statement may begin. `!` also begins Rust (`!ready`): at the top of a cell it is a
-//! shell command; below Rust it is one unless what follows is a call, a macro, or a name that the cell or the notebook knows.
+//! A command has a line of its own, anywhere a statement may begin. But `!` may also begin Rust (`!ready`). At the top of a cell it is a
+//! shell command; below Rust it is one too, unless a call, a macro, or a name that the cell or the notebook knows follows.
 
 use std::ops::Range;
 
@@ -24,12 +24,12 @@ impl CommandLine {
         table::find(&self.name)
     }
 
-    /// What it does, if there is a command of this name.
+    /// The action of this command, if it exists.
     pub fn action(&self) -> Option<Action> {
         self.command().map(|command| command.action)
     }
 
-    /// Whether the next line belongs to it too: it ends with a backslash, or the brackets of a `:dep` are open.
+    /// Whether the next line belongs to the command too: the line ends with a backslash, or the brackets of a `:dep` are open.
     pub fn goes_on(&self) -> bool {
         let is_open = || !Delimiters::of(&self.arguments).open.is_empty();
         self.arguments.ends_with('\\') || self.action() == Some(Action::Dependency) && is_open()
@@ -64,18 +64,18 @@ pub enum Part {
     },
 }
 
-/// Whether a piece of Rust is timed by the line on which it stands.
+/// Whether the line of a piece of Rust also times it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Timed {
     #[default]
     No,
-    /// It stands behind `%time`.
+    /// It follows `%time`.
     Once,
-    /// It stands behind `%timeit`.
+    /// It follows `%timeit`.
     Often,
 }
 
-/// The parts of a cell, in order; blank ones left out. `knows` says which names the notebook has.
+/// The parts of a cell, in order, without blank ones. `knows` tells whether the notebook has a variable of a name.
 pub fn parts(source: &str, knows: &dyn Fn(&str) -> bool) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut rust = 0..0;
@@ -120,19 +120,19 @@ pub fn parts(source: &str, knows: &dyn Fn(&str) -> bool) -> Vec<Part> {
 }
 
 fn push_rust(parts: &mut Vec<Part>, source: &str, range: Range<usize>, timed: Timed) {
-    // Comments alone are not worth a build.
+    // Comments alone need no build.
     let code = Delimiters::of(&source[range.clone()]);
     if code.end > 0 || !code.is_closed() {
         parts.push(Part::Rust { range, timed });
     }
 }
 
-/// Whether the statement of `code` goes on in the line `next`.
+/// Whether the statement of `code` continues on the line `next`.
 fn is_continued(code: &str, next: &str) -> bool {
     !Delimiters::of(code).is_closed() || next.starts_with('.')
 }
 
-/// Whether a line is a command, if a statement may begin there. `code` is the Rust above it, up to the last command.
+/// Whether a line is a command, given that a statement may begin there. `code` is the Rust above it, up to the last command.
 fn is_command(text: &str, code: &str, parts: &[Part], knows: &dyn Fn(&str) -> bool) -> bool {
     let mut chars = text.chars();
     match chars.next() {
@@ -161,7 +161,7 @@ fn words(code: &str) -> impl Iterator<Item = &str> {
     code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
 
-/// The Rust of a cell, with spaces for the rest, so that every byte keeps its place.
+/// The Rust of a cell. Spaces replace everything else, so that every byte keeps its place.
 pub fn rust_of(source: &str) -> String {
     let mut text = String::with_capacity(source.len());
     for part in parts(source, &|_| false) {
@@ -180,7 +180,7 @@ fn push_blank(text: &mut String, of: &str) {
     text.extend(of.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }));
 }
 
-/// One piece of a cell with spaces for the rest, so that every byte keeps its place.
+/// One piece of a cell. Spaces replace everything before it, so that every byte keeps its place.
 pub fn only(source: &str, range: Range<usize>) -> String {
     let mut text = String::with_capacity(source.len());
     push_blank(&mut text, &source[..range.start]);
@@ -188,14 +188,14 @@ pub fn only(source: &str, range: Range<usize>) -> String {
     text
 }
 
-/// Whether all of a cell is for another kernel, as is the set-up cell with which notebooks begin.
+/// Whether the whole cell is for another kernel, like the set-up cell at the start of a notebook.
 pub fn is_nothing(source: &str) -> bool {
     let parts = parts(source, &|_| false);
     let nothing = |part: &Part| matches!(part, Part::Command(command) if command.action() == Some(Action::Nothing));
     !parts.is_empty() && parts.iter().all(nothing)
 }
 
-/// The path that a cell `?path` asks about, and whether it asks for more (`??path`). No Rust begins with a question mark.
+/// The path that a cell `?path` asks about, and whether it asks for more (`??path`). Rust code never begins with a question mark.
 pub fn question(code: &str) -> Option<(&str, bool)> {
     let asked = code.trim().strip_prefix('?')?;
     let (name, more) = asked.strip_prefix('?').map_or((asked, false), |name| (name, true));

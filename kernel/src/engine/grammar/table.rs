@@ -8,9 +8,9 @@ pub enum Action {
     Type,
     Dependency,
     OptLevel,
-    /// The cell, or the line that it stands on, is timed.
+    /// Times the cell, or the rest of its own line.
     Time,
-    /// The same, over many runs.
+    /// The same, averaged over many runs.
     TimeOften,
     Test,
     Timing,
@@ -29,9 +29,9 @@ pub enum Action {
     Environment,
     BuildEnvironment,
     CompileFolder,
-    /// It means something to another kernel, and nothing here.
+    /// Does nothing: it is meant for another kernel.
     Nothing,
-    /// It cannot be done here; why.
+    /// Cannot be done here, for this reason.
     Refused(&'static str),
 }
 
@@ -40,9 +40,9 @@ pub enum Action {
 pub struct Command {
     pub name: &'static str,
     pub arguments: &'static str,
-    /// For `:help`; empty for what is not listed there.
+    /// The text for `:help`; empty if `:help` does not list the command.
     pub does: &'static str,
-    /// A line to copy, for `:help` of this command alone.
+    /// A line to copy, shown by `:help` with this command's name.
     pub example: &'static str,
     pub action: Action,
 }
@@ -182,12 +182,12 @@ pub static COMMANDS: [Command; 75] = [
     unlisted(":time_passes", LINKED),
     unlisted(":types", LINKED),
     unlisted(":fmt", LINKED),
-    // With these a notebook brings this kernel into a Python one, or says of a cell that it is Rust.
+    // Notebooks use these to load this kernel in a Python notebook, or to mark a cell as Rust.
     unlisted("%load_ext", Action::Nothing),
     unlisted("%reload_ext", Action::Nothing),
     unlisted("%%rust", Action::Nothing),
     unlisted("%rust_mode", Action::Nothing),
-    // Of IPython's magics those that people try first.
+    // The magics of IPython that people try first.
     unlisted("%who", Action::Variables),
     unlisted("%whos", Action::Variables),
     unlisted("%lsmagic", Action::Help),
@@ -236,13 +236,13 @@ pub fn listed() -> impl Iterator<Item = &'static Command> {
     COMMANDS.iter().filter(|command| !command.does.is_empty())
 }
 
-/// The command whose name is most like `name`.
+/// The command whose name is most similar to `name`.
 pub fn nearest(name: &str) -> Option<&'static str> {
     let scored = listed().map(|known| (strsim::damerau_levenshtein(known.name, name), known.name));
     scored.min().filter(|(distance, known)| *distance <= 1 + known.len() / 3).map(|(_, known)| known)
 }
 
-/// The magics that mean the same in Rust cells under the Python kernel, so that a cell that starts with one may be Rust.
+/// The magics with the same meaning in Rust cells under the Python kernel; a cell that starts with one may be Rust.
 #[cfg(test)]
 fn relayed() -> Vec<&'static str> {
     COMMANDS

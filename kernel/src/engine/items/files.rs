@@ -1,5 +1,5 @@
-//! Files that a cell brings in, by `mod name;` and `include!`, are read as cells are: their items are items of the notebook, and errors
-//! in them are told of their lines. Every file is looked for in the notebook's folder. Modules have a room of their own ([`super::modules`]).
+//! Files that a cell brings in by `mod name;` or `include!` are read like cells: their items become items of the notebook, and errors in
+//! them name lines of the file. Every file is looked for in the notebook's folder. For modules see [`super::modules`].
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,20 @@ use ra_ap_syntax::{AstNode, AstToken, Edition, NodeOrToken, SourceFile, SyntaxNo
 use super::{Item, Origin, compact, items_of, module};
 use crate::engine::built::Edit;
 
-/// A file that a cell brings in, with those that it declares.
+/// A file that a cell brings in, together with the files that it declares.
 #[derive(Clone, Debug)]
 pub struct File {
-    /// What tells it from others of its cell.
+    /// Its name among the files of the cell.
     pub title: String,
-    /// The text of all pages, one behind the other.
+    /// The text of all pages, one after the other.
     pub source: String,
-    /// The name of each page, from the notebook's folder on, and its place in the source. Without a name it is the cell's own text.
+    /// The path of each page, relative to the notebook's folder, and its range in the source. The page with an empty path is the cell's own
+    /// text.
     pub pages: Vec<(String, Range<usize>)>,
     pub items: Vec<Item>,
 }
 
-/// The file of an `include!` that is a statement, if items are all that it has. Modules of it that have files come behind it.
+/// The file of an `include!` statement, if it contains only items; then its modules that have files.
 pub fn included(call: &ast::MacroCall, folder: &Path) -> Vec<File> {
     read(call, folder).unwrap_or_default()
 }
@@ -58,7 +59,7 @@ fn read(call: &ast::MacroCall, folder: &Path) -> Option<Vec<File>> {
         }
     }
     for file in &mut modules {
-        // The text in which an inline module stands is this file's.
+        // The text around an inline module is that of this file.
         for (name, _) in file.pages.iter_mut().filter(|(name, _)| name.is_empty()) {
             name.clone_from(&path);
         }
@@ -68,7 +69,7 @@ fn read(call: &ast::MacroCall, folder: &Path) -> Option<Vec<File>> {
     Some(own.into_iter().chain(modules).collect())
 }
 
-/// Files that `include!` and its like name are looked for in the notebook's folder.
+/// Makes paths in `include!`, `include_str!` and `include_bytes!` absolute; they start at the notebook's folder.
 pub fn absolute_includes(node: &SyntaxNode, origin: &Origin) -> Vec<Edit> {
     let tokens: Vec<SyntaxToken> = node
         .descendants_with_tokens()

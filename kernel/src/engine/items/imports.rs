@@ -1,4 +1,4 @@
-//! A `use` is one item for each name that it brings, so that each is replaced on its own.
+//! Splits a `use` into one item for each name that it imports, so that each can be replaced on its own.
 
 use ra_ap_syntax::AstNode;
 use ra_ap_syntax::ast::{self, HasName};
@@ -7,7 +7,7 @@ use super::{Item, Origin, compact, new_item};
 use crate::engine::built::Edit;
 use crate::engine::grammar::program::Program;
 
-/// One item for each name that a `use` brings.
+/// One item for each name that a `use` imports.
 pub fn imports(import: &ast::Use, origin: &Origin) -> Vec<Item> {
     let Some(tree) = import.use_tree() else { return Vec::new() };
     let node = import.syntax();

@@ -1,4 +1,4 @@
-//! Macro calls that make items, told from those that do something.
+//! Distinguishes macro calls that make items from those that are statements.
 
 use ra_ap_syntax::ast;
 use ra_ap_syntax::{AstNode, Edition, SourceFile, SyntaxNode};
@@ -6,7 +6,7 @@ use ra_ap_syntax::{AstNode, Edition, SourceFile, SyntaxNode};
 use super::visible::{ITEM_WORDS, publish_tokens};
 use super::{Item, Origin, compact, new_item};
 
-/// A macro call that makes items: they are unknown but for statics.
+/// The item for a macro call that makes items: what it makes is unknown, except statics.
 pub fn items_of_macro(node: &SyntaxNode, origin: &Origin) -> Vec<Item> {
     let mut item = new_item(node, origin, compact(node), Vec::new(), true);
     item.names = item.statics.iter().map(|found| found.name.clone()).collect();
@@ -21,14 +21,14 @@ pub fn items_of_macro(node: &SyntaxNode, origin: &Origin) -> Vec<Item> {
     }
     let curly = node.descendants().find_map(ast::TokenTree::cast).is_some_and(|tree| tree.l_curly_token().is_some());
     if curly && node.text().to_string().ends_with(';') {
-        // A semicolon behind braces is no item.
+        // The semicolon after braces does not belong to the item.
         item.range.end -= 1;
     }
     item.edits.sort_by_key(|edit| edit.range.start);
     vec![item]
 }
 
-/// Macros whose calls are statements or values wherever they stand.
+/// Macros whose calls are always statements or values.
 const STATEMENT_MACROS: [&str; 31] = [
     "println",
     "print",
@@ -63,7 +63,7 @@ const STATEMENT_MACROS: [&str; 31] = [
     "show",
 ];
 
-/// Whether a macro call as a statement makes items. `rules` finds the text of a macro of the notebook.
+/// Whether a macro call in the place of a statement makes items. `rules` returns the text of a macro of the notebook.
 pub fn makes_items(call: &ast::MacroCall, rules: &dyn Fn(&str) -> Option<String>) -> bool {
     let Some(path) = call.path() else { return false };
     let path = compact(path.syntax());
@@ -76,7 +76,7 @@ pub fn makes_items(call: &ast::MacroCall, rules: &dyn Fn(&str) -> Option<String>
     }
     let starts_item = |text: &str| {
         let mut text = text.trim_start();
-        // Attributes and the starts of repetitions come before an item in any order.
+        // Attributes and starts of repetitions may come before an item, in any order.
         while let Some(rest) = text
             .strip_prefix("$(")
             .or_else(|| text.strip_prefix("#[").and_then(|rest| rest.split_once(']')).map(|(_, rest)| rest))
@@ -98,7 +98,7 @@ pub fn makes_items(call: &ast::MacroCall, rules: &dyn Fn(&str) -> Option<String>
     starts_item(text.get(1..text.len().saturating_sub(1)).unwrap_or_default())
 }
 
-/// Whether a macro of the notebook may bind variables whose names it is given.
+/// Whether a macro of the notebook may bind variables with names that it is given.
 pub fn may_bind(rules: &str) -> bool {
     bodies(rules).iter().any(|body| body.contains("let $") || body.contains("let mut $") || body.contains("let ($"))
 }

@@ -1,8 +1,8 @@
-//! What a cell defines: its items, each under a key by which a later one replaces it.
+//! What a cell defines: its items. Each has a key; a later item with the same key replaces it.
 //!
-//! Cells are other crates than the items they use, so an item is made visible: `pub` is added to it, to its fields and to its
-//! methods, and a macro is exported. What stands in the braces of a `mod` keeps the privacy that its author gave it, but for
-//! `pub(crate)` and its like, which mean all of the notebook.
+//! Cells are separate crates from the items they use, so every item is made visible: `pub` is added to the item, its fields and its
+//! methods, and macros are exported. What is inside the braces of a `mod` keeps its privacy, but `pub(crate)` and the like become `pub`,
+//! since they mean the whole notebook.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -31,44 +31,44 @@ pub use self::visible::start_after_attributes;
 /// Something that a cell defines.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// What a later item of the same key replaces.
+    /// An item with the same key replaces this one.
     pub key: String,
-    /// What people call it.
+    /// How messages call it.
     pub title: String,
-    /// Names under which other code knows it; empty for impls.
+    /// The names by which other code refers to it; empty for impls.
     pub names: Vec<String>,
-    /// Whether its name is that of a value, as a variable's is: a function, a constant, a static.
+    /// Whether its name names a value, as a variable's does: a function, a constant, or a static.
     pub is_value: bool,
-    /// Where it stands in the cell.
+    /// Its range in the cell.
     pub range: Range<usize>,
-    /// What makes it visible, ascending.
+    /// The edits that make it visible, in ascending order.
     pub edits: Vec<Edit>,
-    /// The names and places of the methods and constants of an inherent impl, each of which is replaced on its own.
+    /// The methods and constants of an inherent impl, with their names and places; each can be replaced on its own.
     pub members: Vec<(String, Range<usize>)>,
-    /// The statics in it, wherever they stand.
+    /// The statics anywhere in it.
     pub statics: Vec<Static>,
-    /// The types in it, on which the layout of those statics may rest: name and text.
+    /// The types in it, by name and with their text: the layout of its statics may depend on them.
     pub inner: BTreeMap<String, String>,
-    /// The modules in it whose text lies in other pages of its run.
+    /// The modules in it whose text is on other pages of its run.
     pub files: Vec<Declared>,
-    /// What stands before and behind it, when it is the text of a file.
+    /// The code before and after it, if it is the text of a file.
     pub around: (String, String),
-    /// Its text without comments, spaces and derived traits: the layout of a type may rest on it.
+    /// Its text without comments, spaces and derived traits, which the layout of a type may depend on.
     pub text: String,
-    /// Its text without comments and spaces: another text is another item.
+    /// Its text without comments and spaces. If this text changes, the item has changed.
     pub whole: String,
-    /// Whether the layout of a type may rest on it.
+    /// Whether the layout of a type may depend on it.
     pub shapes: bool,
     /// The text of a `macro_rules!`.
     pub macro_text: Option<String>,
-    /// What of it is meant to be run.
+    /// The parts of it that are meant to be run.
     pub program: Program,
 }
 
-/// Where a cell's text lies in what was parsed: offsets of nodes count from `base` before it.
+/// Where a cell's text is in the parsed text: the offsets of nodes include what was parsed before it.
 pub struct Origin<'a> {
     pub source: &'a str,
-    /// Added to a node's offset to get that in `source`.
+    /// What to add to a node's offset to get the offset in `source`.
     pub shift: isize,
     /// The folder in which `mod name;` looks for files.
     pub folder: &'a Path,
@@ -88,7 +88,7 @@ impl Origin<'_> {
     }
 }
 
-/// The items of a node of a cell: one, or one for each name of a `use`; none for what is no item.
+/// The items of one node of a cell. A `use` gives one for each name; a node that is no item gives none.
 pub fn items_of(node: &SyntaxNode, origin: &Origin) -> Vec<Item> {
     if let Some(import) = ast::Use::cast(node.clone()) {
         return imports(&import, origin);
@@ -132,7 +132,7 @@ fn head(block: &ast::Impl) -> Option<String> {
     Some(block.trait_().map_or_else(|| format!("impl {ty}"), |of| format!("impl {} for {ty}", compact(of.syntax()))))
 }
 
-/// The head of an impl whatever its parameters are called: those of `impl<T> P<T>` and `impl<U> P<U>` are one.
+/// The head of an impl with its parameters numbered, so that `impl<T> P<T>` and `impl<U> P<U>` are the same.
 fn with_numbered_parameters(block: &ast::Impl, head: &str) -> String {
     let parameters = block.generic_param_list().into_iter().flat_map(|list| list.generic_params());
     let names: Vec<String> = parameters
@@ -144,7 +144,7 @@ fn with_numbered_parameters(block: &ast::Impl, head: &str) -> String {
         .collect();
     let mut key = String::new();
     let mut word = String::new();
-    // A space at the end, so that the last word ends.
+    // The extra space ends the last word.
     for c in head.chars().chain([' ']) {
         if c.is_alphanumeric() || c == '_' {
             word.push(c);
@@ -194,7 +194,7 @@ fn new_item(node: &SyntaxNode, origin: &Origin, key: String, names: Vec<String>,
     }
 }
 
-/// Adds what a node has within it on which the layout of a type may rest, by name. What has a name twice counts twice.
+/// Adds the inner items of a node that the layout of a type may depend on, by name. If a name occurs twice, both texts count.
 fn types(node: &SyntaxNode, found: &mut BTreeMap<String, String>) {
     for inner in node.descendants().skip(1) {
         let Some(item) = ast::Item::cast(inner.clone()) else { continue };
@@ -207,7 +207,7 @@ fn types(node: &SyntaxNode, found: &mut BTreeMap<String, String>) {
             ast::Item::Const(item) => item.name(),
             ast::Item::MacroRules(item) => item.name(),
             ast::Item::Use(_) => {
-                // Any of its words may be the name.
+                // Any word in it may be the imported name.
                 let told = text(&inner, true);
                 for word in words(&told) {
                     found.entry(word.to_owned()).or_default().push_str(&told);
@@ -222,7 +222,7 @@ fn types(node: &SyntaxNode, found: &mut BTreeMap<String, String>) {
     }
 }
 
-/// A node's tokens without comments and spaces but those that part words.
+/// A node's tokens without comments, and with spaces only between words.
 pub fn compact(node: &SyntaxNode) -> String {
     let mut text = String::new();
     for token in node.descendants_with_tokens().filter_map(NodeOrToken::into_token) {
@@ -238,7 +238,7 @@ pub fn compact(node: &SyntaxNode) -> String {
     text
 }
 
-/// A node's tokens without comments; without derived traits either when only the layout counts.
+/// A node's tokens without comments. If `layout`, also without derived traits.
 fn text(node: &SyntaxNode, layout: bool) -> String {
     let derives =
         |node: &SyntaxNode| ast::Attr::can_cast(node.kind()) && node.text().to_string().starts_with("#[derive");

@@ -1,6 +1,6 @@
-//! Modules whose text lies in files: `mod name;` of a cell, and what such a file declares in turn. A module is one item of the notebook,
-//! whatever files it has: their texts are the pages of one source, so that a static of any of them keeps its home and an error in it
-//! is told of its line. rustc gets every page as a file of its own, on the lines of the user's.
+//! Modules whose text is in files: `mod name;` in a cell, and what such a file declares in turn. A module is one item of the notebook,
+//! however many files it has. Their texts are the pages of one source, so that statics in any of them keep their homes and errors name the
+//! right lines. rustc gets every page as a separate file with the same lines as the user's file.
 //!
 //! Files are looked for where rustc looks: beside the file that declares them, in the folder of its name, or where `#[path]` says.
 
@@ -16,17 +16,17 @@ use crate::engine::cell::Run;
 use crate::engine::grammar::program;
 use crate::engine::statics;
 
-/// Files that declare each other deeper than this are left to rustc.
+/// Files that are nested deeper than this are left to rustc.
 const DEPTH: usize = 32;
 
-/// A module of a file, where another page of its item declares it.
+/// A module in a file, as another page of its item declares it.
 #[derive(Clone, Debug)]
 pub struct Declared {
     /// The page of its text.
     pub page: usize,
-    /// Its attribute `#[path = …]`, or where one may stand.
+    /// Its attribute `#[path = …]`, or the place for one.
     path: Range<usize>,
-    /// The semicolon behind its name.
+    /// The semicolon after its name.
     semicolon: Range<usize>,
 }
 
@@ -41,7 +41,7 @@ fn path_attribute(file: &Path) -> String {
     format!("#[path = {:?}] ", file.display().to_string())
 }
 
-/// What stands in a range of an item, with the text of each module in its braces.
+/// The text of a range of an item, in which each module from a file is written with its text in braces.
 pub fn with_files(item: &Item, range: &Range<usize>, run: &Run) -> String {
     let mut written = String::new();
     let mut done = range.start;
@@ -55,7 +55,7 @@ pub fn with_files(item: &Item, range: &Range<usize>, run: &Run) -> String {
     written + &run.source[done..range.end]
 }
 
-/// A module of which a file has the text or a part of it. `None` for what is no such module or has no file, of which rustc says more.
+/// A module whose text is in a file, completely or in part. `None` if it is no such module, or if a file is missing (rustc reports that).
 pub fn module(node: &SyntaxNode, origin: &Origin) -> Option<File> {
     let module = ast::Module::cast(node.clone())?;
     let name = module.name()?.text().to_string();
@@ -75,7 +75,7 @@ pub fn module(node: &SyntaxNode, origin: &Origin) -> Option<File> {
         let declaration = declarations(node, origin, 0, &here).into_iter().next()?;
         let file = declaration.file?;
         let mut item = new_item(node, origin, name.clone(), vec![name.clone()], true);
-        // What stands in the cell comes before the text of the file.
+        // The code from the cell goes before the text of the file.
         (item.edits, item.range, item.text, item.whole) = Default::default();
         let attributes = module.attrs().filter(|attribute| attribute.simple_name().is_none_or(|name| name != "path"));
         let attributes: String = attributes.map(|attribute| format!("{} ", attribute.syntax().text())).collect();
@@ -92,12 +92,12 @@ pub fn module(node: &SyntaxNode, origin: &Origin) -> Option<File> {
     Some(File { title, pages: reading.pages, source: reading.source, items: vec![item] })
 }
 
-/// Where the files of modules lie that something declares.
+/// The folders in which the modules of a file are looked for.
 #[derive(Clone, Debug)]
 struct Folders {
-    /// That of the file itself, from which `#[path]` counts.
+    /// The folder of the file itself, from which `#[path]` counts.
     file: PathBuf,
-    /// That of its modules.
+    /// The folder of its modules.
     modules: PathBuf,
 }
 
@@ -105,25 +105,25 @@ struct Folders {
 #[derive(Clone, Debug)]
 struct Found {
     path: PathBuf,
-    /// Of what it declares in turn.
+    /// The folders for the modules that this file declares.
     folders: Folders,
 }
 
-/// `mod name;` in a text.
+/// A declaration `mod name;` in a text.
 struct Declaration {
-    /// Names of the modules around it, and its own.
+    /// The names of the modules around it, then its own.
     names: Vec<String>,
     file: Option<Found>,
-    /// Where rustc would look if there is none.
+    /// The file that rustc would expect if none exists.
     expected: PathBuf,
     path: Range<usize>,
     semicolon: Range<usize>,
-    /// Where `pub` is missing.
+    /// Where `pub` has to be added, if it is missing.
     private: Option<usize>,
 }
 
-/// The modules that a text declares to lie in files, those in calls of macros such as `cfg_if!` too. The first `heads` modules around a
-/// declaration are those in which the text itself stands.
+/// The modules of a text that are in files, also those declared in calls of macros such as `cfg_if!`. The first `heads` modules around a
+/// declaration are the modules to which the text itself belongs.
 fn declarations(root: &SyntaxNode, origin: &Origin, heads: usize, folders: &Folders) -> Vec<Declaration> {
     let tokens = root.descendants_with_tokens().filter_map(NodeOrToken::into_token);
     let tokens: Vec<SyntaxToken> = tokens.filter(|token| !token.kind().is_trivia()).collect();
@@ -138,7 +138,7 @@ fn declarations(root: &SyntaxNode, origin: &Origin, heads: usize, folders: &Fold
         let ancestors = || word.parent_ancestors().take_while(|outer| root.parent().as_ref() != Some(outer));
         let modules_around = ancestors().filter_map(ast::Module::cast);
         let around: Vec<ast::Module> = modules_around.filter(|one| declared.as_ref() != Some(one)).collect();
-        // The innermost comes first.
+        // From the innermost module to the outermost.
         let mut names: Vec<String> =
             around.iter().rev().filter_map(|one| Some(one.name()?.text().to_string())).collect();
         let mut modules = folders.modules.clone();
@@ -149,7 +149,7 @@ fn declarations(root: &SyntaxNode, origin: &Origin, heads: usize, folders: &Fold
         }
         let is_inline = around.len() > heads;
         let named = declared.as_ref().and_then(|one| one.attrs().find_map(|attribute| path_of(&attribute)));
-        // rustc looks for no file of a module of a function, unless it is told which.
+        // rustc looks for no file for a module inside a function, unless `#[path]` names one.
         if named.is_none() && ancestors().any(|node| ast::BlockExpr::can_cast(node.kind())) {
             continue;
         }
@@ -184,7 +184,7 @@ fn declarations(root: &SyntaxNode, origin: &Origin, heads: usize, folders: &Fold
     found
 }
 
-/// The token with which the visibility before the token `at` begins, or that itself.
+/// The token at which the visibility before the token `at` begins, or `at` itself if there is none.
 fn start_of_visibility(tokens: &[SyntaxToken], at: usize) -> usize {
     let text = |index: usize| tokens.get(index).map_or("", |token| token.text());
     let mut start = at;
@@ -206,20 +206,20 @@ fn path_of(attribute: &ast::Attr) -> Option<(String, SyntaxNode)> {
     Some((value, attribute.syntax().clone()))
 }
 
-/// Files that are read, one behind the other.
+/// The files read so far, one after the other.
 #[derive(Default)]
 struct Reading {
     /// The notebook's folder.
     root: PathBuf,
     source: String,
-    /// The name and the place of each text.
+    /// The name and the range of each text.
     pages: Vec<(String, Range<usize>)>,
-    /// The files in which the one that is read now is declared, and itself.
+    /// The files that are being read: each declares the next.
     open: Vec<PathBuf>,
 }
 
 impl Reading {
-    /// Reads a file, and those that it declares, of the module `names` into `item`.
+    /// Reads the file of the module `names`, and the files that it declares, into `item`.
     fn page(&mut self, file: &Found, names: &[String], item: &mut Item) -> bool {
         let Ok(code) = std::fs::read_to_string(&file.path) else { return false };
         let path = file.path.canonicalize().unwrap_or_else(|_| file.path.clone());
@@ -239,7 +239,7 @@ impl Reading {
         item.edits.extend(visible::widen(&node, &origin));
         item.edits.extend(absolute_includes(&node, &origin));
         let (program, to_run) = program::of(&node, &origin);
-        // The modules around the text are no part of it.
+        // Edits for the modules around the text do not apply to this page.
         item.edits.extend(to_run.into_iter().filter(|edit| edit.range.start >= start));
         item.program.extend(&program);
         item.statics.extend(statics::find(&node, &origin));
@@ -264,7 +264,7 @@ impl Reading {
                 let to_publish = private.filter(|_| item.program.tests.len() > tests);
                 item.edits.extend(to_publish.map(|at| Edit::insert(at, "pub ")));
             } else {
-                // rustc says what is wrong with the user's own file.
+                // rustc then reports the missing file under the user's own path.
                 item.edits.push(Edit::replace(path, path_attribute(&expected)));
             }
         }
@@ -276,7 +276,7 @@ mod tests {
     use super::*;
 
     fn read(folder: &Path, source: &str) -> Option<File> {
-        // As a cell is parsed.
+        // This is how a cell is parsed.
         let head = "fn f() {";
         let parsed = SourceFile::parse(&format!("{head}{source}}}"), Edition::Edition2024).syntax_node();
         let node = parsed.descendants().find(|node| ast::Module::can_cast(node.kind()))?;

@@ -1,4 +1,4 @@
-//! Cells are other crates than the items that they use, so an item is made visible: what it lacks of `pub` is added to it.
+//! Cells are separate crates from the items that they use, so `pub` is added to an item wherever it is missing.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use ra_ap_syntax::{AstNode, NodeOrToken, SyntaxNode, SyntaxToken, T};
 use super::{Origin, compact};
 use crate::engine::built::Edit;
 
-/// Adds what makes an item at the root of the notebook visible.
+/// Adds the edits that make an item at the root of the notebook visible.
 pub fn publish(node: &SyntaxNode, origin: &Origin, edits: &mut Vec<Edit>, members: &mut Vec<(String, Range<usize>)>) {
     let mut add = |node: &SyntaxNode, visibility: Option<ast::Visibility>| {
         if visibility.is_none() {
@@ -62,7 +62,7 @@ pub fn publish(node: &SyntaxNode, origin: &Origin, edits: &mut Vec<Edit>, member
         && module.item_list().is_none()
         && let Some(name) = module.name()
     {
-        // Its file is not there, which rustc says of this place.
+        // The file is missing; with this path, rustc reports it at this place.
         let path = origin.folder.join(format!("{}.rs", name.text())).display().to_string();
         // Attributes come before `pub`.
         edits.insert(0, Edit::insert(origin.at(start_after_attributes(node)), format!("#[path = {path:?}] ")));
@@ -81,14 +81,14 @@ pub fn publish(node: &SyntaxNode, origin: &Origin, edits: &mut Vec<Edit>, member
     }
 }
 
-/// What is visible in this crate only is visible everywhere.
+/// Makes what is visible in its crate visible everywhere.
 pub fn widen(node: &SyntaxNode, origin: &Origin) -> Vec<Edit> {
     let visibilities = node.descendants().filter_map(ast::Visibility::cast);
     let narrow = visibilities.filter(|visibility| compact(visibility.syntax()) != "pub");
     narrow.map(|visibility| Edit::replace(origin.range(visibility.syntax()), "pub")).collect()
 }
 
-/// Where a node starts behind its attributes and documentation.
+/// Where a node starts, after its attributes and documentation.
 pub fn start_after_attributes(node: &SyntaxNode) -> ra_ap_syntax::TextSize {
     let first = node.children_with_tokens().find(|child| match child {
         NodeOrToken::Node(node) => !ast::Attr::can_cast(node.kind()),
@@ -97,9 +97,9 @@ pub fn start_after_attributes(node: &SyntaxNode) -> ra_ap_syntax::TextSize {
     first.map_or(node.text_range().start(), |first| first.text_range().start())
 }
 
-/// Items that a macro's rules make are made visible where they start.
+/// Makes items in the rules of a macro visible at their start.
 fn publish_transcribers(tree: &ast::TokenTree, origin: &Origin, edits: &mut Vec<Edit>) {
-    // Rules are `pattern => body`, so every tree behind an arrow is a body.
+    // Rules have the form `pattern => body`, so every tree after an arrow is a body.
     let mut after_arrow = false;
     let mut last = None;
     for element in tree.syntax().children_with_tokens() {
@@ -128,7 +128,7 @@ fn publish_transcribers(tree: &ast::TokenTree, origin: &Origin, edits: &mut Vec<
 pub const ITEM_WORDS: [&str; 12] =
     ["fn", "struct", "enum", "union", "trait", "type", "const", "static", "mod", "unsafe", "async", "use"];
 
-/// Puts `pub` before each field of a struct, whose braces or parentheses the token tree is.
+/// Puts `pub` before each field of a struct; the token tree is its braces or parentheses.
 fn publish_fields(tree: &ast::TokenTree, origin: &Origin, edits: &mut Vec<Edit>) {
     let elements: Vec<_> = tree.syntax().children_with_tokens().filter(|element| !element.kind().is_trivia()).collect();
     let is_tuple = tree.l_paren_token().is_some();
@@ -151,7 +151,7 @@ fn publish_field_list(
         }
         match element {
             NodeOrToken::Node(node) if index > 0 && text(index - 1) == "$" => {
-                // `$( … ),*`: what is repeated starts a field each time.
+                // `$( … ),*`: each repetition starts with a field.
                 let inner: Vec<_> = node.children_with_tokens().filter(|element| !element.kind().is_trivia()).collect();
                 publish_field_list(&inner[1..inner.len().saturating_sub(1).max(1)], is_tuple, origin, edits);
                 start = false;
@@ -160,7 +160,8 @@ fn publish_field_list(
             NodeOrToken::Node(_) if index > 0 && text(index - 1) == "#" => {}
             NodeOrToken::Token(_) if here == "#" || here == "$" && text(index + 1).starts_with('(') => {}
             _ => {
-                // A name and a colon, `$name` and a colon; in a tuple any type. What has a visibility keeps it.
+                // A field begins with a name and a colon, or `$name` and a colon; in a tuple, with any type. A field with a visibility
+                // keeps it.
                 let colon = if here == "$" { index + 2 } else { index + 1 };
                 if here != "pub" && (is_tuple || text(colon) == ":") {
                     edits.push(Edit::insert(origin.at(element.text_range().start()), "pub "));
@@ -192,7 +193,7 @@ pub fn publish_tokens(tree: &ast::TokenTree, origin: &Origin, edits: &mut Vec<Ed
                 } else if text == "for" {
                     in_impl = false;
                 }
-                // `unsafe impl` and `$name` go on; an attribute's `#` too.
+                // After `unsafe impl` and `$name` the item goes on, and after the `#` of an attribute too.
                 start = text == ";" || (start && (text == "#" || text == "$"));
             }
             NodeOrToken::Node(node) => {

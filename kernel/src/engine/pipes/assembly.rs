@@ -1,4 +1,4 @@
-//! From the bytes of standard output and error to outputs, in order.
+//! Turns the bytes of standard output and error into outputs, in order.
 
 use serde_json::Value;
 use wavemesh_cell::frames::{Piece, Splitter, end_of_run, is_end};
@@ -7,18 +7,18 @@ use super::cell::{Cell, push_text};
 use super::contents::Contents;
 use crate::engine::{Output, Sink};
 
-/// Makes outputs; holds those that are not sent yet.
+/// Builds outputs, and holds those that have not been sent.
 pub struct Assembly {
     streams: [(Splitter, Decoder); 2],
     contents: Contents,
     outputs: Vec<Output>,
     bytes: usize,
-    /// Text of threads whose cell has ended, and where it goes.
+    /// Text from threads whose cell has ended, with the sink of that cell.
     late: Vec<(Sink, Output)>,
 }
 
 impl Assembly {
-    /// `token` is the secret that marks frames.
+    /// An assembly for frames marked with the secret `token`.
     pub fn new(token: &str) -> Assembly {
         let stream = || (Splitter::new(token), Decoder::default());
         Assembly {
@@ -30,7 +30,7 @@ impl Assembly {
         }
     }
 
-    /// Takes bytes of standard output (stream 0) or error (stream 1); true when they hold the end of the cell's run.
+    /// Takes bytes of standard output (stream 0) or error (stream 1). Returns true if they contain the end of the cell's run.
     pub fn take(&mut self, stream: usize, bytes: &[u8], cell: &mut Cell) -> bool {
         let mut ended = false;
         self.bytes += bytes.len();
@@ -48,7 +48,7 @@ impl Assembly {
                 }
                 Piece::Frame(payload) if is_end(&payload) => {
                     self.contents.let_go(&mut self.outputs);
-                    // The end of an earlier run, read late, is not this one's.
+                    // The end of an earlier run may arrive late and does not count.
                     ended |= payload == end_of_run(cell.run()).as_bytes();
                 }
                 Piece::Frame(payload) => {
@@ -87,7 +87,7 @@ impl Assembly {
             }
             Some("execute_result") => {
                 let id = content["transient"]["display_id"].as_str();
-                // A value that the cell shows already is not shown again.
+                // A value that the cell displays already is updated, not shown again.
                 if !id.is_some_and(|id| cell.displayed.contains(id)) {
                     cell.result = Some(content);
                     return;
@@ -98,32 +98,32 @@ impl Assembly {
         });
     }
 
-    /// Text of the kernel's own, on standard error.
+    /// Adds text of the kernel's own to standard error.
     pub fn push_error(&mut self, text: String) {
         push_text(&mut self.outputs, text, false);
     }
 
-    /// Nothing more comes for now: what may have been the start of something was none.
+    /// Releases held text, because nothing more comes for now: it was not the start of a marker after all.
     pub fn let_go(&mut self) {
         self.contents.let_go(&mut self.outputs);
     }
 
-    /// Whether something waits, to be sent or to be completed.
+    /// Whether outputs wait to be sent, or text may still become a marker.
     pub fn is_waiting(&self) -> bool {
         self.has_outputs() || self.contents.is_holding()
     }
 
-    /// Whether something waits to be sent.
+    /// Whether outputs wait to be sent.
     pub fn has_outputs(&self) -> bool {
         !self.outputs.is_empty() || !self.late.is_empty()
     }
 
-    /// The bytes behind what waits to be sent.
+    /// How many bytes the waiting outputs came from.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Sends what waits: to `sink`, or where its cell's outputs go.
+    /// Sends the waiting outputs: those of earlier cells to their sinks, the others to `sink`.
     pub fn send(&mut self, sink: Option<&Sink>) {
         self.bytes = 0;
         for (sink, output) in self.late.drain(..) {
@@ -137,14 +137,14 @@ impl Assembly {
     }
 }
 
-/// Bytes to text; a character whose bytes are not all there yet waits.
+/// Decodes bytes into text; an incomplete character waits for its other bytes.
 #[derive(Default)]
 struct Decoder {
     carry: Vec<u8>,
 }
 
 impl Decoder {
-    /// The text that is complete now.
+    /// The text that is complete so far.
     fn decode(&mut self, bytes: &[u8]) -> String {
         self.carry.extend_from_slice(bytes);
         let open = match self.carry.utf8_chunks().last() {
@@ -158,7 +158,7 @@ impl Decoder {
     }
 }
 
-/// Whether bytes may become a character when more follow.
+/// Whether these bytes may become a character when more follow.
 fn is_open(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
@@ -171,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    /// A cell in run 5, and what it has sent.
+    /// A cell in run 5, and the outputs that it has sent.
     fn running() -> (Cell, Arc<Mutex<Vec<String>>>) {
         let told: Arc<Mutex<Vec<String>>> = Arc::default();
         let telling = Arc::clone(&told);

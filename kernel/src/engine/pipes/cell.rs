@@ -1,4 +1,4 @@
-//! What the pipes know of the cell that runs.
+//! What the pipes know about the running cell.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use wavemesh_cell::protocol::{Panic, Report};
 
 use crate::engine::{Output, Sink};
 
-/// So many runs' outputs still reach their cells after the runs have ended.
+/// For how many ended runs late outputs still reach their cells.
 const EARLIER: usize = 100;
-/// So much of standard error is kept for the report of a death: the reason, and the backtrace that may follow it.
+/// How many bytes of standard error are kept for the report of a death: the reason, and a backtrace that may follow it.
 const ERROR_TAIL: usize = 64 << 10;
 
 /// A request for a line of input.
@@ -21,16 +21,16 @@ pub struct Prompt {
     pub password: bool,
 }
 
-/// What the runtime told of a variable when it stored it.
+/// What the runtime reported about a variable when it stored it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// The bytes that it takes.
+    /// Its size in bytes.
     pub bytes: u64,
-    /// Such as `2 × 3`; empty when it has none.
+    /// Its shape, such as `2 × 3`; empty if it has none.
     pub shape: String,
 }
 
-/// The cell that runs, or else the one that ran last.
+/// The running cell or, if none runs, the last one.
 #[derive(Default)]
 pub struct Cell {
     pub sink: Option<Sink>,
@@ -46,12 +46,12 @@ pub struct Cell {
     /// How long the cell took to load and to run.
     pub times: (Duration, Duration),
     pub prompt: Option<Prompt>,
-    /// The sinks of the last runs, whose threads may still print.
+    /// The sinks of recent runs, whose threads may still print.
     earlier: VecDeque<(u64, Sink)>,
 }
 
 impl Cell {
-    /// Another cell begins, whose outputs go to `sink`.
+    /// Begins another cell, whose outputs go to `sink`.
     pub fn begin(&mut self, sink: Sink) {
         *self = Cell {
             sink: Some(sink),
@@ -61,7 +61,7 @@ impl Cell {
         };
     }
 
-    /// Its code starts as run `id`.
+    /// Notes that the cell's code starts as run `id`.
     pub fn begin_run(&mut self, id: u64) {
         (self.run, self.ended) = (id, [false; 2]);
         self.earlier.extend(self.sink.clone().map(|sink| (id, sink)));
@@ -75,7 +75,7 @@ impl Cell {
         self.run
     }
 
-    /// The output of the run has ended on these streams.
+    /// Notes that the output of the run has ended on these streams.
     pub fn end(&mut self, streams: [bool; 2]) {
         self.ended = [0, 1].map(|stream| self.ended[stream] | streams[stream]);
     }
@@ -85,7 +85,7 @@ impl Cell {
         self.ended == [true, true]
     }
 
-    /// Where the prints of an earlier run go.
+    /// The sink for the output of an earlier run.
     pub fn sink_of(&self, run: u64) -> Option<Sink> {
         self.earlier.iter().find(|(id, _)| *id == run).map(|(_, sink)| Arc::clone(sink))
     }
@@ -99,7 +99,7 @@ impl Cell {
         }
     }
 
-    /// Takes what the runtime reports; a panic that ends no cell, with its thread, is for the page.
+    /// Takes a report of the runtime. Returns a panic that does not end the cell, with the name of its thread, to be shown.
     pub fn note(&mut self, report: Report) -> Option<(String, Panic)> {
         match report {
             Report::Variable { ref name, bytes, ref shape, .. } => {
@@ -114,7 +114,7 @@ impl Cell {
     }
 }
 
-/// Joins text to the last output when both belong to the same stream.
+/// Adds text to the outputs; joins it to the last one if that is of the same stream.
 pub fn push_text(outputs: &mut Vec<Output>, text: String, stdout: bool) {
     match (outputs.last_mut(), stdout) {
         (Some(Output::Stdout(last)), true) | (Some(Output::Stderr(last)), false) => last.push_str(&text),

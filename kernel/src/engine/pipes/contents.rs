@@ -9,23 +9,23 @@ const BEGIN: &str = "EVCXR_BEGIN_CONTENT ";
 const FINISH: &str = "EVCXR_END_CONTENT";
 const INPUT: &str = "EVCXR_INPUT_REQUEST";
 
-/// evcxr's own display protocol, which other crates print: content between marker lines, one block a MIME type. Blocks that follow
-/// each other are one display.
+/// evcxr's own display protocol, which other crates print: content between marker lines, one block for each MIME type. Blocks that directly
+/// follow each other form one display.
 #[derive(Default)]
 pub struct Contents {
     held: String,
     bundle: Map<String, Value>,
-    /// A block has just ended; the newlines that follow belong to it.
+    /// Whether a block has just ended; the newlines after it belong to it.
     after_block: bool,
 }
 
 impl Contents {
-    /// Whether something waits that may belong to a display.
+    /// Whether text is held that may belong to a display.
     pub fn is_holding(&self) -> bool {
         !self.held.is_empty() || !self.bundle.is_empty()
     }
 
-    /// Passes text on, but for marker lines and what is between them. Returns a prompt, if one was printed.
+    /// Passes text on, without marker lines and their content. Returns a prompt if one was printed.
     pub fn take(&mut self, text: &str, batch: &mut Vec<Output>) -> Option<Prompt> {
         let text = std::mem::take(&mut self.held) + text;
         let mut rest = if self.after_block { text.trim_start_matches('\n') } else { text.as_str() };
@@ -81,7 +81,7 @@ impl Contents {
         }
     }
 
-    /// Nothing more comes for now: what looked like the start of a marker was none.
+    /// Releases held text, because nothing more comes for now: it was not the start of a marker after all.
     pub fn let_go(&mut self, batch: &mut Vec<Output>) {
         self.after_block = false;
         if !self.held.starts_with(BEGIN) {
@@ -105,7 +105,7 @@ fn possible_marker(text: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// What becomes of texts that come one after the other, with nothing after them.
+    /// What texts become that arrive one after the other, when nothing follows.
     fn passed(texts: &[&str]) -> (Vec<String>, Option<Prompt>) {
         let (mut contents, mut outputs, mut prompt) = (Contents::default(), Vec::new(), None);
         for text in texts {

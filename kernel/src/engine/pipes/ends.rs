@@ -1,13 +1,13 @@
-//! The descriptors of the pipes, made once for all children of a kernel.
+//! The file descriptors of the pipes, made once for all children of a kernel.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::io::fcntl_dupfd_cloexec;
 
-/// Descriptors for the child are kept above those that it uses itself.
+/// The descriptors for the child start here, above those that the child itself uses.
 const HIGH: i32 = 200;
-/// Room for a burst, so that a printing cell need not wait for the frontend.
+/// The size of a pipe in bytes: a cell that prints a burst need not wait for the frontend.
 const BURST: usize = 1 << 20;
 
 /// The ends of the pipes that a child inherits.
@@ -26,7 +26,7 @@ pub struct Ends {
     pub err: OwnedFd,
     pub input: OwnedFd,
     pub control: OwnedFd,
-    /// The kernel's end of the control socket once more, for the thread that reads.
+    /// A second descriptor for the kernel's end of the control socket, for the reading thread.
     pub control_reader: OwnedFd,
     pub comms: OwnedFd,
     pub wake: OwnedFd,
@@ -66,13 +66,13 @@ impl Ends {
     }
 }
 
-/// A pipe: the end to read from, and the one to write to.
+/// A pipe: its end for reading, and its end for writing.
 fn pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = std::io::pipe()?;
     Ok((reader.into(), writer.into()))
 }
 
-/// Moves a descriptor out of the way of those that the child uses itself.
+/// Moves a descriptor above those that the child itself uses.
 fn high(end: impl AsFd) -> std::io::Result<OwnedFd> {
     Ok(fcntl_dupfd_cloexec(end, HIGH)?)
 }

@@ -1,7 +1,8 @@
-//! What comes out of the child, as it comes: bytes become [`Output`]s, in order, within milliseconds.
+//! Reads the child's output as it comes and turns bytes into [`Output`]s, in order, within milliseconds.
 //!
-//! The kernel makes the pipes once and every child inherits them, so nothing is lost when a child dies. [`reader`] is the one thread that
-//! reads; [`assembly`] makes outputs of the bytes; [`cell`] is what is known of the cell that runs; [`ends`] are the descriptors.
+//! The kernel makes the pipes once and every child inherits them, so nothing is lost when a child dies. The thread in [`reader`] is the
+//! only one that reads; [`assembly`] makes outputs of the bytes; [`cell`] holds what is known of the running cell; [`ends`] holds the
+//! descriptors.
 
 mod assembly;
 mod cell;
@@ -28,7 +29,7 @@ pub use self::ends::ChildEnds;
 use self::ends::Ends;
 use super::{Output, Sink};
 
-/// A child that reads no comm messages for so long reads none.
+/// If a child has read no comm messages for this long, the kernel stops sending them.
 const COMM_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The kernel's ends.
@@ -43,13 +44,13 @@ pub struct Pipes {
     tell_panic: OnceLock<TellPanic>,
 }
 
-/// Makes the text for a panic that does not end the cell, of the thread of this name.
+/// Makes the text for a panic that does not end the cell; it is given the name of the thread.
 pub type TellPanic = Box<dyn Fn(&str, &Panic) -> String + Send + Sync>;
 
 #[derive(Default)]
 struct State {
     cell: Cell,
-    /// Somebody waits until nothing is left to be read.
+    /// Whether somebody waits until the pipes are empty.
     drain: bool,
 }
 
@@ -76,12 +77,12 @@ impl Pipes {
         &self.child
     }
 
-    /// Sets how panics of threads are told.
+    /// Sets the function that describes panics of threads.
     pub fn tell_panics_by(&self, tell: TellPanic) {
         let _ = self.tell_panic.set(tell);
     }
 
-    /// From now on outputs go to `sink`; what the last cell left to be read is forgotten.
+    /// Sends outputs to `sink` from now on, and discards input that the last cell did not read.
     pub fn begin_cell(&self, sink: Sink, allow_stdin: bool) {
         self.discard_input();
         self.order(&Order::Input { allowed: allow_stdin });
@@ -93,9 +94,9 @@ impl Pipes {
         self.state().cell.begin_run(id);
     }
 
-    /// Tells the child. False when it does not listen.
+    /// Sends the child an order. Returns false if the child does not read.
     pub fn order(&self, order: &Order) -> bool {
-        // An order is short: it goes into the socket whole, or the child has not read for long.
+        // An order is short: it fits into the socket as a whole, unless the child has not read for long.
         send(&self.control, &order.encode(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL).is_ok()
     }
 
@@ -105,7 +106,7 @@ impl Pipes {
         let _ = self.changed.wait_timeout_while(state, patience, |state| !state.cell.has_ended());
     }
 
-    /// Waits until nothing is left in the pipes; for a child that is dead and sends no end mark.
+    /// Waits until the pipes are empty; for a child that died and sent no end mark.
     pub fn wait_until_empty(&self) {
         let mut state = self.state();
         state.drain = true;
@@ -118,7 +119,7 @@ impl Pipes {
         self.state().cell.result.take()
     }
 
-    /// Why the thread of the cell that runs cannot be left behind, if that was told, and where it is.
+    /// Why the thread of the running cell cannot be left behind, and where it is, if the child reported that.
     pub fn held(&self) -> Option<(Holder, Vec<Frame>)> {
         self.state().cell.reports.iter().find_map(|report| match report {
             Report::Held { by, frames } => Some((*by, frames.clone())),
@@ -131,7 +132,7 @@ impl Pipes {
         std::mem::take(&mut self.state().cell.reports)
     }
 
-    /// What is known of each variable that was stored.
+    /// What is known about each stored variable.
     pub fn stored(&self) -> HashMap<String, Stored> {
         self.state().cell.stored.clone()
     }
@@ -146,7 +147,7 @@ impl Pipes {
         self.state().cell.error_tail.clone()
     }
 
-    /// Sends an output of the kernel's own to the cell's sink.
+    /// Sends an output of the kernel itself to the cell's sink.
     pub fn send(&self, output: Output) {
         let sink = self.state().cell.sink.clone();
         if let Some(sink) = sink {
@@ -154,13 +155,13 @@ impl Pipes {
         }
     }
 
-    /// A request for input that user code made in evcxr's way, by printing a marker.
+    /// The request for input that user code made in evcxr's way, by printing a marker.
     pub fn take_prompt(&self) -> Option<Prompt> {
         self.state().cell.prompt.take()
     }
 
-    /// Asks the frontend for a line and hands it to the child. False when there is none to be had: the frontend cannot be asked, or the
-    /// question was given up, as it is when the cell has ended.
+    /// Asks the frontend for a line and passes it to the child. Returns false if there is no line: the frontend cannot be asked, or the
+    /// question was withdrawn because the cell ended.
     pub fn ask(&self, Prompt { text, password }: Prompt) -> bool {
         let (reply, answer) = channel();
         self.send(Output::InputRequest { prompt: text, password, reply });
@@ -168,12 +169,12 @@ impl Pipes {
         (&self.input).write_all(format!("{line}\n").as_bytes()).is_ok()
     }
 
-    /// Whether an answer waits to be read by the child.
+    /// Whether the child has not yet read an answer.
     pub fn input_is_pending(&self) -> bool {
         rustix::io::ioctl_fionread(&self.child.input).is_ok_and(|waiting| waiting > 0)
     }
 
-    /// Hands the child what the frontend does with a comm. False when it does not take such messages any more.
+    /// Passes an event of a comm from the frontend to the child. Returns false if the child no longer reads such messages.
     pub fn tell_comm(&self, event: &CommEvent) -> bool {
         let comms = locked(&self.comms);
         let message = event.encode();
@@ -183,7 +184,7 @@ impl Pipes {
             match rustix::io::write(&*comms, bytes) {
                 Ok(written) => bytes = &bytes[written..],
                 Err(rustix::io::Errno::INTR) => {}
-                // It is full. A message that is given up half-way costs nothing but itself.
+                // The socket is full. Giving up a message half-way harms only that message.
                 Err(rustix::io::Errno::AGAIN) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     let left = Timespec::try_from(left).ok();
@@ -212,7 +213,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes a line to standard error of the kernel itself, where its log goes; failing to is no reason to stop.
+/// Writes a line to the kernel's own standard error, where its log goes. Errors are ignored.
 pub fn log(text: &str) {
     let _ = writeln!(std::io::stderr(), "wavemesh-kernel: {}", one_line(text));
 }

@@ -1,4 +1,4 @@
-//! The thread that reads what the child writes. It never drops anything: when the frontend is slow, the pipe fills and the cell waits.
+//! The thread that reads what the child writes. It never drops anything: if the frontend is slow, the pipe fills and the cell waits.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use wavemesh_cell::protocol::{Decoder, Report};
 use super::assembly::Assembly;
 use super::{Pipes, log};
 
-/// Small writes are sent together when they come within this time.
+/// Small writes that arrive within this time are sent together.
 const BATCH: Duration = Duration::from_millis(12);
 /// A batch larger than this is sent at once.
 const BATCH_BYTES: usize = 256 << 10;
@@ -77,7 +77,7 @@ impl Reader {
                 self.assembly.send(sink.as_ref());
                 last_sent = Instant::now();
             }
-            // Told when it has been sent, not before.
+            // Waiting threads are told only after everything has been sent.
             if any_ended || (idle && draining) {
                 let mut state = self.pipes.state();
                 state.cell.end(ended);
@@ -88,7 +88,7 @@ impl Reader {
         }
     }
 
-    /// Waits until something can be read, at most for `patience`: on standard output, standard error, control, wake.
+    /// Waits up to `patience` until one of these can be read: standard output, standard error, control, wake.
     fn wait(&self, patience: Option<Duration>) -> [bool; 4] {
         let mut waiting =
             [&self.streams[0], &self.streams[1], &self.control, &self.wake].map(|end| PollFd::new(end, PollFlags::IN));

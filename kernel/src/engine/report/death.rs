@@ -13,8 +13,8 @@ pub enum Killer {
     Unknown,
 }
 
-/// The process that ran the cell is gone. `how` is what the system says, `tail` the end of its standard error, `crashed` where a signal met
-/// it, `before` the variables that there were.
+/// The error for a process that ended while it ran the cell. `how` is the system's description, `tail` the end of its standard error,
+/// `crashed` the place of the signal, and `before` the variables that existed.
 pub fn death(how: &str, tail: &str, killer: Killer, crashed: Option<Spot>, before: &[String]) -> ExecuteError {
     let reason = match how {
         _ if killer == Killer::Kernel => "the cell did not stop by itself, so its process was ended".to_owned(),
@@ -22,7 +22,7 @@ pub fn death(how: &str, tail: &str, killer: Killer, crashed: Option<Spot>, befor
             "stack overflow: the code needed more stack than there is (endless recursion?)".to_owned()
         }
         _ if tail.contains("memory allocation of") => {
-            // The first one: telling of it may fail for want of memory too.
+            // Take the first message: printing the report may run out of memory as well.
             let bytes =
                 tail.split("memory allocation of ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
             let asked = bytes.map_or_else(String::new, |bytes| format!(" of {}", commands::bytes(bytes)));

@@ -1,4 +1,4 @@
-//! rustc's diagnostics, on the lines that the user wrote, and those of the kernel's own that look like them.
+//! Shows rustc's diagnostics on the lines that the user wrote, and the kernel's own in the same form.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ pub fn compile_error(diagnostics: &[Value], places: &Places) -> ExecuteError {
     let mut traceback: Vec<String> = Vec::new();
     let mut first: Option<(String, String)> = None;
     let mut hints: Vec<String> = Vec::new();
-    // What rustc makes of code that it could not read is one error more for the reader, and none of his.
+    // If rustc could not read the code, further errors only follow from that and do not help.
     let unread = diagnostics.iter().any(is_of_syntax);
     for diagnostic in diagnostics.iter().filter(|diagnostic| !unread || is_of_syntax(diagnostic)) {
         let mut message = clean(diagnostic["message"].as_str().unwrap_or_default());
@@ -26,7 +26,7 @@ pub fn compile_error(diagnostics: &[Value], places: &Places) -> ExecuteError {
         }
         let place = located(spans(diagnostic), places).into_iter().find(|span| span.primary).map(|span| span.place);
         if place.as_ref().is_some_and(|place| is_behind(place.text(), place.range.end)) {
-            // The brace is the kernel's.
+            // The brace was added by the kernel.
             message = message.replace("found `}`", "found the end of the cell");
         }
         let rendered = render(diagnostic, &message, places);
@@ -51,13 +51,13 @@ pub fn compile_error(diagnostics: &[Value], places: &Places) -> ExecuteError {
     ExecuteError { ename, evalue, traceback }
 }
 
-/// Whether nothing but blanks and comments follows in the cell.
+/// Whether only blanks and comments follow in the cell.
 fn is_behind(source: &str, at: usize) -> bool {
     let rest = source.get(at..).unwrap_or_default();
     rest.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with("//"))
 }
 
-/// Whether the code could not be read: such an error has no code, or one of the lexer's.
+/// Whether the code could not be parsed: such an error has no code, or a code of the lexer.
 fn is_of_syntax(diagnostic: &Value) -> bool {
     let message = diagnostic["message"].as_str().unwrap_or_default();
     match diagnostic["code"]["code"].as_str() {
@@ -93,7 +93,7 @@ fn warning(diagnostic: &Value, places: &Places) -> String {
     } else {
         let children = diagnostic["children"].as_array().map_or(&[][..], Vec::as_slice);
         let texts = children.iter().filter_map(|child| child["message"].as_str());
-        // Which option of rustc's asked for a lint is nothing to the reader.
+        // The reader need not know which option of rustc turned a lint on.
         for text in texts.filter(|text| !text.contains("#[warn(") && !text.contains("`-W ")) {
             group = group.element(Level::NOTE.message(clean(text)));
         }
@@ -101,11 +101,11 @@ fn warning(diagnostic: &Value, places: &Places) -> String {
     Renderer::styled().term_width(120).render(&[group])
 }
 
-/// What to do with a `Result` that nobody looks at.
+/// What to do about an unused `Result`.
 const UNUSED_RESULT: &str =
     "it may be an error: put `?` behind it, so that an error ends the cell, or `let _ = ` before it to ignore one";
 
-/// The brackets of the Rust in `range` of a cell, if they do not match: nothing of the cell can run then.
+/// An error about brackets in `range` of a cell that do not match: then nothing of the cell can run.
 pub fn bracket_error(source: &str, range: Range<usize>, number: u32) -> Option<ExecuteError> {
     let delimiters = Delimiters::of(&source[range.clone()]);
     let at = |byte: usize| range.start + byte..range.start + byte + 1;
@@ -146,7 +146,7 @@ pub fn bracket_error(source: &str, range: Range<usize>, number: u32) -> Option<E
 fn render(diagnostic: &Value, message: &str, places: &Places) -> String {
     let mut title = Level::ERROR.primary_title(message);
     if let Some(code) = diagnostic["code"]["code"].as_str().filter(|code| code.starts_with('E')) {
-        // Without a link: notebooks show a terminal's hyperlink as garbage. `:explain` has the text.
+        // Without a link, because notebooks show a terminal's hyperlink as garbage. `:explain` shows the text.
         title = title.id(code);
     }
     let spans = located(spans(diagnostic), places);
@@ -166,17 +166,17 @@ fn render(diagnostic: &Value, message: &str, places: &Places) -> String {
     Renderer::styled().term_width(120).render(&groups)
 }
 
-/// What rustc adds to a diagnostic, for people.
+/// A note or suggestion of a diagnostic, prepared for display.
 struct Told<'a> {
     level: Level<'a>,
     text: String,
     spans: Vec<Located>,
 }
 
-/// So many ways to mend an error are shown.
+/// How many ways to mend an error are shown at most.
 const WAYS: usize = 4;
 
-/// A note or a suggestion among others of a diagnostic; a suggestion that knows several ways is told once for each.
+/// Prepares a note or suggestion of a diagnostic. A suggestion with several alternatives becomes one part for each.
 fn tell<'a>(child: &Value, all: &[Value], places: &Places) -> Vec<Told<'a>> {
     let text = child["message"].as_str().unwrap_or_default();
     let level = if child["level"] == "help" { Level::HELP } else { Level::NOTE };
@@ -190,10 +190,10 @@ fn tell<'a>(child: &Value, all: &[Value], places: &Places) -> Vec<Told<'a>> {
             .into_iter()
             .filter(|import| !is_internal(import) && !UNSTABLE.iter().any(|start| import.starts_with(start)))
             .collect();
-        // Above the cell's own code, which is elsewhere in the code for the compiler.
+        // The import goes above the cell's own code, which is at another place in the code for the compiler.
         return match &own[..] {
             [] => Vec::new(),
-            // A cell is the root of its crate, and sees the library's prelude and the notebook's items by their own names.
+            // A cell is the root of its crate, and sees the library's prelude and the notebook's items under their own names.
             own => {
                 vec![told(format!("{}:\n{}", clean(text), own.join("\n").replace("use crate::", "use ")), Vec::new())]
             }
@@ -202,7 +202,7 @@ fn tell<'a>(child: &Value, all: &[Value], places: &Places) -> Vec<Told<'a>> {
     if let Some(name) =
         text.strip_prefix("you might be missing a crate named `").and_then(|rest| rest.split('`').next())
     {
-        // The name of a module of `std` is rarely meant as a crate's.
+        // A name that is a module of `std` is rarely meant as a crate.
         let importable = all
             .iter()
             .any(|other| imports(other).is_some_and(|imports| imports.iter().any(|import| !is_internal(import))));
@@ -220,20 +220,21 @@ fn tell<'a>(child: &Value, all: &[Value], places: &Places) -> Vec<Told<'a>> {
     ways.map(|spans| told(clean(text), spans)).collect()
 }
 
-/// Names of the kernel's own, which nobody should import.
+/// Internal names of the kernel, which nobody should import.
 const INTERNAL: [&str; 4] = ["wavemesh_cell", "wavemesh_dylib", "__wm", "use ctx::"];
 
-/// Modules of `std` that stable Rust refuses, though rustc suggests imports of them.
+/// Modules of `std` that stable Rust rejects although rustc suggests importing them.
 const UNSTABLE: [&str; 2] = ["use std::sync::nonpoison::", "use std::sync::poison::"];
 
-/// The imports that a suggestion knows, as lines.
+/// The imports that a suggestion contains, as lines.
 fn imports(child: &Value) -> Option<Vec<&str>> {
     let spans = child["spans"].as_array().filter(|spans| !spans.is_empty())?;
     let replacements = spans.iter().map(|span| span["suggested_replacement"].as_str().map(str::trim));
     replacements.map(|text| text.filter(|text| text.starts_with("use ") && text.ends_with(';'))).collect()
 }
 
-/// rustc tells the parts of a suggestion in a row, and its other ways behind them, which begin at the same place.
+/// Splits a suggestion into its alternatives: rustc lists the parts of each alternative in a row, and every alternative begins at the same
+/// place.
 fn ways(spans: &[Value]) -> Vec<&[Value]> {
     let start = |span: &Value| (span["file_name"].to_string(), span["byte_start"].as_u64());
     let is_suggestion = spans.iter().all(|span| span["suggested_replacement"].is_string());
@@ -244,7 +245,7 @@ fn ways(spans: &[Value]) -> Vec<&[Value]> {
     }
 }
 
-/// A span of a diagnostic in a cell.
+/// A span of a diagnostic that lies in a cell.
 struct Located {
     place: Place,
     label: Option<String>,
@@ -256,10 +257,10 @@ fn located(spans: &[Value], places: &Places) -> Vec<Located> {
     spans
         .iter()
         .filter_map(|outer| {
-            // What a macro expands to is shown where the macro is used.
+            // Code from a macro is shown where the macro is used.
             let (file, bytes) = place_in(outer, |file| places.knows(file))?;
             let place = places.find(file, bytes)?;
-            // What was inserted is nothing to the reader, but for where an error lies.
+            // Inserted code is not shown, except where the error itself is.
             if !place.verbatim && outer["is_primary"] != true {
                 return None;
             }
@@ -273,7 +274,7 @@ fn located(spans: &[Value], places: &Places) -> Vec<Located> {
         .collect()
 }
 
-/// The cells that spans lie in: name and text.
+/// The name and text of each cell that contains a span.
 fn sources(spans: &[Located]) -> Vec<(String, String)> {
     let mut named: Vec<(String, String)> = Vec::new();
     let primary_first = spans.iter().filter(|span| span.primary).chain(spans);
@@ -303,7 +304,7 @@ fn with_snippets<'a>(mut group: Group<'a>, spans: &'a [Located], named: &'a [(St
     group
 }
 
-/// Without internal names, which do not help the reader, and without the paths of names that everybody knows.
+/// The text without internal names, and with well-known names shortened.
 fn clean(text: &str) -> String {
     let paths =
         ["std::result::Result", "std::option::Option", "std::string::String", "std::vec::Vec", "std::boxed::Box"];

@@ -5,7 +5,7 @@ use wavemesh_cell::protocol::{Frame, Holder, Panic, Place};
 use super::{BOLD_RED, CYAN, Places, RESET};
 use crate::engine::{self, ExecuteError};
 
-/// A panic of another thread, or one that the cell caught: a line or two on standard error.
+/// Describes a panic of another thread, or one that the cell caught, in a line or two for standard error.
 pub fn other_panic(thread: &str, panic: &Panic, places: &Places) -> String {
     let (message, _) = part_backtrace(&panic.message);
     format!("thread '{thread}' panicked at {}:\n{message}\n", told(&panic.place, places))
@@ -14,7 +14,7 @@ pub fn other_panic(thread: &str, panic: &Panic, places: &Places) -> String {
 /// A panic that ended the cell; `backtrace` is in the form of the standard library's.
 pub fn panic(panic: &Panic, backtrace: &str, places: &Places) -> ExecuteError {
     let place = told(&panic.place, places);
-    // The frames that an error tells in its own text are those of the kernel too.
+    // An error's own backtrace contains the kernel's frames too, so it is left out.
     let (message, _) = part_backtrace(&panic.message);
     let mut traceback = vec![format!("{BOLD_RED}Panic{RESET} at {CYAN}{place}{RESET}"), message.to_owned()];
     traceback.extend(places.quote(&panic.place));
@@ -43,17 +43,17 @@ pub fn failure(message: &str, type_name: &str, place: &Place, places: &Places) -
     ExecuteError { ename, evalue: message.to_owned(), traceback }
 }
 
-/// A place for people: in a cell, or else in a file.
+/// A place in readable form: in a cell, or else in a file.
 fn told(place: &Place, places: &Places) -> String {
     places.name(place).unwrap_or_else(|| short_path(place))
 }
 
-/// Some errors (candle's) carry a backtrace in their text.
+/// Parts a message from its backtrace: some errors (candle's) carry one in their text.
 fn part_backtrace(message: &str) -> (&str, &str) {
     let mut start = 0;
     let mut is_cause = false;
     for line in message.split_inclusive('\n') {
-        // anyhow counts causes as a backtrace counts frames.
+        // anyhow numbers causes in the same way as a backtrace numbers frames.
         is_cause = !line.trim().is_empty() && (is_cause || line.trim() == "Caused by:");
         if !is_cause && line.trim_start().starts_with("0: ") || line.trim() == "Stack backtrace:" {
             return (message[..start].trim_end(), &message[start..]);
@@ -94,25 +94,26 @@ fn own_frames(backtrace: &str) -> impl Iterator<Item = (&str, Place)> {
     })
 }
 
-/// A place in a cell where something came to pass.
+/// A place in a cell where something happened.
 pub struct Spot {
-    /// Such as `In [3]:2:9`.
+    /// For example `In [3]:2:9`.
     pub name: String,
     /// The line, with its number.
     pub line: Option<String>,
 }
 
-/// The innermost place of a backtrace that lies in a cell.
+/// The innermost place of a backtrace that is in a cell.
 pub fn innermost(backtrace: &str, places: &Places) -> Option<Spot> {
     own_frames(backtrace).find_map(|(_, place)| spot(&place, places))
 }
 
-/// A place that lies in a cell.
+/// The place, if it is in a cell.
 pub fn spot(place: &Place, places: &Places) -> Option<Spot> {
     Some(Spot { name: places.name_of_own(place)?, line: places.quote(place) })
 }
 
-/// A cell goes on that was asked to stop, because its thread cannot be left behind: why and where, if that is known.
+/// The message for a cell that keeps running after a stop because its thread cannot be left behind; with the reason and the place if they
+/// are known.
 pub fn stuck(held: Option<&(Holder, Vec<Frame>)>, places: &Places) -> String {
     let spot = held.and_then(|(_, frames)| innermost(&engine::backtrace::text(frames), places));
     let at = spot.map_or_else(String::new, |spot| format!(" at {}", spot.name));
@@ -132,14 +133,14 @@ pub fn stuck(held: Option<&(Holder, Vec<Frame>)>, places: &Places) -> String {
     )
 }
 
-/// A stop of the cell, and the line that it met if that matters.
+/// The error for a stopped cell, with the line where it was stopped if that matters.
 pub fn interrupted(message: String, spot: Option<Spot>) -> ExecuteError {
     let mut traceback = vec![format!("{BOLD_RED}Interrupted{RESET}: {message}")];
     traceback.extend(spot.and_then(|spot| spot.line));
     ExecuteError { ename: "Interrupted".into(), evalue: message, traceback }
 }
 
-/// The type without its path: `std::io::error::Error` is `Error`, so the crate stays in front of such a name.
+/// The type without its path, except that `Error` keeps its crate: `std::io::error::Error` becomes `std::Error`.
 fn short_type(name: &str) -> String {
     let base = name.split('<').next().unwrap_or(name);
     let last = base.rsplit("::").next().unwrap_or(base);
@@ -149,7 +150,7 @@ fn short_type(name: &str) -> String {
     }
 }
 
-/// Without the folders above a crate's own; the standard library's are named `/rustc/…/library/alloc` in its panics.
+/// The place without the folders above the crate. In its panics, the standard library's own files are named `/rustc/…/library/alloc`.
 fn short_path(Place { file, line, column }: &Place) -> String {
     let of_crate = file.rsplit_once("/registry/src/").and_then(|(_, rest)| rest.split_once('/'));
     let of_std = file.strip_prefix("/rustc/").and_then(|rest| rest.split_once("/library/"));

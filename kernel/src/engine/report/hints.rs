@@ -1,4 +1,4 @@
-//! First mistakes, in plain words: what to do where rustc's message alone does not help a newcomer.
+//! Hints for common first mistakes: what to do where rustc's message alone does not help a newcomer.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use ra_ap_syntax::{AstNode, Edition, SourceFile};
 
 use crate::engine::grammar::table;
 
-/// Crates that people most often use, for names that are nearly theirs.
+/// The most used crates, to recognise names that are almost right.
 const CRATES: [&str; 44] = [
     "anyhow",
     "bitflags",
@@ -55,7 +55,7 @@ const CRATES: [&str; 44] = [
     "walkdir",
 ];
 
-/// What to do about a crate that is not there.
+/// What to do about a crate that does not exist.
 pub fn missing_crate(name: &str) -> String {
     let near = CRATES.iter().map(|known| (strsim::damerau_levenshtein(known, name), *known)).min();
     match near {
@@ -70,7 +70,7 @@ pub fn missing_crate(name: &str) -> String {
     }
 }
 
-/// The same, of a message in which rustc gives no advice, as about a `derive`.
+/// The same for a message in which rustc gives no advice, for example about a `derive`.
 pub fn unnamed_crate(message: &str) -> Option<String> {
     let (name, _) = message.strip_prefix("cannot find module or crate `")?.split_once('`')?;
     Some(missing_crate(name))
@@ -85,7 +85,7 @@ pub fn of(message: &str, source: &str, at: &Range<usize>) -> Option<String> {
         .or_else(|| literal(message, source, at))
 }
 
-/// Python, pasted into a cell of Rust.
+/// Python that was pasted into a Rust cell.
 fn python(message: &str, source: &str) -> Option<String> {
     let is_python = |line: &str| {
         let first = line.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
@@ -106,7 +106,7 @@ fn python(message: &str, source: &str) -> Option<String> {
     })
 }
 
-/// A command among Rust, where none can stand.
+/// A command inside Rust, where commands cannot be.
 fn command(source: &str, at: &Range<usize>) -> Option<String> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let (before, from) = (source.get(..at.start)?, source.get(at.start..)?);
@@ -117,7 +117,7 @@ fn command(source: &str, at: &Range<usize>) -> Option<String> {
     }
     let word = from.split(|c| !is_word(c)).next().filter(|word| !word.is_empty())?;
     let begins = before.strip_suffix('!')?.trim_end_matches(' ');
-    // In `a !b` or `a != b` it is no command.
+    // In `a !b` or `a != b` this is no command.
     (begins.is_empty() || begins.ends_with(['\n', '{', '=', ';'])).then(|| {
         format!(
             "a command of the shell (`!{word}`) begins a line, outside of brackets; Rust runs one by \
@@ -126,7 +126,7 @@ fn command(source: &str, at: &Range<usize>) -> Option<String> {
     })
 }
 
-/// An operator whose side is a `Result`: where `?` goes.
+/// An operator that has a `Result` as operand: where to put `?`.
 fn operand(message: &str, source: &str, at: &Range<usize>) -> Option<String> {
     let is_result = |text: &str| text.trim_start_matches(['`', '&']).starts_with("Result<");
     let (left, right) =
@@ -147,7 +147,7 @@ fn operand(message: &str, source: &str, at: &Range<usize>) -> Option<String> {
     Some(format!("`{value}` is a `Result`. `?` takes its value, or ends the cell with its error: `{mended}`"))
 }
 
-/// The sides of the operation whose operator stands at a byte.
+/// The operands of the operator at a byte.
 fn operation(source: &str, at: usize) -> Option<(String, Option<String>)> {
     const PRELUDE: &str = "fn f(){";
     let parsed = SourceFile::parse(&format!("{PRELUDE}{source}\n}}"), Edition::Edition2024);
@@ -163,7 +163,7 @@ fn operation(source: &str, at: usize) -> Option<(String, Option<String>)> {
     Some((text(found.lhs()?), found.rhs().map(text)))
 }
 
-/// A method that shows a value in other languages.
+/// A method that shows values in other languages.
 fn display(message: &str, source: &str, at: &Range<usize>) -> Option<String> {
     let rest = message.strip_prefix("no method named `")?;
     let (method, _) = rest.split_once('`')?;
@@ -177,7 +177,7 @@ fn display(message: &str, source: &str, at: &Range<usize>) -> Option<String> {
     Some(format!("to show a value, end the cell with it, without `;`: `{value}`"))
 }
 
-/// Options written as a literal, which may gain fields and so are built by methods.
+/// A struct literal of options that may gain fields later; these are built with methods.
 fn literal(message: &str, source: &str, at: &Range<usize>) -> Option<String> {
     if !message.starts_with("cannot create non-exhaustive struct") {
         return None;

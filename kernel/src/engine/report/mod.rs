@@ -1,5 +1,5 @@
-//! Errors as people read them: rustc's diagnostics on the lines that the user wrote, panics and failures with a backtrace that
-//! starts in the user's cell, and what the end of a process cost.
+//! Errors in readable form: rustc's diagnostics on the lines that the user wrote, panics and failures with a backtrace that starts in the
+//! user's cell, and what was lost when a process ended.
 
 mod death;
 mod diagnostics;

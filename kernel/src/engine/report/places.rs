@@ -1,4 +1,4 @@
-//! Places of built code in the cells that it came from.
+//! Maps places in built code to the cells from which it was built.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use wavemesh_cell::protocol::Place as SourcePlace;
 use super::{DIM, RESET};
 use crate::engine::cell::{Part, Run, page_of};
 
-/// Finds the places of built code in the cells that it came from.
+/// Finds the places of built code in the cells from which it was built.
 pub struct Places {
     /// Newest last.
     runs: Vec<Arc<Run>>,
-    /// What was built of the cells; either, if it is not known.
+    /// Which text of a cell is meant; either one if this is not known.
     part: Option<Part>,
 }
 
@@ -20,9 +20,9 @@ pub struct Places {
 pub struct Place {
     run: Arc<Run>,
     page: usize,
-    /// In the text of that page.
+    /// The bytes in the text of that page.
     pub range: Range<usize>,
-    /// The user wrote what stands there; else something was inserted.
+    /// Whether the user wrote this text; otherwise the kernel inserted it.
     pub verbatim: bool,
 }
 
@@ -49,12 +49,12 @@ impl Places {
         Places { runs, part: None }
     }
 
-    /// Of messages about this part of cells.
+    /// Places for messages about this part of cells.
     pub fn of(runs: Vec<Arc<Run>>, part: Part) -> Places {
         Places { runs, part: Some(part) }
     }
 
-    /// Whether a file is one that was built of a cell.
+    /// Whether a file was built from a cell.
     pub fn knows(&self, file: &str) -> bool {
         self.page(file).is_some()
     }
@@ -67,14 +67,14 @@ impl Places {
         [Part::Body, Part::Items].into_iter().filter(|part| self.part.is_none_or(|known| known == *part))
     }
 
-    /// The place of bytes of a built file.
+    /// The cell and bytes from which bytes of a built file came.
     pub fn find(&self, file: &str, bytes: Range<usize>) -> Option<Place> {
         let (run, page) = self.page(file)?;
         let (range, verbatim) = self.parts().find_map(|part| run.built(part, page)?.source_range(bytes.clone()))?;
         Some(Place::new(run, page, range, verbatim))
     }
 
-    /// `In [3]:2:9` for a place in a built file.
+    /// The name of a place in a built file, such as `In [3]:2:9`.
     pub fn name(&self, place: &SourcePlace) -> Option<String> {
         let place = self.at(place)?;
         let before = place.text().get(..place.range.start)?;
@@ -83,13 +83,13 @@ impl Places {
         Some(format!("{}:{line}:{column}", place.name()))
     }
 
-    /// The same, unless it lies behind the cell: there the kernel calls what is not the user's line, such as tests.
+    /// The same, unless the place is after the cell's code: there the kernel calls code that is not in the cell, such as tests.
     pub fn name_in_cell(&self, place: &SourcePlace) -> Option<String> {
         self.at(place).filter(|place| place.verbatim || place.range.start < place.text().len())?;
         self.name(place)
     }
 
-    /// The same for a place that the user wrote; what was inserted has none.
+    /// The same for a place that the user wrote; inserted code has none.
     pub fn name_of_own(&self, place: &SourcePlace) -> Option<String> {
         self.at(place).filter(|place| place.verbatim)?;
         self.name(place)
@@ -103,12 +103,12 @@ impl Places {
             let byte = built.byte(line, column)?;
             built.source_range(byte..byte)
         });
-        // A line may have come into both parts: the one that has the user's own text there is meant.
+        // A line may be in both parts; prefer the one with the user's own text.
         let (range, verbatim) = found.max_by_key(|(_, verbatim)| *verbatim)?;
         Some(Place::new(run, page, range, verbatim))
     }
 
-    /// The line of source, with its number, for a traceback.
+    /// The line of source with its number, for a traceback.
     pub fn quote(&self, place: &SourcePlace) -> Option<String> {
         let place = self.at(place)?;
         let number = place.text().get(..place.range.start)?.matches('\n').count();

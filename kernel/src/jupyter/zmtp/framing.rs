@@ -41,7 +41,7 @@ pub async fn read_message<R: AsyncRead + Unpin>(reader: &mut R, limit: usize) ->
         if total > limit || frames.len() == MAX_FRAMES {
             return Err(violation("a message is larger than this socket takes"));
         }
-        // Grows with what arrives: the length is only a claim until then.
+        // The vector grows with the bytes that arrive: until then the length is only a claim.
         let mut body = Vec::with_capacity(length.min(CHUNK));
         if (&mut *reader).take(length as u64).read_to_end(&mut body).await? != length {
             return Err(io::ErrorKind::UnexpectedEof.into());

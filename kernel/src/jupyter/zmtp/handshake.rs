@@ -78,7 +78,7 @@ fn parse_properties(mut rest: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
 mod tests {
     use super::*;
 
-    /// What the kernel's side makes of a peer that says `theirs`, and what it says itself.
+    /// How the kernel's side answers a peer that sends `theirs`, and what it sends itself.
     async fn met(role: Role, theirs: &[u8]) -> (io::Result<Bytes>, Vec<u8>) {
         let mut ours = Vec::new();
         let result = handshake(role, &mut &theirs[..], &mut ours).await;

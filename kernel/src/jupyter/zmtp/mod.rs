@@ -32,7 +32,7 @@ use super::outbox::{Frames, Outbox};
 
 /// How long a peer may take to introduce itself.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long what is left in the outbox of a peer that leaves is offered to it.
+/// How long a leaving peer may still take messages from its outbox.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Connections one socket holds at a time; a frontend needs one.
 const MAX_PEERS: usize = 512;
@@ -154,7 +154,7 @@ impl Socket {
             Endpoint::Ipc(path) => {
                 remove_stale(path).await;
                 let listener = UnixListener::bind(path)?;
-                // Over tcp everyone on the machine can connect and the key decides; a file can say it by itself.
+                // Over tcp everyone on the machine can connect, and the key decides who is believed; for a file, permissions decide.
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
                 let socket = shared(Some(path.clone()));
                 let accepting = socket.clone();
@@ -186,7 +186,7 @@ impl Socket {
         }
     }
 
-    /// Publishes to all subscribers; waits while one of them has a full backlog and goes on reading.
+    /// Publishes to all subscribers. Waits while one of them has a full backlog and still reads.
     pub async fn publish(&self, frames: Frames) {
         let Some(topic) = frames.first() else { return };
         let subscribers: Vec<Arc<Peer>> = lock(&self.0.peers)
@@ -221,7 +221,7 @@ impl Socket {
         }
     }
 
-    /// Waits until every peer has what was sent, at most `limit`.
+    /// Waits until every peer has received what was sent, but not longer than `limit`.
     pub async fn drain(&self, limit: Duration) {
         let peers: Vec<Arc<Peer>> = lock(&self.0.peers).values().cloned().collect();
         let _ = tokio::time::timeout(limit, async {
@@ -258,7 +258,7 @@ impl Socket {
         let announced = tokio::time::timeout(HANDSHAKE, handshake(self.0.role, &mut reader, &mut writer)).await??;
         let serial = self.0.serial.fetch_add(1, Ordering::Relaxed);
         let identity = if announced.is_empty() {
-            // A zero byte begins the identities that the socket gives out itself.
+            // The identities that the socket assigns itself begin with a zero byte.
             Bytes::from([&[0][..], &serial.to_be_bytes()[..]].concat())
         } else {
             announced
@@ -320,14 +320,14 @@ impl Socket {
     }
 }
 
-/// Running out of file descriptors passes; trying again at once would only burn the processor.
+/// A shortage of file descriptors passes; trying again at once would only waste processor time.
 async fn accept_failed(error: &io::Error) {
     crate::jupyter::log!("a connection could not be accepted: {error}");
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-/// A kernel that was killed leaves its socket files; the one that is restarted in its place must be able to bind.
-/// A file that somebody listens on is left alone, and binding then fails with its reason.
+/// Removes the socket file of a kernel that was killed, so that the kernel restarted in its place can bind. A file on which somebody
+/// listens is left alone; binding then fails and says why.
 async fn remove_stale(path: &PathBuf) {
     if let Err(error) = UnixStream::connect(path).await
         && error.kind() == io::ErrorKind::ConnectionRefused
