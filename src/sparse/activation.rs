@@ -39,7 +39,7 @@ impl Activation {
     /// Applies the function to a tensor of any shape. Differentiable.
     ///
     /// # Errors
-    /// Whatever candle says: a type without arithmetic, say.
+    /// An error of candle, such as for a type without arithmetic.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -71,7 +71,8 @@ impl SparseModule for Activation {
     }
 }
 
-/// The leaky ReLU as one operation, which keeps its input alone for the backward pass; composed of candle's it keeps five tensors.
+/// The leaky ReLU as one operation, which keeps only its input for the backward pass. Composed of candle's operations it would keep five
+/// tensors.
 struct LeakyRelu(f64);
 
 impl LeakyRelu {

@@ -1,4 +1,4 @@
-//! Arithmetic on sparse tensors of the same sites, conversions of their features, and how they print.
+//! Arithmetic on sparse tensors with the same sites, conversions of their features, and their text form.
 
 use std::fmt;
 use std::ops::{Add, Mul, Sub};
@@ -12,7 +12,7 @@ use crate::Result;
 impl SparseConvTensor {
     /// The positive part of each feature.
     ///
-    /// # Errors
+    /// An error of candle, such as for a type without arithmetic.
     /// Whatever candle says: a type without arithmetic, say.
     ///
     /// ```
@@ -46,7 +46,7 @@ impl SparseConvTensor {
     /// The same sites with features on another device.
     ///
     /// # Errors
-    /// What candle says when it cannot copy.
+    /// An error of candle if it cannot copy.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -63,7 +63,7 @@ impl SparseConvTensor {
     /// The sum with another tensor on the same sites, as in a residual connection. Differentiable.
     ///
     /// # Errors
-    /// Other sites or other channels.
+    /// Tensors with other sites or another number of channels.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -87,7 +87,7 @@ impl SparseConvTensor {
     }
 }
 
-/// The sum of tensors with the same sites; a `Result`, as candle's operators give.
+/// The sum of tensors with the same sites, as a `Result` like that of candle's operators.
 impl Add for &SparseConvTensor {
     type Output = Result<SparseConvTensor>;
 

@@ -1,4 +1,4 @@
-//! Attention among the sites of a batch element: all of them, those of a window, or neighbours along a space-filling curve.
+//! Attention among the sites of a batch element: among all of them, within a window, or among neighbours along a space-filling curve.
 //!
 //! `y = softmax(q · kᵀ / √C) · v` for each head, within groups of rows. Groups of similar size are computed together, padded, so that
 //! thousands of small windows are a few matrix products.
@@ -12,31 +12,31 @@ use super::elements::wide_of;
 use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
-/// Which sites attend to each other. They always belong to one batch element.
+/// Which sites attend to each other. The sites of a group always belong to one batch element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttentionGroups {
-    /// All of a batch element.
+    /// All sites of a batch element.
     Full,
-    /// Those of a window of `size` (z, y, x) cells; windows begin at −`shift` (Swin's shifted windows with half a window).
+    /// The sites of a window of `size` (z, y, x) cells. Windows begin at −`shift`; half a window gives Swin's shifted windows.
     Windowed {
-        /// Cells of a window (z, y, x).
+        /// Size of a window in cells (z, y, x).
         size: [usize; 3],
         /// Cells by which windows are moved (z, y, x).
         shift: [usize; 3],
     },
-    /// `length` neighbours along a curve, or a few fewer: an element's sites are divided evenly. Point Transformer V3's and TRELLIS'
-    /// serialised attention.
+    /// `length` neighbours along a curve, or a few fewer: an element's sites are divided evenly. This is the serialised attention of Point
+    /// Transformer V3 and TRELLIS.
     Serialized {
         /// The curve.
         curve: Curve,
-        /// Most sites of a group.
+        /// The largest number of sites in a group.
         length: usize,
     },
 }
 
 impl AttentionGroups {
-    /// The rows of each group. Every row is in one.
+    /// The rows of each group. Every row is in exactly one group.
     ///
     /// # Errors
     /// A window without cells, or a length of 0.
@@ -88,8 +88,8 @@ impl AttentionGroups {
     }
 }
 
-/// Scaled dot-product attention (Vaswani et al. 2017) within groups of the sites of `x`: queries (sites, heads, C), keys of the same
-/// shape and values (sites, heads, C') to (sites, heads, C'). Differentiable.
+/// Scaled dot-product attention (Vaswani et al. 2017) within groups of the sites of `x`. Takes queries and keys (sites, heads, C) and
+/// values (sites, heads, C'), and returns (sites, heads, C'). Differentiable.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -106,7 +106,7 @@ impl AttentionGroups {
 /// ```
 ///
 /// # Errors
-/// Tensors of other shapes, or groups that cannot be made.
+/// Tensors of other shapes, or groups that cannot be formed.
 pub fn sparse_attention(
     x: &SparseConvTensor,
     queries: &Tensor,
@@ -147,7 +147,7 @@ pub fn sparse_attention(
     };
     let [queries, keys, values] = [flat(queries)?, flat(keys)?, flat(values)?];
     let queries = (queries / (channels as f64).sqrt())?;
-    /// Scores that are held at a time.
+    /// The number of scores that are held at a time.
     const MOST: usize = 1 << 24;
     let (mut outputs, mut order) = (Vec::new(), Vec::new());
     for (length, groups) in buckets {
@@ -158,14 +158,14 @@ pub fn sparse_attention(
             order.extend(rows);
         }
     }
-    // Back to the order of the sites.
+    // Put the rows back in the order of the sites.
     let mut places = vec![0u32; sites];
     order.iter().zip(0..).for_each(|(&row, place)| places[row as usize] = place);
     let y = Tensor::cat(&outputs, 0)?.index_select(&Tensor::from_vec(places, sites, x.device())?, 0)?;
     Ok(y.reshape((sites, heads, width))?.to_dtype(x.dtype())?)
 }
 
-/// Attention within `groups` of at most `length` rows: (rows of all groups, heads · width), and which rows these are.
+/// Attention within `groups` of at most `length` rows. Returns (rows of all groups, heads · width), and the numbers of these rows.
 fn padded_attention(
     [queries, keys, values]: [&Tensor; 3],
     groups: &[Vec<u32>],
@@ -178,7 +178,7 @@ fn padded_attention(
     let mut kept = Vec::with_capacity(rows.len());
     for (g, group) in groups.iter().enumerate() {
         kept.extend((0..group.len()).map(|i| (g * length + i) as u32));
-        // Padding repeats a row of the group, which the mask hides.
+        // Padding repeats a row of the group; the mask hides it.
         picked.extend((0..length).map(|i| group[i.min(group.len() - 1)]));
         mask.extend((0..length).map(|i| if i < group.len() { 0.0 } else { f32::NEG_INFINITY }));
     }

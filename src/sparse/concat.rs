@@ -1,4 +1,4 @@
-//! Sparse tensors one after the other: along the batch, and along the channels.
+//! Concatenates sparse tensors along the batch or along the channels.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
 impl SparseConvTensor {
-    /// One batch of all the batch elements of `parts`, in order.
+    /// One batch with all the batch elements of `parts`, in order.
     ///
     /// # Errors
     /// No parts, or parts that differ in spatial shape, channels, dtype or device.
@@ -53,7 +53,7 @@ impl SparseConvTensor {
     /// Differentiable.
     ///
     /// # Errors
-    /// Other sites.
+    /// A tensor on other sites.
     ///
     /// ```
     /// use wavemesh::prelude::*;

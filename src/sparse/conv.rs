@@ -1,4 +1,4 @@
-//! What the convolution layers share: parameters, kernel maps by `indice_key`, and the checks of both.
+//! The common part of the convolution layers: parameters, kernel maps by `indice_key`, and their checks.
 
 use std::sync::Arc;
 
@@ -19,13 +19,13 @@ use crate::{Error, Result, memory};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConvConfig<const N: usize = 3> {
-    /// Step between outputs. A submanifold or inverse layer ignores it. Default 1.
+    /// Step between outputs. Default 1. Submanifold and inverse layers ignore it.
     pub stride: [usize; N],
-    /// Cells added around the grid. A submanifold or inverse layer ignores it. Default 0.
+    /// Cells added around the grid. Default 0. Submanifold and inverse layers ignore it.
     pub padding: [usize; N],
-    /// Distance of neighbouring kernel taps. An inverse layer ignores it. Default 1.
+    /// Distance between neighbouring kernel taps. Default 1. Inverse layers ignore it.
     pub dilation: [usize; N],
-    /// Whether each output channel has a learned constant, added at active sites only. Default true.
+    /// Whether each output channel has a learned constant, which is added at active sites only. Default true.
     pub bias: bool,
     /// The name under which later layers of the chain find this layer's kernel map. Default none.
     pub indice_key: Option<String>,
@@ -57,24 +57,24 @@ setters! {
     }
 }
 
-/// A layer in the eyes of the maps it makes.
+/// A layer, as the maps that it makes know it.
 #[derive(Clone, Debug)]
 pub(super) struct Maker {
     /// Type of the layer.
     pub layer: &'static str,
-    /// Type and arguments, with the name of its parameters: what errors call the layer.
+    /// Type, arguments and the name of its parameters, as errors name the layer.
     pub description: Arc<str>,
     pub indice_key: Option<String>,
 }
 
 impl Maker {
-    /// What the layer adds to the dictionary of its output.
+    /// The layer's entry for the dictionary of its output.
     pub fn entry(&self, map: &KernelMap) -> Option<(&str, IndiceData)> {
         let data = || IndiceData { map: map.clone(), made_by: self.description.clone() };
         self.indice_key.as_deref().map(|key| (key, data()))
     }
 
-    /// The way back over the map of the layer's key, whose kernel is `kernel`.
+    /// The reversed flow over the map of the layer's key, whose kernel must be `kernel`.
     pub fn invert_flow(&self, kernel: [usize; 3], x: &SparseConvTensor) -> Result<Flow> {
         let key = self.indice_key.as_deref().unwrap_or_default();
         let Some(data) = x.find_indice(key) else {
@@ -106,7 +106,7 @@ impl Maker {
         Ok(Flow::inverse(map))
     }
 
-    /// A layer of `axes` axes takes tensors that have as many.
+    /// Checks that a tensor has as many axes as the layer.
     pub fn check_axes(&self, axes: usize, x: &SparseConvTensor) -> Result<()> {
         if x.ndim() == axes {
             return Ok(());
@@ -139,10 +139,10 @@ impl Maker {
     }
 }
 
-/// The kernel map of a layer: the one of its key if a layer before it made that, else one for these sites.
+/// The kernel map of a layer: the one under its key if an earlier layer made it, otherwise one for these sites.
 ///
 /// # Errors
-/// The key belongs to a map of another geometry or other sites.
+/// [`Error::IndiceKey`](crate::Error::IndiceKey) if the key belongs to a map of another geometry or other sites.
 pub(super) fn map_for(maker: &Maker, geometry: Geometry, x: &SparseConvTensor, backend: Backend) -> Result<KernelMap> {
     let Some(data) = maker.indice_key.as_deref().and_then(|key| x.find_indice(key)) else {
         return new_map(maker.layer, x, geometry, backend);
@@ -156,7 +156,7 @@ pub(super) fn map_for(maker: &Maker, geometry: Geometry, x: &SparseConvTensor, b
     Ok(data.map.clone())
 }
 
-/// [`map_for`] with the pairs built.
+/// Like [`map_for`], with the pairs built.
 pub(super) fn built_map(maker: &Maker, geometry: Geometry, x: &SparseConvTensor) -> Result<KernelMap> {
     let backend = x.backend()?;
     let map = map_for(maker, geometry, x, backend)?;
@@ -164,7 +164,7 @@ pub(super) fn built_map(maker: &Maker, geometry: Geometry, x: &SparseConvTensor)
     Ok(map)
 }
 
-/// The map of the sites of `x` and this geometry, whose output sites the backend finds unless the sites remember them.
+/// The map for the sites of `x` and this geometry. The backend finds its output sites unless the sites remember them.
 fn new_map(op: &'static str, x: &SparseConvTensor, geometry: Geometry, backend: Backend) -> Result<KernelMap> {
     let source = x.sites();
     let remembered = source.maps().get(&geometry).cloned();
@@ -187,23 +187,23 @@ fn new_map(op: &'static str, x: &SparseConvTensor, geometry: Geometry, backend: 
     Ok(KernelMap { geometry, source: source.clone(), target, body })
 }
 
-/// The body of a convolution layer.
+/// The common body of convolution layers.
 #[derive(Clone, Debug)]
 pub(super) struct Conv {
-    /// The weight with the axes that the layer has.
+    /// The weight, with the layer's own axes.
     pub weight: Tensor,
-    /// The same as (out, kz, ky, kx, in).
+    /// The weight as (out, kz, ky, kx, in).
     pub taps: Tensor,
     pub bias: Option<Tensor>,
     pub geometry: Geometry,
     pub maker: Maker,
-    /// Keeps what the importer of checkpoints knows of the layer.
+    /// Keeps the note alive that tells the importer of checkpoints about the layer.
     pub _note: Option<Arc<LayerNote>>,
 }
 
 impl Conv {
-    /// Checks the arguments and gets `weight` (out, kz, ky, kx, in), without kz for 2-D and so on, and `bias` (out,), initialised as
-    /// PyTorch does: uniform within ±1/√(in·kz·ky·kx).
+    /// Checks the arguments and gets `weight` (out, kz, ky, kx, in), without kz for 2-D and so on, and `bias` (out,). Both are initialised
+    /// as PyTorch does: uniform within ±1/√(in·kz·ky·kx).
     pub fn new<const N: usize>(
         layer: &'static str,
         kind: Kind,
@@ -228,7 +228,7 @@ impl Conv {
         }
         .checked(layer)?;
         let [kz, ky, kx] = geometry.kernel;
-        // Initialisation draws in f64.
+        // The initialisation draws its numbers in f64.
         memory::elements::<f32>(layer, "the weight", &[out_channels, kz, ky, kx, in_channels], size_of::<f64>())?;
         let bound = 1.0 / ((in_channels * geometry.volume()) as f64).sqrt();
         let init = Init::Uniform { lo: -bound, up: bound };
@@ -258,14 +258,14 @@ impl Conv {
         Ok(Self { weight, taps, bias, geometry, maker: Maker { layer, description, indice_key }, _note: note })
     }
 
-    /// Runs the layer forwards: the map of its key if there is one, else of these sites and this geometry. The result is
-    /// of type `output`: that of `x`, or f32 for half features.
+    /// Runs the layer forwards over the map of its key or, if there is none, one for these sites and this geometry. The result has type
+    /// `output`: that of `x`, or f32 for half features.
     pub fn forward(&self, x: &SparseConvTensor, output: DType) -> Result<SparseConvTensor> {
         self.forward_joined(x, None, output)
     }
 
-    /// Like [`forward`](Self::forward), where the channels of `beside` (the rows of `x`, more channels) follow those of `x`. The
-    /// result is f32 then.
+    /// Like [`forward`](Self::forward), but the channels of `beside` (the same rows, more channels) follow those of `x`. The result is then
+    /// f32.
     pub fn forward_joined(
         &self,
         x: &SparseConvTensor,
@@ -278,7 +278,7 @@ impl Conv {
         Ok(x.next(features, &flow.map.target, self.maker.entry(&flow.map)))
     }
 
-    /// The way of [`forward`](Self::forward) for an input of `channels` channels on the sites of `x`.
+    /// The flow that [`forward`](Self::forward) uses for an input of `channels` channels on the sites of `x`.
     pub fn flow(&self, x: &SparseConvTensor, channels: usize) -> Result<Flow> {
         self.check_input(x, channels)?;
         Ok(Flow::forward(&map_for(&self.maker, self.geometry, x, x.backend()?)?))
@@ -289,7 +289,7 @@ impl Conv {
         built_map(&self.maker, self.geometry, x)
     }
 
-    /// Runs the layer onto given sites: those of `target`, whatever the layer's own would be.
+    /// Runs the layer onto the sites of `target` instead of its own output sites.
     pub fn forward_onto(&self, x: &SparseConvTensor, target: &SparseConvTensor) -> Result<SparseConvTensor> {
         self.check_input(x, x.channels())?;
         if target.batch_size() != x.batch_size() || target.ndim() != x.ndim() {
@@ -297,7 +297,7 @@ impl Conv {
             let (got, expected) = (kind(target), format!("{}, as the input", kind(x)));
             return Err(Error::Argument { op: self.maker.layer, name: "target", got, expected });
         }
-        // A submanifold map is its own reverse, which one onto other sites is not.
+        // A submanifold map is its own reverse; a map onto other sites is not.
         let kind = if self.geometry.kind == Kind::Submanifold { Kind::Regular } else { self.geometry.kind };
         let body = MapBody { target: Some(target.sites().clone()), kept: Kept::default() };
         let (source, target) = (x.sites().clone(), target.sites().clone());
@@ -323,8 +323,8 @@ impl Conv {
         x.backend()?.engine_on(x.device())?.convolve(&layer, x.features())
     }
 
-    /// Gradients of the features of `x` with those beside them, added to `onto`, and of the weight, from that of the result over
-    /// `flow`, all f32.
+    /// Gradients of the features of `x` with those beside them, added to `onto`, and of the weight, from the gradient of the result over
+    /// `flow`; all in f32.
     pub fn gradients(
         &self,
         flow: &Flow,
@@ -373,11 +373,11 @@ impl Conv {
     }
 }
 
-/// Writes what every convolution layer offers beside its constructor.
+/// Writes the methods that every convolution layer has besides its constructor.
 macro_rules! convolution_layer {
     ($layer:ident, $run:ident) => {
         impl<const N: usize> $layer<N> {
-            /// Weights (out, kz, ky, kx, in); (out, ky, kx, in) of a 2-D layer, and so on.
+            /// Weights (out, kz, ky, kx, in), or (out, ky, kx, in) for a 2-D layer, and so on.
             pub fn weight(&self) -> &candle_core::Tensor {
                 &self.0.weight
             }
@@ -392,7 +392,7 @@ macro_rules! convolution_layer {
                 self.0.maker.indice_key.as_deref()
             }
 
-            /// Kernel size (z, y, x), or of the axes that the layer has.
+            /// Kernel size (z, y, x), or for the axes that the layer has.
             pub fn kernel_size(&self) -> [usize; N] {
                 std::array::from_fn(|axis| self.0.geometry.kernel[axis + 3 - N])
             }
@@ -421,12 +421,11 @@ pub(super) use convolution_layer;
 macro_rules! map_making_layer {
     ($layer:ident) => {
         impl<const N: usize> $layer<N> {
-            /// Runs the layer onto the sites of `target`, in their order, whatever sites it would have by itself: MinkowskiEngine's
-            /// convolution on given coordinates. Sites that it does not reach get the bias alone. The kernel map is built again in
-            /// each call.
+            /// Runs the layer onto the sites of `target`, in their order, instead of its own output sites: MinkowskiEngine's convolution on
+            /// given coordinates. Sites that it does not reach get only the bias. Each call builds the kernel map again.
             ///
             /// # Errors
-            /// As a forward pass, or a target of another batch size or number of axes.
+            /// The errors of a forward pass; or a target with another batch size or number of axes.
             ///
             /// ```
             /// use wavemesh::prelude::*;
@@ -451,7 +450,7 @@ macro_rules! map_making_layer {
             /// The kernel map of this layer on the sites of `x`, as a forward pass would build or find it.
             ///
             /// # Errors
-            /// A kernel that does not fit the grid, or misuse of the layer's `indice_key`.
+            /// A kernel that does not fit the grid, or a wrong use of the layer's `indice_key`.
             ///
             /// ```
             /// use wavemesh::prelude::*;

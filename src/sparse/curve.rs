@@ -1,15 +1,15 @@
-//! [`Curve`]: space-filling curves, which put sites that lie together in space together in a row.
+//! [`Curve`]: space-filling curves, which put neighbouring sites close together in a sequence.
 
 /// A curve through the cells of a grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Curve {
-    /// Morton's order: the bits of the coordinates, interleaved.
+    /// Morton's order: the interleaved bits of the coordinates.
     ZOrder,
-    /// Hilbert's: consecutive cells of the curve are neighbours.
+    /// Hilbert's curve: consecutive cells of the curve are neighbours.
     Hilbert,
 }
 
-/// Bits of a coordinate that count: grids of up to 2²¹ cells a side.
+/// The bits of a coordinate that count: grids may have up to 2²¹ cells a side.
 const BITS: u32 = 21;
 
 impl Curve {
@@ -23,7 +23,7 @@ impl Curve {
     }
 }
 
-/// Bits of the three numbers in turn, highest first, the first number's first.
+/// The bits of the three numbers in turn, highest bits first, and the first number first.
 fn interleaved(cell: [u32; 3]) -> u64 {
     let mut code = 0;
     for bit in (0..BITS).rev() {

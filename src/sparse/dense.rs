@@ -1,4 +1,4 @@
-//! Sparse tensors of dense ones, and back.
+//! Conversions between sparse and dense tensors.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use super::tensor::SparseConvTensor;
 use crate::{Error, Result, memory};
 
 impl SparseConvTensor {
-    /// The sites of a dense tensor (batch, z, y, x, C) where any channel is not zero (NaN is not zero), in ascending order; of
-    /// (batch, y, x, C) and (batch, x, C) for 2-D and 1-D. Differentiable.
+    /// The sites of a dense tensor (batch, z, y, x, C) at which any channel is not zero (NaN is not zero), in ascending order. Tensors
+    /// (batch, y, x, C) and (batch, x, C) give 2-D and 1-D. Differentiable.
     ///
     /// # Errors
-    /// A tensor of another number of axes, or whose grid is too large to number its sites.
+    /// A tensor with another number of axes, or a grid that is too large to number its sites.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -66,10 +66,11 @@ impl SparseConvTensor {
         Ok(Self::from_parts(features, Arc::new(sites)))
     }
 
-    /// The dense tensor (batch, C, z, y, x), without z for 2-D and without z and y for 1-D, zero where no site is. Differentiable.
+    /// The dense tensor (batch, C, z, y, x), without z for 2-D and without z and y for 1-D. It is zero where there is no site.
+    /// Differentiable.
     ///
     /// # Errors
-    /// [`Error::Memory`] when memory has no room for the grid.
+    /// [`Error::Memory`] if the grid does not fit in memory.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -85,10 +86,11 @@ impl SparseConvTensor {
         Ok(self.dense_channels_last()?.permute(order)?.contiguous()?)
     }
 
-    /// The dense tensor (batch, z, y, x, C), without z for 2-D and without z and y for 1-D, zero where no site is. Differentiable.
+    /// The dense tensor (batch, z, y, x, C), without z for 2-D and without z and y for 1-D. It is zero where there is no site.
+    /// Differentiable.
     ///
     /// # Errors
-    /// [`Error::Memory`] when memory has no room for the grid.
+    /// [`Error::Memory`] if the grid does not fit in memory.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -110,7 +112,7 @@ impl SparseConvTensor {
             });
         }
         let shape = [&[grid.batch], grid.dims(), &[channels]].concat();
-        // Adding the rows, and putting channels first, each make a second copy.
+        // Adding the rows makes a second copy, and so does putting channels first.
         memory::elements::<u8>("SparseConvTensor::dense", "a dense tensor", &shape, 0)?;
         memory::check(
             "SparseConvTensor::dense",

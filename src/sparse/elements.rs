@@ -1,4 +1,4 @@
-//! The elements of a batch: their rows, sums over each, and values given to all rows of each.
+//! The elements of a batch: their rows, reductions over each element, and values that all its rows receive.
 
 use candle_core::{DType, Tensor};
 
@@ -7,7 +7,7 @@ use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
 impl SparseConvTensor {
-    /// The rows of each batch element, in their order; an element without sites has none.
+    /// The rows of each batch element, in order. An element without sites has none.
     pub fn element_rows(&self) -> Vec<Vec<u32>> {
         let mut rows = vec![Vec::new(); self.batch_size()];
         for (row, [b, ..]) in (0..).zip(self.coords()) {
@@ -19,7 +19,7 @@ impl SparseConvTensor {
     /// The batch element of each row, as a `u32` tensor (sites,).
     ///
     /// # Errors
-    /// Whatever candle says of the device of the features.
+    /// An error of candle about the device of the features.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -33,10 +33,10 @@ impl SparseConvTensor {
         Ok(Tensor::from_vec(elements, self.len(), self.device())?)
     }
 
-    /// Rows (sites, C) reduced to one row for each batch element (batch, C); zeros for an element without sites. Differentiable.
+    /// Reduces rows (sites, C) to one row for each batch element (batch, C). An element without sites gets zeros. Differentiable.
     ///
     /// # Errors
-    /// Rows that are no float matrix with one row a site.
+    /// `rows` that is not a float matrix with one row per site.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -51,11 +51,10 @@ impl SparseConvTensor {
         scatter(rows, &elements, self.batch_size(), reduce)
     }
 
-    /// A row for each batch element (batch, C), given to each of its sites: (sites, C). MinkowskiEngine's `MinkowskiBroadcast`.
-    /// Differentiable.
+    /// Gives each site the row of its batch element: from (batch, C) to (sites, C). MinkowskiEngine's `MinkowskiBroadcast`. Differentiable.
     ///
     /// # Errors
-    /// Values that are not one row for each element.
+    /// `values` that do not have one row for each element.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -79,7 +78,7 @@ impl SparseConvTensor {
     }
 }
 
-/// f64 for f64, else f32: the type in which sums are made.
+/// The type for sums: f64 for f64, otherwise f32.
 pub(super) fn wide_of(dtype: DType) -> DType {
     if dtype == DType::F64 { DType::F64 } else { DType::F32 }
 }

@@ -6,9 +6,9 @@
 //! - convolution: `i = o·s − p + r·d`,
 //! - transposed convolution: `o = i·s − p + r·d`.
 //!
-//! A submanifold convolution is a convolution with s = 1 and p = d·(k/2). The formulas and the output sizes are those of
-//! PyTorch's `Conv3d` and `ConvTranspose3d`, the sets of output sites those of spconv 2 ([`OutputSites::Reachable`]) or
-//! of MinkowskiEngine and TorchSparse ([`OutputSites::Strided`]).
+//! A submanifold convolution is a convolution with s = 1 and p = d·(k/2). The formulas and the output sizes are those of PyTorch's `Conv3d`
+//! and `ConvTranspose3d`. The sets of output sites are those of spconv 2 ([`OutputSites::Reachable`]) or of MinkowskiEngine and TorchSparse
+//! ([`OutputSites::Strided`]).
 
 use crate::{Error, Result};
 
@@ -18,23 +18,23 @@ pub enum OutputSites {
     /// Every site that the kernel reaches from an active input site, as in spconv. The default.
     #[default]
     Reachable,
-    /// The unique `floor(site / stride)`, as in MinkowskiEngine and TorchSparse, on a grid of `ceil(size / stride)`: no site is lost,
-    /// and layers that share a stride have the same output sites whatever their kernel and padding.
+    /// Every distinct `floor(site / stride)`, on a grid of `ceil(size / stride)`, as in MinkowskiEngine and TorchSparse. No site is lost,
+    /// and layers with the same stride have the same output sites, whatever their kernel and padding.
     Strided,
 }
 
 /// What kind of convolution a map belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Output sites are the input sites; stride and padding follow from the kernel.
+    /// The output sites are the input sites; stride and padding follow from the kernel.
     Submanifold,
-    /// A convolution: site o is active if some active i is `o·stride − padding + r·dilation`.
+    /// A convolution: site o is active if `i = o·stride − padding + r·dilation` holds for some active i.
     Regular,
     /// A transposed convolution: `o = i·stride − padding + r·dilation`.
     Transposed,
 }
 
-/// Everything that decides the pairs of a kernel map but the sites themselves. Triples are (z, y, x).
+/// Everything that decides the pairs of a kernel map, except the sites. Triples are (z, y, x).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Geometry {
     pub kind: Kind,
@@ -45,11 +45,11 @@ pub(crate) struct Geometry {
     pub output_sites: OutputSites,
 }
 
-/// The largest kernel, stride, padding or dilation on an axis; keeps the arithmetic of coordinates far from overflow.
+/// The largest kernel, stride, padding or dilation on an axis. It keeps coordinates far from overflow.
 const MAX_EXTENT: usize = 1 << 15;
 
 impl Geometry {
-    /// Checks ranges, and gives a submanifold kernel its stride and padding.
+    /// Checks the ranges, and sets a submanifold kernel's stride and padding.
     pub fn checked(mut self, op: &'static str) -> Result<Self> {
         for (name, values, least) in [
             ("kernel_size", self.kernel, 1),
@@ -110,7 +110,7 @@ impl Geometry {
         (0..kz).flat_map(move |z| (0..ky).flat_map(move |y| (0..kx).map(move |x| [z, y, x])))
     }
 
-    /// The output's spatial shape: as PyTorch computes it, or what holds every `floor(site / stride)`.
+    /// The output's spatial shape: as PyTorch computes it, or the smallest that holds every `floor(site / stride)`.
     pub fn output_shape(&self, op: &'static str, input: [usize; 3]) -> Result<[usize; 3]> {
         if self.output_sites == OutputSites::Strided {
             return Ok(std::array::from_fn(|a| input[a].div_ceil(self.stride[a])));
@@ -156,12 +156,12 @@ pub(crate) struct Steps {
     pub dilation: [usize; 3],
 }
 
-/// How the cell that is read follows from the cell that is written, on one axis at a time.
+/// How the coordinate that is read follows from the one that is written, for one axis.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SourceRule {
     /// `source = target·s − p + r·d`
     Multiply(Steps),
-    /// `source = (target + p − r·d) / s` where that is whole
+    /// `source = (target + p − r·d) / s` if that is a whole number
     Divide(Steps),
 }
 
@@ -174,7 +174,7 @@ impl SourceRule {
         }
     }
 
-    /// The source coordinate on `axis`, which may be outside the grid, or `None` when no whole one exists.
+    /// The source coordinate on `axis`, which may be outside the grid; `None` if it is not a whole number.
     #[inline]
     pub fn source(&self, axis: usize, target: i64, r: usize) -> Option<i64> {
         match self {
@@ -189,7 +189,8 @@ impl SourceRule {
     }
 }
 
-/// One size for each of N axes, the last ones of (z, y, x): built from one `usize` for all, from `[z, y, x]` or from `(z, y, x)`.
+/// A size for each of N axes, the last ones of (z, y, x). It can be made from one `usize` for all axes, from `[z, y, x]` or from `(z, y,
+/// x)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size<const N: usize>(pub [usize; N]);
 
@@ -220,12 +221,12 @@ impl From<(usize, usize)> for Size<2> {
     }
 }
 
-/// Sizes of N axes as those of (z, y, x); the axes that are not there get `other`.
+/// Sizes of N axes as sizes of (z, y, x); missing axes get `other`.
 pub(super) fn three<const N: usize>(sizes: [usize; N], other: usize) -> [usize; 3] {
     std::array::from_fn(|axis| if axis + N >= 3 { sizes[axis + N - 3] } else { other })
 }
 
-/// Chooses among the names of a layer for 1, 2 and 3 axes; other numbers of axes do not compile.
+/// Chooses among a layer's names for 1, 2 and 3 axes. Other numbers of axes do not compile.
 pub(super) const fn name_of<const N: usize>(names: [&'static str; 3]) -> &'static str {
     const { assert!(N >= 1 && N <= 3, "sparse layers have 1, 2 or 3 axes") };
     names[N - 1]

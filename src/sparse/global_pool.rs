@@ -7,14 +7,14 @@ use super::scatter::Reduce;
 use super::tensor::SparseConvTensor;
 use crate::Result;
 
-/// Writes a global pool: (batch, C) by its own `forward`, and as a module a tensor with one site for each batch element.
+/// Writes a global pool. Its own `forward` returns (batch, C); as a module it returns a tensor with one site for each batch element.
 macro_rules! global_pool {
     ($pool:ident, $reduce:expr) => {
         impl $pool {
             /// Pools `x` to (batch, C). Differentiable.
             ///
             /// # Errors
-            /// Whatever candle says of the features.
+            /// An error of candle about the features.
             ///
             /// ```
             /// use wavemesh::prelude::*;
@@ -39,8 +39,8 @@ macro_rules! global_pool {
     };
 }
 
-/// The largest value of each batch element's sites: (batch, C). An element without sites has zeros. The first of tied sites receives
-/// the gradient.
+/// The largest value of each batch element's sites: (batch, C). An element without sites gets zeros. If sites are tied, the first one
+/// receives the gradient.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -55,7 +55,7 @@ macro_rules! global_pool {
 pub struct SparseGlobalMaxPool;
 global_pool!(SparseGlobalMaxPool, Reduce::Max);
 
-/// The mean of each batch element's sites: (batch, C). An element without sites has zeros.
+/// The mean of each batch element's sites: (batch, C). An element without sites gets zeros.
 ///
 /// ```
 /// use wavemesh::prelude::*;

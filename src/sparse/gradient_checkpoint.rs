@@ -1,4 +1,4 @@
-//! [`GradientCheckpoint`]: a part of a network that keeps its input alone for the backward pass (Chen et al. 2016).
+//! [`GradientCheckpoint`]: a part of a network that keeps only its input for the backward pass (Chen et al. 2016).
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use super::tape;
 use super::tensor::SparseConvTensor;
 use crate::Result;
 
-/// Gradient checkpointing of any module, `torch.utils.checkpoint`: its forward pass keeps the input alone, and its backward pass runs the
-/// module once more. Values and gradients are those of the module, bit for bit; running statistics follow a batch once.
+/// Gradient checkpointing of any module, as `torch.utils.checkpoint`: the forward pass keeps only the input, and the backward pass runs the
+/// module once more. Values and gradients are those of the module, bit for bit; running statistics follow each batch once.
 ///
-/// A training pass needs a third more time. Its memory is the inputs of all checkpoints, and what one of them needs within: wrap each of
-/// a network's blocks, not the whole network. The module must compute the same twice: a layer that draws random numbers (candle's
-/// `Dropout`) must draw them from a seed.
+/// A training pass takes about a third more time. Its memory holds the inputs of all checkpoints, and the inner tensors of one of them: so
+/// wrap each block of a network, not the whole network. The module must compute the same result twice: a layer that draws random numbers
+/// (candle's `Dropout`) must draw them from a seed.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -46,13 +46,13 @@ impl<M: SparseModule + Send + Sync + 'static> GradientCheckpoint<M> {
         Self(Arc::new(module))
     }
 
-    /// The module.
+    /// The module inside.
     pub fn module(&self) -> &M {
         &self.0
     }
 }
 
-/// Like the module itself, a clone shares its parameters.
+/// A clone shares the parameters, like a clone of the module itself.
 impl<M> Clone for GradientCheckpoint<M> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
@@ -65,7 +65,8 @@ impl<M: SparseModule + Send + Sync + 'static> SparseModule for GradientCheckpoin
             return self.0.forward_t(x, train);
         }
         let input = x.replace_feature(x.features().detach())?;
-        // With a tape, which tells the parameters. It goes at the end of this function; the backward pass will need as much.
+        // This pass has a tape, to learn which parameters are used. The tape is freed at the end of this function; the backward pass needs
+        // as much.
         let output = self.0.forward_t(&input, train)?;
         let parameters: Vec<Tensor> =
             output.features().sorted_nodes().into_iter().filter(|node| node.is_variable()).cloned().collect();
@@ -87,7 +88,7 @@ impl<M: SparseModule + Send + Sync + 'static> SparseModule for GradientCheckpoin
     }
 }
 
-/// Gradients of the input and of the parameters, by a second forward pass.
+/// Gradients of the input and of the parameters, found by a second forward pass.
 fn gradients(
     module: &impl SparseModule,
     input: &SparseConvTensor,

@@ -1,6 +1,6 @@
-//! The grid that sites live on, and the packing of a site into one `u64`.
+//! The grid on which sites lie, and the packing of a site into one `u64`.
 //!
-//! A packed site is its row-major index over (batch, z, y, x), so ascending keys are ascending (batch, z, y, x).
+//! A packed site is its row-major index over (batch, z, y, x), so ascending keys mean ascending (batch, z, y, x).
 
 use crate::{Error, Result};
 
@@ -9,7 +9,7 @@ use crate::{Error, Result};
 pub(crate) struct Grid {
     pub batch: usize,
     pub shape: [usize; 3],
-    /// Number of axes that people see: the last ones of (z, y, x). The others have one cell.
+    /// Number of axes that users see: the last ones of (z, y, x). The others have one cell.
     pub axes: usize,
 }
 
@@ -63,17 +63,17 @@ impl Grid {
         Ok(Self { batch, shape, axes })
     }
 
-    /// The same grid as people see it: the last `axes` of (z, y, x).
+    /// The same grid, of which users see the last `axes` of (z, y, x).
     pub fn with_axes(self, axes: usize) -> Self {
         Self { axes, ..self }
     }
 
-    /// The sizes of the axes that people see.
+    /// The sizes of the axes that users see.
     pub fn dims(&self) -> &[usize] {
         &self.shape[3 - self.axes..]
     }
 
-    /// `factor` for the axes that people see, 1 for the others.
+    /// `factor` for the axes that users see, 1 for the others.
     pub fn factors(&self, factor: usize) -> [usize; 3] {
         std::array::from_fn(|axis| if axis + self.axes >= 3 { factor } else { 1 })
     }
@@ -88,7 +88,7 @@ impl Grid {
         self.shape.iter().fold(self.batch as u64, |cells, &n| cells * n as u64)
     }
 
-    /// The packed form of a site known to be inside.
+    /// The packed form of a site that is known to be inside.
     #[inline]
     pub fn pack(&self, [b, z, y, x]: [i32; 4]) -> u64 {
         let [d, h, w] = self.shape.map(|n| n as u64);

@@ -1,8 +1,8 @@
-//! [`GroupNorm`], [`InstanceNorm`] and [`LayerNorm`]: normalisations that know the elements of a batch.
+//! [`GroupNorm`], [`InstanceNorm`] and [`LayerNorm`]: normalisations that keep the elements of a batch apart.
 //!
-//! `y = (x − mean) / sqrt(var + eps) · weight + bias` with the mean and biased variance of a group of values: of some channels of all
-//! sites of one batch element (Wu & He 2018), of one channel of them (Ulyanov et al. 2016), or of all channels of one site (Ba et al.
-//! 2016). A batch element never sees another one's values, and none are kept: training and evaluation are the same.
+//! `y = (x − mean) / sqrt(var + eps) · weight + bias`, with the mean and biased variance of a group of values. The group is some channels
+//! of all sites of one batch element (Wu & He 2018), one channel of them (Ulyanov et al. 2016), or all channels of one site (Ba et al.
+//! 2016). A batch element never sees another one's values, and no statistics are kept: training and evaluation are the same.
 
 use candle_core::{D, Tensor};
 use candle_nn::{Init, VarBuilder};
@@ -13,7 +13,7 @@ use super::scatter::Reduce;
 use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
-/// Learned scale and shift of channels.
+/// A learned scale and shift for each channel.
 #[derive(Clone, Debug)]
 struct Affine {
     weight: Tensor,
@@ -34,7 +34,7 @@ impl Affine {
     }
 }
 
-/// Normalisation of groups of channels over all sites of each batch element: `torch.nn.GroupNorm` on each element's features, TRELLIS'
+/// Normalises groups of channels over all sites of each batch element: `torch.nn.GroupNorm` on each element's features, TRELLIS'
 /// `SparseGroupNorm`.
 ///
 /// ```
@@ -59,10 +59,10 @@ pub struct GroupNorm {
 }
 
 impl GroupNorm {
-    /// Normalisation of `channels` channels in `groups` equal groups, with `weight` and `bias` (channels,); PyTorch's eps is 1e-5.
+    /// A layer for `channels` channels in `groups` equal groups, with `weight` and `bias` (channels,). PyTorch's eps is 1e-5.
     ///
     /// # Errors
-    /// Channels that do not divide into the groups, a negative eps, or parameters of another shape in `vb`.
+    /// Channels that cannot be divided into the groups, a negative eps, or parameters of another shape in `vb`.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -102,7 +102,7 @@ impl GroupNorm {
         let width = self.channels / self.groups;
         let sizes: Vec<f64> = x.batch_counts()?.iter().map(|&count| (count.max(1) * width) as f64).collect();
         let sizes = Tensor::from_vec(sizes, (x.batch_size(), 1), x.device())?.to_dtype(features.dtype())?;
-        // The mean of each element's groups, at each of its sites.
+        // The mean of each element's groups, repeated for each of its sites.
         let mean = |values: &Tensor| -> Result<Tensor> {
             let sums = x.reduce_elements(values, Reduce::Sum)?; // (batch, C)
             let sums = sums.reshape((x.batch_size(), self.groups, width))?.sum(D::Minus1)?; // (batch, groups)
@@ -128,8 +128,7 @@ impl SparseModule for GroupNorm {
     }
 }
 
-/// Normalisation of each channel over all sites of each batch element: `torch.nn.InstanceNorm1d`, MinkowskiEngine's
-/// `MinkowskiInstanceNorm`.
+/// Normalises each channel over all sites of each batch element: `torch.nn.InstanceNorm1d`, MinkowskiEngine's `MinkowskiInstanceNorm`.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -149,10 +148,10 @@ impl SparseModule for GroupNorm {
 pub struct InstanceNorm(GroupNorm);
 
 impl InstanceNorm {
-    /// Normalisation of `channels` channels, with `weight` and `bias` (channels,).
+    /// A layer for `channels` channels, with `weight` and `bias` (channels,).
     ///
     /// # Errors
-    /// As [`GroupNorm::new`].
+    /// The same errors as [`GroupNorm::new`].
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -166,7 +165,7 @@ impl InstanceNorm {
         GroupNorm::new(channels, channels, eps, vb).map(Self)
     }
 
-    /// Normalisation without scale and shift: PyTorch's default.
+    /// A layer without scale and shift: PyTorch's default.
     ///
     /// # Errors
     /// No channels, or a negative eps.
@@ -195,7 +194,7 @@ impl SparseModule for InstanceNorm {
     }
 }
 
-/// Normalisation of each site over its channels: `torch.nn.LayerNorm`.
+/// Normalises each site over its channels: `torch.nn.LayerNorm`.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -217,7 +216,7 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Normalisation of `channels` channels, with `weight` and `bias` (channels,).
+    /// A layer for `channels` channels, with `weight` and `bias` (channels,).
     ///
     /// # Errors
     /// Parameters of another shape in `vb`.

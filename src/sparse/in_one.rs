@@ -1,6 +1,7 @@
-//! [`in_one`]: a part of a network that is one operation to the gradient tape, so that it decides what is kept for the backward pass.
+//! [`in_one`]: makes a part of a network one operation on the gradient tape, so that the part decides what to keep for the backward pass.
 //!
-//! All inputs but the first stand on the tape as [`Stub`]s of one number, which receive their gradients whole: no copy of them is kept.
+//! All inputs but the first are on the tape as [`Stub`]s of one number, which receive their whole gradients. So their values are not copied
+//! or kept.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,15 +18,15 @@ use crate::sync::lock;
 /// A parameter and its gradient.
 pub(crate) type ParameterGradient = (Tensor, Tensor);
 
-/// What the backward pass of a part finds.
+/// The gradients that the backward pass of a part finds.
 pub(crate) struct PartGradients {
     pub x: Tensor,
     pub other: Option<Tensor>,
     pub parameters: Vec<ParameterGradient>,
 }
 
-/// `output`, which was computed of `x`, `other` and `parameters` without a tape, as one differentiable operation of them. `backward` finds
-/// the gradients from the output and its gradient; it runs once for each backward pass.
+/// Makes `output`, which was computed from `x`, `other` and `parameters` without a tape, one differentiable operation of these. `backward`
+/// finds the gradients from the output and its gradient; it runs once for each backward pass.
 pub(crate) fn in_one(
     (x, other): (&Tensor, Option<&Tensor>),
     output: &Tensor,
@@ -48,7 +49,7 @@ pub(crate) fn in_one(
 
 type Slot = Arc<Mutex<Option<Tensor>>>;
 
-/// Stands for an input on the tape; its gradient is what lies in the slot.
+/// Represents an input on the tape; its gradient is the content of the slot.
 struct Stub(Slot);
 
 impl CustomOp1 for Stub {
@@ -75,10 +76,10 @@ type BackwardPass = dyn Fn((&Tensor, &Tensor)) -> Result<PartGradients> + Send +
 
 struct InOne {
     backward: Box<BackwardPass>,
-    /// The features that the forward pass found, until the operation takes them.
+    /// The features that the forward pass computed, until the operation takes them.
     output: Mutex<Option<Tensor>>,
     other: Option<Slot>,
-    /// Of the parameters.
+    /// The slots of the parameters.
     slots: Vec<(TensorId, Slot)>,
 }
 

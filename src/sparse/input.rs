@@ -1,11 +1,11 @@
-//! What a caller gives as features and indices, checked.
+//! Checks the features and indices that a caller gives.
 
 use candle_core::{DType, Device, Tensor};
 
 use super::grid::Grid;
 use crate::{Error, Result};
 
-/// Checks that features are a float matrix, of `rows` rows when that is known.
+/// Checks that features are a float matrix, with `rows` rows if that is given.
 pub(super) fn check_features(op: &'static str, features: &Tensor, rows: Option<usize>) -> Result<()> {
     if !features.dtype().is_float() {
         let expected = "a float type (f32, f16, bf16 or f64)";
@@ -40,7 +40,7 @@ pub(super) fn read_indices(op: &'static str, indices: &Tensor, grid: Grid) -> Re
             expected: format!("(sites, {columns}): {}", grid.columns()),
         });
     }
-    // Sites are kept in the processor's memory, whichever device the features are on.
+    // Sites are kept in the processor's memory, whatever the device of the features.
     let flat = indices.to_device(&Device::Cpu)?.to_dtype(DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
     let read = |(row, values): (usize, &[i64])| {
         if values.iter().any(|&v| i32::try_from(v).is_err()) {

@@ -1,4 +1,4 @@
-//! [`SparseInverseConv3d`]: the way back over a strided convolution.
+//! [`SparseInverseConv3d`]: undoes the change of sites of a strided convolution.
 
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
@@ -8,8 +8,8 @@ use super::geometry::{Kind, Size, name_of};
 use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
-/// Inverse convolution, spconv's `SparseInverseConv3d`: the pairs of the layer with its `indice_key`, with input and output
-/// exchanged. Its output sites are that layer's input sites, in their order, so skip connections line up.
+/// Inverse convolution, spconv's `SparseInverseConv3d`. It uses the pairs of the layer with its `indice_key`, with input and output
+/// exchanged. Its output sites are that layer's input sites, in their order, so skip connections fit.
 ///
 /// `y[i] = bias + Σ_r weight[:, r, :] · x[o]` over the pairs (i, o) of offset r
 ///
@@ -47,22 +47,23 @@ pub type SparseInverseConv2d = SparseInverseConv<2>;
 pub type SparseInverseConv3d = SparseInverseConv<3>;
 
 impl<const N: usize> SparseInverseConv<N> {
-    /// Gradients of the features of `x`, added to `onto`, and of the weight, from that of the result, all f32 and without a tape.
+    /// Gradients of the features of `x`, added to `onto`, and of the weight, from the gradient of the result; all in f32 and without a
+    /// tape.
     pub(crate) fn gradients(&self, x: &SparseConvTensor, grad: &Tensor, onto: Option<Tensor>) -> Result<[Tensor; 2]> {
         self.0.gradients(&self.0.invert_flow(x)?, x, None, grad, onto)
     }
 
-    /// The sums in f32, whatever the type of `x` is.
+    /// The result in f32, whatever the type of `x`.
     pub(crate) fn forward_wide(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
         self.0.invert(x, DType::F32)
     }
 
-    /// A layer from `in_channels` to `out_channels`; `config.indice_key` names the layer to invert, and the kernel has that
-    /// layer's size. Of `config` it uses `bias` and `indice_key` alone.
+    /// A layer from `in_channels` to `out_channels`. `config.indice_key` names the layer to invert, and the kernel must have that layer's
+    /// size. Of `config`, only `bias` and `indice_key` are used.
     ///
     /// # Errors
-    /// No `indice_key`, zero channels, or parameters of another shape in `vb`. Running it is an error when no layer before
-    /// it made the key, or one with another kernel, other sites, or a submanifold layer did.
+    /// No `indice_key`, zero channels, or parameters of another shape in `vb`. Running the layer is an error if no earlier layer made the
+    /// key, or if a submanifold layer, one with another kernel, or one on other sites made it.
     ///
     /// ```
     /// use wavemesh::prelude::*;

@@ -1,4 +1,4 @@
-//! What a backend keeps with sites and with kernel maps: a lookup, tiles, a table on a GPU. What it is, the backend alone knows.
+//! What a backend keeps with sites and with kernel maps: a lookup, tiles, a table on a GPU. Only the backend knows what it is.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use candle_core::DeviceLocation;
 
 use crate::sync::{Mutex, lock};
 
-/// Values by type, device and direction. A type belongs to one backend.
+/// Values by type, device and direction. Each type belongs to one backend.
 #[derive(Default)]
 pub(crate) struct Kept(Mutex<Vec<(Place, Arc<dyn Any + Send + Sync>)>>);
 
@@ -18,10 +18,10 @@ struct Place {
 }
 
 impl Kept {
-    /// The value of type `T` for a device and a direction, built unless it is there.
+    /// The value of type `T` for a device and a direction. It is built if it does not exist.
     ///
-    /// Nothing is locked while it is built: a value that runs on threads of its own may meet another that waits for one of them. Two
-    /// threads that ask at once may both build; both get the first that was put.
+    /// No lock is held while a value is built: building may use other threads, and these may wait for a value too. Two threads that ask at
+    /// the same time may both build; both get the value that was stored first.
     pub fn get_or_build<T: Any + Send + Sync, E>(
         &self,
         device: DeviceLocation,

@@ -1,4 +1,4 @@
-//! Kernel maps: which input rows each output row reads, offset by offset, and the dictionary that shares them.
+//! Kernel maps, which tell for each offset which input rows each output row reads, and the dictionary that shares them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub struct KernelMap {
     pub(super) body: Arc<MapBody>,
 }
 
-/// What an `indice_key` stands for: the map, and the layer that made it.
+/// The entry of an `indice_key`: the map, and the layer that made it.
 #[derive(Clone, Debug)]
 pub struct IndiceData {
     pub(super) map: KernelMap,
@@ -36,7 +36,7 @@ impl IndiceData {
     }
 }
 
-/// Kernel maps by `indice_key`, as in spconv: a layer's output knows the keys of all layers before it.
+/// Kernel maps by `indice_key`, as in spconv: a layer's output knows the keys of all earlier layers.
 pub type IndiceDict = BTreeMap<String, IndiceData>;
 
 impl KernelMap {
@@ -45,7 +45,7 @@ impl KernelMap {
         self.geometry.volume()
     }
 
-    /// Whether the map starts or ends at these very sites.
+    /// Whether the map starts or ends at exactly these sites.
     pub(super) fn touches(&self, sites: &Arc<Sites>) -> bool {
         Arc::ptr_eq(&self.source, sites) || Arc::ptr_eq(&self.target, sites)
     }

@@ -1,8 +1,7 @@
-//! Which sparse layer a parameter belongs to.
+//! Finds the sparse layer to which a parameter belongs.
 //!
-//! A `VarMap` knows names and shapes alone, and a weight of shape (out, 1, 1, 1, in) does not tell whether its layer has a stride.
-//! Layers therefore note down what they are under their weight's identity; the note goes when the last copy of the layer does.
-//! The importer of checkpoints reads it.
+//! A `VarMap` knows only names and shapes, and a weight of shape (out, 1, 1, 1, in) does not tell whether its layer has a stride. So layers
+//! store a description under their weight's identity; it is removed with the last copy of the layer. The importer of checkpoints reads it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, Weak};
@@ -11,7 +10,7 @@ use candle_core::{Tensor, TensorId};
 
 use super::geometry::Kind;
 
-/// What the importer must know of a layer to read its weight.
+/// What the importer must know about a layer to read its weight.
 #[derive(Debug)]
 pub(crate) struct LayerNote {
     /// Type, name and arguments.
@@ -22,13 +21,14 @@ pub(crate) struct LayerNote {
     /// Sizes of the axes that the weight has: three for a 3-D layer, two for a 2-D one.
     pub kernel: Vec<usize>,
     pub channels: [usize; 2],
-    /// A kernel of one cell and, unless the layer is submanifold, stride 1: spconv computes it as one matrix product.
+    /// Whether the kernel is one cell and, unless the layer is submanifold, the stride is 1: spconv computes such a layer as one matrix
+    /// product.
     pub pointwise: bool,
 }
 
 static NOTES: LazyLock<Mutex<HashMap<TensorId, Weak<LayerNote>>>> = LazyLock::new(Mutex::default);
 
-/// Notes what the layer of `weight` is, for as long as the result lives.
+/// Stores the description of the layer with `weight` for as long as the result lives.
 pub(super) fn note(weight: &Tensor, note: LayerNote) -> Arc<LayerNote> {
     let note = Arc::new(note);
     let mut notes = NOTES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -39,7 +39,7 @@ pub(super) fn note(weight: &Tensor, note: LayerNote) -> Arc<LayerNote> {
     note
 }
 
-/// The layer whose weight this is, if it lives.
+/// The layer that has this weight, if it still exists.
 pub(crate) fn layer_of(weight: &Tensor) -> Option<Arc<LayerNote>> {
     NOTES.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get(&weight.id())?.upgrade()
 }

@@ -1,9 +1,9 @@
-//! Finds the row of a site: a bitmap with popcount ranks.
+//! Finds the row of a site by a bitmap with popcount ranks.
 //!
-//! Packed sites are cut into words of 64 neighbouring cells. A word holds one bit for each cell and the number of sites
-//! before it, so the rank of a site is one load, one mask and one popcount, and a run of neighbours along x shares the
-//! load. On small grids the words are an array; on large, mostly empty ones only the occupied words are kept, behind an
-//! open-addressing table. Neither depends on the order in which threads run.
+//! Packed sites are cut into words of 64 neighbouring cells. A word holds one bit for each cell and the number of sites before it, so the
+//! rank of a site takes one load, one mask and one popcount; neighbours along x share the load. On small grids the words are an array. On
+//! large, mostly empty grids only the occupied words are kept, behind an open-addressing table. Neither depends on the order in which
+//! threads run.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::order::Order;
 
-/// 64 cells: which are occupied, and how many sites come before them all.
+/// 64 cells: which of them are occupied, and how many sites come before all of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Word {
     pub bits: u64,
@@ -57,7 +57,7 @@ impl Lookup {
     /// Indexes `keys` (row → packed site) of a grid of `cells` cells.
     pub fn new(keys: &[u64], cells: u64) -> Result<Self, Duplicate> {
         let ascending = keys.par_windows(2).with_min_len(CHUNK).all(|pair| pair[0] < pair[1]);
-        // An array of words may cost as much as the sites themselves do: 4 words of 16 bytes each.
+        // The array of words may cost as much as the sites themselves: 4 words of 16 bytes each.
         if cells.div_ceil(64) <= (1 << 16) + 4 * keys.len() as u64 {
             Self::array(keys, cells, ascending)
         } else {
@@ -65,12 +65,12 @@ impl Lookup {
         }
     }
 
-    /// Indexes keys that are ascending and distinct by construction.
+    /// Indexes keys that are known to be ascending and distinct.
     pub fn distinct(keys: &[u64], cells: u64) -> Self {
         Self::new(keys, cells).expect("distinct keys hold no site twice")
     }
 
-    /// A lookup over the ascending sites of a bitmap, and those sites' keys.
+    /// A lookup over the ascending sites of a bitmap, and the keys of those sites.
     pub fn from_bitmap(bits: Vec<u64>) -> (Self, Vec<u64>) {
         let words = ranked(bits);
         let count = words.last().map_or(0, |word| word.rank + word.bits.count_ones());
@@ -87,7 +87,7 @@ impl Lookup {
 
     fn array(keys: &[u64], cells: u64, ascending: bool) -> Result<Self, Duplicate> {
         if ascending {
-            // One thread is done before two have agreed on who writes.
+            // A single thread is faster than several that must agree on who writes.
             let mut bits = vec![0; cells.div_ceil(64) as usize];
             keys.iter().for_each(|key| bits[(key / 64) as usize] |= 1 << (key % 64));
             return Ok(Self { index: Index::Array(ranked(bits)), order: Order::default() });
@@ -172,7 +172,7 @@ impl Lookup {
     }
 
     #[cfg(test)]
-    /// How sites are found, for people: `bitmap` or `hash table`.
+    /// How sites are found, as text for users: `bitmap` or `hash table`.
     pub fn kind(&self) -> &'static str {
         match self.index {
             Index::Array(_) => "bitmap",
@@ -197,7 +197,7 @@ fn first_slot(w: u64, slots: usize) -> usize {
     (w.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize & (slots - 1)
 }
 
-/// The first row whose site an earlier row has; called only when there is one.
+/// The first row whose site an earlier row has too. Call it only if there is one.
 fn first_duplicate(keys: &[u64]) -> Duplicate {
     let mut seen = std::collections::HashMap::new();
     for (second, key) in keys.iter().enumerate() {

@@ -9,11 +9,11 @@ use super::sync::AllReduce;
 use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
-/// Mixed precision of any module, as `torch.autocast`: its features are f16 or bf16, its parameters stay f32, and so do its sums and its
-/// statistics. What comes out has the type of what went in.
+/// Mixed precision for any module, as `torch.autocast`: its features are f16 or bf16, while its parameters, sums and statistics stay f32.
+/// The output has the type of the input.
 ///
-/// Features take half the memory. bf16 has the range of f32 and needs nothing else. Gradients of f16 features vanish below 6e-8: scale the
-/// loss ([`GradScaler`](crate::train::GradScaler), or `loss_scale` of a training's configuration).
+/// Features take half the memory. bf16 has the range of f32 and needs nothing more. Gradients of f16 features vanish below 6e-8, so scale
+/// the loss ([`GradScaler`](crate::train::GradScaler), or `loss_scale` in a training's configuration).
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -38,7 +38,7 @@ pub struct MixedPrecision<M> {
 }
 
 impl<M: SparseModule> MixedPrecision<M> {
-    /// `module` on features of type `dtype`.
+    /// Runs `module` on features of type `dtype`.
     ///
     /// # Errors
     /// A type other than [`DType::F16`] and [`DType::BF16`].
@@ -57,7 +57,7 @@ impl<M: SparseModule> MixedPrecision<M> {
         }
     }
 
-    /// The module.
+    /// The module inside.
     pub fn module(&self) -> &M {
         &self.module
     }

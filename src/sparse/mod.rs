@@ -1,8 +1,8 @@
 //! spconv's sparse tensors and layers in pure Rust, with gradients, on a choice of [`Backend`]s.
 //!
-//! A [`SparseConvTensor`] holds features on the occupied sites of a batch of grids. Layers map one to the next; those with
-//! the same `indice_key` share a kernel map. Names, arguments and semantics are spconv 2's; where a layer differs, its
-//! documentation says so.
+//! A [`SparseConvTensor`] holds features on the occupied sites of a batch of grids. Layers turn one such tensor into another; layers with
+//! the same `indice_key` share a kernel map. Names, arguments and semantics are those of spconv 2; if a layer differs, its documentation
+//! says so.
 //!
 //! | spconv | here |
 //! | --- | --- |

@@ -1,4 +1,4 @@
-//! [`SparseModule`]: what every sparse layer is.
+//! [`SparseModule`]: the trait of every sparse layer.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use super::sync::AllReduce;
 use super::tensor::SparseConvTensor;
 use crate::Result;
 
-/// A layer from sparse tensor to sparse tensor.
+/// A layer that takes a sparse tensor and returns one.
 pub trait SparseModule {
-    /// Runs the layer; `train` chooses batch statistics over running ones, and the like.
+    /// Runs the layer. If `train`, it uses batch statistics instead of running ones, and the like.
     ///
     /// # Errors
     /// Features, sites or parameters that do not fit the layer.
@@ -30,7 +30,7 @@ pub trait SparseModule {
     /// Runs the layer in evaluation mode.
     ///
     /// # Errors
-    /// As [`forward_t`](Self::forward_t).
+    /// The same errors as [`forward_t`](Self::forward_t).
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -43,17 +43,18 @@ pub trait SparseModule {
         self.forward_t(x, false)
     }
 
-    /// What the layer is, for cards and summaries.
+    /// A description of the layer, for cards and summaries.
     fn describe(&self) -> LayerDescription {
         LayerDescription { kind: plain_type_name::<Self>().to_owned(), parameters: 0 }
     }
 
-    /// `torch.nn.SyncBatchNorm.convert_sync_batchnorm`: every [`BatchNorm`](super::BatchNorm) of this module takes its statistics over `group`
-    /// from now on, with the parameters that it has. A module of other modules hands the call on to them; the default is for one without.
+    /// `torch.nn.SyncBatchNorm.convert_sync_batchnorm`: from now on every [`BatchNorm`](super::BatchNorm) in this module takes its
+    /// statistics over `group`, with its present parameters. A module that contains modules passes the call on to them; the default, for
+    /// other modules, does nothing.
     fn convert_sync_batchnorm(&self, _group: &Arc<dyn AllReduce>) {}
 }
 
-/// Writes a module that is another one behind a pointer.
+/// Implements the trait for a pointer to a module.
 macro_rules! pointer_module {
     ($pointer:ty) => {
         impl<M: SparseModule + ?Sized> SparseModule for $pointer {
@@ -75,7 +76,7 @@ pointer_module!(&M);
 pointer_module!(Box<M>);
 pointer_module!(Arc<M>);
 
-/// The name of a type without its path and its own parameters.
+/// The name of a type without its path and without its generic parameters.
 pub(super) fn plain_type_name<T: ?Sized>() -> &'static str {
     let name = std::any::type_name::<T>();
     if name.contains("{{closure}}") {
@@ -85,11 +86,11 @@ pub(super) fn plain_type_name<T: ?Sized>() -> &'static str {
     outer.rsplit("::").next().unwrap_or(outer)
 }
 
-/// What a layer is.
+/// A description of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerDescription {
     /// Its type and sizes.
     pub kind: String,
-    /// How many numbers it learns.
+    /// The number of its learned parameters.
     pub parameters: usize,
 }

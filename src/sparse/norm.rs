@@ -1,8 +1,8 @@
 //! [`BatchNorm`]: batch normalisation over the active sites.
 //!
-//! `y = (x − mean) / sqrt(var + eps) · weight + bias`, per channel over all N rows of all batch elements, as
-//! `torch.nn.BatchNorm1d` on `features` (Ioffe & Szegedy 2015). Training uses the batch's mean and biased variance and
-//! moves the running mean and the running unbiased variance by `momentum`; evaluation uses the running ones.
+//! `y = (x − mean) / sqrt(var + eps) · weight + bias`, per channel over all N rows of all batch elements, as `torch.nn.BatchNorm1d` on
+//! `features` (Ioffe & Szegedy 2015). Training uses the batch's mean and biased variance, and moves the running mean and the running
+//! unbiased variance towards those of the batch by `momentum`. Evaluation uses the running ones.
 
 use std::sync::{Arc, Mutex};
 
@@ -43,18 +43,18 @@ pub struct BatchNorm {
     weight_and_bias: Option<(Tensor, Tensor)>,
     running_mean: Var,
     running_var: Var,
-    /// Held while the running statistics are read, moved and written: batches of several threads all count.
+    /// Locked while the running statistics are read, moved and written, so that batches of several threads all count.
     moving: Arc<Mutex<()>>,
-    /// With whom it shares its batches, as all of its copies do.
+    /// The group with which it shares its batches; all copies have the same.
     group: Arc<Mutex<Option<Group>>>,
     config: BatchNormConfig,
 }
 
 impl BatchNorm {
-    /// Batch normalisation of `channels` channels with eps 1e-5, momentum 0.1 and learned scale and shift.
+    /// A layer for `channels` channels with eps 1e-5, momentum 0.1, and learned scale and shift.
     ///
     /// # Errors
-    /// As [`with_config`](Self::with_config).
+    /// The same errors as [`with_config`](Self::with_config).
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -69,11 +69,11 @@ impl BatchNorm {
         Self::with_config(channels, BatchNormConfig::default(), vb)
     }
 
-    /// Batch normalisation with its own eps, momentum or without scale and shift.
+    /// A layer with its own eps or momentum, or without scale and shift.
     ///
     /// # Errors
-    /// No channels or more than there is memory for, an eps that is negative or not finite, a momentum outside 0 to 1, or
-    /// `remove_mean: false`, which PyTorch does not have.
+    /// No channels or more than memory holds, an eps that is negative or not finite, a momentum outside 0 to 1, or `remove_mean: false`,
+    /// which PyTorch does not have.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -200,7 +200,7 @@ impl BatchNorm {
         }))
     }
 
-    /// The same on a GPU, with nobody to share batches with: statistics, what follows them and the scaling in two launches.
+    /// The same on a GPU without a group: statistics, running statistics and the scaling take two launches.
     #[cfg(feature = "cuda")]
     fn scaling_there(&self, x: &SparseConvTensor, mode: Mode) -> Result<Scaling> {
         use crate::gpu::columns::{Running, batch_scaling, running_scaling};
@@ -215,7 +215,7 @@ impl BatchNorm {
         Ok(Scaling::there(batch_scaling(x.features(), eps, running)?, true))
     }
 
-    /// A batch of one row has no variance.
+    /// Checks that the batch has more than one row: one row has no variance.
     fn check_rows(&self, rows: f64) -> Result<()> {
         if rows != 1.0 {
             return Ok(());
@@ -235,12 +235,12 @@ impl BatchNorm {
         })
     }
 
-    /// `relu(norm(x) + shortcut)` as one operation, which keeps its inputs and its output alone for the backward pass.
+    /// `relu(norm(x) + shortcut)` as one operation, which keeps only its inputs and its output for the backward pass.
     pub(crate) fn relu_t(&self, x: &SparseConvTensor, shortcut: Shortcut, train: bool) -> Result<SparseConvTensor> {
         self.fuse(x, shortcut, true, Mode::of(train), x.dtype())?.forward()
     }
 
-    /// `y = relu(norm(x) + shortcut)` of type `output` as one operation, ready to be applied.
+    /// `y = relu(norm(x) + shortcut)` with type `output`, as one operation that is ready to run.
     pub(crate) fn fuse<'a>(
         &'a self,
         x: &'a SparseConvTensor,
@@ -267,19 +267,19 @@ impl BatchNorm {
     }
 }
 
-/// Whose mean and variance normalise.
+/// Which mean and variance are used.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// The running ones.
+    /// The running statistics.
     Running,
-    /// Those of the batch, which the running ones follow.
+    /// Those of the batch; the running statistics follow them.
     Batch,
-    /// Those of a batch that has been followed before: a forward pass made again.
+    /// Those of a batch that the running statistics have followed already: a repeated forward pass.
     BatchAgain,
 }
 
 impl Mode {
-    /// Of a layer's pass.
+    /// The mode of a layer's pass.
     fn of(train: bool) -> Self {
         match (train, tape::is_again()) {
             (false, _) => Self::Running,
@@ -289,13 +289,13 @@ impl Mode {
     }
 }
 
-/// What is added to normalised features: the other end of a residual connection.
+/// What is added to the normalised features: the other end of a residual connection.
 #[derive(Clone, Copy)]
 pub(crate) enum Shortcut<'a> {
     None,
-    /// As it is.
+    /// The features of this tensor.
     Plain(&'a SparseConvTensor),
-    /// Normalised in turn.
+    /// The normalised features of this tensor.
     Normed(&'a BatchNorm, &'a SparseConvTensor),
 }
 
@@ -309,14 +309,14 @@ pub(crate) struct Fused<'a> {
 }
 
 impl Fused<'_> {
-    /// Runs it, differentiably.
+    /// Runs the operation, differentiably.
     pub fn forward(&self) -> Result<SparseConvTensor> {
         let y = self.op.clone().apply(self.x.features(), self.shortcut.as_ref(), &self.parameters)?;
         self.x.replace_feature(y)
     }
 
-    /// What its backward pass needs beside the output, rounded to `dtype`. It is the normalised inputs that are rounded: how far
-    /// they lie from zero before makes no difference then.
+    /// What its backward pass needs besides the output, rounded to `dtype`. The normalised inputs are rounded, so it does not matter how
+    /// far the inputs lie from zero.
     pub fn kept(&self, dtype: DType) -> Result<KeptNorm> {
         let inputs = (self.x.features(), self.shortcut.as_ref());
         let (op, x, shortcut) = self.op.kept(inputs, &self.parameters, dtype)?;
@@ -325,7 +325,7 @@ impl Fused<'_> {
     }
 }
 
-/// A normalisation as its backward pass finds it.
+/// What the backward pass of a normalisation needs.
 pub(crate) struct KeptNorm {
     op: Normalize,
     x: SparseConvTensor,
@@ -335,14 +335,14 @@ pub(crate) struct KeptNorm {
 }
 
 impl KeptNorm {
-    /// The output of a normalisation without shortcut again, rounded to the type that is kept.
+    /// The output of a normalisation without shortcut, computed again and rounded to the type that is kept.
     pub fn output(&self) -> Result<SparseConvTensor> {
         let op = Normalize { output: self.x.dtype(), ..self.op.clone() };
         self.x.replace_feature(op.apply(self.x.features(), None, &self.parameters)?)
     }
 
-    /// The gradient of x, and of weights and biases, each with its parameter, from the output and its gradient; and how to get that
-    /// of the shortcut, which can wait until it is needed.
+    /// The gradients of x, and of weights and biases (each with its parameter), from the output and its gradient. Also returns what the
+    /// gradient of the shortcut needs, which can be computed later.
     pub fn backward(self, outcome: (&Tensor, &Tensor)) -> Result<(Tensor, Vec<ParameterGradient>, KeptShortcut)> {
         let Self { op, x, shortcut, parameters, norms } = self;
         let (x_grad, sums) = op.gradient((x.features(), shortcut.as_ref()), &parameters, outcome)?;

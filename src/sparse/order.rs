@@ -1,34 +1,34 @@
-//! The order of a tensor's rows, and the one in which layers compute.
+//! The order of a tensor's rows, and the order in which layers compute.
 //!
-//! A convolution reads a row once for each of its neighbours in the grid, and these should lie near it in memory. Rows by ascending
-//! site do, and so do rows in Morton order; rows in the order of a hash table or shuffled ones are read from everywhere. Layers
-//! therefore compute on copies of such rows, by ascending site, and put their results back.
+//! A convolution reads a row once for each of its neighbours in the grid, so neighbours should be close in memory. Rows in ascending or
+//! Morton order of their sites are; shuffled rows, or rows in the order of a hash table, are not. For these, layers compute on copies in
+//! ascending order of the sites, and put their results back.
 
 use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-/// Values that are copied together.
+/// The number of values copied together.
 const CHUNK: usize = 1 << 14;
 
-/// Rows further apart than this are not found in the same cache.
+/// Rows that are further apart than this are not in the same cache.
 const FAR: u32 = 1024;
 
-/// The order of rows. A site has a rank, the number of sites before it, and the row that it is kept in; layers know it by a number,
-/// which is its rank if rows are scattered, else its row.
+/// The order of rows. A site has a rank (the number of sites before it) and a row in the tensor. Layers use a number for each site: its
+/// rank if the rows are scattered, otherwise its row.
 #[derive(Debug, Default)]
 pub(crate) struct Order(Option<Permutation>);
 
 #[derive(Debug)]
 struct Permutation {
-    /// Row of each rank.
+    /// The row of each rank.
     rows: Vec<u32>,
-    /// Rank of each row, if rows are scattered.
+    /// The rank of each row, if the rows are scattered.
     ranks: Option<Vec<u32>>,
 }
 
 impl Order {
-    /// Of sites whose rows by rank are `rows`.
+    /// The order of sites whose rows by rank are `rows`.
     pub fn new(rows: Vec<u32>) -> Self {
         let far = rows.par_windows(2).with_min_len(CHUNK).filter(|pair| pair[0].abs_diff(pair[1]) > FAR).count();
         let ranks = (2 * far > rows.len()).then(|| {
@@ -39,18 +39,18 @@ impl Order {
         Self(Some(Permutation { rows, ranks }))
     }
 
-    /// The row of the site of rank `rank` in ascending order.
+    /// The row of the site with this rank.
     #[inline]
     pub fn row_of_rank(&self, rank: u32) -> u32 {
         self.0.as_ref().map_or(rank, |permutation| permutation.rows[rank as usize])
     }
 
-    /// The number of each rank, unless all are their own.
+    /// The number of each rank; `None` if they are equal.
     pub fn numbers(&self) -> Option<&[u32]> {
         self.0.as_ref().filter(|permutation| permutation.ranks.is_none()).map(|permutation| &permutation.rows[..])
     }
 
-    /// The row of each number, unless all are their own.
+    /// The row of each number; `None` if they are equal.
     pub fn rows(&self) -> Option<&[u32]> {
         self.0.as_ref().filter(|permutation| permutation.ranks.is_some()).map(|permutation| &permutation.rows[..])
     }
@@ -60,7 +60,7 @@ impl Order {
         self.rows().map_or(values.into(), |rows| picked(values, channels, rows).into())
     }
 
-    /// Rows in the order of the numbers, put back in their own.
+    /// Rows in the order of the numbers, put back in the tensor's order.
     pub fn by_row<T: Copy + Default + Send + Sync>(&self, values: Vec<T>, channels: usize) -> Vec<T> {
         match &self.0 {
             Some(Permutation { ranks: Some(ranks), .. }) => picked(&values, channels, ranks),
@@ -68,7 +68,7 @@ impl Order {
         }
     }
 
-    /// Whether most neighbours lie far apart, and numbers are not rows.
+    /// Whether most neighbouring sites have rows that are far apart, so that numbers are not rows.
     pub fn is_scattered(&self) -> bool {
         self.rows().is_some()
     }
@@ -80,7 +80,7 @@ impl Order {
     }
 }
 
-/// The rows of these numbers, one after another.
+/// The rows with these numbers, one after another.
 fn picked<T: Copy + Default + Send + Sync>(values: &[T], channels: usize, numbers: &[u32]) -> Vec<T> {
     let mut picked = vec![T::default(); numbers.len() * channels];
     let rows = CHUNK.div_ceil(channels);

@@ -14,18 +14,18 @@ use crate::Result;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolConfig<const N: usize = 3> {
-    /// Step between windows; `None` (the default) for the kernel's size, so that windows do not overlap.
+    /// Step between windows. `None` (the default) stands for the kernel's size, so that windows do not overlap.
     pub stride: Option<[usize; N]>,
     /// Cells added around the grid. Default 0.
     pub padding: [usize; N],
-    /// Distance of neighbouring cells of a window. Default 1.
+    /// Distance between neighbouring cells of a window. Default 1.
     pub dilation: [usize; N],
     /// The name under which an inverse convolution finds this layer's kernel map. Default none.
     pub indice_key: Option<String>,
     /// Which output sites the layer has. Default [`OutputSites::Reachable`].
     pub output_sites: OutputSites,
-    /// Whether a maximum counts zero among the values of each window, as spconv's does (its pool begins at zero), for checkpoints that
-    /// were trained so. Default false: a window of negative values gives the largest of them. An average ignores it.
+    /// Whether the maximum includes zero for each window, as spconv's does (its pool begins at zero); for checkpoints trained in this way.
+    /// Default false: a window of negative values gives the largest of them. An average ignores this.
     pub from_zero: bool,
 }
 
@@ -96,7 +96,7 @@ impl Pool {
 
 /// The largest value of each window's active sites, channel by channel. Tied sites all receive the gradient.
 ///
-/// spconv's `SparseMaxPool3d` gives the larger of that and zero, which differs where all of a window's values are negative:
+/// spconv's `SparseMaxPool3d` returns the larger of this value and zero, which differs if all values of a window are negative.
 /// [`PoolConfig::from_zero`] does the same.
 ///
 /// ```
@@ -292,8 +292,9 @@ fn counts(engine: &dyn Engine, flow: &Flow, [kz, ky, kx]: [usize; 3], features: 
     engine.convolve(&Convolve { flow, weight: &weight, bias: None, beside: None, output: dtype }, &ones)
 }
 
-/// The way back over a pool or convolution with stride: each of its input sites gets the mean of the windows that it was in (of the one,
-/// where windows do not overlap), or zeros where it was in none. MinkowskiEngine's `MinkowskiPoolingTranspose`, spconv's inverse without weights.
+/// Undoes the change of sites of a strided pool or convolution: each of its input sites gets the mean of the windows that contained it (one
+/// window, if windows do not overlap), or zeros if none did. MinkowskiEngine's `MinkowskiPoolingTranspose`, spconv's inverse without
+/// weights.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -339,7 +340,7 @@ impl<const N: usize> SparseModule for SparseInversePool<N> {
         let flow = self.maker.invert_flow(self.kernel, x)?;
         let engine = x.backend()?.engine_on(x.device())?;
         let means = engine.avg_pool(&flow, x.features())?;
-        // A site that no window held has no mean.
+        // A site in no window has no mean.
         let held = counts(engine, &flow, self.kernel, x.features())?.gt(0.0)?.broadcast_as(means.shape())?;
         let features = held.where_cond(&means, &means.zeros_like()?)?;
         Ok(x.next(features, &flow.map.source, None))

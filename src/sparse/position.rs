@@ -1,4 +1,4 @@
-//! Positional encodings: the place of a site as numbers that a network can use.
+//! Positional encodings, which give a network the place of each site.
 
 use candle_core::{D, Tensor};
 
@@ -7,11 +7,11 @@ use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
 impl SparseConvTensor {
-    /// Sines and cosines of each site's (z, y, x) (or the axes it has): (sites, `channels`), f32. For each axis ⌊channels / axes / 2⌋
-    /// frequencies 10000^(−i/n), sines before cosines; channels that are left are zero. TRELLIS' `AbsolutePositionEmbedder`.
+    /// Sines and cosines of each site's (z, y, x) (or the axes it has): (sites, `channels`), f32. Each axis has ⌊channels / axes / 2⌋
+    /// frequencies 10000^(−i/n), with sines before cosines; the remaining channels are zero. TRELLIS' `AbsolutePositionEmbedder`.
     ///
     /// # Errors
-    /// Fewer channels than a sine and a cosine for each axis.
+    /// Too few channels for a sine and a cosine of each axis.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -44,9 +44,9 @@ impl SparseConvTensor {
         Ok(Tensor::from_vec(values, (self.len(), channels), self.device())?)
     }
 
-    /// Queries or keys (sites, heads, C) with each pair of channels turned by an angle of its site's position, so that their products
-    /// depend on differences of positions alone (Su et al. 2021). Of the C/2 pairs each axis turns ⌊C / 2 / axes⌋, with frequencies
-    /// 10000^(−i/n); the rest stay as they are. TRELLIS' `RotaryPositionEmbedder`. Differentiable.
+    /// Turns each pair of channels of queries or keys (sites, heads, C) by an angle that depends on the site's position, so that their
+    /// products depend only on differences of positions (Su et al. 2021). Each axis turns ⌊C / 2 / axes⌋ of the C/2 pairs, with frequencies
+    /// 10000^(−i/n); the remaining pairs do not change. TRELLIS' `RotaryPositionEmbedder`. Differentiable.
     ///
     /// # Errors
     /// Another shape, or an odd number of channels.

@@ -1,4 +1,4 @@
-//! Rows of a sparse tensor by their site or their number.
+//! Selects rows of a sparse tensor by their site or their number.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
 impl SparseConvTensor {
-    /// Like [`new`](Self::new), but rows of equal sites become one row with the sum of their features, as
-    /// `torch.Tensor.coalesce` does. Sites come out in ascending (batch, z, y, x) order. Differentiable.
+    /// Like [`new`](Self::new), but rows with the same site become one row with the sum of their features, as in `torch.Tensor.coalesce`.
+    /// Sites come out in ascending (batch, z, y, x) order. Differentiable.
     ///
     /// # Errors
-    /// As [`new`](Self::new), except for sites that are there twice.
+    /// The same errors as [`new`](Self::new), except for sites that occur twice.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -46,7 +46,8 @@ impl SparseConvTensor {
         Ok(Self::from_parts(features, Arc::new(sites)))
     }
 
-    /// Features (M, C) at the sites `indices` (M, 4) (or as many columns as [`indices`](Self::indices) has), zero where a site is empty. Differentiable.
+    /// Features (M, C) at the sites `indices` (M, 4) (or with as many columns as [`indices`](Self::indices) has). Empty sites give zeros.
+    /// Differentiable.
     ///
     /// # Errors
     /// Indices of a wrong shape or dtype, or outside the grid.
@@ -78,8 +79,8 @@ impl SparseConvTensor {
         Ok(Tensor::cat(&[self.features(), &zero], 0)?.index_select(&rows, 0)?)
     }
 
-    /// The rows `rows` (M,) of `i64` or `u32`, in that order, without the kernel maps of these sites (their rows would no longer
-    /// fit). Differentiable.
+    /// The rows with the numbers `rows` (M,), `i64` or `u32`, in that order. The kernel maps of the old sites are dropped, since their rows
+    /// no longer fit. Differentiable.
     ///
     /// # Errors
     /// A row that does not exist or occurs twice.

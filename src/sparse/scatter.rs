@@ -1,10 +1,10 @@
-//! [`scatter`]: rows gathered into groups, as `torch_scatter` does.
+//! [`scatter`]: reduces rows to groups, as `torch_scatter` does.
 
 use candle_core::{DType, Tensor};
 
 use crate::{Error, Result};
 
-/// What becomes of several rows of one group.
+/// How several rows of one group become one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reduce {
@@ -13,17 +13,17 @@ pub enum Reduce {
     Mean,
     /// Their sum.
     Sum,
-    /// The largest value of each channel; its first row receives the gradient.
+    /// The largest value of each channel; the first row that has it receives the gradient.
     Max,
     /// The first row.
     First,
 }
 
-/// Rows (rows, C) reduced to (groups, C): row `i` goes to group `index[i]`, or nowhere for `None`. A group without rows has zeros.
+/// Reduces rows (rows, C) to (groups, C): row `i` goes to group `index[i]`, or to no group for `None`. A group without rows gets zeros.
 /// Differentiable.
 ///
 /// # Errors
-/// Features that are no float matrix with a row for each index, or a group that does not exist.
+/// Features that are not a float matrix with one row per index, or a group that does not exist.
 ///
 /// ```
 /// use wavemesh::prelude::*;

@@ -14,7 +14,7 @@ use super::sync::AllReduce;
 use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
-/// Layers run one after another, as spconv's `SparseSequential`.
+/// Runs layers one after another, as spconv's `SparseSequential`.
 ///
 /// [`add`](Self::add) takes any [`SparseModule`], and any candle `Module` or `ModuleT` (a `Linear`, a `LayerNorm`, a
 /// `candle_nn::Activation`, a closure over tensors), which then acts on the features (N, C).
@@ -38,14 +38,14 @@ use crate::{Error, Result};
 /// # Ok(()) }
 /// ```
 ///
-/// Layers have names, their numbers unless [`add_named`](Self::add_named) gives others; `{:?}` lists them.
+/// Layers have names. The default is their number; [`add_named`](Self::add_named) gives another. `{:?}` lists them.
 #[derive(Default)]
 pub struct SparseSequential {
     layers: Vec<(String, Box<dyn SparseModule + Send + Sync>)>,
 }
 
 impl SparseSequential {
-    /// No layers: the identity.
+    /// A sequence without layers: the identity.
     pub fn new() -> Self {
         Self::default()
     }
@@ -63,7 +63,7 @@ impl SparseSequential {
         self
     }
 
-    /// A layer by its name; the last one of that name.
+    /// The layer with this name; the last one if there are several.
     pub fn get(&self, name: &str) -> Option<&(dyn SparseModule + Send + Sync)> {
         self.layers.iter().rev().find(|(other, _)| other == name).map(|(_, layer)| &**layer)
     }
@@ -73,10 +73,10 @@ impl SparseSequential {
         self.layers.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Runs the layers up to and with the one of this name, in evaluation mode: what a feature extractor wants.
+    /// Runs the layers up to and including the one with this name, in evaluation mode, as a feature extractor does.
     ///
     /// # Errors
-    /// [`Error::Unknown`] lists the names there are; else those of the layers.
+    /// [`Error::Unknown`] lists the existing names; or the errors of the layers.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -111,10 +111,10 @@ impl SparseSequential {
         self.layers.iter().map(|(_, layer)| &**layer)
     }
 
-    /// Runs the layers on `x`, in evaluation mode, and says what came out of each: sites, channels, parameters, time.
+    /// Runs the layers on `x` in evaluation mode, and reports for each its sites, channels, parameters and time.
     ///
     /// # Errors
-    /// Those of the layers.
+    /// The errors of the layers.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -172,7 +172,7 @@ impl Index<usize> for SparseSequential {
     }
 }
 
-/// What [`SparseSequential::add`] takes. `Kind` only tells the two families apart; it is always inferred.
+/// The types that [`SparseSequential::add`] takes. `Kind` only distinguishes the two families; it is always inferred.
 pub trait IntoSparseModule<Kind> {
     /// The layer, boxed.
     fn into_sparse_module(self) -> Box<dyn SparseModule + Send + Sync>;
@@ -201,7 +201,7 @@ impl<M: ModuleT + 'static> SparseModule for OnFeatures<M> {
         let module: &dyn Any = &self.0;
         let weight = module.downcast_ref::<candle_nn::Linear>().map(candle_nn::Linear::weight);
         let weight = weight.or_else(|| module.downcast_ref::<candle_nn::LayerNorm>().map(candle_nn::LayerNorm::weight));
-        // Half features meet f32 weights where precision is mixed; candle's layers want one type.
+        // With mixed precision, half features meet f32 weights, but candle's layers need one type.
         let dtype = weight.map_or(x.dtype(), Tensor::dtype);
         if dtype == DType::F32 && matches!(x.dtype(), DType::F16 | DType::BF16) {
             let y = self.0.forward_t(&x.features().to_dtype(dtype)?, train)?;

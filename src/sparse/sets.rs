@@ -1,4 +1,4 @@
-//! Sets of sites: tensors on other sites than each other, brought together.
+//! Sets of sites: combines tensors that have different sites.
 //!
 //! | MinkowskiEngine, torchsparse, spconv | here |
 //! | --- | --- |
@@ -9,8 +9,8 @@
 //! | TRELLIS' `SparseSubdivide` | [`SparseConvTensor::subdivide`] |
 //! | `MinkowskiGenerativeConvolutionTranspose` | [`SparseConvTranspose3d`](super::SparseConvTranspose3d): it makes every site that it reaches; then `prune` |
 //!
-//! Kernel maps by `indice_key` go along where a result keeps its tensor's sites in their order. Where it does not, the keys whose
-//! maps belong to the old sites are dropped, and a layer that asks for one is told so.
+//! Kernel maps by `indice_key` are kept if the result has its tensor's sites in their order. Otherwise the keys whose maps belong to the
+//! old sites are dropped, and a layer that asks for one gets an error that says so.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
 impl SparseConvTensor {
-    /// The rows of this tensor in the order of those of `other`, whose sites are the same set. Differentiable.
+    /// The rows of this tensor in the order of those of `other`, which must have the same set of sites. Differentiable.
     ///
     /// # Errors
     /// Another grid, or a site that only one of the two has.
@@ -58,11 +58,11 @@ impl SparseConvTensor {
                 && other.coords().iter().all(|&site| self.sites().find(site).is_some()))
     }
 
-    /// The sum on the sites that either has, a missing one counting as zero; in ascending order unless both have the same sites.
-    /// Differentiable. spconv's `sparse_add`, MinkowskiEngine's `+`.
+    /// The sum on all sites that either tensor has; a missing site counts as zero. Sites are in ascending order unless both have the same
+    /// sites. Differentiable. spconv's `sparse_add`, MinkowskiEngine's `+`.
     ///
     /// # Errors
-    /// Another grid or other channels.
+    /// Another grid or another number of channels.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -93,8 +93,8 @@ impl SparseConvTensor {
         Ok(self.moved(OP, (a? + b?)?, &union))
     }
 
-    /// The channels of this tensor followed by those of `other`, on the sites that either has, zero where one has none. In ascending
-    /// order unless both have the same sites. Differentiable.
+    /// The channels of this tensor followed by those of `other`, on all sites that either has; zero where one has no site. Sites are in
+    /// ascending order unless both have the same sites. Differentiable.
     ///
     /// # Errors
     /// Another grid.
@@ -116,7 +116,7 @@ impl SparseConvTensor {
         Ok(self.moved(OP, Tensor::cat(&[self.rows_on(&union)?, other.rows_on(&union)?], 1)?, &union))
     }
 
-    /// The rows whose sites `other` has too, in their order. Differentiable.
+    /// The rows whose sites `other` has too, in this tensor's order. Differentiable.
     ///
     /// # Errors
     /// Another grid.
@@ -138,10 +138,10 @@ impl SparseConvTensor {
         self.keep(OP, rows.collect())
     }
 
-    /// The rows whose `mask` (sites,) is not 0, in their order: MinkowskiEngine's `MinkowskiPruning`. Differentiable.
+    /// The rows for which `mask` (sites,) is not 0, in their order: MinkowskiEngine's `MinkowskiPruning`. Differentiable.
     ///
     /// # Errors
-    /// A mask of another length, or one of floats.
+    /// A mask of another length or of a float type.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -166,7 +166,7 @@ impl SparseConvTensor {
         self.keep(OP, (0..).zip(mask).filter_map(|(row, kept)| (kept != 0).then_some(row)).collect())
     }
 
-    /// The features at the sites of `other`, zero where this tensor has none: the same grid, other's sites in other's order.
+    /// The features at the sites of `other`, in its order; zero where this tensor has no site. Both must have the same grid.
     /// Differentiable.
     ///
     /// # Errors
@@ -189,11 +189,11 @@ impl SparseConvTensor {
         Ok(self.moved(OP, self.rows_on(other.sites())?, other.sites()))
     }
 
-    /// Every site as `factor` × `factor` × `factor` sites of a grid that is as many times finer, each with the features of the
-    /// one that it came from; in ascending order. Differentiable.
+    /// Splits every site into `factor` × `factor` × `factor` sites on a grid that is finer by this factor. Each new site has the features
+    /// of its old site; sites are in ascending order. Differentiable.
     ///
     /// # Errors
-    /// A factor of 0, or a grid that becomes too large.
+    /// A factor of 0, or a grid that would be too large.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -229,14 +229,14 @@ impl SparseConvTensor {
         Ok(self.moved(OP, self.features().contiguous()?.index_select(&rows, 0)?, &sites))
     }
 
-    /// A tensor on sites that may have any coordinates, negative ones too, as MinkowskiEngine's: `indices` (N, 4) are moved by a
-    /// multiple of `align` so that the least is on the grid. Give the product of a network's strides as `align`, and each
-    /// [`OutputSites::Strided`](super::OutputSites::Strided) layer groups the sites as `floor(site / stride)` would have grouped the
-    /// unmoved ones. The grid and the batch size are the smallest that hold all sites. Returns the tensor and what was subtracted from
-    /// (z, y, x).
+    /// A tensor on sites with any coordinates, also negative ones, as in MinkowskiEngine. `indices` (N, 4) are moved by a multiple of
+    /// `align` so that the smallest is on the grid. Give the product of a network's strides as `align`: then each
+    /// [`OutputSites::Strided`](super::OutputSites::Strided) layer groups the sites as `floor(site / stride)` would have grouped the sites
+    /// before they were moved. The grid and the batch size are the smallest that hold all sites. Returns the tensor and what was subtracted
+    /// from (z, y, x).
     ///
     /// # Errors
-    /// As [`new`](Self::new) reports, `align` of 0, no sites, or a negative batch number.
+    /// The errors of [`new`](Self::new), `align` of 0, no sites, or a negative batch number.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -280,7 +280,7 @@ impl SparseConvTensor {
         Ok((Self::from_coords(features, moved.collect(), shape, high[0] as usize + 1)?, origin))
     }
 
-    /// These rows, which are distinct and exist.
+    /// A tensor of these rows, which must be distinct and exist.
     pub(super) fn keep(&self, op: &'static str, rows: Vec<u32>) -> Result<Self> {
         if rows.len() == self.len() && rows.is_sorted() {
             return Ok(self.clone());
@@ -291,7 +291,7 @@ impl SparseConvTensor {
         Ok(self.moved(op, self.features().contiguous()?.index_select(&rows, 0)?, &sites))
     }
 
-    /// The features at other sites of the same grid, zero where there are none.
+    /// The features at other sites of the same grid; zero where there are none.
     fn rows_on(&self, sites: &Sites) -> Result<Tensor> {
         let empty = self.len() as u32;
         let rows: Vec<u32> = sites.coords().iter().map(|&site| self.sites().find(site).unwrap_or(empty)).collect();
@@ -316,7 +316,7 @@ impl SparseConvTensor {
         Err(Error::Argument { op, name: "other", got: kind(other), expected: kind(self) })
     }
 
-    /// What to say when sites should be the same and are not.
+    /// The error for sites that should be the same but are not.
     pub(super) fn other_sites(&self, op: &'static str, name: &'static str, other: &Self) -> Error {
         let kind = |x: &Self| format!("{} sites on a {:?} grid (batch {})", x.len(), x.spatial_shape(), x.batch_size());
         let (got, expected) = if self.sites().grid() != other.sites().grid() {

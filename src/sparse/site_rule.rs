@@ -1,4 +1,4 @@
-//! [`SiteRule`]: what a layer of your own needs to change sites as the layers here do.
+//! [`SiteRule`]: lets your own layer change sites as WaveMesh's layers do.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use super::kernel_map::KernelMap;
 use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
-/// The sites of a layer: its kind, kernel, stride and the rest, and the `indice_key` under which it shares its kernel map.
+/// How a layer changes sites: its kind, kernel, stride and so on, and the `indice_key` under which it shares its kernel map.
 ///
-/// A layer of your own holds one. It runs a convolution with any weight ([`convolve`](Self::convolve)), or asks for the
-/// [`map`](Self::map), computes with its [pairs](KernelMap::pairs), and puts what it found on the map's output sites
+/// A layer of your own holds one. It can run a convolution with any weight ([`convolve`](Self::convolve)); or it can ask for the
+/// [`map`](Self::map), compute with its [pairs](KernelMap::pairs), and put the results on the map's output sites
 /// ([`output`](Self::output)).
 ///
 /// ```
@@ -54,8 +54,7 @@ pub struct SiteRule {
 }
 
 impl SiteRule {
-    /// The sites of a layer that errors call `layer`. `kernel` is one size, `[z, y, x]` or `(z, y, x)`; the `bias` of `config` does not
-    /// matter.
+    /// The rule for a layer that errors call `layer`. `kernel` is one size, `[z, y, x]` or `(z, y, x)`; `bias` of `config` is ignored.
     ///
     /// # Errors
     /// [`Error::Argument`] for sizes out of range, or an even kernel of a submanifold layer.
@@ -76,10 +75,10 @@ impl SiteRule {
         Ok(Self { geometry, maker: Maker { layer, description, indice_key } })
     }
 
-    /// The kernel map on the sites of `x`: that of the key if a layer before made it, else a new one.
+    /// The kernel map on the sites of `x`: the one under the key if an earlier layer made it, otherwise a new one.
     ///
     /// # Errors
-    /// [`Error::IndiceKey`] when the key belongs to another geometry or other sites.
+    /// [`Error::IndiceKey`] if the key belongs to another geometry or other sites.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -99,7 +98,7 @@ impl SiteRule {
     /// The output of a layer on `x`: `features` on the output sites of `map`, with the kernel maps of `x` and this one.
     ///
     /// # Errors
-    /// [`Error::Shape`] when there is not one row for each output site.
+    /// [`Error::Shape`] if `features` does not have one row for each output site.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -128,7 +127,7 @@ impl SiteRule {
     /// A convolution with any `weight` (out, kz, ky, kx, in) and `bias` (out,), on this tensor's backend. Differentiable in all three.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a weight of another kernel or other channels than those of `x`; as [`map`](Self::map).
+    /// [`Error::Shape`] if the weight has another kernel, or other channels than `x`; and the errors of [`map`](Self::map).
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -145,11 +144,11 @@ impl SiteRule {
         self.conv(weight, bias)?.forward(x, x.dtype())
     }
 
-    /// The way back of a layer before with this key: from its output sites to its input sites, as
-    /// [`SparseInverseConv3d`](super::SparseInverseConv3d) goes it.
+    /// Like [`convolve`](Self::convolve), but undoes the change of sites of an earlier layer with this key: from its output sites to its
+    /// input sites, as [`SparseInverseConv3d`](super::SparseInverseConv3d) does.
     ///
     /// # Errors
-    /// [`Error::Argument`] when no layer made the key, and as [`convolve`](Self::convolve).
+    /// [`Error::Argument`] if no layer made the key; and the errors of [`convolve`](Self::convolve).
     ///
     /// ```
     /// use wavemesh::prelude::*;

@@ -1,4 +1,4 @@
-//! The occupied cells of a sparse tensor, shared by every tensor that lives on them.
+//! The occupied cells of a sparse tensor; all tensors with these sites share them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -13,12 +13,12 @@ use super::order::Order;
 use crate::sync::lock;
 use crate::{Error, Result};
 
-/// The part of a kernel map that its source sites keep.
+/// The part of a kernel map that is kept with its source sites.
 #[derive(Debug)]
 pub(crate) struct MapBody {
     /// Output sites; `None` for a submanifold map, whose output sites are its input sites.
     pub target: Option<Arc<Sites>>,
-    /// What backends have built of it.
+    /// What backends have built for it.
     pub kept: Kept,
 }
 
@@ -27,12 +27,12 @@ pub(crate) struct MapBody {
 pub(crate) struct Sites {
     grid: Grid,
     coords: Vec<[i32; 4]>,
-    /// Built at the first need where the sites were not found by one.
+    /// Built when it is first needed, unless the sites were found with a lookup.
     lookup: OnceLock<Lookup>,
-    /// Maps that were built from these sites, so that a second pass over the same sites (the next step of a sampler, the
-    /// next epoch) builds none. A map does not point back here: no cycle.
+    /// Maps that were built from these sites, so that a second pass over the same sites (the next step of a sampler, the next epoch) builds
+    /// none. A map does not point back here, so there is no cycle.
     maps: Mutex<HashMap<Geometry, Arc<MapBody>>>,
-    /// What backends have built of these sites.
+    /// What backends have built for these sites.
     #[cfg(feature = "cuda")]
     kept: Kept,
 }
@@ -65,13 +65,13 @@ impl Sites {
         Ok(Self::from_parts(grid, coords, lookup.into()))
     }
 
-    /// Sites that are ascending, distinct and on the grid by construction.
+    /// Sites that are known to be ascending, distinct and on the grid.
     pub fn from_sorted_keys(grid: Grid, keys: &[u64], lookup: Lookup) -> Self {
         let coords = keys.par_iter().with_min_len(1 << 14).map(|&key| grid.unpack(key)).collect();
         Self::from_parts(grid, coords, lookup.into())
     }
 
-    /// Sites that are ascending, distinct and on the grid by construction, and that nobody has looked up yet.
+    /// Sites that are known to be ascending, distinct and on the grid, without a lookup so far.
     #[cfg(feature = "cuda")]
     pub fn from_ascending(grid: Grid, coords: Vec<[i32; 4]>) -> Self {
         Self::from_parts(grid, coords, OnceLock::new())
@@ -93,7 +93,7 @@ impl Sites {
         lock(&self.maps)
     }
 
-    /// What backends have built of these sites.
+    /// What backends have built for these sites.
     #[cfg(feature = "cuda")]
     pub fn kept(&self) -> &Kept {
         &self.kept
@@ -111,7 +111,7 @@ impl Sites {
         if let Some(lookup) = self.lookup.get() {
             return lookup;
         }
-        // Built outside the lock, as it runs on threads that may wait for it.
+        // Built without the lock, since this uses threads that may wait for the lock.
         let keys: Vec<u64> = self.coords.par_iter().with_min_len(1 << 14).map(|&site| self.grid.pack(site)).collect();
         let built = Lookup::distinct(&keys, self.grid.cells());
         self.lookup.get_or_init(|| built)

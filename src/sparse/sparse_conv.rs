@@ -1,4 +1,4 @@
-//! [`SparseConv3d`]: the convolution whose sites grow or, with a stride, coarsen.
+//! [`SparseConv3d`]: the convolution that adds sites or, with a stride, makes the grid coarser.
 
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
@@ -8,13 +8,13 @@ use super::geometry::{Kind, Size, name_of};
 use super::tensor::SparseConvTensor;
 use crate::Result;
 
-/// Sparse convolution, spconv's `SparseConv3d`. Output sites follow [`ConvConfig::output_sites`], in ascending
-/// (batch, z, y, x) order; the output's shape is that of PyTorch's `Conv3d`.
+/// Sparse convolution, spconv's `SparseConv3d`. [`ConvConfig::output_sites`] decides the output sites, which are in ascending (batch, z, y,
+/// x) order. The output's shape is that of PyTorch's `Conv3d`.
 ///
 /// `y[o] = bias + Σ_r weight[:, r, :] · x[o·s − p + r·d]`
 ///
-/// A 1×1×1 weight is (out, in) here as its shape says; spconv's files hold an (in, out) matrix in the same shape where the stride is 1,
-/// which [`Checkpoint::load_into`](crate::import::Checkpoint::load_into) turns.
+/// A 1×1×1 weight is (out, in) here, as its shape says. If the stride is 1, spconv's files hold an (in, out) matrix in the same shape;
+/// [`Checkpoint::load_into`](crate::import::Checkpoint::load_into) turns it.
 ///
 /// ```
 /// # use std::collections::HashMap;
@@ -46,17 +46,18 @@ pub type SparseConv2d = SparseConv<2>;
 pub type SparseConv3d = SparseConv<3>;
 
 impl<const N: usize> SparseConv<N> {
-    /// Gradients of the features of `x`, added to `onto`, and of the weight, from that of the result, all f32 and without a tape.
+    /// Gradients of the features of `x`, added to `onto`, and of the weight, from the gradient of the result; all in f32 and without a
+    /// tape.
     pub(crate) fn gradients(&self, x: &SparseConvTensor, grad: &Tensor, onto: Option<Tensor>) -> Result<[Tensor; 2]> {
         self.0.gradients(&self.0.flow(x, x.channels())?, x, None, grad, onto)
     }
 
-    /// The sums in f32, whatever the type of `x` is.
+    /// The result in f32, whatever the type of `x`.
     pub(crate) fn forward_wide(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
         self.0.forward(x, DType::F32)
     }
 
-    /// A layer from `in_channels` to `out_channels` with a kernel of one size, `[z, y, x]` or `(z, y, x)`.
+    /// A layer from `in_channels` to `out_channels`. The kernel is one size, `[z, y, x]` or `(z, y, x)`.
     ///
     /// # Errors
     /// Sizes out of range, zero channels, or parameters of another shape in `vb`.

@@ -8,13 +8,13 @@ use super::geometry::{Kind, Size, name_of};
 use super::tensor::SparseConvTensor;
 use crate::Result;
 
-/// Submanifold convolution (Graham & van der Maaten 2017), spconv's `SubMConv3d`: output sites are the input sites, in the
-/// same order, and each reads the active ones among its neighbours.
+/// Submanifold convolution (Graham & van der Maaten 2017), spconv's `SubMConv3d`. The output sites are the input sites, in the same order;
+/// each reads the active sites among its neighbours.
 ///
 /// `y[o] = bias + Σ_r weight[:, r, :] · x[o − d·(k/2) + d·r]`
 ///
-/// A 1×1×1 weight is (out, in) here as its shape says; spconv's files hold an (in, out) matrix in the same shape, which
-/// [`Checkpoint::load_into`](crate::import::Checkpoint::load_into) turns.
+/// A 1×1×1 weight is (out, in) here, as its shape says. spconv's files hold an (in, out) matrix in the same shape;
+/// [`Checkpoint::load_into`](crate::import::Checkpoint::load_into) turns it.
 ///
 /// ```
 /// # use std::collections::HashMap;
@@ -45,8 +45,8 @@ pub type SubMConv2d = SubMConv<2>;
 pub type SubMConv3d = SubMConv<3>;
 
 impl<const N: usize> SubMConv<N> {
-    /// Gradients of the features of `x` with those beside them, added to `onto`, and of the weight, from that of the result, all f32
-    /// and without a tape.
+    /// Gradients of the features of `x` with those beside them, added to `onto`, and of the weight, from the gradient of the result; all in
+    /// f32 and without a tape.
     pub(crate) fn gradients(
         &self,
         x: &SparseConvTensor,
@@ -58,15 +58,15 @@ impl<const N: usize> SubMConv<N> {
         self.0.gradients(&self.0.flow(x, x.channels() + channels)?, x, beside, grad, onto)
     }
 
-    /// The sums in f32, whatever the type of `x` is. The channels of `beside`, if there are any, follow those of `x`.
+    /// The result in f32, whatever the type of `x`. The channels of `beside`, if given, follow those of `x`.
     pub(crate) fn forward_wide(&self, x: &SparseConvTensor, beside: Option<&Tensor>) -> Result<SparseConvTensor> {
         self.0.forward_joined(x, beside, DType::F32)
     }
 
     /// A layer from `in_channels` to `out_channels` with an odd kernel (one size, `[z, y, x]` or `(z, y, x)`).
     ///
-    /// Uses `dilation`, `bias` and `indice_key` of `config`; stride is 1 and padding dilation·(kernel/2), whatever it says.
-    /// Layers with the same key must have the same kernel, dilation and sites; they share one kernel map.
+    /// Of `config`, `dilation`, `bias` and `indice_key` are used; the stride is always 1 and the padding dilation·(kernel/2). Layers with
+    /// the same key must have the same kernel, dilation and sites; they share one kernel map.
     ///
     /// # Errors
     /// An even kernel, zero channels, or parameters of another shape in `vb`.

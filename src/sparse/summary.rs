@@ -2,39 +2,39 @@
 
 use std::time::Duration;
 
-/// One layer's row.
+/// The row of one layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SequentialLayer {
     /// Type and sizes, as [`LayerDescription::kind`](super::LayerDescription::kind).
     pub kind: String,
-    /// Sites that came out.
+    /// Number of output sites.
     pub sites: usize,
-    /// Channels that came out.
+    /// Number of output channels.
     pub channels: usize,
-    /// Grid (z, y, x) of what came out.
+    /// Grid (z, y, x) of the output.
     pub spatial_shape: [usize; 3],
-    /// Numbers that the layer learns.
+    /// Number of learned parameters.
     pub parameters: usize,
-    /// How long it ran.
+    /// The time that it ran.
     pub time: Duration,
 }
 
 /// The layers of a sequence on one input, in the order in which they ran.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SequentialSummary {
-    /// One row a layer.
+    /// One row for each layer.
     pub layers: Vec<SequentialLayer>,
-    /// Sites and channels of the input.
+    /// Number of sites and channels of the input.
     pub input: [usize; 2],
 }
 
 impl SequentialSummary {
-    /// Numbers that all layers learn.
+    /// Number of learned parameters of all layers.
     pub fn parameters(&self) -> usize {
         self.layers.iter().map(|layer| layer.parameters).sum()
     }
 
-    /// How long all layers ran.
+    /// The time that all layers ran.
     pub fn time(&self) -> Duration {
         self.layers.iter().map(|layer| layer.time).sum()
     }

@@ -1,12 +1,12 @@
-//! [`AllReduce`]: what the members of a group that trains one network together have in common.
+//! [`AllReduce`]: sums values over the members of a group that trains one network together.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::Result;
 
-/// Sums over the members of a group: processes of several machines, GPUs, or threads that each hold a part of a batch. The library asks for
-/// nothing else of them; MPI, NCCL and gloo have such a function.
+/// Sums over the members of a group: processes on several machines, GPUs, or threads that each hold a part of a batch. The library needs
+/// nothing else from a group; MPI, NCCL and gloo have such a function.
 ///
 /// ```
 /// use wavemesh::Result;
@@ -22,11 +22,11 @@ use crate::Result;
 /// }
 /// ```
 pub trait AllReduce: Send + Sync {
-    /// Puts in the place of each value the sum of those of all members. Every member calls it with as many values, in the same order of
-    /// calls, and gets the same sums.
+    /// Replaces each value by the sum of the members' values. Every member makes the same calls in the same order, with the same number of
+    /// values, and gets the same sums.
     ///
     /// # Errors
-    /// Whatever keeps the members from each other.
+    /// Anything that prevents the members from reaching each other.
     ///
     /// ```
     /// use std::sync::{Barrier, Mutex};

@@ -1,4 +1,4 @@
-//! [`SyncBatchNorm`]: batch normalisation over a batch of which several processes hold a part each.
+//! [`SyncBatchNorm`]: batch normalisation over a batch that several processes hold in parts.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use super::tensor::SparseConvTensor;
 use crate::Result;
 
 /// `torch.nn.SyncBatchNorm`: a [`BatchNorm`] whose mean, variance and gradients are those of the sites of all members of a group. A member
-/// may hold any number of sites, none too. Evaluation asks nobody.
+/// may hold any number of sites, also none. Evaluation does not communicate.
 ///
-/// The gradients of weight and bias are those of the member's own sites, as torch's: the training sums them with all others. Parameters
-/// have the names that `BatchNorm` gives them.
+/// The gradients of weight and bias are those of the member's own sites, as in torch: the training sums them like all other gradients.
+/// Parameters have the same names as in `BatchNorm`.
 #[derive(Clone, Debug)]
 pub struct SyncBatchNorm(BatchNorm);
 
 impl SyncBatchNorm {
-    /// Batch normalisation of `channels` channels over a group, with eps 1e-5 and momentum 0.1.
+    /// A layer for `channels` channels over a group, with eps 1e-5 and momentum 0.1.
     ///
     /// # Errors
-    /// As [`BatchNorm::with_config`].
+    /// The same errors as [`BatchNorm::with_config`].
     ///
     /// ```
     /// use std::sync::Arc;
@@ -46,10 +46,10 @@ impl SyncBatchNorm {
         Self::with_config(channels, BatchNormConfig::default(), group, vb)
     }
 
-    /// Batch normalisation over a group, with its own eps, momentum or without scale and shift.
+    /// A layer over a group with its own eps or momentum, or without scale and shift.
     ///
     /// # Errors
-    /// As [`BatchNorm::with_config`].
+    /// The same errors as [`BatchNorm::with_config`].
     ///
     /// ```
     /// use std::sync::Arc;
@@ -79,7 +79,7 @@ impl SyncBatchNorm {
         Ok(Self::from_batch_norm(BatchNorm::with_config(channels, config, vb)?, group))
     }
 
-    /// The layer with the parameters and statistics of `norm`, which it shares.
+    /// A layer that shares the parameters and statistics of `norm`.
     pub fn from_batch_norm(norm: BatchNorm, group: &Arc<dyn AllReduce>) -> Self {
         norm.convert_sync_batchnorm(group);
         Self(norm)

@@ -1,4 +1,4 @@
-//! [`no_grad`]: forward passes that keep nothing for a backward pass; and passes that are made again.
+//! [`no_grad`]: forward passes that keep nothing for a backward pass; and passes that are repeated.
 
 use std::cell::Cell;
 use std::thread::LocalKey;
@@ -10,7 +10,7 @@ thread_local! {
     static AGAIN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Sets a flag of this thread for as long as `body` runs.
+/// Sets a flag of this thread while `body` runs.
 fn within<T>(flag: &'static LocalKey<Cell<bool>>, value: bool, body: impl FnOnce() -> T) -> T {
     struct Restore(&'static LocalKey<Cell<bool>>, bool);
     impl Drop for Restore {
@@ -22,10 +22,10 @@ fn within<T>(flag: &'static LocalKey<Cell<bool>>, value: bool, body: impl FnOnce
     body()
 }
 
-/// Runs `body` without a tape, as `torch.no_grad()`: sparse layers on this thread keep none of their inputs for a backward pass, so
-/// a network that is built on a `VarMap` needs no more memory in evaluation than one of constants. Scopes nest.
+/// Runs `body` without a tape, as `torch.no_grad()`: sparse layers on this thread keep none of their inputs for a backward pass, so a
+/// network built on a `VarMap` needs no more memory in evaluation than one of constants. Scopes nest.
 ///
-/// Layers of candle (a `Linear`) still note their own inputs; the next sparse layer cuts the chain.
+/// Layers of candle (a `Linear`) still record their own inputs; the next sparse layer cuts the chain.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -49,7 +49,7 @@ pub(super) fn is_off() -> bool {
     OFF.get()
 }
 
-/// Runs `body`, a forward pass that was made before, with a tape: running statistics have followed its batch and stay where they are.
+/// Runs `body`, a forward pass that was made before, with a tape. Running statistics have followed its batch already and do not change.
 pub(super) fn again<T>(body: impl FnOnce() -> T) -> T {
     within(&AGAIN, true, || within(&OFF, false, body))
 }
@@ -59,7 +59,7 @@ pub(super) fn is_again() -> bool {
     AGAIN.get()
 }
 
-/// The tensor, cut off from what it was computed from inside [`no_grad`].
+/// The tensor; inside [`no_grad`] without its history.
 pub(super) fn noted(tensor: Tensor) -> Tensor {
     if OFF.get() { tensor.detach() } else { tensor }
 }

@@ -15,7 +15,7 @@ use crate::{Error, Result, memory};
 
 /// A batch of sparse 3D grids: N occupied sites with C features each.
 ///
-/// Cheap to clone: features, sites and kernel maps are shared. Nothing changes a tensor in place.
+/// Clones are cheap: they share features, sites and kernel maps. No operation changes a tensor in place.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -33,23 +33,23 @@ pub struct SparseConvTensor {
     features: Tensor,
     sites: Arc<Sites>,
     indice_dict: Arc<IndiceDict>,
-    /// The backend of the layers that this tensor goes through, if one was chosen for it.
+    /// The backend chosen for layers that run on this tensor, if any.
     backend: Option<Backend>,
-    /// Keys that an operation dropped since their maps' sites are no longer these, and that operation.
+    /// The keys that an operation dropped because it changed the sites of their maps, each with the operation.
     dropped: Arc<BTreeMap<String, &'static str>>,
 }
 
 impl SparseConvTensor {
-    /// Puts `features` on the sites `indices` of `batch_size` grids of `spatial_shape`: `[z, y, x]`, or `[y, x]` or `[x]` for 2-D and
-    /// 1-D layers.
+    /// A tensor with `features` on the sites `indices` of `batch_size` grids of `spatial_shape`: `[z, y, x]`, or `[y, x]` or `[x]` for 2-D
+    /// and 1-D layers.
     ///
     /// - `features`: (N, C), float; N may be 0.
     /// - `indices`: (N, 4) of `i64`, `i32` or `u32`, rows (batch, z, y, x), in any order; (N, 3) and (N, 2) for 2-D and 1-D. Batch
     ///   elements without sites are allowed.
     ///
     /// # Errors
-    /// A shape or dtype that does not fit, features and indices on different devices, a site outside the grid, or one
-    /// that occurs twice (see [`coalesce`](Self::coalesce)).
+    /// A shape or dtype that does not fit, features and indices on different devices, a site outside the grid, or a site that occurs twice
+    /// (see [`coalesce`](Self::coalesce)).
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -87,7 +87,7 @@ impl SparseConvTensor {
     /// Like [`new`](Self::new) from coordinates that are already in a `Vec`.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// The same errors as [`new`](Self::new).
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -112,7 +112,7 @@ impl SparseConvTensor {
         Self { features: noted(features), sites, indice_dict: Arc::default(), dropped: Arc::default(), backend: None }
     }
 
-    /// What `op` makes of this tensor on other sites: the keys whose maps start or end at this tensor's sites are dropped.
+    /// The result of `op` on other sites. Keys are dropped whose maps start or end at this tensor's sites.
     pub(super) fn moved(&self, op: &'static str, features: Tensor, sites: &Arc<Sites>) -> Self {
         let (mut indice_dict, mut dropped) = (self.indice_dict.clone(), self.dropped.clone());
         let stale = |data: &IndiceData| data.map.touches(&self.sites);
@@ -125,17 +125,17 @@ impl SparseConvTensor {
         Self { features: noted(features), sites: sites.clone(), indice_dict, dropped, backend: self.backend }
     }
 
-    /// The operation that dropped a key, if one did.
+    /// The operation that dropped a key, if any.
     pub(super) fn dropped_by(&self, key: &str) -> Option<&'static str> {
         self.dropped.get(key).copied()
     }
 
-    /// Features (N, C), one row a site.
+    /// Features (N, C), one row per site.
     pub fn features(&self) -> &Tensor {
         &self.features
     }
 
-    /// Sites (batch, z, y, x), one a row.
+    /// Sites (batch, z, y, x), one per row.
     pub fn coords(&self) -> &[[i32; 4]] {
         self.sites.coords()
     }
@@ -143,7 +143,7 @@ impl SparseConvTensor {
     /// Sites as an `i64` tensor (N, 4) on the device of the features: batch, z, y, x; (N, 3) and (N, 2) for 2-D and 1-D.
     ///
     /// # Errors
-    /// Whatever candle says of the device of the features.
+    /// An error of candle about the device of the features.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -159,7 +159,7 @@ impl SparseConvTensor {
         Ok(Tensor::from_vec(flat, (self.len(), 1 + axes), self.device())?)
     }
 
-    /// The row of a site (batch, z, y, x); `None` for one that is empty or off the grid.
+    /// The row of a site (batch, z, y, x); `None` if the site is empty or outside the grid.
     pub fn find(&self, site: [i32; 4]) -> Option<u32> {
         self.sites.find(site)
     }
@@ -184,7 +184,7 @@ impl SparseConvTensor {
         self.sites.grid().axes
     }
 
-    /// Size of the grid (z, y, x); axes that a 2-D or 1-D tensor does not have are 1.
+    /// Size of the grid (z, y, x); missing axes of a 2-D or 1-D tensor have size 1.
     pub fn spatial_shape(&self) -> [usize; 3] {
         self.sites.grid().shape
     }
@@ -204,7 +204,7 @@ impl SparseConvTensor {
         self.features.dtype()
     }
 
-    /// Occupied share of all cells, 0 to 1.
+    /// The share of cells that are occupied, 0 to 1.
     pub fn occupancy(&self) -> f64 {
         self.len() as f64 / self.sites.grid().cells() as f64
     }
@@ -212,7 +212,7 @@ impl SparseConvTensor {
     /// Number of sites of each batch element, (batch_size,).
     ///
     /// # Errors
-    /// [`Error::Memory`] for a batch of more elements than there is room for.
+    /// [`Error::Memory`] if the batch has more elements than fit in memory.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -230,7 +230,7 @@ impl SparseConvTensor {
         Ok(counts)
     }
 
-    /// The same tensor, whose layers, and the layers after them, are computed by `backend`, on whatever thread they run.
+    /// The same tensor; `backend` computes the layers that run on it and on their results, on any thread.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -246,11 +246,11 @@ impl SparseConvTensor {
         Self { backend: Some(backend), ..self.clone() }
     }
 
-    /// The backend of the layers that this tensor goes through: what was chosen [for it](Self::on_backend), else what the thread
-    /// ([`with_backend`](super::with_backend)) or the environment asks for.
+    /// The backend for layers that run on this tensor: the one chosen [for it](Self::on_backend), otherwise that of the thread
+    /// ([`with_backend`](super::with_backend)) or of the environment.
     ///
     /// # Errors
-    /// [`Error::Unknown`] when `WAVEMESH_BACKEND` holds an unknown name.
+    /// [`Error::Unknown`] if `WAVEMESH_BACKEND` holds an unknown name.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -264,7 +264,7 @@ impl SparseConvTensor {
         self.backend.map_or_else(|| Backend::for_device(self.device()), Ok)
     }
 
-    /// Kernel maps by `indice_key` that the layers behind this tensor made.
+    /// The kernel maps, by `indice_key`, of the layers that made this tensor.
     pub fn indice_dict(&self) -> &IndiceDict {
         &self.indice_dict
     }
@@ -277,16 +277,16 @@ impl SparseConvTensor {
         &self.sites
     }
 
-    /// The sites as kernels of the features' GPU read them, copied there at the first use.
+    /// The sites in the form that kernels on the features' GPU read; they are copied there at the first use.
     #[cfg(feature = "cuda")]
     pub(crate) fn placed(&self) -> Result<Arc<super::backend::cuda::Placed>> {
         super::backend::cuda::placed(&crate::gpu::Gpu::of(&self.features)?, &self.sites)
     }
 
-    /// A tensor with these sites and kernel maps and other features (N, C'); this one stays as it is.
+    /// A tensor with the same sites and kernel maps and other features (N, C'). This tensor does not change.
     ///
     /// # Errors
-    /// Features that are not a float matrix with one row a site.
+    /// Features that are not a float matrix with one row per site.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -302,7 +302,7 @@ impl SparseConvTensor {
         Ok(Self { features: noted(features.contiguous()?), ..self.clone() })
     }
 
-    /// A layer's output: other features on other sites, with this tensor's kernel maps and, when given, one more.
+    /// A layer's output: new features on new sites, with this tensor's kernel maps and, if given, one more.
     pub(super) fn next(&self, features: Tensor, sites: &Arc<Sites>, key: Option<(&str, IndiceData)>) -> Self {
         let mut indice_dict = self.indice_dict.clone();
         if let Some((key, data)) = key
@@ -324,7 +324,7 @@ impl SparseConvTensor {
         self.sites.same(&other.sites)
     }
 
-    /// An error that tells how the sites of the argument `name` differ, if they do.
+    /// An error if the sites of the argument `name` differ; it says how.
     pub(crate) fn expect_same_sites(&self, op: &'static str, name: &'static str, other: &Self) -> Result<()> {
         if self.same_sites(other) {
             return Ok(());

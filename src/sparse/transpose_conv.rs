@@ -1,4 +1,4 @@
-//! [`SparseConvTranspose3d`]: the convolution that refines the grid.
+//! [`SparseConvTranspose3d`]: the convolution that makes the grid finer.
 
 use candle_nn::VarBuilder;
 
@@ -6,8 +6,8 @@ use super::conv::{Conv, ConvConfig, convolution_layer, map_making_layer};
 use super::geometry::{Kind, Size, name_of};
 use crate::Result;
 
-/// Transposed sparse convolution, spconv's `SparseConvTranspose3d`: every site that the kernel reaches from an active one,
-/// in ascending (batch, z, y, x) order; the output's shape is that of PyTorch's `ConvTranspose3d`.
+/// Transposed sparse convolution, spconv's `SparseConvTranspose3d`. Its output sites are all sites that the kernel reaches from an active
+/// site, in ascending (batch, z, y, x) order. The output's shape is that of PyTorch's `ConvTranspose3d`.
 ///
 /// `y[o] = bias + Σ_r weight[:, r, :] · x[i]` over the sites with `o = i·s − p + r·d`
 ///
@@ -39,7 +39,7 @@ pub type SparseConvTranspose2d = SparseConvTranspose<2>;
 pub type SparseConvTranspose3d = SparseConvTranspose<3>;
 
 impl<const N: usize> SparseConvTranspose<N> {
-    /// A layer from `in_channels` to `out_channels` with a kernel of one size, `[z, y, x]` or `(z, y, x)`.
+    /// A layer from `in_channels` to `out_channels`. The kernel is one size, `[z, y, x]` or `(z, y, x)`.
     ///
     /// # Errors
     /// Sizes out of range, `output_sites: Strided`, zero channels, or parameters of another shape in `vb`.

@@ -1,8 +1,8 @@
 //! The dense backend: the same layers as dense operations of candle, gradients included.
 //!
-//! Features are written into a dense grid; for each kernel offset the whole output grid gathers its shifted input (a row of
-//! zeros stands for everything outside) and is multiplied by that offset's weights; the output sites are then read. It is
-//! slow, but it is plain, shares no code with the native backend, and is therefore the reference for its tests.
+//! Features are written into a dense grid. For each kernel offset, the whole output grid gathers its shifted input (a row of zeros stands
+//! for everything outside), which is multiplied by that offset's weights; then the output sites are read. This is slow but simple, and
+//! shares no code with the native backend. So it is the reference for that backend's tests.
 
 use candle_core::{D, DType, Device, Tensor, Var};
 
@@ -51,7 +51,7 @@ impl Engine for Dense {
         Ok(Sites::from_sorted_keys(grid, &keys, lookup))
     }
 
-    /// It keeps nothing with a map.
+    /// This backend keeps nothing with a map.
     fn build(&self, _: &Flow, _: &Device) -> Result<()> {
         Ok(())
     }
@@ -120,7 +120,7 @@ impl Engine for Dense {
         for reads in &reads[1..] {
             largest = largest.maximum(&grid.index_select(reads, 0)?.detach())?;
         }
-        // The value is `largest`; each of the terms adds zero to it and sends the gradient to one tied source.
+        // The value is that of `largest`. Each term adds zero to it, and passes the gradient to one tied source.
         let mut y = largest.clone();
         for reads in &reads {
             let x = grid.index_select(reads, 0)?;
@@ -198,7 +198,7 @@ fn target_cells(flow: &Flow, like: &Tensor) -> Result<Tensor> {
     Ok(Tensor::new(keys, like.device())?)
 }
 
-/// Number of cells, if the grid is small enough to be dense.
+/// The number of cells; an error if the grid is too large to be dense.
 fn cells(grid: Grid) -> Result<usize> {
     const MOST: u64 = 1 << 28;
     if grid.cells() <= MOST {

@@ -1,4 +1,4 @@
-//! What runs the layers, and what would run them better.
+//! Describes what runs the layers, and what would run them faster.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub struct BackendInfo {
     pub backend: String,
     /// WaveMesh's version.
     pub version: String,
-    /// The device of [`best_device`](crate::device::best_device): `cpu`, with its architecture, or `cuda:0`, with what it is.
+    /// The device of [`best_device`](crate::device::best_device): `cpu` and its architecture, or `cuda:0` and a description of the GPU.
     pub device: String,
     /// Worker threads.
     pub threads: usize,
@@ -24,12 +24,12 @@ pub struct BackendInfo {
     pub simd: String,
     /// What speed to expect.
     pub performance: String,
-    /// What would be faster and what it needs; `None` when nothing would.
+    /// What would be faster and what that needs; `None` if nothing would be.
     pub note: Option<String>,
 }
 
-/// Describes the backend that layers use on this thread for tensors on the best device. When there is none, because `WAVEMESH_BACKEND` holds an unknown name or
-/// one that cannot run here, the backend is `unavailable` and the note says why; layers then return that error.
+/// Describes the backend that layers use on this thread for tensors on the best device. If `WAVEMESH_BACKEND` holds an unknown name, or one
+/// that cannot run here, the backend is `unavailable` and the note says why; layers then return that error.
 ///
 /// ```
 /// let info = wavemesh::sparse::backend_info();
@@ -78,7 +78,7 @@ pub fn backend_info() -> BackendInfo {
     }
 }
 
-/// The GPU with its memory, driver and kernels; or the processor's kind.
+/// The GPU with its memory, driver and kernels, or the kind of processor.
 fn describe(device: &Device) -> String {
     #[cfg(feature = "cuda")]
     if let Ok(info) = crate::gpu::info(device) {

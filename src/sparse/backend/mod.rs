@@ -1,8 +1,8 @@
 //! Backends compute the layers. Every backend gives the same sites in the same order and the same numbers.
 //!
-//! A backend implements [`Engine`]; the layers know nothing else of it. What it builds of a kernel map or of sites it keeps there
-//! ([`Kept`](super::kept::Kept)), and nobody else knows what that is. To add one: write a folder, return its engine from
-//! [`Backend::engine`] and tell [`info`] when it can run and what it needs otherwise.
+//! A backend implements [`Engine`]; the layers know nothing else about it. What it builds for a kernel map or for sites is kept with them
+//! ([`Kept`](super::kept::Kept)), and only the backend knows its content. To add a backend: write a folder, return its engine from
+//! [`Backend::engine`], and tell [`info`] when it can run and what it needs otherwise.
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
@@ -30,15 +30,15 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Backend {
-    /// Multithreaded SIMD kernels in Rust; exact; the default.
+    /// Multithreaded SIMD kernels in Rust. Exact; the default on the CPU.
     Native,
-    /// Dense convolution on the occupied grid: slow, memory grows with the grid; the reference for tests.
+    /// Dense convolution on the occupied grid. Slow, and its memory grows with the grid; it is the reference for tests.
     Dense,
-    /// Kernels for NVIDIA GPUs, for tensors that are there; the default there. It needs the cargo feature `cuda`.
+    /// Kernels for NVIDIA GPUs; the default for tensors there. Needs the cargo feature `cuda`.
     Cuda,
 }
 
-/// The environment variable that chooses the backend: `native`, `dense` or `cuda`. It is read once.
+/// The environment variable that chooses the backend: `native`, `dense` or `cuda`. It is read only once.
 pub const BACKEND_VARIABLE: &str = "WAVEMESH_BACKEND";
 
 thread_local! {
@@ -46,8 +46,8 @@ thread_local! {
 }
 
 impl Backend {
-    /// The backend that layers use on this thread for tensors on the CPU: that of the innermost [`with_backend`], else what
-    /// `WAVEMESH_BACKEND` says, else native.
+    /// The backend that layers use on this thread for tensors on the CPU: that of the innermost [`with_backend`]; otherwise that of
+    /// `WAVEMESH_BACKEND`; otherwise native.
     ///
     /// # Errors
     /// `WAVEMESH_BACKEND` holds an unknown name.
@@ -61,7 +61,7 @@ impl Backend {
         Self::for_device(&Device::Cpu)
     }
 
-    /// The backend that layers use on this thread for tensors on `device`: what is asked for, as for [`current`](Self::current), else
+    /// The backend that layers use on this thread for tensors on `device`: the one asked for, as in [`current`](Self::current); otherwise
     /// native for the CPU and cuda for a GPU.
     ///
     /// # Errors
@@ -86,7 +86,7 @@ impl Backend {
     /// Whether this backend can run here.
     ///
     /// # Errors
-    /// [`Error::Backend`] says what it needs, where it cannot.
+    /// [`Error::Backend`] if it cannot; the error says what it needs.
     ///
     /// ```
     /// use wavemesh::sparse::Backend;
@@ -182,11 +182,11 @@ pub fn with_backend<T>(backend: Backend, body: impl FnOnce() -> T) -> T {
     body()
 }
 
-/// A kernel map and the direction in which a layer walks it.
+/// A kernel map and the direction in which a layer uses it.
 #[derive(Clone, Debug)]
 pub(super) struct Flow {
     pub map: KernelMap,
-    /// From the map's output to its input, as an inverse convolution and a gradient walk it.
+    /// Whether it goes from the map's output to its input, as in an inverse convolution and for a gradient.
     pub reversed: bool,
 }
 
@@ -199,7 +199,7 @@ impl Flow {
         Self { map: map.clone(), reversed: true }
     }
 
-    /// The other way.
+    /// The same map in the other direction.
     pub fn reversed(&self) -> Self {
         Self { map: self.map.clone(), reversed: !self.reversed }
     }
@@ -214,40 +214,39 @@ impl Flow {
         if self.reversed { &self.map.source } else { &self.map.target }
     }
 
-    /// Which source each target reads.
+    /// The rule that tells which source each target reads.
     pub fn rule(&self) -> SourceRule {
         let rule = self.map.geometry.gather();
         if self.reversed { rule.reversed() } else { rule }
     }
 }
 
-/// What a convolution needs beside its features.
+/// What a convolution needs besides its features.
 #[derive(Clone, Copy)]
 pub(super) struct Convolve<'a> {
     pub flow: &'a Flow,
     pub weight: &'a Tensor,
     pub bias: Option<&'a Tensor>,
-    /// More features of the same sites, whose channels follow those of the features, of any type. A layer with them has no bias,
-    /// and its result is f32.
+    /// More features of the same sites, of any type, whose channels follow those of the features. With them, a layer has no bias and its
+    /// result is f32.
     pub beside: Option<&'a Tensor>,
-    /// Type of the result: the features', or f32 for half features whose sums must not be rounded yet.
+    /// Type of the result: the features' type, or f32 for half features whose sums must not be rounded yet.
     pub output: DType,
 }
 
 /// The operations of a backend. Features are (sites, channels); results are differentiable through candle's autograd.
 pub(super) trait Engine: Sync {
-    /// The active output sites of a regular or transposed convolution on the output's grid, ascending. `device` is where features
-    /// are.
+    /// The active output sites of a regular or transposed convolution on the output's grid, ascending. `device` is that of the features.
     fn output_sites(&self, source: &Sites, geometry: &Geometry, grid: Grid, device: &Device) -> Result<Sites>;
 
-    /// Builds what a layer's first pass over `flow` would build of its map, for features on `device`.
+    /// Builds what the first pass of a layer over `flow` would build for its map, for features on `device`.
     fn build(&self, flow: &Flow, device: &Device) -> Result<()>;
 
-    /// `y[t] = bias + Σ_r weight[:, r, :] · x[source of t through r]`, weights (out, kz, ky, kx, in).
+    /// `y[t] = bias + Σ_r weight[:, r, :] · x[source of t through r]`, with weights (out, kz, ky, kx, in).
     fn convolve(&self, layer: &Convolve, features: &Tensor) -> Result<Tensor>;
 
-    /// Gradients of [`convolve`](Self::convolve) in f32, from one of its result, without a tape: of the features with those beside
-    /// them, (sites, all channels), added to what `onto` holds; and of the weight.
+    /// Gradients of [`convolve`](Self::convolve) in f32, from the gradient of its result, without a tape. Returns the gradient of the
+    /// features with those beside them, (sites, all channels), added to `onto`; and that of the weight.
     fn convolve_gradients(
         &self,
         layer: &Convolve,
@@ -256,7 +255,7 @@ pub(super) trait Engine: Sync {
         onto: Option<Tensor>,
     ) -> Result<[Tensor; 2]>;
 
-    /// The largest source value of each target and channel; every tie receives the gradient.
+    /// The largest source value for each target and channel; tied sources all receive the gradient.
     fn max_pool(&self, flow: &Flow, features: &Tensor) -> Result<Tensor>;
 
     /// The mean of each target's active sources.

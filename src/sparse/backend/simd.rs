@@ -31,7 +31,7 @@ pub(crate) fn lanes() -> usize {
     dispatch(Lanes)
 }
 
-/// What [`dispatch`] runs on: `avx512`, `avx2+fma`, `neon` or `scalar`.
+/// The instructions that [`dispatch`] uses: `avx512`, `avx2+fma`, `neon` or `scalar`.
 pub(crate) fn level() -> &'static str {
     match lanes() {
         16 => "avx512",

@@ -1,4 +1,4 @@
-//! The arithmetic of the backward pass: Ioffe & Szegedy 2015, section 3, in closed form.
+//! The arithmetic of the backward pass, in closed form (Ioffe & Szegedy 2015, section 3).
 
 use candle_core::WithDType;
 use pulp::{Simd, WithSimd};
@@ -13,13 +13,13 @@ pub(super) struct Backward<'a, X, Y, G> {
     pub op: &'a Normalize,
     pub channels: usize,
     pub parameters: &'a [f64],
-    /// x and the shortcut: both for the sums, else the one whose gradient is asked. A plain shortcut is not needed.
+    /// x and the shortcut: both for the sums, otherwise the one whose gradient is wanted. A plain shortcut is not needed.
     pub inputs: [Option<&'a [X]>; 2],
     pub out: &'a [Y],
     pub grad: &'a [G],
 }
 
-/// Of each channel: the gradient, and the gradient times each normalised input.
+/// The sums for each channel: of the gradient, and of the gradient times each normalised input.
 #[derive(Clone)]
 pub(in crate::sparse) struct Sums {
     grad: Vec<f64>,
@@ -28,12 +28,12 @@ pub(in crate::sparse) struct Sums {
 }
 
 impl Sums {
-    /// Changes all of them.
+    /// Changes all of the sums.
     pub fn all(&mut self, mut change: impl FnMut(&mut [f64]) -> Result<()>) -> Result<()> {
         [&mut self.grad, &mut self.x, &mut self.shortcut].into_iter().try_for_each(|sums| change(sums))
     }
 
-    /// (2, C), or (4, C) with a normalised shortcut, as the parameters.
+    /// The gradients of the parameters: (2, C), or (4, C) with a normalised shortcut.
     pub fn of_parameters(&self, has_normed_shortcut: bool) -> Vec<f64> {
         let second = has_normed_shortcut.then_some([&self.shortcut, &self.grad]);
         [&self.x, &self.grad].into_iter().chain(second.into_iter().flatten()).flatten().copied().collect()
@@ -99,7 +99,7 @@ impl<X: Number, Y: Number<Wide = X::Wide>, G: Number<Wide = X::Wide>> Backward<'
         }
     }
 
-    /// `scale·(g − mean(g) − x̂·mean(g·x̂))`; without the means where the statistics are not those of the batch.
+    /// `scale·(g − mean(g) − x̂·mean(g·x̂))`; without the means if the statistics are not those of the batch.
     fn input_gradient<R: Number<Wide = X::Wide>>(
         &self,
         x: &[X],
@@ -232,7 +232,7 @@ where
         let Scratch { sums, widened: [a, b, c] } = scratch;
         let channels = mean.len();
         let (scale, constant, slope) = (&scale[..channels], &constant[..channels], &slope[..channels]);
-        // In place of the masked gradient, unless that is the caller's own.
+        // In place of the masked gradient, unless that memory belongs to the caller.
         if mask.is_none() {
             let grad = G::widen(grad, a);
             sums.clear();

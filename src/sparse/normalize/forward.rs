@@ -8,7 +8,7 @@ use super::number::Number;
 use super::{Normalize, Scaling, Scratch, chunk, wide};
 use crate::sparse::backend::simd;
 
-/// `(x − mean)·scale + bias`, in the type that it is computed in.
+/// `(x − mean)·scale + bias`, in the type used for computing.
 struct Affine<W> {
     mean: Vec<W>,
     scale: Vec<W>,
@@ -88,7 +88,7 @@ impl<X: Number, Y: Number<Wide = X::Wide>> WithSimd for ForwardChunk<'_, X, Y> {
             }
         }
         if relu {
-            // A NaN stays one.
+            // A NaN stays NaN.
             sums.iter_mut().for_each(|sum| *sum = if *sum < zero { zero } else { *sum });
         }
         Y::narrow(sums, y);

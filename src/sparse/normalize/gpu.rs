@@ -19,7 +19,7 @@ impl Scaling {
         })
     }
 
-    /// What is taken from a given value, and what it is then multiplied by, to be normalised.
+    /// What to subtract from a given value, and the factor to multiply the difference by, to normalise it.
     fn reading_there(&self) -> Result<Tensor> {
         let there = self.values_there()?;
         if !self.given {
@@ -73,7 +73,7 @@ pub(super) fn forward(
     })
 }
 
-/// The normalised values of `x`, rounded to `dtype` on their side of the knee of these weights and biases.
+/// The normalised values of `x`, rounded to `dtype` so that each stays on its side of the knee of these weights and biases.
 pub(super) fn kept(scaling: &Scaling, x: &Tensor, knee: Option<&Tensor>, dtype: DType) -> Result<Tensor> {
     let gpu = Gpu::of(x)?;
     check(x.dtype())?;
@@ -97,7 +97,7 @@ pub(super) fn kept(scaling: &Scaling, x: &Tensor, knee: Option<&Tensor>, dtype: 
     })
 }
 
-/// What the gradients need of all rows.
+/// The sums over all rows that the gradients need.
 pub(super) fn sums(
     op: &Normalize,
     (x, shortcut): (&Tensor, Option<&Tensor>),
@@ -112,7 +112,7 @@ pub(super) fn sums(
     columns::gradient_sums(grad, op.relu.then_some(out), (x, &reading), second)
 }
 
-/// The type of the gradient of features of `dtype`, given that of the output.
+/// The type for the gradient of features of `dtype`, given the gradient of the output.
 fn gradient_type(dtype: DType, grad: &Tensor) -> DType {
     if grad.dtype() == DType::F32 { DType::F32 } else { dtype }
 }
@@ -138,7 +138,7 @@ pub(super) fn shortcut_gradient(
     input_gradient(op, input, parameters, outcome, sums, gradient_type(shortcut.dtype(), outcome.1))
 }
 
-/// Of an input with its scaling, the row of its weight and that of its sums; without one, of a plain shortcut.
+/// The gradient of an input with its scaling, the row of its weight and that of its sums; or, without these, of a plain shortcut.
 fn input_gradient(
     op: &Normalize,
     input: Option<(&Tensor, &Scaling, usize, usize)>,
@@ -190,7 +190,7 @@ fn input_gradient(
     })
 }
 
-/// (2, C) or (4, C), as the parameters, in f32.
+/// The gradients of the parameters, (2, C) or (4, C), in f32.
 pub(super) fn parameter_gradient(op: &Normalize, sums: &Tensor) -> Result<Tensor> {
     let gpu = Gpu::of(sums)?;
     let (rows, channels) = (if op.shortcut.is_some() { 4 } else { 2 }, sums.dim(1)?);
@@ -203,7 +203,7 @@ pub(super) fn parameter_gradient(op: &Normalize, sums: &Tensor) -> Result<Tensor
     })
 }
 
-/// Weights and biases, each (C,), below each other.
+/// Weights and biases, each (C,), stacked as rows.
 pub(super) fn stacked(parameters: &[Tensor]) -> Result<Tensor> {
     match parameters {
         [weight, bias] => rows::stack([weight, bias], None),

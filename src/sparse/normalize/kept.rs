@@ -1,6 +1,6 @@
-//! What is kept of a normalisation's input for its backward pass: the normalised values, rounded.
+//! What is kept of a normalisation's input for its backward pass: the rounded normalised values.
 //!
-//! Rounded before, values that lie far from zero and close together would lose what tells them apart.
+//! If the inputs themselves were rounded, values that lie far from zero but close together would become equal.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -9,8 +9,8 @@ use super::number::Number;
 use super::{Scaling, chunk, wide};
 use crate::sparse::backend::simd;
 
-/// `(x − mean)·inverse`, each value rounded to nearest, or, where that would carry `value·weight + bias` of a `knee` (weight, bias)
-/// to the other side of zero, to the other neighbour: the ReLU is then found to be open and closed where it was.
+/// `(x − mean)·inverse`, each value rounded to nearest. If that would move `value·weight + bias` of a `knee` (weight, bias) to the other
+/// side of zero, the value is rounded the other way: so the ReLU is open and closed where it was before.
 pub(super) fn kept<X: Number, K: Number<Wide = X::Wide>>(
     scaling: &Scaling,
     x: &[X],
@@ -77,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    /// Values around the knees of three channels, which rounding to nearest carries over at times.
+    /// Tests values around the knees of three channels; rounding to nearest would move some of them to the other side.
     fn stays_on_its_side<K: Number<Wide = f32>>(bits: i32) {
         let scaling = Scaling::here(vec![3.0, 0.0, -1.0], vec![2.0, 1.0, 0.5], true);
         let (weight, bias) = ([1.5f32, -0.7, 1.0], [-0.9f32, 0.3, 0.0]);

@@ -1,8 +1,8 @@
 //! Batch normalisation's arithmetic, fused with what follows it in a network: `y = relu(norm(x) + shortcut)` in one pass.
 //!
-//! Composed of candle's operations it is seven tensors, all kept for the backward pass; here the inputs and the output are.
-//! Gradients are the closed form of Ioffe & Szegedy 2015, section 3. Sums are made over fixed chunks of rows, and those of the
-//! chunks are added in their order, so that results do not depend on the number of threads.
+//! Composed of candle's operations it would take seven tensors, all kept for the backward pass; here only the inputs and the output are
+//! kept. Gradients are the closed form of Ioffe & Szegedy 2015, section 3. Sums are taken over fixed chunks of rows, and the sums of the
+//! chunks are added in order, so that results do not depend on the number of threads.
 
 #[macro_use]
 mod number;
@@ -31,18 +31,18 @@ use crate::{Error, Result};
 /// How an input is normalised: `(x − mean)·inverse·weight + bias`.
 #[derive(Clone, Debug)]
 pub(super) struct Scaling {
-    /// On the CPU; empty for features elsewhere.
+    /// The mean, for features on the CPU; otherwise empty.
     mean: Vec<f64>,
-    /// 1 / √(variance + eps), on the CPU; empty for features elsewhere.
+    /// 1 / √(variance + eps), for features on the CPU; otherwise empty.
     inverse: Vec<f64>,
-    /// Both on the GPU, (2, C), for features that are there.
+    /// Both, (2, C), for features on the GPU.
     #[cfg(feature = "cuda")]
     there: Option<Tensor>,
-    /// Whether mean and variance are those of `x` itself, so that gradients flow through them.
+    /// Whether mean and variance were computed from `x` itself, so that gradients flow through them.
     of_batch: bool,
-    /// With whom the statistics of a batch are shared, and the share of all rows that is here.
+    /// The group with which the statistics of a batch are shared, and this member's share of all rows.
     shared: Option<(Group, f64)>,
-    /// Whether `(x − mean)·inverse` is what is given in place of `x`. Gradients are those of `x` all the same.
+    /// Whether the given values are `(x − mean)·inverse` instead of `x`. Gradients are still those of `x`.
     given: bool,
 }
 
@@ -56,13 +56,13 @@ impl Scaling {
         Ok(Self::here(moments.mean.to_vec1()?, inverse.to_vec1()?, of_batch))
     }
 
-    /// Of features on a GPU: mean and inverse, (2, C) f64.
+    /// For features on a GPU: mean and inverse, (2, C) f64.
     #[cfg(feature = "cuda")]
     pub fn there(scaling: Tensor, of_batch: bool) -> Self {
         Self { mean: Vec::new(), inverse: Vec::new(), there: Some(scaling), of_batch, shared: None, given: false }
     }
 
-    /// Of features on the CPU.
+    /// For features on the CPU.
     fn here(mean: Vec<f64>, inverse: Vec<f64>, of_batch: bool) -> Self {
         Self {
             mean,
@@ -75,12 +75,12 @@ impl Scaling {
         }
     }
 
-    /// The same over a batch of which `share` is here, and the rest with the others of `group`.
+    /// The same for a batch of which this member holds the part `share`, and the other members of `group` the rest.
     pub fn shared(self, group: Group, share: f64) -> Self {
         Self { shared: Some((group, share)), ..self }
     }
 
-    /// What is taken from a given value, and what it is then multiplied by, to be normalised.
+    /// What to subtract from a given value, and the factor to multiply the difference by, to normalise it.
     fn reading(&self) -> [Cow<'_, [f64]>; 2] {
         match self.given {
             true => [vec![0.0; self.mean.len()].into(), vec![1.0; self.mean.len()].into()],
@@ -89,19 +89,19 @@ impl Scaling {
     }
 }
 
-/// `act(norm(x) + shortcut)`, with the inputs in the order x, shortcut, parameters. Parameters are (2, C), weight and bias, and
-/// (4, C) when the shortcut is normalised too.
+/// `act(norm(x) + shortcut)`. The inputs come in the order x, shortcut, parameters. Parameters are weight and bias, (2, C), or (4, C) if
+/// the shortcut is normalised too.
 #[derive(Clone, Debug)]
 pub(super) struct Normalize {
     pub x: Arc<Scaling>,
-    /// How the shortcut is normalised; `None` for one that is added as it is, and without one.
+    /// How the shortcut is normalised; `None` for a plain shortcut and without one.
     pub shortcut: Option<Arc<Scaling>>,
     pub relu: bool,
     /// Type of the result.
     pub output: DType,
 }
 
-/// Parameters of channels, each (C,), below each other as [`Normalize`] takes them.
+/// Parameters of channels, each (C,), stacked as [`Normalize`] expects them.
 pub(super) fn stacked(parameters: &[Tensor]) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if parameters.iter().all(|parameter| parameter.device().is_cuda() && parameter.dtype() == DType::F32) {
@@ -110,12 +110,12 @@ pub(super) fn stacked(parameters: &[Tensor]) -> Result<Tensor> {
     Ok(Tensor::stack(parameters, 0)?)
 }
 
-/// What gradients need of all rows.
+/// The sums over all rows that gradients need.
 pub(super) struct Sums {
-    /// Of the rows that are here, for the gradients of parameters.
+    /// Sums over the rows of this member, for the gradients of parameters.
     own: Totals,
-    /// Of the rows of all members of a group, times the share of all rows that is here: over the rows that are here, these have the
-    /// means that the gradients of inputs want.
+    /// Sums over the rows of all members of a group, times this member's share of all rows. Divided by the number of this member's rows,
+    /// they give the means that the gradients of inputs need.
     shared: Option<Totals>,
 }
 
@@ -127,13 +127,13 @@ impl Sums {
 
 enum Totals {
     Here(backward::Sums),
-    /// On the GPU, (3, C) f64: of the gradient, and of it times each normalised input.
+    /// On the GPU, (3, C) f64: sums of the gradient, and of the gradient times each normalised input.
     #[cfg(feature = "cuda")]
     There(Tensor),
 }
 
 impl Totals {
-    /// Those of all members of a group, times `share`.
+    /// The sums over all members of a group, times `share`.
     fn over(&self, (Group(group), share): &(Group, f64)) -> Result<Self> {
         match self {
             Self::Here(sums) => {
@@ -164,9 +164,9 @@ impl Normalize {
         })
     }
 
-    /// What the backward pass needs: the inputs, normalised without weight and bias, in `dtype`; and the operation that takes
-    /// these in place of the inputs. A plain shortcut is not needed. Where there is none, the operation also gives the output
-    /// again, positive where it was.
+    /// What the backward pass needs: the inputs, normalised without weight and bias, in `dtype`; and the operation that takes these instead
+    /// of the inputs. A plain shortcut is not needed. Without a shortcut, the operation can also compute the output again; it is positive
+    /// where it was before.
     pub fn kept(
         &self,
         (x, shortcut): (&Tensor, Option<&Tensor>),
@@ -197,8 +197,8 @@ impl Normalize {
         Ok((op, x, shortcut))
     }
 
-    /// The gradient of x from that of the output, in the type of x, or f32 where that of the output is f32; and what the other
-    /// gradients need of all rows.
+    /// The gradient of x from that of the output, in the type of x, or in f32 if the gradient of the output is f32. Also returns the sums
+    /// over all rows that the other gradients need.
     pub fn gradient(
         &self,
         (x, shortcut): (&Tensor, Option<&Tensor>),
@@ -224,13 +224,13 @@ impl Normalize {
         })
     }
 
-    /// The sums of the rows here, with those of all rows if others hold some.
+    /// The sums over this member's rows, and those over all rows if other members hold some.
     fn sums(&self, own: Totals) -> Result<Sums> {
         let shared = self.x.shared.as_ref().map(|shared| own.over(shared)).transpose()?;
         Ok(Sums { own, shared })
     }
 
-    /// The gradient of the shortcut, in the type that it has or in f32, as above. A plain shortcut is not read.
+    /// The gradient of the shortcut, in its own type or in f32, as above. A plain shortcut is not read.
     pub fn shortcut_gradient(
         &self,
         shortcut: &Tensor,
@@ -406,7 +406,7 @@ fn unsupported(got: DType) -> Error {
     Error::DType { op: "BatchNorm", what: "features", got, expected }
 }
 
-/// The type that features of `dtype` are computed in.
+/// The type in which features of `dtype` are computed.
 pub(super) fn wide_type(dtype: DType) -> DType {
     if dtype == DType::F64 { DType::F64 } else { DType::F32 }
 }
@@ -420,7 +420,7 @@ fn slice<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&
     }
 }
 
-/// Rows that are worked on together: as many as stay in the first-level cache, whatever the number of threads.
+/// The number of rows that are processed together: as many as fit in the first-level cache. It does not depend on the number of threads.
 fn chunk(channels: usize) -> usize {
     ((2048 / channels.max(1)).max(8) * channels).max(1)
 }
@@ -429,7 +429,7 @@ fn wide<W: WithDType>(values: impl IntoIterator<Item = f64>) -> Vec<W> {
     values.into_iter().map(W::from_f64).collect()
 }
 
-/// Adds the rows to `sums`, each value through `of(its row's number, its channel, itself)`.
+/// Adds the rows to `sums`, each value mapped by `of(row number, channel, value)`.
 #[inline(always)]
 fn add_rows<W: WithDType>(rows: &[W], sums: &mut [W], of: impl Fn(usize, W) -> W) {
     let channels = sums.len();

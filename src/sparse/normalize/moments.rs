@@ -11,16 +11,16 @@ use crate::sparse::backend::simd;
 use crate::sparse::sync::AllReduce;
 use crate::sparse::tensor::SparseConvTensor;
 
-/// Mean and variance of each channel, (C,) f64 where the features are.
+/// Mean and variance of each channel, (C,) f64, on the device of the features.
 #[derive(Clone, Debug)]
 pub(in crate::sparse) struct Moments {
     pub mean: Tensor,
-    /// Biased.
+    /// The biased variance.
     pub variance: Tensor,
 }
 
 impl Moments {
-    /// Of features (N, C) with at least one row.
+    /// The moments of features (N, C) with at least one row.
     pub fn of(x: &Tensor) -> Result<Self> {
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
@@ -35,8 +35,8 @@ impl Moments {
 }
 
 impl Moments {
-    /// Those of the batch of which this member of `group` holds the rows of `x`, with their `own` moments if there are any; and the
-    /// number of all rows. `None` for a batch without rows.
+    /// The moments of a batch of which this member of `group` holds the rows of `x`, with their `own` moments if there are any rows; and
+    /// the number of all rows. `None` if the batch has no rows.
     pub fn of_all(
         own: Option<Self>,
         x: &SparseConvTensor,
@@ -53,7 +53,7 @@ impl Moments {
         group.all_reduce(&mut sums)?;
         let rows = sums[0];
         let mean: Vec<f64> = sums[1..].iter().map(|sum| sum / rows.max(1.0)).collect();
-        // Squares about the mean of all, in a second round: about zero they would lose what tells values far from it apart.
+        // Squares are taken about the mean of all rows, in a second round: about zero, values far from it would lose their differences.
         let distances = own_mean.iter().zip(&mean).map(|(own, all)| own - all);
         let mut squares: Vec<f64> = distances.zip(&own_variance).map(|(d, var)| count * (var + d * d)).collect();
         group.all_reduce(&mut squares)?;
@@ -91,7 +91,7 @@ impl<X: Number> WithSimd for ChunkMoments<'_, X> {
     }
 }
 
-/// Chan, Golub & LeVeque 1983: moments of chunks, joined.
+/// Joins the moments of chunks (Chan, Golub & LeVeque 1983).
 fn moments<X: Number>(x: &[X], channels: usize) -> Result<Moments> {
     let size = chunk(channels);
     let chunks: Vec<_> = x

@@ -1,10 +1,10 @@
-//! Feature types, and the types that they are computed in.
+//! Feature types, and the types in which they are computed.
 
 use candle_core::WithDType;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-/// A feature type, and the type that it is computed in.
+/// A feature type, and the type in which it is computed.
 pub(super) trait Number: WithDType {
     type Wide: WithDType + Default;
 
@@ -14,7 +14,7 @@ pub(super) trait Number: WithDType {
     /// Rounds to nearest.
     fn narrow(wide: &[Self::Wide], to: &mut [Self]);
 
-    /// The next value of this type, above or below.
+    /// The next larger or smaller value of this type.
     fn beside(self, above: bool) -> Self;
 }
 
@@ -60,7 +60,7 @@ macro_rules! half_number {
             }
 
             fn beside(self, above: bool) -> Self {
-                // Of numbers of one sign, the bits are in the order of their distances from zero.
+                // For numbers of one sign, the bits have the order of the distances from zero.
                 let (zero, positive) = (self == Self::ZERO, self.is_sign_positive());
                 Self::from_bits(match (zero, positive == above) {
                     (true, _) => {
@@ -99,8 +99,8 @@ macro_rules! with_types {
     };
 }
 
-/// Runs `$body` with `$X`, `$Y`, `$G` and `$R` as the types of the inputs, of the output, of its gradient, and of those of the
-/// inputs: the inputs' own, or f32 where the output's has it.
+/// Runs `$body` with `$X`, `$Y`, `$G` and `$R` as the types of the inputs, of the output, of its gradient, and of the gradients of the
+/// inputs: the type of the inputs, or f32 if the gradient of the output is f32.
 macro_rules! with_gradient_types {
     ($x:expr, $y:expr, $g:expr, ($X:ident, $Y:ident, $G:ident, $R:ident) => $body:expr) => {
         with_gradient_types!(@match ($x, $y, $g), ($X, $Y, $G, $R) => $body;

@@ -16,20 +16,20 @@ use crate::sparse::backend::Flow;
 type CandleResult<T> = candle_core::Result<T>;
 type Operand<'a> = (&'a CudaStorage, &'a Layout);
 
-/// A convolution over a kernel map: features (sources, in), weight (out, kz, ky, kx, in) and perhaps bias (out,).
+/// A convolution over a kernel map: features (sources, in), weight (out, kz, ky, kx, in) and, if given, bias (out,).
 pub(super) struct Convolution {
     pub flow: Flow,
     /// Type of the result.
     pub output: DType,
 }
 
-/// The way that a convolution takes on a card.
+/// The method by which a convolution runs on a card.
 enum Way {
     /// Tiles of neighbouring sites, on Hopper.
     Halo(Kind, Arc<Tiles>),
-    /// A table of neighbours, for channels that come in sixteens.
+    /// A table of neighbours, for numbers of channels that are multiples of sixteen.
     Gather(Kind, Walk, Arc<Ordered>),
-    /// A table of neighbours, for all that is left.
+    /// A table of neighbours, for everything else.
     Plain(Walk),
 }
 
@@ -37,7 +37,7 @@ enum Way {
 pub(super) const TOGETHER: usize = 16;
 
 impl Way {
-    /// The fastest that there is for rows of `dtype`, and for weights and results of that type too.
+    /// The fastest method for rows of `dtype`, with weights and results of that type too.
     fn of(gpu: &Gpu, flow: &Flow, dtype: DType, channels: [usize; 2]) -> Result<Self> {
         let (geometry, capability) = (&flow.map.geometry, gpu.capability()?);
         let kind = Kind::of(dtype, capability).filter(|_| channels.iter().all(|c| c.is_multiple_of(TOGETHER)));
@@ -63,12 +63,12 @@ pub(super) fn build(gpu: &Gpu, flow: &Flow) -> Result<()> {
     Way::of(gpu, flow, DType::F32, [TOGETHER; 2]).map(|_| ())
 }
 
-/// Features and weights of one type, as tensor cores multiply them: the result's, or the features' for a result of the same.
+/// Features and weights in the one type that tensor cores multiply: the result's type, or the features' type if the result has that.
 pub(super) fn of_one_type(x: Tensor, weight: &Tensor, output: DType) -> Result<[Tensor; 2]> {
     Ok([x.to_dtype(output)?.contiguous()?, weight.to_dtype(output)?.contiguous()?])
 }
 
-/// The sums of `flow`'s targets over rows of `x`; `back` from output channels to input channels.
+/// The sums for `flow`'s targets over rows of `x`. With `back` they go from output channels to input channels.
 fn sums(
     flow: &Flow,
     x: Operand,
@@ -101,7 +101,7 @@ fn sums(
     })
 }
 
-/// The gradient of the source's rows, from that of the result, in `dtype`.
+/// The gradient of the source's rows, in `dtype`, from that of the result.
 pub(super) fn source_gradient(flow: &Flow, weight: &Tensor, grad: &Tensor, dtype: DType) -> Result<Tensor> {
     with_storage([grad, weight], |[grad, weight]| {
         let (found, shape) = sums(&flow.reversed(), grad, weight, None, true, dtype)?;
@@ -109,7 +109,7 @@ pub(super) fn source_gradient(flow: &Flow, weight: &Tensor, grad: &Tensor, dtype
     })
 }
 
-/// The gradient of the weight, of its type, from the source's rows and the gradient of the result.
+/// The gradient of the weight, in the weight's type, from the source's rows and the gradient of the result.
 pub(super) fn weight_gradient(flow: &Flow, x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<Tensor> {
     let gpu = Gpu::of(x)?;
     let (outputs, kz, ky, kx, inputs) = weight.dims5()?;
@@ -133,7 +133,7 @@ pub(super) fn weight_gradient(flow: &Flow, x: &Tensor, weight: &Tensor, grad: &T
 }
 
 impl Convolution {
-    /// The gradients of features and weight; those that something upstream wants.
+    /// The gradients of features and weight, each only if something upstream needs it.
     fn backward(&self, x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let x_grad = || source_gradient(&self.flow, weight, grad, x.dtype());
         let weight_grad = || weight_gradient(&self.flow, x, weight, grad);

@@ -1,4 +1,4 @@
-//! Any map of up to 128 offsets, over a table of neighbours, on tensor cores or in f32 as it is.
+//! Convolutions over any map of up to 128 offsets: by a table of neighbours, on tensor cores or in plain f32.
 
 use candle_core::Tensor;
 
@@ -14,16 +14,16 @@ static WEIGHTS: Module = module!("fast/gather_wgrad");
 
 /// Rows of a block.
 const ROWS: usize = 128;
-/// Parts of the ring through which rows and weights come.
+/// Least number of stages in the ring through which rows and weights arrive.
 const LEAST_STAGES: usize = 2;
 const MOST_STAGES: usize = 4;
 
-/// Whether a kernel's offsets are few enough.
+/// Whether a kernel has few enough offsets.
 pub(super) fn serves(offsets: usize) -> bool {
     offsets <= Index::MOST
 }
 
-/// `y = bias + sums` over a table; `back` from output channels to input channels, as the gradient of the input goes.
+/// `y = bias + sums` over a table. With `back` it goes from output channels to input channels, for the gradient of the input.
 pub(super) fn sums(
     gpu: &Gpu,
     kind: Kind,
@@ -58,8 +58,8 @@ fn shared(kind: Kind, plan: &Plan, offsets: usize, stages: usize) -> usize {
     1024 + offsets * 516 + stages * (ROWS + images * plan.columns) * plan.bytes
 }
 
-/// The gradient of the weights (out, kz, ky, kx, in) in f32. Shares are added in their order, and how many there are does not depend on
-/// the card.
+/// The gradient of the weights (out, kz, ky, kx, in) in f32. The shares are added in a fixed order, and their number does not depend on the
+/// card.
 pub(super) fn weight_gradient(
     gpu: &Gpu,
     kind: Kind,

@@ -1,4 +1,4 @@
-//! Submanifold kernels within 3³ on Hopper: each tile's rows are brought to shared memory once, and all offsets read them there.
+//! Submanifold kernels within 3³ on Hopper: each tile's rows are loaded into shared memory once, and all offsets read them there.
 
 use candle_core::Tensor;
 
@@ -26,7 +26,7 @@ pub(super) fn serves(geometry: &Geometry, capability: [i32; 2]) -> bool {
         && geometry.volume() > 1
 }
 
-/// Which of the 27 offsets each offset of the kernel is.
+/// For each offset of the kernel, its number among the 27 offsets.
 fn places(kernel: [usize; 3]) -> impl Iterator<Item = usize> {
     let [kz, ky, kx] = kernel;
     let at = move |r: usize, k: usize| r + 1 - k / 2;
@@ -34,7 +34,7 @@ fn places(kernel: [usize; 3]) -> impl Iterator<Item = usize> {
         .flat_map(move |z| (0..ky).flat_map(move |y| (0..kx).map(move |x| at(z, kz) * 9 + at(y, ky) * 3 + at(x, kx))))
 }
 
-/// `y = bias + sums` over the tiles; `back` from output channels to input channels, as the gradient of the input goes.
+/// `y = bias + sums` over the tiles. With `back` it goes from output channels to input channels, for the gradient of the input.
 pub(super) fn sums(
     gpu: &Gpu,
     kind: Kind,
@@ -71,8 +71,8 @@ pub(super) fn sums(
     gpu.launch_shared(&FORWARD, &name, [grid, 1, 1], ([threads, 1, 1], shared), arguments)
 }
 
-/// The gradient of the weights (out, kz, ky, kx, in) in f32. Shares are added in their order, and how many there are does not depend on
-/// the card.
+/// The gradient of the weights (out, kz, ky, kx, in) in f32. The shares are added in a fixed order, and their number does not depend on the
+/// card.
 pub(super) fn weight_gradient(
     gpu: &Gpu,
     kind: Kind,
@@ -80,7 +80,7 @@ pub(super) fn weight_gradient(
     [x, grad]: [&Tensor; 2],
     shape: [usize; 5],
 ) -> Result<Tensor> {
-    /// Multiprocessors of the card that the shares are cut for.
+    /// The number of multiprocessors for which the shares are cut.
     const CUT_FOR: usize = 132;
     let [outputs, kz, ky, kx, inputs] = shape;
     let [ci, co] = [inputs, outputs].map(|channels| largest(channels, &[64, 32, 16]));
@@ -101,7 +101,7 @@ pub(super) fn weight_gradient(
     let present = places([kz, ky, kx]).fold(0i32, |bits, place| bits | 1 << place);
     let [inputs_there, outputs_there, most, stride] = [inputs, outputs, MOST, stride].map(|size| size as i32);
     let multiply = |kind: Kind, x: Argument, grad: Argument, onto: bool| {
-        /// Tiles after which the tensor cores' sums are emptied.
+        /// After this many tiles, the tensor cores' sums are added to the result and start at zero again.
         const FLUSH: i32 = 16;
         let name = format!("wm_wgrad_{}_i{ci}_o{co}", kind.name());
         let arguments = arguments![
@@ -127,7 +127,7 @@ pub(super) fn weight_gradient(
     let (whole, count) = ((shape, OFFSETS), splits);
     with_storage([x, grad], |[x_there, grad_there]| {
         let [x_numbers, grad_numbers] = [&gpu.numbers(x_there)?, &gpu.numbers(grad_there)?];
-        // Products of f32 as those of scaled halves whose sum they are, the smallest first.
+        // A product of f32 numbers is the sum of products of their scaled halves, the smallest first.
         let pairs: &[[usize; 2]] = match kind {
             Kind::F16 | Kind::Bf16 => {
                 multiply(kind, x_numbers.into(), grad_numbers.into(), false)?;

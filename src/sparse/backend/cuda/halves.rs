@@ -1,4 +1,4 @@
-//! f32 numbers for the tensor cores' fast path: as sums of scaled halves.
+//! f32 numbers for the fast path of tensor cores: each is a sum of scaled halves.
 
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 
@@ -7,7 +7,7 @@ use crate::gpu::{Gpu, Module, Numbers, arguments, module};
 
 static MODULE: Module = module!("fast/split");
 
-/// f32 numbers as a sum of f16 numbers, all scaled by the power of two that brings the largest near the top of f16's range.
+/// f32 numbers as sums of f16 numbers. All are scaled by one power of two, which brings the largest near the top of f16's range.
 pub(super) struct Halves {
     pub parts: CudaSlice<u16>,
     /// The bits of the largest magnitude.

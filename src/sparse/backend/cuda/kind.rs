@@ -1,38 +1,38 @@
-//! What the tensor cores multiply, and how a product is cut into blocks.
+//! The number types that tensor cores multiply, and how a product is cut into blocks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::DType;
 use candle_core::cuda_backend::gemm_reduced_precision_f32;
 
-/// Whether f32 is multiplied as it is.
+/// Whether f32 is multiplied in plain f32.
 static EXACT: AtomicBool = AtomicBool::new(false);
 
-/// Has sparse convolutions of f32 features on GPUs multiply without tensor cores (`true`), or as before (`false`): for all threads of the
-/// process, from the next layer on. Products and sums are f32's own then, whatever a layer's values are, and take three to four times as
-/// long. The default is three products of TF32 parts, which are as close as that for values of one scale; cards before compute capability
-/// 8.0 always multiply f32 as it is.
+/// Makes sparse convolutions of f32 features on GPUs multiply without tensor cores (`true`), or by default (`false`). This holds for all
+/// threads of the process, from the next layer on. Without tensor cores, products and sums are plain f32 for any values, and take three to
+/// four times as long. The default is three products of TF32 parts, which are as accurate for values of one scale; cards before compute
+/// capability 8.0 always multiply in plain f32.
 ///
-/// It goes before `candle_core::cuda::set_gemm_reduced_precision_f32`, which allows single TF32 products.
+/// It takes precedence over `candle_core::cuda::set_gemm_reduced_precision_f32`, which allows single TF32 products.
 pub fn set_exact_f32(exact: bool) {
     EXACT.store(exact, Ordering::Relaxed);
 }
 
-/// How numbers are multiplied. Sums are f32 in each.
+/// How numbers are multiplied. Sums are always f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     F16,
     Bf16,
-    /// f32 rounded to 10 bits: one product. What `candle_core::cuda::set_gemm_reduced_precision_f32` asks for.
+    /// f32 rounded to 10 bits, with one product. `candle_core::cuda::set_gemm_reduced_precision_f32` asks for it.
     Tf32,
-    /// f32 as three products of parts, to 1e-5 and better.
+    /// f32 as three products of its parts, accurate to 1e-5 or better.
     F32,
-    /// f32 as it is, without tensor cores.
+    /// Plain f32, without tensor cores.
     Exact,
 }
 
 impl Kind {
-    /// Of features of a type, on a card of this compute capability: bf16 and TF32 are multiplied from 8.0 on.
+    /// The kind for features of a type on a card of this compute capability: bf16 and TF32 need 8.0 or later.
     pub fn of(dtype: DType, capability: [i32; 2]) -> Option<Self> {
         let ampere = capability >= [8, 0];
         match dtype {
@@ -45,7 +45,7 @@ impl Kind {
         }
     }
 
-    /// What multiplies on a card of this compute capability, for people.
+    /// How a card of this compute capability multiplies, as text for users.
     pub fn ways(capability: [i32; 2]) -> &'static str {
         match capability {
             [9, 0] => "tensor cores over tiles of sites (wgmma)",
@@ -59,7 +59,7 @@ impl Kind {
         self != Self::Exact
     }
 
-    /// As kernels are named.
+    /// Its name in the names of kernels.
     pub fn name(self) -> &'static str {
         match self {
             Self::F16 => "f16",
@@ -79,19 +79,19 @@ impl Kind {
     }
 }
 
-/// A product of rows of `from` channels with weights to `to` channels, as the kernels cut it.
+/// A product of rows with `from` channels and weights to `to` channels, as the kernels cut it into blocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     /// Columns of a block.
     pub columns: usize,
-    /// Bytes of a row that are multiplied in one pass.
+    /// Bytes of a row that one pass multiplies.
     pub bytes: usize,
     pub passes: usize,
     pub blocks: usize,
 }
 
 impl Plan {
-    /// For the kernels over tiles, which know 96 columns too.
+    /// The plan for kernels over tiles, which also support 96 columns.
     pub fn of_tiles(kind: Kind, from: usize, to: usize) -> Self {
         let columns = match kind {
             Kind::F32 => largest(to, &[64, 32, 16]),
@@ -101,7 +101,7 @@ impl Plan {
         Self::cut([from * kind.size(), to], columns, largest(from * kind.size(), &ROW))
     }
 
-    /// For the kernels over tables: the most columns, then the most bytes, that `fits` takes. It takes the least at any rate.
+    /// The plan for kernels over tables: the most columns, and then the most bytes, that `fits` accepts; if it accepts none, the least.
     pub fn of_tables(kind: Kind, from: usize, to: usize, fits: impl Fn(&Self) -> bool) -> Self {
         let columns: &[usize] = match kind {
             Kind::F32 | Kind::Exact => &[64, 32, 16],
@@ -128,10 +128,10 @@ impl Plan {
     }
 }
 
-/// Bytes of a row that kernels multiply in one pass.
+/// Bytes of a row that kernels can multiply in one pass.
 const ROW: [usize; 3] = [128, 64, 32];
 
-/// The first of `sizes`, the last of which divides every `n` that comes here, that divides `n`.
+/// The first of `sizes` that divides `n`. The last one must divide every `n`.
 pub(super) fn largest(n: usize, sizes: &[usize]) -> usize {
     sizes.iter().copied().find(|&size| n.is_multiple_of(size)).unwrap_or(1)
 }

@@ -1,11 +1,10 @@
-//! The CUDA backend: kernel maps and layers on an NVIDIA GPU, deterministic.
+//! The CUDA backend: kernel maps and layers on an NVIDIA GPU, with deterministic results.
 //!
-//! Sites are looked up in a hash table; a kernel map is a table of the source row of each offset and target ([`table`]), or, for
-//! submanifold kernels on Hopper, tiles of neighbouring sites ([`tiles`]). Three ways lead from there to a result: [`halo`] over tiles,
-//! [`gather`] over tables on tensor cores, and [`plain`] over tables, for any channels and any card; kernels of one offset are a matrix
-//! product ([`pointwise`]). Every number of a result has one
-//! writer, which adds in a fixed order. Sites' coordinates are kept on the GPU and in the computer's memory: the number of output sites
-//! must be known there in any case.
+//! A hash table finds sites. A kernel map is a table of the source row for each offset and target ([`table`]) or, for submanifold kernels
+//! on Hopper, tiles of neighbouring sites ([`tiles`]). Three methods compute a result from it: [`halo`] over tiles, [`gather`] over tables
+//! on tensor cores, and [`plain`] over tables, for any channels and any card. Kernels of one offset are a matrix product ([`pointwise`]).
+//! One writer computes each number of a result and adds in a fixed order. The coordinates of sites are kept both on the GPU and in the
+//! computer's memory, because the number of output sites must be known there anyway.
 
 mod convolve;
 mod gather;
@@ -38,7 +37,7 @@ use crate::{Error, Result};
 /// The CUDA backend.
 pub(super) struct Cuda;
 
-/// Which kernels convolve on a GPU: those for its compute capability, or an older one that a test asks for.
+/// The kernels that convolve on a GPU: those for its compute capability, or for an older one that a test asks for.
 pub(super) fn kernels(device: &Device) -> Result<String> {
     let capability = Gpu::on(device)?.capability()?;
     let [major, minor] = capability;
@@ -108,7 +107,7 @@ impl Engine for Cuda {
     }
 }
 
-/// The features followed by those beside them, in a type that holds both.
+/// The features followed by those of `beside`, in a type that can hold both.
 fn joined(features: &Tensor, beside: Option<&Tensor>) -> Result<Tensor> {
     if features.dtype() == DType::F64 {
         let expected = "f32, f16 or bf16 (the dense backend also takes f64)";

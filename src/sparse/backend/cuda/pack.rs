@@ -7,15 +7,15 @@ use crate::Result;
 use crate::gpu::{Argument, Gpu, Module, Numbers, arguments, module};
 
 static MODULE: Module = module!("fast/pack");
-/// Products without tensor cores have their packing beside them.
+/// The kernels without tensor cores have their own packing.
 pub(super) static EXACT: Module = module!("fast/exact");
 
-/// Where each offset of one order is in another; −1 for none.
+/// For each offset of one order, its place in another; −1 for none.
 #[derive(Clone)]
 pub(super) struct Index(Box<[i16; 128]>);
 
 impl Index {
-    /// Most offsets that it holds.
+    /// The largest number of offsets that it can hold.
     pub const MOST: usize = 128;
 
     pub fn new(at: impl IntoIterator<Item = i16>) -> Self {
@@ -24,7 +24,7 @@ impl Index {
         Self(Box::new(numbers))
     }
 
-    /// Each at its own place, or counted from the other end.
+    /// Each offset at its own place or, if `mirrored`, counted from the other end.
     pub fn straight(offsets: usize, mirrored: bool) -> Self {
         Self::new((0..offsets as i16).map(|o| if mirrored { offsets as i16 - 1 - o } else { o }))
     }
@@ -42,7 +42,7 @@ pub(super) struct Weights<'a> {
     pub volume: usize,
 }
 
-/// The image of `weights` whose offsets are `index`, of `offsets` in all; `transposed` for the gradient of the input.
+/// The packed form of `weights`. `index` gives the places of its offsets among `offsets`; `transposed` packs for the gradient of the input.
 pub(super) fn pack(
     gpu: &Gpu,
     kind: Kind,
@@ -56,7 +56,7 @@ pub(super) fn pack(
     let mut image = gpu.alloc::<u8>(offsets * inputs * outputs * kind.size() * parts)?;
     {
         let image = gpu.slice_mut(&mut image);
-        // The kernels of tensor cores read chunks of 16 bytes, the others columns.
+        // The kernels for tensor cores read chunks of 16 bytes; the others read columns.
         let (module, each) = if kind.on_tensor_cores() { (&MODULE, 16) } else { (&EXACT, kind.size()) };
         let count = offsets * inputs * outputs * kind.size() / each;
         let [inputs, outputs, volume, offsets, columns] =

@@ -1,4 +1,4 @@
-//! Channels of zeros beside a layer's own, where that brings it to the tensor cores, which multiply sixteen at once.
+//! Adds channels of zeros to a layer where this lets tensor cores compute it: they multiply sixteen channels at once.
 
 use candle_core::Tensor;
 
@@ -7,16 +7,16 @@ use super::pack::Index;
 use crate::Result;
 use crate::sparse::backend::Flow;
 
-/// How many channels are in, of how many; the same of those that are out.
+/// The numbers of input channels with and without zeros, and the same for output channels.
 pub(super) struct Padding {
     inputs: [usize; 2],
     outputs: [usize; 2],
 }
 
 impl Padding {
-    /// Of a layer with this weight (out, kz, ky, kx, in), on rows `x`.
+    /// The padding for a layer with this weight (out, kz, ky, kx, in) and rows `x`.
     pub fn of(flow: &Flow, x: &Tensor, weight: &Tensor) -> Result<Self> {
-        /// Zeros are at most three times the numbers.
+        /// Zeros must be at most three times as many as the layer's own numbers.
         const LEAST: usize = TOGETHER / 4;
         let (outputs, inputs) = (weight.dim(0)?, weight.dim(4)?);
         let numbers = x.dim(0)? > 0 && flow.target().len() > 0;

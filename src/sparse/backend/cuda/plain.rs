@@ -1,4 +1,4 @@
-//! Any map, any channels, any card: f32 products without tensor cores.
+//! Convolutions over any map, with any channels, on any card: f32 products without tensor cores.
 
 use candle_core::{DType, Tensor};
 
@@ -12,7 +12,7 @@ static MODULE: Module = module!("plain/convolve");
 /// Rows and columns of a block's result.
 const TILE: usize = 64;
 
-/// `y = bias + sums` over a table; `back` from output channels to input channels, as the gradient of the input goes.
+/// `y = bias + sums` over a table. With `back` it goes from output channels to input channels, for the gradient of the input.
 pub(super) fn sums(
     gpu: &Gpu,
     walk: &Walk,
@@ -57,12 +57,12 @@ fn codes<const N: usize>(types: [DType; N]) -> Result<[i32; N]> {
     Ok(codes)
 }
 
-/// The gradient of the weights (out, kz, ky, kx, in) in f32. Shares of the targets are added in their order; how many there are, the
-/// sizes alone decide.
+/// The gradient of the weights (out, kz, ky, kx, in) in f32. Shares of the targets are added in a fixed order; only the sizes decide how
+/// many there are.
 pub(super) fn weight_gradient(gpu: &Gpu, walk: &Walk, [x, grad]: [&Tensor; 2], shape: [usize; 5]) -> Result<Tensor> {
-    /// Targets whose products outweigh the passage of a share through memory.
+    /// The number of targets whose products are worth one more share in memory.
     const LEAST_TARGETS: usize = 2048;
-    /// Numbers that all shares may hold.
+    /// The most numbers that all shares together may hold.
     const MEMORY: usize = 1 << 25;
     let [outputs, .., inputs] = shape;
     let length = outputs * walk.offsets * inputs;

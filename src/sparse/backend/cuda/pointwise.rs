@@ -1,4 +1,4 @@
-//! Submanifold kernels of one offset: each site reads itself, so the convolution is a matrix product, which cuBLAS has.
+//! Submanifold kernels of one offset: each site reads only itself, so the convolution is a matrix product, for which cuBLAS is used.
 
 use candle_core::Tensor;
 
@@ -6,18 +6,18 @@ use crate::Result;
 use crate::gpu::Gpu;
 use crate::sparse::geometry::{Geometry, Kind};
 
-/// Whether a geometry is that of a matrix product.
+/// Whether a geometry amounts to a matrix product.
 pub(super) fn serves(geometry: &Geometry) -> bool {
     geometry.kind == Kind::Submanifold && geometry.volume() == 1
 }
 
-/// `x · weightᵀ + bias`, differentiably: (N, in), (out, 1, 1, 1, in) and (out,) to (N, out).
+/// `x · weightᵀ + bias`, differentiable: from (N, in), (out, 1, 1, 1, in) and (out,) to (N, out).
 pub(super) fn convolve(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (outputs, inputs) = (weight.dim(0)?, weight.dim(4)?);
     if x.dim(0)? == 0 {
         return Ok(Tensor::zeros((0, outputs), x.dtype(), x.device())?);
     }
-    // candle does not say what it asked for where memory is short, and does not give back what the pool keeps.
+    // If memory is short, candle neither says how much it asked for nor frees what the pool keeps. This allocation does both.
     drop(Gpu::of(x)?.alloc::<u8>(x.dim(0)? * outputs * x.dtype().size_in_bytes())?);
     let y = x.matmul(&weight.reshape((outputs, inputs))?.t()?)?;
     Ok(bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))?)

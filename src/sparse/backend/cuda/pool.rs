@@ -69,7 +69,7 @@ pub(super) struct AvgPool {
 }
 
 impl AvgPool {
-    /// How many sources each target has, (targets,) f32.
+    /// The number of sources of each target, (targets,) f32.
     fn counts(&self, gpu: &Gpu) -> Result<Tensor> {
         let walk = table::of(gpu, &self.flow)?;
         gpu.tensor(walk.targets, candle_core::DType::F32, |counts| {

@@ -1,4 +1,4 @@
-//! Gradients of weights: the sum of the shares that blocks of a kernel made, in their order.
+//! Adds up the shares of weight gradients that blocks of a kernel have computed, in a fixed order.
 
 use candle_core::{DType, Tensor};
 
@@ -9,8 +9,8 @@ use crate::gpu::{Gpu, Module, Slice, arguments, module};
 
 static MODULE: Module = module!("fast/sum");
 
-/// The sum of `shares` of weights with `offsets` offsets, in their order: (out, kz, ky, kx, in), whose offsets are `back` of those.
-/// `scaled`: of which numbers the products are, if they are of halves.
+/// The sum of `shares` of weights with `offsets` offsets, in their order, as (out, kz, ky, kx, in); `back` maps the offsets of the result
+/// to those of the shares. `scaled` are the numbers that were split into halves, if the products are of halves.
 pub(super) fn add(
     gpu: &Gpu,
     shares: &Slice,

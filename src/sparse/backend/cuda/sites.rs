@@ -13,18 +13,18 @@ use crate::{Error, Result};
 
 pub(super) static MODULE: Module = module!("plain/sites");
 
-/// Words of 32 cells that the bitmap of new sites may have: 512 MB. Sites of larger grids are found on the CPU.
+/// The most words of 32 cells for the bitmap of new sites, 512 MB. On larger grids, the CPU finds the sites.
 const MOST_WORDS: u64 = 1 << 27;
-/// Words of a block of the bitmap's kernels.
+/// Words that one block of the bitmap's kernels handles.
 const WORDS: u64 = 1024;
 
-/// Sites as kernels read them.
+/// Sites in the form that kernels read.
 pub(crate) struct Placed {
     /// (batch, z, y, x), row by row.
     pub coords: CudaSlice<i32>,
 }
 
-/// Rows by packed site. Slots are a power of two.
+/// Maps packed sites to rows. The number of slots is a power of two.
 pub(super) struct Table {
     pub keys: CudaSlice<u64>,
     pub rows: CudaSlice<i32>,
@@ -64,12 +64,12 @@ fn check(sites: usize) -> Result<()> {
     Err(Error::Argument { op: "cuda backend", name: "indices", got, expected })
 }
 
-/// The grid's (z, y, x) as kernels take it.
+/// The grid's size (z, y, x) as kernel arguments.
 pub(super) fn shape(grid: Grid) -> [i64; 3] {
     grid.shape.map(|n| n as i64)
 }
 
-/// Stride, padding, dilation, and whether the rule divides, as kernels take them.
+/// Stride, padding, dilation, and whether the rule divides, as kernel arguments.
 pub(super) fn steps(rule: SourceRule) -> ([[i32; 3]; 3], i32) {
     let (Steps { stride, padding, dilation }, divide) = match rule {
         SourceRule::Multiply(steps) => (steps, 0),
@@ -78,13 +78,13 @@ pub(super) fn steps(rule: SourceRule) -> ([[i32; 3]; 3], i32) {
     ([stride, padding, dilation].map(ints), divide)
 }
 
-/// A triple as kernels take it. The geometry has checked that it is small.
+/// A triple as a kernel argument. The geometry has checked that its values are small.
 pub(super) fn ints(values: [usize; 3]) -> [i32; 3] {
     values.map(|value| value as i32)
 }
 
-/// The active sites of the output grid, ascending: each input marks its outputs in a bitmap, whose bits are then listed. How many there
-/// are must be known to go on, so the GPU is waited for once.
+/// The active sites of the output grid, ascending. Each input marks its outputs in a bitmap, whose bits are then listed. Their number must
+/// be known to go on, so this waits for the GPU once.
 pub(super) fn outputs(gpu: &Gpu, source: &Sites, geometry: &Geometry, grid: Grid) -> Result<Sites> {
     let words = grid.cells().div_ceil(32);
     if words > MOST_WORDS {

@@ -17,15 +17,15 @@ pub(super) struct Neighbours {
     rows: CudaSlice<i32>,
 }
 
-/// The targets of a table in an order in which those that have the same offsets stand together.
+/// The targets of a table, ordered so that targets with the same offsets are next to each other.
 pub(super) struct Ordered {
     pub targets: CudaSlice<i32>,
 }
 
-/// A table of neighbours as a flow walks it.
+/// A table of neighbours, as a flow uses it.
 pub(super) struct Walk {
     table: Arc<Neighbours>,
-    /// A submanifold map is its own reverse with the offsets mirrored: one table serves both directions.
+    /// A submanifold map is its own reverse with mirrored offsets, so one table serves both directions.
     pub mirrored: bool,
     pub targets: usize,
     pub offsets: usize,
@@ -38,15 +38,15 @@ impl Walk {
     }
 }
 
-/// A flow whose table serves `flow`, and whether that table is mirrored.
+/// A flow whose table can serve `flow`, and whether that table is mirrored.
 fn served_by(flow: &Flow) -> (Flow, bool) {
     let mirrored = flow.reversed && flow.map.geometry.kind == Kind::Submanifold;
     (Flow { map: flow.map.clone(), reversed: flow.reversed && !mirrored }, mirrored)
 }
 
-/// The order of a flow's targets, built at the first use and kept with the map.
+/// The order of a flow's targets. It is built at the first use and kept with the map.
 pub(super) fn order(gpu: &Gpu, flow: &Flow) -> Result<Arc<Ordered>> {
-    /// Targets of a block of the kernel, which it orders among themselves.
+    /// Targets of one block of the kernel; it orders them among themselves.
     const WINDOW: usize = 1024;
     let walk = of(gpu, flow)?;
     let (flow, _) = served_by(flow);
@@ -62,7 +62,7 @@ pub(super) fn order(gpu: &Gpu, flow: &Flow) -> Result<Arc<Ordered>> {
     })
 }
 
-/// The table of a flow, built at the first use and kept with the map.
+/// The table of a flow. It is built at the first use and kept with the map.
 pub(super) fn of(gpu: &Gpu, flow: &Flow) -> Result<Walk> {
     let geometry = &flow.map.geometry;
     let (flow, mirrored) = served_by(flow);

@@ -1,5 +1,5 @@
-//! The map of a submanifold kernel within 3³ for the Hopper kernels: tiles of 256 neighbouring sites, the rows that each reads, and where
-//! each offset of each site is among them. `kernels/README.md` describes the parts.
+//! The map of a submanifold kernel within 3³ for the Hopper kernels: tiles of 256 neighbouring sites, the rows that each tile reads, and
+//! the place of each site's neighbours among them. `kernels/README.md` describes the parts.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::sparse::sites::Sites;
 static INDEX: Module = module!("fast/sites");
 static MAP: Module = module!("fast/tiles");
 
-/// Most rows that a tile, or a part of one, reads.
+/// The most rows that a tile, or a part of one, reads.
 pub(super) const MOST: usize = 576;
 
-/// A map, or the news that the sites do not fit one.
+/// A map, or `None` if the sites do not fit one.
 pub(super) struct Tiles(Option<Parts>);
 
 pub(super) struct Parts {
@@ -36,19 +36,19 @@ impl Tiles {
     }
 }
 
-/// Bits of the numbers 0 to `count` − 1.
+/// The number of bits for the numbers 0 to `count` − 1.
 fn bits_of(count: usize) -> u32 {
     usize::BITS - count.saturating_sub(1).leading_zeros()
 }
 
-/// Bits of a coordinate and of the batch, if a key holds them.
+/// The numbers of bits for a coordinate and for the batch, if a key can hold them.
 fn key_bits(grid: Grid, sites: usize) -> Option<(u32, u32)> {
     let bits = grid.shape.map(bits_of).into_iter().max().unwrap_or(0).max(2);
     let batch = bits_of(grid.batch);
     (3 * bits + batch <= 63 && sites < 1 << 29).then_some((bits, batch))
 }
 
-/// The map of `sites`, built at the first use. Whether they fit must be known to go on, so the GPU is waited for once.
+/// The map of `sites`, built at the first use. It must be known whether they fit, so this waits for the GPU once.
 pub(super) fn of(gpu: &Gpu, sites: &Sites) -> Result<Arc<Tiles>> {
     sites.kept().get_or_build(gpu.location(), false, || match key_bits(sites.grid(), sites.len()) {
         Some(bits) if sites.len() > 0 => build(gpu, sites, bits).map(Tiles),
@@ -112,7 +112,7 @@ fn build(gpu: &Gpu, sites: &Sites, (bits, batch_bits): (u32, u32)) -> Result<Opt
         let arguments = arguments![&coords, count, bits, &brick_of, &table, &order, &keys];
         gpu.launch(&INDEX, "wm_index_rank", grid(n.div_ceil(256)), block, arguments)?;
 
-        // Tiles in parts where whole ones would leave multiprocessors idle.
+        // Split tiles into parts if whole tiles would leave multiprocessors idle.
         let processors = gpu.multiprocessors()?;
         let least = [4, 2].into_iter().find(|parts| tiles * parts <= processors).unwrap_or(1);
         let mut parts_of = gpu.alloc::<u64>(4 * tiles)?;

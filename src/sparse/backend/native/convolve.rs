@@ -12,7 +12,7 @@ use super::source::{Rows, Source};
 use super::tiles::{TILE, Tile, Tiles};
 use crate::sparse::backend::simd;
 
-/// Weights as one matrix (depth, columns) for each kernel offset, in panels for the kernel.
+/// Weights as one matrix (depth, columns) for each kernel offset, in the panels that the kernel reads.
 pub(super) struct Packed {
     values: Vec<f32>,
     volume: usize,
@@ -68,7 +68,7 @@ pub(super) fn convolve<S: Source, Y: Element>(
     in_tiles(tiles, &mut y.spare_capacity_mut()[..rows * columns], columns, |scratch, places, tile| {
         simd::dispatch(ConvolveTile { tile, x, weights, start, scratch, y: cleared(places) });
     });
-    // SAFETY: the tiles hold all rows, and each wrote its own.
+    // SAFETY: the tiles cover all rows, and each tile wrote its own rows.
     unsafe { y.set_len(rows * columns) };
     y
 }
@@ -92,19 +92,19 @@ fn in_tiles<T: Send>(
     places.for_each_init(Scratch::default, |scratch, (y, tile)| job(scratch, y, tile));
 }
 
-/// Zeros in place of what was never written: cleared by the thread that goes on to use them, not all at once before.
+/// Writes zeros to memory that was never written. The thread that uses the memory next does this, not one thread before all others.
 fn cleared<T: Element>(places: &mut [MaybeUninit<T>]) -> &mut [T] {
     places.fill(MaybeUninit::new(T::zero()));
     // SAFETY: every element was written just now.
     unsafe { places.assume_init_mut() }
 }
 
-/// What sums begin with.
+/// The values that sums start with.
 #[derive(Clone, Copy)]
 enum Start<'a> {
     Zero,
     Bias(&'a [f32]),
-    /// What is there already.
+    /// The values that are there already.
     There,
 }
 
@@ -147,32 +147,32 @@ impl<X: Source, Y: Element> WithSimd for ConvolveTile<'_, X, Y> {
 
 /// The gradient of the weights (out, volume, in), from the input's rows (sources, in) and the output's gradient (targets, out).
 ///
-/// The work is cut into pieces: chunks of tiles, blocks of input channels, groups of offsets. The number of chunks depends on the
-/// sizes alone, and their sums are added in their order, so the result does not depend on the number of threads. Chunks are few,
-/// as each has sums of its own to clear and to add. Blocks are small enough for a piece's sums to stay in cache; each reads the
-/// output's gradient once. Every group reads all rows again, so there are several only where tiles are few.
+/// The work is cut into pieces by chunks of tiles, blocks of input channels and groups of offsets. The number of chunks depends only on the
+/// sizes, and their sums are added in order, so the result does not depend on the number of threads. There are few chunks, since each has
+/// its own sums to clear and to add. Blocks are small enough to keep a piece's sums in cache; each block reads the output's gradient once.
+/// Every group reads all rows again, so there is more than one group only if there are few tiles.
 pub(super) fn weight_gradient<S: Source, G: Element>(
     tiles: &Tiles,
     volume: usize,
     x: &S,
     (grad, outputs): (&[G], usize),
 ) -> Vec<f32> {
-    /// Tiles whose products outweigh the sums' passage through memory.
+    /// The number of tiles whose products are worth one more set of sums in memory.
     const LEAST_TILES: usize = 8;
     const MOST_CHUNKS: usize = 32;
-    /// Floats that the sums of all chunks may hold.
+    /// The most floats that the sums of all chunks may hold.
     const MEMORY: usize = 1 << 20;
     /// Floats of a piece's sums: half of a second-level cache.
     const CACHE: usize = 1 << 17;
-    /// Input channels of a block that keep the multipliers busy.
+    /// The least number of input channels in a block that keeps the multipliers busy.
     const LEAST_BLOCK: usize = 16;
-    /// Outputs whose sums are transposed together: a cache line.
+    /// Outputs whose sums are transposed together: one cache line.
     const LINE: usize = 16;
     let (inputs, width) = (x.channels(), outputs.next_multiple_of(simd::lanes()));
     let length = volume * inputs * width;
-    let pieces = 4 * rayon::current_num_threads(); // to aim at
+    let pieces = 4 * rayon::current_num_threads(); // the number to aim at
     let chunks = (tiles.tiles.len() / LEAST_TILES).min(MEMORY / length).clamp(1, MOST_CHUNKS);
-    let chunks = 1 << chunks.ilog2(); // so that threads share them evenly
+    let chunks = 1 << chunks.ilog2(); // a power of two, so that threads share them evenly
     let blocks = length.div_ceil(CACHE).max((pieces / chunks).min(inputs / LEAST_BLOCK)).max(1);
     let blocks = if S::IN_PLACE { blocks } else { 1 };
     let per_chunk = tiles.tiles.len().div_ceil(chunks).max(1);
@@ -196,7 +196,7 @@ pub(super) fn weight_gradient<S: Source, G: Element>(
             });
         });
     });
-    // SAFETY: there are as many chunks as places, and each group cleared its own.
+    // SAFETY: there are as many chunks as places, and each group has cleared its own.
     unsafe { parts.set_len(chunks * length) };
     let mut weights = vec![0.0; outputs * volume * inputs];
     weights.par_chunks_mut(LINE * volume * inputs).enumerate().for_each(|(line, weights)| {

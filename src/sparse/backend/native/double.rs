@@ -1,4 +1,5 @@
-//! f64 features, for gradient checks: the same pairs as operations of candle. Slow, and it keeps what every offset reads.
+//! f64 features, for gradient checks: computes the same pairs with candle's operations. This is slow, and keeps everything that each offset
+//! reads.
 
 use candle_core::{DType, Tensor};
 
@@ -7,7 +8,7 @@ use crate::sparse::backend::{Convolve, Flow};
 
 /// The rows that each kernel offset joins.
 struct Offset {
-    /// Its number.
+    /// The number of the offset.
     r: usize,
     sources: Vec<u32>,
     targets: Vec<u32>,
@@ -23,13 +24,13 @@ impl Offset {
         })
     }
 
-    /// The features of its sources.
+    /// The features of the offset's sources.
     fn read(&self, features: &Tensor) -> Result<Tensor> {
         let index = Tensor::new(self.sources.as_slice(), features.device())?;
         Ok(features.index_select(&index, 0)?)
     }
 
-    /// Adds a row for each pair to the rows of its targets.
+    /// Adds each pair's row to the row of its target.
     fn add(&self, to: &Tensor, rows: &Tensor) -> Result<Tensor> {
         let index = Tensor::new(self.targets.as_slice(), to.device())?;
         Ok(to.index_add(&index, rows, 0)?)
@@ -67,7 +68,7 @@ pub(super) fn max_pool(flow: &Flow, features: &Tensor) -> Result<Tensor> {
         }
     }
     let largest = Tensor::from_vec(largest, (flow.target().len(), channels), features.device())?;
-    // Every source that ties adds zero, and receives the gradient.
+    // Every tied source adds zero, and receives the gradient.
     let mut y = largest.clone();
     for offset in Offset::of(flow) {
         let x = offset.read(features)?;

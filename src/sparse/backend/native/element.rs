@@ -1,4 +1,4 @@
-//! Feature types: f32, and f16 and bf16, which are stored in half the memory and computed in f32.
+//! Feature types: f32; and f16 and bf16, which are stored in half the memory and computed in f32.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use crate::{Error, Result};
 
 /// A feature type of the native backend.
 pub(super) trait Element: candle_core::WithDType + Default + Send + Sync {
-    /// Whether rows must be converted before they are computed with.
+    /// Whether the type is f32, so that rows need no conversion.
     const IS_F32: bool;
 
     /// Converts rows to f32.
@@ -62,7 +62,7 @@ macro_rules! half_element {
 half_element!(f16);
 half_element!(bf16);
 
-/// Runs `$body` with `$T` as the element type of `$dtype`; another type is candle's error.
+/// Runs `$body` with `$T` as the element type of `$dtype`; any other type gives candle's error.
 macro_rules! with_element {
     ($dtype:expr, $T:ident => $body:expr) => {
         match $dtype {
@@ -98,7 +98,7 @@ pub(super) fn values<'a, T: Element>(storage: &'a CpuStorage, layout: &Layout) -
     }
 }
 
-/// Calls `body` with the storage of a tensor on the CPU, made contiguous if need be.
+/// Calls `body` with the storage of a tensor on the CPU, made contiguous if needed.
 pub(super) fn with_storage<R>(tensor: &Tensor, body: impl FnOnce(&CpuStorage, &Layout) -> Result<R>) -> Result<R> {
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
@@ -114,7 +114,7 @@ pub(super) fn with_storage<R>(tensor: &Tensor, body: impl FnOnce(&CpuStorage, &L
     }
 }
 
-/// Calls `body` with the values of a tensor on the CPU, made contiguous if need be.
+/// Calls `body` with the values of a tensor on the CPU, made contiguous if needed.
 pub(super) fn with_values<T: Element, R>(tensor: &Tensor, body: impl FnOnce(&[T]) -> R) -> Result<R> {
     with_storage(tensor, |storage, layout| Ok(body(values::<T>(storage, layout)?)))
 }

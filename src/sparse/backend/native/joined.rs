@@ -1,5 +1,5 @@
-//! A convolution over two tensors as if they were joined channel by channel, which they never are: half features are converted
-//! row by row as they are read, and a row can as well be read from two places.
+//! A convolution over two tensors as if they were joined channel by channel, without ever joining them: half features are converted row by
+//! row when they are read, and a row may just as well be read from two places.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
 
@@ -8,7 +8,7 @@ use super::ops::Convolution;
 use super::source::{AnyFeatures, Joined};
 use crate::Result;
 
-/// Of the first features, the second and the weight. The result is f32.
+/// Takes the first features, the second features and the weight. The result is f32.
 pub(super) struct JoinedConvolution(pub Convolution);
 
 impl JoinedConvolution {
@@ -18,8 +18,8 @@ impl JoinedConvolution {
         Ok(Joined([features(first)?, features(second)?]))
     }
 
-    /// The gradients in f32, from an f32 one, of the features as if they were joined, and of the weight. The former is added to
-    /// `onto`.
+    /// The gradients in f32, from an f32 gradient, of the features as if they were joined, and of the weight. The gradient of the features
+    /// is added to `onto`.
     pub fn gradients(
         &self,
         [first, second]: [&Tensor; 2],

@@ -1,10 +1,10 @@
-//! The SIMD kernels: small matrix products over rows that are picked by number.
+//! The SIMD kernels: small matrix products over rows that are selected by number.
 //!
-//! [`multiply`] adds `A·B` to rows of a tile, where the rows of A and of the tile are scattered: a block of `ROWS` rows
-//! times two vectors of columns is kept in registers over the whole depth, each A value is broadcast, each B vector is
-//! loaded once for all rows. It needs no copy of A. [`outer`] adds `Aᵀ·B` over pairs of rows in the same way.
+//! [`multiply`] adds `A·B` to rows of a tile, where the rows of A and of the tile are scattered. A block of `ROWS` rows times two vectors
+//! of columns stays in registers over the whole depth; each A value is broadcast, and each B vector is loaded once for all rows. A is not
+//! copied. [`outer`] adds `Aᵀ·B` over pairs of rows in the same way.
 
-// Register blocks read best as what they are: two-dimensional arrays walked by number.
+// Register blocks are easiest to read as two-dimensional arrays with indices.
 #![allow(clippy::needless_range_loop)]
 
 use pulp::Simd;
@@ -12,18 +12,18 @@ use pulp::Simd;
 /// Rows of a register block: 6 rows of 2 vectors, 2 vectors of B and one broadcast fill 15 of AVX2's 16 registers.
 const ROWS: usize = 6;
 
-/// Rows of a block of [`outer`]: its rows share the passes over the pairs, so it takes what the registers hold, 12 rows of
-/// AVX-512's 32.
+/// Rows of a block of [`outer`]. Its rows share the passes over the pairs, so it has as many as fit in registers: 12 rows with AVX-512's 32
+/// registers.
 const fn outer_rows<S: Simd>() -> usize {
     if S::F32_LANES == 16 { 2 * ROWS } else { ROWS }
 }
 
-/// The widths of the panels that `width` columns, a multiple of `lanes`, are cut into: two vectors, the last perhaps one.
+/// The widths of the panels into which `width` columns, a multiple of `lanes`, are cut: two vectors each, the last perhaps one.
 pub(super) fn panels(width: usize, lanes: usize) -> impl Iterator<Item = usize> {
     (0..width).step_by(2 * lanes).map(move |first| (2 * lanes).min(width - first))
 }
 
-/// A matrix (depth, width) as [`panels`], one after another, padded with zeros.
+/// A matrix (depth, width) as consecutive [`panels`], padded with zeros.
 #[derive(Clone, Copy)]
 pub(super) struct Panels<'a> {
     pub values: &'a [f32],
@@ -31,8 +31,8 @@ pub(super) struct Panels<'a> {
     pub width: usize,
 }
 
-/// The largest of some row numbers. It looks at all of them: a search that may stop early takes no vectors, and as long as
-/// a product of 16 channels.
+/// The largest of some row numbers. It looks at all of them: a search that may stop early cannot use vectors, and takes as long as a
+/// product of 16 channels.
 #[inline(always)]
 fn largest<T: Copy + Ord + Default + Into<u64>>(numbers: &[T]) -> usize {
     numbers.iter().fold(T::default(), |largest, &number| largest.max(number)).into() as usize
@@ -52,7 +52,7 @@ pub(super) fn multiply<S: Simd>(
     assert!(sources.is_empty() || (largest(sources) + 1) * depth <= a.len());
     assert!(targets.is_empty() || (largest(targets) + 1) * width <= tile.len());
     let (panel_length, count) = (depth * whole, width.div_ceil(whole));
-    // As many panels at a time as stay in half of the L1 cache while all rows pass over them.
+    // Take as many panels at a time as stay in half of the L1 cache while all rows pass over them.
     let block = (16 * 1024 / 4 / panel_length).max(1);
     for first in (0..count).step_by(block) {
         let panels = first..(first + block).min(count);
@@ -130,7 +130,7 @@ pub(super) fn outer<S: Simd>(
     assert!(sources.len() == targets.len() && sums.len() == depth * width && width.is_multiple_of(S::F32_LANES));
     assert!(sources.is_empty() || largest(sources) * stride + depth <= a.len());
     assert!(targets.is_empty() || (largest(targets) + 1) * width <= tile.len());
-    // Blocks of nearly equal height: a low last one would have too few sums to keep the multipliers busy.
+    // Blocks have nearly equal height: a low last block would have too few sums to keep the multipliers busy.
     let height = depth.div_ceil(depth.div_ceil(outer_rows::<S>()));
     for column in (0..width).step_by(2 * S::F32_LANES) {
         for d in (0..depth).step_by(height) {

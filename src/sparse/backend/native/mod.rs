@@ -1,9 +1,9 @@
-//! The native backend: multithreaded, exact, deterministic for any number of threads.
+//! The native backend: multithreaded and exact, with the same results for any number of threads.
 //!
-//! A convolution walks its kernel map tile by tile of output rows ([`tiles`]); for each tile and kernel offset it multiplies
-//! the input rows, where they are, by that offset's weights ([`kernel`]) and adds to the tile, which stays in cache. Nothing is
-//! scattered, nothing is atomic. The input's gradient is the same walk over the reversed map, the weights' gradient a walk
-//! of outer products ([`convolve`]). [`ops`] joins both to candle's autograd. f64 features take a plain way ([`double`]).
+//! A convolution goes through its kernel map one tile of output rows at a time ([`tiles`]). For each tile and kernel offset it multiplies
+//! the input rows, without moving them, by that offset's weights ([`kernel`]) and adds to the tile, which stays in cache. It needs no
+//! scattered writes and no atomics. The gradient of the input is the same procedure over the reversed map; that of the weights uses outer
+//! products ([`convolve`]). [`ops`] connects both to candle's autograd. f64 features are computed in a simple way ([`double`]).
 
 mod convolve;
 mod double;
@@ -91,15 +91,15 @@ impl Engine for Native {
     }
 }
 
-/// The tiles of a flow, and whether they name the kernel offsets from the other end.
+/// The tiles of a flow, and whether their kernel offsets count from the other end.
 struct Walk {
     tiles: Arc<Tiles>,
-    /// A submanifold map is its own reverse with the offsets mirrored: one set of tiles serves both directions.
+    /// A submanifold map is its own reverse with mirrored offsets, so one set of tiles serves both directions.
     mirrored: bool,
 }
 
 impl Walk {
-    /// The tiles of a flow, built at the first use and kept with the map.
+    /// The tiles of a flow. They are built at the first use and kept with the map.
     fn of(flow: &Flow) -> Self {
         let mirrored = flow.reversed && flow.map.geometry.kind == Kind::Submanifold;
         let flow = Flow { map: flow.map.clone(), reversed: flow.reversed && !mirrored };

@@ -1,4 +1,4 @@
-//! The layers' operations as candle custom ops with exact gradients.
+//! The layers' operations as custom operations of candle, with exact gradients.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use crate::sparse::order::Order;
 
 type CandleResult<T> = candle_core::Result<T>;
 
-/// A convolution over a kernel map: features (sources, in), weight (out, kz, ky, kx, in) and perhaps bias (out,).
+/// A convolution over a kernel map: features (sources, in), weight (out, kz, ky, kx, in) and, if given, bias (out,).
 pub(super) struct Convolution {
     pub flow: Flow,
-    /// The result is f32 whatever the features' type.
+    /// Whether the result is f32 for every type of features.
     pub wide: bool,
 }
 
 impl Convolution {
-    /// The result on rows of any source.
+    /// The result for rows from any source.
     pub fn sums<Y: Element>(
         &self,
         x: &impl Source,
@@ -43,7 +43,7 @@ impl Convolution {
         Ok((Y::to_cpu_storage_owned(target.order().by_row(y, outputs)), (target.len(), outputs).into()))
     }
 
-    /// The gradient of the source's rows, from that of the result, which is in the order of its numbers.
+    /// The gradient of the source's rows, from the gradient of the result in the order of its numbers.
     fn source_gradient<G: Element, R: Element>(&self, weight: &Tensor, grad: &[G]) -> Result<Tensor> {
         let (outputs, _, _, _, inputs) = weight.dims5()?;
         let (tiles, packed) = self.way_back(weight)?;
@@ -53,7 +53,7 @@ impl Convolution {
         Ok(Tensor::from_vec(source.order().by_row(found, inputs), (source.len(), inputs), weight.device())?)
     }
 
-    /// The gradient of the source's rows in f32, added to what `onto` holds, if it is given.
+    /// The gradient of the source's rows in f32, added to `onto` if that is given.
     pub fn wide_source_gradient(&self, weight: &Tensor, grad: &[f32], onto: Option<Tensor>) -> Result<Tensor> {
         match onto {
             None => self.source_gradient::<f32, f32>(weight, grad),
@@ -67,12 +67,12 @@ impl Convolution {
         }
     }
 
-    /// Rows of the result's gradient in the order of their numbers.
+    /// Rows of the result's gradient, in the order of their numbers.
     pub fn by_target<'a, G: Element>(&self, grad: &'a [G], weight: &Tensor) -> Result<Cow<'a, [G]>> {
         Ok(self.flow.target().order().by_number(grad, weight.dim(0)?))
     }
 
-    /// The tiles of the reverse map, and the weights turned round.
+    /// The tiles of the reverse map, and the transposed weights.
     fn way_back(&self, weight: &Tensor) -> Result<(Arc<Tiles>, convolve::Packed)> {
         let (outputs, _, _, _, inputs) = weight.dims5()?;
         let volume = self.flow.map.geometry.volume();
@@ -87,7 +87,7 @@ impl Convolution {
         Ok((back.tiles, packed))
     }
 
-    /// The gradient of the weight, from the source's rows and the gradient of the result, in the order of its numbers.
+    /// The gradient of the weight, from the source's rows and the gradient of the result in the order of its numbers.
     pub fn weight_gradient<G: Element>(&self, x: &impl Source, weight: &Tensor, grad: &[G]) -> Result<Tensor> {
         let (outputs, inputs, volume) = (weight.dim(0)?, x.channels(), self.flow.map.geometry.volume());
         let walk = Walk::of(&self.flow);
@@ -120,7 +120,7 @@ impl Convolution {
         })
     }
 
-    /// The gradients of features and weight; those that something upstream wants.
+    /// The gradients of features and weight, each only if something upstream needs it.
     fn backward(&self, x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let wanted = [x.track_op(), weight.track_op()];
         with_element!(x.dtype(), T => match self.wide {
@@ -129,7 +129,8 @@ impl Convolution {
         })
     }
 
-    /// The gradients of features and weight in f32, from an f32 one, whoever wants them. That of the features is added to `onto`.
+    /// The gradients of features and weight in f32, from an f32 gradient; both are always computed. That of the features is added to
+    /// `onto`.
     pub fn wide_gradients(
         &self,
         x: &Tensor,
@@ -147,7 +148,7 @@ impl Convolution {
         })?
     }
 
-    /// Of features of type `T`, from a gradient of type `G`.
+    /// The gradients for features of type `T`, from a gradient of type `G`.
     fn gradients<T: Element, G: Element>(
         &self,
         x: &Tensor,
@@ -258,7 +259,7 @@ impl CustomOp3 for Convolution {
     }
 }
 
-/// The orders of the rows that a flow reads and of those that it writes.
+/// The orders of the rows that a flow reads, and of those that it writes.
 fn orders(flow: &Flow) -> [&Order; 2] {
     [flow.source().order(), flow.target().order()]
 }

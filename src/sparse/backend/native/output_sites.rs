@@ -12,11 +12,11 @@ use crate::sparse::sites::Sites;
 
 const CHUNK: usize = 1 << 12;
 
-/// The active sites of the output grid, ascending. On small grids each input marks its outputs in a bitmap, which becomes
-/// the lookup of the new sites; on large ones the outputs are sorted.
+/// The active sites of the output grid, ascending. On small grids each input marks its outputs in a bitmap, which then finds the new sites;
+/// on large grids the outputs are sorted.
 pub(in crate::sparse::backend) fn output_sites(source: &Sites, geometry: &Geometry, grid: Grid) -> Sites {
     let reached = Reached::new(source, geometry, grid);
-    // An input reaches at most one output per offset, and outputs of neighbours coincide.
+    // An input reaches at most one output per offset, and neighbouring inputs share outputs.
     let expected = source.len() as u64 * geometry.volume().min(8) as u64;
     let words = grid.cells().div_ceil(64);
     let (lookup, keys) = if words <= (1 << 16) + 4 * expected {
@@ -46,7 +46,7 @@ pub(in crate::sparse::backend) fn output_sites(source: &Sites, geometry: &Geomet
     Sites::from_sorted_keys(grid, &keys, lookup)
 }
 
-/// Which outputs an input reaches.
+/// The outputs that an input reaches.
 struct Reached {
     /// For each axis and tap, the output coordinate of each input coordinate, or -1.
     tables: [Vec<Vec<i32>>; 3],

@@ -1,4 +1,4 @@
-//! The pairs of a kernel map, for people. They are found on the CPU, whichever backend computes the layers.
+//! The pairs of a kernel map, for users. The CPU finds them, whichever backend computes the layers.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ impl KernelMap {
         Walk::of(&Flow::forward(self)).tiles
     }
 
-    /// The rows (input, output) that kernel offset `offset` joins, by ascending output; offsets are numbered as the weights
-    /// are, (z·ky + y)·kx + x. Empty for an offset that the kernel does not have.
+    /// The rows (input, output) that kernel offset `offset` joins, by ascending output. Offsets are numbered like the weights, (z·ky +
+    /// y)·kx + x. Empty if the kernel has no such offset.
     pub fn pairs(&self, offset: usize) -> Vec<(usize, usize)> {
         if offset >= self.geometry.volume() {
             return Vec::new();
@@ -31,7 +31,7 @@ impl KernelMap {
         pairs
     }
 
-    /// Number of pairs of all offsets: multiply-adds of a convolution are this times its channels in and out.
+    /// Number of pairs of all offsets. A convolution takes this many multiply-adds times its input channels times its output channels.
     pub fn num_pairs(&self) -> usize {
         self.tiles().len()
     }

@@ -1,12 +1,12 @@
-//! Pooling over tiles, on plain slices (rows, channels). Gradients walk the reversed tiles: one writer for each row.
+//! Pooling over tiles, on plain slices (rows, channels). Gradients use the reversed tiles, so that each row has one writer.
 
 use rayon::prelude::*;
 
 use super::element::Element;
 use super::tiles::{TILE, Tile, Tiles};
 
-/// Computes each row of (rows, channels) from its pairs: `start` fills a tile's f32 rows, `pair` adds one pair (target row of
-/// the tile, its number in all, its values, source row).
+/// Computes each row of (rows, channels) from its pairs. `start` fills a tile's f32 rows; `pair` adds one pair (target row in the tile,
+/// target number overall, target values, source row).
 fn walk<T: Element>(
     tiles: &Tiles,
     rows: usize,
@@ -48,7 +48,7 @@ pub(super) fn max<T: Element>(tiles: &Tiles, rows: usize, x: &[T], channels: usi
     walk(tiles, rows, channels, f32::NEG_INFINITY, pair, |_, _| {})
 }
 
-/// Each source's share of its targets' gradients, over the reversed tiles: all of it where the source is the largest.
+/// Each source's share of its targets' gradients, over the reversed tiles: the whole gradient where the source is the largest.
 pub(super) fn max_gradient<T: Element>(reversed: &Tiles, x: &[T], y: &[T], grad: &[T], channels: usize) -> Vec<T> {
     let pair = |source, sums: &mut [f32], target, wide: &mut [f32]| {
         T::widen(row(grad, target, channels), wide);
@@ -97,7 +97,7 @@ fn tile_counts(tile: &Tile) -> [f32; TILE] {
     counts
 }
 
-/// How many sources each target has.
+/// The number of sources of each target.
 pub(super) fn counts(tiles: &Tiles, rows: usize) -> Vec<f32> {
     let mut counts: Vec<f32> = tiles.tiles.iter().flat_map(tile_counts).collect();
     counts.truncate(rows);

@@ -1,4 +1,4 @@
-//! The rows that a convolution reads, in f32: the features themselves, or copies of those that a tile needs.
+//! The rows that a convolution reads, in f32: the features themselves, or copies of the rows that a tile needs.
 
 use std::borrow::Cow;
 
@@ -9,15 +9,15 @@ use super::element::{Element, values};
 use crate::Result;
 use crate::sparse::order::Order;
 
-/// Where a convolution's input rows come from.
+/// The input rows of a convolution.
 pub(super) trait Source: Sync {
-    /// Whether rows are read where they are. Else every request copies.
+    /// Whether rows are read in place; otherwise every request copies them.
     const IN_PLACE: bool;
 
     /// Channels of a row.
     fn channels(&self) -> usize;
 
-    /// Rows that hold those of `numbers`, and the numbers of these among them.
+    /// The rows with these `numbers`, and where each of them is among the returned rows.
     fn rows<'a>(&'a self, numbers: &'a [u32], scratch: &'a mut Rows) -> (&'a [f32], &'a [u32]);
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Features<'a, T: Clone> {
 }
 
 impl<'a, T: Element> Features<'a, T> {
-    /// Of rows in this order.
+    /// Features whose rows have this order.
     pub fn new(values: &'a [T], channels: usize, order: &Order) -> Self {
         Self { values: order.by_number(values, channels), channels }
     }
@@ -53,7 +53,7 @@ impl<T: Element> Source for Features<'_, T> {
     }
 }
 
-/// Features of a type that is looked at with every row, which is cheap where rows are copied anyway.
+/// Features whose type is checked for every row, which is cheap where rows are copied anyway.
 pub(super) enum AnyFeatures<'a> {
     F32(Features<'a, f32>),
     F16(Features<'a, f16>),
@@ -61,7 +61,7 @@ pub(super) enum AnyFeatures<'a> {
 }
 
 impl<'a> AnyFeatures<'a> {
-    /// Of a contiguous tensor (rows, channels) of rows in this order.
+    /// Features from a contiguous tensor (rows, channels) whose rows have this order.
     pub fn new(storage: &'a CpuStorage, layout: &Layout, order: &Order) -> Result<Self> {
         let channels = layout.dims()[1];
         Ok(match storage {
@@ -88,7 +88,7 @@ impl<'a> AnyFeatures<'a> {
     }
 }
 
-/// Features of the same sites in two tensors: a row of the first, followed by that of the second.
+/// Features of the same sites in two tensors: each row is that of the first tensor followed by that of the second.
 pub(super) struct Joined<'a>(pub [AnyFeatures<'a>; 2]);
 
 impl Source for Joined<'_> {
@@ -108,7 +108,7 @@ impl Source for Joined<'_> {
     }
 }
 
-/// Room for copied rows.
+/// Memory for copied rows.
 #[derive(Default)]
 pub(super) struct Rows {
     values: Vec<f32>,
@@ -116,8 +116,8 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// The rows that `copy` makes of `numbers`, in their order. Compiled on its own: within a kernel for the widest vectors, rows
-    /// of few channels would be converted one by one in what these leave over.
+    /// The rows that `copy` makes for `numbers`, in their order. This is compiled separately: inside a kernel for the widest vectors, rows
+    /// with few channels would be converted one value at a time.
     #[inline(never)]
     fn copies(&mut self, numbers: &[u32], channels: usize, copy: impl Fn(u32, &mut [f32])) -> (&[f32], &[u32]) {
         self.values.resize(numbers.len() * channels, 0.0);

@@ -1,8 +1,8 @@
-//! Kernel maps in the form that the kernels read: for each tile of outputs and each kernel offset, the pairs (output, input).
-//! Both are numbered in the order of their sites, whatever the order of the tensor's rows ([`Order`](crate::sparse::order::Order)).
+//! Kernel maps in the form that the kernels read: for each tile of outputs and each kernel offset, the pairs (output, input). Outputs and
+//! inputs are numbered in the order of their sites, whatever the order of the tensor's rows ([`Order`](crate::sparse::order::Order)).
 //!
-//! A tile's outputs stay in cache while all offsets pass over them, each output is written by one thread, and the order of
-//! additions does not depend on the number of threads.
+//! A tile's outputs stay in cache while all offsets are applied to them. One thread writes each output, and the order of additions does not
+//! depend on the number of threads.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ use crate::sparse::geometry::{Kind, SourceRule};
 use crate::sparse::grid::Grid;
 use crate::sparse::lookup::Word;
 
-/// Outputs of a tile; one within a tile is a `u8`.
+/// Outputs per tile; an output's place in its tile fits a `u8`.
 pub(crate) const TILE: usize = 128;
 
 /// The pairs of a kernel map, tile by tile.
@@ -40,7 +40,7 @@ impl Tile {
         (&self.targets[range.clone()], &self.sources[range])
     }
 
-    /// Pairs of all offsets.
+    /// The pairs of all offsets.
     pub fn all(&self) -> impl Iterator<Item = (usize, usize)> {
         self.targets.iter().zip(&self.sources).map(|(&t, &s)| (t as usize, s as usize))
     }
@@ -49,7 +49,7 @@ impl Tile {
 impl Tiles {
     /// Finds the pairs of a flow, tiles in parallel.
     pub fn new(flow: &Flow) -> Self {
-        // Where numbers ascend with the sites, a submanifold kernel's second half follows from its first.
+        // If numbers ascend with the sites, the second half of a submanifold kernel follows from its first half.
         if flow.map.geometry.kind == Kind::Submanifold && flow.source().order().numbers().is_none() {
             let centre = flow.map.geometry.volume() / 2;
             let halves = Self::search(flow, centre);
@@ -82,12 +82,11 @@ fn outputs(number: usize, count: usize) -> Range<usize> {
 }
 
 /// The tiles of a submanifold map of `count` sites, from those of its first `centre` offsets.
-///
-/// The centre joins each site to itself. If offset r joins output t to input s, offset `2·centre − r` joins output s to input t. And
-/// a step that is the same for all leaves sites in their order: where outputs ascend, so do inputs. The pairs of the mirrored offset
-/// are therefore those of the first, in their order, cut where inputs pass into the next tile.
+/// The centre joins each site to itself. If offset r joins output t to input s, then offset `2·centre − r` joins output s to input t. A
+/// step that is the same for all sites keeps their order: if outputs ascend, so do inputs. So the pairs of the mirrored offset are those of
+/// the first one, in the same order, cut where inputs pass into the next tile.
 fn mirrored(halves: &[Tile], centre: usize, count: usize) -> Vec<Tile> {
-    // Of each offset and tile, the inputs that it and the tiles before have reached.
+    // For each offset and tile, the number of inputs reached by this tile and those before it.
     let reached: Vec<Vec<u32>> = (0..centre)
         .map(|r| {
             let ends = halves.iter().scan(0, |end, half| {
@@ -140,25 +139,25 @@ pub(super) fn axis_table(rule: SourceRule, axis: usize, taps: usize, target: Gri
 
 struct Search<'a> {
     flow: &'a Flow,
-    /// How many offsets are asked for, from the first.
+    /// How many offsets to find, starting with the first.
     offsets: usize,
     tables: [Vec<Vec<i32>>; 3],
-    /// The number of each rank of the source, unless all are their own.
+    /// The number of each rank of the source; `None` if they are equal.
     numbers: Option<&'a [u32]>,
-    /// Where the taps along x read cells side by side: tap 0 of target x reads cell `step·x − before`.
+    /// Set if the taps along x read neighbouring cells: tap 0 of target x reads cell `step·x − before`.
     run: Option<(i64, i64)>,
 }
 
-/// What the search of a tile works in.
+/// Working memory for the search of a tile.
 #[derive(Default)]
 struct Scratch {
-    /// The word that each (z, y) tap read last: neighbouring sites mostly read it again.
+    /// The word that each (z, y) tap read last: neighbouring sites usually read it again.
     words: Vec<(u64, Word)>,
     /// The pairs of each offset.
     offsets: Vec<Pairs>,
 }
 
-/// Pairs of one offset in a tile.
+/// The pairs of one offset in a tile.
 #[derive(Clone)]
 struct Pairs {
     count: usize,
@@ -169,8 +168,8 @@ struct Pairs {
 impl Pairs {
     const NONE: Self = Self { count: 0, targets: [0; TILE], sources: [0; TILE] };
 
-    /// Adds a pair if `there` is 1, and leaves all as it is if `there` is 0: which of them, no processor can predict. Each target is
-    /// given once at most, so there is room.
+    /// Adds a pair if `there` is 1 and nothing if `there` is 0, without a branch, since no processor can predict it. Each target is given
+    /// at most once, so there is room.
     #[inline(always)]
     fn put(&mut self, target: usize, source: u32, there: usize) {
         let place = self.count % TILE;
@@ -180,7 +179,7 @@ impl Pairs {
     }
 }
 
-/// The search of a tile, compiled for processors that count bits in one step.
+/// The search of a tile, compiled for processors that count bits with one instruction.
 struct TileSearch<'a, I> {
     search: &'a Search<'a>,
     sites: I,
@@ -210,7 +209,7 @@ impl<'a> Search<'a> {
         Self { flow, offsets, tables, numbers: flow.source().order().numbers(), run }
     }
 
-    /// The number of a rank; any, of one that no site has.
+    /// The number of a rank; any number for a rank that no site has.
     #[inline(always)]
     fn number(&self, rank: u32) -> u32 {
         self.numbers.map_or(rank, |numbers| numbers.get(rank as usize).copied().unwrap_or(rank))
@@ -228,7 +227,7 @@ impl<'a> Search<'a> {
         let [depth, height, width] = self.flow.source().grid().shape.map(|n| n as u64);
         scratch.offsets.iter_mut().for_each(|pairs| pairs.count = 0);
         for (target, [b, z, y, x]) in sites.enumerate() {
-            let mut line = 0; // (z, y) tap
+            let mut line = 0; // counts the (z, y) taps
             for zs in zs {
                 let sz = zs[z as usize];
                 if sz < 0 {
@@ -271,8 +270,8 @@ impl<'a> Search<'a> {
         Tile { starts, targets, sources }
     }
 
-    /// The pairs of `count` taps that read the cells from `key` on: one word or two hold them all, and their ranks follow
-    /// one another.
+    /// Adds the pairs of `count` taps that read consecutive cells from `key` on: one or two words hold them all, and their ranks are
+    /// consecutive.
     #[inline(always)]
     fn side_by_side(&self, scratch: &mut Scratch, target: usize, line: usize, tap: usize, (key, count): (u64, u32)) {
         let lookup = self.flow.source().lookup();
@@ -296,7 +295,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The pairs of the taps along x whose cells lie apart, on the line of cells that begins at `start`.
+    /// Adds the pairs of the taps along x whose cells lie apart, on the line of cells that begins at `start`.
     #[inline(always)]
     fn one_by_one(&self, scratch: &mut Scratch, target: usize, (line, taps): (usize, usize), x: usize, start: u64) {
         let xs = &self.tables[2];
