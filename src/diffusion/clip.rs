@@ -1,7 +1,7 @@
-//! Keeping the estimate of `x_0` inside the range that the data has.
+//! Keeps the estimate of `x_0` inside the range of the data.
 //!
-//! Features are expected in normalised units, one channel a wavelet band. Static clipping is diffusers' `clip_sample`,
-//! dynamic thresholding is Imagen's (Saharia et al. 2022), here for each batch element and channel by itself.
+//! Features should be in normalised units, with one channel for each wavelet band. Static clipping is diffusers' `clip_sample`; dynamic
+//! thresholding is that of Imagen (Saharia et al. 2022), here applied to each batch element and channel separately.
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -14,15 +14,15 @@ use crate::{Error, Result};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Clip {
-    /// Nothing.
+    /// No clipping.
     #[default]
     None,
     /// Every channel is clamped to ± the same limit (diffusers' `clip_sample_range`).
     Static(f64),
     /// Channel `i` is clamped to ± entry `i`: each normalised band keeps its own range.
     PerChannel(Vec<f64>),
-    /// The limit is the `quantile` of `|x_0|` over the sites of a batch element and channel, held between 1 and `max`;
-    /// values are clamped to it and divided by it.
+    /// The limit is the `quantile` of `|x_0|` over the sites of a batch element and channel, but at least 1 and at most `max`. Values are
+    /// clamped to the limit and divided by it.
     Dynamic {
         /// Share of the values that lie within the limit, 0 to 1.
         quantile: f64,
@@ -54,7 +54,7 @@ impl Clip {
         }
     }
 
-    /// Applies it to `x0` (N, C), whose rows are the sites of `sites`.
+    /// Clips `x0` (N, C), whose rows are the sites of `sites`.
     pub(super) fn apply(&self, x0: &Tensor, sites: &SparseConvTensor) -> Result<Tensor> {
         match self {
             Self::None => Ok(x0.clone()),
@@ -80,7 +80,7 @@ fn dynamic(x0: &Tensor, sites: &SparseConvTensor, quantile: f64, max: f64) -> Re
         for channel in 0..channels {
             let mut sizes: Vec<f32> = rows.iter().map(|&row| values[row * channels + channel].abs()).collect();
             sizes.sort_by(f32::total_cmp);
-            // Linear interpolation between the two nearest ranks, as torch.quantile has it.
+            // Linear interpolation between the two nearest ranks, as in torch.quantile.
             let rank = quantile * (sizes.len() - 1) as f64;
             let (low, part) = (rank as usize, rank.fract() as f32);
             let at_rank = sizes[low] + (sizes[(low + 1).min(sizes.len() - 1)] - sizes[low]) * part;

@@ -1,8 +1,7 @@
-//! The diffusion process itself: noising, what a network may predict, and how its output is read.
+//! The diffusion process: how samples are noised, what a network may predict, and how its output is read.
 //!
-//! `x_t = √ᾱ·x_0 + √(1−ᾱ)·ε`. A network predicts `ε` (Ho et al. 2020), `x_0`, or `v = √ᾱ·ε − √(1−ᾱ)·x_0`
-//! (Salimans & Ho 2022); each of the three gives the two others. Timesteps belong to batch elements; every site takes
-//! the timestep of the element it lies in.
+//! `x_t = √ᾱ·x_0 + √(1−ᾱ)·ε`. A network predicts `ε` (Ho et al. 2020), `x_0`, or `v = √ᾱ·ε − √(1−ᾱ)·x_0` (Salimans & Ho 2022); the other
+//! two follow from any one of them. Timesteps belong to batch elements; every site has the timestep of its element.
 
 use std::sync::Arc;
 
@@ -58,16 +57,16 @@ impl Prediction {
     }
 }
 
-/// A network that can be trained and sampled: any closure of this signature is one.
-/// [`WaveMeshUNet`](crate::unet::WaveMeshUNet).
+/// A network that can be trained and sampled, such as [`WaveMeshUNet`](crate::unet::WaveMeshUNet). Any closure with this signature is one
+/// too.
 pub trait Denoiser {
     /// The prediction for `x`, with the same sites in the same order.
     ///
-    /// `timesteps` is (batch_size,) `f32`; `context` is whatever the network is conditioned on, `None` when
-    /// unconditional; `train` switches dropout and batch statistics on. Only then must the prediction be differentiable.
+    /// `timesteps` is (batch_size,) `f32`. `context` is the condition of the network, `None` if there is none. `train` switches dropout and
+    /// batch statistics on; only then must the prediction be differentiable.
     ///
     /// # Errors
-    /// Whatever the network says of its input.
+    /// Errors of the network about its input.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -104,7 +103,7 @@ where
     }
 }
 
-/// How a [`GaussianDiffusion`] noises and what its network predicts.
+/// How a [`GaussianDiffusion`] noises, and what its network predicts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -119,13 +118,12 @@ pub struct DiffusionConfig {
     pub beta_end: f64,
     /// What the network outputs.
     pub prediction: Prediction,
-    /// Own `β` for each timestep instead of a schedule (diffusers' name); `schedule`, `beta_start` and `beta_end` have no effect
-    /// then.
+    /// A `β` for each timestep in place of a schedule (diffusers' name). Then `schedule`, `beta_start` and `beta_end` have no effect.
     pub trained_betas: Option<Vec<f64>>,
-    /// Rescales the schedule so that the last timestep is pure noise (Lin et al. 2023, algorithm 1; diffusers' name). The network
-    /// must then predict `x_0` or `v`: pure noise says nothing of `x_0` to one that predicts noise.
+    /// Rescales the schedule so that the last timestep is pure noise (Lin et al. 2023, algorithm 1; diffusers' name). The network must then
+    /// predict `x_0` or `v`: from pure noise, a prediction of the noise tells nothing about `x_0`.
     pub rescale_betas_zero_snr: bool,
-    /// `γ` of the min-SNR loss weighting (Hang et al. 2023; 5 is theirs), `None` for an unweighted loss.
+    /// `γ` of the min-SNR loss weighting (Hang et al. 2023, who use 5); `None` for an unweighted loss.
     pub min_snr_gamma: Option<f64>,
 }
 
@@ -157,7 +155,7 @@ setters! {
     }
 }
 
-/// Gaussian diffusion over the features of sparse tensors; sites stay as they are.
+/// Gaussian diffusion of the features of sparse tensors. Sites do not change.
 ///
 /// ```
 /// use wavemesh::diffusion::{DiffusionConfig, GaussianDiffusion};
@@ -174,11 +172,11 @@ pub struct GaussianDiffusion {
 }
 
 impl GaussianDiffusion {
-    /// Tabulates the schedule of `config`; tensors made here live on `device`.
+    /// Tabulates the schedule of `config`. Tensors made by the process are on `device`.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a schedule without timesteps, betas out of range or of another number than timesteps, a schedule
-    /// that ends in pure noise under prediction of noise, or a `min_snr_gamma` not above 0.
+    /// [`Error::Argument`] for a schedule without timesteps, betas that are out of range or not as many as the timesteps, a schedule that
+    /// ends in pure noise if noise is predicted, or a `min_snr_gamma` that is not above 0.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -217,7 +215,7 @@ impl GaussianDiffusion {
         Ok(Self { config: config.clone(), schedule: Arc::new(schedule), device: device.clone() })
     }
 
-    /// The configuration it was made with.
+    /// The configuration with which it was made.
     pub fn config(&self) -> &DiffusionConfig {
         &self.config
     }
@@ -227,12 +225,12 @@ impl GaussianDiffusion {
         &self.schedule
     }
 
-    /// Where its tensors live.
+    /// The device of its tensors.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// `q(x_{t−1} | x_t, x_0)`.
+    /// The posterior `q(x_{t−1} | x_t, x_0)`.
     ///
     /// # Errors
     /// [`Error::Argument`] unless `t` is below the number of timesteps.
@@ -248,7 +246,7 @@ impl GaussianDiffusion {
         self.posterior_between(t, t as i64 - 1)
     }
 
-    /// `q(x_s | x_t, x_0)` for any cleaner `s < t`; `s < 0` means fully clean.
+    /// The posterior `q(x_s | x_t, x_0)` for any cleaner `s < t`; a negative `s` means fully clean.
     ///
     /// # Errors
     /// [`Error::Argument`] unless `s < t` and `t` is below the number of timesteps.
@@ -274,9 +272,9 @@ impl GaussianDiffusion {
         Ok(Posterior::new(&self.schedule, t as i64, s))
     }
 
-    /// Noises `x0` to each batch element's own timestep: `√ᾱ·x_0 + √(1−ᾱ)·noise`.
+    /// Noises each batch element of `x0` to its own timestep: `√ᾱ·x_0 + √(1−ᾱ)·noise`.
     ///
-    /// `timesteps` has one entry a batch element; `noise` has the shape of the features, (N, C).
+    /// `timesteps` has one entry for each batch element; `noise` has the shape of the features, (N, C).
     ///
     /// # Errors
     /// [`Error::Argument`] for a timestep outside the schedule or a wrong number of them, [`Error::Shape`] for noise
@@ -313,7 +311,7 @@ impl GaussianDiffusion {
         })
     }
 
-    /// `√ᾱ` and `√(1−ᾱ)` of the batch element's timestep for every site: one run of rows where an element's lie together.
+    /// `√ᾱ` and `√(1−ᾱ)` of each site's timestep, as runs of rows: one run if the rows of an element are together.
     fn levels_of_rows(&self, x: &SparseConvTensor, timesteps: &[usize]) -> Vec<Run> {
         let levels = timesteps.iter().map(|&t| self.schedule.alpha_cumprod(t as i64));
         let factors: Vec<[f32; 2]> = levels.map(|a| [a.sqrt() as f32, (1.0 - a).sqrt() as f32]).collect();
@@ -353,7 +351,7 @@ impl GaussianDiffusion {
     }
 }
 
-/// Reads the network's `output` for `x` as `x_0` and `ε`, each a weighted sum of terms; `alpha_cumprod` is `ᾱ` of `x`.
+/// Converts the network's `output` for `x` to `x_0` and `ε`, each as a weighted sum of terms; `alpha_cumprod` is `ᾱ` of `x`.
 pub(super) fn estimates<'a>(
     prediction: Prediction,
     output: &'a Tensor,
@@ -368,19 +366,19 @@ pub(super) fn estimates<'a>(
     }
 }
 
-/// The noise that `x` holds if its clean version is `x0`, as a weighted sum.
+/// The noise in `x` if its clean version is `x0`, as a weighted sum.
 pub(super) fn noise_from_x0<'a>(x0: &'a Tensor, x: &'a Tensor, alpha_cumprod: f64) -> Vec<Term<'a>> {
     let (signal, scale) = (alpha_cumprod.sqrt(), (1.0 - alpha_cumprod).sqrt());
     vec![(1.0 / scale, x), (-signal / scale, x0)]
 }
 
-/// One number a batch element, repeated for each of its sites: (N, 1) of the features' dtype.
+/// One number for each batch element, repeated for each of its sites: (N, 1) with the features' dtype.
 pub(super) fn broadcast_to_sites(x: &SparseConvTensor, per_element: &[f32]) -> Result<Tensor> {
     let rows: Vec<f32> = x.coords().iter().map(|site| per_element[site[0] as usize]).collect();
     Ok(Tensor::from_vec(rows, (x.len(), 1), x.device())?.to_dtype(x.features().dtype())?)
 }
 
-/// One timestep for each batch element, as a network takes them: (batch_size,) `f32`.
+/// One timestep for each batch element, in the form that a network takes: (batch_size,) `f32`.
 pub(super) fn timestep_tensor(timesteps: &[usize], device: &Device) -> Result<Tensor> {
     let values: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
     Ok(Tensor::from_vec(values, timesteps.len(), device)?.to_dtype(DType::F32)?)

@@ -1,8 +1,8 @@
-//! Completion: sampling the rest of a sample whose other part is known.
+//! Completion: samples the unknown part of a sample whose other part is known.
 //!
-//! RePaint (Lugmayr et al. 2022, algorithm 1) with DDIM's steps: after each step the known sites are set to their clean values, noised to the
-//! step's level; and each step is taken several times, with noise added back in between, so that the sampled sites come to agree
-//! with the known ones. Without these repetitions a sample fits only at the border.
+//! RePaint (Lugmayr et al. 2022, algorithm 1) with DDIM's steps. After each step, the known sites are set to their clean values, noised to
+//! the step's level. Each step is repeated several times, with noise added back in between, so that the sampled sites come to agree with
+//! the known ones. Without these repetitions, a sample agrees only at the border.
 
 use candle_core::Tensor;
 
@@ -17,9 +17,9 @@ use crate::{Error, Result, random};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct InpaintOptions {
-    /// Timesteps that are visited.
+    /// Number of timesteps.
     pub steps: usize,
-    /// Times that each step is taken: more fit better, and take longer.
+    /// How many times each step is repeated: more turns agree better, and take longer.
     pub turns: usize,
     /// Seed of all noise.
     pub seed: u64,
@@ -49,8 +49,8 @@ setters! {
 }
 
 impl GaussianDiffusion {
-    /// Draws a sample whose sites are those of `known`, and whose features are `known`'s where `mask` is true. Where it is false, the
-    /// features of `known` have no effect.
+    /// Draws a sample on the sites of `known`. Where `mask` is true, its features are those of `known`; elsewhere the features of `known`
+    /// have no effect.
     ///
     /// ```
     /// use candle_core::{DType, Device, Tensor};
@@ -70,8 +70,8 @@ impl GaussianDiffusion {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Shape`] for a mask of another length than there are sites, [`Error::Argument`] for steps, turns or a clip out of range;
-    /// [`Error::Interrupted`] when stopped; whatever the network returns.
+    /// [`Error::Shape`] if the mask does not have one entry per site; [`Error::Argument`] for steps, turns or a clip out of range;
+    /// [`Error::Interrupted`] after a stop; and errors of the network.
     pub fn inpaint(
         &self,
         model: &dyn Denoiser,

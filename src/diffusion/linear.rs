@@ -1,7 +1,7 @@
-//! Weighted sums of tensors in one pass over memory: all that a sampler's step and a noising are made of.
+//! Weighted sums of tensors in one pass over memory: a sampler's step, and noising, consist of these.
 //!
-//! On the CPU in single precision, tensors that no gradient is asked of are read and written once, on all threads; others
-//! take candle's operations, one for each product and sum.
+//! On the CPU in single precision, tensors without gradients are read and written once, on all threads. Other tensors use candle's
+//! operations, one for each product and sum.
 
 use std::mem::MaybeUninit;
 
@@ -10,13 +10,13 @@ use rayon::prelude::*;
 
 use crate::Result;
 
-/// A thread is given at least this many numbers: waking it takes as long as a few thousand.
+/// Each thread gets at least this many numbers, since waking it takes as long as a few thousand of them.
 const LEAST_PER_THREAD: usize = 1 << 15;
 
-/// A factor and what it multiplies.
+/// A factor and the tensor that it multiplies.
 pub(super) type Term<'a> = (f64, &'a Tensor);
 
-/// `Σ factor · tensor` of one to four tensors of the same shape and dtype; terms of one tensor count once.
+/// `Σ factor · tensor` for one to four tensors with the same shape and dtype. Terms with the same tensor are joined.
 pub(super) fn combine(all: &[Term]) -> Result<Tensor> {
     let mut terms: Vec<Term> = Vec::with_capacity(all.len());
     for &(factor, tensor) in all {
@@ -66,14 +66,14 @@ fn by_operations(terms: &[Term]) -> Result<Tensor> {
     Ok(products.try_fold(first?, |total, product| total + product?)?)
 }
 
-/// Rows one behind the other up to `end` that take the same factors.
+/// Consecutive rows, up to `end`, with the same factors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Run {
     pub end: usize,
     pub factors: [f32; 2],
 }
 
-/// `a · x + b · y` for x and y of shape (rows, channels), the factors a and b those of each row's run. The runs reach to the last row.
+/// `a · x + b · y` for x and y of shape (rows, channels), with the factors a and b of each row's run. The runs must reach to the last row.
 pub(super) fn combine_rows(runs: &[Run], x: &Tensor, y: &Tensor) -> Result<Tensor> {
     let (rows, channels) = x.dims2()?;
     if !is_plain(x) || !is_plain(y) {
@@ -97,7 +97,7 @@ pub(super) fn combine_rows(runs: &[Run], x: &Tensor, y: &Tensor) -> Result<Tenso
                 break;
             }
         }
-        // What no run reaches, which is nothing.
+        // The part that no run reaches, which should be empty.
         out[done..].fill(MaybeUninit::new(0.0));
     })
 }
@@ -108,19 +108,19 @@ pub(super) fn is_finite(tensor: &Tensor) -> Result<bool> {
         return Ok(tensor.abs()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?.is_finite());
     }
     with_numbers([tensor], |[numbers]| {
-        // Without a branch a number, so that it is as fast as memory.
+        // Without a branch for each number, so that it is as fast as memory.
         let finite = |numbers: &[f32]| numbers.iter().fold(true, |finite, v| finite & v.is_finite());
         numbers.par_chunks(LEAST_PER_THREAD).all(finite)
     })
 }
 
-/// Whether the numbers can be read as they lie, and nothing follows them for gradients.
+/// Whether the numbers can be read in place, and no gradients are recorded for them.
 fn is_plain(tensor: &Tensor) -> bool {
     tensor.device().is_cpu() && tensor.dtype() == DType::F32 && tensor.is_contiguous() && !tensor.track_op()
 }
 
-/// A tensor of the inputs' shape, written in parts: `write(index of the part's first number, the inputs' parts, the part)` writes
-/// every number of the part.
+/// A tensor with the shape of the inputs, written in parts: `write(index of the part's first number, the inputs' parts, the part)` must
+/// write every number of the part.
 fn pointwise<const K: usize>(
     inputs: [&Tensor; K],
     write: impl Fn(usize, [&[f32]; K], &mut [MaybeUninit<f32>]) + Sync,
@@ -141,7 +141,7 @@ fn pointwise<const K: usize>(
             write(first, inputs.map(|numbers| &numbers[first..first + out.len()]), out);
         });
     })?;
-    // SAFETY: `write` has written each of the `count` numbers, as its contract says, and they are within the capacity.
+    // SAFETY: `write` has written each of the `count` numbers, as its contract demands, and they are within the capacity.
     unsafe { out.set_len(count) };
     Ok(Tensor::from_vec(out, shape, &Device::Cpu)?)
 }
@@ -182,14 +182,14 @@ mod tests {
 
     #[test]
     fn one_pass_gives_what_the_operations_give() {
-        // More numbers than one part has, in rows that do not end where parts do.
+        // More numbers than one part has, in rows that do not end where parts end.
         let t: Vec<Tensor> = (0..4).map(|seed| tensor(5000, 7, seed)).collect();
         let factors = [0.5, -1.5, 2.0, 0.25];
         for count in 1..=4 {
             let terms: Vec<Term> = factors.into_iter().zip(&t).take(count).collect();
             assert_same(&combine(&terms).unwrap(), &by_operations(&terms).unwrap());
         }
-        // Views, other dtypes and what gradients follow take the operations.
+        // Views, other dtypes and tensors with gradients use candle's operations.
         let view = tensor(7, 5000, 9).t().unwrap();
         assert_same(&combine(&[(2.0, &view), (1.0, &t[0])]).unwrap(), &((&view * 2.0).unwrap() + &t[0]).unwrap());
         let part = tensor(5001, 7, 3).narrow(0, 1, 5000).unwrap();
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn rows_have_factors_of_their_own() {
         let (x, y) = (tensor(5000, 7, 1), tensor(5000, 7, 2));
-        // Runs of one row and of many, that end within parts and behind them.
+        // Runs of one row and of many rows, which end inside parts and after them.
         let ends = [1, 2, 700, 4681, 4682, 5000];
         let runs: Vec<Run> = ends.iter().map(|&end| Run { end, factors: [end as f32 / 5000.0, -0.5] }).collect();
         let fused = combine_rows(&runs, &x, &y).unwrap();

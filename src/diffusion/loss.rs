@@ -1,4 +1,4 @@
-//! The training loss, and which timesteps it is drawn at.
+//! The training loss, and the choice of its timesteps.
 //!
 //! Mean squared error between the network's output and its target, averaged within each batch element and then over
 //! the elements, so that a shape with few sites counts as much as one with many. Optional weights: min-SNR (Hang et
@@ -14,22 +14,22 @@ use super::{Denoiser, GaussianDiffusion, NoiseSchedule, Prediction};
 use crate::sparse::SparseConvTensor;
 use crate::{Error, Result, memory, random};
 
-/// How a training loss is drawn. The default is an unconditional training pass with uniform timesteps and seed 0.
+/// How a training loss is computed. The default is an unconditional training pass with uniform timesteps and seed 0.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LossOptions<'a> {
-    /// Seed of timesteps and noise: another one for each step of a training.
+    /// Seed of timesteps and noise. Use another one for each step of a training.
     pub seed: u64,
-    /// Uses these timesteps, one a batch element, instead of drawing them.
+    /// These timesteps, one for each batch element; `None` draws them.
     pub timesteps: Option<Vec<usize>>,
-    /// Draws timesteps where the loss has been large; `None` draws them uniformly, in equal strides within a batch.
+    /// Draws timesteps more often where the loss has been large. `None` draws them uniformly, in equal strides within a batch.
     pub importance: Option<&'a LossHistory>,
     /// What the network is conditioned on.
     pub context: Option<&'a Tensor>,
-    /// Dropout and batch statistics on (training) or off (validation).
+    /// Whether dropout and batch statistics are on (training) or off (validation).
     pub train: bool,
-    /// The first element of `x0` in a larger batch, and how many elements that one has: what is drawn is then what the larger batch has
-    /// there. `None` for a batch that is whole.
+    /// The index of the first element of `x0` in a larger batch, and the size of that batch: the random numbers are then those of that part
+    /// of the larger batch. `None` for a whole batch.
     pub part: Option<(usize, usize)>,
 }
 
@@ -50,7 +50,7 @@ setters! {
     }
 }
 
-/// A training loss and what it was made of.
+/// A training loss and its parts.
 #[derive(Clone, Debug)]
 pub struct TrainingLoss {
     /// The weighted loss, a scalar to call `backward` on.
@@ -62,11 +62,11 @@ pub struct TrainingLoss {
 }
 
 impl GaussianDiffusion {
-    /// Noises `x0`, asks the network, compares.
+    /// Noises `x0`, runs the network, and compares.
     ///
     /// # Errors
-    /// [`Error::Argument`] for timesteps out of range or an `x0` without sites, [`Error::Shape`] when the network's output
-    /// does not have the shape of `x0`; whatever the network returns.
+    /// [`Error::Argument`] for timesteps out of range or an `x0` without sites; [`Error::Shape`] if the network's output does not have the
+    /// shape of `x0`; and errors of the network.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -144,9 +144,9 @@ impl GaussianDiffusion {
     }
 }
 
-/// Standard normal noise (N, C) for the rows of `x0`: each element's is its own, whatever else is in the batch.
+/// Standard normal noise (N, C) for the rows of `x0`. Each element has its own noise, whatever else is in the batch.
 fn element_noise(seed: u64, first: usize, x0: &SparseConvTensor) -> Result<Tensor> {
-    /// Data draw from the streams below.
+    /// Data use the streams with smaller numbers.
     const NOISE: u64 = 16;
     let mut rngs: Vec<ChaCha8Rng> =
         (0..x0.batch_size()).map(|element| random::rng(random::seed_of(seed, first + element), NOISE)).collect();
@@ -158,8 +158,8 @@ fn element_noise(seed: u64, first: usize, x0: &SparseConvTensor) -> Result<Tenso
     Ok(Tensor::from_vec(values, (x0.len(), channels), x0.device())?)
 }
 
-/// Uniform timesteps in equal strides from a random first one, so that every batch sees the whole range: each is uniform by
-/// itself, and the loss varies less from batch to batch (Kingma et al. 2021, "Variational Diffusion Models", appendix I.1).
+/// Uniform timesteps in equal strides from a random first one, so that every batch covers the whole range. Each timestep by itself is
+/// uniform, and the loss varies less from batch to batch (Kingma et al. 2021, "Variational Diffusion Models", appendix I.1).
 fn spread(timesteps: usize, batch: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
     let first = rng.random_range(0..timesteps);
     (0..batch).map(|i| (first + i * timesteps / batch) % timesteps).collect()
@@ -175,24 +175,24 @@ fn min_snr_weight(schedule: &NoiseSchedule, prediction: Prediction, gamma: f64, 
     }
 }
 
-/// The latest losses at every timestep, from which timesteps are drawn in proportion to `√E[loss²]`
-/// (Nichol & Dhariwal 2021, equation 18). Uniform until every timestep has been seen often enough.
+/// The latest losses at every timestep. Timesteps are drawn from them in proportion to `√E[loss²]` (Nichol & Dhariwal 2021, equation 18);
+/// the draw is uniform until every timestep has enough losses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossHistory {
-    /// Up to [`LossHistory::KEPT`] latest losses of each timestep, oldest first.
+    /// Up to [`LossHistory::KEPT`] of the latest losses of each timestep, oldest first.
     losses: Vec<Vec<f32>>,
 }
 
 impl LossHistory {
-    /// How many losses a timestep remembers; drawing by importance starts when all are full.
+    /// How many losses are kept for each timestep. Drawing by importance starts when all timesteps have this many.
     pub const KEPT: usize = 10;
-    /// The share of draws that stays uniform, so that no timestep starves.
+    /// The share of draws that stays uniform, so that every timestep is drawn now and then.
     const UNIFORM: f64 = 1e-3;
 
-    /// Remembers nothing yet of a schedule of `timesteps` steps.
+    /// An empty history for a schedule of `timesteps` steps.
     ///
     /// # Errors
-    /// [`Error::Argument`] for no timesteps, [`Error::Memory`] for more than there is room for.
+    /// [`Error::Argument`] for no timesteps, [`Error::Memory`] for more than fit in memory.
     ///
     /// ```
     /// use wavemesh::diffusion::LossHistory;
@@ -210,10 +210,10 @@ impl LossHistory {
         Ok(Self { losses: vec![Vec::new(); timesteps] })
     }
 
-    /// Adds what a [`TrainingLoss`] found.
+    /// Adds the losses of a [`TrainingLoss`].
     ///
     /// # Errors
-    /// [`Error::Argument`] when a timestep is not of this schedule.
+    /// [`Error::Argument`] if a timestep is not in this schedule.
     ///
     /// ```
     /// use wavemesh::diffusion::{LossHistory, TrainingLoss};
@@ -247,7 +247,7 @@ impl LossHistory {
         Ok(())
     }
 
-    /// Probability of each timestep at the next draw.
+    /// The probability of each timestep in the next draw.
     pub fn probabilities(&self) -> Vec<f64> {
         let count = self.losses.len() as f64;
         if self.losses.iter().any(|kept| kept.len() < Self::KEPT) {
@@ -263,7 +263,7 @@ impl LossHistory {
         sizes.iter().map(|size| size / total * (1.0 - Self::UNIFORM) + Self::UNIFORM / count).collect()
     }
 
-    /// Draws a timestep and its unbiasing weight `1 / (T·p)` for each of `batch` elements.
+    /// Draws for each of `batch` elements a timestep and the weight `1 / (T·p)` that makes the loss unbiased.
     fn draw(&self, batch: usize, rng: &mut ChaCha8Rng) -> (Vec<usize>, Vec<f64>) {
         let probabilities = self.probabilities();
         let count = probabilities.len();

@@ -1,8 +1,8 @@
 //! Gaussian diffusion: schedules, training loss, samplers.
 //!
-//! [`GaussianDiffusion`] noises the features of a [`SparseConvTensor`](crate::sparse::SparseConvTensor), trains any
-//! [`Denoiser`] to undo it, and samples with DDPM, DDIM or DPM-Solver++. Formulas are those of the papers named in each
-//! file, numbers those of diffusers.
+//! [`GaussianDiffusion`] adds noise to the features of a [`SparseConvTensor`](crate::sparse::SparseConvTensor), trains any [`Denoiser`] to
+//! undo this, and samples with DDPM, DDIM or DPM-Solver++. The formulas are those of the papers named in each file; the numbers are those
+//! of diffusers.
 
 mod clip;
 mod gaussian;

@@ -1,4 +1,4 @@
-//! [`Recorded`]: a network whose passes over the same sites are recorded once, for sampling on a GPU.
+//! [`Recorded`]: a network whose pass over the same sites is recorded once, for sampling on a GPU.
 
 use std::cell::RefCell;
 
@@ -9,9 +9,9 @@ use crate::Result;
 use crate::device::Recording;
 use crate::sparse::SparseConvTensor;
 
-/// A network that a sampler asks again and again on the same sites: on a GPU its pass is a [`Recording`], launched as a whole. A step
-/// then takes what the card needs, where it took what launching hundreds of kernels costs. On the CPU, and in training, the network
-/// is asked as it is.
+/// A network for samplers, which run it again and again on the same sites. On a GPU its pass is a [`Recording`], which is launched as a
+/// whole: a step then takes only the time that the card needs, without the cost of launching hundreds of kernels. On the CPU, and in
+/// training, the network runs as usual.
 ///
 /// ```
 /// use wavemesh::{diffusion::Recorded, prelude::*};
@@ -26,15 +26,15 @@ use crate::sparse::SparseConvTensor;
 /// # Ok::<(), Error>(())
 /// ```
 ///
-/// Parameters may change between passes, as long as it is in place (training and [`Var::set`] do that). The first pass over
-/// other sites, or in another type, is recorded again, and meanwhile no other thread may use the device.
+/// Parameters may change between passes if they change in place (training and [`Var::set`] do that). The first pass over other sites, or
+/// with another type, is recorded again; meanwhile no other thread may use the device.
 pub struct Recorded<'a> {
     network: &'a dyn Denoiser,
-    /// Over the sites asked last: with and without a context, say.
+    /// Recorded passes over the latest sites, for example with and without a context.
     passes: RefCell<Vec<Pass<'a>>>,
 }
 
-/// A pass from inputs of fixed shapes.
+/// A pass for inputs of fixed shapes.
 struct Pass<'a> {
     x: SparseConvTensor,
     features: Var,
@@ -44,7 +44,7 @@ struct Pass<'a> {
 }
 
 impl<'a> Recorded<'a> {
-    /// `network`, nothing of it recorded yet.
+    /// Wraps `network`, without any recording so far.
     pub fn new(network: &'a dyn Denoiser) -> Self {
         Self { network, passes: RefCell::default() }
     }

@@ -1,7 +1,7 @@
 //! Sampling: from noise to a sample, step by step.
 //!
-//! [`GaussianDiffusion::sample`] runs to the end. [`Sampling`] is the same as a value that can be stepped, watched,
-//! interrupted and resumed: all that a step needs is in it, and the noise of step `i` depends on the seed and `i` alone.
+//! [`GaussianDiffusion::sample`] runs to the end. [`Sampling`] is a value that can be stepped, watched, interrupted and resumed: it holds
+//! everything that a step needs, and the noise of step `i` depends only on the seed and `i`.
 
 use candle_core::{DType, Tensor};
 
@@ -13,29 +13,29 @@ use crate::sparse::SparseConvTensor;
 use crate::task::Task;
 use crate::{Error, Result, random};
 
-/// Is called after each step; an error from it (or from a stop request) ends the sampling.
+/// A function that is called after each step. An error from it (or a stop request) ends the sampling.
 pub type StepCallback<'a> = Box<dyn FnMut(&SampleStep) -> Result<()> + 'a>;
 
-/// What a sampler does besides its formula. The default is unconditional, unclipped, with seed 0.
+/// What a sampler does in addition to its formula. The default is unconditional and unclipped, with seed 0.
 #[derive(Default)]
 #[non_exhaustive]
 pub struct SampleOptions<'a> {
     /// Seed of the initial noise and of every step's noise.
     pub seed: u64,
-    /// Which timesteps are visited.
+    /// The choice of timesteps.
     pub spacing: TimestepSpacing,
     /// How the estimate of `x_0` is kept in range.
     pub clip: Clip,
-    /// Derives the noise again from the clipped `x_0` in DDIM (diffusers' `use_clipped_model_output`).
+    /// Whether DDIM computes the noise again from the clipped `x_0` (diffusers' `use_clipped_model_output`).
     pub use_clipped_model_output: bool,
     /// What the network is conditioned on.
     pub context: Option<Tensor>,
-    /// Classifier-free guidance (Ho & Salimans 2022): `None` or `Some(1.0)` follow the conditional prediction;
-    /// above 1 the step away from the unconditional prediction (the network without context) is stretched by it.
+    /// Classifier-free guidance (Ho & Salimans 2022). `None` and `Some(1.0)` use the conditional prediction. Above 1, the difference from
+    /// the unconditional prediction (the network without context) is multiplied by this scale.
     pub guidance_scale: Option<f64>,
     /// Starts from this `x_T` (N, C) instead of seeded noise.
     pub start: Option<Tensor>,
-    /// Sees every step: for live previews, progress, recording.
+    /// A function that sees every step: for live previews, progress, recording.
     pub callback: Option<StepCallback<'a>>,
 }
 
@@ -52,14 +52,14 @@ setters! {
     }
 }
 
-/// What a callback sees after a step.
+/// What a callback receives after a step.
 #[derive(Clone, Debug)]
 pub struct SampleStep {
     /// Number of this step, from 0.
     pub index: usize,
-    /// Number of steps in all.
+    /// The total number of steps.
     pub total: usize,
-    /// The timestep the network was asked at.
+    /// The timestep at which the network ran.
     pub t: usize,
     /// The sample after the step.
     pub x: SparseConvTensor,
@@ -69,7 +69,7 @@ pub struct SampleStep {
 
 /// A sampling run that can be paused after any step.
 ///
-/// It holds everything a step needs but the network, and is `Clone`: keep a copy to go back to.
+/// It holds everything a step needs except the network, and is `Clone`: keep a copy to go back to.
 #[derive(Clone, Debug)]
 pub struct Sampling {
     diffusion: GaussianDiffusion,
@@ -80,22 +80,22 @@ pub struct Sampling {
     context: Option<Tensor>,
     guidance_scale: Option<f64>,
     next: usize,
-    /// The sample in the dtype of `like`, as the network sees it.
+    /// The sample with the dtype of `like`, as the network sees it.
     x: SparseConvTensor,
-    /// The same in the precision of the steps: single, or double where `like` is.
+    /// The same sample in the precision of the steps: single, or double if `like` is double.
     precise: Tensor,
 }
 
 impl GaussianDiffusion {
-    /// Draws a sample on the sites of `like` (whose features give the number of channels and the dtype, not values). Steps are
-    /// taken in single precision at least; the network sees, and the result has, the dtype of `like`.
+    /// Draws a sample on the sites of `like`; only the number of channels and the dtype of its features matter, not their values. Steps are
+    /// computed in at least single precision; the network's input and the result have the dtype of `like`.
     ///
-    /// `options` may be `None`, or a [`SampleOptions`]. Stops with [`Error::Interrupted`] between steps when a stop is
-    /// requested; use [`GaussianDiffusion::start_sampling`] when the finished part should survive that.
+    /// `options` may be `None` or a [`SampleOptions`]. A stop request ends the sampling between steps with [`Error::Interrupted`]. Use
+    /// [`GaussianDiffusion::start_sampling`] to keep the finished part after a stop.
     ///
     /// # Errors
-    /// [`Error::Argument`] for steps, `eta`, order or clip out of range, for guidance without context, or a network that
-    /// returns values that are not finite; whatever the network or the callback returns.
+    /// [`Error::Argument`] for steps, `eta`, order or clip out of range, for guidance without context, or if the network returns values
+    /// that are not finite; and errors of the network or the callback.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -135,7 +135,7 @@ impl GaussianDiffusion {
         Ok(run.into_sample())
     }
 
-    /// A [`Sampling`] at its first step. `options.callback` is for [`GaussianDiffusion::sample`] alone.
+    /// A [`Sampling`] before its first step. `options.callback` is only for [`GaussianDiffusion::sample`].
     ///
     /// # Errors
     /// [`Error::Argument`] or [`Error::Shape`] for options that are out of range or contradict each other.
@@ -191,7 +191,7 @@ impl GaussianDiffusion {
 }
 
 impl Sampling {
-    /// Number of steps in all.
+    /// The total number of steps.
     pub fn steps(&self) -> usize {
         self.solver.timesteps().len()
     }
@@ -216,16 +216,16 @@ impl Sampling {
         &self.x
     }
 
-    /// The sample so far, by value.
+    /// Consumes the run and returns the sample so far.
     pub fn into_sample(self) -> SparseConvTensor {
         self.x
     }
 
-    /// Takes the next step. On an error the run stays at the step it was at, so it can be tried again.
+    /// Takes the next step. After an error the run has not moved, so the step can be tried again.
     ///
     /// # Errors
-    /// [`Error::Argument`] when every step is taken, the network's output is not finite or on other sites than its input,
-    /// [`Error::Shape`] when it has another shape; whatever the network returns.
+    /// [`Error::Argument`] if all steps are taken, or if the network's output is not finite or not on the sites of its input;
+    /// [`Error::Shape`] if it has another shape; and errors of the network.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -248,8 +248,8 @@ impl Sampling {
         Ok(SampleStep { index, total, t, x: self.x.clone(), x0: self.x.replace_feature(x0)? })
     }
 
-    /// Takes the next step; returns its timestep and, if it is `wanted` or was needed, the estimate of `x_0`, else the new sample.
-    /// The step is the same whether it is wanted or not.
+    /// Takes the next step and returns its timestep. Also returns the estimate of `x_0` if it is `wanted` or was needed, and otherwise the
+    /// new sample. The step is the same in both cases.
     fn advance(&mut self, model: &dyn Denoiser, wanted: bool) -> Result<(usize, Tensor)> {
         let (index, total) = (self.next, self.steps());
         let Some(&t) = self.solver.timesteps().get(index) else {
@@ -285,7 +285,7 @@ impl Sampling {
         Ok((t, x0))
     }
 
-    /// The network's output (N, C) at timestep `t`, guided if asked for.
+    /// The network's output (N, C) at timestep `t`, with guidance if requested.
     fn predict(&self, model: &dyn Denoiser, t: usize) -> Result<Tensor> {
         let timesteps = timestep_tensor(&vec![t; self.x.batch_size()], self.diffusion.device())?;
         let ask = |context: Option<&Tensor>| -> Result<Tensor> {

@@ -1,4 +1,4 @@
-//! Noise schedules: how fast a clean sample drowns in noise.
+//! Noise schedules: how fast noise replaces a clean sample.
 //!
 //! A schedule gives `β[t]` for `t` in `0..T` (Ho et al. 2020, "Denoising Diffusion Probabilistic Models"); with
 //! `α = 1 − β` and `ᾱ[t] = α[0]·…·α[t]`, the noised sample is `x_t = √ᾱ[t]·x_0 + √(1−ᾱ[t])·ε`. Names, formulas and
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, memory};
 
-/// The shape of `β` over time. The names of diffusers and of its peers are understood by [`BetaSchedule::from_name`].
+/// The shape of `β` over time. [`BetaSchedule::from_name`] knows the names of diffusers and similar libraries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -110,7 +110,7 @@ impl NoiseSchedule {
         Ok(Self::tabulated(kind.betas(timesteps, beta_start, beta_end)))
     }
 
-    /// Tabulates own `β`, one a timestep (diffusers' `trained_betas`).
+    /// A table of given `β`, one for each timestep (diffusers' `trained_betas`).
     ///
     /// # Errors
     /// [`Error::Argument`] for no `β`, or one outside (0, 1); the last may be 1.
@@ -135,10 +135,10 @@ impl NoiseSchedule {
         Err(Error::Argument { op: "NoiseSchedule::from_betas", name: "betas", got, expected })
     }
 
-    /// The schedule rescaled so that its last timestep is pure noise and its first as it was: Lin et al. 2023, algorithm 1.
+    /// Rescales the schedule so that its last timestep is pure noise and its first does not change: Lin et al. 2023, algorithm 1.
     ///
     /// # Errors
-    /// [`Error::Argument`] when it has one timestep.
+    /// [`Error::Argument`] if it has only one timestep.
     ///
     /// ```
     /// use wavemesh::diffusion::{BetaSchedule, NoiseSchedule};
@@ -188,18 +188,18 @@ impl NoiseSchedule {
         &self.betas
     }
 
-    /// `ᾱ[t]` for every `t`: the share of the signal's variance that is left.
+    /// `ᾱ[t]` for every `t`: the share of the signal's variance that remains.
     pub fn alphas_cumprod(&self) -> &[f32] {
         &self.alphas_cumprod
     }
 
-    /// `ᾱ[t]`; 1 for `t` outside the table, which is how a sampler names "before the first timestep" (clean).
+    /// `ᾱ[t]`; 1 for `t` outside the table, by which a sampler means "before the first timestep" (clean).
     pub fn alpha_cumprod(&self, t: i64) -> f64 {
         usize::try_from(t).ok().and_then(|t| self.alphas_cumprod.get(t)).map_or(1.0, |&a| f64::from(a))
     }
 
-    /// [`alpha_cumprod`](Self::alpha_cumprod), but 2⁻²⁴ where that is zero, so that a solver in logarithms has a number; as
-    /// diffusers.
+    /// Like [`alpha_cumprod`](Self::alpha_cumprod), but 2⁻²⁴ where that is zero, so that a solver that takes logarithms gets a finite
+    /// number; diffusers does the same.
     pub(super) fn alpha_cumprod_above_zero(&self, t: i64) -> f64 {
         let a = self.alpha_cumprod(t);
         if a == 0.0 { (-24f64).exp2() } else { a }

@@ -4,7 +4,7 @@
 //! - DDIM: Song et al. 2021, equation 12; `eta` 0 is deterministic, 1 has DDPM's variance.
 //! - DPM-Solver++ (multistep, orders 1–3, midpoint): Lu et al. 2022, "DPM-Solver++", algorithm 2.
 //!
-//! Step pairs, lower orders at the start and the end, and the last `ᾱ = 1` are diffusers'.
+//! Pairs of steps, the lower orders at the start and the end, and the last `ᾱ = 1` are as in diffusers.
 
 use std::collections::VecDeque;
 
@@ -16,7 +16,7 @@ use super::spacing::karras_sigmas;
 use super::{NoiseSchedule, TimestepSpacing};
 use crate::{Error, Result};
 
-/// Which sampler, and how many evaluations of the network it may use.
+/// The sampler, and how often it may evaluate the network.
 #[doc(alias("DDIMScheduler", "DPMSolverMultistepScheduler"))]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -27,7 +27,7 @@ pub enum Sampler {
         /// Evaluations of the network.
         steps: usize,
     },
-    /// DDIM (Song et al. 2021); `eta` in 0..=1 is the share of DDPM's noise that is added back.
+    /// DDIM (Song et al. 2021). `eta` in 0..=1 is the share of DDPM's noise that is added back.
     Ddim {
         /// Evaluations of the network.
         steps: usize,
@@ -44,7 +44,7 @@ pub enum Sampler {
 }
 
 impl Sampler {
-    /// How many times the network is asked (twice as often under guidance).
+    /// How many times the network is evaluated (twice as often with guidance).
     pub fn steps(&self) -> usize {
         match *self {
             Self::Ddpm { steps } | Self::Ddim { steps, .. } | Self::DpmSolverPP { steps, .. } => steps,
@@ -70,7 +70,7 @@ impl Sampler {
     }
 }
 
-/// A sampler at work on one trajectory: its timesteps and, for the multistep solver, what it remembers.
+/// A sampler on one trajectory: its timesteps and, for the multistep solver, its memory.
 #[derive(Clone, Debug)]
 pub(super) struct Solver {
     sampler: Sampler,
@@ -115,13 +115,13 @@ impl Solver {
         self.levels[index]
     }
 
-    /// Whether steps look back at estimates of `x_0`, which are then best given as one tensor.
+    /// Whether steps use earlier estimates of `x_0`; these are then best given as one tensor.
     pub(super) fn looks_back(&self) -> bool {
         matches!(self.sampler, Sampler::DpmSolverPP { .. })
     }
 
-    /// Step number `index`: `x` (rows, channels) at its timestep, the estimate `x0` (after clipping) and `eps`, as weighted sums
-    /// of `x` and one other tensor at most, to `x` at the next timestep. `noise` is called when the step adds noise.
+    /// Takes step number `index`: from `x` (rows, channels) at its timestep to `x` at the next one. The estimates `x0` (after clipping) and
+    /// `eps` are weighted sums of `x` and at most one other tensor. `noise` is called if the step adds noise.
     pub(super) fn step(
         &mut self,
         schedule: &NoiseSchedule,
@@ -167,16 +167,16 @@ impl Solver {
         }
     }
 
-    /// The next timestep visited; -1 behind the last, where the result is clean.
+    /// The next timestep; -1 after the last, where the result is clean.
     fn next(&self, index: usize) -> i64 {
         self.timesteps.get(index + 1).map_or(-1, |&t| t as i64)
     }
 
-    /// The timestep that DDIM's step `index` leads to; negative when the result is clean.
+    /// The timestep to which DDIM's step `index` leads; negative if the result is clean.
     ///
-    /// It is the next one visited, which is `T / steps` back for even strides. `Linspace` visits slightly wider strides, and
-    /// diffusers goes `T / steps` back all the same; its numbers are kept. For other counts diffusers rounds `T / steps` down,
-    /// falls behind the timesteps visited and leaves noise in the result; here the sum is rounded, not its parts.
+    /// It is the next visited timestep, which is `T / steps` back for even strides. `Linspace` visits slightly wider strides, but diffusers
+    /// still goes `T / steps` back; its numbers are kept. For other counts diffusers rounds `T / steps` down, falls behind the visited
+    /// timesteps and leaves noise in the result; here the sum is rounded, not its parts.
     fn previous(&self, index: usize, total: usize) -> i64 {
         if self.spacing != TimestepSpacing::Linspace {
             return self.next(index);
@@ -188,8 +188,8 @@ impl Solver {
     }
 
     fn dpm_solver_step(&self, index: usize, order: usize, x: &Tensor) -> Result<Tensor> {
-        // The end has sigma 0, where λ is infinite: only the first-order update has a limit there (it returns x0).
-        // With few steps the step before is kept at order 2, for stability.
+        // At the end sigma is 0 and λ infinite: only the first-order update has a limit there (it returns x0).
+        // With few steps, the step before it stays at order 2, for stability.
         let left = self.timesteps.len() - 1 - index;
         let cap = if left == 0 {
             1
@@ -206,7 +206,7 @@ impl Solver {
         let (now, next) = (point(index), point(index + 1));
         let h = next.lambda - now.lambda;
         let decay = (-h).exp_m1(); // e^{-h} − 1
-        // How much x0 and its first two differences count: the slopes between the latest estimates.
+        // The weights of x0 and of its first two differences, which are the slopes between the latest estimates.
         let (own, slopes) = match order {
             1 => (-next.alpha * decay, [0.0, 0.0]),
             2 => (-next.alpha * decay, [-0.5 * next.alpha * decay, 0.0]),
@@ -236,7 +236,7 @@ impl Solver {
         ])
     }
 
-    /// The last two strides in λ relative to the next one, `h`; the second is 0 where there is none.
+    /// The last two strides in λ relative to the next one, `h`; the second is 0 if it does not exist.
     fn ratios(&self, index: usize, h: f64) -> (f64, f64) {
         let lambda = |back: usize| SolverPoint::new(self.levels[index - back]).lambda;
         let r1 = if index >= 2 { (lambda(1) - lambda(2)) / h } else { 0.0 };
@@ -275,7 +275,7 @@ pub struct Posterior {
 }
 
 impl Posterior {
-    /// From timestep `t` to the cleaner `previous` (negative: fully clean).
+    /// The posterior from timestep `t` to the cleaner `previous` (negative: fully clean).
     pub(super) fn new(schedule: &NoiseSchedule, t: i64, previous: i64) -> Self {
         let (a_t, a_s) = (schedule.alpha_cumprod(t), schedule.alpha_cumprod(previous));
         // Rounded as in diffusers: near t = 0 the rounding shows in the fourth digit of β.

@@ -1,7 +1,7 @@
-//! Which of the `T` training timesteps a sampler visits.
+//! The choice of the timesteps, among the `T` of the training, that a sampler visits.
 //!
-//! The three spacings of Lin et al. 2023 ("Common Diffusion Noise Schedules and Sample Steps are Flawed", table 2), in
-//! diffusers' rounding, and that of Karras et al. 2022 over noise levels. Step counts that do not divide `T` are fine.
+//! The three spacings of Lin et al. 2023 ("Common Diffusion Noise Schedules and Sample Steps are Flawed", table 2), rounded as in
+//! diffusers, and the spacing of Karras et al. 2022 over noise levels. Step counts that do not divide `T` are allowed.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,14 +15,14 @@ use crate::{Error, Result};
 pub enum TimestepSpacing {
     /// Multiples of `T / steps`, from 0: never visits `T − 1`, where the sample is pure noise.
     Leading,
-    /// From `T − 1` downwards in equal strides: the one spacing that starts where the noise is whole, and the default.
+    /// From `T − 1` downwards in equal strides. Only this spacing starts at full noise; it is the default.
     #[default]
     Trailing,
-    /// Evenly from `T − 1` to 0, both included (a multistep solver leaves 0 out). A step of DDIM goes `T / steps` back, rounded,
-    /// whatever the number of steps; where it divides `T`, that is diffusers' rule.
+    /// Evenly from `T − 1` to 0, both included (a multistep solver leaves 0 out). A step of DDIM goes `T / steps` back, rounded, for any
+    /// number of steps; if the number divides `T`, this is diffusers' rule.
     Linspace,
-    /// Noise levels `σ = √((1−ᾱ)/ᾱ)` from the largest to the smallest in equal strides of `σ^(1/7)` (Karras et al. 2022,
-    /// equation 5; diffusers' `use_karras_sigmas`): most steps where little noise is left. For DPM-Solver++.
+    /// Noise levels `σ = √((1−ᾱ)/ᾱ)` from the largest to the smallest, in equal strides of `σ^(1/7)` (Karras et al. 2022, equation 5;
+    /// diffusers' `use_karras_sigmas`): most steps are where little noise is left. For DPM-Solver++.
     Karras,
 }
 
@@ -56,10 +56,10 @@ impl TimestepSpacing {
 
     /// The `steps` timesteps in the order in which they are visited, descending.
     ///
-    /// `multistep` says whether the solver takes one more interval and leaves its end (t = 0) out, as diffusers'
-    /// DPM-Solver does for `leading` and `linspace`.
+    /// `multistep` tells whether the solver takes one more interval and leaves out its end (t = 0), as diffusers' DPM-Solver does for
+    /// `leading` and `linspace`.
     ///
-    /// As many steps as timesteps visit each, whatever the spacing.
+    /// If there are as many steps as timesteps, all timesteps are visited, whatever the spacing.
     ///
     /// # Errors
     /// [`Error::Argument`] unless `1 <= steps <= T`.
@@ -80,7 +80,7 @@ impl TimestepSpacing {
             return Ok((0..total).rev().collect());
         }
         let intervals = if multistep { steps + 1 } else { steps };
-        let first = intervals - steps; // the lowest grid points left out
+        let first = intervals - steps; // the number of lowest grid points left out
         Ok(match self {
             Self::Leading => (first..intervals).rev().map(|i| i * (total / intervals)).collect(),
             Self::Trailing => {
@@ -97,12 +97,12 @@ impl TimestepSpacing {
     }
 }
 
-/// The noise level of a timestep, as diffusers and Karras measure it.
+/// The noise level of a timestep, in the measure of diffusers and Karras.
 fn sigma(alpha_cumprod: f64) -> f64 {
     ((1.0 - alpha_cumprod) / alpha_cumprod).sqrt()
 }
 
-/// The noise levels of [`TimestepSpacing::Karras`], falling.
+/// The noise levels of [`TimestepSpacing::Karras`], descending.
 pub(super) fn karras_sigmas(steps: usize, schedule: &NoiseSchedule) -> Vec<f64> {
     const RHO: f64 = 7.0;
     let [from, to] =

@@ -1,7 +1,7 @@
-//! Encoded shapes on disk, each under a key of its content and of how it was encoded.
+//! Encoded shapes on disk. The key of each depends on its content and on how it was encoded.
 //!
-//! An entry is a safetensors file with the coefficients, their layout, and a SHA-256 of both. An entry that is truncated,
-//! altered or of another version is detected and rebuilt.
+//! An entry is a safetensors file with the coefficients, their layout, and a SHA-256 of both. An entry that is truncated, changed or of
+//! another version is detected and made again.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::files::{create_folder_of, write_atomically};
 use crate::wavelet::{SparseWavelet, WaveletLayout};
 use crate::{Error, Result};
 
-/// Part of every key: a new number when what an entry holds changes its meaning.
+/// Part of every key. Change the number when the content of an entry changes its meaning.
 const VERSION: &str = "wavemesh shape 2";
 
 /// A folder of encoded shapes.
@@ -28,7 +28,7 @@ impl Cache {
         Self { folder: folder.to_path_buf() }
     }
 
-    /// Where the entry lies for this content, encoded in this way.
+    /// The path of the entry for this content, encoded with this configuration.
     pub fn path(&self, content: &[u8], config: &str) -> PathBuf {
         let mut hash = Sha256::new();
         for part in [VERSION.as_bytes(), content, config.as_bytes()] {
@@ -38,7 +38,7 @@ impl Cache {
         self.folder.join(format!("{}.safetensors", hex(&hash.finalize())))
     }
 
-    /// The entry, or `None` when there is none or it is damaged.
+    /// The entry, or `None` if there is none or it is damaged.
     pub fn read(path: &Path) -> Option<SparseWavelet> {
         let bytes = std::fs::read(path).ok()?;
         let (_, header) = SafeTensors::read_metadata(&bytes).ok()?;
@@ -80,7 +80,7 @@ fn digest(layout: &str, indices: &[[i32; 4]], values: &[f32]) -> String {
     hex(&hash.finalize())
 }
 
-/// Bytes as text.
+/// The bytes in hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

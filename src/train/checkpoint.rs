@@ -1,4 +1,4 @@
-//! Checkpoints of a training: all that the next step depends on, in one safetensors file.
+//! Checkpoints of a training: one safetensors file holds everything on which the next step depends.
 //!
 //! Tensors are named `network/…`, `ema/…`, `mean/…` and `square/…` (AdamW's moments), and `history` (a row of `f64` a step, which
 //! JSON would round); the rest is JSON in the header.
@@ -21,7 +21,7 @@ const VERSION: u32 = 2;
 const HISTORY: &str = "history";
 const FORMAT: &str = "WaveMesh training checkpoint";
 
-/// What of a trainer is not a tensor.
+/// The part of a trainer's state that is not a tensor.
 #[derive(Serialize, Deserialize)]
 pub(super) struct TrainerState {
     pub updates: u64,
@@ -29,7 +29,7 @@ pub(super) struct TrainerState {
     pub best: Option<f64>,
     #[serde(default)]
     pub scaler: Option<GradScaler>,
-    /// What the objective holds.
+    /// The state of the objective.
     #[serde(flatten)]
     pub objective: Map<String, Value>,
 }
@@ -42,7 +42,7 @@ struct Header {
     state: TrainerState,
 }
 
-/// All that the next step depends on.
+/// Everything on which the next step depends.
 pub(super) struct Checkpoint {
     pub state: TrainerState,
     pub tensors: HashMap<String, Tensor>,
@@ -50,7 +50,7 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// What a file of it holds.
+    /// The content of its file.
     pub fn into_bytes(self) -> Result<Vec<u8>> {
         let Self { state, mut tensors, history } = self;
         let header = serde_json::to_string(&Header { version: VERSION, state }).map_err(candle_core::Error::wrap)?;
@@ -62,7 +62,7 @@ impl Checkpoint {
         tensor_file::to_bytes(tensors, (HEADER, header))
     }
 
-    /// From the bytes of a file, which lies at `path`.
+    /// Reads the bytes of a file; `path` is for messages.
     pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self> {
         let invalid = |problem: String| invalid(path, problem);
         let header = tensor_file::text_of(bytes, path, FORMAT, HEADER)?;
@@ -82,7 +82,7 @@ impl Checkpoint {
     }
 }
 
-/// A file that is not a checkpoint, or not of this training.
+/// The error for a file that is not a checkpoint, or not one of this training.
 pub(super) fn invalid(path: &Path, problem: String) -> Error {
     Error::Format { path: path.to_path_buf(), format: FORMAT, problem }
 }
@@ -90,7 +90,7 @@ pub(super) fn invalid(path: &Path, problem: String) -> Error {
 /// The numbered checkpoints of a folder, oldest first.
 ///
 /// # Errors
-/// [`Error::Io`] when the folder cannot be read.
+/// [`Error::Io`] if the folder cannot be read.
 ///
 /// ```
 /// use wavemesh::prelude::*;

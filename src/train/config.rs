@@ -15,9 +15,9 @@ use crate::{Error, Result};
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct TrainConfig {
-    /// Optimiser steps in all.
+    /// The total number of optimiser steps.
     pub steps: usize,
-    /// Samples a micro-batch, those of all processes of a group together: each has its part of them.
+    /// Samples per micro-batch. In a group this counts the samples of all processes; each process computes its part of them.
     pub batch_size: usize,
     /// Micro-batches whose gradients make one step.
     pub accumulation: usize,
@@ -33,22 +33,22 @@ pub struct TrainConfig {
     pub clip_norm: f64,
     /// Decay of the exponential moving average.
     pub ema_decay: f64,
-    /// Scales the loss, so that small gradients of a network that keeps f16 do not vanish; `None` does not.
+    /// Scales the loss, so that small gradients of a network with f16 features do not vanish. `None` does not scale.
     pub loss_scale: Option<LossScale>,
-    /// Recompute activations in the backward pass instead of keeping them.
+    /// Whether to recompute activations in the backward pass instead of keeping them.
     pub gradient_checkpointing: bool,
-    /// In a group of processes, normalise over the samples of all: the network is then the one that a single process would train. Without,
-    /// each normalises over its own, which is quicker where they are many.
+    /// In a group of processes: whether to normalise over the samples of all processes. The network is then the one that a single process
+    /// would train. Otherwise each process normalises over its own samples, which is faster if these are many.
     pub sync_batch_norm: bool,
-    /// Draw timesteps by the size of their loss.
+    /// Whether to draw timesteps by the size of their loss.
     pub importance_sampling: bool,
-    /// Seconds that a run may take: the training ends after the step in which they are over, and keeps what it learnt.
+    /// Seconds that a run may take. The training ends after the step in which they are used up, and keeps what it has learnt.
     pub seconds: Option<f64>,
     /// Steps between validations; 0 for none.
     pub validate_every: usize,
     /// Steps between checkpoints; 0 for none but the last.
     pub checkpoint_every: usize,
-    /// Checkpoints kept, beside the best.
+    /// Number of checkpoints that are kept, in addition to the best one.
     pub keep: usize,
     /// Seed of everything random.
     pub seed: u64,
@@ -107,7 +107,7 @@ setters! {
 }
 
 impl TrainConfig {
-    /// What of it is the trainer's.
+    /// The part of the configuration that the trainer uses.
     pub(super) fn plan(&self) -> FitConfig {
         FitConfig {
             steps: self.steps,

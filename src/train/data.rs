@@ -1,4 +1,4 @@
-//! The data that a [`Trainer`](super::Trainer) draws its batches from.
+//! The data from which a [`Trainer`](super::Trainer) draws its batches.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -17,14 +17,14 @@ use crate::sparse::SparseConvTensor;
 use crate::sync::lock;
 use crate::{Error, Result, random};
 
-/// Clean samples, and what else the network is given.
+/// Clean samples, and the other inputs of the network.
 #[derive(Clone, Debug)]
 pub struct TrainingBatch {
-    /// The samples, a batch element each.
+    /// The samples; each is a batch element.
     pub x0: SparseConvTensor,
-    /// Channels (N, K) that the network sees after the noised ones, if any.
+    /// Channels (N, K) that are appended to the noised ones for the network, if any.
     pub condition: Option<Tensor>,
-    /// What each sample is, (batch, classes), one-hot; a row of zeros does not say.
+    /// The class of each sample, (batch, classes), one-hot; a row of zeros leaves the class open.
     pub labels: Option<Tensor>,
 }
 
@@ -38,11 +38,11 @@ pub trait TrainingData: Send + Sync {
         self.len() == 0
     }
 
-    /// The samples of these numbers as one batch. `seeds[i]` fixes every random choice in making `items[i]`, so that a part of a batch is
-    /// what the whole would have there.
+    /// The samples with these numbers as one batch. `seeds[i]` fixes every random choice for `items[i]`, so that a part of a batch equals
+    /// that part of the whole batch.
     ///
     /// # Errors
-    /// When an element cannot be read or made.
+    /// If a sample cannot be read or made.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -65,10 +65,10 @@ pub trait TrainingData: Send + Sync {
     /// ```
     fn batch(&self, items: &[usize], seeds: &[u64]) -> Result<TrainingBatch>;
 
-    /// A text that other data do not have: the processes of a group compare theirs. By default it is the number of samples alone.
+    /// A text that differs for other data. The processes of a group compare theirs. By default it contains only the number of samples.
     ///
     /// # Errors
-    /// When the data cannot be read.
+    /// If the data cannot be read.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -91,13 +91,13 @@ pub struct StageData {
     stage: usize,
     shapes: Arc<[SdfGrid]>,
     augmentation: Augmentation,
-    /// What is the same in every batch, encoded at its first use.
+    /// The codes that are the same in every batch, encoded when first used.
     codes: Vec<OnceLock<StageCode>>,
     condition_noise: f64,
     coarse_noise: f64,
     labels: Option<Labels>,
     device: Device,
-    /// Dense stages have the same sites in every batch of a size; keeping them keeps their kernel maps.
+    /// Dense stages have the same sites in every batch of one size. Keeping the tensors keeps their kernel maps.
     dense: Mutex<HashMap<usize, SparseConvTensor>>,
 }
 
@@ -109,14 +109,14 @@ struct Labels {
 }
 
 impl StageData {
-    /// Stage `stage` of `shapes`.
+    /// The data of stage `stage` of `shapes`.
     ///
-    /// `condition_noise` is the deviation of noise added to conditions, in sites: it makes the network forgive the
-    /// small errors of the stages before it.
+    /// `condition_noise` is the standard deviation, in sites, of noise that is added to conditions: the network learns to tolerate small
+    /// errors of the earlier stages.
     ///
     /// # Errors
-    /// [`Error::Argument`] for no shapes or a stage that the representation does not have, [`Error::Shape`] for shapes of
-    /// another resolution.
+    /// [`Error::Argument`] for no shapes or a stage that the representation does not have; [`Error::Shape`] for shapes of another
+    /// resolution.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -160,16 +160,16 @@ impl StageData {
         })
     }
 
-    /// Adds noise to the features of the stages before, another amount for each sample, of a deviation from 0 to `most`: see
-    /// [`Representation::encode_noised`]. Stage 0 has none before it.
+    /// Adds noise to the features of the earlier stages: each sample gets a standard deviation between 0 and `most` (see
+    /// [`Representation::encode_noised`]). Stage 0 has no earlier stages.
     #[must_use]
     pub fn with_coarse_noise(mut self, most: f64) -> Self {
         self.coarse_noise = if self.stage == 0 { 0.0 } else { most };
         self
     }
 
-    /// Gives the network the class of each shape (`labels[i]` below `classes`), except in a share `dropout` of the samples, from
-    /// which it learns to do without: what classifier-free guidance needs.
+    /// Gives the network the class of each shape (`labels[i]`, below `classes`). A share `dropout` of the samples gets no class, so that
+    /// the network also learns to work without, as classifier-free guidance needs.
     ///
     /// # Errors
     /// [`Error::Argument`] for labels that do not fit the shapes or the classes, or a dropout outside 0 to 1.
@@ -279,14 +279,14 @@ pub(super) fn one_hot(labels: &[Option<usize>], classes: usize, device: &Device)
     Ok(Tensor::from_vec(rows, (labels.len(), classes), device)?)
 }
 
-/// A network that sees more channels than the noised ones: a condition for each site, and a label for each batch element,
-/// which is the context of the diffusion (zeros without one, so that guidance works).
+/// A network with more input channels than the noised ones: a condition for each site, and a label for each batch element. The label is the
+/// context of the diffusion (zeros without a context, so that guidance works).
 pub struct Conditioned<'a, D: ?Sized> {
-    /// The network, with as many more input channels as the condition and the labels have.
+    /// The network; its input has as many additional channels as the condition and the labels.
     pub network: &'a D,
-    /// (N, K), a row for each site; `None` for nothing.
+    /// (N, K), a row for each site; `None` for no condition.
     pub condition: Option<&'a Tensor>,
-    /// Number of label channels. 0 hands the context to the network instead.
+    /// Number of label channels. With 0, the network gets the context itself.
     pub classes: usize,
 }
 

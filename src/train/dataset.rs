@@ -1,4 +1,4 @@
-//! [`ShapeDataset`]: shapes, encoded once to sparse wavelet coefficients, cached on disk, split for training.
+//! [`ShapeDataset`]: shapes that are encoded once as sparse wavelet coefficients, cached on disk, and split for training.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,15 +22,15 @@ use crate::{Error, Result, random};
 pub struct DatasetConfig {
     /// Samples along each axis of the signed distance grid.
     pub resolution: usize,
-    /// A PyWavelets name.
+    /// A wavelet's name in PyWavelets.
     pub wavelet: String,
     /// Number of wavelet levels.
     pub levels: usize,
     /// Detail coefficients up to this size are dropped; the approximation is kept whole.
     pub threshold: f32,
-    /// Where distances level off: see [`WaveletConfig::truncation`].
+    /// The distance at which distances level off: see [`WaveletConfig::truncation`].
     pub truncation: Option<f32>,
-    /// Where encoded shapes are kept between runs; `None` to keep none.
+    /// The folder that keeps encoded shapes between runs; `None` keeps none.
     pub cache: Option<PathBuf>,
 }
 
@@ -69,26 +69,26 @@ impl DatasetConfig {
         }
     }
 
-    /// What an encoded shape depends on, beside its content.
+    /// A text of everything on which an encoded shape depends, except its content.
     fn key(&self) -> String {
         format!("{} {} {} {} {:?}", self.resolution, self.wavelet, self.levels, self.threshold, self.truncation)
     }
 }
 
-/// What part of a procedural set a shape belongs to.
+/// The part of a procedural set to which a shape belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
-    /// Trained on.
+    /// Shapes for training.
     Train,
-    /// Watched while training.
+    /// Shapes for validation during training.
     Validation,
-    /// Seen by nothing before the final comparison.
+    /// Shapes that nothing uses before the final comparison.
     HeldOut,
 }
 
 impl Split {
-    /// Shapes of different splits never share a seed: each split has a third of all seeds.
+    /// Shapes of different splits never have the same seed: each split owns a third of all seeds.
     fn seed(self, base: u64, index: usize) -> u64 {
         base.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(index as u64 * 3 + self as u64)
     }
@@ -99,7 +99,7 @@ impl Split {
 pub struct ShapeItem {
     /// Its family and seed, or its file.
     pub name: String,
-    /// The family of a procedural shape.
+    /// The family, for a procedural shape.
     pub family: Option<Family>,
     /// Its coefficients.
     pub coefficients: SparseWavelet,
@@ -114,7 +114,7 @@ pub struct ShapeDataset {
 }
 
 impl ShapeDataset {
-    /// Draws `count` solids of `families` in turn: the same for the same seed and split.
+    /// Draws `count` solids, going through `families` in turn. The same seed and split give the same solids.
     ///
     /// ```
     /// use wavemesh::train::{DatasetConfig, Family, ShapeDataset, Split};
@@ -125,7 +125,7 @@ impl ShapeDataset {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] for no families or no shapes; [`Error::Interrupted`] when stopped.
+    /// [`Error::Argument`] for no families or no shapes; [`Error::Interrupted`] after a stop.
     pub fn procedural(
         families: &[Family],
         count: usize,
@@ -144,8 +144,8 @@ impl ShapeDataset {
         Ok(Self { items, skipped: Vec::new(), rebuilt })
     }
 
-    /// The solids that [`procedural`](Self::procedural) draws, in its order, as exact distances on `resolution`³ samples. Nothing is
-    /// encoded: coefficients that an encoding drops make specks where a surface nearly touches itself, which a generator would learn.
+    /// The solids that [`procedural`](Self::procedural) draws, in the same order, as exact distances on `resolution`³ samples. They are not
+    /// encoded: if an encoding drops coefficients, specks appear where a surface nearly touches itself, and a generator would learn them.
     ///
     /// ```
     /// use wavemesh::train::{Family, ShapeDataset, Split};
@@ -155,7 +155,7 @@ impl ShapeDataset {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] for no families, no shapes or a resolution of zero; [`Error::Interrupted`] when stopped.
+    /// [`Error::Argument`] for no families, no shapes or a resolution of zero; [`Error::Interrupted`] after a stop.
     pub fn procedural_grids(
         families: &[Family],
         count: usize,
@@ -173,14 +173,14 @@ impl ShapeDataset {
         all.into_par_iter().map(sample).collect()
     }
 
-    /// Reads every mesh of a folder (obj, stl, ply, off, glb), in the order of their names. Files that cannot be read are
-    /// left out and listed by [`skipped`](Self::skipped).
+    /// Reads every mesh of a folder (obj, stl, ply, off, glb), in the order of the file names. Files that cannot be read are left out;
+    /// [`skipped`](Self::skipped) lists them.
     ///
-    /// Each shape is centred in the cube [-1, 1]³ and scaled so that its largest extent is 2 / 1.1: the frame in which generated shapes
-    /// come, so that both can be compared.
+    /// Each shape is centred in the cube [-1, 1]³ and scaled so that its largest extent is 2 / 1.1. Generated shapes have the same frame,
+    /// so both can be compared.
     ///
     /// # Errors
-    /// [`Error::Io`] when the folder cannot be read, [`Error::Argument`] when no mesh in it can.
+    /// [`Error::Io`] if the folder cannot be read, [`Error::Argument`] if no mesh in it can be read.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -244,7 +244,7 @@ impl ShapeDataset {
         self.items.len()
     }
 
-    /// Whether there are none: never, for a dataset that was made without an error.
+    /// Whether there are no shapes. This is never true for a dataset that was made without an error.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
@@ -254,7 +254,7 @@ impl ShapeDataset {
         &self.skipped
     }
 
-    /// How many shapes were encoded again because the cache had no whole entry for them.
+    /// How many shapes were encoded again because the cache had no intact entry for them.
     pub fn rebuilt(&self) -> usize {
         self.rebuilt
     }
@@ -284,7 +284,7 @@ impl ShapeDataset {
         item.coefficients.decode()
     }
 
-    /// For each shape the place of its family in `families`: labels to train with. `None` when one has no such family.
+    /// For each shape, the index of its family in `families`, as a label for training. `None` if a shape's family is not among them.
     pub fn labels(&self, families: &[Family]) -> Option<Vec<usize>> {
         self.items.iter().map(|item| families.iter().position(|&family| Some(family) == item.family)).collect()
     }
@@ -292,7 +292,7 @@ impl ShapeDataset {
     /// All shapes as signed distance grids, in parallel.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] when stopped.
+    /// [`Error::Interrupted`] after a stop.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -315,7 +315,7 @@ impl ShapeDataset {
     }
 }
 
-/// Family and seed of each shape of a procedural set: families in turn.
+/// Family and seed of each shape of a procedural set, going through the families in turn.
 fn drawn(families: &[Family], count: usize, seed: u64, split: Split) -> Result<Vec<(Family, u64)>> {
     if families.is_empty() || count == 0 {
         let got = format!("{count} shapes of {} families", families.len());
@@ -328,7 +328,7 @@ fn empty(got: String, expected: &str) -> Error {
     Error::Argument { op: "ShapeDataset", name: "the dataset", got, expected: expected.into() }
 }
 
-/// Encodes sources (name, content, how to sample it) in parallel, from the cache where it has them.
+/// Encodes sources (name, content, how to sample it) in parallel; reads those that the cache has.
 fn encode_all<F>(sources: Vec<(String, Vec<u8>, F)>, config: &DatasetConfig) -> Result<(Vec<Result<ShapeItem>>, usize)>
 where
     F: Fn() -> Result<SdfGrid> + Send + Sync,
@@ -352,7 +352,7 @@ where
         };
         Ok(ShapeItem { name, family: None, coefficients })
     };
-    // A source that cannot be used counts as done too.
+    // A source that cannot be used also counts as done.
     let encode = |source| {
         let item = task.scope().run(|| encode_one(source));
         task.advance(1).and(item)
@@ -364,13 +364,13 @@ where
     Ok((items, rebuilt.into_inner()))
 }
 
-/// Symmetries that a shape may be shown in while training. z points upwards.
+/// Symmetries that training may apply to a shape. z points upwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Augmentation {
-    /// Mirror along x, in half of the cases; likewise along y.
+    /// Whether to mirror along x in half of the cases, and likewise along y.
     pub flips: bool,
-    /// Turn about z by a multiple of 90°.
+    /// Whether to turn about z by a multiple of 90°.
     pub rotations: bool,
 }
 
@@ -378,7 +378,7 @@ impl Augmentation {
     /// One of the allowed views of a cubic grid, drawn from `seed`.
     ///
     /// # Errors
-    /// [`Error::Shape`] for rotations of a grid whose x and y differ in length.
+    /// [`Error::Shape`] for rotations of a grid whose x and y have different lengths.
     ///
     /// ```
     /// use wavemesh::prelude::*;

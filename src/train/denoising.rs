@@ -1,8 +1,8 @@
 //! [`Denoising`]: a network that learns to denoise.
 //!
-//! Everything random in step `n` (which samples, their noise and timesteps, dropout) comes from the seed and `n` alone, so a
-//! training that is resumed from a checkpoint takes exactly the steps that an uninterrupted one would have taken. Each sample has random
-//! numbers of its own, so that the processes of a group together take the steps that one process would take.
+//! Everything random in step `n` (the choice of samples, their noise and timesteps, dropout) depends only on the seed and `n`. So a
+//! training that is resumed from a checkpoint takes exactly the steps of an uninterrupted one. Each sample has its own random numbers, so
+//! that the processes of a group together take the steps of a single process.
 
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -21,7 +21,7 @@ use crate::sparse::AllReduce;
 use crate::unet::{UNetConfig, WaveMeshUNet};
 use crate::{Error, Result, random};
 
-/// The network, told what the batch has beside its samples.
+/// The network with the batch's condition and labels.
 fn conditioned<'a>(network: &'a WaveMeshUNet, batch: &'a TrainingBatch) -> Conditioned<'a, WaveMeshUNet> {
     let classes = batch.labels.as_ref().map_or(0, |labels| labels.dims()[1]);
     Conditioned { network, condition: batch.condition.as_ref(), classes }
@@ -38,7 +38,7 @@ pub struct Denoising {
     pub(super) importance: Option<LossHistory>,
     pub(super) next: Option<NextBatch>,
     pub(super) group: Arc<ProcessGroup>,
-    /// Samples of the last batch that have sites.
+    /// The number of samples of the last batch that have sites.
     pub(super) samples: f64,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct NextBatch {
     maker: JoinHandle<Result<TrainingBatch>>,
 }
 
-/// What a checkpoint says of it.
+/// The objective's part of a checkpoint.
 #[derive(Serialize, Deserialize)]
 struct Saved {
     unet: UNetConfig,
@@ -59,15 +59,15 @@ struct Saved {
 impl Denoising {
     /// Timesteps of a validation, as shares of the schedule.
     const VALIDATION_TIMES: [f64; 4] = [0.1, 0.35, 0.6, 0.85];
-    /// Validation samples that are looked at.
+    /// The number of validation samples that are used.
     const VALIDATION_SAMPLES: usize = 32;
 
-    /// Seed of everything random in a micro-batch.
+    /// The seed of everything random in a micro-batch.
     fn seed(&self, part: usize) -> u64 {
         self.config.seed.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(part as u64)
     }
 
-    /// The batch of a part, and a start at the one that follows.
+    /// The batch of a part; starts to make the next one.
     fn batch(&mut self, part: usize) -> Result<TrainingBatch> {
         let ready = self.next.take().filter(|next| next.part == part).and_then(|next| next.maker.join().ok());
         let batch = ready.unwrap_or_else(|| {
@@ -78,7 +78,7 @@ impl Denoising {
         if part < self.config.steps * self.config.accumulation {
             let (data, (samples, seeds)) = (Arc::clone(&self.train), self.own_samples(part));
             let maker = Builder::new().name("wavemesh-batch".into()).spawn(move || data.batch(&samples, &seeds));
-            // Without a thread the batch is made when its turn comes.
+            // If no thread can be started, the batch is made when it is needed.
             self.next = maker.ok().map(|maker| NextBatch { part, maker });
         }
         batch
@@ -90,7 +90,7 @@ impl Denoising {
         self.group.share(all.len()).map(|at| (all[at], random::seed_of(seed, at))).unzip()
     }
 
-    /// The samples of a micro-batch: each epoch visits all in an order of its own.
+    /// The samples of a micro-batch. Each epoch visits all samples in its own order.
     fn all_samples(&self, part: usize) -> Vec<usize> {
         let (count, size) = (self.train.len(), self.config.batch_size);
         let mut samples = Vec::with_capacity(size);
@@ -107,7 +107,7 @@ impl Denoising {
         samples
     }
 
-    /// Remembers the losses of a micro-batch's elements, those of the other processes too.
+    /// Stores the losses of a micro-batch's elements, including those of the other processes.
     fn remember(&mut self, found: &TrainingLoss) -> Result<()> {
         let Some(history) = &mut self.importance else { return Ok(()) };
         let (count, own) = (self.config.batch_size, self.group.share(self.config.batch_size));
@@ -166,7 +166,7 @@ impl Objective for Denoising {
 
     fn facts(&self) -> Result<Map<String, Value>> {
         let mut facts = self.saved();
-        // What a checkpoint brings along is no fact: rank 0's counts.
+        // State from a checkpoint may differ between processes: that of rank 0 counts.
         facts.remove("importance");
         let mut config = self.config.clone();
         config.folder = None;
@@ -177,7 +177,8 @@ impl Objective for Denoising {
         Ok(facts)
     }
 
-    /// Loss of the averaged network at fixed timesteps with fixed noise on the validation samples, of which each process has a part.
+    /// The loss of the averaged network at fixed timesteps with fixed noise on the validation samples; each process computes a part of
+    /// them.
     fn validate(&self) -> Result<Option<f64>> {
         let Some(data) = &self.validation else { return Ok(None) };
         let count = data.len().min(Self::VALIDATION_SAMPLES);

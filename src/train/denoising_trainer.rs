@@ -15,7 +15,7 @@ impl Trainer<Denoising> {
     /// Starts a training of `network`.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a configuration out of range or empty data.
+    /// [`Error::Argument`] for a configuration out of range, or empty data.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -69,7 +69,7 @@ impl Trainer<Denoising> {
         &self.objective().config
     }
 
-    /// The network as it is being trained.
+    /// The network in training.
     pub fn network(&self) -> &WaveMeshUNet {
         &self.objective().network
     }
@@ -79,7 +79,7 @@ impl Trainer<Denoising> {
         &self.objective().averaged
     }
 
-    /// The averaged network, by value.
+    /// Consumes the trainer and returns the averaged network.
     pub fn into_ema(self) -> WaveMeshUNet {
         self.into_objective().averaged
     }

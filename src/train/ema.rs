@@ -7,8 +7,8 @@ use crate::{Error, Result};
 
 /// A second set of variables that follows a trained one.
 ///
-/// Its decay rises as `(1 + n) / (10 + n)` up to `decay`, so that the first steps are soon forgotten. Running statistics are
-/// averaged like parameters.
+/// Its decay rises as `(1 + n) / (10 + n)` up to `decay`, so that the first steps are soon forgotten. Running statistics are averaged in
+/// the same way as parameters.
 #[doc(alias("EMAModel", "AveragedModel"))]
 #[derive(Debug)]
 pub struct Ema {
@@ -19,7 +19,8 @@ pub struct Ema {
 }
 
 impl Ema {
-    /// Starts at the present values of `state`, the variables of a model by name. `decay` lies in 0 to 1: larger follows more slowly.
+    /// An average that starts at the present values of `state`, a model's variables by name. `decay` is between 0 and 1; with a larger one
+    /// the average follows more slowly.
     ///
     /// # Errors
     /// [`Error::Argument`] for a decay out of range.
@@ -39,7 +40,7 @@ impl Ema {
         Self::into_variables(state, state.iter().map(copy).collect::<Result<_>>()?, decay)
     }
 
-    /// The same with the average in given variables, those of a second copy of the model.
+    /// The same, but the average is stored in given variables: those of a second copy of the model.
     pub(super) fn into_variables(state: &[(String, Var)], averaged: Vec<(String, Var)>, decay: f64) -> Result<Self> {
         if !(0.0..1.0).contains(&decay) {
             return Err(Error::argument("Ema", "decay", decay, "0 or more, below 1"));
@@ -81,10 +82,10 @@ impl Ema {
         &self.averaged
     }
 
-    /// Gives the model its averages, at the end of a training.
+    /// Sets the model's variables to their averages, at the end of a training.
     ///
     /// # Errors
-    /// Whatever candle says when it cannot allocate.
+    /// An error of candle if it cannot allocate.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -101,10 +102,10 @@ impl Ema {
         pairs.try_for_each(|(var, (_, average))| Ok(var.set(&average.as_detached_tensor())?))
     }
 
-    /// Runs `body` while the model has its averages; it has its own values again after it.
+    /// Runs `body` while the model's variables have their averages; afterwards they have their own values again.
     ///
     /// # Errors
-    /// Whatever candle says when it cannot allocate.
+    /// An error of candle if it cannot allocate.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -121,7 +122,7 @@ impl Ema {
         impl Drop for Restore<'_> {
             fn drop(&mut self) {
                 for (var, value) in self.0.trained.iter().zip(&self.1) {
-                    // The value came from this variable: its shape and type fit.
+                    // The value came from this variable, so its shape and type fit.
                     let _ = var.set(value);
                 }
             }

@@ -1,4 +1,4 @@
-//! Any network with any loss: [`Trainer::fit`] and [`fit`].
+//! Trains any network with any loss: [`Trainer::fit`] and [`fit`].
 
 use std::ops::ControlFlow;
 
@@ -11,7 +11,7 @@ use super::record::StepRecord;
 use super::trainer::Trainer;
 use crate::{Error, Result};
 
-/// An [`Objective`] of a `VarMap` and closures.
+/// An [`Objective`] made of a `VarMap` and closures.
 pub struct LossFn<'a> {
     state: Vec<(String, Var)>,
     loss: Box<dyn FnMut(usize) -> Result<Tensor> + 'a>,
@@ -38,8 +38,8 @@ impl Objective for LossFn<'_> {
 }
 
 impl<'a> Trainer<LossFn<'a>> {
-    /// A training of the variables of any network, built before. `loss` runs the network in training mode on micro-batch number n
-    /// (0, 1, …) and gives a scalar.
+    /// A training of the variables of any network, which must be built before. `loss` runs the network in training mode on micro-batch
+    /// number n (0, 1, …) and returns a scalar.
     ///
     /// ```
     /// use wavemesh::backbones::{SpUNet, SpUNetConfig};
@@ -65,8 +65,8 @@ impl<'a> Trainer<LossFn<'a>> {
     /// # Ok(()) }
     /// ```
     ///
-    /// With `folder` of the configuration it writes checkpoints and a log there, and [`resume_latest`](Self::resume_latest) goes on from
-    /// the newest: the next steps are those of a training without interruption, bit for bit, if `loss` depends on n alone.
+    /// If the configuration has a `folder`, checkpoints and a log go there, and [`resume_latest`](Self::resume_latest) continues from the
+    /// newest one. If `loss` depends only on n, the next steps equal those of a training without interruption, bit for bit.
     ///
     /// # Errors
     /// No variables, or a configuration out of range.
@@ -78,19 +78,19 @@ impl<'a> Trainer<LossFn<'a>> {
             let expected = "the variables of a network that was built before";
             return Err(Error::argument("fit", "variables", "an empty VarMap", expected));
         }
-        // By name, so that sums over all of them are the same in every run.
+        // Sorted by name, so that sums over all of them are the same in every run.
         state.sort_by(|(a, _), (b, _)| a.cmp(b));
         Self::with_objective(LossFn { state, loss: Box::new(loss), samples: None, validation: None }, config)
     }
 
-    /// The same training with a validation: the loss, or any number that is better when smaller, on samples that are not trained on. It
-    /// runs every `validate_every` steps and with each checkpoint, with the averaged variables if there is an average.
+    /// Adds a validation: the loss on samples that are not used for training, or any number that is better when smaller. It runs every
+    /// `validate_every` steps and with each checkpoint, and uses the averaged variables if there is an average.
     pub fn validated_by(mut self, validation: impl Fn() -> Result<f64> + 'a) -> Self {
         self.objective_mut().validation = Some(Box::new(validation));
         self
     }
 
-    /// The same training where a group's processes have unequal parts: how many samples the last loss is the mean of. See
+    /// For a group whose processes have unequal parts: `samples` returns how many samples the last loss is the mean of. See
     /// [`in_group`](Self::in_group).
     pub fn weighted_by(mut self, samples: impl Fn() -> f64 + 'a) -> Self {
         self.objective_mut().samples = Some(Box::new(samples));
@@ -98,9 +98,9 @@ impl<'a> Trainer<LossFn<'a>> {
     }
 }
 
-/// Trains the variables of a network: [`Trainer::fit`] in one call. `watch` sees every step, and ends the training early with
-/// [`ControlFlow::Break`]. Running statistics (`running_mean`, `running_var`) are left to their layers. Can be watched and stopped like
-/// every [`task`](crate::task).
+/// Trains the variables of a network: [`Trainer::fit`] in one call. `watch` is called after every step, and can end the training early with
+/// [`ControlFlow::Break`]. Running statistics (`running_mean`, `running_var`) are left to their layers. Like every [`task`](crate::task),
+/// it can be watched and stopped.
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -118,8 +118,8 @@ impl<'a> Trainer<LossFn<'a>> {
 /// ```
 ///
 /// # Errors
-/// No variables, no steps, [`Error::Diverged`] when a loss or gradient is not finite (the variables are then as they were before the
-/// step), [`Error::Interrupted`], and those of `loss` and `watch`.
+/// No variables or no steps; [`Error::Diverged`] if a loss or gradient is not finite (the variables are then as they were before the step);
+/// [`Error::Interrupted`]; and the errors of `loss` and `watch`.
 pub fn fit(
     variables: &VarMap,
     config: &FitConfig,

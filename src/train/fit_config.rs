@@ -1,4 +1,4 @@
-//! [`FitConfig`]: how a training goes, whatever the model and its loss are.
+//! [`FitConfig`]: how a training proceeds, for any model and any loss.
 
 use std::path::PathBuf;
 
@@ -14,29 +14,29 @@ use crate::{Error, Result};
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct FitConfig {
-    /// Optimiser steps in all. Default 100.
+    /// The total number of optimiser steps. Default 100.
     pub steps: usize,
-    /// Losses whose gradients make one step together. Default 1.
+    /// Number of losses whose gradients together make one step. Default 1.
     pub accumulation: usize,
-    /// The learning rate's course.
+    /// The learning rate at each step.
     pub learning_rate: LearningRate,
     /// Constants of AdamW.
     pub adamw: AdamWConfig,
-    /// Largest norm of the gradient; `None` for any. Default 10.
+    /// The largest norm of the gradient; `None` for no limit. Default 10.
     pub clip_norm: Option<f64>,
     /// Decay of an exponential moving average of all variables; `None` (the default) for no average.
     pub ema_decay: Option<f64>,
-    /// Scaling of the loss, for f16 features: a step whose gradient overflows is skipped. Default none.
+    /// Scaling of the loss, for f16 features. A step whose gradient overflows is skipped. Default none.
     pub loss_scale: Option<LossScale>,
     /// Steps between validations; 0 (the default) for none.
     pub validate_every: usize,
-    /// Seconds that a run may take: the training ends after the step in which they are over, and keeps what it learnt. Default none.
+    /// Seconds that a run may take. The training ends after the step in which they are used up, and keeps what it has learnt. Default none.
     pub seconds: Option<f64>,
-    /// Early stopping: the training ends after so many validations without a smaller loss. Default none.
+    /// Early stopping: the training ends after this many validations without a smaller loss. Default none.
     pub patience: Option<usize>,
     /// Steps between checkpoints; 0 (the default) for none but the last.
     pub checkpoint_every: usize,
-    /// Checkpoints kept, beside the best. Default 2.
+    /// Number of checkpoints that are kept, in addition to the best one. Default 2.
     pub keep: usize,
     /// Where checkpoints and the log go; `None` (the default) for nowhere.
     pub folder: Option<PathBuf>,
@@ -104,7 +104,7 @@ impl FitConfig {
     }
 }
 
-/// Whether a time limit is one: NaN never passes.
+/// Checks that a time limit is valid; NaN is not.
 pub(super) fn check_seconds(op: &'static str, seconds: Option<f64>) -> Result<()> {
     match seconds.filter(|seconds| seconds.is_nan() || *seconds <= 0.0) {
         Some(seconds) => Err(Error::argument(op, "seconds", seconds, "a number above 0, or None")),

@@ -1,21 +1,21 @@
-//! [`GradScaler`]: loss scaling for f16 features (Micikevicius et al. 2018), PyTorch's.
+//! [`GradScaler`]: loss scaling for f16 features (Micikevicius et al. 2018), as in PyTorch.
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// How the scale of a loss moves: `torch.amp.GradScaler`'s arguments and defaults.
+/// How the scale of a loss changes, with the arguments and defaults of `torch.amp.GradScaler`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LossScale {
     /// The first scale: `init_scale`. Default 65536.
     pub initial: f64,
-    /// What the scale is multiplied by after many good steps: `growth_factor`. Default 2.
+    /// The factor for the scale after many good steps: `growth_factor`. Default 2.
     pub growth: f64,
-    /// What it is multiplied by after a step whose gradient is not finite: `backoff_factor`. Default 0.5.
+    /// The factor for the scale after a step whose gradient is not finite: `backoff_factor`. Default 0.5.
     pub backoff: f64,
-    /// Good steps before it grows: `growth_interval`. Default 2000.
+    /// Number of good steps before the scale grows: `growth_interval`. Default 2000.
     pub interval: usize,
 }
 
@@ -36,7 +36,7 @@ setters! {
 
 /// Scales a loss so that the gradients of f16 features do not vanish, and finds the largest scale at which they do not overflow.
 ///
-/// A [`Trainer`](super::Trainer) does this by `loss_scale` of its configuration. In a loop of your own:
+/// A [`Trainer`](super::Trainer) does this if its configuration has a `loss_scale`. In your own loop:
 ///
 /// ```
 /// use wavemesh::prelude::{Device, Tensor};
@@ -56,7 +56,7 @@ setters! {
 pub struct GradScaler {
     config: LossScale,
     scale: f64,
-    /// Good steps since the scale moved.
+    /// Good steps since the scale last changed.
     good: usize,
 }
 
@@ -83,15 +83,15 @@ impl GradScaler {
         Ok(Self { config, scale: initial, good: 0 })
     }
 
-    /// The scale: what gradients are to be divided by.
+    /// The scale, by which gradients must be divided.
     pub fn get(&self) -> f64 {
         self.scale
     }
 
-    /// The loss times the scale: what the backward pass starts from.
+    /// The loss times the scale, from which to start the backward pass.
     ///
     /// # Errors
-    /// Whatever candle says.
+    /// An error of candle.
     ///
     /// ```
     /// use wavemesh::prelude::{Device, Tensor};
@@ -104,7 +104,7 @@ impl GradScaler {
         Ok((loss * self.scale)?)
     }
 
-    /// Moves the scale by the norm of a gradient, and says whether the step is to be taken: not where the norm is infinite or NaN.
+    /// Changes the scale according to a gradient's norm, and returns whether to take the step: not if the norm is infinite or NaN.
     pub fn update(&mut self, grad_norm: f64) -> bool {
         if !grad_norm.is_finite() {
             self.scale *= self.config.backoff;
@@ -128,7 +128,7 @@ mod tests {
     fn the_scale_grows_after_good_steps_and_shrinks_after_a_bad_one() {
         let mut scaler = GradScaler::new(LossScale { initial: 8.0, interval: 3, ..Default::default() }).unwrap();
         let norms = [1.0, 1.0, 1.0, f64::NAN, 1.0, 1.0, f64::INFINITY, 1.0, 1.0, 1.0];
-        // As torch.amp.GradScaler(init_scale=8, growth_interval=3) moves.
+        // These are the scales of torch.amp.GradScaler(init_scale=8, growth_interval=3).
         let scales = [8.0, 8.0, 16.0, 8.0, 8.0, 8.0, 4.0, 4.0, 4.0, 8.0];
         for (norm, scale) in norms.into_iter().zip(scales) {
             assert_eq!(scaler.update(norm), norm.is_finite());

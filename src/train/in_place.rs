@@ -1,6 +1,6 @@
-//! Arithmetic on whole lists of parameters without temporaries: each tensor is read once and written where it stands.
+//! Arithmetic on whole lists of parameters without temporaries: each tensor is read once and changed in place.
 //!
-//! Results do not depend on the number of threads: elements are independent, and sums are made over fixed pieces.
+//! Results do not depend on the number of threads: elements are independent, and sums are taken over fixed pieces.
 
 use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Storage, Tensor};
 use pulp::{Simd, WithSimd};
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::sparse::dispatch;
 use crate::{Error, Result};
 
-/// Elements that one thread takes at a time; a tensor of fewer is not worth waking another.
+/// Elements that one thread takes at a time. For a smaller tensor it is not worth waking another thread.
 const PIECE: usize = 1 << 14;
 
 /// `to = to·keep + from·take` element by element, for pairs of `f32` tensors of one shape.
@@ -23,17 +23,17 @@ pub(super) fn follow<'a>(pairs: impl Iterator<Item = [&'a Tensor; 2]>, keep: f32
     pairs.iter().try_for_each(|[to, from]| update(to, from, |to, from| to * keep + from * take))
 }
 
-/// A variable as AdamW changes it.
+/// A variable that AdamW changes.
 pub(super) struct Changed<'a> {
     pub value: &'a Tensor,
-    /// Mean and mean square of its gradient.
+    /// Mean, and mean square, of its gradient.
     pub moments: [&'a Tensor; 2],
     pub grad: &'a Tensor,
-    /// How much of the value stays.
+    /// The factor for the old value.
     pub keep: f32,
 }
 
-/// How much stays of the moments and how much of the gradient and of its square they take, and what they do to the value.
+/// The factors of AdamW: how much of the moments stays, how much of the gradient and of its square is added, and how they change the value.
 #[derive(Clone, Copy)]
 pub(super) struct Adam {
     pub keep: [f32; 2],
@@ -69,7 +69,7 @@ fn update(to: &Tensor, from: &Tensor, with: impl Fn(f32, f32) -> f32 + Sync) -> 
     Ok(to.inplace_op2(from, &Each(with))?)
 }
 
-/// The square root of the sum of all squares.
+/// The square root of the sum of all squared elements.
 pub(super) fn norm(tensors: &[Tensor]) -> Result<f64> {
     #[cfg(feature = "cuda")]
     if tensors.first().is_some_and(|tensor| tensor.device().is_cuda()) {
@@ -209,7 +209,7 @@ impl WithSimd for Squares<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> f64 {
-        // As many sums as wide registers hold, added in a fixed order.
+        // As many partial sums as wide registers hold; they are added in a fixed order.
         let mut sums = [0f64; 16];
         let whole = self.0.chunks_exact(16);
         let rest = whole.remainder().iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();

@@ -1,4 +1,4 @@
-//! [`seeded_builder`]: initial values that depend on a seed and a parameter's name alone, by the rules of `torch.nn.init`.
+//! [`seeded_builder`]: initial values that depend only on a seed and a parameter's name, by the rules of `torch.nn.init`.
 
 use candle_core::{DType, Device, Result as CandleResult, Shape, Tensor, Var};
 use candle_nn::var_builder::SimpleBackend;
@@ -8,9 +8,10 @@ use rand_distr::{Distribution, StandardNormal};
 
 use crate::random;
 
-/// How weights (parameters called `weight` of two or more axes) begin. Biases and normalisations begin as their layers say.
+/// How weights (parameters called `weight` with two or more axes) are initialised. Biases and normalisations are initialised as their
+/// layers say.
 ///
-/// Fans are those of the layers here, weights (out, …kernel, in): fan in is in · kernel cells, fan out is out · kernel cells.
+/// Fans are those of WaveMesh's layers, with weights (out, …kernel, in): fan in is in · kernel cells, fan out is out · kernel cells.
 #[doc(alias("kaiming_normal_", "xavier_uniform_", "trunc_normal_"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
@@ -23,9 +24,9 @@ pub enum Initialization {
         /// Slope of the leaky ReLU that follows.
         a: f64,
     },
-    /// `kaiming_normal_` for ReLU, deviation √(2 / fan), of fan in or, as `mode="fan_out"`, fan out.
+    /// `kaiming_normal_` for ReLU, with standard deviation √(2 / fan), for fan in or (`mode="fan_out"`) fan out.
     KaimingNormal {
-        /// Whether fan out counts, else fan in.
+        /// Whether to use fan out instead of fan in.
         fan_out: bool,
     },
     /// `xavier_uniform_`: within ±gain · √(6 / (fan in + fan out)).
@@ -33,20 +34,20 @@ pub enum Initialization {
         /// A factor for the activation that follows; 1 for none.
         gain: f64,
     },
-    /// `xavier_normal_`: deviation gain · √(2 / (fan in + fan out)).
+    /// `xavier_normal_`: standard deviation gain · √(2 / (fan in + fan out)).
     XavierNormal {
         /// A factor for the activation that follows; 1 for none.
         gain: f64,
     },
-    /// `trunc_normal_`: deviation `std`, drawn again outside ±2.
+    /// `trunc_normal_`: standard deviation `std`; values outside ±2 are drawn again.
     TruncNormal {
         /// The standard deviation.
         std: f64,
     },
 }
 
-/// A builder that makes the variables it is asked for, in `variables`, with values that depend on `seed` and each one's name: the same
-/// in every run, in any order of layers, and a layer more changes no other.
+/// A builder that creates the variables it is asked for in `variables`. Their values depend on `seed` and on each variable's name. So they
+/// are the same in every run and for any order of layers, and an additional layer changes no other layer.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -79,7 +80,7 @@ struct Seeded {
 
 impl Seeded {
     fn values(&self, shape: &Shape, name: &str, init: Init) -> CandleResult<Vec<f32>> {
-        // FNV-1a: a stream for each name.
+        // FNV-1a gives each name its own stream of random numbers.
         let stream =
             name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
         let mut rng = random::rng(self.seed, stream);
@@ -170,7 +171,7 @@ impl SimpleBackend for Seeded {
 mod tests {
     use super::*;
 
-    /// Mean, deviation and largest magnitude of a weight of (out 64, kernel 3×3×3, in 32).
+    /// Mean, standard deviation and largest magnitude of a weight of (out 64, kernel 3×3×3, in 32).
     fn drawn(weights: Initialization) -> [f64; 3] {
         let vb = seeded_builder(&VarMap::new(), 1, weights, DType::F32, &Device::Cpu);
         let bound = 1.0 / (32.0f64 * 27.0).sqrt();
@@ -198,7 +199,7 @@ mod tests {
             (Initialization::TruncNormal { std: 1.0 }, (0.8796, 2.0)),
         ] {
             let [mean, found, most] = drawn(weights);
-            // 55,296 values: the deviation of the mean is 0.43% of theirs, that of the deviation 0.3% at most.
+            // 55,296 values: the standard error of the mean is 0.43% of the deviation, that of the deviation at most 0.3%.
             assert!(mean.abs() < 0.02 * deviation, "{weights:?}: mean {mean}");
             assert!((found / deviation - 1.0).abs() < 0.015, "{weights:?}: {found}, not {deviation}");
             assert!(most <= bound * (1.0 + 1e-6), "{weights:?}: {most} beyond {bound}");

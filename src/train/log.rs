@@ -1,4 +1,4 @@
-//! The training's log: `log.csv`, a row a step, for any plotting tool.
+//! The training's log `log.csv` with one row per step, which any plotting tool can read.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -16,7 +16,7 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Opens the log of a training with this history; rows of steps that were undone by a resume are dropped.
+    /// Opens the log of a training with this history. Rows of steps that a resume has undone are removed.
     pub fn open(folder: &Path, history: &[StepRecord]) -> Result<Self> {
         let path = folder.join("log.csv");
         let rows: String = history.iter().map(row).collect();

@@ -1,8 +1,8 @@
 //! From shapes to a generator: data, training loop, exponential moving average, checkpoints, and generation.
 //!
-//! [`ShapeDataset`] encodes shapes once; a [`Representation`] writes each in stages that need no given sites;
-//! a [`Trainer`] trains a network on one stage ([`StageData`]); a [`Generator`] runs all stages and returns shapes;
-//! [`SetComparison`] says how good they are. The same [`Trainer`] trains any other network by its loss ([`Trainer::fit`]).
+//! [`ShapeDataset`] encodes shapes once. A [`Representation`] writes each shape in stages whose sites need not be given. A [`Trainer`]
+//! trains a network on one stage ([`StageData`]). A [`Generator`] runs all stages and returns shapes. [`SetComparison`] measures how good
+//! they are. The same [`Trainer`] trains any other network by its loss ([`Trainer::fit`]).
 
 mod cache;
 mod checkpoint;

@@ -1,4 +1,4 @@
-//! [`nearest_shapes`]: whether a generator invents or remembers.
+//! [`nearest_shapes`]: tells whether a generator invents shapes or repeats those of its training.
 
 use rayon::prelude::*;
 
@@ -6,11 +6,11 @@ use super::set_metrics::{chamfer_matrix, check_frames, surface_points};
 use crate::sdf::SdfGrid;
 use crate::{Error, Result};
 
-/// For each shape, which of `among` is nearest to it, and how far: the Chamfer distance between `points` points of each surface (mean
-/// squared distance to the nearest point, there plus back).
+/// For each shape, the index of its nearest shape in `among`, and the distance: the Chamfer distance between `points` points of each
+/// surface (mean squared distance to the nearest point, there plus back).
 ///
-/// Of generated shapes among those that a network was trained on it tells memorising: shapes that lie much nearer than held-out ones do
-/// are remembered, not invented.
+/// Use it to detect memorising: compare generated shapes with the training shapes. If they are much nearer to these than held-out shapes
+/// are, they are remembered, not invented.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -24,7 +24,7 @@ use crate::{Error, Result};
 /// ```
 ///
 /// # Errors
-/// Nothing to be near to, a grid without a surface, and grids in different frames, both of which the message names.
+/// No shapes in `among`; a grid without a surface; or grids in different frames (the message names both).
 pub fn nearest_shapes(shapes: &[SdfGrid], among: &[SdfGrid], points: usize, seed: u64) -> Result<Vec<(usize, f64)>> {
     if among.is_empty() {
         return Err(Error::argument("nearest_shapes", "among", "no shapes", "at least one"));

@@ -8,18 +8,18 @@ use serde_json::{Map, Value};
 use crate::Result;
 use crate::distributed::ProcessGroup;
 
-/// What a [`Trainer`](super::Trainer) trains: a model with its loss. Implement it for a training that keeps a state of its own; a closure
-/// is enough for others ([`Trainer::fit`](super::Trainer::fit)).
+/// What a [`Trainer`](super::Trainer) trains: a model with its loss. Implement this trait for a training that keeps its own state; for
+/// others a closure is enough ([`Trainer::fit`](super::Trainer::fit)).
 pub trait Objective {
-    /// Every variable of the model by name, in an order that is always the same: parameters, and running statistics (names that end in
-    /// `running_mean` or `running_var`), which no gradient trains.
+    /// All variables of the model by name, always in the same order: parameters, and running statistics (names that end in `running_mean`
+    /// or `running_var`), which gradients do not train.
     fn state(&self) -> Vec<(String, Var)>;
 
-    /// The loss of micro-batch `part` of the whole training (0, 1, …), a scalar, in training mode. What is random in it should follow from
-    /// `part`: a training that is resumed is then the one that was not interrupted.
+    /// The loss of micro-batch `part` (0, 1, …) of the whole training, a scalar, in training mode. Random choices should depend only on
+    /// `part`: then a resumed training equals one without interruption.
     ///
     /// # Errors
-    /// Whatever the data or the model return; the training stops there, before the step.
+    /// Errors of the data or the model. The training stops before the step.
     ///
     /// ```
     /// use wavemesh::candle_core::Var;
@@ -41,16 +41,16 @@ pub trait Objective {
     /// ```
     fn loss(&mut self, part: usize) -> Result<Tensor>;
 
-    /// How many samples the last [`loss`](Self::loss) is the mean of: by it the processes of a group weight theirs, so that the group's is
-    /// the mean over all samples. By default every process counts the same.
+    /// How many samples the last [`loss`](Self::loss) is the mean of. A group weights the losses of its processes by this number, so that
+    /// its loss is the mean over all samples. By default every process counts the same.
     fn samples(&self) -> f64 {
         1.0
     }
 
-    /// Takes part in a group: from now on [`loss`](Self::loss) is that of this process's [`share`](ProcessGroup::share) of a micro-batch.
+    /// Joins a group: from now on [`loss`](Self::loss) returns the loss of this process's [`share`](ProcessGroup::share) of a micro-batch.
     ///
     /// # Errors
-    /// What cannot be shared among so many.
+    /// If the work cannot be divided among so many processes.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -85,10 +85,11 @@ pub trait Objective {
         Ok(())
     }
 
-    /// What all processes of a group must have in common beside the variables' shapes: configurations, and what tells the data from others.
+    /// What all processes of a group must have in common besides the variables' shapes: configurations, and a text that differs for other
+    /// data.
     ///
     /// # Errors
-    /// When the data cannot be read.
+    /// If the data cannot be read.
     ///
     /// ```
     /// use wavemesh::distributed::ProcessGroup;
@@ -121,12 +122,12 @@ pub trait Objective {
         Ok(self.saved())
     }
 
-    /// The loss on samples that are not trained on, in evaluation mode; `None` without such samples. The model has its averaged
-    /// variables while this runs, unless [`averaged`](Self::averaged) gives a second copy. In a group every process is asked, and rank 0's
-    /// answer counts.
+    /// The loss in evaluation mode on samples that are not used for training; `None` without such samples. Meanwhile the model has its
+    /// averaged variables, unless [`averaged`](Self::averaged) returns a second copy. In a group every process is asked, and the answer of
+    /// rank 0 counts.
     ///
     /// # Errors
-    /// Whatever the data or the model return.
+    /// Errors of the data or the model.
     ///
     /// ```
     /// use wavemesh::candle_core::Var;
@@ -152,18 +153,18 @@ pub trait Objective {
         Ok(None)
     }
 
-    /// The variables of a second copy of the model, as many and in the order of [`state`](Self::state), that the moving average is written
-    /// to; by default the trainer has its own.
+    /// The variables of a second copy of the model, which receive the moving average: the same number and order as in
+    /// [`state`](Self::state). By default the trainer keeps its own average.
     fn averaged(&self) -> Option<Vec<(String, Var)>> {
         None
     }
 
-    /// What a checkpoint must hold beside the tensors.
+    /// The state that a checkpoint must hold in addition to the tensors.
     fn saved(&self) -> Map<String, Value> {
         Map::new()
     }
 
-    /// Goes on from what [`saved`](Self::saved) gave. A text that says what does not fit leaves everything as it was.
+    /// Continues from the state that [`saved`](Self::saved) returned. On an error, a text says what does not fit and nothing has changed.
     ///
     /// # Errors
     /// A checkpoint of another model.
@@ -203,7 +204,7 @@ pub trait Objective {
     }
 }
 
-/// Whether gradients train a variable of this name: running statistics belong to their layers.
+/// Whether gradients train a variable with this name. They do not train running statistics, which belong to their layers.
 pub(super) fn is_trained(name: &str) -> bool {
     !name.ends_with("running_mean") && !name.ends_with("running_var")
 }

@@ -1,4 +1,4 @@
-//! AdamW (Loshchilov & Hutter 2019) whose state can be saved, and the learning rate's course.
+//! AdamW (Loshchilov & Hutter 2019) with a state that can be saved, and the course of the learning rate.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub struct AdamWConfig {
     pub beta1: f64,
     /// Decay of the mean squared gradient.
     pub beta2: f64,
-    /// Added to the root of the mean squared gradient.
+    /// Added to the square root of the mean squared gradient.
     pub eps: f64,
     /// Decoupled weight decay; not applied to vectors (biases, normalisation).
     pub weight_decay: f64,
@@ -56,23 +56,23 @@ setters! {
     }
 }
 
-/// AdamW over a list of `f32` variables in a fixed order, with moments that can be saved. Each tensor is read and written in
-/// place, three passes a step; the result does not depend on the number of threads.
+/// AdamW for a list of `f32` variables in a fixed order, with moments that can be saved. Each tensor is read and written in place, in three
+/// passes per step. The result does not depend on the number of threads.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
     vars: Vec<Var>,
     /// Mean and mean squared gradient of each variable.
     pub(super) moments: Vec<[Var; 2]>,
-    /// Updates made.
+    /// Number of updates so far.
     pub(super) updates: u64,
 }
 
 impl AdamW {
-    /// An optimiser that has seen no gradient yet.
+    /// An optimiser without history.
     ///
     /// # Errors
-    /// [`Error::Argument`] for no variables or a constant out of range; whatever candle says when it cannot allocate.
+    /// [`Error::Argument`] for no variables or a constant out of range; an error of candle if it cannot allocate.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -97,10 +97,10 @@ impl AdamW {
         Ok(Self { config, vars, moments, updates: 0 })
     }
 
-    /// The gradient of each variable, in order; zeros where there is none.
+    /// The gradient of each variable, in order; zeros for a variable without one.
     ///
     /// # Errors
-    /// Whatever candle says when it cannot allocate.
+    /// An error of candle if it cannot allocate.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -122,10 +122,10 @@ impl AdamW {
             .collect()
     }
 
-    /// One update by the gradients of a loss.
+    /// Makes one update with the gradients of a loss.
     ///
     /// # Errors
-    /// Whatever candle says of the loss: an operation without a gradient, say.
+    /// An error of candle about the loss, such as for an operation without a gradient.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -146,15 +146,15 @@ impl AdamW {
         self.config
     }
 
-    /// Updates made.
+    /// Number of updates so far.
     pub fn updates(&self) -> u64 {
         self.updates
     }
 
-    /// One update with `scale` times a gradient for each variable, in order.
+    /// Makes one update with `scale` times the given gradients, one for each variable, in order.
     ///
     /// # Errors
-    /// Another number of gradients than of variables, or others of other shapes or types; nothing has changed then.
+    /// A number of gradients other than that of the variables, or gradients with other shapes or types. Then nothing has changed.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -197,11 +197,11 @@ const HEADER: &str = "wavemesh.adamw";
 const FORMAT: &str = "AdamW state";
 
 impl AdamW {
-    /// Writes the moments of every variable and the number of updates as safetensors: with the parameters, all that the next step
-    /// depends on.
+    /// Writes the moments of every variable and the number of updates as safetensors. Together with the parameters this is everything on
+    /// which the next step depends.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be written; the old one is then still whole.
+    /// [`Error::Io`] if the file cannot be written; an old file is then still intact.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -221,10 +221,10 @@ impl AdamW {
         tensor_file::write(path.as_ref(), tensors, (HEADER, self.updates.to_string()))
     }
 
-    /// Goes on from what [`save`](Self::save) wrote for the same variables in the same order.
+    /// Continues from the file that [`save`](Self::save) wrote for the same variables in the same order.
     ///
     /// # Errors
-    /// [`Error::Format`] when the file is something else or of other variables; the optimiser is then unchanged.
+    /// [`Error::Format`] if the file is something else or belongs to other variables; the optimiser is then unchanged.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -271,7 +271,7 @@ impl AdamW {
     }
 }
 
-/// Linear warm-up over `warmup` steps to `peak`, then half a cosine down to `floor · peak` at step `total`.
+/// A linear warm-up over `warmup` steps to `peak`, then half a cosine down to `floor · peak` at step `total`.
 pub fn learning_rate(step: usize, warmup: usize, total: usize, peak: f64, floor: f64) -> f64 {
     if step < warmup {
         return peak * (step + 1) as f64 / warmup as f64;

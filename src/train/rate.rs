@@ -1,4 +1,4 @@
-//! [`LearningRate`]: the learning rate's course over a training, with PyTorch's formulas.
+//! [`LearningRate`]: the course of the learning rate over a training, with PyTorch's formulas.
 
 use std::f64::consts::PI;
 
@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::optimizer::learning_rate;
 
-/// How the learning rate goes from step to step. Each gives the values of the scheduler of `torch.optim.lr_scheduler` of its name,
-/// stepped once after every optimiser step.
+/// How the learning rate changes from step to step. Each course has the values of the scheduler in `torch.optim.lr_scheduler` with its
+/// name, stepped once after every optimiser step.
 ///
 /// ```
 /// use wavemesh::train::LearningRate;
@@ -21,81 +21,81 @@ use super::optimizer::learning_rate;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum LearningRate {
-    /// Always the same.
+    /// The same rate at every step.
     Constant(f64),
-    /// `StepLR`: times `gamma` after every `every` steps.
+    /// `StepLR`: multiplies the rate by `gamma` after every `every` steps.
     Step {
-        /// The rate at its highest.
+        /// The highest rate.
         rate: f64,
         /// Steps between two cuts.
         every: usize,
-        /// What the rate is multiplied by.
+        /// The factor for the rate.
         gamma: f64,
     },
-    /// `MultiStepLR`: times `gamma` at each of these steps.
+    /// `MultiStepLR`: multiplies the rate by `gamma` at each of these steps.
     MultiStep {
-        /// The rate at its highest.
+        /// The highest rate.
         rate: f64,
-        /// The steps at which it is cut, ascending.
+        /// The steps at which the rate is cut, ascending.
         milestones: Vec<usize>,
-        /// What the rate is multiplied by.
+        /// The factor for the rate.
         gamma: f64,
     },
-    /// `ExponentialLR`: times `gamma` after every step.
+    /// `ExponentialLR`: multiplies the rate by `gamma` after every step.
     Exponential {
-        /// The rate at its highest.
+        /// The highest rate.
         rate: f64,
-        /// What the rate is multiplied by.
+        /// The factor for the rate.
         gamma: f64,
     },
-    /// `PolynomialLR`: down to 0 at step `total`, as `(1 − step/total)^power`.
+    /// `PolynomialLR`: falls to 0 at step `total`, as `(1 − step/total)^power`.
     Polynomial {
-        /// The rate at its highest.
+        /// The highest rate.
         rate: f64,
         /// The step at which the course ends.
         total: usize,
         /// The exponent; 1 is a straight line.
         power: f64,
     },
-    /// `CosineAnnealingLR`: half a cosine down to `least` at step `total`, which it then keeps.
+    /// `CosineAnnealingLR`: falls by half a cosine to `least` at step `total`, and then stays there.
     Cosine {
-        /// The rate at its highest.
+        /// The highest rate.
         rate: f64,
         /// The step at which the course ends.
         total: usize,
         /// The rate at the end.
         least: f64,
     },
-    /// `OneCycleLR` with cosines: up from `rate / div` to `rate` over the first `rise` (a share) of `total` steps, then down to
-    /// `rate / (div · final_div)`. PyTorch's own: rise 0.3, div 25, final_div 1e4; OpenPCDet's: rise 0.4, div 10.
+    /// `OneCycleLR` with cosines: rises from `rate / div` to `rate` over the first share `rise` of `total` steps, then falls to `rate /
+    /// (div · final_div)`. PyTorch's defaults are rise 0.3, div 25 and final_div 1e4; OpenPCDet uses rise 0.4 and div 10.
     OneCycle {
-        /// The rate at its highest.
+        /// The highest rate.
         rate: f64,
         /// The step at which the course ends.
         total: usize,
-        /// Share of the steps in which it rises, 0 to 1.
+        /// Share of the steps in which the rate rises, 0 to 1.
         rise: f64,
-        /// The highest rate over the first.
+        /// The highest rate divided by the first.
         div: f64,
-        /// The first rate over the last.
+        /// The first rate divided by the last.
         final_div: f64,
     },
-    /// A linear rise to `rate` over `warmup` steps, then half a cosine down to `floor · rate` at step `total`: [`learning_rate`].
+    /// Rises linearly to `rate` over `warmup` steps, then falls by half a cosine to `floor · rate` at step `total`: [`learning_rate`].
     WarmUpCosine {
-        /// The rate at its highest.
+        /// The highest rate.
         rate: f64,
         /// Steps of the rise.
         warmup: usize,
         /// The step at which the course ends.
         total: usize,
-        /// The last rate over the highest.
+        /// The last rate divided by the highest.
         floor: f64,
     },
-    /// A linear rise over the first `steps` steps, step `n` getting `(n + 1) / steps` of what `then` gives there.
+    /// Rises linearly over the first `steps` steps: step `n` gets `(n + 1) / steps` of the rate of `then`.
     WarmUp {
         /// Steps of the rise.
         steps: usize,
-        /// The course that is risen into.
+        /// The course after the rise; its rates also count during the rise.
         then: Box<LearningRate>,
     },
 }

@@ -1,4 +1,4 @@
-//! [`StepRecord`]: what a training notes of each step.
+//! [`StepRecord`]: what a training records about each step.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,19 +13,19 @@ pub struct StepRecord {
     pub grad_norm: f64,
     /// Learning rate.
     pub learning_rate: f64,
-    /// Loss of the averaged network on the validation samples, in steps that validate.
+    /// Loss of the averaged network on the validation samples, in steps with a validation.
     pub validation: Option<f64>,
     /// Seconds that the step took on the clock.
     pub seconds: f64,
-    /// Seconds that the process' threads computed in the step, together; `None` where the system does not say. A machine that
-    /// is shared, or a training that is paused, stretches the clock's seconds, not these.
+    /// Seconds that all threads of the process together computed in the step; `None` if the system does not tell. Other programs on the
+    /// machine, or a pause, lengthen the clock's seconds, but not these.
     pub processor_seconds: Option<f64>,
 }
 
 impl StepRecord {
     pub(super) const FIELDS: usize = 7;
 
-    /// As numbers alone; what there is not is NaN.
+    /// The record as numbers; missing values are NaN.
     pub(super) fn to_row(&self) -> [f64; Self::FIELDS] {
         let Self { step, loss, grad_norm, learning_rate, validation, seconds, processor_seconds } = *self;
         let or_nan = |value: Option<f64>| value.unwrap_or(f64::NAN);

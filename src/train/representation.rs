@@ -1,7 +1,7 @@
 //! What a generator diffuses: a shape as features on sites that need not be given.
 //!
-//! A wavelet decomposition is stored where its coefficients are large, and where that is depends on the shape: a
-//! generator cannot know it beforehand. So a shape is written in stages, coarse to fine, each with sites of its own:
+//! A wavelet decomposition stores only the places where coefficients are large. These places depend on the shape, so a generator cannot
+//! know them beforehand. So a shape is written in stages, from coarse to fine, each with its own sites:
 //!
 //! - **Stage 0** is dense: the approximation and the seven detail bands of the coarsest level, eight channels on every
 //!   site of that small grid. It alone reconstructs the shape at twice the grid's resolution.
@@ -9,14 +9,12 @@
 //!   the stages before, known when its turn comes) is less than `shell` sites from the surface. Away from the surface a
 //!   distance is smooth and its details carry nothing. The reconstructed distance itself is the stage's condition.
 //!
-//! Three choices make a small network's errors harmless. Distances level off away from the surface
-//! ([`truncation`](RepresentationConfig::truncation)), so that the numbers to be learnt say where the surface is and little
-//! else. Channels are normalised over a training set, but keep some of their proportions
-//! ([`whitening`](RepresentationConfig::whitening)): bands that hardly move the surface hardly count. And each site gets
-//! its position as an input, because all shapes share a frame.
+//! Three choices make the errors of a small network harmless. Distances level off away from the surface
+//! ([`truncation`](RepresentationConfig::truncation)), so that the numbers to be learnt tell where the surface is and little else. Channels
+//! are normalised over a training set, but keep some of their proportions ([`whitening`](RepresentationConfig::whitening)): bands that
+//! hardly move the surface hardly count. And each site gets its position as an input, because all shapes have the same frame.
 //!
-//! Without a `shell`, encoding and decoding are inverses up to rounding; with one, thin parts lose details whose filters reach
-//! beyond it.
+//! Without a `shell`, encoding and decoding are inverse up to rounding. With one, thin parts lose details whose filters reach beyond it.
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
@@ -27,24 +25,24 @@ use crate::sparse::SparseConvTensor;
 use crate::wavelet::{Mode, NdArray, Wavelet, WaveletCoeffs, distance_of, level_off, wavedecn, waverecn};
 use crate::{Error, Result, random};
 
-/// Which wavelet stages a shape is written in.
+/// The wavelet stages in which a shape is written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RepresentationConfig {
     /// Samples along each axis of a shape's grid; a multiple of `2^levels`.
     pub resolution: usize,
-    /// A PyWavelets name.
+    /// A wavelet's name in PyWavelets.
     pub wavelet: String,
     /// Number of wavelet levels, and of stages: at least 1.
     pub levels: usize,
     /// Half the width of the shell of sites around the surface in the finer stages, in sites; `None` for all sites.
     pub shell: Option<f32>,
-    /// Distances `d` are written as `d / √(1 + (d/τ)²)`, which levels off at ±τ (in units of the cube, whose side is 2);
-    /// `None` writes them as they are.
+    /// Distances `d` are written as `d / √(1 + (d/τ)²)`, which levels off at ±τ (in units of the cube, whose side is 2). `None` writes them
+    /// unchanged.
     pub truncation: Option<f32>,
-    /// How far bands are brought to one size: 1 gives each unit deviation, 0 leaves their natural proportions (the coarse
-    /// ones then come out of the noise first, and weigh most). In between, deviations keep the power `1 − whitening`.
+    /// How much the sizes of bands are made equal: 1 gives each band unit standard deviation; 0 keeps their natural proportions (the coarse
+    /// bands then come out of the noise first, and weigh most). In between, deviations keep the power `1 − whitening`.
     pub whitening: f32,
 }
 
@@ -72,7 +70,7 @@ setters! {
     }
 }
 
-/// What normalises each channel of a stage: its mean is subtracted, then it is divided.
+/// The normalisation of each channel of a stage: its mean is subtracted, then it is divided.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChannelStats {
     /// Mean of each channel.
@@ -88,12 +86,11 @@ pub struct StageCode {
     pub sites: Vec<[i32; 3]>,
     /// Features, sites × channels: 8 in stage 0, 7 after it.
     pub features: Vec<f32>,
-    /// The distance reconstructed so far at each site, in sites, clamped to ±[`Representation::CONDITION_LIMIT`]; empty
-    /// in stage 0.
+    /// The distance at each site as reconstructed so far, in sites, clamped to ±[`Representation::CONDITION_LIMIT`]. Empty in stage 0.
     pub condition: Vec<f32>,
 }
 
-/// Shapes to stages of features and back, with the statistics that normalise them.
+/// Converts shapes to stages of features and back, with the statistics that normalise them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Representation {
     config: RepresentationConfig,
@@ -101,13 +98,13 @@ pub struct Representation {
 }
 
 impl Representation {
-    /// Conditions are clamped to this many sites from the surface.
+    /// Conditions are clamped to this distance, in sites.
     pub const CONDITION_LIMIT: f32 = 4.0;
 
-    /// A representation that normalises nothing yet: see [`fit`](Self::fit).
+    /// A representation that does not normalise yet: see [`fit`](Self::fit).
     ///
     /// # Errors
-    /// An unknown wavelet, no levels, a resolution that `2^levels` does not divide, a shell that is not positive.
+    /// An unknown wavelet, no levels, a resolution that is not a multiple of `2^levels`, or a shell that is not positive.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -143,7 +140,7 @@ impl Representation {
     /// A representation normalised to these shapes.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and for no shapes or shapes of another resolution.
+    /// The errors of [`new`](Self::new); no shapes, or shapes of another resolution.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -159,7 +156,7 @@ impl Representation {
         let shapes: Vec<&SdfGrid> = shapes.into_iter().collect();
         let own = shapes.into_par_iter().map(|shape| fitted.sums(shape)).collect::<Result<Vec<_>>>()?;
         let mut sums = fitted.stats.iter().map(|s| vec![[0f64; 3]; s.mean.len()]).collect::<Vec<_>>();
-        // In the order of the shapes: the same statistics on any number of threads.
+        // In the order of the shapes, so that the statistics do not depend on the number of threads.
         for shape in &own {
             let channels = sums.iter_mut().flatten().zip(shape.iter().flatten());
             channels.for_each(|(all, own)| all.iter_mut().zip(own).for_each(|(all, own)| *all += own));
@@ -202,7 +199,7 @@ impl Representation {
         Ok(self.encode(shape)?.iter().enumerate().map(of_stage).collect())
     }
 
-    /// One that was read from a file, if it holds together.
+    /// Checks a representation that was read from a file.
     pub(super) fn checked(self) -> Result<Self> {
         let fresh = Self::new(&self.config)?;
         let sizes = |of: &Self| of.stats.iter().map(|s| [s.mean.len(), s.std.len()]).collect::<Vec<_>>();
@@ -217,12 +214,12 @@ impl Representation {
         })
     }
 
-    /// What it was made with.
+    /// The configuration with which it was made.
     pub fn config(&self) -> &RepresentationConfig {
         &self.config
     }
 
-    /// What normalises the channels of each stage.
+    /// The normalisation of the channels of each stage.
     pub fn stats(&self) -> &[ChannelStats] {
         &self.stats
     }
@@ -237,8 +234,8 @@ impl Representation {
         if stage == 0 { 8 } else { 7 }
     }
 
-    /// Channels that a stage's network is given beside the noised features: the site's place (x, y, z, each −1 to 1), and
-    /// before it, from stage 1 on, the distance reconstructed so far.
+    /// Channels that a stage's network gets in addition to the noised features: the site's place (x, y, z, each −1 to 1) and before it,
+    /// from stage 1 on, the distance reconstructed so far.
     pub fn condition_channels_of(stage: usize) -> usize {
         3 + usize::from(stage > 0)
     }
@@ -274,9 +271,9 @@ impl Representation {
         Ok(codes)
     }
 
-    /// One stage of a shape on the sites, and with the condition, that it has when the stages before it are not quite right: Gaussian noise
-    /// of deviation `noise` is added to their features. A stage that is trained so forgives what the generated stages before it
-    /// get wrong (conditioning augmentation: Ho et al. 2022, "Cascaded Diffusion Models").
+    /// One stage of a shape, with the sites and the condition that follow if the earlier stages are not quite right: Gaussian noise of
+    /// standard deviation `noise` is added to their features. A stage that is trained in this way tolerates the errors of generated earlier
+    /// stages (conditioning augmentation: Ho et al. 2022, "Cascaded Diffusion Models").
     ///
     /// ```
     /// use wavemesh::train::{Family, ProceduralShape, Representation, RepresentationConfig};
@@ -289,7 +286,7 @@ impl Representation {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Shape`] for a grid of another resolution, [`Error::Argument`] for a stage that there is not.
+    /// [`Error::Shape`] for a grid of another resolution, [`Error::Argument`] for a stage that does not exist.
     pub fn encode_noised(&self, shape: &SdfGrid, stage: usize, noise: f32, seed: u64) -> Result<StageCode> {
         if stage >= self.stages() {
             let expected = format!("below {}", self.stages());
@@ -308,7 +305,7 @@ impl Representation {
         Ok(self.code_of(stage, low.as_ref().unwrap_or(&coeffs.approx), &coeffs.approx, &coeffs.details[stage]))
     }
 
-    /// The features that a shape has on given sites of a stage.
+    /// The features of a shape on given sites of a stage.
     pub(super) fn features_on(&self, shape: &SdfGrid, stage: usize, sites: &[[i32; 3]]) -> Result<Vec<f32>> {
         let coeffs = self.decompose(shape)?;
         let mut channels: Vec<&NdArray<f32>> = coeffs.details[stage].iter().collect();
@@ -318,7 +315,7 @@ impl Representation {
         Ok(self.read(stage, sites, &channels))
     }
 
-    /// Whether a shape has the resolution that is encoded.
+    /// Checks that a shape has the representation's resolution.
     pub(super) fn check(&self, shape: &SdfGrid) -> Result<()> {
         let n = self.config.resolution;
         if shape.shape() == [n; 3] {
@@ -328,7 +325,7 @@ impl Representation {
         Err(Error::Shape { op: "Representation::encode", what: "the grid", got, expected })
     }
 
-    /// The wavelet coefficients of a shape as it is written.
+    /// The wavelet coefficients of a shape's written distances.
     fn decompose(&self, shape: &SdfGrid) -> Result<WaveletCoeffs<f32>> {
         self.check(shape)?;
         let n = self.config.resolution;
@@ -337,7 +334,7 @@ impl Representation {
         wavedecn(&values, &[n; 3], &wavelet, Mode::Periodization, self.stages())
     }
 
-    /// A stage's code on the sites that follow from the approximation `low`; `approx` is stage 0's first channel.
+    /// A stage's code on the sites that follow from the approximation `low`. `approx` is the first channel of stage 0.
     fn code_of(&self, stage: usize, low: &NdArray<f32>, approx: &NdArray<f32>, bands: &[NdArray<f32>]) -> StageCode {
         let (sites, condition) = self.sites(stage, low);
         let mut channels: Vec<&NdArray<f32>> = bands.iter().collect();
@@ -348,7 +345,7 @@ impl Representation {
         StageCode { sites, features, condition }
     }
 
-    /// The shape that these stages describe. Stages that are left out count as zero details.
+    /// The shape that these stages describe. Missing stages count as zero details.
     ///
     /// # Errors
     /// [`Error::Shape`] for features that do not fit their sites.
@@ -372,10 +369,10 @@ impl Representation {
         SdfGrid::from_values(values.into_iter().map(|v| self.distance(v)).collect(), [n; 3])
     }
 
-    /// The coarse features of a sampling step of stage 0 as a shape: a preview.
+    /// A preview: turns the coarse features of a sampling step of stage 0 into a shape.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the features are not those of stage 0.
+    /// [`Error::Shape`] if the features are not those of stage 0.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -397,10 +394,10 @@ impl Representation {
         self.decode(&[code])
     }
 
-    /// Sites and condition of the stage that follows these, as they are when a shape is generated.
+    /// Sites and condition of the stage after these, as in generation.
     ///
     /// # Errors
-    /// As [`decode`](Self::decode), and when every stage is there already.
+    /// The errors of [`decode`](Self::decode); or every stage is given already.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -431,17 +428,17 @@ impl Representation {
         Ok(StageCode { sites, features: Vec::new(), condition })
     }
 
-    /// A distance as it is written.
+    /// The written form of a distance.
     fn level_off(&self, distance: f32) -> f32 {
         self.config.truncation.map_or(distance, |limit| level_off(distance, limit))
     }
 
-    /// The distance that was written so.
+    /// The distance with this written form.
     fn distance(&self, written: f32) -> f32 {
         self.config.truncation.map_or(written, |limit| distance_of(written, limit))
     }
 
-    /// Undoes the normalisation, puts the features on their grid and goes up one level.
+    /// Undoes the normalisation, puts the features on their grid, and goes up one level.
     fn raise_stage(&self, stage: usize, low: Option<NdArray<f32>>, code: Option<&StageCode>) -> Result<NdArray<f32>> {
         let n = self.grid_of(stage);
         let channels = Self::channels_of(stage);
@@ -468,7 +465,7 @@ impl Representation {
         raise(&low, &bands, &Wavelet::from_name(&self.config.wavelet)?)
     }
 
-    /// The sites of a stage and the condition there, from the approximation on its grid.
+    /// The sites of a stage and their condition, from the approximation on the stage's grid.
     fn sites(&self, stage: usize, low: &NdArray<f32>) -> (Vec<[i32; 3]>, Vec<f32>) {
         let n = self.grid_of(stage);
         let all = (0..n as i32).flat_map(|z| (0..n as i32).flat_map(move |y| (0..n as i32).map(move |x| [z, y, x])));
@@ -514,8 +511,8 @@ fn raise(low: &NdArray<f32>, bands: &[NdArray<f32>], wavelet: &Wavelet) -> Resul
     })
 }
 
-/// One stage of several shapes as one sparse tensor, a batch element each, and its condition,
-/// (N, [`condition_channels_of`](Representation::condition_channels_of) the stage).
+/// One stage of several shapes as one sparse tensor with a batch element for each shape, and its condition, (N,
+/// [`condition_channels_of`](Representation::condition_channels_of) the stage).
 ///
 /// # Errors
 /// Features that do not fit their sites.

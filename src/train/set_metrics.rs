@@ -1,7 +1,7 @@
-//! How good a set of generated shapes is, beside a set of real ones.
+//! Measures how good a set of generated shapes is, compared with a set of real ones.
 //!
-//! Distances between shapes are Chamfer distances between points of their surfaces. From them: 1-NNA, COV and MMD (Yang et
-//! al. 2019, "PointFlow", section 5.1; Achlioptas et al. 2018).
+//! Distances between shapes are Chamfer distances between points of their surfaces. 1-NNA, COV and MMD are computed from them (Yang et al.
+//! 2019, "PointFlow", section 5.1; Achlioptas et al. 2018).
 
 use rayon::prelude::*;
 
@@ -11,21 +11,21 @@ use crate::sdf::SdfGrid;
 use crate::task::Task;
 use crate::{Error, Result};
 
-/// Generated shapes against reference shapes.
+/// Measures of generated shapes against reference shapes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SetComparison {
-    /// Leave-one-out accuracy of a nearest-neighbour classifier that tells generated from reference, 0 to 1: 0.5 when the
-    /// sets cannot be told apart, towards 1 when they can, below 0.5 when generated shapes sit on reference ones.
+    /// Leave-one-out accuracy, 0 to 1, of a nearest-neighbour classifier that tells generated shapes from reference shapes: 0.5 if the sets
+    /// cannot be told apart, near 1 if they can, below 0.5 if generated shapes lie on top of reference shapes.
     pub one_nna: f64,
-    /// Share of reference shapes that are the nearest reference of some generated one, 0 to 1.
+    /// Share of reference shapes that are the nearest reference of some generated shape, 0 to 1.
     pub coverage: f64,
-    /// Mean, over reference shapes, of the distance to the nearest generated one.
+    /// Mean, over reference shapes, of the distance to the nearest generated shape.
     pub mmd: f64,
 }
 
 impl SetComparison {
-    /// Compares the sets by their distances, as [`chamfer_matrix`] gives them: row `i` of `between` belongs to generated
-    /// shape `i`, column `j` to reference shape `j`.
+    /// Compares the sets by their distances, which [`chamfer_matrix`] computes: row `i` of `between` belongs to generated shape `i`, column
+    /// `j` to reference shape `j`.
     ///
     /// # Errors
     /// [`Error::Shape`] for matrices that do not fit each other, [`Error::Argument`] for fewer than two shapes in a set.
@@ -93,11 +93,11 @@ impl SetComparison {
         })
     }
 
-    /// Compares the surfaces of grids, which must lie in one frame: those of [`Generator`](super::Generator) and of
+    /// Compares the surfaces of grids, which must have the same frame, as those of [`Generator`](super::Generator) and
     /// [`ShapeDataset`](super::ShapeDataset) do. `points` points of every surface are drawn from `seed`.
     ///
     /// # Errors
-    /// As [`of_meshes`](Self::of_meshes), a grid without a surface, and grids in different frames, both of which the message names.
+    /// The errors of [`of_meshes`](Self::of_meshes); a grid without a surface; or grids in different frames (the message names both).
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -113,11 +113,10 @@ impl SetComparison {
         Self::of_meshes(&meshes(generated)?, &meshes(reference)?, points, seed)
     }
 
-    /// Draws `points` points of every surface (from `seed`) and compares the sets.
+    /// Draws `points` points of every surface from `seed`, and compares the sets.
     ///
-    /// # Errors
-    /// As [`new`](Self::new) and [`chamfer_matrix`]; sets that lie apart or differ in size by more than a factor of 8, which can only
-    /// be in different frames.
+    /// The errors of [`new`](Self::new) and [`chamfer_matrix`]; or sets that lie apart or differ in size by more than a factor of 8, which
+    /// must be in different frames.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -141,7 +140,7 @@ impl SetComparison {
     }
 }
 
-/// Two corners.
+/// Two opposite corners of a box.
 type Corners = [[f32; 3]; 2];
 
 /// The box around all meshes.
@@ -160,10 +159,10 @@ fn alike(a: &Corners, b: &Corners) -> bool {
     a.as_flattened().iter().zip(b.as_flattened()).all(|(a, b)| (a - b).abs() <= slack)
 }
 
-/// Whether all grids lie in one frame.
+/// Checks that all grids have the same frame.
 ///
 /// # Errors
-/// Grids in different frames, both of which the message names.
+/// Grids in different frames; the message names both.
 pub(super) fn check_frames(op: &'static str, ours: &[SdfGrid], theirs: &[SdfGrid]) -> Result<()> {
     let frames: Vec<Corners> = ours.iter().chain(theirs).map(SdfGrid::corners).collect();
     match frames.iter().find(|other| !alike(&frames[0], other)) {
@@ -196,8 +195,8 @@ pub(crate) fn surface_points(meshes: &[Mesh], count: usize, seed: u64) -> Result
 /// there plus back.
 ///
 /// # Errors
-/// [`Error::Argument`] for a cloud without points, a point that is not finite, or large clouds that no tree can part (a ball's
-/// middle and its surface), [`Error::Interrupted`] when stopped.
+/// [`Error::Argument`] for a cloud without points, a point that is not finite, or large clouds that no tree can divide (a ball's centre and
+/// its surface); [`Error::Interrupted`] after a stop.
 ///
 /// ```
 /// use wavemesh::train::chamfer_matrix;
@@ -219,7 +218,7 @@ pub fn chamfer_matrix(a: &[Vec<[f32; 3]>], b: &[Vec<[f32; 3]>]) -> Result<Vec<Ve
         return Err(Error::argument("chamfer_matrix", "a point", format!("{point:?}"), "finite coordinates"));
     }
     let task = Task::new("comparing shapes", a.len());
-    // Among themselves each pair is compared once.
+    // Within one set, each pair is compared once.
     let same = std::ptr::eq(a, b);
     let rows = a.par_iter().enumerate().map(|(i, cloud)| {
         let first = if same { i } else { 0 };
@@ -240,14 +239,14 @@ pub fn chamfer_matrix(a: &[Vec<[f32; 3]>], b: &[Vec<[f32; 3]>]) -> Result<Vec<Ve
     Ok(rows)
 }
 
-/// Pairs of points up to which comparing all of them is as quick as building trees.
+/// The most pairs of points for which comparing all of them is as fast as building trees.
 const MOST_PAIRS: usize = 1 << 24;
 
-/// [`chamfer`] of clouds so large that comparing all pairs would take hours: the same distances, each found in a tree.
+/// Like [`chamfer`], for clouds so large that comparing all pairs would take hours: the same distances, found with trees.
 fn chamfer_by_trees(a: &[[f32; 3]], b: &[[f32; 3]], task: &Task) -> Result<f64> {
-    /// Points between two looks at the stop button.
+    /// Points between two checks for a stop.
     const AT_A_TIME: usize = 4096;
-    // Points, their boxes and their places in the tree.
+    // The points, their boxes and their places in the tree.
     crate::memory::check(
         "chamfer_matrix",
         || format!("a tree of {} points", b.len().max(a.len())),
@@ -270,9 +269,9 @@ fn chamfer_by_trees(a: &[[f32; 3]], b: &[[f32; 3]], task: &Task) -> Result<f64> 
 }
 
 fn chamfer(a: &[[f32; 3]], b: &[[f32; 3]]) -> f64 {
-    /// Points compared at once: coordinates lie apart and least values are kept for each place, so that loops become SIMD.
+    /// Points that are compared at once. Coordinates are stored apart, and each place keeps its smallest value, so that loops become SIMD.
     const LANES: usize = 16;
-    // The last block is filled with points at infinity, which are nearest to none.
+    // Points at infinity fill the last block; they are never the nearest.
     let blocks: Vec<[[f32; LANES]; 3]> = b
         .chunks(LANES)
         .map(|points| {

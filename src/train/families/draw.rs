@@ -1,4 +1,4 @@
-//! What the families draw with, and the parts that several of them have.
+//! Random numbers and common parts for drawing the families.
 
 use std::f32::consts::TAU;
 
@@ -12,7 +12,7 @@ use crate::sdf::shapes::{Solid, cuboid, cylinder};
 pub(super) struct Draw(pub ChaCha8Rng);
 
 impl Draw {
-    /// A number from `low` up to, but not, `high`.
+    /// A number from `low` up to `high`, without `high` itself.
     pub fn between(&mut self, low: f32, high: f32) -> f32 {
         self.0.random_range(low..high)
     }

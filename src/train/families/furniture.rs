@@ -3,7 +3,7 @@
 use super::draw::{Draw, around, column, post, regular, slab};
 use crate::sdf::shapes::{Solid, capsule, prism};
 
-/// The thinnest half width of a leg or bar: three samples of a 64³ grid across.
+/// Half the thickness of the thinnest leg or bar, which is three samples of a 64³ grid thick.
 const THIN: f32 = 0.045;
 
 /// A chair or stool, its back towards +y.
@@ -37,7 +37,7 @@ pub(super) fn chair(draw: &mut Draw) -> Solid {
     let back = draw.chance(0.88);
     let top = draw.between(0.5, 0.88);
     if back {
-        // A round seat's back stands where the seat is still wide.
+        // The back of a round seat is placed where the seat is still wide.
         let (half, y) = if round { (0.55 * wide.min(deep), 0.7 * wide.min(deep)) } else { (wide, deep - 0.06) };
         parts.extend(chair_back(draw, half, y, [seat, top]));
     }
@@ -104,7 +104,7 @@ fn splayed([x, y]: [f32; 2], out: f32, radius: f32, [floor, top]: [f32; 2]) -> S
 /// Four legs, and how far they lean.
 struct Legs {
     parts: Vec<Solid>,
-    /// Where a leg ends, over where it begins; 1 for upright legs.
+    /// The leg's distance from the axis at its lower end, relative to the upper end; 1 for upright legs.
     out: f32,
     /// Their half width.
     half: f32,
@@ -112,7 +112,7 @@ struct Legs {
 }
 
 impl Legs {
-    /// Where the legs that begin at (±x, ±y) are at the height `z`.
+    /// The place, at height `z`, of the legs that begin at (±x, ±y).
     fn at(&self, [x, y]: [f32; 2], z: f32) -> [f32; 2] {
         let [floor, top] = [self.heights[0] + self.half, self.heights[1]];
         let spread = 1.0 + (self.out - 1.0) * (top - z) / (top - floor);
@@ -120,7 +120,7 @@ impl Legs {
     }
 }
 
-/// Four legs under (±x, ±y): square, round or leaning, with stretchers or none.
+/// Four legs under (±x, ±y): square, round or leaning, with or without stretchers.
 fn four_legs(draw: &mut Draw, [x, y]: [f32; 2], heights: [f32; 2], bars: f32) -> Legs {
     let half = draw.between(THIN, 0.07);
     let corners = [[-x, -y], [-x, y], [x, -y], [x, y]];
@@ -192,7 +192,7 @@ pub(super) fn table(draw: &mut Draw) -> Solid {
             } else {
                 let legs = four_legs(draw, [x, y], heights, 0.15);
                 if draw.chance(0.3) {
-                    // From leg to leg, however they lean.
+                    // Bars go from leg to leg, however the legs lean.
                     let z = FLOOR + draw.between(0.15, 0.4) * (top - FLOOR);
                     let [x, y] = legs.at([x, y], z);
                     parts.push(slab([0.0, 0.0, z], [x, y, THIN]));

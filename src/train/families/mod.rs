@@ -1,7 +1,7 @@
 //! Procedural shapes: families of solids, each drawn from a seed, given by their signed distance.
 //!
-//! Solids are unions of a few parts in the cube [-1, 1]³, z upwards. Distances of parts are exact; a union takes the least, which is
-//! exact outside and never too large inside. Every solid is in one piece.
+//! Solids are unions of a few parts in the cube [-1, 1]³, with z upwards. The distances of parts are exact; a union takes the smallest,
+//! which is exact outside and never too large in magnitude inside. Every solid is in one piece.
 
 mod draw;
 mod furniture;
@@ -61,7 +61,7 @@ impl Family {
     /// The families whose parts are thick enough for a 32³ grid.
     pub const PLAIN: [Self; 5] = [Self::Box, Self::Torus, Self::Capsule, Self::PlainChair, Self::PlainTable];
 
-    /// The families with parts that come and go, made for grids of 64³ and finer.
+    /// The families whose parts vary, made for grids of 64³ and finer.
     pub const DETAILED: [Self; 10] = [
         Self::Chair,
         Self::Table,
@@ -84,7 +84,7 @@ impl Family {
         all
     };
 
-    /// Its name in lower case.
+    /// The family's name, in lower case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Box => "box",
@@ -105,7 +105,7 @@ impl Family {
         }
     }
 
-    /// The family of this name.
+    /// The family with this name.
     ///
     /// # Errors
     /// [`Error::Unknown`] for any other name.
@@ -125,7 +125,7 @@ impl Family {
     }
 }
 
-/// One solid of a family: the same for the same seed, on every machine.
+/// One solid of a family. The same seed gives the same solid on every machine.
 ///
 /// ```
 /// use wavemesh::train::{Family, ProceduralShape};
@@ -162,7 +162,7 @@ impl ProceduralShape {
         Self { family, solid }
     }
 
-    /// The family it was drawn from.
+    /// The family of the solid.
     pub fn family(&self) -> Family {
         self.family
     }
@@ -172,7 +172,7 @@ impl ProceduralShape {
         self.solid.distance(p)
     }
 
-    /// Its signed distance on `resolution`³ samples of the cube [-1, 1]³.
+    /// The signed distance on `resolution`³ samples of the cube [-1, 1]³.
     ///
     /// # Errors
     /// A resolution of zero.

@@ -1,4 +1,4 @@
-//! A shape of which a part is given: [`Generator::complete`].
+//! Completes a shape of which a part is given: [`Generator::complete`].
 
 use candle_core::Tensor;
 
@@ -10,12 +10,14 @@ use crate::sdf::SdfGrid;
 use crate::train::representation::{StageCode, stage_batch};
 
 impl Generator {
-    /// `count` shapes that agree with `part` wherever `known` is true of a place (x, y, z in the cube [-1, 1]³): a shape's missing part is
-    /// drawn, several times. What `part` holds elsewhere has no effect. Coefficients whose site and neighbours are known are given,
-    /// in every stage; the others are drawn around them ([`GaussianDiffusion::inpaint`](crate::diffusion::GaussianDiffusion::inpaint)), by as many steps as the samplers have.
+    /// Draws `count` shapes that agree with `part` at every place (x, y, z in the cube [-1, 1]³) for which `known` is true; the missing
+    /// part is drawn anew for each. The values of `part` elsewhere have no effect. In every stage, coefficients are given if their site and
+    /// its neighbours are known. The others are drawn around them
+    /// ([`GaussianDiffusion::inpaint`](crate::diffusion::GaussianDiffusion::inpaint)), with as many steps as the samplers have.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) for a grid of another resolution than the generator's; as [`generate`](Self::generate).
+    /// [`Error::Shape`](crate::Error::Shape) for a grid whose resolution is not the generator's; and the errors of
+    /// [`generate`](Self::generate).
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -51,7 +53,7 @@ impl Generator {
         (0..count).map(one).collect()
     }
 
-    /// The features of a stage around those that are known.
+    /// Draws the features of a stage around the known ones.
     fn complete_stage(
         &self,
         stage: usize,

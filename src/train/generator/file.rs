@@ -14,7 +14,7 @@ use crate::{Error, Result, tensor_file};
 const HEADER: &str = "wavemesh.generator";
 const FORMAT: &str = "WaveMesh generator";
 
-/// What of a generator is not a tensor.
+/// The part of a generator that is not a tensor.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     representation: Representation,
@@ -32,7 +32,7 @@ impl Generator {
     /// Writes everything into one safetensors file in `dtype`: `F16` halves it.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be written.
+    /// [`Error::Io`] if the file cannot be written.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -57,7 +57,7 @@ impl Generator {
     /// Reads what [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be read, [`Error::Format`] when it is something else or damaged.
+    /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is damaged or not a generator.
     ///
     /// ```
     /// use wavemesh::prelude::*;

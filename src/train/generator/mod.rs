@@ -1,4 +1,4 @@
-//! [`Generator`]: the trained stages together, from a seed to shapes.
+//! [`Generator`]: all trained stages together, which turn a seed into shapes.
 
 mod complete;
 mod file;
@@ -17,10 +17,10 @@ use crate::sdf::SdfGrid;
 use crate::unet::WaveMeshUNet;
 use crate::{Error, Result};
 
-/// A stage's network and the diffusion that it was trained for.
+/// A stage's network, and the diffusion for which it was trained.
 #[derive(Debug)]
 pub struct StageModel {
-    /// The network. Its input channels are the stage's, those of its condition, and, in stage 0, one for each class.
+    /// The network. Its input has the stage's channels, those of its condition and, in stage 0, one for each class.
     pub network: WaveMeshUNet,
     /// Its diffusion process.
     pub diffusion: GaussianDiffusion,
@@ -35,17 +35,17 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Input and output channels of a stage's network, when stage 0 is told one of `classes` classes.
+    /// Input and output channels of a stage's network if stage 0 knows `classes` classes.
     pub fn channels_of(stage: usize, classes: usize) -> [usize; 2] {
         let channels = Representation::channels_of(stage);
         let labels = if stage == 0 { classes } else { 0 };
         [channels + Representation::condition_channels_of(stage) + labels, channels]
     }
 
-    /// Puts a generator together. `classes` are the names of the labels that stage 0 was trained with, if it was.
+    /// Puts a generator together. `classes` are the names of the labels with which stage 0 was trained; they may be empty.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless there is a network for each stage with the stage's channels.
+    /// [`Error::Argument`] unless there is one network for each stage, with the stage's channels.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -75,12 +75,12 @@ impl Generator {
         Ok(Self { representation, stages, classes })
     }
 
-    /// The classes that it can be asked for: see [`GenerateOptions::class`].
+    /// The classes that can be asked for: see [`GenerateOptions::class`].
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
 
-    /// How shapes are written.
+    /// The representation in which shapes are written.
     pub fn representation(&self) -> &Representation {
         &self.representation
     }
@@ -93,7 +93,7 @@ impl Generator {
     /// Generates `count` shapes as signed distance grids.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] when stopped; options out of range.
+    /// [`Error::Interrupted`] after a stop; an error for options out of range.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -115,11 +115,11 @@ impl Generator {
         self.finish(vec![Vec::new(); count], class, options)
     }
 
-    /// Shapes whose first stages are given, as [`Representation::encode`] writes them: the stages after these are drawn. As many of each as
-    /// of the others.
+    /// Generates shapes whose first stages are given, in the form that [`Representation::encode`] writes: only the later stages are drawn.
+    /// Every shape must give the same number of stages.
     ///
     /// # Errors
-    /// [`Error::Argument`] for shapes of which not the same stages are given; as [`generate`](Self::generate).
+    /// [`Error::Argument`] if the shapes do not give the same stages; and the errors of [`generate`](Self::generate).
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -141,7 +141,7 @@ impl Generator {
         self.finish(coarse, class, options)
     }
 
-    /// Draws what is missing, batch by batch.
+    /// Draws the missing stages, batch by batch.
     fn finish(
         &self,
         given: Vec<Vec<StageCode>>,
@@ -158,10 +158,10 @@ impl Generator {
         Ok(grids)
     }
 
-    /// Like [`generate`](Self::generate); `watch` sees every sampling step: the shape's number, the stage, and the step.
+    /// Like [`generate`](Self::generate). `watch` is called at every sampling step with the shape's number, the stage and the step.
     ///
     /// # Errors
-    /// As [`generate`](Self::generate), and whatever `watch` returns.
+    /// The errors of [`generate`](Self::generate), and those that `watch` returns.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -192,11 +192,11 @@ impl Generator {
         Ok(grids)
     }
 
-    /// `count` shapes on the way from the one that `seeds[0]` generates to that of `seeds[1]`, both included: the noise that each is drawn
-    /// from turns from one to the other. `options.seed` has no effect.
+    /// `count` shapes between the one generated from `seeds[0]` and the one from `seeds[1]`, both included: the noise from which a shape is
+    /// drawn turns gradually from one to the other. `options.seed` has no effect.
     ///
     /// # Errors
-    /// [`Error::Argument`] for fewer than two shapes; as [`generate`](Self::generate).
+    /// [`Error::Argument`] for fewer than two shapes; and the errors of [`generate`](Self::generate).
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -215,7 +215,8 @@ impl Generator {
         let class = self.chosen(options)?;
         let mut grids = Vec::with_capacity(count);
         for i in 0..count {
-            // Independent Gaussian fields are at right angles: shares on the circle keep their deviation.
+            // Independent Gaussian fields are orthogonal, so mixing them with the sine and cosine of an angle keeps their standard
+            // deviation.
             let (sin, cos) = (std::f32::consts::FRAC_PI_2 * i as f32 / (count - 1) as f32).sin_cos();
             let noise = match i {
                 0 => Noise::of(seeds[0]),
@@ -227,7 +228,7 @@ impl Generator {
         Ok(grids)
     }
 
-    /// A stage's network, told its condition, and the context that tells it the class of each of `count` shapes.
+    /// A stage's network with its condition, and the context that gives it the class of each of `count` shapes.
     fn told<'a>(
         &'a self,
         stage: usize,
@@ -242,7 +243,7 @@ impl Generator {
         Ok((Conditioned { network, condition: Some(condition), classes }, context))
     }
 
-    /// The number of the class that is asked for.
+    /// The number of the requested class.
     fn chosen(&self, options: &GenerateOptions) -> Result<Option<usize>> {
         let class = options.class.as_ref().map(|name| self.class(name)).transpose()?;
         if let (Some(scale), None) = (options.guidance_scale, class) {
@@ -256,7 +257,7 @@ impl Generator {
         Ok(class)
     }
 
-    /// A shape for each noise, all of them together, from the stages that there are.
+    /// Draws a shape for each noise, all together, after the stages that are given.
     fn run(
         &self,
         noises: &[Noise],
@@ -285,7 +286,7 @@ impl Generator {
         })
     }
 
-    /// The features of a stage of several shapes, each on its own sites.
+    /// Draws the features of a stage for several shapes, each on its own sites.
     fn sample_stage(
         &self,
         stage: usize,

@@ -1,12 +1,12 @@
-//! [`Noise`]: what shapes are drawn from.
+//! [`Noise`]: the noise from which shapes are drawn.
 
 use crate::random;
 use crate::train::representation::Representation;
 
-/// Gaussian noise on every site of each stage's grid: a site has the noise of its place, whichever sites there are.
+/// Gaussian noise on every site of each stage's grid. The noise at a site depends on its place, not on which other sites exist.
 #[derive(Clone, Default)]
 pub struct Noise {
-    /// A seed for each shape's own noise, and the share of each; two are joined on the sphere.
+    /// The seeds of the noise, each with its factor. Two seeds are mixed on the sphere.
     pub seeds: Vec<(u64, f32)>,
 }
 

@@ -8,20 +8,20 @@ use crate::diffusion::{Clip, Sampler};
 pub struct GenerateOptions {
     /// Sampler of stage 0.
     pub sampler: Sampler,
-    /// Sampler of the finer stages, which have little left to decide.
+    /// Sampler of the finer stages, which leave little to decide.
     pub detail_sampler: Sampler,
-    /// Limit of the estimate of `x_0`, in deviations of its channel.
+    /// Limit for the estimate of `x_0`, in standard deviations of its channel.
     pub clip: Clip,
     /// The class to draw from, one of [`Generator::classes`](super::Generator::classes); `None` draws from all.
     pub class: Option<String>,
-    /// Classifier-free guidance towards the class: above 1 shapes become more typical of it and less varied.
+    /// Classifier-free guidance towards the class: above 1, shapes become more typical of it and vary less.
     pub guidance_scale: Option<f64>,
-    /// Shape `i` of a call is drawn from `seed + i`, whatever else is drawn.
+    /// Shape `i` of a call is drawn from `seed + i`, however many shapes the call draws.
     pub seed: u64,
-    /// Shapes that go through a network at once: more keep a GPU busy. A watched generation, and one whose sampler adds noise
-    /// at each step, takes them one by one.
+    /// Number of shapes that pass through a network together: more shapes use a GPU better. A watched generation, and one whose sampler
+    /// adds noise at each step, draws the shapes one by one.
     pub batch_size: usize,
-    /// Times that each step of a completion is taken: see [`Generator::complete`](super::Generator::complete).
+    /// How many times each step of a completion is repeated: see [`Generator::complete`](super::Generator::complete).
     pub turns: usize,
 }
 

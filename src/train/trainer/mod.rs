@@ -23,17 +23,17 @@ use crate::distributed::ProcessGroup;
 use crate::task::{Task, check_interrupt};
 use crate::{Error, Result};
 
-/// A model in training. What it is and what its loss is, the [`Objective`] says: by default a network that learns to denoise
-/// (`Trainer::new`), any network by a closure ([`Trainer::fit`]), or a type of your own ([`Trainer::with_objective`]).
+/// A model in training. The [`Objective`] defines the model and its loss: by default a network that learns to denoise (`Trainer::new`), any
+/// network by a closure ([`Trainer::fit`]), or a type of your own ([`Trainer::with_objective`]).
 ///
-/// It takes AdamW steps at the rates of a course, with accumulated and clipped gradients, keeps a moving average, scales the loss, validates,
-/// stops early, writes a log and checkpoints, and goes on from these bit for bit: what [`FitConfig`] says.
+/// It takes AdamW steps with scheduled learning rates and accumulated, clipped gradients. As [`FitConfig`] says, it keeps a moving average,
+/// scales the loss, validates, stops early, and writes a log and checkpoints, from which it continues bit for bit.
 pub struct Trainer<O = Denoising> {
     objective: O,
     plan: FitConfig,
     state: Vec<(String, Var)>,
     average: Option<Ema>,
-    /// Whether the objective has the averaged variables itself.
+    /// Whether the objective itself has the averaged variables.
     average_is_there: bool,
     optimizer: AdamW,
     scaler: Option<GradScaler>,
@@ -95,7 +95,7 @@ impl<O: Objective> Trainer<O> {
         })
     }
 
-    /// What is trained.
+    /// The objective in training.
     pub fn objective(&self) -> &O {
         &self.objective
     }
@@ -104,12 +104,12 @@ impl<O: Objective> Trainer<O> {
         &mut self.objective
     }
 
-    /// What was trained, by value.
+    /// Consumes the trainer and returns the objective.
     pub fn into_objective(self) -> O {
         self.objective
     }
 
-    /// How it is trained.
+    /// The configuration of the training.
     pub fn plan(&self) -> &FitConfig {
         &self.plan
     }
@@ -119,7 +119,7 @@ impl<O: Objective> Trainer<O> {
         self.history.last().map_or(0, |record| record.step)
     }
 
-    /// Every step so far.
+    /// The records of all steps so far.
     pub fn history(&self) -> &[StepRecord] {
         &self.history
     }
@@ -134,17 +134,17 @@ impl<O: Objective> Trainer<O> {
         self.average.as_ref()
     }
 
-    /// The number of numbers that are trained.
+    /// The number of trained parameters.
     pub fn num_parameters(&self) -> usize {
         self.state.iter().filter(|(name, _)| is_trained(name)).map(|(_, var)| var.elem_count()).sum()
     }
 
-    /// Trains up to the configured number of steps. `watch` sees every step; when it fails, or a stop is requested, training
-    /// ends between two steps and everything is kept: call `run` again to go on. A stop also writes a checkpoint, so that
-    /// another process can go on from this very step, and so does the configuration's time limit (`seconds`), which is no error.
+    /// Trains up to the configured number of steps. `watch` is called after every step. If it fails or a stop is requested, training ends
+    /// between two steps and keeps everything: call `run` again to continue. A stop also writes a checkpoint, so that another process can
+    /// continue from this very step; so does the configured time limit (`seconds`), which is no error.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] after a stop, or when `watch` returns it; [`Error::Diverged`] when a loss is not finite; whatever `watch` returns.
+    /// [`Error::Interrupted`] after a stop; [`Error::Diverged`] if a loss is not finite; and any error that `watch` returns.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -165,7 +165,7 @@ impl<O: Objective> Trainer<O> {
     /// Like [`run`](Self::run); `watch` may also end the training early, with [`ControlFlow::Break`].
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// The errors of [`run`](Self::run).
     ///
     /// ```
     /// use std::ops::ControlFlow;
@@ -185,7 +185,7 @@ impl<O: Objective> Trainer<O> {
     pub fn run_until(&mut self, watch: impl FnMut(&Self, &StepRecord) -> Result<ControlFlow<()>>) -> Result<()> {
         let group = Arc::clone(&self.group);
         self.run_steps(watch).inspect_err(|error| match error {
-            // All processes have come to these together.
+            // All processes have met these errors together.
             Error::Interrupted | Error::Diverged { .. } => {}
             own => group.fail(own),
         })
@@ -196,7 +196,7 @@ impl<O: Objective> Trainer<O> {
         let folder = self.plan.folder.as_deref().filter(|_| first);
         let mut log = folder.map(|folder| Log::open(folder, &self.history)).transpose()?;
         let left = self.plan.steps.saturating_sub(self.step_count());
-        // One process shows how far all are.
+        // Only one process shows the progress of all.
         let task = first.then(|| Task::new("training", left));
         let started = Instant::now();
         while self.step_count() < self.plan.steps && !self.is_stale() {
@@ -229,7 +229,7 @@ impl<O: Objective> Trainer<O> {
         Ok(())
     }
 
-    /// Whether as many validations as the configuration has patience for found no smaller loss.
+    /// Whether the last validations, as many as the configured patience, found no smaller loss.
     fn is_stale(&self) -> bool {
         let Some(patience) = self.plan.patience else { return false };
         let losses: Vec<f64> = self.history.iter().filter_map(|record| record.validation).collect();

@@ -1,4 +1,4 @@
-//! What of a training is kept in files, and how it goes on from them.
+//! Saves a training to files, and continues from them.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::train::record::StepRecord;
 use crate::{Error, Result};
 
 impl<O: Objective> Trainer<O> {
-    /// Every tensor that a checkpoint holds, with its name there.
+    /// Every tensor of a checkpoint, with its name there.
     fn tensors(&self) -> Vec<(String, Var)> {
         let named = |prefix: &str, list: &[(String, Var)]| {
             list.iter().map(|(name, var)| (format!("{prefix}/{name}"), var.clone())).collect::<Vec<_>>()
@@ -28,10 +28,10 @@ impl<O: Objective> Trainer<O> {
         all
     }
 
-    /// Writes a checkpoint. In a group every process may call this, and rank 0 writes.
+    /// Writes a checkpoint. In a group every process may call this; rank 0 writes.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be written; an old file at `path` is then still whole.
+    /// [`Error::Io`] if the file cannot be written; an old file at `path` is then still intact.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -59,7 +59,7 @@ impl<O: Objective> Trainer<O> {
         write_atomically(path, &bytes)
     }
 
-    /// What a checkpoint holds.
+    /// The content of a checkpoint.
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>> {
         let state = TrainerState {
             updates: self.optimizer.updates,
@@ -72,13 +72,12 @@ impl<O: Objective> Trainer<O> {
         Checkpoint { state, tensors, history: self.history.clone() }.into_bytes()
     }
 
-    /// Goes on from a checkpoint: the next steps are those that the saved training would have taken. In a group, which may have another
-    /// number of processes than the one that wrote it, all call this and rank 0 reads.
+    /// Continues from a checkpoint: the next steps are those that the saved training would have taken. In a group all processes call this
+    /// and rank 0 reads; the number of processes may differ from the one that wrote the checkpoint.
     ///
     /// # Errors
-    /// [`Error::Format`] when the file is not a checkpoint, of another version or of another network (it names the first
-    /// tensor that does not fit, with both shapes); the trainer is then unchanged.
-    ///
+    /// [`Error::Format`] if the file is not a checkpoint, or is one of another version or another network (the error names the first tensor
+    /// that does not fit, with both shapes). The trainer is then unchanged.
     /// ```
     /// use wavemesh::prelude::*;
     /// use wavemesh::train::FitConfig;
@@ -101,7 +100,7 @@ impl<O: Objective> Trainer<O> {
         self.restore(path, &bytes)
     }
 
-    /// Goes on from the bytes of a checkpoint.
+    /// Continues from the bytes of a checkpoint.
     pub(super) fn restore(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
         let Checkpoint { state, mut tensors, history } = Checkpoint::from_bytes(path, bytes)?;
         let mut values = Vec::new();
@@ -135,10 +134,10 @@ impl<O: Objective> Trainer<O> {
         Ok(())
     }
 
-    /// Goes on from the newest checkpoint in the configuration's folder; false if there is none.
+    /// Continues from the newest checkpoint in the configured folder; returns false if there is none.
     ///
     /// # Errors
-    /// As [`resume`](Self::resume).
+    /// The errors of [`resume`](Self::resume).
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -169,7 +168,7 @@ impl<O: Objective> Trainer<O> {
         self.resume(newest.unwrap_or_else(|| "the checkpoint of rank 0".into())).map(|()| true)
     }
 
-    /// Writes the checkpoint of this step, and the best one if it is that.
+    /// Writes the checkpoint of this step, and the best one if this step is the best.
     pub(super) fn save_in_folder(&mut self, record: &StepRecord) -> Result<PathBuf> {
         let loss = match record.validation {
             Some(loss) => Some(loss),
@@ -186,7 +185,7 @@ impl<O: Objective> Trainer<O> {
         Ok(path)
     }
 
-    /// Writes a checkpoint under the number of the step and drops the oldest.
+    /// Writes a checkpoint named after the number of the step, and removes the oldest.
     pub(super) fn save_numbered(&self, step: usize) -> Result<PathBuf> {
         let folder = self.plan.folder.clone().unwrap_or_default();
         let path = folder.join(format!("step-{step:07}.safetensors"));

@@ -14,12 +14,12 @@ use crate::train::record::StepRecord;
 use crate::{Error, Result};
 
 impl<O: Objective> Trainer<O> {
-    /// Takes one step. After an error the variables and the optimiser are as they were before it.
+    /// Takes one step. After an error, the variables and the optimiser are as before it.
     ///
-    /// With a scaled loss, a step whose gradient overflows changes nothing but the scale; its `grad_norm` is not finite.
+    /// With a scaled loss, a step whose gradient overflows changes only the scale; its `grad_norm` is not finite.
     ///
     /// # Errors
-    /// [`Error::Diverged`] when the loss or gradient is not finite. In a group, another error of one process ends it in all
+    /// [`Error::Diverged`] if the loss or gradient is not finite. In a group, an error of one process ends the step in all processes
     /// ([`Error::Group`]).
     ///
     /// ```
@@ -66,7 +66,7 @@ impl<O: Objective> Trainer<O> {
         let parts = parts as f64 * scale;
         let loss = loss_sum * scale / parts;
         let grad_norm = norm(&sum)? / parts;
-        // Below a scale of 1 it is not the scale that makes gradients overflow.
+        // If the scale is below 1, the scale is not what makes gradients overflow.
         let skipped = self.scaler.is_some() && scale > 1.0 && !grad_norm.is_finite();
         if !loss.is_finite() || !(grad_norm.is_finite() || skipped) {
             let what = if loss.is_finite() { "gradient" } else { "loss" };
@@ -98,7 +98,7 @@ impl<O: Objective> Trainer<O> {
     /// The loss on the validation samples, with the averaged variables if there is an average; `None` without samples.
     ///
     /// # Errors
-    /// Whatever the objective returns.
+    /// The errors of the objective.
     ///
     /// ```
     /// use wavemesh::prelude::*;

@@ -1,4 +1,4 @@
-//! A training by several processes.
+//! Training with several processes.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -14,15 +14,15 @@ use crate::train::cache::hex;
 use crate::train::objective::{Objective, is_trained};
 use crate::{Error, Result};
 
-/// Variables that no gradient trains, and what they are to be.
+/// Variables that gradients do not train, and their new values.
 pub(super) type Statistics = Vec<(Var, Tensor)>;
 
 impl<O: Objective> Trainer<O> {
-    /// Trains together with the other processes of `group`, all of which call this after they have built the same trainer: the same network
-    /// comes out in each. Losses are weighted by their samples, gradients are summed over all; rank 0's state is everybody's, and rank 0
-    /// alone writes checkpoints and the log. A group of one changes nothing.
+    /// Trains together with the other processes of `group`. Each process builds the same trainer and then calls this; all of them end with
+    /// the same network. Losses are weighted by their samples, and gradients are summed over all processes. Every process takes over the
+    /// state of rank 0, and only rank 0 writes checkpoints and the log. A group of one changes nothing.
     ///
-    /// A network that learns to denoise ([`Trainer::new`]) shares its batches out by itself. A closure ([`Trainer::fit`]) takes its
+    /// A network that learns to denoise ([`Trainer::new`]) divides its batches by itself. A closure ([`Trainer::fit`]) must take its
     /// [`share`](ProcessGroup::share) of each batch:
     ///
     /// ```
@@ -51,8 +51,8 @@ impl<O: Objective> Trainer<O> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Group`] in every process when one has another program, configuration, network or other data (it names the rank and the
-    /// difference), or fails; what the objective says when it cannot be shared.
+    /// [`Error::Group`] in every process if one of them fails or has another program, configuration, network or other data (the error names
+    /// the rank and the difference); and the error of an objective that cannot be shared.
     pub fn in_group(mut self, group: &Arc<ProcessGroup>) -> Result<Self> {
         if group.is_alone() {
             return Ok(self);
@@ -79,12 +79,12 @@ impl<O: Objective> Trainer<O> {
         Ok(json!({ "plan": plan, "model": self.objective.facts()?, "variables": variables }))
     }
 
-    /// The processes that train together.
+    /// The group of processes that train together.
     pub fn group(&self) -> &Arc<ProcessGroup> {
         &self.group
     }
 
-    /// What the processes of a group do after a step: they stop together when one is to stop.
+    /// Agrees with the other processes after a step: all stop together if one has to stop.
     pub(super) fn agreed(&self, own: Result<ControlFlow<()>>) -> Result<ControlFlow<()>> {
         if self.group.is_alone() {
             return own;
@@ -103,7 +103,7 @@ impl<O: Objective> Trainer<O> {
         }
     }
 
-    /// This process's part of the mean loss over all samples of the group, to be differentiated, and that mean.
+    /// This process's part of the mean loss over all samples of the group, which is to be differentiated; and that mean.
     pub(super) fn over_all(&self, loss: Tensor) -> Result<(Tensor, f64)> {
         let own = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
         if self.group.is_alone() {
@@ -113,12 +113,12 @@ impl<O: Objective> Trainer<O> {
         let mut sums = [samples, if samples > 0.0 { samples * own } else { 0.0 }];
         self.group.sum(&mut sums)?;
         let [all, sum] = sums;
-        // A batch without samples anywhere has no gradient.
+        // A batch without samples in any process has no gradient.
         let share = if all > 0.0 { samples / all } else { 0.0 };
         Ok(((loss * share)?, sum / all.max(f64::MIN_POSITIVE)))
     }
 
-    /// The gradient over all processes, and the means of what each has of the running statistics, which no gradient trains.
+    /// The gradient over all processes, and the means of their running statistics, which gradients do not train.
     pub(super) fn sums_over_all(&self, mut gradients: Vec<Tensor>) -> Result<(Vec<Tensor>, Statistics)> {
         if self.group.is_alone() {
             return Ok((gradients, Vec::new()));
@@ -140,7 +140,7 @@ impl<O: Objective> Trainer<O> {
     }
 }
 
-/// What tells this program from others: the SHA-256 of its file, where that can be read.
+/// Identifies this program: the SHA-256 of its file, if that can be read.
 fn program() -> Option<String> {
     let file = std::env::current_exe().and_then(std::fs::read).ok()?;
     Some(hex(&Sha256::digest(file)))
