@@ -1,4 +1,4 @@
-//! [`Axis`]: one of the axes of space.
+//! [`Axis`]: an axis of space.
 
 use std::fmt;
 use std::str::FromStr;

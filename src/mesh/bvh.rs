@@ -1,10 +1,9 @@
-//! A bounding volume hierarchy over a mesh's triangles: nearest-point queries, and the tree that the signed distance
-//! grid walks.
+//! A bounding volume hierarchy over a mesh's triangles: nearest-point queries, and the tree that the signed distance grid uses.
 //!
-//! Built top-down by the surface area heuristic over 16 bins (Wald, "On fast construction of SAH-based bounding volume
-//! hierarchies", 2007). Large parts of the tree are built side by side.
+//! Built from the top by the surface area heuristic with 16 bins (Wald, "On fast construction of SAH-based bounding volume hierarchies",
+//! 2007). Large parts of the tree are built in parallel.
 //!
-//! Triangles with the same corners, which no box can part, become one that counts for all of them.
+//! No box can separate triangles with the same corners, so they become one triangle that counts for all of them.
 
 use super::geometry::{closest_point_on_triangle, vec3};
 use super::{Mesh, Share};
@@ -12,13 +11,13 @@ use super::{Mesh, Share};
 const BINS: usize = 16;
 const LEAF: usize = 4;
 
-/// From this depth on every split halves the triangles, so that no tree is deeper than [`DEEPEST`].
+/// From this depth on, every split halves the triangles, so that no tree is deeper than [`DEEPEST`].
 const CHEAPEST_SPLITS: usize = 80;
 
-/// The bound on the depth of a tree of up to 2^32 triangles; a walk keeps at most one box a level and one more.
+/// The largest depth of a tree of up to 2^32 triangles. A walk keeps at most one box per level and one more.
 pub(crate) const DEEPEST: usize = CHEAPEST_SPLITS + 32;
 
-/// Parts of more triangles than this are built on threads of their own.
+/// Parts with more triangles than this are built by another thread.
 const ALONE: usize = 1 << 14;
 
 /// A box of the tree. A leaf has `count` triangles from `first` on; an inner node has `count` 0 and its children at
@@ -38,14 +37,15 @@ impl Node {
     }
 }
 
-/// The tree; node 0 is the root. Children always stand behind their parent.
+/// The tree; node 0 is the root. Children always come after their parent.
 pub(crate) struct Bvh {
     pub nodes: Vec<Node>,
-    /// Corners of the triangles, in the order of the leaves. Some are in no leaf: another one has their corners and counts for them.
+    /// The corners of the triangles, in the order of the leaves. Some triangles are in no leaf: another one with the same corners counts
+    /// for them.
     pub triangles: Vec<[[f32; 3]; 3]>,
-    /// How often each of [`Bvh::triangles`] stands there, less those that face the other way; 0 for one in no leaf.
+    /// How often each of [`Bvh::triangles`] occurs, minus the ones that face the other way; 0 for one in no leaf.
     pub weights: Vec<f32>,
-    /// Which triangle of the mesh each of [`Bvh::triangles`] is.
+    /// The index in the mesh of each of [`Bvh::triangles`].
     pub faces: Vec<u32>,
 }
 
@@ -67,7 +67,7 @@ impl Bounds {
             *hi = hi.max(c);
         }
     }
-    /// An empty box adds nothing.
+    /// Joining an empty box changes nothing.
     fn join(&mut self, other: &Self) {
         self.0 = std::array::from_fn(|axis| self.0[axis].min(other.0[axis]));
         self.1 = std::array::from_fn(|axis| self.1[axis].max(other.1[axis]));
@@ -109,8 +109,8 @@ impl Bvh {
         Self { nodes, triangles: faces.iter().map(|&f| triangles[f as usize]).collect(), weights, faces }
     }
 
-    /// The first triangle but `own` that a ray meets within `reach` of its origin, and how far away; `direction` has length one.
-    /// None when `work` is over its limit.
+    /// The first triangle other than `own` that a ray meets within `reach` of its origin, and its distance. `direction` must have length
+    /// one. `None` if `work` is over its limit.
     pub fn first_hit(
         &self,
         origin: [f32; 3],
@@ -124,7 +124,7 @@ impl Bvh {
             let (mut from, mut to) = (0.0f32, reach);
             for axis in 0..3 {
                 let [a, b] = [node.min, node.max].map(|side| (side[axis] - origin[axis]) * inverse[axis]);
-                // A ray within a side's plane gives NaN, which min and max pass over.
+                // A ray in the plane of a side gives NaN, which min and max ignore.
                 (from, to) = (from.max(a.min(b)), to.min(a.max(b)));
             }
             from <= to * 1.0001
@@ -151,7 +151,7 @@ impl Bvh {
         best
     }
 
-    /// The point of the surface nearest to `p`; any when `work` is over its limit.
+    /// The point of the surface nearest to `p`; any point if `work` is over its limit.
     pub fn nearest(&self, p: [f32; 3], work: &mut Share) -> Nearest {
         let mut best = Nearest { distance2: f32::INFINITY, face: 0 };
         let mut open = vec![(self.nodes[0].distance2(p), 0)];
@@ -171,7 +171,7 @@ impl Bvh {
             }
             if node.count == 0 {
                 let [a, b] = [first, first + 1].map(|child| (self.nodes[child].distance2(p), child));
-                // The nearer child is looked at first.
+                // The nearer child is visited first.
                 open.extend(if a.0 < b.0 { [b, a] } else { [a, b] });
             }
         }
@@ -179,7 +179,7 @@ impl Bvh {
     }
 }
 
-/// How far along a ray a triangle is met, zero or more (Moeller and Trumbore, 1997).
+/// How far along a ray it meets a triangle, at least zero (Moeller and Trumbore, 1997).
 fn ray_meets(origin: [f32; 3], direction: [f32; 3], &[a, b, c]: &[[f32; 3]; 3]) -> Option<f32> {
     let (ab, ac) = (vec3::sub(b, a), vec3::sub(c, a));
     let across = vec3::cross(direction, ac);
@@ -192,15 +192,15 @@ fn ray_meets(origin: [f32; 3], direction: [f32; 3], &[a, b, c]: &[[f32; 3]; 3]) 
     (inverse.is_finite() && u >= 0.0 && v >= 0.0 && u + v <= 1.0 && t >= 0.0).then_some(t)
 }
 
-/// Appends the tree over `items`, the first of which is triangle `first` in the order of the leaves, to `nodes`: its root
-/// at the end of `nodes` as they are, everything else behind.
+/// Appends the tree over `items` to `nodes`: its root first, then everything else. The first item is triangle `first` in the order of the
+/// leaves.
 fn build(triangles: &[Triangle], items: &mut [Item], first: usize, depth: usize, nodes: &mut Vec<Node>) {
     let root = nodes.len();
     nodes.push(leaf(items, first));
     build_below(triangles, items, first, depth, root, nodes);
 }
 
-/// Splits the leaf at `at` of `nodes`, which holds `items`, as far as it pays.
+/// Splits the leaf at `at` of `nodes`, which holds `items`, as long as this pays.
 fn build_below(
     triangles: &[Triangle],
     items: &mut [Item],
@@ -216,7 +216,7 @@ fn build_below(
     let items = match cheapest {
         Some(_) => items,
         None => {
-            // All at one place, or nearly. Those with other corners may be halved anyhow.
+            // All triangles are at one place, or nearly. If their corners differ, they may still be halved.
             let different = merge(triangles, items);
             nodes[at].count = different as u32;
             &mut items[..different]
@@ -239,7 +239,7 @@ fn build_below(
         };
         let parts: (Vec<Node>, Vec<Node>) = rayon::join(|| part(left, first), || part(right, first + middle));
         for (child, part) in [(children, parts.0), (children + 1, parts.1)] {
-            // The part's root takes the child's place, so the others move by one less than what stands before them.
+            // The part's root replaces the child, so the other nodes move by one less than the number of nodes before them.
             let shift = nodes.len() as u32 - 1;
             let moved =
                 |node: Node| Node { first: if node.count == 0 { node.first + shift } else { node.first }, ..node };
@@ -253,10 +253,10 @@ fn build_below(
     }
 }
 
-/// Puts one triangle of each set of equal corners to the front, the first of the mesh, with the weight of all of them; the others lose
-/// theirs. Returns how many are at the front.
+/// Moves one triangle of each set with equal corners to the front, the first one of the mesh, and gives it the weight of all of them; the
+/// others get weight 0. Returns how many are at the front.
 fn merge(triangles: &[Triangle], items: &mut [Item]) -> usize {
-    // The corners in one order, and whether that order turns the triangle around.
+    // The corners in a fixed order, and whether that order turns the triangle over.
     let sorted = |item: &Item| {
         let mut corners = triangles[item.face as usize].map(|corner| corner.map(|c| (c + 0.0).to_bits()));
         let mut turned = false;
@@ -293,7 +293,7 @@ fn leaf(items: &[Item], first: usize) -> Node {
     Node { min: bounds.0, max: bounds.1, first: first as u32, count: items.len() as u32 }
 }
 
-/// Orders the items so that the cheapest split found is at the returned position, which is never an end; `None` when all are at one
+/// Reorders the items for the cheapest split found, and returns its position, which is never at an end. `None` if all items are at one
 /// place.
 fn split(items: &mut [Item]) -> Option<usize> {
     let mut middles = Bounds::EMPTY;
@@ -355,14 +355,14 @@ mod tests {
     use crate::mesh::Work;
     use rand::{Rng, SeedableRng};
 
-    /// What a random ray costs in this tree (MacDonald and Booth 1990): boxes entered plus triangles met.
+    /// The cost of a random ray in this tree (MacDonald and Booth 1990): boxes entered plus triangles met.
     fn sah_cost(tree: &Bvh) -> f64 {
         let area = |node: &Node| f64::from(Bounds(node.min, node.max).half_area());
         let own = |node: &Node| area(node) * f64::from(node.count.max(1));
         tree.nodes.iter().map(own).sum::<f64>() / area(&tree.nodes[0])
     }
 
-    /// The cost of the tree whose every split is the cheapest of all splits along the three axes.
+    /// The cost of the tree in which each split is the cheapest of all splits along the three axes.
     fn sah_cost_of_all_splits(mesh: &Mesh) -> f64 {
         let mut boxes: Vec<Bounds> = (0..mesh.faces().len())
             .map(|f| {
@@ -429,7 +429,7 @@ mod tests {
         Mesh::new(vertices, faces).unwrap()
     }
 
-    /// Triangles about as thick as long ones are not: crossing needles in all directions.
+    /// Very long and thin triangles in all directions, which cross each other.
     fn needles(count: usize) -> Mesh {
         let mut rng = rand::rngs::StdRng::seed_from_u64(5);
         let mut vertices: Vec<[f32; 3]> = Vec::new();
@@ -508,7 +508,7 @@ mod tests {
                     assert!(tree.triangles[i].into_iter().all(within), "{name}");
                 }
             }
-            // Those of equal corners, as rounding makes far from the origin, stand for each other.
+            // Triangles with equal corners, as rounding makes far from the origin, count as the same.
             let corners = |i: usize| {
                 let mut corners = tree.triangles[i].map(|corner| corner.map(f32::to_bits));
                 corners.sort_unstable();
@@ -524,7 +524,7 @@ mod tests {
     fn triangles_with_the_same_corners_are_one_leaf_that_counts_for_all() {
         let [a, b, c] = [[2., 0., 0.], [0., 2., 0.], [0., 0., 2.]];
         let [d, e, f] = [[0., 0., 0.], [2., 2., 2.], [2., 0., 1.]];
-        // Two sets with one middle, one of them with a triangle turned over.
+        // Two sets with the same middle; one of them has a triangle turned over.
         let triangles: Vec<Triangle> =
             (0..30_000).map(|i| if i % 3 == 0 { [a, b, c] } else { [d, e, f] }).chain([[a, c, b], [f, e, d]]).collect();
         let tree = Bvh::of(triangles.into_iter());
@@ -544,7 +544,7 @@ mod tests {
 
     #[test]
     fn a_tree_of_triangles_that_shrink_without_end_stays_shallow() {
-        // Each split of bins of equal width parts one triangle from the rest.
+        // Each split by bins of equal width separates one triangle from the rest.
         let scale = |i: usize| 2f32.powf(-(i as f32) / 8.0);
         let vertices = (0..1500).flat_map(|i| {
             [[0., 0., 0.], [1., 0., 0.], [0., 1., 0.]].map(|p: [f32; 3]| p.map(|c| (1.0 + c) * scale(i)))

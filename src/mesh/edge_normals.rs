@@ -1,7 +1,7 @@
 //! [`EdgeNormals`]: how sharp the edges of a surface stay, in degrees.
 //!
-//! The distance between two surfaces hardly feels a rounded edge. Its normals do: so points are drawn from a reference, those near which it
-//! bends are kept, and the reference's normal at each is compared with that of the other surface at its nearest point.
+//! A rounded edge hardly changes the distance between two surfaces, but it changes the normals. So points are drawn from a reference, those
+//! near an edge are kept, and the reference's normal at each is compared with the normal of the other surface at its nearest point.
 
 use std::collections::HashMap;
 
@@ -16,12 +16,13 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct EdgeNormals {
-    /// A point is near an edge if the reference turns by more than `bend` within this distance. Default 0.05: one and a half samples of a 64³
-    /// grid over the cube [-1, 1]³.
+    /// A point is near an edge if the reference turns by more than `bend` within this distance. Default 0.05: one and a half samples of a
+    /// 64³ grid over the cube [-1, 1]³.
     pub radius: f32,
-    /// Degrees by which a surface turns at an edge, 0 to 150. What turns by more than 150 is the other side of a thin part. Default 30.
+    /// The angle in degrees, 0 to 150, by which a surface must turn at an edge. If it turns by more than 150, this is the other side of a
+    /// thin part. Default 30.
     pub bend: f32,
-    /// Points drawn from the reference, at most [`MOST`](Self::MOST). Default 8192.
+    /// Number of points drawn from the reference, at most [`MOST`](Self::MOST). Default 8192.
     pub samples: usize,
     /// Seed of the points.
     pub seed: u64,
@@ -45,13 +46,13 @@ setters! {
 impl EdgeNormals {
     /// The most points that may be drawn: each is compared with those around it.
     pub const MOST: usize = 1 << 17;
-    /// The other side of a thin part turns by more than this.
+    /// A surface that turns by more than this is the other side of a thin part.
     const OTHER_SIDE: f32 = 150.0;
     const OP: &str = "EdgeNormals";
 
-    /// Mean angle in degrees between the normals of `reference` near its edges and those of `mesh` at the nearest points, 0 to 180; `None` where
-    /// the reference has no edges. With a `reference` of many small triangles, as a grid's surface is, a curve counts as an edge once it
-    /// turns within the radius.
+    /// Mean angle in degrees, 0 to 180, between the normals of `reference` near its edges and those of `mesh` at the nearest points; `None`
+    /// if the reference has no edges. If `reference` has many small triangles, as a grid's surface does, a curved part counts as an edge if
+    /// it turns enough within the radius.
     ///
     /// ```
     /// use wavemesh::mesh::EdgeNormals;
@@ -66,7 +67,7 @@ impl EdgeNormals {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] for a configuration out of range or a mesh without area.
+    /// [`Error::Argument`] for a configuration out of range, or a mesh without area.
     pub fn error(&self, mesh: &Mesh, reference: &Mesh) -> Result<Option<f64>> {
         self.check()?;
         let drawn = sample_surface(reference, self.samples, self.seed)?;
@@ -93,7 +94,7 @@ impl EdgeNormals {
         Ok(Some(sums.iter().sum::<f64>() / near.len() as f64))
     }
 
-    /// The points around which the surface turns, found among the points themselves.
+    /// The points near which the surface turns, judged by the points themselves.
     fn near_edges(&self, points: &[[f32; 3]], normals: &[[f32; 3]]) -> Vec<usize> {
         let cell = |point: [f32; 3]| point.map(|x| (x / self.radius).floor() as i64);
         let mut cells: HashMap<[i64; 3], Vec<usize>> = HashMap::new();
@@ -156,10 +157,10 @@ mod tests {
         let to_edge = |at: usize| {
             let mut beyond = drawn.points[at].map(|x| 0.5 - x.abs());
             beyond.sort_by(f32::total_cmp);
-            beyond[1] // the side that it lies on is 0 away
+            beyond[1] // the distance beyond the side on which it lies is 0
         };
         assert!(near.iter().all(|&at| to_edge(at) <= 0.1));
-        // A share (1 - 0.8²) of the surface; few of the outermost have nobody within reach.
+        // A share of (1 - 0.8²) of the surface; few of the outermost points have no neighbour within reach.
         let share = near.len() as f64 / 20_000.0;
         assert!((0.34..0.37).contains(&share), "{share}");
     }
@@ -169,12 +170,12 @@ mod tests {
         let die = corners(0.5);
         let edges = EdgeNormals::new();
         assert_eq!(edges.error(&die, &die).unwrap(), Some(0.0));
-        // Seen from one large face towards +z, the six sides are turned by 0°, four times 90°, and 180°.
+        // Seen from one large face towards +z, the six sides are turned by 0°, four times by 90°, and by 180°.
         let sheet = vec![[-9.0, -9.0, 0.5], [9.0, -9.0, 0.5], [9.0, 9.0, 0.5], [-9.0, 9.0, 0.5]];
         let sheet = Mesh::new(sheet, vec![[0, 1, 2], [0, 2, 3]]).unwrap();
         let error = edges.error(&sheet, &die).unwrap().unwrap();
         assert!((error - 90.0).abs() < 4.0, "{error}");
-        // A grid rounds edges, a finer one less far.
+        // A grid rounds edges; a finer grid rounds them less.
         let of_grid = |n| edges.error(&cuboid([0.5; 3]).to_mesh(n).unwrap(), &die).unwrap().unwrap();
         let (coarse, fine) = (of_grid(24), of_grid(96));
         assert!(fine < 0.7 * coarse && coarse > 5.0, "{coarse} and {fine}");

@@ -1,8 +1,8 @@
-//! What can be measured on a mesh: normals, bounds, area, volume, and how its triangles hang together.
+//! Measures of a mesh: normals, bounds, area, volume, and how its triangles are connected.
 
 use super::Mesh;
 
-/// 3-vectors, as far as meshes need them.
+/// The operations on 3-vectors that meshes need.
 pub(crate) mod vec3 {
     use std::ops::{Add, Mul, Sub};
 
@@ -29,7 +29,7 @@ pub(crate) mod vec3 {
     pub fn norm(a: [f32; 3]) -> f32 {
         dot(a, a).sqrt()
     }
-    /// `a` at length one; the zero vector stays zero.
+    /// `a` scaled to length one; the zero vector stays zero.
     pub fn normalized(a: [f32; 3]) -> [f32; 3] {
         let length = norm(a);
         if length > 0.0 { scale(a, 1.0 / length) } else { [0.0; 3] }
@@ -38,7 +38,7 @@ pub(crate) mod vec3 {
 use vec3::{add, cross, dot, normalized, sub};
 
 impl Mesh {
-    /// The smallest and largest corner of the axis-aligned box around all vertices that a triangle has.
+    /// The smallest and largest corner of the axis-aligned box around all vertices that belong to a triangle.
     pub fn bounds(&self) -> [[f32; 3]; 2] {
         let mut bounds = [[f32::INFINITY; 3], [f32::NEG_INFINITY; 3]];
         for v in self.faces.iter().flatten().map(|&v| self.vertices[v as usize]) {
@@ -56,18 +56,18 @@ impl Mesh {
         (doubled / 2.0) as f32
     }
 
-    /// Signed volume enclosed by the triangles, in cubed mesh units: positive when they face outwards. It has a
-    /// meaning only for a [watertight](Mesh::is_watertight) mesh.
+    /// Signed volume enclosed by the triangles, in cubed mesh units: positive if they face outwards. It is meaningful only for a
+    /// [watertight](Mesh::is_watertight) mesh.
     pub fn volume(&self) -> f32 {
         self.signed_volume() as f32
     }
 
-    /// Unit normal of each triangle, (faces, 3); zero for a triangle without area.
+    /// Unit normal of each triangle, (faces, 3). It is zero for a triangle without area.
     pub fn face_normals(&self) -> Vec<[f32; 3]> {
         (0..self.faces.len()).map(|f| normalized(self.scaled_normal(f))).collect()
     }
 
-    /// Unit normal at each vertex, (vertices, 3): the mean of the triangles around it, weighted by their areas.
+    /// Unit normal at each vertex, (vertices, 3): the mean of the normals of its triangles, weighted by their areas.
     pub fn vertex_normals(&self) -> Vec<[f32; 3]> {
         let mut normals = vec![[0.0; 3]; self.vertices.len()];
         for (f, face) in self.faces.iter().enumerate() {
@@ -79,31 +79,31 @@ impl Mesh {
         normals.into_iter().map(normalized).collect()
     }
 
-    /// The triangle's normal, as long as twice its area.
+    /// The triangle's normal, with twice the triangle's area as its length.
     pub(crate) fn scaled_normal(&self, face: usize) -> [f32; 3] {
         let [a, b, c] = self.triangle(face);
         cross(sub(b, a), sub(c, a))
     }
 
-    /// Whether every edge joins exactly two triangles that run along it in opposite directions. Triangles that have a vertex
-    /// twice do not count.
+    /// Whether every edge belongs to exactly two triangles that run along it in opposite directions. Triangles that use a vertex twice do
+    /// not count.
     pub fn is_watertight(&self) -> bool {
         self.edge_uses().all(|(_, forward, backward)| forward == 1 && backward == 1)
     }
 
-    /// Whether the triangles close up as a chain: each edge is run along as often one way as the other. Then, and
-    /// only then, the winding number is a whole number everywhere off the surface. Weaker than
-    /// [`Mesh::is_watertight`]: two cubes that share an edge qualify. Triangles that have a vertex twice do not count.
+    /// Whether the triangles close up: each edge is run along equally often in both directions. Exactly then the winding number is a whole
+    /// number everywhere off the surface. This is weaker than [`Mesh::is_watertight`]: two cubes that share an edge qualify. Triangles that
+    /// use a vertex twice do not count.
     pub fn is_closed(&self) -> bool {
         are_closed(&self.faces)
     }
 
-    /// The edges that bound the surface (holes, rims): those used by exactly one triangle, in ascending order.
+    /// The edges that bound the surface (holes, rims): those of exactly one triangle, in ascending order.
     pub fn boundary_edges(&self) -> Vec<[u32; 2]> {
         self.edge_uses().filter(|&(_, forward, backward)| forward + backward == 1).map(|(edge, ..)| edge).collect()
     }
 
-    /// [`edge_uses`] of all triangles.
+    /// The [`edge_uses`] of all triangles.
     pub(super) fn edge_uses(&self) -> impl Iterator<Item = ([u32; 2], usize, usize)> + use<> {
         edge_uses(&self.faces)
     }
@@ -150,8 +150,8 @@ impl Mesh {
     }
 }
 
-/// Every edge with the number of triangles that run along it upwards and downwards, in ascending order. Triangles that have a vertex
-/// twice do not count.
+/// Every edge, in ascending order, with the numbers of triangles that run along it upwards and downwards. Triangles that use a vertex twice
+/// do not count.
 fn edge_uses(faces: &[[u32; 3]]) -> impl Iterator<Item = ([u32; 2], usize, usize)> + use<> {
     let mut half_edges: Vec<([u32; 2], bool)> = faces
         .iter()
@@ -177,7 +177,7 @@ fn edge_uses(faces: &[[u32; 3]]) -> impl Iterator<Item = ([u32; 2], usize, usize
     })
 }
 
-/// Whether the triangles close up as a chain: each edge is run along as often one way as the other.
+/// Whether the triangles close up: each edge is run along equally often in both directions.
 pub(super) fn are_closed(faces: &[[u32; 3]]) -> bool {
     edge_uses(faces).all(|(_, forward, backward)| forward == backward)
 }

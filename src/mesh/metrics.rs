@@ -1,7 +1,7 @@
 //! How near two surfaces are to each other: Chamfer distance, Hausdorff distance, F-score, normal consistency.
 //!
-//! Points are drawn evenly by area from each surface with a seed, and measured against the other surface itself, not
-//! against points drawn from it. So the same surface twice has distance zero, and a number does not sink as samples grow.
+//! Seeded points are drawn evenly by area from each surface, and measured against the other surface itself, not against points drawn from
+//! it. So the distance of a surface to itself is zero, and the numbers do not shrink as samples increase.
 
 use rand::{Rng, SeedableRng};
 use rayon::prelude::*;
@@ -11,7 +11,7 @@ use super::{Bvh, Mesh, Share, Work};
 use crate::task::Task;
 use crate::{Error, Result};
 
-/// Points on a surface, and the triangle that each lies on.
+/// Points on a surface, each with its triangle.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SurfaceSamples {
     /// Positions, (n, 3).
@@ -23,7 +23,7 @@ pub struct SurfaceSamples {
 /// Draws `count` points from the mesh's surface, evenly by area. The same seed gives the same points.
 ///
 /// # Errors
-/// When the mesh has no area, or there is no memory for so many points.
+/// If the mesh has no area, or the points do not fit in memory.
 ///
 /// ```
 /// # use wavemesh::mesh::{Mesh, metrics::sample_surface};
@@ -49,7 +49,7 @@ pub fn sample_surface(mesh: &Mesh, count: usize, seed: u64) -> Result<SurfaceSam
     let mut draw = || {
         let at = rng.random::<f64>() * area;
         let face = areas.partition_point(|&a| a <= at).min(areas.len() - 1);
-        // The square root makes the points even over the triangle.
+        // The square root distributes the points evenly over the triangle.
         let (root, v) = (rng.random::<f32>().sqrt(), rng.random::<f32>());
         let weights = [1.0 - root, root * (1.0 - v), root * v];
         let corners = mesh.triangle(face);
@@ -69,7 +69,7 @@ pub fn sample_surface(mesh: &Mesh, count: usize, seed: u64) -> Result<SurfaceSam
     Ok(SurfaceSamples { points, faces })
 }
 
-/// Two surfaces measured against each other.
+/// Measures of two surfaces against each other.
 ///
 /// ```
 /// use wavemesh::{mesh::metrics::MeshComparison, sdf::SdfGrid};
@@ -85,18 +85,17 @@ pub fn sample_surface(mesh: &Mesh, count: usize, seed: u64) -> Result<SurfaceSam
 pub struct MeshComparison {
     /// From the first mesh's points to the second's surface, then the other way.
     distances: [Vec<f32>; 2],
-    /// Cosine between the normals at each point and at its nearest.
+    /// Cosine of the angle between the normals at each point and at its nearest point.
     cosines: [Vec<f32>; 2],
 }
 
 impl MeshComparison {
-    /// Draws `samples` points from each mesh and finds the nearest point of the other's surface for each. The order of
-    /// the meshes matters to [`precision`](MeshComparison::precision) and [`recall`](MeshComparison::recall) alone:
-    /// the reference comes second.
+    /// Draws `samples` points from each mesh, and finds for each the nearest point of the other's surface. The order of the meshes matters
+    /// only to [`precision`](MeshComparison::precision) and [`recall`](MeshComparison::recall): the reference comes second.
     ///
     /// # Errors
-    /// When a mesh has no area or so many triangles lie across each other that distances would take hours, or `samples` is zero or more
-    /// than memory has room for; [`Error::Interrupted`] when stopped.
+    /// If a mesh has no area, or so many triangles across each other that distances would take hours, or if `samples` is zero or more than
+    /// fits in memory; [`Error::Interrupted`] after a stop.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -115,7 +114,7 @@ impl MeshComparison {
             return Err(Error::Argument { op: "MeshComparison", name: "samples", got, expected });
         }
         let reference = &*reference.around(mesh.offset());
-        // Points between two looks at the clock and at the stop button.
+        // Points between two checks of the time and for a stop.
         const AT_A_TIME: usize = 1024;
         let task = Task::new("surface comparison", samples.saturating_mul(2));
         let one_way = |from: &Mesh, to: &Mesh, seed: u64| -> Result<(Vec<f32>, Vec<f32>)> {
@@ -143,27 +142,27 @@ impl MeshComparison {
         Ok(Self { distances: [there, back], cosines: [cosines_there, cosines_back] })
     }
 
-    /// Mean distance there plus mean distance back.
+    /// Mean distance from the first to the second surface plus mean distance back.
     pub fn chamfer(&self) -> f64 {
         self.distances.iter().map(|d| mean(d, |d| d)).sum()
     }
 
-    /// Mean squared distance there plus mean squared distance back.
+    /// Mean squared distance from the first to the second surface plus mean squared distance back.
     pub fn chamfer_squared(&self) -> f64 {
         self.distances.iter().map(|d| mean(d, |d| d * d)).sum()
     }
 
-    /// The largest distance from a drawn point of either surface to the other: the Hausdorff distance, from below.
+    /// The largest distance from a drawn point of either surface to the other: a lower bound of the Hausdorff distance.
     pub fn hausdorff(&self) -> f64 {
         self.distances.iter().flatten().fold(0.0, |largest, &d| largest.max(f64::from(d)))
     }
 
-    /// Share of the first mesh's points at most `threshold` from the reference, 0 to 1.
+    /// Share of the first mesh's points within `threshold` of the reference, 0 to 1.
     pub fn precision(&self, threshold: f32) -> f64 {
         mean(&self.distances[0], |d| if d <= f64::from(threshold) { 1.0 } else { 0.0 })
     }
 
-    /// Share of the reference's points at most `threshold` from the first mesh, 0 to 1.
+    /// Share of the reference's points within `threshold` of the first mesh, 0 to 1.
     pub fn recall(&self, threshold: f32) -> f64 {
         mean(&self.distances[1], |d| if d <= f64::from(threshold) { 1.0 } else { 0.0 })
     }
@@ -174,7 +173,7 @@ impl MeshComparison {
         if p + r > 0.0 { 2.0 * p * r / (p + r) } else { 0.0 }
     }
 
-    /// Mean of |cos| between normals at nearest points, over both ways, 0 to 1.
+    /// Mean of |cos| between normals at nearest points, in both directions, 0 to 1.
     pub fn normal_consistency(&self) -> f64 {
         self.cosines.iter().map(|c| mean(c, f64::abs)).sum::<f64>() / 2.0
     }

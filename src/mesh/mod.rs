@@ -1,7 +1,7 @@
 //! Triangle meshes: reading, writing and measuring.
 //!
-//! A [`Mesh`] holds vertices, triangles, and an offset for large coordinates. Readers and writers are in [`format`](MeshFormat), one file a
-//! format; [`metrics`] compares two meshes.
+//! A [`Mesh`] holds vertices, triangles, and an offset for large coordinates. Readers and writers are in [`format`](MeshFormat), one file
+//! for each format; [`metrics`] compares two meshes.
 
 mod axis;
 mod bvh;
@@ -44,7 +44,7 @@ pub struct Mesh {
     notes: Vec<String>,
 }
 
-/// Equal surfaces at equal places; notes say nothing of either.
+/// Meshes are equal if their surfaces and places are; notes do not matter.
 impl PartialEq for Mesh {
     fn eq(&self, other: &Self) -> bool {
         self.vertices == other.vertices && self.faces == other.faces && self.offset == other.offset
@@ -55,7 +55,7 @@ impl Mesh {
     /// A mesh from vertex positions and triangles.
     ///
     /// # Errors
-    /// When there is no triangle, a coordinate is NaN or infinite, or a triangle names a vertex that is not there.
+    /// If there is no triangle, a coordinate is NaN or infinite, or a triangle names a vertex that does not exist.
     ///
     /// ```
     /// use wavemesh::mesh::Mesh;
@@ -73,7 +73,7 @@ impl Mesh {
         })
     }
 
-    /// [`Mesh::new`] with the complaint alone.
+    /// [`Mesh::new`], whose error is only the message.
     fn checked(vertices: Vec<[f32; 3]>, faces: Vec<[u32; 3]>) -> Result<Self, String> {
         check_faces(&faces, vertices.len())?;
         if let Some(i) = vertices.iter().position(|v| !v.iter().all(|c| c.is_finite())) {
@@ -82,10 +82,10 @@ impl Mesh {
         Ok(Self { vertices, faces, offset: [0.0; 3], notes: Vec::new() })
     }
 
-    /// A mesh from what a file holds, in double precision, with the complaint alone, for the readers to put a path beside.
+    /// A mesh from a file's content in double precision. The error is only the message; readers add the path.
     ///
-    /// Vertices that no triangle has may be anything; those without a finite position are left out. Where single precision
-    /// would move a vertex by more than [`LARGEST_ROUNDING`] of the mesh's extent, the mesh gets an offset.
+    /// Vertices that no triangle uses may have any value; they are left out if their position is not finite. If single precision would move
+    /// a vertex by more than [`LARGEST_ROUNDING`] of the mesh's extent, the mesh gets an offset.
     fn from_file(vertices: Vec<[f64; 3]>, mut faces: Vec<[u32; 3]>, mut notes: Vec<String>) -> Result<Self, String> {
         check_faces(&faces, vertices.len())?;
         let (mut lo, mut hi, mut rounding) = ([f64::INFINITY; 3], [f64::NEG_INFINITY; 3], 0.0f64);
@@ -105,7 +105,7 @@ impl Mesh {
         let extent = (0..3).map(|axis| hi[axis] - lo[axis]).fold(0.0, f64::max);
         let mut offset = [0.0; 3];
         if rounding > LARGEST_ROUNDING * extent && extent > 0.0 {
-            // A multiple of a power of two near the extent, so that taking it off costs no digit.
+            // A multiple of a power of two near the extent, so that subtracting it loses no digit.
             let unit = extent.log2().ceil().exp2();
             offset = std::array::from_fn(|axis| ((0.5 * lo[axis] + 0.5 * hi[axis]) / unit).round() * unit);
         }
@@ -133,7 +133,7 @@ impl Mesh {
         Ok(Self { vertices: kept, faces, offset, notes })
     }
 
-    /// An empty mesh in this one's place, with its notes.
+    /// An empty mesh at this one's place, with its notes.
     fn clone_frame(&self) -> Self {
         Self { vertices: Vec::new(), faces: Vec::new(), offset: self.offset, notes: self.notes.clone() }
     }
@@ -148,21 +148,21 @@ impl Mesh {
         &self.faces
     }
 
-    /// The three corners of triangle `face`. Panics when `face` is not below `faces().len()`.
+    /// The three corners of triangle `face`. Panics if `face` is not below `faces().len()`.
     pub fn triangle(&self, face: usize) -> [[f32; 3]; 3] {
         self.faces[face].map(|v| self.vertices[v as usize])
     }
 
-    /// Where the origin of [`Mesh::vertices`] lies in the coordinates of the file: zero unless these are so large (a small
-    /// part in map coordinates) that single precision would lose the shape. Files are written with it added.
+    /// The origin of [`Mesh::vertices`] in the coordinates of the file. It is zero unless these are so large (a small part in map
+    /// coordinates) that single precision would lose the shape. Files are written with it added.
     pub fn offset(&self) -> [f64; 3] {
         self.offset
     }
 
-    /// The same vertices around another origin: the mesh is moved.
+    /// The same vertices around another origin, which moves the mesh.
     ///
     /// # Errors
-    /// When the offset is not finite.
+    /// If the offset is not finite.
     ///
     /// ```
     /// use wavemesh::mesh::Mesh;
@@ -185,7 +185,7 @@ impl Mesh {
         self.vertices.iter().map(|v| std::array::from_fn(|axis| f64::from(v[axis]) + self.offset[axis]))
     }
 
-    /// The mesh with its vertices around another mesh's offset, where they may be compared with that mesh's.
+    /// The mesh with its vertices relative to another mesh's offset, so that they can be compared with that mesh's.
     pub(crate) fn around(&self, offset: [f64; 3]) -> std::borrow::Cow<'_, Mesh> {
         if self.offset == offset {
             return std::borrow::Cow::Borrowed(self);
@@ -195,15 +195,15 @@ impl Mesh {
         std::borrow::Cow::Owned(Self { vertices, faces: self.faces.clone(), offset, notes: self.notes.clone() })
     }
 
-    /// What a reader skipped or mended in the mesh's file, a line each; empty when it took all as it stood.
+    /// What a reader skipped or mended in the mesh's file, one line each; empty if it took everything unchanged.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// The same mesh with every vertex moved by `f`, which sees positions as [`Mesh::vertices`] has them.
+    /// The same mesh with every vertex moved by `f`, which gets positions as in [`Mesh::vertices`].
     ///
     /// # Errors
-    /// When `f` yields a coordinate that is not finite.
+    /// If `f` returns a coordinate that is not finite.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -218,7 +218,7 @@ impl Mesh {
     }
 }
 
-/// A mesh gets an offset when rounding to single precision would move a vertex by more than this share of its extent.
+/// A mesh gets an offset if rounding to single precision would move a vertex by more than this share of its extent.
 const LARGEST_ROUNDING: f64 = 1e-5;
 
 fn check_faces(faces: &[[u32; 3]], vertices: usize) -> Result<(), String> {

@@ -1,19 +1,19 @@
-//! Polygons and strips to triangles, for the formats whose faces may be more than triangles.
+//! Converts polygons and strips to triangles, for formats with other faces than triangles.
 
 use super::geometry::vec3::{add, cross, dot, scale, sub};
 
-/// Up to so many corners a convex polygon becomes a fan, as other programs have it. Larger fans are slivers that all meet in one
-/// corner, which grids and pictures suffer from: these polygons are halved instead.
+/// A convex polygon with up to this many corners becomes a fan, as in other programs. Larger fans are slivers that all meet in one corner,
+/// which is bad for grids and pictures: such polygons are halved instead.
 const MOST_CORNERS_OF_A_FAN: usize = 32;
 
-/// Comparisons that clipping ears may take for each corner of a polygon. Polygons of real files take about ten.
+/// How many comparisons clipping ears may take for each corner of a polygon. Polygons of real files take about ten.
 const MOST_TESTS: usize = 512;
 
-/// Appends the triangles of one polygon; none for fewer than three corners. Convex polygons become a fan around their first
-/// corner (or are halved again and again, when they have many), others lose their ears one by one in the plane of their mean
-/// normal. The corners must be in range of `vertices`.
+/// Appends the triangles of one polygon; none for fewer than three corners. A convex polygon becomes a fan around its first corner (or is
+/// halved again and again if it has many corners). Other polygons are cut ear by ear in the plane of their mean normal. The corners must be
+/// in range of `vertices`.
 ///
-/// False when the polygon crosses itself so often that the time for its ears ran out; the rest of it is a fan then.
+/// Returns false if the polygon crosses itself so often that clipping its ears took too long; its rest is then a fan.
 pub(super) fn triangulate(corners: &[u32], vertices: &[[f64; 3]], triangles: &mut Vec<[u32; 3]>) -> bool {
     if corners.len() <= 3 {
         fan(corners, triangles);
@@ -34,7 +34,7 @@ pub(super) fn triangulate(corners: &[u32], vertices: &[[f64; 3]], triangles: &mu
 
 type Point = [f64; 2];
 
-/// The corners in the plane of the polygon's mean normal, which turns it counter-clockwise.
+/// The corners in the plane of the polygon's mean normal, in which it turns counter-clockwise.
 fn flat(corners: &[u32], vertices: &[[f64; 3]]) -> Vec<Point> {
     let at = |corner: u32| vertices[corner as usize];
     let origin = at(corners[0]);
@@ -45,7 +45,7 @@ fn flat(corners: &[u32], vertices: &[[f64; 3]]) -> Vec<Point> {
         if length > 0.0 { scale(v, 1.0 / length) } else { v }
     };
     let normal = unit(normal);
-    // The axis that the normal is farthest from gives the plane a direction.
+    // The axis farthest from the normal's direction gives the plane a direction.
     let least = (0..3).min_by(|&a, &b| normal[a].abs().total_cmp(&normal[b].abs())).unwrap_or(0);
     let x = unit(cross(std::array::from_fn(|axis| if axis == least { 1.0 } else { 0.0 }), normal));
     let y = cross(normal, x);
@@ -69,19 +69,19 @@ fn halve(corners: &[u32], triangles: &mut Vec<[u32; 3]>) {
     }
 }
 
-/// A polygon on its way to triangles. Only a corner that turns right can lie in an ear (Meisters 1975), so that these alone are
-/// kept, in the cells of a grid.
+/// A polygon that is being cut. Only a corner that turns right can lie in an ear (Meisters 1975), so only these corners are kept, in the
+/// cells of a grid.
 struct Ears<'a> {
     outline: &'a [Point],
     before: Vec<usize>,
     after: Vec<usize>,
-    /// Corners that turn right, or not at all, and are still there.
+    /// Corners that turn right, or not at all, and have not been cut.
     reflex: Vec<bool>,
     low: Point,
-    /// Cells for each unit of length.
+    /// Number of cells for each unit of length.
     density: Point,
     side: usize,
-    /// Where the corners of each cell begin in `cells`; the last is the end.
+    /// Where the corners of each cell begin in `cells`; the last entry is the end.
     first: Vec<u32>,
     cells: Vec<u32>,
 }
@@ -114,12 +114,12 @@ impl<'a> Ears<'a> {
         ears
     }
 
-    /// The cell of a point along an axis. A point that is not finite has one too.
+    /// The cell of a point along an axis. A point that is not finite also gets a cell.
     fn cell(&self, point: Point, axis: usize) -> usize {
         (((point[axis] - self.low[axis]) * self.density[axis]) as usize).min(self.side - 1)
     }
 
-    /// A corner that lies in the triangle of corner `i`, which turns left. `tests` counts comparisons.
+    /// A corner inside the triangle of corner `i`, which turns left. `tests` counts comparisons.
     fn obstacle(&self, i: usize, tests: &mut usize) -> Option<usize> {
         let [a, b, c] = [self.before[i], i, self.after[i]].map(|corner| self.outline[corner]);
         let inside = |p: Point| {
@@ -142,29 +142,29 @@ impl<'a> Ears<'a> {
         None
     }
 
-    /// Takes corner `i` off the outline.
+    /// Removes corner `i` from the outline.
     fn cut(&mut self, i: usize) {
         let (a, c) = (self.before[i], self.after[i]);
         (self.after[a], self.before[c]) = (c, a);
         self.reflex[i] = false;
         for corner in [a, c] {
-            // What turns left once does so for good, unless the polygon crosses itself.
+            // A corner that turns left once always does, unless the polygon crosses itself.
             let [before, after] = [self.before[corner], self.after[corner]].map(|other| self.outline[other]);
             self.reflex[corner] &= turn(before, self.outline[corner], after) <= 0.0;
         }
     }
 
-    /// Appends the triangles; false when the comparisons ran out.
+    /// Appends the triangles; returns false if the comparisons are used up.
     fn clip(mut self, corners: &[u32], triangles: &mut Vec<[u32; 3]>) -> bool {
         let n = corners.len();
         let (mut is_open, mut is_left) = (vec![true; n], vec![true; n]);
-        // Corners that are neither cut nor open wait for the corner that lies in their triangle, or for a neighbour to go.
+        // Corners that are neither cut nor open wait until the corner in their triangle, or a neighbour, is cut.
         let mut waiting: Vec<Vec<usize>> = vec![Vec::new(); n];
-        // Neighbours are cut in different rounds: in turn they would become a fan of slivers.
+        // Neighbours are cut in different rounds: one after the other, they would become a fan of slivers.
         let (mut open, mut round, mut touched): (Vec<usize>, _, _) = ((0..n).collect(), 1, vec![0; n]);
-        let (mut home, mut left, mut tests) = (0, n, 0); // `home` is a corner that is left
+        let (mut home, mut left, mut tests) = (0, n, 0); // `home` is a corner that has not been cut
         while left > 3 && tests <= MOST_TESTS * n {
-            // A polygon that crosses itself may have no ear left: any corner is then as good as another.
+            // A polygon that crosses itself may have no ear left; then any corner is as good as another.
             let forced = open.is_empty();
             let mut next = Vec::new();
             for at in if forced { vec![home] } else { std::mem::take(&mut open) } {
@@ -208,7 +208,7 @@ pub(super) fn fan(corners: &[u32], triangles: &mut Vec<[u32; 3]>) {
     triangles.extend(corners.windows(2).skip(1).map(|pair| [corners[0], pair[0], pair[1]]));
 }
 
-/// Appends the triangles of a strip: each three neighbours, every other turned around. Those that repeat a corner only lead
+/// Appends the triangles of a strip: each three neighbours, with every other triangle turned over. Triangles that repeat a corner only lead
 /// the strip to another place.
 pub(super) fn strip(corners: &[u32], triangles: &mut Vec<[u32; 3]>) {
     for (i, t) in corners.windows(3).enumerate() {
@@ -232,7 +232,7 @@ mod tests {
         (triangles.iter().map(normal).map(|n| dot(n, n).sqrt()).sum(), dot(sum, sum).sqrt())
     }
 
-    /// The polygon around the origin whose corner `i` of `n` is `radius(i)` away, in a plane that no axis is in.
+    /// The polygon around the origin whose corner `i` of `n` has distance `radius(i)`, in a plane that contains no axis.
     fn around(n: usize, radius: impl Fn(usize) -> f64) -> Vec<[f64; 3]> {
         let corner = |i: usize| {
             let (sin, cos) = (std::f64::consts::TAU * i as f64 / n as f64).sin_cos();
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn ears_of_a_spiral_are_found_in_few_comparisons() {
-        // A band that winds around the origin thirty times: every long diagonal crosses it.
+        // A band that winds around the origin thirty times, so every long diagonal crosses it.
         let n = 30_000;
         let radius = |i: usize| 1.0 + 30.0 * i as f64 / n as f64;
         let point = |i: usize, inset: f64| {
@@ -292,14 +292,14 @@ mod tests {
 
     #[test]
     fn a_polygon_without_ears_costs_a_bounded_number_of_comparisons() {
-        // Corners jump to and fro across a circle.
+        // Corners jump back and forth across a circle.
         let round = around(4001, |_| 1.0);
         let corners: Vec<u32> = (0..4001u32).map(|i| i * 1999 % 4001).collect();
         let outline = flat(&corners, &round);
         let mut triangles = Vec::new();
         Ears::new(&outline).clip(&corners, &mut triangles);
         assert_eq!(triangles.len(), corners.len() - 2);
-        // One place for all corners, and places that are no numbers.
+        // All corners at one place, and positions that are not numbers.
         for place in [[1.0; 3], [f64::NAN; 3], [f64::INFINITY; 3], [1e300, -1e300, 1e300]] {
             let mut triangles = Vec::new();
             triangulate(&corners, &vec![place; 4001], &mut triangles);

@@ -1,7 +1,7 @@
-//! What is wrong with a mesh, and the calls that mend it.
+//! Finds what is wrong with a mesh, and mends it.
 //!
-//! [`Mesh::check`] counts what grids, volumes and winding numbers suffer from; [`Mesh::repair`] mends all that has one right
-//! answer and says what it did. Holes are left open: only their owner knows what belongs there.
+//! [`Mesh::check`] counts faults that harm grids, volumes and winding numbers. [`Mesh::repair`] mends every fault with only one right
+//! answer, and reports what it did. Holes are left open: only the owner knows what belongs there.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,25 +11,25 @@ use super::geometry::vec3::{cross, dot, sub};
 use super::{Mesh, weld};
 use crate::{Error, Result};
 
-/// What is wrong with a mesh, as [`Mesh::check`] finds it. Topology (edges, direction) is judged as if equal positions were
-/// one vertex and superfluous triangles gone.
+/// What is wrong with a mesh, as [`Mesh::check`] finds it. For topology (edges, direction), vertices at equal positions count as one, and
+/// superfluous triangles do not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MeshReport {
-    /// Vertices of no triangle.
+    /// Vertices that no triangle uses.
     pub unused_vertices: usize,
-    /// Vertices at the position of an earlier one.
+    /// Vertices at the position of an earlier vertex.
     pub repeated_vertices: usize,
-    /// Triangles of which two corners are at one position.
+    /// Triangles with two corners at one position.
     pub degenerate_faces: usize,
-    /// Triangles with the corners of an earlier one, whichever way round.
+    /// Triangles with the corners of an earlier triangle, in either direction.
     pub duplicate_faces: usize,
-    /// Edges of a single triangle: the rims of holes and sheets.
+    /// Edges of only one triangle: the rims of holes and sheets.
     pub boundary_edges: usize,
     /// Edges of more than two triangles.
     pub crowded_edges: usize,
-    /// Edges along which two triangles run the same way: one of them is turned over.
+    /// Edges along which two triangles run in the same direction: one of them is turned over.
     pub turned_edges: usize,
-    /// The surface is closed and faces inwards: its volume is negative.
+    /// Whether the surface is closed but faces inwards, so that its volume is negative.
     pub inside_out: bool,
 }
 
@@ -39,7 +39,7 @@ impl MeshReport {
         *self == Self::default()
     }
 
-    /// Each fault with the call that mends it, in plain words.
+    /// A description of each fault, with the call that mends it.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let mut fault = |count: usize, one: &str, many: &str, call: &str| {
@@ -70,17 +70,17 @@ impl fmt::Display for MeshReport {
 /// What [`Mesh::repair`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Repair {
-    /// Vertices that became one with an earlier one at the same position.
+    /// Vertices that were joined with an earlier vertex at the same position.
     pub welded: usize,
-    /// Triangles dropped because two of their corners are at one position.
+    /// Triangles that were removed because two of their corners are at one position.
     pub degenerate: usize,
-    /// Triangles dropped because an earlier one has the same corners.
+    /// Triangles that were removed because an earlier triangle has the same corners.
     pub duplicates: usize,
-    /// Triangles turned over.
+    /// Triangles that were turned over.
     pub turned: usize,
-    /// Vertices dropped because no triangle has them.
+    /// Vertices that were removed because no triangle uses them.
     pub unused: usize,
-    /// What is left: only holes and edges of more than two triangles.
+    /// The remaining faults: only holes, and edges of more than two triangles.
     pub left: MeshReport,
 }
 
@@ -101,11 +101,11 @@ impl fmt::Display for Repair {
 }
 
 impl Mesh {
-    /// The same surface with vertices at most `tolerance` (mesh units) apart made one, each at the position of the first.
-    /// Zero joins equal positions alone. Triangles that lose their area so stay: see [`Mesh::drop_degenerate`].
+    /// The same surface with vertices at most `tolerance` (mesh units) apart joined, each at the position of the first. Zero joins only
+    /// equal positions. Triangles that lose their area stay: see [`Mesh::drop_degenerate`].
     ///
     /// # Errors
-    /// When the tolerance is negative or not finite.
+    /// If the tolerance is negative or not finite.
     ///
     /// ```
     /// use wavemesh::mesh::Mesh;
@@ -121,7 +121,7 @@ impl Mesh {
             return Err(Error::Argument { op: "Mesh::weld", name: "tolerance", got: tolerance.to_string(), expected });
         }
         let largest = self.vertices.iter().flatten().fold(0.0f32, |largest, c| largest.max(c.abs()));
-        // So small a tolerance joins nothing that is not equal, and its cells would be too many to number.
+        // Such a small tolerance joins only equal positions, and its cells would be too many to number.
         let exact = f64::from(tolerance) < f64::from(largest) * 1e-15;
         let (vertices, index) =
             if exact || tolerance == 0.0 { weld::equal(&self.vertices) } else { weld::near(&self.vertices, tolerance) };
@@ -135,8 +135,8 @@ impl Mesh {
         Mesh { vertices, faces, ..self.clone_frame() }
     }
 
-    /// The mesh without triangles of which two corners are at one position. Triangles of three corners in a line stay: they
-    /// often close the surface between their neighbours.
+    /// The mesh without triangles that have two corners at one position. Triangles with three corners in a line stay: they often close the
+    /// surface between their neighbours.
     pub fn drop_degenerate(&self) -> Mesh {
         let distinct = |&face: &usize| {
             let [a, b, c] = self.triangle(face);
@@ -145,8 +145,8 @@ impl Mesh {
         self.with_faces((0..self.faces.len()).filter(distinct).map(|face| self.faces[face]).collect())
     }
 
-    /// The mesh without triangles that have the corners of an earlier one, whichever way round. Corners are compared by
-    /// index: [`Mesh::weld`] first. A surface whose every triangle stands there twice, front and back, becomes a surface.
+    /// The mesh without triangles that have the corners of an earlier triangle, in either direction. Corners are compared by index, so call
+    /// [`Mesh::weld`] first. If every triangle of a surface occurs twice, front and back, one of each stays.
     pub fn drop_duplicates(&self) -> Mesh {
         let mut seen = HashSet::with_capacity(self.faces.len());
         let first = |face: &&[u32; 3]| {
@@ -157,7 +157,7 @@ impl Mesh {
         self.with_faces(self.faces.iter().filter(first).copied().collect())
     }
 
-    /// The mesh without vertices of no triangle; the others keep their order.
+    /// The mesh without vertices that no triangle uses; the others keep their order.
     pub fn drop_unused(&self) -> Mesh {
         let mut index = vec![u32::MAX; self.vertices.len()];
         self.faces.iter().flatten().for_each(|&v| index[v as usize] = 0);
@@ -170,7 +170,7 @@ impl Mesh {
         Mesh { vertices, faces, ..self.clone_frame() }
     }
 
-    /// Counts what is wrong with the mesh.
+    /// Counts the faults of the mesh.
     ///
     /// ```
     /// use wavemesh::mesh::Mesh;
@@ -201,14 +201,14 @@ impl Mesh {
         report
     }
 
-    /// The mesh with equal positions welded, degenerate and duplicate triangles and unused vertices gone, and neighbours
-    /// facing the same way: outwards where the surface is closed. What it did is in the report, with what it left.
+    /// The mesh with equal positions joined, without degenerate and duplicate triangles and unused vertices, and with neighbours facing the
+    /// same way: outwards if the surface is closed. The report says what was done and what is left.
     ///
-    /// Parts whose triangles already agree keep their direction, so that a hollow stays hollow; only a mesh whose volume is
-    /// negative as a whole is turned over.
+    /// Parts whose triangles already agree keep their direction, so that a hollow stays hollow. Only a mesh with a negative total volume is
+    /// turned over.
     ///
     /// # Errors
-    /// When no triangle is left.
+    /// If no triangle is left.
     ///
     /// ```
     /// use wavemesh::mesh::Mesh;
@@ -245,7 +245,7 @@ impl Mesh {
         Ok((mended, report))
     }
 
-    /// Triangles turned over so that those at an edge of two run along it in opposite directions.
+    /// Turns triangles over so that the two at an edge run along it in opposite directions.
     fn facing_alike(&self) -> Mesh {
         let mut half_edges: Vec<([u32; 2], u32, bool)> = Vec::with_capacity(3 * self.faces.len());
         for (face, &[a, b, c]) in self.faces.iter().enumerate() {
@@ -254,7 +254,7 @@ impl Mesh {
             }
         }
         half_edges.sort_unstable();
-        // For each triangle its neighbours across edges of two, and whether both run the same way.
+        // For each triangle, its neighbours across edges of two triangles, and whether both run in the same direction.
         let mut neighbours: Vec<Vec<(u32, bool)>> = vec![Vec::new(); self.faces.len()];
         for pair in half_edges.chunk_by(|a, b| a.0 == b.0) {
             if let &[(_, one, up), (_, other, also_up)] = pair {
@@ -284,7 +284,7 @@ impl Mesh {
             if count == 0 {
                 continue;
             }
-            // The direction of the majority, unless that turns a closed part inside out.
+            // The majority decides the direction, unless that would turn a closed part inside out.
             let mut invert = 2 * count > part.len();
             let oriented = |face: usize, invert: bool| {
                 let [a, b, c] = self.faces[face];
@@ -301,12 +301,12 @@ impl Mesh {
         alike
     }
 
-    /// The volume between the origin's plane of each triangle summed up, in f64: [`Mesh::volume`] for what need not be a mesh.
+    /// The sum of the signed volumes between the origin and each triangle, in f64: [`Mesh::volume`] for surfaces that need not be closed.
     pub(crate) fn signed_volume(&self) -> f64 {
         self.signed_volume_of(&self.faces)
     }
 
-    /// [`signed_volume`](Self::signed_volume) of some triangles of this mesh's vertices.
+    /// The [`signed_volume`](Self::signed_volume) of some triangles with this mesh's vertices.
     fn signed_volume_of(&self, faces: &[[u32; 3]]) -> f64 {
         let Some(&[first, ..]) = faces.first() else { return 0.0 };
         // Relative to a vertex, so that a mesh far from the origin loses no digits.

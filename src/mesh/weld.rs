@@ -1,11 +1,11 @@
-//! Positions that are one place, made one vertex.
+//! Joins positions that are the same place into one vertex.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use super::geometry::vec3::{dot, sub};
 
-/// The position's bits, with the two zeros made one.
+/// The position's bits; both zeros become one.
 pub(super) trait Bits: Copy {
     fn bits(self) -> u64;
 }
@@ -22,14 +22,14 @@ impl Bits for f64 {
     }
 }
 
-/// The distinct positions in order of first appearance, and which of them each position is.
+/// The distinct positions in order of first appearance, and for each position its index among them.
 pub(super) fn equal<T: Bits>(positions: &[[T; 3]]) -> (Vec<[T; 3]>, Vec<u32>) {
     const FREE: u32 = u32::MAX;
-    // An open table of at most half its places, so that a search is short.
+    // An open hash table that is at most half full, so that a search is short.
     let places = (2 * positions.len()).next_power_of_two();
     let mut table = vec![FREE; places];
     let mut distinct: Vec<[T; 3]> = Vec::new();
-    // Unknown to whoever wrote the positions, so that none collide on purpose. The result does not depend on it.
+    // The writer of the positions cannot know this number, so nobody can make them collide on purpose. The result does not depend on it.
     let start = RandomState::new().hash_one(0);
     let index = positions.iter().map(|position| {
         let key = position.map(T::bits);
@@ -53,8 +53,8 @@ pub(super) fn equal<T: Bits>(positions: &[[T; 3]]) -> (Vec<[T; 3]>, Vec<u32>) {
     (distinct, index)
 }
 
-/// Positions of which none is within `tolerance` of an earlier one, and which of them each position becomes: the first that
-/// is near enough.
+/// Positions of which none is within `tolerance` of an earlier one, and for each given position the index of the one that it becomes: the
+/// first that is near enough.
 pub(super) fn near(positions: &[[f32; 3]], tolerance: f32) -> (Vec<[f32; 3]>, Vec<u32>) {
     let cell = |p: [f32; 3]| p.map(|c| (f64::from(c) / f64::from(tolerance)).floor() as i64);
     let mut kept: Vec<[f32; 3]> = Vec::new();

@@ -1,25 +1,25 @@
-//! The cells of a grid that a surface passes through, and the edges between samples that it crosses.
+//! The cells of a grid through which a surface passes, and the edges between samples that it crosses.
 //!
-//! Rows of samples along z are bit masks: a crossing is an exclusive or, its number a count of bits, and most cells are passed
-//! over sixty-four at a time.
+//! Rows of samples along z are bit masks: an exclusive or finds the crossings, counting bits numbers them, and most cells are skipped
+//! sixty-four at a time.
 
 use std::sync::LazyLock;
 
 use rayon::prelude::*;
 
-/// Which samples are set (inside, or shown), a bit each; a row of samples along z begins a new word.
+/// The samples that are set (inside, or shown), one bit each. A row of samples along z begins a new word.
 pub(super) struct Bits {
     pub shape: [usize; 3],
     pub words: usize,
     bits: Vec<u64>,
 }
 
-/// The bits of up to 64 samples, the first the lowest.
+/// The bits of up to 64 samples, the first sample in the lowest bit.
 #[inline(always)]
 fn word<T>(samples: &[T], is_set: impl Fn(&T) -> bool) -> u64 {
     let mut set = [0u8; 64];
     set.iter_mut().zip(samples).for_each(|(set, sample)| *set = u8::from(is_set(sample)));
-    // The product moves the lowest bits of eight bytes side by side into its highest byte.
+    // The multiplication gathers the lowest bits of eight bytes in its highest byte.
     let gathered = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes).wrapping_mul(0x0102_0408_1020_4080) >> 56;
     set.as_chunks::<8>().0.iter().rev().fold(0, |word, bytes| word << 8 | gathered(bytes))
 }
@@ -46,19 +46,19 @@ impl Bits {
         &self.bits[at..at + self.words]
     }
 
-    /// The bits of a word that stand for an interval (k, k + 1) of the row.
+    /// The bits of a word that belong to intervals (k, k + 1) of the row.
     fn intervals(&self, word: usize) -> u64 {
         let count = self.shape[2] - 1 - (64 * word).min(self.shape[2] - 1);
         if count >= 64 { u64::MAX } else { (1 << count) - 1 }
     }
 
-    /// The four rows of the cells at (i, j), those at larger j, then larger i, later.
+    /// The four rows of the cells at (i, j): by larger j, then by larger i.
     #[inline(always)]
     fn around(&self, i: usize, j: usize) -> [&[u64]; 4] {
         [self.row(i, j), self.row(i, j + 1), self.row(i + 1, j), self.row(i + 1, j + 1)]
     }
 
-    /// Of a word and the one behind it in four rows: bits that some row has, and bits that all rows have.
+    /// For a word and the next one in four rows: the bits that some row has, and the bits that all rows have.
     #[inline(always)]
     fn some_and_all(rows: &[&[u64]; 4], word: usize) -> [u64; 2] {
         if word >= rows[0].len() {
@@ -68,8 +68,8 @@ impl Bits {
         [a | b | c | d, a & b & c & d]
     }
 
-    /// Calls `visit(k, case)` for every cell (i, j, k) that has corners of both kinds, in order; bit 4·di + 2·dj + dk of the case
-    /// is set when that corner is. With `shown` only cells all of whose corners are shown count.
+    /// Calls `visit(k, case)`, in order, for every cell (i, j, k) with corners of both kinds. Bit 4·di + 2·dj + dk of the case is set if
+    /// that corner is. If `shown` is given, only cells count whose corners are all shown.
     #[inline(always)]
     pub fn crossed_cells(&self, i: usize, j: usize, shown: Option<&Bits>, mut visit: impl FnMut(usize, usize)) {
         let rows = self.around(i, j);
@@ -100,33 +100,33 @@ impl Bits {
     }
 }
 
-/// The edges of the grid that the surface crosses, numbered in the order of (i, j, axis, k).
+/// The grid edges that the surface crosses, numbered in the order of (i, j, axis, k).
 pub(super) struct Crossings<'a> {
     inside: &'a Bits,
-    /// For each (i, j, axis, word): the number of the first crossed edge that begins at samples of that word.
+    /// For each (i, j, axis, word): the number of the first crossed edge that begins at samples of this word.
     first: Vec<u32>,
-    /// How many there are before each slice of samples, and in all.
+    /// The number of crossed edges before each slice of samples, and the total.
     before: Vec<usize>,
 }
 
-/// Where the crossed edges of the cells at (i, j, 64·word..) are: for the rows of edges along x (at j, j + 1), along y (at i,
-/// i + 1), and along z (at (i, j), (i, j + 1), (i + 1, j), (i + 1, j + 1)), the mask of a word and the number of its first.
+/// The crossed edges of the cells at (i, j, 64·word..): the mask of a word and the number of its first edge, for the rows of edges along x
+/// (at j, j + 1), along y (at i, i + 1), and along z (at (i, j), (i, j + 1), (i + 1, j), (i + 1, j + 1)).
 #[derive(Clone, Copy, Default)]
 pub(super) struct EdgeRows([(u64, u32); 8]);
 
 impl EdgeRows {
-    /// The number of an edge of the cell at `k`, which must be crossed.
+    /// The number of an edge of the cell at `k`. The edge must be crossed.
     #[inline(always)]
     pub fn number(&self, edge: usize, k: usize) -> u32 {
         let (row, far) = ROW_OF_EDGE[edge];
         let (mask, first) = self.0[row as usize];
-        // Those that begin at k + 1 in the next word are numbered behind all of this one.
+        // Edges that begin at k + 1 in the next word are numbered after all of this word.
         let before = (1u64 << (k % 64)) - 1;
         first + (mask & if far { before << 1 | 1 } else { before }).count_ones()
     }
 }
 
-/// For each edge of a cell: the row of [`EdgeRows`] that it lies in, and whether it begins at k + 1.
+/// For each edge of a cell: its row in [`EdgeRows`], and whether it begins at k + 1.
 const ROW_OF_EDGE: [(u8, bool); 12] = {
     let mut rows = [(0, false); 12];
     let mut edge = 0;
@@ -165,12 +165,12 @@ impl<'a> Crossings<'a> {
         self.before[self.inside.shape[0]]
     }
 
-    /// How many there are in the slices of samples before slice i.
+    /// The number of crossed edges in the slices of samples before slice i.
     pub fn before(&self, i: usize) -> usize {
         self.before[i]
     }
 
-    /// How many there are in each slice of samples.
+    /// The number of crossed edges in each slice of samples.
     pub fn in_slices(&self) -> impl Iterator<Item = usize> {
         self.before.windows(2).map(|pair| pair[1] - pair[0])
     }
@@ -191,7 +191,7 @@ impl<'a> Crossings<'a> {
         }
     }
 
-    /// Those of the cells at (i, j) from the word's first on.
+    /// The edges of the cells at (i, j), from the first sample of the word on.
     #[inline(always)]
     pub fn around(&self, i: usize, j: usize, word: usize) -> EdgeRows {
         let row = |i: usize, j: usize, axis: usize| {
@@ -237,7 +237,7 @@ pub(super) const fn edge_at(start: [usize; 3], axis: usize) -> usize {
         }
 }
 
-/// The twelve edges of a cell: where each begins, and the axis that it runs along.
+/// The twelve edges of a cell: the start and the axis of each.
 pub(super) const EDGES: [([usize; 3], usize); 12] = {
     let mut edges = [([0; 3], 0); 12];
     let mut corner = 0;
@@ -274,17 +274,17 @@ fn edge_between(a: usize, b: usize) -> u8 {
     edge_at([low >> 2 & 1, low >> 1 & 1, low & 1], axis) as u8
 }
 
-/// For each of the 256 sets of inside corners: the closed lines in which the surface cuts the faces of a cell, as sequences of
-/// cell edges. Each is a sheet of the surface.
+/// For each of the 256 sets of inside corners: the closed lines in which the surface cuts the faces of a cell, as sequences of cell edges.
+/// Each line bounds a sheet of the surface.
 ///
-/// On a face of a cell whose inside corners lie on a diagonal, each inside corner is cut off by itself: neighbours see the same
-/// corners, hence draw the same lines, and the surface has no cracks.
+/// If the inside corners of a face lie on a diagonal, each inside corner is cut off separately. Neighbouring cells see the same corners and
+/// draw the same lines, so the surface has no cracks.
 pub(super) static LOOPS: LazyLock<Vec<Vec<Vec<u8>>>> = LazyLock::new(|| (0..256).map(loops).collect());
 
 fn loops(case: usize) -> Vec<Vec<u8>> {
     let inside = |corner: usize| case >> corner & 1 == 1;
-    // On each face a line cuts off every run of inside corners; it leads from the edge that enters the run to the one
-    // that leaves it.
+    // On each face, a line cuts off every run of inside corners; it leads from the edge at which the run starts to the edge at which it
+    // ends.
     let mut next = [None; 12];
     for face in cell_faces() {
         for start in 0..4 {
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn cells_and_edges_are_those_that_a_plain_search_finds() {
-        // Rows that end within, at and behind a word.
+        // Rows that end inside, at and after a word.
         for shape @ [nx, ny, nz] in [[3, 4, 5], [4, 3, 64], [3, 3, 65], [2, 5, 130]] {
             let values: Vec<u32> = (0..(nx * ny * nz) as u32).map(|i| i.wrapping_mul(2_654_435_761) >> 20).collect();
             let is_set = |&v: &u32| v % 5 < 3;

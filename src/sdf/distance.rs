@@ -1,7 +1,7 @@
-//! Distances from the samples of a grid to the nearest triangle, exact, with signs.
+//! Exact distances, with signs, from the samples of a grid to the nearest triangle.
 //!
-//! Eight samples (2 × 2 × 2 neighbours) walk the tree together, so that each box and triangle is compared with all of
-//! them in one SIMD step; the leaf that was nearest to the last eight is looked at first.
+//! Eight samples (2 × 2 × 2 neighbours) walk the tree together, so that one SIMD step compares a box or triangle with all of them. The leaf
+//! that was nearest to the last eight is visited first.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,28 +18,28 @@ use crate::{Error, Result, allocator, memory};
 const LANES: usize = 8;
 type Lanes = [f32; LANES];
 
-/// A winding number this close to a half says little about the side.
+/// A winding number this close to one half says little about the side.
 const DOUBT: f32 = 0.25;
 
-/// So near to a triangle a sample of an open mesh has no side; in the grid's units, where its longest side is 2.
+/// A sample of an open mesh this near to a triangle has no side; in the grid's units, where its longest side is 2.
 const ON_THE_SURFACE: f32 = 1e-6;
 
-/// How the side of a sample is found.
+/// How the side of a sample is determined.
 #[derive(Clone, Copy)]
 pub(super) enum Signs<'a> {
-    /// All are outside.
+    /// All samples are outside.
     None,
-    /// The mesh bounds a volume: the side can only change where the surface is, and few samples need a winding number.
+    /// The mesh bounds a volume: the side can only change at the surface, and few samples need a winding number.
     Closed(&'a WindingTree),
-    /// Each sample asks for its winding number.
+    /// Each sample needs its winding number.
     Open(&'a WindingTree),
 }
 
-/// The distance of every sample in some slices of `frame` along x to the triangles of the tree, with signs, and how many of these
-/// were guesses.
+/// The distances, with signs, of every sample in some slices of `frame` along x to the triangles of the tree; and how many signs were
+/// guesses.
 ///
 /// # Errors
-/// When a distance overflows, or the triangles cost more than [`Work`] allows; [`Error::Interrupted`] when stopped.
+/// If a distance overflows, or the triangles cost more than [`Work`] allows; [`Error::Interrupted`] after a stop.
 pub(super) fn distances(
     bvh: &Bvh,
     facets: &[Facet],
@@ -75,7 +75,7 @@ pub(super) fn distances(
     Ok((values, guessed.into_inner()))
 }
 
-/// A triangle with everything that its distance needs: corners, edges, inward edge normals, unit normal.
+/// A triangle with everything needed for its distance: corners, edges, inward edge normals, unit normal.
 pub(super) struct Facet {
     corner: [[f32; 3]; 3],
     edge: [[f32; 3]; 3],
@@ -86,7 +86,7 @@ pub(super) struct Facet {
 }
 
 impl Facet {
-    /// Those of a tree's triangles, in its order.
+    /// The facets of a tree's triangles, in its order.
     pub fn all(bvh: &Bvh) -> Vec<Facet> {
         bvh.triangles.par_iter().map(Facet::new).collect()
     }
@@ -96,7 +96,7 @@ impl Facet {
         let edge: [[f64; 3]; 3] = std::array::from_fn(|i| sub(wide[(i + 1) % 3], wide[i]));
         let normal = cross(edge[0], edge[1]);
         let length = dot(normal, normal).sqrt();
-        // Without a normal no point counts as above the inside, and the edges alone decide.
+        // Without a normal, no point counts as above the inside, and only the edges decide.
         let normal = normal.map(|n| if length > 0.0 { n / length } else { 0.0 });
         let narrow = |v: [f64; 3]| v.map(|c| c as f32);
         Self {
@@ -108,8 +108,8 @@ impl Facet {
         }
     }
 
-    /// Squared distances from eight points to the triangle, without a branch: to the plane for points above the
-    /// inside, else to the nearest of the edges.
+    /// Squared distances from eight points to the triangle, without a branch: to the plane for points above the inside, otherwise to the
+    /// nearest edge.
     #[inline(always)]
     fn distance2(&self, p: &[Lanes; 3]) -> Lanes {
         let mut inside = [true; LANES];
@@ -151,18 +151,18 @@ pub(super) fn distances_of(bvh: &Bvh, facets: &[Facet], points: &[[f32; 3]]) -> 
     Ok(distances)
 }
 
-/// The place of a point along a curve that fills space (Morton 1966), with points beyond the box at its border.
+/// The place of a point along a space-filling curve (Morton 1966). Points outside the box are placed at its border.
 fn along_a_curve(point: [f32; 3], node: &BvhNode) -> u32 {
     let spread = |axis: usize| {
         let share = (point[axis] - node.min[axis]) / (node.max[axis] - node.min[axis]);
-        // Ten bits, each at every third place.
+        // Ten bits, spread to every third place.
         let bits = (share.clamp(0.0, 1.0) * 1023.0) as u32;
         (0..10).fold(0, |spread, bit| spread | (bits >> bit & 1) << (3 * bit))
     };
     spread(0) << 2 | spread(1) << 1 | spread(2)
 }
 
-/// Distances of the points in this order.
+/// Distances of the points, taken in this order.
 fn of_points(bvh: &Bvh, facets: &[Facet], points: &[[f32; 3]], order: &[u32], distances: &mut [f32], work: &mut Share) {
     #[cfg(target_arch = "x86_64")]
     {
@@ -196,7 +196,7 @@ fn of_points_body(
 ) {
     let mut seed = None;
     for (order, distances) in order.chunks(LANES).zip(distances.chunks_mut(LANES)) {
-        // The last point stands in for those that are missing.
+        // The last point replaces missing ones.
         let point = |lane: usize| points[order[lane.min(order.len() - 1)] as usize];
         let packet = std::array::from_fn(|axis| std::array::from_fn(|lane| point(lane)[axis]));
         let mut best = [f32::INFINITY; LANES];
@@ -228,12 +228,12 @@ fn unsigned_body(bvh: &Bvh, facets: &[Facet], frame: &Frame, first_x: usize, val
     let mut seed = None;
     for (turn, j) in (0..ny).step_by(2).enumerate() {
         for step in 0..nz.div_ceil(2) {
-            // To and fro, so that neighbours in time are neighbours in space.
+            // Alternating directions, so that neighbours in time are neighbours in space.
             let k = 2 * if turn % 2 == 0 { step } else { nz.div_ceil(2) - 1 - step };
             let mut points = [[0.0; LANES]; 3];
             let mut places = [0; LANES];
             for l in 0..LANES {
-                // At an odd end the last samples stand in for those that do not exist.
+                // At an odd end, the last samples replace those that do not exist.
                 let (di, j, k) = ((l >> 2).min(nx - 1), (j + (l >> 1 & 1)).min(ny - 1), (k + (l & 1)).min(nz - 1));
                 for (axis, index) in [first_x + di, j, k].into_iter().enumerate() {
                     points[axis][l] = frame.origin[axis] + index as f32 * frame.spacing[axis];
@@ -249,7 +249,7 @@ fn unsigned_body(bvh: &Bvh, facets: &[Facet], frame: &Frame, first_x: usize, val
     }
 }
 
-/// Lowers `best` to the squared distance of the nearest triangle; `work` over its limit leaves it as it is.
+/// Lowers `best` to the squared distance of the nearest triangle. If `work` is over its limit, `best` does not change.
 #[inline(always)]
 fn nearest(
     bvh: &Bvh,
@@ -299,7 +299,7 @@ fn nearest(
     work.spend(boxes);
 }
 
-/// Returns whether a triangle of the leaf is nearer to one of the points than `best`, which it updates.
+/// Returns whether a triangle of the leaf is nearer to one of the points than `best`, and updates `best`.
 #[inline(always)]
 fn visit_leaf(bvh: &Bvh, facets: &[Facet], points: &[Lanes; 3], leaf: usize, best: &mut Lanes) -> bool {
     let node = &bvh.nodes[leaf];
@@ -314,7 +314,7 @@ fn visit_leaf(bvh: &Bvh, facets: &[Facet], points: &[Lanes; 3], leaf: usize, bes
     nearer
 }
 
-/// Whether the box is nearer to one of the points than `best`, and the least squared distance of all points to it.
+/// Whether the box is nearer to one of the points than `best`; and the smallest squared distance of all points to it.
 #[inline(always)]
 fn box_distance2(node: &BvhNode, p: &[Lanes; 3], best: &Lanes) -> (bool, f32) {
     let mut distance2 = [0.0; LANES];
@@ -341,11 +341,11 @@ fn position(frame: &Frame, [i, j, k]: [usize; 3]) -> [f32; 3] {
     std::array::from_fn(|a| frame.origin[a] + index[a] as f32 * frame.spacing[a])
 }
 
-/// Signs for a mesh that bounds a volume. Two neighbours whose distances add up to more than what lies between them are
-/// on the same side, because no surface can lie between them; the others ask for their winding number.
+/// Signs for a mesh that bounds a volume. Two neighbours whose distances add up to more than the distance between them are on the same
+/// side, because no surface can lie between them; the others need their winding number.
 fn sign_closed(winding: &WindingTree, frame: &Frame, first_x: usize, values: &mut [f32], work: &mut Share) {
     let [_, ny, nz] = frame.shape;
-    // Distances are rounded; a little slack keeps a pair that just touches from being trusted.
+    // Distances are rounded; a little slack prevents a pair that just touches from being trusted.
     let gap = frame.spacing.map(|h| h * 1.001);
     for place in 0..values.len() {
         let (i, j, k) = (place / (ny * nz), place / nz % ny, place % nz);
@@ -362,7 +362,7 @@ fn sign_closed(winding: &WindingTree, frame: &Frame, first_x: usize, values: &mu
     }
 }
 
-/// Signs for a mesh with holes, by every sample's winding number; returns how many were doubtful.
+/// Signs for a mesh with holes, by the winding number of every sample. Returns how many were doubtful.
 fn sign_open(winding: &WindingTree, frame: &Frame, first_x: usize, values: &mut [f32], work: &mut Share) -> usize {
     let [_, ny, nz] = frame.shape;
     let mut doubtful = 0;
@@ -370,7 +370,7 @@ fn sign_open(winding: &WindingTree, frame: &Frame, first_x: usize, values: &mut 
         let index = [first_x + place / (ny * nz), place / nz % ny, place % nz];
         let number = winding.winding_number(position(frame, index), work).abs();
         doubtful += usize::from((number - 0.5).abs() < DOUBT);
-        // On a sheet the winding number is a half, and rounding decides nothing.
+        // On a sheet the winding number is one half, and rounding would decide.
         if number > 0.5 && *value > ON_THE_SURFACE {
             *value = -*value;
         }

@@ -1,11 +1,10 @@
-//! Dual contouring (Ju, Losasso, Schaefer and Warren, "Dual contouring of Hermite data", 2002): for each sheet of the surface in
-//! a cell a vertex where the planes of its crossings meet, and a quad around each crossed edge. Edges come out sharp.
+//! Dual contouring (Ju, Losasso, Schaefer and Warren, "Dual contouring of Hermite data", 2002). Each sheet of the surface in a cell has a
+//! vertex where the planes of its crossings meet, and each crossed edge has a quad around it. Edges come out sharp.
 //!
-//! A grid of distances has no normals, and beside a sharp edge neither its zeros nor its slopes are those of a face: values
-//! there are distances to the other face or to the edge. But a few samples further on each face has cells in which the
-//! distance is linear, and there it tells the face's plane to the last digit. Beside an edge a crossing therefore
-//! takes its place and its normal from the plane of a flat cell near by ([`Field::on_a_flat_cell`]); elsewhere from the samples
-//! around it.
+//! A grid of distances has no normals. Beside a sharp edge, neither its zeros nor its slopes are those of a face: values there are
+//! distances to the other face or to the edge. But a few samples further, each face has cells in which the distance is linear, and these
+//! give the face's plane exactly. So beside an edge a crossing takes its place and its normal from the plane of a flat cell nearby
+//! ([`Field::on_a_flat_cell`]), and elsewhere from the samples around it.
 
 use std::sync::LazyLock;
 
@@ -16,23 +15,23 @@ use super::cells::{Bits, Crossings, EDGES, LOOPS, edge_at};
 use super::marching_cubes::part;
 use crate::mesh::vec3::{add, cross, dot, normalized, scale, sub};
 
-/// Directions in which the planes of a cell differ by less than this share of the sum do not count. Beside an edge, where planes are
-/// exact, normals that lie within eight degrees are those of one face; elsewhere a surface that bends has no edge to find.
+/// Directions in which the planes of a cell differ by less than this share of the sum do not count. Beside an edge, where planes are exact,
+/// normals within eight degrees belong to one face; elsewhere, a curved surface has no edge to find.
 const FLAT_AT_AN_EDGE: f64 = 0.02;
 const FLAT: f64 = 0.1;
 
-/// Where the slope changes by no more than this from one sample to the next, there is no edge; of a slope of one.
+/// If the slope (of a slope of one) changes by no more than this from one sample to the next, there is no edge.
 const BEND: f64 = 0.05;
 
-/// A cell is flat when a plane comes this near to all its values, in cells, and the slope at one of its corners changes by less
-/// than this share of what it does at the crossing: on a ball all samples are bent alike, beside an edge those of a face are not.
+/// A cell is flat if a plane comes this near to all its values, in cells, and the slope at one of its corners changes by less than this
+/// share of the change at the crossing: on a ball all samples are bent alike, but beside an edge those of a face are not.
 const FLAT_CELL: f64 = 0.04;
 const OF_THE_BEND: f64 = 0.2;
 
-/// Planes whose normals have a larger product belong to the same face.
+/// Planes whose normals have a larger dot product belong to the same face.
 const SAME_FACE: f64 = 0.95;
 
-/// How far a plane may lie beyond the ends of the edge that it crosses, in cells: it then crosses at the end.
+/// How far beyond the ends of an edge, in cells, a plane may cross its line; the crossing is then at the end.
 const BEYOND: f64 = 0.1;
 
 type Vector = [f64; 3];
@@ -63,7 +62,7 @@ pub(super) fn dual_contouring(
     let mut before = vec![0u32];
     slices.iter().for_each(|slice| before.push(before[before.len() - 1] + slice.vertices.len() as u32));
     let vertices: Vec<[f32; 3]> = slices.iter().flat_map(|slice| &slice.vertices).copied().collect();
-    // The vertex of the sheet that crosses a cell's edge.
+    // The vertex of the sheet that crosses an edge of a cell.
     let vertex = |[i, j, k]: [usize; 3], edge: usize| {
         let (case, first) = slices.get(i)?.cell(j, k)?;
         Some(before[i] + first + u32::from(SHEETS[usize::from(case)][edge]))
@@ -77,7 +76,7 @@ pub(super) fn dual_contouring(
                 let normal = planes[number].normal.map(|c| c as f32);
                 number += 1;
                 let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
-                // The four cells around the edge, counter-clockwise seen from its end.
+                // The four cells around the edge, counter-clockwise when seen from its end.
                 let around = [[1, 1], [0, 1], [0, 0], [1, 0]].map(|[back_u, back_v]| {
                     let (mut cell, mut corner) = (start, [0; 3]);
                     (corner[u], corner[v]) = (back_u, back_v);
@@ -95,7 +94,7 @@ pub(super) fn dual_contouring(
     (vertices, faces.concat())
 }
 
-/// For each case of a cell and each crossed edge: which of the cell's sheets crosses it.
+/// For each case of a cell and each crossed edge: the sheet of the cell that crosses it.
 static SHEETS: LazyLock<Vec<[u8; 12]>> = LazyLock::new(|| {
     let sheets = |loops: &Vec<Vec<u8>>| {
         let mut of_edge = [0; 12];
@@ -107,10 +106,10 @@ static SHEETS: LazyLock<Vec<[u8; 12]>> = LazyLock::new(|| {
     LOOPS.iter().map(sheets).collect()
 });
 
-/// The cells between two slices of samples that the surface passes through.
+/// The cells between two slices of samples through which the surface passes.
 struct Slice {
     vertices: Vec<[f32; 3]>,
-    /// Of each cell: k, its case, and the number of its first vertex in the slice.
+    /// For each cell: k, its case, and the number of its first vertex in the slice.
     cells: Vec<(u32, u8, u32)>,
     /// Where the cells of each j begin.
     rows: Vec<u32>,
@@ -160,7 +159,7 @@ impl Slice {
     }
 }
 
-/// The two triangles of a quad, cut along the diagonal that leaves both facing the surface's way best.
+/// The two triangles of a quad, cut along the diagonal with which both face the surface's direction best.
 fn halves([a, b, c, d]: [u32; 4], vertices: &[[f32; 3]], normal: [f32; 3]) -> [[u32; 3]; 2] {
     let agreement = |triangles: &[[u32; 3]; 2]| {
         let facing = triangles.map(|t| {
@@ -173,7 +172,7 @@ fn halves([a, b, c, d]: [u32; 4], vertices: &[[f32; 3]], normal: [f32; 3]) -> [[
     if agreement(&cuts[0]) >= agreement(&cuts[1]) { cuts[0] } else { cuts[1] }
 }
 
-/// Where the surface crosses an edge of the grid: how far along it, and the normal there, of length one in cells.
+/// Where the surface crosses a grid edge: the position along the edge, and the unit normal there, in cells.
 #[derive(Clone, Copy)]
 struct Plane {
     part: f64,
@@ -181,14 +180,14 @@ struct Plane {
     beside_an_edge: bool,
 }
 
-/// What a cell tells of the face that passes near it, when its values are those of a plane.
+/// A cell whose values are those of a plane, and so give the plane of the face near it.
 #[derive(Clone, Copy)]
 struct FlatCell {
     cell: [usize; 3],
-    /// Its value at the beginning and at the end of the edge that is looked at, minus the level.
+    /// The plane's values at the beginning and the end of the current edge, minus the level.
     ends: [f64; 2],
     normal: Vector,
-    /// How little it can be trusted: its distance from flatness, and how far away it is.
+    /// How little it can be trusted: by its deviation from a plane and its distance.
     doubt: f64,
 }
 
@@ -200,20 +199,20 @@ impl FlatCell {
     }
 }
 
-/// The grid in units of its cells.
+/// The grid, in units of its cells.
 struct Field<'a> {
     grid: &'a SdfGrid,
     level: f64,
 }
 
 impl Field<'_> {
-    /// In double precision, in which differences and their squares have room.
+    /// In double precision, so that differences and their squares do not overflow.
     fn value(&self, [i, j, k]: [usize; 3]) -> f64 {
         let [_, ny, nz] = self.grid.shape();
         self.grid.values()[(i * ny + j) * nz + k].into()
     }
 
-    /// The value at a sample some steps along an axis, where there is one.
+    /// The value at a sample some steps along an axis, if it exists.
     fn stepped(&self, at: [usize; 3], axis: usize, steps: isize) -> Option<f64> {
         let mut to = at;
         to[axis] = at[axis].checked_add_signed(steps).filter(|&c| c < self.grid.shape()[axis])?;
@@ -256,7 +255,7 @@ impl Field<'_> {
         Plane { part, normal: unit(slope), beside_an_edge: false }
     }
 
-    /// How much the slope along some axis changes at a sample, at most; of a slope of one.
+    /// The largest change of the slope (of a slope of one) along any axis at a sample.
     fn bend(&self, at: [usize; 3]) -> f64 {
         let value = self.value(at);
         let along = |axis: usize| {
@@ -267,15 +266,14 @@ impl Field<'_> {
         (0..3).filter_map(along).fold(0.0, f64::max)
     }
 
-    /// The crossing of an edge from the plane of a flat cell that is at most two cells away. Where planes of two faces
-    /// cross it, the surface is where the nearer one does if the solid is convex there, and else where the farther one does;
-    /// which of both it is the values at the ends of the edge tell.
+    /// The crossing of an edge from the plane of a flat cell at most two cells away. If the planes of two faces cross the edge, the nearer
+    /// one counts if the solid is convex there, otherwise the farther one; the values at the ends of the edge tell which case it is.
     fn on_a_flat_cell(&self, start: [usize; 3], end: [usize; 3], axis: usize, bend: f64) -> Option<Plane> {
         let values = [start, end].map(|at| self.value(at) - self.level);
         let outwards = values[0] < 0.0;
         let mut flat: Vec<FlatCell> = self.flat_cells(start, axis).collect();
         flat.sort_by(|a, b| a.doubt.total_cmp(&b.doubt));
-        // The best cell of each face.
+        // The best cell for each face.
         let mut faces: Vec<FlatCell> = Vec::new();
         for cell in flat {
             let is_other = faces.iter().all(|face| dot(face.normal, cell.normal) < SAME_FACE);
@@ -284,14 +282,14 @@ impl Field<'_> {
             }
         }
         let crossing = |face: &FlatCell| {
-            // Only faces that look the way in which the values grow.
+            // Only faces that face the direction in which the values grow.
             let part = face.part().filter(|_| (face.ends[1] > face.ends[0]) == outwards)?;
             Some(Plane { part, normal: face.normal, beside_an_edge: true })
         };
         let mut planes: Vec<Plane> = faces.iter().filter_map(crossing).collect();
         planes.sort_by(|a, b| a.part.total_cmp(&b.part));
         let (Some(&first), Some(&last)) = (planes.first(), planes.last()) else { return None };
-        // Inside a convex edge the distance is that of the nearest plane, the largest of all; outside a concave one it is the least.
+        // Inside a convex edge the distance is that of the nearest plane, the largest of all; outside a concave edge it is the smallest.
         let fold = |end: usize, most: fn(f64, f64) -> f64| {
             faces.iter().filter(|face| crossing(face).is_some()).map(|face| face.ends[end]).reduce(most).unwrap_or(0.0)
         };
@@ -303,7 +301,7 @@ impl Field<'_> {
     /// The cells around an edge whose values are nearly those of a plane.
     fn flat_cells(&self, start: [usize; 3], axis: usize) -> impl Iterator<Item = FlatCell> {
         let shape = self.grid.shape();
-        // Two cells to each side of the edge, and two beyond its ends.
+        // Two cells on each side of the edge, and two beyond its ends.
         let range = |a: usize| {
             let behind = if a == axis { 3 } else { 2 };
             start[a].saturating_sub(2)..(start[a] + behind).min(shape[a] - 1)
@@ -319,7 +317,7 @@ impl Field<'_> {
 
     fn flat_cell(&self, cell: [usize; 3], start: [usize; 3], axis: usize) -> Option<FlatCell> {
         let values = corners(cell).map(|corner| self.value(corner));
-        // The plane with the least squares of differences.
+        // The least-squares plane.
         let side = |bits: usize, axis: usize| if bits >> (2 - axis) & 1 == 1 { 1.0 } else { -1.0 };
         let slope: Vector = std::array::from_fn(|axis| (0..8).map(|bits| 0.25 * side(bits, axis) * values[bits]).sum());
         let mean = values.iter().map(|value| 0.125 * value).sum::<f64>() - self.level;
@@ -329,7 +327,7 @@ impl Field<'_> {
             (values[bits] - self.level - linear).abs()
         };
         let off = (0..8).map(off).fold(0.0, f64::max);
-        // In a comparison that also sorts out what is not a number.
+        // Written as a comparison that also excludes NaN.
         if !(off <= FLAT_CELL * length && length > 0.0) {
             return None;
         }
@@ -347,14 +345,14 @@ fn corners([i, j, k]: [usize; 3]) -> [[usize; 3]; 8] {
     std::array::from_fn(|bits| [i + (bits >> 2), j + (bits >> 1 & 1), k + (bits & 1)])
 }
 
-/// At length one; without a length it stays as it is, and says nothing of where the surface is.
+/// The vector scaled to length one. A vector without length does not change, and has no influence.
 fn unit(v: Vector) -> Vector {
     let length = dot(v, v).sqrt();
     if length > 0.0 && length.is_finite() { scale(v, 1.0 / length) } else { v.map(|_| 0.0) }
 }
 
-/// The point of the unit cell that is nearest to planes, each given by a point and a normal of length one; of several, that
-/// nearest to the mean of the points. Directions in which planes differ by less than the share `flat` of the sum do not count.
+/// The point of the unit cell nearest to planes, each given by a point and a unit normal. If several are nearest, the one closest to the
+/// mean of the points. Directions in which the planes differ by less than the share `flat` of the sum do not count.
 fn meeting_point(planes: &[(Vector, Vector)], flat: f64) -> Vector {
     let sum = planes.iter().fold([0.0; 3], |sum, &(point, _)| add(sum, point));
     let mean = scale(sum, 1.0 / planes.len() as f64);
@@ -371,13 +369,13 @@ fn meeting_point(planes: &[(Vector, Vector)], flat: f64) -> Vector {
     if within(free) {
         return free;
     }
-    // The best point lies on the border: on a face, an edge or a corner of the cell, along whose other axes it is free.
+    // The best point lies on the border: on a face, an edge or a corner of the cell, and is free along the other axes.
     let mut best = (f64::INFINITY, mean);
     for choice in 1..27 {
         let fixed = [choice % 3, choice / 3 % 3, choice / 9].map(|c| [None, Some(0.0), Some(1.0)][c]);
         let fixed: [Option<f64>; 3] = std::array::from_fn(|a| fixed[a].map(|border| border - mean[a]));
         let moved = quadric.least_move(fixed);
-        // Rounding may leave it beside the border.
+        // Rounding may move it off the border.
         let point = add(mean, moved);
         let cost = quadric.cost(moved) + 1e-9 * dot(moved, moved);
         if point.iter().all(|c| (-1e-9..=1.0 + 1e-9).contains(c)) && cost < best.0 {
@@ -400,11 +398,11 @@ impl Quadric {
         dot(x, self.matrix.map(|row| dot(row, x))) - 2.0 * dot(self.right, x)
     }
 
-    /// The shortest x of the least cost, as far as the matrix's strong directions allow, with some coordinates fixed.
+    /// The shortest x of the least cost, with some coordinates fixed, using only the matrix's strong directions.
     fn least_move(&self, fixed: [Option<f64>; 3]) -> Vector {
         let mut moved = fixed.map(|c| c.unwrap_or(0.0));
         let is_free = |a: usize| fixed[a].is_none();
-        // What is left for the others when the fixed ones are in place.
+        // What remains for the other coordinates after the fixed ones.
         let taken = self.matrix.map(|row| dot(row, moved));
         let right: Vector = std::array::from_fn(|r| if is_free(r) { self.right[r] - taken[r] } else { 0.0 });
         let matrix = std::array::from_fn(|r| {
@@ -467,11 +465,11 @@ mod tests {
         let (x, y, z) = ([1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]);
         let near = |a: Vector, b: Vector| assert!(sub(a, b).iter().all(|c| c.abs() < 1e-9), "{a:?} and {b:?}");
         near(meeting_point(&[([0.2, 0.0, 0.0], x), ([0.0, 0.3, 0.0], y), ([0.0, 0.0, 0.9], z)], FLAT), [0.2, 0.3, 0.9]);
-        // An edge along z goes through the middle of its points.
+        // An edge along z passes through the middle of its points.
         near(meeting_point(&[([0.2, 0.0, 0.4], x), ([0.0, 0.3, 0.8], y)], FLAT), [0.2, 0.3, 0.6]);
-        // Planes that meet outside of the cell: the nearest point of its border, which is on the plane that cuts it.
+        // Planes that meet outside the cell: the nearest point of the border, which is on the plane that cuts the cell.
         near(meeting_point(&[([0.5, 0.0, 0.0], x), ([0.0, 1.5, 0.0], y)], FLAT), [0.5, 1.0, 0.0]);
-        // No normal says anything: the mean.
+        // No normal has influence: the mean.
         near(meeting_point(&[([0.5, 0.0, 0.0], [0.0; 3]), ([0.5, 1.0, 0.0], [0.0; 3])], FLAT), [0.5, 0.5, 0.0]);
     }
 }

@@ -1,8 +1,8 @@
-//! [`Frame`]: where the samples of a grid lie.
+//! [`Frame`]: where the samples of a grid are.
 
 use crate::{Error, Result};
 
-/// Where the samples of a grid lie, and the unit of its values: what must be kept to find back to the mesh.
+/// Where the samples of a grid are, and the unit of its values: what is needed to get back to the mesh.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Frame {
     /// Number of samples along x, y, z.
@@ -11,9 +11,9 @@ pub struct Frame {
     pub origin: [f32; 3],
     /// Distance between neighbours along x, y, z, in mesh units.
     pub spacing: [f32; 3],
-    /// What a length of one mesh unit is as a value of the grid.
+    /// The grid value for a length of one mesh unit.
     pub scale: f32,
-    /// The [offset](crate::mesh::Mesh::offset) of the mesh: what is added to positions to be where its file has them.
+    /// The [offset](crate::mesh::Mesh::offset) of the mesh, which must be added to positions to get those of its file.
     #[serde(default)]
     pub offset: [f64; 3],
 }

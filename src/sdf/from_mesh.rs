@@ -1,4 +1,4 @@
-//! From a mesh to its grid: what counts as inside, where the samples lie, and grids in slabs.
+//! From a mesh to its grid: what counts as inside, where the samples are, and grids in slabs.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,20 +18,20 @@ use crate::{Error, Result, memory};
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SdfConfig {
-    /// Number of samples along x, y and z; at least two each. Different numbers make an anisotropic grid.
+    /// Number of samples along x, y and z, at least two each. Different numbers make an anisotropic grid.
     pub shape: [usize; 3],
-    /// The box that the grid spans, in the coordinates of [`Mesh::vertices`]: its corner samples lie on the corners. `None` is
-    /// the cube around the middle of all vertices in use whose side is `margin` times their largest extent (and that of the
-    /// shell around them, when there is one).
+    /// The box that the grid spans, in the coordinates of [`Mesh::vertices`]: its corner samples are at the corners. `None` is the cube
+    /// around the middle of all used vertices; its side is `margin` times their largest extent (including the shell around them, if there
+    /// is one).
     pub bounds: Option<[[f32; 3]; 2]>,
-    /// Side of the default cube relative to the mesh's largest extent. 1.1 leaves the surface clear of the border.
+    /// Side of the default cube relative to the mesh's largest extent. With 1.1 the surface stays clear of the border.
     pub margin: f32,
     /// Values are clamped to `-truncation..=truncation` (in the grid's units, where the default cube has side 2).
     pub truncation: Option<f32>,
     /// What counts as inside.
     pub sign: SdfSign,
-    /// Walls of overlapping parts that lie within another part are left out, so that distances are to the surface of the
-    /// union; next to where parts meet they are exact to half a cell. Triangles inside the union cost a search each.
+    /// Whether to leave out walls that lie inside another part, so that distances are those to the surface of the union. Close to where
+    /// parts meet, they are exact to half a cell. Each triangle inside the union costs a search.
     pub union: bool,
 }
 
@@ -56,28 +56,28 @@ setters! {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum SdfSign {
-    /// What the triangles enclose, by the generalized winding number. For an open mesh this is a guess near its holes.
+    /// What the triangles enclose, by the generalized winding number. Near the holes of an open mesh this is a guess.
     #[default]
     Signed,
-    /// Nothing: distances are never negative. For sheets, open scans and double-sided meshes. The surface of such a grid is
-    /// drawn at a level above zero.
+    /// Nothing: distances are never negative. For sheets, open scans and double-sided meshes. Draw the surface of such a grid at a level
+    /// above zero.
     Unsigned,
-    /// Everything at most `radius` (mesh units) from the triangles, which become the middle of a shell. It makes a solid of any
-    /// mesh, the usual way for ShapeNet; a radius of a cell or more leaves no holes.
+    /// Everything within `radius` (mesh units) of the triangles, which become the middle of a shell. This makes a solid of any mesh, and is
+    /// usual for ShapeNet; a radius of at least one cell leaves no holes.
     Thickened {
         /// Half the thickness of the shell, in mesh units; above zero.
         radius: f32,
     },
 }
 
-/// What each triangle takes: its place in the tree, its expansion and its facet.
+/// The memory for each triangle: its place in the tree, its expansion and its facet.
 const BYTES_PER_TRIANGLE: usize = 512;
 
 impl SdfGrid {
     /// The signed distance of a mesh on `resolution`³ samples over the cube around it.
     ///
     /// # Errors
-    /// When `resolution` is below two or the mesh has no extent; [`Error::Interrupted`] when stopped.
+    /// If `resolution` is below two or the mesh has no extent; [`Error::Interrupted`] after a stop.
     ///
     /// ```
     /// use wavemesh::{mesh::Mesh, sdf::SdfGrid};
@@ -95,15 +95,15 @@ impl SdfGrid {
         Self::from_mesh_with(mesh, &SdfConfig { shape: [resolution; 3], ..Default::default() })
     }
 
-    /// The distance to a mesh on the grid that `config` describes.
+    /// The distance to a mesh, on the grid that `config` describes.
     ///
-    /// What the grid cannot show (walls thinner than a cell, nothing inside, guessed signs) is a warning, with the resolution or the
-    /// setting that would do, and is in [`SdfGrid::notes`].
+    /// If the grid cannot show something (walls thinner than a cell, no inside, guessed signs), a warning and [`SdfGrid::notes`] say so,
+    /// with the resolution or setting that would help.
     ///
     /// # Errors
-    /// When an axis has fewer than two samples, the box has no extent or is not finite, the truncation or radius is not positive, or so
-    /// many triangles lie across each other that their distances would take hours; [`Error::Memory`] when memory has no room for the
-    /// grid; [`Error::Interrupted`] when stopped.
+    /// If an axis has fewer than two samples, the box has no extent or is not finite, the truncation or radius is not positive, or so many
+    /// triangles lie across each other that their distances would take hours; [`Error::Memory`] if the grid does not fit in memory;
+    /// [`Error::Interrupted`] after a stop.
     ///
     /// ```
     /// use wavemesh::mesh::Mesh;
@@ -131,14 +131,13 @@ impl SdfGrid {
         Ok(grid)
     }
 
-    /// The grid of [`SdfGrid::from_mesh_with`] in slabs of at most `slices` slices along x, for grids that memory has no room for:
-    /// each is a grid by itself, made when it is asked for. A slab begins with the last slice of the one before it, so
-    /// that the surfaces of all join; a slab that the surface does not pass through has none
-    /// ([`SdfGrid::to_mesh`] is an error there).
+    /// The grid of [`SdfGrid::from_mesh_with`] in slabs of at most `slices` slices along x, for grids that do not fit in memory. Each slab
+    /// is a separate grid, made when it is requested. A slab begins with the last slice of the one before it, so that all surfaces join. A
+    /// slab through which no surface passes has none ([`SdfGrid::to_mesh`] is an error there).
     ///
     /// # Errors
-    /// As [`SdfGrid::from_mesh_with`], and when `slices` is below two; a slab is an error where memory has no room for it, or when
-    /// stopped.
+    /// The errors of [`SdfGrid::from_mesh_with`]; and if `slices` is below two. A slab is an error if it does not fit in memory, or after a
+    /// stop.
     ///
     /// ```
     /// use wavemesh::sdf::{SdfConfig, SdfGrid, shapes::sphere};
@@ -163,7 +162,7 @@ impl SdfGrid {
         Ok(SdfSlabs { sampled: SampledMesh::new(mesh, config, frame)?, slices, truncation: config.truncation, next: 0 })
     }
 
-    /// Says what the grid cannot show of its mesh, and what would.
+    /// Notes what the grid cannot show of its mesh, and what would help.
     fn note_what_is_missing(&mut self, mesh: &Mesh, sign: SdfSign) {
         let inside = self.values.iter().any(|&v| v < 0.0);
         let cell = self.frame.spacing.into_iter().fold(0.0, f32::max);
@@ -205,7 +204,7 @@ impl SdfGrid {
     }
 }
 
-/// The slabs of a grid that memory need not hold whole; made by [`SdfGrid::slabs`].
+/// The slabs of a grid that need not fit in memory as a whole; made by [`SdfGrid::slabs`].
 pub struct SdfSlabs {
     sampled: SampledMesh,
     slices: usize,
@@ -214,7 +213,7 @@ pub struct SdfSlabs {
 }
 
 impl SdfSlabs {
-    /// Where the samples of all slabs together lie.
+    /// The frame of the samples of all slabs together.
     pub fn frame(&self) -> Frame {
         self.sampled.frame
     }
@@ -250,16 +249,16 @@ impl std::fmt::Debug for SdfSlabs {
     }
 }
 
-/// A mesh made ready for its distances.
+/// A mesh prepared for computing distances.
 struct SampledMesh {
     frame: Frame,
-    /// The same in the grid's units around its middle, where f32 has the digits for all geometry.
+    /// The same samples in the grid's units around its middle, where f32 has enough digits for all geometry.
     samples: Frame,
     sign: SdfSign,
-    /// The triangles that distances are to, and what each needs for it.
+    /// The triangles to which distances are computed, and what each needs for that.
     bvh: Arc<Bvh>,
     facets: Vec<Facet>,
-    /// For a grid with signs: whose winding numbers tell them, and how far they can be trusted.
+    /// For a grid with signs: the tree for winding numbers, and how far the signs can be trusted.
     signs: Option<(WindingTree, SignReport)>,
     union: bool,
 }
@@ -294,7 +293,7 @@ impl SampledMesh {
         Ok(Self { frame, samples, sign: config.sign, bvh, facets, signs, union: config.union })
     }
 
-    /// The part of the grid between slices along x.
+    /// The part of the grid between two slices along x.
     fn slab(&self, slices: Range<usize>) -> Result<SdfGrid> {
         let part = |frame: Frame| {
             let ([_, y, z], [_, ny, nz]) = (frame.origin, frame.shape);

@@ -1,4 +1,4 @@
-//! [`SdfGrid`]: the values, where they lie, and how they were made.
+//! [`SdfGrid`]: the values, their places, and how they were made.
 
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -10,20 +10,20 @@ use crate::{Error, Result, memory};
 /// How far the signs of a grid can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SignReport {
-    /// The mesh bounds a volume, so that inside and outside are facts.
+    /// Whether the mesh bounds a volume, so that inside and outside are certain.
     pub closed: bool,
-    /// Samples whose winding number lay within 0.25 of the limit of one half. Their sign is a guess; only meshes that are not
+    /// Number of samples whose winding number is within 0.25 of the limit of one half. Their sign is a guess. Only meshes that are not
     /// closed have such samples.
     pub guessed: usize,
-    /// Walls thinner than a cell, of which the grid may miss parts; only closed meshes are searched for them.
+    /// Walls thinner than a cell, parts of which the grid may miss. Only closed meshes are searched for them.
     pub thin: Option<ThinWalls>,
 }
 
 /// A signed distance function sampled on a regular grid, negative inside.
 ///
-/// The sample (i, j, k) lies at `origin + (i, j, k) · spacing` in the mesh's own coordinates. Values are lengths in
-/// mesh units times [`scale`](SdfGrid::scale). By default the grid is the cube [-1, 1]³ of a mesh that was centred and
-/// scaled so that its largest extent is 2 / 1.1, and values are distances in that cube.
+/// The sample (i, j, k) is at `origin + (i, j, k) · spacing` in the mesh's own coordinates. Values are lengths in mesh units times
+/// [`scale`](SdfGrid::scale). By default the grid is the cube [-1, 1]³ of a mesh that was centred and scaled so that its largest extent is
+/// 2 / 1.1, and values are distances in that cube.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SdfGrid {
     pub(super) values: Vec<f32>,
@@ -36,7 +36,7 @@ impl SdfGrid {
     /// Samples a function on `linspace(-1, 1, n)` along each axis; `f` takes (x, y, z).
     ///
     /// # Errors
-    /// When an axis has no sample, or `f` yields a value that is not finite; [`Error::Memory`] without room for the grid.
+    /// If an axis has no sample, or `f` returns a value that is not finite; [`Error::Memory`] if the grid does not fit in memory.
     ///
     /// ```
     /// use wavemesh::sdf::SdfGrid;
@@ -61,7 +61,7 @@ impl SdfGrid {
     /// A grid from values in C order (x slowest, z fastest) over the cube [-1, 1]³.
     ///
     /// # Errors
-    /// When the number of values is not the product of `shape`, or a value is not finite.
+    /// If the number of values is not the product of `shape`, or a value is not finite.
     ///
     /// ```
     /// use wavemesh::sdf::SdfGrid;
@@ -74,10 +74,10 @@ impl SdfGrid {
         Self::with_frame(values, Frame::cube(shape))
     }
 
-    /// A grid from values in C order and the frame they lie in.
+    /// A grid from values in C order and their frame.
     ///
     /// # Errors
-    /// As [`SdfGrid::from_values`].
+    /// The errors of [`SdfGrid::from_values`].
     ///
     /// ```
     /// use wavemesh::sdf::{Frame, SdfGrid};
@@ -93,7 +93,7 @@ impl SdfGrid {
             let expected = format!("{len} values for the grid {:?}", frame.shape);
             return Err(Error::Shape { op: OP, what: "values", got: vec![values.len()], expected });
         }
-        // All are looked at without a branch; only a fault is worth a search.
+        // All values are checked without a branch; only an error is worth a search.
         let finite = values.iter().fold(true, |finite, v| finite & v.is_finite());
         if let Some(i) = values.iter().position(|v| !finite && !v.is_finite()) {
             let got = format!("{} at index {i}", values[i]);
@@ -122,22 +122,22 @@ impl SdfGrid {
         self.frame.spacing
     }
 
-    /// What a length of one mesh unit is as a value of this grid.
+    /// The grid value for a length of one mesh unit.
     pub fn scale(&self) -> f32 {
         self.frame.scale
     }
 
-    /// Origin, spacing, shape and scale in one.
+    /// Origin, spacing, shape and scale together.
     pub fn frame(&self) -> Frame {
         self.frame
     }
 
-    /// What the grid cannot show of its mesh, a line each, with what would; empty for most.
+    /// What the grid cannot show of its mesh, and what would help, one line each; usually empty.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// How far the signs can be trusted; `None` for a grid that has no signs, or none from a mesh.
+    /// How far the signs can be trusted; `None` for a grid without signs, or with signs that are not from a mesh.
     pub fn sign_report(&self) -> Option<SignReport> {
         self.sign
     }
@@ -155,7 +155,7 @@ impl SdfGrid {
     /// The values as an f32 tensor of shape (nx, ny, nz).
     ///
     /// # Errors
-    /// When the device cannot hold it.
+    /// If the device cannot hold it.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -171,7 +171,7 @@ impl SdfGrid {
     /// A grid from a floating-point tensor of shape (nx, ny, nz), over the cube [-1, 1]³.
     ///
     /// # Errors
-    /// When the tensor does not have three axes, or a value is not finite.
+    /// If the tensor does not have three axes, or a value is not finite.
     ///
     /// ```
     /// use wavemesh::prelude::*;

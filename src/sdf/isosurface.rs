@@ -1,4 +1,4 @@
-//! [`isosurface`]: the surface on which a grid has a value, as a mesh.
+//! [`isosurface`]: the surface on which a grid has a given value, as a mesh.
 
 use super::cells::{Bits, Crossings};
 use super::dual_contouring::dual_contouring;
@@ -15,10 +15,10 @@ pub struct IsosurfaceConfig {
     pub level: f32,
     /// How it is drawn.
     pub method: IsosurfaceMethod,
-    /// Vertices keep a thousandth of a cell away from the samples, so that no triangle of marching cubes lacks an area: for
-    /// solvers and for texturing. Where samples lie on the surface it moves by as much.
+    /// Whether to keep vertices a thousandth of a cell away from the samples, so that no triangle of marching cubes lacks an area: for
+    /// solvers and for texturing. Where samples lie on the surface, this moves it by that much.
     pub no_zero_area: bool,
-    /// One entry a sample, in the order of the values: only cells whose eight samples are all `true` are drawn.
+    /// One entry for each sample, in the order of the values: only cells whose eight samples are all `true` are drawn.
     pub mask: Option<Vec<bool>>,
 }
 
@@ -35,19 +35,19 @@ setters! {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IsosurfaceMethod {
-    /// Marching cubes: watertight unless the surface leaves the grid; edges are cut off by up to a cell.
+    /// Marching cubes: watertight unless the surface leaves the grid. Edges are cut off by up to a cell.
     #[default]
     MarchingCubes,
-    /// Dual contouring: edges and corners of solids come out sharp where the grid holds distances and the faces beside an edge are
-    /// two or three cells wide. Closed; each sheet that passes through a cell has a vertex of its own. Where two sheets touch
-    /// in the face between two cells, two of their edges can join the same vertices, so that the mesh need not be a manifold there.
+    /// Dual contouring: edges and corners of solids are sharp if the grid holds distances and the faces beside an edge are two or three
+    /// cells wide. The surface is closed, and each sheet in a cell has its own vertex. Where two sheets touch in the face between two
+    /// cells, two of their edges can join the same vertices, so the mesh need not be a manifold there.
     DualContouring,
 }
 
-/// The surface of a grid as `config` asks for, in mesh units, facing towards larger values.
+/// The surface of a grid according to `config`, in mesh units, facing larger values.
 ///
 /// # Errors
-/// As [`marching_cubes`]; when the mask does not have one entry a sample, or leaves no surface.
+/// The errors of [`marching_cubes`]; and if the mask does not have one entry per sample, or leaves no surface.
 ///
 /// ```
 /// use wavemesh::sdf::{IsosurfaceConfig, IsosurfaceMethod, isosurface, shapes::cuboid};
@@ -92,18 +92,17 @@ pub fn isosurface(grid: &SdfGrid, config: &IsosurfaceConfig) -> Result<Mesh> {
         return Err(Error::Argument { op: OP, name: "mask", got, expected });
     }
     let mesh = Mesh::new(vertices, faces)?.with_offset(grid.frame().offset)?;
-    // All vertices of marching cubes are in use where all cells are drawn.
+    // If all cells are drawn, all vertices of marching cubes are used.
     let all = shown.is_none() && config.method == IsosurfaceMethod::MarchingCubes;
     Ok(if all { mesh } else { mesh.drop_unused() })
 }
 
 const OP: &str = "isosurface";
 
-/// The surface on which a grid has the value `level`, in mesh units, facing towards larger values. It is watertight
-/// unless it leaves the grid.
+/// The surface on which a grid has the value `level`, in mesh units, facing larger values. It is watertight unless it leaves the grid.
 ///
 /// # Errors
-/// When the grid has fewer than two samples along an axis, or the surface is empty.
+/// If the grid has fewer than two samples along an axis, or the surface is empty.
 ///
 /// ```
 /// use wavemesh::sdf::{marching_cubes, shapes::sphere};
@@ -121,7 +120,7 @@ impl SdfGrid {
     /// The surface where the distance is zero, by marching cubes, in the mesh's own coordinates.
     ///
     /// # Errors
-    /// When the grid has fewer than two samples along an axis, or no sample differs in sign from another.
+    /// If the grid has fewer than two samples along an axis, or all samples have the same sign.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -134,6 +133,6 @@ impl SdfGrid {
     }
 }
 
-/// How near a vertex comes to a sample, in cells, where triangles must have an area. No three edges of a cell have points in a
-/// line, so that three vertices within edges always span a triangle.
+/// How near a vertex may come to a sample, in cells, if triangles must have an area. Points inside three edges of a cell are never in a
+/// line, so three such vertices always span a triangle.
 const LEAST_PART: f32 = 1e-3;

@@ -1,8 +1,7 @@
-//! Marching cubes (Lorensen and Cline, 1987) with a table that is made here, not copied.
+//! Marching cubes (Lorensen and Cline, 1987), with a table that is computed here, not copied.
 //!
-//! The table follows from two rules: the surface cuts the faces of a cell in [loops](LOOPS) that neighbours agree on, and the
-//! loops are triangulated without diagonals within a face of the cell wherever possible, so that no two cells put a triangle
-//! edge at the same place.
+//! The table follows from two rules. The surface cuts the faces of a cell in [loops](LOOPS), on which neighbours agree. The loops are
+//! triangulated without diagonals inside a face of the cell wherever possible, so that no two cells put a triangle edge at the same place.
 
 use std::sync::LazyLock;
 
@@ -11,7 +10,7 @@ use rayon::prelude::*;
 use super::cells::{Bits, Crossings, EDGES, LOOPS, cell_faces};
 use super::grid::SdfGrid;
 
-/// The vertices, one on each crossed edge and in the order of their numbers, at least `least` of a cell away from the samples.
+/// The vertices, one on each crossed edge in the order of their numbers, at least `least` of a cell away from the samples.
 pub(super) fn vertices(grid: &SdfGrid, level: f32, least: f32, crossings: &Crossings) -> Vec<[f32; 3]> {
     let [nx, ny, nz] = grid.shape();
     let (origin, spacing, values) = (grid.origin(), grid.spacing(), grid.values());
@@ -36,8 +35,8 @@ pub(super) fn vertices(grid: &SdfGrid, level: f32, least: f32, crossings: &Cross
     vertices
 }
 
-/// How far along an edge from value `a` to value `b` the level lies, 0 to 1. In double precision, as differences of single numbers
-/// may overflow.
+/// Where the level lies between value `a` and value `b` along an edge, 0 to 1. In double precision, since differences of single-precision
+/// numbers may overflow.
 pub(super) fn part(a: f64, b: f64, level: f64) -> f64 {
     ((level - a) / (b - a)).clamp(0.0, 1.0)
 }
@@ -49,7 +48,7 @@ pub(super) fn faces(inside: &Bits, crossings: &Crossings, shown: Option<&Bits>) 
     slices.concat()
 }
 
-/// Those between the slices i and i + 1 of samples.
+/// The triangles between the slices i and i + 1 of samples.
 fn of_slice(inside: &Bits, crossings: &Crossings, shown: Option<&Bits>, i: usize) -> Vec<[u32; 3]> {
     #[cfg(target_arch = "x86_64")]
     {
@@ -103,7 +102,7 @@ impl Table {
     }
 }
 
-/// Appends the triangulation of a loop that has the fewest diagonals within a face of the cell.
+/// Appends the triangulation of a loop with the fewest diagonals inside a face of the cell.
 fn triangulate(outline: &[u8], triangles: &mut Vec<[u8; 3]>) {
     let n = outline.len();
     let within_a_face = |a: u8, b: u8| {
@@ -115,7 +114,7 @@ fn triangulate(outline: &[u8], triangles: &mut Vec<[u8; 3]>) {
         let four = [corners(a), corners(b)].concat();
         cell_faces().any(|face| four.iter().all(|corner| face.contains(corner)))
     };
-    // best[i][j]: the cost of triangulating the part from i to j, and the corner that its last triangle ends at.
+    // best[i][j]: the cost of triangulating the part from i to j, and the corner at which its last triangle ends.
     let mut best = vec![vec![(0usize, 0usize); n]; n];
     for length in 2..n {
         for i in 0..n - length {

@@ -1,10 +1,11 @@
 //! Signed distance grids: a mesh as the distance to its surface, sampled on a regular grid, negative inside.
 //!
-//! Distances are exact to the nearest triangle (`distance.rs`); the sign comes from the generalized winding number
-//! (`winding.rs`), which gives the best answer there is for meshes with holes and self-intersections. A surface without an inside is
-//! measured without a sign, or as a shell around it ([`SdfSign`]).
-//! [`shapes`] makes solids without a mesh; [`marching_cubes`] and [`isosurface`] go back from a grid to a mesh; [`iou`] compares
-//! what is inside; [`DistanceQuery`] measures points that are not on a grid.
+//! Distances are exact to the nearest triangle (`distance.rs`). The sign comes from the generalized winding number (`winding.rs`), which
+//! gives the best available answer for meshes with holes and self-intersections. A surface without an inside is measured without a sign, or
+//! as a shell around it ([`SdfSign`]).
+//!
+//! [`shapes`] makes solids without a mesh; [`marching_cubes`] and [`isosurface`] turn a grid into a mesh; [`iou`] compares what is inside;
+//! [`DistanceQuery`] measures points that are not on a grid.
 
 mod cells;
 mod distance;

@@ -1,18 +1,18 @@
-//! The outer surface of overlapping parts: what is left of their triangles when those inside another part are gone.
+//! The outer surface of overlapping parts: their triangles without those inside another part.
 //!
-//! A triangle is within when the winding number on both of its sides says inside. One that is partly within is cut in four
-//! until its pieces are small.
+//! A triangle is inside if the winding numbers on both of its sides say inside. A triangle that is partly inside is cut in four until its
+//! pieces are small.
 
 use super::winding::WindingTree;
 use crate::mesh::{Mesh, Work, vec3};
 use crate::task::check_interrupt;
 use crate::{Error, Result};
 
-/// Pieces of one triangle, at most: 4^8.
+/// The deepest cut of one triangle, which gives at most 4^8 pieces.
 const DEEPEST_CUT: usize = 8;
 
-/// The triangles of `mesh` that bound the union of its parts, the partly hidden ones in pieces no longer than `piece`.
-/// `winding` belongs to the whole mesh, `work` bounds what its pieces may cost.
+/// The triangles of `mesh` that bound the union of its parts; partly hidden ones are cut into pieces no longer than `piece`. `winding`
+/// belongs to the whole mesh; `work` limits the cost of the pieces.
 pub(super) fn outer_surface(mesh: &Mesh, winding: &WindingTree, piece: f32, work: &Work) -> Result<Mesh> {
     let mut vertices: Vec<[f32; 3]> = Vec::new();
     let share = &mut work.share();
@@ -26,7 +26,7 @@ pub(super) fn outer_surface(mesh: &Mesh, winding: &WindingTree, piece: f32, work
         check_interrupt()?;
         while let Some((corners, depth)) = open.pop() {
             let middle = mean(&corners);
-            // Corners and edges lie on other triangles too, so that the samples are drawn in from them.
+            // Corners and edges also belong to other triangles, so the samples are moved inwards.
             let samples = corners.map(|c| vec3::add(vec3::scale(c, 0.9), vec3::scale(middle, 0.1)));
             let count = samples.iter().chain([&middle]).filter(|&&p| hidden(p)).count();
             let [a, b, c] = corners;

@@ -5,10 +5,10 @@ use super::grid::SdfGrid;
 use crate::mesh::Mesh;
 use crate::{Error, Result};
 
-/// Volume of the intersection over that of the union, 0 to 1, on `resolution`³ samples of the box around both meshes.
+/// Volume of the intersection divided by that of the union, 0 to 1, on `resolution`³ samples of the box around both meshes.
 ///
 /// # Errors
-/// When `resolution` is below two, or neither mesh encloses a sample.
+/// If `resolution` is below two, or neither mesh encloses a sample.
 ///
 /// ```
 /// use wavemesh::sdf::iou;
@@ -29,10 +29,10 @@ pub fn iou(a: &Mesh, b: &Mesh, resolution: usize) -> Result<f64> {
     iou_of_grids(&SdfGrid::from_mesh_with(a, &config)?, &SdfGrid::from_mesh_with(b, &config)?)
 }
 
-/// Samples inside both grids over samples inside either, 0 to 1.
+/// Number of samples inside both grids divided by the number inside either, 0 to 1.
 ///
 /// # Errors
-/// When the grids differ in shape, or neither has a sample inside.
+/// If the grids differ in shape, or neither has a sample inside.
 ///
 /// ```
 /// use wavemesh::prelude::*;

@@ -1,4 +1,4 @@
-//! Distances of points anywhere: [`DistanceQuery`].
+//! [`DistanceQuery`]: distances of any points.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use crate::mesh::{Bvh, Mesh, Work};
 use crate::task::Task;
 use crate::{Error, Result};
 
-/// Points between two looks at the stop button.
+/// Points between two checks for a stop.
 const AT_A_TIME: usize = 1 << 14;
 
-/// A mesh made ready to tell the distance of any point, as often as asked.
+/// A mesh prepared for distance queries of any points, as often as needed.
 ///
 /// ```
 /// use wavemesh::sdf::{DistanceQuery, shapes::sphere};
@@ -26,7 +26,7 @@ pub struct DistanceQuery {
     bvh: Arc<Bvh>,
     facets: Vec<Facet>,
     winding: WindingTree,
-    /// What is taken off positions, so that a mesh far from the origin keeps its digits.
+    /// What is subtracted from positions, so that a mesh far from the origin keeps its digits.
     middle: [f32; 3],
 }
 
@@ -43,12 +43,11 @@ impl DistanceQuery {
         Self { winding: WindingTree::new(bvh.clone()), bvh, facets, middle }
     }
 
-    /// The distance of each point to the nearest triangle, in mesh units; never negative. Points are positions as
-    /// [`Mesh::vertices`] has them.
+    /// The distance of each point to the nearest triangle, in mesh units; never negative. Points are positions as in [`Mesh::vertices`].
     ///
     /// # Errors
-    /// When a coordinate is not finite, or so many triangles lie across each other that the distances would take hours;
-    /// [`Error::Interrupted`] when stopped.
+    /// If a coordinate is not finite, or so many triangles lie across each other that the distances would take hours;
+    /// [`Error::Interrupted`] after a stop.
     ///
     /// ```
     /// use wavemesh::mesh::Mesh;
@@ -63,10 +62,10 @@ impl DistanceQuery {
         distances_of(&self.bvh, &self.facets, &local)
     }
 
-    /// [`distance`](Self::distance), negative where the generalized winding number says inside.
+    /// Like [`distance`](Self::distance), but negative where the generalized winding number says inside.
     ///
     /// # Errors
-    /// As [`distance`](Self::distance).
+    /// The errors of [`distance`](Self::distance).
     ///
     /// ```
     /// use wavemesh::prelude::*;

@@ -1,4 +1,4 @@
-//! Solids made of formulas: primitives, and their union, intersection and difference.
+//! Solids from formulas: primitives, and their union, intersection and difference.
 //!
 //! A [`Solid`] is a signed distance function over space, negative inside. The primitives' distances are exact (the
 //! formulas are Inigo Quilez'), except for [`supershape`]; a combination has the right sign everywhere and a distance that
@@ -35,12 +35,12 @@ impl Solid {
         (self.0)(point)
     }
 
-    /// What is in either.
+    /// The points in either solid.
     pub fn union(self, other: Solid) -> Solid {
         Self::new(move |p| self.distance(p).min(other.distance(p)))
     }
 
-    /// What is in any of several solids.
+    /// The points in any of several solids.
     ///
     /// ```
     /// use wavemesh::sdf::shapes::{Solid, sphere};
@@ -52,17 +52,17 @@ impl Solid {
         Self::new(move |p| solids.iter().map(|solid| solid.distance(p)).fold(f32::INFINITY, f32::min))
     }
 
-    /// What is in both.
+    /// The points in both solids.
     pub fn intersection(self, other: Solid) -> Solid {
         Self::new(move |p| self.distance(p).max(other.distance(p)))
     }
 
-    /// What is in the first and not in the second.
+    /// The points in the first solid that are not in the second.
     pub fn difference(self, other: Solid) -> Solid {
         Self::new(move |p| self.distance(p).max(-other.distance(p)))
     }
 
-    /// Grown by `radius` on all sides, which rounds its edges.
+    /// The solid grown by `radius` on all sides, which rounds its edges.
     ///
     /// ```
     /// use wavemesh::sdf::shapes::cuboid;
@@ -73,17 +73,17 @@ impl Solid {
         Self::new(move |p| self.distance(p) - radius)
     }
 
-    /// Moved by an offset.
+    /// The solid moved by an offset.
     pub fn translate(self, offset: [f32; 3]) -> Solid {
         Self::new(move |p| self.distance(sub(p, offset)))
     }
 
-    /// Enlarged around the origin by a factor above zero.
+    /// The solid enlarged around the origin by a factor above zero.
     pub fn scale(self, factor: f32) -> Solid {
         Self::new(move |p| self.distance(scale(p, 1.0 / factor)) * factor)
     }
 
-    /// Turned around an axis by an angle in radians, counter-clockwise seen from the axis' tip.
+    /// The solid turned around an axis by an angle in radians, counter-clockwise seen from the tip of the axis.
     pub fn rotate(self, axis: Axis, angle: f32) -> Solid {
         let (sin, cos) = angle.sin_cos();
         let (u, v) = ((axis.index() + 1) % 3, (axis.index() + 2) % 3);
@@ -94,10 +94,10 @@ impl Solid {
         })
     }
 
-    /// Its distances on `resolution`³ samples of the cube [-1, 1]³.
+    /// The distances on `resolution`³ samples of the cube [-1, 1]³.
     ///
     /// # Errors
-    /// When `resolution` is zero or the function yields a value that is not finite.
+    /// If `resolution` is zero or the function returns a value that is not finite.
     ///
     /// ```
     /// use wavemesh::sdf::shapes;
@@ -110,10 +110,10 @@ impl Solid {
         SdfGrid::from_fn([resolution; 3], |p| self.distance(p))
     }
 
-    /// Its surface within the cube [-1, 1]³, by marching cubes on `resolution`³ samples.
+    /// The surface inside the cube [-1, 1]³, by marching cubes on `resolution`³ samples.
     ///
     /// # Errors
-    /// As [`Solid::to_grid`], and when no surface passes through the cube.
+    /// The errors of [`Solid::to_grid`]; and if no surface passes through the cube.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -192,7 +192,7 @@ pub fn prism(outline: &[[f32; 2]], half_height: f32) -> Solid {
     Solid::new(move |[x, y, z]| outside_box([polygon(&outline, [x, y]), z.abs() - half_height]))
 }
 
-/// The solid that a profile sweeps around z: points (radius, z) from the axis back to the axis. The distance is exact.
+/// The solid that a profile sweeps when it turns around z: points (radius, z) from the axis back to the axis. The distance is exact.
 ///
 /// ```
 /// use wavemesh::sdf::shapes::revolution;
@@ -201,7 +201,7 @@ pub fn prism(outline: &[[f32; 2]], half_height: f32) -> Solid {
 /// assert!((cylinder.distance([0.0, 0.0, 0.0]) + 0.3).abs() < 1e-6);
 /// ```
 pub fn revolution(profile: &[[f32; 2]]) -> Solid {
-    // With its mirror image the outline is closed without an edge along the axis.
+    // With its mirror image, the outline is closed without an edge along the axis.
     let mirrored = profile.iter().rev().map(|&[r, z]| [-r, z]);
     let outline: Vec<[f32; 2]> = profile.iter().copied().chain(mirrored).collect();
     Solid::new(move |[x, y, z]| polygon(&outline, [x.hypot(y), z]))
@@ -233,7 +233,7 @@ fn polygon(corners: &[[f32; 2]], [x, y]: [f32; 2]) -> f32 {
 pub struct Superformula {
     /// Rotational symmetry.
     pub m: f32,
-    /// How much it swells between the corners.
+    /// How much the curve swells between the corners.
     pub n1: f32,
     /// Exponent of the cosine.
     pub n2: f32,
@@ -248,9 +248,9 @@ impl Superformula {
     }
 }
 
-/// Gielis' supershape ("A generic geometric transformation that unifies a wide range of natural and abstract shapes",
-/// 2003): one superformula around z, the other from pole to pole; `size` scales it. The value is the length along the ray
-/// from the origin, not a distance: only its sign and its zeros are exact.
+/// Gielis' supershape ("A generic geometric transformation that unifies a wide range of natural and abstract shapes", 2003): one
+/// superformula goes around z, the other from pole to pole; `size` scales it. The value is a length along the ray from the origin, not a
+/// distance: only its sign and its zeros are exact.
 pub fn supershape(around: Superformula, upwards: Superformula, size: f32) -> Solid {
     Solid::new(move |p| {
         let [x, y, z] = p;
@@ -262,7 +262,7 @@ pub fn supershape(around: Superformula, upwards: Superformula, size: f32) -> Sol
     })
 }
 
-/// The distance to a box, from the distances beyond each of its faces.
+/// The distance to a box, given the distances beyond each of its faces.
 fn outside_box<const N: usize>(beyond: [f32; N]) -> f32 {
     let outside: f32 = beyond.iter().map(|d| d.max(0.0).powi(2)).sum();
     outside.sqrt() + beyond.into_iter().fold(f32::NEG_INFINITY, f32::max).min(0.0)

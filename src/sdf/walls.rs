@@ -1,36 +1,35 @@
-//! Walls that a grid is too coarse for: those thinner than a cell, between whose sides no sample need lie.
+//! Finds walls that are thinner than a cell, so that no sample need lie between their sides.
 //!
-//! Seeded rays from the surface inwards find the other side of the wall. Only a side that faces the other way counts, so that
-//! the edge of a wedge is no thin wall.
+//! Seeded rays go from the surface inwards to the other side of the wall. Only a side that faces the other way counts, so that the edge of
+//! a wedge is not a thin wall.
 
 use rand::{Rng, SeedableRng};
 
 use crate::mesh::{Bvh, Mesh, Work, vec3};
 
-/// Rays for a mesh. A share of a hundredth of the surface is met by about ten of them.
+/// Rays for a mesh. About ten of them meet a hundredth of the surface.
 const RAYS: usize = 1024;
 
-/// Walls under a smaller share of the surface are not worth a word.
+/// Walls under a smaller share of the surface are not reported.
 const LEAST_SHARE: f64 = 0.01;
 
-/// Cosine between the two sides of a wall, at most: within 45 degrees of facing away from each other.
+/// The largest cosine between the two sides of a wall: they must face away from each other to within 45 degrees.
 const FACING_AWAY: f32 = -0.7;
 
-/// How much of a surface bounds walls that are thinner than the cells of its grid.
+/// The share of a surface that bounds walls thinner than the cells of its grid.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ThinWalls {
     /// Share of the surface's area, 0 to 1.
     pub share: f64,
-    /// Thickness, in mesh units, that nine tenths of these walls have at least.
+    /// The thickness, in mesh units, that nine tenths of these walls reach.
     pub thickness: f32,
-    /// Samples along the grid's longest side at which such a wall is a cell thick.
+    /// Number of samples along the grid's longest side with which such a wall is one cell thick.
     pub resolution: usize,
 }
 
 impl ThinWalls {
-    /// The thin walls of a mesh that bounds a volume; `None` when a hundredth of the surface or less has any, and when the search takes
-    /// more than [`Work`] allows. `cell` is the
-    /// longest side of the grid's cells, `side` the grid's longest side, both in mesh units.
+    /// The thin walls of a mesh that bounds a volume. `None` if they are under a hundredth of the surface or less, or if the search takes
+    /// more than [`Work`] allows. `cell` is the longest side of the grid's cells, `side` the grid's longest side, both in mesh units.
     pub(super) fn of(mesh: &Mesh, bvh: &Bvh, cell: f32, side: f32) -> Option<Self> {
         let inwards = if mesh.volume() < 0.0 { 1.0 } else { -1.0 };
         let mut area = 0.0;
@@ -57,7 +56,7 @@ impl ThinWalls {
                 let (thickness, other) =
                     bvh.first_hit(point, vec3::scale(normal, inwards), cell, face as u32, &mut boxes)?;
                 let facing = vec3::dot(normal, vec3::normalized(mesh.scaled_normal(other as usize)));
-                // Triangles at one place, front and back, are no wall.
+                // Triangles at one place, front and back, are not a wall.
                 (facing < FACING_AWAY && thickness > 1e-6 * side).then_some(thickness)
             })
             .collect();

@@ -1,7 +1,7 @@
-//! The generalized winding number of a triangle mesh, fast: 1 inside, 0 outside, in between near holes.
+//! The generalized winding number of a triangle mesh, computed fast: 1 inside, 0 outside, in between near holes.
 //!
-//! Triangles that are far away relative to their spread count through a second-order expansion of their solid angle
-//! around their common middle (Barill et al., "Fast winding numbers for soups and clouds", 2018).
+//! Triangles that are far away compared with their extent count together, by a second-order expansion of their solid angle around their
+//! common middle (Barill et al., "Fast winding numbers for soups and clouds", 2018).
 
 use std::sync::Arc;
 
@@ -9,16 +9,16 @@ use rayon::prelude::*;
 
 use crate::mesh::{Bvh, DEEPEST, Share};
 
-/// A cluster is far when its distance exceeds this multiple of its radius. Larger is slower and more exact; the
-/// paper's default of 2 errs by less than 0.01.
+/// A cluster is far if its distance exceeds this multiple of its radius. Larger values are slower and more exact; with the paper's default
+/// of 2 the error is below 0.01.
 const FAR: f32 = 2.0;
 const INV_4PI: f32 = 0.25 * std::f32::consts::FRAC_1_PI;
 
-/// What a node of the tree amounts to from afar.
+/// The expansion of a node of the tree, seen from far away.
 #[derive(Clone, Copy, Default)]
 struct Cluster {
     middle: [f32; 3],
-    /// Square of the distance from which the expansion holds.
+    /// The square of the distance from which the expansion is valid.
     far2: f32,
     /// Sum of the area-weighted normals.
     normal: [f32; 3],
@@ -34,7 +34,7 @@ pub(super) struct WindingTree {
 
 impl WindingTree {
     pub fn new(bvh: Arc<Bvh>) -> Self {
-        // The triangles below each node are consecutive. Children stand behind their parent, so back to front works.
+        // The triangles below each node are consecutive. Children come after their parent, so this goes from back to front.
         let mut range = vec![(0usize, 0usize); bvh.nodes.len()];
         for (at, node) in bvh.nodes.iter().enumerate().rev() {
             let first = node.first as usize;
@@ -48,7 +48,7 @@ impl WindingTree {
         Self { bvh, clusters }
     }
 
-    /// The winding number around `p`, within about 0.01; any number when `work` is over its limit.
+    /// The winding number around `p`, to within about 0.01; any number if `work` is over its limit.
     pub fn winding_number(&self, p: [f32; 3], work: &mut Share) -> f32 {
         let mut sum = 0.0;
         let mut boxes = 0;

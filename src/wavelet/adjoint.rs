@@ -5,9 +5,10 @@ use super::layout::WaveletLayout;
 use super::mode::Mode;
 use super::transform::analyze;
 
-/// The transpose of [`waverecn`](super::waverecn) and cropping: from a gradient of the grid to one of each band, in the order of ids.
+/// The transpose of [`waverecn`](super::waverecn) with cropping: turns a gradient of the grid into a gradient of each band, in the order of
+/// ids.
 pub(super) fn waverecn_adjoint(grad: &[f32], layout: &WaveletLayout) -> Vec<Vec<f32>> {
-    // The transpose of a synthesis is the analysis with the dual wavelet; beyond the signal there is nothing.
+    // The transpose of a synthesis is the analysis with the dual wavelet; outside the signal there is nothing.
     let dual = layout.wavelet().dual();
     let mode = if layout.mode() == Mode::Periodization { Mode::Periodization } else { Mode::Zero };
     let mut fine_to_coarse: Vec<Vec<f32>> = Vec::new();

@@ -1,4 +1,4 @@
-//! [`NdArray`]: what the transforms take and give.
+//! [`NdArray`]: the input and output of the transforms.
 
 use std::mem::MaybeUninit;
 
@@ -19,8 +19,8 @@ impl<T: Real> NdArray<T> {
         Self { shape: shape.to_vec(), data: vec![T::default(); shape.iter().product()] }
     }
 
-    /// `count` arrays of a shape. `write` gets them cut into parts, the first parts of all arrays first; what it leaves is zero. They
-    /// are cut every `cuts[0]` values, and each piece every `cuts[1]` (the last is shorter where that does not fit).
+    /// `count` arrays with this shape. `write` gets them cut into parts, the first parts of all arrays first; parts that it does not write
+    /// become zero. The arrays are cut every `cuts[0]` values, and each piece every `cuts[1]` (the last piece may be shorter).
     pub(super) fn in_parts(
         shape: &[usize],
         count: usize,
@@ -46,7 +46,7 @@ impl<T: Real> NdArray<T> {
         arrays.into_iter().map(whole).collect()
     }
 
-    /// The part from index zero on that has the given shape, each axis of which is at most as long.
+    /// The corner with the given shape, from index zero on. No axis of it may be longer than that of the array.
     pub(crate) fn cropped(self, shape: &[usize]) -> Self {
         if self.shape == shape {
             return self;
@@ -56,7 +56,7 @@ impl<T: Real> NdArray<T> {
         out
     }
 
-    /// The same values with zeros behind them along each axis, up to the given shape.
+    /// The same values, followed by zeros along each axis up to the given shape.
     pub(super) fn extended(self, shape: &[usize]) -> Self {
         if self.shape == shape {
             return self;
@@ -67,8 +67,8 @@ impl<T: Real> NdArray<T> {
     }
 }
 
-/// A part of an array that nothing has written yet. It is cleared shortly before it is written, when the writing then finds it in
-/// cache, or at the latest when it is dropped.
+/// A part of an array that nothing has written yet. It is cleared just before it is written, so that it is in cache then, or at the latest
+/// when it is dropped.
 pub(super) struct Fresh<'a, T: Real>(Option<&'a mut [MaybeUninit<T>]>);
 
 impl<'a, T: Real> Fresh<'a, T> {
@@ -93,7 +93,7 @@ fn cleared<T: Real>(part: &mut [MaybeUninit<T>]) -> &mut [T] {
 /// Copies the corner of the given extent from one array to another.
 fn copy_rows<T: Copy>(src: &[T], src_shape: &[usize], dst: &mut [T], dst_shape: &[usize], extent: &[usize]) {
     let Some((&run, outer)) = extent.split_last() else { return };
-    // The place of the row-th row of the extent in an array of the given shape.
+    // The index of row number `row` of the extent in an array of the given shape.
     let place = |row: usize, shape: &[usize]| {
         let (mut rest, mut place, mut stride) = (row, 0, shape[outer.len()]);
         for axis in (0..outer.len()).rev() {

@@ -1,7 +1,7 @@
 //! The transform along one axis: a polyphase filter bank over extended rows.
 //!
-//! Rows are what lies at one index of the axis: contiguous runs of the later axes, or, along the last axis, shifted
-//! views of a line that was parted into its even and odd samples. Both end in [`combine`].
+//! A row holds the values at one index of the axis: a contiguous run of the later axes or, along the last axis, a shifted view of a line
+//! that was split into its even and odd samples. [`combine`] computes both cases.
 
 use std::ops::Range;
 
@@ -9,39 +9,39 @@ use super::combine::{Pair, Real, combine, fetch};
 use super::filters::Wavelet;
 use super::mode::{Extended, Mode};
 
-/// One axis of a decomposition: `n` samples to `m` coefficients of each kind.
+/// One axis of a decomposition, from `n` samples to `m` coefficients of each kind.
 pub(super) struct Analysis<T> {
     pub m: usize,
     taps: usize,
-    /// Low- and high-pass filter, backwards.
+    /// The low- and high-pass filters, reversed.
     weights: Pair<T>,
-    /// What the extended signal consists of: coefficient k is made of entries 2k..2k + taps.
+    /// The entries of the extended signal: coefficient k is made of entries 2k..2k + taps.
     table: Vec<Extended>,
     /// Position of the first entry of the table, in samples before the signal.
     before: usize,
 }
 
-/// One axis of a reconstruction: `m` coefficients of each kind to `n` samples.
+/// One axis of a reconstruction, from `m` coefficients of each kind to `n` samples.
 pub(super) struct Synthesis<T> {
     pub n: usize,
     /// Number of coefficients of each kind that a pair of samples depends on.
     reach: usize,
-    /// For even and odd samples: the weights of low- and high-pass coefficients in turn.
+    /// For even and for odd samples: the weights of low- and high-pass coefficients, alternating.
     weights: Pair<T>,
-    /// Which coefficients follow each other: samples 2q and 2q + 1 are made of entries q..q + reach.
+    /// The order of the coefficients: samples 2q and 2q + 1 are made of entries q..q + reach.
     table: Vec<usize>,
     /// Position of coefficient 0 in the table; the others follow it.
     before: usize,
 }
 
-/// Space that a line needs while it is worked on.
+/// Memory for working on a line.
 #[derive(Default)]
 pub(super) struct Scratch<T> {
     even: Vec<T>,
     odd: Vec<T>,
 }
 
-/// Rows at every entry of an extension table; those that are sums of samples are kept in `made`.
+/// Rows at every entry of an extension table. Rows that are sums of samples are stored in `made`.
 fn extended_rows<'a, T: Real>(
     src: &'a [T],
     stride: usize,
@@ -71,7 +71,7 @@ fn extended_rows<'a, T: Real>(
         .collect()
 }
 
-/// Both buffers in turn, each time from one entry later on: what is behind a line's samples, as rows.
+/// Takes rows from both buffers alternately, each time starting one entry later: the content after a line's samples.
 fn in_turn<'a, T>(first: &'a [T], second: &'a [T]) -> impl Fn(usize) -> &'a [T] {
     move |t| if t % 2 == 0 { &first[t / 2..] } else { &second[t / 2..] }
 }
@@ -105,8 +105,8 @@ impl<T: Real> Analysis<T> {
         combine(row, &self.weights, [low, high]);
     }
 
-    /// (n, inner) to the coefficients in a range: their low-pass rows, then the high-pass rows.
-    /// What is `next` is brought into cache meanwhile.
+    /// From (n, inner) to the coefficients in a range: their low-pass rows, then their high-pass rows. Meanwhile `next` is loaded into
+    /// cache.
     pub fn part(
         &self,
         [src, next]: [&[T]; 2],
@@ -125,17 +125,17 @@ impl<T: Real> Analysis<T> {
         }
     }
 
-    /// (n, inner) to (2m, inner): the low-pass rows, then the high-pass rows.
+    /// From (n, inner) to (2m, inner): the low-pass rows, then the high-pass rows.
     pub fn block(&self, src: &[T], inner: usize, dst: &mut [T], scratch: &mut Scratch<T>) {
         self.part([src, &[]], inner, 0..self.m, dst, scratch);
     }
 
-    /// n samples that lie side by side to m coefficients of each kind.
+    /// From n contiguous samples to m coefficients of each kind.
     pub fn line(&self, src: &[T], low: &mut [T], high: &mut [T], Scratch { even, odd }: &mut Scratch<T>) {
         let half = self.table.len() / 2;
         even.resize(half, T::default());
         odd.resize(half, T::default());
-        // The pairs that lie within the signal are copied, the others looked up.
+        // Pairs inside the signal are copied; the others are looked up.
         let first = self.before.div_ceil(2).min(half);
         let pairs = src.get(2 * first - self.before..).unwrap_or_default().chunks_exact(2);
         let last = (first + pairs.len()).min(half);
@@ -154,7 +154,7 @@ impl<T: Real> Analysis<T> {
 }
 
 impl<T: Real> Synthesis<T> {
-    /// `None` when `m` coefficients are too few for the wavelet's reconstruction.
+    /// `None` if `m` coefficients are too few for a reconstruction with this wavelet.
     pub fn new(wavelet: &Wavelet, mode: Mode, m: usize) -> Option<Self> {
         let half = wavelet.len() / 2;
         // Samples 2q + b are sums of `taps[b][t] · coefficient[q + centre[b] - t]`.
@@ -187,12 +187,12 @@ impl<T: Real> Synthesis<T> {
         self.reach
     }
 
-    /// The index of the coefficients that an entry stands for.
+    /// The index of the coefficients at an entry.
     pub fn index(&self, entry: usize) -> usize {
         self.table[entry]
     }
 
-    /// A pair of samples from the coefficients at the entries it depends on: low- and high-pass in turn.
+    /// A pair of samples from the coefficients at the entries it depends on, low- and high-pass alternating.
     pub fn pair<'a>(&self, row: impl Fn(usize) -> &'a [T], even: &mut [T], odd: &mut [T])
     where
         T: 'a,
@@ -200,7 +200,7 @@ impl<T: Real> Synthesis<T> {
         combine(row, &self.weights, [even, odd]);
     }
 
-    /// Rows of coefficients of each kind, at entries one behind the other, to the pairs of rows of samples that they make.
+    /// From rows of coefficients of each kind, at consecutive entries, to the pairs of rows of samples that they make.
     pub fn entries(&self, low: &[T], high: &[T], inner: usize, dst: &mut [T]) {
         for (q, pair) in dst.chunks_exact_mut(2 * inner).enumerate() {
             let (even, odd) = pair.split_at_mut(inner);
@@ -209,7 +209,7 @@ impl<T: Real> Synthesis<T> {
         }
     }
 
-    /// (m, inner) of each kind to (n, inner).
+    /// From (m, inner) of each kind to (n, inner).
     pub fn block(&self, low: &[T], high: &[T], inner: usize, dst: &mut [T]) {
         for (q, pair) in dst.chunks_exact_mut(2 * inner).enumerate() {
             let (even, odd) = pair.split_at_mut(inner);
@@ -218,11 +218,11 @@ impl<T: Real> Synthesis<T> {
         }
     }
 
-    /// m coefficients of each kind to n samples, all side by side.
+    /// From m coefficients of each kind to n samples; all are contiguous.
     pub fn line(&self, low: &[T], high: &[T], dst: &mut [T], Scratch { even, odd }: &mut Scratch<T>) {
         let (half, entries) = (self.n / 2, self.table.len());
         let within = self.before..(self.before + low.len()).min(entries);
-        // Each buffer holds the extended coefficients and, behind them, the samples made of them.
+        // Each buffer holds the extended coefficients, followed by the samples made from them.
         for (buffer, coefficients) in [(&mut *even, low), (&mut *odd, high)] {
             buffer.resize(entries + half, T::default());
             buffer[within.clone()].copy_from_slice(&coefficients[..within.len()]);

@@ -1,5 +1,5 @@
-//! From a grid to the coefficients above a threshold and back, without an array of coefficients in between: what a slab
-//! yields is sifted while it is in cache, and what a slab is made of is laid out there.
+//! From a grid to the coefficients above a threshold and back, without an array of all coefficients: each slab's coefficients are selected
+//! while they are in cache, and each slab is filled there for decoding.
 
 use std::array::from_fn;
 
@@ -17,7 +17,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// What the sieves kept, in their order, with the band of each.
+    /// The coefficients that the sieves kept, in order, with their bands.
     fn of(sieves: Vec<(i32, Sieve)>) -> Self {
         let total = sieves.iter().map(|(_, sieve)| sieve.values.len()).sum();
         let (mut indices, mut values) = (vec![[0; 4]; total], vec![0.0; total]);
@@ -54,10 +54,10 @@ struct Sieve {
 }
 
 impl Sieve {
-    /// Takes the part of the band at x, in lines of `nz`.
+    /// Selects from the part of the band at x, which consists of lines of `nz`.
     fn sift(&mut self, x: usize, slab: &[f32], nz: usize, threshold: f32) {
         for (y, line) in slab.chunks_exact(nz).enumerate() {
-            // Most lines have nothing to keep. Neither finding that out nor finding the places takes a branch a value.
+            // Most lines have nothing to keep. Neither this check nor finding the places uses a branch for each value.
             if !line.iter().fold(false, |any, v| any | (v.abs() > threshold)) {
                 continue;
             }
@@ -75,10 +75,10 @@ impl Sieve {
     }
 }
 
-/// The coefficients of each band whose magnitude is above the band's threshold, ascending by band, then x, y, z.
+/// The coefficients whose magnitude is above the threshold of their band, ascending by band, then x, y, z.
 ///
 /// # Errors
-/// When the grid does not have the layout's shape.
+/// If the grid does not have the layout's shape.
 pub(super) fn encode(grid: &[f32], layout: &WaveletLayout, threshold: impl Fn(usize) -> f32 + Sync) -> Result<Rows> {
     if layout.level() > DEFAULT_LEVEL {
         warn_of_useless_levels(&layout.frame().shape, layout.wavelet(), layout.mode(), layout.level());
@@ -86,7 +86,7 @@ pub(super) fn encode(grid: &[f32], layout: &WaveletLayout, threshold: impl Fn(us
     if layout.mode() == Mode::Smooth {
         return encode_in_double(grid, layout, threshold);
     }
-    // For each level, the finest first, and each range of its slabs: what is kept of the seven bands.
+    // For each level (finest first) and each range of its slabs: what is kept of the seven bands.
     let mut levels: Vec<Vec<[Sieve; 7]>> = Vec::new();
     let mut approx: Option<NdArray<f32>> = None;
     for level in 1..=layout.level() {
@@ -133,7 +133,7 @@ pub(super) fn encode(grid: &[f32], layout: &WaveletLayout, threshold: impl Fn(us
     Ok(Rows::of(sieves))
 }
 
-/// [`encode`] by the transform that accumulates in double precision.
+/// Like [`encode`], by the transform that sums in double precision.
 fn encode_in_double(grid: &[f32], layout: &WaveletLayout, threshold: impl Fn(usize) -> f32) -> Result<Rows> {
     let coeffs = decompose(grid, &layout.frame().shape, layout.wavelet(), layout.mode(), layout.level())?;
     let mut sieves = Vec::new();
@@ -148,10 +148,10 @@ fn encode_in_double(grid: &[f32], layout: &WaveletLayout, threshold: impl Fn(usi
     Ok(Rows::of(sieves))
 }
 
-/// The grid of coefficients that lie within their bands, ascending by band, then x, y, z.
+/// The grid for these coefficients, which must lie within their bands and ascend by band, then x, y, z.
 ///
 /// # Errors
-/// When a band is too short for the wavelet; [`Error::Memory`](crate::Error::Memory) when there is no room for the grid.
+/// If a band is too short for the wavelet; [`Error::Memory`](crate::Error::Memory) if the grid does not fit in memory.
 pub(super) fn decode(indices: &[[i32; 4]], values: &[f32], layout: &WaveletLayout) -> Result<Vec<f32>> {
     let frame = layout.frame().shape;
     memory::check("decode", || format!("a grid of {frame:?} samples"), bytes_to_decode(layout))?;
@@ -169,7 +169,7 @@ pub(super) fn decode(indices: &[[i32; 4]], values: &[f32], layout: &WaveletLayou
         let details: [Sparse; 7] = from_fn(|i| of_band(layout.details(level) + i));
         let m = details[0].shape;
         let row = m[1] * m[2];
-        // A reconstruction may be one sample longer than what was decomposed.
+        // A reconstruction may be one sample longer than the decomposed array.
         let approx = grid.cropped(&m).data;
         let synthesis = SynthesisLevel::new(&m, layout.wavelet(), layout.mode())?;
         let reach = synthesis.reach();
@@ -177,7 +177,7 @@ pub(super) fn decode(indices: &[[i32; 4]], values: &[f32], layout: &WaveletLayou
         let mut pairs: Vec<&mut [f32]> = grid.data.chunks_mut(synthesis.samples()).collect();
         in_ranges(&mut pairs, synthesis.samples(), 1, |first, pairs| {
             let mut work = synthesis.tile(0..synthesis.shape[1] / 2);
-            // The coefficients of the last `reach` entries, each entry at its number modulo `reach`.
+            // The coefficients of the last `reach` entries; each entry is stored at its number modulo `reach`.
             let mut ring = vec![0.0; reach * 7 * row];
             let mut laid_out = first;
             for (q, pair) in (first..).zip(pairs) {
@@ -198,7 +198,7 @@ pub(super) fn decode(indices: &[[i32; 4]], values: &[f32], layout: &WaveletLayou
     Ok(grid.cropped(&frame).data)
 }
 
-/// Bytes that [`decode`] holds at its peak, except for what it was given.
+/// The peak memory of [`decode`] in bytes, without its arguments.
 fn bytes_to_decode(layout: &WaveletLayout) -> usize {
     let taps = layout.wavelet().len();
     let values = |shape: [usize; 3]| size_of::<f32>() * shape.iter().product::<usize>();
@@ -210,7 +210,7 @@ fn bytes_to_decode(layout: &WaveletLayout) -> usize {
         // A thread's ring, and its `SynthesisTile`: two of half the bands each, with a few rows twice, and a spare one.
         let threads = rayon::current_num_threads().min(made[0].div_ceil(2));
         let slabs = threads * (7 * (taps / 2 + 1) + 13) * values([1, m[1], m[2]]);
-        // Of each sample along an axis, half an index, and half a slice for the pair it belongs to.
+        // For each sample along an axis: half an index, and half a slice for its pair.
         let places = made.iter().sum::<usize>() * (size_of::<usize>() + size_of::<&[f32]>()) / 2;
         values(made) + cropped.max(values(m) + slabs + places)
     };
@@ -225,7 +225,7 @@ struct Sparse<'a> {
 }
 
 impl Sparse<'_> {
-    /// Writes the part at x, zeros where there is nothing.
+    /// Writes the part at x, with zeros where there are no coefficients.
     fn lay_out(&self, x: usize, slab: &mut [f32]) {
         slab.fill(0.0);
         let start = self.indices.partition_point(|row| row[0] < x as i32);

@@ -1,4 +1,4 @@
-//! The one inner loop of all transforms: two weighted sums of the same rows, with both sums in registers.
+//! The inner loop of all transforms: two weighted sums of the same rows, with both sums in registers.
 
 /// `f32` or `f64`.
 pub trait Real:
@@ -14,11 +14,12 @@ pub trait Real:
     + std::ops::AddAssign
     + 'static
 {
-    /// Rounds to this type.
+    /// Rounds a double to this type.
     fn from_f64(value: f64) -> Self;
-    /// Widens from this type.
+    /// Converts this type to a double.
     fn to_f64(self) -> f64;
-    /// Sums as [`combine`] does in the widest registers there are, as far as these fill; returns how far that is.
+    /// Sums like [`combine`] in the widest registers of the processor, as long as the values fill them. Returns how many values it has
+    /// done.
     #[doc(hidden)]
     fn combine_in_registers(rows: &Rows<Self>, pair: &Pair<Self>, out: &mut [&mut [Self]; 2]) -> usize;
 }
@@ -53,19 +54,19 @@ macro_rules! real {
 real!(f32, f32_avx2, f32_avx512);
 real!(f64, f64_avx2, f64_avx512);
 
-/// The weights of two sums over the same rows, without those that are zero: the shorter filter of a biorthogonal pair ends in zeros.
+/// The weights of two sums over the same rows, without zero weights: the shorter filter of a biorthogonal pair ends in zeros.
 #[derive(Debug)]
 pub struct Pair<T> {
-    /// Rows that both sums take, with the weights of both.
+    /// Rows in both sums, with both weights.
     both: Vec<(usize, [T; 2])>,
-    /// Rows that one sum takes alone.
+    /// Rows in only one sum.
     alone: [Vec<(usize, T)>; 2],
     /// Number of rows.
     rows: usize,
 }
 
 impl<T: Real> Pair<T> {
-    /// Of weights for each row.
+    /// From the weights of each row.
     pub fn new([a, b]: [&[T]; 2]) -> Self {
         let zero = T::default();
         let (mut both, mut alone) = (Vec::new(), [Vec::new(), Vec::new()]);
@@ -81,17 +82,17 @@ impl<T: Real> Pair<T> {
     }
 }
 
-/// Filters have at most this many taps; each row is looked up once a call.
+/// Filters have at most this many taps; each call looks up each row once.
 const MOST_ROWS: usize = 48;
 
-/// Rows that are all at least `len` long.
+/// Rows that are all at least `len` values long.
 #[derive(Debug)]
 pub struct Rows<'a, T> {
     rows: [&'a [T]; MOST_ROWS],
     len: usize,
 }
 
-/// `out[b][i] = Σ_t weights[b][t] · row(t)[i]` for both b. Every row is at least as long as the outputs.
+/// `out[b][i] = Σ_t weights[b][t] · row(t)[i]` for both b. Every row must be at least as long as the outputs.
 pub(super) fn combine<'a, T: Real>(row: impl Fn(usize) -> &'a [T], pair: &Pair<T>, mut out: [&mut [T]; 2]) {
     let len = out[0].len();
     assert!(out[1].len() == len && pair.rows <= MOST_ROWS);
@@ -114,13 +115,13 @@ pub(super) fn combine<'a, T: Real>(row: impl Fn(usize) -> &'a [T], pair: &Pair<T
     }
 }
 
-/// Asks for values that are soon needed to be brought into cache.
+/// Starts loading values into cache that are needed soon.
 #[inline]
 pub(super) fn fetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
     for line in values.chunks(64 / size_of::<T>()) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: every x86-64 processor has this instruction, and it changes nothing but what is in cache.
+        // SAFETY: every x86-64 processor has this instruction, and it changes only the cache.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
     }
     let _ = values;
@@ -136,10 +137,10 @@ mod x86 {
         ($name:ident, $features:literal, $type:ty, $lanes:literal, $zero:ident, $set:ident, $load:ident, $fma:ident, $store:ident) => {
             #[target_feature(enable = $features)]
             pub fn $name(rows: &Rows<$type>, pair: &Pair<$type>, out: &mut [&mut [$type]; 2]) -> usize {
-                /// Sums `R` registers of each kind, from `at` on.
+                /// Computes `R` registers of each sum, from `at` on.
                 ///
                 /// # Safety
-                /// All rows and outputs must reach to `at + R · lanes`.
+                /// All rows and outputs must reach at least to `at + R · lanes`.
                 #[target_feature(enable = $features)]
                 unsafe fn block<const R: usize>(
                     rows: &Rows<$type>,
@@ -149,7 +150,7 @@ mod x86 {
                 ) {
                     let mut a = [$zero(); R];
                     let mut b = [$zero(); R];
-                    // SAFETY: the caller promises that all that is loaded and stored is there.
+                    // SAFETY: the caller guarantees that everything loaded and stored exists.
                     unsafe {
                         for &(t, [wa, wb]) in &pair.both {
                             let row = rows.rows[t].as_ptr().add(at);
@@ -192,7 +193,7 @@ mod x86 {
                     unsafe { block::<1>(rows, pair, out, at) };
                     at += $lanes;
                 }
-                // Rounded as in registers, so that a value does not depend on where in a row it lies.
+                // These are rounded as in registers, so that a value does not depend on its place in a row.
                 for i in at..len {
                     let (mut a, mut b) = (0.0, 0.0);
                     for &(t, [wa, wb]) in &pair.both {
@@ -262,7 +263,7 @@ mod tests {
     fn sums_are_the_same_in_registers_of_any_width_and_without() {
         let rows: Vec<Vec<f32>> =
             (0..7).map(|t| (0..150).map(|i| ((t * 31 + i * 7) % 23) as f32 - 11.0).collect()).collect();
-        // Of both sums, of one alone, of none.
+        // Weights of both sums, of one only, and of none.
         let weights = [[0.0, 1.0, -2.0, 3.0, 0.0, 0.0, 2.0], [0.0, 0.5, 0.25, 0.0, 0.0, -1.0, 4.0]];
         let pair = Pair::new([&weights[0], &weights[1]]);
         for len in [0, 1, 7, 8, 17, 40, 64, 131, 150] {

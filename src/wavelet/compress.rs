@@ -1,9 +1,9 @@
-//! [`SparseWavelet`] in few bytes: coefficients are rounded to a grid of values and written by a range coder.
+//! [`SparseWavelet`] in few bytes: coefficients are rounded to multiples of a step and written by a range coder.
 //!
-//! Bands come from coarse to fine. Of each band, blocks of 4³ cells say whether they hold anything; a cell in such a block says
-//! whether it is zero, its sign and its size. What is likely depends on the neighbours that came before and on the cell of the
-//! coarser level at the same place and of the same direction (Shapiro 1993, "Embedded image coding using zerotrees"). The
-//! approximation is written as differences from what its neighbours predict (Ibarria et al. 2003, the Lorenzo predictor).
+//! Bands are written from coarse to fine. In each band, blocks of 4³ cells tell whether they hold anything; each cell of such a block tells
+//! whether it is zero, its sign and its size. The probabilities depend on neighbours that came earlier, and on the cell of the coarser
+//! level with the same place and direction (Shapiro 1993, "Embedded image coding using zerotrees"). The approximation is written as
+//! differences from a prediction by its neighbours (Ibarria et al. 2003, the Lorenzo predictor).
 
 use std::path::Path;
 
@@ -15,9 +15,9 @@ use super::sparse::SparseWavelet;
 use crate::files::write_atomically;
 use crate::{Error, Result, memory};
 
-/// What a compressed file begins with.
+/// The first bytes of a compressed file.
 pub(super) const MAGIC: &[u8; 4] = b"WMZ1";
-/// The extension of such a file.
+/// The extension of a compressed file.
 pub(super) const EXTENSION: &str = "wmz";
 
 /// Cells of a block along an axis.
@@ -32,20 +32,20 @@ struct Header {
     step: f32,
     /// Number of coefficients that are not zero.
     count: usize,
-    /// A sum over them, by which damage is noticed.
+    /// A checksum of them, which detects damage.
     check: u32,
 }
 
 impl SparseWavelet {
-    /// The coefficients in few bytes. The grid that the [decompressed](Self::decompress) ones [decode](Self::decode) to differs
-    /// from that of these by at most `max_error` at every sample, in the units of the grid; it is decoded to make sure. For
-    /// distances that [level off](super::WaveletConfig::truncation) the bound is one of these.
+    /// Compresses the coefficients. The grid that [decompressing](Self::decompress) and [decoding](Self::decode) gives differs from the
+    /// grid of these coefficients by at most `max_error` at every sample, in the units of the grid; this is checked by decoding. For
+    /// distances that [level off](super::WaveletConfig::truncation), the bound applies to the levelled distances.
     ///
-    /// To compress a grid with one bound on the error, encode it with [`Threshold::Lossless`](super::Threshold::Lossless): what is
-    /// too small to matter rounds to zero here.
+    /// To compress a grid with a single bound on the error, encode it with [`Threshold::Lossless`](super::Threshold::Lossless): values that
+    /// are too small to matter are rounded to zero here.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an error that is not above zero, or smaller than rounding allows.
+    /// [`Error::Argument`] for an error that is not above zero, or is smaller than rounding allows.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -68,7 +68,7 @@ impl SparseWavelet {
             let differences = exact.iter().zip(&decoded).map(|(a, b)| (a - b).abs());
             Ok(differences.fold(0.0, f32::max))
         };
-        // The error grows about as the step does: each try aims at the bound from the last one's error.
+        // The error grows roughly in proportion to the step: each try corrects the step by the last error.
         let mut step = 2.0 * max_error;
         let mut best: Option<Rounded> = None;
         for _ in 0..TRIES {
@@ -92,11 +92,10 @@ impl SparseWavelet {
         rounded.write(self.layout())
     }
 
-    /// What [`compress`](Self::compress) wrote.
+    /// Reads the bytes that [`compress`](Self::compress) wrote.
     ///
     /// # Errors
-    /// [`Error::Argument`] for bytes that are damaged or something else; [`Error::Memory`] when they announce more than there is room
-    /// for.
+    /// [`Error::Argument`] for bytes that are damaged or something else; [`Error::Memory`] if they announce more than fits in memory.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -127,10 +126,10 @@ impl SparseWavelet {
         rounded.to_wavelet(&header.layout)
     }
 
-    /// Writes [`compress`](Self::compress)'s bytes to a `.wmz` file, which [`load`](Self::load) reads.
+    /// Writes the bytes of [`compress`](Self::compress) to a `.wmz` file, which [`load`](Self::load) reads.
     ///
     /// # Errors
-    /// As [`compress`](Self::compress); [`Error::Unknown`] for another extension, [`Error::Io`] when the file cannot be written.
+    /// The errors of [`compress`](Self::compress); [`Error::Unknown`] for another extension; [`Error::Io`] if the file cannot be written.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -152,7 +151,7 @@ impl SparseWavelet {
     }
 }
 
-/// Steps that are tried to meet an error.
+/// How many steps are tried to meet an error.
 const TRIES: usize = 12;
 
 /// Coefficients as multiples of a step, without those that are zero.
@@ -228,7 +227,7 @@ impl Band {
         &mut self.values[(x * self.shape[1] + y) * self.shape[2] + z]
     }
 
-    /// The cell at a distance towards the origin; 0 beyond the border.
+    /// The cell at this distance towards the origin; 0 outside the band.
     fn before(&self, cell: [usize; 3], by: [usize; 3]) -> i32 {
         let mut place = 0;
         for axis in 0..3 {
@@ -238,7 +237,7 @@ impl Band {
         self.values[place]
     }
 
-    /// What the neighbours on three sides, three edges and a corner predict of a smooth band.
+    /// The value that the neighbours at three faces, three edges and a corner predict in a smooth band.
     fn predicted(&self, cell: [usize; 3]) -> i32 {
         let at = |x, y, z| self.before(cell, [x, y, z]);
         let (faces, edges) = ([at(1, 0, 0), at(0, 1, 0), at(0, 0, 1)], [at(1, 1, 0), at(1, 0, 1), at(0, 1, 1)]);
@@ -247,20 +246,20 @@ impl Band {
     }
 }
 
-/// The odds of a level.
+/// The odds within a level.
 struct Contexts {
-    /// By the number of non-empty blocks before, and whether the coarser level has something there.
+    /// By the number of earlier neighbouring blocks that are not empty, and by whether the coarser level has something there.
     block: [Odds; 8],
-    /// By the size of the neighbours before, and of the coarser level's cell.
+    /// By the size of earlier neighbours, and of the coarser level's cell.
     zero: [[Odds; 3]; 7],
-    /// By the size of the neighbours, how often the size was said to be larger.
+    /// By the size of the neighbours, and by how often the size was said to be larger.
     larger: [[Odds; Self::UNARY]; 3],
-    /// Number of bits of what is beyond.
+    /// The number of bits of the rest.
     bits: [Odds; 32],
 }
 
 impl Contexts {
-    /// Sizes up to this are counted one by one.
+    /// Sizes up to this are counted in unary.
     const UNARY: usize = 14;
 
     fn new() -> Self {
@@ -272,7 +271,7 @@ impl Contexts {
         }
     }
 
-    /// A value among neighbours whose sizes, each at most 2, have the sum `near`, below a cell of size `above`.
+    /// Codes a value; `near` is the sum of its neighbours' sizes (each at most 2), `above` the size of the coarser level's cell.
     fn value(&mut self, coder: &mut impl Coder, value: i32, near: usize, above: usize) -> Option<i32> {
         if !coder.bit(&mut self.zero[near][above], value != 0)? {
             return Some(0);
@@ -315,7 +314,7 @@ impl Bands {
         Ok(Self((0..layout.bands()).map(band).collect()))
     }
 
-    /// Writes all values, or reads them, at most `limit` that are not zero; `None` when the bytes hold something else.
+    /// Writes or reads all values; at most `limit` of them are not zero. `None` if the bytes hold something else.
     fn walk(&mut self, coder: &mut impl Coder, limit: usize) -> Option<()> {
         let mut left = limit;
         let mut contexts = Contexts::new();
@@ -324,7 +323,7 @@ impl Bands {
                 contexts = Contexts::new(); // a new level
             }
             let (coarser, rest) = self.0.split_at_mut(id);
-            // The first level of details has no coarser one of its direction.
+            // The first level of details has no coarser level of its direction.
             let above = coarser.get(id.wrapping_sub(7)).filter(|_| id > 7);
             walk_band(&mut rest[0], above, id == 0, &mut contexts, coder, &mut left)?;
         }
@@ -375,7 +374,7 @@ fn walk_band(
     Some(())
 }
 
-/// All cells from `first` on, up to `end`.
+/// All cells from `first` up to `end`, without `end`.
 fn cells([x0, y0, z0]: [usize; 3], [x1, y1, z1]: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
     (x0..x1).flat_map(move |x| (y0..y1).flat_map(move |y| (z0..z1).map(move |z| [x, y, z])))
 }
@@ -441,7 +440,7 @@ mod tests {
             let mut other = bytes.clone();
             other[at] ^= 0x10;
             if let Ok(found) = SparseWavelet::decompress(&other) {
-                // A digit of the header may be another, the place of the grid, say; and the last bytes may be any in their range.
+                // A changed digit of the header (such as the grid's place) or of the last bytes may go unnoticed.
                 assert!(at < header || found == whole, "a change of byte {at} is not noticed");
             }
         }

@@ -1,17 +1,17 @@
-//! Bits to bytes and back: a range coder whose odds follow the bits.
+//! Converts bits to bytes and back by a range coder with adaptive odds.
 //!
-//! [`Odds`] hold the probability of a bit in one context, as video codecs do: the mean of a fast and a slow running average. The
-//! coder is Martin's (1979, "Range encoding") with the carry of LZMA: bytes that a carry may still change wait.
+//! [`Odds`] hold the probability of a bit in one context, as in video codecs: the mean of a fast and a slow running average. The coder is
+//! that of Martin (1979, "Range encoding") with the carry of LZMA: bytes that a carry may still change are held back.
 
 /// Bits of a probability.
 const PRECISION: u32 = 15;
 const ONE: u32 = 1 << PRECISION;
-/// Below this a range gets eight bits more.
+/// If the range is below this, it gets eight more bits.
 const LEAST_RANGE: u32 = 1 << 24;
-/// Bytes that hold all of a range's lower end.
+/// The number of bytes that hold the whole lower end of a range.
 const TAIL: usize = 5;
 
-/// How likely the next bit of a context is to be set.
+/// The probability that the next bit of a context is set.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Odds {
     fast: u32,
@@ -19,10 +19,10 @@ pub(super) struct Odds {
 }
 
 impl Odds {
-    /// Nothing is known yet.
+    /// The odds when nothing is known.
     pub const EVEN: Self = Self { fast: ONE / 2, slow: ONE / 2 };
 
-    /// The part of a range that stands for a clear bit; neither none nor all of it.
+    /// The part of a range that means a clear bit; it is neither empty nor the whole range.
     fn clear(self, range: u32) -> u32 {
         (range >> PRECISION) * (ONE - (self.fast + self.slow) / 2).clamp(16, ONE - 16)
     }
@@ -35,12 +35,12 @@ impl Odds {
     }
 }
 
-/// Writes bits or reads them: what is written with one sequence of odds is read with the same.
+/// Writes or reads bits: what is written with a sequence of odds must be read with the same sequence.
 pub(super) trait Coder {
-    /// Writes `bit` and returns it, or returns the bit that is read; `None` at the end of the bytes.
+    /// Writes `bit` and returns it, or returns the bit that was read; `None` at the end of the bytes.
     fn code(&mut self, odds: Odds, bit: bool) -> Option<bool>;
 
-    /// A bit in a context, whose odds then follow it.
+    /// Codes a bit in a context, and adapts the context's odds to it.
     fn bit(&mut self, odds: &mut Odds, bit: bool) -> Option<bool> {
         let bit = self.code(*odds, bit)?;
         odds.follow(bit);
@@ -54,7 +54,7 @@ pub(super) struct Writer {
     low: u64,
     range: u32,
     bytes: Vec<u8>,
-    /// The last byte that is not 255, and how many of 255 follow it: a carry would change them.
+    /// The last byte that is not 255, and how many bytes of 255 follow it: a carry would change them all.
     waiting: Option<u8>,
     full: usize,
 }
@@ -64,7 +64,7 @@ impl Writer {
         Self { low: 0, range: u32::MAX, bytes: Vec::new(), waiting: None, full: 0 }
     }
 
-    /// Moves the upper byte of `low` out.
+    /// Outputs the upper byte of `low`.
     fn shift(&mut self) {
         let (byte, carry) = ((self.low >> 24) as u8, (self.low >> 32) as u8);
         if byte == u8::MAX && carry == 0 {
@@ -77,9 +77,9 @@ impl Writer {
         self.low = (self.low & 0x00ff_ffff) << 8;
     }
 
-    /// Everything that was written.
+    /// All bytes that were written.
     pub fn finish(mut self) -> Vec<u8> {
-        // A last byte beyond those of `low` pushes out what waits.
+        // One byte more than `low` has pushes out the bytes that are held back.
         (0..TAIL).for_each(|_| self.shift());
         self.bytes
     }
@@ -104,7 +104,7 @@ impl Coder for Writer {
 
 /// Reads bits.
 pub(super) struct Reader<'a> {
-    /// Where in the range the bytes point.
+    /// The place in the range to which the bytes point.
     place: u32,
     range: u32,
     bytes: &'a [u8],
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn carries_reach_the_bytes_that_wait() {
-        // A set bit at the smallest odds leaves the range just below a carry; seeds differ in where it then goes.
+        // A set bit with the smallest odds leaves the range just below a carry; the seeds then continue differently.
         for seed in 0..200 {
             let mut rng = StdRng::seed_from_u64(seed);
             let steps: Vec<(bool, Odds)> = (0..300)

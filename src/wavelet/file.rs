@@ -1,8 +1,8 @@
 //! [`SparseWavelet`] in files: exact in safetensors or npz, or [compressed](SparseWavelet::compress) in wmz, with everything
 //! that decoding needs.
 //!
-//! The exact ones hold `indices` (n, 4) as x, y, z, band and `values` (n), and the layout as JSON: in a safetensors file as the
-//! metadata entry `layout`, in an npz file as the bytes of the array `layout`.
+//! Exact files hold `indices` (n, 4) as x, y, z, band, and `values` (n). The layout is JSON: the metadata entry `layout` of a safetensors
+//! file, or the bytes of the array `layout` in an npz file.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -36,11 +36,11 @@ fn container(path: &Path) -> Result<Container> {
 }
 
 impl SparseWavelet {
-    /// Writes the coefficients as they are and their layout to a `.safetensors` or `.npz` file, which appears whole or not at
-    /// all. [`save_compressed`](Self::save_compressed) writes far smaller files.
+    /// Writes the exact coefficients and their layout to a `.safetensors` or `.npz` file, which is written completely or not at all.
+    /// [`save_compressed`](Self::save_compressed) writes far smaller files.
     ///
     /// # Errors
-    /// [`Error::Unknown`] for another extension, [`Error::Io`] when the file cannot be written.
+    /// [`Error::Unknown`] for another extension, [`Error::Io`] if the file cannot be written.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -87,11 +87,11 @@ impl SparseWavelet {
         }
     }
 
-    /// Reads what [`save`](Self::save) or [`save_compressed`](Self::save_compressed) wrote.
+    /// Reads a file that [`save`](Self::save) or [`save_compressed`](Self::save_compressed) wrote.
     ///
     /// # Errors
-    /// [`Error::Unknown`] for another extension, [`Error::Io`] when the file cannot be read, [`Error::Format`] when it does
-    /// not hold coefficients that fit its layout.
+    /// [`Error::Unknown`] for another extension, [`Error::Io`] if the file cannot be read, [`Error::Format`] if it does not hold
+    /// coefficients that fit its layout.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -158,7 +158,7 @@ fn from_safetensors(bytes: &[u8]) -> Result<Parts, String> {
 }
 
 fn from_npz(path: &Path, size: u64) -> Result<Parts, String> {
-    // What deflate can at most make of a byte; an announced shape beyond it would only exhaust memory.
+    // Deflate expands a byte to at most this many; a larger announced shape would only exhaust memory.
     const MOST_EXPANSION: u64 = 1032;
     let file = NpzTensors::new(path).map_err(|e| e.to_string())?;
     let array = |name: &str, dtype: DType| -> Result<Tensor, String> {

@@ -1,8 +1,8 @@
 //! [`Wavelet`]: a wavelet's four filters, by PyWavelets' names.
 //!
-//! Only low-pass filters are stored. With `k` counting from 0: `dec_hi[k] = (-1)^(k+1) rec_lo[k]`,
-//! `rec_hi[k] = (-1)^k dec_lo[k]`; an orthogonal wavelet has `rec_lo` = `dec_lo` backwards, and `rbioN.M` is `biorN.M`
-//! with the two directions exchanged and all filters backwards.
+//! Only low-pass filters are stored. With `k` counting from 0: `dec_hi[k] = (-1)^(k+1) rec_lo[k]`, `rec_hi[k] = (-1)^k dec_lo[k]`. For an
+//! orthogonal wavelet, `rec_lo` is `dec_lo` reversed. `rbioN.M` is `biorN.M` with decomposition and reconstruction exchanged and all
+//! filters reversed.
 
 use super::filter_table::{BIORTHOGONAL, ORTHOGONAL};
 use crate::{Error, Result};
@@ -26,10 +26,10 @@ pub struct Wavelet {
 }
 
 impl Wavelet {
-    /// The wavelet of a PyWavelets name.
+    /// The wavelet with this PyWavelets name.
     ///
     /// # Errors
-    /// [`Error::Unknown`] with the known names.
+    /// [`Error::Unknown`], which lists the known names.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -73,8 +73,8 @@ impl Wavelet {
         Self { name: name.into(), dec_lo, dec_hi, rec_lo, rec_hi }
     }
 
-    /// The wavelet whose analysis is the transpose of this one's synthesis: all filters backwards, directions
-    /// exchanged. An orthogonal wavelet is its own dual, `biorN.M` has `rbioN.M`.
+    /// The wavelet whose analysis is the transpose of this one's synthesis: all filters are reversed, and decomposition and reconstruction
+    /// exchanged. An orthogonal wavelet is its own dual; the dual of `biorN.M` is `rbioN.M`.
     pub(crate) fn dual(&self) -> Self {
         let reversed = |filter: &[f64]| filter.iter().rev().copied().collect::<Vec<_>>();
         Self {
@@ -86,7 +86,7 @@ impl Wavelet {
         }
     }
 
-    /// The name it was asked for by.
+    /// The name with which it was requested.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -116,7 +116,7 @@ impl Wavelet {
         self.dec_lo.len()
     }
 
-    /// Never true: every wavelet has taps.
+    /// Always false: every wavelet has taps.
     pub fn is_empty(&self) -> bool {
         self.dec_lo.is_empty()
     }

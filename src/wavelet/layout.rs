@@ -1,4 +1,4 @@
-//! [`WaveletLayout`]: everything but the coefficients that the way back to a grid needs.
+//! [`WaveletLayout`]: everything except the coefficients that is needed to get back to a grid.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,10 +6,10 @@ use super::{Mode, NdArray, Real, Wavelet, WaveletCoeffs};
 use crate::sdf::Frame;
 use crate::{Error, Result};
 
-/// Which bands there are, how large each is, and what they decompose.
+/// The bands, their sizes, and the grid that they decompose.
 ///
-/// Bands have fixed ids: 0 is `aaa`, then come the levels from coarse to fine with seven bands each, `aad`, `ada`,
-/// `add`, `daa`, `dad`, `dda`, `ddd` (22 bands at three levels). An id means the same band for every sample.
+/// Bands have fixed ids: 0 is `aaa`; then come the levels from coarse to fine with seven bands each, `aad`, `ada`, `add`, `daa`, `dad`,
+/// `dda`, `ddd` (22 bands at three levels). An id means the same band for every sample.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Stored", into = "Stored")]
 pub struct WaveletLayout {
@@ -31,7 +31,7 @@ pub struct BandNormalization {
     pub std: Vec<f32>,
 }
 
-/// What of a layout is written to files; the rest follows.
+/// The part of a layout that is written to files; the rest follows from it.
 #[derive(Clone, Serialize, Deserialize)]
 struct Stored {
     wavelet: String,
@@ -69,17 +69,17 @@ impl TryFrom<Stored> for WaveletLayout {
     }
 }
 
-/// More levels than this leave one coefficient of any grid that fits in memory.
+/// With more levels than this, any grid that fits in memory has one coefficient left.
 const MOST_LEVELS: usize = 20;
 
-/// Levels of a [`WaveletConfig`](super::WaveletConfig) that says nothing else.
+/// The default number of levels of a [`WaveletConfig`](super::WaveletConfig).
 pub(super) const DEFAULT_LEVEL: usize = 3;
 
 impl WaveletLayout {
-    /// The bands of `level` levels on a grid.
+    /// The bands of `level` levels of a grid.
     ///
     /// # Errors
-    /// When the grid has no samples or more than 2³² of them, its frame is not one, or for more than 20 levels.
+    /// If the grid has no samples or more than 2³², its frame is invalid, or there are more than 20 levels.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -106,10 +106,10 @@ impl WaveletLayout {
         Ok(Self { wavelet, mode, frame, truncation: None, normalization: None, shapes })
     }
 
-    /// The same layout for distances that level off at ±`truncation`; `None` for plain ones.
+    /// The same layout for distances that level off at ±`truncation`; `None` for plain distances.
     ///
     /// # Errors
-    /// When it is not a finite number above zero.
+    /// If it is not a finite number above zero.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -131,10 +131,10 @@ impl WaveletLayout {
         Ok(Self { truncation, ..self })
     }
 
-    /// The same layout with features normalised per band wherever coefficients become a tensor, and back.
+    /// The same layout with a normalisation for each band, which is applied when coefficients become a tensor, and undone on the way back.
     ///
     /// # Errors
-    /// When there is not one finite mean and one positive deviation a band.
+    /// If there is not exactly one finite mean and one positive deviation for each band.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -182,42 +182,42 @@ impl WaveletLayout {
         self.shapes.len() / 7
     }
 
-    /// The grid that the coefficients decompose.
+    /// The frame of the grid that the coefficients decompose.
     pub fn frame(&self) -> Frame {
         self.frame
     }
 
-    /// Where the distances that the coefficients describe level off: see [`WaveletConfig::truncation`](super::WaveletConfig::truncation).
+    /// The distance at which the coefficients' distances level off: see [`WaveletConfig::truncation`](super::WaveletConfig::truncation).
     pub fn truncation(&self) -> Option<f32> {
         self.truncation
     }
 
-    /// The normalisation of features, when there is one.
+    /// The normalisation of features, if any.
     pub fn normalization(&self) -> Option<&BandNormalization> {
         self.normalization.as_ref()
     }
 
-    /// Number of bands, 1 + 7 · level: also the number of channels of a packed tensor.
+    /// Number of bands, 1 + 7 · level. It is also the number of channels of a packed tensor.
     pub fn bands(&self) -> usize {
         self.shapes.len()
     }
 
-    /// Number of coefficients of all bands together.
+    /// Number of coefficients in all bands.
     pub fn total(&self) -> usize {
         self.shapes.iter().map(|shape| shape.iter().product::<usize>()).sum()
     }
 
-    /// Shape of a band, along x, y, z; `None` when there is no such band.
+    /// Shape of a band along x, y, z; `None` if there is no such band.
     pub fn band_shape(&self, id: i32) -> Option<[usize; 3]> {
         self.shapes.get(usize::try_from(id).ok()?).copied()
     }
 
-    /// Shape of a band of the layout.
+    /// Shape of an existing band.
     pub(super) fn shape(&self, band: usize) -> [usize; 3] {
         self.shapes[band]
     }
 
-    /// The first of the seven bands of details of a level from 1, the finest, to the coarsest.
+    /// The first of the seven detail bands of a level; level 1 is the finest.
     pub(super) fn details(&self, level: usize) -> usize {
         1 + 7 * (self.level() - level)
     }
@@ -237,7 +237,7 @@ impl WaveletLayout {
         format!("{letters}{}", self.band_level(id))
     }
 
-    /// The band of this name, such as `aaa3` or `daa1`: the inverse of [`band_name`](Self::band_name).
+    /// The band with this name, such as `aaa3` or `daa1`: the inverse of [`band_name`](Self::band_name).
     ///
     /// # Errors
     /// [`Error::Unknown`] for any other name.
@@ -259,12 +259,12 @@ impl WaveletLayout {
         })
     }
 
-    /// How far apart, in sites of the packed tensor, neighbouring coefficients of a band lie: 2^(level - 1).
+    /// Distance of neighbouring coefficients of a band, in sites of the packed tensor: 2^(level - 1).
     pub fn band_stride(&self, id: i32) -> usize {
         1 << self.band_level(id).saturating_sub(1)
     }
 
-    /// Number of sites of the packed tensor along x, y, z: those of the finest details.
+    /// Number of sites of the packed tensor along x, y, z: that of the finest details.
     pub fn sites(&self) -> [usize; 3] {
         std::array::from_fn(|axis| {
             let furthest = |(id, shape): (usize, &[usize; 3])| (shape[axis] - 1) * self.band_stride(id as i32) + 1;
@@ -272,7 +272,7 @@ impl WaveletLayout {
         })
     }
 
-    /// Coefficients of the given bands, in the order of their ids, as [`waverecn`](super::waverecn) takes them.
+    /// Coefficients from the given bands, which come in the order of their ids, in the form that [`waverecn`](super::waverecn) takes.
     pub(super) fn coefficients<T: Real>(&self, bands: Vec<Vec<T>>) -> WaveletCoeffs<T> {
         let mut bands =
             bands.into_iter().zip(&self.shapes).map(|(data, shape)| NdArray { shape: shape.to_vec(), data });

@@ -1,9 +1,9 @@
-//! One level of the transform in any number of dimensions, slab by slab.
+//! One level of the transform for any number of dimensions, slab by slab.
 //!
-//! A decomposition takes the later axes of a slab first and keeps as many slabs as the filter is long, of which the first axis
-//! makes the slabs of the bands; a reconstruction goes the other way. So nothing as large as the array is held in between, and
-//! whoever drives a level decides where its slabs go to or come from. A slab may be cut into [tiles] along the second axis, of
-//! which all that is kept fits in cache.
+//! A decomposition first transforms the later axes of a slab. It keeps as many slabs as the filter is long, and the first axis makes the
+//! slabs of the bands from these. A reconstruction goes the other way. So nothing as large as the array is held in between, and the caller
+//! of a level decides where its slabs go or come from. A slab may be cut into [tiles] along the second axis, so that everything that is
+//! kept fits in cache.
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -15,15 +15,15 @@ use super::mode::Mode;
 use crate::sync::lock;
 use crate::{Error, Result};
 
-/// A thread is given at least this many samples at a time: waking it takes as long as a few thousand.
+/// Each thread gets at least this many samples at a time, since waking it takes as long as a few thousand of them.
 const LEAST_PER_RANGE: usize = 1 << 15;
 
-/// Ranges that each thread is given, so that one that comes late leaves work to the others.
+/// The number of ranges for each thread, so that a late thread leaves work to the others.
 const RANGES_PER_THREAD: usize = 4;
 
-/// Calls `work(index of the first, parts)` for ranges of the parts, on all threads when there is enough to do, and returns the
-/// results in order. A part stands for `samples` samples of work; a range has at least `least` parts. The calling thread takes part at once, where rayon's
-/// iterators would first wake one of the pool and wait for it.
+/// Calls `work(index of the first, parts)` for ranges of the parts and returns the results in order, on all threads if there is enough
+/// work. A part stands for `samples` samples of work; a range has at least `least` parts. The calling thread starts to work at once,
+/// whereas rayon's iterators would first wake a thread of the pool and wait for it.
 pub(super) fn in_ranges<P: Send, R: Send>(
     parts: &mut [P],
     samples: usize,
@@ -55,27 +55,27 @@ pub(super) fn in_ranges<P: Send, R: Send>(
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// What is kept of a tile is at most this many bytes where its rows allow, so that it stays in the cache of a processor.
+/// The data kept for a tile has at most this many bytes if its rows allow, so that it stays in the cache of a processor.
 const IN_CACHE: usize = 512 << 10;
 
-/// Cuts `rows` along the second axis, each of which keeps so many bytes, into tiles: ranges of the same length, except for the last.
+/// Cuts `rows` along the second axis, each of which keeps this many bytes, into tiles: ranges of equal length, except the last.
 fn tiles(rows: usize, bytes_per_row: usize) -> Vec<Range<usize>> {
-    // Two for each thread at least, so that one that comes late leaves work to the others.
+    // At least two tiles for each thread, so that a late thread leaves work to the others.
     let fits =
         (IN_CACHE / bytes_per_row.max(1)).min(rows.div_ceil(2 * rayon::current_num_threads())).clamp(4, rows.max(4));
     let len = rows.div_ceil(rows.div_ceil(fits).max(1)).max(1);
     (0..rows.div_ceil(len)).map(|tile| tile * len..rows.min((tile + 1) * len)).collect()
 }
 
-/// Where the coefficients of a line along the last axis go: to the bands 2·pair and 2·pair + 1 (of those that differ in
-/// the later axes), from `offset` on.
+/// Where the coefficients of a line along the last axis go: to bands 2·pair and 2·pair + 1 (among those that differ in the later axes),
+/// from `offset` on.
 struct Line {
     pair: usize,
     offset: usize,
 }
 
-/// The lines of a slab of which all axes but the last are decomposed, the low-pass half before the high-pass; `m` are
-/// the lengths of the halves, and that of the last axis.
+/// The lines of a slab whose axes are decomposed except the last, the low-pass half before the high-pass half. `m` are the lengths of the
+/// halves, and that of the last axis.
 fn lines(m: &[usize]) -> Vec<Line> {
     let Some((&last, middle)) = m.split_last() else { return Vec::new() };
     (0..middle.iter().map(|m| 2 * m).product())
@@ -99,12 +99,12 @@ pub(super) struct AnalysisLevel<'a, T> {
     pub m: Vec<usize>,
     shape: &'a [usize],
     axes: Vec<Analysis<T>>,
-    /// The array along its first axis, extended.
+    /// The array along its first axis, extended beyond its ends.
     slabs: Vec<&'a [T]>,
 }
 
 impl<'a, T: Real> AnalysisLevel<'a, T> {
-    /// `made` keeps what lies beyond the array.
+    /// `made` stores the slabs beyond the array.
     pub fn new(data: &'a [T], shape: &'a [usize], wavelet: &Wavelet, mode: Mode, made: &'a mut Vec<T>) -> Self {
         let axes: Vec<Analysis<T>> = shape.iter().map(|&n| Analysis::new(wavelet, mode, n)).collect();
         let m: Vec<usize> = axes.iter().map(|axis| axis.m).collect();
@@ -113,12 +113,12 @@ impl<'a, T: Real> AnalysisLevel<'a, T> {
         Self { m, shape, axes, slabs }
     }
 
-    /// Number of samples that the coefficients at one index of the first axis stand for.
+    /// Number of samples for the coefficients at one index of the first axis.
     pub fn samples(&self) -> usize {
         2 * self.shape[1..].iter().product::<usize>()
     }
 
-    /// The first slab of a [`AnalysisTile`] costs as much as this many others.
+    /// The first slab of an [`AnalysisTile`] costs as much as this many others.
     pub fn slabs_kept(&self) -> usize {
         self.axes[0].taps().div_ceil(2)
     }
@@ -132,13 +132,13 @@ impl<'a, T: Real> AnalysisLevel<'a, T> {
         tiles(self.m[1], 2 * self.axes[0].taps() * later.iter().product::<usize>() * size_of::<T>())
     }
 
-    /// Work on the slabs of one tile.
+    /// Starts work on the slabs of one tile.
     pub fn tile(&self, rows: Range<usize>) -> AnalysisTile<'_, 'a, T> {
         let mut m = self.m[1..].to_vec();
         m[0] = rows.len();
         let lines = lines(&m);
         let len: usize = m.iter().product();
-        // Slabs whose places differ by a power of two would push each other out of the cache.
+        // Slabs at distances of a power of two would push each other out of the cache.
         let stride = (len << (self.m.len() - 1)) + 80;
         let kept = vec![T::default(); stride * self.axes[0].taps()];
         let [spare, other] = [Vec::new(), Vec::new()];
@@ -157,7 +157,7 @@ impl<'a, T: Real> AnalysisLevel<'a, T> {
     }
 }
 
-/// A tile of a decomposition on its way along the first axis.
+/// A tile of a decomposition, which moves along the first axis.
 pub(super) struct AnalysisTile<'l, 'a, T> {
     level: &'l AnalysisLevel<'a, T>,
     /// The tile's place along the second axis of the bands.
@@ -165,10 +165,10 @@ pub(super) struct AnalysisTile<'l, 'a, T> {
     /// Coefficients of a band in a slab of the tile.
     len: usize,
     lines: Vec<Line>,
-    /// Slabs of which the later axes are decomposed, band by band: that of entry e of the first axis at e modulo the taps.
+    /// Slabs whose later axes are decomposed, band by band. The slab of entry e of the first axis is stored at e modulo the taps.
     kept: Vec<T>,
     stride: usize,
-    /// The entries that are there.
+    /// The entries that are stored.
     held: Range<usize>,
     spare: Vec<T>,
     other: Vec<T>,
@@ -176,7 +176,7 @@ pub(super) struct AnalysisTile<'l, 'a, T> {
 }
 
 impl<T: Real> AnalysisTile<'_, '_, T> {
-    /// The coefficients at index k of the first axis, of each band in alphabetical order. Fast when k grows by one each time.
+    /// The coefficients of each band, in alphabetical order, at index k of the first axis. Fast if k grows by one each time.
     pub fn slab(&mut self, k: usize, bands: &mut [&mut [T]]) {
         let level = self.level;
         let (first, taps) = (&level.axes[0], level.axes[0].taps());
@@ -195,7 +195,7 @@ impl<T: Real> AnalysisTile<'_, '_, T> {
         }
     }
 
-    /// Decomposes the slab at an entry of the first axis along all others, in order.
+    /// Decomposes the slab at an entry of the first axis along all other axes, in order.
     fn later_axes(&mut self, entry: usize) {
         let Self { level, spare, other, scratch, .. } = self;
         let (axes, shape) = (&level.axes[1..], &level.shape[1..]);
@@ -213,7 +213,7 @@ impl<T: Real> AnalysisTile<'_, '_, T> {
             }
         };
         let Some((second, middle)) = middle.split_first() else { return by_line(source, scratch) };
-        // The second axis makes the tile's rows alone.
+        // The second axis makes only the tile's rows.
         let mut inner: usize = shape[1..].iter().product();
         spare.resize(2 * self.rows.len() * inner, T::default());
         let next = level.slabs.get(entry + 1).copied().unwrap_or_default();
@@ -239,10 +239,10 @@ pub(super) struct SynthesisLevel<T> {
 }
 
 impl<T: Real> SynthesisLevel<T> {
-    /// For bands of shape `m`.
+    /// For bands with shape `m`.
     ///
     /// # Errors
-    /// When they are too short for the wavelet.
+    /// If they are too short for the wavelet.
     pub fn new(m: &[usize], wavelet: &Wavelet, mode: Mode) -> Result<Self> {
         let axes: Vec<Synthesis<T>> = m.iter().map(|&m| synthesis(wavelet, mode, m)).collect::<Result<_>>()?;
         Ok(Self { shape: axes.iter().map(|axis| axis.n).collect(), m: m.to_vec(), axes })
@@ -253,12 +253,12 @@ impl<T: Real> SynthesisLevel<T> {
         2 * self.shape[1..].iter().product::<usize>()
     }
 
-    /// The slabs 2q and 2q + 1 of the array are made of this many entries from the q-th on.
+    /// The number of entries, from the q-th on, from which the slabs 2q and 2q + 1 of the array are made.
     pub fn reach(&self) -> usize {
         self.axes[0].reach()
     }
 
-    /// The index along the first axis of the bands that an entry stands for.
+    /// The index of an entry along the first axis of the bands.
     pub fn index(&self, entry: usize) -> usize {
         self.axes[0].index(entry)
     }
@@ -272,7 +272,7 @@ impl<T: Real> SynthesisLevel<T> {
         tiles(pairs, (self.reach() * later.iter().product::<usize>() * size_of::<T>()) << self.m.len())
     }
 
-    /// Work on the slabs of one tile.
+    /// Starts work on the slabs of one tile.
     pub fn tile(&self, pairs: Range<usize>) -> SynthesisTile<'_, T> {
         let mut runs: Vec<[usize; 3]> = Vec::new();
         if let Some(second) = self.axes[1..].split_last().and_then(|(_, middle)| middle.first()) {
@@ -295,7 +295,7 @@ impl<T: Real> SynthesisLevel<T> {
 pub(super) struct SynthesisTile<'l, T> {
     level: &'l SynthesisLevel<T>,
     pairs: Range<usize>,
-    /// The rows of the bands along their second axis that the tile depends on: (place in the tile, first row, number of rows).
+    /// The rows along the bands' second axis on which the tile depends: (place in the tile, first row, number of rows).
     runs: Vec<[usize; 3]>,
     even: Vec<T>,
     odd: Vec<T>,
@@ -304,13 +304,13 @@ pub(super) struct SynthesisTile<'l, T> {
 }
 
 impl<T: Real> SynthesisTile<'_, T> {
-    /// The tile of slabs 2q and 2q + 1; `row(band, entry)` are the coefficients of a band at the entry's index.
+    /// The tile of slabs 2q and 2q + 1. `row(band, entry)` returns the coefficients of a band at the entry's index.
     pub fn slab_pair<'a>(&mut self, q: usize, row: impl Fn(usize, usize) -> &'a [T], out: [&mut [T]; 2])
     where
         T: 'a,
     {
         let level = self.level;
-        // One row along the second axis, or of a line one coefficient.
+        // One row along the second axis or, for a line, one coefficient.
         let inner: usize = level.m[2..].iter().product();
         let rows: usize = self.runs.iter().map(|[.., len]| len).sum();
         let half = 1 << (level.m.len() - 1);
@@ -330,8 +330,8 @@ impl<T: Real> SynthesisTile<'_, T> {
         }
     }
 
-    /// All axes of a slab but the first, in order: from the bands that differ in these axes, one behind the other, which are
-    /// used up.
+    /// Reconstructs all axes of a slab except the first, in order. The bands that differ in these axes are given one after another and are
+    /// overwritten.
     fn later_axes(
         level: &SynthesisLevel<T>,
         pairs: usize,
@@ -374,7 +374,7 @@ impl<T: Real> SynthesisTile<'_, T> {
 /// The reconstruction along one axis of `m` coefficients of each kind.
 ///
 /// # Errors
-/// When they are too few for the wavelet.
+/// If they are too few for the wavelet.
 pub(super) fn synthesis<T: Real>(wavelet: &Wavelet, mode: Mode, m: usize) -> Result<Synthesis<T>> {
     Synthesis::new(wavelet, mode, m).ok_or_else(|| {
         let expected = format!("at least {} coefficients along each axis for {}", wavelet.len() / 2, wavelet.name());

@@ -1,17 +1,17 @@
-//! Distances that level off: what is written instead of a plain distance, so that coefficients are spent on the surface.
+//! Distances that level off: they are written in place of plain distances, so that coefficients are spent near the surface.
 //!
-//! Far from a shape its distance is large, has creases, and nobody looks: a threshold on plain distances keeps mostly coefficients at the
-//! rim of the box. `d / √(1 + (d/τ)²)` is `d` at the surface, with slope 1, and levels off at ±τ.
+//! Far from a shape its distance is large and has creases, but nobody looks there: a threshold on plain distances keeps mostly coefficients
+//! at the rim of the box. `d / √(1 + (d/τ)²)` equals `d` at the surface, with slope 1, and levels off at ±τ.
 
-/// Longer than the diagonal of the cube [-1, 1]³: no distance within it is larger.
+/// Longer than the diagonal of the cube [-1, 1]³, so no distance within the cube is larger.
 const FARTHEST: f32 = 4.0;
 
-/// A distance as it is written; it levels off at ±`limit`.
+/// The written form of a distance; it levels off at ±`limit`.
 pub(crate) fn level_off(distance: f32, limit: f32) -> f32 {
     distance / (1.0 + (distance / limit).powi(2)).sqrt()
 }
 
-/// The distance that was written so; what lies beyond every distance of the cube counts as 4.
+/// The distance with this written form. If it would be larger than any distance in the cube, it is 4.
 pub(crate) fn distance_of(written: f32, limit: f32) -> f32 {
     let most = level_off(FARTHEST, limit);
     let written = written.clamp(-most, most);
@@ -28,7 +28,7 @@ mod tests {
             for step in -20..=20 {
                 let d = 0.05 * step as f32;
                 let back = distance_of(level_off(d, limit), limit);
-                // What levels off loses digits: the slope at d is (1 + (d/τ)²)^(-3/2).
+                // Levelling off loses digits: the slope at d is (1 + (d/τ)²)^(-3/2).
                 let slope = (1.0 + (d / limit).powi(2)).powf(-1.5);
                 assert!((back - d).abs() <= 4.0 * f32::EPSILON * limit / slope, "{limit} {d} {back}");
             }

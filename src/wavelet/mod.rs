@@ -1,7 +1,7 @@
 //! Wavelet filters, PyWavelets' transforms, and sparse coefficients.
 //!
-//! [`wavedecn`] and [`waverecn`] agree with PyWavelets in names, order of bands and values. [`SparseWavelet`] keeps the
-//! coefficients that matter of an [`SdfGrid`](crate::sdf::SdfGrid), and packs them for the network.
+//! [`wavedecn`] and [`waverecn`] agree with PyWavelets in names, order of bands and values. [`SparseWavelet`] keeps the coefficients of an
+//! [`SdfGrid`](crate::sdf::SdfGrid) that matter, and packs them for the network.
 
 mod adjoint;
 mod array;

@@ -1,4 +1,4 @@
-//! [`Mode`]: how a signal goes on beyond its ends.
+//! [`Mode`]: how a signal continues beyond its ends.
 
 use crate::{Error, Result};
 
@@ -24,16 +24,16 @@ pub enum Mode {
     Antisymmetric,
     /// `2a-c 2a-b | a b c | 2c-b 2c-a`
     Antireflect,
-    /// As [`Mode::Periodic`], with the fewest coefficients; an odd signal repeats its last sample once.
+    /// Like [`Mode::Periodic`], with the fewest coefficients; a signal of odd length repeats its last sample once.
     #[default]
     Periodization,
 }
 
-/// A sample beyond the ends (or within), in terms of those within.
+/// A sample at any position, expressed by samples of the signal.
 pub(super) enum Extended {
     /// Equal to a sample.
     Sample(usize),
-    /// A weighted sum of samples; zero when there is none.
+    /// A weighted sum of samples; zero if there are none.
     Sum(Vec<(usize, f64)>),
 }
 
@@ -68,10 +68,10 @@ impl Mode {
         }
     }
 
-    /// The mode of a PyWavelets name.
+    /// The mode with this PyWavelets name.
     ///
     /// # Errors
-    /// [`Error::Unknown`] with the known names.
+    /// [`Error::Unknown`], which lists the known names.
     ///
     /// ```
     /// use wavemesh::wavelet::Mode;
@@ -87,18 +87,18 @@ impl Mode {
         })
     }
 
-    /// Number of coefficients of each kind that `n` samples give under a filter of `taps` taps.
+    /// Number of coefficients of each kind for `n` samples and a filter with `taps` taps.
     pub(super) fn coefficients(self, n: usize, taps: usize) -> usize {
         if self == Self::Periodization { n.div_ceil(2) } else { (n + taps - 1) / 2 }
     }
 
-    /// Number of samples that `m` coefficients of each kind give back: as many as they were made of, or one more. `None` when
-    /// they are too few for a filter of `taps` taps.
+    /// Number of samples that `m` coefficients of each kind reconstruct: as many as they were made from, or one more. `None` if they are
+    /// too few for a filter with `taps` taps.
     pub(super) fn samples(self, m: usize, taps: usize) -> Option<usize> {
         if self == Self::Periodization { Some(2 * m) } else { (2 * m + 2).checked_sub(taps).filter(|&n| n > 0) }
     }
 
-    /// What stands at position `p` of a signal of `n` samples, for any p.
+    /// The value at any position `p` of a signal with `n` samples.
     pub(super) fn extend(self, p: isize, n: usize) -> Extended {
         let (len, last) = (n as isize, n - 1);
         if (0..len).contains(&p) {
@@ -107,7 +107,7 @@ impl Mode {
         let before = p < 0;
         let end = if before { 0 } else { last };
         let beyond = if before { -p } else { p - last as isize };
-        // Position within a period of `2n` of which the second half runs backwards.
+        // Position within a period of `2n`, whose second half runs backwards.
         let folded = p.rem_euclid(2 * len) as usize;
         match self {
             Self::Zero => Extended::Sum(Vec::new()),
@@ -117,7 +117,7 @@ impl Mode {
             Self::Antisymmetric => Extended::Sum(vec![(2 * n - 1 - folded, -1.0)]),
             Self::Periodic => Extended::Sample(p.rem_euclid(len) as usize),
             Self::Periodization => Extended::Sample((p.rem_euclid(len + len % 2) as usize).min(last)),
-            // One sample has neither slope nor neighbour.
+            // A single sample has neither slope nor neighbour.
             Self::Smooth | Self::Reflect | Self::Antireflect if n == 1 => Extended::Sample(0),
             Self::Smooth => {
                 let (inner, far) = (if before { 1 } else { last - 1 }, beyond as f64);
@@ -128,7 +128,7 @@ impl Mode {
                 Extended::Sample(folded.min(2 * last - folded))
             }
             Self::Antireflect => {
-                // Reflected once and again at both ends, the signal climbs by its own rise each time.
+                // With a reflection at one end and then at the other, the signal rises by its own height each time.
                 let (turns, rest) = (p.div_euclid(len - 1), p.rem_euclid(len - 1) as usize);
                 let rise = |times: f64| [(last, times), (0, -times)];
                 Extended::Sum(if turns % 2 == 0 {

@@ -1,9 +1,8 @@
-//! Sparse coefficients as the network's tensor, and back, without loss.
+//! Converts sparse coefficients to the network's tensor and back, without loss.
 //!
-//! The rule: the coefficient (x, y, z) of band b, whose level is l (1 the finest), goes to site 2^(l-1) · (x, y, z) and
-//! channel b. So a site is a place in the shape, its channels are the bands in the order of their ids (coarse to fine),
-//! and no two coefficients meet. A coarse band has slots only at every 2^(l-1)-th site; the other entries of its
-//! channel are zero and mean nothing.
+//! The rule: the coefficient (x, y, z) of band b, whose level is l (1 is the finest), goes to site 2^(l-1) · (x, y, z) and channel b. So a
+//! site is a place in the shape, its channels are the bands in the order of their ids (coarse to fine), and no two coefficients have the
+//! same place. A coarse band has slots only at every 2^(l-1)-th site; the other entries of its channel are zero and have no meaning.
 
 use std::sync::Arc;
 
@@ -18,12 +17,12 @@ use crate::sparse::SparseConvTensor;
 use crate::{Error, Result, memory};
 
 impl SparseWavelet {
-    /// One site for each place that has a coefficient, one channel for each band: features (sites, bands), batch size
-    /// 1, in ascending (z, y, x) order. Normalised when the layout has a normalisation.
+    /// A tensor with one site for each place that has a coefficient, and one channel for each band: features (sites, bands), batch size 1,
+    /// in ascending (z, y, x) order. Features are normalised if the layout has a normalisation.
     ///
     /// # Errors
-    /// When no coefficient was kept, or the device cannot hold the tensor; [`Error::Memory`] when memory has no room for a
-    /// number for each site of the layout's grid.
+    /// If no coefficient was kept, or the device cannot hold the tensor; [`Error::Memory`] if memory has no room for a number for each site
+    /// of the layout's grid.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -80,7 +79,7 @@ impl SparseWavelet {
     /// except for coefficients that are exactly zero, which are not kept. Entries without a slot are ignored.
     ///
     /// # Errors
-    /// When the tensor does not have the layout's sites and channels, or a value is not finite.
+    /// If the tensor does not have the layout's sites and channels, or a value is not finite.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -106,7 +105,7 @@ impl SparseWavelet {
                     None => feature,
                     Some(norm) => {
                         let value = feature * norm.std[band] + norm.mean[band];
-                        // What was zero comes back as the rounding error of the two terms.
+                        // A zero comes back as the rounding error of the two terms.
                         let rounding = 4.0 * f32::EPSILON * (norm.mean[band].abs() + (feature * norm.std[band]).abs());
                         if value.abs() <= rounding { 0.0 } else { value }
                     }
@@ -121,7 +120,7 @@ impl SparseWavelet {
     }
 }
 
-/// The place in its band that a site and channel stand for, if any.
+/// The place in its band for a site and channel, if there is a slot.
 fn slot(layout: &WaveletLayout, &[_, z, y, x]: &[i32; 4], band: usize) -> Option<[usize; 3]> {
     let (stride, shape) = (layout.band_stride(band as i32), layout.band_shape(band as i32)?);
     let site = [x, y, z].map(|c| c as usize);
@@ -142,12 +141,11 @@ fn check_fit(op: &'static str, tensor: &SparseConvTensor, layout: &WaveletLayout
     Ok(())
 }
 
-/// The grids that a packed tensor describes, (batch, nx, ny, nz), differentiable with respect to its features: for
-/// losses that look at the distance itself, as it is written: with a [`truncation`](WaveletLayout::truncation) it levels off. Sites and
-/// slots that are absent count as zero coefficients.
+/// The grids that a packed tensor describes, (batch, nx, ny, nz), differentiable with respect to its features. Use it for losses on the
+/// written distances: with a [`truncation`](WaveletLayout::truncation) they level off. Missing sites and slots count as zero coefficients.
 ///
 /// # Errors
-/// When the tensor does not have the layout's sites and channels, or its features are on the CPU and not f32.
+/// If the tensor does not have the layout's sites and channels, or its features are on the CPU and not f32.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -174,7 +172,7 @@ pub fn decode_features(tensor: &SparseConvTensor, layout: &WaveletLayout) -> Res
     Ok(features.apply_op1(Decode { layout: layout.clone(), coords, batch_size: tensor.batch_size() })?)
 }
 
-/// (sites, bands) to (batch, nx, ny, nz): linear, so its backward is its transpose.
+/// From (sites, bands) to (batch, nx, ny, nz). This is linear, so its backward pass is its transpose.
 struct Decode {
     layout: WaveletLayout,
     coords: Arc<[[i32; 4]]>,

@@ -1,7 +1,7 @@
-//! Synthesis as matrix products: where tensors are on a GPU, and differentiable as all products are.
+//! Synthesis by matrix products: it works where tensors are on a GPU, and is differentiable as all products are.
 //!
-//! A level of a separable transform is a product along each axis; the matrix's rows are what the transform of the processor makes of one
-//! coefficient each, so modes and lengths are the same.
+//! A level of a separable transform is a product along each axis. Each row of the matrix is what the processor's transform makes of one
+//! coefficient, so modes and lengths are the same.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -12,14 +12,14 @@ use super::transform::synthesize;
 use crate::Result;
 use crate::sparse::SparseConvTensor;
 
-/// The grids (batch, nx, ny, nz) of a packed tensor whose features are the coefficients themselves, in f32, where the tensor is.
+/// The grids (batch, nx, ny, nz) of a packed tensor whose features are the unnormalised coefficients, in f32, on the tensor's device.
 pub(super) fn decode(packed: &SparseConvTensor, layout: &WaveletLayout) -> Result<Tensor> {
     let cells = packed.dense_channels_last()?.to_dtype(DType::F32)?; // (batch, z, y, x, bands)
     let mut approx = band(&cells, layout, 0)?;
     for level in (1..=layout.level()).rev() {
         let first = layout.details(level);
         let shape = layout.shape(first);
-        // A synthesis may give one sample more than the next level has coefficients.
+        // A synthesis may return one sample more than the next level has coefficients.
         let mut parts = vec![cropped(approx, shape)?];
         for id in first..first + 7 {
             parts.push(band(&cells, layout, id)?);
@@ -49,7 +49,7 @@ fn cropped(grids: Tensor, shape: [usize; 3]) -> Result<Tensor> {
     Ok(shape.into_iter().enumerate().try_fold(grids, narrow)?)
 }
 
-/// Averages and details along an axis of (batch, x, y, z), put together.
+/// Combines averages and details along an axis of (batch, x, y, z).
 fn along(axis: usize, pair: &[Tensor], matrix: &Tensor) -> Result<Tensor> {
     let pair =
         pair.iter().map(|part| part.transpose(axis + 1, 3)?.contiguous()).collect::<candle_core::Result<Vec<_>>>()?;
@@ -59,7 +59,7 @@ fn along(axis: usize, pair: &[Tensor], matrix: &Tensor) -> Result<Tensor> {
     Ok(made.reshape((batch, a, b, ()))?.transpose(axis + 1, 3)?)
 }
 
-/// (2m, n): the samples that each average and each detail alone makes.
+/// (2m, n): the samples that each average and each detail makes.
 fn synthesis(wavelet: &Wavelet, mode: Mode, m: usize, device: &Device) -> Result<Tensor> {
     let mut rows = Vec::new();
     for entry in 0..2 * m {
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
     use crate::wavelet::{SparseWavelet, WaveletConfig, decode_features};
 
-    /// Grids of odd sides and two of a batch, in modes of other lengths.
+    /// Tests grids with odd sides and a batch of two, in modes with other lengths.
     #[test]
     fn products_make_the_grids_and_gradients_of_the_transform() -> Result<()> {
         for (name, mode) in [("bior4.4", Mode::Periodization), ("bior2.2", Mode::Symmetric), ("haar", Mode::Zero)] {

@@ -1,11 +1,11 @@
-//! The transform along some of an array's axes, as PyWavelets' argument `axes`: along the others, every index is an array by
-//! itself.
+//! The transform along some of an array's axes, as PyWavelets' argument `axes`: for each index of the other axes, there is a separate
+//! array.
 
 use super::array::NdArray;
 use super::combine::Real;
 use crate::{Error, Result};
 
-/// Checks that each axis is one of the array's and named once.
+/// Checks that each axis exists and is named only once.
 pub(super) fn check(op: &'static str, axes: &[usize], dims: usize) -> Result<()> {
     let twice = |(place, axis): (usize, &usize)| axes[..place].contains(axis);
     if axes.is_empty() || axes.iter().any(|&axis| axis >= dims) || axes.iter().enumerate().any(twice) {
@@ -15,7 +15,7 @@ pub(super) fn check(op: &'static str, axes: &[usize], dims: usize) -> Result<()>
     Ok(())
 }
 
-/// Whether the axes are all of an array's, in order.
+/// Whether these are all axes of an array, in order.
 pub(super) fn are_all(axes: &[usize], dims: usize) -> bool {
     axes.iter().copied().eq(0..dims)
 }
@@ -44,8 +44,8 @@ fn permuted<T: Real>(array: &NdArray<T>, order: &[usize]) -> NdArray<T> {
     NdArray { data: (0..array.data.len()).map(|index| array.data[place(index)]).collect(), shape }
 }
 
-/// What `work` makes of the array of the given axes at every index of the others: several arrays each, of the same shapes
-/// everywhere, put together as the array was.
+/// Applies `work` to the array of the given axes at every index of the other axes. It must return arrays with the same shapes each time;
+/// these are put together in the original order of axes.
 pub(super) fn apart<T: Real>(
     arrays: &[&NdArray<T>],
     axes: &[usize],

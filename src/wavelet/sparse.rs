@@ -1,4 +1,4 @@
-//! [`SparseWavelet`]: the coefficients of a grid that exceed a threshold, as rows (x, y, z, band) with a value each.
+//! [`SparseWavelet`]: the coefficients of a grid above a threshold, as rows (x, y, z, band) with a value each.
 
 use std::borrow::Cow;
 
@@ -16,19 +16,19 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Threshold {
-    /// Those above `t`, in every band.
+    /// Those with magnitude above `t`, in every band.
     Plain(f32),
-    /// Those above `t`, but of the approximation all that are not zero.
+    /// Those above `t`; of the approximation, all that are not zero.
     KeepApproximation(f32),
-    /// Those above `t`, but of the approximation those above `t / 10`.
+    /// Those above `t`; of the approximation, those above `t / 10`.
     Adaptive(f32),
-    /// All, zeros too: decoding gives the grid back.
+    /// All coefficients, also zeros: decoding restores the grid.
     Lossless,
-    /// The `k` largest; of equal ones, those of the earlier rows.
+    /// The `k` largest; among equal ones, those in earlier rows.
     Largest(usize),
-    /// As few of the largest as a root mean square error of the decoded grid at most this large allows.
+    /// As few of the largest as possible, with a root mean square error of the decoded grid of at most this value.
     RmsError(f32),
-    /// As few of the largest as a maximum error of the decoded grid at most this large allows.
+    /// As few of the largest as possible, with a maximum error of the decoded grid of at most this value.
     MaxError(f32),
 }
 
@@ -43,17 +43,17 @@ impl From<f32> for Threshold {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct WaveletConfig {
-    /// A PyWavelets name, see [`Wavelet`].
+    /// A wavelet's name in PyWavelets, see [`Wavelet`].
     pub wavelet: String,
     /// Number of levels.
     pub level: usize,
-    /// How the grid goes on beyond its border.
+    /// How the grid continues beyond its border.
     pub mode: Mode,
     /// Which coefficients are kept.
     pub threshold: Threshold,
-    /// Distances `d` are written as `d / √(1 + (d/τ)²)`, which is `d` at the surface and levels off at ±τ (in the grid's units: the
-    /// default cube has side 2); [`SparseWavelet::decode`] undoes it. A threshold then keeps what shapes the surface and not what lies
-    /// far from it. `None` writes plain distances, and so do the thresholds that promise something of the grid itself:
+    /// Distances `d` are written as `d / √(1 + (d/τ)²)`, which equals `d` at the surface and levels off at ±τ (in the grid's units: the
+    /// default cube has side 2); [`SparseWavelet::decode`] undoes this. A threshold then keeps what shapes the surface and not what lies
+    /// far from it. `None` writes plain distances. The thresholds that promise something about the grid itself also do:
     /// [`Lossless`](Threshold::Lossless), [`RmsError`](Threshold::RmsError) and [`MaxError`](Threshold::MaxError).
     pub truncation: Option<f32>,
 }
@@ -81,8 +81,8 @@ setters! {
 }
 
 impl WaveletConfig {
-    /// The default with as many levels as are useful on a grid of this shape, at most three: the coarser ones would depend on the
-    /// extension beyond the border alone.
+    /// The default with as many levels as are useful on a grid of this shape, at most three. Coarser levels would depend only on the
+    /// extension beyond the border.
     ///
     /// ```
     /// use wavemesh::wavelet::WaveletConfig;
@@ -113,10 +113,10 @@ pub struct SparseWavelet {
     values: Vec<f32>,
 }
 
-/// How much was kept, and what it takes.
+/// How many coefficients were kept, and their memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WaveletStats {
-    /// Number of coefficients of the transform.
+    /// Number of coefficients in the transform.
     pub total: usize,
     /// Number of coefficients kept.
     pub nonzero: usize,
@@ -124,18 +124,18 @@ pub struct WaveletStats {
     pub sparsity_ratio: f64,
     /// `memory_dense / memory_sparse`.
     pub compression_ratio: f64,
-    /// Bytes of the grid: 4 a sample.
+    /// Bytes of the grid: 4 per sample.
     pub memory_dense: usize,
     /// Bytes of the kept coefficients: 20 each, four i32 for the place and an f32 for the value.
     pub memory_sparse: usize,
 }
 
 impl SdfGrid {
-    /// Decomposes the grid and keeps what the threshold asks for.
+    /// Decomposes the grid, and keeps the coefficients that the threshold selects.
     ///
     /// # Errors
-    /// [`Error::Unknown`] for an unknown wavelet; when the threshold is negative or not a number, the truncation is not above zero,
-    /// or the asked-for error is below what rounding allows.
+    /// [`Error::Unknown`] for an unknown wavelet; an error if the threshold is negative or not a number, the truncation is not above zero,
+    /// or the requested error is smaller than rounding allows.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -176,7 +176,7 @@ impl SdfGrid {
         if !by_size(config.threshold) {
             return encode(in_approx, in_details);
         }
-        // Magnitudes in descending order; the bits of floats that are not negative are in the order of their values.
+        // Magnitudes in descending order. The bits of non-negative floats have the order of their values.
         let coeffs = decompose(&written, &self.shape(), layout.wavelet(), config.mode, config.level)?;
         let mut magnitudes: Vec<u32> = coeffs.bands().flat_map(|band| &band.data).map(|v| v.abs().to_bits()).collect();
         drop(coeffs);
@@ -189,7 +189,7 @@ impl SdfGrid {
             return largest(count.min(magnitudes.len()));
         }
         let error = if matches!(config.threshold, Threshold::RmsError(_)) { rms_error } else { max_error };
-        // The error falls with the number of coefficients, so bisection finds how many it takes.
+        // The error falls as the number of coefficients rises, so bisection finds the number that is needed.
         let reached = |count: usize| {
             let decoded = largest(count)?.decode()?;
             Ok::<bool, Error>(error(self.values(), decoded.values()) <= f64::from(in_details))
@@ -225,8 +225,7 @@ impl SparseWavelet {
     /// Coefficients from rows (x, y, z, band) and their values, in any order.
     ///
     /// # Errors
-    /// When the numbers of rows and values differ, a row lies outside its band, a row occurs twice, or a value is not
-    /// finite.
+    /// If there are not as many values as rows, a row lies outside its band or occurs twice, or a value is not finite.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -266,7 +265,7 @@ impl SparseWavelet {
         Ok(Self { layout, indices, values })
     }
 
-    /// `count` rows: all whose magnitude is above `smallest`, and the first of those that have just this magnitude.
+    /// Keeps `count` rows: all whose magnitude is above `smallest`, and the first of those that have exactly this magnitude.
     fn without_ties(mut self, smallest: f32, count: usize) -> Self {
         let mut room = count.saturating_sub(self.values.iter().filter(|v| v.abs() > smallest).count());
         let mut stays = |value: f32| {
@@ -303,7 +302,7 @@ impl SparseWavelet {
         self.values.is_empty()
     }
 
-    /// What is needed beside the coefficients to decode them.
+    /// Everything needed in addition to the coefficients to decode them.
     pub fn layout(&self) -> &WaveletLayout {
         &self.layout
     }
@@ -313,7 +312,7 @@ impl SparseWavelet {
         self.layout.band_name(id)
     }
 
-    /// How much was kept, and the bytes it takes.
+    /// How many coefficients were kept, and their memory in bytes.
     pub fn stats(&self) -> WaveletStats {
         let (total, nonzero) = (self.layout.total(), self.values.len());
         let memory_dense = self.layout.frame().shape.iter().product::<usize>() * size_of::<f32>();
@@ -328,11 +327,10 @@ impl SparseWavelet {
         }
     }
 
-    /// The grid that the kept coefficients describe, in the frame of the encoded one.
+    /// The grid that the kept coefficients describe, in the frame of the encoded grid.
     ///
     /// # Errors
-    /// When the values overflow; [`Error::Memory`] when the layout, which may come from a file, asks for a grid that memory has
-    /// no room for.
+    /// If the values overflow; [`Error::Memory`] if the layout, which may come from a file, needs a grid that does not fit in memory.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -349,12 +347,12 @@ impl SparseWavelet {
         SdfGrid::with_frame(values, self.layout.frame())
     }
 
-    /// The values that the coefficients describe, as they were written: with a truncation they level off.
+    /// The written values that the coefficients describe: with a truncation they level off.
     pub(super) fn written(&self) -> Result<Vec<f32>> {
         codec::decode(&self.indices, &self.values, &self.layout)
     }
 
-    /// The coefficients of one band alone, such as `aaa3` or `daa1`: to look at, or to decode what it contributes.
+    /// Only the coefficients of one band, such as `aaa3` or `daa1`: to inspect them, or to decode what they contribute.
     ///
     /// ```
     /// use wavemesh::{sdf::SdfGrid, wavelet::WaveletConfig};
@@ -365,7 +363,7 @@ impl SparseWavelet {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Unknown`] for a name that no band has.
+    /// [`Error::Unknown`] if no band has this name.
     pub fn band(&self, name: &str) -> Result<Self> {
         let band = self.layout.band(name)?;
         let own = self.indices.partition_point(|row| row[3] < band)..self.indices.partition_point(|row| row[3] <= band);
@@ -376,10 +374,10 @@ impl SparseWavelet {
         })
     }
 
-    /// The same coefficients with another normalisation stored beside them.
+    /// The same coefficients with another normalisation in their layout.
     ///
     /// # Errors
-    /// As [`WaveletLayout::with_normalization`].
+    /// The errors of [`WaveletLayout::with_normalization`].
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -400,7 +398,7 @@ impl BandNormalization {
     /// two different coefficients has deviation 1.
     ///
     /// # Errors
-    /// When there is no sample, or the samples differ in their numbers of bands.
+    /// If there are no samples, or the samples differ in their numbers of bands.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -450,7 +448,7 @@ impl BandNormalization {
     }
 }
 
-/// Where in its band's values a row lies; `None` when it lies outside.
+/// The index of a row's coefficient among the values of its band; `None` if it lies outside.
 fn place_in_band(layout: &WaveletLayout, &[x, y, z, band]: &[i32; 4]) -> Option<usize> {
     let shape = layout.band_shape(band)?;
     let [x, y, z] = [x, y, z].map(|c| usize::try_from(c).unwrap_or(usize::MAX));

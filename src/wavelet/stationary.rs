@@ -1,8 +1,8 @@
 //! `swtn` and `iswtn`: the stationary transform, with PyWavelets' values.
 //!
-//! No level halves the array; instead the filters of level l have 2^(l-1) - 1 zeros between their taps. All bands have the shape
-//! of the array, which goes on periodically, and they move with what moves in it. Every coefficient is redundant: of the many
-//! arrays that some coefficients may stand for, the inverse is the mean over all shifts.
+//! No level halves the array; instead the filters of level l have 2^(l-1) - 1 zeros between their taps. All bands have the shape of the
+//! array, which is continued periodically, and they shift when the array shifts. The coefficients are redundant: different arrays may fit
+//! parts of them, and the inverse takes the mean over all shifts.
 
 use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 
@@ -19,13 +19,13 @@ use crate::{Error, Result, memory};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StationaryConfig {
-    /// The axes that are transformed, in the order in which they name the bands; `None` (the default) for all. Every index of the
-    /// others is an array by itself.
+    /// The axes that are transformed, in the order in which they name the bands; `None` (the default) for all. For each index of the other
+    /// axes, there is a separate array.
     pub axes: Option<Vec<usize>>,
-    /// Whether the band `a…a` of all levels but the coarsest is left out, as it is not needed to go back. Default no.
+    /// Whether to leave out the band `a…a` of all levels except the coarsest, since the inverse does not need it. Default no.
     pub trim_approx: bool,
-    /// Whether the filters are divided by √2: for an orthogonal wavelet, the coefficients then have the energy of the array (of
-    /// what `trim_approx` keeps). Default no.
+    /// Whether to divide the filters by √2. For an orthogonal wavelet, the coefficients that `trim_approx` keeps then have the same energy
+    /// as the array. Default no.
     pub norm: bool,
 }
 
@@ -37,7 +37,7 @@ setters! {
     }
 }
 
-/// What [`swtn`] yields.
+/// The result of [`swtn`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct StationaryCoeffs<T> {
@@ -47,14 +47,14 @@ pub struct StationaryCoeffs<T> {
     pub axes: Vec<usize>,
     /// Whether the filters were divided by √2.
     pub norm: bool,
-    /// From the coarsest level to the finest: the bands `a…a` to `d…d` in alphabetical order, 2^axes each, all of the array's
-    /// shape. With [`StationaryConfig::trim_approx`] all levels but the first begin with `a…ad`.
+    /// The bands from the coarsest level to the finest: `a…a` to `d…d` in alphabetical order, 2^axes for each level, all with the array's
+    /// shape. With [`StationaryConfig::trim_approx`], all levels but the first begin with `a…ad`.
     pub levels: Vec<Vec<NdArray<T>>>,
 }
 
 impl<T: Real> StationaryCoeffs<T> {
-    /// The band of a name such as `aad`, at a level counted as PyWavelets does: 1 is the finest. The letter at a place tells what
-    /// the axis at that place of `axes` went through.
+    /// The band with a name such as `aad` at a level; as in PyWavelets, 1 is the finest. Each letter tells which filter was applied along
+    /// the axis at the same place of `axes`.
     pub fn band(&self, level: usize, name: &str) -> Option<&NdArray<T>> {
         let bands = self.levels.get(self.levels.len().checked_sub(level)?)?;
         let id = name.chars().try_fold(0usize, |id, letter| match letter {
@@ -67,11 +67,11 @@ impl<T: Real> StationaryCoeffs<T> {
     }
 }
 
-/// The stationary transform of an array of any number of dimensions along all its axes, as PyWavelets' `swtn`. `data` is in C order.
+/// The stationary transform of an array with any number of dimensions along all its axes, as PyWavelets' `swtn`. `data` is in C order.
 ///
 /// # Errors
-/// When `data` does not have `shape`, an axis is not a multiple of 2^level, `level` is zero, or there are more than 16 axes;
-/// [`Error::Memory`] when memory has no room for the bands, 2^dims of the array's size a level.
+/// If `data` does not have `shape`, an axis is not a multiple of 2^level, `level` is zero, or there are more than 16 axes;
+/// [`Error::Memory`] if the bands do not fit in memory (each level takes 2^dims times the array's size).
 ///
 /// ```
 /// use wavemesh::wavelet::{Wavelet, iswtn, swtn};
@@ -90,7 +90,7 @@ pub fn swtn<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, level: usiz
 /// [`swtn`] with PyWavelets' arguments `axes`, `trim_approx` and `norm`.
 ///
 /// # Errors
-/// As [`swtn`], for the axes that are transformed, and when an axis does not exist or is named twice.
+/// The errors of [`swtn`], for the axes that are transformed; and if an axis does not exist or is named twice.
 ///
 /// ```
 /// use wavemesh::wavelet::{StationaryConfig, Wavelet, iswtn, swtn_with};
@@ -147,7 +147,7 @@ pub fn swtn_with<T: Real>(
     Ok(StationaryCoeffs { wavelet: wavelet.clone(), axes, norm: config.norm, levels })
 }
 
-/// All bands of all levels, from the coarsest level to the finest, by filters times `factor`.
+/// All bands of all levels, from the coarsest to the finest, with the filters times `factor`.
 fn decompose<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, level: usize, factor: f64) -> Vec<NdArray<T>> {
     let mut levels: Vec<Vec<NdArray<T>>> = Vec::new();
     for step in (0..level).map(|l| 1 << l) {
@@ -170,10 +170,10 @@ fn decompose<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, level: usi
     levels.into_iter().rev().flatten().collect()
 }
 
-/// The inverse of [`swtn`] and [`swtn_with`], as PyWavelets' `iswtn`. Of all levels but the coarsest the band `a…a` does not count.
+/// The inverse of [`swtn`] and [`swtn_with`], as PyWavelets' `iswtn`. It ignores the band `a…a` of all levels except the coarsest.
 ///
 /// # Errors
-/// When there is no level, a level does not have 2^axes bands (or one fewer, without its `a…a`), or the bands differ in shape.
+/// If there is no level, a level does not have 2^axes bands (or one fewer, without its `a…a`), or the bands differ in shape.
 ///
 /// ```
 /// use wavemesh::wavelet::{Wavelet, iswtn, swtn};
@@ -205,7 +205,7 @@ pub fn iswtn<T: Real>(coeffs: &StationaryCoeffs<T>) -> Result<NdArray<T>> {
     // The approximation, then the details from coarse to fine.
     let details = levels.iter().flat_map(|bands| &bands[bands.len() - (count - 1)..]);
     let bands: Vec<&NdArray<T>> = std::iter::once(first).chain(details).collect();
-    // The mean of both shifts.
+    // The mean over both shifts.
     let factor = if *norm { 0.5 * SQRT_2 } else { 0.5 };
     let compose = |bands: &[&[T]], shape: &[usize]| compose(bands, shape, wavelet, factor);
     if some_axes::are_all(axes, shape.len()) {
@@ -215,7 +215,7 @@ pub fn iswtn<T: Real>(coeffs: &StationaryCoeffs<T>) -> Result<NdArray<T>> {
     Ok(some_axes::apart(&bands, axes, |bands, shape| Ok(vec![compose(bands, shape)]))?.swap_remove(0))
 }
 
-/// The array of an approximation and the details of each level, by filters times `factor`.
+/// The array for an approximation and the details of each level, with the filters times `factor`.
 fn compose<T: Real>(bands: &[&[T]], shape: &[usize], wavelet: &Wavelet, factor: f64) -> NdArray<T> {
     let array = |data: &[T]| NdArray { shape: shape.to_vec(), data: data.to_vec() };
     let count = (1 << shape.len()) - 1;
@@ -240,19 +240,19 @@ fn compose<T: Real>(bands: &[&[T]], shape: &[usize], wavelet: &Wavelet, factor: 
     approx
 }
 
-/// How far behind a sample lies what each tap of a filter is multiplied with, and the tap.
+/// For each tap of a filter: how far behind a sample its factor lies, and the tap.
 fn taps<T: Real>(filter: &[f64], delay: usize, step: usize, factor: f64) -> Vec<(isize, T)> {
     let tap = |(t, &weight): (usize, &f64)| (delay as isize - (t * step) as isize, T::from_f64(factor * weight));
     filter.iter().enumerate().map(tap).collect()
 }
 
-/// Samples that are summed while they are in cache.
+/// The number of samples summed together while they are in cache.
 const AT_ONCE: usize = 1 << 12;
 
-/// Adds to `out` the array filtered along an axis, where it goes on periodically.
+/// Adds to `out` the array filtered along an axis along which it is continued periodically.
 fn add_filtered<T: Real>(array: &NdArray<T>, axis: usize, taps: &[(isize, T)], out: &mut NdArray<T>) {
     let inner: usize = array.shape[axis + 1..].iter().product();
-    // What the filter runs along is a ring of rows, which lie one behind the other.
+    // Along the filtered axis, the rows form a ring; they are stored one after another.
     let ring = array.shape[axis] * inner;
     let sum = |source: &[T], first: usize, out: &mut [T]| {
         for &(shift, weight) in taps {
@@ -262,7 +262,7 @@ fn add_filtered<T: Real>(array: &NdArray<T>, axis: usize, taps: &[(isize, T)], o
                 out.iter_mut().zip(source).for_each(|(out, &value)| *out += value * weight);
             };
             add(before, &source[start..]);
-            // A part is at most as long as the ring, so that it goes around once.
+            // A part is at most as long as the ring, so it goes around at most once.
             add(behind, source);
         }
     };

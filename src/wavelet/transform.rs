@@ -1,4 +1,4 @@
-//! `wavedecn` and `waverecn`: the multilevel transform in any number of dimensions, in PyWavelets' order and values.
+//! `wavedecn` and `waverecn`: the multilevel transform for any number of dimensions, with PyWavelets' order and values.
 
 use std::ops::Range;
 
@@ -11,10 +11,10 @@ use super::mode::Mode;
 use super::some_axes;
 use crate::{Error, Result, memory};
 
-/// Axes of an array that can be transformed.
+/// The most axes that an array may have.
 const MOST_AXES: usize = 16;
 
-/// What [`wavedecn`] yields: an approximation, and the details of each level.
+/// The result of [`wavedecn`]: an approximation, and the details of each level.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WaveletCoeffs<T> {
     /// Shape of the array that was decomposed.
@@ -27,8 +27,8 @@ pub struct WaveletCoeffs<T> {
     pub axes: Vec<usize>,
     /// The band `a…a` of the coarsest level.
     pub approx: NdArray<T>,
-    /// From the coarsest level to the finest: the bands `a…ad` to `d…d` in alphabetical order, 2^dims - 1 each. The
-    /// letter at a place tells what the axis at that place of `axes` went through: `a` the low-pass filter, `d` the high-pass.
+    /// The bands from the coarsest level to the finest: `a…ad` to `d…d` in alphabetical order, 2^dims - 1 for each level. Each letter tells
+    /// which filter was applied along the axis at the same place of `axes`: `a` low-pass, `d` high-pass.
     pub details: Vec<Vec<NdArray<T>>>,
 }
 
@@ -43,8 +43,7 @@ impl<T: Real> WaveletCoeffs<T> {
         std::iter::once(&self.approx).chain(self.details.iter().flatten())
     }
 
-    /// The band of a name such as `aad`, at a level counted as PyWavelets does: 1 is the finest. `a…a` is the
-    /// approximation, whatever the level.
+    /// The band with a name such as `aad` at a level; as in PyWavelets, 1 is the finest. `a…a` is the approximation, whatever the level.
     pub fn band(&self, level: usize, name: &str) -> Option<&NdArray<T>> {
         let id = name.chars().try_fold(0, |id, letter| match letter {
             'a' => Some(2 * id),
@@ -59,8 +58,8 @@ impl<T: Real> WaveletCoeffs<T> {
     }
 }
 
-/// The largest useful number of levels for a signal of `len` samples and filters of `taps` taps: beyond it, every
-/// coefficient depends on how the signal is extended. 0 when even one level is too many.
+/// The largest useful number of levels for a signal of `len` samples and filters with `taps` taps: beyond it, every coefficient depends on
+/// how the signal is extended. 0 if even one level is too many.
 ///
 /// ```
 /// use wavemesh::wavelet::dwt_max_level;
@@ -70,7 +69,7 @@ pub fn dwt_max_level(len: usize, taps: usize) -> usize {
     if taps < 2 { 0 } else { (len / (taps - 1)).checked_ilog2().unwrap_or(0) as usize }
 }
 
-/// [`dwt_max_level`] of an array: that of its shortest axis, for filters of the wavelet. PyWavelets' `dwtn_max_level`.
+/// The [`dwt_max_level`] of an array's shortest axis, for the filters of the wavelet. PyWavelets' `dwtn_max_level`.
 ///
 /// ```
 /// use wavemesh::wavelet::{Wavelet, dwtn_max_level};
@@ -81,10 +80,10 @@ pub fn dwtn_max_level(shape: &[usize], wavelet: &Wavelet) -> usize {
     shape.iter().map(|&n| dwt_max_level(n, wavelet.len())).min().unwrap_or(0)
 }
 
-/// One level in one dimension: (approximation, details).
+/// One level in one dimension. Returns (approximation, details).
 ///
 /// # Errors
-/// When the signal is empty.
+/// If the signal is empty.
 ///
 /// ```
 /// use wavemesh::wavelet::{Mode, Wavelet, dwt};
@@ -105,10 +104,10 @@ pub fn dwt<T: Real>(signal: &[T], wavelet: &Wavelet, mode: Mode) -> Result<(Vec<
     Ok((low, high))
 }
 
-/// The inverse of [`dwt`]. As with PyWavelets, an odd signal comes back with one sample more.
+/// The inverse of [`dwt`]. As in PyWavelets, a signal of odd length comes back with one sample more.
 ///
 /// # Errors
-/// When the two parts differ in length or are too short for the wavelet.
+/// If the two parts differ in length or are too short for the wavelet.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -130,8 +129,8 @@ pub fn idwt<T: Real>(approx: &[T], details: &[T], wavelet: &Wavelet, mode: Mode)
     Ok(signal)
 }
 
-/// Straight lines through two samples grow with the length of the filter, and what they grow to cancels: single precision would
-/// keep few digits, so that these decompositions are accumulated in double. Reconstructions extend nothing.
+/// Straight lines through two samples grow with the length of the filter, and then cancel: single precision would keep few digits, so these
+/// decompositions are summed in double precision. Reconstructions extend nothing.
 fn loses_digits<T>(mode: Mode) -> bool {
     mode == Mode::Smooth && size_of::<T>() < size_of::<f64>()
 }
@@ -159,12 +158,12 @@ impl<T: Real> WaveletCoeffs<T> {
     }
 }
 
-/// The multilevel transform of an array of any number of dimensions, as PyWavelets' `wavedecn`. `data` is in C order.
-/// A level beyond the [useful](dwt_max_level) is computed, with a warning; `None` is as many as are useful.
+/// The multilevel transform of an array with any number of dimensions, as PyWavelets' `wavedecn`. `data` is in C order. A level beyond the
+/// [useful](dwt_max_level) ones is computed with a warning; `None` takes all useful levels.
 ///
 /// # Errors
-/// When `data` does not have `shape`, an axis has no length, there are more than 16 axes, or `level` is above 64: no array has so many;
-/// [`Error::Memory`] when memory has no room for the bands.
+/// If `data` does not have `shape`, an axis has length zero, there are more than 16 axes, or `level` is above 64 (no array has so many);
+/// [`Error::Memory`] if the bands do not fit in memory.
 ///
 /// ```
 /// use wavemesh::wavelet::{Mode, Wavelet, wavedecn, waverecn};
@@ -201,11 +200,11 @@ pub(super) fn decompose<T: Real>(
     decompose_along("wavedecn", NdArrayRef { data, shape }, &axes, wavelet, mode, Some(level))
 }
 
-/// [`wavedecn`] along some axes, in the order in which they name the bands: PyWavelets' argument `axes`. Every index of the other
-/// axes is an array by itself.
+/// Like [`wavedecn`] along some axes, in the order in which they name the bands: PyWavelets' argument `axes`. For each index of the other
+/// axes, there is a separate array.
 ///
 /// # Errors
-/// As [`wavedecn`], and when an axis does not exist or is named twice.
+/// The errors of [`wavedecn`]; and if an axis does not exist or is named twice.
 ///
 /// ```
 /// use wavemesh::wavelet::{Mode, Wavelet, wavedecn_axes, waverecn};
@@ -230,7 +229,7 @@ pub fn wavedecn_axes<T: Real>(
     Ok(found)
 }
 
-/// An array that is someone else's.
+/// A borrowed array.
 #[derive(Clone, Copy)]
 struct NdArrayRef<'a, T> {
     data: &'a [T],
@@ -279,7 +278,7 @@ fn decompose_along<T: Real>(
     Ok(WaveletCoeffs { shape, wavelet, mode, axes, approx, details })
 }
 
-/// Whether memory has room for all bands. There are 2^axes a level, and filters that are longer than an axis make it longer: one number along
+/// Checks that all bands fit in memory. Each level has 2^axes bands, and filters longer than an axis make it longer: a single number along
 /// sixteen axes can become more than any machine holds.
 fn check_bands<T>(
     op: &'static str,
@@ -299,7 +298,7 @@ fn check_bands<T>(
     memory::check(op, || format!("{level} levels along {} axes", axes.len()), bytes)
 }
 
-/// As PyWavelets warns.
+/// Warns as PyWavelets does.
 pub(super) fn warn_of_useless_levels(shape: &[usize], wavelet: &Wavelet, mode: Mode, level: usize) {
     let useful = dwtn_max_level(shape, wavelet);
     if level > useful {
@@ -312,10 +311,10 @@ pub(super) fn warn_of_useless_levels(shape: &[usize], wavelet: &Wavelet, mode: M
     }
 }
 
-/// The inverse of [`wavedecn`], as PyWavelets' `waverecn`: an axis of odd length comes back with one sample more.
+/// The inverse of [`wavedecn`], as PyWavelets' `waverecn`. An axis of odd length comes back with one sample more.
 ///
 /// # Errors
-/// When the shapes of the bands do not fit each other, or not the shape of the whole.
+/// If the shapes of the bands do not fit each other, or do not fit the whole array.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -334,7 +333,7 @@ pub fn waverecn<T: Real>(coeffs: &WaveletCoeffs<T>) -> Result<NdArray<T>> {
         let level = coeffs.details.len() - place;
         let current = approx.as_ref().unwrap_or(&coeffs.approx);
         let shape = check_level(current, details, axes, level)?;
-        // A reconstruction may be one sample longer than what was decomposed.
+        // A reconstruction may be one sample longer than the decomposed array.
         let cropped = (current.shape != shape).then(|| current.clone().cropped(&shape));
         let bands: Vec<&NdArray<T>> = std::iter::once(cropped.as_ref().unwrap_or(current)).chain(details).collect();
         let whole = |bands: &[&[T]], m: &[usize]| synthesize(bands, m, &coeffs.wavelet, coeffs.mode);
@@ -368,7 +367,7 @@ pub(super) fn check_shape(op: &'static str, len: usize, shape: &[usize]) -> Resu
     Ok(())
 }
 
-/// The shape that all bands of a level share; the approximation may be one longer along an axis.
+/// The shape of all bands of a level. The approximation may be one longer along an axis.
 fn check_level<T>(approx: &NdArray<T>, details: &[NdArray<T>], axes: &[usize], level: usize) -> Result<Vec<usize>> {
     let dims = axes.len();
     let wrong = |got: &[usize], expected: String| {
@@ -423,15 +422,15 @@ pub(super) fn analyze<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, m
     })
 }
 
-/// A tile of some slabs that follow each other, and where their values go.
+/// A tile of consecutive slabs, and where its values go.
 struct Job<'a, T: Real> {
     tile: Range<usize>,
     first: usize,
     parts: Vec<Vec<Fresh<'a, T>>>,
 }
 
-/// Jobs of all slabs of each tile, or of parts of these where there are too few tiles for all threads. The parts lie slab by slab
-/// and tile by tile; a job should be several times as long as the `kept` slabs that it begins with.
+/// Jobs for all slabs of each tile, or for some of these slabs if there are too few tiles for all threads. The parts are ordered by slab,
+/// then by tile. A job should be several times as long as the `kept` slabs with which it begins.
 fn jobs<'a, T: Real>(parts: Vec<Vec<Fresh<'a, T>>>, tiles: &[Range<usize>], kept: usize) -> Vec<Job<'a, T>> {
     let slabs = parts.len() / tiles.len();
     let wanted = (2 * rayon::current_num_threads()).div_ceil(tiles.len());

@@ -1,8 +1,8 @@
-//! Mesh files. A file of this folder knows one format and neither paths nor [`Error`]: it turns bytes into vertices
-//! and triangles, or says what is wrong and where. Readers are as forgiving as the field's; what they skip, they note.
+//! Mesh files. Each file of this folder knows one format, but neither paths nor [`Error`]: it turns bytes into vertices and triangles, or
+//! says what is wrong and where. Readers are as forgiving as those of other programs, and note what they skip.
 //!
-//! No reader allocates more than a small multiple of the bytes it was given, whatever counts those bytes announce; scenes that place an
-//! object many times ask for memory first.
+//! No reader allocates more than a small multiple of the bytes that it gets, whatever counts the bytes announce. Before a scene places an
+//! object many times, the reader checks that memory suffices.
 
 #[cfg(feature = "mesh-io")]
 mod gltf;
@@ -24,25 +24,24 @@ use super::{Mesh, polygon};
 use crate::files::write_atomically;
 use crate::{Error, Result};
 
-/// What a reader yields before it is checked by `Mesh::from_file`.
+/// The result of a reader, before `Mesh::from_file` checks it.
 #[derive(Default)]
 struct Raw {
     vertices: Vec<[f64; 3]>,
     faces: Vec<[u32; 3]>,
-    /// What was skipped or mended, a line each.
+    /// Notes about what was skipped or mended, one line each.
     notes: Vec<String>,
-    /// Polygons of which a part became a fan, because they cross themselves too often.
+    /// Number of polygons that cross themselves so often that a part became a fan.
     tangled: usize,
 }
 
 impl Raw {
-    /// Appends the triangles of a polygon, whose corners must be in range.
+    /// Appends the triangles of a polygon; its corners must be in range.
     fn polygon(&mut self, corners: &[u32]) {
         self.tangled += usize::from(!polygon::triangulate(corners, &self.vertices, &mut self.faces));
     }
 
-    /// Makes room for more vertices and triangles. Scenes may place one object many times, so that a small file can stand for more than
-    /// memory has room for.
+    /// Makes room for more vertices and triangles. Scenes may place one object many times, so a small file may need more than memory holds.
     #[cfg(feature = "mesh-io")]
     fn reserve(&mut self, vertices: usize, faces: usize) -> Result<(), String> {
         let (vertices_then, faces_then) = (self.vertices.len() + vertices, self.faces.len().saturating_add(faces));
@@ -50,7 +49,7 @@ impl Raw {
             return Err("there are more than 2^32 vertices or triangles".into());
         }
         if vertices_then > self.vertices.capacity() || faces_then > self.faces.capacity() {
-            // What grows doubles, and stands beside what it was until it has moved.
+            // A vector that grows doubles, and both the old and the new one exist until the content has moved.
             let bytes = 3 * (size_of::<[f64; 3]>() * vertices_then + size_of::<[u32; 3]>() * faces_then);
             let what = || format!("a scene of {vertices_then} vertices and {faces_then} triangles");
             crate::memory::check("Mesh::load", what, bytes).map_err(|e| e.to_string())?;
@@ -61,31 +60,31 @@ impl Raw {
     }
 }
 
-/// The mesh file formats, each known by its file extension.
+/// The mesh file formats; each is recognised by its file extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MeshFormat {
-    /// Wavefront OBJ: read and written.
+    /// Wavefront OBJ, for reading and writing.
     Obj,
-    /// STL, binary or ASCII: read; written as binary. Corners at equal positions become one vertex.
+    /// STL, for reading (binary or ASCII) and writing (binary). Corners at equal positions become one vertex.
     Stl,
-    /// PLY, ASCII or binary of either byte order: read; written as binary little-endian.
+    /// PLY, for reading (ASCII or binary of either byte order) and writing (binary little-endian).
     Ply,
-    /// OFF (and COFF, NOFF, STOFF), ASCII: read.
+    /// OFF (and COFF, NOFF, STOFF) in ASCII, for reading.
     Off,
-    /// glTF 2.0, binary (`.glb`) or JSON (`.gltf`): read, all scene nodes with their transforms applied.
+    /// glTF 2.0, binary (`.glb`) or JSON (`.gltf`), for reading. The transforms of all scene nodes are applied.
     Gltf,
-    /// 3MF: read, all items of the build.
+    /// 3MF, for reading. All items of the build are read.
     ThreeMf,
 }
 
 impl MeshFormat {
     const KNOWN: &str = "obj, stl, ply, off, glb, gltf, 3mf";
 
-    /// The format that a file's extension stands for, in lower or upper case, with or without `.gz` behind it.
+    /// The format for a file's extension, in lower or upper case, with or without `.gz` after it.
     ///
     /// # Errors
-    /// [`Error::Unknown`] when the extension is none of `obj`, `stl`, `ply`, `off`, `glb`, `gltf`, `3mf`.
+    /// [`Error::Unknown`] if the extension is none of `obj`, `stl`, `ply`, `off`, `glb`, `gltf`, `3mf`.
     ///
     /// ```
     /// use wavemesh::mesh::MeshFormat;
@@ -150,17 +149,16 @@ impl fmt::Display for MeshFormat {
 }
 
 impl Mesh {
-    /// Reads a mesh file: `obj`, `stl`, `ply`, `off`, `glb`, `gltf` or `3mf`, told apart by the extension, also compressed by gzip
+    /// Reads a mesh file: `obj`, `stl`, `ply`, `off`, `glb`, `gltf` or `3mf`, according to the extension, also compressed by gzip
     /// (`bunny.obj.gz`). Polygons are triangulated; normals, colours and materials are ignored.
     ///
-    /// Readers are as forgiving as other programs'. What they skip or mend is a warning of one line, and is in
-    /// [`Mesh::notes`]. Coordinates are read in double precision; where single precision would lose the shape, the mesh has an
+    /// Readers are as forgiving as those of other programs. What they skip or mend is reported in a warning of one line and in
+    /// [`Mesh::notes`]. Coordinates are read in double precision; if single precision would lose the shape, the mesh has an
     /// [offset](Mesh::offset).
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be read, [`Error::Unknown`] for another extension, and [`Error::Format`]
-    /// with the place (line, byte or element) when the content is not what its format asks for, has no triangle, a
-    /// coordinate that is not finite, or an index out of range.
+    /// [`Error::Io`] if the file cannot be read, [`Error::Unknown`] for another extension, and [`Error::Format`] with the place (line, byte
+    /// or element) if the content breaks its format, has no triangle, a coordinate that is not finite, or an index out of range.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -186,7 +184,7 @@ impl Mesh {
     /// Reads a mesh from the content of a file of the given format.
     ///
     /// # Errors
-    /// As [`Mesh::load`]; the path of the error is `<bytes>`. A glTF that keeps its buffers in other files is one.
+    /// The errors of [`Mesh::load`], with the path `<bytes>`. A glTF with buffers in other files is an error too.
     ///
     /// ```
     /// use wavemesh::mesh::MeshFormat;
@@ -233,12 +231,12 @@ impl Mesh {
         Ok(mesh)
     }
 
-    /// Writes the mesh as `obj`, `stl` (binary), `ply` (binary little-endian) or `glb`, chosen by the extension. The file
-    /// appears whole or not at all. A mesh with an [offset](Mesh::offset) is written where it lies, with the digits that takes
-    /// (`stl` in ASCII then).
+    /// Writes the mesh as `obj`, `stl` (binary), `ply` (binary little-endian) or `glb`, according to the extension. The file is written
+    /// completely or not at all. A mesh with an [offset](Mesh::offset) is written at its place, with as many digits as this needs (`stl` is
+    /// then ASCII).
     ///
     /// # Errors
-    /// [`Error::Unknown`] for another extension, [`Error::Io`] when the file cannot be written.
+    /// [`Error::Unknown`] for another extension, [`Error::Io`] if the file cannot be written.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -271,7 +269,7 @@ impl Mesh {
     /// The content of a mesh file: OBJ, binary STL, binary PLY, or glTF as `.glb`.
     ///
     /// # Errors
-    /// [`Error::Unknown`] for OFF and 3MF, which are only read.
+    /// [`Error::Unknown`] for OFF and 3MF, which can only be read.
     ///
     /// ```
     /// use wavemesh::mesh::MeshFormat;
@@ -304,14 +302,14 @@ impl Mesh {
     }
 }
 
-/// How a file begins that gzip compressed.
+/// The first bytes of a file compressed by gzip.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// The content of a file that gzip compressed.
+/// The content of a file compressed by gzip.
 #[cfg(feature = "mesh-io")]
 fn unpacked(bytes: &[u8], format: MeshFormat, path: &Path) -> Result<Vec<u8>> {
     let content = inflated(flate2::read::MultiGzDecoder::new(bytes), bytes.len()).and_then(|content| {
-        // One layer is what writers make; more could be made to grow without end.
+        // Writers make one layer; more layers could be made to grow without limit.
         if content.starts_with(&GZIP) {
             Err("it is compressed twice; decompress it once by hand".into())
         } else {
@@ -321,11 +319,11 @@ fn unpacked(bytes: &[u8], format: MeshFormat, path: &Path) -> Result<Vec<u8>> {
     content.map_err(|problem| Error::Format { path: path.to_path_buf(), format: format.name(), problem })
 }
 
-/// Bytes that each compressed byte of a large file may stand for. Meshes reach about twenty, and what is made to cost time a thousand.
+/// How many bytes each compressed byte of a large file may become. Meshes reach about twenty; files made to waste time reach a thousand.
 #[cfg(feature = "mesh-io")]
 const MOST_INFLATED: usize = 200;
 
-/// All that a decoder makes of `packed` bytes, read in steps, because a small file may hold more than memory has room for.
+/// The decoder's whole output for `packed` bytes, read in steps, because a small file may expand to more than memory holds.
 #[cfg(feature = "mesh-io")]
 fn inflated(mut decoder: impl Read, packed: usize) -> Result<Vec<u8>, String> {
     let most = packed.saturating_mul(MOST_INFLATED).max(64 << 20);
@@ -347,7 +345,7 @@ fn inflated(mut decoder: impl Read, packed: usize) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Decimals that tell neighbouring single-precision coordinates of the mesh apart, for writers of text.
+/// The number of decimals that distinguish neighbouring single-precision coordinates of the mesh, for text formats.
 fn decimals(mesh: &Mesh) -> usize {
     let largest = mesh.vertices().iter().flatten().fold(0.0f32, |largest, c| largest.max(c.abs()));
     let step = f64::from(largest) * f64::from(f32::EPSILON) / 4.0;

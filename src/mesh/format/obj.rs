@@ -1,10 +1,10 @@
-//! Wavefront OBJ. Only `v` and `f` lines matter here; groups and materials neither split nor repeat vertices, so the
-//! mesh keeps the file's vertex order and stays closed where the file's surface is.
+//! Wavefront OBJ. Only `v` and `f` lines matter; groups and materials neither split nor repeat vertices. So the mesh keeps the file's
+//! vertex order, and is closed where the file's surface is closed.
 //!
-//! Faces may stand before their vertices: positive references count in the file, negative ones back from where they stand.
+//! Faces may come before their vertices. Positive references count from the start of the file, negative ones back from the face.
 //!
-//! Read here and not by a crate: `tobj` 4 names no line in its errors, cuts the mesh at every object, group and material
-//! (so that a closed surface comes out open), and fans polygons that are not convex.
+//! This reader replaces the crate `tobj` 4, which names no line in its errors, cuts the mesh at every object, group and material (so that a
+//! closed surface becomes open), and makes fans of polygons that are not convex.
 
 use std::io::Write;
 
@@ -15,7 +15,7 @@ use crate::mesh::Mesh;
 pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
     let bytes = text::normalized(bytes);
     let mut raw = Raw::default();
-    // The corners of all faces one behind the other, with the end and the line of each face.
+    // The corners of all faces one after another, with the end and the line of each face.
     let (mut corners, mut ends): (Vec<u32>, Vec<(usize, usize)>) = (Vec::new(), Vec::new());
     let (mut short, mut curved) = (0, 0);
     let mut lines = bytes.split(|&b| b == b'\n').enumerate();
@@ -23,7 +23,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
     while let Some((number, line)) = lines.next() {
         let place = |problem: String| format!("line {}: {problem}", number + 1);
         let mut line = line.trim_ascii();
-        // A backslash at its end continues a line.
+        // A backslash at the end of a line continues it on the next.
         if line.ends_with(b"\\") {
             joined.clear();
             while let Some(head) = line.strip_suffix(b"\\") {
@@ -73,7 +73,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
     Ok(raw)
 }
 
-/// One corner, `v`, `v/vt`, `v//vn` or `v/vt/vn`: counted from 1, or backwards from -1 where `vertices` stand above.
+/// One corner, `v`, `v/vt`, `v//vn` or `v/vt/vn`: counted from 1, or backwards from -1; `vertices` is the number of vertices above it.
 fn corner(word: &[u8], vertices: usize) -> Result<u32, String> {
     let position = word.split(|&b| b == b'/').next().unwrap_or_default();
     let number: Option<i64> = std::str::from_utf8(position).ok().and_then(|text| text.parse().ok());

@@ -1,22 +1,22 @@
 //! OFF, the Object File Format of Geomview, in ASCII, with or without the prefixes for colours and normals.
 //!
-//! Files of the wild are read too: a keyword in lower case, none at all, or one glued to the counts (as ModelNet has it), and
-//! rows that share lines.
+//! Files from real programs are read too: with a keyword in lower case, without one, or with one glued to the counts (as in ModelNet), and
+//! with several rows on one line.
 
 use super::Raw;
 use super::text::{self, counted, shown};
 
-/// The words of a line, comments left out, and the line's number.
+/// The words of a line without comments, and the line's number.
 struct Line<'a> {
     number: usize,
     words: Vec<&'a [u8]>,
 }
 
-/// What stands before the data.
+/// The part before the data.
 struct Header {
     vertices: usize,
     faces: usize,
-    /// Numbers of a vertex row when all rows have as many as the keyword says.
+    /// Numbers in each vertex row, if all rows have as many as the keyword says.
     width: usize,
 }
 
@@ -31,12 +31,12 @@ pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
         }
     }
     let (header, rest) = read_header(&mut lines)?;
-    // Most files have a row a line, which may end in colours that no keyword announces. Where that fails, rows are told apart
-    // by their widths alone.
+    // In most files each row has its own line, which may end in colours that no keyword announces. If reading by lines fails, only the
+    // widths separate the rows.
     by_lines(&header, rest).or_else(|problem| by_words(&header, rest).map_err(|_| problem))
 }
 
-/// Takes the keyword and the counts off the lines.
+/// Removes the keyword and the counts from the lines.
 fn read_header<'a, 'b>(lines: &'b mut [Line<'a>]) -> Result<(Header, &'b [Line<'a>]), String> {
     let first = lines.first_mut().ok_or("it is empty")?;
     let place = |problem: &str| format!("line {}: {problem}", first.number);
@@ -57,22 +57,22 @@ fn read_header<'a, 'b>(lines: &'b mut [Line<'a>]) -> Result<(Header, &'b [Line<'
     if first.words.first().is_some_and(|word| word.eq_ignore_ascii_case(b"BINARY")) {
         return Err(place("binary OFF is not supported; save it as ASCII"));
     }
-    // The counts stand on the keyword's line or on the next.
+    // The counts are on the keyword's line or on the next.
     let at = usize::from(first.words.is_empty());
     let counts = lines.get_mut(at).ok_or("it ends before the counts")?;
     let mut numbers = counts.words.iter().map(|word| std::str::from_utf8(word).ok()?.parse::<usize>().ok());
     let (Some(Some(vertices)), Some(Some(faces))) = (numbers.next(), numbers.next()) else {
         return Err(format!("line {}: expected the numbers of vertices, faces and edges", counts.number));
     };
-    // Whatever follows the three counts on their line is data.
+    // Everything after the three counts on their line is data.
     let after = counts.words.len().min(3);
     counts.words.drain(..after);
     let rest = at + usize::from(counts.words.is_empty());
     Ok((Header { vertices, faces, width }, &lines[rest..]))
 }
 
-/// The numbers in a vertex row, of how many dimensions its points are, and what is glued to the keyword; `None` for a word
-/// that is none.
+/// For a keyword: the numbers in a vertex row, the number of dimensions of its points, and the text glued to the keyword. `None` for other
+/// words.
 fn keyword(word: &[u8]) -> Option<(usize, usize, &[u8])> {
     let upper = word.to_ascii_uppercase();
     let mut prefixes = upper.as_slice();
@@ -134,7 +134,7 @@ struct Faces {
 }
 
 impl Faces {
-    /// Takes a face's number of corners and its corners off the words.
+    /// Takes a face's number of corners, and then the corners, from the words.
     fn add<'a>(&mut self, words: &mut impl Iterator<Item = (usize, &'a [u8])>, raw: &mut Raw) -> Result<(), String> {
         let whole = |word: &[u8]| std::str::from_utf8(word).ok()?.parse::<u32>().ok();
         let (number, word) = words.next().ok_or("it ends within its faces")?;
@@ -150,7 +150,7 @@ impl Faces {
             }
             self.corners.push(corner);
         }
-        // Faces of one or two corners are points and edges, which OFF allows.
+        // OFF allows faces with one or two corners: points and edges.
         self.short += usize::from(count < 3);
         raw.polygon(&self.corners);
         Ok(())

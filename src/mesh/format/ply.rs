@@ -1,7 +1,7 @@
 //! PLY, ASCII and binary of either byte order: positions, faces and triangle strips.
 //!
-//! Read here and not by a crate: `ply-rs-bw` 4 refuses numbers that C writes and reads (`.5`), blank lines and rows that share
-//! lines, and holds every property of every row.
+//! This reader replaces the crate `ply-rs-bw` 4, which rejects numbers that C writes and reads (`.5`), blank lines, and several rows on one
+//! line, and which stores every property of every row.
 
 use std::io::Write;
 
@@ -52,7 +52,7 @@ impl Scalar {
         }
     }
 
-    /// The number in as many bytes as the type has. All types fit in f64.
+    /// Reads the number from as many bytes as the type has. All types fit in f64.
     fn decode(self, bytes: &[u8], encoding: Encoding) -> f64 {
         let mut little = [0; 8];
         let little = &mut little[..self.size()];
@@ -90,7 +90,7 @@ struct Element {
 pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
     let marked = bytes.strip_prefix(&[0xef, 0xbb, 0xbf]);
     let begins = |bytes: &[u8]| bytes.get(..3).is_some_and(|word| word.eq_ignore_ascii_case(b"ply"));
-    // A binary body must stay as it is; only a whole text is normalized.
+    // A binary body must not change; only a file that is all text is normalized.
     let text = text::normalized(bytes);
     let bytes = if begins(&text) && !begins(bytes) && marked.is_none() { &*text } else { marked.unwrap_or(bytes) };
     let Header { encoding, elements, body, line } = read_header(bytes)?;
@@ -127,7 +127,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
 struct Header<'a> {
     encoding: Encoding,
     elements: Vec<Element>,
-    /// What follows the header.
+    /// The bytes after the header.
     body: &'a [u8],
     /// The number of the line on which the body begins.
     line: usize,
@@ -184,7 +184,7 @@ fn read_header(bytes: &[u8]) -> Result<Header<'_>, String> {
     Ok(Header { encoding, elements, body: rest, line: number + 1 })
 }
 
-/// Words with the line that the last of them stood on.
+/// Words, with the line of the last one.
 struct Words<'a> {
     rest: &'a [u8],
     line: usize,
@@ -220,7 +220,7 @@ impl Source<'_> {
         }
     }
 
-    /// The length of a list, of which every item must still be in the file.
+    /// The length of a list. All of its items must still be in the file.
     fn length(&mut self, length: Scalar, item: Scalar) -> Result<usize, String> {
         let length = self.take(length)?;
         let room = match self {
@@ -247,7 +247,7 @@ impl Source<'_> {
         }
     }
 
-    /// A message with its place: the line of an ASCII file, the row of the element in any.
+    /// A message with its place: the line of an ASCII file, and the element's row in any file.
     fn place(&self, element: &Element, row: usize, problem: String) -> String {
         let row = format!("row {row} of {} of element `{}`: {problem}", element.count, element.name);
         match self {
@@ -256,11 +256,11 @@ impl Source<'_> {
         }
     }
 
-    /// Refuses an element whose rows cannot fit in what is left of the file, before anything is done for them.
+    /// Rejects an element whose rows cannot fit in the rest of the file, before any work is done for it.
     fn check_count(&self, element: &Element) -> Result<(), String> {
         let smallest = |p: &Property| p.length.unwrap_or(p.item).size();
         let (left, smallest_row) = match self {
-            // A digit and a separator a property; the last may lack its separator.
+            // Each property needs a digit and a separator; the last may lack its separator.
             Self::Ascii(words) => (words.rest.len() + 1, 2 * element.properties.len()),
             Self::Binary { rest, .. } => (rest.len(), element.properties.iter().map(smallest).sum()),
         };
@@ -297,13 +297,13 @@ fn read_vertices(element: &Element, source: &mut Source, raw: &mut Raw) -> Resul
     Ok(())
 }
 
-/// The corners of all faces and strips one behind the other; an index that fits no `u32` is `u32::MAX`, which no vertex has.
+/// The corners of all faces and strips, one after another. An index that does not fit in `u32` becomes `u32::MAX`, which no vertex has.
 #[derive(Default)]
 struct Faces {
     corners: Vec<u32>,
-    /// Where each face ends in `corners`.
+    /// The end of each face in `corners`.
     ends: Vec<usize>,
-    /// The corners of strips, each ended by `u32::MAX`.
+    /// The corners of strips; `u32::MAX` ends each strip.
     strips: Vec<u32>,
 }
 
@@ -373,7 +373,7 @@ impl Faces {
     }
 }
 
-/// Binary little-endian; coordinates are doubles where the mesh has an [offset](Mesh::offset).
+/// Writes binary little-endian; coordinates are doubles if the mesh has an [offset](Mesh::offset).
 pub(super) fn write(mesh: &Mesh, out: &mut Vec<u8>) -> std::io::Result<()> {
     let far = mesh.offset() != [0.0; 3];
     let scalar = if far { "double" } else { "float" };

@@ -1,8 +1,8 @@
-//! STL, binary and ASCII. The format repeats every corner; equal positions become one vertex. Normals are ignored, as
-//! they follow from the corners (and are often wrong).
+//! STL, binary and ASCII. The format repeats every corner; equal positions become one vertex. Normals are ignored, since they follow from
+//! the corners (and are often wrong).
 //!
-//! Read here and not by a crate: `stl_io` 0.11 takes every file that begins with `solid ` for ASCII, which many binary files
-//! do, and names no line in its errors.
+//! This reader replaces the crate `stl_io` 0.11, which takes every file that begins with `solid ` for ASCII, although many binary files do,
+//! and names no line in its errors.
 
 use std::io::Write;
 
@@ -17,7 +17,7 @@ const TRIANGLE: usize = 50;
 
 pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
     let mut raw = Raw::default();
-    // Many binary files begin with `solid`, as ASCII ones do; only these hold no zero bytes.
+    // Many binary files begin with `solid` as ASCII files do, but only ASCII files contain no zero bytes.
     let corners = match bytes.get(HEADER..HEADER + 4) {
         Some(count) if !is_ascii(bytes) => {
             let announced = u32::from_le_bytes([count[0], count[1], count[2], count[3]]) as usize;
@@ -38,7 +38,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
     Ok(raw)
 }
 
-/// The first thousand bytes of a binary file hold zeros: its count does, and its attributes are zero as a rule.
+/// The first thousand bytes of a binary file contain zeros: in its count, and in its attributes, which are usually zero.
 fn is_ascii(bytes: &[u8]) -> bool {
     let head = text::normalized(&bytes[..bytes.len().min(1024)]);
     let first = head.trim_ascii_start().get(..5);
@@ -51,7 +51,7 @@ fn read_binary(announced: usize, rows: &[u8], notes: &mut Vec<String>) -> Result
     let count = if announced <= room && announced > 0 {
         announced
     } else if room > 0 && (announced == 0 || announced == u32::MAX as usize) {
-        // A writer that streams its triangles does not come back to fill the count in.
+        // A program that streams its triangles does not go back to fill in the count.
         notes.push(format!("read {}; the header announces {announced}", counted(room, "triangle")));
         room
     } else if announced == 0 {
@@ -72,11 +72,11 @@ fn read_binary(announced: usize, rows: &[u8], notes: &mut Vec<String>) -> Result
     Ok(triangles.as_chunks::<TRIANGLE>().0.iter().flat_map(corners).collect())
 }
 
-/// Reads words, not lines: all may stand on one.
+/// Reads words, not lines, since all words may be on one line.
 fn read_ascii(text: &[u8]) -> Result<Vec<[f64; 3]>, String> {
     let mut corners: Vec<[f64; 3]> = Vec::new();
     let mut words = text::words_by_line(text);
-    // A solid's name may hold any word, so that nothing counts before the first facet.
+    // A solid's name may contain any word, so nothing counts before the first facet.
     let mut named = true;
     while let Some((line, word)) = words.next() {
         let is = |keyword: &str| word.eq_ignore_ascii_case(keyword.as_bytes());
@@ -101,7 +101,7 @@ fn read_ascii(text: &[u8]) -> Result<Vec<[f64; 3]>, String> {
     Ok(corners)
 }
 
-/// Binary; a mesh with an [offset](Mesh::offset) is written in ASCII, because single precision would lose its shape.
+/// Writes binary. A mesh with an [offset](Mesh::offset) is written in ASCII, because single precision would lose its shape.
 pub(super) fn write(mesh: &Mesh, out: &mut Vec<u8>) -> std::io::Result<()> {
     if mesh.offset() != [0.0; 3] {
         return write_ascii(mesh, out);

@@ -1,10 +1,9 @@
-//! What the text formats share: the encodings that files come in, their words with line numbers, and numbers as C reads
-//! them.
+//! The common part of the text formats: encodings, words with line numbers, and numbers as C reads them.
 
 use std::borrow::Cow;
 
-/// The file as ASCII-compatible bytes with line feeds: a byte order mark is dropped, UTF-16 becomes UTF-8, and carriage
-/// returns end lines where they stand alone.
+/// The file as ASCII-compatible bytes with line feeds: a byte order mark is removed, UTF-16 becomes UTF-8, and single carriage returns
+/// become line ends.
 pub(super) fn normalized(bytes: &[u8]) -> Cow<'_, [u8]> {
     let text = match bytes {
         [0xef, 0xbb, 0xbf, rest @ ..] => Cow::Borrowed(rest),
@@ -46,8 +45,8 @@ pub(super) fn shown(word: &[u8]) -> String {
     format!("`{short}`")
 }
 
-/// A number as C's `strtod` reads it and its `printf` writes it: `.5`, `1.`, `+2`, `1e5`, `nan`, `inf`, the `1.#QNAN` and
-/// `-1.#IND` of Microsoft's, and hexadecimal; also `1d5`, as Fortran writes.
+/// A number as C's `strtod` reads it and its `printf` writes it: `.5`, `1.`, `+2`, `1e5`, `nan`, `inf`, Microsoft's `1.#QNAN` and
+/// `-1.#IND`, and hexadecimal; also `1d5`, as Fortran writes it.
 ///
 /// # Errors
 /// A phrase that names the word.
@@ -95,7 +94,7 @@ fn hexadecimal(text: &str) -> Option<f64> {
 /// The three coordinates of a vertex.
 ///
 /// # Errors
-/// A phrase that says what is missing or no number.
+/// A phrase that says what is missing or is not a number.
 pub(super) fn vertex<'a>(words: &mut impl Iterator<Item = &'a [u8]>) -> Result<[f64; 3], String> {
     let mut vertex = [0.0; 3];
     for coordinate in &mut vertex {

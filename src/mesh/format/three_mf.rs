@@ -1,7 +1,7 @@
-//! 3MF: the triangles of all items of the build, moved where the build has them. A 3MF file is a ZIP archive of XML.
+//! 3MF: reads the triangles of all items of the build, with their transforms. A 3MF file is a ZIP archive of XML.
 //!
-//! Read here and not by a crate: of the XML only five elements matter, and of the archive only its directory; the crates bring an
-//! archive writer, an XML writer and every extension along.
+//! This reader needs no crate: only five XML elements and the archive's directory matter, while the crates also bring an archive writer, an
+//! XML writer and every extension.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -12,10 +12,10 @@ use super::{Raw, inflated};
 /// Components nested deeper than this are taken for a cycle.
 const DEEPEST: usize = 64;
 
-/// Objects that a build may place, counting each time: components of components multiply.
+/// The most objects that a build may place, counting each placement: components of components multiply.
 const MOST_PLACED: usize = 1 << 20;
 
-/// Four rows of three, as 3MF has it: a position is a row in front of it.
+/// Four rows of three numbers, as in 3MF: a position is a row to its left.
 type Matrix = [[f64; 3]; 4];
 
 const IDENTITY: Matrix = [[1., 0., 0.], [0., 1., 0.], [0., 0., 1.], [0., 0., 0.]];
@@ -27,7 +27,7 @@ struct Object {
     components: Vec<Placed>,
 }
 
-/// An object somewhere. Objects are named by their file within the archive and their id in it.
+/// A placed object. Objects are identified by their file within the archive and their id in it.
 struct Placed {
     object: (String, String),
     transform: Matrix,
@@ -37,14 +37,14 @@ struct Placed {
 struct Model {
     objects: HashMap<(String, String), Object>,
     build: Vec<Placed>,
-    /// Objects placed so far.
+    /// Number of objects placed so far.
     placed: Cell<usize>,
 }
 
 pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
     let mut model = Model::default();
     let entries = entries(bytes)?;
-    // Entries that share their content could hold it any number of times.
+    // Entries that share their content could repeat it any number of times.
     if entries.iter().map(|entry| entry.packed).sum::<usize>() > bytes.len() {
         return Err("the files of its archive overlap".into());
     }
@@ -55,7 +55,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Raw, String> {
         }
     }
     let mut raw = Raw::default();
-    // Without a build all objects that are nobody's component would do, but 3MF demands one.
+    // 3MF requires a build; without one, all objects that are not components could be used.
     for item in &model.build {
         model.add(item, &IDENTITY, DEEPEST, &mut raw)?;
     }
@@ -144,7 +144,7 @@ fn apply(m: &Matrix, p: &[f64; 3]) -> [f64; 3] {
     std::array::from_fn(|c| (0..3).map(|r| p[r] * m[r][c]).sum::<f64>() + m[3][c])
 }
 
-/// First `a`, then `b`.
+/// The transform that applies `a`, then `b`.
 fn product(a: &Matrix, b: &Matrix) -> Matrix {
     std::array::from_fn(|r| {
         std::array::from_fn(|c| (0..3).map(|k| a[r][k] * b[k][c]).sum::<f64>() + if r == 3 { b[3][c] } else { 0.0 })
@@ -178,7 +178,7 @@ fn tags(text: &[u8]) -> impl Iterator<Item = Tag<'_>> {
             let len = inside.iter().position(|b| b.is_ascii_whitespace()).unwrap_or(inside.len());
             let (name, attributes) = inside.split_at(len);
             let name = name.strip_suffix(b"/").unwrap_or(name);
-            // A namespace says nothing that the five names here do not.
+            // The namespace can be ignored: the five names here suffice.
             let name = name.rsplit(|&b| b == b':').next().unwrap_or(name);
             return Some(Tag { name, attributes, at: start });
         }

@@ -1,4 +1,4 @@
-//! Accessors: the numbers of a file, wherever they lie.
+//! Accessors: the numbers of a file, wherever they are stored.
 
 use std::cell::{Cell, OnceCell};
 use std::path::Path;
@@ -7,7 +7,7 @@ use super::document::{Root, Sparse, SparsePart};
 use super::external::external;
 use super::{UNPACK, get};
 
-/// Numbers that may be read for each byte of the buffers, and in any file: primitives share their numbers, but not without end.
+/// How many numbers may be read for each byte of the buffers, and in any file: primitives may share numbers, but not without limit.
 const MOST_READ: (usize, usize) = (64, 1 << 26);
 
 /// The data of a file.
@@ -15,14 +15,14 @@ pub(super) struct Data<'a> {
     root: &'a Root,
     blob: Option<&'a [u8]>,
     folder: Option<&'a Path>,
-    /// Each buffer, read when something of the geometry lies in it.
+    /// The buffers; each is read when the geometry needs it.
     buffers: Vec<OnceCell<Vec<u8>>>,
     /// Numbers that may still be read.
     to_read: Cell<usize>,
 }
 
 impl<'a> Data<'a> {
-    /// The data of a document whose binary chunk is `blob`, and whose other buffers lie in `folder`.
+    /// The data of a document with the binary chunk `blob`; its other buffers are files in `folder`.
     pub fn new(root: &'a Root, blob: Option<&'a [u8]>, folder: Option<&'a Path>) -> Self {
         let announced =
             root.buffers.iter().fold(0usize, |sum, buffer| sum.saturating_add(buffer.byte_length.min(1 << 40)));
@@ -30,13 +30,13 @@ impl<'a> Data<'a> {
         Self { root, blob, folder, buffers: root.buffers.iter().map(|_| OnceCell::new()).collect(), to_read }
     }
 
-    /// Counts what is about to be read.
+    /// Counts numbers that are about to be read.
     fn spend(&self, count: usize) -> Result<(), String> {
         self.to_read.set(self.to_read.get().checked_sub(count).ok_or("primitives name the same numbers too often")?);
         Ok(())
     }
 
-    /// All numbers of an accessor of the given kind, one item behind the other; normalized integers as fractions.
+    /// All numbers of an accessor of the given kind, item by item; normalized integers become fractions.
     pub fn numbers(&self, index: usize, kind: &str) -> Result<Vec<f64>, String> {
         let accessor = get(&self.root.accessors, index, "accessor")?;
         if accessor.kind != kind {
@@ -59,7 +59,7 @@ impl<'a> Data<'a> {
                 let items = Items { view, offset: accessor.byte_offset, count: accessor.count };
                 self.items(items, component, width).map_err(place)?
             }
-            // Without a view all is zero, which only a sparse accessor makes use of.
+            // Without a view all numbers are zero, which only a sparse accessor uses.
             None => {
                 let given: usize = self.root.buffers.iter().map(|buffer| buffer.byte_length.min(1 << 40)).sum();
                 if accessor.sparse.is_none() || accessor.count > given.saturating_mul(64) {
@@ -133,14 +133,14 @@ impl<'a> Data<'a> {
     }
 }
 
-/// Where the items of an accessor lie.
+/// Where the items of an accessor are stored.
 struct Items {
     view: usize,
     offset: usize,
     count: usize,
 }
 
-/// The type of a number, by the codes of OpenGL.
+/// The type of a number, with OpenGL's codes.
 #[derive(Clone, Copy)]
 enum Scalar {
     I8,
@@ -172,7 +172,7 @@ impl Scalar {
         }
     }
 
-    /// What stands for 1 where integers are normalized.
+    /// The integer that stands for 1 in normalized numbers.
     fn largest(self) -> f64 {
         match self {
             Self::I8 => i8::MAX.into(),

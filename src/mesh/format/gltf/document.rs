@@ -1,4 +1,4 @@
-//! What of a glTF document touches geometry.
+//! The parts of a glTF document that concern geometry.
 
 use std::collections::BTreeMap;
 
@@ -97,7 +97,7 @@ pub(super) struct SparsePart {
     pub buffer_view: usize,
     #[serde(default)]
     pub byte_offset: usize,
-    /// Of indices alone.
+    /// Only for indices.
     pub component_type: Option<u32>,
 }
 

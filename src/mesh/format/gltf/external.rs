@@ -1,4 +1,4 @@
-//! Buffers that lie outside of the document.
+//! Buffers outside the document.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -19,7 +19,7 @@ pub(super) fn external(uri: &str, folder: Option<&Path>) -> Result<Vec<u8>, Stri
     let names = [String::from_utf8(percent_decoded(uri)).unwrap_or_default(), uri.to_string()];
     let mut error = None;
     for name in names {
-        // Only names below the file's own folder: a mesh must not make us read anything else.
+        // Only names inside the file's own folder are allowed: a mesh must not make us read anything else.
         let mut parts: Vec<Component> = Path::new(&name).components().collect();
         parts.retain(|part| *part != Component::CurDir);
         if name.contains("://") || parts.is_empty() || !parts.iter().all(|part| matches!(part, Component::Normal(_))) {

@@ -31,7 +31,7 @@ pub(super) fn chunks(bytes: &[u8]) -> Result<(&[u8], Option<&[u8]>), String> {
     Ok((json.ok_or("it has no JSON chunk")?, blob))
 }
 
-/// Writes binary glTF 2.0 (`.glb`): one mesh of one primitive, coordinates as they are; an [offset](Mesh::offset) is the
+/// Writes binary glTF 2.0 (`.glb`): one mesh of one primitive, with unchanged coordinates; an [offset](Mesh::offset) becomes the
 /// translation of its node.
 pub(in super::super) fn write(mesh: &Mesh, out: &mut Vec<u8>) -> std::io::Result<()> {
     let mut data: Vec<u8> = mesh.vertices().iter().flatten().flat_map(|c| c.to_le_bytes()).collect();

@@ -1,11 +1,11 @@
-//! glTF 2.0, binary and JSON: the triangles of every node of the default scene (of all scenes when none is the default, of
-//! all nodes when there is none), moved to world coordinates in double precision.
+//! glTF 2.0, binary and JSON: reads the triangles of every node of the default scene (of all scenes if none is the default, of all nodes if
+//! there are no scenes), in world coordinates and double precision.
 //!
-//! Only what touches geometry is read, so that nothing else can be wrong: materials, textures, animations, custom
-//! attributes and extensions of these are never looked at. Sparse accessors, quantized positions (`KHR_mesh_quantization`)
-//! and instances (`EXT_mesh_gpu_instancing`) are read; compressed geometry is named in an error.
+//! Only what concerns geometry is read, so nothing else can cause errors: materials, textures, animations, custom attributes and their
+//! extensions are ignored. Sparse accessors, quantized positions (`KHR_mesh_quantization`) and instances (`EXT_mesh_gpu_instancing`) are
+//! read. Compressed geometry gives an error that names it.
 //!
-//! Read here and not by a crate: `gltf` 1.4 refuses files for their textures, attributes and extensions, and has transforms
+//! This reader replaces the crate `gltf` 1.4, which rejects files because of their textures, attributes and extensions, and has transforms
 //! in single precision only.
 
 mod accessor;
@@ -25,13 +25,13 @@ use super::Raw;
 use super::text::{self, counted};
 use crate::mesh::polygon;
 
-/// Nested deeper than this, a node is taken for part of a cycle.
+/// A node nested deeper than this is taken for a part of a cycle.
 const DEEPEST_NODE: usize = 256;
 
-/// How to get at geometry that is compressed.
+/// What to do about compressed geometry.
 const UNPACK: &str = "open the file in Blender and export it without compression";
 
-/// Extensions that change where triangles are, and are read or refused by name below.
+/// Extensions that change where triangles are. Below they are read or rejected by name.
 const GEOMETRY: [&str; 5] = [
     "KHR_mesh_quantization",
     "EXT_mesh_gpu_instancing",
@@ -40,7 +40,7 @@ const GEOMETRY: [&str; 5] = [
     "KHR_meshopt_compression",
 ];
 
-/// Beginnings of the names of extensions that say nothing of geometry.
+/// Prefixes of the names of extensions that do not concern geometry.
 const ELSEWHERE: [&str; 9] = [
     "KHR_materials_",
     "KHR_texture_",
@@ -87,7 +87,7 @@ pub(super) fn read(bytes: &[u8], folder: Option<&Path>) -> Result<Raw, String> {
     Ok(raw)
 }
 
-/// The triangles of a primitive, where their mesh has them.
+/// The triangles of a primitive, at their place in the mesh.
 struct Part {
     positions: Vec<[f64; 3]>,
     triangles: Vec<[u32; 3]>,
@@ -96,9 +96,10 @@ struct Part {
 struct Reader<'a> {
     root: &'a Root,
     data: Data<'a>,
-    /// Nodes form a tree by the format's rule; a file that breaks it could repeat its meshes without bound.
+    /// How many nodes may still be visited. By the format's rule nodes form a tree; a file that breaks it could repeat its meshes without
+    /// limit.
     budget: usize,
-    /// What was read of each mesh, which nodes may name any number of times.
+    /// The content of each mesh that was read; several nodes may name one mesh.
     meshes: Vec<Option<Rc<[Part]>>>,
     /// Primitives without triangles.
     lines: usize,
@@ -110,7 +111,7 @@ fn get<'a, T>(all: &'a [T], index: usize, what: &str) -> Result<&'a T, String> {
 }
 
 impl Reader<'_> {
-    /// The nodes of the default scene, else of all scenes, else all that are nobody's children.
+    /// The nodes of the default scene; otherwise of all scenes; otherwise all nodes without a parent.
     fn roots(&self) -> Result<Vec<usize>, String> {
         let root = self.root;
         if let Some(scene) = root.scene {
@@ -170,7 +171,7 @@ impl Reader<'_> {
         Ok((0..count).map(instance).collect())
     }
 
-    /// Adds a mesh wherever one of `worlds` moves it.
+    /// Adds a mesh once for each transform in `worlds`.
     fn add_mesh(&mut self, index: usize, worlds: &[Matrix]) -> Result<(), String> {
         let parts = match self.meshes.get(index) {
             Some(Some(parts)) => parts.clone(),
@@ -206,7 +207,7 @@ impl Reader<'_> {
         Ok(parts)
     }
 
-    /// What a primitive has; `None` for points and lines, which have no surface.
+    /// The triangles of a primitive; `None` for points and lines, which have no surface.
     fn part(&mut self, primitive: &Primitive) -> Result<Option<Part>, String> {
         const TRIANGLES: u32 = 4;
         const STRIP: u32 = 5;

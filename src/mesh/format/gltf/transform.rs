@@ -2,7 +2,7 @@
 
 use super::document::Node;
 
-/// Column-major, as glTF has it: `m[column][row]`, without the last row.
+/// A column-major matrix, as in glTF: `m[column][row]`, without the last row.
 pub(super) type Matrix = [[f64; 3]; 4];
 
 pub(super) const IDENTITY: Matrix = [[1., 0., 0.], [0., 1., 0.], [0., 0., 1.], [0., 0., 0.]];
@@ -32,7 +32,7 @@ pub(super) fn determinant([a, b, c, _]: &Matrix) -> f64 {
 pub(super) const NO_ROTATION: [f64; 4] = [0.0, 0.0, 0.0, 1.0];
 
 impl Node {
-    /// What moves the node within its parent.
+    /// The transform of the node within its parent.
     pub(super) fn matrix(&self) -> Matrix {
         match &self.matrix {
             Some(m) => std::array::from_fn(|c| std::array::from_fn(|r| m[4 * c + r])),
