@@ -1,13 +1,13 @@
-//! What the system's allocator does with memory that a forward pass, a training step or a sampler frees.
+//! How the system's allocator handles memory that a forward pass, a training step or a sampler frees.
 //!
-//! A pass over new sites builds its kernel maps again, candle allocates each result again, and its autograd two buffers more for
-//! each gradient; a step frees them and the next one asks for as much. glibc gives most of it back to the system in between,
-//! which then clears and maps it again page by page, about 1 µs for each 4 KiB: a quarter of forward and backward together at
-//! 16 channels.
+//! A pass over new sites builds its kernel maps again, candle allocates each result again, and its autograd allocates two more buffers for
+//! each gradient. A step frees them, and the next step needs the same amount. In between, glibc returns most of it to the system, which
+//! then clears and maps it again page by page, at about 1 µs for each 4 KiB: this is a quarter of the time of forward and backward pass
+//! together at 16 channels.
 
-/// Lets glibc keep up to 256 MiB of freed memory for the next step, for the whole process: passes of small networks then take a
-/// quarter less. A notebook does so at its start; a program of its own calls it once. It changes nothing where glibc's own variables
-/// (`GLIBC_TUNABLES`, `MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`) have decided, nor under another C library.
+/// Lets glibc keep up to 256 MiB of freed memory for the next step, for the whole process: passes of small networks then take a quarter
+/// less time. A notebook calls this at its start; your own program can call it once. It has no effect if glibc's own variables
+/// (`GLIBC_TUNABLES`, `MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`) are set, or with another C library.
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -25,25 +25,25 @@ pub fn keep_freed_memory() {
             let decided = ["GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"];
             if decided.iter().all(|name| std::env::var_os(name).is_none()) {
                 mallopt(M_TRIM_THRESHOLD, 256 << 20);
-                // Larger blocks are mapped one by one, and unmapped when they are freed. A grid of 256³ samples, 64 MiB, is kept.
+                // Larger blocks are mapped one by one, and unmapped when freed. A grid of 256³ samples (64 MiB) is kept.
                 mallopt(M_MMAP_THRESHOLD, 80 << 20);
             }
         });
     }
 }
 
-/// Arrays of at least this many bytes ask for large pages, as NumPy's do.
+/// Arrays of at least this many bytes request large pages, as in NumPy.
 const LARGE: usize = 4 << 20;
 
-/// Room for `len` elements, none of which is written yet. On Linux a large array asks for pages of 2 MiB: the system then clears and
-/// maps them in a hundredth of the steps.
+/// Uninitialised room for `len` elements. On Linux a large array requests pages of 2 MiB: the system then clears and maps them in a
+/// hundredth of the steps.
 pub(crate) fn room<T>(len: usize) -> Vec<T> {
     let room = Vec::<T>::with_capacity(len);
     #[cfg(target_os = "linux")]
     if len * size_of::<T>() >= LARGE {
         use std::ffi::{c_int, c_void};
 
-        // Value of <sys/mman.h>; the smallest page of any Linux.
+        // The value in <sys/mman.h>; the smallest page of any Linux.
         const MADV_HUGEPAGE: c_int = 14;
         const PAGE: usize = 4096;
         unsafe extern "C" {
@@ -52,14 +52,14 @@ pub(crate) fn room<T>(len: usize) -> Vec<T> {
         let start = room.as_ptr().cast::<u8>();
         let skipped = start.align_offset(PAGE);
         let length = (len * size_of::<T>() - skipped) / PAGE * PAGE;
-        // SAFETY: the range lies within the allocation, and this advice changes neither its content nor its access. A system that
-        // does not know it says so, and nothing is lost.
+        // SAFETY: the range lies within the allocation, and this advice changes neither its content nor its access. A system that does not
+        // know it returns an error, which does no harm.
         unsafe { madvise(start.add(skipped).cast_mut().cast(), length, MADV_HUGEPAGE) };
     }
     room
 }
 
-/// [`room`] that holds zeros.
+/// Like [`room`], filled with zeros.
 pub(crate) fn zeros<T: Copy + Default>(len: usize) -> Vec<T> {
     let mut zeros = room(len);
     zeros.resize(len, T::default());

@@ -1,10 +1,10 @@
-//! What configurations share: `ConvConfig::new().stride(2).key("a")`, and choices that have names in text and files.
+//! The common part of configurations, `ConvConfig::new().stride(2).key("a")`, and of choices that have names in text and files.
 
 /// Gives a configuration `new()` and a method for each field.
 macro_rules! setters {
     ($config:ident $(<$life:lifetime>)? $([const $axes:ident])? { $($method:ident($arg:ident: $type:ty) => $field:ident = $value:expr;)* }) => {
         impl $(<$life>)? $(<const $axes: usize>)? $config $(<$life>)? $(<$axes>)? {
-            /// The default configuration, to be changed by the methods that are named after its fields.
+            /// The default configuration; change it with the methods named after its fields.
             pub fn new() -> Self {
                 Self::default()
             }
@@ -21,7 +21,7 @@ macro_rules! setters {
     };
 }
 
-/// Lets a choice with `from_name` and `name` be parsed and written.
+/// Implements parsing and printing for a choice with `from_name` and `name`.
 macro_rules! named {
     ($choice:ident) => {
         named!($choice, |choice: &Self| choice.name());
@@ -44,7 +44,7 @@ macro_rules! named {
     };
 }
 
-/// The name that a choice has in files.
+/// The name of a choice in files.
 pub(crate) fn name_in_files<C: serde::Serialize + std::fmt::Debug>(choice: &C) -> String {
     match serde_json::to_value(choice) {
         Ok(serde_json::Value::String(name)) => name,

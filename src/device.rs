@@ -1,7 +1,7 @@
-//! Which device computes: the first GPU that works, or the processor.
+//! Chooses the device that computes: the first GPU that works, or the processor.
 //!
-//! Every operation computes where its tensors are, and nothing moves them but [`Tensor::to_device`](candle_core::Tensor::to_device). So
-//! a program chooses once, where it makes its tensors.
+//! Every operation runs on the device of its tensors, and only [`Tensor::to_device`](candle_core::Tensor::to_device) moves tensors. So a
+//! program chooses once, where it creates its tensors.
 
 use candle_core::Device;
 
@@ -15,16 +15,16 @@ use crate::{Error, Result};
 /// The environment variable that chooses the device of [`best_device`]: `cpu`, `cuda`, `cuda:1` or `auto`.
 pub const DEVICE_VARIABLE: &str = "WAVEMESH_DEVICE";
 
-/// In which the kernel says why the library for GPUs does not load, when cells have the one for the processor in its place.
+/// In this variable the kernel says why the library for GPUs cannot be loaded, when cells use the library for the processor instead.
 #[cfg(not(feature = "cuda"))]
 const PROBLEM_VARIABLE: &str = "WAVEMESH_GPU_PROBLEM";
 
-/// What the variable asks for.
+/// The choice in the variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
     Auto,
     Cpu,
-    /// The GPU of this number, or the first that is this process's.
+    /// The GPU with this number, or this process's first GPU.
     Cuda(Option<usize>),
 }
 
@@ -52,8 +52,8 @@ impl Choice {
     }
 }
 
-/// The first GPU that works, else the CPU; `WAVEMESH_DEVICE` decides otherwise. Each call gives the same device, so that tensors of two
-/// calls meet.
+/// The first GPU that works, otherwise the CPU, unless `WAVEMESH_DEVICE` says otherwise. Every call returns the same device, so tensors
+/// from different calls can be used together.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -65,7 +65,7 @@ impl Choice {
 /// ```
 ///
 /// # Errors
-/// `WAVEMESH_DEVICE` holds an unknown name, or asks for a GPU that is not there or cannot be used; the error says what it needs.
+/// If `WAVEMESH_DEVICE` holds an unknown name, or requests a GPU that does not exist or cannot be used; the error says what is needed.
 pub fn best_device() -> Result<Device> {
     match Choice::read()? {
         Choice::Cpu => Ok(Device::Cpu),
@@ -74,8 +74,9 @@ pub fn best_device() -> Result<Device> {
     }
 }
 
-/// The device of the process of number `local` on its machine: the GPU of that number, beginning again where there are fewer (a launcher may
-/// show each process its own alone), else the CPU. `WAVEMESH_DEVICE` decides as for [`best_device`]; `cuda` asks for a GPU.
+/// The device of the process with number `local` on its machine: the GPU with that number, counting again from 0 if there are fewer (a
+/// launcher may show each process only its own GPU), otherwise the CPU. `WAVEMESH_DEVICE` decides as in [`best_device`]; `cuda` requests a
+/// GPU.
 #[cfg(feature = "train")]
 pub(crate) fn nth_device(local: usize) -> Result<Device> {
     let nth = || cuda(local % gpu_count().max(1));
@@ -87,8 +88,8 @@ pub(crate) fn nth_device(local: usize) -> Result<Device> {
     }
 }
 
-/// Why [`best_device`] is the CPU although this machine has an NVIDIA GPU, and the line that changes it; `None` where it is the GPU or
-/// there is none.
+/// Why [`best_device`] is the CPU although this machine has an NVIDIA GPU, and the line that changes this; `None` if it is the GPU or there
+/// is none.
 pub(crate) fn unused_gpu() -> Option<String> {
     let driver = driver()?;
     let why = match Choice::read() {
@@ -100,13 +101,13 @@ pub(crate) fn unused_gpu() -> Option<String> {
     Some(format!("this machine has an NVIDIA GPU (driver {driver}) that is not used: {why}"))
 }
 
-/// Version of NVIDIA's kernel driver, where it is loaded.
+/// The version of NVIDIA's kernel driver, if it is loaded.
 pub(crate) fn driver() -> Option<String> {
     let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
     version_in(&text).map(str::to_string)
 }
 
-/// The first word of the driver's own line that looks like a version.
+/// The first word of the driver's description that looks like a version.
 fn version_in(text: &str) -> Option<&str> {
     let looks = |word: &&str| word.contains('.') && word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     text.lines().next()?.split_whitespace().find(looks)
@@ -132,7 +133,7 @@ fn cuda(_: usize) -> Result<Device> {
     Err(Error::Backend { backend: "cuda", needs: what_is_missing(std::env::var(PROBLEM_VARIABLE).ok()) })
 }
 
-/// What a library that was built for the processor alone lacks; `problem` is why the one for GPUs beside it does not load.
+/// What a library that was built only for the processor lacks. `problem` says why the library for GPUs beside it cannot be loaded.
 #[cfg(not(feature = "cuda"))]
 fn what_is_missing(problem: Option<String>) -> String {
     problem.unwrap_or_else(|| {
@@ -140,10 +141,10 @@ fn what_is_missing(problem: Option<String>) -> String {
     })
 }
 
-/// What the GPU of `device` is, and how its memory stands now.
+/// Properties of the GPU of `device`, and the present use of its memory.
 ///
 /// # Errors
-/// A device that is no GPU, or one that is gone.
+/// A device that is not a GPU, or a GPU that is lost.
 ///
 /// ```no_run
 /// use wavemesh::prelude::*;
@@ -156,10 +157,10 @@ pub fn gpu_info(device: &Device) -> Result<GpuInfo> {
     crate::gpu::info(device)
 }
 
-/// Gives the memory that tensors have freed and that this process keeps for the next ones back to the GPU.
+/// Returns to the GPU the memory that tensors have freed and that this process keeps for later ones.
 ///
 /// # Errors
-/// A device that is no GPU, or one that is gone.
+/// A device that is not a GPU, or a GPU that is lost.
 ///
 /// ```no_run
 /// use wavemesh::prelude::*;
@@ -171,8 +172,8 @@ pub fn trim_gpu_memory(device: &Device) -> Result<()> {
     crate::gpu::trim(device)
 }
 
-/// Lets GPUs round the factors of f32 products to TF32, ten bits, from here on and in every thread: convolutions and matrix products take
-/// less time and are off by 3·10⁻⁴. Sums, parameters and all else stay f32. The processor's products are never rounded.
+/// Lets GPUs round the factors of f32 products to TF32 (ten bits), from now on and in every thread: convolutions and matrix products are
+/// faster and have errors of 3·10⁻⁴. Sums, parameters and everything else stay f32. Products on the processor are never rounded.
 ///
 /// ```
 /// wavemesh::device::allow_tf32(true); // as torch.backends.cuda.matmul.allow_tf32
@@ -183,8 +184,8 @@ pub fn allow_tf32(allow: bool) {
     candle_core::cuda::set_gemm_reduced_precision_f32(allow);
 }
 
-/// What to do about an error of a GPU of which only the words are known, as a notebook's kernel has those that end a cell; `None` where
-/// there is nothing to add.
+/// What to do about a GPU error of which only the text is known, as for an error that ends a notebook's cell; `None` if there is nothing to
+/// add.
 ///
 /// ```
 /// assert_eq!(wavemesh::device::advice("shape mismatch"), None);

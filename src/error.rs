@@ -1,6 +1,6 @@
 //! The crate's one error type.
 //!
-//! A variant carries what was met and what was expected, so that the message alone locates the fault and says what to do.
+//! A variant carries what was found and what was expected, so that the message alone locates the fault and says what to do.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -20,11 +20,11 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         error: std::io::Error,
     },
 
-    /// A file was read, and its content is not what its format asks for.
+    /// A file was read, but its content breaks its format.
     #[error("{path}: not a valid {format} file: {problem}")]
     Format {
         /// The file; `<bytes>` for bytes in memory.
@@ -38,11 +38,11 @@ pub enum Error {
     /// A name (wavelet, mode, backend, file extension, …) is not one that WaveMesh knows.
     #[error("unknown {kind} `{name}`; known: {known}")]
     Unknown {
-        /// What the name would be of.
+        /// The kind of thing that has such names.
         kind: &'static str,
-        /// The name as it was given.
+        /// The given name.
         name: String,
-        /// The names there are.
+        /// The existing names.
         known: String,
     },
 
@@ -51,11 +51,11 @@ pub enum Error {
     Shape {
         /// The operation.
         op: &'static str,
-        /// Which of its tensors.
+        /// The tensor's name in the operation.
         what: &'static str,
-        /// The shape that was met.
+        /// The shape that was found.
         got: Vec<usize>,
-        /// The shape that would do.
+        /// The shapes that are allowed.
         expected: String,
     },
 
@@ -64,11 +64,11 @@ pub enum Error {
     DType {
         /// The operation.
         op: &'static str,
-        /// Which of its tensors.
+        /// The tensor's name in the operation.
         what: &'static str,
-        /// The type that was met.
+        /// The type that was found.
         got: candle_core::DType,
-        /// The types that would do.
+        /// The types that are allowed.
         expected: &'static str,
     },
 
@@ -77,28 +77,28 @@ pub enum Error {
     Argument {
         /// The operation.
         op: &'static str,
-        /// Which of its arguments.
+        /// The name of the argument.
         name: &'static str,
-        /// The value that was met.
+        /// The value that was found.
         got: String,
-        /// The values that would do.
+        /// The values that are allowed.
         expected: String,
     },
 
-    /// A sparse layer met an `indice_key` that an incompatible layer made.
+    /// A sparse layer found an `indice_key` that an incompatible layer made.
     #[error("{layer}: indice_key `{key}` was made by {made_by}: {problem}")]
     IndiceKey {
-        /// The layer that met it.
+        /// The layer that found it.
         layer: String,
         /// The key.
         key: String,
-        /// The layer that made its map, with its geometry.
+        /// The layer that made the map of the key, with its geometry.
         made_by: String,
         /// What does not fit.
         problem: String,
     },
 
-    /// A backend was asked for that cannot run here.
+    /// The requested backend cannot run here.
     #[error("backend `{backend}` is not available: {needs}")]
     Backend {
         /// The backend's name.
@@ -107,7 +107,7 @@ pub enum Error {
         needs: String,
     },
 
-    /// An operation needs more memory than there is; nothing was allocated.
+    /// An operation needs more memory than there is. Nothing was allocated.
     #[error(
         "{op}: {what} needs {:.1} GB of memory, {}", *needed as f64 / 1e9,
         .available.map_or("which the system does not grant".into(), |n| format!("{:.1} GB are available", n as f64 / 1e9))
@@ -115,11 +115,11 @@ pub enum Error {
     Memory {
         /// The operation.
         op: &'static str,
-        /// What it would allocate.
+        /// What the operation would allocate.
         what: String,
-        /// Bytes that the operation holds at its peak.
+        /// The peak memory of the operation, in bytes.
         needed: u64,
-        /// Bytes that are available, where the system tells of fewer.
+        /// The available bytes, if the system reports fewer than needed.
         available: Option<u64>,
     },
 
@@ -131,11 +131,11 @@ pub enum Error {
     GpuMemory {
         /// The operation.
         op: &'static str,
-        /// Bytes that were asked for, where that is known.
+        /// The requested bytes, if known.
         asked: Option<u64>,
-        /// Bytes that nobody uses.
+        /// Bytes that nothing uses.
         free: u64,
-        /// Bytes in all.
+        /// Bytes in total.
         total: u64,
     },
 
@@ -144,7 +144,7 @@ pub enum Error {
     Gpu {
         /// The operation.
         op: &'static str,
-        /// What the driver says.
+        /// The driver's message.
         problem: String,
     },
 
@@ -153,29 +153,29 @@ pub enum Error {
     Device {
         /// The operation.
         op: &'static str,
-        /// The tensor that is elsewhere.
+        /// The tensor that is on another device.
         what: &'static str,
-        /// Where it is.
+        /// Its device.
         got: candle_core::DeviceLocation,
-        /// The tensor that it is to be with.
+        /// The tensor whose device it should be on.
         other: &'static str,
-        /// Where that one is.
+        /// The device of that tensor.
         expected: candle_core::DeviceLocation,
     },
 
-    /// A cooperative stop was requested (the notebook's interrupt button, Ctrl-C) and the running loop obeyed it.
-    /// Nothing that was finished before the stop is lost.
+    /// A stop was requested (by the notebook's stop button or Ctrl-C), and the running loop obeyed it. Everything finished before the stop
+    /// is kept.
     #[error("interrupted")]
     Interrupted,
 
-    /// A training met a value that is not finite and stopped before using it.
+    /// A training found a value that is not finite, and stopped before using it.
     #[error(
         "the {what} of step {step} is not finite; the network is as it was before the step{}; a smaller learning rate or \
          gradient norm usually helps",
         .checkpoint.as_ref().map(|path| format!(", and the last checkpoint is {}", path.display())).unwrap_or_default()
     )]
     Diverged {
-        /// What is not finite: the loss, or the gradient.
+        /// Which value is not finite: the loss, or the gradient.
         what: &'static str,
         /// The step, counted from 1.
         step: usize,
@@ -183,10 +183,10 @@ pub enum Error {
         checkpoint: Option<PathBuf>,
     },
 
-    /// A group of processes ended before its time, or did not come together. Every process of it gets this error.
+    /// A group of processes failed, or did not come together. Every process of it gets this error.
     #[error("the group of processes ended: {}{problem}", .rank.map(|rank| format!("rank {rank}: ")).unwrap_or_default())]
     Group {
-        /// The process that it is about, where it is about one.
+        /// The rank of the process that caused it, if it was one process.
         rank: Option<usize>,
         /// What is wrong with it.
         problem: String,
@@ -198,13 +198,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// Attaches the path that was being read or written to an I/O error.
+    /// Adds the path that was being read or written to an I/O error.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |error| Self::Io { path, error }
     }
 
-    /// A wrong argument: `name` of `op` is `got`, and `expected` says what it may be.
+    /// An error for a wrong argument: `name` of `op` is `got`, and `expected` says which values are allowed.
     ///
     /// ```
     /// let error = wavemesh::Error::argument("Picture::resize", "width", 0, "1 to 8192");
@@ -215,7 +215,7 @@ impl Error {
     }
 }
 
-/// `cpu` or `cuda:0`, as people write it.
+/// The device as people write it: `cpu` or `cuda:0`.
 pub(crate) fn place(location: &candle_core::DeviceLocation) -> String {
     match location {
         candle_core::DeviceLocation::Cpu => "cpu".into(),
@@ -224,7 +224,7 @@ pub(crate) fn place(location: &candle_core::DeviceLocation) -> String {
     }
 }
 
-/// Where a relative path that does not exist was looked for: most often the folder is not the one that was thought.
+/// For a relative path that does not exist: where it was looked for, since most often the working folder is not the expected one.
 fn where_looked(path: &Path, error: &std::io::Error) -> String {
     match std::env::current_dir() {
         Ok(folder) if path.is_relative() && error.kind() == std::io::ErrorKind::NotFound => {
@@ -234,7 +234,7 @@ fn where_looked(path: &Path, error: &std::io::Error) -> String {
     }
 }
 
-/// An error of this crate on its way through candle, whose layers and operations return candle's errors: it comes out as itself.
+/// Carries an error of this crate through candle, whose layers and operations return candle's errors, and back unchanged.
 impl From<Error> for candle_core::Error {
     fn from(error: Error) -> Self {
         match error {
@@ -256,7 +256,7 @@ impl From<candle_core::Error> for Error {
     }
 }
 
-/// The error of this crate that candle's carries, or candle's as it was.
+/// This crate's error inside candle's error, or candle's error unchanged.
 fn own(error: candle_core::Error) -> std::result::Result<Error, candle_core::Error> {
     match error {
         candle_core::Error::Io(inner) if inner.get_ref().is_some_and(|inner| inner.is::<Error>()) => {

@@ -1,4 +1,4 @@
-//! Writing files so that a kill at any moment leaves the old content or the new, never half of either.
+//! Writes files so that a kill at any moment leaves either the old content or the new, never half of it.
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -7,19 +7,19 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
-/// Puts `bytes` at `path`: whole, or not at all.
+/// Writes `bytes` to `path`, completely or not at all.
 ///
 /// # Errors
-/// [`Error::Io`] when the file cannot be written; an older file is then as it was.
+/// [`Error::Io`] if the file cannot be written; an older file is then unchanged.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, |temporary| fs::write(temporary, bytes).map_err(Error::io(path)))
 }
 
-/// Lets `write` fill a new file in the same folder, flushes it to disk and renames it to `path`. Every call has a file of its
-/// own, so threads and processes may write one path at once; the last one to finish stays.
+/// Lets `write` fill a new file in the same folder, flushes it to disk and renames it to `path`. Every call has its own temporary file, so
+/// threads and processes may write to one path at the same time; the last one to finish stays.
 ///
 /// # Errors
-/// What `write` returns, and [`Error::Io`] when the file cannot be moved; an older file is then as it was.
+/// The error of `write`, or [`Error::Io`] if the file cannot be moved; an older file is then unchanged.
 pub(crate) fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     if path.file_name().is_none() {
         return Err(Error::io(path)(ErrorKind::IsADirectory.into()));
@@ -36,10 +36,10 @@ pub(crate) fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> R
     written
 }
 
-/// Creates the folder that `path` lies in, unless it is there.
+/// Creates the folder of `path` if it does not exist.
 ///
 /// # Errors
-/// [`Error::Io`] when it cannot be made.
+/// [`Error::Io`] if the folder cannot be created.
 pub(crate) fn create_folder_of(path: &Path) -> Result<()> {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => fs::create_dir_all(folder).map_err(Error::io(folder)),

@@ -27,7 +27,8 @@
 //!
 //! # Features
 //!
-//! All but `cuda`, `mpi` and `nccl` are on by default. Without any of them there are sparse layers, the network, diffusion, wavelets and grids.
+//! All features except `cuda`, `mpi` and `nccl` are on by default. Without any feature, the crate has sparse layers, the network,
+//! diffusion, wavelets and grids.
 //!
 //! | feature | what it adds |
 //! | --- | --- |
@@ -40,16 +41,16 @@
 //!
 //! # In a program
 //!
-//! Calls are safe from any number of threads. A call can be stopped and its progress observed without touching other calls ([`task`]). Warnings
-//! go through the crate `log`. Every failure, lack of memory included, is an [`Error`]. The library changes nothing for the whole process
-//! unless you ask for it: [`keep_freed_memory`] makes steps of small networks faster.
+//! Calls are safe from any number of threads. You can stop a call and observe its progress without affecting other calls ([`task`]).
+//! Warnings go through the crate `log`. Every failure, including a lack of memory, is an [`Error`]. The library changes nothing for the
+//! whole process unless you ask for it: [`keep_freed_memory`] makes steps of small networks faster.
 //!
 //! # What a version promises
 //!
-//! Semantic versioning. Tensors, devices and parameters are candle's, so its version is part of this crate's: a new minor version of candle
-//! (0.11 → 0.12) is a breaking change here. Use [`candle_core`] and [`candle_nn`] as re-exported, and versions always fit. Configurations and
-//! errors may gain fields and variants in a minor version: build configurations with `new()` and their methods, and match errors with a last
-//! arm `_`. The book's page on stability has the details.
+//! This crate follows semantic versioning. Tensors, devices and parameters are candle's, so its version is part of this crate's: a new
+//! minor version of candle (0.11 → 0.12) is a breaking change here. Use the re-exported [`candle_core`] and [`candle_nn`], and the versions
+//! always fit. Configurations may gain fields and errors may gain variants in a minor version: build configurations with `new()` and their
+//! methods, and end a match on errors with an arm `_`. The book's page on stability has the details.
 
 #![deny(missing_docs, clippy::missing_errors_doc)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
@@ -90,7 +91,7 @@ pub use allocator::keep_freed_memory;
 pub use error::{Error, Result};
 pub use {candle_core, candle_nn};
 
-/// The Rust in the book's pages, run by the documentation tests.
+/// The Rust code of the book's pages, which the documentation tests run.
 #[cfg(doctest)]
 mod book {
     #[doc = include_str!("../docs/start/rust.md")]

@@ -1,18 +1,18 @@
-//! Whether there is memory for what a caller or a file asks for.
+//! Checks that there is enough memory for what a caller or a file requests.
 //!
-//! Linux grants more memory than there is and kills the process that uses it, so that a failed allocation tells little; and
-//! an allocation that does fail ends the process. A large need is therefore compared with what is available before it is
-//! allocated: [`elements`] for an array, [`check`] for the sum of several.
+//! Linux grants more memory than there is, and kills a process that uses it, so a failed allocation tells little; and an allocation that
+//! does fail ends the process. So a large need is compared with the available memory before it is allocated: [`elements`] does this for an
+//! array, [`check`] for the sum of several.
 
 use crate::{Error, Result};
 
-/// A need below this is not looked into; that would take longer than some decodings.
+/// Smaller needs are not checked; a check would take longer than some decodings.
 const SMALL: usize = 64 << 20;
 
-/// Whether `what` can have `bytes` of memory.
+/// Checks that `what` can have `bytes` of memory.
 ///
 /// # Errors
-/// [`Error::Memory`] when the system has less available, or does not grant it.
+/// [`Error::Memory`] if the system has less available, or does not grant it.
 pub(crate) fn check(op: &'static str, what: impl FnOnce() -> String, bytes: usize) -> Result<()> {
     if bytes < SMALL {
         return Ok(());
@@ -25,11 +25,10 @@ pub(crate) fn check(op: &'static str, what: impl FnOnce() -> String, bytes: usiz
     Err(Error::Memory { op, what: what(), needed, available: less })
 }
 
-/// The number of elements of an array of type `T` and of this shape, if there is memory for it and for `more` bytes beside each
-/// element.
+/// The number of elements of an array of type `T` with this shape, if there is memory for it and for `more` additional bytes per element.
 ///
 /// # Errors
-/// [`Error::Memory`] when the system has less available, does not grant it, or no machine could.
+/// [`Error::Memory`] if the system has less available, does not grant it, or no machine could have so much.
 pub(crate) fn elements<T>(op: &'static str, what: &str, shape: &[usize], more: usize) -> Result<usize> {
     let name = || format!("{what} of shape {shape:?}");
     let count = shape.iter().try_fold(1usize, |count, &n| count.checked_mul(n));
@@ -45,17 +44,17 @@ pub(crate) fn elements<T>(op: &'static str, what: &str, shape: &[usize], more: u
     }
 }
 
-/// Whether an allocation succeeds, for a limit of the process or a system that grants no more than it has. It is given back
-/// untouched.
+/// Whether an allocation succeeds, which it may not if the process has a limit or the system grants no more than it has. The memory is
+/// returned without being touched.
 fn is_granted(bytes: usize) -> bool {
     let mut probe = Vec::<u8>::new();
     let granted = probe.try_reserve_exact(bytes).is_ok();
-    // Without this the compiler may leave the allocation out, as one that nothing uses.
+    // Without this the compiler may remove the allocation, since nothing uses it.
     std::hint::black_box(&probe);
     granted
 }
 
-/// Bytes that this process can use without another losing any, on Linux. A container counts with all that it may have.
+/// The bytes that this process can use without taking them from another, on Linux. A container's limit counts too.
 fn available() -> Option<u64> {
     let system = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available_in(&text));
     let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
@@ -63,7 +62,7 @@ fn available() -> Option<u64> {
     container.chain(system).min()
 }
 
-/// What `/proc/meminfo` calls available, with what may be swapped out.
+/// What `/proc/meminfo` calls available, plus what may be swapped out.
 fn available_in(meminfo: &str) -> Option<u64> {
     let kibibytes = |name: &str| -> Option<u64> {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;

@@ -1,7 +1,7 @@
 //! Everything that a notebook cell needs, in one `use wavemesh::prelude::*;`.
 //!
 //! It re-exports `candle_core`, `candle_nn`, `plotters` and `serde_json`, so that a cell needs no `:dep` for them. Names of Rust's own
-//! prelude mean what they always do: the library's result is `wavemesh::Result`.
+//! prelude keep their meaning: the library's result is `wavemesh::Result`.
 
 pub use crate::device::best_device;
 #[cfg(feature = "cuda")]

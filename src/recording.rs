@@ -1,4 +1,4 @@
-//! [`Recording`]: the same work again and again, which a GPU is asked for once.
+//! [`Recording`]: repeated work that a GPU gets as a single launch.
 
 use candle_core::{Device, Tensor};
 
@@ -6,14 +6,14 @@ use crate::Result;
 #[cfg(feature = "cuda")]
 use crate::gpu::graph::{self, Graph};
 
-/// The same work on the same tensors again and again. A GPU is then asked for all of it at once: as PyTorch's `torch.cuda.CUDAGraph`, and
-/// made by the same means.
+/// The same work on the same tensors again and again. A GPU then gets all of it in one launch, as with PyTorch's `torch.cuda.CUDAGraph`,
+/// and by the same means.
 ///
-/// A pass of a small network is hundreds of launches, and what each costs the processor, a few microseconds, bounds it. A recording
-/// launches them as one. `work` is run when the recording is made, and once more to record it; [`run`](Self::run) then repeats what
-/// it asked of the GPU, to the same memory: the tensors that it read, with what they hold by then, are its inputs, so give it new
-/// ones by [`Var::set`](candle_core::Var::set). All that it did on the processor stays as it was: a seed, a learning rate, a choice of kernels. On the CPU, `work` is
-/// called each time.
+/// A pass of a small network is hundreds of launches, and its time is limited by their cost on the processor, a few microseconds each. A
+/// recording launches them as one. `work` runs when the recording is made, and once more to record it. [`run`](Self::run) then repeats its
+/// GPU operations on the same memory: the tensors that it read, with their present content, are its inputs, so give it new ones by
+/// [`Var::set`](candle_core::Var::set). Everything that it did on the processor stays fixed: a seed, a learning rate, a choice of kernels.
+/// On the CPU, `run` calls `work` each time.
 ///
 /// ```
 /// use wavemesh::{candle_core::Var, device::Recording, prelude::*};
@@ -26,24 +26,25 @@ use crate::gpu::graph::{self, Graph};
 /// # Ok::<(), Error>(())
 /// ```
 ///
-/// Kernel maps are built in the first run, so later ones need the same sites. Training works likewise: give back the loss and the
-/// gradients, and let the optimiser, whose step counts, take those after each run.
+/// Kernel maps are built in the first run, so later runs need the same sites. To record training, return the loss and the gradients from
+/// `work`, and after each run let the optimiser, which counts its steps, use them.
 pub struct Recording<'a> {
-    /// Before the tensors that it reads, so that it goes first.
+    /// Declared before the tensors that it reads, so that it is dropped first.
     #[cfg(feature = "cuda")]
     graph: Option<Graph>,
     results: Vec<Tensor>,
-    /// Holds what the work reads.
+    /// Owns what the work reads.
     work: Box<dyn FnMut() -> Result<Vec<Tensor>> + 'a>,
 }
 
 impl<'a> Recording<'a> {
-    /// Runs `work`, which computes on `device`, and records it. No other thread may use the device meanwhile: its work would be
-    /// recorded too.
+    /// Runs `work`, which computes on `device`, and records it. Meanwhile no other thread may use the device: its work would be recorded
+    /// too.
     ///
     /// # Errors
-    /// What `work` says; on a GPU [`Error::Argument`](crate::Error::Argument) for work that waits for the GPU, reads numbers of it or
-    /// copies some to it (dropout's masks, the rows of a cross attention), keeps memory that it allocated, or has results elsewhere.
+    /// The errors of `work`; on a GPU also [`Error::Argument`](crate::Error::Argument) for work that waits for the GPU, reads its numbers
+    /// or copies numbers to it (dropout's masks, the rows of a cross attention), keeps memory that it allocated, or has results on another
+    /// device.
     ///
     /// ```
     /// use wavemesh::{device::Recording, prelude::*};
@@ -71,10 +72,10 @@ impl<'a> Recording<'a> {
         })
     }
 
-    /// Does the work again. On a GPU the results are the same tensors as before, with what they hold now: copy what is to be kept.
+    /// Does the work again. On a GPU the results are the same tensors as before with new content: copy what you want to keep.
     ///
     /// # Errors
-    /// What the driver says; on the CPU, what `work` says.
+    /// The driver's errors; on the CPU, the errors of `work`.
     ///
     /// ```
     /// use wavemesh::{candle_core::Var, device::Recording, prelude::*};

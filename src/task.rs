@@ -1,12 +1,12 @@
-//! Long work: how far it is, and how to stop it.
+//! Long work: its progress, and how to stop it.
 //!
-//! Loops that take longer than a blink ([`Task::advance`] per item) can be watched and stopped. Who watches and who stops
-//! belongs to a call, not to the process: a [`CancellationToken`] stops what runs inside its [`run`](CancellationToken::run),
-//! and an [`Observer`] is told of the tasks that start inside [`observe`]. A stopped loop returns [`Error::Interrupted`], so every
-//! variable that existed before it survives.
+//! Loops that take longer than a moment ([`Task::advance`] per item) can be watched and stopped. Watching and stopping belong to a call,
+//! not to the process: a [`CancellationToken`] stops work inside its [`run`](CancellationToken::run), and an [`Observer`] receives the
+//! progress of tasks that start inside [`observe`]. A stopped loop returns [`Error::Interrupted`], so every variable that existed before
+//! survives.
 //!
-//! A notebook has one stop button for everything: [`interrupt`] stops all work of the process, until [`clear_interrupt`], which the
-//! kernel calls before each cell.
+//! A notebook has one stop button for everything: [`interrupt`] stops all work of the process until [`clear_interrupt`], which the kernel
+//! calls before each cell.
 //!
 //! ```
 //! use std::time::Duration;
@@ -33,7 +33,8 @@ thread_local! {
     static CURRENT: RefCell<Scope> = const { RefCell::new(Scope { tokens: Vec::new(), observer: None }) };
 }
 
-/// Asks all running work of the process to stop, and what starts before [`clear_interrupt`]. Safe to call from a signal handler.
+/// Asks all work of the process to stop: work that is running, and work that starts before [`clear_interrupt`]. Safe to call from a signal
+/// handler.
 pub fn interrupt() {
     INTERRUPTED.store(true, Ordering::SeqCst);
 }
@@ -43,11 +44,11 @@ pub fn clear_interrupt() {
     INTERRUPTED.store(false, Ordering::SeqCst);
 }
 
-/// Returns [`Error::Interrupted`] when the calling code is to stop: after [`interrupt`], or when a token is cancelled within whose
-/// [`run`](CancellationToken::run) it is called. Loops of your own call it once a turn.
+/// Returns [`Error::Interrupted`] if the calling code has to stop: after [`interrupt`], or if it runs inside
+/// [`run`](CancellationToken::run) of a token that was cancelled. Call it once per turn in your own loops.
 ///
 /// # Errors
-/// [`Error::Interrupted`].
+/// [`Error::Interrupted`] if the calling code has to stop.
 ///
 /// ```
 /// use wavemesh::{Error, task};
@@ -62,13 +63,13 @@ pub fn check_interrupt() -> Result<()> {
 
 static STOP_POINT: OnceLock<extern "C-unwind" fn()> = OnceLock::new();
 
-/// Names a function for [`stop_point`] to call: one that unwinds when the calling code is to stop. The kernel does so once.
+/// Sets the function that [`stop_point`] calls: it unwinds if the calling code has to stop. The kernel calls this once.
 pub fn set_stop_point(unwind: extern "C-unwind" fn()) {
     let _ = STOP_POINT.set(unwind);
 }
 
-/// Where a loop cannot return an error: in a notebook this ends the cell when it is to stop, and keeps its variables. In other programs
-/// it does nothing. [`notebook::progress`](crate::notebook::progress) calls it for each item.
+/// For loops that cannot return an error. In a notebook this ends the cell if it has to stop, and keeps its variables; in other programs it
+/// does nothing. [`notebook::progress`](crate::notebook::progress) calls it for each item.
 ///
 /// ```
 /// let total: u64 = (0..1000u64).inspect(|_| wavemesh::task::stop_point()).sum();
@@ -80,7 +81,7 @@ pub fn stop_point() {
     }
 }
 
-/// A request to stop, shared by the one who may ask for it and the calls that obey it. Clones are the same request.
+/// A request to stop, shared by the code that makes it and the calls that obey it. Clones are the same request.
 ///
 /// ```
 /// use wavemesh::task::{CancellationToken, check_interrupt};
@@ -103,18 +104,18 @@ struct Request {
 }
 
 impl CancellationToken {
-    /// A request that nobody has made yet.
+    /// A request that has not been made yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A request that makes itself when `limit` has passed.
+    /// A request that is made automatically after `limit`.
     pub fn with_timeout(limit: Duration) -> Self {
-        // A limit beyond the clock's range never passes.
+        // A limit beyond the clock's range is never reached.
         Self(Arc::new(Request { cancelled: AtomicBool::new(false), deadline: Instant::now().checked_add(limit) }))
     }
 
-    /// Asks the calls inside [`run`](Self::run) to stop, on every thread, and all later ones.
+    /// Asks the calls inside [`run`](Self::run), on every thread, to stop, and all later ones.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
     }
@@ -129,7 +130,7 @@ impl CancellationToken {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Runs `body`; the library's calls in it obey this token beside those around it. See [`Scope`] for threads that `body` starts.
+    /// Runs `body`. The library's calls inside it obey this token, and also those around it. See [`Scope`] for threads that `body` starts.
     pub fn run<T>(&self, body: impl FnOnce() -> T) -> T {
         let mut scope = Scope::current();
         scope.tokens.push(self.clone());
@@ -137,7 +138,7 @@ impl CancellationToken {
     }
 }
 
-/// Is told of every [`Task`]'s progress. Calls come from any thread, as often as the loop turns: an observer throttles itself.
+/// Receives the progress of every [`Task`]. Calls come from any thread at every turn of a loop, so an observer must limit its own work.
 pub trait Observer: Send + Sync {
     /// `done` of `total` steps of the task are finished.
     fn advanced(&self, task: &Task);
@@ -145,13 +146,12 @@ pub trait Observer: Send + Sync {
     fn ended(&self, task: &Task);
 }
 
-/// Sets the observer of calls that have none of their own ([`observe`]); `None` for none. The notebook
-/// shows its bars so.
+/// Sets the observer for calls without their own ([`observe`]); `None` for no observer. The notebook uses this for its progress bars.
 pub fn set_observer(observer: Option<Arc<dyn Observer>>) {
     *OBSERVER.write().unwrap_or_else(PoisonError::into_inner) = observer;
 }
 
-/// Runs `body`; `observer`, and no other, hears of the tasks that start in it.
+/// Runs `body`; only `observer` receives the progress of tasks that start in it.
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
@@ -176,9 +176,9 @@ pub fn observe<T>(observer: Arc<dyn Observer>, body: impl FnOnce() -> T) -> T {
     scope.run(body)
 }
 
-/// The tokens and the observer that calls on this thread obey and tell.
+/// The tokens that calls on this thread obey, and the observer that they report to.
 ///
-/// A scope belongs to the thread that entered it. Work that is handed to other threads takes the scope along:
+/// A scope belongs to the thread that entered it. Pass the scope along with work for other threads:
 ///
 /// ```
 /// use rayon::prelude::*;
@@ -198,7 +198,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// The scope of the calling thread; one without tokens and observer outside of [`CancellationToken::run`] and [`observe`].
+    /// The scope of the calling thread. Outside [`CancellationToken::run`] and [`observe`] it has no tokens and no observer.
     pub fn current() -> Self {
         CURRENT.with_borrow(Self::clone)
     }
@@ -221,7 +221,7 @@ impl Scope {
     }
 }
 
-/// A piece of long work with a known number of steps. It ends when it is dropped.
+/// A piece of long work with a known number of steps. Dropping it ends it.
 pub struct Task {
     id: u64,
     label: String,
@@ -232,7 +232,7 @@ pub struct Task {
 }
 
 impl Task {
-    /// Starts a task of `total` steps, shown as `label`, in the [`Scope`] of the calling thread.
+    /// Starts a task of `total` steps with the label `label`, in the [`Scope`] of the calling thread.
     pub fn new(label: impl Into<String>, total: usize) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let mut scope = Scope::current();
@@ -249,11 +249,11 @@ impl Task {
         }
     }
 
-    /// Counts `steps` more as done. Once a stop is requested, this call and all later ones, on every thread, return
+    /// Counts `steps` more steps as done. After a stop was requested, this call and all later ones, on every thread, return
     /// [`Error::Interrupted`].
     ///
     /// # Errors
-    /// [`Error::Interrupted`].
+    /// [`Error::Interrupted`] after a stop was requested.
     ///
     /// ```
     /// use wavemesh::task::{CancellationToken, Task};
@@ -274,10 +274,10 @@ impl Task {
         Ok(())
     }
 
-    /// Returns [`Error::Interrupted`] once a stop is requested.
+    /// Returns [`Error::Interrupted`] after a stop was requested.
     ///
     /// # Errors
-    /// [`Error::Interrupted`].
+    /// [`Error::Interrupted`] after a stop was requested.
     ///
     /// ```
     /// use wavemesh::task::{CancellationToken, Task};
@@ -294,17 +294,17 @@ impl Task {
         self.scope.check().inspect_err(|_| self.stopped.store(true, Ordering::Relaxed))
     }
 
-    /// The scope that the task started in, for work that it hands to other threads.
+    /// The scope in which the task started, for work that it passes to other threads.
     pub fn scope(&self) -> Scope {
         self.scope.clone()
     }
 
-    /// Tells this task from every other of the process.
+    /// A number that no other task of the process has.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// What the work is called.
+    /// The label of the work.
     pub fn label(&self) -> &str {
         &self.label
     }
@@ -314,7 +314,7 @@ impl Task {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Steps in all.
+    /// The total number of steps.
     pub fn total(&self) -> u64 {
         self.total
     }

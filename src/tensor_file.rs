@@ -1,4 +1,4 @@
-//! Safetensors files of this library's own: tensors, and one text in the header that says what they are.
+//! This library's own safetensors files: tensors, and one text in the header that describes them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,10 +9,10 @@ use safetensors::SafeTensors;
 use crate::files::{create_folder_of, write_atomically};
 use crate::{Error, Result};
 
-/// Writes tensors and the `text` of the entry `key`. The folder is made if it is not there.
+/// Writes tensors, and `text` as the entry `key`. The folder is created if it does not exist.
 ///
 /// # Errors
-/// [`Error::Io`] when the file cannot be written; an older one is then still whole.
+/// [`Error::Io`] if the file cannot be written; an older file is then still intact.
 pub(crate) fn write(
     path: &Path,
     tensors: impl IntoIterator<Item = (String, Tensor)>,
@@ -23,10 +23,10 @@ pub(crate) fn write(
     write_atomically(path, &bytes)
 }
 
-/// What such a file holds.
+/// The content of such a file.
 ///
 /// # Errors
-/// Whatever candle says when it cannot copy a tensor.
+/// An error of candle if it cannot copy a tensor.
 pub(crate) fn to_bytes(
     tensors: impl IntoIterator<Item = (String, Tensor)>,
     (key, text): (&str, String),
@@ -35,20 +35,20 @@ pub(crate) fn to_bytes(
     Ok(safetensors::serialize(tensors, Some(header)).map_err(candle_core::Error::wrap)?)
 }
 
-/// The bytes of a file, and the text of the entry `key`; `None` for a safetensors file without it.
+/// The bytes of a file, and the text of its entry `key`; `None` for a safetensors file without that entry.
 ///
 /// # Errors
-/// [`Error::Io`] when it cannot be read, [`Error::Format`] when it is no safetensors file.
+/// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is not a safetensors file.
 pub(crate) fn read(path: &Path, format: &'static str, key: &str) -> Result<(Vec<u8>, Option<String>)> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     let text = text_of(&bytes, path, format, key)?;
     Ok((bytes, text))
 }
 
-/// The text of the entry `key` of a file's bytes; `None` where there is none.
+/// The text of the entry `key` in a file's bytes; `None` if there is none.
 ///
 /// # Errors
-/// [`Error::Format`] when they are no safetensors file's.
+/// [`Error::Format`] if the bytes are not those of a safetensors file.
 pub(crate) fn text_of(bytes: &[u8], path: &Path, format: &'static str, key: &str) -> Result<Option<String>> {
     let invalid = |error: safetensors::SafeTensorError| Error::Format {
         path: path.to_path_buf(),

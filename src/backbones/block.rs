@@ -1,4 +1,4 @@
-//! What the backbones are made of: a convolution with its normalisation, and the residual block (He et al. 2016).
+//! The parts of the backbones: a convolution with its normalisation, and the residual block (He et al. 2016).
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use candle_nn::{BatchNormConfig, VarBuilder};
 use crate::Result;
 use crate::sparse::{AllReduce, BatchNorm, ConvConfig, Shortcut, Size3, SparseConvTensor, SparseModule, SubMConv3d};
 
-/// Batch normalisation as most of these networks have it.
+/// Batch normalisation with the settings of most of these networks.
 pub(super) fn norm_config(eps: f64, momentum: f64) -> BatchNormConfig {
     BatchNormConfig { eps, momentum, ..Default::default() }
 }
@@ -28,14 +28,14 @@ impl<C: SparseModule> SparseModule for ConvNormRelu<C> {
     }
 }
 
-/// Names of a residual block's parts in its original.
+/// The names of a residual block's parts in its original network.
 pub(super) struct BlockNames {
     pub norms: [&'static str; 2],
     /// The 1×1×1 convolution of the shortcut, and its normalisation.
     pub shortcut: [&'static str; 2],
 }
 
-/// `relu(norm(conv(relu(norm(conv(x))))) + shortcut(x))`, submanifold, with a 1×1×1 shortcut where the channels change.
+/// `relu(norm(conv(relu(norm(conv(x))))) + shortcut(x))`, submanifold, with a 1×1×1 shortcut if the channels change.
 pub(super) struct ResidualBlock {
     first: ConvNormRelu<SubMConv3d>,
     conv: SubMConv3d,
@@ -84,7 +84,7 @@ impl SparseModule for ResidualBlock {
     }
 }
 
-/// Layers one after another.
+/// Runs layers one after another.
 pub(super) fn run_all<M: SparseModule>(layers: &[M], x: &SparseConvTensor, train: bool) -> Result<SparseConvTensor> {
     layers.iter().try_fold(x.clone(), |x, layer| layer.forward_t(&x, train))
 }

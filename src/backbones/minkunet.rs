@@ -17,13 +17,13 @@ use crate::sparse::{
 pub struct MinkUNetConfig {
     /// Channels of the voxels' features. Default 3.
     pub in_channels: usize,
-    /// Classes. Default 20.
+    /// Number of classes. Default 20.
     pub num_classes: usize,
     /// Channels of the stem: `INIT_DIM`. Default 32.
     pub init_dim: usize,
     /// `PLANES`: channels of the four encoder levels, then of the four decoder levels.
     pub planes: [usize; 8],
-    /// `LAYERS`: residual blocks of each.
+    /// `LAYERS`: number of residual blocks of each level.
     pub layers: [usize; 8],
 }
 
@@ -71,8 +71,8 @@ impl Default for MinkUNetConfig {
 
 const NAMES: BlockNames = BlockNames { norms: ["norm1", "norm2"], shortcut: ["downsample.0", "downsample.1"] };
 
-/// MinkowskiEngine's `MinkUNet`: scores (sites, classes) on the sites of the input. Coarser levels have MinkowskiEngine's sites
-/// ([`OutputSites::Strided`]), so sites at negative coordinates go in through [`SparseConvTensor::from_signed`] with `align` 16.
+/// MinkowskiEngine's `MinkUNet`: returns scores (sites, classes) on the sites of the input. Coarser levels have the same sites as in
+/// MinkowskiEngine ([`OutputSites::Strided`]), so use [`SparseConvTensor::from_signed`] with `align` 16 for sites at negative coordinates.
 pub struct MinkUNet {
     input: ConvNormRelu<SubMConv3d>,
     down: Vec<ConvNormRelu<SparseConv3d>>,
@@ -83,8 +83,8 @@ pub struct MinkUNet {
 }
 
 impl MinkUNet {
-    /// The network, with its parameters under the names that MinkowskiEngine's example gives them (`conv0p1s1`, `block1.0.conv1`,
-    /// `convtr4p16s2`, …); the importer finds them as `kernel` and behind `bn`.
+    /// Builds the network. Its parameters have the names of MinkowskiEngine's example (`conv0p1s1`, `block1.0.conv1`, `convtr4p16s2`, …);
+    /// the importer also finds them as `kernel` and after `bn`.
     ///
     /// # Errors
     /// No channels, or parameters of another shape in `vb`.

@@ -1,5 +1,5 @@
-//! Ready backbones: public networks for LiDAR and indoor scenes, with the parameter names of their originals, so that their
-//! checkpoints load ([`Checkpoint::load_into`](crate::import::Checkpoint::load_into)).
+//! Ready backbones: public networks for LiDAR and indoor scenes. Their parameters have the original names, so that the original checkpoints
+//! can be loaded ([`Checkpoint::load_into`](crate::import::Checkpoint::load_into)).
 //!
 //! | network | original | here |
 //! | --- | --- | --- |

@@ -10,19 +10,19 @@ use crate::sparse::{
 };
 use crate::{Error, Result};
 
-/// Widths and depths of [`SpUNet`]; the default is `SpUNet-v1m1` as its authors train it on ScanNet.
+/// Widths and depths of [`SpUNet`]. The default is `SpUNet-v1m1` as its authors train it on ScanNet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SpUNetConfig {
-    /// Channels of the voxels' features: colour and normal, 6.
+    /// Channels of the voxels' features. The default 6 is for colour and normal.
     pub in_channels: usize,
-    /// Classes; 0 for no last layer, which gives the decoder's features.
+    /// Number of classes. With 0 there is no last layer, and the output is the decoder's features.
     pub num_classes: usize,
     /// Channels of the stem.
     pub base_channels: usize,
     /// Channels of the encoder's levels, then of the decoder's from coarse to fine.
     pub channels: Vec<usize>,
-    /// Residual blocks of each.
+    /// Number of residual blocks of each level.
     pub layers: Vec<usize>,
 }
 
@@ -50,7 +50,7 @@ setters! {
 
 const NAMES: BlockNames = BlockNames { norms: ["bn1", "bn2"], shortcut: ["proj.0", "proj.1"] };
 
-/// Pointcept's `SpUNet-v1m1`: scores (sites, classes) on the sites of the input.
+/// Pointcept's `SpUNet-v1m1`: returns scores (sites, classes) on the sites of the input.
 pub struct SpUNet {
     input: ConvNormRelu<SubMConv3d>,
     down: Vec<ConvNormRelu<SparseConv3d>>,
@@ -61,11 +61,11 @@ pub struct SpUNet {
 }
 
 impl SpUNet {
-    /// The network, with its parameters under the names that Pointcept gives them (`conv_input.0.weight`, `enc.0.block0.conv1.weight`,
-    /// …).
+    /// Builds the network. Its parameters have Pointcept's names (`conv_input.0.weight`, `enc.0.block0.conv1.weight`, …).
     ///
     /// # Errors
-    /// Not as many decoder levels as encoder levels, not as many layers as channels, or parameters of another shape in `vb`.
+    /// Numbers of decoder and encoder levels that differ, numbers of layers and channels that differ, or parameters of another shape in
+    /// `vb`.
     ///
     /// ```
     /// use wavemesh::backbones::{SpUNet, SpUNetConfig};
@@ -116,7 +116,7 @@ impl SpUNet {
                 norm: normed(channels[s], &here)?,
             });
             encoder.push(blocks(channels[s], channels[s], s + 1, layers[s], vb.pp(format!("enc.{s}")))?);
-            // The decoder's level that ends on the sites of the encoder's level s (the stem's for 0).
+            // The decoder's level that ends on the sites of the encoder's level s (those of the stem for 0).
             let (from, to) = (channels[2 * levels - s - 2], channels[2 * levels - s - 1]);
             let here = vb.pp(format!("up.{s}"));
             up.push(ConvNormRelu {

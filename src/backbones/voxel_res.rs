@@ -37,10 +37,10 @@ setters! {
     }
 }
 
-/// What [`VoxelResBackBone8x`] gives a detection head.
+/// The output of [`VoxelResBackBone8x`] for a detection head.
 #[derive(Clone, Debug)]
 pub struct VoxelResFeatures {
-    /// `encoded_spconv_tensor`: stride 8, and 16 along z.
+    /// `encoded_spconv_tensor`, at stride 8, and 16 along z.
     pub encoded: SparseConvTensor,
     /// `multi_scale_3d_features`: `x_conv1` to `x_conv4`, at strides 1, 2, 4 and 8.
     pub scales: [SparseConvTensor; 4],
@@ -51,8 +51,8 @@ struct Stage {
     blocks: Vec<ResidualBlock>,
 }
 
-/// OpenPCDet's `VoxelResBackBone8x`: voxels of a LiDAR sweep on a grid (z, y, x), usually `[41, 1600, 1408]`, to features at stride 8.
-/// A module from the input to `encoded`; [`features`](Self::features) gives all scales.
+/// OpenPCDet's `VoxelResBackBone8x`: from voxels of a LiDAR sweep on a grid (z, y, x), usually `[41, 1600, 1408]`, to features at stride 8.
+/// As a module it returns `encoded`; [`features`](Self::features) returns all scales.
 pub struct VoxelResBackBone8x {
     input: ConvNormRelu<SubMConv3d>,
     stages: Vec<Stage>,
@@ -62,7 +62,7 @@ pub struct VoxelResBackBone8x {
 const NAMES: BlockNames = BlockNames { norms: ["bn1", "bn2"], shortcut: ["downsample.0", "downsample.1"] };
 
 impl VoxelResBackBone8x {
-    /// The network, with its parameters under the names that OpenPCDet gives them (`conv_input.0.weight`, …).
+    /// Builds the network. Its parameters have OpenPCDet's names (`conv_input.0.weight`, …).
     ///
     /// # Errors
     /// No channels, or parameters of another shape in `vb`.
@@ -123,10 +123,10 @@ impl VoxelResBackBone8x {
         Ok(Stage { down, blocks: blocks.collect::<Result<_>>()? })
     }
 
-    /// Runs the network; `train` as in [`SparseModule::forward_t`].
+    /// Runs the network; `train` is as in [`SparseModule::forward_t`].
     ///
     /// # Errors
-    /// Other channels than the configuration's, or a grid too small for the strides.
+    /// A number of channels other than the configuration's, or a grid too small for the strides.
     ///
     /// ```
     /// use wavemesh::backbones::{VoxelResBackBone8x, VoxelResConfig};

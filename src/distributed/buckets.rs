@@ -1,10 +1,10 @@
-//! Many tensors as a few long vectors, so that a sum over a group is a few large messages.
+//! Packs many tensors into a few long vectors, so that a sum over a group takes a few large messages.
 
 use candle_core::Tensor;
 
 use crate::Result;
 
-/// Numbers of a bucket: 25 MB of f32, PyTorch's default. A larger tensor has one of its own.
+/// Numbers in a bucket: 25 MB of f32, PyTorch's default. A larger tensor gets its own bucket.
 const MOST: usize = 25 * (1 << 20) / 4;
 
 /// Sums `tensors` of f32 by a function that sums vectors.
@@ -30,7 +30,7 @@ pub(super) fn sum_in_buckets(
     Ok(summed)
 }
 
-/// Neighbours together, up to `most` numbers.
+/// Puts neighbouring tensors together, up to `most` numbers.
 fn split(tensors: &[Tensor], most: usize) -> Vec<&[Tensor]> {
     let mut buckets = Vec::new();
     let (mut start, mut count) = (0, 0);

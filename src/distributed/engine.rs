@@ -1,26 +1,26 @@
-//! [`Engine`]: who moves numbers between the processes of a group.
+//! [`Engine`]: moves numbers between the processes of a group.
 
 use candle_core::{Device, Tensor};
 
 use crate::Result;
 
-/// What an engine calls again and again while it waits for others. When it returns an error the group has failed: the engine gives up the
-/// operation and passes the error on.
+/// A function that an engine calls repeatedly while it waits for other processes. If it returns an error, the group has failed: the engine
+/// gives up the operation and passes the error on.
 pub type Waiting<'a> = &'a dyn Fn() -> Result<()>;
 
-/// Moves numbers between the processes of a group. MPI and NCCL come along, behind the features `mpi` and `nccl`; another library is an
-/// implementation of this trait and [`ProcessGroup::with_engine`](super::ProcessGroup::with_engine).
+/// Moves numbers between the processes of a group. MPI and NCCL are included (features `mpi` and `nccl`). To use another library, implement
+/// this trait and call [`ProcessGroup::with_engine`](super::ProcessGroup::with_engine).
 ///
-/// Every process calls the same functions in the same order with as many numbers. A [`ProcessGroup`](super::ProcessGroup) makes one call
-/// at a time.
+/// All processes call the same functions in the same order, with the same number of values. A [`ProcessGroup`](super::ProcessGroup) makes
+/// only one call at a time.
 pub trait Engine: Send + Sync {
-    /// Its name in messages.
+    /// Its name, for messages.
     fn name(&self) -> &'static str;
 
-    /// Puts in the place of each value the sum of those of all processes.
+    /// Replaces each value by the sum of the values of all processes.
     ///
     /// # Errors
-    /// What the library says, and that of `waiting`.
+    /// An error of the library, or that of `waiting`.
     ///
     /// ```
     /// use wavemesh::distributed::{Engine, Waiting};
@@ -42,7 +42,7 @@ pub trait Engine: Send + Sync {
     /// The same for f32.
     ///
     /// # Errors
-    /// As [`sum`](Self::sum).
+    /// The errors of [`sum`](Self::sum).
     ///
     /// ```
     /// use wavemesh::distributed::{Engine, Waiting};
@@ -61,10 +61,10 @@ pub trait Engine: Send + Sync {
     /// ```
     fn sum_f32(&self, values: &mut [f32], waiting: Waiting) -> Result<()>;
 
-    /// Puts rank 0's bytes in the place of everybody's.
+    /// Replaces the bytes of every process by those of rank 0.
     ///
     /// # Errors
-    /// As [`sum`](Self::sum).
+    /// The errors of [`sum`](Self::sum).
     ///
     /// ```
     /// use wavemesh::distributed::{Engine, Waiting};
@@ -83,11 +83,11 @@ pub trait Engine: Send + Sync {
     /// ```
     fn broadcast(&self, bytes: &mut [u8], waiting: Waiting) -> Result<()>;
 
-    /// Sums vectors of f32 wherever they are. By default they go through the processor's memory; an engine that reaches a GPU's memory
-    /// starts all of them before it waits.
+    /// Sums vectors of f32 on any device. By default they go through the processor's memory; an engine that can reach a GPU's memory should
+    /// start all sums before it waits.
     ///
     /// # Errors
-    /// As [`sum`](Self::sum).
+    /// The errors of [`sum`](Self::sum).
     ///
     /// ```
     /// use wavemesh::distributed::{Engine, Waiting};
@@ -117,6 +117,6 @@ pub trait Engine: Send + Sync {
         vectors.into_iter().map(sum).collect()
     }
 
-    /// The group has failed: whatever the library would do together with the others when it ends is to be left out.
+    /// Notes that the group has failed: when the engine ends, it must skip everything that it would do together with the others.
     fn abandon(&self) {}
 }

@@ -1,8 +1,8 @@
-//! What the processes of a group must have in common, compared: the first difference, by its place.
+//! Compares what the processes of a group must have in common, and finds the first difference.
 
 use serde_json::Value;
 
-/// The first difference between two values: its place (`training.steps`), and what each has there.
+/// The first difference between two values: its place (`training.steps`), and the value on each side.
 pub(super) fn difference(ours: &Value, theirs: &Value) -> Option<(String, String, String)> {
     match (ours, theirs) {
         (Value::Object(a), Value::Object(b)) => {
@@ -26,7 +26,7 @@ fn under(key: &str, (place, ours, theirs): (String, String, String)) -> (String,
     (place, ours, theirs)
 }
 
-/// A value as a message shows it.
+/// A value in the form for a message.
 fn short(value: &Value) -> String {
     const MOST: usize = 120;
     let text = match value {

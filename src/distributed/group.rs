@@ -19,28 +19,29 @@ use crate::{Error, Result};
 
 /// The environment variable that chooses the engine: `mpi` or `nccl`.
 const ENGINE_VARIABLE: &str = "WAVEMESH_ENGINE";
-/// The environment variable that says after how many seconds a rank that does not come is given up.
+/// The environment variable with the number of seconds after which a missing rank is given up.
 const TIMEOUT_VARIABLE: &str = "WAVEMESH_GROUP_TIMEOUT";
-/// That time where the variable is not set.
+/// The default, if the variable is not set.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// What a group has sent and how long it took.
+/// How much a group has sent, and how long it took.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Traffic {
-    /// Operations of the engine.
+    /// Number of operations of the engine.
     pub operations: u64,
-    /// Bytes that this process gave to sums and took from broadcasts.
+    /// Bytes that this process has put into sums and received from broadcasts.
     pub bytes: u64,
-    /// Seconds in them, waiting for the others included.
+    /// Seconds spent in these operations, including waiting for others.
     pub seconds: f64,
 }
 
-/// The processes that train one network together, as one of them sees it: who it is, sums over all, and an end for all when one fails.
+/// The processes that train one network together, as one of them sees them: its own rank, sums over all processes, and an end for all if
+/// one fails.
 ///
-/// A program asks for [`from_environment`](Self::from_environment) and hands the group to its
-/// [`Trainer`](crate::train::Trainer::in_group). Started by torchrun, `srun` or `mpirun` it is one of several; started otherwise it is a
-/// group of one, whose operations do nothing and cost nothing.
+/// A program calls [`from_environment`](Self::from_environment) and passes the group to its [`Trainer`](crate::train::Trainer::in_group).
+/// If torchrun, `srun` or `mpirun` started it, it is one of several processes; otherwise it is a group of one, whose operations do nothing
+/// and cost nothing.
 ///
 /// ```
 /// use wavemesh::distributed::ProcessGroup;
@@ -55,9 +56,9 @@ pub struct Traffic {
 ///
 /// # When something goes wrong
 ///
-/// A process that ends ends the group at once, and one that hangs does after `WAVEMESH_GROUP_TIMEOUT` seconds (300 unless it is set): the
-/// operation that a process waits in, or its next one, returns [`Error::Group`] with the rank. That is noticed over TCP, to rank 0's machine
-/// (`MASTER_ADDR`) at the port after `MASTER_PORT`, or at `WAVEMESH_PORT`.
+/// If a process ends, the group ends at once; if a process hangs, the group ends after `WAVEMESH_GROUP_TIMEOUT` seconds (default 300). Then
+/// the operation in which a process waits, or its next one, returns [`Error::Group`] with the rank. TCP connections to rank 0's machine
+/// (`MASTER_ADDR`) notice this; they use the port after `MASTER_PORT`, or `WAVEMESH_PORT`.
 pub struct ProcessGroup {
     place: Place,
     link: Option<Link>,
@@ -65,11 +66,11 @@ pub struct ProcessGroup {
     traffic: Mutex<Traffic>,
 }
 
-/// What connects a process to the others. The watch says goodbye before the engine ends.
+/// The connection of a process to the others. When it ends, the watch says goodbye before the engine ends.
 struct Link {
     watch: Option<Watch>,
     engine: Box<dyn Engine>,
-    /// Held through an operation: one at a time.
+    /// Locked during an operation: one operation at a time.
     turn: Mutex<()>,
 }
 
@@ -80,10 +81,10 @@ impl ProcessGroup {
         Arc::new(Self { place, link: None, timeout: TIMEOUT, traffic: Mutex::default() })
     }
 
-    /// The group that this process was started in; a group of one if nothing started it as one of several.
+    /// The group in which this process was started; a group of one if no launcher started it as one of several.
     ///
-    /// GPUs ([`local_device`](Self::local_device)) use NCCL, and the processor MPI; `WAVEMESH_ENGINE` (`nccl`, `mpi`) decides otherwise. Where it
-    /// is set, a launcher's only process goes through the engine too, which shows whether that works.
+    /// GPUs ([`local_device`](Self::local_device)) use NCCL and processors use MPI, unless `WAVEMESH_ENGINE` (`nccl`, `mpi`) says
+    /// otherwise. If it is set, even the only process of a launcher uses the engine, which shows whether the engine works.
     ///
     /// ```
     /// # use wavemesh::distributed::ProcessGroup;
@@ -93,8 +94,8 @@ impl ProcessGroup {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] for an environment that contradicts itself, [`Error::Backend`] for an engine that this program was built without
-    /// or that is not installed (it says what to install), [`Error::Group`] that names a rank that does not come.
+    /// [`Error::Argument`] for an environment that contradicts itself; [`Error::Backend`] for an engine that this program was built without
+    /// or that is not installed (the error says what to install); [`Error::Group`], which names a missing rank.
     pub fn from_environment() -> Result<Arc<Self>> {
         let wanted = std::env::var(ENGINE_VARIABLE).unwrap_or_default();
         let several = |launch: &Launch| launch.world_size > 1 || !wanted.trim().is_empty();
@@ -131,7 +132,7 @@ impl ProcessGroup {
         let library = super::nccl::Library::load()?;
         let (place, meeting) = (launch.place(), meeting_at(launch)?);
         let watch = Watch::start(place.rank, place.world_size, meeting, timeout)?;
-        // Rank 0's id is everybody's.
+        // Every process uses the id that rank 0 makes.
         let id = if place.rank == 0 { super::nccl::new_id(&library)? } else { String::new() };
         let ids = watch.exchange(id, "the start of NCCL", timeout)?;
         let engine = watch
@@ -149,8 +150,8 @@ impl ProcessGroup {
         ))
     }
 
-    /// A group over an engine of your own. Rank 0 listens at `address` (a host and a port) and the others connect to it; the time-out is
-    /// that of the environment, or `timeout`.
+    /// A group with your own engine. Rank 0 listens at `address` (a host and a port), and the others connect to it. The time-out is
+    /// `timeout`, or that of the environment.
     ///
     /// ```
     /// use wavemesh::distributed::{Engine, Place, ProcessGroup, Waiting};
@@ -181,7 +182,7 @@ impl ProcessGroup {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] for a rank that is not below the number of processes, [`Error::Group`] that names a rank that does not come.
+    /// [`Error::Argument`] for a rank that is not below the number of processes; [`Error::Group`], which names a missing rank.
     pub fn with_engine(
         place: Place,
         engine: Box<dyn Engine>,
@@ -223,7 +224,7 @@ impl ProcessGroup {
         self.place.rank
     }
 
-    /// Its number among those of the same machine.
+    /// Number of this process among those on the same machine, from 0.
     pub fn local_rank(&self) -> usize {
         self.place.local_rank
     }
@@ -233,7 +234,7 @@ impl ProcessGroup {
         self.place.world_size
     }
 
-    /// Whether this is the process that writes files and speaks to people: rank 0.
+    /// Whether this process writes files and shows messages: rank 0.
     pub fn is_first(&self) -> bool {
         self.place.rank == 0
     }
@@ -248,12 +249,12 @@ impl ProcessGroup {
         self.link.as_ref().map(|link| link.engine.name())
     }
 
-    /// After how long a rank that does not come is given up.
+    /// How long to wait for a missing rank before it is given up.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Where this process computes: the GPU of its number on this machine, or the processor. `WAVEMESH_DEVICE` decides otherwise.
+    /// The device of this process: the GPU with its number on this machine, or the processor. `WAVEMESH_DEVICE` may choose another.
     ///
     /// ```
     /// # use wavemesh::distributed::ProcessGroup;
@@ -263,20 +264,20 @@ impl ProcessGroup {
     /// ```
     ///
     /// # Errors
-    /// As [`best_device`].
+    /// The errors of [`best_device`].
     pub fn local_device(&self) -> Result<Device> {
         if self.is_alone() { best_device() } else { nth_device(self.place.local_rank) }
     }
 
-    /// This process's part of `count` things: neighbours, none of them another's, together all. The first processes have one more where
-    /// they do not divide.
+    /// This process's part of `count` things. The parts are ranges without overlap that together contain everything. If the things cannot
+    /// be divided evenly, the first processes get one more.
     pub fn share(&self, count: usize) -> Range<usize> {
         let Place { rank, world_size, .. } = self.place;
         let start = |rank: usize| rank * (count / world_size) + rank.min(count % world_size);
         start(rank)..start(rank + 1)
     }
 
-    /// Puts in the place of each value the sum of those of all processes, which call this with as many.
+    /// Replaces each value by the sum of the values of all processes, which must all call this with the same number of values.
     ///
     /// ```
     /// # use wavemesh::distributed::ProcessGroup;
@@ -288,7 +289,7 @@ impl ProcessGroup {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Group`] when a process has failed.
+    /// [`Error::Group`] if a process has failed.
     pub fn sum(&self, values: &mut [f64]) -> Result<()> {
         let bytes = size_of_val(values);
         self.operation(bytes, |engine, waiting| engine.sum(values, waiting)).unwrap_or(Ok(()))
@@ -305,14 +306,14 @@ impl ProcessGroup {
     /// ```
     ///
     /// # Errors
-    /// As [`sum`](Self::sum).
+    /// The errors of [`sum`](Self::sum).
     pub fn any(&self, here: bool) -> Result<bool> {
         let mut count = [f64::from(u8::from(here))];
         self.sum(&mut count)?;
         Ok(count[0] > 0.0)
     }
 
-    /// The sums of f32 tensors over all processes, in buckets of 25 MB. A group of one gives them back.
+    /// The sums of f32 tensors over all processes, computed in buckets of 25 MB. A group of one returns the tensors unchanged.
     ///
     /// ```
     /// use wavemesh::distributed::ProcessGroup;
@@ -326,13 +327,13 @@ impl ProcessGroup {
     /// ```
     ///
     /// # Errors
-    /// As [`sum`](Self::sum).
+    /// The errors of [`sum`](Self::sum).
     pub fn sum_tensors(&self, tensors: Vec<Tensor>) -> Result<Vec<Tensor>> {
         if self.is_alone() {
             return Ok(tensors);
         }
         let bytes = tensors.iter().map(|tensor| 4 * tensor.elem_count()).sum();
-        // What a GPU still computes is not the group's time.
+        // Time in which a GPU still computes does not count as the group's.
         tensors.first().map_or(Ok(()), |tensor| tensor.device().synchronize())?;
         let sum = |vectors| {
             let summed = self.operation(bytes, |engine, waiting| engine.sum_vectors(vectors, waiting));
@@ -341,7 +342,7 @@ impl ProcessGroup {
         sum_in_buckets(&tensors, sum)
     }
 
-    /// Rank 0's bytes, in every process. `own` is asked in rank 0 alone; its error ends the group.
+    /// The bytes of rank 0, in every process. Only rank 0 calls `own`; an error of it ends the group.
     ///
     /// ```
     /// # use wavemesh::distributed::ProcessGroup;
@@ -352,13 +353,13 @@ impl ProcessGroup {
     /// ```
     ///
     /// # Errors
-    /// As [`sum`](Self::sum), and that of `own`.
+    /// The errors of [`sum`](Self::sum), and that of `own`.
     pub fn broadcast(&self, own: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
         let mut bytes = if self.is_first() { own().inspect_err(|error| self.fail(error))? } else { Vec::new() };
         if self.is_alone() {
             return Ok(bytes);
         }
-        // An f64 holds every number of bytes that a machine has exactly.
+        // An f64 represents exactly every number of bytes that a machine can hold.
         let mut count = [bytes.len() as f64];
         self.sum(&mut count)?;
         bytes.resize(count[0] as usize, 0);
@@ -366,7 +367,7 @@ impl ProcessGroup {
         Ok(bytes)
     }
 
-    /// Waits until every process is here, for `limit` at most.
+    /// Waits until every process has arrived, but no longer than `limit`.
     ///
     /// ```
     /// # use wavemesh::distributed::ProcessGroup;
@@ -376,12 +377,13 @@ impl ProcessGroup {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Group`] that names a rank that has not come.
+    /// [`Error::Group`], which names a rank that has not arrived.
     pub fn barrier(&self, limit: Duration) -> Result<()> {
         self.exchange(String::new(), "a barrier", limit).map(drop)
     }
 
-    /// Runs `body` in one process of each machine, and then, at most `limit` later, in the others: the first fills a cache that they read.
+    /// Runs `body` in one process of each machine, and after that (at most `limit` later) in the others: the first one fills a cache that
+    /// the others read.
     ///
     /// ```
     /// # use wavemesh::distributed::ProcessGroup;
@@ -392,7 +394,7 @@ impl ProcessGroup {
     /// ```
     ///
     /// # Errors
-    /// As [`barrier`](Self::barrier), and that of `body`, which ends the group.
+    /// The errors of [`barrier`](Self::barrier), and that of `body`, which ends the group.
     pub fn first_on_each_machine<T>(&self, limit: Duration, body: impl Fn() -> Result<T>) -> Result<T> {
         let body = || body().inspect_err(|error| self.fail(error));
         if self.place.local_rank == 0 {
@@ -404,7 +406,7 @@ impl ProcessGroup {
         body()
     }
 
-    /// Compares what all processes must have in common with rank 0's.
+    /// Compares what all processes must have in common with that of rank 0.
     ///
     /// ```
     /// # use wavemesh::distributed::ProcessGroup;
@@ -414,7 +416,7 @@ impl ProcessGroup {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Group`] in every process, which names a rank that differs and the first difference by its place.
+    /// [`Error::Group`] in every process, which names a rank that differs and the place of the first difference.
     pub fn agree(&self, what: &str, facts: &Value) -> Result<()> {
         if self.is_alone() {
             return Ok(());
@@ -434,7 +436,7 @@ impl ProcessGroup {
         Ok(())
     }
 
-    /// Everybody's texts, by rank.
+    /// The texts of all processes, by rank.
     fn exchange(&self, text: String, what: &str, limit: Duration) -> Result<Vec<String>> {
         match self.watch() {
             Some(watch) => watch.exchange(text, what, limit),
@@ -446,8 +448,8 @@ impl ProcessGroup {
         self.link.as_ref().and_then(|link| link.watch.as_ref())
     }
 
-    /// Ends the group because of an error of this process: the others get [`Error::Group`] with this rank and the error. Programs call it
-    /// before they return with an error of their own; a [`Trainer`](crate::train::Trainer) does.
+    /// Ends the group because of an error in this process: the others get [`Error::Group`] with this rank and the error. A program calls
+    /// this before it returns with an error of its own; a [`Trainer`](crate::train::Trainer) does so by itself.
     pub fn fail(&self, error: &Error) {
         let Some(watch) = self.watch() else { return };
         match error {
@@ -456,7 +458,7 @@ impl ProcessGroup {
         }
     }
 
-    /// An error once another process has failed: a long loop without sums asks now and then.
+    /// Returns an error if another process has failed. A long loop without sums should call this now and then.
     ///
     /// ```
     /// # use wavemesh::distributed::ProcessGroup;
@@ -465,12 +467,12 @@ impl ProcessGroup {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Group`].
+    /// [`Error::Group`] if a process has failed.
     pub fn check(&self) -> Result<()> {
         self.watch().map_or(Ok(()), Watch::check)
     }
 
-    /// What was sent so far.
+    /// How much has been sent so far.
     pub fn traffic(&self) -> Traffic {
         *lock(&self.traffic)
     }
@@ -511,7 +513,7 @@ impl Drop for Link {
     }
 }
 
-/// Where the processes of a launcher that gives an address meet.
+/// Where the processes meet, if the launcher gives an address.
 #[cfg(feature = "nccl")]
 fn meeting_at(launch: &Launch) -> Result<Meeting> {
     if launch.world_size == 1 {

@@ -1,8 +1,8 @@
-//! [`Launch`]: what a launcher's environment says of this process.
+//! [`Launch`]: what the environment of a launcher tells about this process.
 //!
 //! torchrun sets `RANK`, `LOCAL_RANK`, `WORLD_SIZE`, `MASTER_ADDR` and `MASTER_PORT`; Open MPI's `mpirun` sets `OMPI_COMM_WORLD_*`; MPICH's
-//! sets `PMI_*`; SLURM's `srun` sets `SLURM_PROCID`, `SLURM_LOCALID` and those of its step. Of several, the first in this order counts: a
-//! torchrun may have been started by `srun`, and an `mpirun` inside of an allocation.
+//! sets `PMI_*`; SLURM's `srun` sets `SLURM_PROCID`, `SLURM_LOCALID` and the variables of its step. If several are set, the first in this
+//! order counts: torchrun may have been started by `srun`, and `mpirun` inside an allocation.
 
 use crate::{Error, Result};
 
@@ -11,11 +11,11 @@ const OP: &str = "ProcessGroup::from_environment";
 /// The environment variable that holds the port of the group's watch.
 pub(super) const PORT_VARIABLE: &str = "WAVEMESH_PORT";
 
-/// What started the processes of a group.
+/// The launcher that started the processes of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Launcher {
-    /// torchrun, or whatever sets the same variables: a Kubernetes job, say.
+    /// torchrun, or anything that sets the same variables, such as a Kubernetes job.
     Torchrun,
     /// `mpirun` of Open MPI or MPICH.
     Mpirun,
@@ -28,32 +28,32 @@ pub enum Launcher {
 pub struct Place {
     /// Its number, from 0.
     pub rank: usize,
-    /// Its number among those of the same machine.
+    /// Its number among those on the same machine, from 0.
     pub local_rank: usize,
     /// Number of processes.
     pub world_size: usize,
 }
 
-/// What started this process as one of several, and where it stands among them.
+/// The launcher that started this process as one of several, and the process's place among them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Launch {
-    /// Who started it.
+    /// The launcher.
     pub launcher: Launcher,
     /// Number of this process, from 0.
     pub rank: usize,
-    /// Its number among those of the same machine.
+    /// Number of this process among those on the same machine, from 0.
     pub local_rank: usize,
     /// Number of processes.
     pub world_size: usize,
-    /// Where rank 0 can be reached: host and port. `None` where MPI has to tell it.
+    /// Where rank 0 can be reached: host and port. `None` if MPI has to tell it.
     pub address: Option<(String, u16)>,
-    /// Whether all processes are on one machine, as far as the launcher says.
+    /// Whether all processes are on one machine, according to the launcher.
     pub one_machine: bool,
 }
 
 impl Launch {
-    /// What this process's environment says; `None` for a process that nothing started as one of several.
+    /// The launch according to this process's environment; `None` if no launcher started it as one of several.
     ///
     /// ```
     /// use wavemesh::distributed::Launch;
@@ -63,12 +63,12 @@ impl Launch {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] for variables that are missing, are no numbers or contradict each other.
+    /// [`Error::Argument`] for variables that are missing, are not numbers, or contradict each other.
     pub fn detect() -> Result<Option<Self>> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
-    /// The same of given variables.
+    /// The same for given variables.
     ///
     /// ```
     /// use wavemesh::distributed::{Launch, Launcher};
@@ -82,7 +82,7 @@ impl Launch {
     /// ```
     ///
     /// # Errors
-    /// As [`detect`](Self::detect).
+    /// The errors of [`detect`](Self::detect).
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
         let variables = Variables(&variable);
         let Some((launcher, [rank, world_size, local_rank])) = variables.launcher() else { return Ok(None) };
@@ -121,16 +121,16 @@ impl Launch {
 struct Variables<'a>(&'a dyn Fn(&str) -> Option<String>);
 
 impl Variables<'_> {
-    /// Who started this process, and its names for the rank, the number of processes and the rank on this machine.
+    /// The launcher of this process, and its variables for the rank, the number of processes and the rank on this machine.
     fn launcher(&self) -> Option<(Launcher, [&'static str; 3])> {
         let known = [
             (Launcher::Torchrun, ["RANK", "WORLD_SIZE", "LOCAL_RANK"]),
             (Launcher::Mpirun, ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"]),
             (Launcher::Mpirun, ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"]),
-            // Of a step, which `srun` starts: a script of `sbatch` has SLURM_NTASKS and is alone.
+            // The variable of a step, which `srun` starts: a script of `sbatch` has SLURM_NTASKS but is alone.
             (Launcher::Srun, ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"]),
         ];
-        // torchrun's two names are so common that one without the other says nothing.
+        // torchrun's two names are so common that one without the other means nothing.
         known.into_iter().find(|(_, [rank, size, _])| self.0(rank).is_some() && self.0(size).is_some())
     }
 
@@ -160,7 +160,7 @@ impl Variables<'_> {
             (Launcher::Srun, host, port) => {
                 let step = self.optional("SLURM_STEP_ID")?.unwrap_or(0);
                 let job = self.optional("SLURM_JOB_ID")?.unwrap_or(0);
-                // Jobs of one machine have ports of their own; SLURM's users agree on nothing better.
+                // Different jobs on one machine need different ports; SLURM has no better convention for this.
                 let port = port.unwrap_or(20_000 + ((job * 31 + step) % 10_000) as u16);
                 let listed = self.0("SLURM_STEP_NODELIST").or(self.0("SLURM_JOB_NODELIST"));
                 match host.or(listed.as_deref().and_then(first_host)) {
@@ -180,7 +180,7 @@ fn missing(name: &'static str, expected: &str) -> Error {
     Error::argument(OP, name, "not set", expected)
 }
 
-/// The first host of a list as SLURM writes it: `a[03-07,12],b` begins with `a03`.
+/// The first host of a list in SLURM's form: `a[03-07,12],b` begins with `a03`.
 fn first_host(list: &str) -> Option<String> {
     let list = list.trim();
     let end = list.find([',', '[']).unwrap_or(list.len());

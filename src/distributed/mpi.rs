@@ -1,7 +1,7 @@
-//! [`Mpi`]: MPI as a group's engine, by the crate `mpi`.
+//! [`Mpi`]: MPI as the engine of a group, by the crate `mpi`.
 //!
-//! Operations are started and then asked about (`MPI_Iallreduce`, `MPI_Test`), never waited for: a process that has died would keep the
-//! others in a wait for good.
+//! Operations are started and then polled (`MPI_Iallreduce`, `MPI_Test`). They are never waited for: a process that has died would make the
+//! others wait for ever.
 
 use std::net::TcpListener;
 use std::sync::Mutex;
@@ -19,14 +19,14 @@ use super::watch::Meeting;
 use crate::sync::lock;
 use crate::{Error, Result};
 
-/// Numbers of an operation at most: MPI counts in C's int.
+/// The most numbers in one operation: MPI counts in C's int.
 const MOST: usize = 1 << 28;
-/// For how long an operation is asked about without a pause.
+/// How long an operation is polled without a pause.
 const EAGER: Duration = Duration::from_millis(2);
 
 /// MPI's world.
 pub(super) struct Mpi {
-    /// Taken when its end is to be left out.
+    /// Taken out if MPI must not be finalised.
     universe: Mutex<Option<Universe>>,
     world: SimpleCommunicator,
 }
@@ -37,7 +37,7 @@ unsafe impl Send for Mpi {}
 unsafe impl Sync for Mpi {}
 
 impl Mpi {
-    /// Starts MPI in a process that a launcher of MPI has started.
+    /// Starts MPI in a process that was started by a launcher of MPI.
     pub fn start(launch: &Launch) -> Result<Self> {
         let started = mpi::initialize_with_threading(Threading::Serialized);
         let (universe, threading) =
@@ -63,12 +63,12 @@ impl Mpi {
             );
             return Err(needs(problem));
         }
-        // SAFETY: the handles are MPI's own.
+        // SAFETY: the handles belong to MPI.
         check(unsafe { ffi::MPI_Comm_set_errhandler(world.as_raw(), ffi::RSMPI_ERRORS_RETURN) })?;
         Ok(Self { universe: Mutex::new(Some(universe)), world })
     }
 
-    /// Where the watch meets: at the launcher's address, or where rank 0 says over MPI that it listens.
+    /// Where the watch meets: at the launcher's address, or at the address that rank 0 sends over MPI.
     pub fn meeting(&self, launch: &Launch) -> Result<Meeting> {
         const HOST: usize = 256;
         if let Some((host, port)) = launch.address.clone() {
@@ -107,11 +107,11 @@ impl Mpi {
 
     fn sum_of<T: Copy + Default>(&self, values: &mut [T], kind: ffi::MPI_Datatype, waiting: Waiting) -> Result<()> {
         for part in values.chunks_mut(MOST) {
-            // Memory of the operation's own: if it is given up, MPI still knows of it.
+            // The operation owns its memory: if it is given up, MPI may still use it.
             let (own, mut all) = (part.to_vec(), vec![T::default(); part.len()]);
-            // SAFETY: a constant of MPI's.
+            // SAFETY: this is a constant of MPI.
             let mut request = unsafe { ffi::RSMPI_REQUEST_NULL };
-            // SAFETY: both vectors hold as many numbers of this type as is said, and live until the request is complete or for ever.
+            // SAFETY: both vectors hold this many numbers of this type, and live until the request is complete or for ever.
             check(unsafe {
                 let (from, to) = (own.as_ptr().cast(), all.as_mut_ptr().cast());
                 ffi::MPI_Iallreduce(
@@ -140,21 +140,21 @@ impl Engine for Mpi {
     }
 
     fn sum(&self, values: &mut [f64], waiting: Waiting) -> Result<()> {
-        // SAFETY: a constant of MPI's.
+        // SAFETY: this is a constant of MPI.
         self.sum_of(values, unsafe { ffi::RSMPI_DOUBLE }, waiting)
     }
 
     fn sum_f32(&self, values: &mut [f32], waiting: Waiting) -> Result<()> {
-        // SAFETY: a constant of MPI's.
+        // SAFETY: this is a constant of MPI.
         self.sum_of(values, unsafe { ffi::RSMPI_FLOAT }, waiting)
     }
 
     fn broadcast(&self, bytes: &mut [u8], waiting: Waiting) -> Result<()> {
         for part in bytes.chunks_mut(MOST) {
             let mut all = part.to_vec();
-            // SAFETY: a constant of MPI's.
+            // SAFETY: this is a constant of MPI.
             let mut request = unsafe { ffi::RSMPI_REQUEST_NULL };
-            // SAFETY: the vector holds as many bytes as is said, and lives until the request is complete or for ever.
+            // SAFETY: the vector holds this many bytes, and lives until the request is complete or for ever.
             check(unsafe {
                 let (to, count) = (all.as_mut_ptr().cast(), part.len() as i32);
                 ffi::MPI_Ibcast(to, count, ffi::RSMPI_UINT8_T, 0, self.world.as_raw(), &mut request)
@@ -169,23 +169,23 @@ impl Engine for Mpi {
     }
 
     fn abandon(&self) {
-        // MPI_Finalize waits for those that are gone.
+        // MPI_Finalize would wait for processes that are gone.
         std::mem::forget(lock(&self.universe).take());
     }
 }
 
-/// Asks about an operation until it is complete.
+/// Polls an operation until it is complete.
 fn complete(request: &mut ffi::MPI_Request, waiting: Waiting) -> Result<()> {
     let started = Instant::now();
     loop {
         let mut done = 0;
-        // SAFETY: the request is one that MPI gave, and nobody wants its status.
+        // SAFETY: MPI gave this request, and its status is not requested.
         check(unsafe { ffi::MPI_Test(request, &mut done, ffi::RSMPI_STATUS_IGNORE) })?;
         if done != 0 {
             return Ok(());
         }
         waiting()?;
-        // MPI works while it is asked; more processes than processors need each other's.
+        // MPI makes progress while it is polled. If there are more processes than processors, they need each other's.
         if started.elapsed() < EAGER {
             thread::yield_now();
         } else {

@@ -1,4 +1,4 @@
-//! What NVIDIA's driver says, as errors that say what to do.
+//! Turns errors of NVIDIA's driver into errors that say what to do.
 
 use candle_core::cuda_backend::CudaError;
 use candle_core::cuda_backend::cudarc::cublas::{result::CublasError, sys::cublasStatus_t};
@@ -6,7 +6,7 @@ use candle_core::cuda_backend::cudarc::driver::{DriverError, result::mem_get_inf
 
 use super::Error;
 
-/// After one of these the driver refuses everything that this process asks for.
+/// After one of these errors, the driver refuses every call of this process.
 const LOST: [CUresult; 14] = [
     CUresult::CUDA_ERROR_DEINITIALIZED,
     CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE,
@@ -30,7 +30,7 @@ const AFTER_A_LOSS: &str = "this process can no longer use the GPU: restart it (
 const WITHOUT_BF16: &str = "WaveMesh was compiled for cards from before compute capability 8.0, for which candle has no bf16: use f16, or \
                             compile with CUDA_COMPUTE_CAP=80";
 
-/// An error of the driver in words: what it says, and what to do where that is known.
+/// A driver error as text: the driver's message, and what to do if that is known.
 pub(crate) fn told(error: &DriverError) -> String {
     match LOST.contains(&error.0) {
         true => format!("{error}; {AFTER_A_LOSS}"),
@@ -38,7 +38,7 @@ pub(crate) fn told(error: &DriverError) -> String {
     }
 }
 
-/// The driver's own error in one of candle's.
+/// The driver's error inside one of candle's.
 pub(crate) fn within(error: &candle_core::Error) -> Option<&DriverError> {
     match cuda(error)? {
         CudaError::Cuda(error) | CudaError::Load { cuda: error, .. } => Some(error),
@@ -57,7 +57,7 @@ fn cuda(error: &candle_core::Error) -> Option<&CudaError> {
     }
 }
 
-/// The error of this crate for one of candle's that a GPU caused: memory that is short, a GPU that is lost.
+/// This crate's error for an error of candle that a GPU caused: too little memory, or a lost GPU.
 pub(super) fn of_candle(error: &candle_core::Error) -> Option<Error> {
     const OP: &str = "an operation on tensors";
     let short = match cuda(error)? {
@@ -72,7 +72,7 @@ pub(super) fn of_candle(error: &candle_core::Error) -> Option<Error> {
     Some(Error::Gpu { op: OP, problem: told(lost) })
 }
 
-/// What to do about an error of which only the text is known, because candle's own types carried it.
+/// What to do about an error of which only the text is known, because it was carried in candle's own types.
 pub(crate) fn advice(message: &str) -> Option<String> {
     if ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"].iter().any(|code| message.contains(code)) {
         let (free, total) = mem_get_info().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Sums over rows, in an order that the sizes alone decide.
+//! Sums over rows, in an order that depends only on the sizes.
 
 use candle_core::{DType, Shape, Tensor};
 
@@ -7,7 +7,7 @@ use crate::Result;
 
 pub(super) static MODULE: Module = module!("gpu/columns");
 
-/// Rows that one block adds at least.
+/// The least number of rows that one block adds.
 const LEAST_ROWS: usize = 512;
 const MOST_SHARES: usize = 256;
 const LANES: u32 = 32;
@@ -17,7 +17,7 @@ fn shares(rows: usize) -> usize {
     rows.div_ceil(LEAST_ROWS).clamp(1, MOST_SHARES)
 }
 
-/// Blocks of a kernel that has a line of blocks for each share of the rows.
+/// The grid for a kernel with a line of blocks for each share of the rows.
 fn grid(channels: usize, count: usize) -> [u32; 3] {
     [(channels as u32).div_ceil(LANES), count as u32, 1]
 }
@@ -40,7 +40,7 @@ pub(crate) fn sums(x: &Tensor) -> Result<Tensor> {
     totals(&gpu, &parts, count, channels.into())
 }
 
-/// The sum of the shares, each of this shape.
+/// The sum of the shares, which all have this shape.
 fn totals(gpu: &Gpu, parts: &Slice, count: usize, shape: Shape) -> Result<Tensor> {
     let columns = shape.elem_count();
     gpu.tensor(shape, DType::F64, |sums| {
@@ -49,7 +49,7 @@ fn totals(gpu: &Gpu, parts: &Slice, count: usize, shape: Shape) -> Result<Tensor
     })
 }
 
-/// Calls `body` with the moments of shares of the rows of `x` (N, C), N at least 1, as kernels take them: shares, their number, N and C.
+/// Calls `body` with the moments of shares of the rows of `x` (N, C), N at least 1, as kernel arguments: shares, their number, N and C.
 fn with_moments<R>(gpu: &Gpu, x: &Tensor, body: impl FnOnce([Argument; 4], usize) -> Result<R>) -> Result<R> {
     let (rows, channels) = x.dims2()?;
     let count = shares(rows);
@@ -80,14 +80,14 @@ pub(crate) fn moments(x: &Tensor) -> Result<[Tensor; 2]> {
     })
 }
 
-/// Running statistics of a layer, f32, that go `momentum` of the way towards those of a batch.
+/// A layer's running statistics, f32, which move by `momentum` towards those of a batch.
 pub(crate) struct Running<'a> {
     pub mean: &'a Tensor,
     pub variance: &'a Tensor,
     pub momentum: f64,
 }
 
-/// What the batch `x` (N, C), N at least 2, is normalised by: mean and 1 / √(variance + eps), (2, C) f64. `running` follows.
+/// What normalises the batch `x` (N, C), N at least 2: mean and 1 / √(variance + eps), (2, C) f64. Also moves `running`.
 pub(crate) fn batch_scaling(x: &Tensor, eps: f64, running: Option<Running>) -> Result<Tensor> {
     let gpu = Gpu::of(x)?;
     with_moments(&gpu, x, |[parts, count, rows, width], channels| {
@@ -104,7 +104,7 @@ pub(crate) fn batch_scaling(x: &Tensor, eps: f64, running: Option<Running>) -> R
     })
 }
 
-/// What running statistics, each (C,) f32, normalise by: (2, C) f64, as above.
+/// What normalises by running statistics, each (C,) f32: (2, C) f64, as above.
 pub(crate) fn running_scaling(mean: &Tensor, variance: &Tensor, eps: f64) -> Result<Tensor> {
     let (gpu, channels) = (Gpu::of(mean)?, mean.elem_count());
     gpu.tensor((2, channels), DType::F64, |scaling| {
@@ -114,8 +114,9 @@ pub(crate) fn running_scaling(mean: &Tensor, variance: &Tensor, eps: f64) -> Res
     })
 }
 
-/// What the gradients of a normalisation need of all rows: of each column the sum of the gradient, of the gradient times the first
-/// normalised input, and times the second, (3, C) f64. A gradient counts where `out`, if it is given, is positive.
+/// The sums over all rows that the gradients of a normalisation need: for each column the sum of the gradient, of the gradient times the
+/// first normalised input, and of the gradient times the second, (3, C) f64. If `out` is given, a gradient counts only where it is
+/// positive.
 pub(crate) fn gradient_sums(
     grad: &Tensor,
     out: Option<&Tensor>,
@@ -126,7 +127,7 @@ pub(crate) fn gradient_sums(
     let (rows, channels) = grad.dims2()?;
     let count = shares(rows);
     let mut parts = gpu.alloc::<f64>(count * 3 * channels)?;
-    // What is not there is read from nowhere: any tensor stands for it.
+    // A missing input is never read, so any tensor can replace it.
     let tensors =
         [grad, out.unwrap_or(grad), first.0, first.1, second.map_or(first.0, |s| s.0), second.map_or(first.1, |s| s.1)];
     with_storage(tensors, |operands| {

@@ -1,4 +1,4 @@
-//! CUDA graphs: what a piece of work asks of the GPU, recorded once and launched as a whole.
+//! CUDA graphs: the GPU operations of some work, recorded once and launched as a whole.
 
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,18 +14,18 @@ use crate::{Error, Result};
 
 const OP: &str = "Recording";
 
-/// One recording at a time: they share the stream.
+/// Allows only one recording at a time, since they share the stream.
 static ONE: Mutex<()> = Mutex::new(());
 
-/// Recorded work. It stays on the thread that recorded it, whose constants it reads.
+/// Recorded work. It stays on the thread that recorded it, because it reads that thread's constants.
 pub(crate) struct Graph(CudaGraph);
 
-/// What `work` finds when it is run for the first time, in memory of its own, and the same work recorded to find it there again.
+/// Runs `work` once, with memory of its own for the results, and then records it so that it puts its results there again.
 pub(crate) fn record(
     device: &CudaDevice,
     mut work: impl FnMut() -> Result<Vec<Tensor>>,
 ) -> Result<(Vec<Tensor>, Graph)> {
-    // Small constants that operations upload are kept on the GPU from here on: a recording reads them there.
+    // Small constants that operations upload are kept on the GPU from here on, so that a recording reads them there.
     let _constants = device.enable_cuda_graph_htod_cache();
     let found =
         work()?.iter().map(|found| found.detach().force_contiguous()).collect::<candle_core::Result<Vec<_>>>()?;
@@ -35,7 +35,7 @@ pub(crate) fn record(
     let recorded = work().and_then(|again| put(&gpu, &again, &found));
     let graph = capture.end();
     if recorded.is_err() || graph.is_err() {
-        // What was dropped meanwhile may have failed to be freed, as it never was there; the next call is not to hear of it.
+        // Freeing what was dropped during the recording may have failed, as it never existed; the next call must not report this.
         gpu.stream.context().check_err().ok();
     }
     recorded.map_err(|error| match error {
@@ -48,7 +48,7 @@ pub(crate) fn record(
 }
 
 impl Graph {
-    /// Asks the GPU for all of it.
+    /// Launches all of the recorded work.
     pub fn launch(&self) -> Result<()> {
         self.0.launch().map_err(|error| Error::Gpu { op: OP, problem: error.to_string() })
     }
@@ -59,7 +59,7 @@ fn refused(problem: &str) -> Error {
     Error::Argument { op: OP, name: "work", got: format!("what cannot be recorded ({problem})"), expected }
 }
 
-/// Copies each result to where it was found before.
+/// Copies each result to the place of the earlier one.
 fn put(gpu: &Gpu, from: &[Tensor], to: &[Tensor]) -> Result<()> {
     if from.len() != to.len() || from.iter().zip(to).any(|(a, b)| a.dtype() != b.dtype() || a.dims() != b.dims()) {
         return Err(refused("another run of it gives other results"));
@@ -77,7 +77,7 @@ fn put(gpu: &Gpu, from: &[Tensor], to: &[Tensor]) -> Result<()> {
     Ok(())
 }
 
-/// The stream while it records. Dropped, it ends that.
+/// The stream while it records. Dropping this ends the recording.
 struct Capture {
     stream: Arc<CudaStream>,
 }
@@ -107,11 +107,11 @@ impl Drop for Capture {
     }
 }
 
-/// Whether a graph can be launched again and again: it frees what it allocates, and reads nothing of the computer's memory, which would
-/// be gone.
+/// Checks that a graph can be launched repeatedly: it must free what it allocates, and must not read the computer's memory, which would be
+/// gone.
 fn check(graph: &CudaGraph) -> std::result::Result<Result<()>, DriverError> {
     let mut count = 0;
-    // SAFETY: without a place for nodes their number is written.
+    // SAFETY: without a place for nodes, their number is written.
     unsafe { sys::cuGraphGetNodes(graph.cu_graph(), std::ptr::null_mut(), &mut count).result()? };
     let mut nodes = vec![std::ptr::null_mut(); count];
     // SAFETY: there is room for `count` nodes.
@@ -119,7 +119,7 @@ fn check(graph: &CudaGraph) -> std::result::Result<Result<()>, DriverError> {
     let mut kept = 0i64;
     for node in nodes {
         let mut kind = MaybeUninit::uninit();
-        // SAFETY: the node is the graph's; its type is written before it is read.
+        // SAFETY: the node belongs to the graph; its type is written before it is read.
         let kind = unsafe {
             sys::cuGraphNodeGetType(node, kind.as_mut_ptr()).result()?;
             kind.assume_init()
@@ -129,7 +129,7 @@ fn check(graph: &CudaGraph) -> std::result::Result<Result<()>, DriverError> {
             CUgraphNodeType::CU_GRAPH_NODE_TYPE_MEM_FREE => kept -= 1,
             CUgraphNodeType::CU_GRAPH_NODE_TYPE_MEMCPY => {
                 let mut copy = MaybeUninit::uninit();
-                // SAFETY: the node is a copy, which is described before the description is read.
+                // SAFETY: the node is a copy, and its description is written before it is read.
                 let copy = unsafe {
                     sys::cuGraphMemcpyNodeGetParams(node, copy.as_mut_ptr()).result()?;
                     copy.assume_init()

@@ -28,7 +28,7 @@ macro_rules! module {
 }
 pub(crate) use module;
 
-/// What has been loaded, by GPU and name.
+/// The loaded modules, by GPU and name.
 #[derive(Default)]
 struct Loaded {
     modules: HashMap<(usize, &'static str), Arc<CudaModule>>,
@@ -38,7 +38,7 @@ struct Loaded {
 static LOADED: Mutex<Option<Loaded>> = Mutex::new(None);
 
 impl Module {
-    /// A kernel, loaded at its first use. A context lives as long as the process, once kernels are loaded in it.
+    /// A kernel; it is loaded at its first use. Once kernels are loaded in a context, it lives as long as the process.
     pub fn function(&self, context: &Arc<CudaContext>, kernel: &str) -> std::result::Result<CudaFunction, DriverError> {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         let Loaded { modules, functions } = loaded.get_or_insert_default();
@@ -61,7 +61,7 @@ impl Module {
     }
 }
 
-/// An argument of a kernel, of the size that it is declared with.
+/// A kernel's argument, with the size of its declaration.
 pub(crate) enum Argument {
     Address(u64),
     Int(i32),
@@ -70,7 +70,7 @@ pub(crate) enum Argument {
     Double(f64),
     Ints([i32; 3]),
     Longs([i64; 3]),
-    /// Small numbers in a structure.
+    /// Small numbers in a struct.
     Index(Box<[i16; 128]>),
     /// Lists of tensors.
     #[cfg(feature = "train")]
@@ -78,7 +78,7 @@ pub(crate) enum Argument {
 }
 
 impl Argument {
-    /// A parameter in its place, f32.
+    /// A parameter in place, f32.
     pub fn at(gpu: &Gpu, tensor: &Tensor) -> Result<Self> {
         Ok(Self::Address(gpu.address(tensor)?))
     }
@@ -135,7 +135,7 @@ impl From<&Many> for Argument {
     }
 }
 
-/// What is not there: a null pointer.
+/// A missing argument becomes a null pointer.
 impl<T> From<Option<&T>> for Argument
 where
     for<'a> &'a T: Into<Argument>,
@@ -145,7 +145,7 @@ where
     }
 }
 
-/// The arguments of a kernel, each as its type says.
+/// The arguments of a kernel, each converted according to its type.
 macro_rules! arguments {
     ($($value:expr),* $(,)?) => { &[$($crate::gpu::Argument::from($value)),*] };
 }

@@ -1,4 +1,4 @@
-//! GPUs: the one device of each, what it is, and its memory.
+//! GPUs: the one device for each, their properties, and their memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,33 +11,33 @@ use super::Gpu;
 use crate::error::driver;
 use crate::{Error, Result};
 
-/// What a GPU is and how its memory is used.
+/// Properties of a GPU, and how its memory is used.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct GpuInfo {
-    /// Number among the visible GPUs.
+    /// Its number among the visible GPUs.
     pub ordinal: usize,
-    /// Its maker's name for it.
+    /// The manufacturer's name for it.
     pub name: String,
-    /// Compute capability, `9.0` say.
+    /// Compute capability, such as `9.0`.
     pub capability: String,
-    /// The newest CUDA version that the driver runs, `13.0` say.
+    /// The newest CUDA version that the driver supports, such as `13.0`.
     pub cuda: String,
-    /// Bytes that nobody uses.
+    /// Bytes that nothing uses.
     pub free: u64,
-    /// Bytes in all.
+    /// Bytes in total.
     pub total: u64,
     /// Bytes of this process's pool that tensors use.
     pub used: u64,
-    /// Bytes that this process's pool holds, used or kept for later.
+    /// Bytes of this process's pool, whether used or kept for later.
     pub held: u64,
 }
 
 static DEVICES: Mutex<Option<HashMap<usize, Device>>> = Mutex::new(None);
 
-/// The device of a GPU, the same on each call, with a stream of its own that all threads share. Memory that is freed stays in the pool.
+/// The device of a GPU: each call returns the same one, with a single stream that all threads share. Freed memory stays in the pool.
 ///
 /// # Errors
-/// A GPU that is not there, or a driver that cannot run the kernels.
+/// A GPU that does not exist, or a driver that cannot run the kernels.
 pub(crate) fn device(ordinal: usize) -> Result<Device> {
     let mut devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
     let devices = devices.get_or_insert_default();
@@ -59,17 +59,17 @@ pub(crate) fn device(ordinal: usize) -> Result<Device> {
     })?;
     let context = cuda.cuda_stream().context().clone();
     // cudarc would keep two events for each tensor, and record and wait for them at each launch.
-    // SAFETY: all work on this context goes to the one stream, which runs it in order.
+    // SAFETY: all work in this context goes to one stream, which runs it in order.
     unsafe { context.disable_event_tracking() };
     keep_freed_memory(&context).map_err(|error| unusable(ordinal, error))?;
-    // Whether the driver takes our kernels, found out before anything depends on it.
+    // Check that the driver accepts our kernels before anything depends on it.
     super::columns::MODULE.function(&context, "column_totals").map_err(|error| unusable(ordinal, error))?;
     let device = Device::Cuda(cuda);
     devices.insert(ordinal, device.clone());
     Ok(device)
 }
 
-/// How many GPUs are visible.
+/// The number of visible GPUs.
 #[cfg(feature = "train")]
 pub(crate) fn count() -> usize {
     CudaContext::device_count().map_or(0, |count| usize::try_from(count).unwrap_or(0))
@@ -79,7 +79,8 @@ fn needs(needs: String) -> Error {
     Error::Backend { backend: "cuda", needs }
 }
 
-/// Whether the driver runs the CUDA that this is compiled for. An older one fails later and in riddles.
+/// Checks that the driver supports the CUDA version of this build. An older driver would fail later, with messages that are hard to
+/// understand.
 fn check_driver() -> Result<()> {
     let mut has = 0;
     // SAFETY: the number is written before it is read.
@@ -94,7 +95,7 @@ fn check_driver() -> Result<()> {
     }
 }
 
-/// What runs everything that this crate is compiled for.
+/// A driver that supports everything in this build.
 const NEWER: &str = "NVIDIA's driver 580 or later";
 
 fn unusable(ordinal: usize, error: DriverError) -> Error {
@@ -122,7 +123,7 @@ fn pool(context: &CudaContext) -> Result<sys::CUmemoryPool, DriverError> {
     Ok(pool)
 }
 
-/// Without this the driver gives all freed memory back to the system whenever somebody waits for the GPU.
+/// Without this, the driver returns all freed memory to the system at every wait for the GPU.
 fn keep_freed_memory(context: &CudaContext) -> Result<(), DriverError> {
     let mut threshold = u64::MAX;
     let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
@@ -134,25 +135,25 @@ fn context(device: &Device) -> Result<Arc<CudaContext>> {
     Ok(Gpu::on(device)?.stream.context().clone())
 }
 
-/// Gives memory that the pool of `device` keeps for later back to the system.
+/// Returns to the system the memory that the pool of `device` keeps for later.
 ///
 /// # Errors
-/// A device that is no GPU, or one that is gone.
+/// A device that is not a GPU, or a GPU that is lost.
 pub(crate) fn trim(device: &Device) -> Result<()> {
     trim_pool(&*context(device)?).map_err(|error| Error::Gpu { op: "trim_gpu_memory", problem: driver::told(&error) })
 }
 
-/// Waits until freed memory is free, and gives all of it back.
+/// Waits until freed memory is available, and returns all of it.
 pub(super) fn trim_pool(context: &CudaContext) -> Result<(), DriverError> {
     context.synchronize()?;
     // SAFETY: the pool is the device's own.
     unsafe { sys::cuMemPoolTrimTo(pool(context)?, 0).result() }
 }
 
-/// What the GPU of `device` is, and how its memory stands now.
+/// Properties of the GPU of `device`, and the present use of its memory.
 ///
 /// # Errors
-/// A device that is no GPU, or one that is gone.
+/// A device that is not a GPU, or a GPU that is lost.
 pub(crate) fn info(device: &Device) -> Result<GpuInfo> {
     let context = context(device)?;
     let read = || {
@@ -162,7 +163,7 @@ pub(crate) fn info(device: &Device) -> Result<GpuInfo> {
         let (free, total) = context.mem_get_info()?;
         let held = |attribute: CUmemPool_attribute| {
             let mut bytes = 0u64;
-            // SAFETY: both attributes that are asked for are 64-bit numbers.
+            // SAFETY: both attributes are 64-bit numbers.
             unsafe { sys::cuMemPoolGetAttribute(pool(&context)?, attribute, (&raw mut bytes).cast()).result()? };
             Ok::<_, DriverError>(bytes)
         };

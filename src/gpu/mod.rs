@@ -1,7 +1,6 @@
 //! NVIDIA GPUs: WaveMesh's kernels, compiled and embedded by `build.rs`, and their launches on candle's tensors.
 //!
-//! Everything runs on the one stream of candle's device, in the order in which it is asked for: nothing waits but what reads a number
-//! back.
+//! Everything runs on the one stream of candle's device, in the order of the calls. Only operations that read a number back wait.
 
 pub(crate) mod columns;
 pub(crate) mod graph;
@@ -34,13 +33,13 @@ pub(crate) use self::memory::{device, info, trim};
 use crate::error::driver;
 use crate::{Error, Result};
 
-/// Threads of a block where each works on an element of its own.
+/// Threads per block, if each thread computes its own element.
 const BLOCK: u32 = 256;
 
-/// The environment variable that has the kernels of an older card chosen, `7.5` say, to test them on a newer one.
+/// The environment variable that selects the kernels of an older card, such as `7.5`, to test them on a newer one.
 const CAPABILITY_VARIABLE: &str = "WAVEMESH_GPU_CAPABILITY";
 
-/// The compute capability that the variable asks for, read once.
+/// The compute capability from the variable, which is read once.
 fn older() -> Result<Option<[i32; 2]>> {
     static ASKED: OnceLock<Option<String>> = OnceLock::new();
     let Some(text) = ASKED.get_or_init(|| std::env::var(CAPABILITY_VARIABLE).ok()) else { return Ok(None) };
@@ -61,18 +60,18 @@ impl Gpu {
         Self { stream: device.cuda_stream(), device: device.clone() }
     }
 
-    /// The stream that everything on it runs on.
+    /// The stream on which everything runs.
     #[cfg(feature = "nccl")]
     pub fn stream(&self) -> &Arc<CudaStream> {
         &self.stream
     }
 
-    /// Which GPU it is.
+    /// The location of this GPU.
     pub fn location(&self) -> DeviceLocation {
         self.device.location()
     }
 
-    /// Compute capability, major and minor: the card's, or an older one whose kernels [`CAPABILITY_VARIABLE`] asks for.
+    /// Compute capability, major and minor: that of the card, or the older one that [`CAPABILITY_VARIABLE`] selects.
     pub fn capability(&self) -> Result<[i32; 2]> {
         let own = self.own_capability()?;
         Ok(older()?.map_or(own, |older| older.min(own)))
@@ -85,14 +84,14 @@ impl Gpu {
         ])
     }
 
-    /// How many blocks run at once, at least.
+    /// The number of multiprocessors: at least this many blocks run at once.
     pub fn multiprocessors(&self) -> Result<usize> {
         Ok(self.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize)
     }
 
     /// Bytes of shared memory that a block may ask for.
     pub fn most_shared(&self) -> Result<usize> {
-        /// What cards of compute capability 7.5 have.
+        /// The shared memory of cards with compute capability 7.5.
         const OF_75: usize = 64 << 10;
         let most = self.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize;
         Ok(if self.capability()? <= [7, 5] { most.min(OF_75) } else { most })
@@ -102,7 +101,7 @@ impl Gpu {
         self.stream.context().attribute(which).map_err(|error| self.error("a GPU's description", None, error))
     }
 
-    /// The GPU that a tensor is on.
+    /// The GPU of a tensor.
     pub fn of(tensor: &Tensor) -> Result<Self> {
         Self::on(tensor.device())
     }
@@ -135,20 +134,20 @@ impl Gpu {
         Ok(Numbers { at: start + (from * dtype.size_in_bytes()) as u64, dtype, _guard: guard })
     }
 
-    /// The numbers of memory that no tensor has.
+    /// The numbers in memory that does not belong to a tensor.
     pub fn slice<'a, T: DeviceRepr>(&'a self, slice: &'a CudaSlice<T>) -> Slice<'a> {
         let (at, guard) = slice.device_ptr(&self.stream);
         Slice { at, _guard: guard }
     }
 
-    /// The same, to be written.
+    /// The same, for writing.
     pub fn slice_mut<'a, T: DeviceRepr>(&'a self, slice: &'a mut CudaSlice<T>) -> Slice<'a> {
         let (at, guard) = slice.device_ptr_mut(&self.stream);
         Slice { at, _guard: guard }
     }
 
-    /// Where the numbers of a contiguous f32 tensor of this GPU are, to be read or changed in place. The tensor outlives the launch that
-    /// this address goes to, and the GPU runs launches in their order, so nothing else is there when they run.
+    /// The address of the numbers of a contiguous f32 tensor on this GPU, to be read or changed in place. The tensor outlives the launch
+    /// that uses this address, and the GPU runs launches in order, so no other data is there when they run.
     pub fn address(&self, tensor: &Tensor) -> Result<u64> {
         if tensor.dtype() != DType::F32 {
             return Err(Error::DType { op: "an update", what: "a parameter", got: tensor.dtype(), expected: "f32" });
@@ -165,12 +164,12 @@ impl Gpu {
         }
     }
 
-    /// Memory for `count` numbers, which hold anything.
+    /// Uninitialised memory for `count` numbers.
     pub fn alloc<T: DeviceRepr>(&self, count: usize) -> Result<CudaSlice<T>> {
         // SAFETY: every kernel writes all of its result before anything reads it.
         let alloc = || unsafe { self.stream.alloc(count) };
         let found = alloc().or_else(|error| match error.0 {
-            // Once more without what the pool keeps for later.
+            // Try once more without the memory that the pool keeps for later.
             CUresult::CUDA_ERROR_OUT_OF_MEMORY => memory::trim_pool(self.stream.context()).and_then(|()| alloc()),
             _ => Err(error),
         });
@@ -192,19 +191,19 @@ impl Gpu {
         Ok(found)
     }
 
-    /// A copy of `slice` in the computer's memory. It waits until everything before is done.
+    /// A copy of `slice` in the computer's memory. It waits for all earlier work.
     pub fn download<T: DeviceRepr>(&self, slice: &CudaSlice<T>) -> Result<Vec<T>> {
         Ok(self.device.clone_dtoh(slice)?)
     }
 
     /// Copies `bytes` from one place to another.
     pub fn copy(&self, from: &Numbers, to: &Numbers, bytes: usize) -> Result<()> {
-        // SAFETY: both places are tensors' of this GPU, of at least as many bytes, and not the same.
+        // SAFETY: both places belong to different tensors on this GPU with at least this many bytes.
         let copied = unsafe { memcpy_dtod_async(to.at, from.at, bytes, self.stream.cu_stream()) };
         copied.map_err(|error| self.error("a copy on the GPU", None, error))
     }
 
-    /// An operation's result: memory of `dtype`, which `fill` fills.
+    /// The result of an operation: memory of `dtype`, which `fill` fills.
     pub fn result(
         &self,
         shape: impl Into<Shape>,
@@ -232,7 +231,7 @@ impl Gpu {
         Ok((storage, shape))
     }
 
-    /// The same as a tensor, without the operations that it comes from.
+    /// The same as a tensor without history.
     pub fn tensor(
         &self,
         shape: impl Into<Shape>,
@@ -270,7 +269,7 @@ impl Gpu {
         (block, shared_mem_bytes): ([u32; 3], u32),
         arguments: &[Argument],
     ) -> Result<()> {
-        /// What a kernel has without being asked.
+        /// The shared memory that a kernel has without requesting it.
         const GRANTED: u32 = 48 << 10;
         if grid.contains(&0) {
             return Ok(());
@@ -284,7 +283,7 @@ impl Gpu {
         let [grid_dim, block_dim] = [grid, block].map(|[x, y, z]| (x, y, z));
         let mut builder = self.stream.launch_builder(&function);
         arguments.iter().for_each(|argument| argument.push(&mut builder));
-        // SAFETY: the kernels are ours; each call gives the arguments that its kernel declares, of the sizes that it reads and writes.
+        // SAFETY: the kernels are ours; each call passes the arguments that its kernel declares, with the sizes that it reads and writes.
         let launched = unsafe { builder.launch(LaunchConfig { grid_dim, block_dim, shared_mem_bytes }) };
         launched.map(|_| ()).map_err(|error| self.error("a GPU operation", None, error))
     }
@@ -293,7 +292,7 @@ impl Gpu {
         module.function(self.stream.context(), kernel).map_err(|error| self.error(module.name, None, error))
     }
 
-    /// What the driver said, in words: memory that is short with its figures.
+    /// The driver's error as one of this crate; a lack of memory is given with figures.
     fn error(&self, op: &'static str, asked: Option<usize>, error: DriverError) -> Error {
         if error.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
             let (free, total) = self.stream.context().mem_get_info().unwrap_or_default();
@@ -308,21 +307,21 @@ impl Gpu {
     }
 }
 
-/// Numbers of a tensor on the GPU, as kernels take them. Dropped, they may be overwritten by what comes later.
+/// The numbers of a tensor on the GPU, as a kernel argument. When this is dropped, later work may overwrite them.
 pub(crate) struct Numbers<'a> {
     at: u64,
     pub dtype: DType,
     _guard: SyncOnDrop<'a>,
 }
 
-/// Memory on the GPU, as kernels take it.
+/// Memory on the GPU, as a kernel argument.
 pub(crate) struct Slice<'a> {
     at: u64,
     _guard: SyncOnDrop<'a>,
 }
 
 impl Numbers<'_> {
-    /// Where they are.
+    /// The address of the numbers.
     #[cfg(feature = "nccl")]
     pub fn at(&self) -> u64 {
         self.at
@@ -330,13 +329,13 @@ impl Numbers<'_> {
 }
 
 impl Slice<'_> {
-    /// Where it is.
+    /// The address of the memory.
     #[cfg(feature = "nccl")]
     pub fn at(&self) -> u64 {
         self.at
     }
 
-    /// The address `bytes` further on.
+    /// The address plus `bytes`.
     pub fn plus(&self, bytes: usize) -> Argument {
         Argument::Address(self.at + bytes as u64)
     }
@@ -373,7 +372,7 @@ pub(crate) fn with_storage<const N: usize, R>(
     }
 }
 
-/// How kernels name a float type.
+/// The number by which kernels identify a float type.
 pub(crate) fn type_code(dtype: DType) -> Result<i32> {
     match dtype {
         DType::F32 => Ok(0),
@@ -393,12 +392,12 @@ fn too_many(count: usize) -> Error {
     Error::Argument { op: "a GPU operation", name: "a tensor", got: format!("{count} numbers"), expected }
 }
 
-/// A computed result as a tensor, without the operations that it comes from.
+/// A computed result as a tensor without history.
 pub(crate) fn tensor_of(storage: CudaStorage, shape: Shape) -> Tensor {
     Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false)
 }
 
-/// What an operation of the GPU says to tensors on the CPU.
+/// The error of a GPU operation for tensors on the CPU.
 pub(crate) fn not_there(what: &str) -> candle_core::Error {
     Error::Backend { backend: "cuda", needs: format!("it needs {what} on a GPU; use `to_device`") }.into()
 }

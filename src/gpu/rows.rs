@@ -1,4 +1,4 @@
-//! Rows of features beside a line of their batch element, and rows of parameters below each other.
+//! Joins rows of features with the row of their batch element, and stacks rows of parameters.
 
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{CpuStorage, CudaStorage, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor};
@@ -10,7 +10,8 @@ type CandleResult<T> = candle_core::Result<T>;
 
 static MODULE: Module = module!("gpu/rows");
 
-/// The rows of `x` (N, C) followed by the line of `table` (batch, W) of each site's batch element, in f32. `sites` are (batch, z, y, x).
+/// The rows of `x` (N, C), each followed by the row of `table` (batch, W) for the site's batch element, in f32. `sites` are (batch, z, y,
+/// x).
 pub(crate) fn join(
     x: (&CudaStorage, &Layout),
     table: (&CudaStorage, &Layout),
@@ -28,7 +29,7 @@ pub(crate) fn join(
     })
 }
 
-/// The gradient of `join`'s table (batch, width) from that of its result: the sum of the rows of each batch element.
+/// The gradient of the table (batch, width) of `join`, from the gradient of its result: the sum of the rows of each batch element.
 pub(crate) fn table_gradient(grad: &Tensor, sites: &CudaSlice<i32>, [batch, width]: [usize; 2]) -> Result<Tensor> {
     let gpu = Gpu::of(grad)?;
     let (rows, columns) = grad.dims2()?;
@@ -43,8 +44,8 @@ pub(crate) fn table_gradient(grad: &Tensor, sites: &CudaSlice<i32>, [batch, widt
     })
 }
 
-/// Rows of channels, (C,) or (rows, C) each and f32, one below the other: (all rows, C). One operation of the tape, in one launch, where
-/// `Tensor::stack` has two for each row.
+/// Stacks rows of channels, each (C,) or (rows, C) and f32, to (all rows, C). This is one operation of the tape in one launch;
+/// `Tensor::stack` needs two for each row.
 pub(crate) fn stack(rows: [&Tensor; 2], last: Option<&Tensor>) -> Result<Tensor> {
     let [first, second] = [rows[0].contiguous()?, rows[1].contiguous()?];
     Ok(match last {
@@ -73,7 +74,7 @@ impl Rows {
         })
     }
 
-    /// The parts of the gradient, as the operands lie in it.
+    /// The parts of the gradient that belong to the operands.
     fn backward<const N: usize>(operands: [&Tensor; N], grad: &Tensor) -> CandleResult<[Option<Tensor>; N]> {
         let mut found = [const { None }; N];
         let mut first = 0;

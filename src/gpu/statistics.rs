@@ -1,4 +1,4 @@
-//! Statistics of all numbers of a tensor, for its card: computed where the tensor is.
+//! Statistics of all numbers of a tensor, for its card; they are computed on the tensor's device.
 
 use candle_core::{DType, Tensor};
 
@@ -9,10 +9,10 @@ static MODULE: Module = module!("gpu/statistics");
 
 const THREADS: u32 = 256;
 const MOST_BLOCKS: usize = 1024;
-/// Parts of the range from the least to the largest number.
+/// The number of parts into which the range from the smallest to the largest number is divided.
 pub(crate) const BINS: usize = 48;
 
-/// What the numbers of a tensor are like. All but the counts speak of the finite ones.
+/// Statistics of the numbers of a tensor. All except the counts are about finite numbers only.
 #[derive(Debug)]
 pub(crate) struct Statistics {
     pub min: f64,
@@ -22,11 +22,11 @@ pub(crate) struct Statistics {
     pub finite: u64,
     pub nan: u64,
     pub zero: u64,
-    /// Numbers in each of [`BINS`] equal parts of the range.
+    /// The count of numbers in each of [`BINS`] equal parts of the range.
     pub histogram: Vec<u64>,
 }
 
-/// Whether kernels read numbers of this type.
+/// Whether kernels can read numbers of this type.
 pub(crate) fn reads(dtype: DType) -> bool {
     code(dtype).is_ok()
 }
@@ -40,7 +40,7 @@ fn code(dtype: DType) -> Result<i32> {
     }
 }
 
-/// Statistics of a tensor on a GPU. Only they come back from there; the GPU is waited for twice.
+/// Statistics of a tensor on a GPU. Only they are copied from there; this waits for the GPU twice.
 pub(crate) fn of(x: &Tensor) -> Result<Statistics> {
     let gpu = Gpu::of(x)?;
     let (count, code) = (x.elem_count(), code(x.dtype())?);

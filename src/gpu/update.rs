@@ -1,4 +1,4 @@
-//! Arithmetic on lists of parameters where they stand: one launch for many tensors, as most of them are small.
+//! Arithmetic on lists of parameters in place, with one launch for many tensors, since most of them are small.
 
 use candle_core::Tensor;
 
@@ -7,13 +7,13 @@ use crate::Result;
 
 static MODULE: Module = module!("gpu/update");
 
-/// Tensors of one launch; its arguments have 4 kB.
+/// Tensors in one launch; its arguments have 4 kB.
 const MOST: usize = 80;
 /// Elements of a block.
 const PIECE: usize = 4096;
 const BLOCK: u32 = 256;
 
-/// Lists of tensors as kernels take them, as in `kernels/update.cu`.
+/// Lists of tensors as kernel arguments, as declared in `kernels/update.cu`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Many {
@@ -35,8 +35,8 @@ pub(crate) fn follow(pairs: &[[&Tensor; 2]], keep: f32, take: f32) -> Result<()>
     })
 }
 
-/// One update of AdamW: value, mean, mean square and gradient of each variable, and how much of its value stays.
-/// `constants`: what stays and what comes of the mean and the mean square, the rate, the mean square's correction, and epsilon.
+/// One AdamW update of value, mean, mean square and gradient for each variable; the number is how much of its value stays. `constants` are:
+/// how much stays of the mean and the mean square and how much is added, the rate, the correction of the mean square, and epsilon.
 pub(crate) fn adam<'a>(rows: impl Iterator<Item = ([&'a Tensor; 4], f32)>, constants: [f32; 7]) -> Result<()> {
     for_many(rows, |gpu, many, blocks| {
         let arguments: Vec<Argument> = std::iter::once(many.into()).chain(constants.map(Argument::Float)).collect();
@@ -44,7 +44,7 @@ pub(crate) fn adam<'a>(rows: impl Iterator<Item = ([&'a Tensor; 4], f32)>, const
     })
 }
 
-/// The sum of all squares, in an order that the tensors' sizes alone decide.
+/// The sum of all squares, in an order that depends only on the tensors' sizes.
 pub(crate) fn squares(tensors: &[Tensor]) -> Result<f64> {
     let Some(first) = tensors.first() else { return Ok(0.0) };
     let gpu = Gpu::of(first)?;
@@ -58,7 +58,7 @@ pub(crate) fn squares(tensors: &[Tensor]) -> Result<f64> {
     Ok(gpu.download(&sum)?[0])
 }
 
-/// Calls `launch` with as many rows of tensors at a time as one launch takes. Tensors of a row have one number of elements.
+/// Calls `launch` with as many rows of tensors as one launch takes. All tensors of a row must have the same number of elements.
 fn for_many<'a, const N: usize>(
     rows: impl Iterator<Item = ([&'a Tensor; N], f32)>,
     mut launch: impl FnMut(&Gpu, &Many, u32) -> Result<()>,

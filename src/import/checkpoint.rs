@@ -10,18 +10,18 @@ use safetensors::SafeTensors;
 use super::torch;
 use crate::{Error, Result};
 
-/// Who wrote a file.
+/// The writer of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// PyTorch.
     Pickle,
-    /// This library: the header of the safetensors says so.
+    /// WaveMesh, according to the header of the safetensors.
     WaveMesh,
-    /// Safetensors of anyone.
+    /// Any other writer of safetensors.
     Safetensors,
 }
 
-/// The tensors of a file of weights, each under its full name, on the CPU and in the type in which it was saved.
+/// The tensors of a file of weights, each under its full name, on the CPU and in the type of the file.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -30,11 +30,11 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads a file of safetensors, or what `torch.save` wrote: a `state_dict`, a training checkpoint that holds one under some key,
-    /// or a whole module. The content decides, not the extension. No code of the file runs.
+    /// Reads a safetensors file or a file that `torch.save` wrote: a `state_dict`, a training checkpoint with one under some key, or a
+    /// whole module. The content decides, not the extension. No code from the file runs.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be read; [`Error::Format`] when it is of another kind, damaged, or holds no tensors.
+    /// [`Error::Io`] if the file cannot be read; [`Error::Format`] if it is of another kind, damaged, or has no tensors.
     ///
     /// ```
     /// use std::collections::HashMap;
@@ -53,10 +53,10 @@ impl Checkpoint {
         Self::from_bytes(path, &bytes)
     }
 
-    /// Like [`open`](Self::open) of bytes that are in memory; errors call them `path`.
+    /// Like [`open`](Self::open) for bytes in memory; errors name them `path`.
     ///
     /// # Errors
-    /// As [`open`](Self::open), except that no file is read.
+    /// The errors of [`open`](Self::open), except those of reading a file.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -71,7 +71,7 @@ impl Checkpoint {
     pub fn from_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let invalid = |format, problem| Error::Format { path: path.clone(), format, problem };
-        // A safetensors file begins with the length of its header, eight bytes, and the header with a brace.
+        // A safetensors file begins with the length of its header in eight bytes; the header begins with a brace.
         let pickled = bytes.get(8) != Some(&b'{');
         let (tensors, origin): (BTreeMap<String, Tensor>, Origin) = if pickled {
             (torch::read(bytes).map_err(|problem| invalid("PyTorch", problem))?, Origin::Pickle)
@@ -99,7 +99,7 @@ impl Checkpoint {
         self.tensors.len()
     }
 
-    /// Whether there are no tensors; an opened file has some.
+    /// Whether there are no tensors. A file that was opened has at least one.
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()
     }
@@ -109,7 +109,7 @@ impl Checkpoint {
         self.tensors.get(name)
     }
 
-    /// The first parts of the names with the number of tensors under each: `model_state`, `optimizer_state`, ….
+    /// The first parts of the names, with the number of tensors under each: `model_state`, `optimizer_state`, ….
     pub fn groups(&self) -> Vec<(&str, usize)> {
         let mut groups: Vec<(&str, usize)> = Vec::new();
         for name in self.names() {
@@ -122,10 +122,10 @@ impl Checkpoint {
         groups
     }
 
-    /// The tensors whose names begin with `prefix` and a dot, without both.
+    /// The tensors whose names begin with `prefix` and a dot, under their names without these.
     ///
     /// # Errors
-    /// [`Error::Unknown`] when there are none.
+    /// [`Error::Unknown`] if there are none.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -150,10 +150,10 @@ impl Checkpoint {
         Ok(Self { tensors, ..self.clone() })
     }
 
-    /// The tensors under other names: those for which `rename` gives one.
+    /// The tensors under new names: those for which `rename` returns one.
     ///
     /// # Errors
-    /// [`Error::Format`] when two tensors get the same name.
+    /// [`Error::Format`] if two tensors get the same name.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -176,10 +176,10 @@ impl Checkpoint {
         Ok(Self { tensors, ..self.clone() })
     }
 
-    /// The same names with other tensors: a weight cut, reshaped or scaled before it is loaded.
+    /// The same names with changed tensors: for example to cut, reshape or scale a weight before it is loaded.
     ///
     /// # Errors
-    /// Those of `change`.
+    /// The errors of `change`.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -195,13 +195,13 @@ impl Checkpoint {
         Ok(Self { tensors: tensors.collect::<Result<_>>()?, ..self.clone() })
     }
 
-    /// A builder of constants from these tensors as they are, for networks whose weights lie in our order: fast and without a tape.
-    /// To read another library's weights, load them into variables first ([`load_into`](Self::load_into)).
+    /// A builder of constants from these tensors without conversion, for networks whose weights are in our order: fast and without a tape.
+    /// To read weights of another library, load them into variables first ([`load_into`](Self::load_into)).
     pub fn var_builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
         VarBuilder::from_tensors(self.tensors.clone().into_iter().collect(), dtype, device)
     }
 
-    /// Where the file lies.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -1,4 +1,4 @@
-//! [`WeightFormat`]: the orders in which libraries keep the weight of a convolution, and the way from each to ours.
+//! [`WeightFormat`]: the orders in which libraries store the weight of a convolution, and the conversion from each to ours.
 
 use candle_core::Tensor;
 
@@ -6,11 +6,11 @@ use crate::Result;
 use crate::sparse::Kind;
 use crate::sparse::layers::LayerNote;
 
-/// The library whose order a file's convolution weights have. Ours is (out, z, y, x, in).
+/// The library whose order of convolution weights a file has. Ours is (out, z, y, x, in).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WeightFormat {
-    /// This library: (out, z, y, x, in), 1×1×1 weights too.
+    /// WaveMesh: (out, z, y, x, in), also for 1×1×1 weights.
     WaveMesh,
     /// spconv 2: (out, z, y, x, in); 1×1×1 layers of stride 1 hold an (in, out) matrix in that memory.
     Spconv2,
@@ -26,12 +26,12 @@ pub enum WeightFormat {
     Minkowski,
 }
 
-/// How the memory of a 1×1×1 weight of shape (out, 1, 1, 1, in) is meant.
+/// How to interpret the memory of a 1×1×1 weight of shape (out, 1, 1, 1, in).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pointwise {
-    /// As an (in, out) matrix: what spconv 2 computes with.
+    /// As an (in, out) matrix, with which spconv 2 computes.
     InOut,
-    /// As an (out, in) matrix: what the shape says, and what some networks' own 1×1×1 classes compute with.
+    /// As an (out, in) matrix, as the shape says; some networks' own 1×1×1 classes compute with it.
     OutIn,
 }
 
@@ -47,7 +47,7 @@ impl WeightFormat {
         Self::Minkowski,
     ];
 
-    /// The library and its order, for people.
+    /// The library and its order, as text for users.
     pub fn describe(self) -> &'static str {
         match self {
             Self::WaveMesh => "WaveMesh (out, z, y, x, in)",
@@ -60,7 +60,7 @@ impl WeightFormat {
         }
     }
 
-    /// The shape that this library gives the weight of a layer.
+    /// The shape of a layer's weight in this library.
     pub(super) fn shape(self, layer: &LayerNote) -> Vec<usize> {
         let [input, output] = layer.channels;
         let kernel = &layer.kernel[..];
@@ -77,7 +77,7 @@ impl WeightFormat {
         }
     }
 
-    /// How this library means the memory of a 1×1×1 weight of stride 1, if not as its shape says.
+    /// How this library interprets the memory of a 1×1×1 weight of stride 1.
     pub(super) fn pointwise(self) -> Pointwise {
         match self {
             Self::Spconv2 | Self::Spconv2Rskc => Pointwise::InOut,
@@ -85,7 +85,7 @@ impl WeightFormat {
         }
     }
 
-    /// A weight of [`shape`](Self::shape), in our order, and what was done to it.
+    /// A weight of [`shape`](Self::shape) converted to our order, and what was done to it.
     pub(super) fn convert(self, weight: &Tensor, layer: &LayerNote, pointwise: Pointwise) -> Result<(Tensor, Change)> {
         let [input, output] = layer.channels;
         let ours = [&[output], &layer.kernel[..], &[input]].concat();
@@ -102,7 +102,7 @@ impl WeightFormat {
             Self::TorchDense => [0].into_iter().chain(2..axes + 2).chain([1]).collect(),
             Self::TorchSparse | Self::Minkowski => {
                 let volume: usize = layer.kernel.iter().product();
-                // Where x runs fastest the offsets lie in our order (z, y, x); where z does, the axes are reversed.
+                // If x runs fastest, the offsets are in our order (z, y, x); if z does, the axes are reversed.
                 let z_fastest = self == Self::TorchSparse && volume.is_multiple_of(2);
                 let mut sizes = layer.kernel.clone();
                 if z_fastest {
@@ -118,7 +118,7 @@ impl WeightFormat {
     }
 }
 
-/// What was done to a tensor on its way from the file.
+/// What was done to a tensor when it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     None,

@@ -12,22 +12,22 @@ use super::report::{ImportReport, ImportedTensor};
 use crate::sparse::layers::{LayerNote, layer_of};
 use crate::{Error, Result};
 
-/// How a file's tensors become a network's parameters. The defaults find out all that the file tells.
+/// How a file's tensors become a network's parameters. The defaults detect everything that the file tells.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ImportOptions {
     /// The order of convolution weights. Default: the one order that fits all of the network's layers.
     pub format: Option<WeightFormat>,
-    /// What stands before the parameters' names in the file, such as `model_state.backbone_3d`. Default: the prefix under which
-    /// most parameters are found.
+    /// The text before the parameters' names in the file, such as `model_state.backbone_3d`. Default: the prefix under which most
+    /// parameters are found.
     pub prefix: Option<String>,
-    /// Parts of the network that the file calls otherwise: (beginning of our names, beginning of theirs), whole parts between dots.
-    /// The first that fits is used.
+    /// Parts of the network with another name in the file: (start of our names, start of theirs), in whole parts between dots. The first
+    /// that fits is used.
     pub renames: Vec<(String, String)>,
-    /// How given 1×1×1 layers of stride 1 are meant, against the format's rule: (name of the layer, where `*` stands for any text,
+    /// How to interpret given 1×1×1 layers of stride 1, against the rule of the format: (name of the layer, where `*` stands for any text,
     /// and the rule). The first that fits is used.
     pub pointwise: Vec<(String, Pointwise)>,
-    /// Whether parameters may be missing in the file (a new head, say) and keep their values. Default false.
+    /// Whether parameters may be missing in the file (for example a new head) and keep their values. Default false.
     pub allow_missing: bool,
 }
 
@@ -42,15 +42,15 @@ setters! {
 }
 
 impl Checkpoint {
-    /// Gives every variable the value of its tensor in this file, in the variable's type and on its device, and reports what was
-    /// read, turned, missing and unread. Build the network first: its layers tell how their weights are meant.
+    /// Sets every variable to the value of its tensor in this file, in the variable's type and on its device, and reports what was read,
+    /// turned, missing and unread. Build the network first: its layers tell how their weights are to be interpreted.
     ///
-    /// Names are those of the variables, behind one common prefix. A convolution's `weight` is also found as `kernel`, and what
-    /// MinkowskiEngine wraps (`norm.bn.weight`, `linear.linear.weight`) under the plain name.
+    /// Names are those of the variables after one common prefix. A convolution's `weight` is also found as `kernel`, and layers that
+    /// MinkowskiEngine wraps (`norm.bn.weight`, `linear.linear.weight`) under their plain names.
     ///
     /// # Errors
-    /// [`Error::Format`] names the first tensor that is missing or of another shape, with the layer and the order that was
-    /// recognised, or says what is ambiguous and which option decides it. The variables are then unchanged.
+    /// [`Error::Format`]: it names the first tensor that is missing or has another shape, with the layer and the detected order; or it says
+    /// what is ambiguous and which option decides it. The variables are then unchanged.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -130,7 +130,7 @@ impl Checkpoint {
             }
         }
         if let (Some(first), false) = (report.missing.first(), options.allow_missing) {
-            // Those that have as many numbers first: most likely it is one of them.
+            // Tensors with the same number of elements come first: most likely it is one of them.
             let size = variables.iter().find(|(name, _)| name == first).map(|(_, var)| var.elem_count());
             let (mut near, rest): (Vec<_>, Vec<_>) =
                 report.unread.iter().partition(|&name| self.get(name).map(Tensor::elem_count) == size);
@@ -153,7 +153,7 @@ impl Checkpoint {
 
     /// The prefix under which most variables are found.
     fn prefix(&self, variables: &[(String, Var)], options: &ImportOptions) -> Result<String> {
-        // By last part of the name, so that a file with thousands of tensors is searched once.
+        // Indexed by the last part of the name, so that a file with thousands of tensors is searched only once.
         let mut by_leaf: HashMap<&str, Vec<&str>> = HashMap::new();
         for name in self.names() {
             by_leaf.entry(leaf(name)).or_default().push(name);
@@ -196,7 +196,7 @@ impl Checkpoint {
         Found { name, var, layer: layer_of(var), tensor: tensor.map(|(name, tensor)| (name.as_str(), tensor)) }
     }
 
-    /// The order that all convolution weights of the file have.
+    /// The one order that fits all convolution weights of the file.
     fn format(&self, found: &[Found], options: &ImportOptions) -> Result<Option<WeightFormat>> {
         let layers: Vec<(&LayerNote, &str, &Tensor)> = found
             .iter()
@@ -216,7 +216,7 @@ impl Checkpoint {
         if fitting.is_empty() {
             return Err(self.no_format(&layers));
         }
-        // Our own files are never pickles; and without 1×1×1 layers of stride 1 they equal spconv's.
+        // Our own files are never pickles. Without 1×1×1 layers of stride 1 they equal spconv's.
         let has_pointwise = layers.iter().any(|(layer, ..)| layer.pointwise);
         let other = match self.origin() {
             Origin::WaveMesh => Some(WeightFormat::Spconv2),
@@ -226,7 +226,7 @@ impl Checkpoint {
         if [WeightFormat::WaveMesh, WeightFormat::Spconv2].iter().all(|format| fitting.contains(format)) {
             fitting.retain(|&format| Some(format) != other);
         }
-        // Odd kernels lie in the same order in both.
+        // Odd kernels have the same order in both.
         if layers.iter().all(|(layer, ..)| layer.kernel.iter().product::<usize>() % 2 == 1) {
             fitting.retain(|&format| format != WeightFormat::TorchSparse || !fitting_minkowski(&layers));
         }
@@ -239,7 +239,7 @@ impl Checkpoint {
         }
     }
 
-    /// No order fits all layers: names the first layer that the most fitting order does not.
+    /// The error if no order fits all layers: it names the first layer that the best order does not fit.
     fn no_format(&self, layers: &[(&LayerNote, &str, &Tensor)]) -> Error {
         let fit = |format: &WeightFormat| {
             layers.iter().filter(|(layer, _, tensor)| tensor.dims() == format.shape(layer)).count()
@@ -295,7 +295,7 @@ impl Checkpoint {
                 part.name
             )));
         }
-        // MinkowskiEngine keeps a bias as one row.
+        // MinkowskiEngine stores a bias as one row.
         if tensor.dims() != dims && !(tensor.dims().first() == Some(&1) && tensor.dims()[1..] == *dims) {
             return Err(mismatch(dims, ""));
         }
@@ -336,7 +336,7 @@ fn renamed(name: &str, options: &ImportOptions) -> String {
     name.into()
 }
 
-/// The names under which other libraries keep a parameter.
+/// The names under which other libraries store a parameter.
 fn aliases(name: &str) -> Vec<String> {
     let (layer, leaf) = name.rsplit_once('.').map_or(("", name), |(layer, leaf)| (layer, leaf));
     let in_layer = |leaf: &str| if layer.is_empty() { leaf.to_string() } else { format!("{layer}.{leaf}") };
@@ -349,7 +349,7 @@ fn aliases(name: &str) -> Vec<String> {
     names
 }
 
-/// Whether `*` of the pattern can stand for text so that it equals `name`.
+/// Whether the pattern equals `name` for some text in place of `*`.
 fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,

@@ -1,7 +1,7 @@
-//! Checkpoints of other libraries, read into any network, and never silently wrong.
+//! Reads checkpoints of other libraries into any network, and never silently gives wrong weights.
 //!
-//! [`Checkpoint::open`] reads every tensor of a file that PyTorch saved (`.pth`, `.pt`, `.bin`, `.ckpt`, of any version since 2017) or
-//! of safetensors; [`Checkpoint::load_into`] copies their values into a network's parameters and reports what it did.
+//! [`Checkpoint::open`] reads every tensor of a file that PyTorch saved (`.pth`, `.pt`, `.bin`, `.ckpt`, any version since 2017) or of a
+//! safetensors file. [`Checkpoint::load_into`] copies the values into a network's parameters and reports what it did.
 //!
 //! ```no_run
 //! use wavemesh::prelude::*;
@@ -17,8 +17,8 @@
 //!
 //! # How weights lie in files
 //!
-//! Libraries keep the weights of the same convolution in different orders ([`WeightFormat`]). The importer finds the order
-//! from the shapes of all layers together, and asks for it ([`ImportOptions::format`]) when more than one fits.
+//! Libraries store the weights of the same convolution in different orders ([`WeightFormat`]). The importer detects the order from the
+//! shapes of all layers together, and asks for it ([`ImportOptions::format`]) if more than one fits.
 //!
 //! | written by | weight | what is done |
 //! | --- | --- | --- |
@@ -29,10 +29,10 @@
 //! | torchsparse | (offsets, in, out), 1×1×1 (in, out) | offsets unfolded: x runs fastest in odd kernels, z in even ones |
 //! | MinkowskiEngine | (offsets, in, out), 1×1×1 (in, out) | offsets unfolded: x runs fastest |
 //!
-//! spconv 2 computes a 1×1×1 layer of stride 1 (and every submanifold one) as `mm(x, weight.view(in, out))`, although the weight's shape
-//! is (out, 1, 1, 1, in): its memory holds an (in, out) matrix, which is not the transpose. Strided 1×1×1 layers it computes as any
-//! other. A network may also bring a pointwise class of its own that reads (out, in), as SoftGroup's does:
-//! [`ImportOptions::pointwise`] names such layers.
+//! spconv 2 computes a 1×1×1 layer of stride 1 (and every submanifold one) as `mm(x, weight.view(in, out))`, although the weight's shape is
+//! (out, 1, 1, 1, in): its memory holds an (in, out) matrix, which is not the transpose. It computes strided 1×1×1 layers like any other
+//! layer. A network may also have its own pointwise class that reads (out, in), as SoftGroup does: name such layers in
+//! [`ImportOptions::pointwise`].
 
 mod checkpoint;
 mod format;

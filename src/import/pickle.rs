@@ -1,36 +1,36 @@
-//! Python's pickle, as far as files of weights use it: a machine that builds plain values and runs no code.
+//! Python's pickle format, as far as files of weights use it: a reader that builds plain values and runs no code.
 //!
-//! Classes and functions stay names, and a call of one stays a [`Node::Object`] with its arguments, so a file cannot make this
-//! program do anything. Protocols 0 to 5 are read, without those instructions that only a cooperating program could send
-//! (extension registries, out-of-band buffers).
+//! Classes and functions stay names, and a call stays a [`Node::Object`] with its arguments, so a file cannot make this program do
+//! anything. Protocols 0 to 5 are read, without the instructions that only a cooperating program could send (extension registries,
+//! out-of-band buffers).
 
 use std::collections::HashMap;
 
 /// A value's place in [`Values`].
 pub(super) type Id = usize;
 
-/// One value. Lists and dictionaries hold places, so a value may occur in several others, or in itself.
+/// One value. Lists and dictionaries hold places, so a value may be inside several others, or inside itself.
 #[derive(Clone, Debug)]
 pub(super) enum Node {
     None,
     Bool(bool),
     Int(i64),
     Text(String),
-    /// A number with a fraction, or bytes: nothing that tells where a tensor lies.
+    /// A number with a fraction, or bytes: these never tell where a tensor is.
     Other,
     /// A list, tuple or set.
     Sequence(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     /// A class or function, by module and name.
     Global(String, String),
-    /// What a call of `callable` would have made, and what was put into it afterwards.
+    /// The object that a call of `callable` would have made, with what was put into it afterwards.
     Object {
         callable: Id,
         arguments: Id,
         items: Vec<(Id, Id)>,
         state: Option<Id>,
     },
-    /// A value that the program keeps outside the pickle (PyTorch's storages).
+    /// A value that the program stores outside the pickle (PyTorch's storages).
     Persistent(Id),
 }
 
@@ -84,10 +84,10 @@ impl Values {
         }
     }
 
-    /// Reads one pickle from the front of `bytes` and returns its value and the bytes behind it.
+    /// Reads one pickle from the start of `bytes`. Returns its value and the bytes after it.
     ///
     /// # Errors
-    /// What is wrong with the pickle, in words.
+    /// A text that says what is wrong with the pickle.
     pub fn read<'a>(&mut self, bytes: &'a [u8]) -> Result<(Id, &'a [u8]), String> {
         let mut machine =
             Machine { values: self, rest: bytes, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
@@ -185,7 +185,7 @@ impl<'a> Machine<'a, '_> {
     fn append(&mut self, into: Id, more: &[Id]) -> Step<()> {
         match &mut self.values.0[into] {
             Node::Sequence(items) => items.extend(more),
-            // A list or deque of a class of its own: its elements are of no use here.
+            // A custom list or deque class: its elements are not needed here.
             Node::Object { .. } => {}
             _ => return Err("the pickle appends to a value that is not a list".into()),
         }
@@ -198,7 +198,7 @@ impl<'a> Machine<'a, '_> {
 
     fn long(&mut self, length: usize) -> Step<()> {
         let bytes = self.take(length)?;
-        // Longer ones (a magic number, a random state) are no sizes: their lowest 63 bits tell them apart.
+        // Longer numbers (a magic number, a random state) are not sizes: their lowest 63 bits distinguish them.
         let sign = if bytes.last().is_some_and(|b| b & 0x80 != 0) { 0xff } else { 0 };
         let mut wide = [sign; 8];
         let kept = length.min(8);

@@ -4,16 +4,16 @@ use std::fmt;
 
 use super::format::WeightFormat;
 
-/// One parameter that a file gave a value.
+/// One parameter that got its value from a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportedTensor {
-    /// The parameter's name in the network.
+    /// Name of the parameter in the network.
     pub name: String,
-    /// The tensor's name in the file.
+    /// Name of the tensor in the file.
     pub from: String,
     /// Shape in the file.
     pub shape: Vec<usize>,
-    /// What was done to it: `read`, `axes moved`, or `turned` for a 1×1×1 weight whose memory was an (in, out) matrix.
+    /// What was done to it: `read`, `axes moved`, or `turned` (for a 1×1×1 weight whose memory was an (in, out) matrix).
     pub change: &'static str,
 }
 
@@ -22,13 +22,13 @@ pub struct ImportedTensor {
 pub struct ImportReport {
     /// The order of the file's convolution weights; `None` if the network has no sparse convolution.
     pub format: Option<WeightFormat>,
-    /// What stood before the parameters' names in the file: `model_state.backbone_3d.`.
+    /// The text before the parameters' names in the file: `model_state.backbone_3d.`.
     pub prefix: String,
-    /// Parameters that have a value of the file now, by name.
+    /// Parameters that got a value from the file, by name.
     pub read: Vec<ImportedTensor>,
-    /// Parameters that the file has no tensor for; they kept their values.
+    /// Parameters without a tensor in the file; they kept their values.
     pub missing: Vec<String>,
-    /// Tensors under the prefix that no parameter has.
+    /// Tensors under the prefix that belong to no parameter.
     pub unread: Vec<String>,
     /// Number of tensors elsewhere in the file (an optimiser's state, other parts of a model).
     pub elsewhere: usize,

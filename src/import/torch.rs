@@ -1,7 +1,7 @@
 //! PyTorch's files: `torch.save`'s zip archives and the older stream of pickles.
 //!
-//! Both hold one pickle of the saved object, in which a tensor is a view (offset, size, stride) of a storage that lies outside it.
-//! Every tensor found in dictionaries, lists and modules gets the name by which PyTorch would reach it, joined by dots:
+//! Both hold one pickle of the saved object, in which a tensor is a view (offset, size, stride) of a storage outside the pickle. Every
+//! tensor in dictionaries, lists and modules gets the name with which PyTorch would reach it, joined by dots:
 //! `model_state.backbone.conv1.weight`.
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::pickle::{Id, Node, Values};
 
-/// The first pickle of a file of the older format.
+/// The first pickle in a file of the older format.
 const LEGACY_MAGIC: i64 = 0xa86a_20f9_469c_fc6c_u64 as i64;
 
 /// Named tensors.
@@ -20,7 +20,7 @@ pub(super) type Tensors = BTreeMap<String, Tensor>;
 /// Reads the tensors of a `.pth` file.
 ///
 /// # Errors
-/// What is wrong with the file, in words.
+/// A text that says what is wrong with the file.
 pub(super) fn read(bytes: &[u8]) -> Result<Tensors, String> {
     let mut values = Values::default();
     let (root, storages) =
@@ -30,7 +30,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tensors, String> {
     Ok(walk.tensors)
 }
 
-/// Raw bytes of storages by key.
+/// Raw bytes of storages, by key.
 type Storages<'a> = HashMap<String, std::borrow::Cow<'a, [u8]>>;
 
 fn archive<'a>(values: &mut Values, bytes: &'a [u8]) -> Result<(Id, Storages<'a>), String> {
@@ -78,7 +78,7 @@ fn stream<'a>(values: &mut Values, bytes: &'a [u8]) -> Result<(Id, Storages<'a>)
     let (_system, rest) = values.read(rest)?;
     let (root, rest) = values.read(rest)?;
     let (keys, mut rest) = values.read(rest)?;
-    // How long a storage is follows from its type, which only the tensors that lie in it tell.
+    // The length of a storage follows from its type, which only its tensors tell.
     let mut sizes = HashMap::new();
     for id in 0..values.len() {
         if let Node::Persistent(id) = values.get(id)
@@ -109,7 +109,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Of `FloatStorage`, `float32` and the like.
+    /// The kind for `FloatStorage`, `float32` and the like.
     fn named(name: &str) -> Option<Self> {
         Some(Self::Same(match name.trim_end_matches("Storage") {
             "Float" | "float32" => DType::F32,
@@ -133,17 +133,17 @@ impl Kind {
     }
 }
 
-/// A storage as a tensor names it.
+/// A storage, as a tensor refers to it.
 struct Storage {
     key: String,
-    /// `None` for an untyped storage, whose tensors tell their type.
+    /// `None` for an untyped storage; its tensors tell their type.
     kind: Option<Kind>,
-    /// First byte, for a view of an older file.
+    /// The first byte, for a view in an older file.
     start: usize,
 }
 
 impl Storage {
-    /// Of `('storage', class, key, device, elements[, view])`.
+    /// Reads `('storage', class, key, device, elements[, view])`.
     fn of(values: &Values, id: Id) -> Result<Self, String> {
         let parts =
             values.sequence(id).filter(|parts| parts.len() >= 5).ok_or("a storage that PyTorch did not write")?;
@@ -169,7 +169,7 @@ struct Walk<'a> {
     values: &'a Values,
     storages: &'a Storages<'a>,
     tensors: Tensors,
-    /// The values that the present one lies in: one that holds itself is not followed again.
+    /// The values that contain the current one: a value that contains itself is not visited again.
     inside: Vec<Id>,
 }
 
@@ -210,9 +210,9 @@ impl Walk<'_> {
                 _ => continue,
             };
             match key.as_str() {
-                // A pickled module keeps its parts in these; its state_dict does not name them.
+                // A pickled module keeps its parts under these keys, which its state_dict leaves out of names.
                 "_parameters" | "_buffers" | "_modules" => self.visit(value, name)?,
-                // The version numbers that a state_dict carries.
+                // The version numbers in a state_dict.
                 "_metadata" => {}
                 key => self.visit(value, &joined(name, key))?,
             }
@@ -303,7 +303,7 @@ fn strided(
     if is_dense {
         return Some(content[offset * width..(offset + count) * width].to_vec());
     }
-    // A view may repeat elements (stride 0); a damaged size must not ask for all memory.
+    // A view may repeat elements (stride 0); a damaged size must not request all memory.
     const MOST: usize = 1 << 26;
     if count > MOST.max(content.len() / width) {
         return None;

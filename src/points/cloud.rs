@@ -1,4 +1,4 @@
-//! [`PointCloud`]: points with named channels, and the files that people keep them in.
+//! [`PointCloud`]: points with named channels, and the file formats for them.
 
 use std::path::Path;
 
@@ -17,10 +17,10 @@ pub struct PointCloud {
 }
 
 impl PointCloud {
-    /// A cloud of `points` (points, 3 + C), any number type, x, y, z first; the further channels get the names `channels`.
+    /// A cloud of `points` (points, 3 + C) of any number type, with x, y, z first. `channels` names the further columns.
     ///
     /// # Errors
-    /// Fewer than three columns, or not one name for each further column.
+    /// Fewer than three columns, or not exactly one name for each further column.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -59,14 +59,14 @@ impl PointCloud {
 
     /// Reads a file by its extension:
     ///
-    /// - `.bin`: rows of f32. Four columns (x, y, z, intensity) as KITTI and SemanticKITTI have them; five (and a ring or time) in files
-    ///   that end in `.pcd.bin`, as nuScenes has them. For others see [`load_bin`](Self::load_bin).
+    /// - `.bin`: rows of f32. Four columns (x, y, z, intensity) as in KITTI and SemanticKITTI; five (with a ring or time) in files that end
+    ///   in `.pcd.bin`, as in nuScenes. For others see [`load_bin`](Self::load_bin).
     /// - `.ply`: the `vertex` element's scalars, ASCII or binary.
     /// - `.npy`: an array (points, 3 + C).
-    /// - `.las`: positions (kept relative to the first point when they are too large for f32), intensity, class, and colours.
+    /// - `.las`: positions (relative to the first point if they are too large for f32), intensity, class, and colours.
     ///
     /// # Errors
-    /// [`Error::Unknown`] for another extension, [`Error::Format`] for content that does not fit, [`Error::Io`].
+    /// [`Error::Unknown`] for another extension, [`Error::Format`] for invalid content, [`Error::Io`] if the file cannot be read.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -115,10 +115,10 @@ impl PointCloud {
         }
     }
 
-    /// Reads rows of little-endian f32: x, y, z and these channels.
+    /// Reads rows of little-endian f32: x, y, z, then these channels.
     ///
     /// # Errors
-    /// [`Error::Format`] when the file is no whole number of rows.
+    /// [`Error::Format`] if the file is not a whole number of rows.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -160,7 +160,7 @@ impl PointCloud {
     /// Positions (points, 3): x, y, z.
     ///
     /// # Errors
-    /// Whatever candle says when it cannot allocate.
+    /// An error of candle if it cannot allocate.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -175,7 +175,7 @@ impl PointCloud {
     /// A channel (points,) by name.
     ///
     /// # Errors
-    /// [`Error::Unknown`] lists the names there are.
+    /// [`Error::Unknown`] lists the existing names.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -206,15 +206,15 @@ impl PointCloud {
         self.points.dims()[0]
     }
 
-    /// Whether there are none.
+    /// Whether there are no points.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Lowest and highest corner (x, y, z) of the points that are finite; `None` without any.
+    /// Lowest and highest corner (x, y, z) of the finite points; `None` if there are none.
     ///
     /// # Errors
-    /// Whatever candle says when it cannot allocate.
+    /// An error of candle if it cannot allocate.
     ///
     /// ```
     /// use wavemesh::prelude::*;

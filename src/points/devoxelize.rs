@@ -6,25 +6,24 @@ use rayon::prelude::*;
 use crate::sparse::SparseConvTensor;
 use crate::{Error, Result};
 
-/// How the features between sites are found.
+/// How features between sites are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Interpolation {
-    /// Those of the nearest site of the grid, zero if it is empty. The default.
+    /// The features of the nearest site, or zero if it is empty. The default.
     #[default]
     Nearest,
-    /// The trilinear blend of the eight sites around, empty ones counting as zero: MinkowskiEngine's `MinkowskiInterpolation`.
+    /// The trilinear blend of the eight sites around, where empty ones count as zero: MinkowskiEngine's `MinkowskiInterpolation`.
     Trilinear,
-    /// The trilinear blend of those of the eight sites around that are not empty: torchsparse's `spdevoxelize`.
+    /// The trilinear blend of the occupied ones among the eight sites around: torchsparse's `spdevoxelize`.
     TrilinearOccupied,
 }
 
-/// Features (M, C) of `tensor` at `positions` (M, 4) of floats: batch, z, y, x, in units of the grid, where a site lies at its whole
-/// coordinates. Sites that are empty or off the grid count as empty; a position that is not finite gets zeros. Differentiable in the
-/// features.
+/// Features (M, C) of `tensor` at `positions` (M, 4) of floats: batch, z, y, x, in units of the grid; a site is at its whole coordinates.
+/// Sites outside the grid count as empty, and a position that is not finite gets zeros. Differentiable in the features.
 ///
 /// # Errors
-/// Positions of another shape or type, or a batch number that is not a whole one of the tensor's.
+/// Positions of another shape or type, or a batch number that is not a whole number or not in the tensor.
 ///
 /// ```
 /// use wavemesh::points::devoxelize;
@@ -71,7 +70,7 @@ pub fn devoxelize(tensor: &SparseConvTensor, positions: &Tensor, interpolation: 
         let nearest = |&[b, z, y, x]: &[f64; 4]| find(b, [z, y, x].map(|v| (v + 0.5).floor()));
         return pick(positions.par_iter().with_min_len(1 << 10).map(nearest).collect());
     }
-    // Row and share of each of the eight corners.
+    // The row and the weight of each of the eight corners.
     let corners = |&[b, z, y, x]: &[f64; 4]| -> [(u32, f64); 8] {
         let at = [z, y, x];
         let low = at.map(f64::floor);

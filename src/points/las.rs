@@ -1,6 +1,6 @@
 //! LAS 1.0 to 1.4, uncompressed (ASPRS): positions, intensity, class and colour.
 
-/// Where a point format keeps its class and, if it has them, its colours.
+/// Where a point format stores its class and, if it has them, its colours.
 fn layout(format: u8) -> Option<(usize, Option<usize>)> {
     Some(match format {
         0 | 1 | 4 => (15, None),
@@ -12,10 +12,10 @@ fn layout(format: u8) -> Option<(usize, Option<usize>)> {
     })
 }
 
-/// Positions further from the origin than this lose millimetres in f32.
+/// Positions further from the origin than this would lose millimetres in f32.
 const FAR: f64 = 1e4;
 
-/// Rows of x, y, z and the channels, and the names of these.
+/// Rows of x, y, z and the channels, and the names of the channels.
 pub(super) fn read(bytes: &[u8]) -> Result<(Vec<f32>, Vec<String>), String> {
     if !bytes.starts_with(b"LASF") {
         return Err("it does not begin with LASF".into());
@@ -63,7 +63,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Vec<f32>, Vec<String>), String> {
             f64::from(i32::from_le_bytes([point[at], point[at + 1], point[at + 2], point[at + 3]])) * scale[a]
                 + offset[a]
         });
-        // Metres of a map projection have seven digits before the point.
+        // Metres in a map projection have seven digits before the decimal point.
         let zero = *first.get_or_insert(if place.iter().any(|v| v.abs() > FAR) { place } else { [0.0; 3] });
         rows.extend((0..3).map(|a| (place[a] - zero[a]) as f32));
         rows.extend([short(12), f32::from(if class == 15 { point[15] & 0x1f } else { point[16] })]);

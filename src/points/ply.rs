@@ -1,4 +1,4 @@
-//! PLY point clouds, by the crate `ply-rs-bw`: every scalar of the `vertex` element.
+//! PLY point clouds, read with the crate `ply-rs-bw`: every scalar of the `vertex` element.
 
 use std::io::{BufRead, Cursor};
 
@@ -24,7 +24,7 @@ impl PropertyAccess for Row {
     }
 }
 
-/// Rows of x, y, z and the channels, and the names of these.
+/// Rows of x, y, z and the channels, and the names of the channels.
 pub(super) fn read(bytes: &[u8]) -> Result<(Vec<f32>, Vec<String>), String> {
     let mut reader = Reader::new(Cursor::new(bytes));
     let header = Parser::<Row>::new().read_header(&mut reader).map_err(|error| error.to_string())?;
@@ -55,7 +55,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Vec<f32>, Vec<String>), String> {
     Err("it has no vertices".into())
 }
 
-/// Refuses an element whose rows cannot fit in what is left of the file, before anything is allocated for them.
+/// Rejects an element whose rows cannot fit in the rest of the file, before anything is allocated for them.
 fn check_count<T: AsRef<[u8]>>(
     element: &ElementDef,
     encoding: Encoding,
@@ -68,7 +68,7 @@ fn check_count<T: AsRef<[u8]>>(
         ScalarType::Double => 8,
     };
     let smallest_row: usize = match encoding {
-        // A digit and a separator a property.
+        // Each property takes at least a digit and a separator.
         Encoding::Ascii => 2 * element.properties.len(),
         _ => {
             let property = |p: &PropertyType| match p {

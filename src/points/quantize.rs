@@ -1,17 +1,17 @@
-//! [`sparse_quantize`]: coordinates to unique cells, as torchsparse and MinkowskiEngine do.
+//! [`sparse_quantize`]: turns coordinates into unique cells, as torchsparse and MinkowskiEngine do.
 
 use candle_core::{DType, Device, Tensor};
 
 use crate::{Error, Result};
 
-/// Unique cells of points.
+/// The unique cells of points.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quantized {
-    /// The cells, ascending, in the order of the columns that were given; they may be negative.
+    /// The cells in ascending order, with the columns in the given order; coordinates may be negative.
     pub cells: Vec<Vec<i64>>,
-    /// The first point of each cell.
+    /// The index of the first point of each cell.
     pub index: Vec<u32>,
-    /// The cell of each point.
+    /// The index of the cell of each point.
     pub inverse: Vec<u32>,
 }
 
@@ -21,7 +21,7 @@ impl Quantized {
         self.cells.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no cells.
     pub fn is_empty(&self) -> bool {
         self.cells.is_empty()
     }
@@ -29,7 +29,7 @@ impl Quantized {
     /// The cells as an `i64` tensor (cells, columns).
     ///
     /// # Errors
-    /// Whatever candle says when it cannot allocate.
+    /// An error of candle if it cannot allocate.
     ///
     /// ```
     /// use wavemesh::points::sparse_quantize;
@@ -44,8 +44,8 @@ impl Quantized {
     }
 }
 
-/// The unique `floor(coords / voxel_size)` of `coords` (points, D), any number type, with the first point of each cell and the cell
-/// of each point: `torchsparse.utils.quantize.sparse_quantize(coords, voxel_size, return_index=True, return_inverse=True)`. Computed in
+/// The unique `floor(coords / voxel_size)` of `coords` (points, D) of any number type, with the first point of each cell and the cell of
+/// each point: `torchsparse.utils.quantize.sparse_quantize(coords, voxel_size, return_index=True, return_inverse=True)`. It computes in
 /// f64, as numpy does. Coordinates may be negative.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Labelled scenes made here, so that a network for points can be tried without a download: a street swept by a LiDAR, and a scanned room.
+//! Synthetic labelled scenes, for trying a network for points without a download: a street scanned by a LiDAR, and a scanned room.
 
 use candle_core::{Device, Tensor};
 use rand::Rng;
@@ -6,12 +6,12 @@ use rand::Rng;
 use super::cloud::PointCloud;
 use crate::{Result, random};
 
-/// Points and the class of each.
+/// Points, and the class of each.
 #[derive(Clone, Debug)]
 pub struct Scene {
     /// The points, in metres, z up.
     pub cloud: PointCloud,
-    /// Their classes (points,), `i64`: numbers of [`classes`](Self::classes).
+    /// The classes (points,), `i64`, as indices into [`classes`](Self::classes).
     pub labels: Tensor,
     /// Names of the classes.
     pub classes: [&'static str; 4],
@@ -26,7 +26,7 @@ impl Scene {
     }
 }
 
-/// A box by its lowest and highest corner (x, y, z), with a class.
+/// A box, given by its lowest and highest corner (x, y, z), with a class.
 struct Block {
     low: [f32; 3],
     high: [f32; 3],
@@ -38,7 +38,7 @@ impl Block {
         Self { low, high, class }
     }
 
-    /// How far along a ray it begins, if the ray meets it.
+    /// How far along a ray the box begins, if the ray meets it.
     fn enter(&self, from: [f32; 3], along: [f32; 3]) -> Option<f32> {
         let (mut near, mut far) = (0f32, f32::INFINITY);
         for a in 0..3 {
@@ -50,8 +50,8 @@ impl Block {
     }
 }
 
-/// A street as a scanner 1.8 m above it sees it, 32 beams in 720 directions up to 30 m: road, cars, houses and poles, at places that `seed`
-/// decides. About 20,000 points, off by up to 2 cm along their rays.
+/// A street seen by a scanner 1.8 m above it, with 32 beams in 720 directions up to 30 m: road, cars, houses and poles, at places that
+/// depend on `seed`. About 20,000 points, with errors of up to 2 cm along their rays.
 ///
 /// ```
 /// let street = wavemesh::points::street(0)?;
@@ -61,7 +61,7 @@ impl Block {
 /// ```
 ///
 /// # Errors
-/// Whatever candle says.
+/// An error of candle.
 pub fn street(seed: u64) -> Result<Scene> {
     let mut rng = random::rng(seed, 0);
     let mut blocks = vec![Block::new([-1e3, -1e3, -1.0], [1e3, 1e3, 0.0], 0)];
@@ -94,8 +94,8 @@ pub fn street(seed: u64) -> Result<Scene> {
     Scene::new(rows, labels, ["road", "car", "house", "pole"])
 }
 
-/// A room of 5 × 4 × 2.5 m as a scan has it, 900 points a square metre: floor, walls, a table and chairs, at places that `seed` decides. About
-/// 87,000 points, off by up to 4 mm.
+/// A scanned room of 5 × 4 × 2.5 m with 900 points per square metre: floor, walls, a table and chairs, at places that depend on `seed`.
+/// About 87,000 points, with errors of up to 4 mm.
 ///
 /// ```
 /// let room = wavemesh::points::room(0)?;
@@ -104,7 +104,7 @@ pub fn street(seed: u64) -> Result<Scene> {
 /// ```
 ///
 /// # Errors
-/// Whatever candle says.
+/// An error of candle.
 pub fn room(seed: u64) -> Result<Scene> {
     let mut rng = random::rng(seed, 1);
     let mut blocks = vec![

@@ -1,4 +1,4 @@
-//! [`Voxelizer`]: points into voxels, by spconv's rules.
+//! [`Voxelizer`]: turns points into voxels by spconv's rules.
 
 use std::ops::Range;
 
@@ -9,20 +9,20 @@ use super::devoxelize::{Interpolation, devoxelize};
 use crate::sparse::{Reduce, SparseConvTensor, scatter};
 use crate::{Error, Result};
 
-/// How points become voxels. Triples and ranges are (x, y, z), as in the configurations of detectors.
+/// How points become voxels. Triples and ranges are (x, y, z), as in configurations of detectors.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct VoxelConfig {
     /// Sides of a voxel (x, y, z), in the unit of the points. Default 0.05.
     pub voxel_size: [f64; 3],
-    /// Lowest and highest corner (x, y, z, x, y, z); points outside belong to no voxel. Default: what holds all points, from a
+    /// Lowest and highest corner (x, y, z, x, y, z); points outside belong to no voxel. The default holds all points and starts at a
     /// multiple of the voxel size.
     pub range: Option<[f64; 6]>,
-    /// What becomes of several points of one voxel. Default their mean.
+    /// How several points in one voxel are reduced. Default their mean.
     pub reduce: Reduce,
-    /// Points that count in a voxel; later ones belong to it and do not count, as in spconv. Default all.
+    /// How many points of a voxel count; later ones belong to the voxel but do not count, as in spconv. Default all.
     pub max_points_per_voxel: Option<usize>,
-    /// Voxels of one cloud; points that would need another belong to none. Default all.
+    /// The most voxels of one cloud; points that would need another voxel belong to none. Default all.
     pub max_voxels: Option<usize>,
 }
 
@@ -48,30 +48,30 @@ setters! {
     }
 }
 
-/// Puts points into voxels: spconv's `PointToVoxel` followed by a reduction, for batches.
+/// Puts points into voxels: spconv's `PointToVoxel` followed by a reduction, for batches of clouds.
 ///
-/// A point lies in voxel `floor((point − lowest corner) / voxel size)`, computed in f32 as spconv does, so that both agree on points
-/// that lie on a border. Points with a coordinate that is not finite belong to no voxel.
+/// The voxel of a point is `floor((point − lowest corner) / voxel size)`, computed in f32 like spconv, so that both agree about points on a
+/// border. Points with a coordinate that is not finite belong to no voxel.
 #[doc(alias = "PointToVoxel")]
 #[derive(Clone, Debug)]
 pub struct Voxelizer {
     config: VoxelConfig,
 }
 
-/// Voxels and the way back to the points.
+/// Voxels, and the way back to the points.
 #[derive(Clone, Debug)]
 pub struct VoxelizedPoints {
-    /// One row a voxel, ascending by (batch, z, y, x); one batch element a cloud.
+    /// One row for each voxel, ascending by (batch, z, y, x); one batch element for each cloud.
     pub tensor: SparseConvTensor,
-    /// The row of each point's voxel, cloud after cloud; `None` outside the range and beyond `max_voxels`.
+    /// The row of each point's voxel, cloud after cloud; `None` for points outside the range and beyond `max_voxels`.
     pub inverse: Vec<Option<u32>>,
     /// Number of points that count in each voxel.
     pub counts: Vec<u32>,
-    /// Where voxel (0, 0, 0) begins (x, y, z).
+    /// The lowest corner of voxel (0, 0, 0), as (x, y, z).
     pub origin: [f64; 3],
     /// Sides of a voxel (x, y, z).
     pub voxel_size: [f64; 3],
-    /// Continuous position of each point on the grid: batch, z, y, x, where voxel 0 reaches from 0 to 1.
+    /// Position of each point on the grid: batch, z, y, x; voxel 0 reaches from 0 to 1.
     positions: Vec<[f32; 4]>,
 }
 
@@ -117,8 +117,8 @@ impl Voxelizer {
         &self.config
     }
 
-    /// Voxels of a batch of clouds, each (points, 3 + C) of floats with x, y, z first. The features of a point are all its columns,
-    /// as detectors have them; [`voxelize_features`](Self::voxelize_features) takes others.
+    /// The voxels of a batch of clouds, each (points, 3 + C) of floats with x, y, z first. All columns of a point are its features, as in
+    /// detectors; [`voxelize_features`](Self::voxelize_features) takes other features.
     ///
     /// # Errors
     /// No clouds, clouds of another shape or type, or a grid that is too large.
@@ -139,10 +139,10 @@ impl Voxelizer {
         self.voxelize_features(clouds, &features)
     }
 
-    /// Like [`voxelize`](Self::voxelize) with `features` (all points, C) instead of the points' columns. Differentiable in them.
+    /// Like [`voxelize`](Self::voxelize), with `features` (all points, C) in place of the points' columns. Differentiable in `features`.
     ///
     /// # Errors
-    /// Also features that have not one row for each point.
+    /// The errors of [`voxelize`](Self::voxelize); or features that do not have one row for each point.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -202,7 +202,7 @@ impl Voxelizer {
         Ok(())
     }
 
-    /// Gives the voxels of one cloud their rows, in ascending order; with a limit, the voxels that are met first.
+    /// Gives the voxels of one cloud their rows, in ascending order. With a limit, it takes the voxels that come first.
     fn number(
         &self,
         batch: i32,
@@ -214,7 +214,7 @@ impl Voxelizer {
         let mut order: Vec<([i32; 3], u32)> =
             range.clone().filter_map(|point| cells[point].map(|cell| (cell, point as u32))).collect();
         order.par_sort_unstable();
-        // Runs of equal cells, each beginning with the point that was met first.
+        // Runs of equal cells; each begins with the point that came first.
         let mut runs: Vec<&[([i32; 3], u32)]> = order.chunk_by(|a, b| a.0 == b.0).collect();
         if let Some(most) = self.config.max_voxels.filter(|&most| most < runs.len()) {
             runs.sort_unstable_by_key(|run| run[0].1);
@@ -229,7 +229,7 @@ impl Voxelizer {
         }
     }
 
-    /// The voxel of each point that counts, and how many there are in each.
+    /// The voxel of each point that counts, and the number of such points in each voxel.
     fn counted(&self, inverse: &[Option<u32>], voxels: usize) -> (Vec<Option<u32>>, Vec<u32>) {
         let most = self.config.max_points_per_voxel.unwrap_or(usize::MAX) as u64;
         let mut counts = vec![0u32; voxels];
@@ -246,9 +246,9 @@ impl Voxelizer {
 }
 
 impl VoxelizedPoints {
-    /// Features (points, C) of `tensor`, which lies on these voxels (a network's output, in any order of rows), at every point.
-    /// [`Interpolation::Nearest`] gives a point its own voxel's features, the others blend those of the voxels whose centres
-    /// surround it. Points without a voxel get zeros. Differentiable.
+    /// Features (points, C) of `tensor` at every point. `tensor` must be on the grid of these voxels (a network's output, with rows in any
+    /// order). [`Interpolation::Nearest`] gives a point the features of its own voxel; the others blend the features of the voxels whose
+    /// centres surround it. Points without a voxel get zeros. Differentiable.
     ///
     /// # Errors
     /// A tensor on a grid of another shape.
@@ -286,10 +286,10 @@ impl VoxelizedPoints {
         devoxelize(tensor, &Tensor::from_vec(at.concat(), (at.len(), 4), tensor.device())?, interpolation)
     }
 
-    /// Continuous positions (points, 4) on the grid: batch, z, y, x, where voxel 0 reaches from 0 to 1.
+    /// Positions (points, 4) on the grid: batch, z, y, x; voxel 0 reaches from 0 to 1.
     ///
     /// # Errors
-    /// Whatever candle says of the device of the tensor.
+    /// An error of candle about the device of the tensor.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -304,7 +304,7 @@ impl VoxelizedPoints {
     }
 }
 
-/// Where the grid lies.
+/// The place of the grid.
 struct Frame {
     low: [f32; 3],
     size: [f32; 3],
@@ -330,7 +330,7 @@ impl Frame {
                 }
                 let [low, high] = if bounds[0][0].is_finite() { bounds } else { [[0.0; 3]; 2] };
                 let low: [f64; 3] = std::array::from_fn(|a| (low[a] / size[a]).floor() * size[a]);
-                // Rounding to f32 may put the last point one cell further than it is.
+                // Rounding to f32 may move the last point one cell too far.
                 (low, std::array::from_fn(|a| ((high[a] - low[a]) / size[a]).floor() + 2.0))
             }
         };
@@ -346,12 +346,12 @@ impl Frame {
         Ok(Self { low: low.map(|v| v as f32), size: size.map(|v| v as f32), shape: [z, y, x] })
     }
 
-    /// (z, y, x) of a point's voxel.
+    /// (z, y, x) of a point's voxel; `None` outside the grid.
     fn cell(&self, point: [f32; 3]) -> Option<[i32; 3]> {
         let mut cell = [0; 3];
         for a in 0..3 {
             let at = ((point[a] - self.low[a]) / self.size[a]).floor();
-            // Not `at < 0 || at >= n`: NaN is outside, too.
+            // Written without `||`, so that NaN is outside too.
             let inside = at >= 0.0 && at < self.shape[2 - a] as f32;
             if !inside {
                 return None;

@@ -1,7 +1,7 @@
 //! Cross-attention from sites to a context (Vaswani et al. 2017), within each batch element.
 //!
-//! With `n = LayerNorm(features)`: queries come from `n`, keys and values from the context, and the output is
-//! `n + Dropout(Linear(attention))`. (The sum takes the normalised features, as the original network does.)
+//! With `n = LayerNorm(features)`: queries come from `n`, keys and values from the context, and the output is `n +
+//! Dropout(Linear(attention))`. (The sum uses the normalised features, as in the original network.)
 
 use candle_core::{D, DType, Module, Tensor};
 use candle_nn::{Linear, VarBuilder};
@@ -92,8 +92,8 @@ impl CrossAttention {
         Ok(y)
     }
 
-    /// Dropout (in training alone) of an update (N, C) to `x`. An element's mask depends on the pass's seed, this layer's name and the
-    /// element's number.
+    /// Applies dropout (only in training) to an update (N, C) of `x`. An element's mask depends on the pass's seed, this layer's name and
+    /// the element's number.
     fn drop(&self, update: Tensor, x: &SparseConvTensor, run: &Run) -> Result<Tensor> {
         if !run.train || self.dropout == 0.0 {
             return Ok(update);

@@ -1,7 +1,7 @@
-//! The residual block: two 3³ convolutions beside a shortcut.
+//! The residual block: two 3³ convolutions and a shortcut.
 //!
-//! `relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x))`. The shortcut is a 1³ convolution with batch normalisation when
-//! the channels or the sites change, else the input itself (He et al. 2016).
+//! `relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x))`. The shortcut is a 1³ convolution with batch normalisation if the channels or the
+//! sites change, otherwise the input itself (He et al. 2016).
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(super) struct ResidualBlock {
     shortcut: Option<(ConvLayer, NormLayer)>,
 }
 
-/// Where a block stands: its channels, its stride, and the names of its kernel maps.
+/// A block's place in the network: its channels, its stride, and the names of its kernel maps.
 pub(super) struct Place<'a> {
     pub in_channels: usize,
     pub out_channels: usize,
@@ -65,7 +65,7 @@ impl ResidualBlock {
         [&self.bn1, &self.bn2].into_iter().chain(shortcut).for_each(|norm| norm.convert_sync_batchnorm(group));
     }
 
-    /// The output, of the type of `x`. The channels of `skip`, which a decoder's block may have, follow those of `x`.
+    /// The output, in the type of `x`. The channels of `skip`, which a block of the decoder may have, follow those of `x`.
     pub fn forward(&self, x: &SparseConvTensor, skip: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
         let kept = run.precision.dtype();
         let h = {
@@ -79,7 +79,7 @@ impl ResidualBlock {
         self.bn2.join(&h, self.added(other), x.dtype(), run)
     }
 
-    /// The output in f32 for an f32 `x`, unless the pass is made again, and what the backward pass needs beside both.
+    /// The output in f32 for an f32 `x` (none if the pass is repeated), and what the backward pass needs in addition to both.
     pub fn forward_kept(&self, x: SparseConvTensor, keep: Keep) -> Result<(Option<SparseConvTensor>, Inner)> {
         let (h, norm1) = {
             let sums = self.conv1.sums(&x)?;
@@ -104,8 +104,8 @@ impl ResidualBlock {
         convs.map(ConvLayer::weight).chain(norms.flat_map(NormLayer::parameters)).cloned().collect()
     }
 
-    /// Gradients of a training pass from `x` and `skip` to `out`, layer by layer, letting go of each value when it has served. That
-    /// of the input is of `x` followed by `skip`.
+    /// Gradients of a training pass from `x` and `skip` to `out`, layer by layer; each value is freed after its last use. The gradient of
+    /// the input is that of `x` followed by `skip`.
     pub fn backward(
         &self,
         x: &SparseConvTensor,
@@ -131,7 +131,7 @@ impl ResidualBlock {
         Ok((x_grad, parameters))
     }
 
-    /// What is added to the main path: the shortcut's convolution, normalised, or the input itself.
+    /// The term added to the main path: the normalised convolution of the shortcut, or the input itself.
     fn added<'a>(&'a self, x: &'a SparseConvTensor) -> Shortcut<'a> {
         match &self.shortcut {
             Some((_, norm)) => norm.shortcut(x),
@@ -140,13 +140,13 @@ impl ResidualBlock {
     }
 }
 
-/// What a block's backward pass needs beside its input and its output.
+/// What a block's backward pass needs in addition to its input and its output.
 pub(super) struct Inner {
     norm1: KeptNorm,
     norm2: KeptNorm,
 }
 
-/// An encoder's block, which has no other input than `x`.
+/// A block of the encoder, whose only input is `x`.
 impl Segment for ResidualBlock {
     type Inner = Inner;
 

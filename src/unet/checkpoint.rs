@@ -1,4 +1,4 @@
-//! Parameters on disk: safetensors of our own, and PyTorch checkpoints of the original network.
+//! Parameters on disk: our own safetensors, and PyTorch checkpoints of the original network.
 //!
 //! A file of ours holds every parameter and running statistic under its name (`time_mlp.0.weight`,
 //! `encoder.encoder_blocks.0.conv1.weight`, …) with the [`UNetConfig`] as JSON in its header, so that the file alone
@@ -15,7 +15,7 @@ use super::network::WaveMeshUNet;
 use crate::import::{Checkpoint, ImportOptions, ImportReport};
 use crate::{Error, Result, tensor_file};
 
-/// Key of the configuration in a file's header.
+/// The key of the configuration in a file's header.
 const CONFIG: &str = "wavemesh.unet";
 const FORMAT: &str = "safetensors";
 /// Names that wrappers add between the parts of a parameter's name.
@@ -25,7 +25,7 @@ impl WaveMeshUNet {
     /// Writes parameters, running statistics and configuration as safetensors in `dtype` (`F16` halves the file).
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be written; the old one is then still whole.
+    /// [`Error::Io`] if the file cannot be written; an old file is then still intact.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -44,10 +44,10 @@ impl WaveMeshUNet {
         tensor_file::write(path.as_ref(), tensors, (CONFIG, config))
     }
 
-    /// Rebuilds the network that [`save`](Self::save) wrote.
+    /// Rebuilds a network from a file that [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// [`Error::Format`] when the file is not one of ours, [`Error::Io`] when it cannot be read.
+    /// [`Error::Format`] if the file is not one of ours, [`Error::Io`] if it cannot be read.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -73,11 +73,12 @@ impl WaveMeshUNet {
         Ok(network)
     }
 
-    /// Takes over the weights of a checkpoint: safetensors, or what PyTorch saved (a `state_dict`, alone or under a key). The prefix of
-    /// names and the order of weights are found; see [`import`](crate::import) for what the options change.
+    /// Loads the weights of a checkpoint: safetensors, or a file that PyTorch saved (a `state_dict`, alone or under a key). It finds the
+    /// prefix of names and the order of weights itself; see [`import`](crate::import) for what the options change.
     ///
     /// # Errors
-    /// [`Error::Format`] names the first tensor that is missing or of another shape (with both shapes); the network is then unchanged.
+    /// [`Error::Format`], which names the first tensor that is missing or has another shape (with both shapes); the network is then
+    /// unchanged.
     ///
     /// ```
     /// use wavemesh::prelude::*;

@@ -5,16 +5,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// The type in which features are kept that are read again later. All else is `f32`: parameters, gradients, sums, statistics, and
-/// what goes from one layer to the next.
+/// The type of features that are kept to be read again later. Everything else is `f32`: parameters, gradients, sums, statistics, and what
+/// one layer passes to the next.
 ///
-/// In training, what the backward pass will read is rounded to this type within blocks; their ends stay `f32`. The output is that
-/// of `F32`, gradients differ a little, and a step takes less than half the memory of one in `F32` (tested on a shell in a 64³
-/// grid; 42% met). In evaluation, what the decoder will read again is rounded: the results of the input convolution and of the
-/// encoder's blocks, so that a pass without gradient takes 77% there.
+/// In training, the values inside blocks that the backward pass will read are rounded to this type; the ends of blocks stay `f32`. The
+/// output equals that of `F32`, gradients differ a little, and a step takes less than half the memory of one in `F32` (tested on a shell in
+/// a 64³ grid; measured 42%). In evaluation, the values that the decoder will read again are rounded: the results of the input convolution
+/// and of the encoder's blocks. A pass without gradients then takes 77% of the memory there.
 ///
-/// The errors below are relative to the largest value of the output or gradient, for the two networks that the tests compare.
-/// Another network's may be smaller or larger.
+/// The errors below are relative to the largest value of the output or gradient, for the two networks that the tests compare. Other
+/// networks may have smaller or larger errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -22,11 +22,11 @@ pub enum Precision {
     /// 32-bit floats.
     #[default]
     F32,
-    /// 16-bit floats: three digits. In evaluation no output is off by 1% (tested; 0.3% met), in training no gradient (tested; 0.1%
-    /// met).
+    /// 16-bit floats: three digits. No output in evaluation is off by 1% (tested; measured 0.3%), and no gradient in training (tested;
+    /// measured 0.1%).
     F16,
-    /// bfloat16: the range of `f32`, but two digits. In evaluation no output is off by 1% (tested; 0.2% met), in training no gradient
-    /// (tested; 0.4% met).
+    /// bfloat16: the range of `f32`, but two digits. No output in evaluation is off by 1% (tested; measured 0.2%), and no gradient in
+    /// training (tested; measured 0.4%).
     Bf16,
 }
 
@@ -54,24 +54,24 @@ pub struct UNetConfig {
     pub out_channels: usize,
     /// Channels after the input convolution and after each encoder block.
     pub encoder_channels: Vec<usize>,
-    /// Strides of the same stages; the first is that of the input convolution and has to be 1.
+    /// Strides of the same stages. The first is that of the input convolution and must be 1.
     pub encoder_strides: Vec<usize>,
-    /// Channels from the deepest level up: the encoder's, reversed, if the network is to run.
+    /// Channels from the deepest level upwards: to run the network, they must be the encoder's in reverse order.
     pub decoder_channels: Vec<usize>,
     /// Width of the sinusoidal time embedding.
     pub time_emb_dim: usize,
-    /// Whether the timestep also scales and shifts what each block gives, channel by channel; without, it joins the input alone.
+    /// Whether the timestep also scales and shifts the output of each block, channel by channel. Otherwise it only joins the input.
     pub modulation: bool,
     /// Whether decoder blocks attend to a context.
     pub use_attention: bool,
-    /// Attention heads; must divide every decoder channel count that attends.
+    /// Attention heads; must divide the channel count of every decoder level with attention.
     pub num_heads: usize,
     /// Channels of the context.
     pub context_dim: usize,
-    /// Dropout after attention, 0 to 1, in training alone.
+    /// Dropout after attention, 0 to 1, only in training.
     pub dropout: f64,
-    /// Keep only the ends of each level while training and compute the rest again in the backward pass: less than half the
-    /// memory (tested on a shell in a 64³ grid) for one more forward pass, and the same gradients.
+    /// Whether training keeps only the ends of each level and computes the rest again in the backward pass. The gradients are the same;
+    /// this takes less than half the memory (tested on a shell in a 64³ grid) and one more forward pass.
     pub gradient_checkpointing: bool,
     /// The type in which features are kept.
     pub precision: Precision,
@@ -116,7 +116,7 @@ setters! {
 }
 
 impl UNetConfig {
-    /// A network of these encoder channels, mirrored in the decoder, with strides 1, 2, 2, … and no attention.
+    /// A network with these encoder channels, mirrored in the decoder, with strides 1, 2, 2, … and no attention.
     pub fn plain(in_channels: usize, out_channels: usize, channels: &[usize]) -> Self {
         Self {
             in_channels,
@@ -129,7 +129,7 @@ impl UNetConfig {
         }
     }
 
-    /// What must hold for the network to be built.
+    /// Checks what building the network requires.
     pub(super) fn validate(&self) -> Result<()> {
         let problem = |name, got: String, expected: &str| {
             Err(Error::Argument { op: "WaveMeshUNet", name, got, expected: expected.into() })
@@ -178,7 +178,7 @@ impl UNetConfig {
         Ok(())
     }
 
-    /// What must hold for the network to run: the decoder undoes the encoder.
+    /// Checks what running the network requires: the decoder must undo the encoder.
     pub(super) fn check_runnable(&self) -> Result<()> {
         if self.decoder_channels.iter().eq(self.encoder_channels.iter().rev()) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The way up: inverse convolutions that restore the encoder's sites, skips, residual blocks, attention.
+//! The decoder: inverse convolutions that restore the encoder's sites, skips, residual blocks, attention.
 
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
@@ -25,9 +25,9 @@ pub(super) struct DecoderLevel {
     pub attention: Option<CrossAttention>,
 }
 
-/// The level without its attention: `x` from below and the encoder's features at the finer sites.
+/// The level without its attention: its inputs are `x` from below and the encoder's features at the finer sites.
 impl Segment for DecoderLevel {
-    /// What came from below, on the finer sites, and the block's.
+    /// The features from below on the finer sites, and the inner values of the block.
     type Inner = (SparseConvTensor, block::Inner);
 
     fn parameters(&self) -> Vec<Tensor> {
@@ -39,7 +39,7 @@ impl Segment for DecoderLevel {
     fn forward(&self, x: &SparseConvTensor, skip: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
         let up = self.upsample.forward(x, None, run.precision.dtype(), run)?;
         match skip {
-            // Joined, they would be kept twice, and half rows are copied anyway when they are read.
+            // If they were joined, they would be kept twice; and half rows are copied anyway when they are read.
             Some(skip) if skip.dtype() != DType::F32 => self.block.forward(&up, Some(skip), run),
             _ => self.block.forward(&join(up, skip)?, None, run),
         }
@@ -88,7 +88,7 @@ impl Decoder {
         let stages = config.encoder_channels.len();
         let levels = config.decoder_channels.windows(2).enumerate().map(|(level, pair)| {
             let (from, to) = (pair[0], pair[1]);
-            // The encoder stage whose block this level undoes. A decoder longer than its encoder can be built, not run.
+            // The encoder stage whose block this level undoes. A decoder longer than its encoder can be built, but not run.
             let stage = (stages - 1).saturating_sub(level);
             let stride = config.encoder_strides[stage];
             let (down, subm) = (down_key(stage), subm_key(config, stage.saturating_sub(1)));

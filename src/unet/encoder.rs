@@ -1,4 +1,4 @@
-//! The way down: an input convolution, then residual blocks that halve the grid.
+//! The encoder: an input convolution, then residual blocks that halve the grid.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(super) struct Encoder {
     pub blocks: Vec<ResidualBlock>,
 }
 
-/// The time embedding joined → SubM 3³ → batch normalisation → ReLU.
+/// Joins the time embedding, then SubM 3³ → batch normalisation → ReLU.
 #[derive(Clone, Debug)]
 pub(super) struct InputConv {
     conv: ConvLayer,
@@ -33,7 +33,7 @@ impl InputConv {
     }
 }
 
-/// From the features as they come in and the time embedding.
+/// Its inputs are the network's features and the time embedding.
 impl Segment for InputConv {
     type Inner = KeptNorm;
 
@@ -110,7 +110,7 @@ pub(super) fn down_key(stage: usize) -> String {
     format!("down{stage}")
 }
 
-/// Key of the submanifold convolutions at `stage`. Stages that a stride of 1 joins have the same sites and share it.
+/// Key of the submanifold convolutions at `stage`. Stages joined by a stride of 1 have the same sites and share the key.
 pub(super) fn subm_key(config: &UNetConfig, stage: usize) -> String {
     let resolution = config.encoder_strides.iter().take(stage + 1).filter(|&&stride| stride > 1).count();
     format!("subm{resolution}")

@@ -1,4 +1,4 @@
-//! The network's layers as it uses them: sparse convolutions without bias and batch normalisation, each with its name.
+//! The layers in the form that the network uses: sparse convolutions without bias and batch normalisation, each with its name.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub(super) struct ConvLayer {
 }
 
 impl ConvLayer {
-    /// A submanifold convolution; layers of one level share their kernel map through `key`.
+    /// A submanifold convolution. Layers of one level share their kernel map through `key`.
     pub fn submanifold(
         channels: [usize; 2],
         kernel: usize,
@@ -48,7 +48,7 @@ impl ConvLayer {
         Ok(Self::describe(name, channels, kernel, 1, bias, Kind::SubM(layer)))
     }
 
-    /// A strided convolution whose sites are the unique `floor(site / stride)`: the same for kernels 3 and 1.
+    /// A strided convolution whose sites are the distinct `floor(site / stride)`, which are the same for kernels 3 and 1.
     pub fn strided(
         channels: [usize; 2],
         kernel: usize,
@@ -69,7 +69,7 @@ impl ConvLayer {
         Ok(Self::describe(name, channels, kernel, stride, false, Kind::Strided(layer)))
     }
 
-    /// The way back over the strided convolution of `key`.
+    /// The inverse of the strided convolution with the key `key`.
     pub fn inverse(channels: [usize; 2], kernel: usize, stride: usize, key: &str, vb: VarBuilder) -> Result<Self> {
         let config = ConvConfig { bias: false, indice_key: Some(key.into()), ..Default::default() };
         let name = vb.prefix();
@@ -85,8 +85,8 @@ impl ConvLayer {
         }
     }
 
-    /// The gradient of the features of `x` followed by `skip`, added to `onto`, and the weight with its own, from that of the
-    /// result.
+    /// From the gradient of the result: the gradient of the features of `x` followed by `skip`, added to `onto`; and the weight with its
+    /// gradient.
     pub fn backward(
         &self,
         x: &SparseConvTensor,
@@ -108,7 +108,7 @@ impl ConvLayer {
         Self { name, in_channels, out_channels, kernel, stride, parameters, kind }
     }
 
-    /// The sums in f32, whatever the type of `x` is, without the operations that they come from.
+    /// The sums in f32, whatever the type of `x`, without their history.
     pub fn sums(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
         detached(self.differentiable_sums(x, None)?)
     }
@@ -121,8 +121,8 @@ impl ConvLayer {
         }
     }
 
-    /// The [`sums`](Self::sums), as they are needed in `run`. The channels of `skip` (of the same sites) follow those of `x`; a
-    /// submanifold layer alone has a skip. A training step keeps the sums in `kept`.
+    /// The [`sums`](Self::sums) in the form that `run` needs. The channels of `skip` (on the same sites) follow those of `x`; only a
+    /// submanifold layer may have a skip. A training step keeps the sums in `kept`.
     pub fn forward(
         &self,
         x: &SparseConvTensor,
@@ -147,7 +147,7 @@ impl ConvLayer {
     }
 }
 
-/// Batch normalisation, with the sum and the ReLU after it.
+/// Batch normalisation, with the sum and the ReLU that follow it.
 #[derive(Clone, Debug)]
 pub(super) struct NormLayer(BatchNorm);
 
@@ -164,19 +164,19 @@ impl NormLayer {
         self.0.convert_sync_batchnorm(group);
     }
 
-    /// The normalised end of a residual connection, whose other end is `x`.
+    /// The normalised end of a residual connection; its other end is `x`.
     pub fn shortcut<'a>(&'a self, x: &'a SparseConvTensor) -> Shortcut<'a> {
         Shortcut::Normed(&self.0, x)
     }
 
-    /// `relu(norm(x))` within a block.
+    /// `relu(norm(x))` inside a block.
     pub fn relu(&self, x: &SparseConvTensor, run: &Run) -> Result<SparseConvTensor> {
         let y = run.pass_on(self.0.fuse(x, Shortcut::None, true, run.mode(), DType::F32)?.forward()?)?;
         report(&self.0, &y, run.precision.dtype(), run);
         Ok(y)
     }
 
-    /// `relu(norm(x) + shortcut)`, the end of a block, rounded to `dtype`.
+    /// `relu(norm(x) + shortcut)` at the end of a block, rounded to `dtype`.
     pub fn join(&self, x: &SparseConvTensor, shortcut: Shortcut, dtype: DType, run: &Run) -> Result<SparseConvTensor> {
         let y = run.pass_on(self.0.fuse(x, shortcut, true, run.mode(), dtype)?.forward()?)?;
         report(&self.0, &y, DType::F32, run);
@@ -186,7 +186,7 @@ impl NormLayer {
         Ok(y)
     }
 
-    /// The same over a batch, ready to be applied and to be kept.
+    /// The same over a batch, ready to run and to be kept.
     pub fn over_batch<'a>(&'a self, x: &'a SparseConvTensor, shortcut: Shortcut<'a>, keep: Keep) -> Result<Fused<'a>> {
         self.0.fuse(x, shortcut, true, if keep.again { Mode::BatchAgain } else { Mode::Batch }, DType::F32)
     }

@@ -5,18 +5,18 @@ use candle_nn::{Init, Linear, VarBuilder};
 
 use crate::{Result, memory};
 
-/// `y = x·Wᵀ + b`, both uniform within ±1/√in, as `torch.nn.Linear`.
+/// `y = x·Wᵀ + b`, with W and b initialised uniformly within ±1/√in, as `torch.nn.Linear`.
 pub(super) fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<Linear> {
     let bound = 1.0 / (in_dim as f64).sqrt();
     let init = Init::Uniform { lo: -bound, up: bound };
-    // Initialisation draws in f64.
+    // The initialisation draws its numbers in f64.
     memory::elements::<f32>("WaveMeshUNet", "a weight", &[out_dim, in_dim], size_of::<f64>())?;
     let weight = vb.get_with_hints((out_dim, in_dim), "weight", init)?;
     let bias = vb.get_with_hints(out_dim, "bias", init)?;
     Ok(Linear::new(weight, Some(bias)))
 }
 
-/// Layer normalisation over the last axis, as `torch.nn.LayerNorm`. (candle-nn's takes a fused path without gradient.)
+/// Layer normalisation over the last axis, as `torch.nn.LayerNorm`. (That of candle-nn takes a fused path without gradients.)
 #[derive(Clone, Debug)]
 pub(super) struct LayerNorm {
     weight: Tensor,
@@ -33,7 +33,7 @@ impl LayerNorm {
         })
     }
 
-    /// `x` (N, channels), in `f32` inside and out.
+    /// Normalises `x` (N, channels) in `f32`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = x.to_dtype(DType::F32)?;
         let centred = x.broadcast_sub(&x.mean_keepdim(1)?)?;

@@ -9,7 +9,7 @@
 //!                          ┌────┘ inverse conv ─── S1 → S0 ─ concat ──────┴─── block ─ attention ─ output_conv
 //! ```
 //!
-//! An inverse convolution restores the very sites that its encoder block started from, so skips line up by construction.
+//! An inverse convolution restores exactly the sites from which its encoder block started, so the skips always fit.
 
 mod attention;
 mod block;

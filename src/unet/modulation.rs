@@ -1,7 +1,7 @@
-//! The timestep at every level: features are scaled and shifted, channel by channel, by what a linear layer makes of the time embedding
-//! (Perez et al. 2018, "FiLM"; Dhariwal & Nichol 2021, section 3.1, put it into each block of a diffusion network).
+//! The timestep at every level: a linear layer computes a scale and a shift for each channel from the time embedding (Perez et al. 2018,
+//! "FiLM"; Dhariwal & Nichol 2021, section 3.1, use it in each block of a diffusion network).
 //!
-//! `y = x·(1 + s) + b` with `(s, b) = Linear(SiLU(time))`, a row for each batch element, the same for all of its sites.
+//! `y = x·(1 + s) + b` with `(s, b) = Linear(SiLU(time))`: a row for each batch element, which applies to all of its sites.
 
 use candle_core::{Module, Tensor};
 use candle_nn::{Linear, VarBuilder};
@@ -21,12 +21,12 @@ pub(super) struct Modulation {
 }
 
 impl Modulation {
-    /// Of features with `channels`, by a time embedding of `width`.
+    /// The modulation of features with `channels` channels by a time embedding with `width` channels.
     pub fn new(width: usize, channels: usize, vb: VarBuilder) -> Result<Self> {
         Ok(Self { name: vb.prefix(), linear: linear(width, 2 * channels, vb)? })
     }
 
-    /// `x` (N, C) modulated by `time` (batch, width), of the type of `x`.
+    /// `x` (N, C) modulated by `time` (batch, width), in the type of `x`.
     pub fn forward(&self, x: &SparseConvTensor, time: &Tensor, run: &Run) -> Result<SparseConvTensor> {
         let channels = x.channels();
         let factors = self.linear.forward(&time.silu()?)?; // (batch, 2·C): s, then b
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
     use crate::random;
 
-    /// Of tensors in which each site has its own row: ten sites of three batch elements, one of them without any.
+    /// Uses tensors in which each site has its own row: ten sites of three batch elements, one of them without sites.
     #[test]
     fn a_modulation_is_the_formula_site_by_site_and_so_are_its_gradients() -> Result<()> {
         let mut rng = random::rng(5, 0);

@@ -23,7 +23,7 @@ use crate::diffusion::Denoiser;
 use crate::sparse::{AllReduce, SparseConvTensor};
 use crate::{Error, Result};
 
-/// What a network takes as its input: a sparse tensor, or a dense (batch, C, z, y, x) one whose non-zero cells are the sites.
+/// An input for a network: a sparse tensor, or a dense (batch, C, z, y, x) tensor whose non-zero cells are the sites.
 pub trait AsSparse {
     /// The input as a sparse tensor.
     ///
@@ -60,7 +60,7 @@ impl AsSparse for Tensor {
     }
 }
 
-/// A U-Net over the sites of a sparse tensor, told the diffusion timestep and, if built for it, a context.
+/// A U-Net over the sites of a sparse tensor. Its further inputs are the diffusion timestep and, if it is built for one, a context.
 ///
 /// Output sites are the input sites, in their order.
 ///
@@ -85,7 +85,7 @@ pub struct WaveMeshUNet {
     time: TimeEmbedding,
     encoder: Encoder,
     decoder: Decoder,
-    /// After each block of the encoder and of the decoder, or none.
+    /// The modulations after each block of the encoder and of the decoder; may be empty.
     modulations: [Vec<Modulation>; 2],
     output_conv: ConvLayer,
     /// Every tensor by name, in the order of construction.
@@ -95,10 +95,10 @@ pub struct WaveMeshUNet {
 }
 
 impl WaveMeshUNet {
-    /// Builds the network with the parameters of `vb` (names as in the module's documentation of checkpoints).
+    /// Builds the network with the parameters of `vb` (for their names see the module's documentation of checkpoints).
     ///
     /// # Errors
-    /// [`Error::Argument`] for a configuration that contradicts itself; parameters that are missing or of another shape.
+    /// [`Error::Argument`] for a configuration that contradicts itself; an error for parameters that are missing or have another shape.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -147,7 +147,7 @@ impl WaveMeshUNet {
         })
     }
 
-    /// Builds the network with initial parameters that depend on `seed` alone, distributed as PyTorch's.
+    /// Builds the network with initial parameters that depend only on `seed`, with PyTorch's distributions.
     ///
     /// # Errors
     /// [`Error::Argument`] for a configuration that contradicts itself.
@@ -167,12 +167,12 @@ impl WaveMeshUNet {
         Self::new(config, VarBuilder::new_with_args(init, DType::F32, device))
     }
 
-    /// The configuration it was built with.
+    /// The configuration with which it was built.
     pub fn config(&self) -> &UNetConfig {
         &self.config
     }
 
-    /// Where its parameters live.
+    /// The device of its parameters.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -182,19 +182,19 @@ impl WaveMeshUNet {
         self.config.gradient_checkpointing = on;
     }
 
-    /// Fixes the dropout masks of the training passes to come. Each pass advances the seed by one.
+    /// Fixes the dropout masks of later training passes. Each pass increases the seed by one.
     pub fn set_dropout_seed(&self, seed: u64) {
         self.set_dropout_part(seed, 0);
     }
 
-    /// The same where the batches to come are parts of larger ones: their first element is element `first` there, and each element has the
-    /// mask that it has in the larger batch.
+    /// The same if later batches are parts of larger ones: their first element is element `first` there, and each element gets the mask
+    /// that it has in the larger batch.
     pub fn set_dropout_part(&self, seed: u64, first: usize) {
         self.dropout_seed.store(seed, Ordering::Relaxed);
         self.first_element.store(first, Ordering::Relaxed);
     }
 
-    /// Every batch normalisation takes its statistics over `group` from now on, in training: see
+    /// Makes every batch normalisation take its training statistics over `group` from now on: see
     /// [`SparseModule::convert_sync_batchnorm`](crate::sparse::SparseModule::convert_sync_batchnorm).
     pub fn convert_sync_batchnorm(&self, group: &Arc<dyn AllReduce>) {
         self.encoder.input_conv.convert_sync_batchnorm(group);
@@ -243,7 +243,7 @@ impl WaveMeshUNet {
     /// Like [`forward`](Self::forward); `train` switches batch statistics and dropout on.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward).
+    /// The errors of [`forward`](Self::forward).
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -279,7 +279,7 @@ impl WaveMeshUNet {
     /// Layers, output sites and channels, parameters, mult-adds and memory of a forward pass over `x`.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward).
+    /// The errors of [`forward`](Self::forward).
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -368,7 +368,7 @@ impl WaveMeshUNet {
     }
 }
 
-/// Like [`forward_t`](WaveMeshUNet::forward_t), but without a gradient unless it is for training: that takes less memory.
+/// Like [`forward_t`](WaveMeshUNet::forward_t), but records gradients only for training, which takes less memory otherwise.
 impl Denoiser for WaveMeshUNet {
     fn predict(
         &self,
@@ -381,7 +381,7 @@ impl Denoiser for WaveMeshUNet {
     }
 }
 
-/// Parameters are named from the network's own root; an error should say where that root lies.
+/// Parameters are named from the network's own root; an error should name the root too.
 fn name_the_root(error: Error, root: &str) -> Error {
     match error {
         Error::Candle(inner) if !root.is_empty() => Error::Candle(inner.context(format!("under `{root}`"))),

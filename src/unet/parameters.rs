@@ -1,7 +1,7 @@
-//! A network's parameters: every tensor that its layers asked for, by name, in the order of construction.
+//! A network's parameters: every tensor that its layers requested, by name, in the order of construction.
 //!
-//! The order is fixed, unlike that of a `VarMap`, so that sums over all parameters (a gradient's norm) are the same in
-//! every run. Each tensor is a variable, whatever it came from, so that a loaded network can be trained further.
+//! Unlike that of a `VarMap`, the order is fixed, so that sums over all parameters (such as a gradient's norm) are the same in every run.
+//! Each tensor is a variable, wherever it came from, so that a loaded network can be trained further.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +16,7 @@ use crate::sync::lock;
 
 type Log = Arc<Mutex<Vec<(String, Var)>>>;
 
-/// Hands on what `inner` gives, as variables, and remembers it.
+/// Returns what `inner` returns, as variables, and remembers it.
 struct Recorder<'a> {
     inner: VarBuilder<'a>,
     log: Log,
@@ -39,7 +39,7 @@ impl SimpleBackend for Recorder<'_> {
     }
 }
 
-/// Runs `build` with a builder that records, and returns what it built together with the (name, variable) pairs.
+/// Runs `build` with a recording builder. Returns what it built, and the (name, variable) pairs.
 pub(super) fn record<T>(
     vb: VarBuilder<'_>,
     build: impl FnOnce(VarBuilder<'_>) -> crate::Result<T>,
@@ -52,14 +52,14 @@ pub(super) fn record<T>(
     Ok((built, entries))
 }
 
-/// Initial values that depend on a seed and the tensor's name alone.
+/// Initial values that depend only on a seed and the tensor's name.
 pub(super) struct SeededInit {
     pub seed: u64,
 }
 
 impl SimpleBackend for SeededInit {
     fn get(&self, shape: Shape, name: &str, init: Init, dtype: DType, device: &Device) -> Result<Tensor> {
-        // FNV-1a: a stream for each name.
+        // FNV-1a gives each name its own stream of random numbers.
         let stream =
             name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
         let mut rng = random::rng(self.seed, stream);
@@ -85,7 +85,7 @@ impl SimpleBackend for SeededInit {
     }
 }
 
-/// Whether a tensor of this name is a running statistic, which no gradient trains.
+/// Whether a tensor with this name is a running statistic, which gradients do not train.
 pub(super) fn is_buffer(name: &str) -> bool {
     name.ends_with(".running_mean") || name.ends_with(".running_var")
 }

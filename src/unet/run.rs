@@ -1,4 +1,4 @@
-//! One pass through the network: in which mode, and who watches.
+//! One pass through the network: its mode, and who watches.
 
 use std::cell::RefCell;
 
@@ -9,20 +9,20 @@ use super::summary::LayerSummary;
 use crate::Result;
 use crate::sparse::{Mode, SparseConvTensor};
 
-/// How this pass is made.
+/// The settings of a pass.
 #[derive(Default)]
 pub(super) struct Run {
-    /// Batch statistics and dropout.
+    /// Whether batch statistics and dropout are on.
     pub train: bool,
-    /// Whether the output can be differentiated. If not, each layer's input is freed once the next layer has read it.
+    /// Whether the output can be differentiated. If not, each layer's input is freed after the next layer has read it.
     pub tape: bool,
-    /// Keep block ends only and compute the rest again in the backward pass.
+    /// Whether to keep only the ends of blocks and compute the rest again in the backward pass.
     pub checkpoint: bool,
-    /// The type in which values are kept that are read again after the pass has gone on.
+    /// The type of values that are kept to be read again later.
     pub precision: Precision,
     /// Seed of this pass's dropout.
     pub dropout_seed: u64,
-    /// Number of the batch's first element in the batch that it is a part of.
+    /// The index of the batch's first element in the larger batch, if it is a part of one.
     pub first_element: usize,
     /// Collects a row for each layer.
     pub watch: Option<RefCell<Vec<LayerSummary>>>,
@@ -34,18 +34,18 @@ impl Run {
         self.train && (self.checkpoint || self.precision != Precision::F32)
     }
 
-    /// The type of what the decoder will read again. In training the ends of blocks stay f32, as they go through a batch
-    /// normalisation once more, which enlarges rounding.
+    /// The type of values that the decoder reads again. In training the ends of blocks stay f32: they go through another batch
+    /// normalisation, which would enlarge rounding errors.
     pub fn skips(&self) -> DType {
         if self.train { DType::F32 } else { self.precision.dtype() }
     }
 
-    /// Whose mean and variance normalise.
+    /// Which mean and variance are used.
     pub fn mode(&self) -> Mode {
         if self.train { Mode::Batch } else { Mode::Running }
     }
 
-    /// What a layer hands on: `y`, without the operations that it came from if there is no tape.
+    /// The output that a layer passes on: `y`, without its history if there is no tape.
     pub fn pass_on(&self, y: SparseConvTensor) -> Result<SparseConvTensor> {
         if self.tape { Ok(y) } else { y.replace_feature(y.features().detach()) }
     }

@@ -1,9 +1,9 @@
-//! Segments: parts of the network that are one operation each to the gradient tape ([`in_one`](crate::sparse::in_one)).
+//! Segments: parts of the network, each of which is one operation on the gradient tape ([`in_one`](crate::sparse::in_one)).
 //!
-//! With gradient checkpointing (Chen et al. 2016) nothing within a segment is kept: the backward pass runs its layers once more
-//! and then back from the last to the first. In half precision the forward pass computes in f32 and keeps rounded copies of
-//! what the backward pass will read, as Chakrabarti & Moseley 2019 do with fewer bits: rounding then touches no output, and a
-//! gradient only where its own layer reads the copy.
+//! With gradient checkpointing (Chen et al. 2016) nothing inside a segment is kept: the backward pass runs its layers once more, and then
+//! goes back from the last to the first. In half precision the forward pass computes in f32 and keeps rounded copies of what the backward
+//! pass will read, as Chakrabarti & Moseley 2019 do with fewer bits. So rounding changes no output, and changes a gradient only where its
+//! own layer reads a copy.
 
 use std::sync::Mutex;
 
@@ -14,18 +14,18 @@ use crate::Result;
 use crate::sparse::{PartGradients, SparseConvTensor, in_one};
 use crate::sync::lock;
 
-/// A part of the network between two ends that are kept.
+/// A part of the network between two ends, whose values are kept.
 pub(super) trait Segment: Clone + Send + Sync + 'static {
-    /// What the backward pass needs beside the inputs and the output.
+    /// What the backward pass needs in addition to the inputs and the output.
     type Inner: Send;
 
-    /// All that it is trained by.
+    /// All of its parameters.
     fn parameters(&self) -> Vec<Tensor>;
 
-    /// From `x` and, where there is one, another input to the output.
+    /// The output for `x` and, if there is one, another input.
     fn forward(&self, x: &SparseConvTensor, other: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor>;
 
-    /// The same in training from f32 inputs to an f32 output, without a tape. Made again, the pass gives no output.
+    /// The same in training, from f32 inputs to an f32 output, without a tape. A repeated pass returns no output.
     fn forward_kept(
         &self,
         x: &SparseConvTensor,
@@ -33,7 +33,7 @@ pub(super) trait Segment: Clone + Send + Sync + 'static {
         keep: Keep,
     ) -> Result<(Option<SparseConvTensor>, Self::Inner)>;
 
-    /// Gradients of a training pass that gave the output, from the output and its gradient.
+    /// Gradients of a training pass, from its output and the output's gradient.
     fn backward(
         &self,
         x: &SparseConvTensor,
@@ -42,7 +42,7 @@ pub(super) trait Segment: Clone + Send + Sync + 'static {
         outcome: (&Tensor, &Tensor),
     ) -> Result<PartGradients>;
 
-    /// Runs it forward, as one operation if `run` wants that.
+    /// Runs the segment forwards, as one operation if `run` requests that.
     fn run(&self, x: &SparseConvTensor, other: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
         if !run.in_segments() {
             return self.forward(x, other, run);
@@ -69,22 +69,22 @@ pub(super) trait Segment: Clone + Send + Sync + 'static {
     }
 }
 
-/// How a segment is to keep inner values.
+/// How a segment keeps inner values.
 #[derive(Clone, Copy)]
 pub(super) struct Keep {
     pub dtype: DType,
-    /// Whether the pass has been made before: running statistics stay where they are, and the output is known.
+    /// Whether the pass is repeated: running statistics do not change, and the output is known.
     pub again: bool,
 }
 
 impl Keep {
-    /// The output without the operations that it came from, if it is not known.
+    /// The output without its history, unless it is known.
     pub fn output(self, of: impl FnOnce() -> Result<SparseConvTensor>) -> Result<Option<SparseConvTensor>> {
         if self.again { Ok(None) } else { Ok(Some(detached(of()?)?)) }
     }
 }
 
-/// The same features without the operations that they came from.
+/// The same features without their history.
 pub(super) fn detached(x: SparseConvTensor) -> Result<SparseConvTensor> {
     x.replace_feature(x.features().detach())
 }

@@ -1,4 +1,4 @@
-//! What a network does to a given input, layer by layer, in the manner of torchinfo.
+//! A summary of a network for a given input, layer by layer, like torchinfo.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,27 +8,27 @@ use serde::Serialize;
 
 use crate::sparse::SparseConvTensor;
 
-/// One layer's row.
+/// The row of one layer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LayerSummary {
     /// Name of its parameters.
     pub name: String,
     /// Type of the layer.
     pub kind: String,
-    /// Sites that came out.
+    /// Number of output sites.
     pub sites: usize,
-    /// Channels that came out.
+    /// Number of output channels.
     pub channels: usize,
     /// Trainable parameters.
     pub parameters: usize,
-    /// Multiplications with addition; for a convolution over the pairs of sites that exist.
+    /// Number of multiply-adds; a convolution counts the pairs of sites that exist.
     pub mult_adds: usize,
-    /// Bytes of the features that came out, in the type in which a training step keeps them.
+    /// Bytes of the output features, in the type in which a training step keeps them.
     pub bytes: usize,
 }
 
 impl LayerSummary {
-    /// Of a layer whose result `out` a training step keeps in `kept`.
+    /// The row of a layer with the result `out`, which a training step keeps as `kept`.
     pub(super) fn new(
         (name, kind): (&str, String),
         (out, kept): (&SparseConvTensor, DType),
@@ -44,9 +44,9 @@ impl LayerSummary {
 /// The layers of a network on one input, and their sums. Prints as a table.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelSummary {
-    /// One row a layer, in the order in which they ran.
+    /// One row for each layer, in the order in which they ran.
     pub layers: Vec<LayerSummary>,
-    /// Trainable parameters of the whole network (also of layers that this input did not reach).
+    /// Trainable parameters of the whole network, including layers that this input did not reach.
     pub parameters: usize,
     /// Bytes of parameters and running statistics.
     pub parameter_bytes: usize,
@@ -55,12 +55,12 @@ pub struct ModelSummary {
 }
 
 impl ModelSummary {
-    /// Multiplications with addition of one forward pass.
+    /// Number of multiply-adds of one forward pass.
     pub fn mult_adds(&self) -> usize {
         self.layers.iter().map(|layer| layer.mult_adds).sum()
     }
 
-    /// Bytes of all layers' outputs: about what a training step keeps for its backward pass, without gradient checkpointing.
+    /// Bytes of all layers' outputs: about what a training step without gradient checkpointing keeps for its backward pass.
     pub fn activation_bytes(&self) -> usize {
         self.layers.iter().map(|layer| layer.bytes).sum()
     }
@@ -106,7 +106,7 @@ fn short(value: usize) -> String {
     }
 }
 
-/// The pairs (fine, coarse) that a convolution with this kernel and stride and padding `kernel / 2` joins.
+/// The number of pairs (fine, coarse) that a convolution with this kernel and stride and with padding `kernel / 2` joins.
 pub(super) fn count_pairs(fine: &[[i32; 4]], coarse: &[[i32; 4]], kernel: usize, stride: usize) -> usize {
     if kernel == 1 && stride == 1 {
         return fine.len();

@@ -1,5 +1,5 @@
-//! The time embedding: sines and cosines of the timestep (Vaswani et al. 2017), then two linear layers; and how it joins the
-//! features of each site.
+//! The time embedding: sines and cosines of the timestep (Vaswani et al. 2017), then two linear layers. It is then joined to the features
+//! of each site.
 
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -15,7 +15,7 @@ use crate::{Error, Result, memory};
 /// The first half is `sin(t·fᵢ)`, the second `cos(t·fᵢ)` with `fᵢ = exp(−i·ln 10000 / (half − 1))`; an odd `dim` ends in a zero.
 ///
 /// # Errors
-/// [`Error::Shape`] when `timesteps` does not have one axis.
+/// [`Error::Shape`] if `timesteps` does not have exactly one axis.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -67,15 +67,15 @@ impl TimeEmbedding {
     }
 }
 
-/// The features of `x` (N, C) followed by the row of `time` (batch, c) of each site's batch element: (N, C + c), in
-/// f32. One operation, which keeps nothing of its own for the backward pass.
+/// The features of `x` (N, C), followed by the row of `time` (batch, c) for each site's batch element: (N, C + c), in f32. This is one
+/// operation, which keeps nothing additional for the backward pass.
 pub(super) fn with_time(x: &SparseConvTensor, time: &Tensor) -> Result<SparseConvTensor> {
     let features = x.features().to_dtype(DType::F32)?.contiguous()?;
     let op = WithTime { sites: x.clone() };
     x.replace_feature(features.apply_op2(&time.contiguous()?, op)?)
 }
 
-/// Gradients of the features and of the embedding, from that of what [`with_time`] made of them.
+/// Gradients of the features and of the embedding, from the gradient of the result of [`with_time`].
 pub(super) fn with_time_gradients(x: &SparseConvTensor, time: &Tensor, grad: &Tensor) -> Result<[Tensor; 2]> {
     /// Rows that are converted together.
     const ROWS: usize = 1024;
@@ -86,7 +86,7 @@ pub(super) fn with_time_gradients(x: &SparseConvTensor, time: &Tensor, grad: &Te
         let sums = crate::gpu::rows::table_gradient(grad, &x.placed()?.coords, [batch, width])?;
         return Ok([x_grad, sums.to_dtype(time.dtype())?]);
     }
-    // In the order of the sites, so that every run adds alike.
+    // In the order of the sites, so that every run adds in the same order.
     let mut sums = vec![0f64; batch * width];
     for (sites, first) in x.coords().chunks(ROWS).zip((0..).step_by(ROWS)) {
         let rows = grad.narrow(0, first, sites.len())?.narrow(1, channels, width)?.contiguous()?;

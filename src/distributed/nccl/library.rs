@@ -1,5 +1,5 @@
-//! NCCL's C interface, as far as a group needs it, found when a program asks for it: a program that is built for it also runs where it is
-//! not installed. (The bindings of cudarc would have the loader ask for it at every start, as candle links cudarc.)
+//! The part of NCCL's C interface that a group needs. The library is loaded when a program requests it, so a program built for NCCL also
+//! runs where NCCL is not installed. (With the bindings of cudarc, the loader would need NCCL at every start, because candle links cudarc.)
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
@@ -7,7 +7,7 @@ use candle_core::cuda_backend::cudarc::driver::sys::CUstream;
 
 use crate::{Error, Result};
 
-/// Names under which the library is looked for, in the loader's places.
+/// The names of the library in the loader's folders.
 const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
 /// The environment variable that names the library's file.
 const VARIABLE: &str = "WAVEMESH_NCCL";
@@ -30,7 +30,7 @@ pub(super) struct Id(pub [u8; 128]);
 /// `ncclComm_t`.
 pub(super) type Comm = *mut c_void;
 
-/// `ncclConfig_t` as of version 2.14, which later ones take by its size.
+/// `ncclConfig_t` of version 2.14; later versions recognise it by its size.
 #[repr(C)]
 pub(super) struct Config {
     size: usize,
@@ -40,7 +40,7 @@ pub(super) struct Config {
 }
 
 impl Config {
-    /// Functions return at once; what they began is asked about.
+    /// Functions return at once; their operations are polled.
     pub const AT_ONCE: Self = Self { size: size_of::<Self>(), magic: 0xcafe_beef, version: 21_400, blocking: 0 };
 }
 
@@ -82,10 +82,10 @@ functions! {
 }
 
 impl Library {
-    /// The library of this machine.
+    /// Loads the library of this machine.
     ///
     /// # Errors
-    /// [`Error::Backend`] that says what to install.
+    /// [`Error::Backend`], which says what to install.
     pub fn load() -> Result<Self> {
         let named = std::env::var(VARIABLE).ok();
         let names: Vec<&str> = named.as_deref().map_or(NAMES.to_vec(), |name| vec![name]);
@@ -104,14 +104,14 @@ impl Library {
         Err(Error::Backend { backend: "nccl", needs })
     }
 
-    /// What a code says, with what the library remembers of it.
+    /// The message for a code, with the library's last error.
     pub fn problem(&self, code: c_int, comm: Comm) -> String {
-        // SAFETY: the library's texts live as long as it does.
+        // SAFETY: the library's texts live as long as the library.
         let text = |text: *const c_char| match text.is_null() {
             true => String::new(),
             false => unsafe { CStr::from_ptr(text) }.to_string_lossy().trim().to_string(),
         };
-        // SAFETY: any code has a text, and a null communicator asks about none in particular.
+        // SAFETY: every code has a text, and a null communicator asks for no particular one.
         let (name, last) = unsafe { (text((self.error_string)(code)), text((self.last_error)(comm))) };
         if last.is_empty() { name } else { format!("{name}: {last}") }
     }

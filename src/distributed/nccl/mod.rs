@@ -1,7 +1,7 @@
-//! [`Nccl`]: NVIDIA's NCCL as a group's engine, on candle's stream of the process's GPU.
+//! [`Nccl`]: NVIDIA's NCCL as the engine of a group, on candle's stream of the process's GPU.
 //!
-//! Nothing waits inside of NCCL: a sum is put on the stream, and the stream is asked whether it has got there. When the group fails in the
-//! meantime, the communicator is aborted, which ends the kernels that wait for a process that is gone.
+//! Nothing waits inside NCCL: a sum is put on the stream, and the stream is polled until it is done. If the group fails before, the
+//! communicator is aborted, which ends kernels that wait for a process that is gone.
 
 mod library;
 
@@ -20,13 +20,13 @@ use crate::gpu::Gpu;
 use crate::sync::lock;
 use crate::{Error, Result};
 
-/// Bytes of a broadcast that are on the GPU at once.
+/// The bytes of a broadcast that are on the GPU at the same time.
 const PIECE: usize = 64 << 20;
 
 /// A communicator of NCCL and the GPU of this process.
 pub(super) struct Nccl {
     library: Library,
-    /// `None` once it is aborted.
+    /// `None` after it was aborted.
     comm: Mutex<Option<Handle>>,
     gpu: Gpu,
     rank: usize,
@@ -35,10 +35,10 @@ pub(super) struct Nccl {
 #[derive(Clone, Copy)]
 struct Handle(Comm);
 
-// SAFETY: NCCL takes a communicator from any thread, one call at a time, and a group makes one at a time.
+// SAFETY: NCCL accepts a communicator from any thread, one call at a time, and a group makes one at a time.
 unsafe impl Send for Handle {}
 
-/// A name for a new communicator, as text. Rank 0 makes it for all.
+/// An id for a new communicator, as text. Rank 0 makes it for all processes.
 pub(super) fn new_id(library: &Library) -> Result<String> {
     let mut id = Id([0; 128]);
     // SAFETY: the function writes 128 bytes.
@@ -66,7 +66,7 @@ fn failed(problem: String) -> Error {
 }
 
 impl Nccl {
-    /// Joins the communicator of this id with the process's GPU.
+    /// Joins the communicator with this id, using the process's GPU.
     pub fn start(library: Library, device: &Device, place: Place, id: &str, waiting: Waiting) -> Result<Self> {
         let gpu = Gpu::on(device)?;
         let id = parse(id).ok_or_else(|| failed("rank 0's id is damaged".into()))?;
@@ -74,7 +74,7 @@ impl Nccl {
         bound.map_err(|error| driver("the start of NCCL", error))?;
         let (mut comm, mut config) = (null_mut(), Config::AT_ONCE);
         let (count, rank) = (place.world_size as c_int, place.rank as c_int);
-        // SAFETY: the communicator is written by the call, which takes the rest by value or copies it.
+        // SAFETY: the call writes the communicator, and takes the other arguments by value or copies them.
         let code = unsafe { (library.init_rank_config)(&mut comm, count, id, rank, &mut config) };
         let nccl = Self { library, comm: Mutex::new(Some(Handle(comm))), gpu, rank: place.rank };
         nccl.settled(code, comm, waiting)?;
@@ -85,7 +85,7 @@ impl Nccl {
         lock(&self.comm).map(|handle| handle.0).ok_or_else(|| failed("the communicator was aborted".into()))
     }
 
-    /// Waits until what a call began is under way.
+    /// Waits until the operation that a call started is under way.
     fn settled(&self, code: c_int, comm: Comm, waiting: Waiting) -> Result<()> {
         let mut code = code;
         while code == IN_PROGRESS {
@@ -100,7 +100,7 @@ impl Nccl {
         if code == SUCCESS { Ok(()) } else { Err(failed(self.library.problem(code, comm))) }
     }
 
-    /// Waits until the stream has come to its present end.
+    /// Waits until the stream has done everything that is on it now.
     fn through(&self, waiting: Waiting) -> Result<()> {
         let comm = self.comm()?;
         let event = self.gpu.stream().record_event(None).map_err(|error| driver("a sum over the group", error))?;
@@ -119,11 +119,11 @@ impl Nccl {
         Ok(())
     }
 
-    /// Puts the sum of `count` numbers of a kind at an address on the stream, in their place.
+    /// Puts on the stream a sum of `count` numbers of a kind at an address; the sum replaces them.
     fn start_sum(&self, at: u64, count: usize, kind: c_int, waiting: Waiting) -> Result<()> {
         let comm = self.comm()?;
         let stream = self.gpu.stream().cu_stream();
-        // SAFETY: the memory is the caller's until the stream is through.
+        // SAFETY: the memory belongs to the caller until the stream is done.
         let code = unsafe { (self.library.all_reduce)(at as *const _, at as *mut _, count, kind, SUM, comm, stream) };
         self.settled(code, comm, waiting)
     }
@@ -185,7 +185,7 @@ impl Engine for Nccl {
 
     fn abandon(&self) {
         if let Some(Handle(comm)) = lock(&self.comm).take() {
-            // SAFETY: nobody has the communicator any more.
+            // SAFETY: nothing uses the communicator any more.
             unsafe { (self.library.abort)(comm) };
         }
     }
@@ -194,7 +194,7 @@ impl Engine for Nccl {
 impl Drop for Nccl {
     fn drop(&mut self) {
         let Some(Handle(comm)) = lock(&self.comm).take() else { return };
-        // SAFETY: nobody has the communicator any more.
+        // SAFETY: nothing uses the communicator any more.
         unsafe {
             let mut code = (self.library.finalize)(comm);
             while code == IN_PROGRESS && (self.library.async_error)(comm, &mut code) == SUCCESS {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::message::{GREETING, Message, send};
 use crate::{Error, Result};
 
-/// Where rank 0 is met.
+/// Where the members meet rank 0.
 pub enum Meeting {
     /// Rank 0 listens here.
     Listener(TcpListener),
@@ -17,7 +17,7 @@ pub enum Meeting {
 }
 
 impl Meeting {
-    /// The connections with the others: of rank 0 to each other rank, of another rank to rank 0.
+    /// The connections to the others: from rank 0 to each other rank, or from another rank to rank 0.
     pub fn peers(self, rank: usize, world_size: usize, timeout: Duration) -> Result<Vec<(usize, TcpStream)>> {
         match self {
             Self::Listener(listener) => gather(&listener, world_size, timeout),
@@ -25,8 +25,8 @@ impl Meeting {
         }
     }
 
-    /// What rank 0 of a group does first: it listens at an address that was agreed on. A host's own name may mean its loopback address there;
-    /// processes of other machines then find it at any of its addresses.
+    /// The first step of rank 0: it listens at an agreed address. A host's own name may mean its loopback address there; if there are other
+    /// machines, rank 0 then listens at all of its addresses.
     pub fn listen(host: &str, port: u16, one_machine: bool) -> Result<TcpListener> {
         let loopback = || {
             let mut addresses = (host, port).to_socket_addrs().ok()?;
@@ -42,15 +42,15 @@ impl Meeting {
     }
 }
 
-/// What both ends of a connection do with it.
+/// Settings of a connection, for both ends.
 fn set_up(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_nonblocking(false)?;
-    // Nobody waits for long for one that does not read.
+    // Do not wait long for a member that does not read.
     stream.set_write_timeout(Some(Duration::from_secs(5)))
 }
 
-/// Rank 0 waits for all others.
+/// Rank 0 waits for all other ranks.
 fn gather(listener: &TcpListener, world_size: usize, timeout: Duration) -> Result<Vec<(usize, TcpStream)>> {
     let failed = |error: std::io::Error| Error::Group { rank: Some(0), problem: format!("it cannot listen: {error}") };
     listener.set_nonblocking(true).map_err(failed)?;
@@ -68,7 +68,7 @@ fn gather(listener: &TcpListener, world_size: usize, timeout: Duration) -> Resul
                     return Err(refuse(found, stream, rank, problem));
                 }
                 Some((rank, _)) => found.push((rank, stream)),
-                None => {} // somebody else's connection
+                None => {} // a connection from somebody else
             },
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(5)),
             Err(error) => return Err(failed(error)),
@@ -91,12 +91,12 @@ fn gather(listener: &TcpListener, world_size: usize, timeout: Duration) -> Resul
     Ok(found)
 }
 
-/// The rank and the number of processes that a new connection begins with.
+/// The rank and the number of processes with which a new connection begins.
 fn greeted(mut stream: &TcpStream) -> Option<(usize, usize)> {
     const LONGEST: usize = 200;
     set_up(stream).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    // A byte at a time: what follows the greeting is for another reader.
+    // Read byte by byte: what follows the greeting is for another reader.
     let (mut line, mut byte) = (Vec::new(), [0]);
     while line.len() < LONGEST && stream.read(&mut byte).ok()? == 1 {
         if byte == *b"\n" {
@@ -119,7 +119,7 @@ fn refuse(mut found: Vec<(usize, TcpStream)>, stream: TcpStream, rank: usize, pr
     Error::Group { rank: Some(rank), problem }
 }
 
-/// Another rank finds rank 0, which may not be there yet.
+/// Another rank connects to rank 0, which may not be listening yet.
 fn join(host: &str, port: u16, rank: usize, world_size: usize, timeout: Duration) -> Result<TcpStream> {
     let until = Instant::now() + timeout;
     loop {

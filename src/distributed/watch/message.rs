@@ -1,13 +1,13 @@
-//! What the members of a group say to each other: lines of JSON.
+//! The messages between the members of a group: lines of JSON.
 
 use std::io::{BufRead, Read, Write};
 use std::net::TcpStream;
 
 use serde::{Deserialize, Serialize};
 
-/// What every member says first; another number when messages change.
+/// The first message of every member; the number changes when messages change.
 pub const GREETING: &str = "wavemesh group 1";
-/// Bytes of a message at most.
+/// The longest message, in bytes.
 const LONGEST: u64 = 64 << 20;
 
 #[derive(Serialize, Deserialize)]
@@ -17,19 +17,19 @@ pub enum Message {
         rank: usize,
         world_size: usize,
     },
-    /// Operations that the sender has come to, and that it is through with.
+    /// How many operations the sender has started, and how many it has completed.
     Beat {
         entered: u64,
         left: u64,
     },
-    /// The sender's text in a round, how long it may take for all to come, and what the round is.
+    /// The sender's text in a round, how long all may take to arrive, and a description of the round.
     Say {
         round: u64,
         text: String,
         milliseconds: u64,
         what: String,
     },
-    /// Everybody's texts.
+    /// The texts of all members.
     All {
         round: u64,
         texts: Vec<String>,
@@ -38,7 +38,7 @@ pub enum Message {
         rank: Option<usize>,
         problem: String,
     },
-    /// The sender leaves; the operations that it has come to.
+    /// The sender leaves after this many operations.
     Bye {
         entered: u64,
     },

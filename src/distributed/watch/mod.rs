@@ -1,11 +1,11 @@
-//! [`Watch`]: the processes of a group see to each other, beside the engine that moves their numbers.
+//! [`Watch`]: the processes of a group watch each other, beside the engine that moves their numbers.
 //!
-//! Every rank keeps a TCP connection to rank 0 and says once in a while how many of the engine's operations it has come to and which it
-//! is through with. So rank 0 notices a process that ended (its connection closed), one that says nothing any more, and one that does not
-//! come to an operation in which others wait; it tells everybody, and whoever waits for the engine gives up with an error that names the
-//! rank. Short texts that all must know of each other go the same way.
+//! Every rank keeps a TCP connection to rank 0, and reports now and then how many of the engine's operations it has started and completed.
+//! So rank 0 notices a process that has ended (its connection closed), one that no longer reports, and one that does not come to an
+//! operation in which others wait. It tells everybody, and every process that waits for the engine gives up with an error that names the
+//! rank. Short texts that all members must know go the same way.
 //!
-//! Messages are lines of JSON. A connection that does not begin as a member of this group would is closed.
+//! Messages are lines of JSON. A connection is closed if it does not begin like one from a member of this group.
 
 mod meeting;
 mod message;
@@ -29,7 +29,7 @@ use crate::{Error, Result};
 /// How long a goodbye may take.
 const PARTING: Duration = Duration::from_secs(1);
 
-/// A member's part in the watch.
+/// One member's side of the watch.
 pub(super) struct Watch {
     shared: Arc<Shared>,
     rounds: AtomicU64,
@@ -37,10 +37,10 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Meets the others; returns when all are there.
+    /// Meets the other members; returns when all have arrived.
     ///
     /// # Errors
-    /// [`Error::Group`] that names the ranks that have not come within `timeout`, or an address that cannot be reached.
+    /// [`Error::Group`], which names the ranks that have not arrived within `timeout`, or an address that cannot be reached.
     pub fn start(rank: usize, world_size: usize, meeting: Meeting, timeout: Duration) -> Result<Self> {
         let mut connections = Vec::new();
         let mut writers = Vec::new();
@@ -59,10 +59,10 @@ impl Watch {
         Ok(Self { shared, rounds: AtomicU64::new(0), readers })
     }
 
-    /// An error once the group has failed.
+    /// Returns an error if the group has failed.
     ///
     /// # Errors
-    /// [`Error::Group`].
+    /// [`Error::Group`] if the group has failed.
     pub fn check(&self) -> Result<()> {
         if !self.shared.failed.load(Ordering::Acquire) {
             return Ok(());
@@ -73,7 +73,7 @@ impl Watch {
     /// Runs an operation in which all members wait for each other.
     ///
     /// # Errors
-    /// What the operation returns.
+    /// The errors of the operation.
     pub fn operation<T>(&self, body: impl FnOnce(&dyn Fn() -> Result<()>) -> Result<T>) -> Result<T> {
         self.check()?;
         self.shared.entered.fetch_add(1, Ordering::AcqRel);
@@ -82,10 +82,10 @@ impl Watch {
         Ok(done)
     }
 
-    /// Everybody's texts, by rank, when all have come to this round within `limit`.
+    /// The texts of all members, by rank, if all of them reach this round within `limit`.
     ///
     /// # Errors
-    /// [`Error::Group`] that names a rank that has not come.
+    /// [`Error::Group`], which names a rank that has not arrived.
     pub fn exchange(&self, text: String, what: &str, limit: Duration) -> Result<Vec<String>> {
         let shared = &self.shared;
         let round = self.rounds.fetch_add(1, Ordering::Relaxed) + 1;
@@ -108,7 +108,7 @@ impl Watch {
         }
     }
 
-    /// Ends the group: everybody else's next operation, or the one that they wait in, returns this as an error.
+    /// Ends the group: in every other process, the current or next operation returns this as an error.
     pub fn fail(&self, rank: Option<usize>, problem: &str) {
         self.shared.fail(Failure { rank, problem: problem.to_string() });
     }
@@ -125,7 +125,7 @@ impl Drop for Watch {
             shared.tell(*peer, &Message::Bye { entered: shared.entered.load(Ordering::Acquire) });
             let _ = lock(stream).shutdown(Shutdown::Write);
         }
-        // What others still say is read to its end: closing before would take our last words back from them.
+        // Read what others still send to its end: closing the connection earlier would discard our last messages to them.
         let until = Instant::now() + PARTING;
         while Instant::now() < until && self.readers.iter().any(|reader| !reader.is_finished()) {
             thread::sleep(Duration::from_millis(2));

@@ -1,4 +1,4 @@
-//! What the threads of a watch share: they write, read, and look for those that are late.
+//! The common part of a watch's threads, which write, read, and look for late members.
 
 use std::io::BufReader;
 use std::net::TcpStream;
@@ -21,7 +21,7 @@ pub struct Shared {
     pub closing: AtomicBool,
     pub entered: AtomicU64,
     pub left: AtomicU64,
-    /// The connections: of rank 0 to each other rank, of another rank to rank 0.
+    /// The connections: from rank 0 to each other rank, or from another rank to rank 0.
     pub peers: Vec<(usize, Mutex<TcpStream>)>,
 }
 
@@ -47,7 +47,7 @@ impl Shared {
 
     pub fn tell(&self, rank: usize, message: &Message) {
         let Some((_, stream)) = self.peers.iter().find(|(peer, _)| *peer == rank) else { return };
-        // A connection that does not take it is noticed by who reads from it.
+        // If a connection does not accept the message, the thread that reads from it notices.
         let _ = send(&mut lock(stream), message);
     }
 
@@ -55,7 +55,7 @@ impl Shared {
         if self.state().failure.is_some() {
             return;
         }
-        // The others first: who learns of it here may leave at once.
+        // Tell the others first: this process may leave as soon as it knows.
         for (peer, _) in &self.peers {
             self.tell(*peer, &Message::Failed { rank: failure.rank, problem: failure.problem.clone() });
         }
@@ -64,7 +64,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Notes a member's text; the last one's makes rank 0 tell all of them to everybody.
+    /// Stores a member's text. When the last one arrives, rank 0 sends all of them to everybody.
     pub fn said(&self, from: usize, number: u64, text: String, (limit, what): (Duration, &str)) {
         let complete = {
             let mut state = self.state();
@@ -93,7 +93,7 @@ impl Shared {
             state.round = None;
             texts
         };
-        // The others first: who learns of it here may leave at once.
+        // Tell the others first: this process may leave as soon as it knows.
         for (peer, _) in &self.peers {
             self.tell(*peer, &Message::All { round: number, texts: complete.clone() });
         }
@@ -101,7 +101,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Reads what a peer says until its connection ends.
+    /// Reads what a peer sends until the connection ends.
     pub fn listen(&self, peer: usize, stream: TcpStream) {
         let mut stream = BufReader::new(stream);
         loop {
@@ -140,13 +140,13 @@ impl Shared {
         }
     }
 
-    /// Says how far this process is, and looks for those that are not.
+    /// Reports this process's progress, and looks for members that are late.
     pub fn beat(&self) {
         let interval = (self.timeout / 5).min(Duration::from_secs(1));
         let mut last = Instant::now();
         while !self.closing.load(Ordering::Acquire) && !self.failed.load(Ordering::Acquire) {
             if last.elapsed() > 2 * interval + Duration::from_secs(1) {
-                // This process was stopped for a while: what the others said in the meantime is still to be read.
+                // This process was paused for a while: messages that arrived in the meantime have not been read yet.
                 let mut state = self.state();
                 state
                     .members

@@ -1,22 +1,22 @@
-//! What a member knows of the others, and who of them keeps it waiting.
+//! What a member knows about the others, and which of them it waits for.
 
 use std::time::{Duration, Instant};
 
 use crate::Error;
 
-/// Why a group has ended before its time.
+/// Why a group has failed.
 #[derive(Clone)]
 pub struct Failure {
     pub rank: Option<usize>,
     pub problem: String,
 }
 
-/// What rank 0 knows of a member.
+/// What rank 0 knows about a member.
 pub struct Member {
     pub heard: Instant,
     pub entered: u64,
     pub left: u64,
-    /// Since when it has been in the operation that it is in.
+    /// The time since which it is in its current operation.
     pub since: Instant,
     pub gone: bool,
 }
@@ -34,7 +34,7 @@ pub struct State {
     pub failure: Option<Failure>,
     pub members: Vec<Member>,
     pub round: Option<Round>,
-    /// Number of the last round that is complete, and its texts.
+    /// The number of the last complete round, and its texts.
     pub answers: (u64, Vec<String>),
     /// Whether this process waits for a round.
     pub asking: bool,
@@ -55,7 +55,7 @@ impl From<Failure> for Error {
 }
 
 impl State {
-    /// What is known at the start of a group of so many processes.
+    /// The state at the start of a group with this many processes.
     pub fn new(world_size: usize) -> Self {
         let now = Instant::now();
         let member = || Member { heard: now, entered: 0, left: 0, since: now, gone: false };
@@ -68,7 +68,7 @@ impl State {
         }
     }
 
-    /// The process that keeps the others waiting, as `rank`, which is connected to `peers`, sees it.
+    /// The process that makes the others wait, as seen by `rank`, which is connected to `peers`.
     pub fn late(&mut self, rank: usize, peers: impl IntoIterator<Item = usize>, timeout: Duration) -> Option<Failure> {
         let Self { members, round, asking, .. } = self;
         let now = Instant::now();
