@@ -1,4 +1,4 @@
-//! The MIME bundle: one output in several representations, of which the frontend shows the richest it can.
+//! The MIME bundle: one output in several representations; the frontend shows the richest one that it supports.
 
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
@@ -19,7 +19,7 @@ pub struct MimeBundle {
 }
 
 impl MimeBundle {
-    /// A bundle of plain text.
+    /// A bundle with plain text.
     pub fn text(text: impl Into<String>) -> Self {
         Self::default().with("text/plain", text.into())
     }
@@ -35,7 +35,7 @@ impl MimeBundle {
         self
     }
 
-    /// Adds `text/html`. The caller has escaped what came from users ([`escape`](super::escape)).
+    /// Adds `text/html`. The caller must have escaped text from users ([`escape`](super::escape)).
     pub fn with_html(self, html: impl Into<String>) -> Self {
         self.with("text/html", html.into())
     }
@@ -52,12 +52,12 @@ impl MimeBundle {
         self.with("image/png", encoded)
     }
 
-    /// The representation of a MIME type when it is there and is a string (images are base64).
+    /// The representation with this MIME type, if it exists and is a string (images are base64).
     pub fn get(&self, mime: &str) -> Option<&str> {
         self.data.get(mime)?.as_str()
     }
 
-    /// The plain text, empty when the bundle shows nothing.
+    /// The plain text; empty if the bundle shows nothing.
     pub fn plain(&self) -> &str {
         self.get("text/plain").unwrap_or_default()
     }
@@ -67,17 +67,17 @@ impl MimeBundle {
         self.data.is_empty()
     }
 
-    /// Every representation: (MIME type, value).
+    /// All representations: (MIME type, value).
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.data.iter().map(|(mime, value)| (mime.as_str(), value))
     }
 
-    /// The decoded PNG file, when the bundle has one.
+    /// The decoded PNG file, if the bundle has one.
     pub fn png_bytes(&self) -> Option<Vec<u8>> {
         base64::engine::general_purpose::STANDARD.decode(self.get("image/png")?).ok()
     }
 
-    /// The bundle as HTML for use inside other HTML (layouts, composed outputs): its HTML, else its picture, else its text.
+    /// The bundle as HTML to be used inside other HTML (layouts, composed outputs): its HTML, otherwise its picture, otherwise its text.
     pub fn to_html(&self) -> String {
         if let Some(html) = self.get("text/html") {
             html.to_owned()

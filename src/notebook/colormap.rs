@@ -1,4 +1,4 @@
-//! Colormaps: from a number to a colour that reads well, in print and for the colour-blind.
+//! Colormaps: from a number to a colour that is easy to read, in print and for colour-blind readers.
 //!
 //! Each map is seventeen colours at equal distances, blended linearly; the colours are matplotlib's (viridis, magma, plasma, inferno
 //! and cividis are CC0; turbo is Apache-2.0; coolwarm is Moreland's, RdBu ColorBrewer's).
@@ -38,10 +38,10 @@ impl Colormap {
     /// All maps.
     pub const ALL: [Self; 9] = [Viridis, Magma, Plasma, Inferno, Cividis, Coolwarm, RdBu, Grey, Turbo];
 
-    /// The map of that name.
+    /// The map with this name.
     ///
     /// # Errors
-    /// [`Error::Unknown`] with the known names.
+    /// [`Error::Unknown`], which lists the known names.
     ///
     /// ```
     /// use wavemesh::notebook::Colormap;
@@ -73,7 +73,7 @@ impl Colormap {
         }
     }
 
-    /// The colour of `t` from 0 (low) to 1 (high); outside, the end's colour. NaN is magenta, which no map contains.
+    /// The colour for `t` from 0 (low) to 1 (high); outside, the colour of that end. NaN is magenta, which is in no map.
     pub fn color(self, t: f32) -> [u8; 3] {
         if t.is_nan() {
             return NAN_COLOR;
@@ -89,9 +89,9 @@ impl Colormap {
         [channel(0), channel(1), channel(2)]
     }
 
-    /// The seventeen colours that make the map.
+    /// The seventeen colours of the map.
     pub(crate) fn stops(self) -> &'static [[u8; 3]; 17] {
-        // Read from the text when the library is compiled: a picture asks for millions of colours.
+        // Parsed from text at compile time, since a picture needs millions of colours.
         match self {
             Viridis => {
                 const {
@@ -141,8 +141,8 @@ impl Colormap {
         }
     }
 
-    /// The default for values between `low` and `high`: diverging when they lie on both sides of zero, each reaching at
-    /// least a twentieth as far as the other.
+    /// The default map for values between `low` and `high`: diverging if they lie on both sides of zero, and each side reaches at least a
+    /// twentieth as far as the other.
     pub fn for_range(low: f64, high: f64) -> Self {
         if is_two_sided(low, high) { Coolwarm } else { Viridis }
     }
@@ -170,7 +170,7 @@ fn is_two_sided(low: f64, high: f64) -> bool {
     (-low).min(high) >= 0.05 * (-low).max(high) && low < 0.0
 }
 
-/// The range shown for values between `low` and `high`: symmetric when a diverging map shows them, never empty.
+/// The range that is shown for values between `low` and `high`: symmetric if a diverging map shows them, and never empty.
 pub(crate) fn shown_range(low: f64, high: f64) -> (f64, f64) {
     if is_two_sided(low, high) {
         let reach = high.max(-low);

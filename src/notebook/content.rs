@@ -8,13 +8,13 @@ use super::frontend::{Frontend, Message};
 use super::{Display, MimeBundle, Rich, display};
 use crate::{Error, Result};
 
-/// Removes what the running cell has shown so far: at once, or with `wait` when its next output comes (no flicker).
+/// Removes what the running cell has shown so far: at once or, with `wait`, when its next output comes (no flicker).
 pub fn clear_output(wait: bool) {
     Frontend::current().send(&Message::Clear { wait });
 }
 
-/// Brings every live display, plots and bars, to its last state now. The kernel calls it when a cell ends, however it ends: what a
-/// saved notebook holds is then what the cell reached.
+/// Brings every live display (plots and bars) to its last state now. The kernel calls this when a cell ends in any way, so that a saved
+/// notebook shows the last state that the cell reached.
 ///
 /// ```
 /// use wavemesh::notebook::{LivePlot, flush};
@@ -44,7 +44,7 @@ impl Content {
     }
 }
 
-/// HTML, shown as it is: [`escape`](super::escape) what comes from users.
+/// HTML, shown unchanged: [`escape`](super::escape) text from users.
 ///
 /// ```
 /// # use wavemesh::notebook;
@@ -61,7 +61,7 @@ pub fn markdown(source: impl Into<String>) -> Content {
     Content(MimeBundle::text(source.clone()).with("text/markdown", source))
 }
 
-/// A LaTeX formula; `$$` is added around it when it has no delimiters.
+/// A LaTeX formula; `$$` is added around it if it has no delimiters.
 pub fn latex(formula: impl Into<String>) -> Content {
     let formula = formula.into();
     let delimited = formula.starts_with('$') || formula.starts_with("\\begin") || formula.starts_with("\\[");
@@ -76,10 +76,10 @@ pub fn json(value: impl Into<Value>) -> Content {
     Content(MimeBundle::text(text).with("application/json", value))
 }
 
-/// A picture of `width × height` pixels from `rgb`, three bytes a pixel, rows from the top.
+/// A picture of `width × height` pixels from `rgb`: three bytes per pixel, rows from the top.
 ///
 /// # Errors
-/// [`Error::Shape`] when `rgb` does not have `3 · width · height` bytes.
+/// [`Error::Shape`] if `rgb` does not have `3 · width · height` bytes.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -95,7 +95,7 @@ pub fn image(width: u32, height: u32, rgb: &[u8]) -> Result<Content> {
 /// A PNG or JPEG file.
 ///
 /// # Errors
-/// [`Error::Io`] when it cannot be read, [`Error::Format`] when it is neither.
+/// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is neither.
 ///
 /// ```
 /// use wavemesh::notebook::{Picture, Rich, image_file};
@@ -130,7 +130,7 @@ fn png_content(png: &[u8], width: u32, height: u32) -> Content {
     Content(MimeBundle::text(format!("image of {width}×{height} pixels")).with_png(png, width, height))
 }
 
-/// What a terminal shows of HTML: its text without the tags.
+/// HTML as a terminal shows it: its text without tags.
 fn text_of_html(source: &str) -> String {
     let mut text = String::new();
     let mut rest = source;

@@ -1,4 +1,4 @@
-//! What the kernel's `:vars` says of a value of the library: its shape, and the bytes that it holds on the heap.
+//! What the kernel's `:vars` shows about a value of the library: its shape, and the bytes that it holds on the heap.
 
 use std::any::Any;
 
@@ -8,7 +8,7 @@ use crate::mesh::Mesh;
 use crate::sdf::SdfGrid;
 use crate::sparse::SparseConvTensor;
 
-/// The bytes that a value holds beside its own, and its shape, for the types whose shape says most of them.
+/// The bytes that a value holds on the heap, and its shape, for the main types; `None` for others.
 ///
 /// # Examples
 ///
@@ -41,7 +41,7 @@ fn bytes_of(tensor: &Tensor) -> usize {
     tensor.elem_count() * tensor.dtype().size_in_bytes()
 }
 
-/// `2 × 3`; a scalar has no side.
+/// `2 × 3`; empty for a scalar.
 fn product(sides: &[usize]) -> String {
     let sides: Vec<String> = sides.iter().map(usize::to_string).collect();
     if sides.is_empty() { "scalar".to_owned() } else { sides.join(" × ") }

@@ -1,4 +1,4 @@
-//! The frontend, which shows our displays, and how to reach it.
+//! The frontend, which shows our displays, and the ways to send to it.
 //!
 //! | frontend | recognised by | a display becomes |
 //! | --- | --- | --- |
@@ -21,7 +21,7 @@ use super::MimeBundle;
 use crate::files::write_atomically;
 use crate::sync::lock;
 
-/// Who shows displays; see the table in this module's source.
+/// The frontend that shows displays; see the table in this module's source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Frontend {
     Kernel { token: String },
@@ -30,20 +30,20 @@ pub(crate) enum Frontend {
     Terminal,
 }
 
-/// What a display asks of the frontend.
+/// What a display sends to the frontend.
 pub(crate) enum Message<'a> {
-    /// A new output, which later updates name by `id`.
+    /// A new output; later updates refer to it by `id`.
     Display { bundle: &'a MimeBundle, id: &'a str },
-    /// A new state of the output `id`. `last` is false when another will certainly follow.
+    /// A new state of the output `id`. `last` is false if another state will certainly follow.
     Update { bundle: &'a MimeBundle, id: &'a str, last: bool },
-    /// The value that ends a cell; `id` names the output in which it already shows itself.
+    /// The value at the end of a cell. `id` names the output in which it is shown already.
     Result { bundle: &'a MimeBundle, id: Option<&'a str> },
     /// Remove what the cell has shown so far, now or (`wait`) when the next output comes.
     Clear { wait: bool },
 }
 
 impl Frontend {
-    /// The frontend of this process, told once from the environment.
+    /// The frontend of this process, read once from the environment.
     pub(crate) fn current() -> &'static Self {
         static CURRENT: OnceLock<Frontend> = OnceLock::new();
         CURRENT.get_or_init(|| Self::from_env(|name| std::env::var(name).ok().filter(|value| !value.is_empty())))
@@ -61,17 +61,17 @@ impl Frontend {
         }
     }
 
-    /// Whether an update is shown while the cell runs.
+    /// Whether an update becomes visible while the cell runs.
     pub(crate) fn is_live(&self) -> bool {
         matches!(self, Self::Kernel { .. })
     }
 
-    /// Whether the person sees plain text only.
+    /// Whether the user sees only plain text.
     pub(crate) fn is_terminal(&self) -> bool {
         matches!(self, Self::Terminal)
     }
 
-    /// Sends a message. A frontend that cannot be written to is told of on stderr: a display must not stop a computation.
+    /// Sends a message. If the frontend cannot be reached, this is reported on stderr: a display must not stop a computation.
     pub(crate) fn send(&self, message: &Message) {
         static SHOWN: OnceLock<Mutex<Shown>> = OnceLock::new();
         let shown = lock(SHOWN.get_or_init(Default::default));
@@ -141,8 +141,8 @@ fn frame(token: &str, message: &Value) -> Vec<u8> {
     frame
 }
 
-/// The displays that are on the page, for frontends that cannot change one by its id. Under stock evcxr every cell has
-/// its own copy of this crate's statics, so the list starts empty in each cell.
+/// The displays on the page, for frontends that cannot change one by its id. Under stock evcxr every cell has its own copy of this crate's
+/// statics, so the list is empty at the start of each cell.
 #[derive(Default)]
 struct Shown {
     by_number: BTreeMap<usize, (String, MimeBundle)>,
@@ -150,7 +150,7 @@ struct Shown {
 }
 
 impl Shown {
-    /// Keeps the message's effect; returns the number of the display it concerns.
+    /// Applies the message. Returns the number of the display that it concerns.
     fn apply(&mut self, message: &Message) -> Option<usize> {
         let (id, bundle) = match message {
             Message::Clear { .. } => {
@@ -286,7 +286,7 @@ mod tests {
         let out = written(&Frontend::StockEvcxr, &messages);
         assert_eq!(out.rsplit("EVCXR_BEGIN_CONTENT text/plain\n").next().unwrap(), "last\nEVCXR_END_CONTENT\n");
         let out = written(&Frontend::Kernel { token: "t".into() }, &messages);
-        // The kernel knows which outputs the cell has.
+        // The kernel knows the outputs of a cell.
         assert!(
             out.contains(r#""msg_type":"execute_result""#) && out.matches(r#""display_id":"a""#).count() == 2,
             "{out}"

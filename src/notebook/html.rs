@@ -1,6 +1,6 @@
 //! Small helpers for the HTML and the text of displays: escaping and readable numbers.
 
-/// Escapes text for use in HTML, as content or inside a quoted attribute.
+/// Escapes text for HTML, as content or inside a quoted attribute.
 ///
 /// ```
 /// assert_eq!(wavemesh::notebook::escape("<a & 'b'>"), "&lt;a &amp; &#39;b&#39;&gt;");
@@ -37,7 +37,7 @@ pub(crate) fn number(x: f64) -> String {
     }
 }
 
-/// A tick's label: the number without trailing zeros.
+/// The label of a tick: the number without trailing zeros.
 pub(crate) fn tick(x: f64) -> String {
     let shown = number(x);
     let (mantissa, exponent) = shown.find('e').map_or((&shown[..], ""), |e| shown.split_at(e));
@@ -47,7 +47,7 @@ pub(crate) fn tick(x: f64) -> String {
     mantissa.trim_end_matches('0').trim_end_matches('.').to_owned() + exponent
 }
 
-/// A count with thin groups of three: `1,234,567`.
+/// A count with separators between groups of three: `1,234,567`.
 pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut grouped = String::new();
@@ -60,7 +60,7 @@ pub(crate) fn count(n: u64) -> String {
     grouped
 }
 
-/// Bytes in the largest fitting unit: `512 B`, `1.5 KB`, `400 MB` (powers of 1000).
+/// Bytes in the largest unit that fits: `512 B`, `1.5 KB`, `400 MB` (powers of 1000).
 pub(crate) fn bytes(n: u64) -> String {
     let units = ["B", "KB", "MB", "GB", "TB"];
     let mut value = n as f64;

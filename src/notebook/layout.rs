@@ -16,7 +16,7 @@ impl Rich for Layout {
     }
 }
 
-/// Puts values side by side; they wrap on a narrow page.
+/// Shows values side by side; they wrap on a narrow page.
 ///
 /// ```
 /// use wavemesh::notebook::{Rich, hstack, html, markdown};
@@ -27,7 +27,7 @@ pub fn hstack(values: &[&dyn Rich]) -> Layout {
     arrange(values, values.len().max(1), "display:flex;flex-wrap:wrap;gap:12px;align-items:flex-start".into())
 }
 
-/// Puts values in rows of `columns`, as wide as the page.
+/// Shows values in rows of `columns`, as wide as the page.
 ///
 /// # Errors
 /// No columns.
@@ -46,9 +46,9 @@ pub fn grid(values: &[&dyn Rich], columns: usize) -> Result<Layout> {
     Ok(arrange(values, columns, style))
 }
 
-/// Every value that shows itself can have a line above it.
+/// Adds a line of text above any value that can be displayed.
 pub trait Titled: Rich {
-    /// The value with a line above it, to tell several side by side apart.
+    /// The value with a line above it, to tell several values side by side apart.
     ///
     /// ```
     /// use wavemesh::notebook::{Rich, Titled, hstack, html};
@@ -65,7 +65,7 @@ pub trait Titled: Rich {
 
 impl<T: Rich> Titled for T {}
 
-/// A bundle with a line above it, in each of its representations.
+/// The bundle with a line above it, in each of its representations.
 fn titled(bundle: &MimeBundle, title: &str) -> MimeBundle {
     let html = format!(
         "<div style=\"display:inline-block;max-width:100%\"><div style=\"font:600 13px/1.8 system-ui,sans-serif\">{}</div>{}</div>",
@@ -102,7 +102,7 @@ fn arrange(values: &[&dyn Rich], columns: usize, style: String) -> Layout {
     let text: Vec<_> = bundles.iter().map(MimeBundle::plain).collect();
     let cells: String = bundles.iter().map(|bundle| format!("<div>{}</div>", bundle.to_html())).collect();
     let mut bundle = MimeBundle::text(text.join("\n")).with_html(format!("<div style=\"{style}\">{cells}</div>"));
-    // Pictures side by side are a picture too, for places that show no HTML.
+    // Pictures side by side are also joined to one picture, for places that show no HTML.
     let pictures: Option<Vec<Picture>> =
         bundles.iter().map(|bundle| Picture::from_png(&bundle.png_bytes()?).ok()).collect();
     if let Some(sheet) = pictures.and_then(|pictures| contact_sheet(&pictures, columns).ok())

@@ -1,4 +1,4 @@
-//! [`LivePlot`]: curves that grow while a cell runs, in the manner of livelossplot.
+//! [`LivePlot`]: curves that grow while a cell runs, like livelossplot.
 
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
@@ -10,11 +10,11 @@ use super::{Display, MimeBundle, Number, Rich, display};
 use crate::Result;
 use crate::sync::lock;
 
-/// A picture takes longer to draw and to send than a bar: it is updated twice a second.
+/// A picture takes longer to draw and to send than a bar, so it is updated only twice a second.
 const UPDATE_EVERY: Duration = Duration::from_millis(500);
-/// More points than this are joined by the mean of neighbours: more cannot be told apart at this width.
+/// If there are more points than this, neighbours are averaged: more points could not be distinguished at this width.
 const MAX_POINTS: usize = 1000;
-/// Curves that update in place while a cell runs; the last state stays in the notebook.
+/// Curves that are updated in place while a cell runs. The last state stays in the notebook.
 ///
 /// ```
 /// use wavemesh::notebook::LivePlot;
@@ -35,17 +35,17 @@ struct Plot {
     output: Option<Display>,
     drawn: Option<Instant>,
     changed: bool,
-    /// Whether the last points will be drawn when it is time again.
+    /// Whether the last points still have to be drawn at the next update.
     waiting: bool,
 }
 
-/// The plots that have points to draw; [`flush`] draws them when a cell ends.
+/// The plots with points that have to be drawn; [`flush`] draws them when a cell ends.
 static WAITING: Mutex<Vec<Weak<Mutex<Plot>>>> = Mutex::new(Vec::new());
 
-/// Draws the last points of every plot that has some.
+/// Draws the last points of every plot that has undrawn ones.
 pub(super) fn flush() {
     for plot in std::mem::take(&mut *lock(&WAITING)) {
-        // A thread that was stopped for good may hold its plot.
+        // A thread that was stopped for good may hold the lock of its plot.
         if let Some(plot) = plot.upgrade()
             && let Ok(mut plot) = plot.try_lock()
             && plot.changed
@@ -62,7 +62,7 @@ struct Curve {
 }
 
 impl LivePlot {
-    /// An empty plot. It shows itself with the first point.
+    /// An empty plot. It appears with the first point.
     pub fn new(title: impl Into<String>) -> Self {
         Self(Arc::new(Mutex::new(Plot {
             chart: Chart { title: title.into(), ..Default::default() },
@@ -79,26 +79,27 @@ impl LivePlot {
         lock(&self.0)
     }
 
-    /// Whether values are shown on a logarithmic scale; values that are not positive are then left out.
+    /// Whether values are shown on a logarithmic scale. Values that are not positive are then left out.
     pub fn log_scale(self, log: bool) -> Self {
         self.plot().chart.log_y = log;
         self
     }
 
-    /// What is counted along x, with its unit.
+    /// The label of the x axis, with its unit.
     pub fn x_label(self, label: impl Into<String>) -> Self {
         self.plot().chart.x_label = label.into();
         self
     }
 
-    /// What the values are, with their unit.
+    /// The label of the y axis, with its unit.
     pub fn y_label(self, label: impl Into<String>) -> Self {
         self.plot().chart.y_label = label.into();
         self
     }
 
-    /// Shows the running mean over the raw curve: 0 (none) to just below 1 (very smooth), as TensorBoard's slider. It is the weight
-    /// that the past keeps over one step of the densest curve, so that a curve with few points is not held back for longer.
+    /// Shows the running mean over the raw curve: from 0 (no smoothing) to just below 1 (very smooth), like TensorBoard's slider. The
+    /// number is the weight that the past keeps over one step of the densest curve, so that a curve with few points does not lag for
+    /// longer.
     pub fn smooth(self, smooth: f64) -> Self {
         self.plot().smooth = if smooth.is_finite() { smooth.clamp(0.0, 0.999) } else { 0.0 };
         self
@@ -110,19 +111,19 @@ impl LivePlot {
         self
     }
 
-    /// Light or dark page.
+    /// Light or dark theme.
     pub fn theme(self, theme: Theme) -> Self {
         self.plot().chart.theme = theme;
         self
     }
 
-    /// Adds a value to a curve, one step after its last.
+    /// Adds a value to a curve, one step after its last value.
     pub fn push(&mut self, curve: &str, value: impl Number) {
         let step = self.plot().curve(curve).points.last().map_or(0.0, |(step, _)| step + 1.0);
         self.push_at(curve, step, value);
     }
 
-    /// Adds a value to a curve at a step.
+    /// Adds a value to a curve at a given step.
     pub fn push_at(&mut self, curve: &str, step: impl Number, value: impl Number) {
         let mut plot = self.plot();
         plot.curve(curve).points.push((step.to_f64(), value.to_f64()));
@@ -134,7 +135,7 @@ impl LivePlot {
         if left.is_zero() {
             plot.show(false);
         } else if !plot.waiting {
-            // The plot is a variable that outlives the cell: nobody else would draw the last points.
+            // The plot is a variable that outlives the cell: nothing else would draw the last points.
             plot.waiting = true;
             let waiting = Arc::downgrade(&self.0);
             lock(&WAITING).push(waiting.clone());
@@ -151,7 +152,7 @@ impl LivePlot {
         }
     }
 
-    /// Adds a step of a training to the curve `loss`, and to the curve `validation` where the step validated.
+    /// Adds a training step to the curve `loss` and, if the step has a validation, to the curve `validation`.
     pub fn record(&mut self, record: &crate::train::StepRecord) {
         self.push_at("loss", record.step, record.loss);
         if let Some(loss) = record.validation {
@@ -201,7 +202,7 @@ impl Plot {
         self.chart.draw_placed(&series)?.into_picture()
     }
 
-    /// The points as drawn: finite, on the chosen scale, few enough.
+    /// The points to draw: finite, on the chosen scale, and few enough.
     fn drawable(&self, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         let scaled: Vec<(f64, f64)> = points.iter().filter_map(|&point| self.chart.place(point)).collect();
         let group = scaled.len().div_ceil(MAX_POINTS).max(1);
@@ -212,7 +213,7 @@ impl Plot {
         scaled.chunks(group).map(mean).collect()
     }
 
-    /// The exponential mean, corrected for its start; the past keeps the part `smooth` over each `stride` steps.
+    /// The exponential mean, corrected for its start. The past keeps the weight `smooth` over each `stride` steps.
     fn smoothed(&self, points: &[(f64, f64)], stride: f64) -> Vec<(f64, f64)> {
         if self.smooth == 0.0 {
             return points.to_vec();
@@ -229,7 +230,7 @@ impl Plot {
     }
 }
 
-/// Steps from one point to the next, in the mean; `None` where there is no next.
+/// The mean number of steps between points; `None` if there are fewer than two points.
 fn mean_stride(points: &[(f64, f64)]) -> Option<f64> {
     let steps = points.last()?.0 - points.first()?.0;
     (steps > 0.0).then(|| steps / (points.len() - 1) as f64)
@@ -242,7 +243,7 @@ impl Rich for LivePlot {
 
     fn shown_in(&self) -> Option<Display> {
         let mut plot = self.plot();
-        // Whoever asks brings the output up to date.
+        // The caller updates the output.
         plot.changed = false;
         plot.output.clone()
     }
@@ -304,7 +305,7 @@ mod tests {
         assert!(plot.plot().smoothed(&constant, 1.0).iter().all(|(_, y)| (y - 2.0).abs() < 1e-12));
         let step = plot.plot().smoothed(&[(0.0, 0.0), (1.0, 1.0)], 1.0);
         assert!((step[1].1 - 1.0 / 1.9).abs() < 1e-12);
-        // A curve with one point for twenty of the other is held back by twenty steps' weight.
+        // A curve with one point for every twenty of the other lags by the weight of twenty steps.
         let sparse = plot.plot().smoothed(&[(0.0, 0.0), (20.0, 1.0)], 1.0);
         let kept = 0.9f64.powi(20);
         assert!((sparse[1].1 - (1.0 - kept) / (1.0 - kept + 0.1 * kept)).abs() < 1e-12);

@@ -1,4 +1,4 @@
-//! [`MeshPlot`]: a mesh as a picture, shaded or as wires.
+//! [`MeshPlot`]: a picture of a mesh, shaded or as wires.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
@@ -53,7 +53,7 @@ impl MeshPlot {
         self
     }
 
-    /// Colours the surface by a value a vertex (an error, a curvature), with a colour bar.
+    /// Colours the surface by a value for each vertex (an error, a curvature), with a colour bar.
     pub fn values(mut self, values: Vec<f32>) -> Self {
         self.values = Some(values);
         self
@@ -68,8 +68,7 @@ impl MeshPlot {
     /// Draws the plot.
     ///
     /// # Errors
-    /// A view out of range, or values whose number is not that of the vertices; [`Error::Memory`] when memory has no room for the
-    /// triangles.
+    /// A view out of range, or not exactly one value for each vertex; [`Error::Memory`] if the triangles do not fit in memory.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -139,7 +138,7 @@ impl MeshPlot {
             .iter()
             .zip(&normals)
             .map(|(&p, &n)| {
-                // A surface seen from behind is lit as from the front.
+                // A surface seen from behind is lit as if seen from the front.
                 let towards = projector.towards_eye(p);
                 let facing = n[0] * towards[0] + n[1] * towards[1] + n[2] * towards[2] >= 0.0;
                 projector.brightness(if facing { n } else { n.map(|v| -v) })
@@ -210,7 +209,7 @@ mod tests {
         // 100 pixels less 12 above and 10 below.
         let solid = red(&plot);
         assert!(solid.abs_diff(78 * 78) <= 80, "{solid}");
-        // The diagonal's 78 pixels are dark; the wires of the sides lie half outside and only dim theirs.
+        // The 78 pixels of the diagonal are dark; the wires of the sides lie half outside and only dim their pixels.
         let dark = solid - red(&plot.wireframe(true));
         assert!((70..=160).contains(&dark), "{dark}");
     }

@@ -1,8 +1,8 @@
-//! Notebook displays: every value shows itself.
+//! Notebook displays: every value can show itself.
 //!
-//! A value that is [`Rich`] shows a card, plot or viewer when it ends a cell; [`display()`] shows one earlier, [`Display::update`] changes it
-//! in place, [`progress()`] wraps a loop with a bar. The same code shows its final state under stock `evcxr_jupyter`, prints
-//! text in a terminal, and writes files where `WAVEMESH_DISPLAY_DIR` says.
+//! A [`Rich`] value shows a card, plot or viewer when it ends a cell. [`display()`] shows a value earlier, [`Display::update`] changes it
+//! in place, and [`progress()`] adds a bar to a loop. Under stock `evcxr_jupyter` the same code shows its final state; in a terminal it
+//! prints text; with `WAVEMESH_DISPLAY_DIR` it writes files.
 //!
 //! ```
 //! use wavemesh::notebook;

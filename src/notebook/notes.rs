@@ -1,6 +1,6 @@
-//! The library's warnings as quiet lines of a notebook's output.
+//! The library's warnings, as quiet lines in a notebook's output.
 //!
-//! The library warns through the `log` facade, target `wavemesh`. A program chooses its own logger; a notebook has this one.
+//! The library warns through the `log` facade with the target `wavemesh`. A program chooses its own logger; a notebook uses this one.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -9,7 +9,7 @@ use super::frontend::Frontend;
 use super::{display, escape, html};
 use crate::sync::lock;
 
-/// Messages that are not shown again while they are among the latest.
+/// How many latest messages are remembered; these are not shown again.
 const REMEMBERED: usize = 32;
 
 #[derive(Default)]
@@ -18,7 +18,7 @@ struct Notes {
 }
 
 impl Notes {
-    /// Whether the message is not among the latest; it is from now on.
+    /// Whether the message is not among the latest ones; afterwards it is.
     fn is_new(&self, message: &str) -> bool {
         let mut latest = lock(&self.latest);
         if latest.iter().any(|known| known == message) {
@@ -54,7 +54,7 @@ impl log::Log for Notes {
     fn flush(&self) {}
 }
 
-/// Shows the library's warnings as notes from now on, unless the program has a logger of its own.
+/// Shows the library's warnings as notes from now on, unless the program has its own logger.
 pub(super) fn show_notes() {
     static NOTES: Notes = Notes { latest: Mutex::new(VecDeque::new()) };
     if log::set_logger(&NOTES).is_ok() {

@@ -1,14 +1,14 @@
-//! Lists of numbers, shortened in the manner of numpy: `[0.1, 0.2, 0.3, …, 9.8, 9.9, 10]`, with their length and range.
+//! Lists of numbers, shortened as in numpy: `[0.1, 0.2, 0.3, …, 9.8, 9.9, 10]`, with their length and range.
 
 use super::html::{count, number};
 use super::{MimeBundle, Number, Rich};
 
-/// Longer lists than this are shortened.
+/// Lists longer than this are shortened.
 const WHOLE: usize = 20;
-/// Values that a shortened list shows at each end.
+/// How many values a shortened list shows at each end.
 const ENDS: usize = 3;
 
-/// The texts of the values, of a long list only those at its ends: no number between is formatted.
+/// The texts of the values; of a long list only those at its ends, so that no number in between is formatted.
 fn texts<T>(values: &[T], text: impl Fn(&T) -> String) -> String {
     let shown: Vec<String> = if values.len() <= WHOLE {
         values.iter().map(text).collect()

@@ -1,4 +1,4 @@
-//! [`Plot`]: curves, dots and bars in one line, in the manner of matplotlib's pyplot.
+//! [`Plot`]: curves, dots and bars in one line, like matplotlib's pyplot.
 
 use super::draw::{Chart, Kind, Picture, Series, Theme};
 use super::html::{count, number};
@@ -44,8 +44,8 @@ fn to_f64s<N: Number>(values: impl IntoIterator<Item = N>) -> Vec<f64> {
     values.into_iter().map(N::to_f64).collect()
 }
 
-/// A chart of one or more series, which shows itself when it ends a cell; made by [`plot`], [`scatter`], [`bars`] or [`histogram`], or
-/// empty, to add series to.
+/// A chart of one or more series, which is shown when it ends a cell. Make it with [`plot`], [`scatter`], [`bars`] or [`histogram`], or
+/// start with an empty one and add series.
 ///
 /// ```
 /// use wavemesh::notebook::{Rich, plot};
@@ -58,11 +58,11 @@ fn to_f64s<N: Number>(values: impl IntoIterator<Item = N>) -> Vec<f64> {
 pub struct Plot {
     chart: Chart,
     series: Vec<Series>,
-    /// The first pair of lists of different lengths.
+    /// The lengths of the first pair of lists that differ.
     uneven: Option<[usize; 2]>,
 }
 
-/// A line through the points (x, y). `xs` and `ys` are anything to go through that has numbers: lists, slices, ranges, iterators.
+/// A line through the points (x, y). `xs` and `ys` may be anything that yields numbers: lists, slices, ranges, iterators.
 ///
 /// ```
 /// use wavemesh::notebook::plot;
@@ -92,7 +92,7 @@ pub fn bars<Y: Number>(names: impl IntoIterator<Item = impl Into<String>>, ys: i
     plot
 }
 
-/// How many of the values lie in each of `bins` (at least 1) ranges of one width; values that are not finite are left out.
+/// How many of the values lie in each of `bins` (at least 1) ranges of equal width. Values that are not finite are left out.
 ///
 /// ```
 /// use wavemesh::notebook::{Rich, histogram};
@@ -157,7 +157,7 @@ impl Plot {
         self.add(Kind::Scatter, name, xs, ys)
     }
 
-    /// Adds bars with a name for the legend; bars at the same x stand side by side.
+    /// Adds bars with a name for the legend. Bars at the same x are drawn side by side.
     pub fn bars<X: Number, Y: Number>(
         self,
         name: impl Into<String>,
@@ -175,19 +175,19 @@ impl Plot {
         self
     }
 
-    /// A line above the plot.
+    /// Sets the title above the plot.
     pub fn title(mut self, title: impl Into<String>) -> Self {
         self.chart.title = title.into();
         self
     }
 
-    /// What x is, with its unit.
+    /// The label of the x axis, with its unit.
     pub fn x_label(mut self, label: impl Into<String>) -> Self {
         self.chart.x_label = label.into();
         self
     }
 
-    /// What y is, with its unit.
+    /// The label of the y axis, with its unit.
     pub fn y_label(mut self, label: impl Into<String>) -> Self {
         self.chart.y_label = label.into();
         self
@@ -211,7 +211,7 @@ impl Plot {
         self
     }
 
-    /// Light or dark page.
+    /// Light or dark theme.
     pub fn theme(mut self, theme: Theme) -> Self {
         self.chart.theme = theme;
         self
@@ -220,7 +220,7 @@ impl Plot {
     /// Draws the plot.
     ///
     /// # Errors
-    /// [`Error::Shape`] for `xs` and `ys` of different lengths.
+    /// [`Error::Shape`] if `xs` and `ys` have different lengths.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn bars_reach_from_zero_to_their_value_beside_each_other() {
-        // Two bars of one height at each name: the left is blue, the right vermilion.
+        // Two bars with the same height at each name: the left is blue, the right vermilion.
         let plot = bars(["a", "b"], [1.0, 1.0]).bars("", 0..2, [1.0, 1.0]).size(200, 120);
         let picture = plot.picture().unwrap();
         let pixels = |wanted: [u8; 3]| -> Vec<usize> {

@@ -1,16 +1,16 @@
-//! PNG files from pixels, kept small: notebooks carry every picture they show.
+//! PNG files from pixels, kept small, since notebooks contain every picture that they show.
 
 use std::collections::HashMap;
 
 use crate::{Error, Result};
 
-/// Encodes `rgb` (three bytes a pixel, rows from the top) in full colour.
+/// Encodes `rgb` (three bytes per pixel, rows from the top) in full colour.
 pub(crate) fn encode_rgb(width: u32, height: u32, rgb: &[u8]) -> Result<Vec<u8>> {
     check_size(width, height, rgb)?;
     encode(width, height, png::ColorType::Rgb, None, rgb)
 }
 
-/// Encodes `rgb` with a palette: exact when there are at most 256 colours, else the 256 that fit best.
+/// Encodes `rgb` with a palette: exact if there are at most 256 colours, otherwise with the 256 that fit best.
 pub(crate) fn encode_small(width: u32, height: u32, rgb: &[u8]) -> Result<Vec<u8>> {
     check_size(width, height, rgb)?;
     let (palette, indices) = indexed(rgb);
@@ -38,13 +38,13 @@ pub(crate) fn encode_animated(width: u32, height: u32, rgb: &[u8], milliseconds:
 fn indexed(rgb: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let mut numbers: HashMap<[u8; 3], u32, ByMultiplication> = HashMap::default();
     let (pixels, _) = rgb.as_chunks::<3>();
-    // Most of a picture is paper: equal neighbours are looked up once.
+    // Most of a picture is paper: equal neighbours are looked up only once.
     let runs = || pixels.chunk_by(|a, b| a == b);
     for run in runs() {
         *numbers.entry(run[0]).or_default() += run.len() as u32;
     }
     let mut colors: Vec<([u8; 3], u32)> = numbers.into_iter().collect();
-    // The same picture gives the same file.
+    // Sorted, so that the same picture gives the same file.
     colors.sort_unstable();
     let palette =
         if colors.len() <= 256 { colors.iter().map(|(color, _)| *color).collect() } else { best_palette(&colors) };
@@ -56,7 +56,7 @@ fn indexed(rgb: &[u8]) -> (Vec<u8>, Vec<u8>) {
     (palette.into_iter().flatten().collect(), indices)
 }
 
-/// A hash of few instructions for colours, which nobody chooses to collide.
+/// A fast hash for colours; nobody makes them collide on purpose.
 #[derive(Clone, Copy, Default)]
 struct ByMultiplication(u64);
 
@@ -79,7 +79,7 @@ impl std::hash::Hasher for ByMultiplication {
     }
 }
 
-/// Reads a PNG file: width, height, three bytes a pixel.
+/// Reads a PNG file: width, height, and three bytes per pixel.
 pub(crate) fn decode_rgb(file: &[u8]) -> Result<(u32, u32, Vec<u8>)> {
     let bad = |problem: String| Error::Format { path: "image.png".into(), format: "PNG", problem };
     let mut decoder = png::Decoder::new(std::io::Cursor::new(file));
@@ -96,7 +96,7 @@ pub(crate) fn decode_rgb(file: &[u8]) -> Result<(u32, u32, Vec<u8>)> {
     Ok((info.width, info.height, rgb))
 }
 
-/// Median cut: the box of colours with the most pixels × extent is halved along its longest side until there are 256.
+/// Median cut: the box of colours with the most pixels × extent is halved along its longest side until there are 256 boxes.
 fn best_palette(colors: &[([u8; 3], u32)]) -> Vec<[u8; 3]> {
     struct Box<'a> {
         colors: Vec<&'a ([u8; 3], u32)>,
@@ -110,7 +110,7 @@ fn best_palette(colors: &[([u8; 3], u32)]) -> Vec<[u8; 3]> {
             values().max().unwrap_or(0) - values().min().unwrap_or(0)
         };
         let axis = (0..3).max_by_key(|&axis| extent(axis)).unwrap_or(0);
-        // Rare colours (thin lines, text) still count: weight grows with the root of the number of pixels.
+        // Rare colours (thin lines, text) still count: the weight grows with the square root of the number of pixels.
         let weight = colors.iter().map(|(_, n)| u64::from(n.isqrt())).sum();
         Box { axis, extent: extent(axis), weight, colors }
     }
@@ -141,14 +141,14 @@ fn best_palette(colors: &[([u8; 3], u32)]) -> Vec<[u8; 3]> {
     boxes.iter().map(mean).collect()
 }
 
-/// A palette in three planes, in which the nearest entry is found for many entries at a time.
+/// A palette in three planes, so that many entries can be compared at a time.
 struct Nearest {
     planes: [[i32; 256]; 3],
 }
 
 impl Nearest {
     fn new(palette: &[[u8; 3]]) -> Self {
-        // Behind the palette lies what is far from every colour.
+        // Unused entries are far from every colour.
         let mut planes = [[1 << 10; 256]; 3];
         for (i, color) in palette.iter().enumerate() {
             (0..3).for_each(|c| planes[c][i] = color[c].into());
@@ -156,20 +156,20 @@ impl Nearest {
         Self { planes }
     }
 
-    /// The nearest entry, the first of several.
+    /// The nearest entry; the first if several are equally near.
     fn entry(&self, color: [u8; 3]) -> u8 {
         let [r, g, b] = color.map(i32::from);
         let mut least = i32::MAX;
         for i in 0..256 {
             let (dr, dg, db) = (self.planes[0][i] - r, self.planes[1][i] - g, self.planes[2][i] - b);
-            // The entry's number in the low bits: of equal distances the first is least.
+            // The low bits hold the entry's number, so that of equal distances the first is the smallest.
             least = least.min((dr * dr + dg * dg + db * db) << 8 | i as i32);
         }
         (least & 255) as u8
     }
 }
 
-/// Whether there are three bytes for each pixel, and at least one pixel.
+/// Checks that there are three bytes for each pixel, and at least one pixel.
 pub(crate) fn check_size(width: u32, height: u32, rgb: &[u8]) -> Result<()> {
     let expected = 3 * u128::from(width) * u128::from(height);
     if rgb.len() as u128 != expected || expected == 0 {
@@ -183,7 +183,7 @@ pub(crate) fn check_size(width: u32, height: u32, rgb: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Encodes palette indices, one byte a pixel. `palette` has three bytes a colour, at most 256 colours.
+/// Encodes palette indices, one byte per pixel. `palette` has three bytes per colour and at most 256 colours.
 pub(crate) fn encode_indexed(width: u32, height: u32, palette: Vec<u8>, indices: &[u8]) -> Result<Vec<u8>> {
     encode(width, height, png::ColorType::Indexed, Some(palette), indices)
 }
@@ -195,7 +195,8 @@ fn encode(width: u32, height: u32, color: png::ColorType, palette: Option<Vec<u8
     encoder.set_depth(png::BitDepth::Eight);
     if let Some(palette) = palette {
         encoder.set_palette(palette);
-        // Entries of a palette are no amounts, so that differences say nothing. A twentieth larger than level 6, in half the time.
+        // Palette entries are not quantities, so differences between them do not help. This is a twentieth larger than level 6, in half the
+        // time.
         encoder.set_filter(png::Filter::NoFilter);
         encoder.set_deflate_compression(png::DeflateCompression::Level(2));
     }

@@ -14,9 +14,9 @@ use super::{Colormap, MimeBundle, Rich};
 use crate::points::PointCloud;
 use crate::{Error, Result};
 
-/// A picture of points: squares that hide each other rightly, axes, and a colour for each point. z points up.
+/// A picture of points: squares that hide each other correctly, axes, and a colour for each point. z points up.
 ///
-/// The colour is a channel's (the first, or the height without one), or that of the cloud's red, green and blue where it has them.
+/// The colour shows a channel (the first or, without channels, the height), or the cloud's own red, green and blue if it has them.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -42,12 +42,12 @@ view_setters!(PointPlot, view);
 #[derive(Clone, Debug)]
 pub(super) enum Colors {
     Given(Vec<[u8; 3]>),
-    /// Of [`CLASSES`].
+    /// Indices into [`CLASSES`].
     Classes(Vec<u8>),
     Values(Vec<f32>, String),
 }
 
-/// Well told apart: the colours of classes (Tableau's twenty).
+/// Distinct colours for classes (Tableau's twenty).
 pub(super) const CLASSES: [[u8; 3]; 20] = [
     [31, 119, 180],
     [255, 127, 14],
@@ -75,7 +75,7 @@ impl PointPlot {
     /// A plot of a cloud.
     ///
     /// # Errors
-    /// Whatever candle says of the cloud's tensor.
+    /// An error of candle about the cloud's tensor.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -91,7 +91,7 @@ impl PointPlot {
             let [r, g, b] =
                 ["red", "green", "blue"].map(|name| cloud.channel(name)?.to_vec1::<f32>().map_err(Error::from));
             let (r, g, b) = (r?, g?, b?);
-            // 8-bit colours in most files, 16-bit ones in LAS, shares of one in some.
+            // Most files have 8-bit colours, LAS has 16-bit ones, and some files have fractions of one.
             let most = r.iter().chain(&g).chain(&b).copied().fold(0.0, f32::max);
             let unit = if most <= 1.0 {
                 1.0
@@ -111,10 +111,10 @@ impl PointPlot {
         Ok(Self { points, colors, view: View::new(Axis::Z), range: None, point_size: 2.0 })
     }
 
-    /// Colours by a value for each point (points,).
+    /// Colours the points by a value for each point (points,).
     ///
     /// # Errors
-    /// A tensor that has not one number for each point.
+    /// A tensor that does not have one number for each point.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -130,10 +130,10 @@ impl PointPlot {
         Ok(Self { colors: Colors::Values(values, label.into()), ..self })
     }
 
-    /// Colours by a class for each point (points,) of integers, twenty colours in turn.
+    /// Colours the points by an integer class for each point (points,). The twenty colours repeat.
     ///
     /// # Errors
-    /// A tensor that has not one number for each point.
+    /// A tensor that does not have one number for each point.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -251,7 +251,7 @@ impl PointPlot {
         Ok(picture)
     }
 
-    /// The colour scale of values; `None` for colours that are given, and without points.
+    /// The colour scale of values; `None` for given colours, and without points.
     fn scale(&self) -> Option<Scale> {
         let Colors::Values(values, label) = &self.colors else { return None };
         let finite = || values.iter().copied().filter(|v| v.is_finite()).map(f64::from);

@@ -1,5 +1,5 @@
-//! [`Rich`], the trait of values that show themselves; [`Display`], the output that one is shown in; and
-//! [`show!`](crate::notebook::show), which shows any value.
+//! [`Rich`], the trait of values that show themselves; [`Display`], an output that shows one; and [`show!`](crate::notebook::show), which
+//! shows any value.
 
 use std::fmt::Debug;
 use std::sync::OnceLock;
@@ -26,17 +26,17 @@ use super::{MimeBundle, escape};
     label = "this has no display of its own"
 )]
 pub trait Rich {
-    /// The value in all its representations; `text/plain` is always among them.
+    /// The value in all its representations; `text/plain` must be among them.
     fn rich(&self) -> MimeBundle;
 
-    /// The output in which the value already shows itself, if there is one. At the end of the cell that has this output the value
-    /// brings it up to date instead of being shown a second time.
+    /// The output in which the value is shown already, if any. If this output is in the current cell, the value at the end of the cell
+    /// updates it instead of being shown a second time.
     fn shown_in(&self) -> Option<Display> {
         None
     }
 
-    /// Shows the value now, while the cell runs. The returned [`Display`] can change it later. At the end of a cell nothing need be
-    /// called: the value shows itself.
+    /// Shows the value now, while the cell runs. The returned [`Display`] can change it later. At the end of a cell no call is needed: the
+    /// value shows itself.
     #[doc(alias = "show")]
     fn display(&self) -> Display
     where
@@ -58,7 +58,7 @@ impl Display {
         self.send(&value.rich(), true);
     }
 
-    /// Replaces what is shown by a state that another will follow, which frontends without live updates need not see.
+    /// Replaces what is shown by a state that will soon be replaced again; frontends without live updates may skip it.
     pub(crate) fn update_passing(&self, value: impl Rich) {
         self.send(&value.rich(), false);
     }
@@ -86,7 +86,7 @@ pub fn display(value: impl Rich) -> Display {
     shown
 }
 
-/// A `display_id` that no other output has, of this run of the kernel or an earlier one.
+/// A `display_id` that no other output has, in this run of the kernel or an earlier one.
 pub(crate) fn new_id() -> String {
     static RUN: OnceLock<u64> = OnceLock::new();
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -142,7 +142,7 @@ impl<T: Rich, E: std::fmt::Display> Rich for Result<T, E> {
     }
 }
 
-/// An error as a value that is shown: one line.
+/// An error as a display of one line.
 fn error_line(error: &dyn std::fmt::Display) -> MimeBundle {
     let text = error.to_string();
     let html =
@@ -150,7 +150,7 @@ fn error_line(error: &dyn std::fmt::Display) -> MimeBundle {
     MimeBundle::text(format!("Error: {text}")).with_html(html)
 }
 
-/// Shows nothing, as an expression without a value should.
+/// Shows nothing, as for an expression without a value.
 impl Rich for () {
     fn rich(&self) -> MimeBundle {
         MimeBundle::nothing()
@@ -174,9 +174,9 @@ fn send_result(bundle: &MimeBundle, output: Option<Display>) {
     }
 }
 
-// Not generic, so that their code lies in the library and is not made again for each cell that shows something.
+// These are not generic, so that their code is in the library and is not compiled again for each cell that shows something.
 
-/// Shows a value as that of the running cell.
+/// Shows a value as the value of the running cell.
 fn result(value: &dyn Rich) {
     send_result(&value.rich(), value.shown_in());
 }
@@ -190,10 +190,10 @@ fn error_result(error: &dyn std::fmt::Display) {
     result_bundle(&error_line(error));
 }
 
-/// Shows the value of an expression as the running cell's result: its card when it is [`Rich`], one line when it is an `Err`, else its
-/// `Debug` text, else the name of its type. It never fails to compile and never moves a variable.
+/// Shows the value of an expression as the result of the running cell: its card if it is [`Rich`], one line if it is an `Err`, otherwise
+/// its `Debug` text, otherwise the name of its type. It always compiles and never moves a variable.
 ///
-/// The kernel calls it on the expression that ends a cell; you need it only outside of a notebook.
+/// The kernel calls this for the expression at the end of a cell; you need it only outside a notebook.
 ///
 /// ```
 /// use wavemesh::notebook::show;
@@ -215,8 +215,9 @@ macro_rules! __wavemesh_show {
 #[doc(inline)]
 pub use crate::__wavemesh_show as show;
 
-/// Shows the value of an expression now, while the cell runs, as the end of a cell would: its card when it is [`Rich`], else its `Debug` text,
-/// else the name of its type. It never moves a variable. The [`Display`] that it gives can change what is shown.
+/// Shows the value of an expression now, while the cell runs, in the same way as at the end of a cell: its card if it is [`Rich`],
+/// otherwise its `Debug` text, otherwise the name of its type. It never moves a variable. The returned [`Display`] can change what is
+/// shown.
 ///
 /// ```
 /// use wavemesh::notebook;
@@ -239,7 +240,7 @@ macro_rules! __wavemesh_display {
 #[doc(inline)]
 pub use crate::__wavemesh_display as display;
 
-/// Under stock evcxr a value is asked for `evcxr_display`; with this trait in scope (the prelude has it) every rich value answers.
+/// Stock evcxr calls `evcxr_display` on a value; with this trait in scope (the prelude has it), every rich value has that method.
 #[doc(hidden)]
 pub trait EvcxrDisplay: Rich {
     fn evcxr_display(&self) {
@@ -248,8 +249,8 @@ pub trait EvcxrDisplay: Rich {
 }
 impl<T: Rich> EvcxrDisplay for T {}
 
-/// The machinery of [`show!`](crate::notebook::show): method lookup tries `&&&&Shown`, `&&&Shown` and so on in turn, so the first trait that
-/// the type fits wins (autoref specialisation).
+/// The implementation of [`show!`](crate::notebook::show). Method lookup tries `&&&&Shown`, `&&&Shown` and so on in turn, so the first
+/// trait that fits the type wins (autoref specialisation).
 #[doc(hidden)]
 pub mod specialise {
     use super::*;

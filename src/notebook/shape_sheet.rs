@@ -1,4 +1,4 @@
-//! [`ShapeSheet`]: many shapes, small, in rows.
+//! [`ShapeSheet`]: small pictures of many shapes, in rows.
 
 use plotters::style::text_anchor::HPos;
 
@@ -7,8 +7,7 @@ use super::{MeshPlot, MimeBundle, Rich};
 use crate::sdf::SdfGrid;
 use crate::{Error, Result};
 
-/// Small pictures of shapes in rows, with z up, as procedural and generated shapes stand. A shape without a surface leaves its place
-/// empty.
+/// Small pictures of shapes in rows, with z up, as procedural and generated shapes are. The place of a shape without a surface is empty.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -39,7 +38,7 @@ impl ShapeSheet {
         self
     }
 
-    /// How many shapes stand in a row.
+    /// How many shapes are in a row.
     #[must_use]
     pub fn columns(mut self, columns: usize) -> Self {
         self.columns = columns;
@@ -60,10 +59,10 @@ impl ShapeSheet {
         self
     }
 
-    /// The pictures one by one, for an animation or for rows of your own.
+    /// The single pictures, for an animation or for your own rows.
     ///
     /// # Errors
-    /// [`Error::Shape`] for titles whose number is not that of the shapes; [`Error::Argument`] for a size out of range.
+    /// [`Error::Shape`] if there is not one title for each shape; [`Error::Argument`] for a size out of range.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -83,10 +82,10 @@ impl ShapeSheet {
         self.shapes.iter().enumerate().map(|(i, shape)| self.draw(shape, title(i))).collect()
     }
 
-    /// All of them as one picture.
+    /// All pictures as one.
     ///
     /// # Errors
-    /// Those of [`pictures`](Self::pictures); no shapes, or no columns.
+    /// The errors of [`pictures`](Self::pictures); no shapes, or no columns.
     ///
     /// ```
     /// use wavemesh::prelude::*;

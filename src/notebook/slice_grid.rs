@@ -12,14 +12,14 @@ use crate::sdf::SdfGrid;
 use crate::wavelet::NdArray;
 use crate::{Error, Result};
 
-/// A dense volume with one value a cell.
+/// A dense volume with one value per cell.
 #[derive(Clone, Debug)]
 pub struct Volume {
     values: Vec<f32>,
-    /// Cells along x, y, z, and how far apart in `values` neighbours along each are.
+    /// Number of cells along x, y, z, and the distance in `values` between neighbours along each.
     shape: [usize; 3],
     strides: [usize; 3],
-    /// Signed distances: their colours diverge around 0, the surface.
+    /// Whether the values are signed distances, whose colours diverge around 0, the surface.
     signed: bool,
 }
 
@@ -29,12 +29,12 @@ impl Volume {
     }
 }
 
-/// A value that slices can be taken of.
+/// A value from which slices can be taken.
 pub trait ToVolume {
-    /// The volume.
+    /// The value as a volume.
     ///
     /// # Errors
-    /// When there is no value, or one is not finite.
+    /// If there is no value, or one is not finite.
     ///
     /// ```
     /// use wavemesh::notebook::{SliceGrid, ToVolume, Volume};
@@ -61,7 +61,7 @@ impl ToVolume for SdfGrid {
     }
 }
 
-/// An array (x, y, z), as wavelet transforms make them.
+/// An array (x, y, z), as wavelet transforms return it.
 impl ToVolume for NdArray<f32> {
     fn to_volume(&self) -> Result<Volume> {
         let &[x, y, z] = &self.shape[..] else {
@@ -84,7 +84,7 @@ impl ToVolume for Tensor {
     }
 }
 
-/// Slices through a volume, evenly spread along one axis or one through the middle of each.
+/// Slices through a volume: evenly spaced along one axis, or one through the middle of each axis.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -97,7 +97,7 @@ impl ToVolume for Tensor {
 #[derive(Clone, Debug)]
 pub struct SliceGrid {
     volume: Volume,
-    /// Which slices: the axis that is held, and where.
+    /// The slices: the axis that is fixed, and the position on it.
     slices: Vec<(Axis, usize)>,
     columns: usize,
     colormap: Option<Colormap>,
@@ -115,7 +115,7 @@ impl SliceGrid {
     /// The three slices through the middle of a volume.
     ///
     /// # Errors
-    /// When the value is not a volume, or an empty one.
+    /// If the value is not a volume, or the volume is empty.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -149,7 +149,7 @@ impl SliceGrid {
         })
     }
 
-    /// `count` slices at even distances along an axis instead.
+    /// Shows `count` evenly spaced slices along an axis instead.
     pub fn along(mut self, axis: Axis, count: usize) -> Self {
         let n = self.volume.shape[axis as usize];
         let count = count.clamp(1, n);
@@ -157,7 +157,7 @@ impl SliceGrid {
         self
     }
 
-    /// How many slices stand in a row.
+    /// How many slices are in a row.
     pub fn columns(mut self, columns: usize) -> Self {
         self.columns = columns.max(1);
         self
@@ -175,13 +175,13 @@ impl SliceGrid {
         self
     }
 
-    /// Draws the line where the value is `level` (0 for a signed distance), and blends between cells.
+    /// Draws the line on which the value is `level` (0 for a signed distance), and blends between cells.
     pub fn contour(mut self, level: f32) -> Self {
         self.contour = Some(level);
         self
     }
 
-    /// Writes each value into its cell, except zeros, and draws no colour bar; for slices of few, large cells.
+    /// Writes each value except zeros into its cell, and draws no colour bar; for slices with few, large cells.
     pub fn numbers(mut self, show: bool) -> Self {
         self.numbers = show;
         self
@@ -193,7 +193,7 @@ impl SliceGrid {
         self
     }
 
-    /// Light or dark page.
+    /// Light or dark theme.
     pub fn theme(mut self, theme: Theme) -> Self {
         self.theme = theme;
         self
@@ -215,7 +215,7 @@ impl SliceGrid {
     /// Draws the slices.
     ///
     /// # Errors
-    /// A range that is empty.
+    /// An empty range.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -236,7 +236,7 @@ impl SliceGrid {
             return contact_sheet(&panels, columns);
         }
         let first_row = panels.iter().take(columns).map(|p| p.height()).max().unwrap_or(64);
-        // The colour bar closes the first row.
+        // The colour bar is at the end of the first row.
         let mut with_bar = panels.drain(..columns).collect::<Vec<_>>();
         with_bar.push(self.bar(&scale, first_row)?);
         let blank = Picture::from_rgb(1, 1, self.theme.paper().to_vec())?;
@@ -264,9 +264,9 @@ impl SliceGrid {
         Ok(picture)
     }
 
-    /// One slice with its title and the names of its axes.
+    /// One slice, with its title and the names of its axes.
     fn slice(&self, axis: Axis, at: usize, scale: &Scale) -> Result<Picture> {
-        // The held axis, the one to the right, the one upwards.
+        // The fixed axis, the axis to the right, the axis upwards.
         let (held, right, up) = match axis {
             Axis::X => (0, 2, 1),
             Axis::Y => (1, 0, 2),

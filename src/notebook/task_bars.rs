@@ -1,4 +1,4 @@
-//! Shows the library's own long work ([`task`](crate::task)) as progress bars, when it lasts.
+//! Shows the library's own long work ([`task`](crate::task)) as progress bars, if it takes a while.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,12 +10,12 @@ use super::notes::show_notes;
 use crate::sync::lock;
 use crate::task::{Observer, Task, set_observer};
 
-/// Work shorter than this shows no bar: its bar would stay in the notebook and say nothing.
+/// Shorter work shows no bar: the bar would stay in the notebook and tell nothing.
 const SHOW_AFTER: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Makes every operation of the library that runs for more than two seconds show a progress bar, and the library's warnings
-/// appear as notes; freed memory is kept for the next step. The kernel calls it at its start.
+/// From now on, every operation of the library that runs for more than two seconds shows a progress bar, the library's warnings appear as
+/// notes, and freed memory is kept for the next step. The kernel calls this at its start.
 pub fn watch_tasks() {
     set_observer(Some(Arc::new(TaskBars::default())));
     show_notes();
@@ -33,7 +33,7 @@ impl Observer for TaskBars {
         static START: OnceLock<Instant> = OnceLock::new();
         let now = Instant::now();
         let since = now.duration_since(*START.get_or_init(|| now)).as_millis() as u64;
-        // Loops may turn millions of times a second; only one turn in a while is looked at.
+        // Loops may turn millions of times a second, so only one turn in a while is checked.
         if since < self.next_look.load(Ordering::Relaxed) {
             return;
         }

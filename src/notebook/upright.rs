@@ -1,17 +1,18 @@
-//! Which axis of a mesh points up: y, as pictures take it, unless the mesh could stand on z and not on y.
+//! Guesses which axis of a mesh points up: y, as pictures assume, unless the mesh could stand on z but not on y.
 //!
-//! Files do not say it: glTF and most OBJ files have y up, CAD programs and most STL files z. A mesh stands on an axis when its surface's
-//! centre lies above what touches the ground; a mug, a gear or a vase with z up does not stand on y.
+//! Files do not tell this: glTF and most OBJ files have y up, CAD programs and most STL files have z up. A mesh can stand on an axis if the
+//! centre of its surface is above the part that touches the ground; a mug, a gear or a vase with z up cannot stand on y.
 
 use super::Axis;
 use crate::mesh::Mesh;
 
-/// Vertices that touch the ground lie this near to the lowest, as a share of the extent.
+/// Vertices touch the ground if they are this near to the lowest one, as a share of the extent.
 const NEAR: f32 = 0.01;
-/// The centre lies at least this far within what touches the ground, as a share of the width: a cylinder does not stand on its side.
+/// The centre must be at least this far inside the part that touches the ground, as a share of the width: a cylinder does not stand on its
+/// side.
 const MARGIN: f32 = 0.1;
 
-/// The axis that points up, as far as can be guessed.
+/// The axis that probably points up.
 pub(super) fn upright(mesh: &Mesh) -> Axis {
     if !stands_on(mesh, 1) && stands_on(mesh, 2) { Axis::Z } else { Axis::Y }
 }
@@ -30,7 +31,7 @@ fn stands_on(mesh: &Mesh, axis: usize) -> bool {
     lies_within(flat(centre(mesh)), &base, MARGIN * wide.max(deep))
 }
 
-/// The middle of the surface, each face by its area.
+/// The centre of the surface: each face counts by its area.
 fn centre(mesh: &Mesh) -> [f32; 3] {
     let (mut sum, mut total) = ([0f64; 3], 0f64);
     for face in mesh.faces() {
@@ -69,7 +70,7 @@ fn hull(mut points: Vec<[f32; 2]>) -> Vec<[f32; 2]> {
     below
 }
 
-/// Whether a point is at least `margin` away from every edge of a polygon that it lies in.
+/// Whether a point inside a polygon is at least `margin` away from each of its edges.
 fn lies_within(point: [f32; 2], polygon: &[[f32; 2]], margin: f32) -> bool {
     let next = polygon.iter().cycle().skip(1);
     let far = |(&a, &b): (&[f32; 2], &[f32; 2])| turn(a, b, point) >= margin * (b[0] - a[0]).hypot(b[1] - a[1]);

@@ -1,4 +1,4 @@
-//! Values as text: `Debug` laid out for a page.
+//! Values as text: their `Debug` text, laid out for a page.
 //!
 //! | value | is shown |
 //! | --- | --- |
@@ -9,7 +9,7 @@
 //! | a list of other things, a struct, a map | a line an element |
 //! | a text longer than 2000 characters | its beginning, and how long it is |
 //!
-//! What takes a line an element can be folded, an element at a time, where the page shows HTML ([`fold`]).
+//! If a value takes one line per element, its elements can be folded one by one on pages that show HTML ([`fold`]).
 
 use std::fmt::{Debug, Write};
 
@@ -17,24 +17,24 @@ use super::MimeBundle;
 
 mod fold;
 
-/// Columns of a line.
+/// The number of columns in a line.
 const WIDTH: usize = 100;
-/// A list with more values than this is cut, to [`EDGE`] at each end.
+/// A list with more values than this is shortened to [`EDGE`] at each end.
 const MANY: usize = 1000;
 const EDGE: usize = 3;
-/// A list of larger things with more elements than this is cut, to [`LARGE_EDGE`] at each end.
+/// A list of larger things with more elements than this is shortened to [`LARGE_EDGE`] at each end.
 const MANY_LARGE: usize = 100;
 const LARGE_EDGE: usize = 10;
-/// Values whose texts differ by no more characters than this are aligned.
+/// Values are aligned if the lengths of their texts differ by no more than this.
 const ALIGNED: usize = 8;
-/// Characters of a text that are shown.
+/// How many characters of a text are shown.
 const LONG_TEXT: usize = 2000;
-/// Bytes that are formatted at most; nobody reads on, and formatting takes time.
+/// At most this many bytes are formatted: nobody would read more, and formatting takes time.
 const FORMATTED: usize = 8 << 20;
-/// Bytes that are shown at most.
+/// At most this many bytes are shown.
 const SHOWN: usize = 20_000;
 
-/// A value by its `Debug` text, laid out as this module says.
+/// The `Debug` text of a value, laid out as this module describes.
 pub(crate) fn debug_bundle(value: &dyn Debug) -> MimeBundle {
     let mut line = Limited { text: String::new(), left: FORMATTED };
     let is_whole = write!(line, "{value:?}").is_ok();
@@ -44,7 +44,7 @@ pub(crate) fn debug_bundle(value: &dyn Debug) -> MimeBundle {
         None if line.text.len() <= WIDTH => line.text,
         None => pretty(value),
     };
-    // Of a value that stopped half-way the end is not known.
+    // If formatting stopped early, the end of the value is not known.
     if !is_whole {
         return MimeBundle::text(format!("{}\n… (cut)", shortened(text)));
     }
@@ -56,7 +56,7 @@ pub(crate) fn debug_bundle(value: &dyn Debug) -> MimeBundle {
     }
 }
 
-/// The standard library's own layout, for text that is not made of brackets.
+/// The standard library's own layout, for text that does not consist of brackets.
 fn pretty(value: &dyn Debug) -> String {
     let mut pretty = Limited { text: String::new(), left: SHOWN };
     if write!(pretty, "{value:#?}").is_err() {
@@ -73,7 +73,7 @@ fn shortened(mut text: String) -> String {
     text
 }
 
-/// Text that does not grow past a number of bytes, so that formatting a huge value stops early.
+/// A text that stops growing at a number of bytes, so that formatting a huge value ends early.
 struct Limited {
     text: String,
     left: usize,
@@ -92,7 +92,7 @@ impl Write for Limited {
     }
 }
 
-/// `Name { a: 1 }`, `[1, 2]`, `Some(3)`, `"key": 4`: text, perhaps with a bracket at its end.
+/// `Name { a: 1 }`, `[1, 2]`, `Some(3)`, `"key": 4`: a text, perhaps followed by a bracket.
 #[derive(Debug)]
 struct Node {
     text: String,
@@ -135,7 +135,7 @@ impl Node {
         self.text.starts_with('…')
     }
 
-    /// Plain values in it.
+    /// The number of plain values in it.
     fn count(&self) -> usize {
         self.group.as_ref().map_or(1, |group| group.items.iter().map(Node::count).sum())
     }
@@ -162,7 +162,7 @@ impl Node {
     }
 }
 
-/// Reads what derived `Debug` writes.
+/// Parses what derived `Debug` writes.
 struct Parser<'a> {
     rest: &'a str,
 }
@@ -172,7 +172,7 @@ impl Parser<'_> {
         Parser { rest: text }
     }
 
-    /// All of the text as one value; what is open at its end is closed there.
+    /// The whole text as one value; brackets that are open at its end are closed there.
     fn whole(mut self) -> Option<Node> {
         let node = self.node(0)?;
         self.rest.is_empty().then_some(node)
@@ -196,7 +196,7 @@ impl Parser<'_> {
                 Some(open @ ('(' | '[' | '{')) => {
                     self.rest = &self.rest[1..];
                     let items = self.items(open, depth)?;
-                    // A struct's name stands apart from its brace.
+                    // A space separates a struct's name from its brace.
                     let text = if open == '{' && text.ends_with(' ') && !text.ends_with(": ") {
                         format!("{} ", text.trim_end())
                     } else {
@@ -233,7 +233,7 @@ impl Parser<'_> {
     }
 }
 
-/// The length of a quoted text, its quotes included; of one that does not end, all.
+/// The length of a quoted text with its quotes; if it does not end, the length of the rest.
 fn quoted(text: &str, quote: char) -> usize {
     let mut escaped = false;
     for (at, c) in text.char_indices().skip(1) {
@@ -245,7 +245,7 @@ fn quoted(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// The value with its long lists and texts cut.
+/// The value with its long lists and texts shortened.
 fn cut(node: Node) -> Node {
     let size = node.count();
     cut_below(node, size > MANY)
@@ -300,11 +300,11 @@ fn layout(node: &Node, indent: usize) -> String {
     format!("{}{}\n{start}{},\n{end}{}", node.text, group.open, items.join(&separator), group.close())
 }
 
-/// Plain values on as few lines as it takes.
+/// Plain values on as few lines as possible.
 fn filled(items: &[Node], indent: usize) -> String {
     let widths = items.iter().filter(|item| !item.is_ellipsis()).map(|item| item.text.chars().count());
     let (least, most) = (widths.clone().min().unwrap_or(0), widths.max().unwrap_or(0));
-    // Numbers stand under each other, unless that takes much more room.
+    // Numbers are aligned in columns, unless that takes much more room.
     let aligned = if most <= least + ALIGNED { most } else { 0 };
     let mut text = String::new();
     let mut column = indent;
@@ -326,7 +326,7 @@ fn filled(items: &[Node], indent: usize) -> String {
     text
 }
 
-/// A row a line, columns aligned to the right when all rows are of one length.
+/// One row per line; if all rows have the same length, columns are aligned to the right.
 fn rows(items: &[Node], indent: usize) -> String {
     let cells = |item: &Node| item.group.as_ref().map_or(0, |row| row.items.len());
     let width_of = |column: usize| {

@@ -1,11 +1,11 @@
-//! What the 3D displays share: from where they look, how large they are, and on what page.
+//! The common settings of 3D displays: the view, the size, and the theme.
 
 use super::Colormap;
 use super::draw::{Camera, Theme};
 use crate::mesh::Axis;
 use crate::{Error, Result};
 
-/// How a plot or viewer looks at its object.
+/// The view of a plot or viewer on its object.
 #[derive(Clone, Debug)]
 pub(super) struct View {
     pub title: String,
@@ -18,10 +18,10 @@ pub(super) struct View {
 }
 
 impl View {
-    /// Pixels each way that a display may have.
+    /// The sizes that a display may have in each direction, in pixels.
     const SIZES: std::ops::RangeInclusive<u32> = 64..=8192;
 
-    /// The view that shows all, with `up` upright.
+    /// The view that shows everything, with `up` upright.
     pub fn new(up: Axis) -> Self {
         Self {
             title: String::new(),
@@ -34,10 +34,10 @@ impl View {
         }
     }
 
-    /// Whether all is in range.
+    /// Checks that all settings are in range.
     ///
     /// # Errors
-    /// [`Error::Argument`] names what is not.
+    /// [`Error::Argument`], which names the setting that is not.
     pub fn check(&self, op: &'static str) -> Result<()> {
         let (width, height) = self.size;
         if !Self::SIZES.contains(&width) || !Self::SIZES.contains(&height) {
@@ -59,13 +59,13 @@ impl View {
     }
 }
 
-/// The methods by which a display with a field `view` is set up; with the field named, those of points, which are solid. What is out of
-/// range is an error when the display is drawn.
+/// Writes the methods that set up a display with a field `view`. If the field is named, writes those for points, which have no opacity. A
+/// setting out of range gives an error when the display is drawn.
 macro_rules! view_setters {
     ($display:ident) => {
         view_setters!($display, view);
         impl $display {
-            /// How solid it is, above 0 to 1; a viewer starts so.
+            /// The opacity, above 0 to 1; a viewer starts with it.
             #[must_use]
             pub fn alpha(mut self, alpha: f32) -> Self {
                 self.view.alpha = alpha;
@@ -75,7 +75,7 @@ macro_rules! view_setters {
     };
     ($display:ident, $($view:ident).+) => {
         impl $display {
-            /// A line above it.
+            /// Sets the title above the display.
             #[must_use]
             pub fn title(mut self, title: impl Into<String>) -> Self {
                 self.$($view).+.title = title.into();
@@ -89,21 +89,21 @@ macro_rules! view_setters {
                 self
             }
 
-            /// From where to look; a viewer starts there.
+            /// The camera; a viewer starts with it.
             #[must_use]
             pub fn camera(mut self, camera: $crate::notebook::Camera) -> Self {
                 self.$($view).+.camera = camera;
                 self
             }
 
-            /// Looks from these angles, in degrees: `azimuth` around the upright axis, `elevation` above the horizon, -90 to 90.
+            /// Sets the angles of the view, in degrees: `azimuth` around the upright axis, and `elevation` above the horizon, -90 to 90.
             #[must_use]
             pub fn view(mut self, azimuth: f32, elevation: f32) -> Self {
                 (self.$($view).+.camera.azimuth, self.$($view).+.camera.elevation) = (azimuth, elevation);
                 self
             }
 
-            /// The axis that points up. The default is y; z for points, and for a mesh that could stand on z and not on y.
+            /// The axis that points up. The default is y; it is z for points, and for a mesh that could stand on z but not on y.
             #[must_use]
             pub fn up(mut self, axis: $crate::mesh::Axis) -> Self {
                 self.$($view).+.camera.up = axis;
@@ -117,14 +117,14 @@ macro_rules! view_setters {
                 self
             }
 
-            /// Light or dark page; of a viewer, of its still picture.
+            /// Light or dark theme; for a viewer, that of its still picture.
             #[must_use]
             pub fn theme(mut self, theme: $crate::notebook::Theme) -> Self {
                 self.$($view).+.theme = theme;
                 self
             }
 
-            /// Whether box, ticks and axis names are drawn; of a viewer, in its still picture.
+            /// Whether the box, ticks and axis names are drawn; for a viewer, in its still picture.
             #[must_use]
             pub fn axes(mut self, show: bool) -> Self {
                 self.$($view).+.axes = show;

@@ -1,25 +1,25 @@
-//! The faces of voxels that can be seen, as polygons.
+//! The visible faces of voxels, as polygons.
 
 use rayon::prelude::*;
 
 use super::draw::{Polygon, Projector, Scale};
 use super::voxels::{Occupancy, Voxels};
 
-/// Voxels that one thread takes at a time.
+/// How many voxels a thread takes at a time.
 const PART: usize = 1 << 12;
 
-/// Voxels as cubes of one size.
+/// Voxels as cubes of equal size.
 pub(crate) struct Cubes<'a> {
     pub voxels: &'a Voxels,
-    /// What each voxel's colour shows.
+    /// The value that each voxel's colour shows.
     pub values: &'a [f32],
-    /// The side of a cube; at 1 neighbours touch.
+    /// The side of a cube; with 1, neighbours touch.
     pub side: f32,
     pub alpha: f32,
 }
 
 impl Cubes<'_> {
-    /// Adds the faces that can be seen: those with no voxel before them, turned to the eye.
+    /// Adds the visible faces: those without a voxel in front of them that are turned to the eye.
     pub fn add_faces(&self, projector: &Projector, scale: &Scale, polygons: &mut Vec<Polygon>) {
         let occupancy = Occupancy::new(self.voxels);
         let touching = self.side >= 1.0;
@@ -37,7 +37,7 @@ impl Cubes<'_> {
         if alpha < 255 {
             sort_far_to_near(&mut order, self.voxels, projector);
         }
-        // In parallel, parts in their order.
+        // In parallel; the parts stay in order.
         let of_part = |part: &[usize]| -> Vec<Polygon> {
             let mut polygons = Vec::new();
             for &i in part {
@@ -83,7 +83,7 @@ impl Cubes<'_> {
     }
 }
 
-/// Orders cubes of a grid so that none comes before one that it hides: by distance from the eye's cell, axis by axis.
+/// Orders the cubes of a grid so that no cube comes before one that it hides: by distance from the eye's cell, axis by axis.
 fn sort_far_to_near(order: &mut [usize], voxels: &Voxels, projector: &Projector) {
     let eye: [f32; 3] = projector.towards_eye([0.5; 3]);
     let perspective_eye: [f32; 3] = std::array::from_fn(|i| eye[i] + 0.5);

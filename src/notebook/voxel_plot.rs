@@ -1,4 +1,4 @@
-//! [`VoxelPlot`]: occupied voxels as a picture.
+//! [`VoxelPlot`]: a picture of occupied voxels.
 
 use std::ops::Range;
 
@@ -17,9 +17,9 @@ use super::voxels::{ToVoxels, Voxels};
 use super::{Colormap, MimeBundle, Rich};
 use crate::{Error, Result};
 
-/// What a channel is asked for by: its number, or its name.
+/// The way to select a channel: by its number or its name.
 pub trait Channel: std::fmt::Display {
-    /// The number of the channel among channels of these names; `None` when no channel has the name.
+    /// The number of the channel among channels with these names; `None` if no channel has the name.
     fn among(&self, names: &[String]) -> Option<usize>;
 }
 
@@ -47,10 +47,10 @@ pub enum ColorBy {
     Position(Axis),
 }
 
-/// A picture of occupied voxels: cubes that hide each other rightly, axes with the data's names, a colour bar.
+/// A picture of occupied voxels: cubes that hide each other correctly, axes with the data's names, and a colour bar.
 ///
-/// The voxel at index `i` fills `i` to `i + 1`, so a tick marks the lower corner of the voxel with its number. By default
-/// the first channel gives the colour (the depth, when there is none), and values on both sides of zero get a diverging map.
+/// The voxel at index `i` fills `i` to `i + 1`, so a tick marks the lower corner of the voxel with its number. By default the first channel
+/// gives the colour (or the depth, if there is none), and values on both sides of zero get a diverging map.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -67,7 +67,7 @@ pub struct VoxelPlot {
     voxels: Voxels,
     pub(super) view: View,
     color_by: ColorBy,
-    /// A channel that was asked for and is not there.
+    /// A channel that was selected but does not exist.
     unknown: Option<String>,
     range: Option<(f64, f64)>,
     voxel_size: f32,
@@ -82,7 +82,7 @@ impl VoxelPlot {
     /// A plot of the voxels of a sparse tensor, a dense grid, or anything else that has voxels.
     ///
     /// # Errors
-    /// When the value cannot be seen as voxels (its own error).
+    /// The value's own error, if it cannot be shown as voxels.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -108,7 +108,7 @@ impl VoxelPlot {
         })
     }
 
-    /// Colours by the values of a channel, named by its number or its name: `.channel(1)`, `.channel("level")`.
+    /// Colours the voxels by a channel, selected by its number or its name: `.channel(1)`, `.channel("level")`.
     pub fn channel(mut self, channel: impl Channel) -> Self {
         match channel.among(self.voxels.names()) {
             Some(index) => self.color_by(ColorBy::Channel(index)),
@@ -119,7 +119,7 @@ impl VoxelPlot {
         }
     }
 
-    /// Chooses what gives a voxel its colour.
+    /// Chooses what the colour of a voxel shows.
     pub fn color_by(mut self, color_by: ColorBy) -> Self {
         (self.color_by, self.unknown) = (color_by, None);
         self
@@ -137,7 +137,7 @@ impl VoxelPlot {
         self
     }
 
-    /// Shows only voxels with an index in `range` along an axis; faces that this opens are drawn.
+    /// Shows only voxels with an index in `range` along an axis. Faces that become visible are drawn.
     pub fn clip(mut self, axis: Axis, range: Range<i32>) -> Self {
         self.clip[axis as usize] = Some(range);
         self
@@ -149,7 +149,7 @@ impl VoxelPlot {
         self
     }
 
-    /// Frames the occupied part of the grid instead of all of it.
+    /// Frames the occupied part of the grid instead of the whole grid.
     pub fn fit_occupied(mut self) -> Self {
         self.fit_occupied = true;
         self
@@ -182,10 +182,10 @@ impl VoxelPlot {
         Ok(picture)
     }
 
-    /// Draws the plot as SVG: sharp at any size. The visible faces only; best below some ten thousand voxels.
+    /// Draws the plot as SVG, which is sharp at any size. Only the visible faces are drawn; best below some ten thousand voxels.
     ///
     /// # Errors
-    /// As [`picture`](Self::picture).
+    /// The errors of [`picture`](Self::picture).
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -250,7 +250,7 @@ impl VoxelPlot {
         Ok(())
     }
 
-    /// The voxels that clipping leaves.
+    /// The voxels that remain after clipping.
     fn shown(&self) -> Voxels {
         if self.clip.iter().all(Option::is_none) {
             return self.voxels.clone();

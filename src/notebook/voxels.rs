@@ -1,4 +1,4 @@
-//! Occupied voxels with values: what voxel plots and viewers draw, made from any grid-like value.
+//! Occupied voxels with values, made from any grid-like value; voxel plots and viewers draw these.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::sparse::SparseConvTensor;
 use crate::wavelet::SparseWavelet;
 use crate::{Error, Result};
 
-/// Occupied sites of a grid and the values of each channel there.
+/// Occupied sites of a grid, and the values of each channel there.
 ///
 /// Sites and shape are in the order (x, y, z). The voxel at site `i` fills `i` to `i + 1` along each axis.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub struct Voxels {
 }
 
 impl Voxels {
-    /// Voxels at `sites` (x, y, z) of a grid of `shape` (x, y, z). Each channel has one value a site; no channel is fine too.
+    /// Voxels at `sites` (x, y, z) of a grid of `shape` (x, y, z). Each channel has one value per site; there may be no channels.
     ///
     /// ```
     /// use wavemesh::notebook::Voxels;
@@ -31,7 +31,7 @@ impl Voxels {
     /// ```
     ///
     /// # Errors
-    /// A site outside of the grid, an empty grid, or a channel whose length is not the number of sites.
+    /// A site outside the grid, an empty grid, or a channel that does not have one value per site.
     pub fn new(sites: Vec<[i32; 3]>, shape: [usize; 3], channels: Vec<Vec<f32>>) -> Result<Self> {
         const OP: &str = "Voxels::new";
         if shape.iter().any(|&n| n == 0 || n > i32::MAX as usize) {
@@ -62,7 +62,7 @@ impl Voxels {
     /// Names the channels, in their order.
     ///
     /// # Errors
-    /// Another number of names than of channels.
+    /// A number of names other than that of channels.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -92,7 +92,7 @@ impl Voxels {
         &self.sites
     }
 
-    /// Cells of the grid along x, y, z.
+    /// Number of cells of the grid along x, y, z.
     pub fn shape(&self) -> [usize; 3] {
         self.shape
     }
@@ -141,7 +141,7 @@ impl Voxels {
         Self::new(sites, [w, h, d], channels)
     }
 
-    /// Only the voxels whose number is asked for by `keep`.
+    /// Only the voxels whose number `keep` accepts.
     pub(crate) fn filter(&self, keep: impl Fn(usize) -> bool) -> Self {
         let kept: Vec<usize> = (0..self.len()).filter(|&i| keep(i)).collect();
         Self {
@@ -152,7 +152,7 @@ impl Voxels {
         }
     }
 
-    /// The smallest box of cells with all voxels: first and last cell along x, y, z.
+    /// The smallest box of cells that contains all voxels: its first and last cell along x, y, z.
     pub(crate) fn occupied_box(&self) -> Option<[[i32; 3]; 2]> {
         let first = *self.sites.first()?;
         Some(self.sites.iter().fold([first, first], |[low, high], site| {
@@ -163,10 +163,10 @@ impl Voxels {
 
 /// A value with occupied voxels.
 pub trait ToVoxels {
-    /// The voxels.
+    /// The value's voxels.
     ///
     /// # Errors
-    /// When the value has no voxels to show.
+    /// If the value has no voxels to show.
     ///
     /// ```
     /// use wavemesh::notebook::ToVoxels;
@@ -197,14 +197,14 @@ impl<T: ToVoxels + ?Sized> ToVoxels for &T {
     }
 }
 
-/// The first batch element; [`Voxels::of_batch`] gives the others.
+/// Uses the first batch element; [`Voxels::of_batch`] returns the others.
 impl ToVoxels for SparseConvTensor {
     fn to_voxels(&self) -> Result<Voxels> {
         Voxels::of_batch(self, 0)
     }
 }
 
-/// A dense grid (z, y, x), or several channels of it (C, z, y, x): the cells where any channel is not zero.
+/// A dense grid (z, y, x), or several channels of it (C, z, y, x): the cells at which any channel is not zero.
 impl ToVoxels for Tensor {
     fn to_voxels(&self) -> Result<Voxels> {
         let (c, d, h, w) = match *self.dims() {
@@ -224,7 +224,7 @@ impl ToVoxels for Tensor {
     }
 }
 
-/// The inside of a shape: cells whose distance is negative, with the distance.
+/// The inside of a shape: the cells with a negative distance, with the distance as value.
 impl ToVoxels for SdfGrid {
     fn to_voxels(&self) -> Result<Voxels> {
         let [nx, ny, nz] = self.shape();
@@ -235,9 +235,9 @@ impl ToVoxels for SdfGrid {
     }
 }
 
-/// Each coefficient where it acts, on the lattice of the finest band (one cell for two samples of the grid along each axis). Where
-/// several bands have one, the largest by amount: its log10 |c|, and its level (1 is the finest). Coefficients of one band alone
-/// ([`SparseWavelet::band`]) stand on that band's own lattice, with their values.
+/// Each coefficient at its place on the lattice of the finest band (one cell for two samples of the grid along each axis). If several bands
+/// have one there, the one with the largest magnitude counts. The channels are its log10 |c| and its level (1 is the finest). Coefficients
+/// of a single band ([`SparseWavelet::band`]) are on that band's own lattice, with their values.
 impl ToVoxels for SparseWavelet {
     fn to_voxels(&self) -> Result<Voxels> {
         let layout = self.layout();
@@ -252,7 +252,7 @@ impl ToVoxels for SparseWavelet {
         let mut largest: HashMap<[i32; 3], (f32, usize)> = HashMap::new();
         for (&[x, y, z, band], &value) in self.indices().iter().zip(self.values()) {
             let stride = layout.band_stride(band) as i32;
-            // Bands of modes that extend the signal reach past the lattice's end.
+            // Bands in modes that extend the signal reach past the end of the lattice.
             let at = |i: i32, n: usize| (i * stride).min(n as i32 - 1);
             let entry = largest.entry([at(x, shape[0]), at(y, shape[1]), at(z, shape[2])]).or_insert((0.0, 0));
             if value.abs() > entry.0 {
@@ -268,7 +268,7 @@ impl ToVoxels for SparseWavelet {
     }
 }
 
-/// Fast answer to "is this cell occupied?".
+/// Answers quickly whether a cell is occupied.
 pub(crate) struct Occupancy {
     low: [i32; 3],
     size: [usize; 3],
@@ -277,11 +277,11 @@ pub(crate) struct Occupancy {
 
 enum OccupancyKind {
     Bits(Vec<u64>),
-    /// For boxes too large for a bit a cell.
+    /// For boxes that are too large for one bit per cell.
     Set(std::collections::HashSet<u64>),
 }
 
-/// Boxes of more cells than this get a hash set: a bitmap would take more than 64 MB.
+/// A box with more cells than this gets a hash set: a bitmap would take more than 64 MB.
 const MAX_BITS: usize = 1 << 29;
 
 impl Occupancy {

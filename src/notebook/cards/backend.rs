@@ -1,4 +1,4 @@
-//! The card of the sparse backend: what runs, and how fast to expect it.
+//! The card of the sparse backend: what runs, and the speed to expect.
 
 use super::{Facts, card, card_text};
 use crate::notebook::{MimeBundle, Rich, escape};

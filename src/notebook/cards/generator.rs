@@ -1,4 +1,4 @@
-//! Cards of what generation is made of: a set of shapes, how they are written, and the trained stages.
+//! Cards for generation: a set of shapes, their representation, and the trained stages.
 
 use super::{Facts, Table, picture_card};
 use crate::Result;
@@ -6,9 +6,9 @@ use crate::notebook::html::{count, number};
 use crate::notebook::{Axis, MeshPlot, MimeBundle, Picture, Rich, contact_sheet};
 use crate::train::{Generator, Objective, Representation, ShapeDataset, Trainer};
 
-/// Shapes that a set shows.
+/// How many shapes of a set are shown.
 const SHOWN: usize = 10;
-/// Shapes in a row.
+/// How many shapes are in a row.
 const COLUMNS: usize = 5;
 
 impl Rich for ShapeDataset {
@@ -47,7 +47,7 @@ fn first_shapes(set: &ShapeDataset) -> Result<Picture> {
             None => item.name.rsplit(['/', '\\']).next().unwrap_or(&item.name).to_owned(),
         };
         let plot = MeshPlot::new(&set.grid(i)?.to_mesh()?).title(name).axes(false).size(130, 130);
-        // Procedural shapes stand on z.
+        // Procedural shapes have z up.
         if item.family.is_some() { plot.up(Axis::Z).picture() } else { plot.picture() }
     };
     contact_sheet(&(0..set.len().min(SHOWN)).map(picture).collect::<Result<Vec<_>>>()?, COLUMNS)

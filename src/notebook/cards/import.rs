@@ -1,4 +1,4 @@
-//! The report of an import: what each parameter got, and what was left over.
+//! The report of an import: what each parameter got, and what was not used.
 
 use super::{Facts, Table, picture_card};
 use crate::import::ImportReport;
@@ -19,7 +19,7 @@ impl Rich for ImportReport {
         if !self.prefix.is_empty() {
             facts.push(("under", self.prefix.trim_end_matches('.').into()));
         }
-        // What asks for attention comes first.
+        // Rows that need attention come first.
         let blank = || "–".to_string();
         let missing = self.missing.iter().map(|name| vec![name.clone(), "missing: value kept".into(), blank()]);
         let unread = self.unread.iter().map(|name| vec![name.clone(), "unread".into(), blank()]);

@@ -1,4 +1,4 @@
-//! Cards of layers, of sequences of them, and of what they learn.
+//! Cards of layers, of sequences of layers, and of their parameters.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ impl Rich for VarMap {
     }
 }
 
-/// What a backward pass found; a card cannot list it, since it knows no names: [`gradients`] can.
+/// The result of a backward pass. Its card cannot list gradients, since it knows no names: use [`gradients`].
 impl Rich for GradStore {
     fn rich(&self) -> MimeBundle {
         let facts: Facts = vec![
@@ -62,7 +62,7 @@ impl Rich for GradStore {
     }
 }
 
-/// The gradient of each parameter that a backward pass `found`, as a card: its norm, beside that of the parameter.
+/// The gradient of each parameter that a backward pass `found`, as a card: its norm, beside the norm of the parameter.
 ///
 /// ```
 /// use wavemesh::notebook::{Rich, gradients};
@@ -90,7 +90,7 @@ pub fn gradients(variables: &VarMap, found: &GradStore) -> MimeBundle {
     picture_card("Gradients", &facts, Some(&table), None)
 }
 
-/// What the network is made of, and its parameters.
+/// The parts of the network, and its parameters.
 impl Rich for WaveMeshUNet {
     fn rich(&self) -> MimeBundle {
         let config = self.config();
@@ -119,7 +119,7 @@ impl Rich for AdamW {
     }
 }
 
-/// The card of one layer: its sizes, and the parameters of those that learn.
+/// The card of one layer: its sizes and, if it learns, its parameters.
 fn layer_card(layer: &dyn SparseModule, parameters: &[(&str, &Tensor)]) -> MimeBundle {
     let described = layer.describe();
     let (title, sizes) = match described.kind.split_once('(') {

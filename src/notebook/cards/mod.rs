@@ -1,4 +1,4 @@
-//! Cards: what a value of each room shows of itself when it ends a cell.
+//! Cards: the displays of values from each room when they end a cell.
 
 mod backend;
 mod diffusion;
@@ -22,11 +22,11 @@ use super::{MimeBundle, escape};
 
 use crate::Result;
 
-/// Named values of a card's first line; an empty name stands for a value that speaks for itself.
+/// Named values in a card's first line. An empty name stands for a value that needs no name.
 type Facts = Vec<(&'static str, String)>;
 
-/// The frame every card shares: a title line, then its body. It takes its text colour from the page, so it reads well in
-/// light and dark themes. `title` and `facts` are text; `body` is HTML.
+/// The frame of every card: a title line, then the body. It takes its text colour from the page, so it is readable in light and dark
+/// themes. `title` and `facts` are text; `body` is HTML.
 fn card(title: &str, facts: &[(&str, String)], body: &str) -> String {
     let facts: String = facts
         .iter()
@@ -153,7 +153,7 @@ fn picture_card(
             cells += &format!("<div>{}</div>", bundle.to_html());
             png = bundle.png_bytes().map(|bytes| (bytes, picture.width(), picture.height()));
         }
-        // A card without its picture is still a card; what went wrong is said in its place.
+        // A card without its picture is still useful; the error is shown in the picture's place.
         Some(Err(error)) => cells += &format!("<div>{}</div>", escape(&error.to_string())),
         None => {}
     }
@@ -171,7 +171,7 @@ fn picture_card(
     }
 }
 
-/// Mean and deviation of the finite values, with the ends: a row of a table.
+/// A row of a table with the mean and deviation of the finite values, and the ends.
 fn statistics_row(name: String, values: impl Iterator<Item = f32> + Clone) -> Vec<String> {
     let finite = values.clone().filter(|v| v.is_finite()).map(f64::from);
     let n = finite.clone().count() as f64;

@@ -1,4 +1,4 @@
-//! The cards of points: a cloud, and the voxels it became.
+//! The cards of points: of a cloud, and of its voxels.
 
 use super::{Facts, STATISTICS_HEADER, Table, picture_card, statistics_row};
 use crate::notebook::html::{count, number};

@@ -10,7 +10,7 @@ use crate::notebook::voxels::Voxels;
 use crate::notebook::{MimeBundle, Rich, VoxelPlot};
 use crate::sparse::SparseConvTensor;
 
-/// Channels that get a row of statistics.
+/// How many channels get a row of statistics.
 const CHANNELS: usize = 8;
 
 impl Rich for SparseConvTensor {
@@ -59,7 +59,7 @@ impl Rich for SparseConvTensor {
     }
 }
 
-/// The channels that a card shows, in this computer's memory.
+/// The channels that a card shows, in the computer's memory.
 fn shown(x: &SparseConvTensor) -> Result<SparseConvTensor> {
     let channels = x.channels().min(CHANNELS);
     x.replace_feature(x.features().detach().narrow(1, 0, channels)?.to_device(&Device::Cpu)?)

@@ -1,4 +1,4 @@
-//! The card of a candle tensor, after lovely-tensors and treescope: one line of facts, histogram, heatmap, small values.
+//! The card of a candle tensor, like lovely-tensors and treescope: one line of facts, histogram, heatmap, small values.
 
 use candle_core::{Device, DeviceLocation, Tensor};
 use serde_json::json;
@@ -17,14 +17,14 @@ const CELLS: usize = 4096;
 const PANELS: usize = 4;
 /// The heatmap of all panels is about this wide on the page, in pixels.
 const WIDTH: usize = 520;
-/// Around the histogram and each panel of the picture, in pixels.
+/// The margin around the histogram and each panel of the picture, in pixels.
 const MARGIN: u32 = 4;
 
 impl Rich for Tensor {
     fn rich(&self) -> MimeBundle {
         match tensor_card(self) {
             Ok(bundle) => bundle,
-            // Elements that cannot be read (packed types, a lost device): the facts without the values.
+            // If elements cannot be read (packed types, a lost device), the card shows the facts without the values.
             Err(error) => {
                 let facts = facts(self);
                 let body = format!("<div>{}</div>", escape(&error.to_string()));
@@ -100,7 +100,7 @@ fn tensor_card(tensor: &Tensor) -> Result<MimeBundle> {
         let (html, panels) = heatmap(tensor, &elements, &stats)?;
         body += &html;
         body += "</div>";
-        // The same as a picture, for places that show no HTML.
+        // The same as a picture, for places that do not show HTML.
         let pictures: Vec<Picture> = std::iter::once(histogram_picture(&stats)).chain(panels).collect();
         still = Some(contact_sheet(&pictures, pictures.len())?);
     }
@@ -184,12 +184,12 @@ fn histogram_picture(stats: &TensorStats) -> Picture {
     Picture::from_rgb_unchecked(width as u32, (height + 2 * margin) as u32, rgb)
 }
 
-/// Which elements the heatmap shows: rectangles over two axes, other axes held.
+/// The elements that the heatmap shows: rectangles over two axes, with the other axes at fixed positions.
 struct Panels {
-    /// The index of the axes that run down and across; `None` when the tensor has fewer.
+    /// The index of the axis that runs down, and of the one that runs across; `None` if the tensor has fewer axes.
     down: Option<usize>,
     across: usize,
-    /// For each panel, the index on every axis (0 on `down` and `across`).
+    /// For each panel, its index on every axis (0 on `down` and `across`).
     held: Vec<Vec<usize>>,
     /// The positions shown along each.
     rows: Vec<usize>,
@@ -197,7 +197,7 @@ struct Panels {
 }
 
 impl Panels {
-    /// The last two axes longer than one make the picture; the longest axis before them gives the panels; others are held at their middle.
+    /// The last two axes longer than one make the picture; the longest axis before them makes the panels; the others stay at their middle.
     fn choose(dims: &[usize]) -> Self {
         let long: Vec<usize> = (0..dims.len()).filter(|&axis| dims[axis] > 1).collect();
         let across = long.last().copied().unwrap_or(0);
@@ -219,7 +219,7 @@ impl Panels {
             Some(axis) => {
                 let side = (cells as f64).sqrt() as usize;
                 let (r, c) = (dims[axis], dims[across]);
-                // A short side is shown whole and leaves its room to the long one; two long ones keep their proportion, nearly.
+                // A short side is shown completely and leaves its room to the long one; two long sides roughly keep their proportion.
                 let rows = if c < side {
                     cells / c
                 } else if r < side {
@@ -254,12 +254,12 @@ impl Panels {
     }
 }
 
-/// At most `most` positions of `0..n`, evenly spread, first and last among them.
+/// At most `most` positions of `0..n`, evenly spread, including the first and the last.
 fn evenly(n: usize, most: usize) -> Vec<usize> {
     if n <= most { (0..n).collect() } else { (0..most).map(|i| i * (n - 1) / (most - 1).max(1)).collect() }
 }
 
-/// Pictures of chosen slices, in HTML where the pointer reads index and value of each element, and alone.
+/// Pictures of the chosen slices: in HTML, where pointing at an element shows its index and value, and as a plain picture.
 fn heatmap(tensor: &Tensor, elements: &Elements, stats: &TensorStats) -> Result<(String, Vec<Picture>)> {
     let panels = Panels::choose(tensor.dims());
     let (rows, columns) = (panels.rows.len(), panels.columns.len());
@@ -317,7 +317,7 @@ fn heatmap(tensor: &Tensor, elements: &Elements, stats: &TensorStats) -> Result<
     Ok((html, pictures))
 }
 
-/// A value for the pointer's readout, as a JavaScript expression of few characters.
+/// A value for the display at the pointer, as a short JavaScript expression.
 fn hover_number(x: f64) -> String {
     if x.is_nan() {
         "NaN".into()
@@ -330,7 +330,7 @@ fn hover_number(x: f64) -> String {
     }
 }
 
-/// Elements as colours: one index into a palette each.
+/// Elements as colours: each has an index into a palette.
 struct Heat {
     palette: Vec<[u8; 3]>,
     indices: Vec<u8>,
@@ -351,14 +351,14 @@ impl Heat {
         Self { palette, indices: values.iter().map(index).collect(), columns, rows }
     }
 
-    /// One pixel an element, as a PNG file in base64.
+    /// A PNG file in base64 with one pixel for each element.
     fn png(&self) -> Result<String> {
         use base64::Engine as _;
         let file = png::encode_indexed(self.columns as u32, self.rows as u32, self.palette.concat(), &self.indices)?;
         Ok(base64::engine::general_purpose::STANDARD.encode(file))
     }
 
-    /// Blown up to `width × height` pixels, with a margin.
+    /// The picture enlarged to `width × height` pixels, with a margin.
     fn picture(&self, width: u32, height: u32) -> Picture {
         let (full_width, full_height) = (width + 2 * MARGIN, height + 2 * MARGIN);
         let pixel = |i: u32| {

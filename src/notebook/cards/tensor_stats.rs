@@ -1,12 +1,12 @@
-//! Statistics, histogram and single values of a tensor of any element type, without copying it when it lies densely in memory or is a
-//! large one on a GPU.
+//! Statistics, histogram and single values of a tensor of any element type. A tensor is not copied if it is dense in memory, or large and
+//! on a GPU.
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor, WithDType};
 use rayon::prelude::*;
 
 use crate::{Error, Result};
 
-/// What a tensor's values are like. `min` to `std` speak of the finite values; `std` is the population's.
+/// Statistics of a tensor's values. `min` to `std` are those of the finite values; `std` is the population's.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct TensorStats {
     pub min: f64,
@@ -22,12 +22,12 @@ pub(crate) struct TensorStats {
 }
 
 pub(crate) const BINS: usize = 48;
-/// Elements that one thread looks at before it takes the next part.
+/// How many elements a thread handles before it takes the next part.
 const CHUNK: usize = 1 << 16;
-/// Elements that are treated side by side in one pass of a loop.
+/// How many elements one pass of a loop handles side by side.
 const LANES: usize = 8;
 
-/// Runs `$body` with `$slice` bound to the tensor's elements of whatever type; an error for the packed types that have none.
+/// Runs `$body` with `$slice` bound to the tensor's elements of any type. Packed types have no elements and give an error.
 macro_rules! with_elements {
     ($storage:expr, $dtype:expr, $slice:ident => $body:expr) => {
         match $storage {
@@ -52,18 +52,18 @@ macro_rules! with_elements {
 
 /// A tensor ready to be read.
 pub(crate) struct Elements {
-    /// On the CPU, its elements one dense stretch of memory in some order of the axes; or contiguous on a GPU.
+    /// On the CPU, its elements are one dense range of memory in some order of the axes; on a GPU it is contiguous.
     tensor: Tensor,
     start: usize,
     len: usize,
 }
 
-/// Tensors on a GPU of at most this many elements are copied to the CPU, which is quicker than to compute there.
+/// A tensor on a GPU with at most this many elements is copied to the CPU, which is faster than computing there.
 #[cfg(feature = "cuda")]
 const SMALL: usize = 1 << 18;
 
 impl Elements {
-    /// Brings the tensor to the CPU, unless it is a large one on a GPU; copies it only when it comes from elsewhere or repeats or skips
+    /// Brings the tensor to the CPU, unless it is a large one on a GPU. It is copied only if it is on another device or repeats or skips
     /// elements.
     pub fn of(tensor: &Tensor) -> Result<Self> {
         #[cfg(feature = "cuda")]
@@ -107,7 +107,7 @@ impl Elements {
         with_elements!(storage, self.dtype(), data => stats_of(&data[self.start..self.start + self.len]))
     }
 
-    /// The values at flat positions given by index along each axis.
+    /// The values at positions given by an index along each axis.
     pub fn pick(&self, indices: impl Iterator<Item = Vec<usize>>) -> Result<Vec<f64>> {
         let (storage, layout) = self.tensor.storage_and_layout();
         let offsets = indices
@@ -123,7 +123,7 @@ impl Elements {
     }
 }
 
-/// Whether each element of a stretch of memory belongs to exactly one index, whatever the order of the axes.
+/// Whether each element in a range of memory belongs to exactly one index, for any order of the axes.
 fn is_dense(dims: &[usize], strides: &[usize]) -> bool {
     let mut axes: Vec<_> = dims.iter().zip(strides).filter(|(dim, _)| **dim != 1).collect();
     axes.sort_by_key(|(_, stride)| **stride);
@@ -170,7 +170,7 @@ impl Sums {
         }
     }
 
-    /// The usual case, in lanes that the compiler turns into vector instructions; `None` when a value is not finite.
+    /// The usual case, in lanes that the compiler turns into vector instructions; `None` if a value is not finite.
     #[inline(always)]
     fn of_finite<T: WithDType>(part: &[T], shift: f64) -> Option<Self> {
         let (mut min, mut max) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
@@ -187,7 +187,7 @@ impl Sums {
                 let centred = x - shift;
                 sum[lane] += centred;
                 squares[lane] += centred * centred;
-                // Zero for every finite value, NaN for the others.
+                // Zero for every finite value, NaN for other values.
                 odd[lane] += x * 0.0;
                 zero[lane] += u64::from(x == 0.0);
             }
@@ -220,7 +220,7 @@ impl Sums {
     }
 }
 
-/// Runs a loop compiled for the wide vectors of the processor at hand, when it has them.
+/// Runs a loop compiled for wide vectors, if the processor has them.
 #[inline(always)]
 fn wide<R>(work: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
@@ -267,7 +267,7 @@ fn stats_of<T: WithDType>(data: &[T]) -> TensorStats {
     }
 }
 
-/// Counts of the finite values in equal parts of `min..max`; `all_finite` when there are no others.
+/// Counts of the finite values in equal parts of `min..max`. `all_finite` tells that there are no other values.
 fn histogram<T: WithDType>(data: &[T], min: f64, max: f64, all_finite: bool) -> Vec<u64> {
     let scale = if max > min { BINS as f64 / (max - min) } else { 0.0 };
     data.par_chunks(CHUNK)
@@ -290,7 +290,8 @@ fn histogram<T: WithDType>(data: &[T], min: f64, max: f64, all_finite: bool) -> 
         .reduce(|| vec![0; BINS], |a, b| a.iter().zip(&b).map(|(a, b)| a + b).collect())
 }
 
-/// Neighbours count into tables of their own, so that equal values do not wait for each other. A power of two of places spares a check.
+/// Neighbouring values are counted in separate tables, so that equal values do not wait for each other. A power of two as the number of
+/// places saves a check.
 struct Tables([[u32; BINS.next_power_of_two()]; LANES]);
 
 impl Default for Tables {
@@ -313,10 +314,10 @@ impl Tables {
     }
 }
 
-/// The part of the histogram at this many parts from its start.
+/// The part of the histogram for a value at this distance from its start, in parts.
 #[inline(always)]
 fn bin(at: f64) -> usize {
-    // Comparisons in this order take what is not a number to an end as well.
+    // With the comparisons in this order, NaN also goes to an end.
     let at = if at < (BINS - 1) as f64 { at } else { (BINS - 1) as f64 };
     let at = if at > 0.0 { at } else { 0.0 };
     // SAFETY: it lies within 0 to BINS − 1.

@@ -39,10 +39,10 @@ impl Rich for SparseWavelet {
     }
 }
 
-/// A level with fewer coefficients than this says little of a shape.
+/// A level with fewer coefficients than this tells little about a shape.
 const FEW: usize = 30;
 
-/// Where the largest details are, of the finest level that has enough: they trace the shape.
+/// The places of the largest details in the finest level that has enough of them: they trace the shape.
 fn largest_plot(coefficients: &SparseWavelet) -> Result<VoxelPlot> {
     let layout = coefficients.layout();
     for level in 1..=layout.level() {
@@ -55,7 +55,7 @@ fn largest_plot(coefficients: &SparseWavelet) -> Result<VoxelPlot> {
                 shape = layout.band_shape(band).unwrap_or_default();
             }
         }
-        // Within the filter's reach of the edge, a coefficient sees the edge of the grid instead of the shape.
+        // Within the filter's reach of the edge, a coefficient depends on the edge of the grid instead of the shape.
         let reach = layout.wavelet().len().div_ceil(4) as i32;
         let inside = |(at, n): (&i32, usize)| (reach..n as i32 - reach).contains(at);
         largest.retain(|site, amount| *amount > 0.0 && site.iter().zip(shape).all(inside));

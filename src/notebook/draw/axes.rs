@@ -1,4 +1,4 @@
-//! What surrounds a 3D plot: the box with its grid, ticks and axis names, the title and the colour bar.
+//! Everything around a 3D plot: the box with its grid, ticks and axis names, the title and the colour bar.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -21,10 +21,10 @@ pub(crate) struct Scale {
     pub label: String,
 }
 
-/// The part of a 3D plot's picture that the box fills, as x, y, width, height; around it is room for what is written.
+/// The part of a 3D plot's picture that the box fills, as x, y, width, height. Around it is room for text.
 pub(crate) fn plot_area(size: (u32, u32), camera: &Camera, title: &str, axes: bool, bar: bool) -> [f32; 4] {
     let side = if axes { 46.0 } else { 10.0 };
-    // Seen from below or straight from above, ticks stand above the box.
+    // Seen from below or straight from above, ticks are above the box.
     let ticks_above = axes && !(0.0..75.0).contains(&camera.elevation);
     let top = if title.is_empty() { 12.0 } else { 34.0 } + if ticks_above { 36.0 } else { 0.0 };
     let bottom = if axes { 40.0 } else { 10.0 };
@@ -33,10 +33,10 @@ pub(crate) fn plot_area(size: (u32, u32), camera: &Camera, title: &str, axes: bo
     [side, top, (width - 2.0 * side - right).max(16.0), (height - top - bottom).max(16.0)]
 }
 
-/// A label on the picture: text, position, how it is anchored.
+/// A label on the picture: text, position, and anchor.
 type Label = (String, (i32, i32), HPos);
 
-/// The box around the data, in projected lines and labels.
+/// The box around the data, as projected lines and labels.
 pub(crate) struct Frame {
     /// Grid and box edges behind the data.
     pub lines: Vec<Polygon>,
@@ -77,7 +77,7 @@ impl Frame {
         let up = up as usize;
         let middle = projector.project(center);
         for axis in 0..3 {
-            // Horizontal axes run along the nearer bottom edges, the upright one along the box's outer side edge.
+            // Horizontal axes are on the nearer bottom edges, the upright axis on the outer side edge of the box.
             let mut edge = near;
             if axis == up {
                 let (s, t) = ((up + 1) % 3, (up + 2) % 3);
@@ -93,7 +93,7 @@ impl Frame {
                 edge[up] = if far[up] == low[up] { low[up] } else { high[up] };
                 edge[axis] = far[axis];
             }
-            // Looked at from above, the upright axis is a dot whose ticks would lie on the others'.
+            // Seen from above, the upright axis is a dot whose ticks would cover those of the others.
             let [top, bottom] = [high[axis], low[axis]].map(|end| {
                 let mut p = edge;
                 p[axis] = end;
@@ -192,7 +192,7 @@ fn drawing_failed(error: impl std::fmt::Display) -> Error {
     }
 }
 
-/// Text centred upright on `position`, anchored left, right or in the middle.
+/// Text vertically centred on `position`, anchored left, right or in the middle.
 pub(crate) fn write_text<DB: DrawingBackend>(
     area: &DrawingArea<DB, Shift>,
     text: &str,
@@ -206,7 +206,7 @@ pub(crate) fn write_text<DB: DrawingBackend>(
 }
 
 impl Scale {
-    /// Where a value lies on the scale, 0 to 1; NaN stays NaN.
+    /// The place of a value on the scale, 0 to 1; NaN stays NaN.
     pub fn position(&self, value: f32) -> f32 {
         ((f64::from(value) - self.low) / (self.high - self.low)) as f32
     }

@@ -1,17 +1,17 @@
-//! The camera: which way a 3D plot is looked at, and where a point of the data falls on the picture.
+//! The camera: the direction from which a 3D plot is seen, and the place of a data point on the picture.
 
 use crate::mesh::Axis;
 
-/// From where a 3D plot is seen. Angles are matplotlib's, in degrees.
+/// The direction from which a 3D plot is seen. Angles are as in matplotlib, in degrees.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Camera {
-    /// Around the upright axis.
+    /// Angle around the upright axis.
     pub azimuth: f32,
-    /// Above the horizon, −90 to 90.
+    /// Angle above the horizon, −90 to 90.
     pub elevation: f32,
-    /// Whether near things are larger; else parallel lines stay parallel.
+    /// Whether near things are larger; otherwise parallel lines stay parallel.
     pub perspective: bool,
-    /// Larger shows less, larger; 1 fits everything.
+    /// Magnification: a larger zoom shows a smaller part; 1 fits everything.
     pub zoom: f32,
     /// The axis that points up. Meshes have y up, so this is the default everywhere.
     pub up: Axis,
@@ -23,17 +23,17 @@ impl Default for Camera {
     }
 }
 
-/// How far the eye is from the centre, in radii of the scene.
+/// Distance of the eye from the centre, in radii of the scene.
 const EYE_DISTANCE: f32 = 4.0;
 
-/// Puts points of the data on the picture.
+/// Projects points of the data onto the picture.
 pub(crate) struct Projector {
-    /// Rows: right, up, towards the eye; in the data's axes.
+    /// Rows: right, up, towards the eye, in the data's axes.
     rotation: [[f32; 3]; 3],
     center: [f32; 3],
     /// Distance of the eye, `None` for a parallel projection.
     eye: Option<f32>,
-    /// Pixels a unit of the data, and the pixel where the centre falls.
+    /// Pixels per unit of the data, and the pixel of the centre.
     scale: f32,
     middle: [f32; 2],
 }
@@ -74,7 +74,7 @@ impl Projector {
         self.rotation.map(|row| dot(row, q))
     }
 
-    /// The picture's x and y, and a depth that is larger when nearer and linear over a flat face.
+    /// The x and y on the picture, and a depth that is larger for nearer points and linear over a flat face.
     pub fn project(&self, p: [f32; 3]) -> [f32; 3] {
         let [right, up, near] = self.turned(p);
         let (magnify, depth) = match self.eye {
@@ -97,7 +97,7 @@ impl Projector {
         }
     }
 
-    /// Brightness of a face with this unit normal, 0.55 to 1: the light comes from the eye's upper left.
+    /// Brightness of a face with this unit normal, 0.55 to 1. The light comes from the upper left of the eye.
     pub fn brightness(&self, normal: [f32; 3]) -> f32 {
         let [right, up, near] = self.rotation.map(|row| dot(row, normal));
         let lit = (-0.30 * right + 0.62 * up + 0.72 * near).max(0.0);
@@ -108,18 +108,18 @@ impl Projector {
         self.eye.is_some()
     }
 
-    /// Pixels that one unit of the data takes at the centre.
+    /// Pixels per unit of the data at the centre.
     pub fn pixels_per_unit(&self) -> f32 {
         self.scale
     }
 }
 
-/// The data axes' directions on the picture: rows right, up and towards the eye.
+/// The directions of the data axes on the picture: rows right, up and towards the eye.
 fn rotation(camera: &Camera) -> [[f32; 3]; 3] {
     let (sin_a, cos_a) = camera.azimuth.to_radians().sin_cos();
     let (sin_e, cos_e) = camera.elevation.to_radians().sin_cos();
     let rows = [[-sin_a, cos_a, 0.0], [-sin_e * cos_a, -sin_e * sin_a, cos_e], [cos_e * cos_a, cos_e * sin_a, sin_e]];
-    // From the frame whose third axis is up to the data's; each is a rotation, so nothing is mirrored.
+    // From the frame whose third axis is up to that of the data. Each is a rotation, so nothing is mirrored.
     rows.map(|[x, y, z]| match camera.up {
         Axis::Z => [x, y, z],
         Axis::Y => [x, z, -y],

@@ -1,12 +1,12 @@
-//! The canvas: fills polygons with a depth buffer, at twice the picture's resolution, so that edges come out smooth.
+//! The canvas: fills polygons with a depth buffer at twice the picture's resolution, so that edges are smooth.
 
 use rayon::prelude::*;
 
 use super::Picture;
 
-/// Pixels of the canvas along each side of a pixel of the picture.
+/// Pixels of the canvas along each side of a picture's pixel.
 const FINE: usize = 2;
-/// Rows of the canvas that one thread fills at a time.
+/// Rows of the canvas that a thread fills at a time.
 const BAND: usize = 32;
 
 /// A flat convex polygon on the picture: three or four points of x, y and depth (see [`Projector`](super::Projector)).
@@ -15,11 +15,11 @@ pub(crate) struct Polygon {
     points: [[f32; 3]; 4],
     corners: u8,
     color: [u8; 3],
-    /// 0 to 255, opaque.
+    /// 255 is opaque.
     alpha: u8,
-    /// Darkens a line along the border, for cubes large enough to see it.
+    /// Whether to darken a line along the border, for cubes large enough to show it.
     outlined: bool,
-    /// For triangles: how bright each corner is, blended between.
+    /// For triangles: the brightness of each corner; it is blended between them.
     shades: Option<[f32; 3]>,
 }
 
@@ -32,7 +32,7 @@ impl Polygon {
         Self { points: [a, b, c, c], corners: 3, color, alpha, outlined: false, shades: Some(shades) }
     }
 
-    /// A line of some width, drawn slightly nearer than it is so that it shows on the faces it lies on.
+    /// A line with a width, drawn slightly nearer than it is, so that it is visible on the faces on which it lies.
     pub fn line(a: [f32; 3], b: [f32; 3], width: f32, color: [u8; 3]) -> Self {
         let (dx, dy) = (b[0] - a[0], b[1] - a[1]);
         let length = dx.hypot(dy).max(1e-6);
@@ -51,7 +51,7 @@ impl Polygon {
         &self.points[..usize::from(self.corners)]
     }
 
-    /// The polygon's colour; the mean for a shaded triangle.
+    /// The polygon's colour; for a shaded triangle, the mean.
     pub fn flat_color(&self) -> [u8; 3] {
         let shade = self.shades.map_or(1.0, |s| (s[0] + s[1] + s[2]) / 3.0);
         self.color.map(|c| (f32::from(c) * shade).min(255.0) as u8)
@@ -66,7 +66,7 @@ impl Polygon {
     }
 }
 
-/// A picture in the making.
+/// A picture that is being drawn.
 pub(crate) struct Canvas {
     width: usize,
     height: usize,
@@ -81,10 +81,10 @@ impl Canvas {
         Self { width, height, color: vec![paper; width * height], depth: vec![f32::NEG_INFINITY; width * height] }
     }
 
-    /// Draws polygons in the order given. Opaque ones hide what lies behind them; translucent ones must come from far to near.
+    /// Draws polygons in the given order. Opaque polygons hide what is behind them; translucent ones must come from far to near.
     pub fn fill(&mut self, polygons: &[Polygon]) {
         let width = self.width;
-        // Each band looks only at the polygons that reach it, in their order.
+        // Each band only handles the polygons that reach it, in their order.
         let mut reaching = vec![Vec::new(); self.height.div_ceil(BAND)];
         for polygon in polygons {
             let ys = polygon.points().iter().map(|p| p[1] * FINE as f32);
@@ -123,7 +123,7 @@ impl Canvas {
         Picture::from_rgb_unchecked(width as u32, height as u32, rgb)
     }
 
-    /// The depth at the middle of a pixel of the picture; minus infinity where nothing was drawn.
+    /// The depth at the middle of a picture's pixel; minus infinity if nothing was drawn there.
     pub fn depth_at(&self, x: usize, y: usize) -> f32 {
         let (x, y) = (x * FINE + FINE / 2, y * FINE + FINE / 2);
         if x < self.width && y < self.height { self.depth[y * self.width + x] } else { f32::NEG_INFINITY }
@@ -147,7 +147,7 @@ struct Plane {
 }
 
 impl Plane {
-    /// Through three points' values; `None` when they lie on a line.
+    /// The plane through the values at three points; `None` if the points lie on a line.
     fn through(points: [[f32; 2]; 3], values: [f32; 3]) -> Option<Self> {
         let ([x0, y0], [x1, y1], [x2, y2]) = (points[0], points[1], points[2]);
         let area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0);
@@ -183,7 +183,7 @@ impl Band<'_> {
         };
         let shade = polygon.shades.and_then(|shades| Plane::through(three, shades));
 
-        // Border lines as signed distances in fine pixels, positive inside.
+        // Border lines as signed distances in canvas pixels, positive inside.
         let turn = (three[1][0] - three[0][0]) * (three[2][1] - three[0][1])
             - (three[2][0] - three[0][0]) * (three[1][1] - three[0][1]);
         let sign = turn.signum();

@@ -7,7 +7,7 @@ use plotters::style::text_anchor::HPos;
 use super::{ChartAxis, Figure, Theme, figure, register_font, write_text};
 use crate::{Error, Result};
 
-/// Okabe and Ito's colours, which the colour-blind tell apart.
+/// The colours of Okabe and Ito, which colour-blind readers can tell apart.
 const COLORS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -17,7 +17,7 @@ const COLORS: [RGBColor; 7] = [
     RGBColor(86, 180, 233),
     RGBColor(120, 120, 120),
 ];
-/// A line of more points than this shows no dot at each.
+/// A line with more points than this has no dots.
 const DOTS: usize = 30;
 const MARGIN: i32 = 10;
 const LEGEND_ROW: i32 = 18;
@@ -26,28 +26,28 @@ const LEGEND_FONT: i32 = 13;
 /// How the points of a series are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Joined in their order.
+    /// Joined by lines, in their order.
     Line,
-    /// A thin, pale line behind another series of its colour.
+    /// A thin, pale line behind another series with the same colour.
     Shadow,
-    /// A dot each.
+    /// A dot for each point.
     Scatter,
-    /// A bar each, beside those of other series.
+    /// A bar for each point, beside the bars of other series.
     Bars,
 }
 
 /// Points with a name.
 #[derive(Clone, Debug)]
 pub(crate) struct Series {
-    /// What the legend says; an empty name is not in it.
+    /// The name in the legend; a series with an empty name is not in it.
     pub name: String,
     pub kind: Kind,
     pub points: Vec<(f64, f64)>,
-    /// Which of the colours.
+    /// The number of its colour.
     pub color: usize,
 }
 
-/// Everything about a chart but its series.
+/// All settings of a chart except its series.
 #[derive(Clone, Debug)]
 pub(crate) struct Chart {
     pub title: String,
@@ -55,7 +55,7 @@ pub(crate) struct Chart {
     pub y_label: String,
     pub log_x: bool,
     pub log_y: bool,
-    /// What stands at x = 0, 1, 2, … instead of numbers.
+    /// Names at x = 0, 1, 2, … in place of numbers.
     pub x_names: Vec<String>,
     pub size: (u32, u32),
     pub theme: Theme,
@@ -77,14 +77,14 @@ impl Default for Chart {
 }
 
 impl Chart {
-    /// A point as it is drawn: decimal logarithms on logarithmic axes; `None` where there is no place for it.
+    /// A point in the coordinates of the drawing, with decimal logarithms on logarithmic axes; `None` if it has no place there.
     pub fn place(&self, (x, y): (f64, f64)) -> Option<(f64, f64)> {
         let scaled = |value: f64, log: bool| if log { value.log10() } else { value };
         let (x, y) = (scaled(x, self.log_x), scaled(y, self.log_y));
         (x.is_finite() && y.is_finite()).then_some((x, y))
     }
 
-    /// Draws series whose points are in the numbers of the data.
+    /// Draws series whose points are in data coordinates.
     ///
     /// # Errors
     /// A size out of range.
@@ -96,7 +96,7 @@ impl Chart {
         self.draw_placed(&placed)
     }
 
-    /// Draws series whose points [`place`](Self::place) has placed.
+    /// Draws series whose points were converted by [`place`](Self::place).
     pub fn draw_placed(&self, series: &[Series]) -> Result<Figure> {
         let bars = Bars::of(series);
         let (x_ends, y_ends) = self.ends(series, &bars);
@@ -158,7 +158,7 @@ impl Chart {
         })
     }
 
-    /// Writes title and legend above the plot, where they hide nothing; returns the height that they take.
+    /// Writes title and legend above the plot, where they hide nothing. Returns their height.
     fn write_above<DB: DrawingBackend>(&self, root: &DrawingArea<DB, Shift>, series: &[Series]) -> Result<i32> {
         register_font();
         let width = self.size.0 as i32;
@@ -198,7 +198,7 @@ impl Chart {
         Ok(if named.is_empty() { top } else { top + LEGEND_ROW + 4 })
     }
 
-    /// From where to where the axes go: all points with some room around them.
+    /// The ends of the axes: all points with some room around them.
     fn ends(&self, series: &[Series], bars: &Bars) -> (std::ops::Range<f64>, std::ops::Range<f64>) {
         let points = || series.iter().flat_map(|one| one.points.iter().copied());
         let (mut x0, mut x1) = least_and_most(points().map(|p| p.0));
@@ -214,17 +214,17 @@ impl Chart {
         let room = (y1 - y0) * 0.06;
         (y0, y1) = (y0 - room, y1 + room);
         if bars.count > 0 && !self.log_y {
-            // Bars stand on zero.
+            // Bars start at zero.
             (y0, y1) = (if y0 + room >= 0.0 { 0.0 } else { y0 }, if y1 - room <= 0.0 { 0.0 } else { y1 });
         }
         (x0..x1, y0..y1)
     }
 }
 
-/// Where the bars at one x stand.
+/// The places of the bars at one x.
 struct Bars {
     count: usize,
-    /// The least distance between the x of two bars of a series.
+    /// The smallest distance between the x of two bars of a series.
     spacing: f64,
     colors: Vec<usize>,
 }
@@ -240,7 +240,7 @@ impl Bars {
         Self { count: colors.len(), spacing: if spacing.is_finite() { spacing } else { 1.0 }, colors }
     }
 
-    /// How far left and right of its x the bar of the series of this colour reaches.
+    /// How far to the left and right of its x the bar of a series with this colour reaches.
     fn sides(&self, color: usize) -> (f64, f64) {
         let at = self.colors.iter().position(|own| *own == color).unwrap_or(0) as f64;
         let width = 0.84 * self.spacing / self.count.max(1) as f64;
@@ -249,7 +249,7 @@ impl Bars {
     }
 }
 
-/// The ends of some numbers, apart from each other even when there is one number or none.
+/// The ends of some numbers, which differ even if there is only one number, or none.
 fn least_and_most(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
     if low < high {

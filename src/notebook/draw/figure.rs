@@ -1,4 +1,4 @@
-//! Any plotters drawing as an output, with text but without system fonts.
+//! Any plotters drawing as an output, with text that needs no system fonts.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -25,7 +25,7 @@ enum Drawn {
 }
 
 impl Figure {
-    /// The pixels, when the figure was drawn as pixels.
+    /// The pixels, if the figure was drawn as pixels.
     pub fn picture(&self) -> Option<&Picture> {
         match &self.drawn {
             Drawn::Pixels(picture) => Some(picture),
@@ -41,7 +41,7 @@ impl Figure {
         }
     }
 
-    /// The SVG document, when the figure was drawn as SVG.
+    /// The SVG document, if the figure was drawn as SVG.
     pub fn svg(&self) -> Option<&str> {
         match &self.drawn {
             Drawn::Pixels(_) => None,
@@ -94,7 +94,7 @@ fn failed(error: impl std::fmt::Display) -> Error {
 /// ```
 ///
 /// # Errors
-/// A size of zero or above 16384, or the drawing's own error.
+/// A size of zero or above 16384, or an error of the drawing.
 pub fn figure<F>(size: (u32, u32), draw: F) -> Result<Figure>
 where
     F: FnOnce(&DrawingArea<FigureBackend, Shift>) -> Result<(), Box<dyn std::error::Error>>,
@@ -111,10 +111,10 @@ where
     Ok(Figure { width, height, drawn: Drawn::Pixels(picture) })
 }
 
-/// Draws with plotters and shows the result as SVG: sharp at any size, and best with few shapes.
+/// Draws with plotters and shows the result as SVG, which is sharp at any size; best with few shapes.
 ///
 /// # Errors
-/// A size of zero or above 16384, or the drawing's own error.
+/// A size of zero or above 16384, or an error of the drawing.
 ///
 /// ```
 /// use plotters::prelude::*;

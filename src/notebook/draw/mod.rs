@@ -1,4 +1,4 @@
-//! Pictures without a window or a system font: a depth-buffered canvas, a camera, axes, text.
+//! Pictures without a window or system fonts: a depth-buffered canvas, a camera, axes, text.
 
 mod axes;
 mod camera;

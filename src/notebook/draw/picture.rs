@@ -6,7 +6,7 @@ use super::super::{MimeBundle, Rich, html::bytes, png};
 use crate::files::write_atomically;
 use crate::{Error, Result};
 
-/// A picture of RGB pixels. It shows itself as a PNG of at most 256 colours, which keeps notebooks small.
+/// A picture of RGB pixels. It is shown as a PNG of at most 256 colours, which keeps notebooks small.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Picture {
     width: u32,
@@ -15,10 +15,10 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// A picture from `rgb`, three bytes a pixel, rows from the top.
+    /// A picture from `rgb`: three bytes per pixel, rows from the top.
     ///
     /// # Errors
-    /// [`Error::Shape`] when `rgb` does not have `3 · width · height` bytes.
+    /// [`Error::Shape`] if `rgb` does not have `3 · width · height` bytes.
     ///
     /// ```
     /// use wavemesh::notebook::Picture;
@@ -32,10 +32,10 @@ impl Picture {
         Ok(Self { width, height, rgb })
     }
 
-    /// A picture from a PNG file's bytes; transparency is dropped.
+    /// A picture from the bytes of a PNG file; transparency is dropped.
     ///
     /// # Errors
-    /// [`Error::Format`] when it is not a PNG file that can be read.
+    /// [`Error::Format`] if it is not a valid PNG file.
     ///
     /// ```
     /// use wavemesh::notebook::Picture;
@@ -75,7 +75,7 @@ impl Picture {
     /// The picture as a PNG file of at most 256 colours.
     ///
     /// # Errors
-    /// When the picture has no pixels, or memory has no room for the file.
+    /// If the picture has no pixels, or the file does not fit in memory.
     ///
     /// ```
     /// use wavemesh::notebook::Picture;
@@ -90,8 +90,7 @@ impl Picture {
     /// Writes the picture as a `.png` file in full colour.
     ///
     /// # Errors
-    /// [`Error::Unknown`] for another extension; [`Error::Io`] when the file cannot be written, and an older file then stays as it
-    /// was.
+    /// [`Error::Unknown`] for another extension; [`Error::Io`] if the file cannot be written; an older file is then unchanged.
     ///
     /// ```
     /// use wavemesh::notebook::Picture;
@@ -110,7 +109,7 @@ impl Picture {
         write_atomically(path.as_ref(), &png::encode_rgb(self.width, self.height, &self.rgb)?)
     }
 
-    /// The picture with a text for those who cannot see it.
+    /// The picture with a text for readers who cannot see it.
     pub(crate) fn bundle(&self, text: String) -> MimeBundle {
         match self.png() {
             Ok(png) => MimeBundle::text(text).with_png(&png, self.width, self.height),
@@ -125,7 +124,7 @@ impl Rich for Picture {
     }
 }
 
-/// Puts pictures in rows of `columns`, aligned, as one picture.
+/// Arranges pictures in rows of `columns`, aligned, as one picture.
 ///
 /// ```
 /// use wavemesh::notebook::{Picture, contact_sheet};
@@ -172,8 +171,8 @@ pub fn contact_sheet(pictures: &[Picture], columns: usize) -> Result<Picture> {
     Picture::from_rgb(width as u32, height as u32, rgb)
 }
 
-/// Shows pictures of one size one after the other, each for `milliseconds`, again and again: an animated PNG, which browsers
-/// play without a script.
+/// Shows pictures of one size one after the other, each for `milliseconds`, and repeats: an animated PNG, which browsers play without a
+/// script.
 ///
 /// ```
 /// use wavemesh::notebook::{Picture, animation};

@@ -1,7 +1,7 @@
-//! The pixels that plotters draws on: smooth lines and well-spaced letters in the bundled font.
+//! The pixels on which plotters draws: smooth lines and well-spaced letters in the bundled font.
 //!
-//! plotters' own bitmap backend starts each letter on a whole pixel without its bearing, and puts the points of a curve on whole pixels,
-//! which shows as uneven words and stairs at the sizes of a notebook.
+//! plotters' own bitmap backend starts each letter on a whole pixel without its bearing, and puts the points of a curve on whole pixels. At
+//! the sizes of a notebook, this gives uneven words and stairs.
 
 use ab_glyph::{Font, FontRef, GlyphId, PxScale, ScaleFont, point};
 use plotters::backend::BitMapBackend;
@@ -14,11 +14,11 @@ use super::font::{FAMILIES, FONT};
 
 type Drawn<'a> = Result<(), DrawingErrorKind<<BitMapBackend<'a> as DrawingBackend>::ErrorType>>;
 
-/// From the top of a line of text to its baseline, and its height, in parts of the font's size (plotters' layout).
+/// The distance from the top of a line of text to its baseline, and its height, as multiples of the font size (plotters' layout).
 const BASELINE: f32 = 0.705;
 const HEIGHT: f32 = 1.0 / 1.24;
 
-/// What [`figure`](super::figure())'s drawing area draws on.
+/// The backend of [`figure`](super::figure())'s drawing area.
 pub struct FigureBackend<'a> {
     pixels: BitMapBackend<'a>,
     size: (u32, u32),
@@ -30,7 +30,7 @@ impl<'a> FigureBackend<'a> {
         Self { pixels: BitMapBackend::with_buffer(picture.rgb_mut(), size), size }
     }
 
-    /// Blends a shape over the pixels of a box: `coverage` of each pixel, 0 to 1.
+    /// Blends a shape over the pixels of a box, with the `coverage` of each pixel from 0 to 1.
     fn blend(
         &mut self,
         [left, top, right, bottom]: [f32; 4],
@@ -61,7 +61,7 @@ impl<'a> FigureBackend<'a> {
         if points.len() < 2 || right < left || bottom < top {
             return Ok(());
         }
-        // Each pixel is covered once however many pieces touch it, so that translucent lines have no knots.
+        // Each pixel is covered once, however many pieces touch it, so that translucent lines have no knots.
         let (width, height) = ((right - left) as usize + 1, (bottom - top) as usize + 1);
         let mut coverage = vec![0f32; width * height];
         for piece in points.windows(2) {
@@ -97,7 +97,7 @@ impl<'a> FigureBackend<'a> {
     }
 }
 
-/// The points of a curve without the stairs of whole pixels: where points lie close, each moves to the mean of its neighbourhood.
+/// The points of a curve without the stairs of whole pixels: where points are close together, each moves to the mean of its neighbourhood.
 fn without_stairs(path: &[BackendCoord]) -> Vec<[f32; 2]> {
     let mut points: Vec<[f32; 2]> = path.iter().map(|&(x, y)| [x as f32, y as f32]).collect();
     points.dedup();
@@ -114,7 +114,7 @@ fn without_stairs(path: &[BackendCoord]) -> Vec<[f32; 2]> {
     points
 }
 
-/// A line of text: its letters with their places, and how long it is.
+/// A line of text: its letters with their places, and its length.
 fn letters(font: &FontRef<'static>, size: f32, text: &str) -> (Vec<(GlyphId, f32)>, f32) {
     let scaled = font.as_scaled(PxScale::from(size));
     let (mut at, mut last, mut placed) = (0.0, None, Vec::new());
@@ -128,7 +128,7 @@ fn letters(font: &FontRef<'static>, size: f32, text: &str) -> (Vec<(GlyphId, f32
     (placed, at)
 }
 
-/// The bundled font, when the style asks for it and it has every letter.
+/// The bundled font, if the style selects it and it has every letter.
 fn bundled(style: &impl BackendTextStyle, text: &str) -> Option<FontRef<'static>> {
     let font = FontRef::try_from_slice(FONT).ok()?;
     let known = FAMILIES.contains(&style.family().as_str());
@@ -255,7 +255,7 @@ mod tests {
         let rows: Vec<usize> = (0..40).filter(|y| (0..60).any(|x| text[y * 60 + x] < 128)).collect();
         assert!((dark[0] + dark[dark.len() - 1]).abs_diff(60) <= 2, "{dark:?}");
         assert!((rows[0] + rows[rows.len() - 1]).abs_diff(40) <= 3, "{rows:?}");
-        // Stem, bar, stem, gap: three letters of the same width at the same distance.
+        // Stem, bar, stem, gap: three letters with the same width and spacing.
         let starts: Vec<usize> = dark.iter().copied().filter(|x| !dark.contains(&(x - 1))).collect();
         assert_eq!(starts.len(), 3, "{dark:?}");
         assert!((starts[1] - starts[0]).abs_diff(starts[2] - starts[1]) <= 1, "{starts:?}");

@@ -6,7 +6,7 @@ use plotters::prelude::*;
 use super::{Canvas, Polygon, register_font};
 use crate::Result;
 
-/// An SVG document of the polygons that can be seen, then whatever `write` adds (text, colour bar).
+/// An SVG document of the visible polygons, followed by what `write` adds (text, colour bar).
 pub(crate) fn svg_document(
     (width, height): (u32, u32),
     paper: [u8; 3],
@@ -47,7 +47,7 @@ pub(crate) fn svg_document(
             stroke[2]
         );
     }
-    // The shapes go before the text.
+    // The shapes come before the text.
     let body = document.find('>').map_or(0, |close| close + 1);
     document.insert_str(body, &format!("\n{shapes}"));
     Ok(document)
@@ -58,7 +58,7 @@ fn depth(polygon: &Polygon) -> f32 {
     points.iter().map(|p| p[2]).sum::<f32>() / points.len() as f32
 }
 
-/// Whether any of some points on the polygon is the nearest thing on the canvas.
+/// Whether at least one of some points on the polygon is the nearest on the canvas.
 fn is_visible(canvas: &Canvas, polygon: &Polygon) -> bool {
     if polygon.alpha() < 255 {
         return true;

@@ -1,4 +1,4 @@
-//! Where an axis carries marks: round numbers, on linear and logarithmic scales.
+//! The places of an axis's marks: round numbers, on linear and logarithmic scales.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ pub(crate) fn ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     (first..=last).map(|i| i as f64 * step).collect()
 }
 
-/// Marks for a logarithmic axis: the log10 of round numbers, within `low..=high` (log10 themselves).
+/// Marks for a logarithmic axis: the log10 of round numbers, within `low..=high` (also log10).
 fn log_ticks(low: f64, high: f64) -> Vec<f64> {
     let every = ((high - low) / 6.0).ceil().max(1.0) as i64;
     let factors: &[f64] = if high - low <= 2.5 { &[1.0, 2.0, 5.0] } else { &[1.0] };
@@ -28,7 +28,7 @@ fn log_ticks(low: f64, high: f64) -> Vec<f64> {
         .flat_map(|decade| factors.iter().map(move |factor| decade as f64 + factor.log10()))
         .filter(|mark| (low..=high).contains(mark))
         .collect();
-    // Less than a factor of two or so: evenly spread numbers.
+    // Below a factor of about two, evenly spaced numbers are better.
     if marks.len() >= 3 {
         marks
     } else {
@@ -42,7 +42,7 @@ pub(crate) struct ChartAxis {
     ends: Range<f64>,
     marks: Vec<f64>,
     log: bool,
-    /// What is written at 0, 1, 2, … instead of numbers.
+    /// Names at 0, 1, 2, … in place of numbers.
     names: Vec<String>,
 }
 
@@ -52,7 +52,7 @@ impl ChartAxis {
         Self { marks: ticks(ends.start, ends.end, wanted), ends, log: false, names: Vec::new() }
     }
 
-    /// An axis of decimal logarithms, which writes the numbers themselves.
+    /// An axis of decimal logarithms, labelled with the numbers themselves.
     pub fn log10(ends: Range<f64>) -> Self {
         Self { marks: log_ticks(ends.start, ends.end), ends, log: true, names: Vec::new() }
     }

@@ -1,4 +1,4 @@
-//! The output that all living bars share, and when it is updated.
+//! The output that all active bars share, and the times of its updates.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -11,7 +11,7 @@ use crate::sync::lock;
 
 const UPDATE_EVERY: Duration = Duration::from_millis(100);
 
-/// The bars that are alive, and the output they share.
+/// The active bars, and the output that they share.
 #[derive(Default)]
 pub(super) struct Board {
     rows: Vec<Arc<Row>>,
@@ -19,16 +19,16 @@ pub(super) struct Board {
 }
 
 static BOARD: Mutex<Board> = Mutex::new(Board { rows: Vec::new(), output: None });
-/// When the next update is due, in milliseconds of [`clock`].
+/// The time of the next update, in milliseconds of [`clock`].
 static DUE: AtomicU64 = AtomicU64::new(0);
 
 pub(super) fn lock_board() -> MutexGuard<'static, Board> {
     lock(&BOARD)
 }
 
-/// Draws the bars as they stand, those too that live on in a variable.
+/// Draws the bars in their present state, including those that stay alive in a variable.
 pub(in crate::notebook) fn flush() {
-    // A thread that was stopped for good may hold the board.
+    // A thread that was stopped for good may hold the lock of the board.
     if let Ok(board) = BOARD.try_lock() {
         board.draw(true);
     }
@@ -39,7 +39,7 @@ fn clock() -> u64 {
     START.get_or_init(Instant::now).elapsed().as_millis() as u64
 }
 
-/// Updates the shared output if it is time; cheap if it is not.
+/// Updates the shared output if it is time; otherwise this is cheap.
 pub(super) fn tick() {
     let now = clock();
     let due = DUE.load(Ordering::Relaxed);

@@ -1,7 +1,7 @@
-//! Progress bars in the manner of tqdm: `for x in progress(items)`, nested, with rate, remaining time and a postfix.
+//! Progress bars like tqdm: `for x in progress(items)`, nested, with rate, remaining time and a postfix.
 //!
-//! All bars that are alive at one time share one output, updated in place at most ten times a second: the first bar with
-//! the bars inside it below. Inner bars leave when they end; the outer one stays. In a terminal, indicatif draws the bars.
+//! All bars that are active at the same time share one output, which is updated in place at most ten times a second: the outer bar, with
+//! the bars inside it below. Inner bars disappear when they end; the outer one stays. In a terminal, indicatif draws the bars.
 
 mod board;
 mod row;
@@ -14,7 +14,7 @@ pub(super) use board::flush;
 use board::{lock_board, tick};
 use row::Row;
 
-/// Wraps an iterator so that going through it moves a progress bar.
+/// Wraps an iterator so that a progress bar moves as you go through it.
 ///
 /// ```
 /// use wavemesh::notebook::progress;
@@ -25,7 +25,7 @@ use row::Row;
 /// assert_eq!(sum, 4950);
 /// ```
 ///
-/// To write beside the bar while it moves, take it along with each item:
+/// To write beside the bar while it moves, get the bar with each item:
 ///
 /// ```
 /// # use wavemesh::notebook::progress;
@@ -58,13 +58,13 @@ impl<I: Iterator> Progress<I> {
         self
     }
 
-    /// Sets the number of items, for iterators that do not know it.
+    /// Sets the number of items, for iterators that do not know theirs.
     pub fn total(mut self, total: usize) -> Self {
         self.total = Some(total as u64);
         self
     }
 
-    /// Makes every item come with the bar: `(bar, item)`.
+    /// Makes the iterator return the bar with every item: `(bar, item)`.
     pub fn with_bar(self) -> WithBar<I> {
         WithBar(self)
     }
@@ -81,7 +81,7 @@ impl<I: Iterator> Iterator for Progress<I> {
 
     fn next(&mut self) -> Option<I::Item> {
         crate::task::stop_point();
-        // An item counts as done when the next one is asked for.
+        // An item counts as done when the next one is requested.
         if let Some(bar) = &self.bar {
             if bar.0.yielded.swap(true, Ordering::Relaxed) {
                 bar.advance(1);
@@ -113,7 +113,7 @@ impl<I: Iterator> Iterator for WithBar<I> {
     }
 }
 
-/// A progress bar moved by hand. It ends when its last clone is dropped.
+/// A progress bar that you move yourself. It ends when its last clone is dropped.
 ///
 /// ```
 /// use wavemesh::notebook::ProgressBar;
@@ -141,7 +141,7 @@ impl ProgressBar {
         Self::start(label.into(), Some(total as u64))
     }
 
-    /// Shows a counter of steps whose number is not known.
+    /// Shows a counter for an unknown number of steps.
     pub fn unknown(label: impl Into<String>) -> Self {
         Self::start(label.into(), None)
     }
@@ -150,26 +150,26 @@ impl ProgressBar {
         Self::started(Instant::now(), label, total)
     }
 
-    /// A bar of work that began a while ago.
+    /// A bar for work that began some time ago.
     pub(crate) fn started(start: Instant, label: String, total: Option<u64>) -> Self {
         let row = Arc::new(Row::new(start, label, total));
         lock_board().add(row.clone());
         Self(Arc::new(Handle { row, yielded: AtomicBool::new(false) }))
     }
 
-    /// Counts `steps` more as done.
+    /// Counts `steps` more steps as done.
     pub fn advance(&self, steps: usize) {
         self.0.row.done.fetch_add(steps as u64, Ordering::Relaxed);
         tick();
     }
 
-    /// Sets how many steps are done.
+    /// Sets the number of steps that are done.
     pub fn set_done(&self, steps: usize) {
         self.0.row.done.store(steps as u64, Ordering::Relaxed);
         tick();
     }
 
-    /// Writes a few words after the bar, such as the current loss.
+    /// Shows a few words after the bar, such as the current loss.
     pub fn set_postfix(&self, postfix: impl Into<String>) {
         self.0.row.set_postfix(postfix.into());
         tick();

@@ -1,4 +1,4 @@
-//! One bar: what it counts, and what it says as text and as HTML.
+//! One bar: its counts, and its text and HTML.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -17,7 +17,7 @@ pub(super) struct Row {
     start: Instant,
     pub ended: OnceLock<Instant>,
     postfix: Mutex<String>,
-    /// (steps a second, smoothed; when; steps then)
+    /// (steps per second, smoothed; when they were measured; the number of steps then)
     rate: Mutex<(Option<f64>, Instant, u64)>,
     terminal: Option<indicatif::ProgressBar>,
 }
@@ -73,7 +73,7 @@ impl Row {
         }
     }
 
-    /// The last state; it stays on the screen or goes.
+    /// Shows the last state, and then leaves it on the screen or removes it.
     pub fn end_in_terminal(&self, stays: bool) {
         let Some(bar) = &self.terminal else { return };
         if !stays {
@@ -86,7 +86,7 @@ impl Row {
     }
 }
 
-/// What a bar says at one moment.
+/// The state of a bar at one moment.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshot {
     label: String,

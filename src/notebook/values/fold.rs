@@ -1,16 +1,17 @@
-//! Values of many lines as HTML in which structs, maps and lists of them fold: an element of `<details>` for each, which needs no script.
+//! Values of many lines as HTML in which structs, maps and lists of them can be folded: each is a `<details>` element, which needs no
+//! script.
 //!
-//! A summary is the beginning of the value's one line, so it tells what is folded.
+//! A summary is the beginning of the value on one line, so it tells what is folded.
 
 use super::super::escape;
 use super::{Node, WIDTH, layout};
 
-/// What takes more lines than this inside of another value is folded at first.
+/// A value inside another one is folded at first if it takes more lines than this.
 const OPEN: usize = 10;
-/// Columns of a summary.
+/// The number of columns of a summary.
 const SUMMARY: usize = 80;
 
-/// The value, when something in it can be folded.
+/// The value as HTML, if something in it can be folded.
 pub(super) fn html(node: &Node) -> Option<String> {
     if !is_foldable(node, 0) {
         return None;
@@ -21,7 +22,7 @@ pub(super) fn html(node: &Node) -> Option<String> {
     Some(html)
 }
 
-/// Whether the value takes a line an element.
+/// Whether the value takes one line per element.
 fn is_foldable(node: &Node, indent: usize) -> bool {
     node.group.as_ref().is_some_and(|group| {
         !group.items.is_empty()
@@ -49,7 +50,7 @@ fn push(node: &Node, indent: usize, html: &mut String) {
     html.push_str("</div></details>");
 }
 
-/// The elements of a value; of `Some(Point { … })` those of the point.
+/// The elements of a value; for `Some(Point { … })`, those of the point.
 fn inner(node: &Node) -> &[Node] {
     match node.group.as_ref().map(|group| (group.open, &group.items[..])) {
         Some(('(', [only])) if only.group.is_some() => inner(only),

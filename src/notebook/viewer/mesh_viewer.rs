@@ -1,4 +1,4 @@
-//! [`MeshViewer`]: a mesh to turn, clip and look into.
+//! [`MeshViewer`]: a mesh that can be turned, clipped and looked into.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 /// An interactive view of a mesh, or of a sequence of meshes.
 ///
-/// Positions are sent with 16 bits each, so a vertex is exact to 1/65534 of the mesh's extent.
+/// Positions are sent with 16 bits each, so a vertex is accurate to 1/65534 of the mesh's extent.
 ///
 /// ```
 /// use wavemesh::mesh::Mesh;
@@ -70,19 +70,19 @@ impl MeshViewer {
         Self { frames, values: None, view: View::new(up), wireframe: false, frames_per_second: 8.0 }
     }
 
-    /// Colours a single mesh by a value a vertex.
+    /// Colours a single mesh by a value for each vertex.
     pub fn values(mut self, values: Vec<f32>) -> Self {
         self.values = Some(values);
         self
     }
 
-    /// Whether the edges of the triangles are drawn at first.
+    /// Whether the edges of the triangles are shown at the start.
     pub fn wireframe(mut self, show: bool) -> Self {
         self.wireframe = show;
         self
     }
 
-    /// How fast a sequence plays.
+    /// The speed of a sequence.
     pub fn frames_per_second(mut self, rate: f32) -> Self {
         self.frames_per_second = rate;
         self

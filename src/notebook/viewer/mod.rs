@@ -1,8 +1,8 @@
-//! Interactive 3D views: one self-contained HTML output each, which needs no network and nothing installed.
+//! Interactive 3D views. Each is one self-contained HTML output, which needs no network and no installation.
 //!
-//! The view is plain WebGL2 (`viewer.js`). Its context is made when the output comes into sight and given back when it leaves,
-//! because browsers allow about sixteen a page. Where no script runs (GitHub, untrusted notebooks) the static picture
-//! in the same output stays.
+//! The view is plain WebGL2 (`viewer.js`). Its context is created when the output becomes visible and released when it leaves the screen,
+//! because browsers allow about sixteen contexts per page. Where scripts do not run (GitHub, untrusted notebooks), the static picture in
+//! the same output stays.
 
 mod mesh_viewer;
 mod payload;
@@ -20,21 +20,21 @@ use super::draw::Picture;
 use super::{Colormap, MimeBundle, escape};
 use crate::{Error, Result};
 
-/// Whether a sequence can play at this rate.
+/// Checks that a sequence can play at this rate.
 fn check_rate(op: &'static str, rate: f32) -> Result<()> {
     if rate.is_finite() && rate > 0.0 { Ok(()) } else { Err(Error::argument(op, "frames_per_second", rate, "above 0")) }
 }
 
-/// What the browser gets.
+/// The data for the browser.
 struct Content {
     meta: Value,
     /// The compressed payload.
     data: Vec<u8>,
-    /// The line of text that stands for the view.
+    /// The text in place of the view.
     text: String,
 }
 
-/// Assembles a viewer's output from what the browser gets and the picture that stands in for it, which are made at the same time.
+/// Builds a viewer's output from the data for the browser and the picture that replaces it; both are made at the same time.
 fn viewer_bundle(
     still: impl FnOnce() -> Result<Picture> + Send,
     content: impl FnOnce() -> Result<Content> + Send,
@@ -74,7 +74,7 @@ fn viewer_bundle(
     Ok(MimeBundle::text(text).with_html(html).with_png(&png, width, height))
 }
 
-/// The view, which stands in a function of its own.
+/// The script of the view, inside a function.
 const SCRIPT: &str = concat!(
     include_str!("payload.js"),
     include_str!("shaders.js"),
@@ -82,7 +82,7 @@ const SCRIPT: &str = concat!(
     include_str!("viewer.js")
 );
 
-/// JSON that cannot end the script element it stands in.
+/// JSON that cannot end the script element that contains it.
 fn in_script(value: &Value) -> String {
     value.to_string().replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
 }

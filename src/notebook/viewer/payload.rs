@@ -1,4 +1,4 @@
-//! What a viewer sends to the browser: a small binary, compressed.
+//! The data that a viewer sends to the browser: compressed binary.
 //!
 //! Per frame, one after the other: the sites, in ascending order of `x + width · (y + height · z)`, as varints of the distance
 //! to the one before, minus one (or a mesh: three planes of 16-bit positions, then the corners of the faces as varints of zigzag
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{Error, Result};
 
-/// Values a plane may have in all before it is sent with 8 bits each instead of 16.
+/// The most values of a plane, over all frames, that are sent with 16 bits each; more values get 8 bits.
 const FINE_VALUES: usize = 60_000;
 
 #[derive(Default)]
@@ -21,7 +21,7 @@ pub(super) struct Payload {
 }
 
 impl Payload {
-    /// A number of any size, seven bits a byte, low bits first.
+    /// A number of any size, seven bits per byte, low bits first.
     pub fn varint(&mut self, mut value: u64) {
         while value > 127 {
             self.bytes.push(value as u8 | 128);
@@ -30,7 +30,7 @@ impl Payload {
         self.bytes.push(value as u8);
     }
 
-    /// A signed number, small when near zero.
+    /// A signed number, which is short near zero.
     pub fn zigzag(&mut self, value: i64) {
         self.varint(((value << 1) ^ (value >> 63)) as u64);
     }
@@ -46,7 +46,7 @@ impl Payload {
         self.bytes.extend(values.map(|v| (v >> 8) as u8));
     }
 
-    /// The values of a channel, scaled; returns what the browser needs to scale them back.
+    /// The values of a channel, scaled. Returns what the browser needs to scale them back.
     pub fn channel(&mut self, values: impl Iterator<Item = f32> + Clone, count: usize) -> Value {
         let (low, high) = finite_range(values.clone());
         let part = |v: f32| if high > low { ((v.clamp(low, high) - low) / (high - low)).clamp(0.0, 1.0) } else { 0.0 };
@@ -67,7 +67,7 @@ impl Payload {
     }
 }
 
-/// Smallest and largest finite value; 0 and 0 when there is none.
+/// The smallest and the largest finite value; 0 and 0 if there are none.
 pub(super) fn finite_range(values: impl Iterator<Item = f32>) -> (f32, f32) {
     let (low, high) =
         values.filter(|v| v.is_finite()).fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));

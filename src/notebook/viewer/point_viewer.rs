@@ -1,4 +1,4 @@
-//! [`PointViewer`]: a point cloud to turn, clip and ask for its values.
+//! [`PointViewer`]: a point cloud that can be turned, clipped and asked for its values.
 
 use candle_core::Tensor;
 use serde_json::{Value, json};
@@ -15,12 +15,13 @@ use crate::sparse::Curve;
 
 /// An interactive view of a point cloud of up to a million points.
 ///
-/// Drag turns, shift drag moves, the wheel zooms after a click; the controls clip on three axes and choose size, colours and the range of
-/// values. The pointer reads position and value. Colours are those of [`PointPlot`].
+/// Drag to turn, shift and drag to move, and click before you zoom with the wheel. The controls clip on three axes, and choose size,
+/// colours and the range of values. Point at a point to read its position and value. Colours are those of [`PointPlot`].
 ///
-/// A view is one output of a few megabytes at most, so positions are sent on a grid: of 65536 cells along the longest side up to a hundred
-/// thousand points, of 4096 above. Of points in one cell the first is sent, and of more than a million every second, third and so on. The line
-/// below the view, and the text in its place, say how many points were left out and how fine the grid is.
+/// A view is a single output of at most a few megabytes, so positions are sent on a grid: 65536 cells along the longest side for up to a
+/// hundred thousand points, 4096 cells for more. If several points are in one cell, the first is sent; of more than a million points, every
+/// second, third and so on. The line below the view, and the text in its place, tell how many points were left out and how fine the grid
+/// is.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -39,16 +40,16 @@ pub struct PointViewer {
 
 view_setters!(PointViewer, plot.view);
 
-/// Points that are sent.
+/// The most points that are sent.
 const MOST: usize = 1_000_000;
-/// Points whose positions are sent with 16 bits a coordinate.
+/// Up to this many points are sent with 16 bits per coordinate.
 const FINE: usize = 100_000;
 
 impl PointViewer {
     /// A view of a cloud.
     ///
     /// # Errors
-    /// Whatever candle says of the cloud's tensor.
+    /// An error of candle about the cloud's tensor.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -60,10 +61,10 @@ impl PointViewer {
         Ok(Self { plot: PointPlot::new(cloud)?, names: Vec::new() })
     }
 
-    /// Colours by a value for each point (points,).
+    /// Colours the points by a value for each point (points,).
     ///
     /// # Errors
-    /// A tensor that has not one number for each point.
+    /// A tensor that does not have one number for each point.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -77,10 +78,10 @@ impl PointViewer {
         Ok(Self { plot: self.plot.values(values, label)?, ..self })
     }
 
-    /// Colours by a class for each point (points,) of integers, twenty colours in turn; `names` label the first classes.
+    /// Colours the points by an integer class for each point (points,). The twenty colours repeat; `names` label the first classes.
     ///
     /// # Errors
-    /// A tensor that has not one number for each point.
+    /// A tensor that does not have one number for each point.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -95,7 +96,7 @@ impl PointViewer {
         Ok(Self { plot: self.plot.classes(classes)?, names })
     }
 
-    /// The side of a point in pixels at first, above 0 to 64. Default 2.
+    /// The side of a point in pixels at the start, above 0 to 64. Default 2.
     #[must_use]
     pub fn point_size(self, size: f32) -> Self {
         Self { plot: self.plot.point_size(size), ..self }
@@ -183,7 +184,7 @@ impl PointViewer {
         });
         let data = payload.finish()?;
         let text = format!("PointViewer | {} points{thinned}, {}", count(n as u64), bytes(data.len() as u64));
-        // The picture came first: it says what is wrong with the plot.
+        // The picture was made first, and reports what is wrong with the plot.
         viewer_bundle(|| Ok(still), || Ok(Content { meta, data, text }))
     }
 }
@@ -200,7 +201,7 @@ mod tests {
 
     use super::*;
 
-    /// A hilly ground of n × n points with a value.
+    /// Hilly ground of n × n points with a value.
     fn ground(n: usize) -> PointCloud {
         let rows = (0..n * n).flat_map(|i| {
             let (x, y) = ((i % n) as f32 / n as f32 * 80.0, (i / n) as f32 / n as f32 * 80.0);

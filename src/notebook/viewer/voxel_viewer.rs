@@ -1,4 +1,4 @@
-//! [`VoxelViewer`]: voxels to turn, clip and ask for their values.
+//! [`VoxelViewer`]: voxels that can be turned, clipped and asked for their values.
 
 use rayon::prelude::*;
 use serde_json::json;
@@ -12,9 +12,10 @@ use crate::{Error, Result};
 
 /// An interactive view of voxels, or of a sequence of them such as the steps of a diffusion.
 ///
-/// Drag turns, shift drag moves, the wheel zooms after a click; the controls below the view clip on three axes, choose channel, colours,
-/// threshold, opacity and size, and play a sequence. Hovering a voxel shows its site (x, y, z) and value. Values are
-/// sent with 16 bits up to sixty thousand voxels, with 8 bits above: a hovered value is exact to 1/65534 or 1/254 of the channel's range.
+/// Drag to turn, shift and drag to move, and click before you zoom with the wheel. The controls below the view clip on three axes, choose
+/// channel, colours, threshold, opacity and size, and play a sequence. Point at a voxel to see its site (x, y, z) and value. Values are
+/// sent with 16 bits for up to sixty thousand voxels and with 8 bits for more: a displayed value is accurate to 1/65534 or 1/254 of the
+/// channel's range.
 ///
 /// ```
 /// use wavemesh::notebook::{Rich, VoxelViewer, Voxels};
@@ -31,9 +32,9 @@ pub struct VoxelViewer {
     frames_per_second: f32,
 }
 
-/// Sites are sent as 16-bit numbers a coordinate.
+/// Sites are sent with 16 bits per coordinate.
 const MAX_SIDE: usize = 1 << 16;
-/// The view finds neighbours in a bitmap of the grid.
+/// The view finds neighbours with a bitmap of the grid.
 const MAX_CELLS: usize = 1 << 30;
 
 view_setters!(VoxelViewer);
@@ -42,7 +43,7 @@ impl VoxelViewer {
     /// A view of the voxels of a sparse tensor, a dense grid, or anything else that has voxels.
     ///
     /// # Errors
-    /// The value's own error, or a grid of more than 2³⁰ cells.
+    /// The error of the value, or a grid of more than 2³⁰ cells.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -58,7 +59,7 @@ impl VoxelViewer {
     /// A view of a sequence of labelled states, with a slider and a play button.
     ///
     /// # Errors
-    /// No states, or states of different shape or number of channels.
+    /// No states, or states that differ in shape or number of channels.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -104,19 +105,19 @@ impl VoxelViewer {
         Ok(Self { frames, view: View::new(Axis::Y), voxel_size: 1.0, frames_per_second: 8.0 })
     }
 
-    /// The side of a cube at first, above 0 to 1 (touching).
+    /// The side of a cube at the start, above 0 to 1 (touching).
     pub fn voxel_size(mut self, size: f32) -> Self {
         self.voxel_size = size;
         self
     }
 
-    /// How fast a sequence plays.
+    /// The speed of a sequence.
     pub fn frames_per_second(mut self, rate: f32) -> Self {
         self.frames_per_second = rate;
         self
     }
 
-    /// The static picture of the last state, which stands in for the view where no script runs.
+    /// The static picture of the last state, which replaces the view where no script runs.
     fn still(&self) -> Result<VoxelPlot> {
         let (_, last) = self.frames.last().ok_or(Error::Argument {
             op: "VoxelViewer",
@@ -152,7 +153,7 @@ impl VoxelViewer {
             let linear = |site: [i32; 3]| site[0] as u64 + w as u64 * (site[1] as u64 + h as u64 * site[2] as u64);
             let mut order: Vec<(u64, usize)> = (0..voxels.len()).map(|i| (linear(voxels.sites()[i]), i)).collect();
             order.par_sort_unstable();
-            // Two voxels at one site could not be told apart; the first stays.
+            // Two voxels at one site could not be distinguished; the first stays.
             order.dedup_by_key(|&mut (key, _)| key);
             let keys: Vec<u64> = order.iter().map(|&(key, _)| key).collect();
             let same = sent.as_ref().filter(|(_, known)| *known == keys).map(|(frame, _)| *frame);
@@ -203,7 +204,7 @@ impl Rich for VoxelViewer {
 mod tests {
     use super::*;
 
-    /// A ball's shell of about a hundred thousand voxels with a smooth value.
+    /// The shell of a ball with about a hundred thousand voxels and a smooth value.
     fn large() -> Voxels {
         let n = 128;
         let (mut sites, mut values) = (Vec::new(), Vec::new());

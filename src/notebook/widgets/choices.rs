@@ -9,7 +9,7 @@ use super::control::control;
 use super::core::Core;
 use crate::{Error, Result};
 
-/// One of several values, which a reader picks from a menu (ipywidgets' `Dropdown`). Clones are the same menu.
+/// One of several values, which a reader selects in a menu (ipywidgets' `Dropdown`). Clones are the same menu.
 #[derive(Debug)]
 pub struct Dropdown<T> {
     pub(super) core: Arc<Core>,
@@ -22,10 +22,10 @@ impl<T> Clone for Dropdown<T> {
     }
 }
 
-/// A menu of `options`, of which the first is picked.
+/// A menu of `options`; the first one is selected.
 ///
 /// # Errors
-/// [`Error::Argument`] without options.
+/// [`Error::Argument`] if there are no options.
 ///
 /// ```
 /// use wavemesh::notebook::dropdown;
@@ -52,7 +52,7 @@ pub fn dropdown<T: fmt::Display + Clone + Send + Sync + 'static>(
 }
 
 impl<T: fmt::Display + Clone + Send + Sync + 'static> Dropdown<T> {
-    /// Picks the option `index`, counted from 0, as the reader does; one beyond the end is the last.
+    /// Selects the option `index`, counted from 0, as a reader would; an index beyond the end selects the last.
     pub fn pick(&self, index: usize) {
         self.core.choose(&json!(index));
     }
@@ -73,13 +73,13 @@ impl<T: fmt::Display + Clone + Send + Sync + 'static> Dropdown<T> {
 
 control!([T: fmt::Display + Clone + Send + Sync + 'static] Dropdown<T>, T);
 
-/// Yes or no (ipywidgets' `Checkbox`). Clones are the same box.
+/// Yes or no (ipywidgets' `Checkbox`). Clones are the same checkbox.
 #[derive(Clone, Debug)]
 pub struct Checkbox {
     pub(super) core: Arc<Core>,
 }
 
-/// A box that is ticked or not.
+/// A checkbox that is ticked if `value` is true.
 ///
 /// ```
 /// use wavemesh::notebook::checkbox;
@@ -92,7 +92,7 @@ pub fn checkbox(description: &str, value: bool) -> Checkbox {
 }
 
 impl Checkbox {
-    /// Ticks the box or not, as the reader does.
+    /// Ticks or clears the checkbox, as a reader would.
     pub fn set(&self, value: bool) {
         self.core.choose(&value.into());
     }
@@ -108,13 +108,13 @@ impl Checkbox {
 
 control!([] Checkbox, bool);
 
-/// Something to press (ipywidgets' `Button`). Its value is how often that was done. Clones are the same button.
+/// A button to press (ipywidgets' `Button`). Its value is the number of times it was pressed. Clones are the same button.
 #[derive(Clone, Debug)]
 pub struct Button {
     pub(super) core: Arc<Core>,
 }
 
-/// A button that says `description`.
+/// A button with the text `description`.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU32, Ordering};
@@ -126,14 +126,14 @@ pub struct Button {
 /// assert_eq!((another.get(), MADE.load(Ordering::SeqCst)), (1, 1));
 /// ```
 pub fn button(description: &str) -> Button {
-    // The count is this side's own: the page knows no such field.
+    // Only this side knows the count: the page has no such field.
     let fields = json!({ "description": description, "button_style": "", "icon": "", "presses": 0 });
     let admit = |presses: &Value, _: &Value| presses.as_u64().map(|presses| json!(presses + 1));
     Button { core: Core::new("Button", Some("ButtonStyle"), "presses", fields, admit) }
 }
 
 impl Button {
-    /// Presses it, as the reader does.
+    /// Presses the button, as a reader would.
     pub fn press(&self) {
         self.core.choose(&Value::Null);
     }

@@ -1,51 +1,51 @@
-//! [`Controls`]: one widget, or several, as [`interact`](super::interact) takes them; and what all widgets can do.
+//! [`Controls`]: one or several widgets for [`interact`](super::interact), and what all widgets have in common.
 
 use std::sync::Arc;
 
 use super::core::Core;
 
-/// One widget that a reader sets, or a tuple of up to six: what a view depends on. [`Slider`](super::Slider), [`Dropdown`](super::Dropdown),
-/// [`Checkbox`](super::Checkbox) and [`Button`](super::Button) are such, and references to them.
+/// One widget that a reader sets, or a tuple of up to six: the values on which a view depends. [`Slider`](super::Slider),
+/// [`Dropdown`](super::Dropdown), [`Checkbox`](super::Checkbox) and [`Button`](super::Button) implement this, and so do references to them.
 pub trait Controls {
-    /// Their values, one or a tuple.
+    /// Their values: one value, or a tuple.
     type Values;
 
-    /// The same widgets, for as long as a view lives.
+    /// The same widgets, for the lifetime of a view.
     #[doc(hidden)]
     type Kept: Controls<Values = Self::Values> + Send + 'static;
 
     #[doc(hidden)]
     fn kept(&self) -> Self::Kept;
 
-    /// What they are set to now.
+    /// The present values.
     fn values(&self) -> Self::Values;
 
     #[doc(hidden)]
     fn visit(&self, visitor: &mut dyn FnMut(Part));
 }
 
-/// A widget among others.
+/// A widget as a part of others.
 #[doc(hidden)]
 pub struct Part<'a> {
     pub(super) core: &'a Arc<Core>,
     pub(super) told: String,
 }
 
-/// What a widget's description and value come to in words.
+/// A widget's description and value as text.
 pub(super) fn description(core: &Core) -> String {
     core.get("description").as_str().unwrap_or_default().to_owned()
 }
 
-/// Gives a widget what all of them have. It must have a field `core` and the methods `value_of` and `told`.
+/// Writes the methods of every widget. The type must have a field `core` and the methods `value_of` and `told`.
 macro_rules! control {
     ([$($generics:tt)*] $type:ty, $value:ty) => {
         impl<$($generics)*> $type {
-            /// What it is set to now.
+            /// The present value.
             pub fn get(&self) -> $value {
                 self.value_of()
             }
 
-            /// Calls `watcher` with the new value when the reader has changed it, on the thread that serves the page.
+            /// Calls `watcher` with the new value whenever a reader has changed it, on the thread that serves the page.
             pub fn on_change(&self, watcher: impl Fn($value) + Send + Sync + 'static) {
                 let own = self.clone();
                 self.core.watch(move || watcher(own.get()));

@@ -1,4 +1,4 @@
-//! What every widget is made of: a model, as the page knows it, and those that watch it.
+//! The common part of all widgets: a model, as the page knows it, and its watchers.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, Weak};
@@ -9,23 +9,23 @@ use super::page;
 use crate::notebook::{MimeBundle, escape};
 use crate::sync::lock;
 
-/// Versions of Jupyter's widgets whose models these are.
+/// The version of Jupyter's widgets to which these models belong.
 const CONTROLS: &str = "2.0.0";
 const BASE: &str = "2.0.0";
 
-/// A widget: its model's fields, the same on the page and here.
+/// A widget: the fields of its model, which are the same on the page and here.
 pub(super) struct Core {
-    /// Its classes on the page: `FloatSlider` has a `FloatSliderModel` and a `FloatSliderView`.
+    /// The name of its classes on the page: `FloatSlider` has a `FloatSliderModel` and a `FloatSliderView`.
     class: &'static str,
-    /// That of its style, for widgets with a description.
+    /// The name of its style, for widgets with a description.
     style: Option<&'static str>,
     /// The field that the reader sets.
     field: &'static str,
-    /// What it becomes when it has the first value and the reader asks for the second: the nearest that is allowed, or none.
+    /// Given the present value and the requested one: the nearest allowed value, or none.
     admit: Admit,
     model: Mutex<Model>,
     watchers: Mutex<Vec<Watcher>>,
-    /// Its own address, for the page's messages.
+    /// A reference to itself, for messages from the page.
     own: Weak<Core>,
 }
 
@@ -34,7 +34,7 @@ type Watcher = Arc<dyn Fn() + Send + Sync>;
 
 struct Model {
     fields: Map<String, Value>,
-    /// The name by which the page knows it, once it does.
+    /// The id by which the page knows it, after it was sent there.
     id: Option<String>,
 }
 
@@ -75,7 +75,7 @@ impl Core {
         }
     }
 
-    /// Sets what the reader may set, as if the reader had: to the nearest value that is allowed. Calls watchers.
+    /// Sets the field that a reader may set, as a reader would: to the nearest allowed value. Calls watchers.
     pub fn choose(&self, value: &Value) {
         if let Some(value) = (self.admit)(&self.get(self.field), value) {
             self.set(self.field, value);
@@ -83,19 +83,19 @@ impl Core {
         }
     }
 
-    /// Calls `watcher` from now on when the reader has changed the widget.
+    /// Calls `watcher` from now on whenever a reader has changed the widget.
     pub fn watch(&self, watcher: impl Fn() + Send + Sync + 'static) {
         lock(&self.watchers).push(Arc::new(watcher));
     }
 
-    /// Tells those who watch.
+    /// Calls the watchers.
     pub fn changed(&self) {
-        // A watcher may add another.
+        // A watcher may add another one.
         let watchers = lock(&self.watchers).clone();
         watchers.iter().for_each(|watcher| watcher());
     }
 
-    /// The name by which the page knows the widget; `None` where there is no page.
+    /// The id by which the page knows the widget; `None` if there is no page.
     pub fn on_page(&self) -> Option<String> {
         if let Some(id) = lock(&self.model).id.clone() {
             return Some(id);
@@ -118,14 +118,14 @@ impl Core {
         lock(&self.model).id.get_or_insert(id).clone().into()
     }
 
-    /// The whole model, as the page asks for it.
+    /// The whole model, when the page requests it.
     fn state(&self) -> Value {
         let mut state = lock(&self.model).fields.clone();
         state.extend(module("@jupyter-widgets/controls", CONTROLS, self.class));
         Value::Object(state)
     }
 
-    /// A message of the page.
+    /// Handles a message from the page.
     fn take(&self, message: &Value) {
         match message["method"].as_str() {
             Some("update") => {
@@ -151,7 +151,7 @@ impl fmt::Debug for Core {
     }
 }
 
-/// How a model names another.
+/// How a model refers to another model.
 pub(super) fn reference(id: &str) -> String {
     format!("IPY_MODEL_{id}")
 }
@@ -165,7 +165,7 @@ fn module(module: &str, version: &str, class: &str) -> Map<String, Value> {
     state.as_object().cloned().unwrap_or_default()
 }
 
-/// A style under which a description has the room that it needs.
+/// A style in which a description has the room that it needs.
 fn style_state(class: &str) -> Value {
     let mut state = module("@jupyter-widgets/controls", CONTROLS, class);
     state.extend(
@@ -175,7 +175,7 @@ fn style_state(class: &str) -> Value {
     Value::Object(state)
 }
 
-/// A widget for the page, with what is shown of it where there is none.
+/// A widget for the page, with a text and HTML for places without one.
 pub(super) fn bundle(core: &Core, text: String, html: String) -> MimeBundle {
     let bundle = MimeBundle::text(text).with_html(html);
     match core.on_page() {
@@ -187,7 +187,7 @@ pub(super) fn bundle(core: &Core, text: String, html: String) -> MimeBundle {
     }
 }
 
-/// A description and a value, as they show without a page.
+/// A description and a value, in the form without a page.
 pub(super) fn row(description: &str, value: &str) -> String {
     format!("<div><span style=\"opacity:.7\">{}</span> <b>{}</b></div>", escape(description), escape(value))
 }

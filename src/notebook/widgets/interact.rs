@@ -1,4 +1,4 @@
-//! [`interact`]: a view that is made again when a reader moves what it depends on.
+//! [`interact`]: a view that is computed again when a reader moves a control on which it depends.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, Once, Weak};
@@ -17,25 +17,25 @@ pub struct Interact(Arc<Inner>);
 struct Inner {
     /// The controls and the view, one below the other.
     whole: Arc<Core>,
-    /// What shows the view on the page.
+    /// The output on the page that shows the view.
     output: Arc<Core>,
     controls: Vec<Arc<Core>>,
     told: Box<dyn Fn() -> Vec<(String, String)> + Send + Sync>,
-    /// Makes the view of what the controls are set to.
+    /// Computes the view for the present values of the controls.
     view: Mutex<Box<dyn FnMut() -> MimeBundle + Send>>,
     shown: Mutex<MimeBundle>,
     work: Mutex<Work>,
     on_page: Once,
 }
 
-/// Whether a thread makes views, and whether the one that it makes is out of date.
+/// Whether a thread computes a view, and whether that view is out of date already.
 #[derive(Default)]
 struct Work {
     running: bool,
     again: bool,
 }
 
-/// What [`interact`] shows: anything [`Rich`], text, and numbers.
+/// What [`interact`] can show: anything [`Rich`], text, and numbers.
 pub trait View {
     #[doc(hidden)]
     fn bundle(&self) -> MimeBundle;
@@ -59,10 +59,10 @@ macro_rules! texts {
 }
 texts!(String &str f32 f64 u8 u16 u32 u64 usize i8 i16 i32 i64 isize bool);
 
-/// Shows `controls` and below them what `view` makes of their values, now and whenever a reader has moved one. While a view is made the
-/// page goes on; of moves that come meanwhile the last counts. An `Err` shows as a line, a panic too.
+/// Shows `controls`, and below them what `view` returns for their values, now and whenever a reader has moved one. The page stays usable
+/// while a view is computed; of several moves in that time, the last one counts. An `Err` or a panic is shown as a line.
 ///
-/// A view is shown as a picture, HTML without scripts or text: an interactive viewer shows its picture.
+/// A view is shown as a picture, as HTML without scripts, or as text: an interactive viewer shows its picture.
 ///
 /// ```
 /// use wavemesh::prelude::*;
@@ -109,7 +109,7 @@ pub fn interact<C: Controls, V: View>(controls: C, mut view: impl FnMut(C::Value
 impl Inner {
     fn make(&self) {
         let made = catch_unwind(AssertUnwindSafe(|| (lock(&self.view))()));
-        // What panicked has been told of by the hook.
+        // The panic hook has reported the panic already.
         let made = made.unwrap_or_else(|_| {
             let text = "Error: the view panicked";
             MimeBundle::text(text).with_html(format!("<b>{}</b>", escape(text)))
@@ -118,7 +118,7 @@ impl Inner {
         *lock(&self.shown) = made;
     }
 
-    /// Makes the view on a thread of its own, once more if it is asked for meanwhile.
+    /// Computes the view on another thread, and once more if it is requested in the meantime.
     fn make_soon(inner: &Weak<Inner>) {
         let Some(inner) = inner.upgrade() else { return };
         {
@@ -145,7 +145,7 @@ impl Inner {
     }
 }
 
-/// What a page shows of a view: scripts do not run there.
+/// The form of a view on the page, where scripts do not run.
 fn html_of(view: &MimeBundle) -> String {
     let has_script = view.get("text/html").is_some_and(|html| html.contains("<script"));
     match view.get("image/png") {

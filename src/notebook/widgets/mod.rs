@@ -1,7 +1,7 @@
-//! Sliders, menus, checkboxes and buttons that a reader moves, and [`interact`], which updates what depends on them.
+//! Sliders, menus, checkboxes and buttons for readers, and [`interact`], which updates what depends on them.
 //!
-//! They are Jupyter's own widgets (`@jupyter-widgets/controls`), so JupyterLab, VS Code and Google Colab draw them as they draw Python's.
-//! Where there is no live page, in a saved notebook, under stock `evcxr_jupyter`, in a terminal, their values show as they are.
+//! They are Jupyter's own widgets (`@jupyter-widgets/controls`), so JupyterLab, VS Code and Google Colab draw them like Python's. Without a
+//! live page (in a saved notebook, under stock `evcxr_jupyter`, in a terminal), their values are shown as text.
 //!
 //! ```
 //! use wavemesh::prelude::*;

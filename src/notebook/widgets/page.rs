@@ -1,21 +1,21 @@
-//! The line to the live page: Jupyter's comms, which the kernel lends.
+//! The connection to the live page: Jupyter's comms, which the kernel provides.
 
 use std::sync::OnceLock;
 
 use serde_json::Value;
 
-/// Opens a comm: the target's name, the data and the metadata as JSON, and what takes the data of each message that comes back.
-/// Returns the comm's id.
+/// Opens a comm. It takes the target's name, the data and the metadata as JSON, and a function that receives the data of each message from
+/// the page. Returns the comm's id.
 pub type OpenComm = fn(&str, &str, &str, Box<dyn FnMut(&str) + Send>) -> String;
-/// Sends JSON on the comm of this id.
+/// Sends JSON on the comm with this id.
 pub type SendComm = fn(&str, &str);
 
 static LINE: OnceLock<(OpenComm, SendComm)> = OnceLock::new();
 
-/// Gives widgets their line to the page. A kernel calls it once, before the first cell: `open(target, data, metadata, on_message)` opens a
-/// comm and returns its id, `send(id, data)` sends on it; data and metadata are JSON. Without it widgets show their values only.
+/// Connects widgets to the page. A kernel calls this once, before the first cell: `open(target, data, metadata, on_message)` opens a comm
+/// and returns its id, and `send(id, data)` sends on it; data and metadata are JSON. Without it, widgets only show their values.
 pub fn reach_page(open: OpenComm, send: SendComm) {
-    // A second line would be the same kernel's.
+    // A second connection would come from the same kernel.
     let _ = LINE.set((open, send));
 }
 
@@ -28,7 +28,7 @@ pub(super) fn open(state: Value, mut on_message: impl FnMut(Value) + Send + 'sta
     Some(open("jupyter.widget", &data.to_string(), metadata, Box::new(taken)))
 }
 
-/// Tells the page's widget of new values.
+/// Sends new values to the widget on the page.
 pub(super) fn update(id: &str, state: &Value) {
     if let Some((_, send)) = LINE.get() {
         send(id, &serde_json::json!({ "method": "update", "state": state, "buffer_paths": [] }).to_string());

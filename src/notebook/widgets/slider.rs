@@ -1,4 +1,4 @@
-//! [`Slider`]: a number between two others.
+//! [`Slider`]: a number within a range.
 
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::control::control;
 use super::core::Core;
 
-/// A number that a slider can be set to: any of Rust's of at most 64 bits.
+/// A number type for sliders: any of Rust's number types of at most 64 bits.
 pub trait SliderNumber: Copy + Send + Sync + 'static {
-    /// Whether it has no fraction.
+    /// Whether the type has only whole numbers.
     #[doc(hidden)]
     const WHOLE: bool;
     #[doc(hidden)]
@@ -37,18 +37,17 @@ macro_rules! numbers {
 }
 numbers!(true, |value| value as f64; u8 u16 u32 u64 usize i8 i16 i32 i64 isize);
 numbers!(false, |value| value; f64);
-// 0.1 as it is written, not as the nearest of 32 bits: steps from there end at 0.02 and not at 0.019999996.
+// 0.1 as it is written, not as the nearest 32-bit number: steps from there end at 0.02, not at 0.019999996.
 numbers!(false, |value: f32| value.to_string().parse().unwrap_or(f64::from(value)); f32);
 
-/// A number between two others, which a reader sets by moving a slider (ipywidgets' `IntSlider` and `FloatSlider`). Clones are the same
-/// slider.
+/// A number within a range, which a reader sets by moving a slider (ipywidgets' `IntSlider` and `FloatSlider`). Clones are the same slider.
 #[derive(Clone, Debug)]
 pub struct Slider<T: SliderNumber> {
     pub(super) core: Arc<Core>,
     number: PhantomData<T>,
 }
 
-/// A slider over `range`, set to its start. It moves in steps of 1, or of a hundredth of the range if that has fractions.
+/// A slider over `range`, set to its start. It moves in steps of 1 or, if the numbers have fractions, of a hundredth of the range.
 ///
 /// ```
 /// use wavemesh::notebook::slider;
@@ -59,7 +58,7 @@ pub struct Slider<T: SliderNumber> {
 /// assert_eq!(threshold.get(), 0.1);
 /// ```
 ///
-/// A reversed range is turned round; an end that is not finite counts as 0.
+/// A reversed range is turned around; an end that is not finite counts as 0.
 #[doc(alias = "IntSlider")]
 #[doc(alias = "FloatSlider")]
 pub fn slider<T: SliderNumber>(description: &str, range: RangeInclusive<T>) -> Slider<T> {
@@ -80,25 +79,25 @@ pub fn slider<T: SliderNumber>(description: &str, range: RangeInclusive<T>) -> S
     Slider { core: Core::new(class, Some("SliderStyle"), "value", fields, admit), number: PhantomData }
 }
 
-/// A number as the page has it, in which a whole one has no fraction.
+/// A number in the form for the page, where whole numbers have no fraction.
 fn number<T: SliderNumber>(value: f64) -> Value {
     if T::WHOLE { json!(value.round() as i64) } else { json!(value) }
 }
 
-/// As many digits as a step changes.
+/// The number format with as many digits as a step can change.
 fn format(step: f64) -> String {
     let digits = if step > 0.0 { (-step.log10()).ceil().clamp(0.0, 10.0) } else { 2.0 };
     format!(".{digits}f")
 }
 
 impl<T: SliderNumber> Slider<T> {
-    /// Sets it before it is shown; beyond an end, to that end.
+    /// Sets the value before the slider is shown; a value beyond an end is set to that end.
     pub fn value(self, value: T) -> Self {
         self.core.choose(&number::<T>(value.to_f64()));
         self
     }
 
-    /// The distance between two places at which it can stand. What is not above zero changes nothing.
+    /// The distance between two positions of the slider. A step that is not above zero changes nothing.
     pub fn step(self, step: T) -> Self {
         let step = step.to_f64();
         if step > 0.0 && step.is_finite() {
@@ -110,7 +109,7 @@ impl<T: SliderNumber> Slider<T> {
         self
     }
 
-    /// Sets it as the reader does; beyond an end, to that end.
+    /// Sets the value as a reader would; a value beyond an end is set to that end.
     pub fn set(&self, value: T) {
         self.core.choose(&number::<T>(value.to_f64()));
     }
