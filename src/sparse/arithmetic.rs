@@ -12,8 +12,8 @@ use crate::Result;
 impl SparseConvTensor {
     /// The positive part of each feature.
     ///
+    /// # Errors
     /// An error of candle, such as for a type without arithmetic.
-    /// Whatever candle says: a type without arithmetic, say.
     ///
     /// ```
     /// # use wavemesh::prelude::*;

@@ -115,6 +115,7 @@ impl SetComparison {
 
     /// Draws `points` points of every surface from `seed`, and compares the sets.
     ///
+    /// # Errors
     /// The errors of [`new`](Self::new) and [`chamfer_matrix`]; or sets that lie apart or differ in size by more than a factor of 8, which
     /// must be in different frames.
     ///

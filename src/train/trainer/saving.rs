@@ -78,6 +78,7 @@ impl<O: Objective> Trainer<O> {
     /// # Errors
     /// [`Error::Format`] if the file is not a checkpoint, or is one of another version or another network (the error names the first tensor
     /// that does not fit, with both shapes). The trainer is then unchanged.
+    ///
     /// ```
     /// use wavemesh::prelude::*;
     /// use wavemesh::train::FitConfig;

@@ -82,6 +82,7 @@ fn outputs(number: usize, count: usize) -> Range<usize> {
 }
 
 /// The tiles of a submanifold map of `count` sites, from those of its first `centre` offsets.
+///
 /// The centre joins each site to itself. If offset r joins output t to input s, then offset `2·centre − r` joins output s to input t. A
 /// step that is the same for all sites keeps their order: if outputs ascend, so do inputs. So the pairs of the mirrored offset are those of
 /// the first one, in the same order, cut where inputs pass into the next tile.
