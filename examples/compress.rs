@@ -1,12 +1,12 @@
-//! Compresses meshes: a signed distance grid, its wavelet coefficients in few bytes, and back.
+//! Compresses meshes: makes a signed distance grid, stores its wavelet coefficients in few bytes, and turns them back into a mesh.
 //!
 //!     cargo run --release --example compress -- encode bunny.obj bunny.wmz --resolution 64 --max-error 0.005
 //!     cargo run --release --example compress -- decode bunny.wmz bunny.ply
 //!     cargo run --release --example compress -- table notebooks/meshes/bunny.obj
 //!     cargo run --release --example compress -- large 1500000 10000000
 //!
-//! The error is the largest at any sample of the grid, in units of the cube of side 2 that the mesh is scaled into. `table` and
-//! `large` (so many triangles, so many points) write the tables of docs/compression.md.
+//! The error is the largest at any sample of the grid, in units of the cube of side 2 that the mesh is scaled into. `table` and `large`
+//! (with the number of triangles and of points) write the tables of docs/compression.md.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -65,7 +65,7 @@ fn parse(options: &[&str]) -> Result<(usize, f32), String> {
     Ok((resolution, max_error))
 }
 
-/// All coefficients: what does not matter rounds to zero when they are compressed.
+/// Keeps all coefficients: compression rounds the unimportant ones to zero.
 fn coefficients(grid: &SdfGrid) -> Result<SparseWavelet> {
     grid.encode(&WaveletConfig::new().threshold(Threshold::Lossless))
 }
@@ -85,7 +85,7 @@ fn decode(file: &Path, mesh: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Bytes and distances for several bounds, beside the exact file of the same error.
+/// Prints bytes and distances for several bounds, beside the exact file with the same error.
 fn table(path: &Path) -> Result<()> {
     let mesh = Mesh::load(path)?;
     println!("| grid | max error | exact file | wmz file | Chamfer to the mesh |");
@@ -113,7 +113,7 @@ fn table(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A ball with bumps, of about so many triangles, nearly all of them well shaped.
+/// A ball with bumps, of about `triangles` triangles, nearly all of them well shaped.
 fn bumpy(triangles: usize) -> Result<Mesh> {
     let rows = ((triangles as f64 / 4.0).sqrt() as usize).max(3);
     let columns = 2 * rows;
@@ -141,7 +141,7 @@ fn bumpy(triangles: usize) -> Result<Mesh> {
     Mesh::new(vertices, faces)
 }
 
-/// The most memory that this process has had, where the system tells.
+/// The most memory that this process has held, if the system tells it.
 fn peak_memory() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -149,7 +149,7 @@ fn peak_memory() -> String {
     kilobytes.map_or("–".into(), |kilobytes| format!("{:.2} GB", kilobytes / 1e6))
 }
 
-/// Seconds and memory for a mesh of many triangles, and for distances of many points.
+/// Prints seconds and memory for a mesh of many triangles, and for distances at many points.
 fn large(triangles: usize, points: usize) -> Result<()> {
     println!("| step | result | seconds | most memory so far |\n| --- | --- | ---: | ---: |");
     let mut began = Instant::now();

@@ -1,11 +1,11 @@
-//! Cylinder3D's network (Zhu et al. 2021, `Asymm_3d_spconv`) as a port looks, and what a training pass of it keeps.
+//! Cylinder3D's network (Zhu et al. 2021, `Asymm_3d_spconv`) as an example of a port; it also measures the memory of a training pass.
 //!
-//! `cargo run --release --example cylinder3d -- MODE [SWEEPS]` makes one forward and backward pass over SWEEPS synthetic LiDAR sweeps (default 6)
-//! laid over each other on its grid of 480 × 360 × 32 cells, and says how long it took and how much memory the process had at most. MODE is
-//! `plain`, or `checkpoint` for gradient checkpointing of each block.
+//! `cargo run --release --example cylinder3d -- MODE [SWEEPS]` makes one forward and backward pass over SWEEPS synthetic LiDAR sweeps
+//! (default 6), all on one grid of 480 × 360 × 32 cells. It prints how long the pass took and how much memory the process held at most.
+//! MODE is `plain`, or `checkpoint` for gradient checkpointing of each block.
 //!
-//! Parameters have the original's names. Layers that shared a key there, though their kernels differ, have keys of their own here; how their
-//! weights are read says docs/porting.md.
+//! Parameters have the original's names. Some layers there share a key although their kernels differ; here such layers have different keys.
+//! docs/porting.md says how their weights are read.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use wavemesh::train::{Initialization, seeded_builder};
 
 type Module = Box<dyn SparseModule + Send + Sync>;
 
-/// How blocks are wrapped.
+/// How to wrap the blocks.
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
     Plain,
@@ -33,7 +33,7 @@ impl Mode {
     }
 }
 
-/// Submanifold convolution, leaky ReLU and normalisation, by the names of the two with parameters.
+/// A submanifold convolution, leaky ReLU and normalisation; `names` are the names of the convolution and of the normalisation.
 fn layer(
     [input, output]: [usize; 2],
     kernel: [usize; 3],
@@ -52,7 +52,7 @@ fn layer(
 struct Branches([SparseSequential; 2]);
 
 impl Branches {
-    /// `first` is the kernel that the shortcut begins with; the other branch begins with the other one.
+    /// `first` is the first kernel of the shortcut; the other branch begins with the other kernel.
     fn new([input, output]: [usize; 2], first: [usize; 3], key: &str, vb: VarBuilder) -> Result<Self> {
         let second = if first == [1, 3, 3] { [3, 1, 3] } else { [1, 3, 3] };
         let branch = |kernels: [[usize; 3]; 2], names: [[&str; 2]; 2]| {
@@ -73,7 +73,7 @@ impl SparseModule for Branches {
     }
 }
 
-/// `ReconBlock`: the input times the sum of three gates.
+/// `ReconBlock`: the input multiplied by the sum of three gates.
 struct Recon(Vec<SparseSequential>);
 
 impl Recon {
@@ -106,9 +106,9 @@ struct Down {
 }
 
 struct Up {
-    /// To the finer sites.
+    /// Goes to the finer sites.
     up: Module,
-    /// After the skip was added.
+    /// Follows the addition of the skip connection.
     block: Module,
 }
 
@@ -173,7 +173,7 @@ impl SparseModule for Cylinder3d {
     }
 }
 
-/// Sweeps of streets laid over each other, in cylindrical coordinates: about as many voxels as a sweep of SemanticKITTI has.
+/// Sweeps of streets on one grid, in cylindrical coordinates: each has about as many voxels as a sweep of SemanticKITTI.
 fn sweeps(count: u64) -> Result<SparseConvTensor> {
     let mut rows = Vec::new();
     for seed in 0..count {
@@ -185,13 +185,13 @@ fn sweeps(count: u64) -> Result<SparseConvTensor> {
     let (far, half, low, high) = (30.0, std::f64::consts::PI, -1.0, 7.0);
     let voxel_size = [far / 480.0, 2.0 * half / 360.0, (high - low) / 32.0];
     let config = VoxelConfig::new().voxel_size(voxel_size).range([0.0, -half, low, far, half, high]);
-    // The network's axes are (radius, angle, height), the voxelizer's (z, y, x).
+    // The network's axes are (radius, angle, height), the voxelizer's are (z, y, x).
     let voxels = Voxelizer::new(config)?.voxelize(&[&points])?.tensor;
     let sites = voxels.coords().iter().map(|&[b, z, angle, radius]| [b, radius, angle, z]).collect();
     SparseConvTensor::from_coords(voxels.features().clone(), sites, [480, 360, 32], 1)
 }
 
-/// The most memory that the process had, in GB; `None` where the system does not say.
+/// The most memory that the process has held, in GB; `None` if the system does not tell it.
 fn peak() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

@@ -1,12 +1,12 @@
-//! Measures a trained generator against held-out shapes; prints docs/generation.md and writes the pictures beside it.
+//! Measures a trained generator against held-out shapes; prints docs/generation.md and writes the pictures next to it.
 //!
 //!     cargo run --release --example evaluate -- notebooks/models/shapes64.safetensors docs/images > docs/generation.md
 //!
-//! Generated shapes (seeds from 1000) against as many held-out ones of the same families: Chamfer distances (squared) between points of
-//! each surface. Beside them training shapes (the floor that a perfect generator reaches), and shapes of which the coarse stage is a
-//! held-out shape's own. Numbers after the folder change how many shapes, points and training shapes there are. Edges are compared with those
-//! of the same solids on a grid twice as fine. Started by `mpirun` or torchrun, each process draws its share of the shapes and compares its share
-//! of the pairs.
+//! Compares generated shapes (seeds from 1000) with as many held-out shapes of the same families, by Chamfer distances (squared) between
+//! points of their surfaces. It compares two more sets in the same way: training shapes (the best result that a generator can reach), and
+//! shapes whose coarse stage is taken from a held-out shape. Numbers after the folder change how many shapes, points and training shapes
+//! there are. Edges are compared with those of the same solids on a grid twice as fine. If `mpirun` or torchrun starts the program, each
+//! process draws its share of the shapes and compares its share of the pairs.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,16 +23,16 @@ use wavemesh::notebook::{Axis, MeshPlot, contact_sheet};
 use wavemesh::sdf::{SdfGrid, iou_of_grids};
 use wavemesh::train::{Family, GenerateOptions, Generator, SetComparison, ShapeDataset, Split, chamfer_matrix};
 
-/// Training shapes that the nearest is looked for among: all of the shipped generator's.
+/// How many training shapes are searched for the nearest one: all of the shipped generator's.
 const TRAINED_ON: usize = 10_000;
 const DATA_SEED: u64 = 1;
 const SEED: u64 = 1000;
 /// Rows of ten in a picture.
 const ROWS: usize = 10;
-/// Shapes whose edges are measured: solids of twice the resolution take their time.
+/// How many shapes have their edges measured: solids at twice the resolution take long.
 const EDGES_OF: usize = 100;
 
-/// Prints a line in one process of the group.
+/// Prints a line, in one process of the group only.
 macro_rules! say {
     ($group:expr, $($text:tt)*) => {
         if $group.is_first() {
@@ -42,7 +42,7 @@ macro_rules! say {
 }
 
 type Cloud = Vec<[f32; 3]>;
-/// Distances between two sets.
+/// Distances between the shapes of two sets.
 type Matrix = Vec<Vec<f64>>;
 
 /// Shapes to compare, and how many of their grids had no surface at all.
@@ -62,7 +62,7 @@ fn clouds(meshes: &[Mesh], points: usize, seed: u64) -> Result<Vec<Cloud>> {
     meshes.par_iter().enumerate().map(|(i, m)| Ok(sample_surface(m, points, seed + i as u64)?.points)).collect()
 }
 
-/// Shapes of every class in turn.
+/// Generates shapes, class by class in turn.
 fn generated(
     group: &ProcessGroup,
     generator: &Generator,
@@ -81,7 +81,7 @@ fn generated(
     Ok((0..each * classes.len()).filter_map(|i| of_class[i % classes.len()].next()).collect())
 }
 
-/// All of `count` grids, of which each process has its share.
+/// All of `count` grids, of which each process makes its share.
 fn gathered(group: &ProcessGroup, generator: &Generator, count: usize, own: Vec<SdfGrid>) -> Result<Vec<SdfGrid>> {
     if group.is_alone() {
         return Ok(own);
@@ -95,7 +95,7 @@ fn gathered(group: &ProcessGroup, generator: &Generator, count: usize, own: Vec<
     (0..count).map(|at| SdfGrid::from_tensor(&all[0].get(at)?)).collect()
 }
 
-/// Distances between each of `a` and each of `b`; each process finds its share of the rows.
+/// Distances between each of `a` and each of `b`; each process computes its share of the rows.
 fn distances(group: &ProcessGroup, a: &[Cloud], b: &[Cloud]) -> Result<Matrix> {
     let own = group.share(a.len());
     let mut all = vec![0f64; a.len() * b.len()];
@@ -105,7 +105,7 @@ fn distances(group: &ProcessGroup, a: &[Cloud], b: &[Cloud]) -> Result<Matrix> {
     Ok(all.chunks(b.len().max(1)).map(<[f64]>::to_vec).collect())
 }
 
-/// Enough to keep a GPU busy.
+/// A batch size that keeps a GPU busy.
 fn batch_size(generator: &Generator) -> usize {
     if generator.stages()[0].network.device().is_cpu() { 1 } else { 50 }
 }
@@ -114,7 +114,8 @@ fn nearest(matrix: &[Vec<f64>]) -> Vec<f64> {
     matrix.iter().map(|row| row.iter().copied().fold(f64::INFINITY, f64::min)).collect()
 }
 
-/// For each cloud the distance to the nearest of `all`: the exact one of those eight that few points say are nearest.
+/// For each cloud, the distance to the nearest of `all`. A few points first choose the eight nearest; the exact distances decide among
+/// them.
 fn nearest_of(clouds: &[Cloud], all: &[Cloud]) -> Result<Vec<f64>> {
     const FEW: usize = 128;
     let few = |clouds: &[Cloud]| clouds.iter().map(|cloud| cloud[..FEW.min(cloud.len())].to_vec()).collect::<Vec<_>>();
@@ -128,7 +129,7 @@ fn nearest_of(clouds: &[Cloud], all: &[Cloud]) -> Result<Vec<f64>> {
     exact.collect()
 }
 
-/// Median and least of distances, in thousandths.
+/// The median and the smallest of the distances, in thousandths.
 fn spread(mut values: Vec<f64>) -> [f64; 2] {
     values.sort_by(f64::total_cmp);
     [values.len() / 2, 0].map(|at| 1e3 * values.get(at).copied().unwrap_or(f64::NAN))
@@ -142,7 +143,7 @@ fn one_part(mesh: &Mesh) -> bool {
     mesh.components().len() == 1
 }
 
-/// Ten columns: the families in turn.
+/// Draws a picture of ten columns, with the families in turn.
 fn picture(meshes: &[Mesh], path: &Path) -> Result<()> {
     let plot = |mesh: &Mesh| MeshPlot::new(mesh).up(Axis::Z).size(150, 150).axes(false).picture();
     contact_sheet(&meshes.iter().take(10 * ROWS).map(plot).collect::<Result<Vec<_>>>()?, 10)?.save(path)
@@ -233,7 +234,7 @@ fn run(group: &ProcessGroup, model: &Path, pictures: &Path, [shapes, points, tra
     edges(group, [&held_out_grids[..few], &refined[..few]], &generator, &finer)
 }
 
-/// A table of edges: what a plain grid, the representation and the generated finer stages make of them.
+/// A table of edges: how well a plain grid, the representation and the generated finer stages keep them.
 fn edges(
     group: &ProcessGroup,
     [plain, refined]: [&[SdfGrid]; 2],
@@ -275,7 +276,7 @@ fn edges(
     Ok(())
 }
 
-/// A table of families: the parts of the matrices that are theirs, and what the representation keeps.
+/// A table of families: their parts of the matrices, and how much the representation keeps.
 fn by_family(
     group: &ProcessGroup,
     families: &[Family],
@@ -298,7 +299,7 @@ fn by_family(
         };
         let one_nna = |set: usize| -> Result<String> {
             if sets[set].empty > 0 {
-                return Ok("".into()); // rows are no longer in turn
+                return Ok("".into()); // the rows are no longer in turn
             }
             let (among, between) = &matrices[set];
             let score = SetComparison::new(&part(among), &part(between), &part(among_reference))?;

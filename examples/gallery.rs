@@ -1,10 +1,10 @@
-//! Every kind of display, each in files of its own: `NAME.html`, `NAME.png`, `NAME.txt`, and all of them in `index.html`.
+//! Draws every kind of display into its own files `NAME.html`, `NAME.png` and `NAME.txt`, and all of them into `index.html`.
 //!
 //!     cargo run --release --example gallery -- target/gallery
 //!
-//! docs/displays.md shows them, and tests/browser tries them in a browser. `-- --live` instead draws nested progress bars and a live plot for
-//! two seconds, in whatever frontend it runs in; `-- --voxels 1000000` prints the HTML of a viewer of about so many voxels, and `-- --points 1000000` of one of so many
-//! points.
+//! docs/displays.md shows them, and tests/browser tests them in a browser. With `-- --live` it draws nested progress bars and a live plot
+//! for two seconds instead, in the frontend that runs it. With `-- --voxels 1000000` it prints the HTML of a viewer of about that many
+//! voxels, with `-- --points 1000000` that of a viewer of that many points.
 
 use std::fs;
 use std::path::Path;
@@ -54,13 +54,13 @@ fn write_all(folder: &Path) -> Result<()> {
     fs::write(&path, index).map_err(Error::io(&path))
 }
 
-/// Numbers that look random and are the same everywhere.
+/// Numbers that look random and are the same on every machine.
 fn noise(i: usize) -> f32 {
     let x = (i as f32 * 12.9898).sin() * 43758.547;
     x - x.floor() - 0.5
 }
 
-/// The shell of a torus in a 48³ grid; its value waves around it.
+/// The shell of a torus in a 48³ grid, with a value that varies like a wave.
 fn ring() -> Result<Voxels> {
     let n = 48;
     let (mut sites, mut wave, mut height) = (Vec::new(), Vec::new(), Vec::new());
@@ -77,7 +77,7 @@ fn ring() -> Result<Voxels> {
     Voxels::new(sites, [n; 3], vec![wave, height])?.named(["wave", "height"])
 }
 
-/// A ball that grows out of noise: what a diffusion's steps look like.
+/// A ball that grows out of noise, as in the steps of a diffusion.
 fn growing() -> Result<Vec<(String, Voxels)>> {
     let n = 20;
     let state = |step: usize| {
@@ -269,7 +269,7 @@ fn points(n: usize) -> Result<()> {
     Ok(())
 }
 
-/// Bars in bars and a plot, while they move.
+/// Shows nested bars and a plot while they change.
 fn live() -> Result<()> {
     let mut plot = LivePlot::new("training").smooth(0.8).log_scale(true);
     for epoch in progress(0..4).label("epochs") {

@@ -1,4 +1,5 @@
-//! Generates shapes from a trained generator and writes them as meshes. Started by `mpirun`, `srun` or torchrun, each process draws its part.
+//! Generates shapes with a trained generator and writes them as meshes. If `mpirun`, `srun` or torchrun starts it, each process draws its
+//! share.
 //!
 //!     cargo run --release --example generate -- --model runs/shapes/generator.safetensors --count 8 --class chair --seed 1 --out generated
 
@@ -103,7 +104,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Lets Ctrl-C stop the work between two steps.
+/// Makes Ctrl-C stop the work between two steps.
 fn stop_on_ctrl_c() -> std::io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT])?;
     std::thread::spawn(move || signals.forever().for_each(|_| wavemesh::task::interrupt()));

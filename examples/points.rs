@@ -1,7 +1,7 @@
-//! From points to labels: a street swept by a LiDAR and a scanned room, segmented by SpUNet and MinkUNet.
+//! From points to labels: SpUNet and MinkUNet segment a street swept by a LiDAR and a scanned room.
 //!
-//! `cargo run --release --example points -- [SECONDS] [FOLDER]` trains each network for half of SECONDS (default 120), says how many
-//! points of an unseen scene get their label, and writes pictures of labels and predictions to FOLDER (default target/points).
+//! `cargo run --release --example points -- [SECONDS] [FOLDER]` trains each network for half of SECONDS (default 120), prints how many
+//! points of an unseen scene get the right label, and writes pictures of labels and predictions to FOLDER (default target/points).
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -14,8 +14,8 @@ use wavemesh::points::{Scene, VoxelizedPoints, room, scatter, street};
 use wavemesh::prelude::*;
 use wavemesh::train::{FitConfig, Initialization, LearningRate, fit, seeded_builder};
 
-/// Voxels of a cloud, and the label of each. Their features are where in its voxel a point lies, and its height: nothing that
-/// tells where in the scene it is, which the network would learn by heart.
+/// The voxels of a cloud, and the label of each. The features are a point's place in its voxel, and its height. They do not tell the place
+/// in the scene, because the network would learn it by heart.
 fn prepare(voxelizer: &Voxelizer, Scene { cloud, labels, .. }: &Scene) -> Result<(VoxelizedPoints, Tensor)> {
     let size = Tensor::new(&voxelizer.config().voxel_size.map(|v| v as f32), &Device::Cpu)?;
     let xyz = cloud.xyz()?;
@@ -28,7 +28,7 @@ fn prepare(voxelizer: &Voxelizer, Scene { cloud, labels, .. }: &Scene) -> Result
     Ok((voxels, first.squeeze(1)?.to_dtype(DType::U32)?))
 }
 
-/// Trains a network on eight scenes for some seconds, and judges it on one that it has not seen.
+/// Trains a network on eight scenes for some seconds, and tests it on a scene that it has not seen.
 fn segment<N: SparseModule>(
     name: &str,
     seconds: f64,

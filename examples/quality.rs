@@ -1,4 +1,4 @@
-//! What thresholds cost: the table of docs/quality.md, which is this program's output.
+//! Measures what thresholds cost; its output is docs/quality.md.
 //!
 //!     cargo run --release --example quality > docs/quality.md
 
@@ -33,7 +33,7 @@ fn main() -> wavemesh::Result<()> {
         for resolution in [32, 64, 128] {
             let grid = SdfGrid::from_mesh(&mesh, resolution)?;
             let scale = grid.scale();
-            // Everything in units of the cube.
+            // All distances are in units of the cube.
             let surface = |decoded: &SdfGrid| -> wavemesh::Result<String> {
                 let [a, b] = [decoded.to_mesh()?, mesh.clone()].map(|m| m.map_vertices(|v| v.map(|c| c * scale)));
                 let compared = MeshComparison::new(&a?, &b?, 20_000, 0)?;

@@ -1,4 +1,4 @@
-//! A service that compresses meshes over HTTP, with axum: many requests at once, limits on size and time, a clean stop.
+//! A service that compresses meshes over HTTP, with axum: it handles many requests at once, limits their size and time, and stops cleanly.
 //!
 //!     cargo run --release --example server -- 127.0.0.1:8080
 //!     curl --data-binary @bunny.obj '127.0.0.1:8080/compress?format=obj&resolution=64&max_error=0.005' -o bunny.wmz
@@ -13,9 +13,9 @@
 //! | 413 | an upload above 32 MB |
 //! | 503 | the work took longer than `timeout_ms` (likewise), or the service is busy or stopping |
 //!
-//! The work occupies a thread, so it runs apart from the threads that speak HTTP, under a `CancellationToken` of its own: a request that is
-//! too slow, or whose client has gone away, stops alone. On SIGTERM or Ctrl-C the service takes no more requests, stops what runs, answers,
-//! and ends.
+//! The work occupies a thread, so it does not run on the threads that speak HTTP. Each request has its own `CancellationToken`: a request
+//! that is too slow, or whose client has gone away, stops alone. On SIGTERM or Ctrl-C the service accepts no more requests, stops the
+//! running work, answers, and ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,13 +35,13 @@ use wavemesh::task::CancellationToken;
 
 /// The largest upload, in bytes.
 const MOST_BYTES: usize = 32 << 20;
-/// The finest grid that is made for a stranger.
+/// The finest grid that the service makes.
 const MOST_RESOLUTION: usize = 256;
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How many requests are worked on at a time; others wait.
+/// How many requests run at a time; others wait.
 const PLACES: usize = 4;
 
-/// What a request may say behind `?`.
+/// The arguments of a request, after `?`.
 #[derive(serde::Deserialize)]
 #[serde(default)]
 struct Options {
@@ -84,7 +84,7 @@ impl<S: Send + Sync> FromRequest<S> for Asked {
     }
 }
 
-/// Why there is nothing to send back.
+/// Why the request is refused.
 struct Refusal(StatusCode, String);
 
 impl Refusal {
@@ -109,14 +109,14 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Who works on what was asked.
+/// Runs the work of requests.
 #[derive(Clone)]
 struct Workers {
     places: Arc<Semaphore>,
     ending: watch::Receiver<bool>,
 }
 
-/// Ends the work of a request that nobody waits for any more.
+/// Ends the work of a request when nobody waits for it any more.
 struct CancelOnDrop(CancellationToken);
 
 impl Drop for CancelOnDrop {
@@ -126,7 +126,7 @@ impl Drop for CancelOnDrop {
 }
 
 impl Workers {
-    /// Runs `work` on a thread of its own, for at most `limit`, until the service ends or the client has gone away.
+    /// Runs `work` on its own thread until it ends, at most for `limit`; stops it early if the service ends or the client has gone away.
     async fn run<T: Send + 'static>(
         mut self,
         limit: Duration,
@@ -155,7 +155,7 @@ impl Workers {
     }
 }
 
-/// A mesh file to compressed coefficients.
+/// Turns a mesh file into compressed coefficients.
 async fn compress(State(workers): State<Workers>, Asked { options, upload }: Asked) -> Result<Vec<u8>, Refusal> {
     let format: MeshFormat = options.format.parse()?;
     if options.resolution > MOST_RESOLUTION {
@@ -169,7 +169,7 @@ async fn compress(State(workers): State<Workers>, Asked { options, upload }: Ask
     workers.run(options.timeout(), work).await
 }
 
-/// Compressed coefficients to a PLY file.
+/// Turns compressed coefficients into a PLY file.
 async fn mesh(State(workers): State<Workers>, Asked { options, upload }: Asked) -> Result<Vec<u8>, Refusal> {
     let work = move || SparseWavelet::decompress(&upload)?.decode()?.to_mesh()?.to_bytes(MeshFormat::Ply);
     workers.run(options.timeout(), work).await

@@ -2,14 +2,14 @@
 //!
 //!     cargo run --release --example train -- --config FILE
 //!
-//! Without `--config` it uses the defaults printed by `--print-config`. Run again, it resumes from the last checkpoint in
-//! its folder; stages that are done are read, not trained. `--stage K` trains one stage alone: stages do not depend on each other, so
-//! several processes can train them at a time, after a run with `--prepare`, which fits how shapes are written, and before a last one without either,
-//! which puts the stages together. It computes on the best device
-//! there is (`WAVEMESH_DEVICE` chooses another). Ctrl-C, or the end of a job (SIGTERM), stops after the step and writes a checkpoint, so that nothing
-//! is lost; a second one ends at once.
+//! Without `--config` it uses the defaults that `--print-config` prints. When it runs again, it resumes from the last checkpoint in its
+//! folder; it reads finished stages and does not train them. `--stage K` trains one stage alone. Stages do not depend on each other, so
+//! several processes can train them at the same time: first run it with `--prepare`, which fits the representation of the shapes, and
+//! finally run it without either option, which assembles the stages. It computes on the best device (`WAVEMESH_DEVICE` chooses another).
+//! Ctrl-C, or the end of a job (SIGTERM), stops it after the current step and writes a checkpoint, so nothing is lost; a second Ctrl-C ends
+//! it at once.
 //!
-//! Started by `mpirun`, `srun` or torchrun (features `mpi` and `nccl`), all processes train one generator together: docs/scale.md.
+//! If `mpirun`, `srun` or torchrun starts it (features `mpi` and `nccl`), all processes train one generator together: see docs/scale.md.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -30,46 +30,47 @@ use wavemesh::train::{
 use wavemesh::unet::{Precision, UNetConfig, WaveMeshUNet};
 use wavemesh::{Error, Result};
 
-/// Everything that a run depends on.
+/// The full configuration of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
-    /// A folder of meshes; without one, procedural shapes.
+    /// A folder of meshes; without one, procedural shapes are used.
     meshes: Option<PathBuf>,
     /// Procedural families.
     families: Vec<Family>,
-    /// Procedural shapes to train on; a tenth as many validate.
+    /// Number of procedural shapes for training; a tenth as many are used for validation.
     shapes: usize,
     /// Seed of the procedural shapes.
     data_seed: u64,
-    /// How meshes of a folder are encoded and kept; of procedural shapes, the resolution alone counts.
+    /// How meshes of a folder are encoded and cached; for procedural shapes only the resolution counts.
     dataset: DatasetConfig,
     augmentation: Augmentation,
     representation: RepresentationConfig,
     diffusion: DiffusionConfig,
     /// Channels of each stage's network.
     channels: Vec<Vec<usize>>,
-    /// Strides between them; where none are given, 1, 2, 2, …
+    /// Strides between levels; without an entry they are 1, 2, 2, …
     strides: Vec<Vec<usize>>,
-    /// Whether the timestep scales and shifts what every block gives, in each stage: see `UNetConfig`. The last entry serves the stages after it.
+    /// Whether the timestep scales and shifts the output of every block, for each stage: see `UNetConfig`. The last entry also counts for
+    /// later stages.
     modulation: Vec<bool>,
-    /// The type in which networks keep features, in training and after it.
+    /// The type in which networks keep features, during and after training.
     precision: Precision,
     /// Whether a GPU may round the factors of products to TF32.
     tf32: bool,
-    /// Share of samples from which stage 0 is not told the family, so that it can also be asked for any; 1 for never
-    /// telling. Meshes of a folder have no family.
+    /// Share of samples for which stage 0 is not told the family, so that it can also generate any family; 1 means that it is never told.
+    /// Meshes of a folder have no family.
     label_dropout: f64,
-    /// Deviation of the noise on conditions, in sites.
+    /// Standard deviation of the noise on conditions, in sites.
     condition_noise: f64,
-    /// Largest deviation of the noise on the features of the stages before, in theirs.
+    /// Largest noise on the features of earlier stages, in standard deviations of these features.
     coarse_noise: f64,
-    /// How each stage is trained; the last entry serves the stages after it.
+    /// The training of each stage; the last entry also counts for later stages.
     training: Vec<TrainConfig>,
-    /// Stops each stage after this many minutes, whatever its steps; 0 for never. With a stage's `steps` at 0 it takes as many as fit,
-    /// by the time of its first ones.
+    /// Stops each stage after this many minutes, whatever its steps; 0 means no limit. If a stage's `steps` are 0, it takes as many steps
+    /// as fit, estimated from the time of its first ones.
     minutes: Vec<f64>,
-    /// Where checkpoints, logs and the finished generator go.
+    /// The folder for checkpoints, logs and the finished generator.
     folder: PathBuf,
 }
 
@@ -132,7 +133,7 @@ fn main() -> ExitCode {
             ExitCode::from(130)
         }
         Err(error) => {
-            // In one piece, as others write to the same terminal.
+            // Written in one piece, because other processes write to the same terminal.
             let line = format!("error{}: {error}\n", of_rank(&group));
             eprint!("{line}");
             ExitCode::FAILURE
@@ -140,7 +141,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Who speaks, where it is not clear.
+/// Names the rank of the process, if there are several.
 fn of_rank(group: &ProcessGroup) -> String {
     if group.is_alone() { String::new() } else { format!(" in rank {}", group.rank()) }
 }
@@ -193,7 +194,7 @@ fn run(group: &Arc<ProcessGroup>) -> Result<()> {
     Ok(())
 }
 
-/// Shapes and, if there are classes, the class of each.
+/// Shapes and, if there are classes, the class of each shape.
 type Labelled = (Arc<[SdfGrid]>, Vec<usize>);
 
 struct Data {
@@ -202,7 +203,7 @@ struct Data {
 }
 
 impl Config {
-    /// The classes that stage 0 is told of.
+    /// The classes that stage 0 knows.
     fn classes(&self) -> Vec<String> {
         let told = self.meshes.is_none() && self.label_dropout < 1.0;
         self.families.iter().filter(|_| told).map(|family| family.name().to_string()).collect()
@@ -231,20 +232,20 @@ impl Data {
     }
 }
 
-/// A configuration, where it computes, and the shapes once they are needed.
+/// A configuration, its device, and the shapes once they are needed.
 struct Run {
     config: Config,
     device: Device,
     data: OnceCell<Data>,
-    /// Who trains together.
+    /// The processes that train together.
     group: Arc<ProcessGroup>,
 }
 
-/// For how long the others wait for the process that makes the shapes.
+/// How long the others wait for the process that makes the shapes.
 const PREPARATION: Duration = Duration::from_secs(6 * 3600);
 
 impl Run {
-    /// Says something, once for all processes.
+    /// Prints a line once for all processes.
     fn say(&self, words: std::fmt::Arguments) {
         if self.group.is_first() {
             println!("{words}");
@@ -256,7 +257,7 @@ impl Run {
             return Ok(data);
         }
         let started = Instant::now();
-        // One process of each machine makes them; the others find them in its cache.
+        // One process of each machine makes the shapes; the others find them in its cache.
         let data = self.group.first_on_each_machine(PREPARATION, || Data::new(&self.config))?;
         let [train, validation] = [&data.train, &data.validation].map(|(shapes, _)| shapes.len());
         let seconds = started.elapsed().as_secs_f64();
@@ -264,11 +265,11 @@ impl Run {
         Ok(self.data.get_or_init(|| data))
     }
 
-    /// How shapes are written: fitted once, and kept in the folder for the runs after.
+    /// The representation of the shapes: fitted once, and kept in the folder for later runs.
     fn representation(&self) -> Result<Representation> {
         let path = self.config.folder.join("representation.json");
         let kept = std::fs::read(&path).ok();
-        // Rank 0's file counts; where it has none, all come to the data together.
+        // The file of rank 0 counts; if it has none, all processes load the data together.
         if self.group.any(self.group.is_first() && kept.is_none())? {
             self.data()?;
         }
@@ -285,12 +286,12 @@ impl Run {
         serde_json::from_slice(&text).map_err(|error| invalid(&path, &error))
     }
 
-    /// A stage's network: read if it is done (by rank 0 alone), else trained.
+    /// A stage's network: read if the stage is done (by rank 0 alone), trained otherwise.
     fn stage(&self, stage: usize) -> Result<Option<StageModel>> {
         let path = self.config.folder.join(format!("stage-{stage}.safetensors"));
         let diffusion = GaussianDiffusion::new(&self.config.diffusion, &self.device)?;
         if self.group.any(self.group.is_first() && path.is_file())? {
-            // Rank 0 puts the generator together.
+            // Rank 0 assembles the generator.
             let network = if self.group.is_first() { Some(WaveMeshUNet::load(path, &self.device)?) } else { None };
             return Ok(network.map(|network| StageModel { network, diffusion }));
         }
@@ -332,7 +333,7 @@ impl Run {
         let network = || WaveMeshUNet::seeded(&unet, training.seed, &self.device);
         if training.steps == 0 {
             if stage == 0 && config.augmentation == Augmentation::default() {
-                // Its shapes are encoded once, at their first use, whose time is not that of a step.
+                // Shapes are encoded at their first use. Encode them now, so that this time does not count as that of a step.
                 let all: Vec<usize> = (0..train.len()).collect();
                 all.chunks(256).try_for_each(|items| train.batch(items, &vec![0; items.len()]).map(|_| ()))?;
             }
@@ -364,9 +365,9 @@ impl Run {
         Ok(trainer.into_ema())
     }
 
-    /// How many steps fit into `minutes`: measured once, and kept in the folder, so that a training that goes on keeps its course.
+    /// How many steps fit into `minutes`: measured once, and kept in the folder, so that a resumed training keeps the same schedule.
     fn steps_in(&self, stage: usize, minutes: f64, probe: impl FnOnce(usize) -> Result<Trainer>) -> Result<usize> {
-        /// Steps until the first ones' preparations are over, and in all.
+        /// The number of steps until the first preparations are over, and the number of steps in all.
         const PROBE: [usize; 2] = [20, 60];
         let path = self.config.folder.join(format!("stage-{stage}.steps"));
         let kept: Option<usize> = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
@@ -383,7 +384,7 @@ impl Run {
         trainer.run(|_, _| Ok(()))?;
         let seconds: f64 = trainer.history()[PROBE[0]..].iter().map(|record| record.seconds).sum();
         let all: f64 = trainer.history().iter().map(|record| record.seconds).sum();
-        // A tenth is for checkpoints, validation and slower stretches.
+        // A tenth is left for checkpoints, validation and slower periods.
         let steps = 0.9 * (60.0 * minutes - all) / (seconds / (PROBE[1] - PROBE[0]) as f64);
         let steps = agreed(Some((steps as usize).max(1)))?;
         self.say(format_args!("stage {stage}: {steps} steps in {minutes:.1} minutes"));
@@ -394,7 +395,7 @@ impl Run {
         Ok(steps)
     }
 
-    /// Trains until the steps are taken or the minutes are over, and says how far it is.
+    /// Trains until the steps are taken or the minutes are over, and prints the progress.
     fn follow(&self, trainer: &mut Trainer, stage: usize, minutes: f64) -> Result<()> {
         let before: f64 = trainer.history().iter().map(|record| record.seconds).sum();
         let started = Instant::now();
@@ -416,7 +417,7 @@ impl Run {
                 if out_of_time() { Err(Error::Interrupted) } else { Ok(()) }
             });
             match result {
-                // All processes have stopped together, whosever clock it was.
+                // All processes have stopped together, no matter whose time was over.
                 Err(Error::Interrupted) if self.group.any(out_of_time())? => {
                     self.say(format_args!(
                         "stage {stage}: {minutes} minutes are over at step {}",
@@ -430,7 +431,7 @@ impl Run {
         Ok(())
     }
 
-    /// What the stage took: on the clock, and of computing alone.
+    /// Prints the time of the stage: total, and computing alone.
     fn report(&self, stage: usize, history: &[StepRecord]) {
         let clock: f64 = history.iter().map(|record| record.seconds).sum();
         let computed: Option<f64> = history.iter().map(|record| record.processor_seconds).sum();
@@ -450,7 +451,7 @@ impl Run {
     }
 }
 
-/// The entry of a stage; the last one serves the stages after it.
+/// The entry of a stage; the last one also counts for later stages.
 fn of<T: Clone>(list: &[T], stage: usize) -> Option<T> {
     list.get(stage).or(list.last()).cloned()
 }
@@ -464,7 +465,7 @@ fn invalid(path: &Path, error: &serde_json::Error) -> Error {
     Error::Format { path: path.to_path_buf(), format: "training configuration", problem: error.to_string() }
 }
 
-/// Lets Ctrl-C stop the work between two steps, and a second one at once.
+/// Makes Ctrl-C stop the work between two steps, and a second Ctrl-C stop it at once.
 fn stop_on_ctrl_c() -> std::io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
     std::thread::spawn(move || {

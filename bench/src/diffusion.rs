@@ -1,5 +1,5 @@
-//! Diffusion: whole sampling runs with a network that costs next to nothing, noising a batch, and a training step and sampling
-//! with the generator's coarse network.
+//! Diffusion: complete sampling runs with a network that costs almost nothing, noising a batch, and a training step and sampling with the
+//! generator's coarse network.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -62,7 +62,7 @@ fn with_network(case: &Case) -> Result<Work> {
         return Ok(match recorded {
             false => Work::new(move || sample(&network), answer),
             true => {
-                // The process has one network, to its end.
+                // The network lives until the process ends.
                 let network = Recorded::new(Box::leak(Box::new(network)));
                 Work::new(move || sample(&network), answer)
             }
@@ -82,7 +82,7 @@ fn with_network(case: &Case) -> Result<Work> {
         Ok(Tensor::from_vec(rows, (x.len(), 1), &device()?)?)
     };
     let (signal, scale) = (share(&|a| a.sqrt())?, share(&|a| (1.0 - a).sqrt())?);
-    // What a step is given: noised features and the velocity that they are to lead to.
+    // The inputs of a step: noised features, and the velocity that the network has to predict from them.
     let [noised, velocity] = [x.features(), &noise].map(|like| Var::from_tensor(&like.copy()?));
     let (noised, velocity) = (noised?, velocity?);
     let gradients = {
@@ -143,7 +143,7 @@ fn model(
     x.replace_feature((x.features() * (0.7 * t / (t + 1.0)))?)
 }
 
-/// Features (N, C) on N sites in a row: where they are does not matter here.
+/// Features (N, C) on N sites in a row: their places do not matter here.
 fn sparse(features: &Tensor) -> Result<SparseConvTensor> {
     let sites = features.dim(0)?;
     let indices: Vec<i64> = (0..sites as i64).flat_map(|x| [0, 0, 0, x]).collect();

@@ -60,7 +60,7 @@ fn mesh(case: &Case) -> Result<Mesh> {
     Ok(Mesh::new(vertices, faces)?)
 }
 
-/// Work that makes a display; `bytes` of what the page shows stand in the table.
+/// Work that makes a display; the table lists `bytes` of what the page shows.
 fn shows(
     shown: usize,
     make: impl FnMut() -> wavemesh::Result<MimeBundle> + 'static,

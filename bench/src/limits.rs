@@ -1,4 +1,4 @@
-//! What this machine can do at most: the GEMM peak and the memory bandwidth that the shares in the table refer to.
+//! The limits of this machine: the GEMM peak and the memory bandwidth. The shares in the table refer to them.
 
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -13,13 +13,13 @@ pub fn prepare(case: &Case) -> Result<Work> {
     }
 }
 
-/// The matrix product that every dense layer stands on, (n, n) · (n, n).
+/// The matrix product behind every dense layer, (n, n) · (n, n).
 fn gemm(case: &Case) -> Result<Work> {
     let (a, b) = (case.tensor("a")?, case.tensor("b")?);
     Ok(Work::new(move || a.matmul(&b), |c: &Tensor| Answer::default().tensor("c", c)))
 }
 
-/// McCalpin's STREAM triad `a = b + s·c`, on every thread, written to memory that is already there.
+/// McCalpin's STREAM triad `a = b + s·c`, on every thread, written to memory that is already allocated.
 fn triad(case: &Case) -> Result<Work> {
     const CHUNK: usize = 1 << 16;
     let (b, c): (Vec<f32>, Vec<f32>) = (case.values("b")?, case.values("c")?);
@@ -32,7 +32,7 @@ fn triad(case: &Case) -> Result<Work> {
                 *a = b + scale * c;
             }
         });
-        // A few values stand for all of them: copying the array would be timed too.
+        // A few values stand for all: the time of a copy of the whole array would count too.
         Ok::<_, crate::work::Error>(a.iter().copied().step_by(a.len() / 1000).collect::<Vec<f32>>())
     };
     Ok(Work::new(run, |sample: &Vec<f32>| Answer::default().values("sample", sample, &[sample.len()])))

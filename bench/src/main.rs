@@ -1,8 +1,8 @@
-//! WaveMesh's side of `bench/run.sh`: prepares a case, runs it when it is told to, and hands back its answer.
+//! WaveMesh's side of `bench/run.sh`: prepares a case, runs it on request, and returns its answer.
 //!
-//! Requests come as JSON lines on stdin, replies go as JSON lines to stdout, arrays travel in safetensors files.
-//! `bench/harness/worker.py` is the same program for the peers. A suite is one file here: a function
-//! `prepare(&Case) -> Result<Work>`, named in [`prepare`] below.
+//! Requests arrive as JSON lines on stdin, replies leave as JSON lines on stdout, arrays travel in safetensors files.
+//! `bench/harness/worker.py` is the same program for the peers. A suite is one file here: a function `prepare(&Case) -> Result<Work>`,
+//! named in [`prepare`] below.
 
 mod backbones;
 mod diffusion;
@@ -27,7 +27,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use work::{Case, Result, Work};
 
-/// Finds the suite's file.
+/// Calls the `prepare` of the suite's file.
 fn prepare(case: &Case) -> Result<Work> {
     match case.suite.as_str() {
         "backbones" => backbones::prepare(case),
@@ -46,19 +46,19 @@ fn prepare(case: &Case) -> Result<Work> {
     }
 }
 
-/// What the harness can ask for.
+/// The requests of the harness.
 #[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "lowercase")]
 enum Request {
-    /// Load the inputs and get ready; nothing that is measured happens here.
+    /// Loads the inputs and gets ready; nothing here is measured.
     Prepare { suite: String, op: String, params: Value, inputs: PathBuf },
-    /// Run once and save the answer.
+    /// Runs once and saves the answer.
     Answer { path: PathBuf },
-    /// Run `repeat` times, if `awake` once more before the clock starts; the reply is the mean time in seconds.
+    /// Runs `repeat` times, with one more run before the clock starts if `awake` is set; replies with the mean time in seconds.
     Sample { repeat: usize, awake: bool },
-    /// Run once; what stays of the run, such as kernel maps, then counts as held before.
+    /// Runs once. What the run leaves behind, such as kernel maps, then counts as memory held before.
     Warm,
-    /// The most memory that the run of `Answer` held, in bytes, above what was held before it.
+    /// Replies with the most memory that the run of `Answer` held, in bytes, above what was held before it.
     Memory,
 }
 
@@ -84,7 +84,7 @@ impl Worker {
             Request::Answer { path } => {
                 let work = self.work()?;
                 let seconds = work.run(1)?;
-                // Taken here, because the arrays of the answer are no part of the work.
+                // Measured here, because the arrays of the answer are not part of the work.
                 let peak = resident::peak();
                 let answer = work.answer()?;
                 answer.save(&path)?;

@@ -1,4 +1,4 @@
-//! Memory: whole jobs, whose parts have suites of their own. Mesh to coefficients and back; a training pass over layers.
+//! Memory of complete jobs whose parts have suites of their own: mesh to coefficients and back, and a training pass over layers.
 
 use std::collections::HashMap;
 
@@ -34,7 +34,7 @@ fn round_trip(case: &Case) -> Result<Work> {
     }))
 }
 
-/// Submanifold layers with ReLUs between, forward and backward.
+/// Submanifold layers with ReLUs between them, forward and backward.
 fn training_pass(case: &Case) -> Result<Work> {
     let weights = case.tensor("weights")?; // (layers, out, 3, 3, 3, in)
     let (mut net, mut vars) = (SparseSequential::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! Mesh files, read and measured.
+//! Reads mesh files and measures meshes.
 
 use wavemesh::mesh::Mesh;
 

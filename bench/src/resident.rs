@@ -1,12 +1,13 @@
-//! The memory this process holds and has held, as Linux counts it, or, of work on a GPU, as its driver counts it. Elsewhere the numbers
-//! are 0, which the table shows as "–".
+//! The memory that this process holds now and has held: counted by Linux, or by the driver for work on a GPU. On other systems the numbers
+//! are 0, and the table shows "–".
 
 use std::fs;
 
 #[cfg(feature = "cuda")]
 use crate::work::device;
 
-/// The most resident memory since the process began, or since [`reset_peak`], in bytes. Of a GPU's, what its pool has come to hold.
+/// The most resident memory, in bytes, since the process began or since [`reset_peak`]. For work on a GPU, the most memory that its pool
+/// came to hold.
 pub fn peak() -> u64 {
     held_by_gpu().unwrap_or_else(|| status("VmHWM:"))
 }
@@ -21,8 +22,8 @@ fn held_by_gpu() -> Option<u64> {
     None
 }
 
-/// Forgets the peak so far; returns the resident memory now, in bytes. What was freed goes back to the system before, so that
-/// work which takes it again is seen to.
+/// Forgets the peak so far and returns the resident memory now, in bytes. Freed memory first goes back to the system, so that work that
+/// takes it again is noticed.
 pub fn reset_peak() -> u64 {
     #[cfg(feature = "cuda")]
     if let Ok(gpu) = device()
@@ -38,7 +39,7 @@ pub fn reset_peak() -> u64 {
         }
         malloc_trim(0);
     }
-    // Where the kernel forbids this the peak stays that of the preparation, so the difference is too small, never too large.
+    // If the kernel forbids this, the peak is still that of the preparation, so the difference is too small, never too large.
     let _ = fs::write("/proc/self/clear_refs", "5");
     status("VmRSS:")
 }

@@ -1,7 +1,7 @@
 //! Where a network's time goes: kernel maps, convolutions, the rest.
 //!
-//! Convolutions are timed one by one, apart from the network, with its channels and sites; what a pass over new sites takes longer
-//! than one over known sites is the building of maps. Both are percent of the pass that they are part of.
+//! Convolutions are timed one by one, apart from the network, with its channels and sites. The time for building maps is how much longer a
+//! pass over new sites takes than a pass over known sites. Both are given in percent of a pass.
 
 use std::time::Instant;
 
@@ -17,14 +17,14 @@ use crate::work::{Answer, Result};
 
 const RUNS: usize = 5;
 
-/// Percent of a pass.
+/// Shares of a pass, in percent.
 pub struct Shares {
     maps: f64,
     convolution: f64,
 }
 
 impl Shares {
-    /// Of a pass of `network`, forward, or also backward, over the sites of `x`, a tensor whose maps are not built yet.
+    /// Measures a pass of `network`, forward or also backward, over the sites of `x`, a tensor whose maps are not built yet.
     pub fn measure(network: &WaveMeshUNet, x: &SparseConvTensor, backward: bool) -> Result<Self> {
         let timesteps = Tensor::full(500f32, x.batch_size(), x.features().device())?;
         let pass = || -> Result<f64> {
@@ -41,7 +41,7 @@ impl Shares {
         Ok(Self { maps: (first - again).max(0.0) / first, convolution: (convolutions / again).min(1.0) })
     }
 
-    /// Adds them to a line of the table.
+    /// Adds the shares to a line of the table.
     pub fn facts(&self, answer: Answer) -> Answer {
         let percent = |share: f64| (100.0 * share).round();
         answer
@@ -51,7 +51,7 @@ impl Shares {
     }
 }
 
-/// Seconds of all convolutions of the network, each by itself.
+/// Seconds of all convolutions of the network, each timed by itself.
 fn convolutions(config: &UNetConfig, x: &SparseConvTensor, backward: bool) -> Result<f64> {
     let c = &config.encoder_channels;
     let mut clock = Clock { backward, seconds: 0.0 };
@@ -79,12 +79,12 @@ struct Clock {
     seconds: f64,
 }
 
-/// Parameters of a layer's own, where `x` is.
+/// Fresh parameters for a layer, on the device of `x`.
 fn vb(x: &SparseConvTensor) -> VarBuilder<'static> {
     VarBuilder::from_varmap(&VarMap::new(), DType::F32, x.features().device())
 }
 
-/// Seconds since `started`, when the device of `x` has done its work.
+/// Seconds since `started`, after the device of `x` has finished its work.
 fn elapsed(started: Instant, x: &SparseConvTensor) -> Result<f64> {
     x.features().device().synchronize()?;
     Ok(started.elapsed().as_secs_f64())
@@ -118,7 +118,7 @@ impl Clock {
         self.time(&layer, x, from).map(|_| ())
     }
 
-    /// Adds the layer's time on the sites of `x`, maps built before.
+    /// Adds the layer's time on the sites of `x`, whose maps are built before.
     fn time(&mut self, layer: &impl SparseModule, x: &SparseConvTensor, channels: usize) -> Result<SparseConvTensor> {
         let features = Var::rand(0f32, 1.0, (x.len(), channels), x.features().device())?;
         let x = x.replace_feature(features.as_tensor().clone())?;

@@ -1,4 +1,4 @@
-//! Sparse convolution: kernel maps, a layer forward, and forward with backward.
+//! Sparse convolution: kernel maps, a layer's forward pass, and its forward and backward passes together.
 
 use std::time::Instant;
 
@@ -78,7 +78,7 @@ fn answer(y: &SparseConvTensor) -> Result<Answer> {
     Answer::default().tensor("features", y.features())
 }
 
-/// For each offset the number of its pairs and the sum of their hashes.
+/// The number of pairs and the sum of their hashes, for each offset.
 fn pairs(map: &KernelMap, side: usize) -> Result<Answer> {
     let outputs = map.output_coords();
     let hash = |(i, o): (usize, usize)| {
@@ -95,8 +95,8 @@ fn pairs(map: &KernelMap, side: usize) -> Result<Answer> {
     Answer::default().values("pairs", &rows, &[rows.len() / 2, 2])
 }
 
-/// How many times as long `work` takes as `part`: their medians over runs in turn, so that both meet the same machine, and each
-/// just after `part`, so that both meet the same caches.
+/// How many times as long as `part` the function `work` takes: the ratio of their medians. The runs alternate, so that both see the same
+/// machine; each run comes just after one of `part`, so that both see the same caches.
 fn times_as_long(work: impl Fn() -> Result<()>, part: impl Fn() -> Result<()>) -> Result<f64> {
     const RUNS: usize = 31;
     let timed = |run: &dyn Fn() -> Result<()>| -> Result<f64> {
@@ -105,7 +105,7 @@ fn times_as_long(work: impl Fn() -> Result<()>, part: impl Fn() -> Result<()>) -
         run()?;
         Ok(started.elapsed().as_secs_f64())
     };
-    // The first of each warms up.
+    // The first run of each is a warm-up.
     let pairs: Vec<[f64; 2]> = (0..=RUNS).map(|_| Ok([timed(&work)?, timed(&part)?])).collect::<Result<_>>()?;
     let [work, part] = [0, 1].map(|side| median(pairs[1..].iter().map(|pair| pair[side]).collect()));
     Ok(work / part)

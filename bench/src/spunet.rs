@@ -1,4 +1,4 @@
-//! SpUNet of Pointcept, of the size that its authors train on ScanNet: a forward pass and a training step with given weights.
+//! Pointcept's SpUNet, in the size that its authors train on ScanNet: a forward pass and a training step with given weights.
 
 use std::cell::RefCell;
 use std::rc::Rc;

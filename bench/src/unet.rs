@@ -1,4 +1,4 @@
-//! The U-Net: a forward pass and a training step with given weights, with shares of their time.
+//! The U-Net: a forward pass and a training step with given weights, and the shares of their time.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -77,14 +77,14 @@ pub fn prepare(case: &Case) -> Result<Work> {
     })
 }
 
-/// The same sparse tensor with features that can be replaced in their place.
+/// The same sparse tensor with features that can be overwritten in place.
 fn as_input(x: &SparseConvTensor) -> Result<(Var, SparseConvTensor)> {
     let input = Var::from_tensor(&x.features().copy()?)?;
     let x = x.replace_feature(input.as_detached_tensor())?;
     Ok((input, x))
 }
 
-/// The case's network with its weights, and its features on its sites, whose maps are not built yet.
+/// The case's network with its weights, and its features on their sites, whose maps are not built yet.
 pub fn network(case: &Case) -> Result<(WaveMeshUNet, SparseConvTensor)> {
     let state: HashMap<String, Tensor> = case
         .tensors()

@@ -1,4 +1,4 @@
-//! Wavelet transforms, and the codec that stands on them.
+//! Wavelet transforms, and the codec that is built on them.
 
 use wavemesh::sdf::SdfGrid;
 use wavemesh::wavelet::{

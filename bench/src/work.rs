@@ -1,4 +1,4 @@
-//! What a suite receives ([`Case`]) and what it gives back ([`Work`], whose result becomes an [`Answer`]).
+//! What a suite receives ([`Case`]) and what it returns ([`Work`], whose result becomes an [`Answer`]).
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Where the work is done: `WAVEMESH_DEVICE` chooses, the CPU without the feature `cuda`.
+/// The device for the work: `WAVEMESH_DEVICE` chooses it; without the feature `cuda` it is the CPU.
 pub fn device() -> Result<Device> {
     Ok(wavemesh::device::best_device()?)
 }
@@ -50,7 +50,7 @@ impl Case {
         self.inputs.get(name).cloned().ok_or_else(|| format!("{}: no input `{name}`", self.op).into())
     }
 
-    /// All input arrays, for those who look weights up by name.
+    /// All input arrays, for suites that look weights up by name.
     pub fn tensors(&self) -> &HashMap<String, Tensor> {
         &self.inputs
     }
@@ -60,13 +60,13 @@ impl Case {
         Ok(self.tensor(name)?.to_dtype(T::DTYPE)?.flatten_all()?.to_vec1()?)
     }
 
-    /// An operation that this suite does not know.
+    /// The error for an operation that this suite does not know.
     pub fn unknown_op(&self) -> Error {
         format!("suite {} has no operation `{}` in Rust", self.suite, self.op).into()
     }
 }
 
-/// What is handed back to be compared with the peers: arrays by name, and facts (sizes, counts) for the table.
+/// What is compared with the peers: arrays by name, and facts (sizes, counts) for the table.
 #[derive(Default)]
 pub struct Answer {
     arrays: HashMap<String, Tensor>,
@@ -74,7 +74,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Adds a tensor under the name that the peer gives it too.
+    /// Adds a tensor, under the same name as the peer's.
     pub fn tensor(mut self, name: &str, tensor: &Tensor) -> Result<Self> {
         self.arrays.insert(name.to_owned(), tensor.contiguous()?);
         Ok(self)
@@ -92,7 +92,7 @@ impl Answer {
         self
     }
 
-    /// Writes the arrays, whole numbers as i64, so that NumPy reads every one of them.
+    /// Writes the arrays. Whole numbers are written as i64, so that NumPy can read all of them.
     pub fn save(&self, path: &Path) -> Result<()> {
         let readable = |tensor: &Tensor| match tensor.dtype() {
             DType::F32 | DType::F64 => Ok(tensor.clone()),
@@ -124,7 +124,7 @@ struct Closures<Run, ToAnswer, T> {
 }
 
 impl Work {
-    /// `run` does what is measured and returns its result; `answer` turns that into arrays, outside the clock.
+    /// `run` does the measured work and returns its result; `answer` turns the result into arrays, outside the measured time.
     pub fn new<T: 'static, E: Into<Error> + 'static>(
         run: impl FnMut() -> Result<T, E> + 'static,
         answer: impl Fn(&T) -> Result<Answer> + 'static,
@@ -132,12 +132,12 @@ impl Work {
         Self(Box::new(Closures { run, to_answer: answer, last: None }))
     }
 
-    /// Mean seconds of `repeat` runs, each until its device has done it. Dropping a result is not counted.
+    /// Mean seconds of `repeat` runs; each ends when its device has finished. Dropping a result is not counted.
     pub fn run(&mut self, repeat: usize) -> Result<f64> {
         self.0.run(repeat)
     }
 
-    /// Runs once, and keeps nothing of the result.
+    /// Runs once and drops the result.
     pub fn warm(&mut self) -> Result<()> {
         self.0.warm()
     }

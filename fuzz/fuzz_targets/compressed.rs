@@ -5,7 +5,7 @@ use wavemesh::wavelet::SparseWavelet;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Ok(coefficients) = SparseWavelet::decompress(bytes) {
-        // A large grid that memory has room for would only take time.
+        // A large grid that fits in memory would only take time.
         if coefficients.layout().total() < 1 << 20 {
             let _ = coefficients.decode();
         }

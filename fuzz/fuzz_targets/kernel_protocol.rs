@@ -1,5 +1,5 @@
-//! Any bytes, read as messages between the kernel and the process that runs cells: messages or errors, never a panic. What is read as a
-//! message is written and read again as the same one, and bytes that are cut elsewhere mean the same.
+//! Any bytes, read as messages between the kernel and the process that runs cells: messages or errors, never a panic. A message that was
+//! read is written and read again as the same message, and splitting the bytes at other places does not change the result.
 #![no_main]
 
 #[allow(dead_code)]
@@ -23,7 +23,7 @@ fn check<M: Message + Clone + PartialEq + std::fmt::Debug>(bytes: &[u8], cut: us
     assert_eq!(again.as_ref(), Ok(&messages));
 }
 
-/// Text that follows text is one text.
+/// Joins neighbouring pieces of text into one piece.
 fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
     pieces.into_iter().fold(Vec::new(), |mut joined, piece| {
         match (joined.last_mut(), piece) {

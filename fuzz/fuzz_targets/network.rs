@@ -1,4 +1,4 @@
-//! Any bytes, read as the file of a network, ours and PyTorch's: an error or a network, never a panic.
+//! Any bytes, read as the file of a network, in our format and in PyTorch's: an error or a network, never a panic.
 #![no_main]
 
 use candle_core::Device;

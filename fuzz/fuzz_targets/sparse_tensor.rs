@@ -1,4 +1,4 @@
-//! The constructor of `SparseConvTensor`: any shapes, any coordinates. What it accepts must hold together.
+//! The constructor of `SparseConvTensor`, with any shapes and any coordinates. A tensor that it accepts must be consistent.
 //!
 //! `bash fuzz/run.sh sparse_tensor`
 
@@ -11,7 +11,7 @@ use wavemesh::sparse::SparseConvTensor;
 #[derive(arbitrary::Arbitrary, Debug)]
 struct Input {
     shape: [u32; 3],
-    /// Makes most shapes small, so that sites are inside.
+    /// Makes most shapes small, so that sites are inside the grid.
     small: bool,
     batch: u16,
     rows: Vec<[i64; 4]>,
