@@ -39,7 +39,7 @@ def events(work, sleep):
 
 
 def timed(work, sleep=0, budget=0.15, least=10, most=30):
-    """Median in ms; with `sleep` (cycles) on the card alone, None where the host itself waits for the card."""
+    """Median in ms. With `sleep` (in cycles) it is the time on the card alone, or None if the host itself waits for the card."""
     for _ in range(4):
         work()
     torch.cuda.synchronize()
@@ -151,7 +151,7 @@ class FlexGemm:
         self.config.allow_tf32 = kind == "tf32"
         shape = torch.Size([1, x.shape[1], side, side, side])
         feats, weight = (v.detach().clone().requires_grad_() for v in (x, w))
-        bias = torch.zeros(w.shape[0], device="cuda", dtype=x.dtype, requires_grad=True)  # its backward asks for one
+        bias = torch.zeros(w.shape[0], device="cuda", dtype=x.dtype, requires_grad=True)  # the peer's backward pass requires one
         _, cache = self.conv(feats, coords, shape, weight, bias)
 
         def forward():
@@ -188,7 +188,7 @@ def measure(side_of, rows, side, kind, cin, cout, kernel=(3, 3, 3), gradients=Tr
             row["forward"] = both(forward, 2_000_000)
             if gradients:
                 row["training"] = both(training, 12_000_000)
-            if side_name == Ours.name:  # not as Python calls the kernels
+            if side_name == Ours.name:  # the times of Python's calls of the kernels do not count
                 for what in ("forward", "training"):
                     row.get(what, {}).pop("called", None)
                 if "WAVEMESH_BENCH" in os.environ and kind != "exact":
@@ -201,7 +201,7 @@ def measure(side_of, rows, side, kind, cin, cout, kernel=(3, 3, 3), gradients=Tr
 
 
 def library(row, folder, kind, coords, side, x, w):
-    """The library's own layer as it is called."""
+    """The library's own layer, timed as a user calls it."""
     side_of = gpu_networks.Ours()
     try:
         inputs = {"features": x, "weight": w, "indices": coords.double()}
@@ -330,12 +330,12 @@ def main():
         for side in (256, 128):
             for channels in (32, 64, 128):
                 late = time.time() - START > options.seconds
-                chosen = {n: m for n, m in sides.items() if not late or n != FlexGemm.name}  # it tunes each shape for many seconds
+                chosen = {n: m for n, m in sides.items() if not late or n != FlexGemm.name}  # FlexGEMM tunes each shape for many seconds
                 if kind == "bf16":  # spconv's kernels have no bf16
                     chosen.pop("spconv", None)
                 measure(chosen, rows, side, kind, channels, channels)
                 save()
-    for side in (256, 128) if "exact" in options.kinds else ():  # f32 as it is: FlexGEMM's; spconv's is rounded like TF32
+    for side in (256, 128) if "exact" in options.kinds else ():  # exact f32: FlexGEMM's is exact too; spconv's is rounded like TF32
         for channels in (32, 64, 128):
             late = time.time() - START > options.seconds
             chosen = {n: m for n, m in sides.items() if n == Ours.name or (n == FlexGemm.name and not late)}

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Measures the fast CUDA kernels beside spconv and FlexGEMM on one card, in one run, answers compared with float64 before anything is timed.
+# Measures the fast CUDA kernels beside spconv and FlexGEMM on one card, in one run. Answers are compared with float64 before the timing.
 #
 #   bash bench/gpu.sh [--write] [--quick] [--seconds N]     on the machine with the card: needs nvcc, python3 with torch, numpy and psutil
-#   bash bench/gpu.sh --pack FOLDER [FLEXGEMM_CHECKOUT]      on a machine with registries: packs the peers for one without
+#   bash bench/gpu.sh --pack FOLDER [FLEXGEMM_CHECKOUT]      on a machine with package registries: packs the peers
 #
-# Peers are taken where python3 imports them, and from GPU_PEERS, a folder that --pack made (site.tar.xz, flex.tgz). One that is missing
-# stands in the table as not measured. WAVEMESH_KERNELS names a folder of kernels that are compiled already. WAVEMESH_BENCH names the
-# library's side, `cargo build --release -p wavemesh-bench --features cuda`: with it the library's own calls and whole networks are measured
-# too. FlexGEMM keeps what it found out about the card in tuned.json of GPU_PEERS.
+# Peers come from python3's own packages, and from GPU_PEERS, a folder that --pack made (site.tar.xz, flex.tgz). The table shows a missing
+# peer as not measured. WAVEMESH_KERNELS names a folder of kernels that are compiled already. WAVEMESH_BENCH names the library's side, built
+# by `cargo build --release -p wavemesh-bench --features cuda`: with it, the library's own calls and complete networks are measured too.
+# FlexGEMM keeps its tuning for the card in tuned.json of GPU_PEERS.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)

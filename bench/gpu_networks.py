@@ -63,7 +63,7 @@ def seconds(work):
 
 
 class Pairs:
-    """A kernel map as spconv's implicit GEMM reads it, of targets that read source stride * target + r - shift."""
+    """A kernel map in the form that spconv's implicit GEMM reads; targets read source stride * target + r - shift."""
 
     def __init__(self, sources, targets, stride, kernel, shift):
         side = 4096
@@ -85,7 +85,7 @@ class Pairs:
         bits = lambda pairs: sum((pairs[r] >= 0).long() << r for r in range(len(pairs))).to(torch.int32)
         masks = [bits(pairs) for pairs in self.pairs]
         self.orders = [(mask.long() & 0xFFFFFFFF).argsort(stable=True).int() for mask in masks]
-        # spconv reads masks in the order of its tiles: its own sort leaves them sorted.
+        # spconv reads masks in the order of its tiles; its own sort leaves them sorted.
         self.masks = [mask[order.long()].reshape(-1, 1) for mask, order in zip(masks, self.orders)]
 
     def convolve(self, x, weight, inverse=False, train=False):
@@ -105,7 +105,7 @@ def on_card(case):
 
 
 def unet_of_spconv(case):
-    """The U-Net in spconv's convolutions and torch's layers."""
+    """The U-Net with spconv's convolutions and torch's layers."""
     w, inputs = on_card(case)
     train = case.op == "train_step"
     parameters = {k: v.requires_grad_(train) for k, v in w.items() if "running" not in k}
@@ -209,7 +209,7 @@ def spunet_weights(random):
 
 
 def spunet_of_spconv(case):
-    """Pointcept's SpUNet-v1m1 in spconv's own modules."""
+    """Pointcept's SpUNet-v1m1 with spconv's own modules."""
     import spconv.pytorch as sp
     from torch import nn
 
@@ -268,14 +268,14 @@ def spunet_of_spconv(case):
                 x = block(x)
             return x
 
-    # A kernel of one offset is a product with `weight.view(inputs, outputs)` there, however the weight is laid out.
+    # For a kernel of one offset, spconv multiplies by `weight.view(inputs, outputs)`, whatever the memory layout of the weight.
     turned = lambda weight: weight.flatten(1).T.reshape(weight.shape) if weight.ndim == 5 and weight[0, ..., 0].numel() == 1 else weight
     network = SpUNet().to(DEVICE).train(train)
     missing = network.load_state_dict({name: turned(weight) for name, weight in w.items()}, strict=False)
     assert not missing.unexpected_keys and all("num_batches" in k for k in missing.missing_keys), missing
     tensor = sp.SparseConvTensor(inputs["features"], inputs["indices"].int(), case.params["shape"], 1)
     with torch.no_grad():
-        network(tensor)  # finds the maps, kept under their keys
+        network(tensor)  # finds the maps, which are kept under their keys
     forward = lambda: network(tensor)
     if not train:
         return inference(forward)
@@ -283,7 +283,7 @@ def spunet_of_spconv(case):
 
 
 def spunet_in_float64(case):
-    """The answer of SpUNet from sums over its kernel maps in float64, which tells whose is right."""
+    """SpUNet's answer, computed in float64 from sums over its kernel maps; it decides which side is right."""
     w, inputs = on_card(case)
     c, layers, train = SPUNET["channels"], SPUNET["layers"], case.op == "train_step"
     w = {name: weight.double().requires_grad_(train and "running" not in name) for name, weight in w.items()}
@@ -333,7 +333,7 @@ def spunet_in_float64(case):
 
 
 def generator_of_torch(case):
-    """The generator's coarse network in torch's dense convolutions, its schedule by diffusers."""
+    """The generator's coarse network with torch's dense convolutions; diffusers does its schedule."""
     from diffusers import DDIMScheduler
 
     train = case.op == "train_step"
@@ -387,7 +387,7 @@ def room(random, voxels):
 
 
 def cases(quick):
-    """Title, size, suite, what our side and a peer are given, and the peer."""
+    """Title, size, suite, the inputs of our side and of a peer, and the peer."""
     for size in (64,) if quick else (64, 128):
         random = np.random.default_rng(size)
         sites = unet.shell(size)
@@ -407,7 +407,7 @@ def cases(quick):
 
 
 def difference(ours, theirs):
-    """The largest, as a share of the largest value."""
+    """The largest difference, as a share of the largest value."""
     return max(float(np.abs(ours[k].astype(np.float64) - theirs[k]).max() / np.abs(theirs[k]).max()) for k in theirs)
 
 
@@ -443,7 +443,7 @@ def measure(title, size, suite, case, peer, tf32, folder):
         pass
     try:
         work, answer, *forget = peer[1](case)
-        # cuDNN's gradients of a dense convolution are off by 3e-3 in f32; torch's own are compared, and cuDNN is timed.
+        # cuDNN's gradients of a dense convolution are off by 3e-3 in f32. So torch's own gradients are compared, and cuDNN is timed.
         with torch.backends.cudnn.flags(enabled=False):
             answers.append(answer(work()))
         work()
@@ -461,7 +461,7 @@ def measure(title, size, suite, case, peer, tf32, folder):
         row["difference"] = difference(*answers)
         row["near"] = row["difference"] < (2e-2 if tf32 or peer[0].endswith("spconv") else 1e-3)
     if suite == "spunet" and len(answers) == 2:
-        # The peer's answer is another one, in each of its algorithms: float64 tells whose is right.
+        # The peer's answer differs, with each of its algorithms; float64 decides which side is right.
         right = spunet_in_float64(case)
         row["off"], row["peer off"] = (difference(answer, right) for answer in answers)
         row["near"] = row["off"] < (2e-2 if tf32 else 1e-3)
@@ -469,7 +469,7 @@ def measure(title, size, suite, case, peer, tf32, folder):
 
 
 def differ(row):
-    """How far the two answers are from each other, or, where float64 was asked, from its."""
+    """The difference between the two answers, or from float64's answer if that was computed."""
     if "off" in row:
         return f"ours {row['off']:.0e}, peer's {row['peer off']:.0e} from float64"
     return f"{row['difference']:.0e}" if "difference" in row else "–"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Measures WaveMesh beside its peers: same run, same inputs, same threads, answers compared before anything is timed.
+# Measures WaveMesh beside its peers in the same run, with the same inputs and threads. Answers are compared before the timing.
 # Usage: bash bench/run.sh [suite…] [--quick] [--json FILE] [--write] [--threads N] [--list]
-# The peers live in a Python environment of their own, ${XDG_CACHE_HOME:-~/.cache}/wavemesh/bench (see bench/README.md for its size).
+# The peers are installed in a separate Python environment, ${XDG_CACHE_HOME:-~/.cache}/wavemesh/bench (bench/README.md gives its size).
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/kernel/toolchain.sh"
@@ -19,7 +19,7 @@ if ! cmp -s "$root/bench/requirements/harness.txt" "$stamp"; then
   cp "$root/bench/requirements/harness.txt" "$stamp"
 fi
 
-# An editor's or a host's choice of BLAS kernel would hold the peers back: each picks its own.
+# A BLAS kernel chosen by an editor or a host would slow the peers: each side chooses its own.
 unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
 export PYTHONPATH=$root/bench PYTHONDONTWRITEBYTECODE=1
 exec "$python" -m harness "$@"

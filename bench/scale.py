@@ -26,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM_UP = 10
-# Of a step whose norms are each process's own: its loss, its gradients, and whether all go on.
+# In a step where each process has its own norms: the sums of its loss, of its gradients, and of whether all continue.
 OPERATIONS = 3
 
 
@@ -50,7 +50,7 @@ def arguments():
 
 
 def start(options, count, config, stage):
-    """Trains one stage in `count` processes; what rank 0 says."""
+    """Trains one stage in `count` processes; returns what rank 0 reports."""
     command = [str(options.program), "--config", str(config), "--stage", str(stage)]
     if options.engine == "mpi":
         environment = {**os.environ, "RAYON_NUM_THREADS": "1", "WAVEMESH_DEVICE": "cpu"}
@@ -106,7 +106,7 @@ def measure(options, work, count, stage, batch, synchronised):
 
 
 def model(options, stage, one, operations):
-    """A step of `one` process's batch in 8 and 64, each with a batch of its own."""
+    """A step of `one` process's batch in groups of 8 and 64 processes, each with a batch of its own."""
     size = 4 * one["parameters"]
     for count, bandwidth, where in [(8, options.inside, "one machine"), (64, options.outside, "eight machines")]:
         sent = 2 * (count - 1) / count * size / (bandwidth * 1e9)

@@ -1,4 +1,4 @@
-"""Measures WaveMesh and its peers in one run. A suite imports everything it needs from here."""
+"""Measures WaveMesh and its peers in one run. A suite imports from here everything that it needs."""
 
 from .case import Case, Limit, Peer, Row, Work, WrongAnswer, close, peer
 

@@ -18,7 +18,7 @@ from .case import Peer, Row
 from .measure import Settings, SuiteRun
 
 SUITES = Path(__file__).parent.parent / "suites"
-# Reading order of the tables; a suite that is not named here comes last.
+# The order of the tables; suites that are not listed here come last.
 ORDER = ["limits", "mesh", "wavelet", "sdf", "isosurface", "codec", "sparse", "points", "unet", "diffusion", "memory", "display", "kernel", "soak"]
 QUICK_SECONDS = 110.0
 
@@ -38,7 +38,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error(f"no suite {', '.join(unknown)}; known: {' '.join(known)}")
     if options.threads < 1:
         parser.error(f"--threads is {options.threads}, expected 1 or more")
-    # The limits are measured in every run: the shares of all other suites refer to them.
+    # Every run measures the limits, because the shares of all other suites refer to them.
     options.suites = [name for name in known if name == "limits" or not options.suites or name in options.suites]
     return options
 
@@ -49,14 +49,14 @@ def build() -> Path:
 
 
 def measure(suite: str, module: ModuleType, settings: Settings, deadline: float) -> list[Row]:
-    """All rows of a suite, printed as they come."""
+    """All rows of a suite, printed as they are measured."""
     rows: list[Row] = []
 
     def add(row: Row) -> None:
         rows.append(row)
         print(report.progress(row), flush=True)
 
-    # A suite that is not "ours and peers do one operation", such as the kernel's, makes its rows itself.
+    # A suite that does not compare one operation with peers, such as the kernel's, makes its rows itself.
     if hasattr(module, "rows"):
         for row in module.rows(settings, deadline):
             add(row)
@@ -72,7 +72,7 @@ def measure(suite: str, module: ModuleType, settings: Settings, deadline: float)
 
 
 def peers_of(module: ModuleType, rows: list[Row]) -> dict[str, str]:
-    """The versions of the peers that a suite's module names."""
+    """The versions of the peers that the suite's module names."""
     peers = [value for value in vars(module).values() if isinstance(value, Peer)]
     return {peer.name: machine.version(peer.package) for peer in peers if any(row.peer == peer.name for row in rows)}
 
@@ -115,7 +115,7 @@ def summary(docstring: str | None) -> str:
 
 
 def verdict(results: dict[str, Any]) -> int:
-    """Names what is missing and what is wrong. Only the second is a failure."""
+    """Lists what is missing and what is wrong. Only wrong answers count as failures."""
     rows = [(suite, row) for suite, section in results.items() for row in section["rows"]]
     for suite, row in rows:
         if row.not_measured:

@@ -1,4 +1,4 @@
-"""What a suite is made of: cases, the peers that can do them, and how two answers are compared."""
+"""The parts of a suite: cases, the peers that can run them, and the comparison of two answers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Arrays = dict[str, np.ndarray]
 
 
 class WrongAnswer(Exception):
-    """Ours and a peer's answers differ: an error, whatever the time."""
+    """Our answer and a peer's differ: an error, whatever the time."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The least a case must do: floating-point operations, and bytes read or written once. The table shows how near we come."""
+    """The least work of a case: floating-point operations, and bytes read or written once. The table shows how close the result comes."""
 
     flops: float = 0
     bytes: float = 0
@@ -25,7 +25,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Peer:
-    """A peer: the function that prepares a case with it, and the modules whose import tells whether it is there."""
+    """A peer: the function that prepares a case for it, and the modules that it needs; if they import, the peer is installed."""
 
     name: str
     modules: tuple[str, ...]
@@ -38,14 +38,14 @@ class Peer:
 
 
 def peer(name: str, *modules: str, package: str | None = None) -> Callable[[Callable[[PeerCase], Work]], Peer]:
-    """Decorates a suite's function `PeerCase -> Work`. `modules` are imported before it is called; `package` is the name on
-    PyPI (for the version), if it is not `name`."""
+    """Decorates a suite's function `PeerCase -> Work`. `modules` are imported before the call; `package` is the name on PyPI (for the
+    version), if it differs from `name`."""
     return lambda prepare: Peer(name, modules, package or name, prepare)
 
 
 @dataclass
 class PeerCase:
-    """A case as a peer receives it: the same operation, parameters and arrays that `Case` is in Rust."""
+    """A case as a peer receives it: the same operation, parameters and arrays as `Case` in Rust."""
 
     op: str
     params: dict[str, Any]
@@ -54,7 +54,7 @@ class PeerCase:
 
 @dataclass
 class Work:
-    """A prepared case of a peer. Only `run` is timed; `answer` turns its result into arrays, `facts` into numbers for the table."""
+    """A prepared case of a peer. Only `run` is timed; `answer` turns its result into arrays, and `facts` into numbers for the table."""
 
     run: Callable[[], Any]
     answer: Callable[[Any], Arrays] = lambda result: result
@@ -62,7 +62,8 @@ class Work:
 
 
 def close(tolerance: float) -> Callable[[Arrays, Arrays, Arrays], None]:
-    """The usual check: the same arrays, whole numbers equal, others within `tolerance` times the peer's largest magnitude."""
+    """The usual check: arrays must be the same, whole numbers equal, other numbers within `tolerance` times the peer's largest
+    magnitude."""
 
     def check(_inputs: Arrays, ours: Arrays, theirs: Arrays) -> None:
         if ours.keys() != theirs.keys():
@@ -85,7 +86,7 @@ def close(tolerance: float) -> Callable[[Arrays, Arrays, Arrays], None]:
 
 @dataclass
 class Case:
-    """One line of the table. `op`, `params` and `inputs` reach both sides; `check(inputs, ours, theirs)` raises `WrongAnswer`."""
+    """One line of the table. Both sides get `op`, `params` and `inputs`; `check(inputs, ours, theirs)` raises `WrongAnswer`."""
 
     name: str
     size: str
@@ -95,13 +96,13 @@ class Case:
     peers: tuple[Peer, ...] = ()
     check: Callable[[Arrays, Arrays, Arrays], None] = close(1e-4)
     limit: Limit | None = None
-    headline: bool = False  # stands in README's table too, beside its first peer
-    threads: int | None = None  # for both sides, instead of the run's: for peers that are right with one thread only
+    headline: bool = False  # also in README's table, beside its first peer
+    threads: int | None = None  # for both sides, instead of the run's number: for peers that are right with one thread only
 
 
 @dataclass
 class Row:
-    """A measured line: times in seconds, memory in bytes, both sides' facts, or the reason why there is none."""
+    """A measured line: times in seconds, memory in bytes, both sides' facts, or the reason why there is no measurement."""
 
     case: str
     size: str
@@ -112,7 +113,7 @@ class Row:
     their_memory: int | None = None
     our_facts: dict[str, Any] = field(default_factory=dict)
     their_facts: dict[str, Any] = field(default_factory=dict)
-    share: float | None = None  # of the limit, 1 is all of it
+    share: float | None = None  # of the limit; 1 means all of it
     not_measured: str = ""
     error: str = ""
     headline: bool = False

@@ -1,4 +1,4 @@
-"""Installs a suite's pinned peers into the private environment, and says what each one costs in disk."""
+"""Installs a suite's pinned peers into the private environment, and reports the disk space that each one takes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REQUIREMENTS = Path(__file__).parent.parent / "requirements"
 
 
 def pip(*arguments: str) -> str:
-    """Runs pip; returns the reason when it failed, else nothing."""
+    """Runs pip; returns the reason of a failure, or nothing."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == 0:
@@ -23,7 +23,7 @@ def pip(*arguments: str) -> str:
 
 
 def install(suite: str) -> dict[str, str]:
-    """Makes the suite's requirements present. Returns, for each that could not be installed, pip's reason."""
+    """Installs the suite's requirements. Returns pip's reason for each one that could not be installed."""
     wanted = REQUIREMENTS / f"{suite}.txt"
     if not wanted.exists():
         return {}
@@ -35,7 +35,7 @@ def install(suite: str) -> dict[str, str]:
         print(f"{suite}: installing its peers ({wanted.name}) …", file=sys.stderr, flush=True)
         failed = {}
         if pip("-r", str(wanted)):
-            # One that fails must not take the others with it.
+            # If one fails, the others must still be installed.
             lines = [line.split("#")[0].strip() for line in wanted.read_text().splitlines()]
             failed = {line: reason for line in lines if line and (reason := pip(line))}
         if not failed:

@@ -1,4 +1,4 @@
-"""What a result depends on besides the code: machine, load, versions, threads."""
+"""The conditions of a result besides the code: machine, load, versions, threads."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def version(package: str) -> str:
 
 
 def describe(threads: int, arguments: list[str]) -> dict[str, Any]:
-    """Everything that stands above a table."""
+    """The lines above a table."""
     changed = "+ changes" if output("git", "status", "--porcelain", "--untracked-files=no") else ""
     return {
         "command": " ".join(["bash bench/run.sh", *arguments]),
@@ -58,5 +58,5 @@ def describe(threads: int, arguments: list[str]) -> dict[str, Any]:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """What a side runs with: a number of threads, in every variable that some library reads."""
+    """The environment of a side: its number of threads, in every variable that some library reads."""
     return os.environ | {name: str(threads) for name in THREAD_VARIABLES}

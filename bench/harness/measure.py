@@ -1,4 +1,4 @@
-"""Measures one case: answers first, then samples of ours and of every peer in turn."""
+"""Measures one case: first the answers, then samples of ours and of every peer in turn."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .case import Case, Peer, Row, WrongAnswer
 from .machine import environment
 from .process import Failed, Side, start_ours, start_peer
 
-# A sample lasts at least this long, so that the clock and the pipe do not count.
+# A sample lasts at least this long, so that the times of the clock and the pipe do not matter.
 SHORTEST_SAMPLE = 0.005
-# Between two sides' samples, for the processor to settle.
+# The pause between samples of two sides, in which the processor settles.
 PAUSE = 0.004
-# Work that takes no longer runs once outside the clock before each sample: after the pause, threads and processor first have to
-# wake up, which can take as long as the work.
+# Work that takes no longer than this runs once before each measured sample: after the pause, threads and processor have to wake up first,
+# which can take as long as the work.
 WAKE = 0.1
 
 
 @dataclass
 class Settings:
-    """How long to measure, and what each side is given."""
+    """How long to measure, and what each side gets."""
 
     binary: Path
     threads: int
@@ -38,7 +38,7 @@ class Settings:
     bandwidth: float = math.nan
 
     def environment(self, threads: int | None = None) -> dict[str, str]:
-        """The environment of a side; the run's number of threads unless a case has its own."""
+        """The environment of a side; a case may have its own number of threads instead of the run's."""
         return environment(threads or self.threads)
 
     @property
@@ -51,7 +51,7 @@ class Settings:
         return 30.0 if self.quick else 300.0
 
     def samples_wanted(self, slowest: float) -> int:
-        """At least so many samples of each side, however long they take."""
+        """The minimum number of samples of each side, however long they take."""
         if self.quick:
             return 3 if slowest < 0.3 else 1
         return 5 if slowest < 2 else 3 if slowest < 10 else 1
@@ -72,11 +72,11 @@ class Contestant:
     def sample(self) -> None:
         time.sleep(PAUSE)
         self.samples.append(self.side.ask(do="sample", repeat=self.repeat, awake=self.warm <= WAKE)["seconds"])
-        self.side.hold()  # its threads may spin on, which the next side would pay for
+        self.side.hold()  # otherwise its threads could keep spinning and slow the next side
 
 
 class SuiteRun:
-    """Runs the cases of one suite; keeps its peers' processes from case to case."""
+    """Runs the cases of one suite, and keeps its peers' processes from case to case."""
 
     def __init__(self, suite: str, settings: Settings) -> None:
         self.suite, self.settings = suite, settings
@@ -91,7 +91,7 @@ class SuiteRun:
                 side.close()
 
     def peer_side(self, peer: Peer, threads: int | None) -> Side:
-        """The peer's process; a peer that does not import is asked once and its reason is kept."""
+        """The peer's process. A peer that fails to import is tried only once; the reason is kept."""
         known = self.peers.get((peer.function, threads))
         if known is None or isinstance(known, Side) and known.process.poll() is not None:
             try:
@@ -106,7 +106,7 @@ class SuiteRun:
     def prepare(self, side: Side, case: Case, inputs: Path, answer: Path) -> Contestant:
         side.ask(do="prepare", suite=self.suite, op=case.op, params=case.params, inputs=str(inputs))
         first = side.ask(do="answer", path=str(answer))
-        # The first run is often slower than those that follow; where that matters, another says how many make a sample.
+        # The first run is often slower than later ones. If that matters, another run decides how many make a sample.
         warm = first if first["seconds"] > 20 * SHORTEST_SAMPLE else side.ask(do="sample", repeat=1, awake=False)
         seconds = warm["seconds"]
         repeat = max(1, math.ceil(SHORTEST_SAMPLE / max(seconds, 1e-9)))
@@ -156,7 +156,7 @@ class SuiteRun:
         yield from rows.values() if rows else [self.alone(case, ours)]
 
     def end_case(self, peer: Peer, threads: int | None) -> None:
-        """Ends the child that holds a case; the peer's process stays for the next."""
+        """Ends the child that holds a case; the peer's process is kept for the next case."""
         side = self.peers.get((peer.function, threads))
         if isinstance(side, Side) and side.process.poll() is None:
             try:
@@ -165,8 +165,8 @@ class SuiteRun:
                 side.close()
 
     def sample(self, contestants: list[Contestant]) -> None:
-        """Takes samples in turn until there are enough and the time is used up. The first answer warmed everything up, and
-        counts as a sample where one run takes longer than the whole budget."""
+        """Takes samples in turn until there are enough and the time is used up. The first answer was the warm-up, and counts as a sample
+        if one run takes longer than the whole budget."""
         slowest = max(contestant.first for contestant in contestants)
         wanted, start = self.settings.samples_wanted(slowest), time.perf_counter()
         if self.settings.quick and slowest > self.settings.budget:

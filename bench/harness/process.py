@@ -1,4 +1,4 @@
-"""The two sides seen from the program that asks: a process, requests as JSON lines, a time limit for each reply."""
+"""The two sides as the measuring program sees them: a process, requests as JSON lines, and a time limit for each reply."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .case import Peer
 
 
 class Failed(Exception):
-    """The side said that it cannot, died, or took too long."""
+    """The side reported that it cannot do the work, died, or took too long."""
 
 
 class Side:
@@ -32,7 +32,7 @@ class Side:
         self.held = False
 
     def hold(self) -> None:
-        """Stops all threads of the process until it is asked again: those of a BLAS spin for long after their work."""
+        """Stops all threads of the process until its next request: the threads of a BLAS spin long after their work."""
         self.signal(signal.SIGSTOP)
         self.held = True
 
@@ -44,7 +44,7 @@ class Side:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            pass  # read() below says why
+            pass  # read() below gives the reason
         return self.read()
 
     def read(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Side:
         return lines[-1] if lines else "no message"
 
     def close(self) -> None:
-        """Ends the process and its children; both were started here."""
+        """Ends the process and its children; this program started both."""
         self.signal(signal.SIGKILL)
         self.process.wait()
         self.process.stdin.close()
@@ -90,7 +90,7 @@ def start_ours(binary: Path, environment: dict[str, str], patience: float) -> Si
 
 
 def start_peer(suite: str, peer: Peer, environment: dict[str, str], patience: float) -> Side:
-    """Starts a peer and waits for its imports; raises `Failed` with the reason when they do not work."""
+    """Starts a peer and waits for its imports; raises `Failed` with the reason if they fail."""
     side = Side([sys.executable, "-m", "harness.worker", suite, peer.function], environment, patience)
     try:
         side.read()

@@ -1,4 +1,4 @@
-"""Rows as a table in the terminal, as JSON, and as bench/RESULTS.md (with its part in README.md)."""
+"""Writes rows as a table in the terminal, as JSON, and as bench/RESULTS.md (and part of it to README.md)."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def fact(name: str, value: Any) -> str:
 
 
 def facts(row: Row) -> str:
-    """`coefficients 1423 / 1423`: ours, then the peer's, where both have one."""
+    """`coefficients 1423 / 1423`: ours, then the peer's, if both have one."""
     names = list(dict.fromkeys([*row.our_facts, *row.their_facts]))
     both = lambda name: [fact(name, side[name]) for side in (row.our_facts, row.their_facts) if name in side]
     return ", ".join(f"{name} {' / '.join(both(name))}" for name in names)
 
 
 def ratio(row: Row) -> float | None:
-    """How many times as long the peer takes: above 1, ours is faster."""
+    """The peer's time divided by ours: above 1, ours is faster."""
     return statistics.median(row.theirs) / statistics.median(row.ours) if row.ours and row.theirs else None
 
 
@@ -75,7 +75,7 @@ def cells(row: Row) -> list[str]:
 
 
 def progress(row: Row) -> str:
-    """One line while the run goes on."""
+    """One line of progress during the run."""
     ours, theirs = (seconds(statistics.median(side)) if side else "–" for side in (row.ours, row.theirs))
     trouble = "  ".join(filter(None, (row.error and f"ERROR {row.error}", row.not_measured and f"NOT MEASURED {row.not_measured}")))
     compared = f"{row.peer} {theirs}" if row.peer else ""
@@ -104,7 +104,7 @@ def from_json(text: str) -> dict[str, Any]:
 
 
 def replace(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file completely or not at all."""
     draft = path.with_name(path.name + ".new")
     draft.write_text(text)
     draft.replace(path)
@@ -123,7 +123,7 @@ def about(section: dict[str, Any]) -> str:
 
 
 def write(results: dict[str, Any], order: list[str]) -> None:
-    """Merges `results` into bench/results.json and renders RESULTS.md and README's part from all of it."""
+    """Merges `results` into bench/results.json, and renders RESULTS.md and README's part from all results."""
     stored = ROOT / "bench" / "results.json"
     merged = (from_json(stored.read_text()) if stored.exists() else {}) | results
     merged = {name: merged[name] for name in [*order, *merged] if name in merged}
@@ -142,14 +142,14 @@ def write(results: dict[str, Any], order: list[str]) -> None:
 
 
 def write_gpu(section: str) -> None:
-    """Puts the section of bench/gpu.sh, which begins with its heading, at the end of RESULTS.md."""
+    """Puts the section of bench/gpu.sh, which starts with its heading, at the end of RESULTS.md."""
     path = ROOT / "bench" / "RESULTS.md"
     before = path.read_text().partition(GPU_HEADING)[0].rstrip()
     replace(path, f"{before}\n\n{section}")
 
 
 def write_readme(rows: list[Row]) -> None:
-    """Puts the headline rows between README's marks, where it has them."""
+    """Puts the headline rows between README's marks, if it has them."""
     readme = ROOT / "README.md"
     text = readme.read_text() if readme.exists() else ""
     if not rows or any(mark not in text for mark in README_MARKS):

@@ -1,4 +1,4 @@
-"""The peers' side: prepares a case, runs it when it is told to, and hands back its answer. `bench/src/main.rs` is the same for ours.
+"""The peers' side: prepares a case, runs it on request, and returns its answer. `bench/src/main.rs` is the same for ours.
 
 `python -m harness.worker SUITE FUNCTION` imports the peer once, then forks for every case, so that each begins with the memory
 of a process that has done nothing but imports.
@@ -23,7 +23,7 @@ from .case import Peer, PeerCase, Work
 
 
 def status(name: str) -> int:
-    """A line of /proc/self/status in bytes; 0 where there is none."""
+    """A line of /proc/self/status in bytes; 0 if there is no such line."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -39,11 +39,11 @@ class Prepared:
         self.work: Work = peer.prepare(PeerCase(request["op"], request["params"], inputs))
         self.last: Any = None
         if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-            libc.malloc_trim(0)  # what was freed goes back to the system, so that work which takes it again is seen to
+            libc.malloc_trim(0)  # returns freed memory to the system, so that work that takes it again is noticed
         try:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:
-            pass  # the peak stays that of the preparation: the difference is too small, never too large
+            pass  # the peak is then still that of the preparation: the difference is too small, never too large
         self.resident_before = self.peak = status("VmRSS")
 
     def run(self, repeat: int) -> float:
@@ -60,9 +60,9 @@ class Prepared:
         match request["do"]:
             case "answer":
                 seconds = self.run(1)
-                # Taken here, because the arrays of the answer are no part of the work.
+                # Measured here, because the arrays of the answer are not part of the work.
                 self.peak = status("VmHWM")
-                # save_file writes the memory of an array as it lies, whatever its strides.
+                # save_file writes an array's memory as it is, whatever its strides.
                 answer = {name: np.ascontiguousarray(array) for name, array in self.work.answer(self.last).items()}
                 safetensors.numpy.save_file(answer, request["path"])
                 return {"seconds": seconds, "facts": self.work.facts(self.last)}
@@ -82,7 +82,7 @@ def say(reply: dict[str, Any], out: Any) -> None:
 def attempt(action: Any) -> dict[str, Any]:
     try:
         return action()
-    except Exception as error:  # a peer's failure is an answer too: it goes into the table
+    except Exception as error:  # a peer's failure is an answer too, and goes into the table
         traceback.print_exc()
         return {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
 
@@ -104,7 +104,7 @@ def serve_case(peer: Peer, request: dict[str, Any], lines: Any, out: Any) -> Non
 
 
 def main(suite: str, function: str) -> None:
-    # Peers print as they like; only this copy of stdout carries replies.
+    # Peers may print what they like; only this copy of stdout carries replies.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     lines = iter(sys.stdin.readline, "")
@@ -118,7 +118,7 @@ def main(suite: str, function: str) -> None:
 
     say(attempt(load), out)
     for line in lines:
-        # The pipe holds one request at a time, so nothing is buffered here that the child would miss.
+        # The pipe holds one request at a time, so this process buffers nothing that the child would miss.
         child = os.fork()
         if child == 0:
             serve_case(peer, json.loads(line), lines, out)

@@ -24,7 +24,7 @@ import spconv.pytorch as sp  # noqa: E402
 from spconv.core import ConvAlgo  # noqa: E402
 from spconv.pytorch import ops  # noqa: E402
 
-# Said, not tried out: threads that torch starts before a case's process is forked are not there in it, and it waits for them for ever.
+# Set here, not tried out: a forked process of a case lacks the threads that torch started before, and would wait for them for ever.
 torch.set_num_threads(int(threads))
 
 __all__ = ["ConvAlgo", "ops", "sp"]

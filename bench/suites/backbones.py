@@ -93,7 +93,7 @@ def triple(value):
 
 
 class Weights:
-    """Makes the weights: a value is its number of channels."""
+    """Makes the weights; a value is only its number of channels."""
 
     def __init__(self, seed=0):
         self.random, self.state = np.random.default_rng(seed), {}
@@ -122,7 +122,7 @@ class Weights:
 
 
 class OnPairs:
-    """torch, on the pairs that spconv finds: each key's once. A value is (rows, level); a level knows its sites."""
+    """torch, on the pairs that spconv finds once for each key. A value is (rows, level); a level knows its sites."""
 
     def __init__(self, case, product):
         import torch
@@ -189,7 +189,7 @@ class OnPairs:
 
 @peer("spconv", "torch", "suites._spconv", package="spconv")
 def spconv(case):
-    """Its convolutions, between torch's layers; every map is known before, as ours are."""
+    """spconv's convolutions between torch's layers; every map is known before, as in ours."""
     import torch
 
     from ._spconv import ConvAlgo, ops
@@ -210,7 +210,8 @@ def spconv(case):
 
 @peer("torch, gathered", "torch", "suites._spconv", package="torch")
 def gathered(case):
-    """spconv's CPU wheel has no gradients: for each offset gather, multiply, add to the output's rows, differentiated by torch."""
+    """spconv's CPU wheel has no gradients: so for each offset gather, multiply and add to the output's rows; torch differentiates
+    this."""
     import torch
 
     def product(rows, weight, pairs, counts, outputs, inverse, submanifold):
@@ -222,7 +223,7 @@ def gathered(case):
             if submanifold and r == middle:
                 y = y + rows @ matrix
                 continue
-            # Half of a submanifold layer's offsets are counted; the others mirror them.
+            # spconv counts half of a submanifold layer's offsets; the others mirror them.
             mirrored = submanifold and r > middle
             at = len(counts) - 1 - r if mirrored else r
             found = pairs[:, at, : counts[at]].long()

@@ -23,7 +23,7 @@ def pywavelets(case):
             rows.append(np.hstack([place, np.full((len(place), 1), band)]).astype(np.int32))
             values.append(array[tuple(place.T)])
         rows, values = np.concatenate(rows), np.concatenate(values)
-        # And back.
+        # Back to the grid.
         empty = [np.zeros_like(band) for band in bands]
         for band, array in enumerate(empty):
             own = rows[:, 3] == band
@@ -39,8 +39,8 @@ THRESHOLD = 1e-3
 
 
 def same_but_for_ties(_inputs, ours, theirs):
-    """Grids within 1e-4 of the largest magnitude. A coefficient within rounding of the threshold may be kept by one side only: it
-    moves the samples around it, by less than the threshold."""
+    """Grids must agree within 1e-4 of the largest magnitude. One side only may keep a coefficient that is within rounding of the
+    threshold: this moves the samples around it by less than the threshold."""
     error = np.abs(ours["grid"].astype(np.float64) - theirs["grid"])
     moved = np.count_nonzero(error > 1e-4 * np.abs(theirs["grid"]).max())
     if moved > 1e-3 * error.size or error.max() > THRESHOLD:
@@ -50,7 +50,7 @@ def same_but_for_ties(_inputs, ours, theirs):
 def cases(quick):
     for n in (64,) if quick else (64, 128):
         parameters = {"level": 3, "threshold": THRESHOLD}
-        # The grid is read once and written once; what is kept is a tenth of it or less.
+        # The grid is read once and written once; the kept coefficients are a tenth of it or less.
         least = Limit(bytes=2 * 4 * n**3)
         yield Case(
             "encode and decode", f"{n}³", "codec", lambda n=n: {"grid": bumpy_torus(n)}, parameters, (pywavelets,), same_but_for_ties, least,

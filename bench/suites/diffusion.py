@@ -40,7 +40,7 @@ def diffusers(case):
 
 @peer("torch, dense", "torch", "diffusers", package="torch")
 def torch_dense(case):
-    """The same network with torch's dense convolutions. Where every site is occupied, that is what they are made for."""
+    """The same network with torch's dense convolutions, which are made for grids where every site is occupied."""
     import torch
     import torch.nn.functional as F
     from diffusers import DDIMScheduler
@@ -81,7 +81,7 @@ def torch_dense(case):
 
 
 def network_cases():
-    """The network of stage 0, as it is trained (16 shapes at once) and sampled (one)."""
+    """The network of stage 0 in training (16 shapes at once) and in sampling (one shape)."""
 
     def inputs(batch):
         random = np.random.default_rng(batch)

@@ -6,7 +6,7 @@ from harness import Case, Work, WrongAnswer, peer
 
 
 def shell(n):
-    """About `n` voxels of a ball's shell, (x, y, z), with a smooth value each; and the side of the grid."""
+    """About `n` voxels of a ball's shell, (x, y, z), each with a smooth value, and the side of the grid."""
     radius = (n / (4 * np.pi * 2.2)) ** 0.5
     side = int(2 * radius) + 6
     axis = np.arange(side) - (side - 1) / 2
@@ -21,7 +21,7 @@ def shell(n):
 
 
 def ball(n):
-    """A ball of about `n` triangles, its corners bent a little."""
+    """A ball of about `n` triangles, with slightly moved corners."""
     rings = max(3, round((n / 4) ** 0.5))
     theta, phi = np.meshgrid(np.linspace(0.05, np.pi - 0.05, rings + 1), np.linspace(0, 2 * np.pi, 2 * rings, endpoint=False), indexing="ij")
     r = 1 + 0.1 * np.sin(5 * theta) * np.cos(4 * phi)
@@ -33,7 +33,7 @@ def ball(n):
 
 
 def shown(_inputs, ours, theirs):
-    """Both have put the same number of things on the page."""
+    """Both must show the same number of things."""
     if not np.array_equal(ours["shown"], theirs["shown"]):
         raise WrongAnswer(f"ours shows {ours['shown']}, the peer {theirs['shown']}")
 
@@ -72,7 +72,7 @@ def plotly(case):
     import plotly.graph_objects as go
 
     def voxels():
-        # plotly has no voxels: square markers stand for them.
+        # plotly has no voxels; square markers replace them.
         x, y, z = case.inputs["sites"].T
         return go.Scatter3d(x=x, y=y, z=z, mode="markers", marker={"symbol": "square", "size": 4, "color": case.inputs["values"], "colorscale": "Viridis", "showscale": True})
 

@@ -21,7 +21,7 @@ def scikit_image(case):
     spacing = (2 / (len(grid) - 1),) * 3
 
     def measures(result):
-        # Its surface faces downhill by default: towards smaller values.
+        # By default its surface faces downhill, towards smaller values.
         corners = (result[0] - 1)[result[1]].astype(np.float64)
         across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         volume = np.abs((corners[:, 0] * across).sum() / 6)

@@ -104,13 +104,13 @@ class Kernel:
         return seconds
 
     def memory(self):
-        """Resident bytes of the kernel and the processes it started, shared pages counted once each."""
+        """Resident bytes (PSS) of the kernel and its processes; in the sum each shared page counts once."""
         total = 0
         for process in [self.process, *self.process.children(recursive=True)]:
             try:
                 total += process.memory_full_info().pss
             except psutil.Error:
-                pass  # ended meanwhile
+                pass  # the process has ended
         return total
 
 
@@ -122,7 +122,7 @@ def our_argv():
 
 
 def stock_argv(may_build):
-    """The stock kernel's command; compiles it when it is not there and there is time for it."""
+    """The stock kernel's command; compiles it if it is missing and there is time."""
     root = HOME / "evcxr"
     if may_build and not (root / "seconds").exists():
         cargo_install(our_install(), "--path", str(ROOT / "kernel"))
@@ -134,13 +134,13 @@ def stock_argv(may_build):
 
 
 def our_install():
-    """Where ours is compiled as stock is, for its time only; what it depends on decides how long it takes."""
+    """The folder where ours is compiled like the stock kernel, only to measure the time; its dependencies decide how long this takes."""
     lock = hashlib.sha256((ROOT / "kernel" / "Cargo.lock").read_bytes()).hexdigest()[:12]
     return HOME / f"wavemesh-kernel-{lock}"
 
 
 def cargo_install(root, *crate):
-    """`cargo install` of a crate below `root`, with nothing compiled before; once. Leaves its seconds in a file."""
+    """Runs `cargo install` of a crate into `root`, once, with nothing compiled before. Writes its seconds to a file."""
     stamp = root / "seconds"
     if stamp.exists():
         return
@@ -157,7 +157,7 @@ def cargo_install(root, *crate):
 
 
 class BareRustc:
-    """The same cells as whole crates, compiled by one rustc call each: what no kernel can beat."""
+    """The same cells as complete crates, compiled by one rustc call each: no kernel can be faster."""
 
     def __init__(self, folder):
         self.folder, self.library, self.rustc = Path(folder), [], "rustc"
@@ -165,12 +165,12 @@ class BareRustc:
         if bundles:
             lib = bundles[-1].parent / "lib"
             bundle = json.loads(bundles[-1].read_text())
-            # The compiler itself, as the kernel calls it, not rustup's door to it.
+            # The compiler itself, as the kernel calls it, without rustup's wrapper.
             shared, self.rustc = lib / bundle["file"], bundle["toolchain"]["rustc"]
             self.library = ["-L", f"dependency={lib}", "--extern", f"wavemesh={shared}", "-C", "prefer-dynamic"]
 
     def parts(self, n, cell):
-        """rustc without its linker, and the linker, as rustc's own `-Ztime-passes` tells it."""
+        """Times of rustc without its linker, and of the linker, as rustc's own `-Ztime-passes` reports them."""
         said = self.compile(n, cell, True, ["-Z", "time-passes"]).stderr
         seconds = {part: float(time) for time, part in re.findall(r"time: +([0-9.]+);.*\t(link|total)$", said, re.MULTILINE)}
         return {"rustc": seconds["total"] - seconds["link"], "link": seconds["link"]}
@@ -242,14 +242,14 @@ def rows(settings, deadline):
 
 
 def install_rows():
-    """How long each kernel took to compile from nothing, crates downloaded on the way; measured in the run that compiles stock."""
+    """How long each kernel took to compile from nothing, downloads included; measured in the run that compiles the stock kernel."""
     ours, theirs = ([float(stamp.read_text())] if stamp.exists() else [] for stamp in (our_install() / "seconds", HOME / "evcxr" / "seconds"))
     if ours or theirs:
         yield Row("install from source", "cargo install", STOCK, ours, theirs)
 
 
 def ready_rows(argv, missing, start, times):
-    """From starting the process to the answer to kernel_info, and then to the first value of a plain cell."""
+    """The time from the start of the process to the answer to kernel_info, and then to the first value of a plain cell."""
     ready = {name: [] for name in argv}
     first = {name: [] for name in argv}
     memory = {}
@@ -274,17 +274,17 @@ def ready_rows(argv, missing, start, times):
 
 
 def use_library(kernel):
-    """What a stock kernel must be told before a cell can use the library."""
+    """The commands that a stock kernel needs before a cell can use the library."""
     return kernel.run(f':dep wavemesh = {{ path = "{ROOT}" }}', timeout=900) + kernel.run("use wavemesh::prelude::*;", timeout=900)
 
 
 def first_rows(names, missing, start, times):
-    """The first cell that uses candle and WaveMesh: sent at once, timed from the start of the process; and sent ten seconds after."""
+    """The first cell that uses candle and WaveMesh: sent at once and timed from the start of the process, and sent ten seconds later."""
     for case, pause in (("start to first library value, sent at once", 0), ("first library cell, sent 10 s after start", 10)):
         samples, error = {name: [] for name in names}, ""
         for turn in range(times):
             for name in names:
-                # The stock kernel's first start compiles the library, which takes minutes; once is enough.
+                # The stock kernel compiles the library at its first start, which takes minutes; once is enough.
                 if name == STOCK and turn > 0:
                     continue
                 try:
@@ -301,7 +301,7 @@ def first_rows(names, missing, start, times):
 
 
 def cell_rows(kind, cell, kernels, missing, bare, times, deadline):
-    """New cells in turn: ours, stock, rustc alone."""
+    """New cells in turn: ours, the stock kernel's, rustc alone."""
     samples = {name: [] for name in kernels}
     limit, error, no_limit = [], "", ""
     for n in range(9, 10 + times):
@@ -316,7 +316,7 @@ def cell_rows(kind, cell, kernels, missing, bare, times, deadline):
             limit += [] if no_limit else [bare.run(n, cell, kind == "library")]
         except Failed as reason:
             no_limit = str(reason)
-    # The first of its kind warms the file cache.
+    # The first of each kind warms the file cache.
     samples, limit = {name: each[1:] for name, each in samples.items()}, limit[1:]
     share = statistics.median(limit) / statistics.median(samples[OURS]) if limit and samples[OURS] else None
     case, size = f"warm {kind} cell", f"{times} cells"
@@ -337,7 +337,7 @@ def cell_rows(kind, cell, kernels, missing, bare, times, deadline):
 
 
 def growth_rows(start, bare, times, deadline):
-    """Ours alone, after so many items of earlier cells: a plain cell beside rustc, and a cell that defines a function."""
+    """Ours alone, after many items of earlier cells: a plain cell beside rustc, and a cell that defines a function."""
     for count in (0, 100, 1000):
         if time.monotonic() > deadline:
             return
@@ -352,7 +352,7 @@ def growth_rows(start, bare, times, deadline):
                     limit.append(bare.run(n, plain_cell, False))
             except (Failed, WrongAnswer) as reason:
                 error = str(reason)
-        # The first of its kind warms the file cache.
+        # The first of each kind warms the file cache.
         plain, defining, limit = plain[1:], defining[1:], limit[1:]
         share = statistics.median(limit) / statistics.median(plain) if plain and limit else None
         yield Row("warm plain cell after earlier items", f"{count} items", RUSTC, plain, limit, share=share, error=error)
@@ -360,7 +360,7 @@ def growth_rows(start, bare, times, deadline):
 
 
 def parts_row(ours, bare, times):
-    """Where the time of a warm library cell goes, as the kernel's `%time` tells it; the call of cargo is the one that is saved."""
+    """How the time of a warm library cell is divided, as the kernel's `%time` reports it; the call of cargo is the part that is saved."""
     parts, total = {}, []
     for n in range(100, 100 + times):
         code, expected = library_cell(n)
@@ -376,7 +376,8 @@ def parts_row(ours, bare, times):
 
 
 def pair_rows(names, missing, start, stock_folder, times):
-    """Two kernels at once: each runs warm library cells while the other does. Stock kernels cannot share a folder: one gets a copy."""
+    """Two kernels at once: each runs warm library cells while the other does the same. Stock kernels cannot share a folder, so one gets a
+    copy."""
     samples, memory, error = {name: [] for name in names}, {}, ""
     if STOCK in names:
         shutil.copytree(stock_folder, f"{stock_folder}-2", symlinks=True)

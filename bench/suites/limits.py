@@ -33,7 +33,7 @@ def cases(quick):
 
 
 def keep(rows: list[Row], settings) -> None:
-    """The best of either side is the limit."""
+    """The better result of the two sides is the limit."""
     best = [min([*row.ours, *row.theirs], default=float("nan")) for row in rows[:2]]
     settings.peak_flops, settings.bandwidth = 2 * N**3 / best[0], 12 * TRIAD / best[1]
     for row, text in zip(rows, (f"{settings.peak_flops / 1e9:.0f} GFLOP/s", f"{settings.bandwidth / 1e9:.1f} GB/s")):

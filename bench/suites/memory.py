@@ -14,7 +14,7 @@ LAYERS, CHANNELS = 4, 32
 
 @peer("Open3D, PyWavelets, scikit-image", "open3d", "pywt", "skimage.measure", package="open3d-cpu")
 def chain(case):
-    """The round trip as one would write it in Python today."""
+    """The round trip as one would write it in Python."""
     import open3d as o3d
     import pywt
     from skimage.measure import marching_cubes
@@ -49,7 +49,7 @@ def chain(case):
 
 @peer("torch, gathered", "torch", package="torch")
 def gathered(case):
-    """The layers as one would write them in torch: for each kernel offset gather, multiply, add to the output's rows."""
+    """The layers as one would write them in torch: for each kernel offset gather, multiply, and add to the output's rows."""
     import torch
 
     features, weights = torch.from_numpy(case.inputs["features"]), torch.from_numpy(case.inputs["weights"])
@@ -75,7 +75,7 @@ def gathered(case):
 
 
 def neighbours(indices, shape):
-    """For each of the 27 offsets of a submanifold convolution: rows of outputs, and of the inputs that they read."""
+    """For each of the 27 offsets of a submanifold convolution: the rows of outputs, and the rows of the inputs that they read."""
     keys = np.ravel_multi_index(indices[:, 1:].T, shape)
     for offset in np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3):
         moved = indices[:, 1:] + offset

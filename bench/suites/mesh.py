@@ -23,7 +23,7 @@ def torus(rings):
 
 
 def written(rings, kind):
-    """The bytes of the torus as a file of that format."""
+    """The bytes of the torus as a file in the given format."""
     vertices, faces = torus(rings)
     out = io.BytesIO()
     if kind == "obj":
@@ -56,7 +56,7 @@ def trimesh(case):
 
     def answer(result):
         mesh, area, volume, watertight = result
-        assert folder  # the file lives as long as the case
+        assert folder  # the file exists as long as the case
         counts = np.array([len(mesh.vertices), len(mesh.faces), watertight], np.int64)
         return {"area": np.array([area]), "volume": np.array([volume]), "counts": counts}
 

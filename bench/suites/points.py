@@ -9,7 +9,7 @@ SHAPE = (20, 800, 704)
 
 
 def sweep(count, seed=0):
-    """Rings on the ground and walls, denser near the sensor: (x, y, z, intensity)."""
+    """Rings on the ground, and walls, denser near the sensor: (x, y, z, intensity)."""
     random = np.random.default_rng(seed)
     angle, distance = random.uniform(-0.8, 0.8, count), 5 + 60 * random.beta(1, 3, count)
     height = np.where(random.random(count) < 0.7, -1.7 + 0.02 * random.standard_normal(count), random.uniform(-1.7, 0.8, count))
@@ -19,7 +19,7 @@ def sweep(count, seed=0):
 
 @peer("spconv", "torch", "suites._spconv", package="spconv")
 def voxels(case):
-    """`PointToVoxel` and the mean that detectors take of it."""
+    """`PointToVoxel`, and the mean that detectors compute from it."""
     import torch
 
     from . import _spconv  # noqa: F401
@@ -42,7 +42,7 @@ def voxels(case):
 
 @peer("torch, gathered", "torch", package="torch")
 def interpolated(case):
-    """Eight gathers from a dense table of rows, weighted: what `spdevoxelize` does on the GPU."""
+    """Eight weighted gathers from a dense table of rows, as `spdevoxelize` does on the GPU."""
     import torch
 
     features = torch.from_numpy(case.inputs["features"])

@@ -28,29 +28,29 @@ def bunny():
 
 
 def joined(*parts):
-    """Meshes side by side in one."""
+    """Several meshes side by side in one mesh."""
     first = np.cumsum([0, *(len(vertices) for vertices, _ in parts)])
     return np.concatenate([v for v, _ in parts]), np.concatenate([faces + start for (_, faces), start in zip(parts, first)])
 
 
 def ball(rings, radius, x=0.0):
-    """A closed tube bent to a ring: 2·rings² triangles in a ball of that radius."""
+    """A closed tube bent into a ring: 2·rings² triangles inside a ball of that radius."""
     vertices, faces = torus(rings)
     return vertices.astype(np.float64) * radius / 0.85 + [x, 0, 0], faces
 
 
 def gap():
-    """Two rings far apart; most of the box between them is empty."""
+    """Two rings far apart; most of the box around them is empty."""
     return framed(*joined(ball(70, 0.05), ball(70, 0.05, 1.0)))
 
 
 def outlier():
-    """A ring and a speck a hundred times its size away."""
+    """A ring, and a speck a hundred times the ring's size away."""
     return framed(*joined(ball(100, 0.5), ball(4, 0.001, 50.0)))
 
 
 def slivers():
-    """A rod of 10,000 sides: triangles that are 6,000 times as long as wide."""
+    """A rod with 10,000 sides: its triangles are 6,000 times as long as wide."""
     n = 10_000
     angle = 2 * np.pi * np.arange(n) / n
     rim = np.stack([0.5 * np.cos(angle), 0.5 * np.sin(angle)], 1)
@@ -66,7 +66,7 @@ def million():
 
 
 def scan():
-    """A rough sheet seen from one side, with a fiftieth of its triangles missing."""
+    """A rough sheet seen from one side; a fiftieth of its triangles are missing."""
     n = 400
     axis = np.linspace(-1, 1, n)
     x, y = (each.ravel() for each in np.meshgrid(axis, axis, indexing="ij"))

@@ -17,9 +17,10 @@ from harness import Row
 from harness.process import Failed
 from suites.kernel import STOCK, Kernel, our_argv, plain_cell, stock_argv
 
-# As `python -m harness` runs it: numbers of the full form, and of --quick.
+# Numbers for the full form, as `python -m harness` runs it, and for --quick.
 CELLS, INTERRUPTS, KILLS, MALFORMED = (1000, 60), (200, 6), (50, 4), (10_000, 500)
-# Memory is compared with that after these cells, when buffers have their size: the kernel keeps the way back to its last 100 cells.
+# Memory is compared with its amount after these cells, when buffers have reached their size: the kernel can go back over its last 100
+# cells.
 WARM = 150
 
 
@@ -29,7 +30,7 @@ def cell(n):
 
 
 class State:
-    """What a kernel holds now."""
+    """The memory, files and processes that a kernel holds now."""
 
     def __init__(self, kernel):
         self.memory = kernel.process.memory_info().rss
@@ -47,7 +48,7 @@ class State:
         }
 
     def grown(self, before):
-        """What may not be: a reason, or nothing."""
+        """The reason if something is not allowed, or nothing."""
         if abs(self.memory / before.memory - 1) > 0.1:
             return f"the kernel's memory went from {before.memory >> 20} to {self.memory >> 20} MiB"
         if self.files > before.files or self.children > before.children:
@@ -56,7 +57,7 @@ class State:
 
 
 def until_names_are_known(kernel, patience=300):
-    """Waits for what is learned in the background, once for each library: it takes memory and a process of its own."""
+    """Waits for work in the background that happens once for each library: it takes memory and a separate process."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
         reply = reply_to(kernel, kernel.client.complete("VarBuil", 7))
@@ -77,7 +78,7 @@ def rows(settings, deadline):
             return
 
         def start(command=argv):
-            # Without this variable the stock kernel would put its own kernelspec in the place of yours.
+            # Without this variable the stock kernel would replace your kernelspec by its own.
             return Kernel(command, settings.environment() | {"JUPYTER_PATH": folder}, folder)
 
         try:
@@ -92,7 +93,7 @@ def rows(settings, deadline):
 
 
 def checked(case, size, work):
-    """The row of a part; what fails in it is the row's error."""
+    """The row of a part; a failure becomes the row's error."""
     try:
         return Row(case, size, **work())
     except queue.Empty:
@@ -137,7 +138,7 @@ def cells_row(start, stock, reason, count, stock_count):
 
 
 def until_it_prints(kernel, code):
-    """Sends a cell and waits for its first words."""
+    """Sends a cell and waits for its first output."""
     msg_id = kernel.client.execute(code)
     while True:
         message = kernel.client.get_iopub_msg(timeout=60)
@@ -153,7 +154,7 @@ def reply_to(kernel, msg_id):
 
 
 def interrupts(kernel, count):
-    """Nine of ten cells notice by themselves and keep all variables; the tenth is stopped by force and says what was lost."""
+    """Nine of ten cells notice the stop by themselves and keep all variables; the tenth is stopped by force and reports what was lost."""
     chance = random.Random(3)
     kernel.run(":grace 0.3")
     kernel.run("fn double(x: i64) -> i64 { x * 2 }")
@@ -182,7 +183,7 @@ def interrupts(kernel, count):
 
 
 def kills(kernel, count):
-    """The process that runs user code dies by its own hand, in every way there is, in turn."""
+    """The process that runs user code kills itself, in each possible way in turn."""
     deaths = (
         "unsafe extern \"C\" { fn kill(pid: i32, signal: i32) -> i32; }\nunsafe { kill(std::process::id() as i32, 9) };",
         "std::process::abort()",
@@ -206,7 +207,8 @@ def kills(kernel, count):
 
 
 def malformed(kernel, count):
-    """Noise, cut, forged and changed messages on every channel that takes messages; a cell is right after every tenth part."""
+    """Noise, and cut, forged and changed messages, on every channel that takes messages; a cell must still be right after every tenth
+    part."""
     chance = random.Random(1)
     info, session = kernel.client.get_connection_info(), kernel.client.session
     forger = type(session)(key=b"guessed")

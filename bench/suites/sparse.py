@@ -16,7 +16,7 @@ def joined(side):
 
 
 def spconv_sites(case):
-    """Sites as spconv must get them: it reads their memory as it lies, so it must be contiguous."""
+    """Sites in spconv's form: it reads their memory directly, so it must be contiguous."""
     import torch
 
     return torch.from_numpy(np.ascontiguousarray(case.inputs["indices"], dtype=np.int32))
@@ -33,9 +33,9 @@ def spconv_search(case, sites):
 
 
 def spconv_pairs(case, found):
-    """For each offset the number of its pairs and the sum of their hashes."""
+    """The number of pairs and the sum of their hashes, for each offset."""
     sites, pairs, counts = (tensor.numpy() for tensor in found)
-    if case.params["stride"] == 1:  # half of the offsets are counted, the others mirror them, the centre joins all
+    if case.params["stride"] == 1:  # spconv counts half of the offsets; the others mirror them, and the centre joins all sites
         counts = np.concatenate([counts[:13], [len(sites)], counts[12::-1]])
     side = (case.params["side"] - 1) // case.params["stride"] + 1
     cells = np.ravel_multi_index(sites[:, 1:].T.astype(np.int64), [side] * 3)
@@ -61,7 +61,7 @@ def spconv(case):
 
     @torch.no_grad()
     def first():
-        """Pairs and features, with the tensor that knows its pairs."""
+        """Pairs and features, and the tensor that keeps its pairs."""
         x = sp.SparseConvTensor(features, sites, [side] * 3, 1)
         return x, layer(x)
 
@@ -74,7 +74,7 @@ def spconv(case):
 
 @peer("torch, dense", "torch", package="torch")
 def torch_dense(case):
-    """conv3d on the whole grid, with the grid filled before and the sites read after."""
+    """conv3d on the whole grid; the grid is filled before, and the sites are read after."""
     import torch
 
     side, features = case.params["side"], torch.from_numpy(case.inputs["features"])
@@ -92,7 +92,8 @@ def torch_dense(case):
 
 @peer("torch, gathered", "torch", package="torch")
 def gathered(case):
-    """spconv's CPU wheel has no gradients: for each offset gather, multiply, add to the output's rows, differentiated by torch."""
+    """spconv's CPU wheel has no gradients: so for each offset gather, multiply and add to the output's rows; torch differentiates
+    this."""
     import torch
 
     x = torch.from_numpy(case.inputs["features"]).requires_grad_()

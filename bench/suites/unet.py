@@ -18,7 +18,7 @@ def shell(size):
 
 
 def weights(random, channels=CHANNELS, inputs=1, outputs=1):
-    """Every parameter of the network by WaveMesh's name, convolutions as [out, kz, ky, kx, in]."""
+    """Every parameter of the network under WaveMesh's name; convolutions are [out, kz, ky, kx, in]."""
     state = {}
 
     def uniform(name, *shape, fan):
@@ -55,7 +55,7 @@ def weights(random, channels=CHANNELS, inputs=1, outputs=1):
 
 def dense_network(case, train, device="cpu"):
     """The network in torch on the dense grid: its parameters by name, and `forward(features, timesteps)`, whose rows are the sites
-    (ascending). What is not a site is zeroed after each convolution, and left out of the statistics; a full grid needs neither."""
+    (ascending). Cells that are not sites are zeroed after each convolution and left out of the statistics; a full grid needs neither."""
     import torch
     import torch.nn.functional as F
 
@@ -122,7 +122,7 @@ def dense_network(case, train, device="cpu"):
 
 @peer("torch, dense", "torch", package="torch")
 def torch_dense(case):
-    """Dense convolutions on the whole grid; what is not a site is zeroed after each."""
+    """Dense convolutions on the whole grid; cells that are not sites are zeroed after each."""
     import torch
     import torch.nn.functional as F
 
@@ -147,9 +147,9 @@ def torch_dense(case):
 
 @peer("torch + spconv", "torch", "suites._spconv", package="spconv")
 def torch_spconv(case):
-    """The network in spconv's convolutions and torch's layers, with every map known before, as ours are.
+    """The network with spconv's convolutions and torch's layers; every map is known before, as in ours.
 
-    spconv has no rule of `floor(site / 2)`; its convolution gets the pairs of that rule, which are found here.
+    spconv has no rule `floor(site / 2)`. Its convolution gets the pairs of that rule, which are found here.
     """
     import torch
     import torch.nn.functional as F
@@ -184,7 +184,7 @@ def torch_spconv(case):
     corners = [(found[1, 0, : counts[0]].long(), found[0, 0, : counts[0]].long()) for found, counts in ends]
 
     def conv(x, name, found, rows, inverse=False):
-        # subm=False: all pairs are given, and none is taken for granted.
+        # subm=False: all pairs are given; spconv must not assume any.
         return ops.indice_conv(x, w[f"{name}.weight"], *found, rows, inverse, False, ConvAlgo.Native)
 
     def norm(x, name):
@@ -196,7 +196,7 @@ def torch_spconv(case):
         return x @ w[f"{name}.weight"].flatten(1).T
 
     def every_second(x, level):
-        """The rows that a 1³ kernel of stride 2 reads, zero where there is no site."""
+        """The rows that a 1³ kernel of stride 2 reads; zero if there is no site."""
         out_rows, in_rows = corners[level - 1]
         return x.new_zeros(len(levels[level]), x.shape[1]).index_copy(0, out_rows, x[in_rows])
 

@@ -29,6 +29,6 @@ def flat(coeffs):
 def cases(quick):
     for n in (128,) if quick else (128, 256):
         for op in ("wavedecn", "waverecn"):
-            # Each level reads its grid once and writes as much: 1 + 1/8 + 1/64 of it.
+            # Each level reads its grid once and writes as much: 1 + 1/8 + 1/64 of the whole grid.
             least = Limit(bytes=2 * 4 * n**3 * (1 + 1 / 8 + 1 / 64))
             yield Case(op, f"{n}³", op, lambda n=n: {"grid": bumpy_torus(n)}, {"level": 3}, (pywavelets,), close(1e-5), least, headline=(op, n) == ("wavedecn", 256))
