@@ -1,4 +1,4 @@
-//! The ready backbones compute what their originals do, from the originals' files.
+//! The ready-made backbones compute the same as their originals, from the originals' files.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -9,7 +9,7 @@ use wavemesh::backbones::*;
 use wavemesh::import::{Checkpoint, ImportOptions, ImportReport, WeightFormat};
 use wavemesh::sparse::*;
 
-/// Where everything runs: a GPU, if the library is built for one and finds one.
+/// The device of all tests: a GPU, if the library is built for one and finds one.
 static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
 
 fn fixture(name: &str) -> String {
@@ -136,7 +136,7 @@ fn the_configurations_count_the_parameters_of_their_originals() {
         let data = variables.data().lock().unwrap();
         data.iter().filter(|(name, _)| !name.contains("running_")).map(|(_, var)| var.elem_count()).sum::<usize>()
     };
-    // Counted in Python from the originals' definitions: see fixtures/backbones.py.
+    // Counts computed in Python from the originals' definitions: see fixtures/backbones.py.
     let counts: HashMap<String, usize> =
         serde_json::from_str(&std::fs::read_to_string(fixture("_counts.json")).unwrap()).unwrap();
     let found = count(&|vb| drop(VoxelResBackBone8x::new(&VoxelResConfig::default(), vb).unwrap()));

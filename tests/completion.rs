@@ -1,4 +1,5 @@
-//! Completion and interpolation: what is known stays, what is drawn agrees with it, and the ends are the shapes of their seeds.
+//! Completion and interpolation: known parts stay, drawn parts agree with them, and the ends of an interpolation are the shapes of their
+//! seeds.
 
 use candle_core::{Device, Tensor};
 use wavemesh::Result;
@@ -15,13 +16,13 @@ fn diffusion(prediction: Prediction) -> GaussianDiffusion {
     GaussianDiffusion::new(&config, &Device::Cpu).unwrap()
 }
 
-/// Mean and variance of the second of two sites, jointly Gaussian with correlation 0.8, where the first is known to be 1.5.
+/// Mean and variance of the second of two sites with a joint Gaussian distribution of correlation 0.8, if the first is known to be 1.5.
 fn completed(turns: usize) -> (f32, f32) {
     const PAIRS: usize = 2000;
     const RHO: f64 = 0.8;
     let diffusion = diffusion(Prediction::X0);
     let exact = |x: &SparseConvTensor, t: &Tensor, _: Option<&Tensor>, _: bool| -> Result<SparseConvTensor> {
-        // E[x0 | xt]: along the sum and the difference of a pair, whose variances are 1 ± ρ.
+        // E[x0 | xt], along the sum and the difference of the pair, whose variances are 1 ± ρ.
         let level = diffusion.schedule().alpha_cumprod(t.to_vec1::<f32>()?[0] as i64);
         let gain = |variance: f64| level.sqrt() * variance / (level * variance + 1.0 - level);
         let (sum, difference) = (gain(1.0 + RHO), gain(1.0 - RHO));
@@ -51,7 +52,7 @@ fn turns_bring_a_completion_to_the_posterior() {
     assert!((many.0 - 1.2).abs() < 0.06 && (many.1 - 0.36).abs() < 0.06, "{many:?}");
 }
 
-/// Two stages that were not trained: enough for what holds of any network.
+/// Two untrained stages, for properties that hold for any network.
 fn untrained(shapes: &[SdfGrid], classes: usize) -> Generator {
     let config = RepresentationConfig::new().resolution(shapes[0].shape()[0]);
     let representation = Representation::fit(&config, shapes).unwrap();
@@ -85,17 +86,17 @@ fn a_completion_keeps_what_is_known() {
     let generator = untrained(&shapes, 2);
     let part = &shapes[3];
     let options = few_steps().class("class 1");
-    // All is known: the shape comes back.
+    // If everything is known, the shape comes back.
     let whole = generator.complete(part, |_| true, 1, &options).unwrap();
     let kept = generator.representation().decode(&generator.representation().encode(part).unwrap()).unwrap();
     assert!(near(&whole[0], &kept, 1e-3));
-    // Nothing is known: what is drawn is another for another seed, and does not depend on the part.
+    // If nothing is known, another seed draws another shape, and the result does not depend on the part.
     let drawn = generator.complete(part, |_| false, 2, &options).unwrap();
     assert!(!near(&drawn[0], &drawn[1], 1e-3));
     assert_eq!(generator.complete(&shapes[0], |_| false, 1, &options).unwrap()[0].values(), drawn[0].values());
-    // All but the middle is known.
+    // Everything except the middle is known.
     let half = generator.complete(part, |[_, _, z]| z.abs() > 0.2, 1, &options).unwrap();
-    // The two lowest layers, near the surface: no filter reaches there from what is drawn.
+    // The two lowest layers, near the surface: no filter reaches them from the drawn part.
     let low = kept.values().iter().zip(half[0].values()).enumerate().filter(|(i, (d, _))| i % 32 < 2 && d.abs() < 0.15);
     let differences: Vec<f32> = low.map(|(_, (a, b))| (a - b).abs()).collect();
     let off = differences.iter().copied().fold(0f32, f32::max);

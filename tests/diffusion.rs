@@ -1,5 +1,5 @@
-//! What the diffusion process does beside matching fixtures: it recovers known distributions, is reproducible,
-//! can be paused, and refuses bad input.
+//! Tests of the diffusion process besides those with fixtures: it recovers known distributions, is reproducible, can be paused, and refuses
+//! bad input.
 
 use std::sync::LazyLock;
 
@@ -11,7 +11,7 @@ use wavemesh::diffusion::{
 use wavemesh::sparse::SparseConvTensor;
 use wavemesh::{Error, Result};
 
-/// Where everything runs: a GPU, if the library is built for one and finds one.
+/// The device of all tests: a GPU, if the library is built for one and finds one.
 static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
 
 /// `batch` elements of `sites` sites each, with the given features (rows, channels).
@@ -53,7 +53,7 @@ impl Denoiser for Exact {
         let t = t.to_vec1::<f32>()?[0] as i64;
         let a = self.0.schedule().alpha_cumprod(t);
         let (signal, scale) = (a.sqrt(), (1.0 - a).sqrt());
-        // E[x0 | xt] of a Gaussian: the prior's mean moved by the observed deviation.
+        // E[x0 | xt] of a Gaussian: the prior's mean, moved by the observed deviation.
         let gain = signal * STD * STD / (a * STD * STD + 1.0 - a);
         let x0 = (((x.features() - signal * MEAN)? * gain)? + MEAN)?;
         let eps = ((x.features() - (&x0 * signal)?)? / scale)?;
@@ -87,8 +87,8 @@ fn every_sampler_recovers_a_known_gaussian() {
                 let sample = values(&diffusion.sample(&model, &zeros(1, 4096, 1), sampler, options).unwrap());
                 let mean = sample.iter().map(|&v| f64::from(v)).sum::<f64>() / 4096.0;
                 let std = (sample.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / 4096.0).sqrt();
-                // 4096 draws: the mean's own deviation is 0.005, the deviation's 0.0033. The last step to zero noise
-                // returns the mean of what is left, so that few steps would narrow the result.
+                // 4096 draws: the standard error of the mean is 0.005, that of the standard deviation 0.0033. The last step, to zero noise,
+                // returns the mean of the remaining distribution, so a few steps would narrow the result.
                 assert!(
                     (mean - MEAN).abs() < 0.025 && (std - STD).abs() < 0.025,
                     "{prediction:?} {spacing:?} {sampler:?}: mean {mean:.4}, deviation {std:.4}"
@@ -115,7 +115,7 @@ fn the_loss_of_a_perfect_answer_is_zero_and_its_scale_is_the_squared_error() {
     for prediction in [Prediction::Epsilon, Prediction::X0, Prediction::V] {
         let diffusion = diffusion(prediction);
         let x0 = zeros(2, 50, 3);
-        // With x0 = 0 the noise is x_t / √(1−ᾱ), so the exact answers are known; each is then missed by 0.5.
+        // With x0 = 0 the noise is x_t / √(1−ᾱ), so the exact answers are known; the model is wrong by 0.5 each time.
         let t = vec![200, 700];
         let scales: Vec<f64> = t.iter().map(|&t| (1.0 - diffusion.schedule().alpha_cumprod(t as i64)).sqrt()).collect();
         for offset in [0.0, 0.5] {
@@ -167,7 +167,7 @@ fn importance_sampling_prefers_timesteps_with_large_losses_and_stays_unbiased() 
     let config = DiffusionConfig::new().timesteps(10);
     let diffusion = GaussianDiffusion::new(&config, &DEVICE).unwrap();
     let x0 = zeros(10, 8, 1);
-    // Misses by t/10, so the true mean loss over uniform timesteps is known.
+    // The model is wrong by t/10, so the true mean loss over uniform timesteps is known.
     let model = |x: &SparseConvTensor, t: &Tensor, _: Option<&Tensor>, _: bool| {
         let t = t.to_vec1::<f32>()?;
         let rows: Vec<f32> = x.coords().iter().map(|site| t[site[0] as usize] / 10.0).collect();
@@ -282,7 +282,7 @@ fn clipping_keeps_each_channel_in_its_range() {
     assert_eq!((largest(&fixed, 0), largest(&fixed, 1)), (1.5, 1.5));
     let own = run(Clip::PerChannel(vec![2.0, 7.0]));
     assert_eq!((largest(&own, 0), largest(&own, 1)), (2.0, 7.0));
-    // The 0.5 quantile of 0..=100 is 50: values above are held at it, and all are divided by it.
+    // The 0.5 quantile of 0..=100 is 50: larger values are clipped to it, and all are divided by it.
     let dynamic = run(Clip::Dynamic { quantile: 0.5, max: 1000.0 });
     assert_eq!((dynamic[2 * 25], dynamic[2 * 50], dynamic[2 * 100]), (0.5, 1.0, 1.0));
 }
@@ -355,7 +355,7 @@ fn a_sample_has_the_dtype_it_is_like_and_the_steps_are_precise() {
         let sample = |dtype: DType| {
             let like = zeros(1, 64, 2);
             let like = like.replace_feature(like.features().to_dtype(dtype).unwrap()).unwrap();
-            // The network computes in f32 and answers in the dtype it is asked in, so that only its rounding differs.
+            // The network computes in f32 and answers in the requested dtype, so that only its rounding differs.
             let model = |x: &SparseConvTensor, t: &Tensor, c: Option<&Tensor>, train: bool| {
                 assert_eq!(x.dtype(), dtype);
                 let wide = x.replace_feature(x.features().to_dtype(DType::F32)?)?;

@@ -1,4 +1,4 @@
-//! The diffusion process gives diffusers' numbers (tests/fixtures/diffusion.json and diffusion_more.json, made with diffusers
+//! The diffusion process gives the same numbers as diffusers (tests/fixtures/diffusion.json and diffusion_more.json, made with diffusers
 //! 0.42).
 
 use std::sync::LazyLock;
@@ -12,7 +12,7 @@ use wavemesh::diffusion::{
 };
 use wavemesh::sparse::SparseConvTensor;
 
-/// Where everything runs: a GPU, if the library is built for one and finds one.
+/// The device of all tests: a GPU, if the library is built for one and finds one.
 static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
 
 fn fixture() -> Value {
@@ -23,7 +23,7 @@ fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
 }
 
-/// The fixture's stated model: `0.7·x·t/(t+1) + 0.05·sin(3x)`, elementwise.
+/// The model of the fixture: `0.7·x·t/(t+1) + 0.05·sin(3x)`, elementwise.
 fn stated_model(
     x: &SparseConvTensor,
     timesteps: &Tensor,
@@ -35,7 +35,7 @@ fn stated_model(
     x.replace_feature((linear + ((x.features() * 3.0)?.sin()? * 0.05)?)?)
 }
 
-/// The fixture's 24 numbers as one channel on 24 sites.
+/// The 24 numbers of the fixture as one channel on 24 sites.
 fn start(values: &[f64]) -> SparseConvTensor {
     let features: Vec<f32> = values.iter().map(|&v| v as f32).collect();
     let sites: Vec<i64> = (0..24).flat_map(|i| [0, 0, i / 6, i % 6]).collect();
@@ -72,7 +72,7 @@ fn schedules_are_those_of_diffusers() {
     }
 }
 
-/// Runs a trajectory of a fixture and compares its timesteps, its first and its last sample.
+/// Runs a trajectory of a fixture and compares its timesteps and its first and last samples.
 fn assert_trajectory(trajectory: &Value, start: &SparseConvTensor, betas: Option<Vec<f64>>) {
     let config = &trajectory["config"];
     let text = |key: &str, default: &'static str| config[key].as_str().unwrap_or(default);

@@ -1,5 +1,5 @@
-//! Training by several processes, here threads with an engine of their own: the weights are those of one process, and whoever fails, hangs
-//! or differs is named to all. tests/mpi.rs does the same with MPI and real processes.
+//! Training by several processes, replaced here by threads with their own engine: the weights are those of one process, and a process that
+//! fails, hangs or differs is named to all. tests/mpi.rs does the same with MPI and real processes.
 
 mod folder;
 
@@ -24,7 +24,7 @@ use wavemesh::{Error, Result};
 
 use folder::Folder;
 
-/// Where threads put their numbers together.
+/// Where threads combine their numbers.
 #[derive(Default)]
 struct Table {
     state: Mutex<Round>,
@@ -91,12 +91,12 @@ impl Engine for Threads {
     }
 }
 
-/// A port that nobody listens at.
+/// A port where nobody listens.
 fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
-/// Runs `body` in a group of `count` threads; what each returns, by rank.
+/// Runs `body` in a group of `count` threads; returns their results by rank.
 fn in_group_for<T: Send>(
     count: usize,
     timeout: Duration,
@@ -118,7 +118,7 @@ fn in_group_for<T: Send>(
     })
 }
 
-/// The same where nobody waits in vain.
+/// Like [`in_group_for`], for members that all succeed.
 fn in_group<T: Send>(count: usize, body: impl Fn(&Arc<ProcessGroup>) -> Result<T> + Sync) -> Vec<T> {
     let done = in_group_for(count, Duration::from_secs(120), body);
     done.into_iter().map(|result| result.unwrap_or_else(|error| panic!("{error}"))).collect()
@@ -129,7 +129,7 @@ fn shapes(count: usize) -> Vec<SdfGrid> {
 }
 
 fn config(batch_size: usize) -> TrainConfig {
-    // With a large eps a gradient that is nothing but rounding takes no step.
+    // With a large eps, a gradient that is only rounding causes no step.
     let adamw = AdamWConfig::new().eps(1e-3);
     let config = TrainConfig::new().steps(6).batch_size(batch_size).accumulation(2).learning_rate(5e-2).warmup(1);
     config.adamw(adamw).ema_decay(0.5).validate_every(3).checkpoint_every(3)
@@ -157,7 +157,7 @@ fn weights(network: &WaveMeshUNet) -> Weights {
     network.state().iter().map(|(name, var)| (name.clone(), values(var))).collect()
 }
 
-/// What a training came to: loss and gradient of every step, validations, the network and its average.
+/// The result of a training: loss and gradient of every step, validations, the network and its average.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     losses: Vec<f64>,
@@ -182,7 +182,7 @@ fn largest(values: impl Iterator<Item = f64>) -> f64 {
     values.fold(0.0, |most, value| most.max(value.abs()))
 }
 
-/// The same to rounding: what tells the two apart is a small part of what training changed.
+/// Checks that two results are equal except for rounding: their difference is a small part of the change by training.
 fn assert_same(found: &Outcome, expected: &Outcome, start: &Weights, what: &str) {
     for (found, expected) in [
         (&found.losses, &expected.losses),
@@ -238,11 +238,11 @@ fn without_synchronised_norms_all_processes_hold_the_same_network_too() {
         Ok((weights(trainer.network()), group.traffic().operations - operations))
     });
     assert_eq!(found[0].0, found[1].0);
-    // One for each micro-batch's loss, one for the gradients.
+    // One operation for the loss of each micro-batch, one for the gradients.
     assert_eq!(found[0].1, 3, "operations of a step");
 }
 
-/// Seven points of a line whose slope and height are learnt, in parts of unequal size.
+/// Learns the slope and height of a line from seven points, in parts of unequal size.
 fn line(group: &Arc<ProcessGroup>, weighted: bool) -> Result<Vec<f32>> {
     let variables = VarMap::new();
     let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
@@ -285,7 +285,7 @@ fn a_training_goes_on_with_another_number_of_processes() {
 
     let folder = Folder::new("group-resume");
     let config = || config(4).folder(folder.to_path_buf());
-    // Each of them is told to write; one does.
+    // All processes are told to write; one does.
     in_group(2, |group| {
         let mut trainer = trainer(config(), &grids).in_group(group)?;
         let ended = trainer.run_until(|_, record| {
@@ -317,7 +317,7 @@ fn a_training_goes_on_with_another_number_of_processes() {
     }
 }
 
-/// The rank and the problem that each process is told.
+/// The rank and the problem in each process's error.
 fn told<T>(results: Vec<Result<T>>) -> Vec<(Option<usize>, String)> {
     let told = |result: Result<T>| match result.err() {
         Some(Error::Group { rank, problem }) => (rank, problem),
@@ -338,7 +338,7 @@ fn whoever_is_started_with_something_else_is_named_to_all_before_a_step() {
             trainer(config, grids).in_group(group).map(drop)
         }))
     };
-    /// What one process has otherwise, how many of its shapes it lacks, and what all are told.
+    /// A different configuration of one process, how many of its shapes are missing, and the message that all get.
     type Case = (fn(TrainConfig) -> TrainConfig, usize, &'static str);
     let cases: [Case; 3] = [
         (|config| config.seed(5), 0, "`model.config.seed` of the training is 5, and rank 0 has 0"),
@@ -382,7 +382,7 @@ fn a_process_that_hangs_or_leaves_is_named_to_all() {
             trainer.step()?;
             if group.rank() == 1 {
                 if hangs {
-                    // Until the others have given it up.
+                    // Until the others have given up this process.
                     while group.check().is_ok() {
                         std::thread::sleep(Duration::from_millis(5));
                     }
@@ -446,7 +446,7 @@ fn who_does_not_come_is_named_and_strangers_are_sent_away() {
 
     std::thread::scope(|scope| {
         let first = scope.spawn(|| patient(0, 2).and_then(|group| group.barrier(Duration::from_secs(60))));
-        // Somebody who looks at every port, before the member that is waited for.
+        // A program that connects to every port arrives before the awaited member.
         while TcpStream::connect(("127.0.0.1", port))
             .and_then(|mut stream| stream.write_all(b"GET / HTTP/1.0\n"))
             .is_err()

@@ -1,8 +1,7 @@
-//! What can fail says so and shows itself: every public function that returns a `Result` has a section `# Errors` and an example of its
-//! own, which the documentation tests run.
+//! Every public function that returns a `Result` has a section `# Errors` and an example of its own, which the documentation tests run.
 //!
-//! The sources are read as text, formatted as `cargo fmt` leaves them. A function is public when its type, or the function itself, can be
-//! reached from `lib.rs` through `pub mod` and `pub use`.
+//! The test reads the sources as text, formatted by `cargo fmt`. A function is public if its type, or the function itself, can be reached
+//! from `lib.rs` through `pub mod` and `pub use`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -40,7 +39,7 @@ fn child(file: &Path, name: &str) -> Option<PathBuf> {
     [folder.join(format!("{name}.rs")), folder.join(name).join("mod.rs")].into_iter().find(|path| path.exists())
 }
 
-/// The paths of a tree such as `a::{b, c::d as e}`; what is renamed keeps the name that its file knows it by.
+/// The paths of a tree such as `a::{b, c::d as e}`; a renamed item keeps the name that its own file uses.
 fn tree(text: &str) -> Vec<Vec<String>> {
     let text = text.trim();
     if let Some(inside) = text.strip_prefix('{') {
@@ -61,7 +60,7 @@ fn tree(text: &str) -> Vec<Vec<String>> {
     }
 }
 
-/// Which names of which files can be reached from outside of the crate.
+/// Names of each file that can be reached from outside of the crate.
 #[derive(Default)]
 struct Public {
     names: BTreeMap<PathBuf, BTreeSet<String>>,
@@ -69,7 +68,7 @@ struct Public {
 }
 
 impl Public {
-    /// Everything public that the module in `file` declares or passes on.
+    /// Adds everything public that the module in `file` declares or re-exports.
     fn module(&mut self, file: &Path) {
         if !self.modules.insert(file.to_path_buf()) {
             return;
@@ -88,7 +87,7 @@ impl Public {
         }
     }
 
-    /// The item at `path`, seen from the module in `file`.
+    /// Adds the item at `path`, seen from the module in `file`.
     fn follow(&mut self, file: &Path, path: &[String]) {
         match path {
             [only] if only == "*" => self.module(file),
@@ -107,7 +106,7 @@ impl Public {
         }
     }
 
-    /// `name`, which the module in `file` defines or passes on.
+    /// Adds `name`, which the module in `file` defines or re-exports.
     fn name(&mut self, file: &Path, name: &str) {
         if self.names.entry(file.to_path_buf()).or_default().insert(name.to_owned()) {
             for path in passed_on(&read(file)) {
@@ -125,7 +124,7 @@ fn passed_on(text: &str) -> Vec<Vec<String>> {
     statements.flat_map(|(statement, _)| tree(&statement.replace('\n', " "))).collect()
 }
 
-/// The name that a line such as `struct Mesh<T> {` gives.
+/// The name in a line such as `struct Mesh<T> {`.
 fn item_name(item: &str) -> Option<String> {
     let words: Vec<&str> = item.split_whitespace().skip_while(|word| matches!(*word, "const" | "unsafe")).collect();
     let [kind, name, ..] = words[..] else { return None };
@@ -162,8 +161,8 @@ fn implemented(line: &str) -> Option<String> {
     (!rest.contains(" for ")).then(|| name.to_owned())
 }
 
-/// The public functions of a file that return a `Result`: of its free functions those in `names`, and those of the types in `types`, which
-/// may be defined elsewhere.
+/// The public functions of a file that return a `Result`: its free functions that are in `names`, and the functions of the types in
+/// `types`, which other files may define.
 fn fallible(file: &Path, names: &BTreeSet<String>, types: &BTreeSet<String>) -> Vec<Function> {
     let text = read(file);
     let lines: Vec<&str> = text.lines().collect();

@@ -1,4 +1,4 @@
-//! Layers that know the elements of a batch: torch's values and gradients, element by element.
+//! Layers that treat the elements of a batch separately: torch's values and gradients, element by element.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use wavemesh::sparse::*;
 
-/// Where everything runs: a GPU, if the library is built for one and finds one.
+/// The device of all tests: a GPU, if the library is built for one and finds one.
 static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
 
 fn saved() -> HashMap<String, Tensor> {
@@ -124,7 +124,7 @@ fn sums_and_broadcasts_know_empty_elements() {
         }
     }
     assert!(x.broadcast_elements(&sums.narrow(0, 0, 2).unwrap()).is_err());
-    // As modules, global pools fit into a sequence.
+    // As modules, global pools can be part of a sequence.
     let net = SparseSequential::new().add(SparseGlobalAvgPool).add(|features: &Tensor| features * 2.0);
     let pooled = net.forward(&x).unwrap();
     assert_eq!(pooled.coords(), [[0, 0, 0, 0], [1, 0, 0, 0], [2, 0, 0, 0]]);

@@ -1,10 +1,10 @@
-//! Procedural families: solids whose distances can be trusted, whole, closed and inside the cube.
+//! Procedural families: solids with correct distances, in one piece, closed and inside the cube.
 
 use wavemesh::sdf::SdfGrid;
 use wavemesh::sdf::shapes::{prism, revolution, sphere};
 use wavemesh::train::{Family, ProceduralShape, Representation, RepresentationConfig};
 
-/// Shapes of each family that are looked at.
+/// Number of shapes to test in each family.
 const EACH: u64 = 12;
 
 fn grids(family: Family, resolution: usize) -> Vec<SdfGrid> {
@@ -24,7 +24,7 @@ fn every_solid_is_in_one_closed_part_inside_the_cube() {
 
 #[test]
 fn a_shelf_reaches_the_legs_of_its_table() {
-    // A third of the tables that stand on four legs have a shelf, and a quarter of those legs lean.
+    // A third of the tables with four legs have a shelf, and a quarter of those legs lean.
     for seed in 0..60 {
         let mesh = ProceduralShape::new(Family::Table, seed).sdf(64).unwrap().to_mesh().unwrap();
         assert_eq!(mesh.components().len(), 1, "parts of table {seed}");
@@ -36,7 +36,7 @@ fn distances_change_no_faster_than_the_place() {
     for family in Family::ALL {
         for seed in 0..4 {
             let solid = ProceduralShape::new(family, seed);
-            // A fine lattice along a skew line that crosses the cube, and short steps in all directions.
+            // Fine steps along a skew line that crosses the cube, and short steps in all directions.
             for i in 0..400 {
                 let at = |k: usize| ((i * (37 + 11 * k) + 7 * k) % 400) as f32 / 200.0 - 1.0;
                 let p = [at(0), at(1), at(2)];
@@ -54,8 +54,8 @@ fn distances_change_no_faster_than_the_place() {
 
 #[test]
 fn outside_a_solid_the_distance_is_that_to_its_surface() {
-    // Parts are joined by their least distance, and cut by their largest: the first is exact outside, the second not where the cut
-    // meets the surface. Near the surface both are.
+    // Parts are joined by their smallest distance, and cut by their largest. The first is exact outside; the second is not where the cut
+    // meets the surface. Near the surface both are exact.
     for family in Family::DETAILED {
         let solid = ProceduralShape::new(family, 5);
         let surface = solid.sdf(96).unwrap().to_mesh().unwrap();
@@ -94,14 +94,14 @@ fn three_stages_keep_every_family_at_64() {
 
 #[test]
 fn prisms_and_revolutions_have_exact_distances() {
-    // A prism over a square is a box: a corner is √3 · 0.1 away from a point 0.1 beyond it on every axis.
+    // A prism over a square is a box: its corner is √3 · 0.1 away from a point that is 0.1 further on every axis.
     let cube = prism(&[[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]], 0.5);
     assert!((cube.distance([0.6; 3]) - 0.1 * 3f32.sqrt()).abs() < 1e-6);
     assert!((cube.distance([0.0, 0.0, 0.3]) + 0.2).abs() < 1e-6);
-    // Either order of the corners is right.
+    // Both orders of the corners are right.
     let turned = prism(&[[-0.5, 0.5], [0.5, 0.5], [0.5, -0.5], [-0.5, -0.5]], 0.5);
     assert_eq!(cube.distance([0.1, 0.2, 0.0]), turned.distance([0.1, 0.2, 0.0]));
-    // Half a many-sided circle sweeps a ball.
+    // Half a polygon with many sides, turned around its axis, makes a ball.
     let half: Vec<[f32; 2]> = (0..=512)
         .map(|i| (std::f32::consts::PI * (i as f32 / 512.0 - 0.5)).sin_cos())
         .map(|(sin, cos)| [0.6 * cos, 0.6 * sin])

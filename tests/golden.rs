@@ -1,21 +1,21 @@
-//! Golden images: every kind of picture, as it looked when a person last looked at it.
+//! Golden images: every kind of picture, as a person last saw and approved it.
 //!
-//! The images are in tests/fixtures/golden. A difference writes what was drawn to the target folder; look at both, and when the new one is
-//! right, `WAVEMESH_GOLDEN=write cargo test --release --test golden` makes it the image.
+//! The images are in tests/fixtures/golden. On a difference, the test writes its picture to the target folder. Look at both; if the new one
+//! is right, `WAVEMESH_GOLDEN=write cargo test --release --test golden` replaces the image.
 
 use std::path::{Path, PathBuf};
 
 use wavemesh::notebook::{Picture, Theme, contact_sheet, figure};
 use wavemesh::prelude::*;
 
-/// A pixel differs when a channel is off by more than this: rounding differs a little between processors.
+/// A pixel differs if a channel is off by more than this, because rounding differs a little between processors.
 const CHANNEL: u8 = 16;
-/// So many pixels may differ, of a thousand: those on edges.
+/// Of a thousand pixels, this many may differ: pixels on edges.
 const PER_MILLE: usize = 2;
 
 fn check(name: &str, picture: &Picture) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/golden/{name}.png"));
-    // Both through the palette of at most 256 colours that notebooks get.
+    // Both go through the palette of at most 256 colours that notebooks get.
     let drawn = picture.png().unwrap();
     if std::env::var("WAVEMESH_GOLDEN").is_ok_and(|mode| mode == "write") {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -39,7 +39,7 @@ fn check(name: &str, picture: &Picture) {
     }
 }
 
-/// A knot of voxels with two channels: one around zero, one from zero on.
+/// A knot of voxels with two channels: the values of one lie around zero, those of the other start at zero.
 fn knot() -> Voxels {
     let (mut sites, mut angle, mut height) = (Vec::new(), Vec::new(), Vec::new());
     let [nx, ny, nz] = [24i32, 16, 20];

@@ -1,5 +1,5 @@
-//! What a GPU gives beside the tests that run on any device: the processor's numbers, the same bits on every run, and errors that say
-//! what to do. `bash tests/gpu.sh` builds this without a GPU and runs it where there is one.
+//! Tests of a GPU besides those that run on any device: the processor's numbers, the same bits on every run, and errors that say what to
+//! do. `bash tests/gpu.sh` builds this file without a GPU and runs it on a machine with one.
 
 #![cfg(feature = "cuda")]
 
@@ -125,8 +125,8 @@ fn pass(
     (y, grads)
 }
 
-/// Every kind of map on 7,000 to 70,000 sites in random order, against the native backend in f32: f32 to 1e-5, halves to their
-/// rounding, and twice the same bits.
+/// Every kind of map, on 7,000 to 70,000 sites in random order, compared with the native backend in f32: f32 agrees to 1e-5, halves to
+/// their rounding, and two runs give the same bits.
 #[test]
 fn layers_give_the_processors_numbers_and_the_same_bits_twice() {
     let device = gpu();
@@ -152,7 +152,7 @@ fn layers_give_the_processors_numbers_and_the_same_bits_twice() {
         let (coords, size) = shell(radius, batch, &mut rng);
         let (want, want_grads) = pass(layer, channels, &coords, size, batch, &Device::Cpu, DType::F32);
         for &(dtype, tolerance) in [(DType::F32, 1e-5)].iter().chain(halves) {
-            // The halves round inputs and weights too, and a maximum among rounded values is another one.
+            // Halves round inputs and weights too, and the maximum of rounded values can be another value.
             if matches!(layer, Layer::Max) && dtype != DType::F32 {
                 continue;
             }
@@ -201,7 +201,7 @@ fn network(precision: Precision, gradient_checkpointing: bool, device: &Device) 
     WaveMeshUNet::seeded(&config, 7, device).unwrap()
 }
 
-/// Output in evaluation, and loss and gradients in training.
+/// The output in evaluation, and loss and gradients in training.
 fn passes(precision: Precision, checkpointing: bool, device: &Device) -> (Tensor, Vec<Tensor>) {
     let mut rng = StdRng::seed_from_u64(9);
     let (coords, size) = shell(12.0, 2, &mut rng);
@@ -297,7 +297,7 @@ fn no_sites_are_fine() {
     assert_eq!((y.features().dims(), z.features().dims()), ([0, 8].as_slice(), [0, 4].as_slice()));
 }
 
-/// More than the card has: an error with the figures, and everything goes on.
+/// Asks for more memory than the card has: the error gives the numbers, and everything continues to work.
 #[test]
 fn too_much_memory_is_an_error_with_figures_and_nothing_is_lost() {
     let device = gpu();
@@ -305,7 +305,7 @@ fn too_much_memory_is_an_error_with_figures_and_nothing_is_lost() {
     let mut rng = StdRng::seed_from_u64(1);
     let (coords, size) = shell(20.0, 1, &mut rng);
     let kept = numbers(&mut rng, &[coords.len(), 4]).to_device(&device).unwrap();
-    // A convolution whose output alone is larger than the card.
+    // A convolution with an output that is larger than the card's memory.
     let outputs = (total as usize / 4 / coords.len() + 1).next_multiple_of(1024);
     let x = SparseConvTensor::from_coords(kept.clone(), coords, [size; 3], 1).unwrap();
     let conv = SubMConv3d::new(4, outputs, 1, ConvConfig::default(), VarBuilder::zeros(DType::F32, &device)).unwrap();
@@ -345,7 +345,7 @@ fn displays_take_tensors_of_the_gpu() -> Result<()> {
     Ok(())
 }
 
-/// The card of a tensor that is too large to be copied says what that of a copy says.
+/// The card of a tensor that is too large to copy has the same content as the card of a copy.
 #[test]
 fn cards_of_large_tensors_are_computed_on_the_gpu() -> Result<()> {
     let mut rng = StdRng::seed_from_u64(21);
@@ -366,7 +366,7 @@ fn cards_of_large_tensors_are_computed_on_the_gpu() -> Result<()> {
     Ok(())
 }
 
-/// More variables than one launch takes, of sizes from one to several blocks.
+/// More variables than one launch takes, with sizes from one to several blocks.
 #[test]
 fn many_variables_are_trained_as_on_the_processor() -> Result<()> {
     let run = |device: &Device| -> Result<Vec<Tensor>> {
@@ -392,7 +392,7 @@ fn many_variables_are_trained_as_on_the_processor() -> Result<()> {
     Ok(())
 }
 
-/// A device that candle makes is another one than `best_device`, on the stream of candle's own.
+/// A device made by candle differs from `best_device`; it runs on candle's own stream.
 #[test]
 fn devices_that_candle_makes_serve_as_well() -> Result<()> {
     let (coords, size) = shell(16.0, 2, &mut StdRng::seed_from_u64(41));
@@ -429,7 +429,9 @@ fn packed_coefficients_are_decoded_where_they_are() -> Result<()> {
     Ok(())
 }
 
-/// SpUNet, fifty layers deep. The output and the gradients of the last layer are those of f64 to f32's rounding. Below the first ReLU they are
+/// SpUNet, fifty layers deep. The output and the gradients of the last layer agree with f64 to f32's rounding. Gradients below the first
+/// ReLU do not, not even on the processor: a value that rounding moves to the other side of zero changes a whole term, so a few of a
+/// million values make 10⁻³.
 /// not, on the processor neither: a value that rounding tips over the edge changes a whole term, so a few of a million make 10⁻³.
 #[test]
 fn gradients_of_a_deep_network_are_those_of_f64_but_for_its_relus() -> Result<()> {

@@ -1,5 +1,5 @@
-//! What needs a GPU for itself, or changes how the whole process computes: recordings, which give the numbers of the work itself and errors
-//! for what cannot be recorded, and exact products. These tests take turns.
+//! Tests that need a GPU for themselves, or that change how the whole process computes: recordings, which give the same numbers as the work
+//! itself and errors for work that cannot be recorded, and exact products. These tests run one at a time.
 
 #![cfg(feature = "cuda")]
 
@@ -29,7 +29,7 @@ fn numbers(rng: &mut StdRng, dims: &[usize], device: &Device) -> Result<Tensor> 
     Ok(Tensor::from_vec(values, dims, device)?)
 }
 
-/// The cells of a cube's surface, `side` long.
+/// The cells of the surface of a cube, `side` cells long.
 fn box_of(side: i32, batch: usize) -> Vec<[i32; 4]> {
     let cells = 0..batch as i32 * side * side * side;
     let cell = |i: i32| [i / (side * side * side), i / (side * side) % side, i / side % side, i % side];
@@ -50,7 +50,7 @@ fn bits(t: &Tensor) -> Vec<u8> {
     bytes
 }
 
-/// The same numbers as the work itself, for new inputs in the old places, and running statistics that go on.
+/// A recording gives the same numbers as the work itself for new inputs in the old places, and running statistics continue.
 #[test]
 fn a_recording_repeats_the_work() -> Result<()> {
     let (device, _turn) = gpu();
@@ -121,7 +121,7 @@ fn what_cannot_be_recorded_is_an_error_and_everything_goes_on() -> Result<()> {
     Ok(())
 }
 
-/// Over two sets of sites one after the other, and the first again.
+/// Samples over two sets of sites one after the other, and then over the first again.
 #[test]
 fn a_recorded_network_samples_the_same() -> Result<()> {
     let (device, _turn) = gpu();
@@ -141,7 +141,7 @@ fn a_recorded_network_samples_the_same() -> Result<()> {
     Ok(())
 }
 
-/// Forward and both gradients beside the reference backend's f64.
+/// Compares forward and both gradients with the reference backend's f64.
 #[test]
 fn exact_products_are_those_of_f32() -> Result<()> {
     let (device, _turn) = gpu();

@@ -1,4 +1,4 @@
-//! Grids of what real files hold: stray vertices, sheets, double sides, overlapping parts, thin walls, and more than memory.
+//! Grids of real files and their problems: stray vertices, sheets, double sides, overlapping parts, thin walls, and not enough memory.
 
 use std::path::Path;
 
@@ -59,7 +59,7 @@ fn a_mesh_says_what_is_wrong_with_it_and_repair_mends_it() {
         assert_eq!(mended.is_watertight(), !open, "{name}");
         assert!(open || (mended.volume() - 1.0).abs() < 1e-6, "{name}: {}", mended.volume());
     }
-    // A third of the triangles turned over, in a mesh of soup: all face outwards again.
+    // A soup of triangles with a third of them turned over: all face outwards again.
     let soup: Vec<[f32; 3]> = (0..sphere.faces().len()).flat_map(|f| sphere.triangle(f)).collect();
     let faces = (0..soup.len() as u32 / 3)
         .map(|f| if f % 3 == 0 { [3 * f, 3 * f + 2, 3 * f + 1] } else { [3 * f, 3 * f + 1, 3 * f + 2] });
@@ -68,7 +68,7 @@ fn a_mesh_says_what_is_wrong_with_it_and_repair_mends_it() {
     let (mended, report) = soup.repair().unwrap();
     assert!(mended.is_watertight() && (mended.volume() - sphere.volume()).abs() < 1e-5);
     assert_eq!(report.turned, sphere.faces().len().div_ceil(3), "{report}");
-    // A mesh inside out is turned, a hollow stays hollow.
+    // A mesh that is inside out is turned over; a hollow stays hollow.
     let hole = turned_over(&shapes::sphere(0.3).to_mesh(20).unwrap());
     let hollow = joined(&[&sphere, &hole]);
     assert_eq!(hollow.repair().unwrap().1.turned, 0);
@@ -90,7 +90,7 @@ fn welding_joins_what_is_within_its_tolerance() {
     for bad in [-1.0, f32::NAN, f32::INFINITY] {
         assert!(torn.weld(bad).unwrap_err().to_string().contains("tolerance"));
     }
-    // A tolerance of nothing beside the mesh's size joins equal positions alone.
+    // A tolerance that is tiny compared with the mesh's size joins equal positions only.
     assert_eq!(torn.weld(f32::MIN_POSITIVE).unwrap().vertices().len(), 6);
 }
 
@@ -116,17 +116,17 @@ fn what_has_no_inside_is_measured_without_a_sign_or_as_a_shell() {
             assert!(with(SdfSign::Thickened { radius }).unwrap_err().to_string().contains("radius"));
         }
     }
-    // A sheet in the xy-plane: the shell's distance is the sheet's less the radius.
+    // A sheet in the xy-plane: the shell's distance is the sheet's minus the radius.
     let sign = SdfSign::Thickened { radius: 0.125 };
     let config = SdfConfig::new().shape([17; 3]).bounds([[-0.5; 3], [1.5; 3]]).sign(sign);
     let grid = SdfGrid::from_mesh_with(&case("obj_plane.obj"), &config).unwrap();
-    let above = grid.values()[(8 * 17 + 8) * 17 + 8]; // at (0.5, 0.5, 0.5)
+    let above = grid.values()[(8 * 17 + 8) * 17 + 8]; // sample at (0.5, 0.5, 0.5)
     assert!((above - (0.5 - 0.125)).abs() < 1e-6, "{above}");
 }
 
 #[test]
 fn walls_that_are_too_thin_are_said_with_the_resolution_that_shows_them() {
-    // Two hundredths thick: a cell of a grid of 32 is 0.057 wide.
+    // The wall is two hundredths thick; a cell of a grid of 32 is 0.057 wide.
     let cube = case("obj_faces_first.obj");
     let plate = cube.map_vertices(|[x, y, z]| [1.6 * x, 1.6 * y, 0.02 * z]).unwrap();
     let coarse = SdfGrid::from_mesh(&plate, 32).unwrap();
@@ -154,7 +154,7 @@ fn a_union_has_the_distances_of_its_outer_surface() {
     let (walls, union) = (grid(false), grid(true));
     let exact = |[x, y, z]: [f32; 3]| {
         let to = |c: f32| (x - c).hypot(y).hypot(z) - 0.5;
-        // Inside, the union's surface is nearest on a ball's part outside the other, or on the ring where both meet.
+        // Inside, the surface of the union is nearest on a ball's part outside the other, or on the ring where they meet.
         let ring = ((y.hypot(z) - 0.4).powi(2) + x * x).sqrt();
         let nearest = [(-0.3, to(-0.3)), (0.3, to(0.3))].into_iter().map(|(c, d)| {
             let length = (x - c).hypot(y).hypot(z).max(1e-9);
@@ -176,7 +176,7 @@ fn a_union_has_the_distances_of_its_outer_surface() {
     assert!(SdfGrid::from_mesh_with(&mesh, &refused).unwrap_err().to_string().contains("union"));
 }
 
-/// The same test runs again in a process that may have 5 GB of addresses.
+/// Runs the same test again in a process with at most 5 GB of address space.
 #[test]
 #[cfg(unix)]
 fn what_memory_has_no_room_for_is_an_error_and_no_abort() {
@@ -207,7 +207,7 @@ fn what_memory_has_no_room_for_is_an_error_and_no_abort() {
     let samples = 4 * 1200u64.pow(3);
     let cube = case("obj_faces_first.obj");
     needs(SdfGrid::from_mesh(&cube, 1200).unwrap_err(), samples);
-    // In slabs there is room.
+    // In slabs there is enough room.
     let config = SdfConfig::new().shape([1200; 3]);
     let slab = SdfGrid::slabs(&cube, &config, 3).unwrap().next().unwrap().unwrap();
     assert_eq!(slab.shape(), [3, 1200, 1200]);
@@ -251,7 +251,7 @@ fn a_grid_of_more_samples_than_can_be_numbered_is_an_error() {
     assert!(said.contains("2^32"), "{said}");
 }
 
-/// Two small balls far apart: the tree once split neither, and each query looked at every triangle.
+/// Two small balls far apart: an earlier tree separated neither, so each query looked at every triangle.
 #[test]
 fn a_gap_changes_no_distance() {
     let ball = |x: f32| {
@@ -286,7 +286,7 @@ fn smallest_area(mesh: &Mesh) -> f32 {
 
 #[test]
 fn marching_cubes_can_leave_out_triangles_without_area() {
-    // An octahedron whose surface passes through samples, at which the vertices of several edges coincide.
+    // An octahedron whose surface passes through samples, where the vertices of several edges coincide.
     let grid = SdfGrid::from_fn([17; 3], |p| p.iter().map(|c| c.abs()).sum::<f32>() - 0.5).unwrap();
     let plain = grid.to_mesh().unwrap();
     assert_eq!(smallest_area(&plain), 0.0);
@@ -305,12 +305,12 @@ fn a_mask_hides_cells_and_values_may_be_as_large_as_they_can() {
         let draw = |mask| isosurface(&grid, &IsosurfaceConfig::new().method(method).mask(mask));
         let half = draw(lower).unwrap();
         assert!(half.bounds()[1][0] < 0.0 && half.check().unused_vertices == 0, "{method:?}: {half:?}");
-        // Less than half, by a row of cells in marching cubes and by two in dual contouring.
+        // Less than half: by a row of cells with marching cubes, and by two with dual contouring.
         let share = half.area() / whole.area();
         assert!((0.4..0.5).contains(&share), "{method:?}: {share}");
         assert!(draw(vec![false; grid.values().len()]).is_err());
         assert!(draw(vec![true; 3]).unwrap_err().to_string().contains("3 entries"));
-        // The same signs with all magnitudes at the end of their range: every vertex is in the middle of its edge.
+        // The same signs with all magnitudes at the end of their range: every vertex is at the middle of its edge.
         let huge = grid.values().iter().map(|v| if *v < 0.0 { -3e38 } else { 3e38 }).collect();
         let huge = SdfGrid::from_values(huge, grid.shape()).unwrap();
         let mesh = isosurface(&huge, &IsosurfaceConfig::new().method(method)).unwrap();
@@ -337,8 +337,8 @@ fn normals_off(mesh: &Mesh, truth: &[[f64; 3]]) -> f64 {
 #[test]
 fn dual_contouring_finds_the_edges_of_a_solid() {
     let half = [0.52f32, 0.46, 0.37];
-    // Angles around z, then x; resolution; how far normals may be off, and edges in cells, at most and on average. Where an edge cuts
-    // off a corner of a cell without crossing the cell's own edges, no cell knows of it: that is the largest distance.
+    // Angles around z, then x; resolution; the largest error of normals; the largest and the mean distance of edges, in cells. Where an
+    // edge cuts off a corner of a cell without crossing the cell's own edges, no cell notices it: this causes the largest distance.
     for (around_z, around_x, n, normals, farthest, mean) in [
         (0.0f32, 0.0f32, 40, 0.01, 0.01, 0.001),
         (std::f32::consts::FRAC_PI_4, 0.0, 40, 0.1, 0.1, 0.01),
@@ -415,7 +415,7 @@ fn dual_contouring_is_closed_on_noise_and_gives_each_sheet_a_vertex() {
     let method = IsosurfaceMethod::DualContouring;
     let mesh = isosurface(&grid, &IsosurfaceConfig::new().method(method)).unwrap();
     assert!(mesh.is_closed());
-    // Two inside samples at opposite corners of a cell: their two cubes of quads share no vertex.
+    // Two samples inside, at opposite corners of a cell: their two cubes of quads share no vertex.
     let mut values = vec![1.0; 4 * 4 * 4];
     for place in [21, 42] {
         values[place] = -1.0;

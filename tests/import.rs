@@ -1,4 +1,4 @@
-//! Checkpoints of other libraries: the same network from each of their files computes what spconv computed.
+//! Checkpoints of other libraries: from each of their files, the same network computes what spconv computed.
 
 mod folder;
 
@@ -120,12 +120,12 @@ fn what_does_not_fit_is_named_and_changes_nothing() {
         );
         (variables, layers)
     };
-    // Another width than the file has.
+    // Another width than in the file.
     let (variables, layers) = build(7, "stem");
     let before = layers.1.weight().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let error = text(&variables, &file, &ImportOptions::default());
     assert!(error.contains("stem.weight") && error.contains("spconv 1") && error.contains("(3 → 7"), "{error}");
-    // A name that the file does not have.
+    // A name that is not in the file.
     let (missing, _layers) = build(6, "trunk");
     let error = text(&missing, &file, &ImportOptions::default());
     assert!(error.contains("1 of 2") && error.contains("`trunk.weight`") && error.contains("stem.weight"), "{error}");
@@ -144,12 +144,12 @@ fn what_does_not_fit_is_named_and_changes_nothing() {
         error.contains("torchsparse") && error.contains("MinkowskiEngine") && error.contains("ImportOptions::format"),
         "{error}"
     );
-    // The same weights twice in one file.
+    // The same weights twice in the same file.
     let twice = Checkpoint::open(fixture("import_spconv1.pth")).unwrap();
     let both = |name: &str| Some(format!("{}.{name}", if name.starts_with("norm") { "ema" } else { "net" }));
     let error = text(&variables, &twice.renamed(both).unwrap(), &ImportOptions::default());
     assert!(error.contains("have no tensor"), "{error}");
-    // Without its layers, a variable does not tell how a pointwise weight is meant.
+    // Without its layers, a variable does not tell how to read a pointwise weight.
     let orphan = VarMap::new();
     drop(network(&orphan));
     let error = text(&orphan, &Checkpoint::open(fixture("import_spconv2.pth")).unwrap(), &ImportOptions::default());
@@ -194,7 +194,7 @@ fn damaged_files_are_errors() {
     let text = |bytes: &[u8]| Checkpoint::from_bytes("x.pth", bytes).unwrap_err().to_string();
     assert!(text(b"hello, world").contains("x.pth"));
     assert!(Checkpoint::open("nowhere.pth").unwrap_err().to_string().contains("nowhere.pth"));
-    // A byte changed anywhere gives an error or another value, and never a panic.
+    // If any byte changes, the result is an error or another value, never a panic.
     for at in (0..good.len()).step_by(13) {
         let mut bytes = good.clone();
         bytes[at] ^= 0x55;
@@ -209,7 +209,7 @@ fn damaged_files_are_errors() {
 
 #[test]
 fn a_layer_that_ran_on_another_kernel_s_pairs_is_loaded_by_its_offsets() {
-    // Cylinder3D with spconv 1: a (3, 1, 3) layer whose key belongs to a (1, 3, 3) one runs on that one's pairs.
+    // Cylinder3D with spconv 1: a (3, 1, 3) layer shares the key of a (1, 3, 3) layer and runs on the pairs of that one.
     let weight = Tensor::arange(0f32, 18.0, &Device::Cpu).unwrap().reshape((3, 1, 3, 2, 1)).unwrap(); // (z, y, x, in, out)
     let bytes = candle_core::safetensors::save(
         &[("conv1_2.weight".to_string(), weight)].into(),
@@ -224,7 +224,7 @@ fn a_layer_that_ran_on_another_kernel_s_pairs_is_loaded_by_its_offsets() {
     assert!(file.load_into(&variables, &ImportOptions::default()).unwrap_err().to_string().contains("[3, 1, 3, 2, 1]"));
     let file = file.mapped(|_, weight| Ok(weight.reshape((1, 3, 3, 2, 1))?)).unwrap();
     file.load_into(&variables, &ImportOptions::default()).unwrap();
-    // Offset (y, x) of the layer reads what offset (z, x) of the file had.
+    // Offset (y, x) of the layer reads the file's offset (z, x).
     let loaded = conv.weight().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(loaded, (0..18).map(|v| v as f32).collect::<Vec<_>>());
     std::fs::remove_file(file.path()).unwrap();

@@ -1,4 +1,4 @@
-//! No argument ends the process: what is too large or makes no sense is an error, also where memory is short.
+//! No argument ends the process: values that are too large or make no sense give an error, also when memory is short.
 
 use std::fmt::Debug;
 use std::io::Write;
@@ -14,7 +14,7 @@ use wavemesh::sdf::{DistanceQuery, Frame, SdfSign};
 use wavemesh::train::chamfer_matrix;
 use wavemesh::wavelet::{NdArray, WaveletCoeffs};
 
-/// The variable by which this test tells its child that memory is short.
+/// The variable that tells the test's child process that memory is short.
 const SHORT: &str = "WAVEMESH_TEST_SHORT_OF_MEMORY";
 
 fn refused<T: Debug>(what: &str, result: Result<T>) {
@@ -107,7 +107,7 @@ fn a_message_says_what_was_met_first_and_what_was_expected_then() {
     assert!(error.to_string().contains("[3, 4]"), "{error}");
 }
 
-/// Runs in the child of the next test: a machine with 4 GB would do, and what is asked for needs more.
+/// Runs in the child process of the next test: a machine with 4 GB would give the same result, and the requests need more.
 #[test]
 fn where_memory_is_short_the_error_says_how_much_was_asked() {
     if std::env::var_os(SHORT).is_none() {
@@ -142,7 +142,7 @@ fn a_limit_on_memory_ends_no_process() {
     assert!(output.status.success() && text.contains("1 passed"), "{:?}\n{text}", output.status);
 }
 
-/// Triangles that lie nearly at one place, across each other: no tree parts them.
+/// Triangles that lie across each other at nearly the same place: no tree separates them.
 fn tangle(count: u32) -> Mesh {
     let mut rng = rand::rngs::StdRng::seed_from_u64(7);
     let mut corner = |at: [f32; 3]| at.map(|c| c + rng.random_range(-1e-3..1e-3));
@@ -197,7 +197,8 @@ fn a_face_of_many_corners_is_a_disk_of_triangles() {
     assert!(grid.values()[4 * 81 + 4 * 9 + 4].abs() < 1e-6, "the middle lies on it");
 }
 
-/// A glTF of one buffer of zeros, which its accessors (count, sparse count) see as bytes, and of primitives that are strips of its first.
+/// A glTF with one buffer of zeros; its accessors (count, sparse count) read them as bytes, and its primitives are strips of the first
+/// accessor.
 fn strips(bytes: usize, accessors: &str, primitives: usize) -> Vec<u8> {
     let primitive = r#"{"attributes":{"POSITION":1},"indices":0,"mode":5}"#;
     let primitives = vec![primitive; primitives].join(",");

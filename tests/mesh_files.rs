@@ -1,4 +1,4 @@
-//! Every mesh format, whole and broken: a broken file is an error that names its path and place, never a panic.
+//! Every mesh format, with intact and broken files: a broken file gives an error with its path and place, never a panic.
 
 mod folder;
 
@@ -79,7 +79,7 @@ fn each_format_reads_a_square_as_two_triangles() {
     }
 }
 
-/// A glTF of one triangle under a node that doubles and shifts it.
+/// A glTF of one triangle under a node that doubles its size and moves it.
 fn triangle_gltf(buffer: &str, count: usize) -> String {
     format!(
         r#"{{"asset":{{"version":"2.0"}},"scene":0,"scenes":[{{"nodes":[0]}}],
@@ -123,14 +123,14 @@ fn gltf_moves_its_nodes_and_finds_its_buffers() {
     std::fs::write(folder.join("t.bin"), triangle_buffer()).unwrap();
     std::fs::write(folder.join("t.gltf"), triangle_gltf(r#","uri":"t.bin""#, 3)).unwrap();
     assert_eq!(Mesh::load(folder.join("t.gltf")).unwrap().vertices(), wanted);
-    // Not above its own folder.
+    // Files above its own folder are not allowed.
     std::fs::write(folder.join("up.gltf"), triangle_gltf(r#","uri":"../t.bin""#, 3)).unwrap();
     assert!(Mesh::load(folder.join("up.gltf")).unwrap_err().to_string().contains("does not lie beside it"));
 }
 
 #[test]
 fn concave_polygons_keep_their_area() {
-    // An L of area 3, whose fan from the first corner would leave it.
+    // An L of area 3; a fan from its first corner would leave the L.
     let l = "v 0 2 0\nv 0 0 0\nv 2 0 0\nv 2 1 0\nv 1 1 0\nv 1 2 0\nf 5 6 1 2 3 4\nv 9 9 9\n";
     for shift in 0..6 {
         let order: Vec<String> = (0..6).map(|i| ((i + shift) % 6 + 1).to_string()).collect();
@@ -240,7 +240,7 @@ fn cut_and_altered_files_never_panic() {
         for _ in 0..400 {
             let mut bytes = seed[..seed.len() - random(seed.len())].to_vec();
             for _ in 0..random(6) {
-                // Mostly the head, where the counts are.
+                // Mostly changes the head of the file, which holds the counts.
                 let reach = if random(3) > 0 { bytes.len().min(400) } else { bytes.len() };
                 let at = random(reach.max(1)).min(bytes.len().saturating_sub(1));
                 if let Some(byte) = bytes.get_mut(at) {
@@ -315,7 +315,7 @@ fn what_a_reader_skips_is_in_the_notes() {
     assert!(loaded("off_lower.off").notes().is_empty());
 }
 
-/// Each format's cube, changed in ways that the field's readers take.
+/// Each format's cube, changed in ways that common readers accept.
 #[test]
 fn relatives_of_the_odd_files_are_read() {
     let text = |name: &str| std::fs::read_to_string(case(name)).unwrap();
@@ -380,7 +380,7 @@ fn relatives_of_the_odd_files_are_read() {
     }
 }
 
-/// A cube of quantized positions: corners at 0 and 255, which a node scales back.
+/// A cube with quantized positions: corners at 0 and 255, which a node scales back.
 fn quantized_gltf(nodes: &str, extra: &str) -> String {
     use base64::Engine;
     let corners: Vec<u8> =
@@ -407,7 +407,7 @@ fn gltf_extensions_of_geometry_are_read_or_named() {
     let two = read(quantized_gltf(instances, "")).unwrap();
     assert_eq!((two.faces().len(), two.bounds()), (24, [[0.0; 3], [6.0, 1.0, 1.0]]));
     assert!((two.volume() - 2.0).abs() < 1e-6);
-    // A node's mirror turns triangles over, and numbers beyond single precision are added in double precision.
+    // A node's mirror turns triangles over; numbers beyond single precision are added in double precision.
     let far = r#"{"mesh":0,"scale":[-1,1,1],"translation":[4684683.676571,0,0]}"#;
     let far = read(quantized_gltf(far, "")).unwrap();
     assert!((far.volume() - 1.0).abs() < 1e-6 && far.offset()[0] > 4e6, "{far:?} {:?}", far.offset());
@@ -439,7 +439,7 @@ fn zip(files: &[(&str, &str)], deflate: bool) -> Vec<u8> {
         let half = |n: usize| (n as u16).to_le_bytes();
         let word = |n: usize| (n as u32).to_le_bytes();
         let method = half(if deflate { 8 } else { 0 });
-        // Versions and flags, the method, times and checksum (which nobody reads), sizes, lengths of name and extras.
+        // Versions and flags, the method, times and checksum (which nobody reads), sizes, and the lengths of the name and the extra field.
         let sizes = [word(packed.len()), word(text.len())].concat();
         let head = [&half(20)[..], &half(0), &method, &[0; 8], &sizes, &half(name.len()), &half(0)].concat();
         let offset = out.len();
@@ -479,7 +479,7 @@ fn a_3mf_is_read_with_its_components_where_its_build_has_them() {
         let mesh = Mesh::from_bytes(&bytes, MeshFormat::ThreeMf).unwrap();
         assert_eq!((mesh.faces().len(), mesh.bounds()), (24, [[10.0, 0.0, 0.0], [15.0, 1.0, 1.0]]));
         assert!(mesh.is_watertight() && (mesh.volume() - 3.0).abs() < 1e-5, "{}", mesh.volume());
-        // Broken in every byte, and cut everywhere: never a panic.
+        // Broken at every byte, and cut at every place: never a panic.
         for at in (0..bytes.len()).step_by(7) {
             let _ = Mesh::from_bytes(&bytes[..at], MeshFormat::ThreeMf);
             let mut broken = bytes.clone();
@@ -517,10 +517,10 @@ fn a_small_part_at_large_coordinates_keeps_its_shape_and_its_place() {
         let back = Mesh::load(folder.join(name)).unwrap();
         assert!((back.volume() - 0.125).abs() < 1e-6 && nearest(&back) < 1e-7, "{name}: {back:?}");
     }
-    // What is made of the mesh lies where it lay.
+    // Results made from the mesh lie at its original place.
     let surface = SdfGrid::from_mesh(&mesh, 32).unwrap().to_mesh().unwrap();
     assert!((surface.volume() - 0.125).abs() < 0.01 && nearest(&surface) < 0.05, "{surface:?}");
-    // A mesh near its file's origin has none, nor one whose numbers single precision holds.
+    // A mesh near its file's origin has no offset, and neither has one whose numbers fit single precision.
     assert_eq!(loaded("obj_degenerate.obj").offset(), [0.0; 3]);
     let exact = b"v 1048576 0 0\nv 1048577 0 0\nv 1048576 1 0\nf 1 2 3\n";
     assert_eq!(Mesh::from_bytes(exact, MeshFormat::Obj).unwrap().offset(), [0.0; 3]);

@@ -121,7 +121,7 @@ fn thresholds_keep_what_they_say() {
     assert_eq!(largest.len(), 500);
     let least = largest.values().iter().fold(f32::INFINITY, |m, v| m.min(v.abs()));
     assert!(count(least, least) < 500, "500 of the largest are larger than the least kept");
-    // A flat grid has 64 equal coefficients and 448 zeros: ties keep to the number asked for.
+    // A flat grid has 64 equal coefficients and 448 zeros. Even with ties, exactly the requested number is kept.
     let flat = SdfGrid::from_fn([8; 3], |_| 0.5).unwrap();
     for k in [0, 1, 3, 64, 100, 512, 1000] {
         let config = WaveletConfig::new().wavelet("haar").level(1).threshold(Threshold::Largest(k));
@@ -149,7 +149,7 @@ fn thresholds_keep_what_they_say() {
 
 #[test]
 fn encoding_and_decoding_are_the_transforms_with_a_threshold_between() {
-    // Large enough to be cut into ranges, odd, and of different lengths.
+    // Large enough to be cut into ranges, with odd and different lengths.
     let shape = [71, 38, 45];
     let noise = |v: f32| ((v * 12.9898).sin() * 43758.547).fract();
     let grid =
@@ -197,7 +197,7 @@ fn distances_that_level_off_spend_coefficients_on_the_surface() {
     println!("levelled off: {} coefficients, Chamfer {near}; plain: {}, {far}", levelled.len(), plain.len());
     assert!(3 * levelled.len() < 2 * plain.len(), "{} and {}", levelled.len(), plain.len());
     assert!(near < 1.05 * far, "{near} and {far}");
-    // The constant is part of the coefficients, of their file too, and decoding undoes it.
+    // The constant is stored with the coefficients, also in their file, and decoding inverts it.
     let nothing_lost = sdf.encode(&WaveletConfig::new().threshold(Threshold::Plain(0.0))).unwrap();
     let decoded = nothing_lost.decode().unwrap();
     let worst = sdf.values().iter().zip(decoded.values()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -207,11 +207,11 @@ fn distances_that_level_off_spend_coefficients_on_the_surface() {
     let back = SparseWavelet::load(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     assert_eq!((back.layout().truncation(), &back), (Some(0.2), &levelled));
-    // Files from before it have no such entry, and mean plain distances.
+    // Older files have no such entry: they hold plain distances.
     let stored = serde_json::to_string(plain.layout()).unwrap();
     assert!(!stored.contains("truncation"));
     assert_eq!(serde_json::from_str::<WaveletLayout>(&stored).unwrap().truncation(), None);
-    // What promises something of the grid writes it plainly.
+    // Thresholds that promise something about the grid store it plainly.
     for threshold in [Threshold::Lossless, Threshold::MaxError(0.05), Threshold::RmsError(0.05)] {
         let coeffs = sdf.encode(&WaveletConfig::new().threshold(threshold)).unwrap();
         assert_eq!(coeffs.layout().truncation(), None, "{threshold:?}");
@@ -291,7 +291,7 @@ fn coefficients_are_saved_with_all_that_decoding_needs() {
         let path = folder.join(name);
         coeffs.save(&path).unwrap();
         assert_eq!(SparseWavelet::load(&path).unwrap(), coeffs, "{name}");
-        // Cut short or with a byte changed it is an error or still coefficients, never a panic.
+        // A file that is cut short or has a changed byte gives an error or valid coefficients, never a panic.
         let bytes = std::fs::read(&path).unwrap();
         for cut in (0..bytes.len()).step_by(bytes.len() / 50) {
             std::fs::write(&path, &bytes[..cut]).unwrap();
@@ -312,7 +312,7 @@ fn coefficients_are_saved_with_all_that_decoding_needs() {
 
 #[test]
 fn a_file_that_announces_a_grid_beyond_memory_is_an_error_to_decode_and_to_pack() {
-    // With this wavelet one sample along an axis has 20 coefficients, so that the way to a grid of 17 GB takes 30 TB.
+    // With this wavelet one sample along an axis has 20 coefficients, so a grid of 17 GB would take 30 TB on the way.
     let frame = Frame { shape: [1, 1, u32::MAX as usize], ..odd_grid().frame() };
     let layout = WaveletLayout::new(frame, Wavelet::from_name("db20").unwrap(), Mode::Zero, 1).unwrap();
     let huge = SparseWavelet::new(layout, vec![[0; 4]], vec![1.0]).unwrap();
@@ -349,8 +349,7 @@ fn the_gradient_of_a_decoded_grid_is_the_transpose() {
         let decoded = coeffs.decode().unwrap();
         let second: Vec<f32> = grids.get(1).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         assert!(second.iter().zip(decoded.values()).all(|(a, b)| (a - b).abs() < 1e-5));
-        // The grid is linear in the features, so a step along any direction changes a weighted sum by exactly
-        // gradient · direction.
+        // The grid is linear in the features, so a step along any direction changes a weighted sum by exactly gradient · direction.
         let mut rng = StdRng::seed_from_u64(7);
         let mut random = |shape: &candle_core::Shape| {
             let values: Vec<f32> = (0..shape.elem_count()).map(|_| rng.random_range(-1.7..1.7)).collect();
@@ -373,11 +372,11 @@ fn signs_hold_for_holes_overlaps_and_inside_out_meshes() {
     let ball = shapes::sphere(0.5).to_mesh(24).unwrap();
     let wanted = SdfGrid::from_mesh(&ball, 32).unwrap();
     assert_eq!(wanted.sign_report().unwrap().guessed, 0);
-    // Inside out.
+    // The mesh is inside out.
     let flipped =
         Mesh::new(ball.vertices().to_vec(), ball.faces().iter().map(|&[a, b, c]| [a, c, b]).collect()).unwrap();
     assert!(largest_difference(&SdfGrid::from_mesh(&flipped, 32).unwrap(), &wanted) < 1e-6);
-    // A few triangles missing: the middle is still inside, and some samples by the hole are called guesses.
+    // A few triangles are missing: the middle is still inside, and some samples near the hole are marked as guesses.
     let holed = Mesh::new(ball.vertices().to_vec(), ball.faces()[20..].to_vec()).unwrap();
     assert!(!holed.is_closed() && !holed.boundary_edges().is_empty());
     let holed = SdfGrid::from_mesh(&holed, 32).unwrap();
@@ -415,7 +414,7 @@ fn grids_keep_their_place_and_truncation() {
 
 #[test]
 fn marching_cubes_is_watertight_on_noise() {
-    // Noise within a border of positive values meets every one of the 256 cases, the ambiguous ones among them.
+    // Noise inside a border of positive values contains all 256 cases, also the ambiguous ones.
     let mut state = 1u64;
     let mut values = vec![1.0f32; 24 * 24 * 24];
     for (place, value) in values.iter_mut().enumerate() {

@@ -1,5 +1,5 @@
-//! The example `train` under `mpirun`: real processes train the weights of one; one that dies, hangs or was started with something else is
-//! named by all others, and what was written goes on.
+//! The example `train` under `mpirun`: real processes train the same weights as one process. If one dies, hangs or was started with other
+//! arguments, all others name it, and training continues from the written files.
 //!
 //!     cargo test --release --features mpi --test mpi
 #![cfg(all(unix, feature = "mpi"))]
@@ -19,9 +19,9 @@ use serde_json::{Value, json};
 use example::example;
 use folder::Folder;
 
-/// A configuration of two small networks, of which the first takes `steps` steps.
+/// A configuration of two small networks; the first takes `steps` steps.
 fn config(folder: &Path, steps: usize) -> Value {
-    // With a large eps a gradient that is nothing but rounding takes no step.
+    // With a large eps, a gradient that is only rounding causes no step.
     let stage = |steps: usize| {
         json!({
             "steps": steps, "batch_size": 4, "warmup": 1, "validate_every": 4, "checkpoint_every": 2, "keep": 2,
@@ -44,7 +44,7 @@ fn write(config: &Value, path: &Path) -> PathBuf {
     path.to_path_buf()
 }
 
-/// `mpirun`, as it has to be called where there are fewer processors than processes, and by root.
+/// `mpirun` with the options for fewer processors than processes, and for root.
 fn mpirun() -> Command {
     let mut command = Command::new("mpirun");
     command.args(["--allow-run-as-root", "--oversubscribe", "--bind-to", "none"]);
@@ -65,7 +65,7 @@ fn network(folder: &Path, stage: usize) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(folder.join(format!("stage-{stage}.safetensors")), &Device::Cpu).unwrap()
 }
 
-/// The largest difference of any weight.
+/// The largest difference of all weights.
 fn distance(a: &HashMap<String, Tensor>, b: &HashMap<String, Tensor>) -> f64 {
     assert_eq!(a.len(), b.len());
     let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -85,7 +85,7 @@ fn two_and_four_processes_train_the_weights_of_one_with_the_whole_batch() {
     let (alone, _) = run("alone", Command::new(&example), 6);
     for count in [1, 2, 4] {
         let mut command = mpirun();
-        // Asked for, the engine is there for one process too.
+        // On request, the engine is used with one process too.
         command.args(["-n", &count.to_string(), "-x", "WAVEMESH_ENGINE=mpi"]).arg(&example);
         let (several, said) = run(&format!("of-{count}"), command, 6);
         assert!(said.contains(&format!("{count} processes train together over mpi")), "{said}");
@@ -98,7 +98,7 @@ fn two_and_four_processes_train_the_weights_of_one_with_the_whole_batch() {
         let rows = |folder: &Path| std::fs::read_to_string(folder.join("stage-0/log.csv")).unwrap().lines().count();
         assert_eq!(rows(&several), rows(&alone));
     }
-    // What a step changes, so that the bound above means something.
+    // The change by one step, which shows that the bound above means something.
     let (longer, _) = run("longer", Command::new(&example), 7);
     let apart = distance(&network(&alone, 0), &network(&longer, 0));
     assert!(apart > 1e-2, "a training of one step more comes out {apart} away");
@@ -110,7 +110,7 @@ fn two_processes_say_of_a_generator_what_one_says() {
     let run = |mut command: Command| -> Vec<String> {
         command.arg("notebooks/models/shapes.safetensors").arg(&*folder).args(["10", "64", "10"]);
         let said = succeeded(&command.output().unwrap());
-        // The last cell of a row may be seconds.
+        // The last cell of a row may hold seconds.
         let row = |line: &str| line.strip_suffix(" |")?.rsplit_once('|').map(|(row, _)| row.to_owned());
         said.lines().filter_map(row).collect()
     };
@@ -122,7 +122,7 @@ fn two_processes_say_of_a_generator_what_one_says() {
     assert!(folder.join("generated.png").is_file());
 }
 
-/// Waits until something is so. Two minutes are a failure.
+/// Waits until a condition holds. It fails after two minutes.
 fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
@@ -146,7 +146,7 @@ fn a_process_that_dies_or_hangs_is_named_by_all_others_and_the_training_goes_on_
         let into = folder.join(sign);
         let endless = write(&config(&into, 1_000_000), &into.join("config.json"));
         let mut command = mpirun();
-        // Each process writes its number down.
+        // Each process writes its process number to a file.
         let script = r#"echo $$ > "$2/rank-$OMPI_COMM_WORLD_RANK" && exec "$1" --config "$3""#;
         command.args(["-n", "4", "sh", "-c", script, "sh"]).arg(&example).arg(&into).arg(endless);
         command.env("WAVEMESH_GROUP_TIMEOUT", "3");
@@ -162,7 +162,7 @@ fn a_process_that_dies_or_hangs_is_named_by_all_others_and_the_training_goes_on_
             assert!(own.contains(&format!("rank {victim}: ")) && own.contains(words), "{own}");
         }
 
-        // The last checkpoint is whole, and two go on from it.
+        // The last checkpoint is complete, and two processes continue from it.
         let step = newest(&into).unwrap();
         let step: usize = step.file_stem().unwrap().to_str().unwrap()["step-".len()..].parse().unwrap();
         let rest = write(&config(&into, step + 2), &into.join("config.json"));
@@ -180,7 +180,7 @@ fn processes_with_other_configurations_or_programs_are_refused_by_name() {
     let mut fewer = own.clone();
     fewer["shapes"] = json!(9);
     let rebuilt = folder.join("rebuilt");
-    // A copy is executable as the first is.
+    // A copy is as executable as the original.
     std::fs::copy(&example, &rebuilt).unwrap();
     std::fs::OpenOptions::new().append(true).open(&rebuilt).unwrap().write_all(b"another build").unwrap();
     let cases = [
@@ -188,7 +188,7 @@ fn processes_with_other_configurations_or_programs_are_refused_by_name() {
         (&fewer, &example, "`model.data` of the training is 9 samples"),
         (&own, &rebuilt, "`sha256` of the program is"),
     ];
-    // What both read is there before.
+    // Files that both processes read exist before.
     let own = write(&own, &folder.join("own.json"));
     succeeded(&Command::new(&example).arg("--config").arg(&own).arg("--prepare").output().unwrap());
     for (config, program, expected) in cases {

@@ -1,4 +1,4 @@
-//! One value used by many threads at once: every worker of a pool gets the answer that one thread gets, and nothing is lost.
+//! Many threads use one value at the same time: every worker of a pool gets the answer that one thread gets, and nothing is lost.
 
 mod folder;
 
@@ -17,7 +17,7 @@ use wavemesh::wavelet::{SparseWavelet, WaveletConfig};
 
 use folder::Folder;
 
-/// Fails instead of waiting for good when `body` hangs. The limit is no measurement: it is far beyond what any machine needs.
+/// Fails if `body` hangs, instead of waiting for ever. The limit is no measurement: it is far longer than any machine needs.
 fn ends<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = mpsc::channel();
     let worker = std::thread::spawn(move || sender.send(body()));
@@ -29,7 +29,7 @@ fn ends<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
     }
 }
 
-/// Sites that no other tensor shares, so that every kernel map is new; enough for several tiles of rows.
+/// Sites that no other tensor shares, so that every kernel map is new; there are enough for several tiles of rows.
 fn fresh(seed: i32) -> SparseConvTensor {
     let coords: Vec<[i32; 4]> = (0..900).map(|n| [0, n / 90, n / 9 % 10, n % 9 * 2 + seed % 2]).collect();
     let value = |n: usize| ((n * 37 + seed as usize) % 101) as f32 / 50.0 - 1.0;
@@ -63,7 +63,7 @@ impl Layers {
         layers
     }
 
-    /// The result, and a gradient that went through all layers.
+    /// The result, and a gradient through all layers.
     fn run(&self, x: &SparseConvTensor) -> Vec<f32> {
         let same = self.same.forward(x).unwrap();
         let up = self.up.forward(&self.down.forward(&same).unwrap()).unwrap();
@@ -104,7 +104,7 @@ fn running_statistics_count_the_batches_of_all_threads() {
             scope.spawn(|| (0..batches).for_each(|_| drop(norm.forward_t(&x, true).unwrap())));
         }
     });
-    // Every batch has the same mean, which the running one approaches from 0 by a share of what is left.
+    // Every batch has the same mean; the running mean moves from 0 towards it, each time by a share of the difference.
     let mean: Vec<f32> = x.features().mean(0).unwrap().to_vec1().unwrap();
     let reached = 1.0 - (1.0 - momentum).powi(threads * batches);
     let running: Vec<f32> = norm.running_mean().to_vec1().unwrap();

@@ -1,4 +1,4 @@
-//! Points and voxels: spconv's PointToVoxel, torch's interpolation and numpy's unique give the same.
+//! Points and voxels: the results of spconv's PointToVoxel, torch's interpolation and numpy's unique.
 
 mod folder;
 
@@ -44,7 +44,7 @@ fn voxels_and_their_means_are_those_of_spconv() {
         let counts: Vec<i64> = voxels.counts.iter().map(|&n| n.into()).collect();
         assert_eq!(counts, get("counts").to_dtype(DType::I64).unwrap().to_vec1::<i64>().unwrap(), "{name}");
         assert!(difference(voxels.tensor.features(), get("mean")) < 1e-6, "{name}");
-        // A point's voxel is the one that holds it.
+        // The voxel of a point contains the point.
         for (point, row) in saved["points"].to_vec2::<f32>().unwrap().iter().zip(&voxels.inverse) {
             let cell = [(point[2] + 1.6) / 0.8, (point[1] + 2.4) / 0.4, point[0] / 0.4].map(|v| v.floor() as i32);
             if let Some(row) = row {
@@ -71,14 +71,14 @@ fn clouds_of_a_batch_keep_apart_and_come_back() {
         let expected = points.narrow(0, first, 1).unwrap().squeeze(0).unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(point, &if voxel.is_some() { expected } else { vec![0.0; 5] }, "point {row}");
     }
-    // A blend lies between the least and the largest value.
+    // An interpolated value lies between the smallest and the largest value.
     let blend = both.devoxelize(&both.tensor, Interpolation::TrilinearOccupied).unwrap();
     let [low, high] = [points.min(0).unwrap(), points.max(0).unwrap()].map(|v| v.to_vec1::<f32>().unwrap());
     for (row, voxel) in blend.to_vec2::<f32>().unwrap().iter().zip(&both.inverse) {
         let inside = row.iter().zip(low.iter().zip(&high)).all(|(v, (l, h))| (l - 1e-5..=h + 1e-5).contains(v));
         assert!(voxel.is_none() || inside, "{row:?}");
     }
-    // A network's output may come in another order of rows.
+    // A network's output may have another order of rows.
     let reversed =
         Tensor::from_vec((0..both.tensor.len() as i64).rev().collect(), both.tensor.len(), &Device::Cpu).unwrap();
     let reversed = both.tensor.select_by_index(&reversed).unwrap();
@@ -98,7 +98,7 @@ fn interpolation_has_torch_s_values_and_gradients() {
         let grads = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
         assert!(difference(grads.get(&features).unwrap(), &saved[&format!("{name}/grad")]) < 2e-4, "{name}");
     }
-    // At a site, every way gives its features.
+    // At a site, every method gives its features.
     let at = x.indices().unwrap().to_dtype(DType::F32).unwrap();
     for interpolation in [Interpolation::Nearest, Interpolation::Trilinear, Interpolation::TrilinearOccupied] {
         assert_eq!(difference(&devoxelize(&x, &at, interpolation).unwrap(), x.features()), 0.0);
@@ -145,7 +145,7 @@ fn point_files_are_read() {
         PointCloud::load(&npy).unwrap().points().to_vec2::<f32>().unwrap(),
         kitti.points().to_vec2::<f32>().unwrap()
     );
-    // LAS 1.2, point format 2: two points at UTM coordinates, millimetres.
+    // LAS 1.2, point format 2: two points with UTM coordinates, in millimetres.
     let mut las = vec![0u8; 227];
     las[..4].copy_from_slice(b"LASF");
     las[96..100].copy_from_slice(&227u32.to_le_bytes());
@@ -189,7 +189,7 @@ fn settings_and_shapes_that_do_not_fit_are_named() {
     assert!(voxelizer.voxelize(&[&flat]).unwrap_err().to_string().contains("(points, 3 + C)"));
     let huge = Tensor::new(&[[0f32, 0.0, 0.0], [1e9, 0.0, 0.0]], &Device::Cpu).unwrap();
     assert!(voxelizer.voxelize(&[&huge]).unwrap_err().to_string().contains("voxel_size"));
-    // Without a range the grid follows the points, and NaN belongs to no voxel.
+    // Without a range the grid follows the points; a point with NaN belongs to no voxel.
     let some = Tensor::new(&[[-0.12f32, 0.0, 3.0], [0.31, 0.2, 3.0], [f32::NAN, 0.0, 0.0]], &Device::Cpu).unwrap();
     let voxels = voxelizer.voxelize(&[&some]).unwrap();
     assert_eq!((voxels.tensor.len(), voxels.inverse[2]), (2, None));

@@ -1,4 +1,4 @@
-//! Progress bars and live plots as a kernel receives them: not too often, in place, and complete at the end.
+//! Progress bars and live plots as a kernel receives them: not too often, replaced in place, and complete at the end.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use wavemesh::notebook::{LivePlot, progress};
 
 const CHILD: &str = "WAVEMESH_TEST_CHILD";
 
-/// What the other tests watch: bars in bars, thousands of steps a second. Alone it does nothing.
+/// Shows nested bars with thousands of steps a second, for the other tests to watch. Alone it tests nothing.
 #[test]
 fn bars() {
     if std::env::var(CHILD).is_err() {
@@ -21,7 +21,7 @@ fn bars() {
     }
 }
 
-/// A plot that outlives its cell, as a variable of a notebook does.
+/// Shows a plot that outlives its cell, like a variable of a notebook.
 #[test]
 fn plot() {
     if std::env::var(CHILD).is_err() {

@@ -1,12 +1,13 @@
-//! The house stays in order: rooms of `src/` depend one way, and the files of a room do not depend on each other in circles.
+//! Checks the dependencies in `src/`: rooms depend on each other in one direction, and the files of a room do not depend on each other in
+//! circles.
 //!
-//! The sources are read as text. A path that begins with `crate::`, `super::` or a child module leads from the file that holds it
-//! to the file that defines the name, through the `pub use` of a `mod.rs`. Unit tests at the end of a file may use anything.
+//! The test reads the sources as text. A path that begins with `crate::`, `super::` or a child module leads from its file to the file that
+//! defines the name, through the `pub use` of a `mod.rs`. Unit tests at the end of a file may use anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Small rooms that every room may use. They use only each other, in this order: each those before it.
+/// Small rooms that every room may use. Each of them may use only those before it in this list.
 const SMALL: [&str; 12] = [
     "error",
     "gpu",
@@ -22,7 +23,7 @@ const SMALL: [&str; 12] = [
     "task",
 ];
 
-/// The other rooms, and the rooms that each may use.
+/// The other rooms, with the rooms that each may use.
 const ARROWS: [(&str, &[&str]); 12] = [
     ("mesh", &[]),
     ("sdf", &["mesh"]),
@@ -38,16 +39,16 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("notebook", &["mesh", "sdf", "wavelet", "sparse", "points", "import", "backbones", "diffusion", "unet", "train"]),
 ];
 
-/// Names that `lib.rs` re-exports from a room.
+/// Names of a room that `lib.rs` re-exports.
 const AT_THE_ROOT: [(&str, &str); 3] = [("Error", "error"), ("Result", "error"), ("keep_freed_memory", "allocator")];
 
-/// A module's path, `["sdf", "grid"]` for `src/sdf/grid.rs`; a folder's `mod.rs` is the folder.
+/// A module's path, such as `["sdf", "grid"]` for `src/sdf/grid.rs`; a folder's `mod.rs` counts as the folder.
 type Module = Vec<String>;
 
 struct Sources {
-    /// The text of each file without comments and unit tests.
+    /// The text of each file, without comments and unit tests.
     files: BTreeMap<Module, String>,
-    /// In each `mod.rs`: which child module a re-exported name comes from.
+    /// For each `mod.rs`: the child module that a re-exported name comes from.
     exports: BTreeMap<Module, BTreeMap<String, String>>,
 }
 
@@ -83,7 +84,7 @@ impl Sources {
         }
     }
 
-    /// The files that a file's paths lead to.
+    /// The files that the paths in a file lead to.
     fn used_by(&self, file: &Module) -> BTreeSet<Module> {
         let is_folder = self.exports.contains_key(file);
         let parent = || file[..file.len() - 1].to_vec();
@@ -93,7 +94,7 @@ impl Sources {
             let first = word_before(text, start);
             let before = text[..start - first.len()].trim_end();
             if before.ends_with("::") {
-                continue; // in the middle of a path
+                continue; // the middle of a path
             }
             let base = match first {
                 "crate" => Vec::new(),
@@ -112,12 +113,12 @@ impl Sources {
                 found.extend(self.resolve(base.clone(), &path));
             }
         }
-        // A folder is one idea: its files may use what its `mod.rs` defines.
+        // A folder holds one idea: its files may use the definitions of its `mod.rs`.
         found.retain(|used| !file.starts_with(used));
         found
     }
 
-    /// The file that defines what lies at `path` under the module `at`.
+    /// The file that defines the item at `path` under the module `at`.
     fn resolve(&self, mut at: Module, path: &[String]) -> Option<Module> {
         for name in path {
             if name == "super" {
@@ -129,7 +130,7 @@ impl Sources {
                 at = child;
             } else if let Some(from) = self.exports.get(&at).and_then(|exports| exports.get(name)) {
                 let exported = self.resolve(at.clone(), &from.split("::").map(str::to_owned).collect::<Vec<_>>());
-                let from = exported.filter(|from| *from != at)?; // else it comes from another crate
+                let from = exported.filter(|from| *from != at)?; // otherwise the name comes from another crate
                 return self.resolve(from, std::slice::from_ref(name));
             } else if at.is_empty() {
                 let (_, room) = AT_THE_ROOT.iter().find(|(known, _)| known == name)?;
@@ -245,7 +246,7 @@ fn files_of_a_room_do_not_depend_on_each_other_in_circles() {
     let sources = Sources::read();
     let edges: BTreeMap<&Module, BTreeSet<Module>> =
         sources.files.keys().map(|file| (file, sources.used_by(file))).collect();
-    // What can be reached from each file.
+    // The files that can be reached from each file.
     let reach = |from: &Module| {
         let mut seen = BTreeSet::new();
         let mut open: Vec<Module> = edges[from].iter().cloned().collect();

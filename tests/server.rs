@@ -1,4 +1,4 @@
-//! The example `server` under many requests at once, bad uploads, a time limit, and a signal to stop; and the example `compress`.
+//! The example `server` with many requests at once, bad uploads, a time limit, and a stop signal; and the example `compress`.
 #![cfg(unix)]
 
 mod example;
@@ -36,11 +36,11 @@ impl Service {
         self.post_some(path, body, body.len())
     }
 
-    /// The same for the start of a body that is said to have `length` bytes.
+    /// Like [`post`](Self::post), but sends only the start of a body with a declared length of `length` bytes.
     fn post_some(&self, path: &str, body: &[u8], length: usize) -> (u16, Vec<u8>) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
-        // The service may answer, and close, before it has read all of a refused upload.
+        // The service may answer and close the connection before it has read all of a refused upload.
         let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
@@ -84,7 +84,7 @@ fn a_service_answers_many_at_once_refuses_what_is_wrong_and_stops_cleanly() {
     let upload = obj(&shapes::torus(0.6, 0.25).to_mesh(24).unwrap());
     let asked = "/compress?format=obj&resolution=32&max_error=0.01";
 
-    // Many at once, and each gets the same bytes.
+    // Many requests at once: each gets the same bytes.
     let answers: Vec<_> = std::thread::scope(|scope| {
         let ask = || scope.spawn(|| service.post(asked, &upload));
         let waiting: Vec<_> = (0..12).map(|_| ask()).collect();
@@ -100,7 +100,7 @@ fn a_service_answers_many_at_once_refuses_what_is_wrong_and_stops_cleanly() {
     let (status, ply) = service.post("/mesh", &answers[0].1);
     assert!(status == 200 && Mesh::from_bytes(&ply, MeshFormat::Ply).unwrap().is_watertight());
 
-    // What is wrong is refused with a reason, and nobody else notices.
+    // Bad requests are refused with a reason, and no other request notices.
     for (path, body, status, reason) in [
         (asked, &b"not a mesh"[..], 400, "OBJ"),
         ("/compress?format=step", &upload[..], 400, "step"),
@@ -117,11 +117,11 @@ fn a_service_answers_many_at_once_refuses_what_is_wrong_and_stops_cleanly() {
     let (status, _) = service.post(asked, &vec![b'#'; (32 << 20) + 1]);
     assert_eq!(status, 413);
 
-    // An upload that does not end is given up.
+    // An upload that does not end is abandoned.
     let (status, _) = service.post_some("/mesh?upload_ms=50", b"WMZ1", 5);
     assert_eq!(status, 408);
 
-    // A time limit of nothing stops this request alone.
+    // A time limit of zero stops this request alone.
     assert_eq!(service.post(&format!("{asked}&timeout_ms=0"), &upload).0, 503);
     assert_eq!(service.post(asked, &upload).1, answers[0].1);
 

@@ -1,4 +1,4 @@
-//! Sets of sites, grids of MinkowskiEngine's rule, and layers of fewer axes.
+//! Sets of sites, grids with MinkowskiEngine's rule, and layers with fewer axes.
 
 use std::sync::LazyLock;
 
@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use wavemesh::sparse::*;
 
-/// Where everything runs: a GPU, if the library is built for one and finds one.
+/// The device of all tests: a GPU, if the library is built for one and finds one.
 static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
 
 const SHAPE: [usize; 3] = [5, 6, 7];
@@ -101,7 +101,7 @@ fn gradients_go_back_to_the_rows_they_came_from() {
     for y in [a.union_add(&b).unwrap(), a.on_sites_of(&b).unwrap(), a.intersect(&b).unwrap(), a.subdivide(2).unwrap()] {
         let grads = y.features().sqr().unwrap().sum_all().unwrap().backward().unwrap();
         let grad = grads.get(&variable).unwrap();
-        // Twice the value at each site of the result, summed over the sites that a row went to.
+        // Twice the value at each site of the result, summed over the sites that received each row.
         let mut expected = vec![0f32; a.len() * 2];
         let coarse = |site: [i32; 4]| {
             if y.spatial_shape() == SHAPE { site } else { [site[0], site[1] / 2, site[2] / 2, site[3] / 2] }
@@ -129,9 +129,9 @@ fn keys_go_along_where_sites_stay_and_errors_say_who_dropped_them() {
     assert!(pruned.indice_dict().is_empty());
     let text = up.forward(&pruned).unwrap_err().to_string();
     assert!(text.contains("SparseConvTensor::prune") && text.contains("dropped the key"), "{text}");
-    // Put back on the sites of the layer that is inverted, it can be.
+    // After a move back to the sites of the convolution's output, the inverse layer accepts it.
     assert!(up.forward(&low.replace_feature(pruned.on_sites_of(&low).unwrap().features().clone()).unwrap()).is_ok());
-    // Nothing pruned, nothing dropped.
+    // Nothing is pruned or dropped.
     let all = Tensor::ones(low.len(), DType::U8, &DEVICE).unwrap();
     assert!(up.forward(&low.prune(&all).unwrap()).is_ok());
     let text = low.prune(&all.to_dtype(DType::F32).unwrap()).unwrap_err().to_string();
@@ -149,7 +149,7 @@ fn subdivision_fills_each_cell_of_a_finer_grid() {
         let from = x.find([site[0], site[1] / 2, site[2] / 2, site[3] / 2]).unwrap();
         assert_eq!(row, x.features().get(from as usize).unwrap().to_vec1::<f32>().unwrap());
     }
-    // Averaged over its cells, it is what it was.
+    // The mean over its cells gives the original again.
     let back = SparseAvgPool3d::new(2, PoolConfig::default()).unwrap().forward(&fine).unwrap();
     assert!(back.same_site_set(&x));
     close(&values(back.align_to(&x).unwrap().features()), &values(x.features()), 1e-6);
@@ -178,7 +178,7 @@ fn strided_sites_are_every_floor_of_site_by_stride_on_odd_grids_too() {
                 assert_eq!(low.spatial_shape(), SHAPE.map(|n| n.div_ceil(stride as usize)));
                 assert!(up.forward(&low).unwrap().same_sites(&x));
                 if kernel >= stride as usize && padding == 0 {
-                    // Every window holds a site, so every pool has a value.
+                    // Every window contains a site, so every pool has a value.
                     let pooled = SparseMaxPool3d::new(kernel, pool).unwrap().forward(&x).unwrap();
                     assert_eq!(pooled.coords(), expected);
                     assert!(values(pooled.features()).iter().all(|v| v.is_finite()));
@@ -231,7 +231,7 @@ fn a_view_of_features_is_as_good_as_a_copy() {
     }
 }
 
-/// A random 2-D tensor and the dense one of the same values, the latter on a variable.
+/// A random 2-D tensor, and a dense tensor with the same values on a variable.
 fn flat(rng: &mut StdRng) -> (SparseConvTensor, Var) {
     let cells: Vec<i64> = (0..2 * 9 * 7).filter(|_| rng.random_bool(0.4)).collect();
     let indices: Vec<i64> = cells.iter().flat_map(|i| [i / 63, i / 7 % 9, i % 7]).collect();
@@ -271,7 +271,7 @@ fn layers_of_two_axes_are_dense_convolutions_read_at_their_sites() {
     assert_eq!((low.spatial_shape(), low.ndim()), ([1, 5, 4], 2));
     let expected = read(&grid.conv2d(&weights(down.weight()), 1, 2, 1, 1).unwrap(), &low);
     close(&values(low.features()), &values(&expected), 1e-5);
-    // Gradients, too.
+    // Gradients are the same too.
     let grads = low.features().sqr().unwrap().sum_all().unwrap().backward().unwrap();
     let dense_grads = expected.sqr().unwrap().sum_all().unwrap().backward().unwrap();
     close(&values(grads.get(&variable).unwrap()), &values(&read(dense_grads.get(&grid).unwrap(), &x)), 1e-4);
@@ -282,7 +282,7 @@ fn layers_of_two_axes_are_dense_convolutions_read_at_their_sites() {
     assert_eq!(wider.forward(&low).unwrap().spatial_shape(), [1, 10, 8]);
     let pooled = SparseMaxPool2d::new(2, PoolConfig::default()).unwrap().forward(&x).unwrap();
     assert_eq!(pooled.spatial_shape(), [1, 4, 3]);
-    // A tensor of other axes is refused by name.
+    // A tensor with other axes is refused, and the message names it.
     let text =
         SubMConv3d::new(3, 4, 3, ConvConfig::new().bias(false), vb()).unwrap().forward(&x).unwrap_err().to_string();
     assert!(text.contains("2-D tensor") && text.contains("SubMConv3d"), "{text}");
@@ -314,7 +314,7 @@ fn a_layer_runs_onto_given_sites() {
             let conv = SubMConv3d::new(2, 3, 3, ConvConfig::default(), vb()).unwrap();
             let y = conv.forward_onto(&x, &target).unwrap();
             assert!(y.same_sites(&target));
-            // The same as a submanifold layer on all sites of both, read at the target's.
+            // The same as a submanifold layer on all sites of both, read at the target's sites.
             let both = x.union_cat(&target).unwrap();
             let both = both.replace_feature(both.features().narrow(1, 0, 2).unwrap()).unwrap();
             let expected = conv.forward(&both).unwrap().sample_at_indices(&target.indices().unwrap()).unwrap();
@@ -344,7 +344,7 @@ fn sums_and_the_way_back_of_pools() {
     for (kernel, stride) in [(2, 2), (3, 1), (1, 2)] {
         let config = PoolConfig::new().stride(stride).key("pool");
         let sum = SparseSumPool3d::new(kernel, config.clone()).unwrap().forward(&x).unwrap();
-        // A convolution with ones sums, too.
+        // A convolution with ones computes the sum too.
         let ones = Tensor::ones((1, kernel, kernel, kernel, 1), DType::F32, &DEVICE).unwrap();
         let vb = VarBuilder::from_tensors([("weight".to_string(), ones)].into(), DType::F32, &DEVICE);
         let config = ConvConfig::new().stride(stride).bias(false);

@@ -1,4 +1,4 @@
-//! What the sparse layers answer to bad input, and how `indice_key`s, backends and sequences behave.
+//! The answers of sparse layers to bad input, and the behaviour of `indice_key`s, backends and sequences.
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
@@ -79,7 +79,7 @@ fn bad_arguments_are_named() {
     let large = SparseConv3d::new(1, 1, 7, ConvConfig::default(), vb()).unwrap();
     let text = large.forward(&tensor(&SITES, 1)).unwrap_err().to_string();
     assert!(text.contains("[7, 7, 7]") && text.contains("[6, 6, 6]"), "{text}");
-    // A submanifold kernel larger than the grid is fine: every neighbour outside is empty.
+    // A submanifold kernel larger than the grid is valid: every neighbour outside is empty.
     let y = SubMConv3d::new(1, 1, 15, ConvConfig::default(), vb()).unwrap().forward(&tensor(&SITES, 1)).unwrap();
     assert_eq!(y.len(), 3);
     let conv = SubMConv3d::new(4, 1, 3, ConvConfig::default(), vb().pp("stem")).unwrap();

@@ -1,6 +1,6 @@
-//! Every sparse convolution of the fixtures, values and gradients, on every backend.
+//! Every sparse convolution of the fixtures, with values and gradients, on every backend.
 //!
-//! `tests/fixtures/sparse_conv.*` were computed by PyTorch 2.13 with dense convolutions in float64, stored as float32.
+//! PyTorch 2.13 computed `tests/fixtures/sparse_conv.*` with dense convolutions in float64; they are stored as float32.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -10,7 +10,7 @@ use candle_nn::VarBuilder;
 use serde::Deserialize;
 use wavemesh::sparse::*;
 
-/// Where everything runs: a GPU, if the library is built for one and finds one.
+/// The device of all tests: a GPU, if the library is built for one and finds one.
 static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
 
 #[derive(Deserialize)]
@@ -133,7 +133,7 @@ fn convolutions_agree_with_pytorch() {
             .unwrap();
             let indices = arrays.get("out_indices");
             if case.output_rule == "strided" {
-                // The fixture's sites are those on PyTorch's grid; the rule has those beyond its border too.
+                // The fixture has the sites on PyTorch's grid; the rule also has sites beyond its border.
                 let grid = std::array::from_fn(|a| case.in_spatial_shape[a].div_ceil(case.stride[a]));
                 assert_eq!(y.spatial_shape(), grid, "{what}");
                 assert!(sites(&indices).into_iter().all(|site| y.find(site).is_some()), "{what}");
@@ -157,7 +157,7 @@ fn convolutions_agree_with_pytorch() {
 #[test]
 fn inverse_conv_restores_the_sites_of_its_pair() {
     let cases = fixtures();
-    // Pair by pair in float64, by sparse_conv.py.
+    // Computed pair by pair in float64, by sparse_conv.py.
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/inverse_conv_gradients.safetensors");
     let gradients = candle_core::safetensors::load(path, &DEVICE).unwrap();
     on_every_backend(|backend| {

@@ -1,4 +1,4 @@
-//! Random grids, densities, kernels and channels: the native backend, the dense one and finite differences agree.
+//! Random grids, densities, kernels and channels: the native backend, the dense backend and finite differences agree.
 
 use std::sync::LazyLock;
 
@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use wavemesh::sparse::*;
 
-/// Where everything runs: a GPU, if the library is built for one and finds one.
+/// The device of all tests: a GPU, if the library is built for one and finds one.
 static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
 
 const SEEDS: std::ops::Range<u64> = 0..60;
@@ -26,7 +26,7 @@ impl Random {
         Tensor::from_vec(values, (rows, columns), &DEVICE).unwrap()
     }
 
-    /// Gives every variable values of this seed, in the order of their names: candle's initial values have no seed.
+    /// Sets every variable to values from this seed, in the order of names: candle's initial values have no seed.
     fn settle(&mut self, variables: &VarMap) {
         let mut named: Vec<(String, Var)> = variables.data().lock().unwrap().clone().into_iter().collect();
         named.sort_by(|a, b| a.0.cmp(&b.0));
@@ -117,7 +117,7 @@ struct Run {
 
 /// Output, and the gradients of sum(y · direction).
 fn run(layer: &Layer, x: &Var, on: &SparseConvTensor, parameters: &[Var], direction: &Tensor) -> Run {
-    // A fresh tensor, so that each backend finds its own sites.
+    // A fresh tensor, so that each backend finds its own output sites.
     let fresh =
         SparseConvTensor::from_coords(x.as_tensor().clone(), on.coords().to_vec(), on.spatial_shape(), on.batch_size());
     let y = layer.module().forward(&fresh.unwrap()).unwrap();
@@ -146,7 +146,7 @@ fn native_dense_and_finite_differences_agree() {
         let shapes: Vec<_> = [Backend::for_device(&DEVICE).unwrap(), Backend::Dense]
             .map(|backend| with_backend(backend, || layer.module().forward(&on).map(|y| y.len())))
             .into();
-        // candle's operations refuse tensors without numbers on a GPU, and the dense backend is made of them.
+        // candle refuses empty tensors on a GPU, and the dense backend uses candle's operations.
         if DEVICE.is_cuda() && (on.is_empty() || matches!(shapes[0], Ok(0))) {
             continue;
         }
@@ -171,7 +171,7 @@ fn native_dense_and_finite_differences_agree() {
         for (a, b) in native.parameter_grads.iter().zip(&dense.parameter_grads) {
             assert_close(&format!("seed {seed}: parameter gradient"), a, b, 1e-4);
         }
-        // The layer is linear in x and in its parameters, so a central difference of any length is exact up to rounding.
+        // The layer is linear in x and in its parameters, so a central difference with any step is exact up to rounding.
         if layer.is_linear() && rows > 0 && !on.is_empty() {
             let inputs = std::iter::once((&x, &native.x_grad)).chain(parameters.iter().zip(&native.parameter_grads));
             for (variable, grad) in inputs {
@@ -197,7 +197,7 @@ fn native_dense_and_finite_differences_agree() {
     assert!(compared >= 40, "only {compared} gradients met a finite difference");
 }
 
-/// Batch normalisation by candle's own operations in double precision, as its definition says it.
+/// Batch normalisation as it is defined, with candle's operations in double precision.
 fn normalized(x: &Tensor, weight: &Tensor, bias: &Tensor, statistics: Option<[&Tensor; 2]>) -> Tensor {
     let [x, weight, bias] = [x, weight, bias].map(|t| t.to_dtype(DType::F64).unwrap());
     let [mean, variance] = match statistics {
@@ -217,7 +217,7 @@ fn normalized(x: &Tensor, weight: &Tensor, bias: &Tensor, statistics: Option<[&T
 fn batch_norm_and_its_gradients_are_those_of_its_definition() {
     for (seed, rows, channels) in [(1, 5, 1), (2, 37, 3), (3, 3000, 16), (4, 700, 70)] {
         let mut random = Random(StdRng::seed_from_u64(seed));
-        // A mean far from zero, where a variance of squares would cancel.
+        // The mean is far from zero, where a variance computed from squares would lose its precision.
         let x = Var::from_tensor(&(random.matrix(rows, channels) + 50.0).unwrap()).unwrap();
         let direction = random.matrix(rows, channels);
         let coords = (0..rows as i32).map(|i| [0, i / 400, i / 20 % 20, i % 20]).collect();
@@ -245,7 +245,7 @@ fn batch_norm_and_its_gradients_are_those_of_its_definition() {
     }
 }
 
-/// With enough sites and channels for every way of cutting the work into pieces.
+/// Enough sites and channels for every way to divide the work.
 #[test]
 fn results_are_those_of_the_dense_backend_and_do_not_depend_on_the_number_of_threads() {
     let mut random = Random(StdRng::seed_from_u64(7));
@@ -281,7 +281,7 @@ fn results_are_those_of_the_dense_backend_and_do_not_depend_on_the_number_of_thr
     }
 }
 
-/// Rows that lie anywhere are computed in another order than rows by ascending site.
+/// Rows in any order are computed in another order than rows by ascending site.
 #[test]
 fn the_order_of_rows_changes_no_bit_of_a_result() {
     let mut random = Random(StdRng::seed_from_u64(11));
@@ -319,7 +319,7 @@ fn the_order_of_rows_changes_no_bit_of_a_result() {
     let rows = |t: &Tensor, rows: &[u32]| t.index_select(&Tensor::new(rows, &DEVICE).unwrap(), 0).unwrap();
     for dtype in [DType::F32, DType::BF16] {
         for (name, layer) in &layers {
-            // Output and gradient of the features by ascending site, and the gradients of the parameters.
+            // The output and the gradient of the features by ascending site, and the gradients of the parameters.
             let results = |order: &[u32]| -> Vec<Vec<f32>> {
                 let x = Var::from_tensor(&rows(&features, order).to_dtype(dtype).unwrap()).unwrap();
                 let coords = order.iter().map(|&row| site(cells[row as usize])).collect();
@@ -345,7 +345,8 @@ fn the_order_of_rows_changes_no_bit_of_a_result() {
             let (expected, got) = (results(&ascending), results(&shuffled));
             assert!(expected.len() >= 2 && expected.iter().all(|values| values.iter().any(|v| *v != 0.0)), "{name}");
             for (i, (expected, got)) in expected.iter().zip(&got).enumerate() {
-                // Of a bias, the gradient is a sum over the rows in their own order; on a GPU, of weights too, to f32's rounding.
+                // The gradient of a bias is a sum over the rows in their own order, so it agrees to f32's rounding; so do those of weights
+                // on a GPU.
                 let peak = expected.iter().fold(0f32, |peak, e| peak.max(e.abs()));
                 let near = |(e, g): (&f32, &f32)| match i {
                     2.. if expected.len() <= 6 => (e - g).abs() < 1e-3 * e.abs().max(1.0),

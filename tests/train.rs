@@ -1,4 +1,5 @@
-//! Training: a shape is learnt by heart, a resumed run is the run itself, data survive damage, mistakes are named.
+//! Training: a network learns one shape by heart, a resumed run equals an uninterrupted one, data survive damage, and errors name the
+//! mistake.
 
 mod folder;
 
@@ -21,7 +22,7 @@ use wavemesh::{Error, Result};
 
 use folder::Folder;
 
-/// Where everything runs: a GPU, if the library is built for one and finds one.
+/// The device of all tests: a GPU, if the library is built for one and finds one.
 static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
 
 fn small() -> RepresentationConfig {
@@ -51,7 +52,7 @@ fn trainer(config: TrainConfig, seed: u64) -> Trainer {
 #[test]
 fn one_shape_is_learnt_by_heart() {
     let shape = ProceduralShape::new(Family::Torus, 3).sdf(16).unwrap();
-    // Statistics of several shapes: those of one alone would make every channel unit noise.
+    // Uses the statistics of several shapes: with those of one shape alone, every channel would be unit noise.
     let config = small().shell(Some(3.0));
     let representation = Representation::fit(&config, &shapes(10, 16)).unwrap();
     let mut stages = Vec::new();
@@ -94,7 +95,7 @@ fn quick(folder: Option<PathBuf>, steps: usize) -> TrainConfig {
     config
 }
 
-/// Ends a training as a full disk would: without a word to anybody.
+/// The error that ends a training abruptly, as a full disk would.
 fn cut_short() -> Error {
     Error::io("somewhere")(std::io::Error::other("no space left"))
 }
@@ -109,8 +110,8 @@ fn a_resumed_run_takes_the_steps_of_an_uninterrupted_one() {
     let killed = first.run(|_, record| if record.step == 6 { Err(cut_short()) } else { Ok(()) });
     assert!(matches!(killed, Err(Error::Io { .. })));
 
-    // Another process, another initial network: everything comes from the file. The kill came after step 6, the last
-    // checkpoint is of step 4: steps 5 and 6 are taken again.
+    // Another process with another initial network: everything must come from the file. The kill came after step 6 and the last checkpoint
+    // is of step 4, so steps 5 and 6 are taken again.
     let mut second = trainer(quick(Some(folder.to_path_buf()), 10), 99);
     second.resume(checkpoints(&folder).unwrap().last().unwrap()).unwrap();
     assert_eq!(second.step_count(), 4);
@@ -118,7 +119,7 @@ fn a_resumed_run_takes_the_steps_of_an_uninterrupted_one() {
     assert!(matches!(stopped, Err(Error::Interrupted)));
     assert_eq!(second.step_count(), 7, "an interrupted training keeps what it has done");
 
-    // A stop, unlike a kill, has written where it was.
+    // A stop, unlike a kill, has written its own checkpoint.
     let mut second = trainer(quick(Some(folder.to_path_buf()), 10), 98);
     second.resume(checkpoints(&folder).unwrap().last().unwrap()).unwrap();
     assert_eq!(second.step_count(), 7);
@@ -212,7 +213,7 @@ fn without_a_shell_the_representation_is_exact_and_with_one_it_keeps_the_surface
         let back = exact.decode(&exact.encode(grid).unwrap()).unwrap();
         let error = back.values().iter().zip(grid.values()).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
         assert!(error < 1e-5, "largest error without a shell: {error}");
-        // Distances that level off come back too, with rounding that grows as they flatten: compared up to half the cube.
+        // Saturated distances are restored too, with rounding that grows as the curve flattens: compare up to half the cube.
         let back = levelled.decode(&levelled.encode(grid).unwrap()).unwrap();
         let near = back.values().iter().zip(grid.values()).filter(|(_, distance)| distance.abs() < 1.0);
         let error = near.fold(0f32, |m, (a, b)| m.max((a - b).abs()));
@@ -220,9 +221,9 @@ fn without_a_shell_the_representation_is_exact_and_with_one_it_keeps_the_surface
         let codes = shelled.encode(grid).unwrap();
         let all = shelled.grid_of(1).pow(3);
         assert!(codes[1].sites.len() < all, "a shell leaves sites out");
-        // What a generator does: sites of stage 1 from stage 0 alone.
+        // As a generator does: the sites of stage 1 come from stage 0 alone.
         let predicted = shelled.next_sites(&codes[..1]).unwrap();
-        // Normalising and back rounds, so that a site right at the shell's edge may fall on its other side.
+        // Normalising and back rounds, so a site right at the shell's edge may end up on the other side.
         let at: std::collections::BTreeMap<_, _> = predicted.sites.iter().zip(&predicted.condition).collect();
         for (site, condition) in codes[1].sites.iter().zip(&codes[1].condition) {
             match at.get(site) {
@@ -232,7 +233,7 @@ fn without_a_shell_the_representation_is_exact_and_with_one_it_keeps_the_surface
         }
         assert!(predicted.sites.len() <= codes[1].sites.len() + codes[1].sites.len() / 100);
         let iou = iou_of_grids(&shelled.decode(&codes).unwrap(), grid).unwrap();
-        // Filters reach a little beyond the shell: thin parts lose some of their details.
+        // Filters reach a little beyond the shell: thin parts lose some details.
         assert!(iou > 0.9, "IoU with the details near the surface alone: {iou}");
     }
 }
@@ -309,7 +310,7 @@ fn shapes_of_a_folder_stand_in_the_frame_of_generated_ones() {
     let config = DatasetConfig::new().resolution(16).levels(1);
     let shapes = ShapeDataset::procedural(&[Family::Box, Family::Capsule], 6, 1, Split::Train, &config).unwrap();
     for (i, grid) in shapes.grids().unwrap().iter().enumerate() {
-        // As meshes of the world come: in another unit, about another place.
+        // Like real meshes: in another unit and at another place.
         let mesh = grid.to_mesh().unwrap().map_vertices(|v| v.map(|c| 40.0 * c + 300.0)).unwrap();
         mesh.save(folder.join(format!("{i}.obj"))).unwrap();
     }
@@ -319,7 +320,7 @@ fn shapes_of_a_folder_stand_in_the_frame_of_generated_ones() {
     let (ours, theirs) = (&shapes.grids().unwrap(), &of_folder);
     let score = SetComparison::of_grids(ours, theirs, 256, 0).unwrap();
     assert!(score.mmd < 0.2 && score.coverage > 0.0, "{score:?}");
-    // In frames of their own they are not compared, and the message names both.
+    // With separate frames they cannot be compared, and the message names both frames.
     let own = |i: usize| SdfGrid::from_mesh(&Mesh::load(folder.join(format!("{i}.obj"))).unwrap(), 16).unwrap();
     let own: Vec<SdfGrid> = (0..6).map(own).collect();
     let error = SetComparison::of_grids(ours, &own, 256, 0).unwrap_err().to_string();
@@ -407,14 +408,14 @@ fn labels_reach_the_network_and_guidance_stretches_them() {
 
 #[test]
 fn set_metrics_of_known_sets() {
-    // Generated shapes at 0 and 10 on a line, references at 1 and 11: each one's nearest is of the other set.
+    // Generated shapes at 0 and 10 on a line, references at 1 and 11: each one's nearest neighbour is in the other set.
     let at = |a: &[f64], b: &[f64]| -> Vec<Vec<f64>> {
         a.iter().map(|x| b.iter().map(|y| (x - y).abs()).collect()).collect()
     };
     let compare = |a: &[f64], b: &[f64]| SetComparison::new(&at(a, a), &at(a, b), &at(b, b)).unwrap();
     let mixed = compare(&[0.0, 10.0], &[1.0, 11.0]);
     assert_eq!((mixed.one_nna, mixed.coverage, mixed.mmd), (0.0, 1.0, 1.0));
-    // Two clusters far apart: always told apart, one reference covered.
+    // Two clusters far apart: they are always told apart, and one reference is covered.
     let apart = compare(&[0.0, 1.0], &[100.0, 102.0]);
     assert_eq!((apart.one_nna, apart.coverage, apart.mmd), (1.0, 0.5, 100.0));
     assert!(SetComparison::new(&at(&[0.0], &[0.0]), &at(&[0.0], &[1.0]), &at(&[1.0], &[1.0])).is_err());

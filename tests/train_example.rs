@@ -1,4 +1,4 @@
-//! The example `train` as a person uses it: Ctrl-C, and the same command again.
+//! The example `train` as a person uses it: Ctrl-C, then the same command again.
 #![cfg(unix)]
 
 mod example;
@@ -35,13 +35,13 @@ fn train(example: &Path, folder: &Path) -> Command {
     command
 }
 
-/// Step, loss, gradient norm and learning rate of every step of the first stage.
+/// Step, loss, gradient norm and learning rate of every step in the first stage.
 fn steps(folder: &Path) -> Vec<String> {
     let log = std::fs::read_to_string(folder.join("stage-0/log.csv")).unwrap_or_default();
     log.lines().skip(1).map(|line| line.splitn(5, ',').take(4).collect::<Vec<_>>().join(",")).collect()
 }
 
-/// Waits until something is so. Two minutes are a failure.
+/// Waits until a condition holds. It fails after two minutes.
 fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
@@ -54,7 +54,7 @@ fn ctrl_c(running: &Child) {
     assert!(Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap().success());
 }
 
-/// A program that ends with the test, whatever becomes of it.
+/// A child process that ends with the test, whatever happens to the test.
 struct Running(Child);
 
 impl Drop for Running {
@@ -94,7 +94,7 @@ fn a_training_that_ctrl_c_stopped_goes_on_as_if_it_had_not_been() {
 #[test]
 fn a_second_ctrl_c_ends_at_once_what_cannot_heed_the_first() {
     let folder = Folder::new("ctrl-c-twice");
-    // A configuration that never ends holds the program up for as long as it takes, however slow the machine.
+    // A configuration that never ends blocks the program for as long as the test needs, however slow the machine is.
     let (config, errors) = (folder.join("config.json"), folder.join("errors.txt"));
     assert!(Command::new("mkfifo").arg(&config).status().unwrap().success());
     let mut command = Command::new(example("train"));

@@ -1,4 +1,4 @@
-//! WaveMeshUNet: the original's parameter counts, its numbers and gradients, its checkpoints.
+//! WaveMeshUNet: the original's parameter counts, numbers and gradients, and its checkpoints.
 
 mod folder;
 
@@ -14,7 +14,7 @@ use wavemesh::unet::{Precision, UNetConfig, WaveMeshUNet};
 
 use folder::Folder;
 
-/// Where everything runs: a GPU, if the library is built for one and finds one.
+/// The device of all tests: a GPU, if the library is built for one and finds one.
 static DEVICE: LazyLock<Device> = LazyLock::new(|| wavemesh::device::best_device().unwrap());
 
 #[test]
@@ -37,7 +37,7 @@ fn parameter_counts_are_those_of_the_original() {
     }
 }
 
-/// A case of the fixture: its network with the stated weights, and its tensors by name.
+/// A case of the fixture: its network with the fixture's weights, and its tensors by name.
 struct Case {
     unet: WaveMeshUNet,
     x: SparseConvTensor,
@@ -99,8 +99,8 @@ fn cases() -> Vec<Case> {
     described.iter().map(build).collect()
 }
 
-/// The largest difference, relative to the largest expected value. Below 0.01 it is absolute: the gradient of `to_k.bias` is zero
-/// in exact arithmetic, since a softmax does not see a constant, and rounding of 1e-7 is all there is to compare.
+/// The largest difference, relative to the largest expected value; for expected values below 0.01 it is absolute. The gradient of
+/// `to_k.bias` is zero in exact arithmetic, because a softmax does not see a constant, so only rounding of 1e-7 is left to compare.
 fn difference(got: &Tensor, expected: &Tensor) -> f64 {
     assert_eq!(got.dims(), expected.dims());
     let flat = |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
@@ -151,7 +151,7 @@ fn outputs_and_all_gradients_are_those_of_the_original_densely() {
 #[test]
 fn gradient_checkpointing_changes_no_output_and_no_gradient() {
     check_parity(Backend::for_device(&DEVICE).unwrap(), true);
-    // Running statistics move once a step, not once more in the backward pass.
+    // Running statistics change once per step, not again in the backward pass.
     for case in cases() {
         let mut other = WaveMeshUNet::seeded(&case.config, 0, &DEVICE).unwrap();
         other.set_gradient_checkpointing(true);
@@ -166,7 +166,7 @@ fn gradient_checkpointing_changes_no_output_and_no_gradient() {
     }
 }
 
-/// The case's network, its weights copied, with features of `precision`.
+/// The case's network with a copy of its weights and features of `precision`.
 fn in_precision(case: &Case, precision: Precision) -> WaveMeshUNet {
     let config = case.config.clone().precision(precision);
     let state = case.unet.state().iter().map(|(name, var)| (name.clone(), var.as_tensor().copy().unwrap()));
@@ -196,7 +196,7 @@ fn half_precision_stays_near_the_original() {
     }
 }
 
-/// All gradients of a case in one row, of its parameters and of the features that go in.
+/// All gradients of a case in one row: those of its parameters and of its input features.
 fn all_gradients(case: &Case, unet: &WaveMeshUNet, train: bool) -> Tensor {
     let y = unet.forward_t(&case.x, case.tensor("timesteps"), case.context(), train).unwrap();
     let grads = (y.features() * case.tensor("grad_out")).unwrap().sum_all().unwrap().backward().unwrap();
@@ -238,7 +238,7 @@ fn each_gradient_of_training_in_half_precision_stays_near_the_original() {
             println!("{precision:?}: the largest error of a gradient is {worst:.1e} of the tensor's largest");
             assert!(worst < 1e-2, "{precision:?} gradient of the features: {worst:.1e}");
 
-            // The first backward pass took what was kept; another one computes it again.
+            // The first backward pass used up the kept values; another one computes them again.
             let again = loss.backward().unwrap();
             for (name, var) in unet.parameters() {
                 assert_eq!(difference(again.get(var).unwrap(), grads.get(var).unwrap()), 0.0, "{name}, second time");
@@ -249,7 +249,7 @@ fn each_gradient_of_training_in_half_precision_stays_near_the_original() {
 
 #[test]
 fn half_features_are_read_from_two_tensors_as_if_they_were_joined() {
-    // The dense backend joins them, and so does a training pass when it goes forward.
+    // The dense backend joins the features, and so does a training pass in its forward direction.
     for case in cases() {
         for precision in [Precision::F16, Precision::Bf16] {
             for train in [false, true] {
@@ -259,7 +259,7 @@ fn half_features_are_read_from_two_tensors_as_if_they_were_joined() {
                 unet.set_gradient_checkpointing(true);
                 let [dense, saved] = [&dense, &all_gradients(&case, &unet, train)].map(|got| difference(got, &plain));
                 println!("{precision:?}, train {train}: dense {dense:.1e}, checkpointed {saved:.1e}");
-                // On a GPU the backends' sums differ in their last bits, and some are rounded to another half.
+                // On a GPU, the sums of the backends differ in their last bits, and some are rounded to another half.
                 let near = if DEVICE.is_cuda() { 1e-4 } else { 1e-5 };
                 assert!(dense < near && saved < 1e-5, "{precision:?}: {dense:.1e}, checkpointed {saved:.1e}");
             }
@@ -301,7 +301,7 @@ fn an_empty_input_gives_an_empty_output() {
     assert_eq!(unet.forward(&empty, &Tensor::new(&[1f32], &DEVICE).unwrap(), None).unwrap().features().dims(), [0, 1]);
 }
 
-/// Rows that lie anywhere are computed in another order, in checkpointed and in half passes too.
+/// Rows in any order are computed in another order, also in checkpointed and half-precision passes.
 #[test]
 fn the_order_of_the_sites_changes_no_result() {
     let count = 5000;
@@ -361,8 +361,8 @@ fn a_saved_network_is_rebuilt_from_its_file_alone() {
 
 #[test]
 fn pytorch_checkpoints_load_in_both_key_styles() {
-    // Written by tests/fixtures/make_torch_checkpoints.py with torch: the first fixture case as spconv would save it
-    // (1×1×1 weights in spconv's memory layout), and as the dense fallback would.
+    // Written with torch by tests/fixtures/make_torch_checkpoints.py: the first fixture case as spconv would save it (1×1×1 weights in
+    // spconv's memory layout), and as the dense fallback would.
     for case in cases().into_iter().take(1) {
         let t = case.tensor("timesteps");
         for (file, format, prefix) in [
@@ -437,7 +437,7 @@ fn a_modulated_network_hears_the_timestep_after_every_block() {
     let x = SparseConvTensor::from_coords(features.as_tensor().clone(), sites, [8; 3], 2).unwrap();
     let times = Tensor::new(&[20f32, 700.0], &DEVICE).unwrap();
 
-    // Every parameter learns, whether activations are kept, recomputed or rounded.
+    // Every parameter gets a gradient, whether activations are kept, recomputed or rounded.
     let gradients = |unet: &WaveMeshUNet| -> Vec<Tensor> {
         let y = unet.forward_t(&x, &times, None, true).unwrap();
         let grads = y.features().sqr().unwrap().sum_all().unwrap().backward().unwrap();
@@ -460,7 +460,7 @@ fn a_modulated_network_hears_the_timestep_after_every_block() {
         }
     }
 
-    // Its file remembers it.
+    // Its file stores the setting.
     let folder = Folder::new("modulated");
     let path = folder.join("unet.safetensors");
     unet.save(&path, DType::F32).unwrap();

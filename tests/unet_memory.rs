@@ -1,4 +1,4 @@
-//! Gradient checkpointing and half precision save memory, counted by the allocator.
+//! Gradient checkpointing and half precision save memory; the allocator counts it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The most that `work` held at once above what was held before.
+/// The most memory that `work` held at once, above the memory that was held before.
 fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
@@ -53,7 +53,7 @@ fn shell() -> SparseConvTensor {
     SparseConvTensor::from_coords(features, coords, [64; 3], 1).unwrap()
 }
 
-// One test, so that nothing else allocates while it counts.
+// Only one test, so that nothing else allocates while it counts.
 #[test]
 fn a_training_step_at_64_takes_half_the_memory_with_checkpointing_and_in_half_precision() {
     let x = shell();
@@ -102,7 +102,7 @@ fn a_training_step_at_64_takes_half_the_memory_with_checkpointing_and_in_half_pr
         let config = UNetConfig::plain(1, 1, &[16, 32, 64]).precision(precision);
         WaveMeshUNet::seeded(&config, 0, &Device::Cpu).unwrap().summary(&x).unwrap()
     };
-    // The ends of blocks stay f32.
+    // The ends of blocks are still f32.
     let (full, half) = (summary(Precision::F32), summary(Precision::F16));
     let is_end = |name: &str| name.ends_with("bn2") || ["encoder.input_conv.1", "output_conv"].contains(&name);
     let ends: usize = full.layers.iter().filter(|layer| is_end(&layer.name)).map(|layer| layer.bytes).sum();

@@ -92,7 +92,7 @@ fn waverecn_undoes_wavedecn() {
     for Case { name, wavelet, mode, level, shape } in cases {
         let input = values(&tensors, &format!("{name}/input"));
         let back = waverecn(&wavedecn(&input, &shape, &wavelet, mode, level).unwrap()).unwrap();
-        // An odd axis comes back with one sample more, as with PyWavelets.
+        // An odd axis comes back with one more sample, as with PyWavelets.
         let even: Vec<usize> = shape.iter().map(|n| n.next_multiple_of(2)).collect();
         assert_eq!(back.shape, even, "{name}");
         let cropped = (0..input.len()).map(|place| {
@@ -126,7 +126,7 @@ fn every_wavelet_and_mode_agrees_on_short_and_odd_arrays_of_any_dimension() {
             let (approx, details) = dwt(&single, &wavelet, mode).unwrap();
             let e = error([approx, details].concat().into_iter().map(f64::from), &wanted);
             assert!(e < 1e-5, "{key} in f32: {e:e}");
-            // The tabulated filters are rounded, so they do not reconstruct to the last digit; parity above is the strict check.
+            // The tabulated filters are rounded, so they do not reconstruct to the last digit; the parity check above is the strict one.
             let e = error(back[..n].iter().copied(), &signal(n));
             assert!(e < 1e-8, "{key} and back: {e:e}");
         } else {
@@ -233,7 +233,7 @@ fn the_stationary_transform_and_its_inverse_are_those_of_pywavelets() {
         let said = swtn_with(&[0.0f32; 16], &[4, 4], &haar, 1, &StationaryConfig::new().axes(axes)).unwrap_err();
         assert!(said.to_string().contains("each once"), "{said}");
     }
-    // An axis that is not transformed may be of any length.
+    // An axis that is not transformed may have any length.
     assert!(swtn_with(&[0.0f32; 15], &[3, 5], &haar, 1, &StationaryConfig::new().axes([0])).is_err());
     assert!(swtn_with(&[0.0f32; 20], &[4, 5], &haar, 2, &StationaryConfig::new().axes([0])).is_ok());
     let mut coeffs = swtn(&[0.0f32; 16], &[4, 4], &haar, 1).unwrap();

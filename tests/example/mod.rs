@@ -1,9 +1,9 @@
-//! An example of the library, as a program that a test starts.
+//! Finds an example of the library, as a program that a test starts.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The example `name`, built as this test was.
+/// The path of the example `name`, built like this test.
 pub fn example(name: &str) -> PathBuf {
     let features: &[&str] = if cfg!(feature = "mpi") { &["--features", "mpi"] } else { &[] };
     let mut build = Command::new(env!("CARGO"));

@@ -1,4 +1,4 @@
-//! A folder of its own for a test, removed when the test ends.
+//! A separate folder for a test, removed at the end of the test.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// An empty folder; `name` tells it from those of the other tests.
+    /// Makes an empty folder; `name` makes it different from those of other tests.
     pub fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("wavemesh-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);

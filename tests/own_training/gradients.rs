@@ -8,7 +8,8 @@ use wavemesh::sparse::*;
 
 use super::{input, parameters, scalar, tensor, variables_of};
 
-/// `torch.autograd.gradcheck`: the slope along a direction by central differences, and by the gradient, of every variable.
+/// Like `torch.autograd.gradcheck`: compares the slope along a direction, by central differences, with that of the gradient, for every
+/// variable.
 fn gradcheck(name: &str, vars: &[(String, Var)], value: impl Fn() -> Tensor) {
     let grads = value().backward().unwrap();
     for (i, (var_name, var)) in vars.iter().enumerate() {
@@ -16,7 +17,7 @@ fn gradcheck(name: &str, vars: &[(String, Var)], value: impl Fn() -> Tensor) {
         let grad = grads.get(var).unwrap_or_else(|| panic!("{name}: {var_name} has no gradient"));
         let slope = scalar(&(grad * &direction).unwrap());
         let own = var.as_detached_tensor().copy().unwrap();
-        // So small that hardly a ReLU changes its side.
+        // Small enough that hardly any ReLU input changes its sign.
         let step = 1e-7;
         let at = |sign: f64| {
             var.set(&(&own + (&direction * (sign * step)).unwrap()).unwrap()).unwrap();
@@ -32,7 +33,7 @@ fn gradcheck(name: &str, vars: &[(String, Var)], value: impl Fn() -> Tensor) {
     }
 }
 
-/// Gradcheck of a layer from `channels` channels in training mode: of its features and of its parameters.
+/// Checks the gradients of a layer with `channels` input channels in training mode, for its features and its parameters.
 fn check_layer<M: SparseModule>(name: &str, channels: usize, build: impl FnOnce(VarBuilder) -> Result<M>) {
     let (layer, variables) = variables_of(DType::F64, 3, build);
     let x = input(channels, DType::F64);

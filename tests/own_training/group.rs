@@ -31,7 +31,7 @@ impl AllReduce for Threads {
     }
 }
 
-/// What a pass of a normalisation finds: values, gradients of features, weight and bias, running mean and variance.
+/// The results of a normalisation's pass: values, gradients of features, weight and bias, running mean and variance.
 fn normalized(norm: &dyn SparseModule, variables: &VarMap, x: &SparseConvTensor, direction: &Tensor) -> Vec<Vec<f64>> {
     let features = Var::from_tensor(x.features()).unwrap();
     let y = norm.forward_t(&x.replace_feature(features.as_tensor().clone()).unwrap(), true).unwrap();
@@ -51,7 +51,7 @@ fn normalized(norm: &dyn SparseModule, variables: &VarMap, x: &SparseConvTensor,
 #[test]
 fn sync_batch_norm_over_three_threads_is_batch_norm_over_all_their_sites() {
     let x = input(3, DType::F64);
-    // Far from zero, where a sum of squares would be of no use.
+    // Far from zero, where a sum of squares would lose its precision.
     let x = x.replace_feature((x.features() * 2.0).unwrap().affine(1.0, 1e4).unwrap()).unwrap();
     let direction = tensor(&[x.len(), 3], 4);
     let (whole, variables) = variables_of(DType::F64, 1, |vb| BatchNorm::new(3, vb));
@@ -130,7 +130,7 @@ fn backbones_convert_all_their_normalisations() {
         let group: Arc<dyn AllReduce> = counted.clone();
         converted.convert_sync_batchnorm(&group);
         let [expected, found] = [&plain, &converted].map(|net| net.forward_t(&x, true).unwrap());
-        // In a group of one the sums go another way, over f64, and the values are the same except for rounding.
+        // In a group of one, sums go another way, through f64; values are equal except for rounding.
         let off = (expected.features() - found.features()).unwrap().abs().unwrap().max_all().unwrap();
         assert!(off.to_scalar::<f32>().unwrap() < 1e-4, "{name}: {off}");
         let norms = variables.data().lock().unwrap().keys().filter(|name| name.ends_with("running_mean")).count();

@@ -1,5 +1,5 @@
-//! What a training of your own network stands on: gradients of every layer in f64, gradient checkpointing, mixed precision,
-//! normalisation over a group, and the trainer.
+//! The parts of a training of your own network: gradients of every layer in f64, gradient checkpointing, mixed precision, normalisation
+//! over a group, and the trainer.
 
 mod checkpointing;
 #[path = "../folder/mod.rs"]
@@ -15,7 +15,7 @@ use wavemesh::Result;
 use wavemesh::sparse::*;
 use wavemesh::train::{Initialization, seeded_builder};
 
-/// Numbers between -1 and 1 that `seed` decides, well spread.
+/// Numbers between -1 and 1, well spread; `seed` chooses them.
 fn numbers(count: usize, seed: usize) -> Vec<f64> {
     (0..count).map(|i| ((i * 7919 + seed * 104_729 + 13) as f64 * 0.618_033_988_75).fract() * 2.0 - 1.0).collect()
 }
@@ -64,7 +64,7 @@ fn bits(t: &Tensor) -> Vec<u32> {
     t.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
 }
 
-/// Blocks of a network, each in a wrapping of the caller's.
+/// The blocks of a network, each wrapped by `wrap`.
 fn blocks<M: SparseModule + Send + Sync + 'static>(
     vb: &VarBuilder,
     wrap: impl Fn(SparseSequential) -> M,

@@ -7,7 +7,7 @@ use wavemesh::sparse::*;
 
 use super::{blocks, input, parameters, scalar, tensor, variables_of};
 
-/// Layers in f64 whose outputs, and the gradients of these, are rounded to half precision: what mixed precision is to compute.
+/// Layers in f64 with outputs and gradients rounded to half precision: what mixed precision should compute.
 struct Rounded(SparseSequential, DType);
 
 impl SparseModule for Rounded {
@@ -35,7 +35,7 @@ fn output_and_gradients(network: &SparseSequential, variables: &VarMap, dtype: D
 #[test]
 fn mixed_precision_rounds_features_and_nothing_else() {
     let (_, drawn) = variables_of(DType::F32, 7, |vb| blocks(&vb, |block| block));
-    // Networks of the same parameters.
+    // Networks with the same parameters.
     let with = |dtype, wrap: &dyn Fn(VarBuilder) -> Result<SparseSequential>| {
         let (network, variables) = variables_of(dtype, 7, wrap);
         for (name, var) in parameters(&variables) {

@@ -1,4 +1,4 @@
-//! The trainer, over any network.
+//! The trainer, with any network.
 
 use std::ops::ControlFlow;
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ use wavemesh::{Error, Result};
 use super::folder::Folder;
 use super::{bits, variables_of};
 
-/// A segmentation of two crossing planes by a small SpUNet: the loss of micro-batch n.
+/// Segments two crossing planes with a small SpUNet; gives the loss of micro-batch n.
 struct Planes {
     network: SpUNet,
     variables: VarMap,
@@ -46,7 +46,7 @@ impl Planes {
         Ok(candle_nn::loss::cross_entropy(self.network.forward_t(x, train)?.features(), labels)?)
     }
 
-    /// Of a scene that is not trained on.
+    /// The loss on a scene that is not in the training set.
     fn held_out(&self) -> Result<f64> {
         let (x, labels) = &self.scenes[2];
         let scores = no_grad(|| self.network.forward(x))?;

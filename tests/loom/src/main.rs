@@ -1,5 +1,5 @@
-//! What backends keep with sites and kernel maps (`src/sparse/kept.rs`), in every order in which threads may run: loom tries them all. A
-//! deadlock, two values in one place and a value that is lost would each fail.
+//! Tests what backends keep with sites and kernel maps (`src/sparse/kept.rs`), in every order in which threads may run: loom tries all of
+//! them. A deadlock, two values in one place or a lost value would fail.
 //!
 //!     cargo run --release --manifest-path tests/loom/Cargo.toml
 
@@ -27,7 +27,7 @@ fn number(kept: &Kept, reversed: bool, value: u32) -> u32 {
     *found
 }
 
-/// Runs `body` in three threads, of which one is the caller's, in every order.
+/// Runs `body` in three threads, one of them the caller's, in every order.
 fn in_every_order(body: fn(&Kept, u32) -> u32, check: fn([u32; 3], &Kept)) {
     loom::model(move || {
         let kept = Arc::new(Kept::default());
@@ -42,7 +42,7 @@ fn in_every_order(body: fn(&Kept, u32) -> u32, check: fn([u32; 3], &Kept)) {
 }
 
 fn main() {
-    // All who ask at once get the value that one of them built.
+    // All threads that ask at the same time get the value that one of them built.
     in_every_order(
         |kept, thread| number(kept, false, thread),
         |[a, b, c], kept| {
@@ -51,7 +51,7 @@ fn main() {
             assert_eq!(format!("{kept:?}"), "1 kept");
         },
     );
-    // Building one value may ask for another: nothing is locked meanwhile.
+    // Building one value may ask for another: nothing is locked during this time.
     in_every_order(
         |kept, thread| {
             let built = kept.get_or_build(Cpu, false, || Ok::<_, Infallible>((number(kept, true, thread), "outer")));
@@ -63,7 +63,7 @@ fn main() {
             assert_eq!(format!("{kept:?}"), "2 kept");
         },
     );
-    // One who cannot build it keeps nobody else from doing so.
+    // A thread that cannot build the value does not keep others from building it.
     in_every_order(
         |kept, thread| {
             let built = kept.get_or_build(Cpu, false, || if thread == 1 { Err("cannot") } else { Ok(thread) });

@@ -1,6 +1,6 @@
-//! In candle's place: all that the code under loom knows of it.
+//! Replaces candle: everything that the code under loom needs from it.
 
-/// Where a tensor is.
+/// The device of a tensor.
 #[derive(Clone, Copy, PartialEq)]
 pub enum DeviceLocation {
     /// On the processor.
