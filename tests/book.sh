@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the book in docs/ with mdBook, renders the notebooks into it, and follows every link in it and in the pages at the repository's root.
-# The Rust in its pages runs with the library's documentation tests (src/lib.rs, `mod book`).
+# Builds the book in docs/ with mdBook, renders the notebooks into it, and follows every link in it and in the pages at the repository's
+# root.
+# The library's documentation tests run the Rust code of its pages (src/lib.rs, `mod book`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}

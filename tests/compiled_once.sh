@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Each crate that the library stands on has the same features in every build that the tests make, so that it is compiled once: for the
-# library of the cells, for the examples, with the feature `mpi` and without. Names the crates that differ.
+# Each crate that the library depends on must have the same features in every build of the tests, so that it is compiled once: for the
+# library of the cells and for the examples, with the feature `mpi` and without. Prints the names of crates that differ.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,4 +1,4 @@
-"""Sums what `llvm-cov export -summary-only` says of files to rooms, and writes them as a table."""
+"""Adds up the numbers that `llvm-cov export -summary-only` gives for files, by room, and writes them as a table."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ SOURCES = "/src/"
 
 
 def room(path):
-    """`sdf` of `…/src/sdf/grid.rs`, and `task` of `…/src/task.rs`."""
+    """Gives `sdf` for `…/src/sdf/grid.rs`, and `task` for `…/src/task.rs`."""
     return path.split(SOURCES)[-1].split("/")[0].removesuffix(".rs")
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Line coverage of the library by its Rust tests, without those of the documentation: a row for each room of src/.
+# Line coverage of the library by its Rust tests, without the documentation tests: a row for each room of src/.
 # Usage: bash tests/coverage.sh [arguments of cargo test]
-# Needs llvm-profdata and llvm-cov of the LLVM that rustc is built on: rustup's component llvm-tools, or Debian's package llvm-22.
+# Needs llvm-profdata and llvm-cov of rustc's LLVM version: rustup's component llvm-tools, or Debian's package llvm-22.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -31,7 +31,7 @@ for line in sys.stdin:
     message = json.loads(line)
     if message.get("profile", {}).get("test") and message.get("executable"):
         print(message["executable"])' >"$counted/programs"
-# What a test that fails has run counts too.
+# Lines that a failing test has run count too.
 cargo test --release --locked --workspace --lib --bins --tests --no-fail-fast "$@" >&2 || echo "some tests failed: the figures are without what they left out" >&2
 "$profdata" merge -sparse "$counted"/*.profraw -o "$counted/all.profdata"
 mapfile -t programs < <(sed 's/^/-object=/' "$counted/programs")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Licences and sources of every crate that the library and the kernel stand on, checked against deny.toml.
+# Checks the licences and sources of every crate that the library and the kernel depend on, against deny.toml.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests that need an NVIDIA GPU. A machine without one can build them, and one without Rust can run them.
+# The tests that need an NVIDIA GPU. A machine without one can build them, and a machine without Rust can run them.
 #
 #   bash tests/gpu.sh build [FOLDER]   compiles the tests with the feature `cuda` and packs them in FOLDER (target-cuda/gpu)
 #   bash tests/gpu.sh older [FOLDER]   adds tests whose kernels are PTX of compute capability 7.5, as a T4 runs them
@@ -9,16 +9,16 @@
 #   bash tests/gpu.sh run [FOLDER]     runs what is in FOLDER, from a checkout of the same commit, and writes FOLDER/gpu.md
 #   bash tests/gpu.sh                  all of these
 #
-# The machine that runs has Python 3.12, or the one that WAVEMESH_GPU_PYTHON names, and a C compiler, which links cells. One that has Rust
-# too, and where `bash kernel/setup.sh` has run, needs no `cells`: WAVEMESH_KERNEL names the kernel that is installed.
-# Building needs nvcc; `eval "$(bash kernel/cuda_toolkit.sh FOLDER)"` brings one. Running needs the driver and CUDA's libraries, which are
-# looked for among the system's and Python's.
+# The machine that runs them has Python 3.12, or the one that WAVEMESH_GPU_PYTHON names, and a C compiler, which links cells. If it has Rust
+# too, and `bash kernel/setup.sh` has run there, it needs no `cells`: WAVEMESH_KERNEL names the installed kernel.
+# Building needs nvcc; `eval "$(bash kernel/cuda_toolkit.sh FOLDER)"` installs one. Running needs the driver and CUDA's libraries, which
+# the script looks for in the system and in Python's packages.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 what=${1:-all}
 folder=${2:-$root/target-cuda/gpu}
-# Those that run on any device, and those of the GPU alone.
+# The tests that run on any device, and those for the GPU alone.
 tests=(sparse_parity sparse_properties unet train diffusion diffusion_parity backbones elements sets gpu gpu_alone)
 older_tests=(sparse_parity sparse_properties gpu)
 
@@ -44,7 +44,7 @@ PYTHON
     du -sh "$to"
 }
 
-# library KERNEL FOLDER: the compiled library for GPUs, without what only debuggers read.
+# library KERNEL FOLDER: the compiled library for GPUs, without the parts that only debuggers read.
 library() {
     local data made
     data=$(mktemp -d)
@@ -54,7 +54,7 @@ library() {
     find "$2" -name '*.so' -exec strip --strip-unneeded {} +
 }
 
-# pack_older_cells FOLDER: the same library of PTX alone, in FOLDER/older-cells.tar.xz.
+# pack_older_cells FOLDER: the same library with PTX alone, in FOLDER/older-cells.tar.xz.
 pack_older_cells() {
     local work
     export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target-cuda} CUDA_COMPUTE_CAP=75 WAVEMESH_CUDA_TARGETS=arch=compute_75,code=compute_75
@@ -65,7 +65,7 @@ pack_older_cells() {
     du -sh "$1/older-cells.tar.xz"
 }
 
-# pack_cells FOLDER: all that a kernel with the library for GPUs needs on a machine without Rust, in FOLDER/cells.tar.xz.
+# pack_cells FOLDER: everything that a kernel with the library for GPUs needs on a machine without Rust, in FOLDER/cells.tar.xz.
 pack_cells() {
     local to=$1 work sysroot host library
     export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target-cuda}
@@ -92,7 +92,7 @@ pack_cells() {
     du -sh "$to/cells.tar.xz"
 }
 
-# with_library LIBRARY: what `cells` packed, as a user has it, with one of the compiled libraries; or what set-up has installed.
+# with_library LIBRARY: the packed `cells` as a user has them, with one of the compiled libraries; or the kernel that set-up has installed.
 with_library() {
     local work=$folder/cells
     export WAVEMESH_TEST_GPU=1 PYTHONDONTWRITEBYTECODE=1
@@ -104,10 +104,10 @@ with_library() {
     "$WAVEMESH_KERNEL" library import "$work/$1" --source "$root"
 }
 
-# Cells on the GPU: the kernel's tests of them.
+# Cells on the GPU: runs the kernel's tests of them.
 cells() { with_library "$1" && python3 -m pytest -q -p no:cacheprovider --durations=5 kernel/tests/test_gpu.py; }
 
-# The tutorials that compute on the best device, with short trainings; each must have said that it is the GPU.
+# The tutorials that compute on the best device, with short trainings; each must report that the device is the GPU.
 notebooks() {
     with_library library
     "$WAVEMESH_KERNEL" install --prefix "$folder/prefix"
@@ -140,7 +140,7 @@ cells_line() {
     line "cells of notebooks (\`kernel/tests/test_gpu.py\`)$2" "${passed:-0} | ${broken:-0} | $((SECONDS - began))"
 }
 
-# all_cells: cells, those of an older card, and the tutorials, where they are packed.
+# all_cells: cells, the cells of an older card, and the tutorials, if they are packed.
 all_cells() {
     if [ ! -e "$folder/cells.tar.xz" ] && [ ! -d "$folder/cells" ] && [ -z "${WAVEMESH_KERNEL:-}" ]; then return; fi
     cells_line library ""
@@ -177,7 +177,7 @@ run_tests() {
     done
 }
 
-# stated WORDS COMMAND…: a line of the table for what a command finds true.
+# stated WORDS COMMAND…: a line of the table for what a command confirms.
 stated() {
     local words=$1 began=$SECONDS
     shift
@@ -205,7 +205,7 @@ two_at_once() {
     "$folder/unet" && wait "$other"
 }
 
-# A process that is killed in the midst of its work leaves nothing on the card.
+# A process that is killed during its work leaves nothing on the card.
 killed_process_frees_memory() {
     local before after=0 i
     before=$(memory_used)

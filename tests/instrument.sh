@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# Compiles with counters of coverage; cargo calls it for the crates of this workspace alone (RUSTC_WORKSPACE_WRAPPER), so that their
+# Compiles with coverage counters. Cargo calls it only for the crates of this workspace (RUSTC_WORKSPACE_WRAPPER), so that their
 # dependencies are not compiled again.
 exec "$@" -C instrument-coverage

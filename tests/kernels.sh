@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Compiles every GPU kernel for every architecture and checks the Rust of the features `cuda` and `nccl`. It needs no GPU; it says how long it took.
+# Compiles every GPU kernel for every architecture and checks the Rust code of the features `cuda` and `nccl`. It needs no GPU, and prints
+# how long it took.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-$PWD/target}

@@ -1,7 +1,7 @@
-"""Follows every link in Markdown files and in the built book: files must be there, and headings that a link names.
+"""Follows every link in Markdown files and in the built book: the files must exist, and so must the headings that a link names.
 
 Usage: python3 tests/links.py FOLDER_OF_THE_BUILT_BOOK
-Links to other sites are not followed: the tests need no network.
+Links to other sites are not followed, because the tests need no network.
 """
 
 import html.parser
@@ -12,7 +12,7 @@ import sys
 import urllib.parse
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-TEMPLATES = ["examples/evaluate.md"]  # their links hold where the finished page lies
+TEMPLATES = ["examples/evaluate.md"]  # their links are valid at the place of the finished page
 
 
 class Page(html.parser.HTMLParser):
@@ -46,7 +46,7 @@ def markdown_links(text):
 
 
 def broken(links, file, names_of, built_at=None):
-    """The faults of a page's links; `built_at` is where the book has the page, and pages beside it that are only built."""
+    """The faults in a page's links. `built_at` is the page's place in the book, next to pages that exist only there."""
     for link in links:
         parts = urllib.parse.urlsplit(link)
         if parts.scheme or parts.netloc:

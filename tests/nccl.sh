@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Training over two GPUs of this machine with NCCL: the weights of one GPU, also through the engine alone, and a process that is killed.
+# Training over two GPUs of this machine with NCCL: it must give the weights of one GPU, also through the engine alone, and name a killed process.
 # Usage: bash tests/nccl.sh [PROGRAM]     (default: target/release/examples/train)
-#   cargo build --release --features nccl --example train     makes the program; it may be carried to a machine without Rust
+#   cargo build --release --features nccl --example train     builds the program; it can be copied to a machine without Rust
 # Needs two GPUs, torchrun, Python's numpy and safetensors, CUDA's libraries where the loader finds them (LD_LIBRARY_PATH), and NCCL
 # (WAVEMESH_NCCL where it is not installed).
 set -euo pipefail
@@ -29,7 +29,7 @@ json.dump(config, open(f"{work}/{name}.json", "w"))
 PYTHON
 }
 
-# alike NAME BOUND: no weight of NAME is further than BOUND from one GPU's.
+# alike NAME BOUND: no weight of NAME differs by more than BOUND from that of one GPU.
 alike() {
   python3 - "$work" "$@" <<'PYTHON'
 import sys

@@ -41,7 +41,8 @@ def check(path, out_dir):
 
 
 def save(path, executed):
-    """Gives the notebook the outputs of a run; when each cell ran is left out, so that two runs of the same outputs are the same file."""
+    """Gives the notebook the outputs of a run, without the times of its cells, so that two runs with the same outputs give the same
+    file."""
     for cell in executed.cells:
         cell.metadata.pop("execution", None)
     begun = path.with_suffix(".ipynb.new")

@@ -2,7 +2,7 @@
 # Runs every notebook from top to bottom in the Rust kernel, as a reader would after `bash kernel/setup.sh`.
 # Usage: bash tests/notebooks.sh [--save] [notebook.ipynb]…     (default: all of notebooks/)
 #   --save    train as long as a reader would, and give the notebooks the outputs of this run
-# Set-up goes to a folder of the tests' own, so your own kernel and kernelspec are left alone.
+# Set-up uses a separate folder of the tests, so your own kernel and kernelspec stay unchanged.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
@@ -13,7 +13,7 @@ if [ "${1:-}" = --save ]; then
   save=(--save)
   shift
 else
-  # Notebooks 03, 06 and 07 train for minutes when they are read, for seconds when they are tested.
+  # Notebooks 03, 06 and 07 train for minutes for a reader, but for seconds in the tests.
   export WAVEMESH_TRAIN_SECONDS=${WAVEMESH_TRAIN_SECONDS:-10}
 fi
 bash "$root/kernel/setup.sh" --no-notebook

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Stands for nvcc where Rust is only checked (`cargo check --features cuda`): WaveMesh's kernels are compiled by the real one, for every
-# architecture, with the least optimisation, in a third of the time; candle's, which take a quarter of an hour and are not ours to test,
-# become empty files. WAVEMESH_NVCC is the real one.
+# Replaces nvcc when Rust is only checked (`cargo check --features cuda`). The real nvcc compiles WaveMesh's kernels for every architecture,
+# with the least optimisation, in a third of the time. Candle's kernels, which take a quarter of an hour and are not ours to test, become
+# empty files. WAVEMESH_NVCC is the real nvcc.
 set -euo pipefail
 if [ -d src/gpu/kernels ]; then
     exec "${WAVEMESH_NVCC:-nvcc}" "${@/#-O3/--Ofast-compile=max}"

@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# Compiles with checks of overflow; cargo calls it for the crates of this workspace alone (RUSTC_WORKSPACE_WRAPPER), so that their
-# dependencies are not compiled again.
+# Compiles with overflow checks. Cargo calls it only for the crates of this workspace (RUSTC_WORKSPACE_WRAPPER), so that their dependencies
+# are not compiled again.
 exec "$@" -C overflow-checks=on

@@ -2,14 +2,14 @@
 # The tests: format, lints, Rust and doc tests, documentation, the displays in a browser, the notebooks, the kernel's tests
 # (JupyterLab in a browser among them), the packages' (an emulated Google Colab among them).
 # Usage: bash tests/run.sh [rust|gpu|kernel|deny|book|browser|notebooks|python]…     (default: all but gpu)
-# The Rust tests run with checks of integer overflow, which the crates of this workspace alone are compiled with. When there are several parts,
-# the last lines say how long each took.
-# A part that cannot run is named loudly, and is an error when CI=true.
+# The Rust tests run with checks of integer overflow, for the crates of this workspace alone. If there are several parts, the last lines
+# give the time of each.
+# A part that cannot run is reported clearly; with CI=true that is an error.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 . kernel/toolchain.sh
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target} # one place for everything that is compiled
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target} # one folder for everything that is compiled
 find_toolchain || { echo "Rust $pinned_rust is missing: run bash kernel/setup.sh first, it installs it." >&2; exit 1; }
 
 step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
@@ -53,7 +53,7 @@ rust_tests() {
   done
 }
 
-# Against the kernel and library that set-up makes, in a folder of the tests' own.
+# Tests the kernel and library that set-up makes, in a folder for the tests.
 kernel_tests() (
   export XDG_DATA_HOME=$CARGO_TARGET_DIR/test-data
   JUPYTER_DATA_DIR=$XDG_DATA_HOME/jupyter bash kernel/setup.sh --no-jupyter
@@ -87,7 +87,7 @@ done
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
 
-# lane PARTS: runs those that were chosen, one after another. Each is a process of its own, so the others run when one fails.
+# lane PARTS: runs the chosen parts, one after another. Each is a separate process, so the others run when one fails.
 lane() {
   local part
   for part; do
@@ -98,7 +98,8 @@ lane() {
 }
 
 # Every other part uses what `rust` compiles. The kernel's tests mostly wait for one compiler, so the displays and the notebooks run beside
-# them; what these print comes afterwards. The packages' tests are alone: they install the toolchain anew, which others need meanwhile.
+# them; their output is printed afterwards. The packages' tests run alone, because they install the toolchain again while others would need
+# it.
 lane rust gpu
 lane browser notebooks >"$results/beside" 2>&1 &
 lane deny book kernel

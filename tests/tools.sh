@@ -1,4 +1,4 @@
-# Programs that only the tests need and that PyPI brings compiled, in an environment of their own. To be sourced.
+# Programs that only the tests need and that PyPI has in compiled form, in a separate environment. Source this file.
 # `tool PACKAGE==VERSION PROGRAM` sets `program` to the path of PROGRAM, installed if it is not there.
 tools=${CARGO_TARGET_DIR:?}/test-tools
 

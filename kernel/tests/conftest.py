@@ -15,7 +15,7 @@ from driver import Kernel  # noqa: E402
 PROGRAM = os.environ.get("WAVEMESH_KERNEL")
 
 
-# Modules whose subject is how messages come and go: they run over each transport, and with each client. What a cell does is the same for all.
+# Modules that test how messages travel: they run over each transport, and with each client. The result of a cell is the same for all.
 MESSAGES = ["conformance", "lifecycle", "output", "protocol", "security", "startup", "stop", "widgets"]
 
 
@@ -48,13 +48,13 @@ def program():
 
 @pytest.fixture(scope="session", autouse=True)
 def installed(tmp_path_factory):
-    """Installs the kernelspec below a temporary prefix and gives the history a file of its own."""
+    """Installs the kernelspec under a temporary prefix, and gives the history a separate file."""
     prefix = tmp_path_factory.mktemp("prefix")
     subprocess.run([PROGRAM, "install", "--prefix", str(prefix)], check=True, capture_output=True)
     os.environ["JUPYTER_PATH"] = str(prefix / "share" / "jupyter")
     os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
     os.environ["WAVEMESH_HISTORY"] = str(prefix / "history.jsonl")
-    # A folder with a short name: the path of a Unix socket may have 107 characters.
+    # A folder with a short name: the path of a Unix socket may have at most 107 characters.
     os.environ["JUPYTER_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("run"))
     return prefix
 
@@ -67,6 +67,6 @@ def kernel(request):
 
 @pytest.fixture
 def fresh():
-    """A kernel of the test's own, that it may break."""
+    """A separate kernel for the test, which the test may break."""
     with Kernel() as kernel:
         yield kernel

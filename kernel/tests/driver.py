@@ -1,4 +1,4 @@
-"""What the tests need of a frontend, on top of jupyter_client's own."""
+"""The parts of a frontend that the tests need, built on jupyter_client."""
 
 import json
 import os
@@ -22,7 +22,7 @@ SETUP = (
 
 @dataclass
 class Ran:
-    """What a cell did: its reply and its messages on iopub, from busy to idle."""
+    """The result of a cell: its reply and its messages on iopub, from busy to idle."""
 
     reply: dict
     messages: list = field(default_factory=list)
@@ -39,7 +39,7 @@ class Ran:
 
     @property
     def value(self):
-        """The text of the value that ended the cell."""
+        """The text of the value at the end of the cell."""
         results = self.of("execute_result")
         return results[-1]["data"]["text/plain"] if results else None
 
@@ -51,7 +51,7 @@ class Ran:
 
 
 def manager(transport):
-    """A manager whose ipc sockets, if any, lie beside its connection file and not in the current folder."""
+    """A manager whose ipc sockets, if it has any, are next to its connection file and not in the current folder."""
     file = os.path.join(os.environ["JUPYTER_RUNTIME_DIR"], f"{uuid.uuid4().hex[:8]}.json")
     return KernelManager(kernel_name="wavemesh", transport=transport, connection_file=file)
 
@@ -83,27 +83,27 @@ class Kernel:
         return psutil.Process(provisioner.pid if provisioner else self.manager.kernel.pid)
 
     def send(self, code, **options):
-        """Sends a cell; answers its msg_id."""
+        """Sends a cell; returns its msg_id."""
         return self.client.execute(code, **options)
 
     def shell(self, msg_id, timeout=PATIENCE):
-        """The reply to `msg_id`; others are passed over."""
+        """The reply to `msg_id`; other replies are skipped."""
         return self._find(self.client.get_shell_msg, msg_id, timeout)
 
     def control(self, kind, content=None, timeout=PATIENCE):
-        """Asks on the control channel and waits for the reply."""
+        """Sends a request on the control channel and waits for the reply."""
         message = self.client.session.msg(kind, content or {})
         self.client.control_channel.send(message)
         return self._find(self.client.get_control_msg, message["header"]["msg_id"], timeout)
 
     def ask(self, kind, content=None, timeout=PATIENCE):
-        """Asks on the shell channel and waits for the reply."""
+        """Sends a request on the shell channel and waits for the reply."""
         message = self.client.session.msg(kind, content or {})
         self.client.shell_channel.send(message)
         return self.shell(message["header"]["msg_id"], timeout)
 
     def iopub(self, msg_id, timeout=PATIENCE):
-        """The messages about `msg_id` up to and with its idle status, as they come."""
+        """The messages about `msg_id` up to its idle status, that message included, as they arrive."""
         end = time.monotonic() + timeout
         while True:
             message = self.client.get_iopub_msg(timeout=max(0.01, end - time.monotonic()))
@@ -119,13 +119,13 @@ class Kernel:
         return Ran(self.shell(msg_id, timeout), messages)
 
     def value(self, code):
-        """Runs a cell that must work, for its value."""
+        """Runs a cell that must succeed; returns its value."""
         ran = self.run(code)
         assert ran.status == "ok", "\n".join(ran.reply["content"]["traceback"])
         return ran.value
 
     def wait_until_running(self, msg_id):
-        """Waits until the cell has printed something; answers the messages up to there."""
+        """Waits until the cell has printed something; returns the messages so far."""
         messages = []
         for message in self.iopub(msg_id):
             messages.append(message)
@@ -134,7 +134,7 @@ class Kernel:
         raise AssertionError(f"the cell ended without printing: {messages}")
 
     def silence(self, seconds=0.3):
-        """Passes over what is on iopub until nothing comes for a while."""
+        """Skips messages on iopub until none arrives for a while."""
         try:
             while True:
                 self.client.get_iopub_msg(timeout=seconds)

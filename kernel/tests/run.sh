@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Drives the real kernel from outside: with today's jupyter_client, in JupyterLab, and, where messages are the subject, over ipc and with Colab's.
+# Tests the real kernel from outside: with today's jupyter_client, in JupyterLab, and, for tests of messages, over ipc and with Colab's
+# client.
 # Usage: bash kernel/tests/run.sh [pytest arguments]
 #   WAVEMESH_KERNEL        the program to test, with the library for cells in place (default: both are built here, below
 #                          the target folder, so that your own kernel and library are left alone)
 #   WAVEMESH_TEST_VENVS    where the Python environments are kept (default: below the target folder)
 #   WAVEMESH_TEST_CLIENTS  which clients to test with (default: "current colab lab")
-# A part that cannot run is named loudly, and is an error when CI=true.
+# A part that cannot run is reported clearly; with CI=true that is an error.
 set -euo pipefail
 tests=$(cd "$(dirname "$0")" && pwd)
 kernel=$(dirname "$tests")
@@ -41,8 +42,8 @@ run_client() {
   "$python" -m pytest -q -p no:cacheprovider -rs "${selected[@]}" "$@"
 }
 
-# The first client beside the others, one after another: a kernel mostly waits for one compiler. What the others print comes when the first
-# is done.
+# The first client runs beside the others, which run one after another: a kernel mostly waits for one compiler. The output of the others
+# appears when the first is done.
 read -ra clients <<<"${WAVEMESH_TEST_CLIENTS:-current colab lab}"
 others() {
   local client

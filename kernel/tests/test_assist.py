@@ -1,4 +1,4 @@
-"""Completion and inspection: names of the notebook, of what it imports, and of the standard library, from the first moment on."""
+"""Completion and inspection of names from the notebook, from its imports and from the standard library, right from the start."""
 
 import pytest
 from driver import Kernel
@@ -7,7 +7,7 @@ from driver import Kernel
 @pytest.fixture(scope="module")
 def notebook():
     with Kernel() as kernel:
-        # rustdoc reads the crates once, which takes its time on a busy machine; a cell that asks waits for it.
+        # rustdoc reads the crates once, which takes long on a busy machine; a cell that asks waits for it.
         for _ in range(8):
             page = kernel.run("?println!").reply["content"]["payload"][0]["data"]["text/plain"]
             if "still being read" not in page:
@@ -55,13 +55,13 @@ def test_what_stands_there_is_completed(notebook, code, expected):
 
 
 def test_names_of_a_crate_are_completed_as_soon_as_its_cell_has_run(tmp_path):
-    """An answer that has to wait for them is better than none."""
+    """A late answer is better than none."""
     (tmp_path / "src").mkdir()
     (tmp_path / "Cargo.toml").write_text('[package]\nname = "toolbox"\nversion = "0.1.0"\nedition = "2024"\n')
     (tmp_path / "src/lib.rs").write_text("/// Hits.\npub fn hammer() {}")
     with Kernel() as kernel:
         assert kernel.run(f":dep {tmp_path}\ntoolbox::hammer();").status == "ok"
-        for _ in range(12):  # each waits ten seconds, on a machine that is busy
+        for _ in range(12):  # each waits ten seconds, on a busy machine
             if found := complete(kernel, "toolbox::ham"):
                 break
         assert found == ["hammer"]

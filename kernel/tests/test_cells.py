@@ -1,4 +1,4 @@
-"""What cells mean: variables and their types, items, errors on the user's lines, crates, commands, and what a crash costs."""
+"""The meaning of cells: variables and their types, items, errors at the user's lines, crates, commands, and the losses by a crash."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def test_a_compile_error_points_at_the_users_line_and_column(kernel):
     error = kernel.run("let fine = 1;\n\nlet wrong: i32 = \"text\";").error
     assert error["ename"] == "E0308" and error["evalue"] == "mismatched types"
     text = plain(error)
-    # Frontends show colours; of other sequences of a terminal they make garbage.
+    # Frontends show colours; they turn other terminal sequences into garbage.
     assert not re.search(r"\x1b(?!\[[0-9;]*m)", "\n".join(error["traceback"]))
     assert re.search(r"In \[\d+\]:3:18", text) and "3 | let wrong: i32 = \"text\";" in text
     assert "expected `i32`, found `&str`" in text
@@ -89,7 +89,7 @@ def test_a_panic_names_the_lines_of_every_cell_on_its_way(kernel):
     assert re.search(r"in pick at In \[\d+\]:2:5", text) and re.search(r"at In \[\d+\]:2:1\b", text)
     assert "rust_begin_unwind" not in text and "/lib.rs" not in text
     assert kernel.value("kept") == "6"
-    # Cells that are loaded after the first panic are found as well.
+    # Cells that are loaded after the first panic are found too.
     kernel.run("fn later(v: &[i32]) -> i32 {\n    pick(v, 8)\n}")
     text = plain(kernel.run("let v = vec![1];\n\nlater(&v)").error)
     assert re.search(r"in later at In \[\d+\]:2:5", text) and re.search(r"in the cell at In \[\d+\]:3:1\b", text)
@@ -187,7 +187,7 @@ def test_an_exported_project_builds_and_says_what_the_cells_said(fresh, program,
     manifest = (folder / "Cargo.toml").read_text()
     assert 'name = "notes_of_today"' in manifest and "wavemesh = { path = " in manifest
 
-    # As cargo would, against the library that is compiled already.
+    # As cargo would, against the library that is already compiled.
     bundle = subprocess.run([program, "library", "path"], check=True, capture_output=True, text=True).stdout.strip()
     known = json.loads(open(f"{bundle}/bundle.json").read())
     command = [known["toolchain"]["rustc"], "--edition=2024", "-Cprefer-dynamic", f"-Ldependency={bundle}/lib",
@@ -199,7 +199,7 @@ def test_an_exported_project_builds_and_says_what_the_cells_said(fresh, program,
     assert ran.returncode == 0, ran.stderr
     assert said == "the sum is 42\n" and said in ran.stdout and "[2, 3]" in ran.stdout
 
-    # And back into a notebook.
+    # Back into a notebook.
     fresh.value(":clear")
     assert said in fresh.run(f":load {folder}").stream()
     assert fresh.value("counts.len()") == "1"
@@ -214,7 +214,7 @@ def test_an_exported_project_has_what_the_notebook_means(fresh, tmp_path):
     fresh.value("impl P { fn a(&self) -> i32 { 3 } }\nlet maps = (HashMap::<u8, u8>::new(), BTreeMap::<u8, u8>::new());\nP.a() + P.b() + tool")
     assert fresh.run(f":export {tmp_path}/project").status == "ok"
     main, manifest = (tmp_path / "project/src/main.rs").read_text(), (tmp_path / "project/Cargo.toml").read_text()
-    # The library takes minutes to compile, and is not what is tested.
+    # The library takes minutes to compile, and this test is not about it.
     main = main.replace("use wavemesh::prelude::*;", "").replace("wavemesh::notebook::show!", "dbg!")
     (tmp_path / "project/src/main.rs").write_text(main)
     lines = [line for line in manifest.splitlines() if not line.startswith("wavemesh =")]

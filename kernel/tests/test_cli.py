@@ -12,7 +12,7 @@ KERNELS = "share/jupyter/kernels"
 
 @pytest.fixture
 def call(program, tmp_path):
-    """Calls the program in an empty home."""
+    """Runs the program with an empty home."""
 
     def call(*arguments, **environment):
         home = tmp_path / "home"
@@ -112,7 +112,8 @@ def test_uninstall_removes_what_install_made(call, tmp_path):
 
 
 def test_uninstall_leaves_nothing_that_a_kernel_made(call, tmp_path):
-    """A cell is run, which compiles what cells need; the rest stands for a library, names for completion, and other crates."""
+    """`doctor` runs a cell, which compiles what cells need. Stand-ins replace the rest: the library, names for completion, and other
+    crates."""
     home = tmp_path / "home"
     alone = {"VIRTUAL_ENV": str(tmp_path / "venv")}
     assert call("install", **alone).returncode == 0
@@ -221,7 +222,7 @@ def test_doctor_notices_a_kernelspec_of_another_program_and_mends_it_on_request(
 
 
 def test_install_leaves_the_kernelspec_of_evcxr_alone(call, tmp_path):
-    """Which evcxr_jupyter writes whenever it starts."""
+    """evcxr_jupyter writes it at every start."""
     theirs = foreign(tmp_path / KERNELS / "rust")
     before = (theirs / "kernel.json").read_text()
     assert call("install", "--prefix", tmp_path).returncode == 0
@@ -231,7 +232,7 @@ def test_install_leaves_the_kernelspec_of_evcxr_alone(call, tmp_path):
 
 
 def test_doctor_tries_a_plain_cell_when_there_is_no_library(call):
-    """As after `cargo install`: the kernel works, and the one thing missing is said in a line."""
+    """As after `cargo install`: the kernel works, and one line names the only thing that is missing."""
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
     done = call("doctor", JUPYTER_PATH=os.environ["JUPYTER_PATH"], PATH=path)
     lines = [line.strip() for line in done.stdout.splitlines()]

@@ -1,4 +1,4 @@
-"""Commands: where they may stand, what `%time` times, what a notebook of another kernel's says."""
+"""Commands: where they may stand, what `%time` measures, and what a notebook of another kernel gets."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""jupyter_kernel_test, all of it, over both transports."""
+"""Runs all of jupyter_kernel_test, over both transports."""
 
 import jupyter_kernel_test
 import pytest
@@ -37,7 +37,7 @@ class Conformance:
         cls.kc = cls.km.client()
         cls.kc.start_channels()
         cls.kc.wait_for_ready(timeout=30)
-        # The suite's 15 s are for a cell, not for the first start of a compiler on a busy machine.
+        # The suite allows 15 s for a cell, not for the first start of a compiler on a busy machine.
         cls.kc.execute_interactive("()", timeout=PATIENCE, output_hook=lambda message: None)
 
 
@@ -56,7 +56,7 @@ class TestWelcome(jupyter_kernel_test.IopubWelcomeTests):
 
 @pytest.mark.parametrize("suite", [TestTcp, TestIpc])
 def test_the_suite_has_a_sample_for_every_part(suite):
-    """Without a sample the suite skips; no part may be skipped."""
+    """Without a sample the suite skips a part; no part may be skipped."""
     base = jupyter_kernel_test.KernelTests
     samples = [name for name in vars(base) if name.startswith(("code_", "completion_", "complete_", "incomplete_", "invalid_", "supported_"))]
     assert len(samples) >= 14

@@ -1,4 +1,4 @@
-"""Cells on an NVIDIA GPU. `bash tests/gpu.sh` runs these where there is one, with the library that is compiled for it."""
+"""Cells on an NVIDIA GPU. `bash tests/gpu.sh` runs these tests on a machine with a GPU, with the library compiled for it."""
 
 import json
 import os
@@ -23,7 +23,7 @@ let x = SparseConvTensor::from_coords(Tensor::rand(0f32, 1f32, (4096, 4), &devic
 
 @pytest.fixture(scope="module")
 def notebook():
-    """A kernel with `device`, the GPU."""
+    """A kernel with the variable `device`, the GPU."""
     with Kernel() as kernel:
         done(kernel.run(START))
         yield kernel
@@ -35,7 +35,7 @@ def done(ran):
 
 
 def memory_used():
-    """MiB of the card that anybody uses."""
+    """MiB of the card's memory that are in use, by any process."""
     said = subprocess.check_output(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"], text=True)
     return int(said.split()[0])
 
@@ -56,7 +56,7 @@ def test_the_best_device_is_the_gpu_and_cards_say_so(notebook):
 
 
 def test_the_card_of_a_large_tensor_copies_only_what_it_shows(notebook):
-    """2 GiB of numbers; what the process comes to hold of its own memory says how much was copied."""
+    """2 GiB of numbers; the growth of the process's own memory shows how much was copied."""
     peak = 'std::fs::read_to_string("/proc/self/status")?.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) / 1024'
     done(notebook.run("let large = (Tensor::ones((1 << 15, 1 << 14), DType::F32, &device)? * 0.5)?;\nlarge.sum_all()?.to_scalar::<f32>()?"))
     before = int(notebook.value(peak))
@@ -90,14 +90,14 @@ def test_a_stop_in_the_midst_of_gpu_work_keeps_variables(notebook):
 
 
 def test_a_stop_of_a_cell_that_notices_nothing_leaves_the_gpu_to_the_next(notebook):
-    """No print and no library loop: the cell is left behind, and what it has in hand with it."""
+    """Without a print or a library loop, the cell is left behind, together with the variables that it uses."""
     done(notebook.run("let kept = Tensor::ones(1000, DType::F32, &device)?;"))
     running = notebook.send('println!("go");\nlet mut n = Tensor::ones((2048, 2048), DType::F32, &device)?;\nloop { n = (n.matmul(&n)? * 0.0)?; }')
     notebook.wait_until_running(running)
     time.sleep(1)
     notebook.control("interrupt_request")
     assert notebook.shell(running, 60)["content"]["status"] == "error"
-    done(notebook.run("let device = best_device()?;"))  # the cell had it in hand
+    done(notebook.run("let device = best_device()?;"))  # the cell used it
     assert notebook.value("kept.sum_all()?.to_scalar::<f32>()?") == "1000.0"
 
 
@@ -141,7 +141,7 @@ def test_two_notebooks_share_the_gpu(notebook):
 
 @pytest.fixture(scope="session")
 def faults(tmp_path_factory):
-    """The environment of a kernel whose driver fails as a file says."""
+    """The environment of a kernel whose driver fails as a file describes."""
     folder = tmp_path_factory.mktemp("faults")
     library = folder / "faults.so"
     source = Path(__file__).parents[2] / "tests/gpu/faults.c"

@@ -1,4 +1,5 @@
-"""A reader's hands in the real JupyterLab, in headless Chromium: restart and run all, an error, the stop button, completion, a tooltip, displays."""
+"""A reader's actions in the real JupyterLab, in headless Chromium: restart and run all, an error, the stop button, completion, a tooltip,
+displays."""
 
 import json
 import os
@@ -18,7 +19,7 @@ if not CHROMIUM:
         raise RuntimeError("there is no Chromium to test JupyterLab in; install it or set CHROMIUM")
     pytest.skip("SKIPPED: there is no Chromium to test JupyterLab in", allow_module_level=True)
 
-# A kernel that is busy with its first compile on a busy machine.
+# A kernel may be busy with its first compile, on a busy machine.
 PATIENCE = 120_000
 
 
@@ -130,7 +131,7 @@ def test_restart_and_run_all(page, server):
         page.wait_for_selector(".jp-Dialog", state="detached")
         until_idle(page, 3)
         assert outputs(page) == ["", "21\n", "40"]
-        # Counts begin anew: it was a fresh kernel.
+        # Counts start from one again: it was a fresh kernel.
         assert counts(page) == [1, 2, 3]
     # The code is coloured as Rust.
     assert page.locator(".jp-CodeCell .cm-line span", has_text="let").count() > 0
@@ -172,7 +173,7 @@ def test_tab_completes_with_types_and_shift_tab_explains(page, server):
     command(page, "notebook:enter-edit-mode")
     page.wait_for_function("() => document.activeElement?.classList.contains('cm-content')")
     page.keyboard.press("End")
-    # The names of a new library are learned in the background.
+    # The kernel learns the names of a new library in the background.
     deadline = time.monotonic() + 120
     while True:
         page.keyboard.press("Tab")
@@ -184,7 +185,7 @@ def test_tab_completes_with_types_and_shift_tab_explains(page, server):
         page.keyboard.press("Enter")
     page.wait_for_function("() => [...document.querySelectorAll('.cm-content')].pop().textContent.includes('tensor.reshape')")
     page.keyboard.press("Shift+Tab")
-    # The tooltip opens first and is filled then.
+    # The tooltip opens first and gets its text then.
     page.wait_for_function(
         "signature => document.querySelector('.jp-Tooltip')?.innerText.includes(signature)",
         arg="pub fn reshape<S>(&self, s: S) -> Result<Tensor, Error>",
@@ -212,9 +213,9 @@ def test_a_slider_that_is_moved_draws_anew(page, server):
     page.wait_for_function(f"before => {picture} !== before", arg=before)
     assert page.locator(".widget-readout").inner_text() == "0.02"
     if os.environ.get("WAVEMESH_SCREENSHOTS"):
-        # That of docs/displays.md.
+        # The picture in docs/displays.md.
         page.locator(".jp-CodeCell").first.screenshot(path=f"{os.environ['WAVEMESH_SCREENSHOTS']}/slider.png")
-    # Who moves a slider is in its cell.
+    # A user who moves a slider has its cell selected.
     page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 1; }")
     command(page, "notebook:run-cell")
     page.wait_for_function("() => [...document.querySelectorAll('.jp-OutputArea-output')].some(o => o.textContent.trim() === '0.02')")
@@ -239,7 +240,7 @@ def test_displays_move_while_the_cell_runs_and_answer_to_the_mouse(page, server)
     for _ in range(2):
         command(page, "notebook:run-cell-and-select-next")
     until_idle(page, 2)
-    # A bar and a curve, seen before the cell ends, and once each when it has.
+    # A bar and a curve appear before the cell ends, and exist once each at the end.
     command(page, "notebook:run-cell-and-select-next")
     page.wait_for_function(
         """() => {
@@ -289,11 +290,11 @@ def test_displays_move_while_the_cell_runs_and_answer_to_the_mouse(page, server)
     page.wait_for_function("() => view(0).idle()")
     assert abs(page.evaluate("() => view(0).state.az") - azimuth + 90) < 1
     assert point_at_the_corner() != before
-    # Cut in halves.
+    # Cut in half.
     page.locator("details").first.evaluate("details => { details.open = true; }")
     page.get_by_label("x to", exact=True).first.evaluate("(input) => { input.value = 4; input.dispatchEvent(new Event('input')); }")
     page.wait_for_function("() => view(0).idle() && view(0).visible().kept === 96")
-    # Out of sight the context goes back.
+    # Out of sight, the view releases its context.
     page.evaluate("() => { window.first = view(0); window.gl = first.canvas().getContext('webgl2'); }")
     page.evaluate("() => { const panel = document.querySelector('.jp-WindowedPanel-outer'); panel.scrollTop = panel.scrollHeight; }")
     page.wait_for_function("() => !first.isActive() && gl.isContextLost()")

@@ -63,7 +63,7 @@ def test_a_cell_that_waits_for_input_can_be_interrupted(fresh):
 
 @pytest.mark.parametrize("grace", [0, 0.5])
 def test_a_stop_by_force_leaves_the_next_process_alone(fresh, grace):
-    """Each interrupt has a grace of its own: those of the later ones are over while the process is replaced."""
+    """Each interrupt has a separate grace period; those of the later interrupts end while the process is replaced."""
     fresh.run(f":grace {grace}")
     for _ in range(6):
         msg_id = fresh.send(ENDLESS)
@@ -78,7 +78,7 @@ def test_a_stop_by_force_leaves_the_next_process_alone(fresh, grace):
 
 
 def test_a_stop_that_comes_when_the_code_has_run_costs_nothing(fresh):
-    """The code ends within the grace; of the expressions that would follow none is compiled."""
+    """The code ends within the grace period; none of the expressions after it is compiled."""
     fresh.value("let kept = 5;")
     code = 'println!("begun"); std::thread::sleep(std::time::Duration::from_secs(1));'
     msg_id = fresh.send(code, user_expressions={f"wrong{i}": "no_such_name" for i in range(20)})
@@ -158,7 +158,7 @@ def test_sigterm_ends_the_kernel_and_its_child(fresh):
 
 
 def test_the_kernel_ends_with_the_frontend_that_started_it(tmp_path):
-    """A frontend that is killed cannot say goodbye."""
+    """A killed frontend cannot say goodbye."""
     script = tmp_path / "frontend.py"
     script.write_text(
         "from jupyter_client import KernelManager\n"

@@ -1,4 +1,4 @@
-"""A library for GPUs on a machine that cannot use it: cells compute on the processor, and say why and what to do. No GPU is needed."""
+"""A library for GPUs on a machine that cannot use it: cells compute on the processor, and say why and what to do. The tests need no GPU."""
 
 import json
 import os
@@ -15,7 +15,7 @@ VERSION = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Release Build\n"
 
 @pytest.fixture(scope="session")
 def preload(tmp_path_factory):
-    """What has programs read another account of the driver."""
+    """A library that makes programs read another description of the driver."""
     library = tmp_path_factory.mktemp("faults") / "faults.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(FAULTS), "-ldl"], check=True)
     return library
@@ -23,7 +23,8 @@ def preload(tmp_path_factory):
 
 @pytest.fixture
 def machine(tmp_path, preload):
-    """The environment of a machine with both compiled libraries (the one for GPUs is this one's, renamed) and a driver of a version."""
+    """The environment of a machine with both compiled libraries (the one for GPUs is a renamed copy of this machine's) and a driver of a
+    given version."""
     here = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "wavemesh"
     data = tmp_path / "data/wavemesh"
     data.mkdir(parents=True)

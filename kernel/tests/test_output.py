@@ -1,4 +1,4 @@
-"""Output as it is written: at once, in order, whole."""
+"""Output arrives immediately, in order and complete."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def test_text_without_a_newline_appears_while_the_cell_runs(kernel, tmp_path):
-    # The cell writes the next number only when this one has arrived here, which a file named after it says.
+    # The cell writes the next number only after this one has arrived here; a file named after the number tells the cell.
     msg_id = kernel.send(
         """use std::io::Write;
         let arrived = std::path::Path::new(FOLDER);
@@ -142,14 +142,14 @@ def test_a_plot_that_ends_its_cell_is_shown_once(kernel):
     assert ran.status == "ok", ran.error
     assert len(ran.of("display_data")) == 1 and ran.of("execute_result") == []
     assert ran.of("update_display_data")[-1]["data"]["text/plain"] == "fit | loss 1 at step 1"
-    # In a later cell it is a value like any other.
+    # In a later cell it is an ordinary value.
     again = kernel.run("once")
     assert [shown["data"]["text/plain"] for shown in again.of("execute_result")] == ["fit | loss 1 at step 1"]
 
 
 @pytest.mark.parametrize("end", ["", 'Err::<(), _>("no")?;', 'panic!("no");'], ids=["value", "error", "panic"])
 def test_a_cell_ends_with_the_last_state_of_its_plot_on_the_page(kernel, end):
-    # No point waits half a second for its turn: the last one arrives before the cell is idle, however it ends.
+    # No point waits half a second for its turn: the last one arrives before the cell is idle, however the cell ends.
     ran = kernel.run(
         f"""let mut last = wavemesh::notebook::LivePlot::new("fit");
         for step in 0..10 {{ last.push("loss", step as f64); }}

@@ -1,4 +1,4 @@
-"""The phrase book of notebook 05: every row, as it is printed there, in cells that give it what it speaks of."""
+"""The phrase book of notebook 05: every row as printed there, in cells that define what the row uses."""
 
 import html
 import json
@@ -11,7 +11,7 @@ NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "05_rust_in_notebooks.ipynb
 
 
 def rows():
-    """Python's side of each row, and the code of Rust's."""
+    """Python's side of each row, and the code of Rust's side."""
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     (text,) = ["".join(cell["source"]) for cell in cells if "## A phrase book" in "".join(cell["source"])]
     found = {}
@@ -24,7 +24,7 @@ def rows():
 
 ROWS = rows()
 
-# For each row its cells and what each shows: `{0}`, `{1}`, … are the row's own code, in which a list replaces the `…` one by one.
+# The cells for each row, and the output of each: `{0}`, `{1}`, … are the row's own code; a list replaces its `…` one by one.
 CASES = {
     "`x = 5`": ([], [("{0}\nx", "5"), ("{1}\nx += 1;\nx", "6")]),
     '`f"{x:.2f}"`': ([], [("let x = 1.234;\n{0}", '"1.23"')]),

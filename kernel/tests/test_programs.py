@@ -1,4 +1,4 @@
-"""No silent nothing: what a cell holds beside plain statements does what was meant, or says what to do."""
+"""No part of a cell is ignored silently: code besides plain statements does what the user meant, or the kernel says what to do."""
 
 import re
 
@@ -155,7 +155,7 @@ def test_an_asynchronous_main_and_test_wait_on_the_notebooks_runtime(fresh):
 
 
 def test_a_prompt_of_evcxr_input_asks(notebook):
-    # What the crate's `get_string("Name?")` does.
+    # The crate's `get_string("Name?")` does this.
     msg_id = notebook.send('println!("EVCXR_INPUT_REQUEST:Name?"); let mut name = String::new(); std::io::stdin().read_line(&mut name)?; print!("{}", name.trim());', allow_stdin=True)
     assert notebook.client.get_stdin_msg(timeout=60)["content"]["prompt"] == "Name?"
     notebook.client.input("Ada")
@@ -261,7 +261,7 @@ def test_timeit_says_how_long_one_run_takes(notebook):
     assert "not optimised" not in good(notebook.run(":opt 2\n%timeit 1 + 1")).stream()
 
 
-# What shows itself.
+# Values that display themselves.
 
 
 def test_a_types_own_display_is_shown(notebook):

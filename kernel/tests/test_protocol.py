@@ -1,4 +1,4 @@
-"""Every message that a frontend sends, and what it gets back."""
+"""Every message that a frontend sends, and the kernel's answer."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from driver import SETUP, Kernel
 
 
 def until(path):
-    """Rust that waits for a file."""
+    """Rust code that waits for a file."""
     return f"while !std::path::Path::new({json.dumps(str(path))}).exists() {{ std::thread::sleep(std::time::Duration::from_millis(20)); }}"
 
 
@@ -52,7 +52,7 @@ def test_every_message_refers_to_its_request_and_has_an_id_of_its_own(kernel):
 
 
 def test_messages_as_vs_code_writes_them_are_understood(kernel):
-    """Another protocol version, no user name, dates with Z, metadata of its own, and questions that Python kernels answer."""
+    """Another protocol version, no user name, dates with Z, other metadata, and the requests that Python kernels answer."""
     session = kernel.client.session
     message = session.msg("execute_request", {"code": "6 * 7", "silent": False, "store_history": True, "user_expressions": {},
                                               "allow_stdin": True, "stop_on_error": False})
@@ -86,7 +86,7 @@ def test_without_store_history_the_count_stays(kernel):
 
 
 def test_a_cell_has_the_number_that_the_page_gives_it(kernel):
-    """In a Python notebook Python's cells count too; the extension says so."""
+    """In a Python notebook Python's cells count too; the extension reports them."""
     before = kernel.run("()").reply["content"]["execution_count"]
     message = kernel.client.session.msg("execute_request", {"code": "undefined_name", "silent": False})
     message["metadata"] = {"wavemesh": {"execution_count": before + 10}}
@@ -137,7 +137,7 @@ def test_an_error_aborts_the_cells_that_wait(kernel):
     assert ["execution_count" in reply for reply in replies] == [True, True, False, False]
     for msg_id in ids[2:]:
         assert states(kernel.iopub(msg_id)) == ["busy", "idle"]
-    # What comes after the error was seen is run.
+    # Cells that were sent after the error was seen are run.
     assert kernel.value("3") == "3"
 
 
@@ -218,7 +218,7 @@ def test_completion_knows_the_library_and_the_types_of_unrun_code(kernel):
     assert {"load", "cube"} & set(complete(kernel, "Mesh::"))
     assert complete(kernel, "let c = UNetConfig { in_")["in_channels"] == "in_channels: usize"
     assert "HashMap" in complete(kernel, "use std::collections::Ha")
-    # What has no `self` does not follow a dot, and the other way round for fields.
+    # Functions without `self` do not follow a dot.
     assert "full" not in complete(kernel, "tensor.fu")
 
 
@@ -307,7 +307,7 @@ def test_a_comm_reaches_the_cell_that_registered_its_target(kernel, tmp_path):
     assert kernel.shell(running)["content"]["status"] == "ok"
     assert say("comm_close", {"data": {"bye": 1}}, "stream")["text"] == 'closed with {"bye":1}\n'
     assert kernel.ask("comm_info_request")["content"]["comms"] == {}
-    # Nobody knows it any more.
+    # The kernel does not know the comm any more.
     assert say("comm_msg", {"data": {}}, "comm_close")["comm_id"] == "c7"
 
 
@@ -358,7 +358,7 @@ def test_questions_are_answered_while_a_cell_runs(kernel, tmp_path):
     inspection = kernel.ask("inspect_request", {"code": "String", "cursor_pos": 6, "detail_level": 0})
     assert inspection["content"]["status"] == "ok"
     answered.touch()
-    # The cell is still shown as running after each answer.
+    # After each answer the cell is still shown as running.
     rest = list(kernel.iopub(msg_id))
     assert rest[-1]["content"]["execution_state"] == "idle" and "busy" in states(rest)
     assert "done\n" in "".join(m["content"]["text"] for m in rest if m["msg_type"] == "stream")

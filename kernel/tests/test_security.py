@@ -1,4 +1,4 @@
-"""What comes from others than the frontend has no effect, and costs the kernel nothing."""
+"""Messages from anyone but the frontend have no effect, and cost the kernel nothing."""
 
 import json
 import os
@@ -20,7 +20,7 @@ DELIMITER = b"<IDS|MSG>"
 
 @pytest.fixture(params=["tcp", "ipc"])
 def watched(request, tmp_path):
-    """A kernel whose log can be read."""
+    """A kernel with a readable log."""
     log = open(tmp_path / "log", "w+")
     with Kernel(transport=request.param, stderr=log) as kernel:
         kernel.log = lambda: (tmp_path / "log").read_text()
@@ -42,12 +42,12 @@ def dealer(kernel, channel):
 
 
 def session_of(kernel, key=None):
-    """Another session with the frontend's key, or with a guessed one."""
+    """Another session with the frontend's key, or with a guessed key."""
     return Session(key=key or kernel.client.session.key)
 
 
 def frames(kernel, kind, content, key=None):
-    """A signed message, by the frontend's own key or by another."""
+    """A signed message, with the frontend's key or with another one."""
     session = session_of(kernel, key)
     return session.serialize(session.msg(kind, content))
 
@@ -64,7 +64,7 @@ def test_forged_messages_have_no_effect_and_are_logged(watched):
     forged = frames(watched, "execute_request", {"code": "std::process::exit(3)"}, key=b"guessed")
     attacker.send_multipart(forged)
     controller.send_multipart(frames(watched, "shutdown_request", {"restart": False}, key=b"guessed"))
-    # A valid signature over other content.
+    # A valid signature, but for other content.
     signed = frames(watched, "kernel_info_request", {})
     signed[-1] = b'{"code": "evil"}'
     attacker.send_multipart(signed)
@@ -113,7 +113,7 @@ def test_ten_thousand_malformed_messages_are_survived(watched):
             message = valid
         attacker.send_multipart(message)
     works(watched)
-    # One line in the log for each would be an attack of its own.
+    # A line in the log for each message would be an attack too.
     assert 10 <= watched.log().count("dropped a message") < 100
     assert watched.process.memory_info().rss - before < 200 << 20
     for attacker in sockets.values():
@@ -171,7 +171,7 @@ def test_bytes_that_are_no_zmtp_end_only_their_own_connection(watched, channel):
         GREETING + b"\x04\x08\x05READY\xff\xff",
         GREETING + ready(b"PULL"),
         GREETING + ready(kind, b"\x00forged"),
-        # A frame that says it is larger than any memory.
+        # A frame that claims to be larger than any memory.
         GREETING + ready(kind) + huge,
         GREETING + ready(kind) + huge + bytes(1000),
         # More frames than any message has.
@@ -219,13 +219,13 @@ def test_the_key_is_nowhere_to_be_seen(watched):
     key = watched.client.session.key.decode()
     assert len(key) > 20
     assert key not in watched.log()
-    # Nor in what a cell can print of its environment.
+    # The environment that a cell can print does not hold the key either.
     shown = watched.run('for (k, v) in std::env::vars() { println!("{k}={v}"); }').stream()
     assert "PATH=" in shown and key not in shown
 
 
 def test_a_frontend_that_stops_reading_does_not_stop_the_others(watched):
-    """A subscriber that never reads: the cell ends, and the reading frontend gets every byte."""
+    """A subscriber never reads: the cell still ends, and the reading frontend gets every byte."""
     sleeper = raw(watched, "iopub")
     sleeper.sendall(GREETING + ready(b"SUB") + b"\x00\x01\x01")
     time.sleep(0.5)

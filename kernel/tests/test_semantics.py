@@ -1,4 +1,5 @@
-"""A notebook means what it says: state lives once, the newest definition counts, what was done before an error stays, a cell is a function body."""
+"""The meaning of a notebook: state lives once, the newest definition counts, work before an error is kept, and a cell is a function
+body."""
 
 import fcntl
 import json
@@ -112,7 +113,7 @@ def test_what_no_longer_compiles_is_stale_and_named_and_comes_back(notebook):
     assert "`cfg` is lost" in said
     error = notebook.run("make().n").error
     assert error["ename"] == "E0425" and f"`make` is stale: cell [{maker}]" in plain(error)
-    # It is tried again when what it stands on changes, and not told again.
+    # It is tried again when its dependencies change, and not reported again.
     again = good(notebook.run("impl Cfg { fn rate(&self) -> f64 { self.lr } }"))
     assert "no longer compiles" not in again.stream("stderr")
     assert f"no longer compiles since cell [{number}]" in plain(notebook.run("make().n").error)
@@ -187,7 +188,7 @@ def test_all_cells_twice_are_as_good_as_once(fresh):
 def test_a_tutorial_twice_is_as_good_as_once(name, tmp_path):
     notebook = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())
     cells = ["".join(cell["source"]).removeprefix("%%rust\n") for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    # What commands answer is of the session, and what is drawn at random is another each time.
+    # Commands answer for their session, and random numbers differ each time.
     cells = [cell.replace("/tmp/", f"{tmp_path}/") for cell in cells if not cell.startswith(("%", ":", "!"))]
     told = []
     with Kernel(cwd=str(NOTEBOOKS)) as kernel:
@@ -199,7 +200,7 @@ def test_a_tutorial_twice_is_as_good_as_once(name, tmp_path):
     assert len(errors) <= len([cell for cell in notebook["cells"] if "raises-exception" in cell["metadata"].get("tags", [])]), told[0]
 
 
-# 4. What was done before an error stays.
+# 4. Work before an error is kept.
 
 
 @pytest.mark.parametrize(
@@ -280,7 +281,7 @@ def test_a_struct_that_holds_a_borrowing_closure_does_not_cost_what_it_borrows(n
 
 @pytest.fixture(scope="module")
 def borrowers(notebook):
-    """The notebook, with types that borrow and do something when they are dropped."""
+    """The notebook, with types that borrow and that act when they are dropped."""
     good(notebook.run("""use std::slice::{ChunksMut, Iter};
 struct Walk<'a> { items: Iter<'a, i32> }
 impl Drop for Walk<'_> { fn drop(&mut self) { println!("walked"); } }
@@ -318,7 +319,7 @@ def test_what_borrows_is_dropped_before_what_it_borrows_is_stored(borrowers, cel
 
 @pytest.fixture(scope="module")
 def movers(notebook):
-    """The notebook, with types that borrow for as long as they live, and functions that take them."""
+    """The notebook, with types that borrow for their whole life, and functions that take them."""
     good(notebook.run("""struct Each<'a> { call: Option<Box<dyn FnMut(i32) + 'a>> }
 impl<'a> Each<'a> { fn calls(f: impl FnMut(i32) + 'a) -> Self { Each { call: Some(Box::new(f)) } } }
 fn take(mut each: Each) -> Result<i32, String> { for n in 0..3 { if let Some(call) = &mut each.call { call(n) } } Ok(3) }
@@ -609,7 +610,7 @@ def with_crates():
 def test_crates_that_are_finished_do_not_wait_for_the_build_of_another_notebook(with_crates):
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     with open(cache / "wavemesh/target/debug/.cargo-lock") as lock, Kernel() as other:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # as cargo does while it builds
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as cargo does during a build
         good(other.run(":dep lazy_static = \"*\"\n:dep anyhow = \"*\""))
         assert other.value("anyhow::anyhow!(\"there\").to_string()") == '"there"'
 
@@ -749,7 +750,7 @@ def test_a_crate_that_is_built_again_for_more_features_is_said_with_what_it_cost
     assert "its crate was rebuilt" in plain(fresh.run("held").error)
 
 
-# What evcxr's users know.
+# Features that evcxr's users know.
 
 
 def test_a_type_that_shows_itself_as_evcxr_has_it_is_shown_so(notebook):

@@ -1,4 +1,4 @@
-"""kernel/setup.sh on machines that lack something: what it says, and that it leaves nothing half-installed."""
+"""kernel/setup.sh on machines that lack something: its messages, and that it leaves nothing half-installed."""
 
 import hashlib
 import http.server
@@ -19,7 +19,7 @@ TOOLS = ["bash", "cat", "cmp", "cp", "cut", "dirname", "env", "mkdir", "mktemp",
 
 @pytest.fixture
 def slim(tmp_path):
-    """Runs set-up on a PATH that has little more than the shell, in an empty home."""
+    """Runs set-up with a PATH that has little more than the shell, in an empty home."""
     folder = tmp_path / "bin"
     folder.mkdir()
 
@@ -36,7 +36,7 @@ def slim(tmp_path):
     home.mkdir()
 
     def run(*arguments, **environment):
-        # A port where nothing listens stands for a machine without network.
+        # A port where nobody listens simulates a machine without network.
         variables = {"HOME": str(home), "PATH": str(folder), "RUSTUP_UPDATE_ROOT": "http://127.0.0.1:9"} | environment
         command = ["bash", str(SETUP), *arguments]
         return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
@@ -84,7 +84,7 @@ def test_where_nothing_can_be_written(slim, tmp_path):
 
 @pytest.fixture
 def mirror(tmp_path):
-    """A rustup mirror on this machine. Its installer brings a `rustup` that says what it is asked and has no toolchain."""
+    """A rustup mirror on this machine. Its installer brings a `rustup` that prints its arguments and has no toolchain."""
     installer = b"""#!/bin/sh
 mkdir -p "$HOME/.cargo/bin"
 printf '#!/bin/sh\\necho "rustup $*"\\nexit 1\\n' > "$HOME/.cargo/bin/rustup"
@@ -126,7 +126,7 @@ CARGO_SAYS = (
 
 @pytest.fixture
 def compiled(slim, tmp_path):
-    """Set-up where Rust is there and cargo at once makes a kernel, which notes what it is asked; returns those calls too."""
+    """Set-up with Rust present and a cargo that makes a kernel at once and records its calls; returns these calls too."""
     pinned = (SETUP.parents[1] / "rust-toolchain.toml").read_text().split('"')[1]
     slim.program("rustc", f'echo "rustc {pinned} (of a test)"')
     kernel = '"$CARGO_TARGET_DIR/release/wavemesh-kernel"'  # the target folder is the kernel's own
@@ -140,7 +140,7 @@ def compiled(slim, tmp_path):
 
     def run(*arguments):
         (slim.home / "calls").unlink(missing_ok=True)
-        # No toolkit of this machine's own is found.
+        # The test must not find a toolkit of this machine.
         done = slim("--no-jupyter", *arguments, CARGO_TARGET_DIR=str(tmp_path / "target"), CUDA_HOME=str(tmp_path / "none"))
         calls = (slim.home / "calls").read_text().splitlines() if (slim.home / "calls").exists() else []
         return done, [call for call in calls if call.startswith("library build")]
@@ -169,13 +169,13 @@ def test_it_says_what_it_will_do_and_how_far_it_is(slim, compiled):
     said = ""
     while (read := read_terminal(reader)):
         said += read
-    # Where memory suffices for both at once, the library's is shown, which takes longer.
+    # If memory is enough for both at once, the progress of the library is shown, which takes longer.
     assert re.search(r"(Kernel|Library): 3 of 10 parts compiled, now serde, tokio\(build\)", said), said
     assert re.search("(Kernel|Library): 9 of 10", said), said
 
 
 def read_terminal(reader):
-    """What is left to read; a terminal whose other end is closed has an error to say so."""
+    """The text that is left to read; a terminal whose other end is closed reports an error."""
     try:
         return os.read(reader, 4096).decode()
     except OSError:
@@ -218,7 +218,7 @@ def test_a_damaged_installer_is_not_run(slim, mirror):
 
 
 def test_an_interrupted_setup_leaves_nothing_half_installed(tmp_path):
-    """Ctrl-C while cargo compiles (a cargo that takes for ever stands for it)."""
+    """Ctrl-C while cargo compiles (a cargo that never ends simulates this)."""
     folder = tmp_path / "bin"
     folder.mkdir()
     pinned = (SETUP.parents[1] / "rust-toolchain.toml").read_text().split('"')[1]
@@ -230,7 +230,7 @@ def test_an_interrupted_setup_leaves_nothing_half_installed(tmp_path):
     variables = {"HOME": str(home), "PATH": f"{folder}:{os.environ['PATH']}", "CARGO_TARGET_DIR": str(tmp_path / "target")}
     command = ["bash", str(SETUP), "--no-jupyter"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # Programs started in the background by a script ignore Ctrl-C, and so do their children; a terminal's do not.
+    # Programs that a script starts in the background ignore Ctrl-C, and so do their children; programs of a terminal do not.
     heed = {"start_new_session": True, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     with subprocess.Popen(command, env=variables, **pipes, **heed) as setup:
         deadline = time.monotonic() + 30
@@ -255,7 +255,7 @@ def test_the_private_environment_has_numpy_and_this_checkouts_extension(slim, co
         "*jupyterlab*) exit 1 ;;\n"
         "esac",
     )
-    for _ in range(2):  # the second time the environment is there
+    for _ in range(2):  # the second time the environment exists
         done = slim("--no-notebook", CARGO_TARGET_DIR=str(tmp_path / "target"), CUDA_HOME=str(tmp_path / "none"))
         assert done.returncode == 0, done.stdout + done.stderr
         assert (slim.home / "site/wavemesh_kernel.pth").read_text() == f"{SETUP.parent}/python/src\n"

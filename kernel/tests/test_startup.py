@@ -1,4 +1,4 @@
-"""What evcxr's users keep for every notebook runs before the first cell."""
+"""The files in which evcxr's users keep code for every notebook run before the first cell."""
 
 import os
 

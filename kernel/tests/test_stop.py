@@ -1,4 +1,5 @@
-"""The stop button keeps variables: a stop is noticed, or else the cell's thread is left behind; force comes last, and only when asked for again."""
+"""The stop button keeps variables: the code notices the stop, or the cell's thread is left behind; force is the last step, and only after a
+second stop."""
 
 import re
 import time
@@ -12,7 +13,7 @@ BEGUN = 'println!("begun");\n'
 
 @pytest.fixture(scope="module")
 def notebook():
-    """Its cells have so much time to notice that only what notices ends them, on a busy machine too."""
+    """Its cells have much time to notice a stop, so that only code that notices it ends, on a busy machine too."""
     with Kernel() as kernel:
         kernel.run(":grace 600")
         kernel.value("struct Loud(&'static str);\nimpl Drop for Loud { fn drop(&mut self) { println!(\"dropped {}\", self.0); } }")
@@ -21,7 +22,7 @@ def notebook():
 
 @pytest.fixture
 def impatient(notebook):
-    """The same with little time, for what notices nothing."""
+    """The same kernel with little time, for code that notices nothing."""
     notebook.run(":grace 0.5")
     yield notebook
     notebook.run(":grace 600")
@@ -38,7 +39,7 @@ def plain(error):
 
 
 def stop(kernel, code, times=1, **options):
-    """Runs a cell and stops it when it has printed something; what it did in all."""
+    """Runs a cell and stops it after it has printed something; returns everything that it did."""
     msg_id = kernel.send(code, **options)
     messages = kernel.wait_until_running(msg_id)
     for _ in range(times):
@@ -55,7 +56,7 @@ def child(kernel):
     return kernel.value("std::process::id()")
 
 
-# What notices a stop.
+# Code that notices a stop.
 
 NOTICED = {
     "prints": "loop { println!(\"again\"); }",
@@ -132,7 +133,7 @@ def test_a_cell_that_waits_for_input_is_stopped_and_keeps_everything(notebook):
     notebook.value("let held = vec![1];")
     notebook.value("struct Slow;\nimpl Drop for Slow { fn drop(&mut self) { std::thread::sleep(std::time::Duration::from_secs(1)); } }")
     for code in [
-        # The question is given up long before the cell has wound down, which is no second stop.
+        # The question ends long before the cell has unwound; this is no second stop.
         "let bound = held.len();\n{ let slow = Slow; std::io::stdin().read_line(&mut String::new())? };",
         "let mut line = String::new();\nlet bound = held.len();\nstd::io::stdin().read_line(&mut line)?;",
         "let bound = held.len();\nfor line in std::io::stdin().lines() { println!(\"{}\", line.unwrap()); }",
@@ -144,7 +145,7 @@ def test_a_cell_that_waits_for_input_is_stopped_and_keeps_everything(notebook):
         notebook.silence()
         assert notebook.value("(&held, bound)") == "([1], 1)"
     assert child(notebook) == before
-    # The next one can be asked again.
+    # The next cell can ask again.
     msg_id = notebook.send("let mut line = String::new();\nstd::io::stdin().read_line(&mut line)?;\nline.trim().to_owned()", allow_stdin=True)
     notebook.client.get_stdin_msg(timeout=60)
     notebook.client.input("hello")
@@ -170,7 +171,7 @@ def test_threads_of_a_pool_notice_for_their_cell(notebook, work):
 
 
 def test_threads_of_a_pool_that_notice_nothing_need_a_second_stop(quick):
-    """They would go on with the cell's work, and keep the pool from any other."""
+    """They would continue the cell's work, and block the pool for other work."""
     quick.run(":dep rayon = \"1\"")
     quick.value("let held = vec![1];")
     msg_id = quick.send(f"{BEGUN}{RAYON.replace('WORK', 'loop { std::hint::black_box(i); }')}")
@@ -184,7 +185,7 @@ def test_threads_of_a_pool_that_notice_nothing_need_a_second_stop(quick):
     assert reply["ename"] == "Interrupted" and "Lost variables: held." in reply["evalue"]
 
 
-# What notices nothing.
+# Code that notices nothing.
 
 UNNOTICED = {
     "an empty loop": "loop {}",
@@ -241,11 +242,11 @@ def test_a_program_that_goes_on_after_a_stop_is_named(notebook):
 
 
 def test_a_condition_is_unwound_with_its_mutex_locked_and_freed(notebook):
-    """Who waits for a condition has the mutex again when that ends, so unwinding frees it once."""
+    """A thread that waits for a condition holds the mutex again after the wait, so unwinding frees it once."""
     notebook.value("use std::sync::{Arc, Condvar, Mutex};\nlet pair = Arc::new((Mutex::new(0), Condvar::new()));")
     stop(notebook, f"let mut guard = pair.0.lock().unwrap();\n{BEGUN}loop {{ guard = pair.1.wait(guard).unwrap(); *guard += 1; }}")
     assert notebook.value("let mut left = pair.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());\n*left += 10;\n*left") == "10"
-    # And the condition works on.
+    # The condition still works.
     notebook.value("pair.0.clear_poison();\nlet twin = pair.clone();")
     code = "std::thread::spawn(move || { *twin.0.lock().unwrap() = 7; twin.1.notify_all(); });\nlet now = *pair.1.wait_while(pair.0.lock().unwrap(), |value| *value != 7).unwrap();\nnow"
     assert notebook.value(code) == "7"
@@ -253,7 +254,7 @@ def test_a_condition_is_unwound_with_its_mutex_locked_and_freed(notebook):
 
 @pytest.mark.parametrize("make", ["channel::<Vec<i32>>()", "sync_channel::<Vec<i32>>(3)", "sync_channel::<Vec<i32>>(0)"])
 def test_a_channel_works_on_after_a_stop_and_the_next_message_is_not_lost(notebook, make):
-    """Who waited in vain has left the channel's queue: the one message wakes who waits now."""
+    """A stopped receiver has left the channel's queue: the one message wakes the present receiver."""
     notebook.value(f"let (send, receive) = std::sync::mpsc::{make};\nlet second = send.clone();")
     for _ in range(3):
         stop(notebook, f"{BEGUN}println!(\"{{:?}}\", receive.recv()?);")
@@ -271,7 +272,7 @@ def test_a_cell_with_nothing_in_hand_loses_nothing(impatient):
 
 
 def test_the_thread_that_is_left_takes_no_time(quick):
-    """Its clock stands still once it is parked."""
+    """Its clock stands still after it is parked."""
     stop(quick, f"{BEGUN}loop {{}}")
     process = psutil.Process(int(child(quick)))
     before = process.cpu_times().user
@@ -289,7 +290,8 @@ def test_a_thread_that_comes_back_after_it_was_left_does_no_more(quick):
 
 
 def test_a_printing_value_that_never_ends_does_not_take_standard_output_along(quick):
-    """While its `Display` runs, `print!` holds standard output: so the thread is not left, and it is said what a second stop costs."""
+    """While its `Display` runs, `print!` holds standard output. So the thread is not left behind, and the kernel says what a second stop
+    costs."""
     quick.value("struct Endless;\nimpl std::fmt::Display for Endless { fn fmt(&self, _: &mut std::fmt::Formatter) -> std::fmt::Result { loop {} } }\nlet lost = 1;")
     msg_id = quick.send(f"eprintln!(\"begun\");\nprintln!(\"{{}}\", Endless);")
     quick.wait_until_running(msg_id)
@@ -331,7 +333,7 @@ def test_deep_recursion_is_still_told(quick):
     assert error.value == "1000000", "the thread that takes over has as large a stack"
 
 
-# Where a stop must do no harm.
+# A stop must do no harm here.
 
 
 @pytest.mark.parametrize("code", ["loop { println!(\"again\"); }", "loop {}"])
@@ -350,7 +352,7 @@ def test_a_thread_of_an_earlier_cell_goes_on(notebook):
 
 
 def test_a_callback_of_c_is_not_unwound(notebook):
-    """Its prints do not unwind through the C library; the print behind it does."""
+    """Its prints do not unwind through the C library; the print after it does."""
     ran = stop(
         notebook,
         "unsafe extern \"C\" { fn qsort(base: *mut i32, n: usize, size: usize, order: extern \"C\" fn(*const i32, *const i32) -> i32); }\n"
@@ -381,7 +383,7 @@ def test_a_stopped_command_says_interrupted(impatient, command):
 
 
 def test_a_stopped_dependency_says_interrupted(notebook, tmp_path):
-    """Its build script waits, so the stop comes while cargo runs."""
+    """Its build script waits, so the stop arrives while cargo runs."""
     crate, began = tmp_path / "slow_crate", tmp_path / "began"
     (crate / "src").mkdir(parents=True)
     (crate / "Cargo.toml").write_text('[package]\nname = "slow_crate"\nversion = "0.1.0"\nedition = "2024"\n')
@@ -398,7 +400,7 @@ def test_a_stopped_dependency_says_interrupted(notebook, tmp_path):
     assert notebook.value("held") == "[1]"
 
 
-# Futures. Their runtime is compiled for the first of these cells.
+# Futures. The first of these cells compiles their runtime.
 
 
 @pytest.mark.parametrize(

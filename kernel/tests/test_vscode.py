@@ -1,5 +1,5 @@
 """VS Code's Jupyter extension starts kernels itself: it writes the connection file, takes the command from the kernelspec, waits until the
-ports are in use, and stops and ends the kernel by messages or signals of its own."""
+ports are in use, and stops and ends the kernel with its own messages or signals."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def is_used(port):
 
 @pytest.fixture
 def started(installed, tmp_path):
-    """The process and a client of a kernel that was started so, in the notebook's folder."""
+    """The process and a client of a kernel that was started in this way, in the notebook's folder."""
     spec = json.loads((installed / "share" / "jupyter" / "kernels" / "wavemesh" / "kernel.json").read_text())
     ports = free_ports(len(PORTS))
     file = tmp_path / f"kernel-v2-{os.getpid()}abc.json"
@@ -71,7 +71,7 @@ def run(client, code):
 def test_it_runs_cells_in_the_notebooks_folder_and_completes(started):
     _, _, client = started
     assert run(client, 'std::fs::read_to_string("data.txt")?')[1] == '"beside"'
-    # Asked while a name is typed; places are counted in characters.
+    # Completion while a name is typed; positions are counted in characters.
     code = 'let größe = 1; std::fs::read_to_str'
     reply = client.complete(code, len(code), reply=True, timeout=60)["content"]
     assert "read_to_string" in [match.split("(")[0].rsplit("::")[-1] for match in reply["matches"]], reply

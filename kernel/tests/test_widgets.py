@@ -13,7 +13,7 @@ shown"""
 
 
 class Page:
-    """Models as the page has them."""
+    """Models as the page holds them."""
 
     def __init__(self, kernel):
         self.kernel, self.models = kernel, {}
@@ -55,7 +55,7 @@ def page():
 
 
 def moves(page, name, description, data, expected):
-    """The page sends `data` of a control; the view follows."""
+    """The page sends `data` of a control; the view must follow."""
     identity, _ = page.find(name, description)
     page.say(identity, data)
     _, output = page.find("HTMLModel", "")
@@ -92,7 +92,7 @@ def test_a_moved_control_makes_the_view_anew_and_later_cells_know(page):
     moves(page, "DropdownModel", "kind", update(index=1), "0.5 7 sphere true 0")
     moves(page, "CheckboxModel", "closed", update(value=False), "0.5 7 sphere false 0")
     moves(page, "ButtonModel", "Again", {"method": "custom", "content": {"event": "click"}}, "0.5 7 sphere false 1")
-    # What no widget of ours sends is put right or passed over.
+    # Messages that none of our widgets sends are corrected or ignored.
     moves(page, "FloatSliderModel", "level", update(value=99), "1 7 sphere false 1")
     moves(page, "DropdownModel", "kind", update(index=-4), "1 7 sphere false 1")
     moves(page, "CheckboxModel", "closed", update(value="perhaps", other=3), "1 7 sphere false 1")

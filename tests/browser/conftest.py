@@ -1,6 +1,6 @@
 """Displays in a real browser: headless Chromium, on plain pages and in JupyterLab, with the network cut off.
 
-`gallery` (examples/gallery.rs) has written every display into $WAVEMESH_GALLERY; run.sh here does that first.
+`gallery` (examples/gallery.rs) has written every display into $WAVEMESH_GALLERY; run.sh in this folder does that first.
 """
 
 import base64
@@ -19,7 +19,7 @@ from playwright import sync_api as playwright
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 GALLERY = pathlib.Path(os.environ["WAVEMESH_GALLERY"])
-# Every wait ends: a view that does not come is a failure, not a test that hangs.
+# Every wait ends: a view that does not appear is a failure, not a test that hangs.
 PATIENCE = 20_000
 
 DRAWN = "() => [...document.querySelectorAll('[data-wavemesh]')].every(root => root.wavemesh?.drawn() > 0)"
@@ -37,7 +37,7 @@ def browser():
 
 
 class Desk:
-    """A browser window that remembers what went wrong in it and what it asked the network for."""
+    """A browser window that records its errors and its network requests."""
 
     def __init__(self, browser, **options):
         self.context = browser.new_context(viewport={"width": 900, "height": 800}, **options)
@@ -67,7 +67,7 @@ def desk(browser, request):
 
 @pytest.fixture(scope="session")
 def look(browser):
-    """Reads a screenshot: its number of colours, and the mean colour of its corner."""
+    """The number of colours of a screenshot, and the mean colour of its corner."""
     page = browser.new_page()
     page.set_default_timeout(PATIENCE)
 
@@ -94,7 +94,7 @@ def lab(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # No questions in front of the notebook.
+    # No questions before the notebook opens.
     settings = home / "config/lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     settings.parent.mkdir(parents=True)
     settings.write_text('{"fetchNews": "false", "checkForUpdates": false, "doNotDisturbMode": true}')
@@ -124,10 +124,10 @@ def lab(tmp_path_factory):
             path = folder / f"{names[0]}_{len(names)}.ipynb"
             path.write_text(json.dumps({"cells": cells, "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5}))
             subprocess.run([sys.executable, "-m", "jupyter", "trust", str(path)], env=environment, check=True, timeout=60, capture_output=True)
-            # Nothing but the server itself can be reached.
+            # Only the server itself can be reached.
             desk.context.route(lambda address: not address.startswith(url), lambda route: route.abort())
             desk.page.goto(f"{url}/lab/tree/{path.name}?reset", timeout=60_000)
-            # JupyterLab puts the outputs of a long notebook on the page one after the other.
+            # JupyterLab adds the outputs of a long notebook to the page one after the other.
             desk.page.wait_for_function("n => document.querySelectorAll('.jp-Notebook [data-wavemesh]').length === n", arg=len(names), timeout=40_000)
             return desk.page
 

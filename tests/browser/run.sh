@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tries every display in headless Chromium, on plain pages and in JupyterLab. Usage: bash tests/browser/run.sh [pytest arguments]
 # `bash tests/browser/run.sh screenshots` takes the pictures of docs/displays.md instead, `bash tests/browser/run.sh speed` its table of large viewers.
-# When it cannot run it says so loudly, and that is an error when CI=true.
+# If it cannot run, it prints a clear message; with CI=true that is an error.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$(dirname "$here")")
@@ -26,5 +26,5 @@ case ${1:-} in
   screenshots) exec timeout --kill-after=10 120 "$python" "$here/screenshots.py" ;;
   speed) exec timeout --kill-after=10 240 "$python" "$here/speed.py" "$target/release/examples/gallery" ;;
 esac
-# Nothing here may hang: each test has an end, and so has all of it.
+# Nothing here may hang: each test has a time limit, and so has the whole run.
 timeout --kill-after=10 600 "$python" -m pytest -q -p no:cacheprovider -rs --timeout=60 "$here" "$@"

@@ -10,14 +10,14 @@ from conftest import CHROMIUM, DRAWN, GALLERY, Desk
 from playwright import sync_api as playwright
 
 IMAGES = pathlib.Path(__file__).parents[2] / "docs/images/displays"
-# These are pictures already.
+# These displays are pictures already.
 PICTURES = ["voxel_plot", "mesh_plot", "slice_grid", "contact_sheet", "shape_sheet", "live_plot", "plot", "figure"]
 PAGES = ["dataset", "tensor", "tensor_rank4", "tensor_small", "sparse", "wavelet", "sdf", "mesh", "model", "diffusion", "backend", "error", "voxel_viewer", "voxel_sequence", "mesh_viewer", "point_viewer"]
 DARK = ["tensor", "sparse", "voxel_viewer"]
 
 
 def live_frames(gallery):
-    """What `gallery --live` shows while it runs: the HTML of its bars, update after update."""
+    """The output of `gallery --live` while it runs: the HTML of its bars, update by update."""
     environment = os.environ | {"WAVEMESH_FRAME_TOKEN": "t"}
     done = subprocess.run([gallery, "--live"], env=environment, capture_output=True, check=True, timeout=60)
     for frame in done.stdout.split(b"\x1b_WMSH:t:")[1:]:
@@ -31,7 +31,7 @@ def main():
     IMAGES.mkdir(parents=True, exist_ok=True)
     for name in PICTURES:
         shutil.copy(GALLERY / f"{name}.png", IMAGES)
-    # Two bars, the inner one in its middle.
+    # Two bars; the inner one is half done.
     bars = [html for html in live_frames(GALLERY.parent / "release/examples/gallery") if html.count("%</span>") == 2]
     (GALLERY / "progress.html").write_text(bars[len(bars) * 5 // 8])
     with playwright.sync_playwright() as driver:

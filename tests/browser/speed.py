@@ -13,7 +13,7 @@ from playwright import sync_api as playwright
 
 VIEW = "document.querySelector('[data-wavemesh]').wavemesh"
 
-# Counts what goes to WebGL, and times what runs in animation frames.
+# Counts the data that goes to WebGL, and times the code that runs in animation frames.
 METER = """
 window.meter = { corners: 0, bytes: 0, script: 0, frames: 0 };
 const gl = WebGL2RenderingContext.prototype;
@@ -28,7 +28,7 @@ const animate = window.requestAnimationFrame.bind(window);
 window.requestAnimationFrame = f => animate(t => { const start = performance.now(); f(t); meter.script += performance.now() - start; meter.frames++; });
 """
 
-# Has the view redraw by a key, again and again; each frame is waited for until its pixels are there.
+# Makes the view redraw by a key, again and again, and waits for the pixels of each frame.
 REDRAW = """async ([frames, key]) => {
     const view = document.querySelector('[data-wavemesh]').wavemesh, canvas = view.canvas(), gl = canvas.getContext('webgl2');
     Object.assign(meter, { corners: 0, bytes: 0, script: 0, frames: 0 });
@@ -61,9 +61,9 @@ def measure(browser, gallery, voxels):
     page.evaluate("() => { meter.frames = 0; }")
     page.wait_for_timeout(1000)
     assert page.evaluate("() => meter.frames") == 0, "the view draws though nothing changes"
-    # Outlines off and on: all of the picture, drawn anew.
+    # Outlines off and on: the whole picture is drawn again.
     whole = page.evaluate(REDRAW, [2, "o"])
-    # The first frames tell the view how fast the machine is.
+    # The first frames show the view how fast the machine is.
     page.evaluate(REDRAW, [5, "ArrowLeft"])
     turning = page.evaluate(REDRAW, [10, "ArrowLeft"])
     page.wait_for_function(f"() => {VIEW}.idle()")

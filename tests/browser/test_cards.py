@@ -17,7 +17,7 @@ def test_the_pointer_reads_index_and_value_in_a_heatmap(desk):
     index, value = re.fullmatch(r"\[(1, 10, \d+, \d+)\] = (.*)", read.text_content()).groups()
     _, _, row, column = map(int, index.split(", "))
     assert (row, column) == (6, 16)
-    # The gallery's formula: a slope and noise of ±4.
+    # The formula of the gallery: a slope and noise of ±4.
     assert abs(float(value) - (row + column)) <= 4
     page.mouse.move(1, 1)
     page.wait_for_function("() => !document.querySelector('[data-read]').textContent")
@@ -25,7 +25,7 @@ def test_the_pointer_reads_index_and_value_in_a_heatmap(desk):
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_text_contrasts_with_the_page(desk, dark):
-    """WCAG's ratio for every piece of text in every card, opacity taken into account: at least 4.5."""
+    """WCAG's contrast for every piece of text in every card, opacity included: at least 4.5."""
     page = desk.show(*CARDS, dark=dark)
     poor = page.evaluate(
         """() => {

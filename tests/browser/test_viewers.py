@@ -1,4 +1,4 @@
-"""The interactive viewers: drawn, turned, clipped, asked for values, and given back when out of sight."""
+"""The interactive viewers: they draw, turn, clip, give values at the pointer, and release their resources out of sight."""
 
 import math
 
@@ -15,7 +15,7 @@ def shown(page):
 
 
 def picture(page):
-    """What the first view shows, once it stands still."""
+    """What the first view shows once it has stopped moving."""
     page.wait_for_function(f"() => {VIEW}.idle()")
     return page.locator("[data-stage]").first.screenshot()
 
@@ -29,7 +29,7 @@ def slide(page, name, value):
 
 
 def visible(page):
-    """Voxels, or corners of faces, that are shown."""
+    """The number of voxels, or of corners of faces, on screen."""
     page.wait_for_function(f"() => {VIEW}.idle()")
     return page.evaluate(f"() => {VIEW}.visible().kept ?? {VIEW}.visible().n")
 
@@ -57,7 +57,7 @@ def ring():
 
 
 def first_hit(start, end, voxels):
-    """The voxel that a ray meets first: where it enters each cube, by slabs."""
+    """The voxel that a ray meets first: where the ray enters each cube, by slabs."""
     nearest, found = math.inf, None
     direction = [e - s for s, e in zip(start, end)]
     for site in voxels:
@@ -100,7 +100,7 @@ def test_a_viewer_draws_turns_on_drag_and_clips(desk, look, name):
 
 
 def check_picks(page, stage, voxels):
-    """Points at voxels all over the view; what lies first on the ray through the pixel is worked out here."""
+    """Points at voxels all over the view. This test computes which voxel lies first on the ray through the pixel."""
     box = stage.bounding_box()
     tried = set()
     for site in sorted(voxels)[:: len(voxels) // 24]:
@@ -132,7 +132,7 @@ def test_the_pointer_reads_the_voxel_below_it_also_after_turning(desk):
     check_picks(page, stage, voxels)
     drag(page, stage, -160, 60)
     check_picks(page, stage, voxels)
-    # Cut open, the pointer meets what was behind.
+    # After clipping, the pointer meets what was behind.
     controls(page)
     slide(page, "z to", 24)
     picture(page)
@@ -207,7 +207,7 @@ def test_the_pointer_reads_position_and_class_of_a_point(desk):
         data = page.evaluate(f"k => [...{VIEW}.frame().at.slice(4 * k, 4 * k + 4)]", k)
         at = page.evaluate(f"p => {VIEW}.project(p)", [low[i] + data[i] * cell for i in range(3)])
         hit = page.evaluate(f"p => {VIEW}.pickAt(...p)", at)
-        # The point itself, or one that stands before it at the same pixels.
+        # The point itself, or one in front of it at the same pixels.
         assert hit and hit["label"] in classes
         assert page.evaluate(f"p => {VIEW}.project(p)", hit["point"]) == pytest.approx(at, abs=3)
         seen.add(hit["label"])
@@ -251,7 +251,7 @@ def test_one_finger_turns_and_two_zoom(desk):
 def test_a_sequence_plays_and_stops(desk):
     page = desk.show("voxel_sequence")
     shown(page)
-    # It opens on the state that the picture in its place shows: the last.
+    # It opens on the state that its picture shows: the last one.
     assert page.evaluate(f"() => {VIEW}.state.frame") == 7
     page.get_by_role("button", name="play").click()
     page.wait_for_function(f"() => 2 <= {VIEW}.state.frame && {VIEW}.state.frame < 7")
@@ -317,7 +317,7 @@ def test_an_output_that_is_removed_gives_its_context_back(desk):
 
 
 def check_twenty(page, many):
-    """Walks down a page of viewers: each draws when it comes into sight, never more than eight at once."""
+    """Walks down a page of viewers: each draws when it comes into sight, and never more than eight at once."""
     roots = page.locator("[data-wavemesh]")
     assert roots.count() == many
     for number in list(range(many)) + [0]:

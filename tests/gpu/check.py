@@ -1,4 +1,5 @@
-"""Checks every fast kernel against float64 on the card, bit for bit over repeats, and times it: `python3 check.py [--quick] [--only WORD]`."""
+"""Checks every fast kernel against float64 on the card and bit for bit over repeated runs, and times it: `python3 check.py [--quick]
+[--only WORD]`."""
 
 import argparse
 import sys
@@ -132,7 +133,7 @@ def case(name, coords, shape, kinds, channels, kernel=(3, 3, 3), batch=1, least=
                     run = lambda: fast.weight_gradient(kind, sites, x, g, kernel, sums, dw)
                     run()
                     report(label + "weight gradient", dw.reshape(cout, -1, cin), reference_weights(x, g, nbr), {"f16": 1e-4, "bf16": 1e-4, "tf32": 6e-4, "f32": 1e-5}[kind], run, pairs, flops)
-                    if kind == "f32":  # any scale: values down to 1e-30, one channel far below the others
+                    if kind == "f32":  # any scale: values down to 1e-30, and one channel far below the others
                         g.mul_(1e-30)
                         x[:, 0] *= 1e-6
                         run()

@@ -42,7 +42,7 @@ class Kernels:
         return self.functions[name]
 
     def launch(self, module, name, grid, block, shared, *args):
-        """Integers become 32-bit, tensors and None pointers, bytes structures."""
+        """Converts arguments: integers become 32-bit, tensors and None become pointers, bytes become structures."""
         function = self.get(module, name)
         if shared > 48 * 1024:
             check(CUDA.cuFuncSetAttribute(function, 8, shared), f"{name}: {shared} bytes of shared memory")
@@ -123,7 +123,7 @@ def largest(channels, sizes):
 
 
 def index_of(kernel):
-    """Which weight each of the 27 offsets has, the offsets as bits, and which of 27 each weight has."""
+    """The weight of each of the 27 offsets, the offsets as bits, and the offset of each weight."""
     kz, ky, kx = kernel
     at, back = [-1] * 28, [0] * 28
     for z in range(kz):
@@ -139,7 +139,7 @@ def index(numbers):
 
 
 def plan(kind, cin, cout):
-    """N, RB, passes, blocks of a halo kernel."""
+    """N, RB, and the numbers of passes and blocks of a halo kernel."""
     size = KINDS[kind][1]
     n = largest(cout, (64, 32, 16) if kind == "f32" else (128, 64, 32, 16) if cout % 96 else (96,))
     rb = largest(cin * size, (128, 64, 32))
@@ -147,7 +147,7 @@ def plan(kind, cin, cout):
 
 
 def pack(kind, w, gradient=False, img=None):
-    """Image for `convolve`; with `gradient` the mirrored one of the gradient of the input."""
+    """The image for `convolve`; with `gradient`, the mirrored image for the input's gradient."""
     at = index_of(w.shape[1:4])[0]
     return pack_offsets(kind, w, at[::-1] if gradient else at, gradient, img)
 
@@ -188,7 +188,7 @@ def wgrad_shape(ci, co):
 
 
 def split(x, many):
-    """Parts (many, rows, channels) in f16 whose sum is x, scaled; and the bits of its largest magnitude."""
+    """Parts (many, rows, channels) in f16 that add up to x, scaled; and the bits of its largest magnitude."""
     largest_bits = torch.zeros(1, dtype=torch.int32, device="cuda")
     K.launch("split", "wm_largest", min(1056, up(x.numel(), 4096)), 256, 0, x, x.numel(), largest_bits)
     parts = empty(many, *x.shape, dtype=torch.float16)
@@ -237,7 +237,7 @@ def gather(kind, x, img, table, cout, y=None, order=None, bias=None, residual=No
 
 
 def gather_order(table):
-    """An order of the targets in which those with the same offsets stand together."""
+    """An order of the targets that puts those with the same offsets together."""
     offsets, n = table.shape
     order = empty(n)
     K.launch("order", "wm_gather_order", up(n, 1024), 1024, 0, table, n, offsets, order)
@@ -249,7 +249,7 @@ def gather_columns(kind, cout):
 
 
 def module_of(kind, name):
-    """The file of a kernel over tables: products without tensor cores have their own."""
+    """The file of a kernel over tables: products without tensor cores have a separate one."""
     return "exact" if kind == "exact" else name
 
 
