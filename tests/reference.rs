@@ -1,4 +1,4 @@
-//! The reference pages of the book name what there is: every variable of the environment that the sources read, every command of the
+//! The reference pages of the book are complete: they name every environment variable that the sources read, every command of the
 //! kernel that `:help` lists, every variant of [`Error`](wavemesh::Error), every layer.
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The files below a folder that end so.
+/// The files in a folder and its subfolders that have this extension.
 fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     let (mut folders, mut found) = (vec![root().join(folder)], Vec::new());
     while let Some(folder) = folders.pop() {
@@ -29,12 +29,12 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// What stands between two marks, wherever they stand.
+/// The texts between two marks, at every place where both occur.
 fn between<'a>(text: &'a str, start: &'a str, end: &'a str) -> impl Iterator<Item = &'a str> {
     text.split(start).skip(1).filter_map(move |rest| rest.split_once(end).map(|(inside, _)| inside))
 }
 
-/// Those of `names` that are not set as code in the text of `page`.
+/// The `names` that do not appear as code in the text of `page`.
 fn missing(names: impl IntoIterator<Item = String>, page: &str) -> Vec<String> {
     let page = read(page);
     let text: String = page.split("```").step_by(2).collect::<String>().replace("``", "`");
@@ -46,7 +46,7 @@ fn missing(names: impl IntoIterator<Item = String>, page: &str) -> Vec<String> {
 
 #[test]
 fn every_variable_of_the_environment_is_in_the_table() {
-    // What the kernel tells its own process of cells; nobody sets them.
+    // The kernel sets these for its own process of cells; users never set them.
     let own =
         ["WAVEMESH_CHILD_", "WAVEMESH_FRAME_TOKEN", "WAVEMESH_GPU_PROBLEM", "WAVEMESH_CELL_RUN", "WAVEMESH_TEST_"];
     let mut sources = vec![root().join("build.rs")];
@@ -98,7 +98,7 @@ fn every_variant_of_error_is_in_errors_by_message() {
 fn every_layer_is_in_the_page_of_layers() {
     let layer = |text: &str| {
         let name = text.split(|c: char| !c.is_alphanumeric()).next().unwrap();
-        // Those with a number of axes are told of by the one of three.
+        // The page names only the 3-D variant of layers that exist for several numbers of axes.
         let counted = ["Conv", "Pool", "Transpose"].iter().any(|end| name.ends_with(end)) && !name.contains("Global");
         if counted { format!("{name}3d") } else { name.to_owned() }
     };

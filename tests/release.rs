@@ -1,4 +1,4 @@
-//! What RELEASING.md promises of the sources: one version, wherever it stands.
+//! The sources keep the promise of RELEASING.md: the same version everywhere.
 
 use std::path::Path;
 

@@ -197,7 +197,7 @@ impl Shared {
         }
     }
 
-    /// Stops this cell unless that is under way. A question that is given up because the cell shall stop is no second stop.
+    /// Stops this cell unless a stop is under way. A question that is given up because the cell has to stop is no second stop.
     pub fn interrupt_once(self: &Arc<Shared>, cell: u64) {
         let turn = self.turn();
         if turn.is_of(cell) && !turn.interrupted {

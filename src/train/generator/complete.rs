@@ -11,7 +11,7 @@ use crate::train::representation::{StageCode, stage_batch};
 
 impl Generator {
     /// Draws `count` shapes that agree with `part` at every place (x, y, z in the cube [-1, 1]³) for which `known` is true; the missing
-    /// part is drawn anew for each. The values of `part` elsewhere have no effect. In every stage, coefficients are given if their site and
+    /// part is drawn separately for each. The values of `part` elsewhere have no effect. In every stage, coefficients are given if their site and
     /// its neighbours are known. The others are drawn around them
     /// ([`GaussianDiffusion::inpaint`](crate::diffusion::GaussianDiffusion::inpaint)), with as many steps as the samplers have.
     ///

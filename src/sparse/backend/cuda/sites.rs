@@ -84,7 +84,7 @@ pub(super) fn ints(values: [usize; 3]) -> [i32; 3] {
 }
 
 /// The active sites of the output grid, ascending. Each input marks its outputs in a bitmap, whose bits are then listed. Their number must
-/// be known to go on, so this waits for the GPU once.
+/// be known to continue, so this waits for the GPU once.
 pub(super) fn outputs(gpu: &Gpu, source: &Sites, geometry: &Geometry, grid: Grid) -> Result<Sites> {
     let words = grid.cells().div_ceil(32);
     if words > MOST_WORDS {
