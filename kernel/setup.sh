@@ -142,7 +142,7 @@ prepare_python() {
   say "Jupyter: making a private Python environment in $data/venv, while the kernel is compiled"
   rm -rf "$data/venv"
   python3 -m venv "$data/venv" || die "python3 cannot make virtual environments." "sudo apt-get install python3-venv"
-  "$python" -m pip install --quiet --disable-pip-version-check -r "$root/kernel/requirements.txt" >"$logs/pip" 2>&1 &
+  "$python" -m pip install --quiet --disable-pip-version-check --no-compile -r "$root/kernel/requirements.txt" >"$logs/pip" 2>&1 &
   pip=$!
   background+=("$pip")
 }

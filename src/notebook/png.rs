@@ -13,14 +13,14 @@ pub(crate) fn encode_rgb(width: u32, height: u32, rgb: &[u8]) -> Result<Vec<u8>>
 /// Encodes `rgb` with a palette: exact if there are at most 256 colours, otherwise with the 256 that fit best.
 pub(crate) fn encode_small(width: u32, height: u32, rgb: &[u8]) -> Result<Vec<u8>> {
     check_size(width, height, rgb)?;
-    let (palette, indices) = indexed(rgb);
+    let (palette, indices) = indexed(rgb, width as usize);
     encode_indexed(width, height, palette, &indices)
 }
 
 /// Encodes frames of one size, one below the other in `rgb`, as an animated PNG that repeats for ever, with one palette.
 pub(crate) fn encode_animated(width: u32, height: u32, rgb: &[u8], milliseconds: u16) -> Result<Vec<u8>> {
     let frame = width as usize * height as usize;
-    let (palette, indices) = indexed(rgb);
+    let (palette, indices) = indexed(rgb, width as usize);
     let io = |error: png::EncodingError| Error::Io { path: "image.png".into(), error: std::io::Error::other(error) };
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, width, height);
@@ -35,24 +35,41 @@ pub(crate) fn encode_animated(width: u32, height: u32, rgb: &[u8], milliseconds:
 }
 
 /// A palette of at most 256 colours, three bytes each, and its entry for each pixel.
-fn indexed(rgb: &[u8]) -> (Vec<u8>, Vec<u8>) {
+fn indexed(rgb: &[u8], width: usize) -> (Vec<u8>, Vec<u8>) {
     let mut numbers: HashMap<[u8; 3], u32, ByMultiplication> = HashMap::default();
     let (pixels, _) = rgb.as_chunks::<3>();
-    // Most of a picture is paper: equal neighbours are looked up only once.
-    let runs = || pixels.chunk_by(|a, b| a == b);
-    for run in runs() {
-        *numbers.entry(run[0]).or_default() += run.len() as u32;
+    // Most of a picture is paper, or an element enlarged: equal neighbours, in a row and as rows, are looked up only once.
+    let rows: Vec<&[[u8; 3]]> = pixels.chunks(width.max(1)).collect();
+    let equal_rows = || rows.chunk_by(|a, b| a == b);
+    fn runs(row: &[[u8; 3]]) -> impl Iterator<Item = &[[u8; 3]]> {
+        row.chunk_by(|a, b| a == b)
+    }
+    for equal in equal_rows() {
+        for run in runs(equal[0]) {
+            *numbers.entry(run[0]).or_default() += (run.len() * equal.len()) as u32;
+        }
     }
     let mut colors: Vec<([u8; 3], u32)> = numbers.into_iter().collect();
     // Sorted, so that the same picture gives the same file.
     colors.sort_unstable();
-    let palette =
-        if colors.len() <= 256 { colors.iter().map(|(color, _)| *color).collect() } else { best_palette(&colors) };
-    let near = Nearest::new(&palette);
-    let index: HashMap<[u8; 3], u8, ByMultiplication> =
-        colors.iter().map(|(color, _)| (*color, near.entry(*color))).collect();
+    let (palette, index): (Vec<[u8; 3]>, HashMap<[u8; 3], u8, ByMultiplication>) = if colors.len() <= 256 {
+        (
+            colors.iter().map(|(color, _)| *color).collect(),
+            (0..=255).zip(&colors).map(|(i, (color, _))| (*color, i)).collect(),
+        )
+    } else {
+        let palette = best_palette(&colors);
+        let near = Nearest::new(&palette);
+        let index = colors.iter().map(|(color, _)| (*color, near.entry(*color))).collect();
+        (palette, index)
+    };
     let mut indices = Vec::with_capacity(pixels.len());
-    runs().for_each(|run| indices.resize(indices.len() + run.len(), index[&run[0]]));
+    for equal in equal_rows() {
+        let start = indices.len();
+        runs(equal[0]).for_each(|run| indices.resize(indices.len() + run.len(), index[&run[0]]));
+        let row = start..indices.len();
+        (1..equal.len()).for_each(|_| indices.extend_from_within(row.clone()));
+    }
     (palette.into_iter().flatten().collect(), indices)
 }
 

@@ -248,11 +248,9 @@ impl SliceGrid {
     }
 
     fn blank(&self, width: u32, height: u32) -> Result<Picture> {
-        Picture::from_rgb(
-            width,
-            height,
-            self.theme.paper().iter().copied().cycle().take(3 * width as usize * height as usize).collect(),
-        )
+        let mut rgb = vec![0; 3 * width as usize * height as usize];
+        rgb.as_chunks_mut().0.fill(self.theme.paper());
+        Picture::from_rgb(width, height, rgb)
     }
 
     fn bar(&self, scale: &Scale, height: u32) -> Result<Picture> {

@@ -361,17 +361,19 @@ impl Heat {
     /// The picture enlarged to `width × height` pixels, with a margin.
     fn picture(&self, width: u32, height: u32) -> Picture {
         let (full_width, full_height) = (width + 2 * MARGIN, height + 2 * MARGIN);
-        let pixel = |i: u32| {
-            let (x, y) = (i % full_width, i / full_width);
-            let inside = (MARGIN..MARGIN + width).contains(&x) && (MARGIN..MARGIN + height).contains(&y);
-            if !inside {
-                return [255; 3];
+        let mut rgb = vec![255; (full_width * full_height * 3) as usize];
+        let (margin, width, height) = (MARGIN as usize, width as usize, height as usize);
+        let columns: Vec<usize> = (0..width).map(|x| (x * self.columns / width).min(self.columns - 1)).collect();
+        let lines = rgb.chunks_exact_mut(3 * full_width as usize).skip(margin).take(height);
+        for (y, line) in lines.enumerate() {
+            let row = (y * self.rows / height).min(self.rows - 1);
+            let indices = &self.indices[row * self.columns..][..self.columns];
+            let pixels = line[3 * margin..].as_chunks_mut().0;
+            for (pixel, &column) in pixels.iter_mut().zip(&columns) {
+                *pixel = self.palette[usize::from(indices[column])];
             }
-            let column = ((x - MARGIN) as usize * self.columns / width as usize).min(self.columns - 1);
-            let row = ((y - MARGIN) as usize * self.rows / height as usize).min(self.rows - 1);
-            self.palette[usize::from(self.indices[row * self.columns + column])]
-        };
-        Picture::from_rgb_unchecked(full_width, full_height, (0..full_width * full_height).flat_map(pixel).collect())
+        }
+        Picture::from_rgb_unchecked(full_width, full_height, rgb)
     }
 }
 

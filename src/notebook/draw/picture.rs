@@ -154,7 +154,8 @@ pub fn contact_sheet(pictures: &[Picture], columns: usize) -> Result<Picture> {
     let heights: Vec<usize> = rows.iter().map(|row| row.iter().map(|p| p.height as usize).max().unwrap_or(0)).collect();
     let (width, height) = (widths.iter().sum::<usize>(), heights.iter().sum::<usize>());
     let paper = [pictures[0].rgb[0], pictures[0].rgb[1], pictures[0].rgb[2]];
-    let mut rgb: Vec<u8> = paper.iter().copied().cycle().take(width * height * 3).collect();
+    let mut rgb = vec![0; width * height * 3];
+    rgb.as_chunks_mut().0.fill(paper);
     let mut top = 0;
     for (row, row_height) in rows.iter().zip(&heights) {
         let mut left = 0;
