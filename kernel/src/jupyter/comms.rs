@@ -13,6 +13,9 @@ use super::iopub::Iopub;
 use super::wire::Request;
 use crate::engine::EngineHandle;
 
+/// JupyterLab's widgets ask every kernel for this target, and do without where a kernel has none.
+const WIDGETS: &str = "jupyter.widget.control";
+
 /// The open comms and the targets. Clones share them.
 #[derive(Clone, Default)]
 pub struct Comms(Arc<Mutex<State>>);
@@ -56,7 +59,9 @@ impl Comms {
                     Some(asked)
                 }
                 "comm_open" => {
-                    super::log!("no cell has registered the comm target {asked:?}");
+                    if asked != WIDGETS {
+                        super::log!("no cell has registered the comm target {asked:?}");
+                    }
                     None
                 }
                 "comm_close" => match state.open.remove(id) {
