@@ -25,7 +25,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($type:ty, $avx2:ident, $avx512:ident) => {
+    ($type:ty, $avx2:ident, $avx512:ident, $neon:ident) => {
         impl Real for $type {
             fn from_f64(value: f64) -> Self {
                 value as Self
@@ -45,14 +45,21 @@ macro_rules! real {
                         return unsafe { x86::$avx2(rows, pair, out) };
                     }
                 }
-                let _ = (rows, pair, out);
-                0
+                // SAFETY: every 64-bit Arm processor for which Rust's standard library is compiled has NEON.
+                #[cfg(target_arch = "aarch64")]
+                let done = unsafe { neon::$neon(rows, pair, out) };
+                #[cfg(not(target_arch = "aarch64"))]
+                let done = {
+                    let _ = (rows, pair, out);
+                    0
+                };
+                done
             }
         }
     };
 }
-real!(f32, f32_avx2, f32_avx512);
-real!(f64, f64_avx2, f64_avx512);
+real!(f32, f32_avx2, f32_avx512, f32_neon);
+real!(f64, f64_avx2, f64_avx512, f64_neon);
 
 /// The weights of two sums over the same rows, without zero weights: the shorter filter of a biorthogonal pair ends in zeros.
 #[derive(Debug)]
@@ -127,87 +134,89 @@ pub(super) fn fetch<T>(values: &[T]) {
     let _ = values;
 }
 
+/// The loop of one kind of register: its lanes, and the instructions that clear, fill, load, multiply and add, and store it.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! in_registers {
+    ($name:ident, $features:literal, $type:ty, $lanes:literal, $zero:ident, $set:ident, $load:ident, $fma:ident, $store:ident) => {
+        #[target_feature(enable = $features)]
+        pub fn $name(rows: &Rows<$type>, pair: &Pair<$type>, out: &mut [&mut [$type]; 2]) -> usize {
+            /// Computes `R` registers of each sum, from `at` on.
+            ///
+            /// # Safety
+            /// All rows and outputs must reach at least to `at + R · lanes`.
+            #[target_feature(enable = $features)]
+            unsafe fn block<const R: usize>(
+                rows: &Rows<$type>,
+                pair: &Pair<$type>,
+                out: &mut [&mut [$type]; 2],
+                at: usize,
+            ) {
+                let mut a = [$zero(); R];
+                let mut b = [$zero(); R];
+                // SAFETY: the caller guarantees that everything loaded and stored exists.
+                unsafe {
+                    for &(t, [wa, wb]) in &pair.both {
+                        let row = rows.rows[t].as_ptr().add(at);
+                        let (wa, wb) = ($set(wa), $set(wb));
+                        for r in 0..R {
+                            let x = $load(row.add(r * $lanes));
+                            a[r] = $fma(x, wa, a[r]);
+                            b[r] = $fma(x, wb, b[r]);
+                        }
+                    }
+                    for &(t, weight) in &pair.alone[0] {
+                        let (row, weight) = (rows.rows[t].as_ptr().add(at), $set(weight));
+                        for r in 0..R {
+                            a[r] = $fma($load(row.add(r * $lanes)), weight, a[r]);
+                        }
+                    }
+                    for &(t, weight) in &pair.alone[1] {
+                        let (row, weight) = (rows.rows[t].as_ptr().add(at), $set(weight));
+                        for r in 0..R {
+                            b[r] = $fma($load(row.add(r * $lanes)), weight, b[r]);
+                        }
+                    }
+                    for r in 0..R {
+                        $store(out[0].as_mut_ptr().add(at + r * $lanes), a[r]);
+                        $store(out[1].as_mut_ptr().add(at + r * $lanes), b[r]);
+                    }
+                }
+            }
+            let len = rows.len.min(out[0].len()).min(out[1].len());
+            assert!(rows.rows[..pair.rows].iter().all(|row| row.len() >= len));
+            let mut at = 0;
+            // Both sums of the wider block fill half of the sixteen AVX registers, a quarter of the 32 of AVX-512 and NEON.
+            while at + 4 * $lanes <= len {
+                // SAFETY: rows and outputs reach to `len`, and no weight belongs to a row beyond `pair.rows`.
+                unsafe { block::<4>(rows, pair, out, at) };
+                at += 4 * $lanes;
+            }
+            while at + $lanes <= len {
+                // SAFETY: as above.
+                unsafe { block::<1>(rows, pair, out, at) };
+                at += $lanes;
+            }
+            // These are rounded as in registers, so that a value does not depend on its place in a row.
+            for i in at..len {
+                let (mut a, mut b) = (0.0, 0.0);
+                for &(t, [wa, wb]) in &pair.both {
+                    a = rows.rows[t][i].mul_add(wa, a);
+                    b = rows.rows[t][i].mul_add(wb, b);
+                }
+                pair.alone[0].iter().for_each(|&(t, weight)| a = rows.rows[t][i].mul_add(weight, a));
+                pair.alone[1].iter().for_each(|&(t, weight)| b = rows.rows[t][i].mul_add(weight, b));
+                (out[0][i], out[1][i]) = (a, b);
+            }
+            len
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
     use super::{Pair, Rows};
-
-    macro_rules! in_registers {
-        ($name:ident, $features:literal, $type:ty, $lanes:literal, $zero:ident, $set:ident, $load:ident, $fma:ident, $store:ident) => {
-            #[target_feature(enable = $features)]
-            pub fn $name(rows: &Rows<$type>, pair: &Pair<$type>, out: &mut [&mut [$type]; 2]) -> usize {
-                /// Computes `R` registers of each sum, from `at` on.
-                ///
-                /// # Safety
-                /// All rows and outputs must reach at least to `at + R · lanes`.
-                #[target_feature(enable = $features)]
-                unsafe fn block<const R: usize>(
-                    rows: &Rows<$type>,
-                    pair: &Pair<$type>,
-                    out: &mut [&mut [$type]; 2],
-                    at: usize,
-                ) {
-                    let mut a = [$zero(); R];
-                    let mut b = [$zero(); R];
-                    // SAFETY: the caller guarantees that everything loaded and stored exists.
-                    unsafe {
-                        for &(t, [wa, wb]) in &pair.both {
-                            let row = rows.rows[t].as_ptr().add(at);
-                            let (wa, wb) = ($set(wa), $set(wb));
-                            for r in 0..R {
-                                let x = $load(row.add(r * $lanes));
-                                a[r] = $fma(x, wa, a[r]);
-                                b[r] = $fma(x, wb, b[r]);
-                            }
-                        }
-                        for &(t, weight) in &pair.alone[0] {
-                            let (row, weight) = (rows.rows[t].as_ptr().add(at), $set(weight));
-                            for r in 0..R {
-                                a[r] = $fma($load(row.add(r * $lanes)), weight, a[r]);
-                            }
-                        }
-                        for &(t, weight) in &pair.alone[1] {
-                            let (row, weight) = (rows.rows[t].as_ptr().add(at), $set(weight));
-                            for r in 0..R {
-                                b[r] = $fma($load(row.add(r * $lanes)), weight, b[r]);
-                            }
-                        }
-                        for r in 0..R {
-                            $store(out[0].as_mut_ptr().add(at + r * $lanes), a[r]);
-                            $store(out[1].as_mut_ptr().add(at + r * $lanes), b[r]);
-                        }
-                    }
-                }
-                let len = rows.len.min(out[0].len()).min(out[1].len());
-                assert!(rows.rows[..pair.rows].iter().all(|row| row.len() >= len));
-                let mut at = 0;
-                // Both sums of the wider block fill half of the sixteen AVX registers.
-                while at + 4 * $lanes <= len {
-                    // SAFETY: rows and outputs reach to `len`, and no weight belongs to a row beyond `pair.rows`.
-                    unsafe { block::<4>(rows, pair, out, at) };
-                    at += 4 * $lanes;
-                }
-                while at + $lanes <= len {
-                    // SAFETY: as above.
-                    unsafe { block::<1>(rows, pair, out, at) };
-                    at += $lanes;
-                }
-                // These are rounded as in registers, so that a value does not depend on its place in a row.
-                for i in at..len {
-                    let (mut a, mut b) = (0.0, 0.0);
-                    for &(t, [wa, wb]) in &pair.both {
-                        a = rows.rows[t][i].mul_add(wa, a);
-                        b = rows.rows[t][i].mul_add(wb, b);
-                    }
-                    pair.alone[0].iter().for_each(|&(t, weight)| a = rows.rows[t][i].mul_add(weight, a));
-                    pair.alone[1].iter().for_each(|&(t, weight)| b = rows.rows[t][i].mul_add(weight, b));
-                    (out[0][i], out[1][i]) = (a, b);
-                }
-                len
-            }
-        };
-    }
 
     in_registers!(
         f32_avx2,
@@ -253,6 +262,37 @@ mod x86 {
         _mm512_fmadd_pd,
         _mm512_storeu_pd
     );
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use std::arch::aarch64::*;
+
+    use super::{Pair, Rows};
+
+    /// In the order of arguments of AVX: `x · y + sum`.
+    #[target_feature(enable = "neon")]
+    fn fma_f32(x: float32x4_t, y: float32x4_t, sum: float32x4_t) -> float32x4_t {
+        vfmaq_f32(sum, x, y)
+    }
+
+    #[target_feature(enable = "neon")]
+    fn fma_f64(x: float64x2_t, y: float64x2_t, sum: float64x2_t) -> float64x2_t {
+        vfmaq_f64(sum, x, y)
+    }
+
+    #[target_feature(enable = "neon")]
+    fn zero_f32() -> float32x4_t {
+        vdupq_n_f32(0.0)
+    }
+
+    #[target_feature(enable = "neon")]
+    fn zero_f64() -> float64x2_t {
+        vdupq_n_f64(0.0)
+    }
+
+    in_registers!(f32_neon, "neon", f32, 4, zero_f32, vdupq_n_f32, vld1q_f32, fma_f32, vst1q_f32);
+    in_registers!(f64_neon, "neon", f64, 2, zero_f64, vdupq_n_f64, vld1q_f64, fma_f64, vst1q_f64);
 }
 
 #[cfg(test)]
