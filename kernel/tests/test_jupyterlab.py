@@ -1,70 +1,30 @@
 """A reader's actions in the real JupyterLab, in headless Chromium: restart and run all, an error, the stop button, completion, a tooltip,
 displays."""
 
-import json
 import os
-import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 
 import pytest
+from lab import BROWSER, CHROMIUM, PATIENCE, command, notebook, serve, show, until_idle
 from playwright import sync_api as playwright
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 if not CHROMIUM:
     if os.environ.get("CI") == "true":
         raise RuntimeError("there is no Chromium to test JupyterLab in; install it or set CHROMIUM")
     pytest.skip("SKIPPED: there is no Chromium to test JupyterLab in", allow_module_level=True)
 
-# A kernel may be busy with its first compile, on a busy machine.
-PATIENCE = 120_000
-
-
-def notebook(*sources, kernel="wavemesh"):
-    cells = [
-        {"cell_type": "code", "id": f"c{i}", "metadata": {}, "execution_count": None, "outputs": [], "source": source}
-        for i, source in enumerate(sources)
-    ]
-    spec = {"display_name": "Rust (WaveMesh)", "language": "rust", "name": kernel}
-    return json.dumps({"cells": cells, "metadata": {"kernelspec": spec, "language_info": {"name": "rust"}}, "nbformat": 4, "nbformat_minor": 5})
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, installed):
-    folder, home = tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("home")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {"JUPYTER_CONFIG_DIR": str(home / "config"), "HOME": str(home)}
-    real = os.path.expanduser("~")
-    environment.setdefault("CARGO_HOME", f"{real}/.cargo")
-    environment.setdefault("RUSTUP_HOME", f"{real}/.rustup")
-    environment.setdefault("XDG_DATA_HOME", f"{real}/.local/share")
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-               "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}", "--expose-app-in-browser"]
-    with open(home / "server.log", "w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(120):
-        try:
-            urllib.request.urlopen(f"{url}/api")
-            break
-        except OSError:
-            time.sleep(0.5)
-    else:
-        raise AssertionError((home / "server.log").read_text())
-    yield url, folder
-    process.terminate()
-    process.wait(timeout=30)
+    folder = tmp_path_factory.mktemp("lab")
+    with serve(folder, tmp_path_factory.mktemp("home")) as url:
+        yield url, folder
 
 
 @pytest.fixture
 def page(server):
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"])
+        browser = driver.chromium.launch(**BROWSER)
         page = browser.new_page(viewport={"width": 1200, "height": 900})
         page.set_default_timeout(PATIENCE)
         yield page
@@ -77,13 +37,7 @@ def page(server):
 def open_notebook(page, server, name, *sources, **metadata):
     url, folder = server
     (folder / f"{name}.ipynb").write_text(notebook(*sources, **metadata))
-    page.goto(f"{url}/lab/tree/{name}.ipynb?reset")
-    page.wait_for_function(
-        """() => {
-            const widget = window.jupyterapp?.shell.currentWidget;
-            return widget?.sessionContext?.session?.kernel?.status === 'idle';
-        }"""
-    )
+    show(page, f"{url}/lab/tree/{name}.ipynb?reset")
 
 
 def outputs(page):
@@ -98,22 +52,6 @@ def outputs(page):
 
 def counts(page):
     return page.evaluate("() => window.jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.executionCount)")
-
-
-def command(page, name):
-    page.evaluate(f"() => void window.jupyterapp.commands.execute('{name}')")
-
-
-def until_idle(page, count):
-    page.wait_for_function(
-        """count => {
-            const widget = window.jupyterapp.shell.currentWidget;
-            return widget.sessionContext.session.kernel.status === 'idle' &&
-                widget.content.widgets.filter(cell => cell.model.executionCount).length >= count &&
-                widget.content.widgets.every(cell => cell.model.executionState !== 'running');
-        }""",
-        arg=count,
-    )
 
 
 def until_error(page):
