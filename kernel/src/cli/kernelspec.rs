@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
-use jupyter_protocol::JupyterKernelspec;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::Place;
 
@@ -29,6 +29,18 @@ const LOGOS: [(&str, &[u8]); 3] = [
     ("logo-64x64.png", include_bytes!("logo/logo-64x64.png")),
     ("logo-svg.svg", include_bytes!("logo/logo-svg.svg")),
 ];
+
+/// The file `kernel.json`.
+#[derive(Serialize, Deserialize)]
+pub struct Kernelspec {
+    #[serde(default)]
+    pub argv: Vec<String>,
+    pub display_name: String,
+    pub language: String,
+    pub interrupt_mode: Option<String>,
+    pub env: Option<HashMap<String, String>>,
+    pub metadata: Option<HashMap<String, Value>>,
+}
 
 /// Writes the kernelspec.
 pub fn install(place: &Place, replace: bool) -> Result<()> {
@@ -59,7 +71,7 @@ fn write(kernels: &Path, name: &str, replace: bool) -> Result<()> {
         std::env::current_exe().and_then(fs::canonicalize).context("cannot find out where this program is")?;
     let program =
         program.to_str().ok_or_else(|| anyhow!("the path of this program is not UTF-8: {}", program.display()))?;
-    let spec = JupyterKernelspec {
+    let spec = Kernelspec {
         argv: [program, "run", "--connection-file", "{connection_file}"].map(String::from).to_vec(),
         display_name: DISPLAY_NAME.into(),
         language: "rust".into(),
@@ -112,7 +124,7 @@ pub fn uninstall(place: &Place) -> Result<()> {
 /// A kernelspec with our name, as Jupyter would find it.
 pub struct Found {
     pub folder: PathBuf,
-    pub spec: JupyterKernelspec,
+    pub spec: Kernelspec,
     pub is_ours: bool,
 }
 
@@ -160,11 +172,11 @@ fn exchange(new: &Path, target: &Path, old: &Path) -> std::io::Result<()> {
     })
 }
 
-fn read(folder: &Path) -> Result<JupyterKernelspec> {
+fn read(folder: &Path) -> Result<Kernelspec> {
     Ok(serde_json::from_slice(&fs::read(folder.join("kernel.json"))?)?)
 }
 
-fn is_ours(spec: &JupyterKernelspec) -> bool {
+fn is_ours(spec: &Kernelspec) -> bool {
     spec.metadata.as_ref().is_some_and(|metadata| metadata.contains_key(MARK))
 }
 

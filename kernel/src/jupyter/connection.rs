@@ -3,10 +3,31 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use jupyter_protocol::ConnectionInfo;
-use jupyter_protocol::connection_info::Transport;
+use serde::Deserialize;
 
 use super::zmtp::Endpoint;
+
+/// What a connection file holds. It is not `Debug`, because the key is in it.
+#[derive(Deserialize)]
+pub struct ConnectionInfo {
+    transport: Transport,
+    /// An address; over ipc a path.
+    ip: String,
+    pub shell_port: u16,
+    pub iopub_port: u16,
+    pub stdin_port: u16,
+    pub control_port: u16,
+    pub hb_port: u16,
+    pub key: String,
+    signature_scheme: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Transport {
+    Tcp,
+    Ipc,
+}
 
 /// Reads and checks a connection file. No error quotes the file's content, because the key is in it.
 pub fn read(path: &Path) -> Result<ConnectionInfo> {
@@ -30,10 +51,10 @@ pub fn read(path: &Path) -> Result<ConnectionInfo> {
 /// The endpoint of one channel. Over ipc `ip` is a path and the port a suffix: `{ip}-{port}`.
 pub fn endpoint(info: &ConnectionInfo, port: u16) -> Endpoint {
     match info.transport {
-        Transport::TCP if info.ip.contains(':') && !info.ip.starts_with('[') => {
+        Transport::Tcp if info.ip.contains(':') && !info.ip.starts_with('[') => {
             Endpoint::Tcp(format!("[{}]:{port}", info.ip))
         }
-        Transport::TCP => Endpoint::Tcp(format!("{}:{port}", info.ip)),
-        Transport::IPC => Endpoint::Ipc(format!("{}-{port}", info.ip).into()),
+        Transport::Tcp => Endpoint::Tcp(format!("{}:{port}", info.ip)),
+        Transport::Ipc => Endpoint::Ipc(format!("{}-{port}", info.ip).into()),
     }
 }

@@ -32,13 +32,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use jupyter_protocol::ConnectionInfo;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use self::activity::Activity;
 use self::channel::Channel;
 use self::comms::Comms;
+use self::connection::ConnectionInfo;
 use self::control::Control;
 use self::execute::Executor;
 use self::history::History;

@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jupyter_protocol::ConnectionInfo;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::activity::Activity;
 use super::channel::Channel;
 use super::comms::Comms;
+use super::connection::ConnectionInfo;
 use super::control::{Control, failure};
 use super::history::History;
 use super::info::kernel_info;

@@ -7,6 +7,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
@@ -126,7 +127,7 @@ impl Signer {
             "msg_id": uuid::Uuid::new_v4().to_string(),
             "session": self.session,
             "username": "kernel",
-            "date": chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
+            "date": date(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
             "msg_type": msg_type,
             "version": PROTOCOL_VERSION,
         })
@@ -223,9 +224,38 @@ fn unhex(text: &[u8]) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
+/// A time since 1970 as ISO 8601 writes it, in UTC. The days are counted as in Howard Hinnant's `civil_from_days`: in years that begin in
+/// March, so that a leap day is the last one.
+fn date(since: Duration) -> String {
+    let seconds = since.as_secs();
+    let days = seconds / 86_400 + 719_468; // since the 1st of March of the year 0
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = year + 400 * era + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z", since.subsec_micros())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_date_is_written_as_iso_8601_has_it() {
+        for (seconds, told) in [
+            (0, "1970-01-01T00:00:00.000007Z"),
+            (951_782_399, "2000-02-28T23:59:59.000007Z"),
+            (951_782_400, "2000-02-29T00:00:00.000007Z"),
+            (1_709_251_200, "2024-03-01T00:00:00.000007Z"),
+            (4_107_542_399, "2100-02-28T23:59:59.000007Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000007Z"),
+        ] {
+            assert_eq!(date(Duration::new(seconds, 7_000)), told);
+        }
+    }
 
     fn message(signer: &Signer) -> Vec<Bytes> {
         let header = signer.header("kernel_info_request");
