@@ -552,6 +552,30 @@ def test_places_are_told_as_the_users(notebook):
     assert f"[In [{number}]:2] x + 1 = 2" in ran.stream("stderr") and ran.value == f'"In [{number}]"'
 
 
+def test_a_program_sees_one_name_for_itself_in_items_and_in_statements(notebook):
+    """Log filters take the name, and people read it in the names of types."""
+    items = "mod geo { pub struct Point; pub fn here() -> &'static str { module_path!() } }"
+    good(notebook.run(f"struct Point;\n{items}\nfn here() -> (&'static str, u32) {{ (module_path!(), line!()) }}"))
+    assert notebook.value("(module_path!(), here(), geo::here())") == '("this_notebook", ("this_notebook", 3), "this_notebook::geo")'
+    types = notebook.value("use std::any::{type_name, type_name_of_val as of};\n(type_name::<Point>(), of(&geo::Point), type_name::<wavemesh::mesh::Mesh>())")
+    assert types.split('"')[1::2] == ["this_notebook::Point", "this_notebook::geo::Point", "wavemesh::mesh::Mesh"]
+    closure = notebook.value("of(&|| 1)").strip('"')
+    assert closure.startswith("this_notebook::") and "__wm" not in closure
+
+
+def test_no_internal_name_is_in_what_a_wrong_cell_is_told(notebook):
+    good(notebook.run("struct Kilo(f32);\nmod geo { pub struct Point; }\nfn weigh(_: Kilo) {}\ntrait Area { fn area(&self) -> f32; }"))
+    wrong = ["weigh(geo::Point)", "weigh(shapes::sphere(1.0))", "geo::Point.area()", "let k: Kilo = 1;", "fn f() -> impl Area { geo::Point }", "geo::Pint"]
+    for cell in wrong:
+        told = plain(notebook.run(cell).reply["content"])
+        assert not re.search(r"wavemesh_dylib|wavemesh_cell|__wm|this_notebook|the_cell|/tmp", told), told
+    panics = ["None::<geo::Point>.unwrap();", "fn deep() { panic!(\"no\") }\ndeep();", "std::thread::spawn(|| panic!(\"no\")).join().unwrap();"]
+    for cell in panics:
+        ran = notebook.run(cell)
+        told = plain(ran.reply["content"]) + ran.stream("stderr")
+        assert not re.search(r"wavemesh_dylib|wavemesh_cell|__wm|this_notebook|the_cell|/tmp", told), told
+
+
 # 2. Crates live once.
 
 

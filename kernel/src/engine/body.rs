@@ -125,9 +125,9 @@ impl Body<'_> {
         // Code that can stand after the user's code stands there, so that the user's code starts near its own column.
         let mut head = format!("fn the_cell(__wm: &{STORE}::Frame) -> {STORE}::Outcome {{ ");
         if self.names.is_some() {
-            head.push_str("use ::ctx::*; ");
+            head.push_str("use ::this_notebook::*; ");
             // Macros that `std` has too must be imported by name: a `*` does not win over the names around the function.
-            self.prints(true).for_each(|name| head.push_str(&format!("use ::ctx::{name}; ")));
+            self.prints(true).for_each(|name| head.push_str(&format!("use ::this_notebook::{name}; ")));
             if self.show == Some(SHOW_RICHLY) {
                 head.push_str(&format!("{INSTEAD} ")); // the notebook's items may bring the library's prelude too
             }
@@ -224,7 +224,7 @@ impl Body<'_> {
         }
         // Imported by name, so that these win over the prelude.
         if let Some(names @ [_, ..]) = self.names {
-            woven.add(&format!("use ::ctx::{{{}}};\n", names.join(", ")), at, None);
+            woven.add(&format!("use ::this_notebook::{{{}}};\n", names.join(", ")), at, None);
         }
     }
 

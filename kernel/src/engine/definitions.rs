@@ -591,8 +591,10 @@ mod tests {
         assert_eq!(reshaped, ["A", "B"]);
         let (third, _) = define(&second, 3, "use tool::Tool; struct Box2 { held: Tool }", None);
         let is_tool = |word: &str| word == "tool";
-        assert!(third.rests_on("ctx::Tool", &is_tool) && third.rests_on("Vec<ctx::Box2>", &is_tool));
-        assert!(!third.rests_on("ctx::B", &is_tool));
+        assert!(
+            third.rests_on("this_notebook::Tool", &is_tool) && third.rests_on("Vec<this_notebook::Box2>", &is_tool)
+        );
+        assert!(!third.rests_on("this_notebook::B", &is_tool));
         assert!(first.changed_to(&second).contains("A") && !first.changed_to(&second).contains("f"));
     }
 }

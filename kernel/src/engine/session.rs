@@ -298,10 +298,9 @@ impl Session {
             program: &how.program,
             cell: origin.cell.as_deref(),
             deleted: &origin.deleted,
+            // Their names are read while the cell is compiled.
+            crates_built: &|| evaluator.assistant.learn(),
         });
-        if compiler.take_new_dependencies() {
-            evaluator.assistant.learn();
-        }
         match compiled {
             Ok(None) => {
                 if how.kept {

@@ -60,7 +60,7 @@ fn source(compiler: &Compiler, before: &str) -> Option<String> {
         .map(|(name, ty)| format!("mut {name}: {ty}, "))
         .collect();
     let prelude = if compiler.bundle.is_some() { "use wavemesh::prelude::*;\n" } else { "" };
-    let items = if compiler.has_items() { "use ctx::*;\n" } else { "" };
+    let items = if compiler.has_items() { "use this_notebook::*;\n" } else { "" };
     Some(format!(
         "#![allow(warnings)]\n{prelude}fn {CELL}({variables}) -> Result<(), Box<dyn std::error::Error>> {{\n{items}{body}\n}}\n"
     ))
@@ -146,7 +146,7 @@ fn probed(message: &Value) -> Option<String> {
             after.split('`').nth(1)?.to_owned()
         }
     };
-    Some(found.replace(&format!("{CELL}::"), "").replace(BUILT_AS, CALLED).replace("ctx::", ""))
+    Some(found.replace(&format!("{CELL}::"), "").replace(BUILT_AS, CALLED).replace("this_notebook::", ""))
 }
 
 /// The name of an item.

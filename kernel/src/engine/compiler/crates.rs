@@ -1,12 +1,12 @@
 //! The crates of `:dep`, built before the first cell that can name them.
 
-use super::{Compiler, Failed};
+use super::{Compiler, Failed, Order};
 use crate::engine::deps::{self, Dependencies};
 use crate::engine::{Output, library, progress};
 
 impl Compiler {
     /// The crates that cells want, built now if needed; with the runtime behind `.await` if `runtime`.
-    pub(super) fn dependencies(&self, runtime: bool, number: u32) -> Result<Dependencies, Failed> {
+    pub(super) fn dependencies(&self, runtime: bool, order: &Order) -> Result<Dependencies, Failed> {
         let (mut current, offline) = {
             let mut state = self.state();
             if runtime {
@@ -39,11 +39,11 @@ impl Compiler {
                 return Err(if self.rustc.interrupted() { Failed::Interrupted } else { Failed::Other(message) });
             }
         };
-        let notes = state.replace_crates(number, &replaced);
+        let notes = state.replace_crates(order.number, &replaced);
         state.dependencies = current.clone();
-        state.new_dependencies = true;
         drop(state);
         self.tell(notes);
+        (order.crates_built)();
         Ok(current)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::names::plain_names;
+use super::names::{OWN_CRATE, plain_names};
 use super::{Compiler, Failed, Order, errors};
 use crate::engine::cell::{Part, Run, page_of};
 use crate::engine::definitions::{Definitions, Library, Source, Stale};
@@ -47,7 +47,7 @@ impl Compiler {
                 folder: &folder,
                 file: "lib.rs",
                 output: &file,
-                crate_name: "ctx",
+                crate_name: OWN_CRATE,
                 crate_type: "dylib",
                 emit: "link",
                 opt_level: order.opt_level,

@@ -71,6 +71,8 @@ pub struct Order<'a> {
     pub cell: Option<&'a str>,
     /// Cells that the frontend has removed.
     pub deleted: &'a [String],
+    /// Called when crates have been built for it, before it is compiled itself.
+    pub crates_built: &'a dyn Fn(),
 }
 
 fn made(bundle: &Bundle) -> Option<SystemTime> {
@@ -136,7 +138,7 @@ impl Compiler {
     pub fn extern_args(&self) -> Vec<String> {
         let library = self.state().definitions.library.clone();
         let mut args = self.crate_args();
-        args.extend(library.map(|library| format!("--extern=ctx={}", library.file.display())));
+        args.extend(library.map(|library| format!("--extern=this_notebook={}", library.file.display())));
         args
     }
 
@@ -195,7 +197,7 @@ impl Compiler {
         if order.repeat {
             cell.repeat(order.opt_level);
         }
-        let dependencies = self.dependencies(cell.awaits || cell.names_runtime, order.number)?;
+        let dependencies = self.dependencies(cell.awaits || cell.names_runtime, order)?;
         // If crates were rebuilt, the definitions that depend on them have to be rebuilt too.
         let before = if before.library.is_some() { self.state().definitions.clone() } else { before };
         let run = self.new_run(order, &[(String::new(), 0..order.source.len())], order.source);
@@ -346,11 +348,6 @@ impl Compiler {
     /// The lines of `[dependencies]`.
     pub fn dependency_lines(&self) -> Vec<String> {
         self.state().dependencies.lines()
-    }
-
-    /// Whether dependencies were built since the last call.
-    pub fn take_new_dependencies(&self) -> bool {
-        std::mem::take(&mut self.state().new_dependencies)
     }
 
     /// `:offline`.

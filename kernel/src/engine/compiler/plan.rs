@@ -173,6 +173,7 @@ mod tests {
                 program: &program,
                 cell: None,
                 deleted: &[],
+                crates_built: &|| (),
             };
             Plan::new(&order, cell, &[], &State::default())
         }
@@ -201,7 +202,10 @@ mod tests {
     fn the_type_of_a_variable_is_what_rustc_tells() {
         assert_eq!(fate_of("wavemesh_dylib::Mesh"), (Fate::Stored, Some("wavemesh::Mesh".to_owned()), false));
         let pointer = "fn(i32) -> i32".to_owned();
-        assert_eq!(fate_of("fn(i32) -> i32 {ctx::double}"), (Fate::StoredAs(pointer.clone()), Some(pointer), true));
+        assert_eq!(
+            fate_of("fn(i32) -> i32 {this_notebook::double}"),
+            (Fate::StoredAs(pointer.clone()), Some(pointer), true)
+        );
     }
 
     #[test]

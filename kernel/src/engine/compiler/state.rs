@@ -24,7 +24,6 @@ pub struct State {
     pub running: Option<Running>,
     pub runs: Vec<Arc<Run>>,
     pub dependencies: Dependencies,
-    pub new_dependencies: bool,
     pub builds: u64,
     /// This cell's builds so far.
     pub times: Vec<Build>,

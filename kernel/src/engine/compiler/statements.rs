@@ -8,6 +8,7 @@ use anyhow::Context;
 use serde_json::Value;
 
 use super::mending::Mended;
+use super::names::OWN_CRATE;
 use super::plan::Plan;
 use super::{Compiler, Failed, Object, Order, errors};
 use crate::engine::body::{Body, SHOW_PLAINLY, Woven};
@@ -131,8 +132,10 @@ impl Compiler {
         run.set_body(woven.built.clone());
         let library = folder.join("libcell.so");
         let mut args = self.externs(dependencies);
+        // Of the same name as the definitions, which `module_path!()` says and log filters take, and another crate for all that.
+        args.push("-Cmetadata=cell".to_owned());
         if let Some(library) = &definitions.library {
-            args.push(format!("--extern=ctx={}", library.file.display()));
+            args.push(format!("--extern=this_notebook={}", library.file.display()));
             // A cell may use nothing from it but a static whose home is an earlier version, and needs this version to find it.
             args.push("-Clink-arg=-Wl,--no-as-needed".to_owned());
             args.push(format!("-Clink-arg={}", library.file.display()));
@@ -141,7 +144,7 @@ impl Compiler {
             folder: &folder,
             file: run.label(),
             output: &library,
-            crate_name: "cell",
+            crate_name: OWN_CRATE,
             crate_type: "cdylib",
             emit: if plain { "metadata" } else { "link" },
             opt_level: order.opt_level,

@@ -75,7 +75,7 @@ impl Program {
             code.push_str(&format!("::std::eprintln!(\"note: {{}}\", {note:?}); "));
         }
         if let Some(Main { waits, returns }) = self.main {
-            let call = if waits { "::ctx::main().await" } else { "::ctx::main()" };
+            let call = if waits { "::this_notebook::main().await" } else { "::this_notebook::main()" };
             let call = match returns {
                 Returns::Result => format!("{call}?"),
                 Returns::ExitCode => format!("::wavemesh_cell::testing::exited({call})?"),
@@ -93,10 +93,10 @@ impl Program {
             let kind = format!("{path:?}, {ignored:?}, {should_panic:?}");
             code.push_str(&if *waits {
                 format!(
-                    "__wm_tests.wait_for({kind}, async {{ ::wavemesh_cell::testing::ended(::ctx::{path}().await) }}).await; "
+                    "__wm_tests.wait_for({kind}, async {{ ::wavemesh_cell::testing::ended(::this_notebook::{path}().await) }}).await; "
                 )
             } else {
-                format!("__wm_tests.run({kind}, || ::wavemesh_cell::testing::ended(::ctx::{path}())); ")
+                format!("__wm_tests.run({kind}, || ::wavemesh_cell::testing::ended(::this_notebook::{path}())); ")
             });
         }
         code.push_str("__wm_tests.end()?; ");
@@ -302,6 +302,6 @@ mod tests {
     #[test]
     fn futures_are_waited_for() {
         let program = told("#[tokio::test]\nasync fn late() -> Result<(), String> { Ok(()) }").1;
-        assert!(program.waits() && program.call().contains("::ctx::late().await"), "{}", program.call());
+        assert!(program.waits() && program.call().contains("::this_notebook::late().await"), "{}", program.call());
     }
 }

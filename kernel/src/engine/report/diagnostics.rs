@@ -221,7 +221,7 @@ fn tell<'a>(child: &Value, all: &[Value], places: &Places) -> Vec<Told<'a>> {
 }
 
 /// Internal names of the kernel, which nobody should import.
-const INTERNAL: [&str; 4] = ["wavemesh_cell", "wavemesh_dylib", "__wm", "use ctx::"];
+const INTERNAL: [&str; 4] = ["wavemesh_cell", "wavemesh_dylib", "__wm", "use this_notebook::"];
 
 /// Modules of `std` that stable Rust rejects although rustc suggests importing them.
 const UNSTABLE: [&str; 2] = ["use std::sync::nonpoison::", "use std::sync::poison::"];

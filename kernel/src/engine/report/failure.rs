@@ -68,9 +68,9 @@ fn frames(backtrace: &str, places: &Places) -> Vec<String> {
     let mut frames = Vec::new();
     for (function, place) in own_frames(backtrace) {
         if let Some(place) = places.name_of_own(&place) {
-            let shown = match function.strip_prefix("ctx::") {
+            let shown = match function.strip_prefix("this_notebook::") {
+                Some(name) if name.starts_with("the_cell") => "the cell",
                 Some(name) => name,
-                None if function.starts_with("cell::the_cell") => "the cell",
                 None => function,
             };
             frames.push(format!("  in {shown} at {CYAN}{place}{RESET}"));
@@ -172,7 +172,7 @@ mod tests {
     fn a_backtrace_in_a_message_is_parted_from_it() {
         assert_eq!(part_backtrace("shape mismatch\n   0: candle::bail\n").0, "shape mismatch");
         assert_eq!(part_backtrace("two\nlines"), ("two\nlines", ""));
-        let unwrapped = "called `Result::unwrap()` on an `Err` value: a\n\nCaused by:\n    0: b\n    1: c\n\nStack backtrace:\n   0: cell::f";
+        let unwrapped = "called `Result::unwrap()` on an `Err` value: a\n\nCaused by:\n    0: b\n    1: c\n\nStack backtrace:\n   0: this_notebook::f";
         let message = unwrapped.split("\n\nStack").next().unwrap_or_default();
         let place = Place { file: "In [1]".into(), line: 1, column: 1 };
         let told = panic(&Panic { message: unwrapped.into(), place }, "", &Places::new(Vec::new()));
