@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
+use std::num::NonZero;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -336,8 +337,9 @@ impl Library {
         self.rustdoc.store(0, Ordering::SeqCst);
         let output = output?;
         ensure!(output.status.success(), "rustdoc: {}", String::from_utf8_lossy(&output.stderr).trim());
-        let mut reference = Reference::default();
-        read_folder(&folder.join("html").join(ROOT), "", &mut reference, &mut HashMap::new());
+        let mut pages = Vec::new();
+        find_pages(&folder.join("html").join(ROOT), "", &mut pages);
+        let reference = read_pages(&pages);
         ensure!(!reference.items.is_empty(), "rustdoc wrote no page that could be read");
         Ok(reference)
     }
@@ -359,20 +361,29 @@ fn forget_old(home: &Path) {
     }
 }
 
-fn read_folder(folder: &Path, module: &str, reference: &mut Reference, seen: &mut HashMap<u64, usize>) {
+/// A page of rustdoc's.
+struct Page {
+    file: PathBuf,
+    /// The path of its item.
+    path: String,
+    kind: Kind,
+}
+
+/// Finds the pages below a folder.
+fn find_pages(folder: &Path, module: &str, pages: &mut Vec<Page>) {
     let below = |name: &str| if module.is_empty() { name.to_owned() } else { format!("{module}::{name}") };
     let mut entries: Vec<PathBuf> =
         std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     // The first of an item's paths counts as its own: `wavemesh::mesh::Mesh` comes before `wavemesh::prelude::Mesh`.
     entries.sort();
-    for path in entries {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if path.is_dir() {
-            read_folder(&path, &below(&name), reference, seen);
+    for file in entries {
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if file.is_dir() {
+            find_pages(&file, &below(&name), pages);
             continue;
         }
         let Some(stem) = name.strip_suffix(".html") else { continue };
-        let (item_path, kind) = match stem.split_once('.') {
+        let (path, kind) = match stem.split_once('.') {
             None if stem == "index" && !module.is_empty() => (module.to_owned(), Kind::Module),
             Some(("primitive", name)) => (format!("primitive::{name}"), Kind::Primitive),
             Some((kind, name)) if !name.ends_with('!') => {
@@ -391,7 +402,64 @@ fn read_folder(folder: &Path, module: &str, reference: &mut Reference, seen: &mu
             }
             _ => continue,
         };
-        let Ok(html) = std::fs::read_to_string(&path) else { continue };
-        reference.add(item_path.clone(), page::read(&html, &item_path, kind, ROOT), seen);
+        pages.push(Page { file, path, kind });
+    }
+}
+
+/// What pages say, read by as many threads as there are cores: those of a crate for mathematics are 60 MB.
+fn read_pages(pages: &[Page]) -> Reference {
+    let read = |page: &Page| Some(page::read(&std::fs::read_to_string(&page.file).ok()?, &page.path, page.kind, ROOT));
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        // One after another, since a few are much longer than the others.
+        let mine = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&at| at < pages.len()));
+        mine.map(|at| (at, read(&pages[at]))).collect::<Vec<_>>()
+    };
+    let mut items: Vec<Option<Item>> = pages.iter().map(|_| None).collect();
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        for (at, item) in others.into_iter().filter_map(|thread| thread.join().ok()).flatten().chain(own) {
+            items[at] = item;
+        }
+    });
+    let (mut reference, mut seen) = (Reference::default(), HashMap::new());
+    for (page, item) in pages.iter().zip(items) {
+        if let Some(item) = item {
+            reference.add(page.path.clone(), item, &mut seen);
+        }
+    }
+    reference
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_path_of_an_item_counts_whichever_thread_reads_its_page_first() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..40 {
+            for module in ["mesh", "prelude"] {
+                let below = folder.path().join(module);
+                std::fs::create_dir_all(&below).unwrap();
+                let page = format!(
+                    "<section id=\"main-content\"><pre class=\"rust item-decl\"><code>struct A{number};</code></pre>"
+                );
+                std::fs::write(below.join(format!("struct.A{number}.html")), page).unwrap();
+            }
+        }
+        let mut pages = Vec::new();
+        find_pages(folder.path(), "", &mut pages);
+        let reference = read_pages(&pages);
+        assert_eq!((pages.len(), reference.items.len()), (80, 40));
+        for number in 0..40 {
+            let item = reference.get(&format!("prelude::A{number}")).unwrap();
+            assert_eq!(
+                (item.path.clone(), &*item.declaration),
+                (format!("mesh::A{number}"), &*format!("struct A{number};"))
+            );
+        }
     }
 }
