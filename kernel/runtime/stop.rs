@@ -164,6 +164,7 @@ pub(crate) fn stay() -> ! {
 }
 
 /// Unwinds because the cell has to stop, unless this thread was left behind in between.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn unwind() -> ! {
     if was_left() {
         stay();
