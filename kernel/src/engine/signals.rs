@@ -19,10 +19,15 @@ const SIGNAL: c_int = libc::SIGURG;
 
 /// The id of the thread to be parked; its negative once it is parked; otherwise 0.
 static PARK: AtomicI32 = AtomicI32::new(0);
+/// The parked thread whose place in the cell is noted, or 0.
+static NOTED: AtomicI32 = AtomicI32::new(0);
 /// The parked thread that may go on, or 0.
 static GO_ON: AtomicI32 = AtomicI32::new(0);
 static RUNTIME: OnceLock<(Notice, Caught)> = OnceLock::new();
 static TEXTS: AtomicPtr<Vec<Text>> = AtomicPtr::new(std::ptr::null_mut());
+
+/// So long a thread may take to note its place: it walks its stack.
+const NOTING: Duration = Duration::from_secs(1);
 
 /// Receives the address of the interrupted system call, and its kind; may unwind.
 pub type Notice = extern "C-unwind" fn(usize, System) -> Answer;
@@ -61,6 +66,7 @@ extern "C-unwind" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut 
                 && PARK.compare_exchange(this, -this, Ordering::SeqCst, Ordering::SeqCst).is_ok()
             {
                 caught(at);
+                NOTED.store(this, Ordering::SeqCst);
                 stay_parked(this);
             }
         } else if is_of(texts, Home::C, at)
@@ -96,15 +102,22 @@ pub fn send(thread: c_int) {
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, SIGNAL) };
 }
 
-/// Parks a thread if it is seen in code of a cell within `patience`.
+/// Parks a thread if it is seen in code of a cell within `patience`. Its place in the cell is noted then.
 pub fn try_to_park(thread: c_int, patience: Duration) -> bool {
+    NOTED.store(0, Ordering::SeqCst);
     PARK.store(thread, Ordering::SeqCst);
     let deadline = Instant::now() + patience;
     while PARK.load(Ordering::SeqCst) == thread && Instant::now() < deadline {
         send(thread);
         std::thread::sleep(Duration::from_micros(100));
     }
-    PARK.swap(0, Ordering::SeqCst) == -thread
+    let is_parked = PARK.swap(0, Ordering::SeqCst) == -thread;
+    // The thread may be late: on a busy machine it runs some time after it was parked, and who asks where it is would hear of no place.
+    let deadline = Instant::now() + NOTING;
+    while is_parked && NOTED.load(Ordering::SeqCst) != thread && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    is_parked
 }
 
 /// Lets a parked thread go on.
