@@ -79,19 +79,26 @@ colab_with() {
     return
   fi
   environment "runtime-$1" "$python" "$colab"
-  COLAB_PYTHON=$target/python/runtime-$1/bin/python \
-    test_with "colab-$1" "$python" "$colab" "$here"/test_{colab,relay,rust}.py "${@:2}"
+  COLAB_PYTHON=$target/python/runtime-$1/bin/python test_with "colab-$1" "$python" "$colab" "${@:2}"
 }
 
-# What does not depend on Python's version runs with the first one, alone: one of its tests installs the toolchain anew.
-colab_with 3.12 "$here"/test_{bundle,toolchain,setup,package}.py "$@"
+# What a later Python changes, and then what a person's own machine has.
+others() {
+  local python
+  colab_with 3.13 "$here"/test_{colab,relay,rust}.py -k "not tutorial and not from_source" "$@"
+  python=$(find_python 3.12 || true)
+  test_with current "${python:-$(command -v python3)}" "$current" "$here"/test_{relay,frontends,parameters}.py "$@"
+}
+
+# It installs the toolchain anew, which all others need: it is alone.
+from_source=test_colab.py::test_from_source
+colab_with 3.12 "$here/$from_source" "$@"
 later=$(mktemp)
-colab_with 3.13 -k "not tutorial and not from_source" "$@" >"$later" 2>&1 &
+others "$@" >"$later" 2>&1 &
 second=$!
 trap 'kill "$second" 2>/dev/null || true; rm -f "$later"' EXIT
-# What a person's own machine has.
-python=$(find_python 3.12 || true)
-test_with current "${python:-$(command -v python3)}" "$current" "$here"/test_{relay,frontends,parameters}.py "$@" && failed=0 || failed=$?
+# What does not depend on Python's version runs with the first one.
+colab_with 3.12 "$here"/test_{colab,relay,rust,bundle,toolchain,setup,package}.py --deselect "tests/$from_source" "$@" && failed=0 || failed=$?
 wait "$second" || failed=$?
 cat "$later"
 [ "$failed" -eq 0 ] || exit "$failed"
