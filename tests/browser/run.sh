@@ -23,8 +23,9 @@ if [ "${1:-}" != animation ]; then
   export WAVEMESH_GALLERY=$target/gallery
   "$target/release/examples/gallery" "$WAVEMESH_GALLERY" > /dev/null
 elif [ -z "${WAVEMESH_KERNEL:-}" ]; then
-  (cd "$root/kernel" && CARGO_TARGET_DIR=$target cargo build --release --locked)
-  export WAVEMESH_KERNEL=$target/release/wavemesh-kernel XDG_DATA_HOME=$target/test-data
+  . "$root/kernel/toolchain.sh"
+  kernel_cargo build --release --locked
+  export WAVEMESH_KERNEL=$kernel_target/release/wavemesh-kernel XDG_DATA_HOME=$target/test-data
   "$WAVEMESH_KERNEL" library build --source "$root"
 fi
 
