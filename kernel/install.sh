@@ -41,7 +41,7 @@ if grep -qF "$(rustc --version)" "$here/bundle.json"; then
   cp "$here/bundle.json" "$unpacked/"
   "$program" library import "$unpacked" --source "$data/source-$version"
 else
-  echo "The compiled library serves Rust $wanted, and here is $(rustc --version). Compiling it anew: about ten minutes."
+  echo "The compiled library serves Rust $wanted, and here is $(rustc --version). Compiling it again: about ten minutes."
   CARGO_TARGET_DIR=$unpacked "$program" library build --source "$data/source-$version"
 fi
 "$program" install

@@ -57,7 +57,7 @@ rust_tests() {
 kernel_tests() (
   export XDG_DATA_HOME=$CARGO_TARGET_DIR/test-data
   JUPYTER_DATA_DIR=$XDG_DATA_HOME/jupyter bash kernel/setup.sh --no-jupyter
-  WAVEMESH_KERNEL=$kernel_target/release/wavemesh-kernel bash kernel/tests/run.sh
+  WAVEMESH_KERNEL=$XDG_DATA_HOME/wavemesh/bin/wavemesh-kernel bash kernel/tests/run.sh
 )
 
 run() {
@@ -97,15 +97,13 @@ lane() {
   done
 }
 
-# Every other part uses what `rust` compiles. The kernel's tests mostly wait for one compiler, so the displays and the notebooks run beside
-# them; their output is printed afterwards. The packages' tests run alone, because they install the toolchain again while others would need
-# it.
+# Every other part uses what `rust` compiles. The kernel's tests mostly wait for one compiler, so the displays, the notebooks and the
+# packages are tested beside them; their output is printed afterwards.
 lane rust gpu
-lane browser notebooks >"$results/beside" 2>&1 &
+lane browser notebooks python >"$results/beside" 2>&1 &
 lane deny book kernel
 wait
 cat "$results/beside"
-lane python
 
 printf '\n'
 cat "$results/took"

@@ -1,5 +1,9 @@
 """Completion and inspection of names from the notebook, from its imports and from the standard library, right from the start."""
 
+import os
+import uuid
+from pathlib import Path
+
 import pytest
 from driver import Kernel
 
@@ -54,17 +58,27 @@ def test_what_stands_there_is_completed(notebook, code, expected):
     assert expected in complete(notebook, code)
 
 
-def test_names_of_a_crate_are_completed_as_soon_as_its_cell_has_run(tmp_path):
+def test_names_of_a_crate_are_completed_as_soon_as_its_cell_has_run_and_kept_for_the_next_notebook(tmp_path):
     """A late answer is better than none."""
     (tmp_path / "src").mkdir()
     (tmp_path / "Cargo.toml").write_text('[package]\nname = "toolbox"\nversion = "0.1.0"\nedition = "2024"\n')
-    (tmp_path / "src/lib.rs").write_text("/// Hits.\npub fn hammer() {}")
-    with Kernel() as kernel:
-        assert kernel.run(f":dep {tmp_path}\ntoolbox::hammer();").status == "ok"
-        for _ in range(12):  # each waits ten seconds, on a busy machine
-            if found := complete(kernel, "toolbox::ham"):
-                break
-        assert found == ["hammer"]
+    tool = f"hammer_{uuid.uuid4().hex}"
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "wavemesh"
+
+    def used(tool):
+        with Kernel() as kernel:
+            assert kernel.run(f":dep {tmp_path}\ntoolbox::{tool}();").status == "ok"
+            for _ in range(12):  # each waits ten seconds, on a busy machine
+                if found := complete(kernel, "toolbox::"):
+                    return found
+
+    (tmp_path / "src/lib.rs").write_text(f"/// Hits.\npub fn {tool}() {{}}")
+    assert used(tool) == [tool]
+    assert used(tool) == [tool]
+    kept = [file for file in data.glob("names-*.json") if tool in file.read_text()]
+    assert len(kept) == 1, "the second notebook reads what the first one kept"
+    (tmp_path / "src/lib.rs").write_text(f"/// Hits.\npub fn {tool}() {{}}\n/// Turns.\npub fn wrench() {{}}")
+    assert used("wrench") == [tool, "wrench"]
 
 
 def test_names_of_an_earlier_cells_imports_are_completed(notebook):

@@ -66,9 +66,9 @@ def test_a_static_keeps_its_value(notebook, define, change, read, value):
 
 def test_a_static_that_is_defined_anew_starts_anew_and_says_so(notebook):
     good(notebook.run("use std::sync::atomic::{AtomicI8, Ordering};\nstatic FRESH: AtomicI8 = AtomicI8::new(1);\nFRESH.store(5, Ordering::SeqCst);"))
-    assert "anew" not in notebook.run("static FRESH: AtomicI8 = AtomicI8::new(1);").stream("stderr")
+    assert "starts again" not in notebook.run("static FRESH: AtomicI8 = AtomicI8::new(1);").stream("stderr")
     assert notebook.value("FRESH.load(Ordering::SeqCst)") == "5"
-    assert "`FRESH` starts anew" in notebook.run("static FRESH: AtomicI8 = AtomicI8::new(2);").stream("stderr")
+    assert "`FRESH` starts again" in notebook.run("static FRESH: AtomicI8 = AtomicI8::new(2);").stream("stderr")
     assert notebook.value("FRESH.load(Ordering::SeqCst)") == "2"
 
 
@@ -460,14 +460,14 @@ def test_a_static_of_any_file_of_a_module_lives_once(tmp_path, declared):
         assert kernel.value(used) == "(10, 1, 100, 3)"
         good(kernel.run("fn unrelated() {}"))
         assert kernel.value(used) == "(11, 2, 101, 5)", "another item leaves statics alone"
-        assert "anew" not in good(kernel.run(declared)).stream("stderr")
+        assert "starts again" not in good(kernel.run(declared)).stream("stderr")
         assert kernel.value(used) == "(12, 3, 102, 7)", "the same files again change nothing"
         shelf = next(tmp_path.rglob("shelf/mod.rs"))
         shelf.write_text(shelf.read_text().replace("+ 1)", "+ 5)"))
-        assert "anew" not in good(kernel.run(declared)).stream("stderr")
+        assert "starts again" not in good(kernel.run(declared)).stream("stderr")
         assert kernel.value(used) == "(13, 8, 103, 9)", "an edited function of a file leaves its statics alone"
         shelf.write_text(shelf.read_text().replace("Cell::new(0)", "Cell::new(100)"))
-        assert "stock::shelf::LAST` starts anew" in good(kernel.run(declared)).stream("stderr")
+        assert "stock::shelf::LAST` starts again" in good(kernel.run(declared)).stream("stderr")
         assert kernel.value(used) == "(14, 105, 104, 11)"
 
 
@@ -505,13 +505,13 @@ def test_a_static_whose_type_beside_it_changes_starts_anew(tmp_path):
             text = "pub struct Pair {{ pub a: {0}, pub b: [{0}; 3] }} pub static HELD: std::sync::Mutex<Pair> = std::sync::Mutex::new(Pair {{ a: 7, b: [7; 3] }});"
             good(kernel.run(wrapped.format(text.format("u8"))))
             said = good(kernel.run(wrapped.format(text.format("u64")))).stream("stderr")
-            assert "HELD` starts anew" in said, said
+            assert "HELD` starts again" in said, said
         (tmp_path / "kept.rs").write_text("pub mod inner;")
         files(tmp_path, {"kept/inner.rs": text.format("u8")})
         good(kernel.run("mod kept;\nkept::inner::HELD.lock()?.a = 9;"))
         assert kernel.value("kept::inner::HELD.lock()?.a") == "9"
         files(tmp_path, {"kept/inner.rs": text.format("u64")})
-        assert "kept::inner::HELD` starts anew" in good(kernel.run("mod kept;")).stream("stderr")
+        assert "kept::inner::HELD` starts again" in good(kernel.run("mod kept;")).stream("stderr")
         assert kernel.value("{ let held = kept::inner::HELD.lock()?; (held.a, held.b) }") == "(7, [7, 7, 7])"
 
 

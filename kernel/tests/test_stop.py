@@ -317,7 +317,7 @@ def test_what_is_of_the_thread_starts_anew_with_another(quick):
     quick.value("thread_local! { static HERE: std::cell::Cell<i32> = const { std::cell::Cell::new(1) } }\nHERE.set(5);\nstatic EVERYWHERE: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(1);\nEVERYWHERE.store(6, std::sync::atomic::Ordering::SeqCst);")
     assert quick.value("HERE.get()") == "5", "one thread runs all cells"
     error = stop(quick, f"{BEGUN}loop {{}}").error
-    assert "thread locals start anew" in error["evalue"]
+    assert "thread locals start again" in error["evalue"]
     assert quick.value("(HERE.get(), EVERYWHERE.load(std::sync::atomic::Ordering::SeqCst))") == "(1, 6)"
 
 

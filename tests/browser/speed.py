@@ -90,7 +90,7 @@ def main():
     gallery = sys.argv[1]
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, timeout=60_000, args=["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"])
-        print("| voxels | output | first picture | corners a frame | uploaded a frame | script a frame: turning | half transparent | when clipped anew | a frame drawn by the processor | while turning |")
+        print("| voxels | output | first picture | corners a frame | uploaded a frame | script a frame: turning | half transparent | after a new clip | a frame drawn by the processor | while turning |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
         for voxels in [1_000, 10_000, 100_000, 1_000_000]:
             note, size, first, whole, turning, glass, clipped = measure(browser, gallery, voxels)

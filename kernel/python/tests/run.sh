@@ -90,15 +90,12 @@ others() {
   test_with current "${python:-$(command -v python3)}" "$current" "$here"/test_{relay,frontends,parameters}.py "$@"
 }
 
-# It installs the toolchain anew, which all others need: it is alone.
-from_source=test_colab.py::test_from_source
-colab_with 3.12 "$here/$from_source" "$@"
 later=$(mktemp)
 others "$@" >"$later" 2>&1 &
 second=$!
 trap 'kill "$second" 2>/dev/null || true; rm -f "$later"' EXIT
 # What does not depend on Python's version runs with the first one.
-colab_with 3.12 "$here"/test_{colab,relay,rust,bundle,toolchain,setup,package}.py --deselect "tests/$from_source" "$@" && failed=0 || failed=$?
+colab_with 3.12 "$here"/test_{colab,relay,rust,bundle,toolchain,setup,package}.py "$@" && failed=0 || failed=$?
 wait "$second" || failed=$?
 cat "$later"
 [ "$failed" -eq 0 ] || exit "$failed"

@@ -62,7 +62,7 @@ def test_with_the_right_compiler_the_library_is_unpacked_once(packaged, tmp_path
     assert packaged()[2:] == ["library path"], "the second time there is nothing to do"
 
 
-def test_with_another_compiler_and_no_network_it_is_compiled_anew_and_says_why(packaged, tmp_path):
+def test_with_another_compiler_and_no_network_it_is_compiled_again_and_says_why(packaged, tmp_path):
     fake_toolchain(tmp_path / "rustup/toolchains/newer", "rustc 1.96.0 (x)")
     said = []
     bundle.prepare(said.append)

@@ -148,7 +148,9 @@ def test_from_source(tmp_path):
         PIP_NO_INDEX="0",
         CARGO_HOME=os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo")),
         CARGO_TARGET_DIR=os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target")),
-        # A crate that asks for this variable would be compiled anew without it.
+        # rustup leaves the toolchain alone, since the tests beside this one use it.
+        RUSTUP_AUTO_INSTALL="0",
+        # A crate that asks for this variable would be compiled again without it.
         **{name: os.environ[name] for name in ["CI"] if name in os.environ},
     )
     try:

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use wavemesh_cell::protocol::Report;
 
 use super::compiler::{Compiler, Failed, Object, Order};
+use super::deps::Named;
 use super::dispatch::wrong_command;
 use super::grammar::program::Program;
 use super::grammar::table::Action;
@@ -111,7 +112,7 @@ impl Session {
             history: export::History::default(),
         };
         shared.started(Arc::clone(&evaluator));
-        evaluator.assistant.learn();
+        evaluator.assistant.learn(&Named::default());
         Ok(session)
     }
 
@@ -298,8 +299,8 @@ impl Session {
             program: &how.program,
             cell: origin.cell.as_deref(),
             deleted: &origin.deleted,
-            // Their names are read while the cell is compiled.
-            crates_built: &|| evaluator.assistant.learn(),
+            // Their names are read while they are linked and the cell is compiled.
+            crates_compiled: &|named| evaluator.assistant.learn(named),
         });
         match compiled {
             Ok(None) => {
@@ -411,7 +412,7 @@ impl Session {
         };
         let items = self.evaluator.compiler.items();
         let anew =
-            if items.iter().any(|item| item.contains("thread_local!")) { "; thread locals start anew" } else { "" };
+            if items.iter().any(|item| item.contains("thread_local!")) { "; thread locals start again" } else { "" };
         let at = spot.map_or_else(String::new, |spot| format!(" at {}", spot.name));
         format!("the cell did not notice the stop, so its thread was left behind{at}; {lost}{anew}")
     }

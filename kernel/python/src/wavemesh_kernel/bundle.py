@@ -1,7 +1,7 @@
 """What a wheel brings beside its Python: the kernel's program, the compiled library, and the library's sources.
 
 The compiled library serves one compiler, down to the commit. It is unpacked, once, beside those of other versions into
-`$XDG_DATA_HOME/wavemesh`, when such a compiler is there; otherwise the compiler is fetched first, or the library is compiled anew.
+`$XDG_DATA_HOME/wavemesh`, when such a compiler is there; otherwise the compiler is fetched first, or the library is compiled again.
 """
 
 import contextlib
@@ -151,7 +151,7 @@ def compile_anew(toolchain, say):
     """Compiles the library from the wheel's sources, for a compiler other than the one it was made with."""
     say(
         f"The compiled library in this package serves rustc {wanted().split()[1]}; here is {toolchain.release()}. "
-        "Compiling it anew: about ten minutes, once."
+        "Compiling it again: about ten minutes, once."
     )
     run_kernel(toolchain, say, "library", "build", "--source", str(SOURCES))
 

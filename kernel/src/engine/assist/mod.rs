@@ -22,6 +22,7 @@ use self::notebook::Import;
 use self::probe::Prober;
 use self::reference::{Library, Reference};
 use super::compiler::Compiler;
+use super::deps::Named;
 use super::grammar::table;
 use super::pipes::Pipes;
 use super::{Completion, Completions, commands};
@@ -53,14 +54,14 @@ impl Assistant {
         Arc::new(Assistant { compiler, pipes, library: Library::default(), prober: Prober::default() })
     }
 
-    /// Reads, in the background, the names of the crates that cells are now linked with.
-    pub fn learn(self: &Arc<Assistant>) {
-        self.library.expect_update();
+    /// Reads, in the background, the names of the crates that cells can name from now on: the library, `std` and these.
+    pub fn learn(self: &Arc<Assistant>, added: &Named) {
+        let (update, added) = (self.library.expect_update(), added.clone());
         let assistant = Arc::clone(self);
         let learning = std::thread::Builder::new().name("names".into()).spawn(move || {
             // The priority of this thread alone: cells come first.
             let _ = rustix::process::setpriority_process(None, 19);
-            assistant.library.update(&assistant.compiler);
+            assistant.library.update(update, &assistant.compiler, &added);
         });
         if let Err(error) = learning {
             super::pipes::log(&format!("completion knows the notebook only: {error}"));

@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 use super::item::{Item, Kind};
 use super::page;
 use crate::engine::compiler::{BUILT_AS, CALLED, Compiler};
-use crate::engine::library;
+use crate::engine::deps::Named;
+use crate::engine::library::{self, Bundle};
 use crate::engine::pipes::log;
 
 /// The name of the crate that re-exports everything and is documented.
@@ -174,8 +175,10 @@ pub struct Library {
 
 #[derive(Default)]
 struct Current {
-    /// A hash of what cells are linked with.
+    /// A hash of the crates.
     key: u64,
+    /// How many updates were asked for.
+    updates: u64,
     reference: Arc<Reference>,
     /// Where a newer reference is being read from, if one is expected.
     reading: Option<Reading>,
@@ -213,16 +216,23 @@ impl Library {
         self.state().reading.is_some()
     }
 
-    /// Notes that an update is about to start.
-    pub fn expect_update(&self) {
-        self.state().reading = Some(Reading::File);
+    /// Notes that an update is about to start. Returns its number.
+    pub fn expect_update(&self) -> u64 {
+        let mut current = self.state();
+        current.reading = Some(Reading::File);
+        current.updates += 1;
+        current.updates
     }
 
-    /// Updates the reference to the crates that cells are linked with. New crates take seconds.
-    pub fn update(&self, compiler: &Compiler) {
+    /// Updates the reference to the library, `std` and the crates of `:dep`. New crates take seconds. If another update has been asked for
+    /// meanwhile, what this one found is no longer wanted.
+    pub fn update(&self, update: u64, compiler: &Compiler, added: &Named) {
         let known = self.state().key;
-        let opened = self.open(compiler, known);
+        let opened = self.open(compiler, added, known);
         let mut current = self.state();
+        if current.updates != update {
+            return;
+        }
         match opened {
             Ok(Some((key, reference))) => (current.key, current.reference) = (key, Arc::new(reference)),
             Ok(None) => {}
@@ -246,31 +256,41 @@ impl Library {
         self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Reads or makes the reference for the crates that cells are linked with; `None` if `known` is its key. The library and `std` have one
-    /// file and the crates of `:dep` another, so that new crates are known soon.
-    fn open(&self, compiler: &Compiler, known: u64) -> Result<Option<(u64, Reference)>> {
-        let (own, added): (Vec<String>, Vec<String>) =
-            compiler.crates().into_iter().partition(|name| ["wavemesh", "wavemesh_cell"].contains(&name.as_str()));
+    /// Reads or makes the reference for the library, `std` and the crates of `:dep`; `None` if `known` is its key. The library and `std`
+    /// have one file and the crates of `:dep` another, so that new crates are known soon.
+    fn open(&self, compiler: &Compiler, added: &Named, known: u64) -> Result<Option<(u64, Reference)>> {
+        let changed = |file: &Path| std::fs::metadata(file).ok()?.modified().ok();
+        let library = compiler.bundle.as_ref().map(Bundle::file);
         let mut hasher = DefaultHasher::new();
-        (env!("CARGO_PKG_VERSION"), FORMAT, STD, &compiler.toolchain.version, &own).hash(&mut hasher);
-        let changed =
-            compiler.bundle.as_ref().and_then(|bundle| std::fs::metadata(bundle.file()).ok()?.modified().ok());
-        changed.hash(&mut hasher);
+        (env!("CARGO_PKG_VERSION"), FORMAT, STD, &compiler.toolchain.version).hash(&mut hasher);
+        library.as_deref().map(changed).hash(&mut hasher);
         let base = hasher.finish();
-        (&added, compiler.crate_args()).hash(&mut hasher);
-        let key = if added.is_empty() { base } else { hasher.finish() };
+        // The name of a file that cargo makes tells versions and features, but not whether a local crate has changed.
+        added.files.iter().for_each(|(name, file)| (name, file, changed(file)).hash(&mut hasher));
+        let key = if added.files.is_empty() { base } else { hasher.finish() };
         if key == known {
             return Ok(None);
         }
-        let mut reference = self.kept_or_made(base, compiler, &own, true)?;
-        if !added.is_empty() {
-            reference.extend(self.kept_or_made(key, compiler, &added, false)?);
+        let own: Vec<&str> = library.iter().map(|_| "wavemesh").collect();
+        let mut args = compiler.own_args();
+        let mut reference = self.kept_or_made(base, compiler, &own, &args, true)?;
+        if !added.files.is_empty() {
+            let names: Vec<&str> = added.files.keys().map(String::as_str).collect();
+            args.extend_from_slice(&added.args);
+            reference.extend(self.kept_or_made(key, compiler, &names, &args, false)?);
         }
         Ok(Some((key, reference)))
     }
 
     /// The reference of these crates, and of `std` if `with_std`; read from its file, or made.
-    fn kept_or_made(&self, key: u64, compiler: &Compiler, crates: &[String], with_std: bool) -> Result<Reference> {
+    fn kept_or_made(
+        &self,
+        key: u64,
+        compiler: &Compiler,
+        crates: &[&str],
+        args: &[String],
+        with_std: bool,
+    ) -> Result<Reference> {
         let home = library::data_home().context("there is no home folder; set XDG_DATA_HOME")?;
         let file = home.join(format!("names-{key:016x}.json"));
         let kept = || serde_json::from_slice(&std::fs::read(&file).ok()?).ok();
@@ -287,7 +307,7 @@ impl Library {
             return Ok(reference);
         }
         let folder = tempfile::Builder::new().prefix("names-").tempdir_in(&compiler.folder)?;
-        let reference = self.make(compiler, crates, with_std, folder.path())?;
+        let reference = self.make(compiler, crates, args, with_std, folder.path())?;
         // Pages that vanish during reading would be missing from the file for good.
         ensure!(!self.stopped.load(Ordering::SeqCst), "the kernel ended before the names were read");
         forget_old(&home);
@@ -297,10 +317,16 @@ impl Library {
         Ok(reference)
     }
 
-    fn make(&self, compiler: &Compiler, crates: &[String], with_std: bool, folder: &Path) -> Result<Reference> {
+    fn make(
+        &self,
+        compiler: &Compiler,
+        crates: &[&str],
+        args: &[String],
+        with_std: bool,
+        folder: &Path,
+    ) -> Result<Reference> {
         let mut source = "#![feature(rustdoc_internals, rustc_attrs)]\n#![allow(internal_features)]\n".to_owned();
-        // The cell runtime is not for users.
-        for name in crates.iter().filter(|name| *name != "wavemesh_cell") {
+        for name in crates {
             source.push_str(&format!("#[doc(inline)] pub use ::{name};\n"));
         }
         if with_std {
@@ -323,7 +349,7 @@ impl Library {
                 "lib.rs",
             ])
             .arg(format!("--crate-name={ROOT}"))
-            .args(compiler.crate_args());
+            .args(args);
         // Cells come first, and rustdoc must not outlive the kernel.
         let stand_back = || {
             setpriority_process(None, 19)?;

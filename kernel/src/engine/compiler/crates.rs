@@ -28,6 +28,7 @@ impl Compiler {
             bundle: self.bundle.as_ref(),
             say: &mut |text| self.pipes.send(Output::Stderr(text + "\n")),
             progress: &mut |line| bar.set(line),
+            compiled: &mut |named| (order.crates_compiled)(named),
             started: &mut |process| self.rustc.set_group(process),
         });
         bar.finish(built.is_ok());
@@ -36,6 +37,7 @@ impl Compiler {
             Ok(replaced) => replaced,
             Err(message) => {
                 state.dependencies.forget_unbuilt();
+                (order.crates_compiled)(state.dependencies.named());
                 return Err(if self.rustc.interrupted() { Failed::Interrupted } else { Failed::Other(message) });
             }
         };
@@ -43,7 +45,6 @@ impl Compiler {
         state.dependencies = current.clone();
         drop(state);
         self.tell(notes);
-        (order.crates_built)();
         Ok(current)
     }
 }

@@ -19,7 +19,7 @@ use super::Output;
 use super::body;
 use super::cell::{Cell, Page, Part, Run};
 use super::definitions::{Definitions, Left};
-use super::deps::{self, Dependencies};
+use super::deps::{self, Dependencies, Named};
 use super::grammar::program::{Program, Test};
 use super::library::{self, Bundle};
 use super::pipes::Pipes;
@@ -71,8 +71,8 @@ pub struct Order<'a> {
     pub cell: Option<&'a str>,
     /// Cells that the frontend has removed.
     pub deleted: &'a [String],
-    /// Called when crates have been built for it, before it is compiled itself.
-    pub crates_built: &'a dyn Fn(),
+    /// Receives the crates that cells can name when they are compiled for it, before it is compiled itself.
+    pub crates_compiled: &'a dyn Fn(&Named),
 }
 
 fn made(bundle: &Bundle) -> Option<SystemTime> {
@@ -137,35 +137,25 @@ impl Compiler {
     /// rustc's arguments for the crates that cells are linked with now, the notebook's definitions included.
     pub fn extern_args(&self) -> Vec<String> {
         let library = self.state().definitions.library.clone();
-        let mut args = self.crate_args();
+        let mut args = self.externs(&self.state().dependencies.clone());
         args.extend(library.map(|library| format!("--extern=this_notebook={}", library.file.display())));
         args
     }
 
     /// The same arguments without the notebook's own definitions.
-    pub fn crate_args(&self) -> Vec<String> {
-        let dependencies = self.state().dependencies.clone();
-        self.externs(&dependencies)
-    }
-
     fn externs(&self, dependencies: &Dependencies) -> Vec<String> {
-        let mut args = vec![format!("--extern=wavemesh_cell={}", self.runtime.display())];
-        // The definitions need the runtime too, whichever crate is loaded first.
-        args.extend(self.runtime.parent().map(|folder| format!("-Ldependency={}", folder.display())));
-        args.extend(self.bundle.iter().flat_map(library::link_args));
+        let mut args = self.own_args();
         args.extend_from_slice(&dependencies.rustc_args);
         args
     }
 
-    /// The names of these crates.
-    pub fn crates(&self) -> Vec<String> {
-        let state = self.state();
-        let mut names: Vec<String> = state.dependencies.names();
-        names.push("wavemesh_cell".to_owned());
-        names.extend(self.bundle.iter().map(|_| "wavemesh".to_owned()));
-        names.sort();
-        names.dedup();
-        names
+    /// The same for what is there without `:dep`: the runtime and the compiled library.
+    pub fn own_args(&self) -> Vec<String> {
+        let mut args = vec![format!("--extern=wavemesh_cell={}", self.runtime.display())];
+        // The definitions need the runtime too, whichever crate is loaded first.
+        args.extend(self.runtime.parent().map(|folder| format!("-Ldependency={}", folder.display())));
+        args.extend(self.bundle.iter().flat_map(library::link_args));
+        args
     }
 
     fn prelude(&self, dependencies: &Dependencies) -> Option<&'static str> {
@@ -367,7 +357,7 @@ impl Compiler {
             VariableState::Hidden(_) => format!("note: `{name}` is lost: the cell defines an item of its name."),
             _ => format!("note: `{name}` is lost: its type was defined again."),
         });
-        let anew_notes = anew.iter().map(|path| format!("note: `{path}` starts anew: it was defined anew."));
+        let anew_notes = anew.iter().map(|path| format!("note: `{path}` starts again: it was defined again."));
         let known = before.left_out();
         let left = definitions.left_out().into_iter().filter(|left| !known.contains(left));
         let mut notes: Vec<String> = lost_notes.chain(anew_notes).chain(left.map(|left| left.told())).collect();

@@ -173,7 +173,7 @@ mod tests {
                 program: &program,
                 cell: None,
                 deleted: &[],
-                crates_built: &|| (),
+                crates_compiled: &|_| (),
             };
             Plan::new(&order, cell, &[], &State::default())
         }

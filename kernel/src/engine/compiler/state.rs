@@ -118,7 +118,7 @@ impl State {
             self.definitions.start_anew();
         }
         let told = replaced.iter();
-        told.map(|(name, why)| format!("note: {name} is rebuilt: {why}. Its statics start anew.{cost}")).collect()
+        told.map(|(name, why)| format!("note: {name} is rebuilt: {why}. Its statics start again.{cost}")).collect()
     }
 
     /// Takes over the variables of a cell that ran: those that it stored exist now; those that it loaded and did not put back are gone.
@@ -289,7 +289,7 @@ mod tests {
         };
         state.variables.insert("held".to_owned(), tool);
         let notes = state.replace_crates(4, &[("tool".to_owned(), "its source changed".to_owned())]);
-        assert_eq!(notes, ["note: tool is rebuilt: its source changed. Its statics start anew. Lost with it: `held`."]);
+        assert_eq!(notes, ["note: tool is rebuilt: its source changed. Its statics start again. Lost with it: `held`."]);
         assert_eq!((state.stored().count(), &state.forgotten[..]), (1, &["held".to_owned()][..]));
         state.lose_all(5);
         assert_eq!(state.stored().count(), 0);

@@ -21,16 +21,16 @@ pub fn hold(
     number: u64,
     crates: BTreeMap<PathBuf, Crate>,
     before: &[Holder],
-    externs: &BTreeMap<String, PathBuf>,
+    files: &BTreeMap<String, PathBuf>,
     args: &[String],
     build: &mut Build,
 ) -> Result<Holder, String> {
     let name = format!("wm_deps_{number}");
     let file = build.folder.join(format!("lib{name}.so"));
     let has_runtime = before.iter().any(|holder| holder.runtime);
-    let runtime = !has_runtime && externs.contains_key("tokio");
+    let runtime = !has_runtime && files.contains_key("tokio");
     let mut source = String::new();
-    for (name, _) in externs.iter().filter(|(_, file)| file.extension().is_some_and(|end| end == "rlib")) {
+    for (name, _) in files.iter().filter(|(_, file)| file.extension().is_some_and(|end| end == "rlib")) {
         source.push_str(&format!("pub extern crate {name};\n"));
     }
     if runtime {

@@ -33,14 +33,22 @@ pub struct Dependencies {
     built: BTreeMap<String, String>,
     /// When a file of each local crate last changed.
     newest: BTreeMap<String, SystemTime>,
-    /// The file of each crate that cells can name, by the name that cells use.
-    externs: BTreeMap<String, PathBuf>,
+    named: Named,
     /// `--extern`, `-L` and linker arguments.
     pub rustc_args: Vec<String>,
     /// The libraries that hold the crates; each depends on the earlier ones.
     chain: Vec<Holder>,
     /// The number of these libraries so far.
     holders: u64,
+}
+
+/// The crates that cells can name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// The file of each crate, by the name that cells use.
+    pub files: BTreeMap<String, PathBuf>,
+    /// `--extern` and `-L`: with these rustc and rustdoc read the crates.
+    pub args: Vec<String>,
 }
 
 /// What a build of dependencies needs, and where it reports.
@@ -59,6 +67,8 @@ pub struct Build<'a> {
     pub say: &'a mut dyn FnMut(String),
     /// Receives cargo's progress line by line.
     pub progress: &'a mut dyn FnMut(&str),
+    /// Receives the crates when they are compiled, before they are linked.
+    pub compiled: &'a mut dyn FnMut(&Named),
     /// Receives the process that an interrupt must end.
     pub started: &'a mut dyn FnMut(Option<u32>),
 }
@@ -80,9 +90,14 @@ impl Dependencies {
         self.wanted.iter().map(|(name, value)| format!("{name} = {value}")).collect()
     }
 
+    /// The crates that cells can use.
+    pub fn named(&self) -> &Named {
+        &self.named
+    }
+
     /// The names of the crates that cells can use.
     pub fn names(&self) -> Vec<String> {
-        self.externs.keys().cloned().collect()
+        self.named.files.keys().cloned().collect()
     }
 
     /// Whether everything wanted is built, and no file of a local crate has changed since.
@@ -147,10 +162,15 @@ impl Dependencies {
                 apart.push((name, why));
             }
         };
-        let mut externs = cargo.externs.clone();
-        externs.extend(held.iter().map(|(name, file)| (name.replace('-', "_"), file.clone())));
+        let mut files = cargo.externs.clone();
+        files.extend(held.iter().map(|(name, file)| (name.replace('-', "_"), file.clone())));
+        let mut args = vec![format!("-Ldependency={}", build.cache.join("debug/deps").display())];
+        args.extend(cargo.native.iter().map(|folder| format!("-L{folder}")));
+        args.extend(files.iter().map(|(name, file)| format!("--extern={name}={}", file.display())));
+        let named = Named { files, args };
+        (build.compiled)(&named);
         self.tell_origins(&apart, build);
-        let replaced = self.replaced(&cargo, &externs, &apart, &newest);
+        let replaced = self.replaced(&cargo, &named.files, &apart, &newest);
         let mut chain = if replaced.is_empty() { self.chain.clone() } else { Vec::new() };
         let held: BTreeSet<&PathBuf> = chain.iter().flat_map(|holder| holder.crates.keys()).collect();
         let new: BTreeMap<PathBuf, Crate> = cargo
@@ -159,14 +179,12 @@ impl Dependencies {
             .filter(|(file, _)| !held.contains(file))
             .map(|(file, known)| (file.clone(), known.clone()))
             .collect();
-        let mut args = vec![format!("-Ldependency={}", build.cache.join("debug/deps").display())];
+        let mut args = named.args.clone();
         args.push(format!("-Ldependency={}", build.folder.display()));
-        args.extend(cargo.native.iter().map(|folder| format!("-L{folder}")));
-        args.extend(externs.iter().map(|(name, file)| format!("--extern={name}={}", file.display())));
         args.push(format!("-Clink-arg=-Wl,-rpath,{}", build.folder.display()));
         if !new.is_empty() {
             self.holders += 1;
-            let holder = hold(self.holders, new, &chain, &externs, &args, build)?;
+            let holder = hold(self.holders, new, &chain, &named.files, &args, build)?;
             chain.push(holder);
         }
         for (index, holder) in chain.iter().enumerate() {
@@ -174,7 +192,7 @@ impl Dependencies {
             let force = if index + 1 == chain.len() { "force:" } else { "" };
             args.push(format!("--extern={force}{}={}", holder.name, holder.file.display()));
         }
-        (self.chain, self.rustc_args, self.newest, self.externs) = (chain, args, newest, externs);
+        (self.chain, self.rustc_args, self.newest, self.named) = (chain, args, newest, named);
         self.built = self.wanted.clone();
         Ok(replaced.into_iter().collect())
     }
@@ -192,7 +210,7 @@ impl Dependencies {
     fn replaced(
         &self,
         cargo: &Cargo,
-        externs: &BTreeMap<String, PathBuf>,
+        files: &BTreeMap<String, PathBuf>,
         apart: &[(String, String)],
         newest: &BTreeMap<String, SystemTime>,
     ) -> BTreeMap<String, String> {
@@ -208,7 +226,7 @@ impl Dependencies {
             replaced.insert(name.replace('-', "_"), "its source changed".to_owned());
         }
         // The crate moved from the compiled library to cargo's build, or back.
-        for name in self.externs.iter().filter(|(name, file)| externs.get(*name).is_some_and(|now| now != *file)) {
+        for name in self.named.files.iter().filter(|(name, file)| files.get(*name).is_some_and(|now| now != *file)) {
             let apart = apart.iter().find(|(apart, _)| apart.replace('-', "_") == *name.0).map(|(_, why)| why.clone());
             let why = apart.unwrap_or_else(|| "the compiled library holds what its line asks for".to_owned());
             replaced.entry(name.0.clone()).or_insert(why);
@@ -261,12 +279,13 @@ mod tests {
 
     #[test]
     fn a_crate_that_comes_from_elsewhere_is_replaced_with_the_reason() {
-        let before = Dependencies { externs: [file("serde"), file("rand")].into(), ..Dependencies::default() };
+        let named = Named { files: [file("serde"), file("rand")].into(), args: Vec::new() };
+        let before = Dependencies { named, ..Dependencies::default() };
         let now = [("serde".to_owned(), PathBuf::from("/apart.rlib")), file("rand")].into();
         let apart = [("serde".to_owned(), "the library holds it without its feature rc".to_owned())];
         let replaced = before.replaced(&Cargo::default(), &now, &apart, &BTreeMap::new());
         assert_eq!(replaced, apart.into());
-        assert!(before.replaced(&Cargo::default(), &before.externs, &[], &BTreeMap::new()).is_empty());
+        assert!(before.replaced(&Cargo::default(), &before.named.files, &[], &BTreeMap::new()).is_empty());
     }
 
     #[test]
