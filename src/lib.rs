@@ -73,6 +73,7 @@ mod memory;
 pub mod mesh;
 #[cfg(feature = "notebook")]
 pub mod notebook;
+mod parallel;
 pub mod points;
 pub mod prelude;
 mod random;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Small rooms that every room may use. Each of them may use only those before it in this list.
-const SMALL: [&str; 12] = [
+const SMALL: [&str; 13] = [
     "error",
     "gpu",
     "recording",
@@ -20,6 +20,7 @@ const SMALL: [&str; 12] = [
     "tensor_file",
     "memory",
     "random",
+    "parallel",
     "task",
 ];
 

@@ -1,11 +1,10 @@
 //! [`SdfGrid`]: the values, their places, and how they were made.
 
 use candle_core::{Device, Tensor};
-use rayon::prelude::*;
 
 use super::frame::Frame;
 use super::walls::ThinWalls;
-use crate::{Error, Result, memory};
+use crate::{Error, Result, memory, parallel};
 
 /// How far the signs of a grid can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,7 +49,7 @@ impl SdfGrid {
         frame.check(OP)?;
         let [_, ny, nz] = shape;
         let mut values = vec![0.0; memory::elements::<f32>(OP, "a grid", &shape, 0)?];
-        values.par_chunks_mut(nz).enumerate().for_each(|(row, line)| {
+        parallel::chunks_mut(&mut values, nz, &|row, line| {
             for (k, value) in line.iter_mut().enumerate() {
                 *value = f(frame.position([row / ny, row % ny, k]));
             }

@@ -178,8 +178,8 @@ fn gpu() -> Option<Result<String, Trouble>> {
     let system = System::here();
     let driver = system.driver();
     let Some(bundle) = Bundle::for_gpus() else {
-        let hint = "cells do not use it: `bash kernel/setup.sh --cuda` compiles the library for it, and \
-                    `pip install wavemesh-kernel-cuda` brings it";
+        let hint = "cells do not use it: `bash kernel/setup.sh --cuda` compiles the library for it, and so does \
+                    the wheel that `bash kernel/package.sh --cuda` makes";
         return Some(Ok(format!("{}; {hint}", driver?)));
     };
     let driver = driver.unwrap_or_else(|| "a driver that does not tell its version".into());

@@ -2,9 +2,8 @@
 //! on a GPU.
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor, WithDType};
-use rayon::prelude::*;
 
-use crate::{Error, Result};
+use crate::{Error, Result, parallel};
 
 /// Statistics of a tensor's values. `min` to `std` are those of the finite values; `std` is the population's.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -239,7 +238,8 @@ fn wide<R>(work: impl FnOnce() -> R) -> R {
 
 fn stats_of<T: WithDType>(data: &[T]) -> TensorStats {
     let shift = data.iter().map(|x| x.to_f64()).find(|x| x.is_finite()).unwrap_or(0.0);
-    let sums = data.par_chunks(CHUNK).map(|chunk| Sums::of(chunk, shift)).reduce(|| Sums::NONE, Sums::and);
+    let sums = parallel::map(data.len().div_ceil(CHUNK), &|i| Sums::of(chunk(data, i), shift));
+    let sums = sums.into_iter().fold(Sums::NONE, Sums::and);
     let infinite = data.len() as u64 - sums.finite - sums.nan;
     if sums.finite == 0 {
         return TensorStats {
@@ -270,24 +270,23 @@ fn stats_of<T: WithDType>(data: &[T]) -> TensorStats {
 /// Counts of the finite values in equal parts of `min..max`. `all_finite` tells that there are no other values.
 fn histogram<T: WithDType>(data: &[T], min: f64, max: f64, all_finite: bool) -> Vec<u64> {
     let scale = if max > min { BINS as f64 / (max - min) } else { 0.0 };
-    data.par_chunks(CHUNK)
-        .fold(
-            || vec![0u64; BINS],
-            |mut bins, chunk| {
-                let mut tables = Tables::default();
-                if all_finite {
-                    wide(|| tables.count(chunk, min, scale));
-                } else {
-                    let finite = chunk.iter().map(|x| x.to_f64()).filter(|x| x.is_finite());
-                    finite.for_each(|x| tables.0[0][bin((x - min) * scale)] += 1);
-                }
-                for (bin, total) in bins.iter_mut().enumerate() {
-                    *total += tables.0.iter().map(|table| u64::from(table[bin])).sum::<u64>();
-                }
-                bins
-            },
-        )
-        .reduce(|| vec![0; BINS], |a, b| a.iter().zip(&b).map(|(a, b)| a + b).collect())
+    let counted = parallel::map(data.len().div_ceil(CHUNK), &|i| {
+        let mut tables = Tables::default();
+        if all_finite {
+            wide(|| tables.count(chunk(data, i), min, scale));
+        } else {
+            let finite = chunk(data, i).iter().map(|x| x.to_f64()).filter(|x| x.is_finite());
+            finite.for_each(|x| tables.0[0][bin((x - min) * scale)] += 1);
+        }
+        tables
+    });
+    let total = |bin| counted.iter().flat_map(|tables| &tables.0).map(|table: &[u32; _]| u64::from(table[bin])).sum();
+    (0..BINS).map(total).collect()
+}
+
+/// Part `number` of the data.
+fn chunk<T>(data: &[T], number: usize) -> &[T] {
+    &data[number * CHUNK..data.len().min((number + 1) * CHUNK)]
 }
 
 /// Neighbouring values are counted in separate tables, so that equal values do not wait for each other. A power of two as the number of

@@ -2,11 +2,10 @@
 
 use candle_core::WithDType;
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::number::Number;
 use super::{Normalize, Scaling, Scratch, add_rows, chunk, wide};
-use crate::Result;
+use crate::{Result, parallel};
 use crate::sparse::backend::simd;
 
 pub(super) struct Backward<'a, X, Y, G> {
@@ -46,22 +45,18 @@ impl<X: Number, Y: Number<Wide = X::Wide>, G: Number<Wide = X::Wide>> Backward<'
         let readings = [Some(&self.op.x), self.op.shortcut.as_ref()].map(|scaling| scaling.map(|s| s.reading()));
         let means: [Vec<X::Wide>; 2] =
             readings.each_ref().map(|reading| wide(reading.iter().flat_map(|[mean, _]| mean.iter().copied())));
-        let parts: Vec<_> = self
-            .grad
-            .par_chunks(size)
-            .enumerate()
-            .map_init(Scratch::default, |scratch, (i, grad)| {
-                let at = i * size..i * size + grad.len();
-                simd::dispatch(SumsChunk {
-                    grad,
-                    mask: self.op.relu.then(|| &self.out[at.clone()]),
-                    inputs: self.inputs.map(|input| input.map(|input| &input[at.clone()])),
-                    means: &means,
-                    channels,
-                    scratch,
-                })
-            })
-            .collect();
+        let mut parts = vec![<[Vec<X::Wide>; 3]>::default(); self.grad.len().div_ceil(size)];
+        parallel::chunks_mut_with(&mut parts, 1, &|scratch: &mut Scratch<X::Wide>, i, part| {
+            let at = i * size..self.grad.len().min((i + 1) * size);
+            part[0] = simd::dispatch(SumsChunk {
+                grad: &self.grad[at.clone()],
+                mask: self.op.relu.then(|| &self.out[at.clone()]),
+                inputs: self.inputs.map(|input| input.map(|input| &input[at.clone()])),
+                means: &means,
+                channels,
+                scratch,
+            });
+        });
         let mut totals = [vec![0.0; channels], vec![0.0; channels], vec![0.0; channels]];
         for part in parts {
             for (total, part) in totals.iter_mut().zip(part) {
@@ -89,7 +84,7 @@ impl<X: Number, Y: Number<Wide = X::Wide>, G: Number<Wide = X::Wide>> Backward<'
             _ => {
                 let mut gradient = vec![R::from_f64(0.0); self.grad.len()];
                 let size = chunk(self.channels);
-                gradient.par_chunks_mut(size).enumerate().for_each_init(Scratch::default, |scratch, (i, gradient)| {
+                parallel::chunks_mut_with(&mut gradient, size, &|scratch: &mut Scratch<X::Wide>, i, gradient| {
                     let at = i * size..i * size + gradient.len();
                     let mask = self.op.relu.then(|| &self.out[at.clone()]);
                     simd::dispatch(MaskChunk { grad: &self.grad[at], mask, scratch, gradient });
@@ -118,7 +113,7 @@ impl<X: Number, Y: Number<Wide = X::Wide>, G: Number<Wide = X::Wide>> Backward<'
         let scale: Vec<X::Wide> = wide(scale.iter().copied());
         let mut gradient = vec![R::from_f64(0.0); x.len()];
         let size = chunk(channels);
-        gradient.par_chunks_mut(size).enumerate().for_each_init(Scratch::default, |scratch, (i, gradient)| {
+        parallel::chunks_mut_with(&mut gradient, size, &|scratch: &mut Scratch<X::Wide>, i, gradient| {
             let at = i * size..i * size + gradient.len();
             simd::dispatch(GradientChunk {
                 grad: &self.grad[at.clone()],

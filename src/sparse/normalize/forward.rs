@@ -2,10 +2,10 @@
 
 use candle_core::WithDType;
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::number::Number;
 use super::{Normalize, Scaling, Scratch, chunk, wide};
+use crate::parallel;
 use crate::sparse::backend::simd;
 
 /// `(x − mean)·scale + bias`, in the type used for computing.
@@ -46,7 +46,7 @@ pub(super) fn forward<X: Number, Y: Number<Wide = X::Wide>>(
     let second = op.shortcut.as_ref().map(|scaling| Affine::new(scaling, row(2), row(3)));
     let mut y = vec![Y::from_f64(0.0); x.len()];
     let size = chunk(channels);
-    y.par_chunks_mut(size).enumerate().for_each_init(Scratch::default, |scratch, (i, y)| {
+    parallel::chunks_mut_with(&mut y, size, &|scratch: &mut Scratch<X::Wide>, i, y| {
         let at = i * size..i * size + y.len();
         simd::dispatch(ForwardChunk {
             x: &x[at.clone()],

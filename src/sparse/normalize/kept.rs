@@ -3,10 +3,10 @@
 //! If the inputs themselves were rounded, values that lie far from zero but close together would become equal.
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::number::Number;
 use super::{Scaling, chunk, wide};
+use crate::parallel;
 use crate::sparse::backend::simd;
 
 /// `(x − mean)·inverse`, each value rounded to nearest. If that would move `value·weight + bias` of a `knee` (weight, bias) to the other
@@ -21,7 +21,8 @@ pub(super) fn kept<X: Number, K: Number<Wide = X::Wide>>(
         [&scaling.mean, &scaling.inverse].map(|values| wide(values.iter().copied()));
     let mut kept = vec![K::from_f64(0.0); x.len()];
     let size = chunk(channels);
-    kept.par_chunks_mut(size).zip(x.par_chunks(size)).for_each_init(Default::default, |scratch, (kept, x)| {
+    parallel::chunks_mut_with(&mut kept, size, &|scratch, i, kept| {
+        let x = &x[i * size..i * size + kept.len()];
         simd::dispatch(KeptChunk { x, mean: &mean, inverse: &inverse, knee, scratch, kept });
     });
     kept

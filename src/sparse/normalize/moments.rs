@@ -2,11 +2,10 @@
 
 use candle_core::{Device, Tensor, WithDType};
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::number::Number;
 use super::{add_rows, chunk, on_cpu, slice};
-use crate::Result;
+use crate::{Result, parallel};
 use crate::sparse::backend::simd;
 use crate::sparse::sync::AllReduce;
 use crate::sparse::tensor::SparseConvTensor;
@@ -94,10 +93,11 @@ impl<X: Number> WithSimd for ChunkMoments<'_, X> {
 /// Joins the moments of chunks (Chan, Golub & LeVeque 1983).
 fn moments<X: Number>(x: &[X], channels: usize) -> Result<Moments> {
     let size = chunk(channels);
-    let chunks: Vec<_> = x
-        .par_chunks(size)
-        .map_init(Vec::new, |scratch, rows| simd::dispatch(ChunkMoments::<X> { rows, channels, scratch }))
-        .collect();
+    let mut chunks = vec![<[Vec<X::Wide>; 2]>::default(); x.len().div_ceil(size)];
+    parallel::chunks_mut_with(&mut chunks, 1, &|scratch, i, chunk| {
+        let rows = &x[i * size..x.len().min((i + 1) * size)];
+        chunk[0] = simd::dispatch(ChunkMoments::<X> { rows, channels, scratch });
+    });
     let (mut mean, mut squares) = (vec![0.0; channels], vec![0.0; channels]);
     let mut before = 0.0;
     for (rows, [chunk_mean, chunk_squares]) in x.chunks(size).zip(chunks) {

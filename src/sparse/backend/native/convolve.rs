@@ -10,6 +10,7 @@ use super::element::Element;
 use super::kernel::{Panels, multiply, outer, panels};
 use super::source::{Rows, Source};
 use super::tiles::{TILE, Tile, Tiles};
+use crate::parallel;
 use crate::sparse::backend::simd;
 
 /// Weights as one matrix (depth, columns) for each kernel offset, in the panels that the kernel reads.
@@ -27,7 +28,7 @@ impl Packed {
         let lanes = simd::lanes();
         let width = columns.next_multiple_of(lanes);
         let mut values = vec![0.0; volume * depth * width];
-        values.par_chunks_mut(depth * width).enumerate().for_each(|(r, mut values)| {
+        parallel::chunks_mut(&mut values, depth * width, &|r, mut values| {
             let mut first = 0;
             for panel in panels(width, lanes) {
                 let (here, rest) = values.split_at_mut(depth * panel);
@@ -65,7 +66,7 @@ pub(super) fn convolve<S: Source, Y: Element>(
     let columns = weights.columns;
     let mut y = Vec::with_capacity(rows * columns);
     let start = bias.map_or(Start::Zero, Start::Bias);
-    in_tiles(tiles, &mut y.spare_capacity_mut()[..rows * columns], columns, |scratch, places, tile| {
+    in_tiles(tiles, &mut y.spare_capacity_mut()[..rows * columns], columns, &|scratch, places, tile| {
         simd::dispatch(ConvolveTile { tile, x, weights, start, scratch, y: cleared(places) });
     });
     // SAFETY: the tiles cover all rows, and each tile wrote its own rows.
@@ -75,7 +76,7 @@ pub(super) fn convolve<S: Source, Y: Element>(
 
 /// Adds `Σ_r x[s] · weights[r]` to each row of `y`.
 pub(super) fn convolve_onto<S: Source>(tiles: &Tiles, x: &S, weights: &Packed, y: &mut [f32]) {
-    in_tiles(tiles, y, weights.columns, |scratch, y, tile| {
+    in_tiles(tiles, y, weights.columns, &|scratch, y, tile| {
         simd::dispatch(ConvolveTile { tile, x, weights, start: Start::There, scratch, y });
     });
 }
@@ -85,11 +86,10 @@ fn in_tiles<T: Send>(
     tiles: &Tiles,
     y: &mut [T],
     columns: usize,
-    job: impl Fn(&mut Scratch, &mut [T], &Tile) + Sync + Send,
+    job: &(dyn Fn(&mut Scratch, &mut [T], &Tile) + Sync),
 ) {
     assert_eq!(tiles.tiles.len(), (y.len() / columns).div_ceil(TILE), "every row belongs to a tile");
-    let places = y.par_chunks_mut(TILE * columns).zip(&tiles.tiles);
-    places.for_each_init(Scratch::default, |scratch, (y, tile)| job(scratch, y, tile));
+    parallel::chunks_mut_with(y, TILE * columns, &|scratch, i, y| job(scratch, y, &tiles.tiles[i]));
 }
 
 /// Writes zeros to memory that was never written. The thread that uses the memory next does this, not one thread before all others.
@@ -266,17 +266,15 @@ impl<X: Source, G: Element> WithSimd for WeightGradient<'_, X, G> {
 
 /// The sum of all rows (columns,), in an order that does not depend on the number of threads.
 pub(super) fn column_sums<T: Element>(rows: &[T], columns: usize) -> Vec<f32> {
-    let parts: Vec<Vec<f32>> = rows
-        .par_chunks(1024 * columns)
-        .map(|rows| {
-            let (mut sums, mut wide) = (vec![0.0; columns], vec![0.0; columns]);
-            for row in rows.chunks_exact(columns) {
-                T::widen(row, &mut wide);
-                sums.iter_mut().zip(&wide).for_each(|(sum, value)| *sum += value);
-            }
-            sums
-        })
-        .collect();
+    let size = 1024 * columns;
+    let parts = parallel::map(rows.len().div_ceil(size), &|i| {
+        let (mut sums, mut wide) = (vec![0.0; columns], vec![0.0; columns]);
+        for row in rows[i * size..rows.len().min((i + 1) * size)].chunks_exact(columns) {
+            T::widen(row, &mut wide);
+            sums.iter_mut().zip(&wide).for_each(|(sum, value)| *sum += value);
+        }
+        sums
+    });
     let mut total = vec![0.0; columns];
     for part in parts {
         total.iter_mut().zip(part).for_each(|(total, part)| *total += part);
