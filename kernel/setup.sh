@@ -213,7 +213,8 @@ build_kernel() {
   export CARGO_TARGET_DIR=$target
   if [ "$(memory)" -ge 6 ]; then
     say "WaveMesh: compiling the kernel and the library for cells"
-    (cd "$root/kernel" && CARGO_TARGET_DIR=$kernel_target exec cargo build --release --locked --quiet) >"$logs/kernel" 2>&1 &
+    # The library takes longer, and ends with two crates that each wait for the one before: it comes first.
+    (cd "$root/kernel" && CARGO_TARGET_DIR=$kernel_target exec nice -n 10 cargo build --release --locked --quiet) >"$logs/kernel" 2>&1 &
     local kernel=$!
     background+=("$kernel")
     compile_library || did_not_compile library

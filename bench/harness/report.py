@@ -16,9 +16,13 @@ GPU_HEADING = "## GPU\n"
 README_MARKS = ("<!-- bench: begin -->", "<!-- bench: end -->")
 
 
+NO_BREAK = "\N{NO-BREAK SPACE}"  # so that no table breaks a number from its unit
+
+
 def scaled(value: float, steps: tuple[tuple[float, str], ...]) -> str:
     factor, unit = next(((factor, unit) for factor, unit in steps if abs(value) >= factor), steps[-1])
-    return f"{value / factor:.3g} {unit}" if abs(value / factor) < 999.5 else f"{value / factor:.0f} {unit}"
+    number = value / factor
+    return f"{number:.3g}{NO_BREAK}{unit}" if abs(number) < 999.5 else f"{number:.0f}{NO_BREAK}{unit}"
 
 
 def seconds(value: float) -> str:
