@@ -51,8 +51,8 @@ extern "C" __global__ void keep_normalized(const void* x, int type, const double
     if ((rounded * weight + bias > 0.0f) != (exact * weight + bias > 0.0f)) put_beside(kept, at, kept_type, rounded, exact > rounded);
 }
 
-// Writes `weight * inverse * (g - (sum(g) + normalised * sum(g * normalised)) * share)`. `share` is 1 / rows, or 0 to leave the sums out. If
-// `out` is given, g is 0 where `out` is not positive. Without `x`, g itself is written. `reading` is the scaling that normalises x;
+// Writes `weight * inverse * (g - (sum(g) + normalised * sum(g * normalised)) * share)`. `share` is 1 / rows, or 0 to leave the sums out.
+// If `out` is given, g is 0 where `out` is not positive. Without `x`, g itself is written. `reading` is the scaling that normalises x;
 // `inverse` is the factor of the forward pass.
 extern "C" __global__ void normalize_gradient(const void* grad, int grad_type, const void* out, int out_type, const void* x, int type,
                                               const double* reading, const double* inverse, const float* weight, const double* grad_sums,

@@ -11,7 +11,8 @@ extern "C" __global__ void join_lines(const float* x, const float* table, const 
                                    : table[static_cast<long long>(sites[4 * row]) * width + column - channels];
 }
 
-// For each batch element, sums its rows of `grad` over columns `first` to `first + width`, in a fixed order. Grid (width, batch), block 256.
+// For each batch element and each of the `width` columns from `first` on, adds the rows of `grad` in a fixed order. Grid (width, batch),
+// block 256.
 extern "C" __global__ void sum_lines(const float* grad, const int* sites, long long rows, int columns, int first, float* sums) {
     __shared__ double parts[256];
     double part = 0;

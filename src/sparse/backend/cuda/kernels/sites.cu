@@ -28,8 +28,8 @@ extern "C" __global__ void wm_index_clear(Brick* table, u32 cap, u32* state, u32
   for (u32 i = first; i < looks; i += step) look[i] = 0;
 }
 
-// Sites (n, 4): batch, z, y, x, each coordinate below 2^bits. brick_of[row]: the slot of the row's brick. New bricks are appended to `bricks`
-// and their slots to `places`.
+// Sites (n, 4): batch, z, y, x, each coordinate below 2^bits. brick_of[row]: the slot of the row's brick. New bricks are appended to
+// `bricks`, and their slots to `places`.
 extern "C" __global__ void wm_index_insert(const int4* coords, int n, int bits, Brick* table, u32 cap, u64* bricks, u32* places, u32* brick_of, u32* state) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= n) return;

@@ -54,8 +54,8 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// Writes the shares of the weights' gradient: `shares[split][o][r'][i] = sum over the targets of the split of grad[t][o] * x[table[r][t]][i]`,
-// with r' as above. Grid (inputs / 64 * outputs / 64, offsets, splits), block 256.
+// Writes the shares of the weights' gradient, with r' as above: `shares[split][o][r'][i] = sum over targets t of the split of
+// grad[t][o] * x[table[r][t]][i]`. Grid (inputs / 64 * outputs / 64, offsets, splits), block 256.
 extern "C" __global__ void __launch_bounds__(256)
     weight_shares(const int* table, int targets, int offsets, int mirrored, const void* x, int x_type, int inputs, const void* grad,
                   int grad_type, int outputs, int each, float* shares) {
