@@ -19,7 +19,7 @@ import subprocess
 SHIPPED = pathlib.Path(__file__).resolve().parent.parent / "notebooks/models/shapes64.json"
 WIDE = ([64, 96, 96, 128], [1, 1, 2, 2])
 DEEP = ([64, 72, 80, 96, 96], [1, 1, 1, 2, 2])
-# name: network, whether the timestep modulates each block, TF32, the type that is kept, the share of the steps
+# name: network, whether the timestep modulates each block, TF32 or not, the type kept for the backward pass, the share of the steps
 VARIANTS = {
     "f32": (WIDE, False, False, "f32", 0.3),
     "TF32 products": (WIDE, False, True, "f32", 1.0),

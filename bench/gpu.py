@@ -188,7 +188,7 @@ def measure(side_of, rows, side, kind, cin, cout, kernel=(3, 3, 3), gradients=Tr
             row["forward"] = both(forward, 2_000_000)
             if gradients:
                 row["training"] = both(training, 12_000_000)
-            if side_name == Ours.name:  # the times of Python's calls of the kernels do not count
+            if side_name == Ours.name:  # no times as called: users do not call the kernels from Python
                 for what in ("forward", "training"):
                     row.get(what, {}).pop("called", None)
                 if "WAVEMESH_BENCH" in os.environ and kind != "exact":

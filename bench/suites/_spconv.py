@@ -24,7 +24,7 @@ import spconv.pytorch as sp  # noqa: E402
 from spconv.core import ConvAlgo  # noqa: E402
 from spconv.pytorch import ops  # noqa: E402
 
-# Set here, not tried out: a forked process of a case lacks the threads that torch started before, and would wait for them for ever.
+# torch must not run any work here. It would start threads, which the forked process of a case lacks and would wait for forever.
 torch.set_num_threads(int(threads))
 
 __all__ = ["ConvAlgo", "ops", "sp"]

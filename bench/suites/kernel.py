@@ -210,10 +210,10 @@ def rows(settings, deadline):
             except Failed as reason:
                 missing[name] = str(reason)
         stock_folder = Path(folder) / "stock"
-        # With this variable the stock kernel would find what others have compiled …
+        # With this variable, the stock kernel would find what others have compiled.
         outside = {name: value for name, value in settings.environment().items() if name != "CARGO_TARGET_DIR"}
 
-        # … and without this one it would put its own kernelspec in the place of yours.
+        # Without this variable, the stock kernel would replace your kernelspec by its own.
         outside["JUPYTER_PATH"] = folder
 
         def start(name, stock=stock_folder):

@@ -19,8 +19,8 @@ from suites.kernel import STOCK, Kernel, our_argv, plain_cell, stock_argv
 
 # Numbers for the full form, as `python -m harness` runs it, and for --quick.
 CELLS, INTERRUPTS, KILLS, MALFORMED = (1000, 60), (200, 6), (50, 4), (10_000, 500)
-# Memory is compared with its amount after these cells, when buffers have reached their size: the kernel can go back over its last 100
-# cells.
+# Memory is compared with its amount after this many cells. By then, buffers have reached their full size: the kernel can go back over its
+# last 100 cells.
 WARM = 150
 
 

@@ -144,7 +144,7 @@ def test_from_source(tmp_path):
         GIT_CONFIG_VALUE_0="https://github.com/wavemesh/wavemesh",
         GIT_CONFIG_KEY_1="safe.directory",
         GIT_CONFIG_VALUE_1="*",
-        # Colab has a network, and cargo's downloads and what it compiled of other people's crates may be shared.
+        # Colab has a network. cargo's downloads may be shared, and so may other people's crates that it has compiled.
         PIP_NO_INDEX="0",
         CARGO_HOME=os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo")),
         CARGO_TARGET_DIR=os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target")),

@@ -35,8 +35,8 @@ def uninstall(arguments):
         program = find_kernel_specs().get_kernel_spec(NAME).argv[0]
         status = subprocess.run([program, *arguments], check=False).returncode
     except RustKernelMissing:
-        status = 0  # Jupyter does not know it; the rest can go
-    bundle.remove(say)  # even if the kernelspec is another program's, and so stays
+        status = 0  # Jupyter does not know the kernel; the rest can still be removed
+    bundle.remove(say)  # even if the kernelspec belongs to another program and stays
     say(f"What is left: {sys.executable} -m pip uninstall wavemesh-kernel")
     return status
 

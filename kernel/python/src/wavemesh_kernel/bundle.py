@@ -22,8 +22,8 @@ FOLDER = Path(__file__).parent / "bundle"
 KERNEL = FOLDER / "wavemesh-kernel"
 LIBRARY = FOLDER / "library.tar.xz"
 SOURCES = FOLDER / "source"
-SHARED = ("cell-*", "names-*", "toolchain", "target", "history.jsonl")  # in the data folder, by any version
-FREE_BYTES = 600 * 1024 * 1024  # the library unpacked and, while it is put in place, once more; room to compile cells
+SHARED = ("cell-*", "names-*", "toolchain", "target", "history.jsonl")  # what all versions use in the data folder
+FREE_BYTES = 600 * 1024 * 1024  # for the unpacked library, a second copy while it is put in place, and room to compile cells
 
 _chosen: Toolchain | None = None
 
@@ -68,7 +68,7 @@ def prepare(say):
         _chosen = made_ready(say)
     except BaseException:
         with contextlib.suppress(OSError):
-            data_home().rmdir()  # if it is empty, it was not there before
+            data_home().rmdir()  # works only if the folder is empty; then it was not there before
         raise
 
 
@@ -199,7 +199,7 @@ def remove(say):
     if all(folder.parent in doomed for folder in home.glob("*-*/bundle.json")):
         doomed += [path for pattern in SHARED for path in home.glob(pattern)] + [cache_home()]
     if not is_packaged():
-        doomed = [home, cache_home()]  # all of it is the work of kernel/setup.sh
+        doomed = [home, cache_home()]  # kernel/setup.sh made all of it
     for path in doomed:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -209,4 +209,4 @@ def remove(say):
             continue
         say(f"Removed {path}")
     with contextlib.suppress(OSError):
-        home.rmdir()  # if it is empty
+        home.rmdir()  # works only if it is empty

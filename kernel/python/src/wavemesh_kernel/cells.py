@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-# Of the kernel's table of commands (a test there compares): these mean the same in Rust, so a cell that starts with one may be Rust.
+# These are from the kernel's table of commands (a test there compares). They mean the same in Rust, so a cell may start with one.
 TIMED = ("%time", "%timeit", "%%time", "%%timeit")
 
 

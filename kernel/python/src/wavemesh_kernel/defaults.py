@@ -39,10 +39,10 @@ class Form:
     """
 
     kind: str
-    number: str | None = None  # its type, as "u16", where the text has it
-    parts: list["Form"] = field(default_factory=list)  # of a tuple all, of a map key and value, else of the elements
-    length: int | None = None  # of an array
-    path: str = ""  # of a map, as the text has it
+    number: str | None = None  # its type, such as "u16", if the text has it
+    parts: list["Form"] = field(default_factory=list)  # all parts of a tuple; key and value of a map; else the elements' form
+    length: int | None = None  # the length of an array
+    path: str = ""  # the path of a map's type, as the text has it
 
     def settled(self):
         """Whether a literal of this form has this one type, whatever the rest of the notebook does."""
@@ -77,9 +77,9 @@ class Default:
 
     name: str
     keyword: str  # `let`, `let mut`, `const`, …
-    annotation: str  # the type that stands there, or ""
-    text: str  # of the value
-    help: str  # the comment behind it
+    annotation: str  # the type in the text, or ""
+    text: str  # the text of the value
+    help: str  # the comment after it
     form: Form
 
     def is_annotated(self):

@@ -12,8 +12,8 @@ from . import __version__
 
 PACKAGE = "wavemesh-kernel-cuda"
 MODULE = "wavemesh_kernel_cuda"
-PUBLISHED = False  # until it is on PyPI, a package of that name there is somebody else's
-DRIVER = Path("/proc/driver/nvidia/version")  # there while NVIDIA's driver is loaded
+PUBLISHED = False  # until we publish it, a package of that name on PyPI is somebody else's
+DRIVER = Path("/proc/driver/nvidia/version")  # exists while NVIDIA's driver is loaded
 TIMEOUT = 900  # seconds for pip
 
 

@@ -59,7 +59,7 @@ RUST_KEYWORDS = frozenset(
 )
 
 INTEGERS = {f"{sign}{bits}": bits for sign in "iu" for bits in (8, 16, 32, 64, 128)} | {"isize": 64, "usize": 64}
-# What a number becomes that nothing tells the type of, the first that holds it.
+# If nothing gives the type of a number, it gets the first of these that holds it.
 WIDENING = ("i64", "u64", "i128", "u128")
 ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
 

@@ -12,11 +12,11 @@ import weakref
 from .defaults import UNKNOWN, read_defaults
 from .literals import RUST_KEYWORDS, bounds, holds, integer_type, rust_float, rust_string
 
-# `new` as a value of the type that a variable has: both arguments of a function are of one type.
+# Gives `new` the type of a variable, because both arguments of this function have one type.
 LIKE = "{keyword} {name} = {{ fn like<T>(_default: &T, new: T) -> T {{ new }} like(&{name}, {value}) }};"
 GIVE_DEFAULT = "bind it in a cell with the tag `parameters`, whose `let` tells the type"
 
-# papermill first has the cell with the defaults inspected, then the parameters written, in one thread, and keeps the notebook meanwhile.
+# papermill first calls `inspect` with the cell of the defaults, then `codify` in the same thread, and keeps the notebook in between.
 _inspected = threading.local()
 
 
@@ -130,7 +130,7 @@ def elements(name, values, form, default, at=0):
 
 def of_integer(name, value, form, default):
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        value = int(value)  # 1e3, as a command line has it
+        value = int(value)  # such as 1e3 on a command line
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     if form.number is not None and not holds(form.number, value):

@@ -24,7 +24,7 @@ POLL_MS = 100
 ALIVE_EVERY = 0.5  # seconds
 ASSIST_LIMIT = 3.0  # seconds; completion that takes longer is of no use
 CHANNELS = {"shell": zmq.DEALER, "control": zmq.DEALER, "stdin": zmq.DEALER, "iopub": zmq.SUB}
-UNIX_PATH_LIMIT = 100  # of 107 characters, what is left for "-12345"
+UNIX_PATH_LIMIT = 100  # a path may have 107 characters; the rest is for "-12345"
 
 
 class RustKernel:
