@@ -4,8 +4,8 @@
     cargo build --release --features cuda --example train
     python3 bench/ablation.py target/release/examples/train [--steps 500] [--shapes 600] [--folder runs/ablation]
 
-Prints a table: seconds a step (the median; the first tenth left out), memory that the GPU holds, and the loss of the averaged network on
-validation shapes. Losses are of the same noise at the same timesteps, so that small differences count.
+Prints a table: seconds per step (the median, without the first tenth), the memory that the GPU holds, and the loss of the averaged network
+on validation shapes. All losses use the same noise at the same timesteps, so that small differences count.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Whole networks on one card, beside torch with spconv's CUDA wheel, and torch's dense layers with diffusers: `bash bench/gpu.sh`.
 
-Ours is the library (`wavemesh-bench`, built with the feature `cuda`; WAVEMESH_BENCH names it), theirs the same network from Python, with
-the same weights and sites, every kernel map known before. A run is timed from the host until the card has done it; the median counts.
-Answers are compared first. Memory is the most that a side's pool came to hold in a run above what it held before, when a run had been made:
-weights, kernel maps and the optimiser's state are there, gradients are not.
+Our side is the library (`wavemesh-bench`, built with the feature `cuda`; WAVEMESH_BENCH names it). A peer runs the same network from
+Python, with the same weights and sites. Both know every kernel map before. A run is timed on the host until the card has finished; the
+median counts. Answers are compared first. Memory is the most that a side's pool holds during a run, minus what it held before. By then a
+first run has been made, so weights, kernel maps and the optimiser's state already exist; gradients do not.
 """
 
 import json

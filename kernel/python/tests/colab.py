@@ -31,7 +31,7 @@ def needed(variable):
 
 
 class Colab:
-    """A runtime that was just connected: nothing of WaveMesh is on it, or, if not `clean`, what an earlier one installed with pip."""
+    """A runtime that was just connected. It has nothing of WaveMesh or, if not `clean`, what an earlier one installed with pip."""
 
     def __init__(self, folder, clean=True):
         self.python = needed("COLAB_PYTHON")
@@ -62,7 +62,7 @@ class Colab:
         subprocess.run([self.python, "-m", "pip", *arguments], env=self.env, check=True, capture_output=True)
 
     def remove_package(self):
-        """The Python environment, which runtimes share, as it was."""
+        """Restores the Python environment, which runtimes share."""
         self.pip("uninstall", "-y", "-q", "wavemesh-kernel")
 
     def notebook(self, **variables):

@@ -70,7 +70,7 @@ def rust_string(text):
 
 
 def escaped(letter):
-    """A character of a string literal; what does not print is written by its number."""
+    """A character as a string literal has it; characters that do not print are written as their number."""
     if letter in ESCAPES:
         return ESCAPES[letter]
     return letter if letter.isprintable() else f"\\u{{{ord(letter):x}}}"
