@@ -4,8 +4,8 @@
     cargo build --release --features cuda --example train
     python3 bench/ablation.py target/release/examples/train [--steps 500] [--shapes 600] [--folder runs/ablation]
 
-Prints a table: seconds a step (the median; the first tenth left out), memory that the GPU holds, and the loss of the averaged network on
-validation shapes. Losses are of the same noise at the same timesteps, so that small differences count.
+Prints a table: seconds per step (the median, without the first tenth), the memory that the GPU holds, and the loss of the averaged network
+on validation shapes. All losses use the same noise at the same timesteps, so that small differences count.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import subprocess
 SHIPPED = pathlib.Path(__file__).resolve().parent.parent / "notebooks/models/shapes64.json"
 WIDE = ([64, 96, 96, 128], [1, 1, 2, 2])
 DEEP = ([64, 72, 80, 96, 96], [1, 1, 1, 2, 2])
-# name: network, whether the timestep modulates each block, TF32, the type that is kept, the share of the steps
+# name: network, whether the timestep modulates each block, TF32 or not, the type kept for the backward pass, the share of the steps
 VARIANTS = {
     "f32": (WIDE, False, False, "f32", 0.3),
     "TF32 products": (WIDE, False, True, "f32", 1.0),

@@ -1,9 +1,9 @@
-"""The peers' rows of docs/compression.md: a mesh by Draco at several precisions, and its OBJ file by zstd.
+"""The peers' rows of docs/compression.md: a mesh in Draco's format at several precisions, and its OBJ file compressed by zstd.
 
     pip install DracoPy==2.2.0 zstandard==0.25.0 trimesh==5.2.0 rtree scipy numpy && python bench/compression.py notebooks/meshes/bunny.obj
 
 Chamfer distances (mean there plus mean back, 20,000 points each) are in units of the cube that WaveMesh scales a mesh into: its
-largest extent is 2 / 1.1. A WaveMesh file holds a field of distances, of which the surface is a level; Draco's holds the triangles.
+largest extent is 2 / 1.1. A WaveMesh file holds a distance field, of which the surface is a level set; Draco's file holds triangles.
 """
 
 import sys

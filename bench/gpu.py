@@ -1,9 +1,9 @@
 """The fast CUDA kernels beside spconv and FlexGEMM on one card: `bash bench/gpu.sh`.
 
 Sites are shells |r - 0.4 R| < 0.9 in a grid of R^3. A time is the median on the card alone: the card sleeps while the host queues the work,
-so that neither side pays for its host code; "as called" is the time that a user waits for, host code and all: the peers' from Python, ours of
-the library (WAVEMESH_BENCH), each call waited for. Weights are packed, and maps
-found, outside the forward time; forward + backward packs them for both directions. Answers are compared with float64 before timing.
+so that neither side pays for its host code. "As called" is the time that a user waits for each call, with all host code; peers are called
+from Python, ours through the library (WAVEMESH_BENCH). The forward time includes neither packing the weights nor finding the maps;
+forward + backward packs the weights for both directions. Answers are compared with float64 before timing.
 """
 
 import argparse
@@ -188,7 +188,7 @@ def measure(side_of, rows, side, kind, cin, cout, kernel=(3, 3, 3), gradients=Tr
             row["forward"] = both(forward, 2_000_000)
             if gradients:
                 row["training"] = both(training, 12_000_000)
-            if side_name == Ours.name:  # the times of Python's calls of the kernels do not count
+            if side_name == Ours.name:  # no times as called: users do not call the kernels from Python
                 for what in ("forward", "training"):
                     row.get(what, {}).pop("called", None)
                 if "WAVEMESH_BENCH" in os.environ and kind != "exact":

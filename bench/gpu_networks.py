@@ -1,9 +1,9 @@
 """Whole networks on one card, beside torch with spconv's CUDA wheel, and torch's dense layers with diffusers: `bash bench/gpu.sh`.
 
-Ours is the library (`wavemesh-bench`, built with the feature `cuda`; WAVEMESH_BENCH names it), theirs the same network from Python, with
-the same weights and sites, every kernel map known before. A run is timed from the host until the card has done it; the median counts.
-Answers are compared first. Memory is the most that a side's pool came to hold in a run above what it held before, when a run had been made:
-weights, kernel maps and the optimiser's state are there, gradients are not.
+Our side is the library (`wavemesh-bench`, built with the feature `cuda`; WAVEMESH_BENCH names it). A peer runs the same network from
+Python, with the same weights and sites. Both know every kernel map before. A run is timed on the host until the card has finished; the
+median counts. Answers are compared first. Memory is the most that a side's pool holds during a run, minus what it held before. By then a
+first run has been made, so weights, kernel maps and the optimiser's state already exist; gradients do not.
 """
 
 import json
@@ -443,7 +443,7 @@ def measure(title, size, suite, case, peer, tf32, folder):
         pass
     try:
         work, answer, *forget = peer[1](case)
-        # cuDNN's gradients of a dense convolution are off by 3e-3 in f32. So torch's own gradients are compared, and cuDNN is timed.
+        # cuDNN's gradients of a dense convolution are off by 3e-3 in f32. So torch's own gradients are compared, but cuDNN is timed.
         with torch.backends.cudnn.flags(enabled=False):
             answers.append(answer(work()))
         work()
@@ -461,7 +461,7 @@ def measure(title, size, suite, case, peer, tf32, folder):
         row["difference"] = difference(*answers)
         row["near"] = row["difference"] < (2e-2 if tf32 or peer[0].endswith("spconv") else 1e-3)
     if suite == "spunet" and len(answers) == 2:
-        # The peer's answer differs, with each of its algorithms; float64 decides which side is right.
+        # The peer's answer differs from ours with each of its algorithms. float64 decides which side is right.
         right = spunet_in_float64(case)
         row["off"], row["peer off"] = (difference(answer, right) for answer in answers)
         row["near"] = row["off"] < (2e-2 if tf32 else 1e-3)

@@ -26,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM_UP = 10
-# In a step where each process has its own norms: the sums of its loss, of its gradients, and of whether all continue.
+# Sums over the group in a step in which each process has its own norms: of the loss, of the gradients, and of whether all continue.
 OPERATIONS = 3
 
 

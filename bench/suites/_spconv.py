@@ -1,9 +1,9 @@
 """spconv, imported so that its answers are right.
 
-Its loops over rows (the search for pairs, gather, scatter-add) are OpenMP's. With two threads the CPU wheel's scatter-add loses
-updates: a few rows of nearly every answer are wrong. So its loops get one thread, and the matrix products between them, which are
-torch's, all threads of the run. The wheel brings an OpenMP runtime of its own, which reads its number of threads when it is loaded;
-`RTLD_DEEPBIND` makes the wheel use it, and not torch's.
+Its loops over rows (the search for pairs, gather, scatter-add) use OpenMP. With two threads, the CPU wheel's scatter-add loses updates: a
+few rows of nearly every answer are wrong. So these loops get one thread. The matrix products between them are torch's and get all
+threads of the run. The wheel has its own OpenMP runtime, which reads its number of threads when it is loaded; `RTLD_DEEPBIND` makes the
+wheel use that runtime, not torch's.
 """
 
 import os
@@ -24,7 +24,7 @@ import spconv.pytorch as sp  # noqa: E402
 from spconv.core import ConvAlgo  # noqa: E402
 from spconv.pytorch import ops  # noqa: E402
 
-# Set here, not tried out: a forked process of a case lacks the threads that torch started before, and would wait for them for ever.
+# torch must not run any work here. It would start threads, which the forked process of a case lacks and would wait for forever.
 torch.set_num_threads(int(threads))
 
 __all__ = ["ConvAlgo", "ops", "sp"]

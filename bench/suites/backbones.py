@@ -210,8 +210,8 @@ def spconv(case):
 
 @peer("torch, gathered", "torch", "suites._spconv", package="torch")
 def gathered(case):
-    """spconv's CPU wheel has no gradients: so for each offset gather, multiply and add to the output's rows; torch differentiates
-    this."""
+    """spconv's CPU wheel has no gradients. So for each offset, this gathers, multiplies, and adds to the output's rows; torch
+    differentiates it."""
     import torch
 
     def product(rows, weight, pairs, counts, outputs, inverse, submanifold):

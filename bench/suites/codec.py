@@ -39,8 +39,8 @@ THRESHOLD = 1e-3
 
 
 def same_but_for_ties(_inputs, ours, theirs):
-    """Grids must agree within 1e-4 of the largest magnitude. One side only may keep a coefficient that is within rounding of the
-    threshold: this moves the samples around it by less than the threshold."""
+    """Grids must agree within 1e-4 of the largest magnitude. If a coefficient is within rounding of the threshold, one side may keep it
+    and the other not; this moves the samples around it by less than the threshold."""
     error = np.abs(ours["grid"].astype(np.float64) - theirs["grid"])
     moved = np.count_nonzero(error > 1e-4 * np.abs(theirs["grid"]).max())
     if moved > 1e-3 * error.size or error.max() > THRESHOLD:

@@ -1,8 +1,8 @@
 """The Jupyter kernel beside stock evcxr_jupyter, and beside rustc compiling the same cell alone, which is the limit.
 
 Both kernels are driven through jupyter_client as JupyterLab does it, cell by cell in turn; a cell's time runs from sending it to the
-last of its output. The stock kernel is compiled from crates.io into the bench's own folder, once. It compiles the library in a
-folder of the run's own: the first row of a library cell is with that folder empty, later ones find it there.
+last of its output. The stock kernel is compiled from crates.io into the bench's own folder, once. It compiles the library into a new
+folder in each run: that folder is empty for the first row of a library cell, and later rows find the library there.
 """
 
 import hashlib
@@ -210,10 +210,10 @@ def rows(settings, deadline):
             except Failed as reason:
                 missing[name] = str(reason)
         stock_folder = Path(folder) / "stock"
-        # With this variable the stock kernel would find what others have compiled …
+        # With this variable, the stock kernel would find what others have compiled.
         outside = {name: value for name, value in settings.environment().items() if name != "CARGO_TARGET_DIR"}
 
-        # … and without this one it would put its own kernelspec in the place of yours.
+        # Without this variable, the stock kernel would replace your kernelspec by its own.
         outside["JUPYTER_PATH"] = folder
 
         def start(name, stock=stock_folder):
@@ -279,7 +279,8 @@ def use_library(kernel):
 
 
 def first_rows(names, missing, start, times):
-    """The first cell that uses candle and WaveMesh: sent at once and timed from the start of the process, and sent ten seconds later."""
+    """The first cell that uses candle and WaveMesh. One row sends it at once and times it from the start of the process; the other row
+    sends it ten seconds later."""
     for case, pause in (("start to first library value, sent at once", 0), ("first library cell, sent 10 s after start", 10)):
         samples, error = {name: [] for name in names}, ""
         for turn in range(times):
@@ -360,7 +361,7 @@ def growth_rows(start, bare, times, deadline):
 
 
 def parts_row(ours, bare, times):
-    """How the time of a warm library cell is divided, as the kernel's `%time` reports it; the call of cargo is the part that is saved."""
+    """The parts of a warm library cell's time, as the kernel's `%time` reports them. The kernel saves the call of cargo."""
     parts, total = {}, []
     for n in range(100, 100 + times):
         code, expected = library_cell(n)

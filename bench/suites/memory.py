@@ -49,7 +49,7 @@ def chain(case):
 
 @peer("torch, gathered", "torch", package="torch")
 def gathered(case):
-    """The layers as one would write them in torch: for each kernel offset gather, multiply, and add to the output's rows."""
+    """The layers as one would write them in torch: each kernel offset gathers, multiplies, and adds to the output's rows."""
     import torch
 
     features, weights = torch.from_numpy(case.inputs["features"]), torch.from_numpy(case.inputs["weights"])

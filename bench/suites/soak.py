@@ -1,9 +1,10 @@
 """The Jupyter kernel over a long session: a thousand cells, interrupts, deaths of the user's process, malformed messages.
 
-Every cell makes a variable of a new name, every cell's value is checked, and after every interrupt and death that nothing is lost but what
-was announced. Memory that must stay flat is that of the kernel process itself; open files and child processes are counted. The process that
-runs user code keeps every cell's compiled code, which later cells may call: what that takes a cell stands in the row too. Stock evcxr_jupyter runs the cells too; the rest it does not survive
-(it loses its variables to an interrupt, and does not answer after malformed messages). kernel/tests/test_soak.py is the short form.
+Every cell makes a variable with a new name, and every cell's value is checked. After every interrupt and death, nothing may be lost except
+what was announced. The memory of the kernel process itself must stay flat; its open files and child processes are counted. The process that
+runs user code keeps the compiled code of every cell, because later cells may call it; the row also shows how much memory that takes per
+cell. Stock evcxr_jupyter runs the cells too, but it does not survive the rest: an interrupt loses its variables, and it does not answer
+after malformed messages. kernel/tests/test_soak.py is the short form.
 """
 
 import queue
@@ -19,8 +20,8 @@ from suites.kernel import STOCK, Kernel, our_argv, plain_cell, stock_argv
 
 # Numbers for the full form, as `python -m harness` runs it, and for --quick.
 CELLS, INTERRUPTS, KILLS, MALFORMED = (1000, 60), (200, 6), (50, 4), (10_000, 500)
-# Memory is compared with its amount after these cells, when buffers have reached their size: the kernel can go back over its last 100
-# cells.
+# Memory is compared with its amount after this many cells. By then, buffers have reached their full size: the kernel can go back over its
+# last 100 cells.
 WARM = 150
 
 
@@ -207,8 +208,8 @@ def kills(kernel, count):
 
 
 def malformed(kernel, count):
-    """Noise, and cut, forged and changed messages, on every channel that takes messages; a cell must still be right after every tenth
-    part."""
+    """Sends noise, and cut, forged and changed messages, on every channel that takes messages. After every tenth of them, a cell must still
+    be right."""
     chance = random.Random(1)
     info, session = kernel.client.get_connection_info(), kernel.client.session
     forger = type(session)(key=b"guessed")

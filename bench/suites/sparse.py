@@ -92,8 +92,8 @@ def torch_dense(case):
 
 @peer("torch, gathered", "torch", package="torch")
 def gathered(case):
-    """spconv's CPU wheel has no gradients: so for each offset gather, multiply and add to the output's rows; torch differentiates
-    this."""
+    """spconv's CPU wheel has no gradients. So for each offset, this gathers, multiplies, and adds to the output's rows; torch
+    differentiates it."""
     import torch
 
     x = torch.from_numpy(case.inputs["features"]).requires_grad_()

@@ -1,8 +1,8 @@
 """Puts the compiled parts into the wheel: the kernel's program, the compiled library, its sources, and the kernelspec.
 
 `kernel/package.sh` makes them and names their folder in WAVEMESH_BUNDLE. Without that variable, as when pip builds from the sdist,
-they are made here, from the Rust sources that the sdist carries in `rust/`. With an empty one they are left out: the kernel that
-`kernel/setup.sh` made known to Jupyter serves.
+they are made here, from the Rust sources in the sdist's folder `rust/`. If the variable is empty, they are left out, and the kernel
+that `kernel/setup.sh` registered with Jupyter is used.
 """
 
 import os
@@ -16,7 +16,7 @@ class CompiledParts(BuildHookInterface):
     """The build hook of the wheel."""
 
     def initialize(self, version, build_data):
-        """Adds the folder of compiled parts, unless the installation is an editable one, which uses the checkout's."""
+        """Adds the folder of compiled parts. An editable installation uses the checkout's instead."""
         if version == "editable":
             return
         root = Path(self.root)

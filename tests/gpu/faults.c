@@ -1,7 +1,7 @@
-/* Stands before NVIDIA's driver (LD_PRELOAD) and fails as a driver fails.
+/* Stands between a program and NVIDIA's driver (LD_PRELOAD), and fails as the driver would.
 
-   WAVEMESH_TEST_FAULT names a file that says what is wrong, from then on: "old", a driver of CUDA 12.4; "lost", a GPU that is gone.
-   WAVEMESH_TEST_DRIVER names what stands for /proc/driver/nvidia/version. */
+   WAVEMESH_TEST_FAULT names a file whose text says what fails from then on: "old" for a driver of CUDA 12.4, "lost" for a GPU that is gone.
+   WAVEMESH_TEST_DRIVER names the file to open in place of /proc/driver/nvidia/version. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -41,12 +41,12 @@ static int is(const char *fault) {
     return strncmp(said, fault, strlen(fault)) == 0;
 }
 
-/* The driver is loaded by whoever calls; its names are not among those that follow this library's. */
+/* The caller loads the driver with dlopen, so RTLD_NEXT does not find the driver's names. */
 static void *driver(const char *name) { return dlsym(dlopen("libcuda.so.1", RTLD_LAZY), name); }
 
 typedef long word;
 
-/* A call of up to eleven arguments, which the driver takes as they are. */
+/* Wraps a call of up to eleven arguments, which are passed to the driver unchanged. */
 #define CALL(name, fault, answer)                                                                                                  \
     int name(word a, word b, word c, word d, word e, word f, word g, word h, word i, word j, word k) {                             \
         if (is(fault)) return answer;                                                                                              \

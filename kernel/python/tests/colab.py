@@ -31,7 +31,7 @@ def needed(variable):
 
 
 class Colab:
-    """A runtime that was just connected: nothing of WaveMesh is on it, or, if not `clean`, what an earlier one installed with pip."""
+    """A runtime that was just connected. It has nothing of WaveMesh or, if not `clean`, what an earlier one installed with pip."""
 
     def __init__(self, folder, clean=True):
         self.python = needed("COLAB_PYTHON")
@@ -43,11 +43,11 @@ class Colab:
         self.env = {key: os.environ[key] for key in PASSED_ON if key in os.environ} | {
             "HOME": str(self.home),
             "PATH": f"{self.python.parent}:/usr/bin:/bin",
-            # The machine's own toolchain, where rustup would have put one.
+            # The machine's own toolchain stands in for one that rustup installed.
             "RUSTUP_HOME": str(RUST),
-            # The tests' network has package registries only. A failure to find that toolchain must not look like one of the network.
+            # The tests' network has only package registries. If that toolchain is not found, the failure must not look like a network's.
             "RUSTUP_UPDATE_ROOT": NOWHERE,
-            # The wheel is not on PyPI; everything it needs, Colab has.
+            # The wheel is not on PyPI, and Colab has everything that it needs.
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": str(self.packages),
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
@@ -62,7 +62,7 @@ class Colab:
         subprocess.run([self.python, "-m", "pip", *arguments], env=self.env, check=True, capture_output=True)
 
     def remove_package(self):
-        """The Python environment, which runtimes share, as it was."""
+        """Restores the Python environment, which runtimes share."""
         self.pip("uninstall", "-y", "-q", "wavemesh-kernel")
 
     def notebook(self, **variables):

@@ -15,7 +15,7 @@ exec {python} -m ipykernel_launcher -f "$3"
 
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory):
-    """Any Jupyter kernel shows whether the relay relays; ipykernel is the one with every message there is."""
+    """Any Jupyter kernel can show whether the relay works. ipykernel sends every kind of message."""
     program = tmp_path_factory.mktemp("kernel") / "stand-in"
     program.write_text(STAND_IN.format(python=sys.executable))
     program.chmod(0o755)

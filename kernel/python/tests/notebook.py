@@ -48,9 +48,9 @@ class Notebook:
         self.folder.cleanup()
 
     def run(self, code, **options):
-        """Runs a cell. `answers` are typed when it asks; after `interrupt_after` seconds the stop button is pressed (a list: several).
+        """Runs a cell. `answers` are typed when it asks. After `interrupt_after` seconds (or each of a list), stop is pressed.
 
-        For a moment after an error a Python kernel refuses what comes; people are not that fast, so the cell is sent again.
+        For a moment after an error, a Python kernel refuses all cells. People are not that fast, so a refused cell is sent again.
         """
         while (ran := self._run(code, **options)).reply["status"] == "aborted":
             time.sleep(0.1)
@@ -102,7 +102,7 @@ class Notebook:
 
 
 class Ran:
-    """What a cell gave."""
+    """The messages that a cell sent, and its reply."""
 
     def __init__(self):
         self.messages = []
@@ -128,6 +128,6 @@ class Ran:
         return content["data"][mime]
 
     def ok(self):
-        """Itself, if the cell ran well."""
+        """Checks that the cell succeeded, and returns itself."""
         assert self.reply["status"] == "ok", f"{self.reply['ename']}: {self.reply['evalue']}"
         return self

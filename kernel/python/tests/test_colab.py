@@ -96,7 +96,7 @@ def test_a_tutorial_runs_to_its_end(path, colab, notebook):
 
 
 def test_every_command_of_the_document_runs(colab, notebook):
-    """But the block from source, which has a test of its own. Drive is a folder."""
+    """The block that builds from source has a test of its own. Drive is a folder."""
     ran = 0
     for block in blocks():
         if block.section == FROM_SOURCE:
@@ -130,9 +130,9 @@ def test_the_document_shows_the_setup_cell_that_the_tutorials_have():
 
 
 def test_from_source(tmp_path):
-    """The repository's committed state, cloned from here under its public address, with rustup already there.
+    """Clones the repository's committed state from here under its public address. rustup is already installed.
 
-    Two minutes of compiling, though other people's crates are compiled already.
+    This compiles for two minutes, though other people's crates are compiled already.
     """
     colab = Colab(tmp_path)
     (block,) = [block for block in blocks() if block.section == FROM_SOURCE]
@@ -144,7 +144,7 @@ def test_from_source(tmp_path):
         GIT_CONFIG_VALUE_0="https://github.com/wavemesh/wavemesh",
         GIT_CONFIG_KEY_1="safe.directory",
         GIT_CONFIG_VALUE_1="*",
-        # Colab has a network, and cargo's downloads and what it compiled of other people's crates may be shared.
+        # Colab has a network. cargo's downloads may be shared, and so may other people's crates that it has compiled.
         PIP_NO_INDEX="0",
         CARGO_HOME=os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo")),
         CARGO_TARGET_DIR=os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target")),

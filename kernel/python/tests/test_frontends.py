@@ -209,7 +209,7 @@ def test_a_notebook_runs_in_a_kernel_of_another_machine_through_a_gateway(env, t
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = ["jupyter-kernelgateway", "--KernelGatewayApp.ip=127.0.0.1", f"--KernelGatewayApp.port={port}"]
-    # Of its own environment a gateway hands on what it is told to.
+    # A gateway passes on only the variables of its environment that it is told to.
     remote = {
         **env,
         "KG_AUTH_TOKEN": token,

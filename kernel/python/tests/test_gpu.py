@@ -32,7 +32,7 @@ def machine(packaged, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.delenv("WAVEMESH_DEVICE", raising=False)
     (tmp_path / "site").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    # pip notes what it was asked for, and installs what `offered` has.
+    # This pip writes down its arguments, and installs what is in `offered`.
     pip = tmp_path / "python"
     pip.write_text(
         f'#!/bin/sh\necho "$@" >> {tmp_path}/pip\n[ -d {tmp_path}/offered ] || {{ echo "ERROR: No matching distribution found" >&2; exit 1; }}\n'

@@ -49,7 +49,7 @@ def test_the_wheel_has_every_part(packages):
 
 
 def test_the_sdist_has_all_that_it_builds_from(packages, tmp_path):
-    """What it builds is compiled for minutes, so here cargo only reads it whole."""
+    """Compiling it takes minutes, so here cargo only reads its manifests."""
     with tarfile.open(only(packages, "wavemesh_kernel-*.tar.gz")) as archive:
         archive.extractall(tmp_path, filter="data")
     (folder,) = tmp_path.iterdir()

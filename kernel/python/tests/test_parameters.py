@@ -11,7 +11,7 @@ from wavemesh_kernel.parameters import RustTranslator
 
 
 def notebook(defaults):
-    """A notebook whose cell of defaults has this text; none if it is None."""
+    """A notebook whose cell of defaults has this text. If the text is None, there is no such cell."""
     cells = [nbformat.v4.new_code_cell("steps")]
     if defaults is not None:
         cells.insert(0, nbformat.v4.new_code_cell(defaults, metadata={"tags": ["parameters"]}))
@@ -21,7 +21,7 @@ def notebook(defaults):
 
 
 def injected(defaults, **parameters):
-    """The statements that papermill puts behind the defaults; found by the entry point alone."""
+    """The statements that papermill puts after the defaults. It finds the translator by the entry point alone."""
     book = papermill.execute_notebook(notebook(defaults), None, parameters, prepare_only=True, progress_bar=False)
     (cell,) = [cell for cell in book.cells if "injected-parameters" in cell.metadata.tags]
     comment, *lines = cell.source.splitlines()

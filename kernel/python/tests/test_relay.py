@@ -91,7 +91,7 @@ def test_an_error_is_an_error_with_the_other_kernels_words_only(relayed):
 
 
 def test_an_error_stops_run_all(relayed):
-    relayed.run("1").ok()  # the kernel no longer refuses what comes after the error of another test
+    relayed.run("1").ok()  # after this, the kernel no longer refuses cells because of another test's error
     client = relayed.client
     first = client.execute("1/0")
     second = client.execute("print('must not run')", stop_on_error=True)

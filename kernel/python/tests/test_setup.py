@@ -26,7 +26,7 @@ def installed(tmp_path_factory):
 
 
 def fails(notebook, *words):
-    """Loading the extension fails with our error and these words; Python goes on as if nothing had been."""
+    """Loading the extension fails with our error and these words, and Python still works."""
     ran = notebook.run(LOAD)
     assert ran.reply["ename"] == "RustKernelMissing", ran.reply
     for word in words:
@@ -70,7 +70,7 @@ def test_without_a_linker(colab):
 
 
 def on_a_disk(colab, options):
-    """Asks for the kernel where the data folder is a small file system of its own; its last word is how many files are there."""
+    """Asks for the kernel with a small file system as data folder. The script's last word is the number of files in it."""
     script = f'mount -t tmpfs -o {options} none "$1" || exit 77; "$2" -m wavemesh_kernel doctor; status=$?; find "$1" -mindepth 1 | wc -l; exit $status'
     data = colab.home / "data"
     data.mkdir()
@@ -95,7 +95,7 @@ def test_on_a_disk_that_is_too_small(colab):
 
 
 def test_on_a_disk_that_fills_up_while_the_library_is_unpacked(colab):
-    """No file may grow beyond 5 MB, which a full disk looks like from within."""
+    """No file may grow beyond 5 MB. To a program, that looks like a full disk."""
     command = ["prlimit", "--fsize=5000000", str(colab.python), "-m", "wavemesh_kernel", "doctor"]
     done = subprocess.run(command, env=colab.env, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
@@ -121,7 +121,7 @@ def test_a_damaged_package_says_so(colab, tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/usr/bin/python3"), reason="this machine has no Python of its own")
 def test_the_systems_own_python_can_set_up(colab):
-    """Debian 12's is 3.11.2, the oldest that a supported system brings. What sets up needs no other package."""
+    """Debian 12 has Python 3.11.2, the oldest of all supported systems. Setting up needs no other package."""
     site = colab.home / "site"
     (wheel,) = colab.packages.glob("*.whl")
     colab.pip("install", "-q", "--no-deps", "--target", site, wheel)

@@ -1,11 +1,11 @@
-// Sums over the rows of a matrix (rows, channels). Each block adds a share of the rows, in double precision, and the shares are added
-// in their order: the result is the same on every run.
+// Sums over the rows of a matrix (rows, channels). Each block adds one share of the rows in double precision. The shares are then added
+// in their order, so the result is the same on every run.
 #include "value.cuh"
 
 constexpr int LANES = 32;
 constexpr int LINES = 8;
 
-// Adds the sums of a block's lines, and writes them to `share`.
+// Adds up the sums of a block's lines and writes the totals to `share`.
 __device__ inline void put_share(double sum, double* share, int column, int channels) {
     __shared__ double lines[LINES][LANES];
     lines[threadIdx.y][threadIdx.x] = sum;
@@ -29,7 +29,7 @@ extern "C" __global__ void column_shares(const void* x, int type, long long rows
     put_share(sum, shares + static_cast<size_t>(blockIdx.y) * channels, column, channels);
 }
 
-// The sums of the shares: each line adds every eighth share, and the lines are added in their order.
+// Adds up the shares. Each line adds every eighth share; then the lines are added in their order.
 // Grid (channels / 32), block (32, 8).
 extern "C" __global__ void column_totals(const double* shares, int count, int channels, double* sums) {
     int column = blockIdx.x * LANES + threadIdx.x;
@@ -39,19 +39,19 @@ extern "C" __global__ void column_totals(const double* shares, int count, int ch
     put_share(total, sums, column, channels);
 }
 
-// Mean of some rows, and the sum of their squared distances from it.
+// The mean of a set of rows, and the sum of their squared distances from it.
 struct Moments {
     double rows, mean, squares;
 };
 
-// Those of two sets of rows together (Chan, Golub & LeVeque 1983).
+// The moments of the union of two sets of rows (Chan, Golub & LeVeque 1983).
 __device__ inline Moments together(Moments a, Moments b) {
     if (b.rows == 0) return a;
     double rows = a.rows + b.rows, distance = b.mean - a.mean;
     return {rows, a.mean + distance * b.rows / rows, a.squares + b.squares + distance * distance * a.rows * b.rows / rows};
 }
 
-// Those of a block's lines, in the order of the lines, for the threads of the first line.
+// Combines the moments of a block's lines in their order. Only the threads of the first line use the result.
 __device__ inline Moments of_lines(Moments own) {
     __shared__ Moments lines[LINES][LANES];
     lines[threadIdx.y][threadIdx.x] = own;
@@ -61,7 +61,7 @@ __device__ inline Moments of_lines(Moments own) {
     return all;
 }
 
-// The moments of each share of the rows: each thread reads its rows twice, the second time from a cache.
+// Computes the moments of each share of the rows. Each thread reads its rows twice; the second time, they come from a cache.
 // Grid (channels / 32, shares), block (32, 8); shares are (count, 2, channels): means, and sums of squared distances.
 extern "C" __global__ void moment_shares(const void* x, int type, long long rows, int channels, double* shares) {
     int column = blockIdx.x * LANES + threadIdx.x;
@@ -84,7 +84,7 @@ extern "C" __global__ void moment_shares(const void* x, int type, long long rows
     share[channels + column] = all.squares;
 }
 
-// Mean and biased variance of all rows from the shares of `moment_shares`.
+// The mean and the biased variance (in `squares`) of all rows, from the shares of `moment_shares`.
 __device__ inline Moments of_shares(const double* shares, int count, long long rows, int column, int channels) {
     long long each = (rows + count - 1) / count;
     Moments own = {0, 0, 0};
@@ -108,8 +108,8 @@ extern "C" __global__ void moment_totals(const double* shares, int count, long l
     variance[column] = all.squares;
 }
 
-// What a batch is normalised by: mean and 1 / sqrt(variance + eps), (2, channels). The running mean and the running unbiased variance
-// of the layer, if they are given, go `momentum` of the way towards the batch's. Grid (channels / 32), block (32, 8).
+// Writes what normalises a batch to `scaling` (2, channels): mean and 1 / sqrt(variance + eps). If the layer's running mean and running
+// unbiased variance are given, they move by `momentum` towards those of the batch. Grid (channels / 32), block (32, 8).
 extern "C" __global__ void batch_scaling(const double* shares, int count, long long rows, int channels, double eps, double* scaling,
                                          float* running_mean, float* running_variance, double momentum) {
     int column = blockIdx.x * LANES + threadIdx.x;
@@ -123,7 +123,7 @@ extern "C" __global__ void batch_scaling(const double* shares, int count, long l
     running_variance[column] = static_cast<float>(running_variance[column] * (1 - momentum) + unbiased * momentum);
 }
 
-// The same by the running statistics. One thread a channel.
+// Writes the scaling from the running statistics. One thread per channel.
 extern "C" __global__ void running_scaling(const float* mean, const float* variance, int channels, double eps, double* scaling) {
     int column = blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= channels) return;
@@ -131,8 +131,9 @@ extern "C" __global__ void running_scaling(const float* mean, const float* varia
     scaling[channels + column] = 1 / sqrt(variance[column] + eps);
 }
 
-// Of each column: the sum of the gradient, of the gradient times the first normalised input, and times the second. Where `out` is
-// given, a gradient counts only where it is positive. Grid (channels / 32, shares), block (32, 8); shares are (count, 3, channels).
+// For each column: the sums of the gradient, of the gradient times the first normalised input, and of the gradient times the second. If
+// `out` is given, a gradient counts only where `out` is positive. Grid (channels / 32, shares), block (32, 8); shares are (count, 3,
+// channels).
 extern "C" __global__ void gradient_shares(const void* grad, int grad_type, const void* out, int out_type, const void* first,
                                            const void* second, int type, const double* first_scaling, const double* second_scaling,
                                            long long rows, int channels, double* shares) {

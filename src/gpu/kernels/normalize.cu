@@ -1,12 +1,13 @@
-// Batch normalisation with what follows it: y = relu(norm(x) + shortcut), and its gradients, one thread an element.
+// Batch normalisation together with the operations after it, y = relu(norm(x) + shortcut), and its gradients. One thread per element.
 #include "value.cuh"
 
-// A scaling is (2, channels): mean and inverse, in f64; it is applied in f32.
+// A scaling is (2, channels) f64: what to subtract from a value, and the factor for the difference. It is applied in f32.
 __device__ inline float scaled(const void* x, size_t at, int type, const double* scaling, int column, int channels) {
     return (value_at(x, at, type) - static_cast<float>(scaling[column])) * static_cast<float>(scaling[channels + column]);
 }
 
-// Parameters are (2, channels) or (4, channels) f32: weight and bias, and those of a normalised shortcut, which has a scaling.
+// Parameters are (2, channels) or (4, channels) f32: weight and bias, then those of the shortcut if it is normalised. Such a shortcut has
+// a scaling.
 extern "C" __global__ void normalize(const void* x, int type, const double* scaling, const float* parameters, const void* shortcut,
                                      const double* shortcut_scaling, int relu, long long count, int channels, void* y, int y_type) {
     long long at = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
@@ -19,11 +20,11 @@ extern "C" __global__ void normalize(const void* x, int type, const double* scal
     } else if (shortcut) {
         sum += value_at(shortcut, at, type);
     }
-    // A NaN stays one.
+    // `sum < 0` is false for NaN, so NaN stays NaN.
     put_at(y, at, y_type, relu && sum < 0.0f ? 0.0f : sum);
 }
 
-// The neighbour of a rounded number that is larger (or smaller), in the type.
+// Writes the number of this type next above (or below) `rounded`.
 __device__ inline void put_beside(void* values, size_t at, int type, float rounded, bool above) {
     unsigned step = (rounded > 0.0f) == above ? 1u : ~0u;
     if (type == F16 || type == BF16) {
@@ -35,8 +36,8 @@ __device__ inline void put_beside(void* values, size_t at, int type, float round
     }
 }
 
-// The normalised values, rounded to nearest, or, where that would carry `value * weight + bias` of a knee to the other side of zero,
-// to the other neighbour: the ReLU is then found to be open and closed where it was.
+// Writes the normalised values, rounded to nearest. Where that would move `value * weight + bias` of a knee to the other side of zero, the
+// value is rounded to the other neighbour. The backward pass then finds the ReLU open and closed where it was.
 extern "C" __global__ void keep_normalized(const void* x, int type, const double* scaling, const float* knee, long long count,
                                            int channels, void* kept, int kept_type) {
     long long at = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
@@ -50,8 +51,9 @@ extern "C" __global__ void keep_normalized(const void* x, int type, const double
     if ((rounded * weight + bias > 0.0f) != (exact * weight + bias > 0.0f)) put_beside(kept, at, kept_type, rounded, exact > rounded);
 }
 
-// `weight * inverse * (g - (sum(g) + normalised * sum(g * normalised)) / rows)` without the sums where share is 0, g masked by `out`
-// where that is given. `x` null: g itself. `reading` is how x becomes its normalised self, `inverse` the true one.
+// Writes `weight * inverse * (g - (sum(g) + normalised * sum(g * normalised)) * share)`. `share` is 1 / rows, or 0 to leave the sums out.
+// If `out` is given, g is 0 where `out` is not positive. Without `x`, g itself is written. `reading` is the scaling that normalises x;
+// `inverse` is the factor of the forward pass.
 extern "C" __global__ void normalize_gradient(const void* grad, int grad_type, const void* out, int out_type, const void* x, int type,
                                               const double* reading, const double* inverse, const float* weight, const double* grad_sums,
                                               const double* normed_sums, double share, long long count, int channels, void* gradient,
@@ -70,8 +72,8 @@ extern "C" __global__ void normalize_gradient(const void* grad, int grad_type, c
     put_at(gradient, at, gradient_type, g);
 }
 
-// Gradients of the parameters, (rows, channels) as these are, from (3, channels): the sums of the gradient and of its products with both
-// normalised inputs. One thread each.
+// Writes the gradients of the parameters in their shape (rows, channels). `sums` (3, channels) are the sums of the gradient and of its
+// products with both normalised inputs. One thread per parameter.
 extern "C" __global__ void parameter_gradient(const double* sums, int rows, int channels, float* gradient) {
     int at = blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= rows * channels) return;

@@ -1,6 +1,6 @@
-// Rows of features and the batch element of each; rows of parameters.
+// Joins rows of features with the row of their batch element, and stacks rows of parameters.
 
-// Writes (rows, channels + width): the features of a row, then the line of `table` of its batch element. Sites are (batch, z, y, x).
+// Writes (rows, channels + width): each row's features, then the row of `table` for its batch element. Sites are (batch, z, y, x).
 extern "C" __global__ void join_lines(const float* x, const float* table, const int* sites, long long rows, int channels, int width,
                                       float* joined) {
     long long at = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
@@ -11,7 +11,8 @@ extern "C" __global__ void join_lines(const float* x, const float* table, const 
                                    : table[static_cast<long long>(sites[4 * row]) * width + column - channels];
 }
 
-// Of each batch element and column of `width` from `first` on: the sum of the rows, in their order. Grid (width, batch), block 256.
+// For each batch element and each of the `width` columns from `first` on, adds the rows of `grad` in a fixed order. Grid (width, batch),
+// block 256.
 extern "C" __global__ void sum_lines(const float* grad, const int* sites, long long rows, int columns, int first, float* sums) {
     __shared__ double parts[256];
     double part = 0;
@@ -26,7 +27,7 @@ extern "C" __global__ void sum_lines(const float* grad, const int* sites, long l
     if (threadIdx.x == 0) sums[blockIdx.y * gridDim.x + blockIdx.x] = static_cast<float>(parts[0]);
 }
 
-// The numbers of a, b and c one behind the other. One thread each.
+// Concatenates a, b and c. One thread per number.
 extern "C" __global__ void join_three(const float* a, int a_count, const float* b, int b_count, const float* c, int c_count, float* joined) {
     int at = blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= a_count + b_count + c_count) return;

@@ -1,11 +1,11 @@
-// Statistics of all numbers of a tensor: least and largest, sums, counts, and a histogram. Each block writes what it found of its share;
+// Statistics of all numbers of a tensor: smallest and largest, sums, counts, and a histogram. Each block writes the results of its share;
 // the shares are added in their order.
 #include "value.cuh"
 
 constexpr int THREADS = 256;
 constexpr int BINS = 48;
 
-// Beside the float types of value.cuh.
+// Integer types, in addition to the float types of value.cuh.
 enum Whole { U8 = 4, U32 = 5, I64 = 6 };
 
 __device__ inline double wide_at(const void* values, long long at, int type) {
@@ -22,7 +22,8 @@ __device__ inline double wide_at(const void* values, long long at, int type) {
     for (long long i = blockIdx.x * static_cast<long long>(THREADS) + threadIdx.x; i < count; \
          i += static_cast<long long>(gridDim.x) * THREADS)
 
-// What a block found in six numbers: least, largest, sum, finite numbers, NaNs, zeros.
+// Writes six numbers for each block: the smallest, the largest and the sum of its finite numbers, then the counts of finite numbers, NaNs
+// and zeros.
 extern "C" __global__ void ranges(const void* x, int type, long long count, double* found) {
     double least = __longlong_as_double(0x7ff0000000000000), largest = -least, sum = 0, finite = 0, nans = 0, zeros = 0;
     EACH(i, count) {
@@ -52,7 +53,8 @@ extern "C" __global__ void ranges(const void* x, int type, long long count, doub
     if (threadIdx.x < 6) found[6 * blockIdx.x + threadIdx.x] = parts[threadIdx.x][0];
 }
 
-// The sum of squared distances from `mean` of each block's finite numbers, and how many of all lie in each part of the range.
+// Writes the sum of squared distances from `mean` of each block's finite numbers, and counts the finite numbers of all blocks in each part
+// of the range.
 extern "C" __global__ void spread(const void* x, int type, long long count, double mean, double least, double scale, double* squares,
                                   unsigned long long* histogram) {
     __shared__ unsigned bins[BINS];

@@ -1,11 +1,11 @@
-// Arithmetic on lists of parameters where they stand, and the sum of squares of gradients. One launch serves many tensors: blocks are
-// shared out among them, each of at most PIECE elements.
+// Arithmetic on lists of parameters in place, and the sum of squares of gradients. One launch serves many tensors: each block works on at
+// most PIECE elements of one tensor.
 
 constexpr int MOST = 80;
 constexpr int PIECE = 4096;
 constexpr int BLOCK = 256;
 
-// As `Many` of src/gpu/update.rs.
+// Has the layout of `Many` in src/gpu/update.rs.
 struct Many {
     float* at[4][MOST];
     long long counts[MOST];
@@ -42,7 +42,7 @@ extern "C" __global__ void follow(Many many, float take) {
     EACH(i, part) to[i] = to[i] * keep + from[i] * take;
 }
 
-// The means of a gradient and of its square, and with them
+// Updates the running means of the gradient and of its square, then
 // value = value * keep - mean * rate / (sqrt(square * unbias) + eps)
 extern "C" __global__ void adam(Many many, float keep1, float take1, float keep2, float take2, float rate, float unbias, float eps) {
     Part part = part_of(many);
@@ -59,7 +59,7 @@ extern "C" __global__ void adam(Many many, float keep1, float take1, float keep2
     }
 }
 
-// Adds the values of a block's threads, in an order of their own; the first thread has the sum.
+// Adds up the values of a block's threads in a fixed order. The first thread gets the sum.
 template <int THREADS>
 __device__ inline double sum_of(double value) {
     __shared__ double parts[THREADS];
@@ -72,7 +72,7 @@ __device__ inline double sum_of(double value) {
     return parts[0];
 }
 
-// The sum of the squares of each block's part.
+// Writes the sum of squares of each block's part.
 extern "C" __global__ void square_shares(Many many, double* shares) {
     Part part = part_of(many);
     const float* values = many.at[0][part.tensor];
@@ -82,7 +82,7 @@ extern "C" __global__ void square_shares(Many many, double* shares) {
     if (threadIdx.x == 0) shares[blockIdx.x] = sum;
 }
 
-// One block of 1024.
+// Adds the shares to `sum`. One block of 1024.
 extern "C" __global__ void add_shares(const double* shares, long long count, double* sum) {
     double part = 0;
     for (long long i = threadIdx.x; i < count; i += 1024) part += shares[i];

@@ -1,4 +1,4 @@
-// Numbers of any float type, read and written as f32 or f64. The type is known at run time and is the same for a whole launch.
+// Reads and writes numbers of any float type as f32. The type is known at run time and is the same for a whole launch.
 #pragma once
 
 #include <cuda_bf16.h>

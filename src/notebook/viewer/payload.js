@@ -1,4 +1,4 @@
-// What payload.rs packed: base64 of gzip of frames of a mesh's faces, of points or of voxels, and the values of each.
+// Unpacks what payload.rs packed: base64 of gzip of frames. A frame has a mesh's faces, points or voxels, and their values.
 async function wavemeshPayload(packed, meta) {
   const mesh = meta.kind === 'mesh', points = meta.kind === 'points';
   const bytes = Uint8Array.from(atob(packed), c => c.charCodeAt(0));
@@ -33,7 +33,7 @@ async function wavemeshPayload(packed, meta) {
       }
       frame.planes = f.channels.map(c => plane(f.vertices, c.bits));
     } else if (points) {
-      // Keys of Morton's order, 24 bits at a time. Points are spread over the whole cloud, so that the first of them stand for all.
+      // Morton keys are decoded 24 bits at a time. Neighbouring points are stored far apart, so that the first few cover the whole cloud.
       const at = new Uint16Array(4 * f.n), part = v => {
         v &= 0x249249; v = (v ^ v >> 2) & 0xc30c3; v = (v ^ v >> 4) & 0xf00f; return (v ^ v >> 8) & 255;
       };

@@ -1,11 +1,11 @@
-// The programs of the graphics card.
+// The shaders, and the function that compiles them.
 const wavemeshShaders = (() => {
   const head = '#version 300 es\nprecision highp float;precision highp int;precision highp usampler2D;\n';
   const light = 'float lit(vec3 n){vec3 v=rot*n;return .55+.45*min(1.,max(0.,dot(v,vec3(-.3,.62,.72))));}\n';
   const common = 'uniform mat4 vp;uniform mat3 rot;uniform vec3 eye,clipLow,clipHigh;uniform vec4 scale;uniform float size,plain;uniform sampler2D ramp;\n';
   const paint = 'vec3 paint(float q){float v=scale.x+q/65534.*(scale.y-scale.x);' +
     'return texture(ramp,vec2(clamp((v-scale.z)/(scale.w-scale.z),0.,1.)*(255./256.)+.5/256.,.5)).rgb;}\n';
-  // A face of a voxel is six corners that read it from a texture, four numbers each: x, y, z, and 13 bits of value with 3 of direction.
+  // A voxel's face is drawn as six corners. They read it from a texture: x, y, z, and a number with 13 bits of value and 3 of direction.
   const voxelVS = head + common + light + paint + 'uniform usampler2D faces;uniform float cell;out vec3 color;out vec2 uv;flat out int id;\n' +
     'const vec2 C[6]=vec2[6](vec2(0,0),vec2(1,0),vec2(1,1),vec2(0,0),vec2(1,1),vec2(0,1));\n' +
     'void main(){id=gl_VertexID/6;uv=C[gl_VertexID%6];uvec4 d=texelFetch(faces,ivec2(id&4095,id>>12),0);int f=int(d.w&7u)>>1;uint q=d.w>>3;' +
@@ -23,7 +23,7 @@ const wavemeshShaders = (() => {
   const meshFS = head + common + paint + 'in vec3 at,bary;in float shade,value,odd;flat in int id;uniform float alpha,outline;uniform bool pick;out vec4 o;\n' +
     'void main(){if(any(lessThan(at,clipLow))||any(greaterThan(at,clipHigh)))discard;' +
     number4 + 'vec3 color=(plain>0.?vec3(.55,.68,.82):odd>0.?vec3(1.,0.,1.):paint(value))*shade;vec3 d=bary/fwidth(bary);float e=smoothstep(.2,1.2,min(d.x,min(d.y,d.z)));o=vec4(color*mix(1.,mix(.45,1.,e),outline),alpha);}';
-  // A point: its cell along x, y, z, and its colour: a value, a class, or five, six and five bits of red, green and blue.
+  // A point is its cell along x, y and z, and its colour: a value, a class, or 5, 6 and 5 bits of red, green and blue.
   const pointVS = head + common + paint + 'layout(location=0) in uvec4 d;uniform float cell,side;uniform vec3 origin;uniform vec2 cut;uniform int mode;flat out vec3 color;flat out int id;\n' +
     'void main(){vec3 at=origin+vec3(d.xyz)*cell;id=gl_VertexID;float q=float(d.w);bool odd=d.w==65535u;gl_Position=vp*vec4(at,1.);gl_PointSize=side;' +
     'if(any(lessThan(at,clipLow))||any(greaterThan(at,clipHigh))||(mode==0&&(q<cut.x||q>cut.y)&&!(odd&&cut.x<=0.&&cut.y>=65534.)))gl_Position=vec4(2.,2.,2.,1.);' +

@@ -1,6 +1,6 @@
-// The outer faces of voxels, for the graphics card.
+// Finds the outer faces of voxels, and writes them as the graphics card reads them.
 
-// The faces to draw, of voxels (k = 0) or of blocks of 2ᵏ of them along each axis: those with no neighbour before them.
+// Finds the faces to draw: those without a neighbour in front. They are faces of voxels (k = 0), or of blocks of (2ᵏ)³ voxels.
 function wavemeshSurface(shape, s, visible, solid, k) {
   const [w, h, d] = shape.map(n => Math.ceil(n / (1 << k))), row = w, slice = w * h;
   const bits = new Uint32Array(Math.ceil(w * h * d / 32)), ids = new Uint32Array(visible.kept), has = i => bits[i >>> 5] >>> (i & 31) & 1;
@@ -26,7 +26,7 @@ function wavemeshSurface(shape, s, visible, solid, k) {
   return { k, faces, rows, counts, ids: ids.subarray(0, outer), masks, data: new Uint16Array(4 * 4096 * rows), owner: new Uint32Array(faces), sorted: null, texture: null };
 }
 
-// Writes the faces of a surface: direction by direction, or voxel by voxel in an order that puts the far ones first.
+// Writes the faces of a surface, direction by direction; or voxel by voxel, if `order` lists the voxels from far to near.
 function wavemeshFaces(level, s, q, order) {
   const { k, ids, masks, counts, data, owner } = level;
   const next = counts.map((_, f) => counts.slice(0, f).reduce((a, b) => a + b, 0));
@@ -45,7 +45,7 @@ function wavemeshFaces(level, s, q, order) {
   level.uploaded = false;
 }
 
-// A counting sort by depth along `r`: `at(k)` is the middle of the k-th thing.
+// Orders n things from far to near along `r`, with a counting sort. `at(k)` is the middle of the k-th thing.
 function wavemeshFarToNear(r, center, radius, n, at) {
   const bins = 4096, key = new Uint16Array(n), count = new Uint32Array(bins + 1), order = new Uint32Array(n);
   for (let k = 0; k < n; k++) {

@@ -1,5 +1,5 @@
-// WaveMesh's interactive viewer: plain WebGL2, no dependency, no network. It is put into each viewer's HTML, behind payload.js, shaders.js
-// and surface.js.
+// WaveMesh's interactive viewer, in plain WebGL2 without dependencies or network. Each viewer's HTML contains payload.js, shaders.js and
+// surface.js, then this file.
 // wavemeshViewer(root, meta, packed, ramps): `packed` is base64 of gzip of the binary described in payload.rs.
 function wavemeshViewer(root, meta, packed, ramps) {
   if (root.wavemesh) return;
@@ -10,7 +10,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
     if (parent) parent.appendChild(e);
     return e;
   };
-  // Where no script runs, or none is trusted, the output is its heading and the picture; the rest is made here.
+  // Where scripts do not run or are not trusted, the output is only its heading and the picture. The script creates the rest.
   const stage = root.querySelector('[data-stage]'), still = stage.querySelector('img'), mesh = meta.kind === 'mesh', points = meta.kind === 'points', voxels = !mesh && !points;
   stage.style.cssText = `position:relative;width:100%;aspect-ratio:${meta.width}/${meta.height};overflow:hidden;border-radius:4px`;
   still.style.cssText = 'position:absolute;width:100%';
@@ -29,16 +29,16 @@ function wavemeshViewer(root, meta, packed, ramps) {
     map: meta.map, low: null, high: null, dark: null, ortho: !meta.perspective,
     clip: meta.low.map((l, i) => [l, meta.high[i]]), threshold: [-Infinity, Infinity], playing: false,
   };
-  // dirty: the picture is out of date; stale: what is shown is; worded: the text over it is.
+  // What must be made again before it is shown. dirty: the picture; stale: the set of things in it; worded: the text over it.
   let frames = null, gl = null, canvas = null, overlay = null, programs = null, visible = null, dirty = true, stale = true, worded = false;
   let hover = null, raf = 0, wanted = false, drawn = 0;
-  // A frame on its way to the screen, and how coarse frames must be while the view turns or its sliders move, to come in time.
+  // flight: the frame that the graphics card is drawing. coarse: how coarse frames must be to keep up while the view turns or sliders move.
   let flight = null, coarse = { turn: 0, build: 0 }, moving = 0, rough = false;
 
   // ---- values ------------------------------------------------------------------------------------------------
   const channelOf = (f = frames[state.frame]) => f.channels[state.channel] || null;
   const valueOf = (c, q) => !c || q === 65535 ? NaN : c.low + q / 65534 * (c.high - c.low);
-  function scaleOf() { // the colour bar's ends: the same for all frames, so that they compare
+  function scaleOf() { // the colour bar's ends: the same for all frames, so that frames can be compared
     if (state.low !== null) return [state.low, state.high];
     let [low, high] = meta.ranges[state.channel] || [0, 1];
     if (low < 0 && Math.min(-low, high) >= .05 * Math.max(-low, high)) { high = Math.max(high, -low); low = -high; }
@@ -67,7 +67,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
       W = row(rows[2], offset[2], -1 / D, 1);
       const A = (far + near) / (far - near), B = 2 * far * near / (far - near) / D;
       Z = W.map((v, i) => A * v - (i === 3 ? B : 0));
-      // The shift on the screen must not depend on the distance.
+      // The shift on the screen must be the same at every distance.
       for (const [r, pan] of [[X, state.pan[0]], [Y, state.pan[1]]]) for (let i = 0; i < 4; i++) r[i] += (i === 3 ? -pan : 0) + pan * W[i];
     }
     const reach = state.ortho ? 1e4 * radius : D;
@@ -238,7 +238,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
       gl.uniform1f(u.side, Math.max(1, state.size * ratio));
       gl.uniform2f(u.cut, Math.max(0, part(state.threshold[0])), Math.min(65534, part(state.threshold[1])));
       gl.uniform1i(u.mode, meta.palette ? 1 : c ? 0 : 2);
-      // While the view turns on a slow machine the first few stand for all.
+      // While the view turns on a slow machine, only the first few points are drawn. They cover the whole cloud.
       return gl.drawArrays(gl.POINTS, 0, Math.ceil(level.n / 4 ** (pick ? 0 : level.k || 0)));
     }
     if (mesh) return gl.drawElements(gl.TRIANGLES, level.n, gl.UNSIGNED_INT, 0);
@@ -248,13 +248,13 @@ function wavemeshViewer(root, meta, packed, ramps) {
     gl.uniform1i(u.faces, 1);
     gl.uniform1f(u.cell, 1 << level.k);
     if (level.sorted) return gl.drawArrays(gl.TRIANGLES, 0, 6 * level.faces);
-    // Only directions that can face the eye: three of six, unless it stands beside the grid.
+    // Draws only directions that can face the eye: three of six, or more if the eye is within the grid's extent along an axis.
     for (let f = 0; f < 6; f++) {
       const axis = f >> 1, faced = f & 1 ? cam.eye[axis] > meta.low[axis] : cam.eye[axis] < meta.high[axis];
       if (faced && level.counts[f]) gl.drawArrays(gl.TRIANGLES, 6 * level.starts[f], 6 * level.counts[f]);
     }
   }
-  function ready(cam, k, sort) { // what is drawn, with the graphics card
+  function ready(cam, k, sort) { // returns what to draw, uploaded to the graphics card
     const level = voxels ? surface(k) : visible;
     if (points) level.k = k;
     else if (sort) sortTranslucent(cam, level); else if (voxels && level.sorted !== false) pack(level, null);
@@ -267,7 +267,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
     const begun = performance.now(), kind = stale || voxels && !visible.levels[0] ? 'build' : 'turn', k = full || mesh || !moving ? 0 : coarse[kind];
     if (stale) rebuild();
     const ratio = Math.min(2, window.devicePixelRatio || 1), w = Math.round(stage.clientWidth * ratio), h = Math.round(stage.clientHeight * ratio);
-    if (!w || !h) return; // not on the page
+    if (!w || !h) return; // the stage is not on the page
     if (canvas.width !== w || canvas.height !== h) { for (const c of [canvas, overlay]) { c.width = w; c.height = h; } dirty = true; }
     if (state.playing) ask();
     const cam = camera(), paper = colors().paper;
@@ -301,7 +301,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
     rough = k > 0;
     drawn++;
   }
-  // Frames are not begun before the last is there: on a slow machine they would queue up behind the hand.
+  // A frame starts only after the last one is complete. On a slow machine, frames would otherwise queue up and lag behind the pointer.
   function land() {
     if (!gl || !flight || gl.isContextLost()) return;
     if (gl.getSyncParameter(flight.sync, gl.SYNC_STATUS) !== gl.SIGNALED) return setTimeout(land, 4);
@@ -314,7 +314,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
     }
     if (dirty || worded || state.playing) ask();
   }
-  function handled() { // a hand is at work: coarse frames may do, until it rests
+  function handled() { // the user is moving something: coarse frames are enough until 200 ms without a move
     clearTimeout(moving);
     moving = setTimeout(() => { moving = 0; if (rough) change(); }, 200);
   }
@@ -323,7 +323,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
   const reword = () => { worded = true; ask(); };
   const move = () => { handled(); change(); };
 
-  function pickAt(px, py) { // the voxel or face under a point given in CSS pixels of the stage
+  function pickAt(px, py) { // the voxel, face or point at a position in CSS pixels of the stage
     if (!gl || !visible || !(voxels ? visible.kept : visible.n)) return null;
     const cam = camera(), w = canvas.width, h = canvas.height, t = programs.pick, ratio = w / stage.clientWidth;
     gl.bindFramebuffer(gl.FRAMEBUFFER, t.fb);
@@ -337,7 +337,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
       gl.renderbufferStorage(gl.RENDERBUFFER, gl.DEPTH_COMPONENT24, w, h);
       gl.framebufferRenderbuffer(gl.FRAMEBUFFER, gl.DEPTH_ATTACHMENT, gl.RENDERBUFFER, t.depth);
     }
-    // The numbers of all voxels or faces in the picture stay until it changes: to point then costs reading one pixel.
+    // The numbers of all voxels, faces or points in the picture are kept until it changes. To look one up then costs reading one pixel.
     if (!t.fresh) {
       t.fresh = true;
       const level = ready(cam, 0, false);
@@ -382,7 +382,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
     }
     return points;
   }
-  function axisEdges(cam) { // horizontal axes on the near bottom edges, the upright one on the outline's left
+  function axisEdges(cam) { // horizontal axes are at the near bottom edges, the vertical one at the left of the outline
     const side = sides(cam), up = meta.up, bottom = cam.rows[2][up] > 0 ? meta.low[up] : meta.high[up];
     return names.map((_, axis) => {
       let edge = side.map(([, near]) => near);
@@ -433,7 +433,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
         g.beginPath(); g.moveTo(...p); g.lineTo(p[0] + o[0] * 4, p[1] + o[1] * 4); g.stroke();
         g.fillText(number(v), p[0] + o[0] * 9, p[1] + o[1] * 11);
       });
-      const beyond = Math.max(30, 18 + Math.max(...marks.map(v => g.measureText(number(v)).width))); // the widest tick
+      const beyond = Math.max(30, 18 + Math.max(...marks.map(v => g.measureText(number(v)).width))); // room for the widest tick label
       g.font = 'bold 13px system-ui,sans-serif';
       g.fillText(names[axis], m[0] + o[0] * beyond, m[1] + o[1] * 26);
       g.font = '12px system-ui,sans-serif';
@@ -469,7 +469,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
     }
   }
 
-  // ---- hands ---------------------------------------------------------------------------------------------------
+  // ---- pointer, wheel and keys; full screen, PNG and animation -------------------------------------------------
   function listen() {
     const touches = new Map();
     let moved = null;
@@ -478,7 +478,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
     const zoom = k => { state.zoom = Math.max(.2, Math.min(40, state.zoom * k)); move(); };
     const point = () => {
       if (!canvas) return;
-      if (dirty || flight || moving) return requestAnimationFrame(point); // what is under the pointer is on its way
+      if (dirty || flight || moving) return requestAnimationFrame(point); // waits for the frame under the pointer
       canvas.asked = false;
       if (touches.size) return;
       const hit = pickAt(...moved), had = hover;
@@ -508,7 +508,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
       touches.set(e.pointerId, [e.clientX, e.clientY]);
     });
     canvas.addEventListener('contextmenu', e => e.preventDefault());
-    // The wheel zooms once the view has been clicked; before, it scrolls the notebook as everywhere.
+    // The wheel zooms after a click on the view. Before that, it scrolls the notebook.
     canvas.addEventListener('wheel', e => { if (document.activeElement === canvas || e.ctrlKey) { e.preventDefault(); zoom(Math.exp(-e.deltaY * .0015)); } }, { passive: false });
     canvas.addEventListener('dblclick', () => reset());
     canvas.addEventListener('keydown', e => {
@@ -611,7 +611,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
       }
       box = row(details);
       names.forEach((name, i) => {
-        // Steps of a share of the box would end before it does, by rounding.
+        // With steps of a fraction of the box, rounding would stop the slider short of the end.
         const steps = voxels ? 1 : 'any';
         const both = group(name);
         slider(name + ' from', meta.low[i], meta.high[i], () => state.clip[i][0], v => { state.clip[i][0] = v; stale = voxels || stale; dirty = true; }, steps, both);
@@ -623,7 +623,7 @@ function wavemeshViewer(root, meta, packed, ramps) {
     return { build, sync };
   })();
 
-  // ---- life of the context: made when seen, given back when out of sight ---------------------------------------------
+  // ---- the WebGL context: created when the view is visible, released when it is not ------------------------------
   const active = window.wavemeshActive = window.wavemeshActive || [];
   function release(lost) {
     if (!gl) return;

@@ -1,6 +1,6 @@
-"""The command `wavemesh-kernel` of the pip package: the kernel's own program, led to its compiler.
+"""The command `wavemesh-kernel` of the pip package. It runs the kernel's own program and leads it to its compiler.
 
-Everything is passed on to that program, but `uninstall`, which also removes what this package made at run time.
+All arguments are passed on to that program. `uninstall` also removes what this package made at run time.
 """
 
 import os
@@ -30,13 +30,13 @@ def main():
 
 
 def uninstall(arguments):
-    """Takes the kernel out of Jupyter and removes all that was made at run time."""
+    """Removes the kernel from Jupyter, and everything that was made at run time."""
     try:
         program = find_kernel_specs().get_kernel_spec(NAME).argv[0]
         status = subprocess.run([program, *arguments], check=False).returncode
     except RustKernelMissing:
-        status = 0  # Jupyter does not know it; the rest can go
-    bundle.remove(say)  # even if the kernelspec is another program's, and so stays
+        status = 0  # Jupyter does not know the kernel; the rest can still be removed
+    bundle.remove(say)  # even if the kernelspec belongs to another program and stays
     say(f"What is left: {sys.executable} -m pip uninstall wavemesh-kernel")
     return status
 

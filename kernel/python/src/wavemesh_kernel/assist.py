@@ -1,4 +1,4 @@
-"""Completion, inspection and is-complete for Rust cells: the Python kernel's answers, asked of the Rust kernel instead.
+"""Completion, inspection and is-complete for Rust cells: the Python kernel asks the Rust kernel for the answers.
 
 ipykernel has no hook for this, so three methods of its kernel object are wrapped while the extension is loaded. In a plain terminal
 there is no kernel object, and IPython completes as usual.
@@ -48,7 +48,7 @@ def install(extension):
 
 
 def remove(extension):
-    """The kernel's own methods again: the wrappers are attributes of the object, which hide those of its class."""
+    """Restores the kernel's own methods. The wrappers are attributes of the object, and hide the methods of its class."""
     kernel = getattr(extension.shell, "kernel", None)
     for name in WRAPPED:
         if kernel is not None and name in vars(kernel):
@@ -56,5 +56,5 @@ def remove(extension):
 
 
 def moved(entry, *keys, by):
-    """`entry` with the positions under `keys` moved, where it has them."""
+    """`entry` with the positions under `keys` moved, if it has them."""
     return {key: value + by if key in keys else value for key, value in entry.items()}

@@ -1,7 +1,8 @@
-"""What a wheel brings beside its Python: the kernel's program, the compiled library, and the library's sources.
+"""What a wheel contains besides Python code: the kernel's program, the compiled library, and the library's sources.
 
-The compiled library serves one compiler, down to the commit. It is unpacked, once, beside those of other versions into
-`$XDG_DATA_HOME/wavemesh`, when such a compiler is there; otherwise the compiler is fetched first, or the library is compiled again.
+The compiled library works with one compiler only, down to the commit. If this machine has that compiler, the library is unpacked
+once into `$XDG_DATA_HOME/wavemesh`, beside those of other versions. If not, the compiler is fetched first, or the library is
+compiled again.
 """
 
 import contextlib
@@ -22,8 +23,8 @@ FOLDER = Path(__file__).parent / "bundle"
 KERNEL = FOLDER / "wavemesh-kernel"
 LIBRARY = FOLDER / "library.tar.xz"
 SOURCES = FOLDER / "source"
-SHARED = ("cell-*", "names-*", "toolchain", "target", "history.jsonl")  # in the data folder, by any version
-FREE_BYTES = 600 * 1024 * 1024  # the library unpacked and, while it is put in place, once more; room to compile cells
+SHARED = ("cell-*", "names-*", "toolchain", "target", "history.jsonl")  # what all versions use in the data folder
+FREE_BYTES = 600 * 1024 * 1024  # for the unpacked library, a second copy while it is put in place, and room to compile cells
 
 _chosen: Toolchain | None = None
 
@@ -34,7 +35,7 @@ def is_packaged():
 
 
 def data_home():
-    """Where everything goes that is made at run time."""
+    """The folder for everything that is made at run time."""
     return base("XDG_DATA_HOME", ".local/share")
 
 
@@ -50,7 +51,7 @@ def base(variable, default):
 
 
 def wanted(folder=None):
-    """The compiler that the library in a folder, ours if none is named, was compiled with: the output of its `rustc -Vv`."""
+    """The compiler that made the library in a folder (by default ours), as the output of its `rustc -Vv`."""
     return json.loads(((folder or FOLDER) / "bundle.json").read_text())["toolchain"]["version"]
 
 
@@ -68,12 +69,12 @@ def prepare(say):
         _chosen = made_ready(say)
     except BaseException:
         with contextlib.suppress(OSError):
-            data_home().rmdir()  # if it is empty, it was not there before
+            data_home().rmdir()  # works only if the folder is empty; then it was not there before
         raise
 
 
 def made_ready(say):
-    """The compiler, with the library for it in place."""
+    """Puts the library in place for a compiler, and returns that compiler."""
     check_room()
     check_linker()
     toolchain = find(wanted(), data_home())
@@ -90,7 +91,7 @@ def made_ready(say):
 
 
 def add_gpu(toolchain, say):
-    """Puts the library for GPUs beside the other. What keeps it from that is said; cells compute on the processor then."""
+    """Puts the library for GPUs beside the other. If that fails, it says why, and cells compute on the processor."""
     folder = gpu.addon() or gpu.install(say)
     if folder is None:
         return
@@ -106,7 +107,7 @@ def add_gpu(toolchain, say):
 
 
 def fetch_or_make_do(say):
-    """A compiler of the wanted version from the network, or another one that is here."""
+    """Fetches the wanted version of the compiler. If that fails, returns another one on this machine."""
     release = wanted().split()[1]
     other = find_any(data_home())
     try:
@@ -119,14 +120,14 @@ def fetch_or_make_do(say):
 
 
 def library(toolchain, *arguments):
-    """Runs `wavemesh-kernel library …` with the toolchain; what it prints, or None if it fails."""
+    """Runs `wavemesh-kernel library …` with the toolchain. Returns what it prints, or None if it fails."""
     command = [str(KERNEL), "library", *arguments]
     done = subprocess.run(command, env={**os.environ, **toolchain.environment()}, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None
 
 
 def unpack(source, toolchain, say):
-    """Puts the library that a wheel brought to a folder in place."""
+    """Puts a wheel's library in place; `source` is the folder in which the wheel has it."""
     say("Unpacking the compiled library (once)…")
     home, library = data_home(), source / LIBRARY.name
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=home) as folder:
@@ -167,7 +168,7 @@ def run_kernel(toolchain, say, *arguments):
 
 
 def check_room():
-    """A full or read-only disk is said at once, not found halfway."""
+    """Reports a full or read-only disk at once, not halfway."""
     home = data_home()
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -184,7 +185,7 @@ def check_room():
 
 
 def check_linker():
-    """rustc links every cell with `cc`; without it nothing is fetched or unpacked."""
+    """rustc links every cell with `cc`. Without it, nothing is fetched or unpacked."""
     if shutil.which("cc") is None:
         raise RustKernelMissing(
             "there is no C linker (cc), and rustc needs one for every cell: on Debian, Ubuntu and Colab "
@@ -193,13 +194,13 @@ def check_linker():
 
 
 def remove(say):
-    """Removes what this version made, and, unless another version is here that may use it, what versions share."""
+    """Removes what this version made. Also removes what versions share, unless another version that may use it is installed."""
     home = data_home()
     doomed = list(home.glob(f"{__version__}-*"))
     if all(folder.parent in doomed for folder in home.glob("*-*/bundle.json")):
         doomed += [path for pattern in SHARED for path in home.glob(pattern)] + [cache_home()]
     if not is_packaged():
-        doomed = [home, cache_home()]  # all of it is the work of kernel/setup.sh
+        doomed = [home, cache_home()]  # kernel/setup.sh made all of it
     for path in doomed:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -209,4 +210,4 @@ def remove(say):
             continue
         say(f"Removed {path}")
     with contextlib.suppress(OSError):
-        home.rmdir()  # if it is empty
+        home.rmdir()  # works only if it is empty

@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-# Of the kernel's table of commands (a test there compares): these mean the same in Rust, so a cell that starts with one may be Rust.
+# These are from the kernel's table of commands (a test there compares). They mean the same in Rust, so a cell may start with one.
 TIMED = ("%time", "%timeit", "%%time", "%%timeit")
 
 
 class RustPart(NamedTuple):
-    """The Rust of a cell and how many characters stand before it."""
+    """The Rust code of a cell, and the number of characters before it."""
 
     code: str
     offset: int
@@ -21,7 +21,7 @@ def first_line(lines):
 def is_rust(lines):
     """Whether a cell is Rust when the mode is on: it is, unless it is empty or starts with `%` or `!`.
 
-    What stands under `%time` or behind it is timed in the language of the mode.
+    Code on the line of `%time` or below it is timed in the language of the mode.
     """
     first = first_line(lines)
     if first is None:
@@ -31,13 +31,13 @@ def is_rust(lines):
 
 
 def is_python(lines):
-    """Whether a cell says of itself that it is Python."""
+    """Whether a cell starts with `%%python`."""
     first = first_line(lines)
     return first is not None and lines[first].strip() == "%%python"
 
 
 def rust_part(code, rust_mode):
-    """What of a cell the Rust kernel would get, or None."""
+    """The part of a cell that the Rust kernel would get, or None."""
     lines = code.splitlines(keepends=True)
     first = first_line(lines)
     if first is not None and lines[first].strip() == "%%rust":

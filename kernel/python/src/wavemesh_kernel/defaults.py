@@ -1,6 +1,6 @@
 """Reads the defaults of parameters out of a Rust cell: `let steps: u16 = 10; // how many`.
 
-No parser of Rust: what is not a literal, a list of them or one of the usual ways to make a string has the form `unknown`.
+This is not a parser of Rust. It knows literals, lists of them, and the usual ways to make a string. All else is `unknown`.
 """
 
 import re
@@ -39,10 +39,10 @@ class Form:
     """
 
     kind: str
-    number: str | None = None  # its type, as "u16", where the text has it
-    parts: list["Form"] = field(default_factory=list)  # of a tuple all, of a map key and value, else of the elements
-    length: int | None = None  # of an array
-    path: str = ""  # of a map, as the text has it
+    number: str | None = None  # its type, such as "u16", if the text has it
+    parts: list["Form"] = field(default_factory=list)  # all parts of a tuple; key and value of a map; else the elements' form
+    length: int | None = None  # the length of an array
+    path: str = ""  # the path of a map's type, as the text has it
 
     def settled(self):
         """Whether a literal of this form has this one type, whatever the rest of the notebook does."""
@@ -77,22 +77,22 @@ class Default:
 
     name: str
     keyword: str  # `let`, `let mut`, `const`, …
-    annotation: str  # the type that stands there, or ""
-    text: str  # of the value
-    help: str  # the comment behind it
+    annotation: str  # the type in the text, or ""
+    text: str  # the text of the value
+    help: str  # the comment after it
     form: Form
 
     def is_annotated(self):
-        """Whether the whole type stands there."""
+        """Whether the text has the whole type."""
         return bool(self.annotation) and not re.search(r"\b_\b", self.annotation)
 
     def suffix(self, form):
-        """What a number of this form ends in, "" if the annotation tells its type."""
+        """The suffix for a number of this form, or "" if the annotation gives its type."""
         return "" if self.is_annotated() or form.number is None else f"_{form.number}"
 
 
 def read_defaults(source):
-    """The parameters that a cell binds, by name; a later binding counts."""
+    """The parameters that a cell binds, by name. If a name is bound twice, the later binding counts."""
     return {default.name: default for text, comment in statements(source) for default in bindings(text, comment)}
 
 
@@ -207,7 +207,7 @@ def form_of_value(text):
 
 
 def elements(text):
-    """The form that all elements of a list have, and their number if it stands there."""
+    """The form that all elements of a list have, and their number if the text has it."""
     if len(repeated := split_list(text, ";")) == 2:
         return form_of_value(repeated[0]), int(repeated[1]) if repeated[1].strip().isdecimal() else None
     parts = split_list(text)
@@ -218,7 +218,7 @@ def elements(text):
 
 
 def split_list(text, separator=","):
-    """The parts between separators that stand in no bracket."""
+    """The parts between separators that are outside all brackets."""
     parts, depth, at = [""], 0, 0
     while at < len(text):
         token = TOKEN.match(text, at)
@@ -232,7 +232,7 @@ def split_list(text, separator=","):
 
 
 def merged(first, second):
-    """What two texts of one type say together; where they differ, the first."""
+    """Joins what two texts say about one type. Where they differ, the first counts."""
     if first.kind == "unknown" or second.kind == "unknown":
         return second if first.kind == "unknown" else first
     if first.kind != second.kind or len(first.parts) != len(second.parts):

@@ -30,7 +30,7 @@ class RustUsageError(RustError):
 
 
 def error_of_cell(content):
-    """The exception for the content of a Jupyter `error` message; its class is called as the kernel names the error."""
+    """The exception for the content of a Jupyter `error` message. Its class has the name that the kernel gives the error."""
     name = content.get("ename") or "RustError"
     kind = type(name, (RustError,), {})
     return kind(content.get("evalue", ""), list(content.get("traceback") or []))

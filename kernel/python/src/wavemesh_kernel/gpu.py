@@ -1,4 +1,4 @@
-"""The add-on for NVIDIA GPUs: the package `wavemesh-kernel-cuda`, which is installed where a GPU is seen once it is on PyPI."""
+"""The add-on for NVIDIA GPUs: the package `wavemesh-kernel-cuda`. Once it is on PyPI, it is installed on machines with a GPU."""
 
 import importlib
 import importlib.util
@@ -12,8 +12,8 @@ from . import __version__
 
 PACKAGE = "wavemesh-kernel-cuda"
 MODULE = "wavemesh_kernel_cuda"
-PUBLISHED = False  # until it is on PyPI, a package of that name there is somebody else's
-DRIVER = Path("/proc/driver/nvidia/version")  # there while NVIDIA's driver is loaded
+PUBLISHED = False  # until we publish it, a package of that name on PyPI is somebody else's
+DRIVER = Path("/proc/driver/nvidia/version")  # exists while NVIDIA's driver is loaded
 TIMEOUT = 900  # seconds for pip
 
 
@@ -33,7 +33,7 @@ def addon():
 
 
 def install(say):
-    """Installs the add-on with pip; its folder, or None, with the reason, where that fails. Cells compute without it too."""
+    """Installs the add-on with pip and returns its folder, or says why not and returns None. Cells compute without it too."""
     if not PUBLISHED:
         say(
             f"There is an NVIDIA GPU. {PACKAGE}, which lets cells use it, is not on PyPI yet: install the wheel that `bash kernel/package.sh --cuda` makes."

@@ -59,7 +59,7 @@ RUST_KEYWORDS = frozenset(
 )
 
 INTEGERS = {f"{sign}{bits}": bits for sign in "iu" for bits in (8, 16, 32, 64, 128)} | {"isize": 64, "usize": 64}
-# What a number becomes that nothing tells the type of, the first that holds it.
+# If nothing gives the type of a number, it gets the first of these that holds it.
 WIDENING = ("i64", "u64", "i128", "u128")
 ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
 
@@ -70,7 +70,7 @@ def rust_string(text):
 
 
 def escaped(letter):
-    """A character of a string literal; what does not print is written by its number."""
+    """A character as a string literal has it; characters that do not print are written as their number."""
     if letter in ESCAPES:
         return ESCAPES[letter]
     return letter if letter.isprintable() else f"\\u{{{ord(letter):x}}}"

@@ -13,7 +13,7 @@ OVERRIDE = "WAVEMESH_KERNEL"
 
 
 def prepare(say):
-    """Makes the packaged kernel ready to start; quick when it is. `say` takes lines of progress."""
+    """Makes the packaged kernel ready to start. This is quick if it is ready already. `say` takes lines of progress."""
     if not os.environ.get(OVERRIDE) and bundle.is_packaged():
         bundle.prepare(say)
 
@@ -42,7 +42,7 @@ def find_kernel_specs():
 
 
 class OneKernel(KernelSpecManager):
-    """Knows one kernel, by its program."""
+    """A manager that knows one kernel, given by its program."""
 
     def __init__(self, program, env):
         super().__init__()

@@ -85,7 +85,7 @@ class Extension:
     # The mode
 
     def set_mode(self, on):
-        """Turns the mode on or off; on starts the kernel in the background."""
+        """Turns the mode on or off. Turning it on starts the kernel in the background."""
         transformers = self.shell.input_transformers_cleanup
         if self.transform in transformers:
             transformers.remove(self.transform)
@@ -96,7 +96,7 @@ class Extension:
         self.rust_mode = on
 
     def transform(self, lines):
-        """Before IPython looks at a cell: if it is Rust, it becomes one call of `%%rust`."""
+        """Turns a Rust cell into one call of `%%rust`, before IPython looks at the cell."""
         if is_rust(lines):
             return [f"get_ipython().run_cell_magic('rust', '', {''.join(lines)!r})\n"]
         if is_python(lines):
@@ -135,7 +135,7 @@ def load(shell):
 
 
 def unload(shell):
-    """Takes everything back that `load` did."""
+    """Undoes everything that `load` did."""
     extension = getattr(shell, "wavemesh", None)
     if extension is None:
         return

@@ -1,7 +1,7 @@
 """Parameters of papermill in Rust notebooks: `papermill in.ipynb out.ipynb -p steps 21`.
 
-papermill finds this by the entry point `papermill.engine` and asks a translator for the cell that it puts behind the one tagged
-`parameters`. A parameter keeps the type of its default there.
+papermill finds this module by the entry point `papermill.engine`. It puts a cell after the one tagged `parameters`, and asks a
+translator for that cell. A parameter keeps the type of its default.
 """
 
 import json
@@ -12,11 +12,11 @@ import weakref
 from .defaults import UNKNOWN, read_defaults
 from .literals import RUST_KEYWORDS, bounds, holds, integer_type, rust_float, rust_string
 
-# `new` as a value of the type that a variable has: both arguments of a function are of one type.
+# Gives `new` the type of a variable, because both arguments of this function have one type.
 LIKE = "{keyword} {name} = {{ fn like<T>(_default: &T, new: T) -> T {{ new }} like(&{name}, {value}) }};"
 GIVE_DEFAULT = "bind it in a cell with the tag `parameters`, whose `let` tells the type"
 
-# papermill first has the cell with the defaults inspected, then the parameters written, in one thread, and keeps the notebook meanwhile.
+# papermill first calls `inspect` with the cell of the defaults, then `codify` in the same thread, and keeps the notebook in between.
 _inspected = threading.local()
 
 
@@ -65,14 +65,14 @@ def binding(name, value, default):
 
 
 def leaves_open(value):
-    """Whether a value has an empty part, whose type Rust asks for."""
+    """Whether a value has an empty part. Rust cannot infer the type of such a part."""
     if isinstance(value, dict):
         value = list(value.values())
     return value is None or isinstance(value, list) and (not value or any(map(leaves_open, value)))
 
 
 def plain(name, value):
-    """The value in terms of YAML: Python programs give tuples, paths and numpy's numbers too."""
+    """The value in YAML's types. Python programs may also pass tuples, paths and numpy's numbers."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "tolist"):
@@ -130,7 +130,7 @@ def elements(name, values, form, default, at=0):
 
 def of_integer(name, value, form, default):
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        value = int(value)  # 1e3, as a command line has it
+        value = int(value)  # such as 1e3 on a command line
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     if form.number is not None and not holds(form.number, value):
@@ -214,7 +214,7 @@ def of_map(name, value, form, default):
 
 
 def of_unknown(name, value, form, default):
-    """An expression that becomes what the default is, as far as Rust converts by itself."""
+    """An expression that Rust converts to the type of the default, if it has such a conversion."""
     if value is None:
         return "None"
     if isinstance(value, bool):
@@ -260,7 +260,7 @@ WANTED = {
 
 
 def structured(text):
-    """The list or the map that a text is in JSON: papermill's `-p` hands on texts only."""
+    """The list or map that a text holds as JSON. papermill's `-p` passes only text."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -275,7 +275,7 @@ READ_FROM_TEXT = {
 
 
 def described(value):
-    """A value in a message."""
+    """A value as messages show it."""
     if isinstance(value, str):
         return f"the text {value!r}"
     return f"the {'map' if isinstance(value, dict) else 'list'} {value}" if isinstance(value, dict | list) else str(value)
@@ -295,14 +295,14 @@ def hint(value, form):
 
 
 def wrong(name, problem):
-    """papermill's own kind of error, of which its users catch one."""
+    """An error of papermill's own class, which its users catch."""
     from papermill.exceptions import PapermillException
 
     return PapermillException(f"the parameter `{name}`: {problem}")
 
 
 def register():
-    """Makes the translator known to papermill, for our kernel and, unless another package serves them, for all others of Rust."""
+    """Registers the translator with papermill for our kernel, and for all other Rust kernels unless another package serves them."""
     from papermill.exceptions import PapermillException
     from papermill.translators import papermill_translators
 
@@ -314,9 +314,10 @@ def register():
 
 
 def __getattr__(name):
-    """What the entry point names. papermill has one for engines and none for translators, so the translator comes with papermill's own engine.
+    """The engine that the entry point names. papermill has an entry point for engines but none for translators, so asking for
+    papermill's own engine registers the translator.
 
-    papermill loads it while it is imported itself: nothing of papermill can be imported before.
+    papermill loads the entry point while it is being imported itself. Nothing of papermill can be imported before that.
     """
     if name != "engine":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

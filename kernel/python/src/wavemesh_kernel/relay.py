@@ -1,8 +1,8 @@
-"""The Rust kernel beside the Python one, and the relay of what it says.
+"""Runs the Rust kernel beside the Python one, and relays its messages.
 
 Requests are sent and answers are read on the notebook's own thread, with plain sockets: the loop of the Python kernel never runs
-inside a cell, so no other request can slip in between. Only starting and stopping the process goes through jupyter_client, on a
-thread of its own, because there jupyter_client needs an event loop.
+inside a cell, so no other request can slip in between. jupyter_client only starts and stops the process. It needs an event loop for
+that, so it has a thread of its own.
 """
 
 import os
@@ -24,7 +24,7 @@ POLL_MS = 100
 ALIVE_EVERY = 0.5  # seconds
 ASSIST_LIMIT = 3.0  # seconds; completion that takes longer is of no use
 CHANNELS = {"shell": zmq.DEALER, "control": zmq.DEALER, "stdin": zmq.DEALER, "iopub": zmq.SUB}
-UNIX_PATH_LIMIT = 100  # of 107 characters, what is left for "-12345"
+UNIX_PATH_LIMIT = 100  # a path may have 107 characters; the rest is for "-12345"
 
 
 class RustKernel:
@@ -120,7 +120,7 @@ class RustKernel:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
     def restart(self):
-        """A fresh kernel: all variables are gone."""
+        """Starts a fresh kernel. All variables are gone."""
         self.shutdown()
         self.ensure_ready()
 
@@ -152,9 +152,9 @@ class RustKernel:
     # Requests
 
     def execute(self, code, allow_stdin=True, store_history=True, number=None):
-        """Runs a cell, shows all that it says while it says it, and returns its value as a MIME bundle, or None.
+        """Runs a cell, shows its messages as they arrive, and returns its value as a MIME bundle, or None.
 
-        `number` is what the page writes beside the cell, by which messages then name it.
+        `number` is the number that the page shows beside the cell. Messages then refer to the cell by it.
         """
         self.ensure_ready()
         content = {
@@ -305,7 +305,7 @@ class Cell:
 
 @contextmanager
 def interrupts_counted(cell):
-    """Ctrl-C, or the stop button, counts instead of raising: the cell is then drained to its end."""
+    """Ctrl-C or the stop button is counted and raises nothing, so that the cell's messages are read to the end."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -323,7 +323,7 @@ def interrupts_counted(cell):
 
 @contextmanager
 def interrupts_raised(cell):
-    """Inside it an interrupt raises again, so that a wait for input ends."""
+    """Inside this context an interrupt raises again, so that a wait for input ends."""
     handler = getattr(cell, "python_handler", None)
     if handler is None:
         yield
@@ -359,13 +359,13 @@ def new_manager(specs, folder):
 
 
 def start_process(manager, log):
-    """On the manager's thread. What the process itself prints, which is not what cells print, goes to `log`."""
+    """Runs on the manager's thread. The output of the process itself goes to `log`; the output of cells does not."""
     with open(log, "ab") as file:
         manager.start_kernel(stdout=file, stderr=file)
 
 
 def stop_process(manager):
-    """On the manager's thread: a polite request first, then force."""
+    """Runs on the manager's thread. Asks the kernel to end, then uses force."""
     if manager.has_kernel:
         manager.shutdown_kernel(now=False)
     else:

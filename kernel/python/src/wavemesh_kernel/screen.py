@@ -16,7 +16,7 @@ class Screen:
         self.on_comm = None  # called with a message's content to send to the Rust kernel
 
     def show(self, message):
-        """Shows one iopub message; those that show nothing are passed over."""
+        """Shows one iopub message. Ignores messages that have nothing to show."""
         kind, content = message["msg_type"], message["content"]
         if kind == "stream":
             out = sys.stderr if content.get("name") == "stderr" else sys.stdout
@@ -32,7 +32,7 @@ class Screen:
             self._comm(kind, message)
 
     def display(self, content, update=False):
-        """Every MIME type as it came, with its metadata and display_id."""
+        """Shows every MIME type as it came, with its metadata and display_id."""
         self.shell.display_pub.publish(
             data=content.get("data", {}),
             metadata=content.get("metadata", {}),
@@ -41,16 +41,16 @@ class Screen:
         )
 
     def warn(self, text):
-        """A remark of ours."""
+        """Shows a remark of the extension."""
         sys.stderr.write(text)
         sys.stderr.flush()
 
     def say(self, line):
-        """A line of progress."""
+        """Shows a line of progress."""
         print(line, flush=True)
 
     def ask(self, prompt, password):
-        """A line from the user."""
+        """Asks the user for a line."""
         return getpass.getpass(prompt) if password else input(prompt)
 
     def can_ask(self):

@@ -29,13 +29,13 @@ class Toolchain(NamedTuple):
         return self.version.split()[1]
 
     def environment(self):
-        """What leads programs to this toolchain: PATH for most, the other for rustup's proxies."""
+        """The variables that lead programs to this toolchain: PATH for most, the other for rustup's proxies."""
         path = os.environ.get("PATH", os.defpath)
         return {"PATH": f"{self.folder / 'bin'}{os.pathsep}{path}", "RUSTUP_TOOLCHAIN": str(self.folder)}
 
 
 def private_folder(data_home):
-    """Where a fetched toolchain lives, apart from the user's own rustup."""
+    """The folder of a fetched toolchain, apart from the user's own rustup."""
     return data_home / "toolchain"
 
 
@@ -106,7 +106,7 @@ def fetch(release, data_home, say):
 
 
 def download(release, url):
-    """The bytes at `url`, with which `release` is to be installed, checked against the SHA-256 that stands beside them."""
+    """The bytes at `url`, which install `release`. They are checked against the SHA-256 at `url` + ".sha256"."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
             content = answer.read()
@@ -121,7 +121,7 @@ def download(release, url):
 
 
 def missing(release, reason):
-    """The error for a compiler that cannot be had, with the ways out."""
+    """The error for a compiler that cannot be fetched. It says what to do."""
     return RustKernelMissing(
         f"Rust {release} is not on this machine and cannot be fetched: {reason}\n"
         "Check the network (behind a mirror, set RUSTUP_UPDATE_ROOT and RUSTUP_DIST_SERVER), "

@@ -94,7 +94,7 @@ def checked(names, magic):
 
 @contextmanager
 def exchange_file(extension, name):
-    """The path, without its ending, of a file in the private folder, which is removed at the end."""
+    """The path, without its ending, of a file in the private folder. The file is removed at the end."""
     path = os.path.join(extension.kernel.folder, f"value-{name}")
     try:
         yield path
@@ -105,7 +105,7 @@ def exchange_file(extension, name):
 
 
 def rust_of(name, value, file):
-    """Rust that binds `name` to `value`; what is large goes through the file."""
+    """Rust code that binds `name` to `value`. Large values go through the file."""
     if hasattr(value, "dtype") and hasattr(value, "shape") and value.shape == ():
         value = value.item()  # a numpy scalar
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Widgets of the Rust side are those of ipywidgets 8. A page that has version 7, as Google Colab's, knows the same ones under other versions."""
+"""The Rust side's widgets are those of ipywidgets 8. A page with version 7, such as Colab's, knows them under other versions."""
 
 from importlib import metadata as installed
 

@@ -1,4 +1,5 @@
-// Copies to shared memory in the background (sm_80 and later; before, they are done at once), and fragments of matrices from there.
+// Copies to shared memory, and loads of matrix fragments from there. The copies run in the background on sm_80 and later; earlier cards
+// copy at once.
 #pragma once
 #include "common.cuh"
 
@@ -14,7 +15,7 @@ __device__ inline u32 load16(u32 a) {
   return e;
 }
 
-// 16 bytes, or zeros where `full` is false.
+// Copies 16 bytes, or writes zeros if `full` is false.
 __device__ inline void copy16(u32 to, const void* from, bool full = true) {
 #if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(full ? 16 : 0) : "memory");
@@ -28,7 +29,7 @@ __device__ inline void copies_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
-// Waits until at most LEFT groups of copies are under way.
+// Waits until at most LEFT groups of copies are still under way.
 template <int LEFT> __device__ inline void copies_wait() {
 #if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
@@ -41,7 +42,7 @@ __device__ inline void copies_wait_all_but(int left) {
   else copies_wait<3>();
 }
 
-// The nearest TF32 value (sm_80 and later); the bits below it are zero.
+// The nearest TF32 value, whose low bits are zero. Before sm_80, v itself.
 __device__ inline float to_tf32(float v) {
 #if __CUDA_ARCH__ >= 800
   u32 r;

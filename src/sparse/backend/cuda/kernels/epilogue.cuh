@@ -1,4 +1,4 @@
-// What is done to the sums of a convolution before they are stored, two neighbouring channels at a time.
+// Finishes the sums of a convolution and stores them, two neighbouring channels at a time.
 #pragma once
 #include "kind.cuh"
 
@@ -18,7 +18,7 @@ template <Kind KIND> __device__ inline void store_pair(void* p, size_t at, float
   else if constexpr (KIND == BF16) *reinterpret_cast<__nv_bfloat162*>(static_cast<__nv_bfloat16*>(p) + at) = __float22bfloat162_rn(v);
   else *reinterpret_cast<float2*>(static_cast<float*>(p) + at) = v;
 }
-// Finishes channels `channel` and the next of `row`, whose rows have `columns` channels.
+// Finishes channels `channel` and `channel + 1` of row `row`. Rows of y have `columns` channels.
 template <Kind KIND> __device__ inline void finish_pair(const Epilogue& epilogue, void* y, int row, int columns, int channel, float2 v) {
   size_t to = size_t(row) * columns + channel;
   if (epilogue.bias) {

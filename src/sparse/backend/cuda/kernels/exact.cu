@@ -1,15 +1,15 @@
-// Convolution over a table of neighbours in f32 without tensor cores, on every card: products and sums are those of f32.
+// Convolution over a table of neighbours in f32 without tensor cores, on every card. Products and sums have the precision of f32.
 //
-// A block computes BM rows and N channels, as in gather.cu: rows and weights of one offset and one pass of RB bytes of channels come to a
-// stage of a ring while those of STAGES - 1 stages ago are multiplied. A warp has 32 rows, a thread 8 of them and an eighth of the channels: rows
-// `lane / 8 + 4 i`, and channels in runs of four, so that what the threads of a warp read at once lies in different banks.
+// A block computes BM rows and N channels. As in gather.cu, the rows and weights of one offset and one pass of RB bytes of channels come to a
+// stage of a ring while the block multiplies those of `stages - 1` stages earlier. A warp has 32 rows. A thread has 8 of them, rows
+// `lane / 8 + 4 i`, and an eighth of the channels, in runs of four, so that the threads of a warp read from different banks at once.
 #include "copy.cuh"
 #include "epilogue.cuh"
 #include "index.cuh"
 
 constexpr int BM = 128;
 
-// As in gather.cu; img is from wm_pack_exact. Shared memory: 1024 + stages * (128 + N) * RB + offsets * 516.
+// Arguments as in gather.cu, but img is from wm_pack_exact. Shared memory: 1024 + stages * (128 + N) * RB + offsets * 516 bytes.
 template <int N, int RB>
 __device__ void gather(const float* __restrict__ x, const float* __restrict__ img, float* __restrict__ y, const int* __restrict__ table, const int* __restrict__ order, int n, int passes, int offsets, int stages,
                        const Epilogue& epilogue) {
@@ -18,7 +18,7 @@ __device__ void gather(const float* __restrict__ x, const float* __restrict__ im
   u32 base = (smem(raw) + 1023) & ~1023u;
   unsigned char* ring = raw + (base - smem(raw));
   int t = threadIdx.x, lane = t & 31, wm = t >> 5, first = blockIdx.x * BM;
-  int* near = reinterpret_cast<int*>(ring + stages * (A + B));  // [offset][128], then which warps have the offset
+  int* near = reinterpret_cast<int*>(ring + stages * (A + B));  // near[offset][128], then has[offset]: the warps that have it, as bits
   u32* has = reinterpret_cast<u32*>(near + offsets * BM);
   for (int o = t; o < offsets; o += THREADS) has[o] = 0;
   __syncthreads();
@@ -28,7 +28,7 @@ __device__ void gather(const float* __restrict__ x, const float* __restrict__ im
     if (__any_sync(~0u, row >= 0) && lane == 0) atomicOr(&has[o], 1u << (i % BM / 32));
   }
   __syncthreads();
-  auto next = [&](int& o) {  // the next offset that a row of the block has
+  auto next = [&](int& o) {  // moves on to the next offset that any row of the block has
     do o++;
     while (o < offsets && !has[o]);
   };
@@ -119,8 +119,8 @@ __device__ void gather(const float* __restrict__ x, const float* __restrict__ im
   }
 EXACT(16, 64) EXACT(16, 128) EXACT(32, 64) EXACT(32, 128) EXACT(64, 64) EXACT(64, 128)
 
-// Weights as these kernels read them: [block of N columns][pass][offset][channel of the pass][column]; otherwise as in pack.cu, a thread for each
-// of `count` numbers in place of a chunk.
+// Packs weights for these kernels: [block of N columns][pass][offset][channel of the pass][column]. The rest is as in pack.cu, except that
+// there is one thread for each of `count` numbers, not for each chunk.
 template <int RB> __device__ void pack(const float* w, float* img, int in, int out, int volume, int offsets, const short* index, int columns, int transposed, int count) {
   constexpr int DEEP = RB / 4;
   int i = blockIdx.x * blockDim.x + threadIdx.x;

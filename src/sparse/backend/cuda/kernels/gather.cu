@@ -1,16 +1,17 @@
-// Convolution over a table of neighbours, for every map that tiles.cuh does not hold: strided, transposed and inverse ones, larger kernels,
-// cards before sm_90, and the gradients of their inputs (the reversed table, transposed weights).
+// Convolution over a table of neighbours, for all that the tiles of tiles.cuh do not serve: strided, transposed and inverse maps, larger
+// kernels, and cards other than sm_90. With the reversed table and transposed weights it gives the gradient of the input.
 //
 // A block computes BM rows and N channels. For each offset that any of its rows has, and each pass of RB bytes of channels, it gathers the
-// rows and copies the offset's weights (wm_pack) to one stage of a ring; tensor cores multiply what arrived STAGES - 1 stages ago.
+// rows and copies the offset's weights (wm_pack) to one stage of a ring. Tensor cores multiply what was loaded `stages - 1` stages earlier.
 #include "copy.cuh"
 #include "epilogue.cuh"
 #include "mma.cuh"
 
 constexpr int BM = 128;
 
-// table[offset][n]: row of x or -1, for each of `offsets` offsets; order (n) or null: row of y that comes at each place. y (n, blocks * N).
-// gridDim.x = ceil(n / 128), gridDim.y = blocks. Shared memory: 1024 + stages * (128 + N) * RB + offsets * 516, F32 stages * N * RB more.
+// table[offset][n]: a row of x, or -1, for each of `offsets` offsets. order (n) or null: the row of y at each place. y (n, blocks * N).
+// gridDim.x = ceil(n / 128), gridDim.y = blocks. Shared memory: 1024 + stages * (128 + N) * RB + offsets * 516 bytes, and for F32
+// stages * N * RB more.
 template <Kind KIND, int N, int RB>
 __device__ void gather(const void* __restrict__ x, const void* __restrict__ img, void* __restrict__ y, const int* __restrict__ table, const int* __restrict__ order, int n, int passes, int offsets, int stages,
                        const Epilogue& epilogue) {
@@ -18,7 +19,7 @@ __device__ void gather(const void* __restrict__ x, const void* __restrict__ img,
   extern __shared__ unsigned char raw[];
   u32 base = (smem(raw) + 1023) & ~1023u;
   int t = threadIdx.x, lane = t & 31, warp = t >> 5, wm = warp % 4, wn = warp / 4, first = blockIdx.x * BM;
-  int* near = reinterpret_cast<int*>(raw + (base - smem(raw)) + stages * (A + TERMS * B));  // [offset][128], then which warps have the offset
+  int* near = reinterpret_cast<int*>(raw + (base - smem(raw)) + stages * (A + TERMS * B));  // near[offset][128], then has[offset]: the warps that have it, as bits
   u32* has = reinterpret_cast<u32*>(near + offsets * BM);
   for (int o = t; o < offsets; o += THREADS) has[o] = 0;
   __syncthreads();
@@ -28,7 +29,7 @@ __device__ void gather(const void* __restrict__ x, const void* __restrict__ img,
     if (__any_sync(~0u, row >= 0) && lane == 0) atomicOr(&has[o], 1u << (i % BM / 32));
   }
   __syncthreads();
-  auto next = [&](int& o) {  // the next offset that a row of the block has
+  auto next = [&](int& o) {  // moves on to the next offset that any row of the block has
     do o++;
     while (o < offsets && !has[o]);
   };
@@ -43,7 +44,7 @@ __device__ void gather(const void* __restrict__ x, const void* __restrict__ img,
     }
     const char* w = static_cast<const char*>(img) + (size_t(blockIdx.y * passes + load_p) * offsets + load_o) * TERMS * B;
     for (int i = t; i < B / 16; i += THREADS) copy16(b + i * 16, w + i * 16);
-    if (KIND == F32)  // the low parts of the weights lie behind the high ones
+    if (KIND == F32)  // the low parts of the weights follow the high parts
       for (int i = t; i < B / 16; i += THREADS) copy16(base + stages * (A + B) + stage * B + i * 16, w + B + i * 16);
     if (++load_p == passes) {
       load_p = 0;
@@ -89,7 +90,7 @@ __device__ void gather(const void* __restrict__ x, const void* __restrict__ img,
             }
         }
       }
-      if constexpr (KIND == F32)  // long sums of the tensor cores would drift: they round towards zero
+      if constexpr (KIND == F32)  // tensor cores round towards zero, so long sums in them would drift
         for (int i = 0; i < MI; i++)
           for (int j = 0; j < NI; j++)
             for (int q = 0; q < 4; q++) {

@@ -1,8 +1,8 @@
 // Gradient of the weights over a table of neighbours: dW[offset] = sum over targets of x[neighbour]^T g[target].
 //
-// Warps work alone. Each takes a range of targets and one offset, lists the pairs that exist, and brings 16 pairs of rows at a time to one
-// stage of its ring; CI x CO sums stay in registers. wm_wgrad_sum (sum.cu) adds the warps' sums in their order. Of the f32 kinds' eight rows
-// of a step the even ones are the fragments' k = 0..3, the odd ones 4..7, as in wgrad32.cu.
+// Each warp works alone. It takes a range of targets and one offset, lists the pairs that exist, and copies 16 pairs of rows at a time to one
+// stage of its ring; CI x CO sums stay in registers. wm_wgrad_sum (sum.cu) adds the warps' sums in their order. The f32 kinds multiply eight
+// rows in a step: the even rows are k = 0..3 of the fragments, the odd rows are k = 4..7.
 #include "mma.cuh"
 
 constexpr int WARPS = 4, STAGES = 4, ROWS = 16;
@@ -15,8 +15,8 @@ __device__ inline void read_tf32(u32 at, u32& high, u32& low) {
   low = __float_as_uint(v - h);
 }
 
-// x (rows, in), gy (n, out), table[offset][n]; sums (4 * gridDim.x, out, gridDim.y, in). gridDim.y: offsets; gridDim.z = (in / CI) * (out / CO).
-// Shared memory: 4 * (64 * (CI + CO) * size + 512).
+// x (rows, in), gy (n, out), table[offset][n]; sums (4 * gridDim.x, out, gridDim.y, in). gridDim.y = offsets,
+// gridDim.z = (in / CI) * (out / CO). Shared memory: 4 * (64 * (CI + CO) * size + 512) bytes, where a number has `size` bytes.
 template <Kind KIND, int CI, int CO> __device__ void gather_wgrad(const char* __restrict__ x, const char* __restrict__ gy, float* __restrict__ sums, const int* __restrict__ table, int n, int in, int out) {
   constexpr int EB = KIND >= TF32 ? 4 : 2, XB = CI * EB, GB = CO * EB, STAGE = ROWS * (XB + GB), M = CI / 16, N = CO / 8;
   extern __shared__ __align__(128) unsigned char raw[];
@@ -27,7 +27,7 @@ template <Kind KIND, int CI, int CO> __device__ void gather_wgrad(const char* __
   int at = min(n, split * each), to = min(n, at + each), have = 0;
   table += size_t(o) * n;
   int ahead = at + lane < to ? table[at + lane] : -1;
-  auto load = [&](int stage) {  // whether there were pairs left
+  auto load = [&](int stage) {  // returns whether any pairs were left
     while (have < ROWS && at < to) {
       int source = ahead, target = at + lane;
       at += 32;
@@ -90,7 +90,7 @@ template <Kind KIND, int CI, int CO> __device__ void gather_wgrad(const char* __
         }
       }
       if constexpr (KIND == F32)
-        if (used % 4 == 3 || used + 1 == loaded)  // long sums of the tensor cores would drift: they round towards zero
+        if (used % 4 == 3 || used + 1 == loaded)  // tensor cores round towards zero, so long sums in them would drift
           for (int i = 0; i < M; i++)
             for (int j = 0; j < N; j++)
               for (int q = 0; q < 4; q++) {

@@ -1,30 +1,31 @@
-// Submanifold convolution 3^3 for sm_90a: forward, and with mirrored weights the gradient of the input (pack.cu).
+// Submanifold convolution with kernel 3^3 for sm_90a: forward, and with mirrored weights (pack.cu) the gradient of the input.
 //
-// Blocks stay on the card and walk over the work: an item of the map (tiles.cuh) and a block of N output channels. A unit is one pass,
-// of RB bytes of channels, over the rows of an item. One warpgroup fetches: its first warp sends the weights of one offset after another,
-// with the offset's slice of the local map, through a ring; the others bring the rows of a unit to one of two planes while the unit before
-// is multiplied. WGS warpgroups multiply: ldmatrix, whose lanes may each point at any row, takes the fragments of all offsets from the
-// plane (A), wgmma reads the weights in shared memory (B).
+// Blocks are persistent: they walk over pieces of work, each an item of the map (tiles.cuh) and a block of N output channels. A unit is one
+// pass of RB bytes of channels over the rows of an item. One warpgroup fetches. Its first warp sends the weights of each offset, with the
+// offset's slice of the local map, through a ring. Its other warps copy the rows of a unit to one of two planes while the unit before is
+// multiplied. WGS warpgroups multiply. ldmatrix, whose lanes may each point at any row, reads the fragments of all offsets from the plane
+// (A); wgmma reads the weights from shared memory (B).
 #include "copy.cuh"
 #include "epilogue.cuh"
 #include "hopper.cuh"
 #include "tiles.cuh"
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
-constexpr int LIST = 640;  // room for the rows of an item
+constexpr int LIST = 640;  // the most rows of an item that a list has room for
 struct __align__(16) List {
   u32 row[LIST];
 };
 
-// Sizes of a kernel: two blocks share a multiprocessor where rows and sums are small.
+// Sizes of a kernel. Two blocks share a multiprocessor if rows and sums are small.
 template <Kind KIND, int N, int RB> struct Shape {
   static constexpr bool SMALL = N <= 32 && RB <= 64;
   static constexpr int WGS = SMALL ? 2 : 4, BLOCKS = SMALL ? 2 : 1, THREADS = WGS * 128 + 128;
-  static constexpr int MULTIPLY = SMALL ? 96 : 112, FETCH = SMALL ? 40 : 32;  // registers of a thread
+  static constexpr int MULTIPLY = SMALL ? 96 : 112, FETCH = SMALL ? 40 : 32;  // registers per thread
 };
 
-// x (rows, passes * RB bytes), img as wm_pack makes it, y (rows, blocks * N). offsets: those that the kernel has. most: as the map's.
-// stages: of the ring. Shared memory: 1056 + stages * (N * RB + 528) + 2 * (most + 1) * RB + 5120; F32 has 2 * N * RB in its stages.
+// x (rows, passes * RB bytes), img from wm_pack, y (rows, blocks * N). offsets: a bit for each offset of the kernel. most: as in wm_tiles.
+// stages: those of the ring. Shared memory: 1056 + stages * (N * RB + 528) + 2 * (most + 1) * RB + 5120 bytes; F32 has 2 * N * RB in place
+// of N * RB.
 template <Kind KIND, int N, int RB>
 __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, void* __restrict__ y, const Map& m, const Item* __restrict__ items, int passes, int blocks, u32 offsets, int most, int stages,
                      const Epilogue& epilogue) {
@@ -35,7 +36,7 @@ __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, v
   int plane = (most + 1) * RB;
   u32 ring = smem(base), maps = ring + stages * STAGE, rows = maps + stages * TILE * 2, lists = rows + 2 * plane, bars = lists + 2 * sizeof(List), planes = bars + stages * 16;
   int t = threadIdx.x, warp = __shfl_sync(~0u, t >> 5, 0), lane = t & 31, wg = warp >> 2, many = items[0].at * blocks;
-  if (t == 0) {  // of each pair of barriers the first says "full", the second "empty"
+  if (t == 0) {  // the first barrier of each pair signals "full", the second "empty"
     for (int s = 0; s < stages; s++) {
       bar_init(bars + s * 16, 1);
       bar_init(bars + s * 16 + 8, WGS * 4);
@@ -53,7 +54,7 @@ __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, v
     if (warp == WGS * 4) {
       if (lane == 0) {
         int s = 0;
-        u32 empty = 1;  // parity of a barrier that nobody has arrived at yet: the first round does not wait
+        u32 empty = 1;  // the parity of a barrier without arrivals, so that the first round does not wait
         for (int w = blockIdx.x; w < many; w += gridDim.x) {
           Item item = items[1 + w / blocks];
           u32 all = item.offsets & offsets;
@@ -84,7 +85,7 @@ __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, v
       fetch(blockIdx.x, 0);
       for (int w = blockIdx.x; w < many; w += gridDim.x, n++) {
         int chunks = (items[1 + w / blocks].rows + 1) * CH;
-        copies_wait<0>();  // the list, and the rows before it
+        copies_wait<0>();  // for the list, and for the rows of the item before
         asm volatile("bar.sync 1, 96;" ::: "memory");
         fetch(w + gridDim.x, n + 1);
         for (int p = 0; p < passes; p++, unit++) {
@@ -105,7 +106,7 @@ __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, v
   }
 
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(S::MULTIPLY));
-  // F32 empties the tensor cores' sums into `total` after every offset: they round towards zero, and long sums would drift.
+  // F32 moves the tensor cores' sums to `total` after every offset: tensor cores round towards zero, so long sums in them would drift.
   constexpr bool EMPTY_SUMS = KIND == F32;
   float acc[MPW][N / 2], total[EMPTY_SUMS ? MPW : 1][EMPTY_SUMS ? N / 2 : 1];
   int s = 0, unit = 0;
@@ -139,7 +140,7 @@ __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, v
           if (mine[i] >> o & 1) {
             u32 e = load16(maps + (s * TILE + wg * MPW * 64 + i * 64 + (warp & 3) * 16 + (lane & 15)) * 2);
             u32 row = at + (e >> 3) * RB, chunk = (e & (CH - 1)) ^ (lane >> 4);
-            constexpr int GROUP = KIND == F32 && STEPS > 1 ? 2 : STEPS;  // steps whose fragments are in registers together
+            constexpr int GROUP = KIND == F32 && STEPS > 1 ? 2 : STEPS;  // steps whose fragments are in registers at the same time
 #pragma unroll
             for (int j0 = 0; j0 < STEPS; j0 += GROUP) {
               u32 a[GROUP][4], low[GROUP][4];
@@ -158,7 +159,7 @@ __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, v
 #pragma unroll
               for (int j = 0; j < GROUP; j++) {
                 u64 step = b + (j0 + j) * 2;
-                if (KIND == F32) {  // the low parts of the weights lie behind the high ones
+                if (KIND == F32) {  // the low parts of the weights follow the high parts
                   wgmma<KIND, N>(acc[i], low[j], step, j0 + j > 0);
                   wgmma<KIND, N>(acc[i], a[j], step + N * RB / 16);
                 }

@@ -1,4 +1,4 @@
-// Pieces of PTX that sm_90a has: barriers in memory, bulk copies, and wgmma with A in registers and B in shared memory.
+// PTX instructions of sm_90a: barriers in shared memory, bulk copies, and wgmma with A in registers and B in shared memory.
 #pragma once
 #include "common.cuh"
 #include "kind.cuh"
@@ -15,18 +15,18 @@ __device__ inline void bulk_copy(u32 to, const void* from, u32 bytes, u32 bar) {
 
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ inline void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-// Waits until at most LEFT groups are under way.
+// Waits until at most LEFT groups are still under way.
 template <int LEFT> __device__ inline void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory"); }
 __device__ inline void wgmma_finish() {
   wgmma_commit();
   wgmma_wait<0>();
 }
-// Keeps the compiler from moving accumulators across.
+// Keeps the compiler from moving accumulators across this point.
 template <int N> __device__ inline void hold(float (&d)[N]) {
 #pragma unroll
   for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
-// Descriptor of a matrix B of rows of 32, 64 or 128 bytes, swizzled by as many; a step of 16 bytes is 1.
+// The descriptor of a matrix B whose rows have 32, 64 or 128 bytes and the swizzle of that width. A step of 16 bytes adds 1.
 template <int ROW_BYTES> __device__ inline u64 describe(u32 at) {
   return u64(at >> 4 & 0x3fff) | u64(1) << 16 | u64(ROW_BYTES * 8 / 16) << 32 | u64(ROW_BYTES == 128 ? 1 : ROW_BYTES == 64 ? 2 : 3) << 62;
 }
@@ -39,7 +39,7 @@ template <int ROW_BYTES> __device__ inline u64 describe(u32 at) {
 #define R48 "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47}"
 #define R64 "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}"
 #define OPERANDS "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add))
-// d (64 x N) += A (64 x 16 halves or 8 floats) * B; without `add`, d is overwritten. TB: B lies [k][n] (halves only).
+// d (64 x N) += A (64 x 16 halves or 64 x 8 floats) * B; without `add`, d is overwritten. TB 1: B is [k][n] (halves only).
 #define WGMMA_HALF(N, TYPES, REGS, AB, P, T, ...)                                                                                                           \
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " P ", 0;\nwgmma.mma_async.sync.aligned.m64n" N "k16.f32." TYPES " " REGS ", " AB ", p, 1, 1, " T ";\n}" \
                : __VA_ARGS__ : OPERANDS, "n"(TB))

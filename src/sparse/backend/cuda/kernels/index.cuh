@@ -1,5 +1,5 @@
 #pragma once
-// Numbers of offsets, given to a kernel by value.
+// A list of offsets, passed to a kernel by value.
 struct Index {
   short at[128];
 };

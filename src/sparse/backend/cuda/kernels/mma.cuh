@@ -1,4 +1,4 @@
-// Products of 16 x 32 bytes and 32 bytes x 8 by one warp's tensor cores: halves from sm_75, other types from sm_80.
+// Products of 16 x 32 bytes and 32 bytes x 8 by one warp's tensor cores: halves from sm_75 on, other types from sm_80 on.
 #pragma once
 #include "copy.cuh"
 #include "kind.cuh"
@@ -17,7 +17,7 @@ template <Kind KIND> __device__ inline void mma(float (&d)[4], const u32 (&a)[4]
 #endif
 #undef MMA
 }
-// Operands as the tensor cores take them: f32 becomes TF32; low: what that loses.
+// Rounds operands for the tensor cores: f32 becomes TF32, and `low` becomes what the rounding loses, in f32.
 template <Kind KIND> __device__ inline void round_to(u32 (&a)[4], u32 (&low)[4]) {
 #if __CUDA_ARCH__ >= 800
   if constexpr (KIND >= TF32)

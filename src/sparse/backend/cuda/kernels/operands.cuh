@@ -1,5 +1,5 @@
-// What a weight gradient brings to shared memory for an item of the map: its list, the rows of x that the list names, and the gradients of
-// its places. All by copies in the background; T threads take part.
+// Copies to shared memory what a weight gradient reads of an item of the map: its list, the rows of x that the list names, and the
+// gradients of its places. The copies run in the background; T threads take part.
 #pragma once
 #include "copy.cuh"
 #include "kind.cuh"
@@ -12,7 +12,7 @@ struct __align__(16) List {
   int out[TILE];
   u32 mask[4];
 };
-// Walks over the items of a block: at < 0 after the last.
+// Walks over the items of a block. After the last one, it gives items with at < 0.
 struct Walk {
   const Item* items;
   int many, at;
@@ -31,7 +31,7 @@ template <int T> __device__ inline void load_list(List& list, const Map& m, cons
   for (int i = threadIdx.x; i < TILE / 4; i += T) copy16(to + LIST * 4 + i * 16, m.outrow + item.tile() * TILE + i * 4);
   if (threadIdx.x == 0) copy16(to + (LIST + TILE) * 4, m.mask64 + item.tile() * 4);
 }
-// RB bytes of each row of the list, whose rows in memory are `bytes` long; slot 0 is zeros. Chunks are XORed with the bank group.
+// Copies RB bytes of each row of the list; a row in memory has `bytes` bytes. Slot 0 is zeros. Chunks are XORed with the bank group.
 template <int T, int RB> __device__ inline void load_rows(u32 to, const List& list, const Item& item, const char* x, int bytes) {
   constexpr int CH = RB / 16;
   for (int i = threadIdx.x; i < (item.rows + 1) * CH; i += T) {
@@ -40,7 +40,7 @@ template <int T, int RB> __device__ inline void load_rows(u32 to, const List& li
     copy16(to + slot * RB + ((ch ^ (e & (CH - 1))) << 4), x + size_t(e >> 3) * bytes + ch * 16, slot > 0);
   }
 }
-// RB bytes of the gradient of each place, swizzled; zeros where a place has no row.
+// Copies RB bytes of the gradient of each place, swizzled. A place without a row gets zeros.
 template <int T, int RB> __device__ inline void load_places(u32 to, const List& list, const char* g, int bytes) {
   constexpr int CH = RB / 16;
   for (int i = threadIdx.x; i < TILE * CH; i += T) {

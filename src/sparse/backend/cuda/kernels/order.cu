@@ -1,10 +1,10 @@
-// An order of targets for gather.cu: of every 1024 in a row, those that have the same offsets stand together, so that few offsets have to be
-// multiplied for each 128.
+// An order of targets for gather.cu. Within every 1024 targets in a row, it puts those with the same offsets together, so that each 128 have
+// few offsets to multiply.
 #include "common.cuh"
 
-constexpr int WINDOW = 1024, BITS = 22;  // offsets are looked at in this many groups
+constexpr int WINDOW = 1024, BITS = 22;  // bits of the sort key; with more offsets than this, several share a bit
 
-// order (n) from table[offset][n]: one block of 1024 threads for each window.
+// Writes order (n) from table[offset][n]. One block of 1024 threads for each window.
 extern "C" __global__ void __launch_bounds__(WINDOW) wm_gather_order(const int* table, int n, int offsets, int* order) {
   __shared__ u32 exchange[WINDOW];
   int t = threadIdx.x, i = blockIdx.x * WINDOW + t;

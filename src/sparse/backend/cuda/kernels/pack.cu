@@ -1,19 +1,19 @@
-// Weights as the convolution kernels read them: [block of N columns][pass][offset][column][channels of the pass], the 16-byte chunks of a
-// row swizzled as the tensor cores expect.
+// Packs weights into images for the convolution kernels: [block of N columns][pass][offset][column][channels of the pass]. The 16-byte
+// chunks of a row are swizzled as the tensor cores expect.
 //
-// Weights lie [out][offset][in]; offset o of the image is offset index[o] of the weights, or zeros where that is -1. transposed 0: columns
-// are output channels, channels are input channels. 1: the other way round, for the gradient of the input.
+// Weights are [out][offset][in]. Offset o of the image is offset index[o] of the weights, or zeros if that is -1. If `transposed` is 0,
+// columns are output channels and channels are input channels. If it is 1, they are swapped, for the gradient of the input.
 #include "copy.cuh"
 #include "index.cuh"
 #include "kind.cuh"
 
-// One thread for each chunk of 16 bytes; count: chunks in all.
+// One thread for each chunk of 16 bytes; count is the number of chunks.
 template <class T, int RB, int PARTS> __device__ void pack(const T* w, T* img, int in, int out, int volume, int offsets, const short* index, int columns, int transposed, int count) {
   constexpr int EACH = 16 / sizeof(T), CH = RB / 16;
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= count) return;
   int channels = transposed ? out : in, passes = channels * int(sizeof(T)) / RB;
-  // Forward, neighbouring threads read neighbouring channels; backward, neighbouring columns.
+  // Neighbouring threads read neighbouring weights: channels of a column, or, if transposed, columns of a channel.
   int chunk, column, rest = i;
   if (transposed) {
     column = rest % columns; rest /= columns;
@@ -28,7 +28,7 @@ template <class T, int RB, int PARTS> __device__ void pack(const T* w, T* img, i
   for (int e = 0; e < EACH; e++) v[e] = from < 0 ? T(0.0f) : transposed ? w[(size_t(k + e) * volume + from) * in + c] : w[(size_t(c) * volume + from) * in + k + e];
   size_t to = (size_t(block * passes + pass) * offsets + o) * PARTS * columns * (RB / sizeof(T)) + (column * CH + swizzle<RB>(column, chunk)) * EACH;
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-  if constexpr (sizeof(T) == 4) {  // the nearest TF32 value, and in a second image what that lost
+  if constexpr (sizeof(T) == 4) {  // the nearest TF32 values, then, in a second image, what the rounding lost
     for (int p = 0; p < PARTS; p++) {
       float4 r = make_float4(to_tf32(v[0]), to_tf32(v[1]), to_tf32(v[2]), to_tf32(v[3]));
       *reinterpret_cast<float4*>(img + to + p * columns * (RB / 4)) = r;

@@ -1,22 +1,22 @@
-// The index of a set of sites: a hash of bricks of cells, in which the rank of any site is found with one probe, and the order by
-// which rank and row follow from one another. Deterministic: the hash holds sets, ranks come from sorting and counting.
+// The index of a set of sites: a hash table of bricks of cells, which gives the rank of any site with one lookup, and the order, which
+// gives the row of a rank. The index is deterministic, because the table holds sets, and ranks come from sorting and counting.
 //
-//   1 wm_index_clear      empties the hash and the counters
-//   2 wm_index_insert     enters the sites, by their Morton keys
+//   1 wm_index_clear      clears the table and the counters
+//   2 wm_index_insert     inserts the sites by their Morton keys
 //   3 wm_sort_histogram   counts the digits of the bricks' keys
-//   4 wm_sort_pass        sorts by one digit of 8 bits, once a digit
+//   4 wm_sort_pass        sorts by one digit of 8 bits; launched once per digit
 //   5 wm_index_base       gives each brick the rank of its first cell
-//   6 wm_index_rank       order[rank] = row and keys[rank]
+//   6 wm_index_rank       writes order[rank] = row, and keys[rank]
 //
-// The number of bricks stays on the device (state[0]): kernels are launched for the most there can be and do nothing beyond it.
+// The number of bricks stays on the device (state[0]). Kernels are launched for the largest possible number and skip the rest.
 #include "common.cuh"
 
-enum State { BRICKS, STATUS, SITES, TICKETS };  // words of `state`; tickets: one a pass, then one for wm_index_base
+enum State { BRICKS, STATUS, SITES, TICKETS };  // words of `state`; tickets: one per pass, then one for wm_index_base
 enum Status { DUPLICATE = 1, OUTSIDE = 2 };
-constexpr int DIGITS = 8, BINS = 256;          // passes at most, values of a digit
+constexpr int DIGITS = 8, BINS = 256;          // the most passes, values of a digit
 constexpr int HISTOGRAMS = 64;                 // state[HISTOGRAMS + pass * BINS + digit]
 constexpr int SORT = 2048, THREADS = 256;      // keys and threads of a block
-constexpr u32 LOCAL = 1u << 30, TOTAL = 2u << 30, VALUE = LOCAL - 1;  // a word of `look`: a block's own sum, or with all before
+constexpr u32 LOCAL = 1u << 30, TOTAL = 2u << 30, VALUE = LOCAL - 1;  // flags of a word of `look`: the block's own sum, or with all before
 
 extern "C" __global__ void wm_index_clear(Brick* table, u32 cap, u32* state, u32* look, u32 looks) {
   u32 step = gridDim.x * blockDim.x, first = blockIdx.x * blockDim.x + threadIdx.x;
@@ -28,7 +28,8 @@ extern "C" __global__ void wm_index_clear(Brick* table, u32 cap, u32* state, u32
   for (u32 i = first; i < looks; i += step) look[i] = 0;
 }
 
-// Sites (n, 4): batch, z, y, x, each coordinate below 2^bits. brick_of[row]: the place of the row's brick. A new brick is listed.
+// Sites (n, 4): batch, z, y, x, each coordinate below 2^bits. brick_of[row]: the slot of the row's brick. New bricks are appended to
+// `bricks`, and their slots to `places`.
 extern "C" __global__ void wm_index_insert(const int4* coords, int n, int bits, Brick* table, u32 cap, u64* bricks, u32* places, u32* brick_of, u32* state) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= n) return;
@@ -70,7 +71,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) wm_sort_histogram(const u6
     if (count[i]) atomicAdd(&state[HISTOGRAMS + i], count[i]);
 }
 
-// Sum of `value` over the threads before this one; 256 threads.
+// The sum of `value` over the threads before this one, in a block of 256.
 __device__ inline u32 sum_before(u32 value, u32* warps) {
   u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, sum = value;
   for (int d = 1; d < 32; d *= 2) {
@@ -84,8 +85,8 @@ __device__ inline u32 sum_before(u32 value, u32* warps) {
   __syncthreads();
   return before + sum - value;
 }
-// Publishes a block's sum in look[at] and adds up those of the blocks before it, `stride` words apart. Blocks take their numbers in
-// the order in which they start, so whatever is waited for runs already.
+// Publishes a block's sum and returns the total of the blocks before it. The word of block b is look[b * stride + at]. Blocks are numbered
+// in the order in which they start, so the blocks that this one waits for are already running.
 __device__ inline u32 look_back(u32* look, u32 block, u32 stride, u32 at, u32 sum) {
   volatile u32* words = look;
   words[block * stride + at] = (block ? LOCAL : TOTAL) | sum;
@@ -101,7 +102,7 @@ __device__ inline u32 look_back(u32* look, u32 block, u32 stride, u32 at, u32 su
   return before;
 }
 
-// One pass of a stable sort by 8 bits: `look` has a word for each block of 2048 keys and digit, all zero before.
+// One pass of a stable sort by 8 bits. `look` has a word for each block of 2048 keys and each digit; all must be zero before.
 extern "C" __global__ void __launch_bounds__(THREADS) wm_sort_pass(const u64* bricks, const u32* places, u64* bricks_out, u32* places_out, u32* state, int pass, u32* look) {
   constexpr int WARPS = THREADS / 32, EACH = SORT / THREADS;
   __shared__ u32 seen[WARPS][BINS], sums[WARPS], ticket;
@@ -113,7 +114,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) wm_sort_pass(const u64* br
   if (block * SORT >= n) return;
   u64 key[EACH];
   u32 rank[EACH];
-  for (int e = 0; e < EACH; e++) {  // a warp has 256 keys in a row
+  for (int e = 0; e < EACH; e++) {  // each warp has 256 consecutive keys
     u32 i = block * SORT + warp * 32 * EACH + e * 32 + lane;
     key[e] = i < n ? bricks[i] : EMPTY;
     u32 digit = i < n ? u32(key[e] >> 8 * pass & 255) : BINS, peers = __match_any_sync(~0u, digit), before = 0;
@@ -142,7 +143,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) wm_sort_pass(const u64* br
   }
 }
 
-// base of each brick, in the order of `places`; state[SITES]: number of sites. `look` has a word for each block of 2048 bricks.
+// Sets the base of each brick in the order of `places`, and state[SITES] to the number of sites. `look` has a word for each block of 2048
+// bricks.
 extern "C" __global__ void __launch_bounds__(THREADS) wm_index_base(const u32* places, Brick* table, u32* state, u32* look) {
   constexpr int EACH = SORT / THREADS;
   __shared__ u32 sums[THREADS / 32], ticket, before;
@@ -178,7 +180,7 @@ extern "C" __global__ void wm_index_rank(const int4* coords, int n, int bits, co
   u64 key = morton(c.x, c.y, c.z, c.w, bits), below = (1ull << (key & 63)) - 1;
   const Brick& brick = table[brick_of[i]];
   u32 rank = brick.base + __popcll(brick.bits & below);
-  if (rank >= u32(n)) return;  // only where wm_index_insert found fault
+  if (rank >= u32(n)) return;  // happens only if wm_index_insert has set a status
   order[rank] = i;
   keys[rank] = key;
 }

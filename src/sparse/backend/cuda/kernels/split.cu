@@ -1,8 +1,8 @@
-// f32 values as sums of two halves, for weight gradients in f32 on the tensor cores' fast path: 22 bits, of values that are scaled by a
-// power of two so that the largest is near the top of f16's range.
+// Splits f32 values into sums of two halves (22 bits), for weight gradients in f32 on the tensor cores' fast path. A power of two scales
+// the values, so that the largest is near the top of f16's range.
 #include "largest.cuh"
 
-// The largest finite magnitude's bits, of `count` values, a multiple of 4; largest[0] is zero before.
+// Writes the bits of the largest finite magnitude of `count` values, a multiple of 4. largest[0] must be zero before.
 extern "C" __global__ void __launch_bounds__(256) wm_largest(const float4* x, u32 count, u32* largest) {
   u32 found = 0;
   auto see = [&](float v) {
@@ -21,7 +21,7 @@ extern "C" __global__ void __launch_bounds__(256) wm_largest(const float4* x, u3
   if (threadIdx.x % 32 == 0 && found) atomicMax(largest, found);
 }
 
-// parts[p][count], `many` of them (1 or 2); one thread for four values, count a multiple of 4.
+// Writes `many` (1 or 2) parts, parts[p][count]. One thread for four values; count is a multiple of 4.
 extern "C" __global__ void __launch_bounds__(256) wm_split_half(const float4* x, uint2* parts, u32 count, int many, const u32* largest) {
   u32 i = blockIdx.x * 256 + threadIdx.x;
   if (i >= count / 4) return;
@@ -36,7 +36,7 @@ extern "C" __global__ void __launch_bounds__(256) wm_split_half(const float4* x,
   }
 }
 
-// The same with parts in bf16 and no scale.
+// The same with parts in bf16 and without a scale.
 extern "C" __global__ void wm_split(const float4* x, uint2* parts, int count, int many) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= count / 4) return;

@@ -1,5 +1,5 @@
-// The sums of blocks added in their order: dW (out, volume, in) from sums (splits, out, offsets, in). index[v]: which of the sums' offsets
-// is offset v of the weights.
+// Adds the sums of the blocks in their order: dW (out, volume, in) from sums (splits, out, offsets, in). Offset v of the weights is offset
+// index[v] of the sums.
 #include "index.cuh"
 #include "largest.cuh"
 
@@ -14,7 +14,7 @@ extern "C" __global__ void wm_wgrad_sum(const float* sums, float* dw, int in, in
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < out * volume * in) dw[i] = sum_of(sums, in, out, volume, offsets, index, splits, i);
 }
-// Of sums over scaled values (wm_split_half).
+// The same for sums over scaled values (wm_split_half). Undoes the scale.
 extern "C" __global__ void wm_wgrad_sum_scaled(const float* sums, float* dw, int in, int out, int volume, int offsets, Index index, int splits, const u32* largest_x, const u32* largest_g) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < out * volume * in) dw[i] = scalbnf(sum_of(sums, in, out, volume, offsets, index, splits, i), exponent_of(largest_x) + exponent_of(largest_g) - 2 * TOP);

@@ -1,13 +1,13 @@
-// Builds the map of tiles.cuh from the index of the sites (sites.cu): one block a tile, then a list of the work.
+// Builds the map of tiles.cuh from the index of the sites (sites.cu): one block per tile, then a list of the work.
 //
-// The 27 neighbours of a site lie in at most 8 bricks of 4^3 cells. A small table in shared memory holds the bricks that a tile meets,
-// and which of their cells each quarter of its sites needs; slots follow by counting bits, so nothing is searched twice.
+// The 27 neighbours of a site are in at most 8 bricks of 4^3 cells. A small table in shared memory holds the bricks that a tile reads, and
+// the cells of each that each quarter of the tile's sites needs. Counting bits then gives the slots, so nothing is searched twice.
 #include "tiles.cuh"
 
-constexpr int SLOTS = 704, FULL = 600;  // places of the table of bricks; bricks it takes
+constexpr int SLOTS = 704, FULL = 600;  // slots of the table of bricks; the most bricks in it
 constexpr u16 NONE = 0xffff;
 
-// For each of the 64 cells of a brick: where its neighbours lie (which of 8 bricks << 6 | cell), and the same as masks.
+// For each of the 64 cells of a brick: where its neighbours are (which of 8 bricks << 6 | cell), and the same as masks of each brick.
 struct Near {
   u64 mask[8][64];
   u16 at[K][64];
@@ -44,12 +44,12 @@ __device__ inline u32 warp_sum(u32 v) {
   return v;
 }
 
-// keys, order: by rank (wm_index_rank). most: rows that a part may read. least: parts that a tile has at least (1, 2 or 4), to spread
-// few sites over many multiprocessors. lists has room for `room` entries. fill[0] (zero before): entries in use; fill[1]: set when a
-// tile does not fit, and the map must not be used.
+// keys, order: by rank (wm_index_rank). most: the most rows that a part may read. least: the fewest parts of a tile (1, 2 or 4), to spread
+// few sites over many multiprocessors. lists has room for `room` entries. fill[0] (zero before) becomes the number of entries in use.
+// fill[1] is set if a tile does not fit; the map must not be used then.
 extern "C" __global__ void __launch_bounds__(TILE) wm_tiles(const u64* keys, const int* order, int n, int bits, const Brick* table, u32 cap, int most, int least, int* outrow,
                                                             u32* mask64, u16* local, u32* lists, u32 room, uint2* parts_of, u32* fill) {
-  __shared__ u64 need[4][SLOTS], have[SLOTS];  // cells of a brick that a quarter of the tile needs; that are active
+  __shared__ u64 need[4][SLOTS], have[SLOTS];  // cells of a brick that a quarter of the tile needs; cells that are active
   __shared__ u32 base[SLOTS], sorted_base[SLOTS];
   __shared__ u16 start[SLOTS], used[SLOTS], sorted_count[SLOTS];
   __shared__ u8 odd[SLOTS];
@@ -66,7 +66,7 @@ extern "C" __global__ void __launch_bounds__(TILE) wm_tiles(const u64* keys, con
     exists = row < n && !((c >> 2 & 1 && !sz) || (c >> 1 & 1 && !sy) || (c & 1 && !sx)) && !(u32(bz | by | bx) >> (bits - 2));
     return (key & ~inside) >> 6 | spread(bz) << 2 | spread(by) << 1 | spread(bx);
   };
-  {  // the first probes of all eight bricks in flight together: the loop below then finds them in the cache
+  {  // sends the first probes of all eight bricks together, so that the loop below finds them in the cache
     u64 touch = 0;
 #pragma unroll
     for (int c = 0; c < 8; c++) {
@@ -131,7 +131,7 @@ extern "C" __global__ void __launch_bounds__(TILE) wm_tiles(const u64* keys, con
   }
   __syncthreads();
 
-  // How many parts: counts are of the whole, two halves and four quarters.
+  // The number of parts. `counts` are the rows that the whole tile, its two halves and its four quarters read.
   int nb = min(bricks, FULL);
   {
     u32 sum[7] = {};
@@ -170,14 +170,14 @@ extern "C" __global__ void __launch_bounds__(TILE) wm_tiles(const u64* keys, con
     return;
   }
   if (parts < 4)
-    for (int i = t; i < nb; i += TILE) {  // the union of a part's quarters, kept in the first of them
+    for (int i = t; i < nb; i += TILE) {  // the first quarter of a part gets the union of the part's quarters
       int h = used[i];
       need[0][h] |= need[1][h];
       need[2][h] |= need[3][h];
       if (parts == 1) need[0][h] |= need[2][h];
     }
 
-  // Rows by mask, so that the places of a warpgroup lack the same offsets; parts keep their quarters.
+  // Sorts rows by mask, so that the places of a warpgroup lack the same offsets. Rows stay in their part.
   u32 mask = 0;
   for (int o = 0; o < K; o++) {
     u32 e = at[o][cell], slot = where[e >> 6][t];
@@ -197,7 +197,7 @@ extern "C" __global__ void __launch_bounds__(TILE) wm_tiles(const u64* keys, con
       }
       v = ((t & step) == 0) == ((t & size) == 0) ? min(v, other) : max(v, other);
     }
-  {  // the k-th of 64 by bank group comes to place 8 (k mod 8) + k div 8: eight places read together then differ in their groups
+  {  // the k-th of 64 by bank group goes to place 8 (k mod 8) + k div 8, so that eight places that are read together differ in their groups
     int me = v & 255, mine = group[me];
     u32 ones[3], same = ~0u, has = ~0u;
     for (int b = 0; b < 3; b++) {
@@ -223,7 +223,7 @@ extern "C" __global__ void __launch_bounds__(TILE) wm_tiles(const u64* keys, con
       sorted_count[i] = __popcll(wanted[h]);
     }
     __syncthreads();
-    for (int i = t; i < nb; i += TILE) {  // bricks ascending, cells ascending in each
+    for (int i = t; i < nb; i += TILE) {  // bricks ascend, and cells ascend in each brick
       u32 b = sorted_base[i], slot = 1;
 #pragma unroll 4
       for (int j = 0; j < nb; j++) slot += sorted_base[j] < b ? sorted_count[j] : 0;
@@ -258,7 +258,7 @@ extern "C" __global__ void __launch_bounds__(TILE) wm_tiles(const u64* keys, con
   if (t < 4) mask64[tile * 4 + t] = groups[t] | (t == 0 ? parts << 28 : 0);
 }
 
-// The items in a fixed order, whole tiles first: one block of 1024 threads. items has room for 4 a tile and the first.
+// Lists the items in a fixed order, whole tiles first. One block of 1024 threads. items has room for their number and 4 items per tile.
 extern "C" __global__ void __launch_bounds__(1024) wm_schedule(const u32* mask64, const uint2* parts_of, int tiles, Item* items) {
   __shared__ int whole[1024], rest[1024];
   int t = threadIdx.x, each = (tiles + 1023) / 1024, from = min(t * each, tiles), to = min(from + each, tiles), a = 0, b = 0;

@@ -1,15 +1,15 @@
-// Gradient of the weights of a submanifold convolution 3^3 for sm_90a: dW[offset] = sum over rows of x[neighbour]^T g[row].
+// Gradient of the weights of a submanifold convolution with kernel 3^3 for sm_90a: dW[offset] = sum over rows of x[neighbour]^T g[row].
 //
 // A block keeps the sums of SPAN offsets, CI input by CO output channels each, in registers while it walks over its items of the map
 // (tiles.cuh). Rows are the inner dimension: ldmatrix.trans gathers x through the local map (A), wgmma reads g as [row][channel] (B).
-// With fewer than 64 input channels, 64 / CI offsets lie side by side in one A. Item after item goes to one of two buffers. After `flush`
-// items the registers are emptied into memory: tensor cores round towards zero, and long sums would drift. wm_wgrad_sum then adds the
-// blocks' sums in their order.
+// With fewer than 64 input channels, 64 / CI offsets are side by side in one A. Items use two buffers in turn. After every `flush` items, the
+// block adds the registers to memory and clears them: tensor cores round towards zero, so long sums in them would drift. wm_wgrad_sum
+// then adds the blocks' sums in their order.
 #include "hopper.cuh"
 #include "operands.cuh"
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
-// Sizes of a kernel. UNITS: pieces of 64 x CO sums that a warpgroup keeps, OPW: offsets in each.
+// Sizes of a kernel. UNITS: pieces of 64 x CO sums that a warpgroup keeps. OPW: offsets in each piece.
 template <int CI, int CO> struct Shape {
   static constexpr int OPW = 64 / CI;
   static constexpr int WGS = CI == 64 && CO >= 32 || CI == 32 && CO == 64 ? 3 : 4;
@@ -17,8 +17,9 @@ template <int CI, int CO> struct Shape {
   static constexpr int SPAN = WGS * UNITS * OPW < K ? WGS * UNITS * OPW : K, GROUPS = (K + SPAN - 1) / SPAN, THREADS = WGS * 128;
 };
 
-// x (rows, in), gy (rows, out); sums (gridDim.x, out, 27, in), added to what they hold if `onto`. gridDim.y = GROUPS * (in / CI) * (out / CO). stride: bytes of a buffer,
-// (256 * CO * 2 + (most + 1) * CI * 2 + SPAN * 512), rounded up to 1024. Shared memory: 1024 + 2 * stride + 7200.
+// x (rows, in), gy (rows, out); sums (gridDim.x, out, 27, in). If `onto`, the results are added to what sums hold.
+// gridDim.y = GROUPS * (in / CI) * (out / CO). stride: bytes of a buffer, 256 * CO * 2 + (most + 1) * CI * 2 + SPAN * 512, rounded up to a
+// multiple of 1024. Shared memory: 1024 + 2 * stride + 7200 bytes.
 template <Kind KIND, int CI, int CO>
 __device__ void wgrad(const u16* __restrict__ x, const u16* __restrict__ gy, float* __restrict__ sums, const Map& m, const Item* __restrict__ items, int in, int out, u32 offsets, int most, int stride, int flush, int onto) {
   using S = Shape<CI, CO>;
@@ -46,7 +47,7 @@ __device__ void wgrad(const u16* __restrict__ x, const u16* __restrict__ gy, flo
   auto store = [&] {
     float* to = sums + ((size_t(blockIdx.x) * out + co + (lane & 3) * 2) * K + first + wg * UNITS * OPW + (warp & 3) * OPW / 4) * in + ci + (warp & 3) % (4 / OPW) * 16 + (lane >> 2);
     u32 column = K * in, next_unit = OPW * in;
-    asm volatile("" : "+l"(to), "+r"(column), "+r"(next_unit));  // addresses are made here, not kept in registers through the loop
+    asm volatile("" : "+l"(to), "+r"(column), "+r"(next_unit));  // computes the addresses here, so that the loop keeps none in registers
 #pragma unroll
     for (int u = 0; u < UNITS; u++) {
       if (first + (wg * UNITS + u) * OPW + (warp & 3) * OPW / 4 < K)

@@ -1,12 +1,12 @@
-// The convolution and the weights' gradient over a table of neighbours, for any map, any channels and any card. Sums are f32, each made
-// by one thread in a fixed order.
+// Convolution over a table of neighbours, and the gradient of its weights, for any map, any channels and any card. Sums are f32; one
+// thread computes each of them in a fixed order.
 #include "value.cuh"
 
 constexpr int TILE = 64;   // rows and columns of a block's result
 constexpr int DEPTH = 16;  // channels multiplied between two barriers
 
 // `y[t][n] = bias[n] + sum over offsets r and channels k of x[table[r][t]][k] * w[n * step_n + r' * step_r + k * step_k]`, where r' is
-// r, or counted from the other end if mirrored. Grid (targets / 64, columns / 64), block 256.
+// r, or offsets - 1 - r if mirrored. Grid (targets / 64, columns / 64), block 256.
 extern "C" __global__ void __launch_bounds__(256)
     convolve_table(const int* table, int targets, int offsets, int mirrored, const void* x, int x_type, int depth, const void* w, int w_type,
                    int columns, long long step_n, long long step_r, long long step_k, const void* bias, int bias_type, void* y, int y_type) {
@@ -26,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(256)
             for (int i = threadIdx.x; i < TILE * DEPTH; i += 256) {
                 int row = i / DEPTH, k = i % DEPTH, from = sources[row];
                 rows[k][row] = from >= 0 && k0 + k < depth ? value_at(x, static_cast<long long>(from) * depth + k0 + k, x_type) : 0.0f;
-                // Neighbouring threads read neighbouring weights, whichever way these lie.
+                // Neighbouring threads read neighbouring weights, in whichever order the weights are stored.
                 int n = step_k == 1 ? row : i % TILE, kw = step_k == 1 ? k : i / TILE;
                 weights[kw][n] = column + n < columns && k0 + kw < depth
                                      ? value_at(w, (column + n) * step_n + at_r + (k0 + kw) * step_k, w_type)
@@ -54,8 +54,8 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// The share `split` of the weights' gradient: `shares[split][o][r'][i] = sum over its targets of grad[t][o] * x[table[r][t]][i]`.
-// Grid (inputs / 64 * outputs / 64, offsets, splits), block 256.
+// Writes the shares of the weights' gradient, with r' as above: `shares[split][o][r'][i] = sum over targets t of the split of
+// grad[t][o] * x[table[r][t]][i]`. Grid (inputs / 64 * outputs / 64, offsets, splits), block 256.
 extern "C" __global__ void __launch_bounds__(256)
     weight_shares(const int* table, int targets, int offsets, int mirrored, const void* x, int x_type, int inputs, const void* grad,
                   int grad_type, int outputs, int each, float* shares) {
@@ -96,7 +96,7 @@ extern "C" __global__ void __launch_bounds__(256)
         }
 }
 
-// The sum of `count` shares of `length` numbers, in their order. Grid (length / 256), block 256.
+// Adds `count` shares of `length` numbers in their order. Grid (length / 256), block 256.
 extern "C" __global__ void add_shares(const float* shares, int count, long long length, float* sums) {
     long long at = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
     if (at >= length) return;

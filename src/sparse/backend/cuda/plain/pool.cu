@@ -1,7 +1,7 @@
-// Pooling over a table of neighbours, and its gradients over the table of the way back: one writer for each number.
+// Pooling over a table of neighbours, and its gradients over the reversed table. One thread writes each number.
 #include "value.cuh"
 
-// The largest value of each target's sources. NaN wins, as in PyTorch. One thread an element.
+// The largest value of each target's sources. NaN wins, as in PyTorch. One thread per element.
 extern "C" __global__ void max_pool(const int* table, int targets, int offsets, const void* x, int channels, void* y, int type) {
     long long at = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
     if (at >= static_cast<long long>(targets) * channels) return;
@@ -16,7 +16,7 @@ extern "C" __global__ void max_pool(const int* table, int targets, int offsets, 
     put_at(y, at, type, largest);
 }
 
-// Each source's share of its targets' gradients: all of it where the source is the largest.
+// The gradient of each source: the sum of the gradients of those of its targets whose largest value it has.
 extern "C" __global__ void max_pool_gradient(const int* back, int sources, int offsets, const void* x, const void* y, const void* grad,
                                              int channels, void* gradient, int type) {
     long long at = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
@@ -32,7 +32,7 @@ extern "C" __global__ void max_pool_gradient(const int* back, int sources, int o
     put_at(gradient, at, type, sum);
 }
 
-// How many sources each target has.
+// Counts the sources of each target.
 extern "C" __global__ void count_sources(const int* table, int targets, int offsets, float* counts) {
     int target = blockIdx.x * blockDim.x + threadIdx.x;
     if (target >= targets) return;
@@ -55,7 +55,7 @@ extern "C" __global__ void avg_pool(const int* table, int targets, int offsets, 
     put_at(y, at, type, sum / counts[target]);
 }
 
-// Each source's share of its targets' gradients.
+// The gradient of each source. Each of its targets adds its gradient, divided by its number of sources.
 extern "C" __global__ void avg_pool_gradient(const int* back, int sources, int offsets, const float* counts, const void* grad,
                                              int channels, void* gradient, int type) {
     long long at = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;

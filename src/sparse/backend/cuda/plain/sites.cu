@@ -1,7 +1,7 @@
 // Sites on the GPU: a hash table from packed sites to rows, the table of neighbours of a kernel map, and new output sites.
 //
-// A packed site is its row-major index over (batch, z, y, x). Where threads write a hash table in any order, only what a key leads
-// to is ever read, and that is the same on every run.
+// A packed site is its row-major index over (batch, z, y, x). Threads fill the hash table in any order, but only the row of a key is ever
+// read, and that row is the same on every run.
 
 struct Shape {
     long long depth, height, width;
@@ -19,7 +19,7 @@ __device__ inline unsigned first_slot(unsigned long long key, unsigned mask) {
     return static_cast<unsigned>((key * 0x9E3779B97F4A7C15ull) >> 32) & mask;
 }
 
-// Keys are stored as key + 1, so that 0 is an empty slot. Slots are a power of two, at least twice the sites.
+// Keys are stored as key + 1, so that 0 is an empty slot. The number of slots is a power of two, at least twice the number of sites.
 extern "C" __global__ void insert_sites(const int4* sites, int count, Shape shape, unsigned long long* keys, int* rows, unsigned mask) {
     int row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= count) return;
@@ -29,7 +29,7 @@ extern "C" __global__ void insert_sites(const int4* sites, int count, Shape shap
     rows[slot] = row;
 }
 
-// The cell that `cell` reads (or, divided, is written by) through tap `r` of an axis, or -1 where there is none in `size` cells.
+// The cell that `cell` reads through tap `r` of an axis or, with `divide`, the cell that reads `cell`; -1 if there is none in `size` cells.
 __device__ inline int through(int cell, int r, int stride, int padding, int dilation, bool divide, long long size) {
     long long at;
     if (divide) {
@@ -42,7 +42,7 @@ __device__ inline int through(int cell, int r, int stride, int padding, int dila
     return at >= 0 && at < size ? static_cast<int>(at) : -1;
 }
 
-// `table[offset][target]`: the source row that a target reads through an offset, or -1. Grid (targets / 256, offsets).
+// Writes `table[offset][target]`: the source row that a target reads through an offset, or -1. Grid (targets / 256, offsets).
 extern "C" __global__ void find_neighbours(const int4* targets, int count, Shape source, const unsigned long long* keys, const int* rows,
                                            unsigned mask, Three kernel, Three stride, Three padding, Three dilation, int divide,
                                            int* table) {
@@ -66,8 +66,8 @@ extern "C" __global__ void find_neighbours(const int4* targets, int count, Shape
     table[static_cast<long long>(offset) * count + target] = found;
 }
 
-// Sets the bits of the output cells that each site reaches. `kernel` and the rest are those of the way from outputs to inputs, turned
-// round by `divide`; with `floor` a site reaches the cell floor(site / stride) alone. Grid (sites / 256, offsets).
+// Sets the bits of the output cells that each site reaches. `kernel`, `stride`, `padding` and `dilation` describe the way from outputs to
+// inputs, which `divide` reverses. With `floor`, a site reaches only the cell floor(site / stride). Grid (sites / 256, offsets).
 extern "C" __global__ void mark_outputs(const int4* sites, int count, Shape target, Three kernel, Three stride, Three padding,
                                         Three dilation, int divide, int floor, unsigned* bits) {
     int row = blockIdx.x * blockDim.x + threadIdx.x;
@@ -89,7 +89,7 @@ extern "C" __global__ void mark_outputs(const int4* sites, int count, Shape targ
     atomicOr(bits + (key >> 5), 1u << (key & 31));
 }
 
-// Sums of 1024 numbers within a block of 1024; the result is what comes before each, and `total` all of them.
+// A prefix sum over a block of 1024 threads. Returns the sum of the values before this thread's; `total` becomes the sum of all.
 __device__ inline unsigned before(unsigned value, unsigned& total) {
     __shared__ unsigned sums[32];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -115,7 +115,7 @@ __device__ inline unsigned before(unsigned value, unsigned& total) {
     return result;
 }
 
-// How many bits are set in each 1024 words. Grid (words / 1024), block 1024.
+// Counts the bits that are set in each 1024 words. Grid (words / 1024), block 1024.
 extern "C" __global__ void count_bits(const unsigned* bits, long long words, unsigned* counts) {
     long long word = blockIdx.x * 1024ll + threadIdx.x;
     unsigned total;
@@ -123,7 +123,7 @@ extern "C" __global__ void count_bits(const unsigned* bits, long long words, uns
     if (threadIdx.x == 0) counts[blockIdx.x] = total;
 }
 
-// What comes before each count, in place; all of them at the end. One block of 1024.
+// Replaces each count by the sum of those before it, and writes the sum of all to the end. One block of 1024.
 extern "C" __global__ void scan_counts(unsigned* counts, int blocks) {
     unsigned done = 0;
     for (int first = 0; first < blocks; first += 1024) {
@@ -136,7 +136,7 @@ extern "C" __global__ void scan_counts(unsigned* counts, int blocks) {
     if (threadIdx.x == 0) counts[blocks] = done;
 }
 
-// The sites of the bits that are set, ascending. Grid and block as for `count_bits`.
+// Lists the sites whose bits are set, ascending. Grid and block as for `count_bits`.
 extern "C" __global__ void list_bits(const unsigned* bits, long long words, const unsigned* counts, Shape shape, int4* sites) {
     long long word = blockIdx.x * 1024ll + threadIdx.x;
     unsigned here = word < words ? bits[word] : 0, total;
