@@ -5,8 +5,8 @@ use pulp::{Simd, WithSimd};
 
 use super::number::Number;
 use super::{Normalize, Scaling, Scratch, add_rows, chunk, wide};
-use crate::{Result, parallel};
 use crate::sparse::backend::simd;
+use crate::{Result, parallel};
 
 pub(super) struct Backward<'a, X, Y, G> {
     pub op: &'a Normalize,

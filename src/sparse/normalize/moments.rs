@@ -5,10 +5,10 @@ use pulp::{Simd, WithSimd};
 
 use super::number::Number;
 use super::{add_rows, chunk, on_cpu, slice};
-use crate::{Result, parallel};
 use crate::sparse::backend::simd;
 use crate::sparse::sync::AllReduce;
 use crate::sparse::tensor::SparseConvTensor;
+use crate::{Result, parallel};
 
 /// Mean and variance of each channel, (C,) f64, on the device of the features.
 #[derive(Clone, Debug)]

@@ -289,7 +289,10 @@ mod tests {
         };
         state.variables.insert("held".to_owned(), tool);
         let notes = state.replace_crates(4, &[("tool".to_owned(), "its source changed".to_owned())]);
-        assert_eq!(notes, ["note: tool is rebuilt: its source changed. Its statics start again. Lost with it: `held`."]);
+        assert_eq!(
+            notes,
+            ["note: tool is rebuilt: its source changed. Its statics start again. Lost with it: `held`."]
+        );
         assert_eq!((state.stored().count(), &state.forgotten[..]), (1, &["held".to_owned()][..]));
         state.lose_all(5);
         assert_eq!(state.stored().count(), 0);

@@ -82,12 +82,7 @@ pub(super) fn convolve_onto<S: Source>(tiles: &Tiles, x: &S, weights: &Packed, y
 }
 
 /// Calls `job` with the rows of each tile.
-fn in_tiles<T: Send>(
-    tiles: &Tiles,
-    y: &mut [T],
-    columns: usize,
-    job: &(dyn Fn(&mut Scratch, &mut [T], &Tile) + Sync),
-) {
+fn in_tiles<T: Send>(tiles: &Tiles, y: &mut [T], columns: usize, job: &(dyn Fn(&mut Scratch, &mut [T], &Tile) + Sync)) {
     assert_eq!(tiles.tiles.len(), (y.len() / columns).div_ceil(TILE), "every row belongs to a tile");
     parallel::chunks_mut_with(y, TILE * columns, &|scratch, i, y| job(scratch, y, &tiles.tiles[i]));
 }
