@@ -5,6 +5,7 @@
 //! parts of them, and the inverse takes the mean over all shifts.
 
 use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -27,6 +28,8 @@ pub struct StationaryConfig {
     /// Whether to divide the filters by √2. For an orthogonal wavelet, the coefficients that `trim_approx` keeps then have the same energy
     /// as the array. Default no.
     pub norm: bool,
+    /// The number of levels to pass over: the first level has the filters of level `start_level + 1`, and reads the array itself. Default 0.
+    pub start_level: usize,
 }
 
 setters! {
@@ -34,6 +37,7 @@ setters! {
         axes(axes: impl Into<Vec<usize>>) => axes = Some(axes.into());
         trim_approx(trim_approx: bool) => trim_approx = trim_approx;
         norm(norm: bool) => norm = norm;
+        start_level(start_level: usize) => start_level = start_level;
     }
 }
 
@@ -47,6 +51,8 @@ pub struct StationaryCoeffs<T> {
     pub axes: Vec<usize>,
     /// Whether the filters were divided by √2.
     pub norm: bool,
+    /// The number of levels that were passed over ([`StationaryConfig::start_level`]).
+    pub start_level: usize,
     /// The bands from the coarsest level to the finest: `a…a` to `d…d` in alphabetical order, 2^axes for each level, all with the array's
     /// shape. With [`StationaryConfig::trim_approx`], all levels but the first begin with `a…ad`.
     pub levels: Vec<Vec<NdArray<T>>>,
@@ -87,10 +93,11 @@ pub fn swtn<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, level: usiz
     swtn_with(data, shape, wavelet, level, &StationaryConfig::new())
 }
 
-/// [`swtn`] with PyWavelets' arguments `axes`, `trim_approx` and `norm`.
+/// [`swtn`] with PyWavelets' arguments `axes`, `trim_approx`, `norm` and `start_level`.
 ///
 /// # Errors
-/// The errors of [`swtn`], for the axes that are transformed; and if an axis does not exist or is named twice.
+/// The errors of [`swtn`], for the axes that are transformed; if such an axis is not a multiple of 2^(start_level + level); and if an axis
+/// does not exist or is named twice.
 ///
 /// ```
 /// use wavemesh::wavelet::{StationaryConfig, Wavelet, iswtn, swtn_with};
@@ -120,21 +127,18 @@ pub fn swtn_with<T: Real>(
     if config.axes.is_some() {
         some_axes::check(OP, &axes, shape.len())?;
     }
-    let step = u32::try_from(level).ok().and_then(|level| 1usize.checked_shl(level));
-    if level == 0 || !step.is_some_and(|step| axes.iter().all(|&axis| shape[axis].is_multiple_of(step))) {
-        let along: Vec<usize> = axes.iter().map(|&axis| shape[axis]).collect();
-        let expected =
-            format!("1 or more, and axes of {along:?} that are multiples of 2^level; pad the array or ask for less");
-        return Err(Error::Argument { op: OP, name: "level", got: level.to_string(), expected });
-    }
+    let start = config.start_level;
+    check_levels(OP, shape, &axes, start, level)?;
     let count = 1 << axes.len();
     memory::elements::<T>(OP, "the bands", &[&[level, count], shape].concat(), 0)?;
     let factor = if config.norm { FRAC_1_SQRT_2 } else { 1.0 };
     let mut bands = if some_axes::are_all(&axes, shape.len()) {
-        decompose(data, shape, wavelet, level, factor)
+        decompose(data, shape, wavelet, start..start + level, factor)
     } else {
         let array = NdArray { shape: shape.to_vec(), data: data.to_vec() };
-        some_axes::apart(&[&array], &axes, |parts, shape| Ok(decompose(parts[0], shape, wavelet, level, factor)))?
+        some_axes::apart(&[&array], &axes, |parts, shape| {
+            Ok(decompose(parts[0], shape, wavelet, start..start + level, factor))
+        })?
     };
     let mut levels = Vec::new();
     while !bands.is_empty() {
@@ -144,13 +148,33 @@ pub fn swtn_with<T: Real>(
     if config.trim_approx {
         levels[1..].iter_mut().for_each(|bands| drop(bands.remove(0)));
     }
-    Ok(StationaryCoeffs { wavelet: wavelet.clone(), axes, norm: config.norm, levels })
+    Ok(StationaryCoeffs { wavelet: wavelet.clone(), axes, norm: config.norm, start_level: start, levels })
 }
 
-/// All bands of all levels, from the coarsest to the finest, with the filters times `factor`.
-fn decompose<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, level: usize, factor: f64) -> Vec<NdArray<T>> {
+/// Checks that the filters of all levels fit the axes, `start` levels being passed over.
+fn check_levels(op: &'static str, shape: &[usize], axes: &[usize], start: usize, level: usize) -> Result<()> {
+    let last = start.checked_add(level).and_then(|last| u32::try_from(last).ok());
+    let step = last.and_then(|last| 1usize.checked_shl(last));
+    if level > 0 && step.is_some_and(|step| axes.iter().all(|&axis| shape[axis].is_multiple_of(step))) {
+        return Ok(());
+    }
+    let along: Vec<usize> = axes.iter().map(|&axis| shape[axis]).collect();
+    let power = if start == 0 { "2^level" } else { "2^(start_level + level)" };
+    let expected =
+        format!("1 or more, and axes of {along:?} that are multiples of {power}; pad the array or ask for less");
+    Err(Error::Argument { op, name: "level", got: level.to_string(), expected })
+}
+
+/// All bands of these levels (the finest is 0), from the coarsest to the finest, with the filters times `factor`.
+fn decompose<T: Real>(
+    data: &[T],
+    shape: &[usize],
+    wavelet: &Wavelet,
+    which: Range<usize>,
+    factor: f64,
+) -> Vec<NdArray<T>> {
     let mut levels: Vec<Vec<NdArray<T>>> = Vec::new();
-    for step in (0..level).map(|l| 1 << l) {
+    for step in which.map(|l| 1 << l) {
         let source = levels.last().map_or(data, |bands: &Vec<NdArray<T>>| &bands[0].data);
         let mut bands = vec![NdArray { shape: shape.to_vec(), data: source.to_vec() }];
         for axis in 0..shape.len() {
@@ -173,7 +197,8 @@ fn decompose<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, level: usi
 /// The inverse of [`swtn`] and [`swtn_with`], as PyWavelets' `iswtn`. It ignores the band `a…a` of all levels except the coarsest.
 ///
 /// # Errors
-/// If there is no level, a level does not have 2^axes bands (or one fewer, without its `a…a`), or the bands differ in shape.
+/// If there is no level, a level does not have 2^axes bands (or one fewer, without its `a…a`), the bands differ in shape, or an axis
+/// is not a multiple of 2^(start_level + levels).
 ///
 /// ```
 /// use wavemesh::wavelet::{Wavelet, iswtn, swtn};
@@ -185,7 +210,7 @@ fn decompose<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, level: usi
 #[doc(alias("iswt", "iswt2"))]
 pub fn iswtn<T: Real>(coeffs: &StationaryCoeffs<T>) -> Result<NdArray<T>> {
     const OP: &str = "iswtn";
-    let StationaryCoeffs { wavelet, axes, norm, levels } = coeffs;
+    let StationaryCoeffs { wavelet, axes, norm, start_level, levels } = coeffs;
     let wrong = |got: Vec<usize>, expected: String| Err(Error::Shape { op: OP, what: "coeffs", got, expected });
     let Some(first) = levels.first().and_then(|bands| bands.first()) else {
         return wrong(Vec::new(), "at least one level of bands".into());
@@ -193,6 +218,7 @@ pub fn iswtn<T: Real>(coeffs: &StationaryCoeffs<T>) -> Result<NdArray<T>> {
     let shape = &first.shape;
     check_shape(OP, first.data.len(), shape)?;
     some_axes::check(OP, axes, shape.len())?;
+    check_levels(OP, shape, axes, *start_level, levels.len())?;
     let count = 1usize << axes.len();
     for (number, bands) in levels.iter().enumerate() {
         if bands.len() != count && (number == 0 || bands.len() + 1 != count) {
@@ -207,7 +233,7 @@ pub fn iswtn<T: Real>(coeffs: &StationaryCoeffs<T>) -> Result<NdArray<T>> {
     let bands: Vec<&NdArray<T>> = std::iter::once(first).chain(details).collect();
     // The mean over both shifts.
     let factor = if *norm { 0.5 * SQRT_2 } else { 0.5 };
-    let compose = |bands: &[&[T]], shape: &[usize]| compose(bands, shape, wavelet, factor);
+    let compose = |bands: &[&[T]], shape: &[usize]| compose(bands, shape, wavelet, *start_level, factor);
     if some_axes::are_all(axes, shape.len()) {
         let bands: Vec<&[T]> = bands.iter().map(|band| &band.data[..]).collect();
         return Ok(compose(&bands, shape));
@@ -215,13 +241,13 @@ pub fn iswtn<T: Real>(coeffs: &StationaryCoeffs<T>) -> Result<NdArray<T>> {
     Ok(some_axes::apart(&bands, axes, |bands, shape| Ok(vec![compose(bands, shape)]))?.swap_remove(0))
 }
 
-/// The array for an approximation and the details of each level, with the filters times `factor`.
-fn compose<T: Real>(bands: &[&[T]], shape: &[usize], wavelet: &Wavelet, factor: f64) -> NdArray<T> {
+/// The array for an approximation and the details of each level from `start` on, with the filters times `factor`.
+fn compose<T: Real>(bands: &[&[T]], shape: &[usize], wavelet: &Wavelet, start: usize, factor: f64) -> NdArray<T> {
     let array = |data: &[T]| NdArray { shape: shape.to_vec(), data: data.to_vec() };
     let count = (1 << shape.len()) - 1;
     let level = (bands.len() - 1) / count;
     let mut approx = array(bands[0]);
-    for (details, step) in bands[1..].chunks(count).zip((0..level).rev().map(|l| 1usize << l)) {
+    for (details, step) in bands[1..].chunks(count).zip((start..start + level).rev().map(|l| 1usize << l)) {
         let mut bands: Vec<NdArray<T>> =
             std::iter::once(approx).chain(details.iter().map(|&band| array(band))).collect();
         for axis in (0..shape.len()).rev() {
