@@ -149,6 +149,7 @@ mod tests {
             bundle: None,
             say: &mut |_| {},
             progress: &mut |_| {},
+            compiled: &mut |_| {},
             started: &mut |_| {},
         };
         assert_eq!(names_of(&mut build, &["a"]), Ok(vec!["a".to_owned()]), "others have more");
