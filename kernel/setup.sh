@@ -213,7 +213,7 @@ build_kernel() {
   export CARGO_TARGET_DIR=$target
   if [ "$(memory)" -ge 6 ]; then
     say "WaveMesh: compiling the kernel and the library for cells"
-    # The library takes longer, and ends with two crates that each wait for the one before: it comes first.
+    # The library takes longer, so it comes first.
     (cd "$root/kernel" && CARGO_TARGET_DIR=$kernel_target exec nice -n 10 cargo build --release --locked --quiet) >"$logs/kernel" 2>&1 &
     local kernel=$!
     background+=("$kernel")
