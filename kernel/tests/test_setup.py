@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 SETUP = Path(__file__).parents[1] / "setup.sh"
-TOOLS = ["bash", "cat", "cmp", "cp", "cut", "dirname", "env", "mkdir", "mktemp", "mv", "rm", "sed", "sh", "tail", "uname"]
+TOOLS = ["bash", "cat", "cmp", "cp", "cut", "dirname", "env", "mkdir", "mktemp", "mv", "nice", "rm", "sed", "sh", "tail", "uname"]
 
 
 @pytest.fixture
