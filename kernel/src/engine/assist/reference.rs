@@ -193,6 +193,14 @@ enum Reading {
     Rustdoc,
 }
 
+/// What one reference is made of.
+struct Documented<'a> {
+    crates: Vec<&'a str>,
+    /// With these rustdoc reads the crates.
+    args: Vec<String>,
+    with_std: bool,
+}
+
 impl Library {
     /// The names that are known now. Just after the start this waits a moment for a kept file.
     pub fn current(&self) -> Arc<Reference> {
@@ -271,26 +279,19 @@ impl Library {
         if key == known {
             return Ok(None);
         }
-        let own: Vec<&str> = library.iter().map(|_| "wavemesh").collect();
-        let mut args = compiler.own_args();
-        let mut reference = self.kept_or_made(base, compiler, &own, &args, true)?;
+        let crates = library.iter().map(|_| "wavemesh").collect();
+        let own = Documented { crates, args: compiler.own_args(), with_std: true };
+        let mut reference = self.kept_or_made(base, compiler, &own)?;
         if !added.files.is_empty() {
-            let names: Vec<&str> = added.files.keys().map(String::as_str).collect();
-            args.extend_from_slice(&added.args);
-            reference.extend(self.kept_or_made(key, compiler, &names, &args, false)?);
+            let crates = added.files.keys().map(String::as_str).collect();
+            let args = [own.args, added.args.clone()].concat();
+            reference.extend(self.kept_or_made(key, compiler, &Documented { crates, args, with_std: false })?);
         }
         Ok(Some((key, reference)))
     }
 
-    /// The reference of these crates, and of `std` if `with_std`; read from its file, or made.
-    fn kept_or_made(
-        &self,
-        key: u64,
-        compiler: &Compiler,
-        crates: &[&str],
-        args: &[String],
-        with_std: bool,
-    ) -> Result<Reference> {
+    /// The reference of these crates; read from its file, or made.
+    fn kept_or_made(&self, key: u64, compiler: &Compiler, documented: &Documented) -> Result<Reference> {
         let home = library::data_home().context("there is no home folder; set XDG_DATA_HOME")?;
         let file = home.join(format!("names-{key:016x}.json"));
         let kept = || serde_json::from_slice(&std::fs::read(&file).ok()?).ok();
@@ -307,7 +308,7 @@ impl Library {
             return Ok(reference);
         }
         let folder = tempfile::Builder::new().prefix("names-").tempdir_in(&compiler.folder)?;
-        let reference = self.make(compiler, crates, args, with_std, folder.path())?;
+        let reference = self.make(compiler, documented, folder.path())?;
         // Pages that vanish during reading would be missing from the file for good.
         ensure!(!self.stopped.load(Ordering::SeqCst), "the kernel ended before the names were read");
         forget_old(&home);
@@ -317,22 +318,15 @@ impl Library {
         Ok(reference)
     }
 
-    fn make(
-        &self,
-        compiler: &Compiler,
-        crates: &[&str],
-        args: &[String],
-        with_std: bool,
-        folder: &Path,
-    ) -> Result<Reference> {
+    fn make(&self, compiler: &Compiler, documented: &Documented, folder: &Path) -> Result<Reference> {
         let mut source = "#![feature(rustdoc_internals, rustc_attrs)]\n#![allow(internal_features)]\n".to_owned();
-        for name in crates {
+        for name in &documented.crates {
             source.push_str(&format!("#[doc(inline)] pub use ::{name};\n"));
         }
-        if with_std {
+        if documented.with_std {
             source.push_str(&format!("pub mod std {{ #[doc(inline)] pub use ::std::{{{STD}}}; }}\n"));
         }
-        for name in PRIMITIVES.iter().filter(|_| with_std) {
+        for name in PRIMITIVES.iter().filter(|_| documented.with_std) {
             source.push_str(&format!("#[rustc_doc_primitive = \"{name}\"] /// .\nmod prim_{name} {{}}\n"));
         }
         std::fs::write(folder.join("lib.rs"), source)?;
@@ -349,7 +343,7 @@ impl Library {
                 "lib.rs",
             ])
             .arg(format!("--crate-name={ROOT}"))
-            .args(args);
+            .args(&documented.args);
         // Cells come first, and rustdoc must not outlive the kernel.
         let stand_back = || {
             setpriority_process(None, 19)?;
