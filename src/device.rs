@@ -141,6 +141,17 @@ fn what_is_missing(problem: Option<String>) -> String {
     })
 }
 
+/// The bytes that this process's tensors use on each GPU that it has taken, by its number.
+#[cfg(all(feature = "cuda", feature = "notebook"))]
+pub(crate) fn gpu_memory_in_use() -> Vec<(usize, u64)> {
+    crate::gpu::memory_in_use()
+}
+
+#[cfg(all(not(feature = "cuda"), feature = "notebook"))]
+pub(crate) fn gpu_memory_in_use() -> Vec<(usize, u64)> {
+    Vec::new()
+}
+
 /// Properties of the GPU of `device`, and the present use of its memory.
 ///
 /// # Errors

@@ -429,10 +429,55 @@ fn packed_coefficients_are_decoded_where_they_are() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn tensors_are_decomposed_where_they_are() -> Result<()> {
+    use wavemesh::wavelet::{Mode, Wavelet, wavedecn_tensor, waverecn_tensor};
+    let grids = numbers(&mut StdRng::seed_from_u64(31), &[2, 21, 18, 15]);
+    let run = |device: &Device, dtype: DType| -> Result<(Vec<Tensor>, Tensor, Tensor)> {
+        let data = Var::from_tensor(&grids.to_dtype(dtype)?.to_device(device)?)?;
+        let wavelet = Wavelet::from_name("bior4.4")?;
+        let coeffs = wavedecn_tensor(data.as_tensor(), &[1, 2, 3], &wavelet, Mode::Symmetric, 1)?;
+        let back = waverecn_tensor(&coeffs)?;
+        let bands: Vec<Tensor> = std::iter::once(coeffs.approx).chain(coeffs.details.concat()).collect();
+        let gradients = bands[3].sqr()?.sum_all()?.backward()?;
+        let gradient = gradients.get(&data).expect("the band depends on the data").clone();
+        Ok((bands, back, gradient))
+    };
+    for (dtype, most) in [(DType::F32, 1e-5), (DType::F64, 1e-12), (DType::F16, 2e-3)] {
+        let ((want, _, wanted), (got, back, gradient)) = (run(&Device::Cpu, DType::F64)?, run(&gpu(), dtype)?);
+        assert!(got.iter().all(|band| band.device().is_cuda() && band.dtype() == dtype));
+        for (got, want) in got.iter().zip(&want) {
+            assert!(off(got, want) <= most, "{dtype:?}");
+        }
+        assert!(off(&back, &grids) <= most && off(&gradient, &wanted) <= most, "{dtype:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_live_curve_of_a_training_tells_the_memory_of_the_gpu() -> Result<()> {
+    let held = Tensor::zeros(64 << 20, DType::U8, &gpu())?;
+    let mut curve = wavemesh::notebook::LivePlot::new("training");
+    curve.record(&wavemesh::train::StepRecord {
+        step: 1,
+        loss: 0.5,
+        grad_norm: 0.0,
+        learning_rate: 0.0,
+        validation: None,
+        seconds: 0.0,
+        processor_seconds: None,
+    });
+    let told = curve.rich().plain().to_string();
+    println!("{told}");
+    let (_, used) = told.split_once("training · cuda:0 ").expect("it names the GPU");
+    assert!(used.contains("MB |") || used.contains("GB |"), "{told}");
+    drop(held);
+    Ok(())
+}
+
 /// SpUNet, fifty layers deep. The output and the gradients of the last layer agree with f64 to f32's rounding. Gradients below the first
 /// ReLU do not, not even on the processor: a value that rounding moves to the other side of zero changes a whole term, so a few of a
 /// million values make 10⁻³.
-/// not, on the processor neither: a value that rounding tips over the edge changes a whole term, so a few of a million make 10⁻³.
 #[test]
 fn gradients_of_a_deep_network_are_those_of_f64_but_for_its_relus() -> Result<()> {
     use wavemesh::backbones::{SpUNet, SpUNetConfig};

@@ -9,6 +9,6 @@ if ! command -v nvcc >/dev/null; then
     PATH=$CUDA_HOME/bin:$PATH
 fi
 SECONDS=0
-WAVEMESH_NVCC=$(command -v nvcc) NVCC=$PWD/tests/nvcc_ours.sh CUDA_COMPUTE_CAP=80 CARGO_TARGET_DIR=$target/cuda-check \
+WAVEMESH_NVCC=$(command -v nvcc) NVCC=$PWD/tests/nvcc_ours.sh CUDA_COMPUTE_CAP=80 CARGO_TARGET_DIR=$target \
     cargo clippy --release --locked --features nccl --lib --test gpu --test gpu_alone -- -D warnings
 echo "GPU kernels for every architecture and the Rust around them: $SECONDS s"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests: format, lints, Rust and doc tests, documentation, the displays in a browser, the notebooks, the kernel's tests
 # (JupyterLab in a browser among them), the packages' (an emulated Google Colab among them).
-# Usage: bash tests/run.sh [rust|gpu|kernel|deny|book|browser|notebooks|python]…     (default: all but gpu)
+# Usage: bash tests/run.sh [rust|gpu|kernel|deny|book|browser|notebooks|python]…     (default: all)
 # The Rust tests run with checks of integer overflow, for the crates of this workspace alone. If there are several parts, the last lines
 # give the time of each.
 # A part that cannot run is reported clearly; with CI=true that is an error.
@@ -79,7 +79,7 @@ if [ $# = 1 ]; then
   exit
 fi
 
-[ $# -gt 0 ] || set -- rust deny book browser notebooks kernel python
+[ $# -gt 0 ] || set -- rust gpu deny book browser notebooks kernel python
 chosen=" $* "
 for part; do
   case " rust gpu deny book browser notebooks kernel python " in *" $part "*) ;; *) run "$part" ;; esac
@@ -97,13 +97,14 @@ lane() {
   done
 }
 
-# Every other part uses what `rust` compiles. The kernel's tests mostly wait for one compiler, so the displays, the notebooks and the
-# packages are tested beside them; their output is printed afterwards.
-lane rust gpu
-lane browser notebooks python >"$results/beside" 2>&1 &
+# Every other part uses what `rust` compiles. The parts that drive kernels mostly wait for one compiler, so they run beside each other; the
+# output of two of the three lanes is printed afterwards.
+lane rust
+lane browser notebooks gpu >"$results/displays" 2>&1 &
+lane python >"$results/packages" 2>&1 &
 lane deny book kernel
 wait
-cat "$results/beside"
+cat "$results/displays" "$results/packages"
 
 printf '\n'
 cat "$results/took"

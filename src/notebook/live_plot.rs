@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::draw::{Chart, Kind, Picture, Series, Theme};
 use super::frontend::Frontend;
-use super::html::number;
+use super::html::{bytes, number};
 use super::{Display, MimeBundle, Number, Rich, display};
 use crate::Result;
+use crate::device::gpu_memory_in_use;
 use crate::sync::lock;
 
 /// A picture takes longer to draw and to send than a bar, so it is updated only twice a second.
@@ -32,6 +33,8 @@ struct Plot {
     chart: Chart,
     curves: Vec<Curve>,
     smooth: f64,
+    /// Whether it shows a training, so that its title says how much of the GPU's memory is used.
+    training: bool,
     output: Option<Display>,
     drawn: Option<Instant>,
     changed: bool,
@@ -68,6 +71,7 @@ impl LivePlot {
             chart: Chart { title: title.into(), ..Default::default() },
             curves: Vec::new(),
             smooth: 0.0,
+            training: false,
             output: None,
             drawn: None,
             changed: false,
@@ -152,8 +156,10 @@ impl LivePlot {
         }
     }
 
-    /// Adds a training step to the curve `loss` and, if the step has a validation, to the curve `validation`.
+    /// Adds a training step to the curve `loss` and, if the step has a validation, to the curve `validation`. From then on the title says
+    /// how much of the GPU's memory tensors use, if they are on one.
     pub fn record(&mut self, record: &crate::train::StepRecord) {
+        self.plot().training = true;
         self.push_at("loss", record.step, record.loss);
         if let Some(loss) = record.validation {
             self.push_at("validation", record.step, loss);
@@ -199,7 +205,14 @@ impl Plot {
             }
             series.push(Series { name, kind: Kind::Line, points: smoothed, color });
         }
-        self.chart.draw_placed(&series)?.into_picture()
+        Chart { title: self.title(), ..self.chart.clone() }.draw_placed(&series)?.into_picture()
+    }
+
+    fn title(&self) -> String {
+        let gpus = if self.training { gpu_memory_in_use() } else { Vec::new() };
+        let memory = gpus.into_iter().map(|(gpu, used)| format!("cuda:{gpu} {}", bytes(used)));
+        let parts = std::iter::once(self.chart.title.clone()).chain(memory).filter(|part| !part.is_empty());
+        parts.collect::<Vec<_>>().join(" · ")
     }
 
     /// The points to draw: finite, on the chosen scale, and few enough.
@@ -258,7 +271,7 @@ impl Plot {
                 .map_or("no points".into(), |(step, value)| format!("{} at step {}", number(*value), number(*step)));
             format!("{} {last}", curve.name)
         };
-        let text = format!("{} | {}", self.chart.title, self.curves.iter().map(curve).collect::<Vec<_>>().join(" · "));
+        let text = format!("{} | {}", self.title(), self.curves.iter().map(curve).collect::<Vec<_>>().join(" · "));
         match self.picture() {
             Ok(picture) => picture.bundle(text),
             Err(error) => MimeBundle::text(format!("{text}\n{error}")),

@@ -22,6 +22,7 @@ mod products;
 mod some_axes;
 mod sparse;
 mod stationary;
+mod tensors;
 mod transform;
 
 pub use array::NdArray;
@@ -34,4 +35,5 @@ pub use mode::Mode;
 pub use pack::decode_features;
 pub use sparse::{SparseWavelet, Threshold, WaveletConfig, WaveletStats};
 pub use stationary::{StationaryCoeffs, StationaryConfig, iswtn, swtn, swtn_with};
+pub use tensors::{TensorCoeffs, wavedecn_tensor, waverecn_tensor};
 pub use transform::{WaveletCoeffs, dwt, dwt_max_level, dwtn_max_level, idwt, wavedecn, wavedecn_axes, waverecn};

@@ -245,14 +245,8 @@ fn decompose_along<T: Real>(
     level: Option<usize>,
 ) -> Result<WaveletCoeffs<T>> {
     check_shape(op, data.len(), shape)?;
-    let level = level.unwrap_or_else(|| {
-        let along: Vec<usize> = axes.iter().map(|&axis| shape[axis]).collect();
-        dwtn_max_level(&along, wavelet)
-    });
-    if level > usize::BITS as usize {
-        let expected = "at most 64; halving an axis more often changes nothing".into();
-        return Err(Error::Argument { op, name: "level", got: level.to_string(), expected });
-    }
+    let along: Vec<usize> = axes.iter().map(|&axis| shape[axis]).collect();
+    let level = chosen_level(op, level, &along, wavelet)?;
     if loses_digits::<T>(mode) {
         let wide = widened(data);
         let wide = decompose_along(op, NdArrayRef { data: &wide, shape }, axes, wavelet, mode, Some(level))?;
@@ -276,6 +270,21 @@ fn decompose_along<T: Real>(
     let approx = approx.unwrap_or_else(|| NdArray { shape: shape.to_vec(), data: data.to_vec() });
     let (shape, axes, wavelet) = (shape.to_vec(), axes.to_vec(), wavelet.clone());
     Ok(WaveletCoeffs { shape, wavelet, mode, axes, approx, details })
+}
+
+/// The level that was asked for, or all useful ones for axes of these lengths.
+pub(super) fn chosen_level(
+    op: &'static str,
+    level: Option<usize>,
+    along: &[usize],
+    wavelet: &Wavelet,
+) -> Result<usize> {
+    let level = level.unwrap_or_else(|| dwtn_max_level(along, wavelet));
+    if level > usize::BITS as usize {
+        let expected = "at most 64; halving an axis more often changes nothing".into();
+        return Err(Error::Argument { op, name: "level", got: level.to_string(), expected });
+    }
+    Ok(level)
 }
 
 /// Checks that all bands fit in memory. Each level has 2^axes bands, and filters longer than an axis make it longer: a single number along
