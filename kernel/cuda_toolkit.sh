@@ -24,7 +24,7 @@ if [ ! -e "$toolkit/.complete" ]; then
     mkdir -p "$folder"
     python3 -m venv "$folder/venv"
     # The wheels' own needs are these same packages.
-    "$folder/venv/bin/pip" install --quiet --no-deps --disable-pip-version-check \
+    "$folder/venv/bin/pip" install --quiet --no-deps --no-compile --disable-pip-version-check \
         "${compiler[@]}" "${libraries[@]}" >&2
     rm -rf "$toolkit"
     cp -rs "$(realpath "$folder"/venv/lib/python3*/site-packages/nvidia/cu13)" "$toolkit"

@@ -115,7 +115,7 @@ JSON
 build_tools() {
   local venv=$CARGO_TARGET_DIR/python/build
   [ -x "$venv/bin/pyproject-build" ] ||
-    { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check build 'hatchling>=1.26'; }
+    { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check --no-compile build 'hatchling>=1.26'; }
   echo "$venv/bin"
 }
 

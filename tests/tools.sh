@@ -7,7 +7,7 @@ tool() {
   program=$tools/bin/$2
   [ -e "$mark" ] && return
   [ -x "$tools/bin/python" ] || python3 -m venv "$tools"
-  if ! "$tools/bin/python" -m pip install --quiet --disable-pip-version-check "$1"; then
+  if ! "$tools/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile "$1"; then
     echo "NOT RUN: $1 cannot be installed from PyPI" >&2
     [ "${CI:-}" = true ] && exit 1
     exit 0

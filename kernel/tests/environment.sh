@@ -7,7 +7,7 @@ environment() {
     flock 9
     ! cmp -s "$wanted" "$venv/.complete" || exit 0
     rm -rf "$venv"
-    python3 -m venv "$venv" && "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$wanted" || exit 1
+    python3 -m venv "$venv" && "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile -r "$wanted" || exit 1
     cp "$wanted" "$venv/.complete" # last: without it the next run starts over
   ) 9>"$venv.lock"
 }

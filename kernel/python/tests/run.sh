@@ -28,7 +28,7 @@ environment() {
   rm -rf "$venv"
   "$2" -m venv "$venv"
   # shellcheck disable=SC2086
-  "$venv/bin/pip" install --quiet --disable-pip-version-check $3
+  "$venv/bin/pip" install --quiet --disable-pip-version-check --no-compile $3
   echo "$3" >"$venv/.packages"
 }
 

@@ -1,7 +1,8 @@
 //! What the library, the standard library and the crates of `:dep` offer, with declarations and documentation.
 //!
 //! rustdoc makes this reference from compiled metadata, so it needs no source. It runs once for each set of crates, for some seconds and at
-//! the lowest priority; the result is kept in the data folder. Until then, only the names of the notebook itself are known.
+//! the lowest priority; the result is kept in the data folder. It lists a module before it describes what is in it, so names are known
+//! before their declarations. Until then, only the names of the notebook itself are known.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -74,8 +75,11 @@ const MOMENT: Duration = Duration::from_secs(3);
 /// The module whose names every cell can use.
 const PRELUDE: &str = "wavemesh::prelude";
 
+/// How often rustdoc's folder is looked at for new lists.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Items by path. A re-exported item has several paths.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Reference {
     items: Vec<Item>,
     paths: BTreeMap<String, usize>,
@@ -213,6 +217,13 @@ impl Library {
         self.state().reading.is_none().then_some(known)
     }
 
+    /// Waits up to `patience` for more names than `known` has; `None` if none come.
+    pub fn newer(&self, known: &Arc<Reference>, patience: Duration) -> Option<Arc<Reference>> {
+        let is_known = |current: &Current| Arc::ptr_eq(&current.reference, known);
+        let found = self.wait(patience, |current| current.reading.is_some() && is_known(current));
+        (!Arc::ptr_eq(&found, known)).then_some(found)
+    }
+
     fn wait(&self, patience: Duration, unless: impl Fn(&Current) -> bool) -> Arc<Reference> {
         let waited = self.changed.wait_timeout_while(self.state(), patience, |current| unless(current));
         let (current, _) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -236,7 +247,14 @@ impl Library {
     /// meanwhile, what this one found is no longer wanted.
     pub fn update(&self, update: u64, compiler: &Compiler, added: &Named) {
         let known = self.state().key;
-        let opened = self.open(compiler, added, known);
+        let names = |names| {
+            let mut current = self.state();
+            if current.updates == update {
+                current.reference = Arc::new(names);
+                self.changed.notify_all();
+            }
+        };
+        let opened = self.open(compiler, added, known, &names);
         let mut current = self.state();
         if current.updates != update {
             return;
@@ -265,8 +283,14 @@ impl Library {
     }
 
     /// Reads or makes the reference for the library, `std` and the crates of `:dep`; `None` if `known` is its key. The library and `std`
-    /// have one file and the crates of `:dep` another, so that new crates are known soon.
-    fn open(&self, compiler: &Compiler, added: &Named, known: u64) -> Result<Option<(u64, Reference)>> {
+    /// have one file and the crates of `:dep` another, so that new crates are known soon. While rustdoc works, `names` gets what it has listed.
+    fn open(
+        &self,
+        compiler: &Compiler,
+        added: &Named,
+        known: u64,
+        names: &dyn Fn(Reference),
+    ) -> Result<Option<(u64, Reference)>> {
         let changed = |file: &Path| std::fs::metadata(file).ok()?.modified().ok();
         let library = compiler.bundle.as_ref().map(Bundle::file);
         let mut hasher = DefaultHasher::new();
@@ -281,17 +305,30 @@ impl Library {
         }
         let crates = library.iter().map(|_| "wavemesh").collect();
         let own = Documented { crates, args: compiler.own_args(), with_std: true };
-        let mut reference = self.kept_or_made(base, compiler, &own)?;
+        let mut reference = self.kept_or_made(base, compiler, &own, names)?;
         if !added.files.is_empty() {
             let crates = added.files.keys().map(String::as_str).collect();
             let args = [own.args, added.args.clone()].concat();
-            reference.extend(self.kept_or_made(key, compiler, &Documented { crates, args, with_std: false })?);
+            let beside = |listed| {
+                let mut both = reference.clone();
+                both.extend(listed);
+                names(both);
+            };
+            let theirs = Documented { crates, args, with_std: false };
+            let made = self.kept_or_made(key, compiler, &theirs, &beside)?;
+            reference.extend(made);
         }
         Ok(Some((key, reference)))
     }
 
     /// The reference of these crates; read from its file, or made.
-    fn kept_or_made(&self, key: u64, compiler: &Compiler, documented: &Documented) -> Result<Reference> {
+    fn kept_or_made(
+        &self,
+        key: u64,
+        compiler: &Compiler,
+        documented: &Documented,
+        names: &dyn Fn(Reference),
+    ) -> Result<Reference> {
         let home = library::data_home().context("there is no home folder; set XDG_DATA_HOME")?;
         let file = home.join(format!("names-{key:016x}.json"));
         let kept = || serde_json::from_slice(&std::fs::read(&file).ok()?).ok();
@@ -308,7 +345,7 @@ impl Library {
             return Ok(reference);
         }
         let folder = tempfile::Builder::new().prefix("names-").tempdir_in(&compiler.folder)?;
-        let reference = self.make(compiler, documented, folder.path())?;
+        let reference = self.make(compiler, documented, folder.path(), names)?;
         // Pages that vanish during reading would be missing from the file for good.
         ensure!(!self.stopped.load(Ordering::SeqCst), "the kernel ended before the names were read");
         forget_old(&home);
@@ -318,7 +355,13 @@ impl Library {
         Ok(reference)
     }
 
-    fn make(&self, compiler: &Compiler, documented: &Documented, folder: &Path) -> Result<Reference> {
+    fn make(
+        &self,
+        compiler: &Compiler,
+        documented: &Documented,
+        folder: &Path,
+        names: &dyn Fn(Reference),
+    ) -> Result<Reference> {
         let mut source = "#![feature(rustdoc_internals, rustc_attrs)]\n#![allow(internal_features)]\n".to_owned();
         for name in &documented.crates {
             source.push_str(&format!("#[doc(inline)] pub use ::{name};\n"));
@@ -353,12 +396,25 @@ impl Library {
         unsafe { command.pre_exec(stand_back) };
         let rustdoc = command.spawn().context("cannot run rustdoc")?;
         self.rustdoc.store(i32::try_from(rustdoc.id())?, Ordering::SeqCst);
-        let output = rustdoc.wait_with_output();
+        let html = folder.join("html").join(ROOT);
+        let output = std::thread::scope(|scope| {
+            let ended = scope.spawn(|| rustdoc.wait_with_output());
+            let mut known = 0;
+            while !ended.is_finished() {
+                let listed = read_lists(&html);
+                if listed.paths.len() > known {
+                    known = listed.paths.len();
+                    names(listed);
+                }
+                std::thread::sleep(LOOK);
+            }
+            ended.join()
+        });
         self.rustdoc.store(0, Ordering::SeqCst);
-        let output = output?;
+        let output = output.ok().context("the wait for rustdoc ended early")??;
         ensure!(output.status.success(), "rustdoc: {}", String::from_utf8_lossy(&output.stderr).trim());
         let mut pages = Vec::new();
-        find_pages(&folder.join("html").join(ROOT), "", &mut pages);
+        find_pages(&html, "", &mut pages);
         let reference = read_pages(&pages);
         ensure!(!reference.items.is_empty(), "rustdoc wrote no page that could be read");
         Ok(reference)
@@ -391,7 +447,6 @@ struct Page {
 
 /// Finds the pages below a folder.
 fn find_pages(folder: &Path, module: &str, pages: &mut Vec<Page>) {
-    let below = |name: &str| if module.is_empty() { name.to_owned() } else { format!("{module}::{name}") };
     let mut entries: Vec<PathBuf> =
         std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     // The first of an item's paths counts as its own: `wavemesh::mesh::Mesh` comes before `wavemesh::prelude::Mesh`.
@@ -399,31 +454,62 @@ fn find_pages(folder: &Path, module: &str, pages: &mut Vec<Page>) {
     for file in entries {
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if file.is_dir() {
-            find_pages(&file, &below(&name), pages);
+            find_pages(&file, &below(module, &name), pages);
+        } else if let Some((path, kind)) = item_of(&name, module) {
+            pages.push(Page { file, path, kind });
+        }
+    }
+}
+
+fn below(module: &str, name: &str) -> String {
+    if module.is_empty() { name.to_owned() } else { format!("{module}::{name}") }
+}
+
+/// The path and kind of the item that a page describes, from the page's name in the folder of a module.
+fn item_of(page: &str, module: &str) -> Option<(String, Kind)> {
+    let stem = page.strip_suffix(".html")?;
+    match stem.split_once('.') {
+        None if stem == "index" && !module.is_empty() => Some((module.to_owned(), Kind::Module)),
+        Some(("primitive", name)) => Some((format!("primitive::{name}"), Kind::Primitive)),
+        Some((kind, name)) if !name.ends_with('!') => {
+            let kind = match kind {
+                "struct" | "union" => Kind::Struct,
+                "enum" => Kind::Enum,
+                "trait" => Kind::Trait,
+                "fn" => Kind::Function,
+                "macro" => Kind::Macro,
+                "constant" | "static" => Kind::Constant,
+                "type" => Kind::Alias,
+                _ => return None,
+            };
+            // A module may have the same name as a macro, for example `vec`.
+            Some((below(module, name) + if kind == Kind::Macro { "!" } else { "" }, kind))
+        }
+        _ => None,
+    }
+}
+
+/// The names in the lists of modules that rustdoc has written so far: items without declaration, documentation and members.
+fn read_lists(folder: &Path) -> Reference {
+    let mut pages = Vec::new();
+    find_pages(folder, "", &mut pages);
+    let mut names = Reference::default();
+    for module in pages.iter().filter(|page| page.kind == Kind::Module) {
+        // The end tells that the list is written whole.
+        let list = std::fs::read_to_string(&module.file).unwrap_or_default();
+        if !list.ends_with("</html>") {
             continue;
         }
-        let Some(stem) = name.strip_suffix(".html") else { continue };
-        let (path, kind) = match stem.split_once('.') {
-            None if stem == "index" && !module.is_empty() => (module.to_owned(), Kind::Module),
-            Some(("primitive", name)) => (format!("primitive::{name}"), Kind::Primitive),
-            Some((kind, name)) if !name.ends_with('!') => {
-                let kind = match kind {
-                    "struct" | "union" => Kind::Struct,
-                    "enum" => Kind::Enum,
-                    "trait" => Kind::Trait,
-                    "fn" => Kind::Function,
-                    "macro" => Kind::Macro,
-                    "constant" | "static" => Kind::Constant,
-                    "type" => Kind::Alias,
-                    _ => continue,
-                };
-                // A module may have the same name as a macro, for example `vec`.
-                (below(name) + if kind == Kind::Macro { "!" } else { "" }, kind)
-            }
-            _ => continue,
-        };
-        pages.push(Page { file, path, kind });
+        let listed = page::listed(&list).filter_map(|link| match link.strip_suffix("/index.html") {
+            Some(name) => Some((below(&module.path, name), Kind::Module)),
+            None => item_of(link, &module.path),
+        });
+        for (path, kind) in listed.chain([(module.path.clone(), Kind::Module)]) {
+            names.paths.insert(path.clone(), names.items.len());
+            names.items.push(Item::named(path, kind));
+        }
     }
+    names
 }
 
 /// What pages say, read by as many threads as there are cores: those of a crate for mathematics are 60 MB.
@@ -456,6 +542,23 @@ fn read_pages(pages: &[Page]) -> Reference {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_of_modules_give_names_before_there_are_pages() {
+        let folder = tempfile::tempdir().unwrap();
+        let module = folder.path().join("algebra");
+        std::fs::create_dir(&module).unwrap();
+        let list = "<section id=\"main-content\"><dl><dt><a class=\"struct\" href=\"struct.Matrix.html\" title=\"\">Matrix</a></dt>\
+                    <dt><a class=\"macro\" href=\"macro.matrix.html\">matrix</a></dt><dt><a class=\"mod\" href=\"base/index.html\">base</a></dt></dl>";
+        std::fs::write(module.join("index.html"), list).unwrap();
+        assert_eq!(read_lists(folder.path()).items.len(), 0, "it is not written to its end");
+        std::fs::write(module.join("index.html"), list.to_owned() + "</section></html>").unwrap();
+        let names = read_lists(folder.path());
+        let mut found: Vec<(&str, Kind)> = names.below("algebra").map(|(name, item)| (name, item.kind)).collect();
+        found.sort_by_key(|(name, _)| *name);
+        assert_eq!(found, [("Matrix", Kind::Struct), ("base", Kind::Module), ("matrix!", Kind::Macro)]);
+        assert!(names.get("algebra::Matrix").is_some_and(Item::is_only_a_name));
+    }
 
     #[test]
     fn the_first_path_of_an_item_counts_whichever_thread_reads_its_page_first() {
