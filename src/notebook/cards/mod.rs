@@ -3,6 +3,8 @@
 mod backend;
 mod diffusion;
 mod generator;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod import;
 mod layers;
 mod mesh;
@@ -25,6 +27,9 @@ use crate::Result;
 /// Named values in a card's first line. An empty name stands for a value that needs no name.
 type Facts = Vec<(&'static str, String)>;
 
+/// A fact with more characters than this may break at its spaces.
+const LONGEST_UNBROKEN: usize = 60;
+
 /// The frame of every card: a title line, then the body. It takes its text colour from the page, so it is readable in light and dark
 /// themes. `title` and `facts` are text; `body` is HTML.
 fn card(title: &str, facts: &[(&str, String)], body: &str) -> String {
@@ -36,7 +41,9 @@ fn card(title: &str, facts: &[(&str, String)], body: &str) -> String {
             } else {
                 format!("<span style=\"opacity:.65\">{}</span> ", escape(name))
             };
-            format!("<span style=\"white-space:nowrap\">{name}{}</span>", escape(value))
+            // A fact stays on one line, unless it is a sentence, which the card would cut off.
+            let breaks = if value.chars().count() > LONGEST_UNBROKEN { "normal" } else { "nowrap" };
+            format!("<span style=\"white-space:{breaks}\">{name}{}</span>", escape(value))
         })
         .collect::<Vec<_>>()
         .join("<span style=\"opacity:.4\"> · </span>");
@@ -188,6 +195,13 @@ const STATISTICS_HEADER: [&str; 6] = ["", "min", "max", "mean", "std", "NaN/Inf"
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_fact_may_break_and_a_short_one_does_not() {
+        let html = card("t", &[("size", "3 × 4".into()), ("device", "long words ".repeat(8))], "");
+        assert!(html.contains("white-space:nowrap\"><span style=\"opacity:.65\">size"), "{html}");
+        assert!(html.contains("white-space:normal\"><span style=\"opacity:.65\">device"), "{html}");
+    }
 
     #[test]
     fn tables_align_and_escape() {
