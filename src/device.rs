@@ -141,14 +141,14 @@ fn what_is_missing(problem: Option<String>) -> String {
     })
 }
 
-/// The bytes that this process's tensors use on each GPU that it has taken, by its number.
+/// The bytes that this process holds for its tensors on each GPU that it has taken, by its number.
 #[cfg(all(feature = "cuda", feature = "notebook"))]
-pub(crate) fn gpu_memory_in_use() -> Vec<(usize, u64)> {
-    crate::gpu::memory_in_use()
+pub(crate) fn gpu_memory_held() -> Vec<(usize, u64)> {
+    crate::gpu::memory_held()
 }
 
 #[cfg(all(not(feature = "cuda"), feature = "notebook"))]
-pub(crate) fn gpu_memory_in_use() -> Vec<(usize, u64)> {
+pub(crate) fn gpu_memory_held() -> Vec<(usize, u64)> {
     Vec::new()
 }
 

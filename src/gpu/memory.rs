@@ -69,14 +69,14 @@ pub(crate) fn device(ordinal: usize) -> Result<Device> {
     Ok(device)
 }
 
-/// The bytes that this process's tensors use on each GPU that it has taken, by its number. A GPU that is lost is left out.
+/// The bytes that this process holds for its tensors on each GPU that it has taken, by its number. A GPU that is lost is left out.
 #[cfg(feature = "notebook")]
-pub(crate) fn in_use() -> Vec<(usize, u64)> {
+pub(crate) fn held() -> Vec<(usize, u64)> {
     let devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
     let infos = devices.iter().flat_map(|devices| devices.values()).filter_map(|device| info(device).ok());
-    let mut used: Vec<_> = infos.map(|gpu| (gpu.ordinal, gpu.used)).collect();
-    used.sort_unstable();
-    used
+    let mut held: Vec<_> = infos.map(|gpu| (gpu.ordinal, gpu.held)).collect();
+    held.sort_unstable();
+    held
 }
 
 /// The number of visible GPUs.

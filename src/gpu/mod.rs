@@ -30,7 +30,7 @@ pub use self::memory::GpuInfo;
 #[cfg(feature = "train")]
 pub(crate) use self::memory::count;
 #[cfg(feature = "notebook")]
-pub(crate) use self::memory::in_use as memory_in_use;
+pub(crate) use self::memory::held as memory_held;
 pub(crate) use self::memory::{device, info, trim};
 use crate::error::driver;
 use crate::{Error, Result};

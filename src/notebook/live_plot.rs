@@ -8,7 +8,7 @@ use super::frontend::Frontend;
 use super::html::{bytes, number};
 use super::{Display, MimeBundle, Number, Rich, display};
 use crate::Result;
-use crate::device::gpu_memory_in_use;
+use crate::device::gpu_memory_held;
 use crate::sync::lock;
 
 /// A picture takes longer to draw and to send than a bar, so it is updated only twice a second.
@@ -33,7 +33,7 @@ struct Plot {
     chart: Chart,
     curves: Vec<Curve>,
     smooth: f64,
-    /// Whether it shows a training, so that its title says how much of the GPU's memory is used.
+    /// Whether it shows a training, so that its title says how much of the GPU's memory is held.
     training: bool,
     output: Option<Display>,
     drawn: Option<Instant>,
@@ -157,7 +157,7 @@ impl LivePlot {
     }
 
     /// Adds a training step to the curve `loss` and, if the step has a validation, to the curve `validation`. From then on the title says
-    /// how much of the GPU's memory tensors use, if they are on one.
+    /// how much of the GPU's memory the process holds for tensors, if they are on one.
     pub fn record(&mut self, record: &crate::train::StepRecord) {
         self.plot().training = true;
         self.push_at("loss", record.step, record.loss);
@@ -209,8 +209,8 @@ impl Plot {
     }
 
     fn title(&self) -> String {
-        let gpus = if self.training { gpu_memory_in_use() } else { Vec::new() };
-        let memory = gpus.into_iter().map(|(gpu, used)| format!("cuda:{gpu} {}", bytes(used)));
+        let gpus = if self.training { gpu_memory_held() } else { Vec::new() };
+        let memory = gpus.into_iter().map(|(gpu, held)| format!("cuda:{gpu} {}", bytes(held)));
         let parts = std::iter::once(self.chart.title.clone()).chain(memory).filter(|part| !part.is_empty());
         parts.collect::<Vec<_>>().join(" · ")
     }
