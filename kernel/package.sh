@@ -38,6 +38,7 @@ bundle() {
   copy_sources "$work/bundle/source"
   write_kernelspec "$work/bundle/kernelspec"
   pack_library "$library" "$work/bundle"
+  licences "$work/bundle" "$root/kernel/Cargo.toml" "$root/kernel/dylib/Cargo.toml"
   rm -rf "$folder"
   mkdir -p "$(dirname "$folder")"
   mv "$work/bundle" "$folder"
@@ -54,6 +55,8 @@ cuda_bundle() {
   say "Compiling the library for GPUs of compute capability $CUDA_COMPUTE_CAP and later (the first time, half an hour)"
   library=$(XDG_DATA_HOME=$work/data "$kernel_target/release/wavemesh-kernel" library build --cuda --source "$root" | tail -1)
   pack_library "$library" "$folder"
+  licences "$folder" --features cuda "$root/kernel/dylib/Cargo.toml"
+  cp "$root"/LICENSE-* "$folder/" # the other wheel has them with its sources
   say "Made $folder"
 }
 
@@ -66,6 +69,9 @@ pack_library() {
   say "Compressing the library ($(du -sm "$1/lib" | cut -f1) MB)"
   tar -C "$1" --sort=name --owner=0 --group=0 --numeric-owner -c lib | xz -T0 "${compression[@]}" >"$2/library.tar.xz"
 }
+
+# licences FOLDER ARGUMENT…: the texts that the crates of others are under, which go wherever their code goes.
+licences() { python3 "$root/kernel/licenses.py" "${@:2}" >"$1/LICENSES-crates.txt"; }
 
 # The description of the library without the paths of this machine, which mean nothing on another.
 without_paths() {

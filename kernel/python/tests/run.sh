@@ -37,6 +37,8 @@ lint() {
   local bin=$target/python/lint/bin
   "$bin/ruff" check --quiet "$root/kernel/python" "$root/kernel/python-cuda"
   "$bin/ruff" format --quiet --check "$root/kernel/python" "$root/kernel/python-cuda"
+  "$bin/ruff" check --quiet --config "$root/kernel/python/pyproject.toml" "$root/kernel/licenses.py"
+  "$bin/ruff" format --quiet --check --config "$root/kernel/python/pyproject.toml" "$root/kernel/licenses.py"
   (cd "$root" && "$bin/shellcheck" -x kernel/{package,install}.sh kernel/python/tests/run.sh binder/postBuild)
   "$bin/hadolint" "$root/Dockerfile"
   "$bin/yamllint" --strict -d '{extends: default, rules: {document-start: disable}}' "$root/binder/environment.yml"
