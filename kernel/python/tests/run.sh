@@ -3,6 +3,7 @@
 # frontends with current ones.
 # Usage: bash kernel/python/tests/run.sh [pytest arguments]
 #   WAVEMESH_PACKAGE         a folder that `kernel/package.sh` made (default: it is made, compressed little)
+#   WAVEMESH_PYTHON          a version of Python, as 3.10: only current frontends are tested, under it
 # A part that cannot run is named loudly, and is an error when CI=true.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -67,6 +68,14 @@ export WAVEMESH_PACKAGE
 # Notebook 03 trains for three minutes when it is read, for seconds when it is tested.
 export WAVEMESH_TRAIN_SECONDS=${WAVEMESH_TRAIN_SECONDS:-10}
 
+if [ -n "${WAVEMESH_PYTHON:-}" ]; then
+  python=$(find_python "$WAVEMESH_PYTHON" || true)
+  [ -n "$python" ] || { echo "there is no python$WAVEMESH_PYTHON on this machine" >&2; exit 1; }
+  test_with "current-$WAVEMESH_PYTHON" "$python" "$current" "$here"/test_{relay,bundle,toolchain,gpu,frontends,parameters}.py "$@"
+  step "all parts passed"
+  exit
+fi
+
 # The last Python that an old pip runs on.
 OLD_PYTHON=$(find_python 3.11 || true)
 export OLD_PYTHON
@@ -97,7 +106,7 @@ others "$@" >"$later" 2>&1 &
 second=$!
 trap 'kill "$second" 2>/dev/null || true; rm -f "$later"' EXIT
 # What does not depend on Python's version runs with the first one.
-colab_with 3.12 "$here"/test_{colab,relay,rust,bundle,toolchain,setup,package}.py "$@" && failed=0 || failed=$?
+colab_with 3.12 "$here"/test_{colab,relay,rust,bundle,toolchain,setup,package,gpu}.py "$@" && failed=0 || failed=$?
 wait "$second" || failed=$?
 cat "$later"
 [ "$failed" -eq 0 ] || exit "$failed"
