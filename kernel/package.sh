@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Makes what people install: a wheel, a tarball for those without pip, and an sdist, in target/dist, each with its SHA-256.
-# Usage: bash kernel/package.sh [--quick] [--cuda | --bundle FOLDER]
+# Usage: bash kernel/package.sh [--quick] [--cuda | --bundle FOLDER | --sources FOLDER] [--help]
 #   --quick     compress less, as the tests do: a tenth of the time, a larger wheel
 #   --cuda      make the add-on wheel for NVIDIA GPUs instead, which needs nvcc (kernel/cuda_toolkit.sh brings one); it serves cards of
 #               compute capability 7.5 and later, or of CUDA_COMPUTE_CAP and later (8.0 gives candle's operations bf16)
 #   --bundle    make only the compiled parts of the wheel, in FOLDER
+#   --sources   copy only the sources that the wheel carries, to FOLDER
 # Needs the pinned Rust, a C linker, binutils and python3; the first time it compiles for 10 to 15 minutes on two cores.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
+case ${1:-} in --help | -h) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit ;; esac
 # shellcheck source=kernel/toolchain.sh
 . "$root/kernel/toolchain.sh"
 find_toolchain || { echo "Rust $pinned_rust is missing: https://rustup.rs installs it" >&2; exit 1; }
@@ -36,6 +38,7 @@ bundle() {
   copy_sources "$work/bundle/source"
   write_kernelspec "$work/bundle/kernelspec"
   pack_library "$library" "$work/bundle"
+  licences "$work/bundle" "$root/kernel/Cargo.toml" "$root/kernel/dylib/Cargo.toml"
   rm -rf "$folder"
   mkdir -p "$(dirname "$folder")"
   mv "$work/bundle" "$folder"
@@ -52,6 +55,8 @@ cuda_bundle() {
   say "Compiling the library for GPUs of compute capability $CUDA_COMPUTE_CAP and later (the first time, half an hour)"
   library=$(XDG_DATA_HOME=$work/data "$kernel_target/release/wavemesh-kernel" library build --cuda --source "$root" | tail -1)
   pack_library "$library" "$folder"
+  licences "$folder" --features cuda "$root/kernel/dylib/Cargo.toml"
+  cp "$root"/LICENSE-* "$folder/" # the other wheel has them with its sources
   say "Made $folder"
 }
 
@@ -64,6 +69,9 @@ pack_library() {
   say "Compressing the library ($(du -sm "$1/lib" | cut -f1) MB)"
   tar -C "$1" --sort=name --owner=0 --group=0 --numeric-owner -c lib | xz -T0 "${compression[@]}" >"$2/library.tar.xz"
 }
+
+# licences FOLDER ARGUMENT…: the texts that the crates of others are under, which go wherever their code goes.
+licences() { python3 "$root/kernel/licenses.py" "${@:2}" >"$1/LICENSES-crates.txt"; }
 
 # The description of the library without the paths of this machine, which mean nothing on another.
 without_paths() {
@@ -148,13 +156,17 @@ if [ "${1:-}" = --bundle ]; then
   bundle "${2:?--bundle needs a folder}"
   exit
 fi
+if [ "${1:-}" = --sources ]; then
+  copy_sources "${2:?--sources needs a folder}"
+  exit
+fi
 cuda=
 if [ "${1:-}" = --cuda ]; then
   command -v "${NVCC:-nvcc}" >/dev/null || die "--cuda needs nvcc: eval \"\$(bash kernel/cuda_toolkit.sh FOLDER)\", or install CUDA's toolkit"
   cuda=1
   shift
 fi
-[ $# = 0 ] || die "unknown argument '$1'; usage: bash kernel/package.sh [--quick] [--cuda | --bundle FOLDER]"
+[ $# = 0 ] || die "unknown argument '$1'; see bash kernel/package.sh --help"
 if [ -n "$cuda" ]; then
   out=$out-cuda # beside what the tests of the other packages look through
   rm -rf "$out"

@@ -3,6 +3,7 @@
 # frontends with current ones.
 # Usage: bash kernel/python/tests/run.sh [pytest arguments]
 #   WAVEMESH_PACKAGE         a folder that `kernel/package.sh` made (default: it is made, compressed little)
+#   WAVEMESH_PYTHON          a version of Python, as 3.10: only current frontends are tested, under it
 # A part that cannot run is named loudly, and is an error when CI=true.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -37,6 +38,8 @@ lint() {
   local bin=$target/python/lint/bin
   "$bin/ruff" check --quiet "$root/kernel/python" "$root/kernel/python-cuda"
   "$bin/ruff" format --quiet --check "$root/kernel/python" "$root/kernel/python-cuda"
+  "$bin/ruff" check --quiet --config "$root/kernel/python/pyproject.toml" "$root/kernel/licenses.py"
+  "$bin/ruff" format --quiet --check --config "$root/kernel/python/pyproject.toml" "$root/kernel/licenses.py"
   (cd "$root" && "$bin/shellcheck" -x kernel/{package,install}.sh kernel/python/tests/run.sh binder/postBuild)
   "$bin/hadolint" "$root/Dockerfile"
   "$bin/yamllint" --strict -d '{extends: default, rules: {document-start: disable}}' "$root/binder/environment.yml"
@@ -64,6 +67,14 @@ export WAVEMESH_PACKAGE
 "$target/python/lint/bin/twine" check --strict "$WAVEMESH_PACKAGE"/*.whl "$WAVEMESH_PACKAGE"/wavemesh_kernel-*.tar.gz
 # Notebook 03 trains for three minutes when it is read, for seconds when it is tested.
 export WAVEMESH_TRAIN_SECONDS=${WAVEMESH_TRAIN_SECONDS:-10}
+
+if [ -n "${WAVEMESH_PYTHON:-}" ]; then
+  python=$(find_python "$WAVEMESH_PYTHON" || true)
+  [ -n "$python" ] || { echo "there is no python$WAVEMESH_PYTHON on this machine" >&2; exit 1; }
+  test_with "current-$WAVEMESH_PYTHON" "$python" "$current" "$here"/test_{relay,bundle,toolchain,gpu,frontends,parameters}.py "$@"
+  step "all parts passed"
+  exit
+fi
 
 # The last Python that an old pip runs on.
 OLD_PYTHON=$(find_python 3.11 || true)
@@ -95,7 +106,7 @@ others "$@" >"$later" 2>&1 &
 second=$!
 trap 'kill "$second" 2>/dev/null || true; rm -f "$later"' EXIT
 # What does not depend on Python's version runs with the first one.
-colab_with 3.12 "$here"/test_{colab,relay,rust,bundle,toolchain,setup,package}.py "$@" && failed=0 || failed=$?
+colab_with 3.12 "$here"/test_{colab,relay,rust,bundle,toolchain,setup,package,gpu}.py "$@" && failed=0 || failed=$?
 wait "$second" || failed=$?
 cat "$later"
 [ "$failed" -eq 0 ] || exit "$failed"

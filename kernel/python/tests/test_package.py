@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -38,13 +39,24 @@ def test_the_wheel_has_every_part(packages):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         bundle = json.loads(archive.read("wavemesh_kernel/bundle/bundle.json"))
+        licences = archive.read("wavemesh_kernel/bundle/LICENSES-crates.txt").decode()
         (spec,) = (name for name in names if name.endswith(".data/data/share/jupyter/kernels/wavemesh/kernel.json"))
         argv = json.loads(archive.read(spec))["argv"]
-    parts = {"wavemesh-kernel", "library.tar.xz", "source/Cargo.lock", "source/src/lib.rs", "source/kernel/dylib/src/lib.rs"}
+    parts = {
+        "wavemesh-kernel",
+        "library.tar.xz",
+        "source/Cargo.lock",
+        "source/LICENSE-MIT",
+        "source/src/lib.rs",
+        "source/kernel/dylib/src/lib.rs",
+    }
     assert {f"wavemesh_kernel/bundle/{part}" for part in parts} <= names
     assert argv[1:] == ["-m", "wavemesh_kernel", "run", "--connection-file", "{connection_file}"]
     assert bundle["toolchain"]["version"].startswith("rustc 1.95.0 ")
     assert str(ROOT) not in json.dumps(bundle), "a path of this machine means nothing on another"
+    for crate in ("candle-core ", "plotters ", "tokio ", "ra_ap_parser "):  # of the library and of the kernel
+        assert re.search(f"^(.*, )?{crate}", licences, re.MULTILINE), crate
+    assert "Permission is hereby granted" in licences
     assert {"candle-core", "candle-nn", "plotters", "serde_json"} <= {name for name, _ in bundle["provides"]}
 
 
@@ -57,16 +69,9 @@ def test_the_sdist_has_all_that_it_builds_from(packages, tmp_path):
     for manifest in ("rust/Cargo.toml", "rust/kernel/Cargo.toml"):
         command = ["cargo", "metadata", "--locked", "--format-version=1", "--no-deps", "--manifest-path", folder / manifest]
         subprocess.run(command, env=env, check=True, capture_output=True)
-    subprocess.run(["bash", "-n", folder / "rust/kernel/package.sh"], check=True)
+    subprocess.run(["bash", folder / "rust/kernel/package.sh", "--sources", tmp_path / "copied"], env=env, check=True)
     assert (folder / "hatch_build.py").exists()
-    for part in [
-        "LICENSE-MIT",
-        "LICENSE-APACHE",
-        "rust-toolchain.toml",
-        "kernel/toolchain.sh",
-        "kernel/src/cli/logo",
-        "kernel/dylib",
-    ]:
+    for part in ["kernel/src/cli/logo", "kernel/runtime/lib.rs", "kernel/licenses.py"]:
         assert (folder / "rust" / part).exists(), part
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from colab import NOWHERE, Colab, needed
 
+from wavemesh_kernel import __version__
+
 LOAD = "%load_ext wavemesh_kernel"
 
 
@@ -128,7 +130,7 @@ def test_the_systems_own_python_can_set_up(colab):
     command = ["/usr/bin/python3", "-c", "from wavemesh_kernel import bundle; bundle.prepare(print)"]
     done = subprocess.run(command, env={**colab.env, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert list(colab.home.glob(".local/share/wavemesh/0.1.0-*/lib/libwavemesh_dylib.so"))
+    assert list(colab.home.glob(f".local/share/wavemesh/{__version__}-*/lib/libwavemesh_dylib.so"))
 
 
 def test_two_versions_side_by_side_do_not_mix(colab):
@@ -144,7 +146,7 @@ def test_two_versions_side_by_side_do_not_mix(colab):
     finally:
         notebook.close()
     subprocess.run([colab.python, "-m", "wavemesh_kernel", "uninstall"], env=colab.env, check=True, capture_output=True)
-    assert (other / "bundle.json").exists() and not list(other.parent.glob("0.1.0-*"))
+    assert (other / "bundle.json").exists() and not list(other.parent.glob(f"{__version__}-*"))
 
 
 def test_an_old_pip_refuses_the_wheel_and_leaves_the_environment_as_it_was(tmp_path, colab):
