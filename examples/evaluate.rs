@@ -16,6 +16,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 use wavemesh::Result;
 use wavemesh::candle_core::Tensor;
+use wavemesh::diffusion::Sampler;
 use wavemesh::distributed::ProcessGroup;
 use wavemesh::mesh::metrics::sample_surface;
 use wavemesh::mesh::{EdgeNormals, Mesh};
@@ -143,6 +144,11 @@ fn one_part(mesh: &Mesh) -> bool {
     mesh.components().len() == 1
 }
 
+/// Whether the solid is connected, whatever hollows it has inside; a hollow's surface looks inwards, so its volume is negative.
+fn solid_in_one_part(mesh: &Mesh) -> bool {
+    mesh.components().iter().filter(|part| part.volume() > 0.0).count() == 1
+}
+
 /// Draws a picture of ten columns, with the families in turn.
 fn picture(meshes: &[Mesh], path: &Path) -> Result<()> {
     let plot = |mesh: &Mesh| MeshPlot::new(mesh).up(Axis::Z).size(150, 150).axes(false).picture();
@@ -178,8 +184,18 @@ fn run(group: &ProcessGroup, model: &Path, pictures: &Path, [shapes, points, tra
     let sets = [
         set("WaveMesh", &grids, Some(seconds)),
         set(
-            "the same, guided by 1.5",
-            &generated(group, &generator, shapes, &GenerateOptions::new().guidance_scale(1.5))?,
+            "the same, no noise at the steps",
+            &generated(
+                group,
+                &generator,
+                shapes,
+                &GenerateOptions::new().sampler(Sampler::Ddim { steps: 50, eta: 0.0 }),
+            )?,
+            None,
+        ),
+        set(
+            "the same, guided by 1.25",
+            &generated(group, &generator, shapes, &GenerateOptions::new().guidance_scale(1.25))?,
             None,
         ),
         set("held-out stage 0, finer stages WaveMesh's", &refined, None),
@@ -193,8 +209,8 @@ fn run(group: &ProcessGroup, model: &Path, pictures: &Path, [shapes, points, tra
     say!(group, "{}", include_str!("evaluate.md").trim_end());
     say!(
         group,
-        "\n| {shapes} shapes, {points} points | 1-NNA | COV | MMD ×10³ | to the nearest training shape ×10³: median, least | watertight | in one part | no surface | s/sample |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+        "\n| {shapes} shapes, {points} points | 1-NNA | COV | MMD ×10³ | to the nearest training shape ×10³: median, least | watertight | in one part | the solid in one part | no surface | s/sample |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     );
     let mut rows = Vec::new();
     for Set { name, meshes, empty, seconds } in &sets {
@@ -210,12 +226,13 @@ fn run(group: &ProcessGroup, model: &Path, pictures: &Path, [shapes, points, tra
         let seconds = seconds.map(|s| format!("{s:.2}")).unwrap_or_default();
         say!(
             group,
-            "| {name} | {:.1} % | {:.0} % | {:.2} | {copies} | {:.1} % | {:.1} % | {empty} | {seconds} |",
+            "| {name} | {:.1} % | {:.0} % | {:.2} | {copies} | {:.1} % | {:.1} % | {:.1} % | {empty} | {seconds} |",
             100.0 * score.one_nna,
             100.0 * score.coverage,
             1e3 * score.mmd,
             share(meshes, Mesh::is_watertight),
             share(meshes, one_part),
+            share(meshes, solid_in_one_part),
         );
         rows.push((among, between));
     }

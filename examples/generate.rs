@@ -67,7 +67,7 @@ fn run() -> Result<()> {
     std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
     for i in group.share(count) {
         let started = Instant::now();
-        let sampler = Sampler::Ddim { steps, eta: 0.0 };
+        let sampler = Sampler::Ddim { steps, eta: 1.0 };
         let mut options = GenerateOptions::new().sampler(sampler).guidance_scale(guidance).seed(seed + i as u64);
         options.class.clone_from(&class);
         let Some(shape) = generator.generate(1, &options)?.pop() else { continue };

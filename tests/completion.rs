@@ -3,7 +3,9 @@
 
 use candle_core::{Device, Tensor};
 use wavemesh::Result;
-use wavemesh::diffusion::{BetaSchedule, DiffusionConfig, GaussianDiffusion, InpaintOptions, Prediction, Sampler};
+use wavemesh::diffusion::{
+    BetaSchedule, DiffusionConfig, GaussianDiffusion, InpaintOptions, Prediction, Sampler, TimestepSpacing,
+};
 use wavemesh::sdf::SdfGrid;
 use wavemesh::sparse::SparseConvTensor;
 use wavemesh::train::{
@@ -127,6 +129,19 @@ fn batches_and_given_stages_change_no_shape() {
     for (a, b) in one_by_one.iter().zip(&together) {
         assert!(near(a, b, 1e-4));
     }
+    // Nor if samplers add noise.
+    let noisy = few_steps()
+        .sampler(Sampler::Ddim { steps: 4, eta: 1.0 })
+        .detail_sampler(Sampler::Ddpm { steps: 3 })
+        .spacing(TimestepSpacing::Leading)
+        .seed(4);
+    let one_by_one = generator.generate_watched(3, &noisy, |_, _, _| Ok(())).unwrap();
+    for (a, b) in one_by_one.iter().zip(&generator.generate(3, &noisy.clone().batch_size(2)).unwrap()) {
+        assert!(near(a, b, 1e-4));
+    }
+    assert!(!near(&one_by_one[0], &together[0], 1e-2));
+    assert_ne!(one_by_one[0], generator.generate(1, &noisy.clone().spacing(TimestepSpacing::Trailing)).unwrap()[0]);
+    assert!(generator.generate(1, &noisy.spacing(TimestepSpacing::Karras)).is_err()); // only for DPM-Solver++
     let mut codes: Vec<_> = shapes.iter().map(|shape| generator.representation().encode(shape).unwrap()).collect();
     let whole = generator.refine(codes.clone(), &few_steps()).unwrap();
     assert_eq!(whole[0].values(), generator.representation().decode(&codes[0]).unwrap().values());

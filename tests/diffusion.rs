@@ -226,6 +226,22 @@ fn a_seed_fixes_the_sample_and_another_seed_changes_it() {
 }
 
 #[test]
+fn with_a_seed_of_its_own_an_element_does_not_depend_on_its_batch() {
+    let diffusion = diffusion(Prediction::V);
+    let model = Exact(diffusion.clone());
+    let draw = |batch: usize, options: SampleOptions| {
+        let sampler = Sampler::Ddim { steps: 20, eta: 1.0 };
+        Ok::<_, Error>(values(&diffusion.sample(&model, &zeros(batch, 30, 2), sampler, options)?))
+    };
+    let together = draw(3, SampleOptions::new().seeds(vec![7, 8, 7])).unwrap();
+    let alone = [7, 8, 7].map(|seed| draw(1, SampleOptions::new().seed(seed)).unwrap()).concat();
+    assert!(together.iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-5), "{together:?} {alone:?}");
+    assert_ne!(together[..60], together[60..120]);
+    let wrong = draw(3, SampleOptions::new().seeds(vec![7, 8])).unwrap_err().to_string();
+    assert!(wrong.contains("2 seeds") && wrong.contains("each of 3 batch elements"), "{wrong}");
+}
+
+#[test]
 fn a_paused_run_continues_as_if_it_had_not_been() {
     let diffusion = diffusion(Prediction::Epsilon);
     let model = Exact(diffusion.clone());

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::gaussian::{broadcast_to_sites, check_same_shape, timestep_tensor};
 use super::{Denoiser, GaussianDiffusion, NoiseSchedule, Prediction};
 use crate::sparse::SparseConvTensor;
-use crate::{Error, Result, memory, random};
+use crate::{Error, Result, memory, parallel, random};
 
 /// How a training loss is computed. The default is an unconditional training pass with uniform timesteps and seed 0.
 #[derive(Clone, Debug)]
@@ -119,7 +119,11 @@ impl GaussianDiffusion {
             }
         }
 
-        let noise = element_noise(options.seed, first, x0)?.to_dtype(x0.features().dtype())?;
+        /// Data use the streams with smaller numbers.
+        const NOISE: u64 = 16;
+        let seeds: Vec<_> =
+            (0..batch).map(|element| vec![(random::seed_of(options.seed, first + element), 1.0)]).collect();
+        let noise = element_noise(&seeds, NOISE, x0)?.to_dtype(x0.features().dtype())?;
         let noised = self.q_sample(x0, &timesteps, &noise)?;
         let t = timestep_tensor(&timesteps, self.device())?;
         let output = model.predict(&noised, &t, options.context, options.train)?;
@@ -144,18 +148,27 @@ impl GaussianDiffusion {
     }
 }
 
-/// Standard normal noise (N, C) for the rows of `x0`. Each element has its own noise, whatever else is in the batch.
-fn element_noise(seed: u64, first: usize, x0: &SparseConvTensor) -> Result<Tensor> {
-    /// Data use the streams with smaller numbers.
-    const NOISE: u64 = 16;
-    let mut rngs: Vec<ChaCha8Rng> =
-        (0..x0.batch_size()).map(|element| random::rng(random::seed_of(seed, first + element), NOISE)).collect();
-    let channels = x0.channels();
-    let mut values = Vec::with_capacity(x0.len() * channels);
-    for site in x0.coords().iter() {
-        values.extend(random::normal(&mut rngs[site[0] as usize]).take(channels));
+/// Normal noise (N, C) for the rows of `x`, on its device, as `f32`. Element `i` has the noise of `stream` for the seeds `seeds[i]`, each
+/// with its factor, whatever else is in the batch.
+pub(super) fn element_noise(seeds: &[Vec<(u64, f32)>], stream: u64, x: &SparseConvTensor) -> Result<Tensor> {
+    let channels = x.channels();
+    let counts = x.batch_counts()?;
+    let own: Vec<Vec<f32>> = parallel::map(seeds.len(), &|element| {
+        let mut sum = vec![0f32; counts[element] * channels];
+        for &(seed, factor) in &seeds[element] {
+            let mut rng = random::rng(seed, stream);
+            sum.iter_mut().zip(random::normal(&mut rng)).for_each(|(sum, drawn)| *sum += factor * drawn);
+        }
+        sum
+    });
+    let mut used = vec![0; own.len()];
+    let mut values = Vec::with_capacity(x.len() * channels);
+    for site in x.coords().iter() {
+        let element = site[0] as usize;
+        values.extend_from_slice(&own[element][used[element]..][..channels]);
+        used[element] += channels;
     }
-    Ok(Tensor::from_vec(values, (x0.len(), channels), x0.device())?)
+    Ok(Tensor::from_vec(values, (x.len(), channels), x.device())?)
 }
 
 /// Uniform timesteps in equal strides from a random first one, so that every batch covers the whole range. Each timestep by itself is

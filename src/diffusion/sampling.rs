@@ -7,6 +7,7 @@ use candle_core::{DType, Tensor};
 
 use super::gaussian::{check_same_shape, estimates, noise_from_x0, timestep_tensor};
 use super::linear::{combine, is_finite};
+use super::loss::element_noise;
 use super::solver::Solver;
 use super::{Clip, Denoiser, GaussianDiffusion, Sampler, TimestepSpacing};
 use crate::sparse::SparseConvTensor;
@@ -22,6 +23,9 @@ pub type StepCallback<'a> = Box<dyn FnMut(&SampleStep) -> Result<()> + 'a>;
 pub struct SampleOptions<'a> {
     /// Seed of the initial noise and of every step's noise.
     pub seed: u64,
+    /// Seeds for each batch element, in place of `seed`: an element's noise is then the same whatever else is in the batch. An element has one
+    /// seed with the factor 1, or several, whose noise is added; if the squares of their factors add up to 1, it keeps its deviation.
+    pub seeds: Option<Vec<Vec<(u64, f32)>>>,
     /// The choice of timesteps.
     pub spacing: TimestepSpacing,
     /// How the estimate of `x_0` is kept in range.
@@ -42,6 +46,7 @@ pub struct SampleOptions<'a> {
 setters! {
     SampleOptions<'a> {
         seed(seed: u64) => seed = seed;
+        seeds(seeds: Vec<u64>) => seeds = Some(seeds.into_iter().map(|seed| vec![(seed, 1.0)]).collect());
         spacing(spacing: TimestepSpacing) => spacing = spacing;
         clip(clip: Clip) => clip = clip;
         use_clipped_model_output(use_clipped_model_output: bool) => use_clipped_model_output = use_clipped_model_output;
@@ -74,7 +79,7 @@ pub struct SampleStep {
 pub struct Sampling {
     diffusion: GaussianDiffusion,
     solver: Solver,
-    seed: u64,
+    noise: NoiseSeeds,
     clip: Clip,
     use_clipped_model_output: bool,
     context: Option<Tensor>,
@@ -86,6 +91,25 @@ pub struct Sampling {
     precise: Tensor,
 }
 
+/// The seeds of a run's noise.
+#[derive(Clone, Debug)]
+enum NoiseSeeds {
+    /// One for the whole batch.
+    Batch(u64),
+    /// For each batch element its own, with their factors.
+    Elements(Vec<Vec<(u64, f32)>>),
+}
+
+impl NoiseSeeds {
+    /// Standard normal noise for the rows of `x`: stream 0 for the first sample, and one for each step.
+    fn at(&self, stream: u64, x: &SparseConvTensor) -> Result<Tensor> {
+        match self {
+            Self::Batch(seed) => random::gaussian(&mut random::rng(*seed, stream), (x.len(), x.channels()), x.device()),
+            Self::Elements(seeds) => element_noise(seeds, stream, x),
+        }
+    }
+}
+
 impl GaussianDiffusion {
     /// Draws a sample on the sites of `like`; only the number of channels and the dtype of its features matter, not their values. Steps are
     /// computed in at least single precision; the network's input and the result have the dtype of `like`.
@@ -94,8 +118,8 @@ impl GaussianDiffusion {
     /// [`GaussianDiffusion::start_sampling`] to keep the finished part after a stop.
     ///
     /// # Errors
-    /// [`Error::Argument`] for steps, `eta`, order or clip out of range, for guidance without context, or if the network returns values
-    /// that are not finite; and errors of the network or the callback.
+    /// [`Error::Argument`] for steps, `eta`, order or clip out of range, for guidance without context, for seeds that are not as many as the
+    /// batch elements, or if the network returns values that are not finite; and errors of the network or the callback.
     ///
     /// ```
     /// use wavemesh::prelude::*;
@@ -157,8 +181,7 @@ impl GaussianDiffusion {
         sampler: Sampler,
         options: SampleOptions<'_>,
     ) -> Result<Sampling> {
-        let shape = (like.len(), like.channels());
-        options.clip.validate(shape.1)?;
+        options.clip.validate(like.channels())?;
         if let Some(scale) = options.guidance_scale.filter(|_| options.context.is_none()) {
             return Err(Error::Argument {
                 op: "sample",
@@ -167,18 +190,26 @@ impl GaussianDiffusion {
                 expected: "a context to be guided by (SampleOptions::context)".into(),
             });
         }
+        let noise = match options.seeds {
+            Some(seeds) if seeds.len() != like.batch_size() => {
+                let expected = format!("one for each of {} batch elements", like.batch_size());
+                return Err(Error::argument("sample", "seeds", format!("{} seeds", seeds.len()), expected));
+            }
+            Some(seeds) => NoiseSeeds::Elements(seeds),
+            None => NoiseSeeds::Batch(options.seed),
+        };
         let start = match options.start {
             Some(start) => {
                 check_same_shape("sample", "start", &start, like.features())?;
                 start
             }
-            None => random::gaussian(&mut random::rng(options.seed, 0), shape, self.device())?,
+            None => noise.at(0, like)?,
         };
         let precise = start.to_dtype(if like.dtype() == DType::F64 { DType::F64 } else { DType::F32 })?.detach();
         Ok(Sampling {
             solver: Solver::new(sampler, options.spacing, self.schedule())?,
             diffusion: self.clone(),
-            seed: options.seed,
+            noise,
             clip: options.clip,
             use_clipped_model_output: options.use_clipped_model_output,
             context: options.context,
@@ -273,10 +304,8 @@ impl Sampling {
             Some(x0) if self.use_clipped_model_output => noise_from_x0(x0, x, level),
             _ => eps,
         };
-        let shape = (self.x.len(), self.x.channels());
-        let (seed, device) = (self.seed, self.diffusion.device());
-        let fresh =
-            || Ok(random::gaussian(&mut random::rng(seed, 1 + index as u64), shape, device)?.to_dtype(x.dtype())?);
+        let (noise, like) = (&self.noise, &self.x);
+        let fresh = || Ok(noise.at(1 + index as u64, like)?.to_dtype(x.dtype())?);
         let next = self.solver.step(self.diffusion.schedule(), index, x, &sum, &eps, fresh)?;
         self.x = self.x.replace_feature(next.to_dtype(self.x.dtype())?)?;
         let x0 = x0.unwrap_or_else(|| next.clone());

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::data::{Conditioned, one_hot};
 use super::representation::{Representation, StageCode, stage_batch};
-use crate::diffusion::{GaussianDiffusion, SampleOptions, SampleStep, Sampler};
+use crate::diffusion::{GaussianDiffusion, SampleOptions, SampleStep, TimestepSpacing};
 use crate::sdf::SdfGrid;
 use crate::unet::WaveMeshUNet;
 use crate::{Error, Result};
@@ -106,12 +106,6 @@ impl Generator {
     /// ```
     pub fn generate(&self, count: usize, options: &GenerateOptions) -> Result<Vec<SdfGrid>> {
         let class = self.chosen(options)?;
-        let random = |sampler| {
-            matches!(sampler, Sampler::Ddpm { .. }) || matches!(sampler, Sampler::Ddim { eta, .. } if eta != 0.0)
-        };
-        if options.batch_size <= 1 || random(options.sampler) || random(options.detail_sampler) {
-            return self.generate_watched(count, options, |_, _, _| Ok(()));
-        }
         self.finish(vec![Vec::new(); count], class, options)
     }
 
@@ -309,12 +303,13 @@ impl Generator {
             .collect();
         let (like, condition) = stage_batch(&noised.iter().collect::<Vec<_>>(), grid, device)?;
         let (network, context) = self.told(stage, &condition, class, codes.len())?;
-        let sampler = if stage == 0 { options.sampler } else { options.detail_sampler };
+        let (sampler, spacing) = match stage {
+            0 => (options.sampler, options.spacing),
+            _ => (options.detail_sampler, TimestepSpacing::default()),
+        };
         let sampling = SampleOptions {
-            seed: noises
-                .first()
-                .and_then(|noise| noise.seeds.first())
-                .map_or(0, |&(seed, _)| Noise::stage_seed(seed, stage)),
+            seeds: Some(noises.iter().map(|noise| noise.of_steps(stage)).collect()),
+            spacing,
             start: Some(like.features().clone()),
             clip: options.clip.clone(),
             use_clipped_model_output: true,

@@ -30,6 +30,11 @@ impl Noise {
         out
     }
 
+    /// The seeds of the noise that a sampler adds in a stage, each with its factor.
+    pub fn of_steps(&self, stage: usize) -> Vec<(u64, f32)> {
+        self.seeds.iter().map(|&(seed, share)| (Self::stage_seed(seed, stage), share)).collect()
+    }
+
     pub fn stage_seed(seed: u64, stage: usize) -> u64 {
         seed.wrapping_mul(16).wrapping_add(stage as u64)
     }

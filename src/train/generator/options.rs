@@ -1,15 +1,17 @@
 //! [`GenerateOptions`]: how shapes are generated.
 
-use crate::diffusion::{Clip, Sampler};
+use crate::diffusion::{Clip, Sampler, TimestepSpacing};
 
 /// How shapes are generated.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct GenerateOptions {
-    /// Sampler of stage 0.
+    /// Sampler of stage 0. Noise at each step (`eta` 1) makes more shapes whole than none (`eta` 0), and takes no longer.
     pub sampler: Sampler,
     /// Sampler of the finer stages, which leave little to decide.
     pub detail_sampler: Sampler,
+    /// The timesteps that the sampler of stage 0 visits.
+    pub spacing: TimestepSpacing,
     /// Limit for the estimate of `x_0`, in standard deviations of its channel.
     pub clip: Clip,
     /// The class to draw from, one of [`Generator::classes`](super::Generator::classes); `None` draws from all.
@@ -18,8 +20,8 @@ pub struct GenerateOptions {
     pub guidance_scale: Option<f64>,
     /// Shape `i` of a call is drawn from `seed + i`, however many shapes the call draws.
     pub seed: u64,
-    /// Number of shapes that pass through a network together: more shapes use a GPU better. A watched generation, and one whose sampler
-    /// adds noise at each step, draws the shapes one by one.
+    /// Number of shapes that pass through a network together: more shapes use a GPU better. A watched generation draws the shapes one by
+    /// one.
     pub batch_size: usize,
     /// How many times each step of a completion is repeated: see [`Generator::complete`](super::Generator::complete).
     pub turns: usize,
@@ -28,8 +30,9 @@ pub struct GenerateOptions {
 impl Default for GenerateOptions {
     fn default() -> Self {
         Self {
-            sampler: Sampler::Ddim { steps: 50, eta: 0.0 },
+            sampler: Sampler::Ddim { steps: 50, eta: 1.0 },
             detail_sampler: Sampler::Ddim { steps: 10, eta: 0.0 },
+            spacing: TimestepSpacing::default(),
             clip: Clip::Static(6.0),
             class: None,
             guidance_scale: None,
@@ -44,6 +47,7 @@ setters! {
     GenerateOptions {
         sampler(sampler: Sampler) => sampler = sampler;
         detail_sampler(detail_sampler: Sampler) => detail_sampler = detail_sampler;
+        spacing(spacing: TimestepSpacing) => spacing = spacing;
         clip(clip: Clip) => clip = clip;
         class(class: impl Into<String>) => class = Some(class.into());
         guidance_scale(guidance_scale: impl Into<Option<f64>>) => guidance_scale = guidance_scale.into();
