@@ -5,7 +5,7 @@
 //! Compares generated shapes (seeds from 1000) with as many held-out shapes of the same families, by Chamfer distances (squared) between
 //! points of their surfaces. It compares two more sets in the same way: training shapes (the best result that a generator can reach), and
 //! shapes whose coarse stage is taken from a held-out shape. Numbers after the folder change how many shapes, points and training shapes
-//! there are. Edges are compared with those of the same solids on a grid twice as fine. If `mpirun` or torchrun starts the program, each
+//! there are, and the first seed. Edges are compared with those of the same solids on a grid twice as fine. If `mpirun` or torchrun starts the program, each
 //! process draws its share of the shapes and compares its share of the pairs.
 
 use std::path::Path;
@@ -27,7 +27,8 @@ use wavemesh::train::{Family, GenerateOptions, Generator, SetComparison, ShapeDa
 /// How many training shapes are searched for the nearest one: all of the shipped generator's.
 const TRAINED_ON: usize = 10_000;
 const DATA_SEED: u64 = 1;
-const SEED: u64 = 1000;
+/// The first seed, unless the command line gives another.
+const SEED: usize = 1000;
 /// Rows of ten in a picture.
 const ROWS: usize = 10;
 /// How many shapes have their edges measured: solids at twice the resolution take long.
@@ -63,7 +64,7 @@ fn clouds(meshes: &[Mesh], points: usize, seed: u64) -> Result<Vec<Cloud>> {
     meshes.par_iter().enumerate().map(|(i, m)| Ok(sample_surface(m, points, seed + i as u64)?.points)).collect()
 }
 
-/// Generates shapes, class by class in turn.
+/// Generates shapes, class by class in turn; `options` have the first seed.
 fn generated(
     group: &ProcessGroup,
     generator: &Generator,
@@ -75,7 +76,7 @@ fn generated(
     let mut of_class = Vec::new();
     for (i, class) in classes.iter().enumerate() {
         let own = group.share(each);
-        let seed = SEED + (i * each + own.start) as u64;
+        let seed = options.seed + (i * each + own.start) as u64;
         let options = options.clone().class(class.as_str()).seed(seed).batch_size(batch_size(generator));
         of_class.push(gathered(group, generator, each, generator.generate(own.len(), &options)?)?.into_iter());
     }
@@ -155,7 +156,12 @@ fn picture(meshes: &[Mesh], path: &Path) -> Result<()> {
     contact_sheet(&meshes.iter().take(10 * ROWS).map(plot).collect::<Result<Vec<_>>>()?, 10)?.save(path)
 }
 
-fn run(group: &ProcessGroup, model: &Path, pictures: &Path, [shapes, points, trained_on]: [usize; 3]) -> Result<()> {
+fn run(
+    group: &ProcessGroup,
+    model: &Path,
+    pictures: &Path,
+    [shapes, points, trained_on, seed]: [usize; 4],
+) -> Result<()> {
     let generator = Generator::load(model, &group.local_device()?)?;
     let families = generator.classes().iter().map(|name| Family::from_name(name)).collect::<Result<Vec<_>>>()?;
     let shapes = shapes / families.len() * families.len();
@@ -170,7 +176,8 @@ fn run(group: &ProcessGroup, model: &Path, pictures: &Path, [shapes, points, tra
     let train_clouds = clouds(&train.meshes, points, 2)?;
 
     let started = Instant::now();
-    let grids = generated(group, &generator, shapes, &GenerateOptions::new())?;
+    let drawn = GenerateOptions::new().seed(seed as u64);
+    let grids = generated(group, &generator, shapes, &drawn)?;
     let seconds = started.elapsed().as_secs_f64() / shapes as f64;
     let encode = |grid: &SdfGrid| -> Result<Vec<_>> {
         let mut codes = generator.representation().encode(grid)?;
@@ -179,23 +186,18 @@ fn run(group: &ProcessGroup, model: &Path, pictures: &Path, [shapes, points, tra
     };
     let own = group.share(shapes);
     let coarse = held_out_grids[own.clone()].par_iter().map(encode).collect::<Result<Vec<_>>>()?;
-    let options = GenerateOptions::new().seed(SEED + own.start as u64).batch_size(batch_size(&generator));
+    let options = drawn.clone().seed(drawn.seed + own.start as u64).batch_size(batch_size(&generator));
     let refined = gathered(group, &generator, shapes, generator.refine(coarse, &options)?)?;
     let sets = [
         set("WaveMesh", &grids, Some(seconds)),
         set(
             "the same, no noise at the steps",
-            &generated(
-                group,
-                &generator,
-                shapes,
-                &GenerateOptions::new().sampler(Sampler::Ddim { steps: 50, eta: 0.0 }),
-            )?,
+            &generated(group, &generator, shapes, &drawn.clone().sampler(Sampler::Ddim { steps: 50, eta: 0.0 }))?,
             None,
         ),
         set(
             "the same, guided by 1.25",
-            &generated(group, &generator, shapes, &GenerateOptions::new().guidance_scale(1.25))?,
+            &generated(group, &generator, shapes, &drawn.clone().guidance_scale(1.25))?,
             None,
         ),
         set("held-out stage 0, finer stages WaveMesh's", &refined, None),
@@ -350,14 +352,14 @@ fn main() -> ExitCode {
     wavemesh::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize, default: usize| arguments.get(at).map_or(Some(default), |text| text.parse().ok());
-    let numbers = [number(2, 500), number(3, 2048), number(4, TRAINED_ON)];
-    let ([Some(shapes), Some(points), Some(trained_on)], 2..=5) = (numbers, arguments.len()) else {
-        eprintln!("usage: evaluate GENERATOR FOLDER-OF-PICTURES [SHAPES [POINTS [TRAINING-SHAPES]]]");
+    let numbers = [number(2, 500), number(3, 2048), number(4, TRAINED_ON), number(5, SEED)];
+    let ([Some(shapes), Some(points), Some(trained_on), Some(seed)], 2..=6) = (numbers, arguments.len()) else {
+        eprintln!("usage: evaluate GENERATOR FOLDER-OF-PICTURES [SHAPES [POINTS [TRAINING-SHAPES [SEED]]]]");
         return ExitCode::FAILURE;
     };
     let done = ProcessGroup::from_environment().and_then(|group| {
         let [model, pictures] = [&arguments[0], &arguments[1]].map(Path::new);
-        run(&group, model, pictures, [shapes, points, trained_on]).inspect_err(|error| group.fail(error))
+        run(&group, model, pictures, [shapes, points, trained_on, seed]).inspect_err(|error| group.fail(error))
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
