@@ -112,7 +112,7 @@ notebooks() {
     with_library library
     "$WAVEMESH_KERNEL" install --prefix "$folder/prefix"
     export JUPYTER_PATH=$folder/prefix/share/jupyter WAVEMESH_TRAIN_SECONDS=${WAVEMESH_TRAIN_SECONDS:-10}
-    python3 tests/notebooks.py "$folder/notebooks" notebooks/0[0-4]*.ipynb notebooks/06*.ipynb tests/gpu/card.ipynb
+    python3 tests/notebooks.py "$folder/notebooks" notebooks/0[0-4]*.ipynb notebooks/0[67]*.ipynb tests/gpu/card.ipynb
 }
 
 # notebook_lines: a line of the table for each notebook.
