@@ -50,24 +50,16 @@ pub fn listed(html: &str) -> impl Iterator<Item = &str> {
 }
 
 fn members(html: &str) -> Vec<Member> {
+    // Each mark is looked for once: a page of a crate for mathematics has a thousand members in five megabytes.
+    let mut marks: Vec<(usize, &str)> =
+        ["<section id=\"", "<span id=\"structfield."].iter().flat_map(|mark| html.match_indices(mark)).collect();
+    marks.sort_unstable();
+    let ends = marks.iter().skip(1).map(|(at, _)| *at).chain([html.len()]);
     let mut found: Vec<Member> = Vec::new();
-    let mut rest = html;
-    while let Some((at, mark)) = ["<section id=\"", "<span id=\"structfield."]
-        .iter()
-        .filter_map(|mark| rest.find(mark).map(|at| (at, *mark)))
-        .min()
-    {
+    for (&(at, mark), end) in marks.iter().zip(ends) {
         let is_field = mark.starts_with("<span");
-        let after = &rest[at + mark.len()..];
-        let id = after.split('"').next().unwrap_or_default();
-        let next = after
-            .find("<section id=\"")
-            .into_iter()
-            .chain(after.find("<span id=\"structfield."))
-            .min()
-            .unwrap_or(after.len());
-        let block = &after[..next];
-        rest = &after[id.len()..];
+        let block = &html[at + mark.len()..end];
+        let id = block.split('"').next().unwrap_or_default();
         let (kind, name) = if is_field { ("structfield", id) } else { id.split_once('.').unwrap_or(("", id)) };
         let kind = match kind {
             "structfield" => Kind::Field,

@@ -397,14 +397,13 @@ impl Library {
         let rustdoc = command.spawn().context("cannot run rustdoc")?;
         self.rustdoc.store(i32::try_from(rustdoc.id())?, Ordering::SeqCst);
         let html = folder.join("html").join(ROOT);
+        let roots = documented.crates.iter().copied().chain(documented.with_std.then_some("std"));
+        let mut lists = Lists::of(&html, roots);
         let output = std::thread::scope(|scope| {
             let ended = scope.spawn(|| rustdoc.wait_with_output());
-            let mut known = 0;
             while !ended.is_finished() {
-                let listed = read_lists(&html);
-                if listed.paths.len() > known {
-                    known = listed.paths.len();
-                    names(listed);
+                if lists.read_new() {
+                    names(lists.names.clone());
                 }
                 std::thread::sleep(LOOK);
             }
@@ -490,26 +489,46 @@ fn item_of(page: &str, module: &str) -> Option<(String, Kind)> {
 }
 
 /// The names in the lists of modules that rustdoc has written so far: items without declaration, documentation and members.
-fn read_lists(folder: &Path) -> Reference {
-    let mut pages = Vec::new();
-    find_pages(folder, "", &mut pages);
-    let mut names = Reference::default();
-    for module in pages.iter().filter(|page| page.kind == Kind::Module) {
-        // The end tells that the list is written whole.
-        let list = std::fs::read_to_string(&module.file).unwrap_or_default();
-        if !list.ends_with("</html>") {
-            continue;
-        }
-        let listed = page::listed(&list).filter_map(|link| match link.strip_suffix("/index.html") {
-            Some(name) => Some((below(&module.path, name), Kind::Module)),
-            None => item_of(link, &module.path),
-        });
-        for (path, kind) in listed.chain([(module.path.clone(), Kind::Module)]) {
-            names.paths.insert(path.clone(), names.items.len());
-            names.items.push(Item::named(path, kind));
-        }
+struct Lists {
+    /// The pages of modules that are not there yet, each with its module's path.
+    awaited: Vec<(PathBuf, String)>,
+    names: Reference,
+}
+
+impl Lists {
+    /// Lists below `folder`, from these crates on.
+    fn of<'a>(folder: &Path, crates: impl Iterator<Item = &'a str>) -> Lists {
+        let page = |name: &str| (folder.join(name).join("index.html"), name.to_owned());
+        Lists { awaited: crates.map(page).collect(), names: Reference::default() }
     }
-    names
+
+    /// Reads the lists that have come, and expects those of the modules in them. Returns whether there were any.
+    fn read_new(&mut self) -> bool {
+        let before = self.names.items.len();
+        for (page, module) in std::mem::take(&mut self.awaited) {
+            let list = std::fs::read_to_string(&page).unwrap_or_default();
+            // The end tells that the list is written whole.
+            if !list.ends_with("</html>") {
+                self.awaited.push((page, module));
+                continue;
+            }
+            for link in page::listed(&list) {
+                if let Some(name) = link.strip_suffix("/index.html") {
+                    self.awaited.push((page.with_file_name(name).join("index.html"), below(&module, name)));
+                    self.add(below(&module, name), Kind::Module);
+                } else if let Some((path, kind)) = item_of(link, &module) {
+                    self.add(path, kind);
+                }
+            }
+            self.add(module, Kind::Module);
+        }
+        self.names.items.len() > before
+    }
+
+    fn add(&mut self, path: String, kind: Kind) {
+        self.names.paths.insert(path.clone(), self.names.items.len());
+        self.names.items.push(Item::named(path, kind));
+    }
 }
 
 /// What pages say, read by as many threads as there are cores: those of a crate for mathematics are 60 MB.
@@ -550,10 +569,18 @@ mod tests {
         std::fs::create_dir(&module).unwrap();
         let list = "<section id=\"main-content\"><dl><dt><a class=\"struct\" href=\"struct.Matrix.html\" title=\"\">Matrix</a></dt>\
                     <dt><a class=\"macro\" href=\"macro.matrix.html\">matrix</a></dt><dt><a class=\"mod\" href=\"base/index.html\">base</a></dt></dl>";
+        let mut lists = Lists::of(folder.path(), ["algebra"].into_iter());
+        assert!(!lists.read_new(), "it is not there");
         std::fs::write(module.join("index.html"), list).unwrap();
-        assert_eq!(read_lists(folder.path()).items.len(), 0, "it is not written to its end");
+        assert!(!lists.read_new(), "it is not written to its end");
         std::fs::write(module.join("index.html"), list.to_owned() + "</section></html>").unwrap();
-        let names = read_lists(folder.path());
+        assert!(lists.read_new() && !lists.read_new());
+        std::fs::create_dir(module.join("base")).unwrap();
+        let inner = "<section id=\"main-content\"><dt><a class=\"fn\" href=\"fn.dot.html\">dot</a></dt></html>";
+        std::fs::write(module.join("base/index.html"), inner).unwrap();
+        assert!(lists.read_new());
+        let names = lists.names;
+        assert_eq!(names.below("algebra::base").map(|(name, _)| name).collect::<Vec<_>>(), ["dot"]);
         let mut found: Vec<(&str, Kind)> = names.below("algebra").map(|(name, item)| (name, item.kind)).collect();
         found.sort_by_key(|(name, _)| *name);
         assert_eq!(found, [("Matrix", Kind::Struct), ("base", Kind::Module), ("matrix!", Kind::Macro)]);
