@@ -167,6 +167,9 @@ LIVE = """let mut curve = LivePlot::new("fit");
 for step in progress(0..40).label("steps") {
     curve.push("loss", 1.0 / (1.0 + step as f64));
     std::thread::sleep(std::time::Duration::from_millis(40));
+    while step == 20 && !std::path::Path::new("seen").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(40));
+    }
 }
 curve"""
 
@@ -178,7 +181,7 @@ def test_displays_move_while_the_cell_runs_and_answer_to_the_mouse(page, server)
     for _ in range(2):
         command(page, "notebook:run-cell-and-select-next")
     until_idle(page, 2)
-    # A bar and a curve appear before the cell ends, and exist once each at the end.
+    # A bar and a curve appear before the cell ends, which waits for the page to show them, and exist once each at the end.
     command(page, "notebook:run-cell-and-select-next")
     page.wait_for_function(
         """() => {
@@ -186,6 +189,7 @@ def test_displays_move_while_the_cell_runs_and_answer_to_the_mouse(page, server)
             return widget.sessionContext.session.kernel.status === 'busy' && /\\b[1-9]\\d?%/.test(shown.innerText) && shown.querySelector('img');
         }"""
     )
+    (server[1] / "seen").touch()
     command(page, "notebook:run-cell")
     until_idle(page, 4)
     _, _, live, card = outputs(page)
