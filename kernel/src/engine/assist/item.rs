@@ -57,17 +57,6 @@ pub struct Member {
 }
 
 impl Item {
-    /// An item of which no more is known yet.
-    pub fn named(path: String, kind: Kind) -> Item {
-        let (declaration, docs, members, traits) = Default::default();
-        Item { path, kind, declaration, docs, members, traits }
-    }
-
-    /// Whether its declaration and documentation are not known yet.
-    pub fn is_only_a_name(&self) -> bool {
-        self.declaration.is_empty() && self.docs.is_empty() && self.members.is_empty()
-    }
-
     /// The last part of the path; for a macro, without its exclamation mark.
     pub fn name(&self) -> &str {
         self.path.rsplit("::").next().unwrap_or(&self.path).trim_end_matches('!')

@@ -12,7 +12,7 @@ mod reference;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ra_ap_syntax::{Edition, SourceFile, SyntaxKind};
 use serde_json::{Value, json};
@@ -81,26 +81,21 @@ impl Assistant {
     /// Suggestions at `cursor`, which counts characters.
     pub fn complete(&self, code: &str, cursor: usize) -> Completions {
         let before: String = code.chars().take(cursor).collect();
-        let mut reference = self.library.current();
-        let (mut start, mut matches) = self.suggestions(code, &before, &reference);
-        let until = Instant::now() + PATIENCE;
-        while matches.is_empty()
-            && let Some(newer) = self.library.newer(&reference, until.saturating_duration_since(Instant::now()))
-        {
-            reference = newer;
-            (start, matches) = self.suggestions(code, &before, &reference);
+        let (mut start, mut matches) = self.suggestions(code, &before);
+        if matches.is_empty() && self.learned() {
+            (start, matches) = self.suggestions(code, &before);
         }
         let characters = |bytes: usize| before[..bytes].chars().count();
         Completions { matches, start: characters(start), end: cursor.min(code.chars().count()) }
     }
 
-    /// Whether having no answer is worth a second try: names were still being read, and this has waited for them.
+    /// Whether an empty answer is worth a second try: names were still being read, and this has waited for them.
     fn learned(&self) -> bool {
         self.library.is_reading() && self.wait_for_names(PATIENCE)
     }
 
     /// Suggestions, and the byte of `before` at which the text that they replace begins.
-    fn suggestions(&self, code: &str, before: &str, reference: &Reference) -> (usize, Vec<Completion>) {
+    fn suggestions(&self, code: &str, before: &str) -> (usize, Vec<Completion>) {
         let line = before.rsplit('\n').next().unwrap_or_default().trim_start();
         if line.starts_with([':', '%']) && !line.contains(' ') {
             let listed = table::listed().filter(|command| command.name.starts_with(line));
@@ -113,7 +108,8 @@ impl Assistant {
         let is_word = |c: char| c.is_alphanumeric() || c == '_';
         let start = before.len() - before.chars().rev().take_while(|&c| is_word(c)).map(char::len_utf8).sum::<usize>();
         let (head, typed) = (before[..start].trim_end(), &before[start..]);
-        let known = self.known(code, reference);
+        let reference = self.library.current();
+        let known = self.known(code, &reference);
         let mut found = Suggested { typed, matches: Vec::new(), names: BTreeSet::new() };
         if context::in_derive(before) {
             context::DERIVES.iter().for_each(|name| found.add(name, "class", ""));
@@ -308,10 +304,6 @@ impl Known<'_> {
             owner.filter(|_| self.find(path).is_none()).find(|variant| variant.rsplit("::").next() == Some(path));
         let path = variant.unwrap_or(path);
         if let Some(item) = self.find(path) {
-            // rustdoc has listed it, and has not described it yet.
-            if item.is_only_a_name() && item.kind != Kind::Module {
-                return None;
-            }
             let declaration =
                 if item.declaration.is_empty() { format!("mod {}", item.path) } else { item.declaration.clone() };
             let heading =

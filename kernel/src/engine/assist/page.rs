@@ -43,12 +43,6 @@ pub fn read(html: &str, path: &str, kind: Kind, root: &str) -> Item {
     Item { path: path.to_owned(), kind, declaration, docs, members: members(&main[..own_end]), traits }
 }
 
-/// The pages that the page of a module links to in its lists, such as `struct.Mesh.html` and `metrics/index.html`.
-pub fn listed(html: &str) -> impl Iterator<Item = &str> {
-    let main = html.find("<section id=\"main-content\"").map_or("", |at| &html[at..]);
-    main.split("<dt><a class=\"").skip(1).filter_map(|entry| between(entry, "href=\"", "\""))
-}
-
 fn members(html: &str) -> Vec<Member> {
     // Each mark is looked for once: a page of a crate for mathematics has a thousand members in five megabytes.
     let mut marks: Vec<(usize, &str)> =

@@ -1,8 +1,7 @@
 //! What the library, the standard library and the crates of `:dep` offer, with declarations and documentation.
 //!
 //! rustdoc makes this reference from compiled metadata, so it needs no source. It runs once for each set of crates, for some seconds and at
-//! the lowest priority; the result is kept in the data folder. It lists a module before it describes what is in it, so names are known
-//! before their declarations. Until then, only the names of the notebook itself are known.
+//! the lowest priority; the result is kept in the data folder. Until then, only the names of the notebook itself are known.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -75,11 +74,8 @@ const MOMENT: Duration = Duration::from_secs(3);
 /// The module whose names every cell can use.
 const PRELUDE: &str = "wavemesh::prelude";
 
-/// How often rustdoc's folder is looked at for new lists.
-const LOOK: Duration = Duration::from_millis(100);
-
 /// Items by path. A re-exported item has several paths.
-#[derive(Clone, Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Reference {
     items: Vec<Item>,
     paths: BTreeMap<String, usize>,
@@ -217,13 +213,6 @@ impl Library {
         self.state().reading.is_none().then_some(known)
     }
 
-    /// Waits up to `patience` for more names than `known` has; `None` if none come.
-    pub fn newer(&self, known: &Arc<Reference>, patience: Duration) -> Option<Arc<Reference>> {
-        let is_known = |current: &Current| Arc::ptr_eq(&current.reference, known);
-        let found = self.wait(patience, |current| current.reading.is_some() && is_known(current));
-        (!Arc::ptr_eq(&found, known)).then_some(found)
-    }
-
     fn wait(&self, patience: Duration, unless: impl Fn(&Current) -> bool) -> Arc<Reference> {
         let waited = self.changed.wait_timeout_while(self.state(), patience, |current| unless(current));
         let (current, _) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -247,14 +236,7 @@ impl Library {
     /// meanwhile, what this one found is no longer wanted.
     pub fn update(&self, update: u64, compiler: &Compiler, added: &Named) {
         let known = self.state().key;
-        let names = |names| {
-            let mut current = self.state();
-            if current.updates == update {
-                current.reference = Arc::new(names);
-                self.changed.notify_all();
-            }
-        };
-        let opened = self.open(compiler, added, known, &names);
+        let opened = self.open(compiler, added, known);
         let mut current = self.state();
         if current.updates != update {
             return;
@@ -283,14 +265,8 @@ impl Library {
     }
 
     /// Reads or makes the reference for the library, `std` and the crates of `:dep`; `None` if `known` is its key. The library and `std`
-    /// have one file and the crates of `:dep` another, so that new crates are known soon. While rustdoc works, `names` gets what it has listed.
-    fn open(
-        &self,
-        compiler: &Compiler,
-        added: &Named,
-        known: u64,
-        names: &dyn Fn(Reference),
-    ) -> Result<Option<(u64, Reference)>> {
+    /// have one file and the crates of `:dep` another, so that new crates are known soon.
+    fn open(&self, compiler: &Compiler, added: &Named, known: u64) -> Result<Option<(u64, Reference)>> {
         let changed = |file: &Path| std::fs::metadata(file).ok()?.modified().ok();
         let library = compiler.bundle.as_ref().map(Bundle::file);
         let mut hasher = DefaultHasher::new();
@@ -305,30 +281,17 @@ impl Library {
         }
         let crates = library.iter().map(|_| "wavemesh").collect();
         let own = Documented { crates, args: compiler.own_args(), with_std: true };
-        let mut reference = self.kept_or_made(base, compiler, &own, names)?;
+        let mut reference = self.kept_or_made(base, compiler, &own)?;
         if !added.files.is_empty() {
             let crates = added.files.keys().map(String::as_str).collect();
             let args = [own.args, added.args.clone()].concat();
-            let beside = |listed| {
-                let mut both = reference.clone();
-                both.extend(listed);
-                names(both);
-            };
-            let theirs = Documented { crates, args, with_std: false };
-            let made = self.kept_or_made(key, compiler, &theirs, &beside)?;
-            reference.extend(made);
+            reference.extend(self.kept_or_made(key, compiler, &Documented { crates, args, with_std: false })?);
         }
         Ok(Some((key, reference)))
     }
 
     /// The reference of these crates; read from its file, or made.
-    fn kept_or_made(
-        &self,
-        key: u64,
-        compiler: &Compiler,
-        documented: &Documented,
-        names: &dyn Fn(Reference),
-    ) -> Result<Reference> {
+    fn kept_or_made(&self, key: u64, compiler: &Compiler, documented: &Documented) -> Result<Reference> {
         let home = library::data_home().context("there is no home folder; set XDG_DATA_HOME")?;
         let file = home.join(format!("names-{key:016x}.json"));
         let kept = || serde_json::from_slice(&std::fs::read(&file).ok()?).ok();
@@ -345,7 +308,7 @@ impl Library {
             return Ok(reference);
         }
         let folder = tempfile::Builder::new().prefix("names-").tempdir_in(&compiler.folder)?;
-        let reference = self.make(compiler, documented, folder.path(), names)?;
+        let reference = self.make(compiler, documented, folder.path())?;
         // Pages that vanish during reading would be missing from the file for good.
         ensure!(!self.stopped.load(Ordering::SeqCst), "the kernel ended before the names were read");
         forget_old(&home);
@@ -355,13 +318,7 @@ impl Library {
         Ok(reference)
     }
 
-    fn make(
-        &self,
-        compiler: &Compiler,
-        documented: &Documented,
-        folder: &Path,
-        names: &dyn Fn(Reference),
-    ) -> Result<Reference> {
+    fn make(&self, compiler: &Compiler, documented: &Documented, folder: &Path) -> Result<Reference> {
         let mut source = "#![feature(rustdoc_internals, rustc_attrs)]\n#![allow(internal_features)]\n".to_owned();
         for name in &documented.crates {
             source.push_str(&format!("#[doc(inline)] pub use ::{name};\n"));
@@ -396,24 +353,12 @@ impl Library {
         unsafe { command.pre_exec(stand_back) };
         let rustdoc = command.spawn().context("cannot run rustdoc")?;
         self.rustdoc.store(i32::try_from(rustdoc.id())?, Ordering::SeqCst);
-        let html = folder.join("html").join(ROOT);
-        let roots = documented.crates.iter().copied().chain(documented.with_std.then_some("std"));
-        let mut lists = Lists::of(&html, roots);
-        let output = std::thread::scope(|scope| {
-            let ended = scope.spawn(|| rustdoc.wait_with_output());
-            while !ended.is_finished() {
-                if lists.read_new() {
-                    names(lists.names.clone());
-                }
-                std::thread::sleep(LOOK);
-            }
-            ended.join()
-        });
+        let output = rustdoc.wait_with_output();
         self.rustdoc.store(0, Ordering::SeqCst);
-        let output = output.ok().context("the wait for rustdoc ended early")??;
+        let output = output?;
         ensure!(output.status.success(), "rustdoc: {}", String::from_utf8_lossy(&output.stderr).trim());
         let mut pages = Vec::new();
-        find_pages(&html, "", &mut pages);
+        find_pages(&folder.join("html").join(ROOT), "", &mut pages);
         let reference = read_pages(&pages);
         ensure!(!reference.items.is_empty(), "rustdoc wrote no page that could be read");
         Ok(reference)
@@ -446,6 +391,7 @@ struct Page {
 
 /// Finds the pages below a folder.
 fn find_pages(folder: &Path, module: &str, pages: &mut Vec<Page>) {
+    let below = |name: &str| if module.is_empty() { name.to_owned() } else { format!("{module}::{name}") };
     let mut entries: Vec<PathBuf> =
         std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     // The first of an item's paths counts as its own: `wavemesh::mesh::Mesh` comes before `wavemesh::prelude::Mesh`.
@@ -453,81 +399,30 @@ fn find_pages(folder: &Path, module: &str, pages: &mut Vec<Page>) {
     for file in entries {
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if file.is_dir() {
-            find_pages(&file, &below(module, &name), pages);
-        } else if let Some((path, kind)) = item_of(&name, module) {
-            pages.push(Page { file, path, kind });
+            find_pages(&file, &below(&name), pages);
+            continue;
         }
-    }
-}
-
-fn below(module: &str, name: &str) -> String {
-    if module.is_empty() { name.to_owned() } else { format!("{module}::{name}") }
-}
-
-/// The path and kind of the item that a page describes, from the page's name in the folder of a module.
-fn item_of(page: &str, module: &str) -> Option<(String, Kind)> {
-    let stem = page.strip_suffix(".html")?;
-    match stem.split_once('.') {
-        None if stem == "index" && !module.is_empty() => Some((module.to_owned(), Kind::Module)),
-        Some(("primitive", name)) => Some((format!("primitive::{name}"), Kind::Primitive)),
-        Some((kind, name)) if !name.ends_with('!') => {
-            let kind = match kind {
-                "struct" | "union" => Kind::Struct,
-                "enum" => Kind::Enum,
-                "trait" => Kind::Trait,
-                "fn" => Kind::Function,
-                "macro" => Kind::Macro,
-                "constant" | "static" => Kind::Constant,
-                "type" => Kind::Alias,
-                _ => return None,
-            };
-            // A module may have the same name as a macro, for example `vec`.
-            Some((below(module, name) + if kind == Kind::Macro { "!" } else { "" }, kind))
-        }
-        _ => None,
-    }
-}
-
-/// The names in the lists of modules that rustdoc has written so far: items without declaration, documentation and members.
-struct Lists {
-    /// The pages of modules that are not there yet, each with its module's path.
-    awaited: Vec<(PathBuf, String)>,
-    names: Reference,
-}
-
-impl Lists {
-    /// Lists below `folder`, from these crates on.
-    fn of<'a>(folder: &Path, crates: impl Iterator<Item = &'a str>) -> Lists {
-        let page = |name: &str| (folder.join(name).join("index.html"), name.to_owned());
-        Lists { awaited: crates.map(page).collect(), names: Reference::default() }
-    }
-
-    /// Reads the lists that have come, and expects those of the modules in them. Returns whether there were any.
-    fn read_new(&mut self) -> bool {
-        let before = self.names.items.len();
-        for (page, module) in std::mem::take(&mut self.awaited) {
-            let list = std::fs::read_to_string(&page).unwrap_or_default();
-            // The end tells that the list is written whole.
-            if !list.ends_with("</html>") {
-                self.awaited.push((page, module));
-                continue;
+        let Some(stem) = name.strip_suffix(".html") else { continue };
+        let (path, kind) = match stem.split_once('.') {
+            None if stem == "index" && !module.is_empty() => (module.to_owned(), Kind::Module),
+            Some(("primitive", name)) => (format!("primitive::{name}"), Kind::Primitive),
+            Some((kind, name)) if !name.ends_with('!') => {
+                let kind = match kind {
+                    "struct" | "union" => Kind::Struct,
+                    "enum" => Kind::Enum,
+                    "trait" => Kind::Trait,
+                    "fn" => Kind::Function,
+                    "macro" => Kind::Macro,
+                    "constant" | "static" => Kind::Constant,
+                    "type" => Kind::Alias,
+                    _ => continue,
+                };
+                // A module may have the same name as a macro, for example `vec`.
+                (below(name) + if kind == Kind::Macro { "!" } else { "" }, kind)
             }
-            for link in page::listed(&list) {
-                if let Some(name) = link.strip_suffix("/index.html") {
-                    self.awaited.push((page.with_file_name(name).join("index.html"), below(&module, name)));
-                    self.add(below(&module, name), Kind::Module);
-                } else if let Some((path, kind)) = item_of(link, &module) {
-                    self.add(path, kind);
-                }
-            }
-            self.add(module, Kind::Module);
-        }
-        self.names.items.len() > before
-    }
-
-    fn add(&mut self, path: String, kind: Kind) {
-        self.names.paths.insert(path.clone(), self.names.items.len());
-        self.names.items.push(Item::named(path, kind));
+            _ => continue,
+        };
+        pages.push(Page { file, path, kind });
     }
 }
 
@@ -561,31 +456,6 @@ fn read_pages(pages: &[Page]) -> Reference {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists_of_modules_give_names_before_there_are_pages() {
-        let folder = tempfile::tempdir().unwrap();
-        let module = folder.path().join("algebra");
-        std::fs::create_dir(&module).unwrap();
-        let list = "<section id=\"main-content\"><dl><dt><a class=\"struct\" href=\"struct.Matrix.html\" title=\"\">Matrix</a></dt>\
-                    <dt><a class=\"macro\" href=\"macro.matrix.html\">matrix</a></dt><dt><a class=\"mod\" href=\"base/index.html\">base</a></dt></dl>";
-        let mut lists = Lists::of(folder.path(), ["algebra"].into_iter());
-        assert!(!lists.read_new(), "it is not there");
-        std::fs::write(module.join("index.html"), list).unwrap();
-        assert!(!lists.read_new(), "it is not written to its end");
-        std::fs::write(module.join("index.html"), list.to_owned() + "</section></html>").unwrap();
-        assert!(lists.read_new() && !lists.read_new());
-        std::fs::create_dir(module.join("base")).unwrap();
-        let inner = "<section id=\"main-content\"><dt><a class=\"fn\" href=\"fn.dot.html\">dot</a></dt></html>";
-        std::fs::write(module.join("base/index.html"), inner).unwrap();
-        assert!(lists.read_new());
-        let names = lists.names;
-        assert_eq!(names.below("algebra::base").map(|(name, _)| name).collect::<Vec<_>>(), ["dot"]);
-        let mut found: Vec<(&str, Kind)> = names.below("algebra").map(|(name, item)| (name, item.kind)).collect();
-        found.sort_by_key(|(name, _)| *name);
-        assert_eq!(found, [("Matrix", Kind::Struct), ("base", Kind::Module), ("matrix!", Kind::Macro)]);
-        assert!(names.get("algebra::Matrix").is_some_and(Item::is_only_a_name));
-    }
 
     #[test]
     fn the_first_path_of_an_item_counts_whichever_thread_reads_its_page_first() {
