@@ -9,6 +9,7 @@ mod gaussian;
 mod inpaint;
 mod linear;
 mod loss;
+mod noise;
 mod recorded;
 mod sampling;
 mod schedule;

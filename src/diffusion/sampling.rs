@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor};
 
 use super::gaussian::{check_same_shape, estimates, noise_from_x0, timestep_tensor};
 use super::linear::{combine, is_finite};
-use super::loss::element_noise;
+use super::noise::element_noise;
 use super::solver::Solver;
 use super::{Clip, Denoiser, GaussianDiffusion, Sampler, TimestepSpacing};
 use crate::sparse::SparseConvTensor;
