@@ -183,6 +183,16 @@ def complete(notebook, code):
     return reply
 
 
+def test_completion_needs_no_cell_before_it(stand_in, tmp_path):
+    notebook = Notebook(tmp_path, {**os.environ, "WAVEMESH_KERNEL": str(stand_in)})
+    try:
+        notebook.run("%load_ext wavemesh_kernel").ok()
+        assert "isinstance" in complete(notebook, "isinst")["matches"]
+        assert "isinstance" in notebook.ask("inspect", "isinstance", 5)["data"]["text/plain"]
+    finally:
+        notebook.close()
+
+
 def test_completion_and_inspection_come_from_the_other_kernel(relayed):
     relayed.run("a_long_name_over_there = 1\ndef documented():\n    'words over there'").ok()
     code = "1 + a_long_name_over"

@@ -59,7 +59,6 @@ class RustKernel:
         self.start()
         try:
             self._starting.result()
-            self._connect()
             self._handshake()
         except OSError as error:
             self.shutdown()
@@ -70,7 +69,6 @@ class RustKernel:
         except BaseException:
             self.shutdown()
             raise
-        self._ready = True
 
     def _connect(self):
         manager = self._manager
@@ -87,11 +85,16 @@ class RustKernel:
             socket.connect(f"{manager.transport}://{manager.ip}{separator}{port}")
             self._sockets[channel] = socket
 
-    def _handshake(self):
+    def _handshake(self, end=None):
+        """Waits until the kernel answers, or until the time `end`, and returns whether it has."""
+        if not self._sockets:
+            self._connect()
         # A subscription takes a moment to reach the kernel; until something comes on iopub, it has not.
         heard, answered = False, False
         asked = 0.0
         while not (heard and answered):
+            if end is not None and time.monotonic() > end:
+                return False
             if time.monotonic() - asked > 1:
                 self._send("shell", "kernel_info_request", {})
                 asked = time.monotonic()
@@ -101,6 +104,20 @@ class RustKernel:
                 answered |= channel == "shell"
             if not (heard and answered) and not self.is_alive():
                 raise RustKernelDied("the Rust kernel ended while it started. " + self._last_words())
+        self._ready = True
+        return True
+
+    def _answers(self, end):
+        """Whether a kernel that was started answers by the time `end`. If it cannot start, the next cell says why."""
+        if self._ready:
+            return self.is_alive()
+        if self._starting is None:
+            return False
+        try:
+            self._starting.result(max(end - time.monotonic(), 0))
+            return self._handshake(end)
+        except Exception:
+            return False
 
     def is_alive(self):
         """Whether the process runs."""
@@ -170,10 +187,10 @@ class RustKernel:
 
     def ask(self, msg_type, content, limit=ASSIST_LIMIT):
         """The reply to a short question such as completion, or None if the kernel is not there or is slow."""
-        if not (self._ready and self.is_alive()):
+        end = time.monotonic() + limit
+        if not self._answers(end):
             return None
         request = self._send("shell", msg_type, content)
-        end = time.monotonic() + limit
         while (left := end - time.monotonic()) > 0:
             for channel in self._poll(("shell", "iopub"), left * 1000):
                 message = self._receive(channel)
