@@ -19,7 +19,7 @@ pub use crate::notebook::{
     display, figure, histogram, hstack, plot, progress, scatter,
 };
 pub use crate::points::{Interpolation, PointCloud, Reduce, VoxelConfig, Voxelizer};
-pub use crate::sdf::{SdfConfig, SdfGrid, shapes};
+pub use crate::sdf::{DepthImage, SdfConfig, SdfGrid, Viewpoint, shapes};
 pub use crate::sparse::{
     Activation, Backend, BatchNorm, BatchNormConfig, ConvConfig, OutputSites, PoolConfig, SparseAvgPool3d,
     SparseConv3d, SparseConvTensor, SparseConvTranspose3d, SparseGlobalAvgPool, SparseGlobalMaxPool,

@@ -5,9 +5,10 @@
 //! as a shell around it ([`SdfSign`]).
 //!
 //! [`shapes`] makes solids without a mesh; [`marching_cubes`] and [`isosurface`] turn a grid into a mesh; [`iou`] compares what is inside;
-//! [`DistanceQuery`] measures points that are not on a grid.
+//! [`DistanceQuery`] measures points that are not on a grid; [`DepthImage`] is a picture of a solid.
 
 mod cells;
+mod depth_image;
 mod distance;
 mod dual_contouring;
 mod frame;
@@ -19,9 +20,11 @@ mod outer;
 mod overlap;
 mod query;
 pub mod shapes;
+mod topology;
 mod walls;
 mod winding;
 
+pub use depth_image::{DepthImage, Viewpoint};
 pub use frame::Frame;
 pub use from_mesh::{SdfConfig, SdfSign, SdfSlabs};
 pub use grid::{SdfGrid, SignReport};

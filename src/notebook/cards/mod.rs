@@ -1,6 +1,7 @@
 //! Cards: the displays of values from each room when they end a cell.
 
 mod backend;
+mod depth;
 mod diffusion;
 mod generator;
 #[cfg(feature = "cuda")]
