@@ -391,6 +391,49 @@ fn a_summary_counts_what_the_network_does() {
     assert!(summary.to_string().contains("395,873"));
 }
 
+/// Numbers between -1 and 1 without a pattern.
+fn uneven(shape: &[usize], seed: usize) -> Tensor {
+    let count: usize = shape.iter().product();
+    let values = (0..count).map(|i| ((i + 1) as f32 * 12.9898 + seed as f32 * 78.233).sin());
+    Tensor::from_iter(values, &DEVICE).unwrap().reshape(shape).unwrap()
+}
+
+#[test]
+fn a_context_reaches_its_own_element_and_zeros_are_none() {
+    let config = UNetConfig::plain(1, 1, &[8, 12]).use_attention(true).attention_residual(true).dropout(0.0);
+    let config = config.num_heads(2).context_dim(5).context_layers([7, 6]);
+    let unet = WaveMeshUNet::seeded(&config, 3, &DEVICE).unwrap();
+    let [t, context] = [&[2][..], &[2, 3, 5]].map(|shape| uneven(shape, 1));
+    let x = |per_element: [usize; 2]| {
+        let sites = (0..2).flat_map(|b| (0..per_element[b]).map(move |i| [b as i32, 0, i as i32 / 4, i as i32 % 4]));
+        let sites: Vec<[i32; 4]> = sites.collect();
+        let features = Tensor::ones((sites.len(), 1), DType::F32, &DEVICE).unwrap();
+        SparseConvTensor::from_coords(features, sites, [4; 3], 2).unwrap()
+    };
+    let run = |x: &SparseConvTensor, context: Option<&Tensor>| {
+        unet.forward(x, &t, context).unwrap().features().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let plain = run(&x([9, 9]), None);
+    assert_eq!(run(&x([9, 9]), Some(&context)), plain, "attention begins at zero");
+    for (at, (name, var)) in unet.parameters().enumerate() {
+        if name.contains(".to_out.") {
+            var.set(&uneven(var.dims(), at)).unwrap();
+        }
+    }
+    let told = run(&x([9, 9]), Some(&context));
+    assert_ne!(told, plain);
+    // The first element does not depend on how many sites the second one has: one path takes elements together, the other one by one.
+    let beside = run(&x([9, 13]), Some(&context));
+    assert!(told[..9].iter().zip(&beside[..9]).all(|(a, b)| (a - b).abs() < 1e-5), "{told:?} {beside:?}");
+    let half = Tensor::cat(&[context.get(0).unwrap(), context.get(1).unwrap().zeros_like().unwrap()], 0).unwrap();
+    let half = half.reshape((2, 3, 5)).unwrap();
+    for (sites, plain) in [([9, 9], &plain), ([9, 13], &run(&x([9, 13]), None))] {
+        let got = run(&x(sites), Some(&half));
+        assert_eq!(got[9..], plain[9..], "zeros are no context");
+        assert!(got[..9].iter().zip(&told[..9]).all(|(a, b)| (a - b).abs() < 1e-5));
+    }
+}
+
 #[test]
 fn bad_input_is_refused_with_its_name() {
     let mirrored = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 8]), 0, &DEVICE).unwrap();

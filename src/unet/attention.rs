@@ -1,25 +1,28 @@
 //! Cross-attention from sites to a context (Vaswani et al. 2017), within each batch element.
 //!
 //! With `n = LayerNorm(features)`: queries come from `n`, keys and values from the context, and the output is `n +
-//! Dropout(Linear(attention))`. (The sum uses the normalised features, as in the original network.)
+//! Dropout(Linear(attention))` (the sum uses the normalised features, as in the original network). A residual attention adds the same to the
+//! features themselves.
 
 use candle_core::{D, DType, Module, Tensor};
 use candle_nn::{Linear, VarBuilder};
 use rand::Rng;
 
 use super::config::UNetConfig;
-use super::linear::{LayerNorm, linear};
+use super::context::{Context, ContextEncoder};
+use super::linear::{LayerNorm, linear, zero_linear};
 use super::run::Run;
 use super::summary::LayerSummary;
 use crate::sparse::SparseConvTensor;
-use crate::{Error, Result, random};
+use crate::{Result, random};
 
 #[derive(Clone, Debug)]
 pub(super) struct CrossAttention {
     name: String,
     heads: usize,
-    context_dim: usize,
+    context_width: usize,
     dropout: f64,
+    is_residual: bool,
     norm: LayerNorm,
     to_q: Linear,
     to_k: Linear,
@@ -29,43 +32,77 @@ pub(super) struct CrossAttention {
 
 impl CrossAttention {
     pub fn new(channels: usize, config: &UNetConfig, vb: VarBuilder) -> Result<Self> {
+        let (width, to_out) = (ContextEncoder::width(config), vb.pp("to_out").pp(0));
         Ok(Self {
             name: vb.prefix(),
             heads: config.num_heads,
-            context_dim: config.context_dim,
+            context_width: width,
             dropout: config.dropout,
+            is_residual: config.attention_residual,
             norm: LayerNorm::new(channels, vb.pp("norm"))?,
             to_q: linear(channels, channels, vb.pp("to_q"))?,
-            to_k: linear(config.context_dim, channels, vb.pp("to_k"))?,
-            to_v: linear(config.context_dim, channels, vb.pp("to_v"))?,
-            to_out: linear(channels, channels, vb.pp("to_out").pp(0))?,
+            to_k: linear(width, channels, vb.pp("to_k"))?,
+            to_v: linear(width, channels, vb.pp("to_v"))?,
+            to_out: if config.attention_residual {
+                zero_linear(channels, channels, to_out)?
+            } else {
+                linear(channels, channels, to_out)?
+            },
         })
     }
 
-    /// `context` is (batch, views, context_dim).
-    pub fn forward(&self, x: &SparseConvTensor, context: &Tensor, run: &Run) -> Result<SparseConvTensor> {
-        let &[batch, views, width] = context.dims() else { return Err(self.bad_context(x, context)) };
-        if batch != x.batch_size() || width != self.context_dim || views == 0 {
-            return Err(self.bad_context(x, context));
-        }
-        let (sites, channels) = (x.len(), x.channels());
+    pub fn forward(&self, x: &SparseConvTensor, context: &Context, run: &Run) -> Result<SparseConvTensor> {
+        let (sites, channels, batch) = (x.len(), x.channels(), x.batch_size());
         if sites == 0 {
             return Ok(x.clone());
         }
+        let views = context.rows.dim(1)?;
         let normed = self.norm.forward(x.features())?; // (N, C)
-        let context = context.to_dtype(DType::F32)?;
         let head_dim = channels / self.heads;
         let queries = (self.to_q.forward(&normed)? * (head_dim as f64).powf(-0.5))?;
-        let split = |t: Tensor| t.reshape(((), views, self.heads, head_dim))?.transpose(1, 2)?.contiguous();
-        let keys = split(self.to_k.forward(&context)?)?; // (batch, heads, views, head_dim)
-        let values = split(self.to_v.forward(&context)?)?;
+        let split = |t: Tensor| t.reshape((batch, (), self.heads, head_dim))?.transpose(1, 2)?.contiguous();
+        let keys = split(self.to_k.forward(&context.rows)?)?; // (batch, heads, views, head_dim)
+        let values = split(self.to_v.forward(&context.rows)?)?;
+        let counts = x.batch_counts()?;
+        let in_order = x.coords().iter().is_sorted_by_key(|site| site[0]);
+        let attended = if in_order && counts.iter().all(|&count| count == counts[0]) {
+            // As many sites in each element, one element after the other: (batch, heads, n, views) at once.
+            let queries = split(queries)?;
+            let scores = queries.matmul(&keys.transpose(2, 3)?.contiguous()?)?;
+            let attended = candle_nn::ops::softmax(&scores, D::Minus1)?.matmul(&values)?;
+            let attended = self.to_out.forward(&attended.transpose(1, 2)?.reshape((batch, (), channels))?)?;
+            let told = context.told.as_ref();
+            told.map_or(Ok(attended.clone()), |told| attended.broadcast_mul(told))?.reshape((sites, channels))?
+        } else {
+            self.by_element(x, &queries, [&keys, &values], context)?
+        };
+        let update = self.drop(attended, x, run)?;
+        let onto = if self.is_residual { x.features().to_dtype(DType::F32)? } else { normed };
+        let y = run.pass_on(x.replace_feature((onto + update)?.to_dtype(x.dtype())?)?)?;
+        run.report(|| {
+            let linear = 2 * channels * (channels + self.context_width + 2);
+            let mult_adds = 2 * channels * (channels * sites + self.context_width * batch * views + sites * views);
+            LayerSummary::new((&self.name, "CrossAttention".into()), (&y, y.dtype()), linear + 2 * channels, mult_adds)
+        });
+        Ok(y)
+    }
 
-        let mut rows = vec![Vec::new(); batch];
+    /// What the sites (N, C) read from the context, element by element.
+    fn by_element(
+        &self,
+        x: &SparseConvTensor,
+        queries: &Tensor,
+        [keys, values]: [&Tensor; 2],
+        context: &Context,
+    ) -> Result<Tensor> {
+        let channels = x.channels();
+        let head_dim = channels / self.heads;
+        let mut rows = vec![Vec::new(); x.batch_size()];
         for (row, site) in x.coords().iter().enumerate() {
             rows[site[0] as usize].push(row as u32);
         }
-        let mut order = Vec::with_capacity(sites);
-        let mut parts = Vec::with_capacity(batch);
+        let mut order = Vec::with_capacity(x.len());
+        let mut parts = Vec::with_capacity(x.batch_size());
         for (element, rows) in rows.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
             let count = rows.len();
             let index = Tensor::new(rows.as_slice(), x.device())?;
@@ -73,23 +110,20 @@ impl CrossAttention {
             let q = q.transpose(0, 1)?.contiguous()?; // (heads, n, head_dim)
             let scores = q.matmul(&keys.get(element)?.transpose(1, 2)?.contiguous()?)?; // (heads, n, views)
             let attended = candle_nn::ops::softmax(&scores, D::Minus1)?.matmul(&values.get(element)?)?;
-            parts.push(attended.transpose(0, 1)?.reshape((count, channels))?);
+            let attended = self.to_out.forward(&attended.transpose(0, 1)?.reshape((count, channels))?)?;
+            parts.push(match &context.told {
+                Some(told) => attended.broadcast_mul(&told.get(element)?)?,
+                None => attended,
+            });
             order.extend(rows);
         }
-        let mut attended = Tensor::cat(&parts, 0)?; // rows grouped by batch element
-        if !order.is_sorted() {
-            let mut place = vec![0u32; sites];
-            order.iter().enumerate().for_each(|(at, &row)| place[row as usize] = at as u32);
-            attended = attended.index_select(&Tensor::new(place.as_slice(), x.device())?, 0)?;
+        let attended = Tensor::cat(&parts, 0)?; // rows grouped by batch element
+        if order.is_sorted() {
+            return Ok(attended);
         }
-        let update = self.drop(self.to_out.forward(&attended)?, x, run)?;
-        let y = run.pass_on(x.replace_feature((normed + update)?.to_dtype(x.dtype())?)?)?;
-        run.report(|| {
-            let linear = 2 * channels * (channels + self.context_dim + 2);
-            let mult_adds = 2 * channels * (channels * sites + self.context_dim * batch * views + sites * views);
-            LayerSummary::new((&self.name, "CrossAttention".into()), (&y, y.dtype()), linear + 2 * channels, mult_adds)
-        });
-        Ok(y)
+        let mut place = vec![0u32; x.len()];
+        order.iter().enumerate().for_each(|(at, &row)| place[row as usize] = at as u32);
+        Ok(attended.index_select(&Tensor::new(place.as_slice(), x.device())?, 0)?)
     }
 
     /// Applies dropout (only in training) to an update (N, C) of `x`. An element's mask depends on the pass's seed, this layer's name and
@@ -108,14 +142,5 @@ impl CrossAttention {
             mask.extend((0..channels).map(|_| if rng.random_bool(self.dropout) { 0.0 } else { keep }));
         }
         Ok((&update * Tensor::from_vec(mask, update.dims(), update.device())?)?)
-    }
-
-    fn bad_context(&self, x: &SparseConvTensor, context: &Tensor) -> Error {
-        Error::Shape {
-            op: "WaveMeshUNet::forward",
-            what: "context",
-            got: context.dims().to_vec(),
-            expected: format!("({}, views, {}): batch, views, context_dim", x.batch_size(), self.context_dim),
-        }
     }
 }

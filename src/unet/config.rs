@@ -68,6 +68,13 @@ pub struct UNetConfig {
     pub num_heads: usize,
     /// Channels of the context.
     pub context_dim: usize,
+    /// Widths of the layers of a small network that is trained along and reads each row of the context before the attention does; empty for
+    /// none. SiLU separates the layers.
+    pub context_layers: Vec<usize>,
+    /// Whether attention is added to the features themselves, and begins at zero: a network then has the same output with a context as
+    /// without until it is trained, and a batch element whose context is all zeros has the output of one without a context. If not, attention
+    /// is added to the normalised features, as in the original network.
+    pub attention_residual: bool,
     /// Dropout after attention, 0 to 1, only in training.
     pub dropout: f64,
     /// Whether training keeps only the ends of each level and computes the rest again in the backward pass. The gradients are the same;
@@ -90,6 +97,8 @@ impl Default for UNetConfig {
             use_attention: true,
             num_heads: 8,
             context_dim: 768,
+            context_layers: Vec::new(),
+            attention_residual: false,
             dropout: 0.1,
             gradient_checkpointing: false,
             precision: Precision::F32,
@@ -109,6 +118,8 @@ setters! {
         use_attention(use_attention: bool) => use_attention = use_attention;
         num_heads(num_heads: usize) => num_heads = num_heads;
         context_dim(context_dim: usize) => context_dim = context_dim;
+        context_layers(context_layers: impl Into<Vec<usize>>) => context_layers = context_layers.into();
+        attention_residual(attention_residual: bool) => attention_residual = attention_residual;
         dropout(dropout: f64) => dropout = dropout;
         gradient_checkpointing(gradient_checkpointing: bool) => gradient_checkpointing = gradient_checkpointing;
         precision(precision: Precision) => precision = precision;
@@ -143,6 +154,7 @@ impl UNetConfig {
         }
         let counts = self.encoder_channels.iter().chain(&self.decoder_channels);
         let counts = counts.chain([&self.in_channels, &self.out_channels, &self.time_emb_dim, &self.context_dim]);
+        let counts = counts.chain(&self.context_layers);
         if let Some(count) = counts.copied().find(|&count| count > MOST_CHANNELS) {
             return problem("a number of channels", count.to_string(), "at most 2^24");
         }
@@ -167,6 +179,9 @@ impl UNetConfig {
         if self.use_attention {
             if self.context_dim == 0 {
                 return problem("context_dim", "0".into(), "1 or more, or use_attention: false");
+            }
+            if self.context_layers.contains(&0) {
+                return problem("context_layers", format!("{:?}", self.context_layers), "widths of 1 or more");
             }
             if let Some(channels) =
                 self.decoder_channels.iter().skip(1).find(|&c| self.num_heads == 0 || c % self.num_heads != 0)

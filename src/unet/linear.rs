@@ -16,6 +16,12 @@ pub(super) fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<Li
     Ok(Linear::new(weight, Some(bias)))
 }
 
+/// A linear layer whose output is zero until it is trained.
+pub(super) fn zero_linear(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<Linear> {
+    let weight = vb.get_with_hints((out_dim, in_dim), "weight", Init::Const(0.0))?;
+    Ok(Linear::new(weight, Some(vb.get_with_hints(out_dim, "bias", Init::Const(0.0))?)))
+}
+
 /// Layer normalisation over the last axis, as `torch.nn.LayerNorm`. (That of candle-nn takes a fused path without gradients.)
 #[derive(Clone, Debug)]
 pub(super) struct LayerNorm {

@@ -15,6 +15,7 @@ mod attention;
 mod block;
 mod checkpoint;
 mod config;
+mod context;
 mod decoder;
 mod encoder;
 mod layers;

@@ -10,6 +10,7 @@ use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 
 use super::config::UNetConfig;
+use super::context::ContextEncoder;
 use super::decoder::Decoder;
 use super::encoder::Encoder;
 use super::layers::ConvLayer;
@@ -87,6 +88,7 @@ pub struct WaveMeshUNet {
     decoder: Decoder,
     /// The modulations after each block of the encoder and of the decoder; may be empty.
     modulations: [Vec<Modulation>; 2],
+    context: ContextEncoder,
     output_conv: ConvLayer,
     /// Every tensor by name, in the order of construction.
     entries: Vec<(String, Var)>,
@@ -128,10 +130,11 @@ impl WaveMeshUNet {
                     .collect::<Result<Vec<_>>>()
             };
             let modulations = [modulation("encoder", channels)?, modulation("decoder", &config.decoder_channels)?];
-            Ok((time, encoder, decoder, modulations, output_conv))
+            let context = ContextEncoder::new(config, vb.pp("context"))?;
+            Ok((time, encoder, decoder, modulations, context, output_conv))
         })
         .map_err(|error| name_the_root(error, &root))?;
-        let (time, encoder, decoder, modulations, output_conv) = parts;
+        let (time, encoder, decoder, modulations, context, output_conv) = parts;
         let (dropout_seed, first_element) = (AtomicU64::new(0), AtomicUsize::new(0));
         Ok(Self {
             config: config.clone(),
@@ -140,6 +143,7 @@ impl WaveMeshUNet {
             encoder,
             decoder,
             modulations,
+            context,
             output_conv,
             entries,
             dropout_seed,
@@ -212,6 +216,38 @@ impl WaveMeshUNet {
         self.entries.iter().filter(|(name, _)| !is_buffer(name))
     }
 
+    /// Takes every tensor that `other` has under the same name and with the same shape, and returns the names of the rest, which stay as
+    /// they are. So a training can go on from a smaller network.
+    ///
+    /// # Errors
+    /// If a tensor cannot be copied.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let config = UNetConfig::plain(1, 1, &[4, 8]);
+    /// let small = WaveMeshUNet::seeded(&config, 1, &Device::Cpu)?;
+    /// let told = config.use_attention(true).num_heads(2).context_dim(3).attention_residual(true);
+    /// let larger = WaveMeshUNet::seeded(&told, 2, &Device::Cpu)?;
+    /// let new = larger.start_from(&small)?;
+    /// assert!(new.iter().all(|name| name.starts_with("decoder.attention_blocks.")));
+    /// let x = Tensor::ones((1, 1, 4, 4, 4), DType::F32, &Device::Cpu)?; // batch, C, z, y, x
+    /// let [context, t] = [Tensor::ones((1, 5, 3), DType::F32, &Device::Cpu)?, Tensor::new(&[9f32], &Device::Cpu)?];
+    /// let [before, after] = [small.forward(&x, &t, None)?, larger.forward(&x, &t, Some(&context))?];
+    /// assert_eq!(before.features().to_vec2::<f32>()?, after.features().to_vec2::<f32>()?);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn start_from(&self, other: &Self) -> Result<Vec<String>> {
+        let mut rest = Vec::new();
+        for (name, var) in &self.entries {
+            let same = other.entries.iter().find(|(known, value)| known == name && value.dims() == var.dims());
+            match same {
+                Some((_, value)) => var.set(&value.as_detached_tensor().to_device(&self.device)?)?,
+                None => rest.push(name.clone()),
+            }
+        }
+        Ok(rest)
+    }
+
     /// The number of trainable numbers.
     pub fn num_parameters(&self) -> usize {
         self.parameters().map(|(_, var)| var.elem_count()).sum()
@@ -221,7 +257,8 @@ impl WaveMeshUNet {
     ///
     /// - `x`: a [`SparseConvTensor`] with `in_channels` channels, or a dense (batch, C, z, y, x) tensor.
     /// - `timesteps`: (batch,), any number type.
-    /// - `context`: (batch, views, context_dim), or `None` to leave attention out.
+    /// - `context`: (batch, views, context_dim), or `None` to leave attention out. With `attention_residual`, an element whose rows are all
+    ///   zero is left out too.
     ///
     /// # Errors
     /// [`Error::Shape`] for channels, timesteps or context that do not fit, [`Error::Argument`] for a configuration whose
@@ -317,6 +354,7 @@ impl WaveMeshUNet {
     ) -> Result<SparseConvTensor> {
         self.check_input(x, timesteps, context)?;
         let time = self.time.forward(timesteps)?; // (batch, c0)
+        let context = context.map(|context| self.context.forward(context, x.batch_size())).transpose()?;
         let mut h = self.encoder.input_conv.run(x, Some(&time), run)?;
 
         let [on_the_way_down, on_the_way_up] = &self.modulations;
@@ -332,7 +370,7 @@ impl WaveMeshUNet {
         for (at, level) in self.decoder.levels.iter().enumerate() {
             let finer = level.run(&h, skips.pop().as_ref().map(SparseConvTensor::features), run)?;
             h = modulated(finer, on_the_way_up.get(at))?;
-            if let (Some(attention), Some(context)) = (&level.attention, context) {
+            if let (Some(attention), Some(context)) = (&level.attention, &context) {
                 h = attention.forward(&h, context, run)?;
             }
         }
