@@ -9,13 +9,12 @@ use std::sync::{Arc, LazyLock};
 use candle_core::{DType, Device, Tensor};
 use wavemesh::diffusion::{BetaSchedule, DiffusionConfig, GaussianDiffusion, Prediction};
 use wavemesh::mesh::Mesh;
-use wavemesh::sdf::SdfGrid;
-use wavemesh::sdf::iou_of_grids;
+use wavemesh::sdf::{DepthImage, SdfGrid, Viewpoint, iou_of_grids};
 use wavemesh::sparse::SparseConvTensor;
 use wavemesh::train::{
-    Augmentation, DatasetConfig, Family, GenerateOptions, Generator, ProceduralShape, Representation,
-    RepresentationConfig, SetComparison, ShapeDataset, Split, StageData, StageModel, TrainConfig, Trainer,
-    TrainingBatch, TrainingData, checkpoints,
+    Augmentation, ContextData, DatasetConfig, Family, GenerateOptions, Generator, ProceduralShape, Representation,
+    RepresentationConfig, SetComparison, ShapeDataset, ShapeViews, Split, StageData, StageModel, Topology, TrainConfig,
+    Trainer, TrainingBatch, TrainingData, checkpoints,
 };
 use wavemesh::unet::{UNetConfig, WaveMeshUNet};
 use wavemesh::{Error, Result};
@@ -190,7 +189,7 @@ fn a_loss_that_is_not_finite_stops_the_training_and_leaves_the_network() {
             let coords = (0..items.len() as i32).flat_map(|b| [[b, 0, 0, 0], [b, 0, 0, 1]]).collect();
             let features = Tensor::full(f32::NAN, (rows, 1), &DEVICE)?;
             let x0 = SparseConvTensor::from_coords(features, coords, [2, 2, 2], items.len())?;
-            Ok(TrainingBatch { x0, condition: None, labels: None })
+            Ok(TrainingBatch { x0, condition: None, labels: None, context: None })
         }
     }
     let network = WaveMeshUNet::seeded(&UNetConfig::plain(1, 1, &[4, 6]), 0, &DEVICE).unwrap();
@@ -351,13 +350,7 @@ fn augmented_views_are_the_shape_itself_turned() {
 #[test]
 fn a_generator_survives_its_file() {
     let folder = Folder::new("generator");
-    let representation = Representation::fit(&small(), &shapes(5, 16)).unwrap();
-    let stage = |stage: usize| {
-        let [inputs, outputs] = Generator::channels_of(stage, 0);
-        let unet = UNetConfig::plain(inputs, outputs, &[4, 6]);
-        StageModel { network: WaveMeshUNet::seeded(&unet, 2, &DEVICE).unwrap(), diffusion: cosine_v() }
-    };
-    let generator = Generator::new(representation.clone(), vec![stage(0), stage(1)], Vec::new()).unwrap();
+    let generator = untrained_generator();
     let asked = GenerateOptions::new().class("chair");
     assert!(generator.generate(1, &asked).unwrap_err().to_string().contains("chair"), "it knows no classes");
     let path = folder.join("generator.safetensors");
@@ -368,7 +361,8 @@ fn a_generator_survives_its_file() {
     assert_eq!(values(&generator), values(&again));
     std::fs::write(&path, b"nothing").unwrap();
     assert!(matches!(Generator::load(&path, &DEVICE), Err(Error::Format { .. })));
-    let swapped = Generator::new(representation, vec![stage(1), stage(0)], Vec::new()).unwrap_err().to_string();
+    let representation = generator.representation().clone();
+    let swapped = Generator::new(representation, vec![untrained(1), untrained(0)], Vec::new()).unwrap_err().to_string();
     assert!(swapped.contains("[[11, 7], [11, 8]]"), "{swapped}");
 }
 
@@ -404,6 +398,84 @@ fn labels_reach_the_network_and_guidance_stretches_them() {
     assert_ne!(values(Some("box"), Some(3.0)), values(Some("box"), None));
     let options = GenerateOptions::new().class("sofa");
     assert!(generator.generate(1, &options).unwrap_err().to_string().contains("box, torus"));
+}
+
+#[test]
+fn a_picture_decides_what_is_drawn() {
+    let grids: Arc<[SdfGrid]> =
+        [0.35, 0.65].map(|radius| wavemesh::sdf::shapes::sphere(radius).to_grid(16).unwrap()).to_vec().into();
+    let representation = Representation::fit(&small(), grids.iter()).unwrap();
+    let views = Arc::new(ShapeViews::new(grids.clone(), 4));
+    let data = StageData::new(&representation, 0, grids.clone(), Augmentation::default(), 0.0, &DEVICE).unwrap();
+    assert!(data.batch(&[0], &[0]).unwrap().context.is_none());
+    let data = data.with_contexts(views.clone(), 0.2).unwrap();
+    let [_, width] = views.dims();
+    let unet = |stage: usize| {
+        let [inputs, outputs] = Generator::channels_of(stage, 0);
+        UNetConfig::plain(inputs, outputs, &[16, 24])
+    };
+    let told = unet(0).use_attention(true).attention_residual(true).dropout(0.0).num_heads(4);
+    let told = told.context_dim(width).context_layers([16]);
+    let config = TrainConfig::new().steps(120).batch_size(8).learning_rate(4e-3).ema_decay(0.95).validate_every(0);
+    let network = WaveMeshUNet::seeded(&told, 1, &DEVICE).unwrap();
+    let mut trainer = Trainer::new(network, cosine_v(), Arc::new(data), None, config).unwrap();
+    trainer.run(|_, _| Ok(())).unwrap();
+    let fine = StageModel { network: WaveMeshUNet::seeded(&unet(1), 2, &DEVICE).unwrap(), diffusion: cosine_v() };
+    let coarse = StageModel { network: trainer.into_ema(), diffusion: cosine_v() };
+    let generator = Generator::new(representation, vec![coarse, fine], Vec::new()).unwrap();
+
+    let from = Viewpoint { azimuth: 77.0, elevation: 20.0 }; // no viewpoint of the training
+    let shown = |at: usize| grids[at].depth_image(from, ShapeViews::SIZE).unwrap();
+    let patches = |image: &DepthImage| image.patches(ShapeViews::PATCHES).unwrap();
+    let ddim = wavemesh::diffusion::Sampler::Ddim { steps: 20, eta: 0.0 };
+    let options = GenerateOptions::new().sampler(ddim).detail_sampler(ddim).batch_size(2).seed(3);
+    let inside = |grid: &SdfGrid| grid.values().iter().filter(|&&distance| distance < 0.0).count();
+    let both = Tensor::stack(&[patches(&shown(0)), patches(&shown(1).silhouette())], 0).unwrap();
+    let drawn = generator.generate(2, &options.clone().context(both.clone())).unwrap();
+    for (at, grid) in drawn.iter().enumerate() {
+        let (got, wanted) = (inside(grid) as f64, inside(&grids[at]) as f64);
+        assert!((0.6..1.6).contains(&(got / wanted)), "ball {at}: {got} samples inside, {wanted} in the one shown");
+    }
+    // One picture for all, and shape by shape, are the same.
+    let alone = generator.generate(1, &options.clone().context(patches(&shown(0)))).unwrap();
+    assert!(alone[0].values().iter().zip(drawn[0].values()).all(|(a, b)| (a - b).abs() < 1e-3));
+
+    let problem = |options: GenerateOptions| generator.generate(3, &options).unwrap_err().to_string();
+    assert!(problem(options.clone().context(both)).contains("(3, views, 70)"));
+    assert!(problem(options.clone().guidance_scale(2.0)).contains("without a class or a context"));
+    let plain = untrained_generator();
+    let refused = plain.generate(1, &options.context(patches(&shown(0)))).unwrap_err().to_string();
+    assert!(refused.contains("trained without contexts"), "{refused}");
+}
+
+/// A small generator with random weights that knows neither classes nor contexts.
+fn untrained_generator() -> Generator {
+    let representation = Representation::fit(&small(), &shapes(5, 16)).unwrap();
+    Generator::new(representation, vec![untrained(0), untrained(1)], Vec::new()).unwrap()
+}
+
+/// A small network with random weights for a stage.
+fn untrained(stage: usize) -> StageModel {
+    let [inputs, outputs] = Generator::channels_of(stage, 0);
+    let unet = UNetConfig::plain(inputs, outputs, &[4, 6]);
+    StageModel { network: WaveMeshUNet::seeded(&unet, 2, &DEVICE).unwrap(), diffusion: cosine_v() }
+}
+
+#[test]
+fn generated_shapes_lose_what_training_shapes_do_not_have() {
+    let ball = wavemesh::sdf::shapes::sphere(0.6);
+    let solid = ball.clone().to_grid(16).unwrap();
+    let hollow = ball.difference(wavemesh::sdf::shapes::sphere(0.3)).to_grid(16).unwrap();
+    let topology = |grids: &[SdfGrid]| Representation::fit(&small(), grids).unwrap().topology().unwrap();
+    assert_eq!(topology(&[solid.clone(), hollow.clone()]).with_hollows, 0.5);
+    assert_eq!(topology(std::slice::from_ref(&solid)), Topology { with_hollows: 0.0, in_parts: 0.0 });
+    // Noise of an untrained network is full of hollows and specks.
+    let generator = untrained_generator();
+    let options = GenerateOptions::new().seed(2);
+    let [tidy, raw] = [true, false].map(|tidy| generator.generate(1, &options.clone().tidy(tidy)).unwrap().remove(0));
+    assert!(raw.count_hollows() + raw.count_parts() > 1, "{} {}", raw.count_hollows(), raw.count_parts());
+    assert_eq!(tidy.count_hollows(), 0);
+    assert!(tidy.count_parts() <= raw.count_parts());
 }
 
 #[test]

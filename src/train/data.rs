@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::cache::hex;
+use super::contexts::ContextData;
 use super::dataset::Augmentation;
 use super::representation::{Representation, StageCode, stage_batch};
 use crate::diffusion::Denoiser;
@@ -26,6 +27,8 @@ pub struct TrainingBatch {
     pub condition: Option<Tensor>,
     /// The class of each sample, (batch, classes), one-hot; a row of zeros leaves the class open.
     pub labels: Option<Tensor>,
+    /// The context of each sample, (batch, views, width), to which its sites attend; zeros leave it out.
+    pub context: Option<Tensor>,
 }
 
 /// A source of batches.
@@ -57,7 +60,7 @@ pub trait TrainingData: Send + Sync {
     ///         let features = Tensor::from_iter(items.iter().map(|&n| n as f32), &Device::Cpu)?.unsqueeze(1)?;
     ///         let sites = (0..items.len() as i32).map(|element| [element, 0, 0, 0]).collect();
     ///         let x0 = SparseConvTensor::from_coords(features, sites, [1; 3], items.len())?;
-    ///         Ok(TrainingBatch { x0, condition: None, labels: None })
+    ///         Ok(TrainingBatch { x0, condition: None, labels: None, context: None })
     ///     }
     /// }
     /// assert_eq!(Numbers.batch(&[7, 3], &[0, 1])?.x0.features().to_vec2::<f32>()?, [[7.0], [3.0]]);
@@ -96,6 +99,7 @@ pub struct StageData {
     condition_noise: f64,
     coarse_noise: f64,
     labels: Option<Labels>,
+    contexts: Option<Contexts>,
     device: Device,
     /// Dense stages have the same sites in every batch of one size. Keeping the tensors keeps their kernel maps.
     dense: Mutex<HashMap<usize, SparseConvTensor>>,
@@ -105,6 +109,12 @@ pub struct StageData {
 struct Labels {
     of: Vec<usize>,
     classes: usize,
+    dropout: f64,
+}
+
+/// The context of each shape.
+struct Contexts {
+    of: Arc<dyn ContextData>,
     dropout: f64,
 }
 
@@ -155,6 +165,7 @@ impl StageData {
             condition_noise,
             coarse_noise: 0.0,
             labels: None,
+            contexts: None,
             device: device.clone(),
             dense: Mutex::default(),
         })
@@ -199,6 +210,42 @@ impl StageData {
         }
         self.labels = Some(Labels { of: labels, classes, dropout });
         Ok(self)
+    }
+
+    /// Gives the network a context for each shape. A share `dropout` of the samples gets zeros, which stand for none.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a dropout outside 0 to 1.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::{Augmentation, ShapeViews, TrainingData};
+    /// let shapes: std::sync::Arc<[SdfGrid]> = vec![shapes::sphere(0.5).to_grid(16)?].into();
+    /// let representation = Representation::fit(&RepresentationConfig::new().resolution(16).levels(2), shapes.iter())?;
+    /// let data = StageData::new(&representation, 0, shapes.clone(), Augmentation::default(), 0.0, &Device::Cpu)?;
+    /// let data = data.with_contexts(std::sync::Arc::new(ShapeViews::new(shapes, 4)), 0.5)?;
+    /// assert_eq!(data.batch(&[0, 0], &[0, 1])?.context.unwrap().dims(), [2, 64, 70]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn with_contexts(mut self, contexts: Arc<dyn ContextData>, dropout: f64) -> Result<Self> {
+        if !(0.0..=1.0).contains(&dropout) {
+            return Err(Error::argument("StageData::with_contexts", "dropout", dropout, "0 to 1"));
+        }
+        self.contexts = Some(Contexts { of: contexts, dropout });
+        Ok(self)
+    }
+
+    /// The contexts of some samples, (batch, views, width).
+    fn context(&self, Contexts { of, dropout }: &Contexts, items: &[usize], seeds: &[u64]) -> Result<Tensor> {
+        let [views, width] = of.dims();
+        let context = |(&item, &seed): (&usize, &u64)| {
+            if random::rng(seed, 7).random_bool(*dropout) {
+                return Ok(vec![0f32; views * width]);
+            }
+            of.context(item % self.shapes.len(), seed)
+        };
+        let all = items.par_iter().zip(seeds).map(context).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::from_vec(all.concat(), (items.len(), views, width), &self.device)?)
     }
 
     fn code(&self, item: usize, seed: u64) -> Result<StageCode> {
@@ -249,7 +296,8 @@ impl TrainingData for StageData {
             let shown: Vec<_> = shown.collect();
             one_hot(&shown, labels.classes, &self.device)
         });
-        Ok(TrainingBatch { x0, condition: Some(condition), labels: labels.transpose()? })
+        let context = self.contexts.as_ref().map(|contexts| self.context(contexts, items, seeds)).transpose()?;
+        Ok(TrainingBatch { x0, condition: Some(condition), labels: labels.transpose()?, context })
     }
 
     fn fingerprint(&self) -> Result<String> {
@@ -266,6 +314,9 @@ impl TrainingData for StageData {
         let labels = self.labels.as_ref().map(|labels| (&labels.of, labels.classes, labels.dropout));
         let rest = serde_json::to_vec(&(representation, stage, augmentation, condition_noise, coarse_noise, labels));
         hash.update(rest.map_err(candle_core::Error::wrap)?);
+        if let Some(Contexts { of, dropout }) = &self.contexts {
+            hash.update(format!("{}, dropout {dropout}", of.fingerprint()));
+        }
         Ok(format!("{} samples, SHA-256 {}", self.len(), hex(&hash.finalize())))
     }
 }
@@ -279,15 +330,18 @@ pub(super) fn one_hot(labels: &[Option<usize>], classes: usize, device: &Device)
     Ok(Tensor::from_vec(rows, (labels.len(), classes), device)?)
 }
 
-/// A network with more input channels than the noised ones: a condition for each site, and a label for each batch element. The label is the
-/// context of the diffusion (zeros without a context, so that guidance works).
+/// A network with more inputs than the noised features: a condition for each site, a label for each batch element, and a context to which
+/// sites attend. A diffusion passes on one context, which switches the label and the context on together (so that guidance works): the labels
+/// if there are classes, and otherwise the context itself.
 pub struct Conditioned<'a, D: ?Sized> {
     /// The network; its input has as many additional channels as the condition and the labels.
     pub network: &'a D,
     /// (N, K), a row for each site; `None` for no condition.
     pub condition: Option<&'a Tensor>,
-    /// Number of label channels. With 0, the network gets the context itself.
+    /// Number of label channels. With 0, the network gets the context of the diffusion.
     pub classes: usize,
+    /// (batch, views, width): what a network with classes attends to.
+    pub attended: Option<&'a Tensor>,
 }
 
 impl<D: Denoiser + ?Sized> Denoiser for Conditioned<'_, D> {
@@ -312,6 +366,7 @@ impl<D: Denoiser + ?Sized> Denoiser for Conditioned<'_, D> {
             channels.push(&labels);
         }
         let joined = x.replace_feature(Tensor::cat(&channels, 1)?)?;
-        self.network.predict(&joined, timesteps, context.filter(|_| self.classes == 0), train)
+        let attended = if self.classes > 0 { context.and(self.attended) } else { context };
+        self.network.predict(&joined, timesteps, attended, train)
     }
 }

@@ -21,10 +21,15 @@ use crate::sparse::AllReduce;
 use crate::unet::{UNetConfig, WaveMeshUNet};
 use crate::{Error, Result, random};
 
-/// The network with the batch's condition and labels.
+/// The network with the batch's condition, labels and context.
 fn conditioned<'a>(network: &'a WaveMeshUNet, batch: &'a TrainingBatch) -> Conditioned<'a, WaveMeshUNet> {
     let classes = batch.labels.as_ref().map_or(0, |labels| labels.dims()[1]);
-    Conditioned { network, condition: batch.condition.as_ref(), classes }
+    Conditioned { network, condition: batch.condition.as_ref(), classes, attended: batch.context.as_ref() }
+}
+
+/// What switches the conditions on.
+fn told(batch: &TrainingBatch) -> Option<&Tensor> {
+    batch.labels.as_ref().or(batch.context.as_ref())
 }
 
 /// The objective of diffusion: a [`WaveMeshUNet`] that predicts what [`GaussianDiffusion`] asks of it.
@@ -140,7 +145,7 @@ impl Objective for Denoising {
         let model = conditioned(&self.network, &batch);
         let importance = self.importance.as_ref();
         let part = Some((first, self.config.batch_size));
-        let options = LossOptions { seed, importance, context: batch.labels.as_ref(), part, ..Default::default() };
+        let options = LossOptions { seed, importance, context: told(&batch), part, ..Default::default() };
         let found = self.diffusion.training_loss(&model, &batch.x0, &options)?;
         self.samples = batch.x0.batch_counts()?.iter().filter(|&&count| count > 0).count() as f64;
         self.remember(&found)?;
@@ -194,7 +199,7 @@ impl Objective for Denoising {
                 let options = LossOptions {
                     seed: i as u64,
                     timesteps: Some(vec![t; items.len()]),
-                    context: batch.labels.as_ref(),
+                    context: told(&batch),
                     train: false,
                     part: Some((start, count)),
                     ..Default::default()

@@ -95,6 +95,29 @@ pub struct StageCode {
 pub struct Representation {
     config: RepresentationConfig,
     stats: Vec<ChannelStats>,
+    #[serde(default)]
+    topology: Option<Topology>,
+}
+
+/// What the shapes of a training set are like as solids.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Topology {
+    /// Share of the shapes with a hollow inside that nothing reaches from outside, 0 to 1.
+    pub with_hollows: f64,
+    /// Share of the shapes that are not in one part, 0 to 1.
+    pub in_parts: f64,
+}
+
+impl Topology {
+    fn of(shapes: &[&SdfGrid]) -> Self {
+        let share = |has: &(dyn Fn(&SdfGrid) -> bool + Sync)| {
+            shapes.par_iter().filter(|shape| has(shape)).count() as f64 / shapes.len().max(1) as f64
+        };
+        Self {
+            with_hollows: share(&|shape| shape.count_hollows() > 0),
+            in_parts: share(&|shape| shape.count_parts() > 1),
+        }
+    }
 }
 
 impl Representation {
@@ -134,7 +157,7 @@ impl Representation {
         }
         let plain = |channels| ChannelStats { mean: vec![0.0; channels], std: vec![1.0; channels] };
         let stats = (0..config.levels).map(|stage| plain(Self::channels_of(stage))).collect();
-        Ok(Self { config: config.clone(), stats })
+        Ok(Self { config: config.clone(), stats, topology: None })
     }
 
     /// A representation normalised to these shapes.
@@ -154,7 +177,8 @@ impl Representation {
     pub fn fit<'a>(config: &RepresentationConfig, shapes: impl IntoIterator<Item = &'a SdfGrid>) -> Result<Self> {
         let mut fitted = Self::new(config)?;
         let shapes: Vec<&SdfGrid> = shapes.into_iter().collect();
-        let own = shapes.into_par_iter().map(|shape| fitted.sums(shape)).collect::<Result<Vec<_>>>()?;
+        let own = shapes.par_iter().map(|shape| fitted.sums(shape)).collect::<Result<Vec<_>>>()?;
+        fitted.topology = Some(Topology::of(&shapes));
         let mut sums = fitted.stats.iter().map(|s| vec![[0f64; 3]; s.mean.len()]).collect::<Vec<_>>();
         // In the order of the shapes, so that the statistics do not depend on the number of threads.
         for shape in &own {
@@ -222,6 +246,18 @@ impl Representation {
     /// The normalisation of the channels of each stage.
     pub fn stats(&self) -> &[ChannelStats] {
         &self.stats
+    }
+
+    /// What the shapes to which it was [fitted](Self::fit) are like; `None` before that, and from files written before 2026-12-01.
+    pub fn topology(&self) -> Option<Topology> {
+        self.topology
+    }
+
+    /// The same representation with what these shapes are like as its [`topology`](Self::topology).
+    #[must_use]
+    pub fn with_topology_of<'a>(mut self, shapes: impl IntoIterator<Item = &'a SdfGrid>) -> Self {
+        self.topology = Some(Topology::of(&shapes.into_iter().collect::<Vec<_>>()));
+        self
     }
 
     /// Number of stages.

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::noise::Noise;
-use super::{GenerateOptions, Generator};
+use super::{GenerateOptions, Generator, Wish};
 use crate::Result;
 use crate::diffusion::InpaintOptions;
 use crate::sdf::SdfGrid;
@@ -37,18 +37,19 @@ impl Generator {
         options: &GenerateOptions,
     ) -> Result<Vec<SdfGrid>> {
         self.representation.check(part)?;
-        let class = self.chosen(options)?;
+        let wish = self.wish(options, count)?;
         let one = |shape: usize| {
             let seed = options.seed.wrapping_add(shape as u64);
+            let wish = wish.part(shape, 1)?;
             let mut codes: Vec<StageCode> = Vec::new();
             for stage in 0..self.stages.len() {
                 let mut code = self.representation.next_sites(&codes)?;
                 if !code.sites.is_empty() {
-                    code.features = self.complete_stage(stage, &code, (part, &known), (class, seed), options)?;
+                    code.features = self.complete_stage(stage, &code, (part, &known), (&wish, seed), options)?;
                 }
                 codes.push(code);
             }
-            self.representation.decode(&codes)
+            Ok(self.tidied(self.representation.decode(&codes)?, options))
         };
         (0..count).map(one).collect()
     }
@@ -59,7 +60,7 @@ impl Generator {
         stage: usize,
         code: &StageCode,
         (part, known): (&SdfGrid, &impl Fn([f32; 3]) -> bool),
-        (class, seed): (Option<usize>, u64),
+        (wish, seed): (&Wish, u64),
         options: &GenerateOptions,
     ) -> Result<Vec<f32>> {
         let (model, grid) = (&self.stages[stage], self.representation.grid_of(stage));
@@ -71,7 +72,7 @@ impl Generator {
             steps.into_iter().all(|[x, y, z]| known([place(site[2], x), place(site[1], y), place(site[0], z)]))
         };
         let mask: Vec<bool> = code.sites.iter().map(around).collect();
-        let (network, context) = self.told(stage, &condition, class, 1)?;
+        let (network, context) = self.told(stage, &condition, wish, 1)?;
         let noise = Noise::of(seed).at(stage, grid, &code.sites);
         let sampler = if stage == 0 { options.sampler } else { options.detail_sampler };
         let inpainting = InpaintOptions {

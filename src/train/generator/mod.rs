@@ -5,7 +5,7 @@ mod file;
 mod noise;
 mod options;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use noise::Noise;
 pub use options::GenerateOptions;
 use rayon::prelude::*;
@@ -16,6 +16,27 @@ use crate::diffusion::{GaussianDiffusion, SampleOptions, SampleStep, TimestepSpa
 use crate::sdf::SdfGrid;
 use crate::unet::WaveMeshUNet;
 use crate::{Error, Result};
+
+/// What fewer than this share of the training shapes has is removed from generated shapes.
+const RARE: f64 = 0.01;
+/// Parts below this share of the largest are removed.
+const SPECK: f64 = 0.01;
+
+/// What the shapes of a call should be.
+struct Wish {
+    /// The number of their class.
+    class: Option<usize>,
+    /// (shapes, views, width)
+    context: Option<Tensor>,
+}
+
+impl Wish {
+    /// The wish for `count` of the shapes, from number `first`.
+    fn part(&self, first: usize, count: usize) -> Result<Self> {
+        let context = self.context.as_ref().map(|context| context.narrow(0, first, count)).transpose()?;
+        Ok(Self { class: self.class, context })
+    }
+}
 
 /// A stage's network, and the diffusion for which it was trained.
 #[derive(Debug)]
@@ -105,8 +126,7 @@ impl Generator {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn generate(&self, count: usize, options: &GenerateOptions) -> Result<Vec<SdfGrid>> {
-        let class = self.chosen(options)?;
-        self.finish(vec![Vec::new(); count], class, options)
+        self.finish(vec![Vec::new(); count], options)
     }
 
     /// Generates shapes whose first stages are given, in the form that [`Representation::encode`] writes: only the later stages are drawn.
@@ -131,23 +151,19 @@ impl Generator {
             let expected = format!("the same number of stages of each, up to {}", self.stages.len());
             return Err(Error::argument("refine", "the stages given", got, expected));
         }
-        let class = self.chosen(options)?;
-        self.finish(coarse, class, options)
+        self.finish(coarse, options)
     }
 
     /// Draws the missing stages, batch by batch.
-    fn finish(
-        &self,
-        given: Vec<Vec<StageCode>>,
-        class: Option<usize>,
-        options: &GenerateOptions,
-    ) -> Result<Vec<SdfGrid>> {
+    fn finish(&self, given: Vec<Vec<StageCode>>, options: &GenerateOptions) -> Result<Vec<SdfGrid>> {
+        let wish = self.wish(options, given.len())?;
         let noises = (0..given.len()).map(|shape| Noise::of(options.seed.wrapping_add(shape as u64)));
         let mut all: Vec<(Noise, Vec<StageCode>)> = noises.zip(given).collect();
         let mut grids = Vec::with_capacity(all.len());
         for batch in all.chunks_mut(options.batch_size.max(1)) {
             let (noises, codes): (Vec<Noise>, Vec<_>) = batch.iter_mut().map(std::mem::take).unzip();
-            grids.extend(self.run(&noises, codes, class, options, &mut |_, _| Ok(()))?);
+            let wish = wish.part(grids.len(), noises.len())?;
+            grids.extend(self.run(&noises, codes, &wish, options, &mut |_, _| Ok(()))?);
         }
         Ok(grids)
     }
@@ -175,13 +191,17 @@ impl Generator {
         options: &GenerateOptions,
         mut watch: impl FnMut(usize, usize, &SampleStep) -> Result<()>,
     ) -> Result<Vec<SdfGrid>> {
-        let class = self.chosen(options)?;
+        let wish = self.wish(options, count)?;
         let mut grids = Vec::with_capacity(count);
         for shape in 0..count {
             let noise = Noise::of(options.seed.wrapping_add(shape as u64));
-            grids.extend(
-                self.run(&[noise], vec![Vec::new()], class, options, &mut |stage, step| watch(shape, stage, step))?,
-            );
+            grids.extend(self.run(
+                &[noise],
+                vec![Vec::new()],
+                &wish.part(shape, 1)?,
+                options,
+                &mut |stage, step| watch(shape, stage, step),
+            )?);
         }
         Ok(grids)
     }
@@ -206,7 +226,7 @@ impl Generator {
         if count < 2 {
             return Err(Error::argument("interpolate", "count", count, "at least the two ends"));
         }
-        let class = self.chosen(options)?;
+        let wish = self.wish(options, count)?;
         let mut grids = Vec::with_capacity(count);
         for i in 0..count {
             // Independent Gaussian fields are orthogonal, so mixing them with the sine and cosine of an angle keeps their standard
@@ -217,38 +237,75 @@ impl Generator {
                 _ if i == count - 1 => Noise::of(seeds[1]),
                 _ => Noise { seeds: vec![(seeds[0], cos), (seeds[1], sin)] },
             };
-            grids.extend(self.run(&[noise], vec![Vec::new()], class, options, &mut |_, _| Ok(()))?);
+            grids.extend(self.run(&[noise], vec![Vec::new()], &wish.part(i, 1)?, options, &mut |_, _| Ok(()))?);
         }
         Ok(grids)
     }
 
-    /// A stage's network with its condition, and the context that gives it the class of each of `count` shapes.
+    /// A stage's network with its condition, and the diffusion's context, which tells the network of stage 0 what `count` shapes should be.
     fn told<'a>(
         &'a self,
         stage: usize,
         condition: &'a Tensor,
-        class: Option<usize>,
+        wish: &'a Wish,
         count: usize,
     ) -> Result<(Conditioned<'a, WaveMeshUNet>, Option<Tensor>)> {
         let network = &self.stages[stage].network;
-        let classes = if stage == 0 { self.classes.len() } else { 0 };
-        let labels = vec![class; count];
-        let context = class.filter(|_| stage == 0).map(|_| one_hot(&labels, classes, network.device())).transpose()?;
-        Ok((Conditioned { network, condition: Some(condition), classes }, context))
+        if stage > 0 || (wish.class.is_none() && wish.context.is_none()) {
+            let classes = if stage == 0 { self.classes.len() } else { 0 };
+            return Ok((Conditioned { network, condition: Some(condition), classes, attended: None }, None));
+        }
+        let classes = self.classes.len();
+        let attended = wish.context.as_ref();
+        let context = if classes > 0 {
+            Some(one_hot(&vec![wish.class; count], classes, network.device())?)
+        } else {
+            attended.cloned()
+        };
+        Ok((Conditioned { network, condition: Some(condition), classes, attended }, context))
     }
 
-    /// The number of the requested class.
-    fn chosen(&self, options: &GenerateOptions) -> Result<Option<usize>> {
+    /// The options' wish for `count` shapes.
+    fn wish(&self, options: &GenerateOptions, count: usize) -> Result<Wish> {
         let class = options.class.as_ref().map(|name| self.class(name)).transpose()?;
-        if let (Some(scale), None) = (options.guidance_scale, class) {
+        if let (Some(scale), None, None) = (options.guidance_scale, class, &options.context) {
             return Err(Error::Argument {
                 op: "generate",
                 name: "guidance_scale",
-                got: format!("{scale} without a class"),
-                expected: format!("a class to be guided to, one of {:?}", self.classes),
+                got: format!("{scale} without a class or a context"),
+                expected: format!("a class to be guided to, one of {:?}, or a context", self.classes),
             });
         }
-        Ok(class)
+        let context = options.context.as_ref().map(|context| self.context_of_each(context, count)).transpose()?;
+        Ok(Wish { class, context })
+    }
+
+    /// A context (views, width) or (shapes, views, width) as one for each of `count` shapes.
+    fn context_of_each(&self, context: &Tensor, count: usize) -> Result<Tensor> {
+        let network = &self.stages[0].network;
+        let width = network.config().context_dim;
+        if !network.config().use_attention {
+            let expected = "none: this generator was trained without contexts";
+            return Err(Error::argument("generate", "context", format!("{:?}", context.dims()), expected));
+        }
+        let fits = match *context.dims() {
+            [views, own] => views > 0 && own == width,
+            [shapes, views, own] => shapes == count && views > 0 && own == width,
+            _ => false,
+        };
+        if !fits {
+            let expected = format!("(views, {width}) for all shapes, or ({count}, views, {width})");
+            return Err(Error::Shape { op: "generate", what: "context", got: context.dims().to_vec(), expected });
+        }
+        let context = context.to_device(network.device())?.to_dtype(DType::F32)?;
+        Ok(if context.rank() == 2 { context.broadcast_left(count)? } else { context })
+    }
+
+    /// A generated shape without what the training shapes do not have.
+    fn tidied(&self, grid: SdfGrid, options: &GenerateOptions) -> SdfGrid {
+        let Some(topology) = self.representation.topology().filter(|_| options.tidy) else { return grid };
+        let grid = if topology.with_hollows < RARE { grid.without_hollows() } else { grid };
+        if topology.in_parts < RARE { grid.without_specks(SPECK) } else { grid }
     }
 
     /// Draws a shape for each noise, all together, after the stages that are given.
@@ -256,20 +313,20 @@ impl Generator {
         &self,
         noises: &[Noise],
         mut codes: Vec<Vec<StageCode>>,
-        class: Option<usize>,
+        wish: &Wish,
         options: &GenerateOptions,
         watch: &mut dyn FnMut(usize, &SampleStep) -> Result<()>,
     ) -> Result<Vec<SdfGrid>> {
         for stage in codes.first().map_or(0, Vec::len)..self.stages.len() {
             let next =
                 codes.par_iter().map(|codes| self.representation.next_sites(codes)).collect::<Result<Vec<_>>>()?;
-            let features = self.sample_stage(stage, &next, noises, class, options, &mut |step| watch(stage, step))?;
+            let features = self.sample_stage(stage, &next, noises, wish, options, &mut |step| watch(stage, step))?;
             for ((codes, mut code), features) in codes.iter_mut().zip(next).zip(features) {
                 code.features = features;
                 codes.push(code);
             }
         }
-        codes.par_iter().map(|codes| self.representation.decode(codes)).collect()
+        codes.par_iter().map(|codes| Ok(self.tidied(self.representation.decode(codes)?, options))).collect()
     }
 
     fn class(&self, name: &str) -> Result<usize> {
@@ -286,7 +343,7 @@ impl Generator {
         stage: usize,
         codes: &[StageCode],
         noises: &[Noise],
-        class: Option<usize>,
+        wish: &Wish,
         options: &GenerateOptions,
         watch: &mut dyn FnMut(&SampleStep) -> Result<()>,
     ) -> Result<Vec<Vec<f32>>> {
@@ -302,7 +359,7 @@ impl Generator {
             .map(|(code, noise)| StageCode { features: noise.at(stage, grid, &code.sites), ..code.clone() })
             .collect();
         let (like, condition) = stage_batch(&noised.iter().collect::<Vec<_>>(), grid, device)?;
-        let (network, context) = self.told(stage, &condition, class, codes.len())?;
+        let (network, context) = self.told(stage, &condition, wish, codes.len())?;
         let (sampler, spacing) = match stage {
             0 => (options.sampler, options.spacing),
             _ => (options.detail_sampler, TimestepSpacing::default()),
