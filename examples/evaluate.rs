@@ -16,13 +16,14 @@ use std::time::Instant;
 use rayon::prelude::*;
 use wavemesh::Result;
 use wavemesh::candle_core::Tensor;
-use wavemesh::diffusion::Sampler;
 use wavemesh::distributed::ProcessGroup;
 use wavemesh::mesh::metrics::sample_surface;
 use wavemesh::mesh::{EdgeNormals, Mesh};
-use wavemesh::notebook::{Axis, MeshPlot, contact_sheet};
-use wavemesh::sdf::{SdfGrid, iou_of_grids};
-use wavemesh::train::{Family, GenerateOptions, Generator, SetComparison, ShapeDataset, Split, chamfer_matrix};
+use wavemesh::notebook::{Axis, MeshPlot, Picture, contact_sheet};
+use wavemesh::sdf::{DepthImage, SdfGrid, Viewpoint, iou_of_grids};
+use wavemesh::train::{
+    Family, GenerateOptions, Generator, SetComparison, ShapeDataset, ShapeViews, Split, chamfer_matrix,
+};
 
 /// How many training shapes are searched for the nearest one: all of the shipped generator's.
 const TRAINED_ON: usize = 10_000;
@@ -31,6 +32,8 @@ const DATA_SEED: u64 = 1;
 const SEED: usize = 1000;
 /// Rows of ten in a picture.
 const ROWS: usize = 10;
+/// How many held-out shapes are drawn again from pictures of them.
+const SHOWN: usize = 100;
 /// How many shapes have their edges measured: solids at twice the resolution take long.
 const EDGES_OF: usize = 100;
 
@@ -190,11 +193,7 @@ fn run(
     let refined = gathered(group, &generator, shapes, generator.refine(coarse, &options)?)?;
     let sets = [
         set("WaveMesh", &grids, Some(seconds)),
-        set(
-            "the same, no noise at the steps",
-            &generated(group, &generator, shapes, &drawn.clone().sampler(Sampler::Ddim { steps: 50, eta: 0.0 }))?,
-            None,
-        ),
+        set("the same, nothing removed", &generated(group, &generator, shapes, &drawn.clone().tidy(false))?, None),
         set(
             "the same, guided by 1.25",
             &generated(group, &generator, shapes, &drawn.clone().guidance_scale(1.25))?,
@@ -248,9 +247,72 @@ fn run(
          lie {itself:.2} ×10⁻³ from {points} others of the same surface, so a copy would show that distance, not 0."
     );
     by_family(group, &families, &sets, &held_out_grids, &generator, &rows, &among_reference)?;
+    from_pictures(group, &generator, (&held_out_grids, &held_out.meshes, &reference), (&drawn, points), pictures)?;
     let few = EDGES_OF.min(shapes);
     let finer = dataset(few, Split::HeldOut, 2 * config.resolution)?;
     edges(group, [&held_out_grids[..few], &refined[..few]], &generator, &finer)
+}
+
+/// A table of shapes that are drawn from pictures of held-out shapes: how near they come to the shape of the picture.
+fn from_pictures(
+    group: &ProcessGroup,
+    generator: &Generator,
+    (held_out, held_out_meshes, reference): (&[SdfGrid], &[Mesh], &[Cloud]),
+    (drawn, points): (&GenerateOptions, usize),
+    folder: &Path,
+) -> Result<()> {
+    if !generator.stages()[0].network.config().use_attention {
+        return Ok(());
+    }
+    let shown = SHOWN.min(held_out.len());
+    let picture = |(at, grid): (usize, &SdfGrid)| {
+        // Golden angles, which are spread evenly however many there are.
+        let viewpoint = Viewpoint { azimuth: 137.5 * at as f32 % 360.0, elevation: 7.0 * at as f32 % 45.0 };
+        grid.depth_image(viewpoint, ShapeViews::SIZE)
+    };
+    let pictures = held_out[..shown].par_iter().enumerate().map(picture).collect::<Result<Vec<_>>>()?;
+    let context = |pictures: &[DepthImage]| -> Result<Tensor> {
+        let rows = pictures.iter().map(|picture| picture.patches(ShapeViews::PATCHES)).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::stack(&rows, 0)?)
+    };
+    let silhouettes: Vec<DepthImage> = pictures.iter().map(DepthImage::silhouette).collect();
+    let options = drawn.clone().batch_size(batch_size(generator));
+    say!(group, "\n## From pictures\n");
+    say!(
+        group,
+        "| {shown} held-out shapes | mean IoU with the shape | Chamfer distance ×10³: median | in one part |\n| --- | ---: | ---: | ---: |"
+    );
+    for (name, options) in [
+        ("told the family alone", None),
+        ("told a silhouette of 64² pixels", Some(options.clone().context(context(&silhouettes)?))),
+        ("told a depth image of 64² pixels", Some(options.clone().context(context(&pictures)?))),
+        ("the same, guided by 2", Some(options.clone().context(context(&pictures)?).guidance_scale(2.0))),
+    ] {
+        let grids = match options {
+            None => generated(group, generator, shown, drawn)?,
+            Some(options) => generator.generate(shown, &options)?,
+        };
+        let ious = grids.par_iter().zip(held_out).map(|(a, b)| iou_of_grids(a, b)).collect::<Result<Vec<_>>>()?;
+        let made = set(name, &grids, None);
+        if name.starts_with("told a depth image") && group.is_first() {
+            sheet_of_pictures(&pictures, [&made.meshes, held_out_meshes], folder)?;
+        }
+        let own = clouds(&made.meshes, points, 3)?;
+        let apart = own.iter().zip(reference).map(|(a, b)| Ok(chamfer_matrix(from_ref(a), from_ref(b))?[0][0]));
+        let [median, _] = spread(apart.collect::<Result<_>>()?);
+        let iou = ious.iter().sum::<f64>() / ious.len() as f64;
+        say!(group, "| {name} | {iou:.3} | {median:.2} | {:.1} % |", share(&made.meshes, one_part));
+    }
+    Ok(())
+}
+
+/// Draws depth images, the shapes that were drawn from them, and the shapes of which they were taken, in three rows of ten.
+fn sheet_of_pictures(images: &[DepthImage], [made, real]: [&[Mesh]; 2], folder: &Path) -> Result<()> {
+    const SIDE: u32 = 150;
+    let plot = |mesh: &Mesh| MeshPlot::new(mesh).up(Axis::Z).size(SIDE, SIDE).axes(false).picture();
+    let rows = images.iter().take(10).map(|image| Picture::of_depth(image, SIDE));
+    let rows = rows.chain(made.iter().take(10).map(plot)).chain(real.iter().take(10).map(plot));
+    contact_sheet(&rows.collect::<Result<Vec<_>>>()?, 10)?.save(folder.join("from_pictures.png"))
 }
 
 /// A table of edges: how well a plain grid, the representation and the generated finer stages keep them.

@@ -6,6 +6,8 @@
 //! folder; it reads finished stages and does not train them. `--stage K` trains one stage alone. Stages do not depend on each other, so
 //! several processes can train them at the same time: first run it with `--prepare`, which fits the representation of the shapes, and
 //! finally run it without either option, which assembles the stages. It computes on the best device (`WAVEMESH_DEVICE` chooses another).
+//! `start` in the configuration names a generator from which the networks start; a stage without steps and minutes is taken from it as it is.
+//!
 //! Ctrl-C, or the end of a job (SIGTERM), stops it after the current step and writes a checkpoint, so nothing is lost; a second Ctrl-C ends
 //! it at once.
 //!
@@ -24,8 +26,8 @@ use wavemesh::diffusion::{BetaSchedule, DiffusionConfig, GaussianDiffusion, Pred
 use wavemesh::distributed::ProcessGroup;
 use wavemesh::sdf::SdfGrid;
 use wavemesh::train::{
-    Augmentation, DatasetConfig, Family, Generator, Representation, RepresentationConfig, ShapeDataset, Split,
-    StageData, StageModel, StepRecord, TrainConfig, Trainer, TrainingData,
+    Augmentation, ContextData, DatasetConfig, Family, Generator, Representation, RepresentationConfig, ShapeDataset,
+    ShapeViews, Split, StageData, StageModel, StepRecord, TrainConfig, Trainer, TrainingData,
 };
 use wavemesh::unet::{Precision, UNetConfig, WaveMeshUNet};
 use wavemesh::{Error, Result};
@@ -34,6 +36,8 @@ use wavemesh::{Error, Result};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
+    /// A generator whose representation is used, and from whose networks training starts.
+    start: Option<PathBuf>,
     /// A folder of meshes; without one, procedural shapes are used.
     meshes: Option<PathBuf>,
     /// Procedural families.
@@ -61,6 +65,13 @@ struct Config {
     /// Share of samples for which stage 0 is not told the family, so that it can also generate any family; 1 means that it is never told.
     /// Meshes of a folder have no family.
     label_dropout: f64,
+    /// Number of depth images of each shape to which stage 0 attends; 0 for a generator that is not told by pictures.
+    views: usize,
+    /// Share of samples for which stage 0 gets no picture.
+    view_dropout: f64,
+    /// Widths of the layers that read a picture's patches, and the number of attention heads.
+    view_layers: Vec<usize>,
+    view_heads: usize,
     /// Standard deviation of the noise on conditions, in sites.
     condition_noise: f64,
     /// Largest noise on the features of earlier stages, in standard deviations of these features.
@@ -87,6 +98,7 @@ impl Default for Config {
             .checkpoint_every(250);
         let detail = coarse.clone().steps(500).batch_size(8).ema_decay(0.99);
         Self {
+            start: None,
             meshes: None,
             families: Family::PLAIN.to_vec(),
             shapes: 800,
@@ -101,6 +113,10 @@ impl Default for Config {
             precision: Precision::F32,
             tf32: false,
             label_dropout: 0.2,
+            views: 0,
+            view_dropout: 0.5,
+            view_layers: vec![128, 48],
+            view_heads: 4,
             condition_noise: 0.05,
             coarse_noise: 0.1,
             training: vec![coarse, detail],
@@ -172,8 +188,14 @@ fn run(group: &Arc<ProcessGroup>) -> Result<()> {
             }
         }
     }
+    if config.views > 0 && config.augmentation != Augmentation::default() {
+        let expected = "no augmentation: pictures show the shapes as they are";
+        return Err(Error::argument("train", "augmentation", "some, with views", expected));
+    }
     allow_tf32(config.tf32);
-    let run = Run { device: group.local_device()?, data: OnceCell::new(), config, group: Arc::clone(group) };
+    let device = group.local_device()?;
+    let start = config.start.as_ref().map(|path| Generator::load(path, &device)).transpose()?;
+    let run = Run { device, start, data: OnceCell::new(), config, group: Arc::clone(group) };
     if !group.is_alone() {
         let engine = group.engine().unwrap_or_default();
         run.say(format_args!("{} processes train together over {engine}", group.world_size()));
@@ -235,6 +257,7 @@ impl Data {
 /// A configuration, its device, and the shapes once they are needed.
 struct Run {
     config: Config,
+    start: Option<Generator>,
     device: Device,
     data: OnceCell<Data>,
     /// The processes that train together.
@@ -277,7 +300,11 @@ impl Run {
             if let Some(text) = kept {
                 return Ok(text);
             }
-            let fitted = Representation::fit(&self.config.representation, self.data()?.train.0.iter())?;
+            let shapes = self.data()?.train.0.iter();
+            let fitted = match &self.start {
+                Some(start) => start.representation().clone().with_topology_of(shapes),
+                None => Representation::fit(&self.config.representation, shapes)?,
+            };
             let text = serde_json::to_vec(&fitted).map_err(candle_core::Error::wrap)?;
             std::fs::create_dir_all(&self.config.folder).map_err(Error::io(&self.config.folder))?;
             std::fs::write(&path, &text).map_err(Error::io(&path))?;
@@ -294,6 +321,15 @@ impl Run {
             // Rank 0 assembles the generator.
             let network = if self.group.is_first() { Some(WaveMeshUNet::load(path, &self.device)?) } else { None };
             return Ok(network.map(|network| StageModel { network, diffusion }));
+        }
+        let untrained = |training: TrainConfig| training.steps == 0;
+        let is_kept = of(&self.config.training, stage).is_none_or(untrained)
+            && of(&self.config.minutes, stage).unwrap_or_default() == 0.0;
+        if let (Some(start), true) = (&self.start, is_kept) {
+            let kept = &start.stages()[stage].network;
+            let network = WaveMeshUNet::seeded(kept.config(), 0, &self.device)?;
+            network.start_from(kept)?;
+            return Ok(self.group.is_first().then_some(StageModel { network, diffusion }));
         }
         let network = self.train(stage, diffusion.clone())?;
         if self.group.is_first() {
@@ -314,23 +350,41 @@ impl Run {
         if let Some(strides) = config.strides.get(stage) {
             unet = unet.encoder_strides(strides.as_slice());
         }
+        let is_shown = stage == 0 && config.views > 0;
+        let views = |(shapes, _): &Labelled| Arc::new(ShapeViews::new(Arc::clone(shapes), config.views));
+        if is_shown {
+            unet = unet.use_attention(true).attention_residual(true).dropout(0.0).num_heads(config.view_heads);
+            unet = unet.context_dim(views(&data.validation).dims()[1]).context_layers(config.view_layers.as_slice());
+        }
         let representation = self.representation()?;
         let source =
-            |(shapes, labels): &Labelled, augmentation, noises: [f64; 2], dropout| -> Result<Arc<dyn TrainingData>> {
+            |set: &Labelled, augmentation, noises: [f64; 2], dropout: [f64; 2]| -> Result<Arc<dyn TrainingData>> {
+                let (shapes, labels) = set;
                 let shapes = Arc::clone(shapes);
                 let data = StageData::new(&representation, stage, shapes, augmentation, noises[0], &self.device)?;
-                let data = data.with_coarse_noise(noises[1]);
-                let told = stage == 0 && classes > 0;
-                Ok(Arc::new(if told { data.with_labels(labels.clone(), classes, dropout)? } else { data }))
+                let mut data = data.with_coarse_noise(noises[1]);
+                if stage == 0 && classes > 0 {
+                    data = data.with_labels(labels.clone(), classes, dropout[0])?;
+                }
+                if is_shown {
+                    data = data.with_contexts(views(set), dropout[1])?;
+                }
+                Ok(Arc::new(data))
             };
         let noises = [config.condition_noise, config.coarse_noise];
-        let train = source(&data.train, config.augmentation, noises, config.label_dropout)?;
+        let train = source(&data.train, config.augmentation, noises, [config.label_dropout, config.view_dropout])?;
         let validation = match data.validation.0.is_empty() {
             true => None,
-            false => Some(source(&data.validation, Augmentation::default(), [0.0; 2], 0.0)?),
+            false => Some(source(&data.validation, Augmentation::default(), [0.0; 2], [0.0, config.view_dropout])?),
         };
         let minutes = of(&config.minutes, stage).unwrap_or_default();
-        let network = || WaveMeshUNet::seeded(&unet, training.seed, &self.device);
+        let network = || -> Result<WaveMeshUNet> {
+            let network = WaveMeshUNet::seeded(&unet, training.seed, &self.device)?;
+            if let Some(start) = &self.start {
+                network.start_from(&start.stages()[stage].network)?;
+            }
+            Ok(network)
+        };
         if training.steps == 0 {
             if stage == 0 && config.augmentation == Augmentation::default() {
                 // Shapes are encoded at their first use. Encode them now, so that this time does not count as that of a step.
