@@ -26,8 +26,8 @@ use wavemesh::diffusion::{BetaSchedule, DiffusionConfig, GaussianDiffusion, Pred
 use wavemesh::distributed::ProcessGroup;
 use wavemesh::sdf::SdfGrid;
 use wavemesh::train::{
-    Augmentation, ContextData, DatasetConfig, Family, Generator, Representation, RepresentationConfig, ShapeDataset,
-    ShapeViews, Split, StageData, StageModel, StepRecord, TrainConfig, Trainer, TrainingData,
+    Augmentation, DatasetConfig, Family, Generator, Representation, RepresentationConfig, ShapeDataset, ShapeViews,
+    Split, StageData, StageModel, StepRecord, TrainConfig, Trainer, TrainingData,
 };
 use wavemesh::unet::{Precision, UNetConfig, WaveMeshUNet};
 use wavemesh::{Error, Result};
@@ -36,7 +36,7 @@ use wavemesh::{Error, Result};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
-    /// A generator whose representation is used, and from whose networks training starts.
+    /// A generator whose representation is used (but for the width of the shell), and from whose networks training starts.
     start: Option<PathBuf>,
     /// A folder of meshes; without one, procedural shapes are used.
     meshes: Option<PathBuf>,
@@ -302,7 +302,10 @@ impl Run {
             }
             let shapes = self.data()?.train.0.iter();
             let fitted = match &self.start {
-                Some(start) => start.representation().clone().with_topology_of(shapes),
+                Some(start) => {
+                    let own = start.representation().clone().with_shell(self.config.representation.shell)?;
+                    own.with_topology_of(shapes)
+                }
                 None => Representation::fit(&self.config.representation, shapes)?,
             };
             let text = serde_json::to_vec(&fitted).map_err(candle_core::Error::wrap)?;
@@ -351,10 +354,9 @@ impl Run {
             unet = unet.encoder_strides(strides.as_slice());
         }
         let is_shown = stage == 0 && config.views > 0;
-        let views = |(shapes, _): &Labelled| Arc::new(ShapeViews::new(Arc::clone(shapes), config.views));
         if is_shown {
             unet = unet.use_attention(true).attention_residual(true).dropout(0.0).num_heads(config.view_heads);
-            unet = unet.context_dim(views(&data.validation).dims()[1]).context_layers(config.view_layers.as_slice());
+            unet = unet.context_dim(ShapeViews::WIDTH).context_layers(config.view_layers.as_slice());
         }
         let representation = self.representation()?;
         let source =
@@ -367,7 +369,9 @@ impl Run {
                     data = data.with_labels(labels.clone(), classes, dropout[0])?;
                 }
                 if is_shown {
-                    data = data.with_contexts(views(set), dropout[1])?;
+                    let views = ShapeViews::new(Arc::clone(&set.0), config.views);
+                    views.prepare()?;
+                    data = data.with_contexts(Arc::new(views), dropout[1])?;
                 }
                 Ok(Arc::new(data))
             };

@@ -441,7 +441,7 @@ fn a_picture_decides_what_is_drawn() {
     assert!(alone[0].values().iter().zip(drawn[0].values()).all(|(a, b)| (a - b).abs() < 1e-3));
 
     let problem = |options: GenerateOptions| generator.generate(3, &options).unwrap_err().to_string();
-    assert!(problem(options.clone().context(both)).contains("(3, views, 70)"));
+    assert!(problem(options.clone().context(both)).contains("(3, views, 76)"));
     assert!(problem(options.clone().guidance_scale(2.0)).contains("without a class or a context"));
     let plain = untrained_generator();
     let refused = plain.generate(1, &options.context(patches(&shown(0)))).unwrap_err().to_string();

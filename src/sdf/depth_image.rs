@@ -50,7 +50,7 @@ impl DepthImage {
     /// Half the side of a picture, in half sides of the grid.
     const HALF_WIDTH: f32 = 1.25;
     /// Numbers of a patch in addition to its pixels.
-    const PLACE: usize = 6;
+    const PLACE: usize = 12;
 
     /// A picture from pixels, rows from the top.
     ///
@@ -100,8 +100,10 @@ impl DepthImage {
         Self { pixels, ..self.clone() }
     }
 
-    /// The picture as a context for a network: a row for each of the `side` × `side` patches, (side², pixels of a patch + 6). The six are
-    /// the patch's place (to the right and upwards, −1 to 1) and the sines and cosines of azimuth and elevation.
+    /// The picture as a context for a network: a row for each of the `side` × `side` patches, (side², pixels of a patch + 12). The twelve tell
+    /// where the patch is: its place `u` to the right and `v` upwards, in half sides of the grid; `u` times the direction to the right, `v`
+    /// times the upward one, and `u² + v²`; and the direction towards the camera. With them a linear layer finds the patches that show
+    /// a place `p` of the grid: `2 p·(u·right) + 2 p·(v·up) − (u² + v²)` is largest where `p` appears.
     ///
     /// # Errors
     /// [`Error::Argument`] if the picture cannot be divided into that many patches.
@@ -109,7 +111,7 @@ impl DepthImage {
     /// ```
     /// use wavemesh::prelude::*;
     /// let image = shapes::sphere(0.5).to_grid(16)?.depth_image(Viewpoint { azimuth: 0.0, elevation: 0.0 }, 64)?;
-    /// assert_eq!(image.patches(8)?.dims(), [64, 8 * 8 + 6]);
+    /// assert_eq!(image.patches(8)?.dims(), [64, 8 * 8 + 12]);
     /// assert!(image.patches(7).is_err());
     /// # Ok::<(), Error>(())
     /// ```
@@ -119,7 +121,7 @@ impl DepthImage {
     }
 
     /// Numbers in a row of [`patches`](Self::patches).
-    pub(crate) fn patch_width(size: usize, side: usize) -> usize {
+    pub(crate) const fn patch_width(size: usize, side: usize) -> usize {
         (size / side).pow(2) + Self::PLACE
     }
 
@@ -130,17 +132,21 @@ impl DepthImage {
             return Err(Error::argument("DepthImage::patches", "side", side, expected));
         }
         let each = self.size / side;
-        let (sin, cos) = self.viewpoint.azimuth.to_radians().sin_cos();
-        let (high, flat) = self.viewpoint.elevation.to_radians().sin_cos();
+        let [right, up, towards] = self.viewpoint.axes();
         let mut rows = Vec::with_capacity(side * side * Self::patch_width(self.size, side));
         for patch in 0..side * side {
-            let [down, right] = [patch / side, patch % side];
+            let [row, column] = [patch / side, patch % side];
             for line in 0..each {
-                let start = (down * each + line) * self.size + right * each;
+                let start = (row * each + line) * self.size + column * each;
                 rows.extend(&self.pixels[start..start + each]);
             }
-            let place = |at: usize| (2 * at + 1) as f32 / side as f32 - 1.0;
-            rows.extend([place(right), -place(down), sin, cos, high, flat]);
+            let place = |at: usize| Self::HALF_WIDTH * ((2 * at + 1) as f32 / side as f32 - 1.0);
+            let [u, v] = [place(column), -place(row)];
+            rows.extend([u, v]);
+            rows.extend(right.map(|part| u * part));
+            rows.extend(up.map(|part| v * part));
+            rows.push(u * u + v * v);
+            rows.extend(towards);
         }
         Ok(rows)
     }
@@ -172,8 +178,8 @@ impl SdfGrid {
         let pixel = |at: usize| {
             let offset = |i: usize| DepthImage::HALF_WIDTH * ((2 * i + 1) as f32 / size as f32 - 1.0);
             let [x, y] = [offset(at % size), -offset(at / size)];
-            let on = |height: f32| std::array::from_fn(|i| right[i] * x + up[i] * y + towards[i] * height);
-            field.first_inside(on, far).map_or(0.0, |height| (0.5 * (1.0 + height / far)).clamp(1e-3, 1.0))
+            let from = std::array::from_fn(|i| right[i] * x + up[i] * y);
+            field.first_inside(from, towards, far).map_or(0.0, |height| (0.5 * (1.0 + height / far)).clamp(1e-3, 1.0))
         };
         Ok(DepthImage { size, pixels: (0..len).map(pixel).collect(), viewpoint })
     }
@@ -211,15 +217,12 @@ impl<'a> Field<'a> {
         Self { values: grid.values(), shape, steps, middle, unit: 1.0 / half, cell }
     }
 
-    /// The distance at a place, blended from the eight samples around it; `None` outside the grid.
-    fn at(&self, p: [f32; 3]) -> Option<f32> {
+    /// The distance at a place of the grid, blended from the eight samples around it.
+    fn at(&self, p: [f32; 3]) -> f32 {
         let mut low = [0usize; 3];
         let mut share = [0f32; 3];
         for i in 0..3 {
-            let place = p[i] * self.steps[i] + self.middle[i];
-            if !(0.0..=(self.shape[i] - 1) as f32).contains(&place) {
-                return None;
-            }
+            let place = (p[i] * self.steps[i] + self.middle[i]).clamp(0.0, (self.shape[i] - 1) as f32);
             low[i] = (place as usize).min(self.shape[i].saturating_sub(2));
             share[i] = place - low[i] as f32;
         }
@@ -231,19 +234,32 @@ impl<'a> Field<'a> {
         let blend = |a: f32, b: f32, share: f32| a + (b - a) * share;
         let along_z = |x, y| blend(sample([x, y, 0]), sample([x, y, 1]), share[2]);
         let along_y = |x| blend(along_z(x, 0), along_z(x, 1), share[1]);
-        Some(self.unit * blend(along_y(0), along_y(1), share[0]))
+        self.unit * blend(along_y(0), along_y(1), share[0])
     }
 
-    /// The largest height, from `far` down to -`far`, at which the ray `on` is inside.
-    fn first_inside(&self, on: impl Fn(f32) -> [f32; 3], far: f32) -> Option<f32> {
-        let mut height = far;
-        let mut last: Option<(f32, f32)> = None;
-        while height > -far {
-            let Some(distance) = self.at(on(height)) else {
-                last = None;
-                height -= 0.5 * self.cell;
+    /// The part of a ray that is in the grid, as its highest and lowest height; `None` if it misses the grid.
+    fn within(&self, from: [f32; 3], towards: [f32; 3], far: f32) -> Option<[f32; 2]> {
+        let [mut high, mut low] = [far, -far];
+        for i in 0..3 {
+            let most = self.middle[i] / self.steps[i];
+            if towards[i].abs() < 1e-6 {
+                if from[i].abs() > most {
+                    return None;
+                }
                 continue;
-            };
+            }
+            let [a, b] = [-most, most].map(|side| (side - from[i]) / towards[i]);
+            (high, low) = (high.min(a.max(b)), low.max(a.min(b)));
+        }
+        (high > low).then_some([high, low])
+    }
+
+    /// The largest height at which the ray that passes `from` at height 0 is inside the solid.
+    fn first_inside(&self, from: [f32; 3], towards: [f32; 3], far: f32) -> Option<f32> {
+        let [mut height, low] = self.within(from, towards, far)?;
+        let mut last: Option<(f32, f32)> = None;
+        while height >= low {
+            let distance = self.at(std::array::from_fn(|i| from[i] + towards[i] * height));
             if distance < 0.0 {
                 // The surface is where the line between the last two distances crosses zero.
                 return Some(

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use rand::Rng;
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::cache::hex;
@@ -52,7 +53,7 @@ pub trait ContextData: Send + Sync {
 /// use wavemesh::train::{ContextData, ShapeViews};
 /// let shapes = vec![shapes::sphere(0.5).to_grid(16)?, shapes::torus(0.5, 0.2).to_grid(16)?];
 /// let views = ShapeViews::new(shapes, 3);
-/// assert_eq!(views.dims(), [64, 70]);
+/// assert_eq!(views.dims(), [64, 76]);
 /// assert_ne!(views.context(0, 1)?, views.context(1, 1)?);
 /// assert_eq!(views.context(0, 1)?, views.context(0, 1)?);
 /// # Ok::<(), Error>(())
@@ -68,6 +69,8 @@ impl ShapeViews {
     pub const SIZE: usize = 64;
     /// Patches along each side.
     pub const PATCHES: usize = 8;
+    /// Numbers in each patch's row.
+    pub const WIDTH: usize = DepthImage::patch_width(Self::SIZE, Self::PATCHES);
     /// Elevations are below this, in degrees.
     const HIGHEST: f32 = 45.0;
 
@@ -76,6 +79,23 @@ impl ShapeViews {
         let shapes = shapes.into();
         let of_shape = || (0..views.max(1)).map(|_| OnceLock::new()).collect();
         Self { pictures: shapes.iter().map(|_| of_shape()).collect(), shapes }
+    }
+
+    /// Draws all pictures now, so that the first steps of a training need not wait for them.
+    ///
+    /// # Errors
+    /// If a picture does not fit in memory.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// use wavemesh::train::ShapeViews;
+    /// ShapeViews::new(vec![shapes::sphere(0.5).to_grid(16)?], 3).prepare()?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn prepare(&self) -> Result<()> {
+        let views =
+            |item: usize| (0..self.pictures[item].len()).try_for_each(|view| self.picture(item, view).map(|_| ()));
+        (0..self.shapes.len()).into_par_iter().try_for_each(views)
     }
 
     /// Picture `view` of a shape.
@@ -95,7 +115,7 @@ impl ShapeViews {
 
 impl ContextData for ShapeViews {
     fn dims(&self) -> [usize; 2] {
-        [Self::PATCHES * Self::PATCHES, DepthImage::patch_width(Self::SIZE, Self::PATCHES)]
+        [Self::PATCHES * Self::PATCHES, Self::WIDTH]
     }
 
     fn context(&self, item: usize, seed: u64) -> Result<Vec<f32>> {

@@ -224,7 +224,7 @@ impl StageData {
     /// let representation = Representation::fit(&RepresentationConfig::new().resolution(16).levels(2), shapes.iter())?;
     /// let data = StageData::new(&representation, 0, shapes.clone(), Augmentation::default(), 0.0, &Device::Cpu)?;
     /// let data = data.with_contexts(std::sync::Arc::new(ShapeViews::new(shapes, 4)), 0.5)?;
-    /// assert_eq!(data.batch(&[0, 0], &[0, 1])?.context.unwrap().dims(), [2, 64, 70]);
+    /// assert_eq!(data.batch(&[0, 0], &[0, 1])?.context.unwrap().dims(), [2, 64, 76]);
     /// # Ok::<(), Error>(())
     /// ```
     pub fn with_contexts(mut self, contexts: Arc<dyn ContextData>, dropout: f64) -> Result<Self> {

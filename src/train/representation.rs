@@ -253,6 +253,24 @@ impl Representation {
         self.topology
     }
 
+    /// The same representation with another [`shell`](RepresentationConfig::shell); the normalisation stays.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a shell that is not positive.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let ball = shapes::sphere(0.5).to_grid(16)?;
+    /// let narrow = Representation::fit(&RepresentationConfig::new().resolution(16).shell(Some(1.0)), [&ball])?;
+    /// let wide = narrow.clone().with_shell(Some(2.0))?;
+    /// assert!(wide.encode(&ball)?[1].sites.len() > narrow.encode(&ball)?[1].sites.len());
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn with_shell(self, shell: Option<f32>) -> Result<Self> {
+        let config = self.config.clone().shell(shell);
+        Ok(Self { config: Self::new(&config)?.config, ..self })
+    }
+
     /// The same representation with what these shapes are like as its [`topology`](Self::topology).
     #[must_use]
     pub fn with_topology_of<'a>(mut self, shapes: impl IntoIterator<Item = &'a SdfGrid>) -> Self {

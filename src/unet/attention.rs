@@ -2,7 +2,7 @@
 //!
 //! With `n = LayerNorm(features)`: queries come from `n`, keys and values from the context, and the output is `n +
 //! Dropout(Linear(attention))` (the sum uses the normalised features, as in the original network). A residual attention adds the same to the
-//! features themselves.
+//! features themselves, and its queries come from the normalised features and the place of each site.
 
 use candle_core::{D, DType, Module, Tensor};
 use candle_nn::{Linear, VarBuilder};
@@ -40,7 +40,7 @@ impl CrossAttention {
             dropout: config.dropout,
             is_residual: config.attention_residual,
             norm: LayerNorm::new(channels, vb.pp("norm"))?,
-            to_q: linear(channels, channels, vb.pp("to_q"))?,
+            to_q: linear(channels + if config.attention_residual { 3 } else { 0 }, channels, vb.pp("to_q"))?,
             to_k: linear(width, channels, vb.pp("to_k"))?,
             to_v: linear(width, channels, vb.pp("to_v"))?,
             to_out: if config.attention_residual {
@@ -59,7 +59,8 @@ impl CrossAttention {
         let views = context.rows.dim(1)?;
         let normed = self.norm.forward(x.features())?; // (N, C)
         let head_dim = channels / self.heads;
-        let queries = (self.to_q.forward(&normed)? * (head_dim as f64).powf(-0.5))?;
+        let asking = if self.is_residual { Tensor::cat(&[&normed, &places(x)?], 1)? } else { normed.clone() };
+        let queries = (self.to_q.forward(&asking)? * (head_dim as f64).powf(-0.5))?;
         let split = |t: Tensor| t.reshape((batch, (), self.heads, head_dim))?.transpose(1, 2)?.contiguous();
         let keys = split(self.to_k.forward(&context.rows)?)?; // (batch, heads, views, head_dim)
         let values = split(self.to_v.forward(&context.rows)?)?;
@@ -80,9 +81,11 @@ impl CrossAttention {
         let onto = if self.is_residual { x.features().to_dtype(DType::F32)? } else { normed };
         let y = run.pass_on(x.replace_feature((onto + update)?.to_dtype(x.dtype())?)?)?;
         run.report(|| {
-            let linear = 2 * channels * (channels + self.context_width + 2);
-            let mult_adds = 2 * channels * (channels * sites + self.context_width * batch * views + sites * views);
-            LayerSummary::new((&self.name, "CrossAttention".into()), (&y, y.dtype()), linear + 2 * channels, mult_adds)
+            let place = if self.is_residual { 3 } else { 0 };
+            let linear = 2 * channels * (channels + self.context_width + 3) + place * channels;
+            let mult_adds = 2 * channels * (channels * sites + self.context_width * batch * views + sites * views)
+                + place * channels * sites;
+            LayerSummary::new((&self.name, "CrossAttention".into()), (&y, y.dtype()), linear, mult_adds)
         });
         Ok(y)
     }
@@ -143,4 +146,12 @@ impl CrossAttention {
         }
         Ok((&update * Tensor::from_vec(mask, update.dims(), update.device())?)?)
     }
+}
+
+/// The places of the sites in their grid, (N, 3): x, y, z from -1 to 1.
+fn places(x: &SparseConvTensor) -> Result<Tensor> {
+    let shape = x.spatial_shape();
+    let place = |site: &[i32; 4], axis: usize| (2 * site[1 + axis] + 1) as f32 / shape[axis] as f32 - 1.0;
+    let rows: Vec<f32> = x.coords().iter().flat_map(|site| [2, 1, 0].map(|axis| place(site, axis))).collect();
+    Ok(Tensor::from_vec(rows, (x.len(), 3), x.device())?)
 }
