@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests: format, lints, Rust and doc tests, documentation, the displays in a browser, the notebooks, the kernel's tests
 # (JupyterLab in a browser among them), the packages' (an emulated Google Colab among them).
-# Usage: bash tests/run.sh [rust|python|kernel|lint|notebooks|browser|gpu|book|deny]…     (default: all)
+# Usage: bash tests/run.sh [kernel|python|deny|rust|notebooks|browser|lint|gpu|book]…     (default: all)
 # The Rust tests run with checks of integer overflow, for the crates of this workspace alone. Several parts run beside each other; the output
 # of each appears when it is done, and the last lines give its time.
 # A part that cannot run is reported clearly; with CI=true that is an error.
@@ -50,9 +50,8 @@ lint() {
   done
 }
 
-# Tests the kernel's crate, then the kernel and library that set-up makes, in a folder for the tests.
+# Tests the kernel and library that set-up makes, in a folder for the tests.
 kernel_tests() (
-  kernel_cargo test --release --locked
   export XDG_DATA_HOME=$CARGO_TARGET_DIR/test-data
   JUPYTER_DATA_DIR=$XDG_DATA_HOME/jupyter bash kernel/setup.sh --no-jupyter
   WAVEMESH_KERNEL=$XDG_DATA_HOME/wavemesh/bin/wavemesh-kernel bash kernel/tests/run.sh
@@ -62,7 +61,10 @@ run() {
   case $1 in
     rust) rust_tests ;;
     python) step "the packages, in an emulated Google Colab and elsewhere"; bash kernel/python/tests/run.sh ;;
-    kernel) step "kernel, from inside and driven from outside"; kernel_tests ;;
+    kernel)
+      step "kernel, driven from outside"; kernel_tests
+      step "cargo test of the kernel"; kernel_cargo test --release --locked
+      ;;
     lint) lint ;;
     notebooks) step "notebooks, run from top to bottom"; bash tests/notebooks.sh ;;
     browser) step "displays, in a browser"; bash tests/browser/run.sh ;;
@@ -73,8 +75,9 @@ run() {
   esac
 }
 
-# The longest first. `rust` compiles what the other parts use; cargo lets them wait for it.
-parts="rust python kernel lint notebooks browser gpu book deny"
+# Parts that drive kernels mostly wait for one compiler, so the longest of them come first, and `rust` fills the processors beside them. It
+# comes after a short part: then cargo compiles the library for cells, for which the others wait, before that of the Rust tests.
+parts="kernel python deny rust notebooks browser lint gpu book"
 if [ $# = 1 ]; then
   run "$1"
   exit
@@ -106,7 +109,7 @@ work() {
   done
 }
 
-# The parts that drive kernels mostly wait for one compiler, and cargo compiles for one part at a time: three parts keep two cores busy.
+# Cargo compiles for one part at a time, and the others wait or test: three keep two cores busy.
 for _ in 1 2 3; do work & done
 wait
 
