@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests: format, lints, Rust and doc tests, documentation, the displays in a browser, the notebooks, the kernel's tests
 # (JupyterLab in a browser among them), the packages' (an emulated Google Colab among them).
-# Usage: bash tests/run.sh [kernel|python|deny|rust|notebooks|browser|lint|gpu|book]…     (default: all)
+# Usage: bash tests/run.sh [kernel|python|notebooks|rust|browser|lint|gpu|book|deny]…     (default: all)
 # The Rust tests run with checks of integer overflow, for the crates of this workspace alone. Several parts run beside each other; the output
 # of each appears when it is done, and the last lines give its time.
 # A part that cannot run is reported clearly; with CI=true that is an error.
@@ -50,9 +50,9 @@ lint() {
   done
 }
 
-# Tests the kernel and library that set-up makes, in a folder for the tests.
+# Tests the kernel and library that set-up makes, in a folder that no other part uses.
 kernel_tests() (
-  export XDG_DATA_HOME=$CARGO_TARGET_DIR/test-data
+  export XDG_DATA_HOME=$CARGO_TARGET_DIR/kernel-data
   JUPYTER_DATA_DIR=$XDG_DATA_HOME/jupyter bash kernel/setup.sh --no-jupyter
   WAVEMESH_KERNEL=$XDG_DATA_HOME/wavemesh/bin/wavemesh-kernel bash kernel/tests/run.sh
 )
@@ -75,9 +75,9 @@ run() {
   esac
 }
 
-# Parts that drive kernels mostly wait for one compiler, so the longest of them come first, and `rust` fills the processors beside them. It
-# comes after a short part: then cargo compiles the library for cells, for which the others wait, before that of the Rust tests.
-parts="kernel python deny rust notebooks browser lint gpu book"
+# First the parts that drive kernels: they mostly wait for one compiler. All three begin with the library for cells, and that must be in place
+# before `python` compiles another under the same file name (test_from_source). The Rust tests then fill the processors beside them.
+parts="kernel python notebooks rust browser lint gpu book deny"
 if [ $# = 1 ]; then
   run "$1"
   exit
@@ -109,7 +109,7 @@ work() {
   done
 }
 
-# Cargo compiles for one part at a time, and the others wait or test: three keep two cores busy.
+# Three parts at a time keep two cores busy.
 for _ in 1 2 3; do work & done
 wait
 
