@@ -113,4 +113,6 @@ mod book {
     mod errors {}
     #[doc = include_str!("../docs/gpu.md")]
     mod gpu {}
+    #[doc = include_str!("../docs/explanation/why-sparse.md")]
+    mod why_sparse {}
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The tests: format, lints, Rust and doc tests, documentation, the displays in a browser, the notebooks, the kernel's tests
 # (JupyterLab in a browser among them), the packages' (an emulated Google Colab among them).
-# Usage: bash tests/run.sh [rust|gpu|kernel|deny|book|browser|notebooks|python]…     (default: all)
-# The Rust tests run with checks of integer overflow, for the crates of this workspace alone. If there are several parts, the last lines
-# give the time of each.
+# Usage: bash tests/run.sh [kernel|python|notebooks|rust|browser|lint|gpu|book|deny]…     (default: all)
+# The Rust tests run with checks of integer overflow, for the crates of this workspace alone. Several parts run beside each other; the output
+# of each appears when it is done, and the last lines give its time.
 # A part that cannot run is reported clearly; with CI=true that is an error.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -27,24 +27,21 @@ find_mpi() {
 }
 
 rust_tests() {
+  find_mpi
+  step "cargo test, with checks of overflow"
+  RUSTC_WORKSPACE_WRAPPER=$root/tests/overflow_checks.sh cargo test --release --locked --workspace "${features[@]}"
+}
+
+lint() {
   step "cargo fmt"
   cargo fmt --all --check
   kernel_cargo fmt --all --check
   step "every crate is compiled once"
   bash tests/compiled_once.sh
   find_mpi
-  step "cargo clippy and cargo test of the kernel, beside those of the library"
-  local beside kernel_tests
-  beside=$(mktemp)
-  { kernel_cargo clippy --release --locked --all-targets -- -D warnings && kernel_cargo test --release --locked; } >"$beside" 2>&1 &
-  kernel_tests=$!
+  step "cargo clippy"
+  kernel_cargo clippy --release --locked --all-targets -- -D warnings
   cargo clippy --release --locked --workspace --all-targets "${features[@]}" -- -D warnings
-  step "cargo test, with checks of overflow"
-  RUSTC_WORKSPACE_WRAPPER=$root/tests/overflow_checks.sh cargo test --release --locked --workspace "${features[@]}"
-  step "the kernel's"
-  wait "$kernel_tests" || { cat "$beside"; return 1; }
-  cat "$beside"
-  rm "$beside"
   step "cargo doc"
   RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
   step "cargo check, without and with each feature"
@@ -53,9 +50,9 @@ rust_tests() {
   done
 }
 
-# Tests the kernel and library that set-up makes, in a folder for the tests.
+# Tests the kernel and library that set-up makes, in a folder that no other part uses.
 kernel_tests() (
-  export XDG_DATA_HOME=$CARGO_TARGET_DIR/test-data
+  export XDG_DATA_HOME=$CARGO_TARGET_DIR/kernel-data
   JUPYTER_DATA_DIR=$XDG_DATA_HOME/jupyter bash kernel/setup.sh --no-jupyter
   WAVEMESH_KERNEL=$XDG_DATA_HOME/wavemesh/bin/wavemesh-kernel bash kernel/tests/run.sh
 )
@@ -63,48 +60,58 @@ kernel_tests() (
 run() {
   case $1 in
     rust) rust_tests ;;
-    gpu) step "GPU kernels for every architecture"; bash tests/kernels.sh ;;
-    deny) step "licences and sources of all crates"; bash tests/deny.sh ;;
-    book) step "the book and every link"; bash tests/book.sh ;;
-    browser) step "displays, in a browser"; bash tests/browser/run.sh ;;
-    kernel) step "kernel, driven from outside"; kernel_tests ;;
     python) step "the packages, in an emulated Google Colab and elsewhere"; bash kernel/python/tests/run.sh ;;
+    kernel)
+      step "kernel, driven from outside"; kernel_tests
+      step "cargo test of the kernel"; kernel_cargo test --release --locked
+      ;;
+    lint) lint ;;
     notebooks) step "notebooks, run from top to bottom"; bash tests/notebooks.sh ;;
-    *) echo "unknown part '$1'; known: rust gpu deny book browser notebooks kernel python" >&2; exit 2 ;;
+    browser) step "displays, in a browser"; bash tests/browser/run.sh ;;
+    gpu) step "GPU kernels for every architecture"; bash tests/kernels.sh ;;
+    book) step "the book and every link"; bash tests/book.sh ;;
+    deny) step "licences and sources of all crates"; bash tests/deny.sh ;;
+    *) echo "unknown part '$1'; known: $parts" >&2; exit 2 ;;
   esac
 }
 
+# First the parts that drive kernels: they mostly wait for one compiler. All three begin with the library for cells, and that must be in place
+# before `python` compiles another under the same file name (test_from_source). The Rust tests then fill the processors beside them.
+parts="kernel python notebooks rust browser lint gpu book deny"
 if [ $# = 1 ]; then
   run "$1"
   exit
 fi
 
-[ $# -gt 0 ] || set -- rust gpu deny book browser notebooks kernel python
-chosen=" $* "
+[ $# -gt 0 ] || set -- $parts
 for part; do
-  case " rust gpu deny book browser notebooks kernel python " in *" $part "*) ;; *) run "$part" ;; esac
+  case " $parts " in *" $part "*) ;; *) run "$part" ;; esac
 done
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
+printf '%s\n' "$@" >"$results/waiting"
 
-# lane PARTS: runs the chosen parts, one after another. Each is a separate process, so the others run when one fails.
-lane() {
+# Prints the name of the next part, and takes it off the list.
+next() (
+  flock 9
+  sed -n '1p' "$results/waiting"
+  sed -i '1d' "$results/waiting"
+) 9>"$results/lock"
+
+# Runs parts while there are any, each in a process of its own, so that the others run when one fails.
+work() {
   local part
-  for part; do
-    [[ $chosen = *" $part "* ]] || continue
+  while part=$(next) && [ -n "$part" ]; do
+    printf -- '-- %s has begun (%s s)\n' "$part" "$SECONDS"
     TIMEFORMAT="$part: %0R s, of which the processors worked %0U s and the system %0S s"
-    { time bash "$0" "$part" 2>&3; } 3>&2 2>>"$results/took" || echo "$part" >>"$results/failed"
+    { time bash "$0" "$part" >"$results/$part" 2>&1; } 2>>"$results/took" || echo "$part" >>"$results/failed"
+    flock "$results/lock" cat "$results/$part"
   done
 }
 
-# Every other part uses what `rust` compiles. The parts that drive kernels mostly wait for one compiler, so they run beside each other; the
-# output of two of the three lanes is printed afterwards.
-lane rust
-lane browser notebooks gpu >"$results/displays" 2>&1 &
-lane python >"$results/packages" 2>&1 &
-lane deny book kernel
+# Three parts at a time keep two cores busy.
+for _ in 1 2 3; do work & done
 wait
-cat "$results/displays" "$results/packages"
 
 printf '\n'
 cat "$results/took"

@@ -1,8 +1,9 @@
-//! Training: a network learns one shape by heart, a resumed run equals an uninterrupted one, data survive damage, and errors name the
-//! mistake.
+//! Training: a network learns one shape by heart, a resumed run equals an uninterrupted one, learning rates are PyTorch's, data survive
+//! damage, and errors name the mistake.
 
 mod folder;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
@@ -12,9 +13,9 @@ use wavemesh::mesh::Mesh;
 use wavemesh::sdf::{DepthImage, SdfGrid, Viewpoint, iou_of_grids};
 use wavemesh::sparse::SparseConvTensor;
 use wavemesh::train::{
-    Augmentation, ContextData, DatasetConfig, Family, GenerateOptions, Generator, ProceduralShape, Representation,
-    RepresentationConfig, SetComparison, ShapeDataset, ShapeViews, Split, StageData, StageModel, Topology, TrainConfig,
-    Trainer, TrainingBatch, TrainingData, checkpoints,
+    Augmentation, ContextData, DatasetConfig, Family, GenerateOptions, Generator, LearningRate, ProceduralShape,
+    Representation, RepresentationConfig, SetComparison, ShapeDataset, ShapeViews, Split, StageData, StageModel,
+    Topology, TrainConfig, Trainer, TrainingBatch, TrainingData, checkpoints,
 };
 use wavemesh::unet::{UNetConfig, WaveMeshUNet};
 use wavemesh::{Error, Result};
@@ -476,6 +477,26 @@ fn generated_shapes_lose_what_training_shapes_do_not_have() {
     assert!(raw.count_hollows() + raw.count_parts() > 1, "{} {}", raw.count_hollows(), raw.count_parts());
     assert_eq!(tidy.count_hollows(), 0);
     assert!(tidy.count_parts() <= raw.count_parts());
+}
+
+#[test]
+fn every_course_of_the_learning_rate_is_that_of_pytorch_s_scheduler() {
+    let saved: HashMap<String, Vec<f64>> = serde_json::from_str(include_str!("fixtures/schedules.json")).unwrap();
+    let (rate, total) = (0.1, 30);
+    for (name, course) in [
+        ("step", LearningRate::Step { rate, every: 7, gamma: 0.5 }),
+        ("multistep", LearningRate::MultiStep { rate, milestones: vec![5, 12, 20], gamma: 0.1 }),
+        ("exponential", LearningRate::Exponential { rate, gamma: 0.9 }),
+        ("polynomial", LearningRate::Polynomial { rate, total: 25, power: 0.9 }),
+        ("cosine", LearningRate::Cosine { rate, total: 29, least: 0.001 }),
+        ("onecycle", LearningRate::OneCycle { rate, total, rise: 0.3, div: 25.0, final_div: 1e4 }),
+        ("onecycle_openpcdet", LearningRate::OneCycle { rate: 0.003, total, rise: 0.4, div: 10.0, final_div: 1e4 }),
+    ] {
+        for (step, expected) in saved[name].iter().enumerate() {
+            let found = course.at(step);
+            assert!((found - expected).abs() < 1e-12, "{name}, step {step}: {found}, not {expected}");
+        }
+    }
 }
 
 #[test]

@@ -144,27 +144,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_course_is_that_of_pytorch_s_scheduler() {
-        let saved = include_str!("../../tests/fixtures/schedules.json");
-        let saved: std::collections::HashMap<String, Vec<f64>> = serde_json::from_str(saved).unwrap();
-        let (rate, total) = (0.1, 30);
-        for (name, course) in [
-            ("step", LearningRate::Step { rate, every: 7, gamma: 0.5 }),
-            ("multistep", LearningRate::MultiStep { rate, milestones: vec![5, 12, 20], gamma: 0.1 }),
-            ("exponential", LearningRate::Exponential { rate, gamma: 0.9 }),
-            ("polynomial", LearningRate::Polynomial { rate, total: 25, power: 0.9 }),
-            ("cosine", LearningRate::Cosine { rate, total: 29, least: 0.001 }),
-            ("onecycle", LearningRate::OneCycle { rate, total, rise: 0.3, div: 25.0, final_div: 1e4 }),
-            ("onecycle_openpcdet", LearningRate::OneCycle { rate: 0.003, total, rise: 0.4, div: 10.0, final_div: 1e4 }),
-        ] {
-            for (step, expected) in saved[name].iter().enumerate() {
-                let found = course.at(step);
-                assert!((found - expected).abs() < 1e-12, "{name}, step {step}: {found}, not {expected}");
-            }
-        }
-    }
-
-    #[test]
     fn a_warm_up_rises_evenly_and_leaves_the_rest_alone() {
         let warm = LearningRate::Constant(2.0).warmed_up(4);
         assert_eq!([0, 1, 3, 4, 100].map(|step| warm.at(step)), [0.5, 1.0, 2.0, 2.0, 2.0]);

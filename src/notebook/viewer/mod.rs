@@ -1,8 +1,8 @@
 //! Interactive 3D views. Each is one self-contained HTML output, which needs no network and no installation.
 //!
-//! The view is plain WebGL2 (`viewer.js`). Its context is created when the output becomes visible and released when it leaves the screen,
-//! because browsers allow about sixteen contexts per page. Where scripts do not run (GitHub, untrusted notebooks), the static picture in
-//! the same output stays.
+//! The view is plain WebGL2 (`viewer.js` and the files beside it). Its context is created when the output becomes visible and released when
+//! it leaves the screen, because browsers allow about sixteen contexts per page. Where scripts do not run (GitHub, untrusted notebooks),
+//! the static picture in the same output stays.
 
 mod mesh_viewer;
 mod payload;
@@ -12,6 +12,8 @@ mod voxel_viewer;
 pub use mesh_viewer::MeshViewer;
 pub use point_viewer::PointViewer;
 pub use voxel_viewer::VoxelViewer;
+
+use std::sync::LazyLock;
 
 use base64::Engine as _;
 use serde_json::{Map, Value};
@@ -66,7 +68,7 @@ fn viewer_bundle(
          if(roots.length)roots.forEach(r=>wavemeshViewer(r,{meta},\"{packed}\",{ramps}));else if(n)setTimeout(go,50,n-1)}};go(200)}})()</script>",
         png = base64(&png),
         alt = escape(&text),
-        script = SCRIPT,
+        script = *SCRIPT,
         meta = in_script(&meta),
         packed = base64(&data),
         ramps = Value::Object(ramps),
@@ -74,13 +76,32 @@ fn viewer_bundle(
     Ok(MimeBundle::text(text).with_html(html).with_png(&png, width, height))
 }
 
-/// The script of the view, inside a function.
-const SCRIPT: &str = concat!(
-    include_str!("payload.js"),
-    include_str!("shaders.js"),
-    include_str!("surface.js"),
-    include_str!("viewer.js")
-);
+/// The script of the view, without indentation and comments: every output contains it. `viewer.js` puts the others together.
+static SCRIPT: LazyLock<String> = LazyLock::new(|| {
+    let files = [
+        include_str!("payload.js"),
+        include_str!("page.js"),
+        include_str!("values.js"),
+        include_str!("colors.js"),
+        include_str!("camera.js"),
+        include_str!("surface.js"),
+        include_str!("shown.js"),
+        include_str!("shaders.js"),
+        include_str!("card.js"),
+        include_str!("scene.js"),
+        include_str!("pick.js"),
+        include_str!("box.js"),
+        include_str!("overlay.js"),
+        include_str!("frames.js"),
+        include_str!("player.js"),
+        include_str!("screen.js"),
+        include_str!("pointer.js"),
+        include_str!("controls.js"),
+        include_str!("viewer.js"),
+    ];
+    let lines = files.iter().flat_map(|file| file.lines()).map(str::trim_start).filter(|line| !line.starts_with("//"));
+    lines.flat_map(|line| [line, "\n"]).collect()
+});
 
 /// JSON that cannot end the script element that contains it.
 fn in_script(value: &Value) -> String {
