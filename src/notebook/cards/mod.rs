@@ -5,6 +5,7 @@ mod diffusion;
 mod generator;
 #[cfg(feature = "cuda")]
 mod gpu;
+mod hover_number;
 mod import;
 mod layers;
 mod mesh;
@@ -13,6 +14,7 @@ mod points;
 mod sdf;
 mod sparse;
 mod tensor;
+mod tensor_picture;
 mod tensor_stats;
 mod wavelet;
 
