@@ -411,6 +411,7 @@ fn by_family(
 }
 
 fn main() -> ExitCode {
+    wavemesh::let_candle_rest();
     wavemesh::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize, default: usize| arguments.get(at).map_or(Some(default), |text| text.parse().ok());

@@ -91,6 +91,7 @@ fn run() -> Result<()> {
 }
 
 fn main() -> ExitCode {
+    wavemesh::let_candle_rest();
     wavemesh::keep_freed_memory();
     if let Err(error) = stop_on_ctrl_c() {
         eprintln!("Ctrl-C will end the program at once: {error}");

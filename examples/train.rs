@@ -127,6 +127,7 @@ impl Default for Config {
 }
 
 fn main() -> ExitCode {
+    wavemesh::let_candle_rest();
     wavemesh::keep_freed_memory();
     if let Err(error) = stop_on_ctrl_c() {
         eprintln!("Ctrl-C will end the program at once: {error}");

@@ -43,7 +43,7 @@
 //!
 //! Calls are safe from any number of threads. You can stop a call and observe its progress without affecting other calls ([`task`]).
 //! Warnings go through the crate `log`. Every failure, including a lack of memory, is an [`Error`]. The library changes nothing for the
-//! whole process unless you ask for it: [`keep_freed_memory`] makes steps of small networks faster.
+//! whole process unless you ask for it: [`let_candle_rest`] and [`keep_freed_memory`] make steps of small networks faster.
 //!
 //! # What a version promises
 //!
@@ -60,6 +60,7 @@ mod builder;
 
 mod allocator;
 pub mod backbones;
+mod candle_threads;
 pub mod device;
 pub mod diffusion;
 #[cfg(feature = "train")]
@@ -89,6 +90,7 @@ pub mod unet;
 pub mod wavelet;
 
 pub use allocator::keep_freed_memory;
+pub use candle_threads::let_candle_rest;
 pub use error::{Error, Result};
 pub use {candle_core, candle_nn};
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Small rooms that every room may use. Each of them may use only those before it in this list.
-const SMALL: [&str; 13] = [
+const SMALL: [&str; 14] = [
     "error",
     "gpu",
     "recording",
@@ -16,6 +16,7 @@ const SMALL: [&str; 13] = [
     "builder",
     "sync",
     "allocator",
+    "candle_threads",
     "files",
     "tensor_file",
     "memory",
@@ -41,7 +42,12 @@ const ARROWS: [(&str, &[&str]); 12] = [
 ];
 
 /// Names of a room that `lib.rs` re-exports.
-const AT_THE_ROOT: [(&str, &str); 3] = [("Error", "error"), ("Result", "error"), ("keep_freed_memory", "allocator")];
+const AT_THE_ROOT: [(&str, &str); 4] = [
+    ("Error", "error"),
+    ("Result", "error"),
+    ("keep_freed_memory", "allocator"),
+    ("let_candle_rest", "candle_threads"),
+];
 
 /// A module's path, such as `["sdf", "grid"]` for `src/sdf/grid.rs`; a folder's `mod.rs` counts as the folder.
 type Module = Vec<String>;

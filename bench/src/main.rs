@@ -109,6 +109,7 @@ impl Worker {
 }
 
 fn main() -> std::io::Result<()> {
+    wavemesh::let_candle_rest();
     wavemesh::keep_freed_memory();
     let mut worker = Worker::default();
     let mut stdout = std::io::stdout();

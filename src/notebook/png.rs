@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::wide::wide;
 use crate::{Error, Result};
 
 /// Encodes `rgb` (three bytes per pixel, rows from the top) in full colour.
@@ -60,8 +61,9 @@ fn indexed(rgb: &[u8], width: usize) -> (Vec<u8>, Vec<u8>) {
     } else {
         let palette = best_palette(&colors);
         let near = Nearest::new(&palette);
-        let index = colors.iter().map(|(color, _)| (*color, near.entry(*color))).collect();
-        (palette, index)
+        let mut entries = vec![0; colors.len()];
+        wide(|| entries.iter_mut().zip(&colors).for_each(|(entry, (color, _))| *entry = near.entry(*color)));
+        (palette, colors.iter().zip(entries).map(|((color, _), entry)| (*color, entry)).collect())
     };
     let mut indices = Vec::with_capacity(pixels.len());
     for equal in equal_rows() {
@@ -174,6 +176,7 @@ impl Nearest {
     }
 
     /// The nearest entry; the first if several are equally near.
+    #[inline(always)]
     fn entry(&self, color: [u8; 3]) -> u8 {
         let [r, g, b] = color.map(i32::from);
         let mut least = i32::MAX;

@@ -1,9 +1,11 @@
 //! The visible faces of voxels, as polygons.
 
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::draw::{Polygon, Projector, Scale};
 use super::voxels::{Occupancy, Voxels};
+use crate::sparse::dispatch;
 
 /// How many voxels a thread takes at a time.
 const PART: usize = 1 << 12;
@@ -22,8 +24,6 @@ impl Cubes<'_> {
     /// Adds the visible faces: those without a voxel in front of them that are turned to the eye.
     pub fn add_faces(&self, projector: &Projector, scale: &Scale, polygons: &mut Vec<Polygon>) {
         let occupancy = Occupancy::new(self.voxels);
-        let touching = self.side >= 1.0;
-        let gap = (1.0 - self.side) / 2.0;
         let outlined = projector.pixels_per_unit() * self.side >= 5.0;
         let alpha = (self.alpha * 255.0).round().max(1.0) as u8;
         let brightness: [[f32; 2]; 3] = std::array::from_fn(|axis| {
@@ -37,49 +37,81 @@ impl Cubes<'_> {
         if alpha < 255 {
             sort_far_to_near(&mut order, self.voxels, projector);
         }
+        let faces = Faces { cubes: self, projector, scale, occupancy, brightness, outlined, alpha };
         // In parallel; the parts stay in order.
-        let of_part = |part: &[usize]| -> Vec<Polygon> {
-            let mut polygons = Vec::new();
-            for &i in part {
-                let site = self.voxels.sites()[i];
-                let base = scale.color(self.values[i]);
-                let low = site.map(|v| v as f32 + gap);
-                let high = site.map(|v| v as f32 + 1.0 - gap);
-                for axis in 0..3 {
-                    for (side, sign) in [(0usize, -1i32), (1, 1)] {
-                        let mut next = site;
-                        next[axis] += sign;
-                        if touching && occupancy.contains(next) {
-                            continue;
-                        }
-                        let level = if side == 1 { high[axis] } else { low[axis] };
-                        let mut on_face = low;
-                        on_face[axis] = level;
-                        if projector.towards_eye(on_face)[axis] * sign as f32 <= 0.0 {
-                            continue;
-                        }
-                        let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
-                        let corner = |pu: f32, pv: f32| {
-                            let mut p = on_face;
-                            (p[u], p[v]) = (pu, pv);
-                            projector.project(p)
-                        };
-                        let points = [
-                            corner(low[u], low[v]),
-                            corner(high[u], low[v]),
-                            corner(high[u], high[v]),
-                            corner(low[u], high[v]),
-                        ];
-                        let bright = brightness[axis][side];
-                        let color = base.map(|c| (f32::from(c) * bright) as u8);
-                        polygons.push(Polygon::quad(points, color, alpha, outlined));
+        let parts: Vec<Vec<Polygon>> =
+            order.par_chunks(PART).map(|part| dispatch(FacesOf { faces: &faces, part })).collect();
+        polygons.reserve(parts.iter().map(Vec::len).sum());
+        parts.iter().for_each(|part| polygons.extend_from_slice(part));
+    }
+}
+
+/// What the faces of all cubes have in common.
+struct Faces<'a> {
+    cubes: &'a Cubes<'a>,
+    projector: &'a Projector,
+    scale: &'a Scale,
+    occupancy: Occupancy,
+    /// The brightness of the two faces on each axis.
+    brightness: [[f32; 2]; 3],
+    outlined: bool,
+    alpha: u8,
+}
+
+/// The visible faces of some voxels, compiled for the widest instructions: a call for each rounding would take longer than the rest.
+struct FacesOf<'a> {
+    faces: &'a Faces<'a>,
+    part: &'a [usize],
+}
+
+impl WithSimd for FacesOf<'_> {
+    type Output = Vec<Polygon>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Vec<Polygon> {
+        let Self { faces, part } = self;
+        let Faces { cubes, projector, .. } = faces;
+        let touching = cubes.side >= 1.0;
+        let gap = (1.0 - cubes.side) / 2.0;
+        let mut polygons = Vec::with_capacity(part.len());
+        for &i in part {
+            let site = cubes.voxels.sites()[i];
+            let mut base = None;
+            let low = site.map(|v| v as f32 + gap);
+            let high = site.map(|v| v as f32 + 1.0 - gap);
+            for axis in 0..3 {
+                for (side, sign) in [(0usize, -1i32), (1, 1)] {
+                    let mut next = site;
+                    next[axis] += sign;
+                    let level = if side == 1 { high[axis] } else { low[axis] };
+                    let mut on_face = low;
+                    on_face[axis] = level;
+                    if projector.towards_eye(on_face)[axis] * sign as f32 <= 0.0 {
+                        continue;
                     }
+                    if touching && faces.occupancy.contains(next) {
+                        continue;
+                    }
+                    let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
+                    let corner = |pu: f32, pv: f32| {
+                        let mut p = on_face;
+                        (p[u], p[v]) = (pu, pv);
+                        projector.project(p)
+                    };
+                    let points = [
+                        corner(low[u], low[v]),
+                        corner(high[u], low[v]),
+                        corner(high[u], high[v]),
+                        corner(low[u], high[v]),
+                    ];
+                    let bright = faces.brightness[axis][side];
+                    let base = *base.get_or_insert_with(|| faces.scale.color(cubes.values[i]));
+                    let color = base.map(|c| (f32::from(c) * bright) as u8);
+                    polygons.push(Polygon::quad(points, color, faces.alpha, faces.outlined));
                 }
             }
-            polygons
-        };
-        let parts: Vec<Vec<Polygon>> = order.par_chunks(PART).map(of_part).collect();
-        polygons.extend(parts.into_iter().flatten());
+        }
+        polygons
     }
 }
 

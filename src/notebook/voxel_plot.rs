@@ -1,5 +1,6 @@
 //! [`VoxelPlot`]: a picture of occupied voxels.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use plotters::prelude::*;
@@ -251,14 +252,14 @@ impl VoxelPlot {
     }
 
     /// The voxels that remain after clipping.
-    fn shown(&self) -> Voxels {
+    fn shown(&self) -> Cow<'_, Voxels> {
         if self.clip.iter().all(Option::is_none) {
-            return self.voxels.clone();
+            return Cow::Borrowed(&self.voxels);
         }
-        self.voxels.filter(|i| {
+        Cow::Owned(self.voxels.filter(|i| {
             let site = self.voxels.sites()[i];
             self.clip.iter().zip(site).all(|(range, at)| range.as_ref().is_none_or(|range| range.contains(&at)))
-        })
+        }))
     }
 
     fn draw(&self) -> Result<Drawing> {
@@ -292,10 +293,10 @@ impl VoxelPlot {
     }
 
     /// The colour scale and each voxel's value; `None` without voxels.
-    fn scale(&self, voxels: &Voxels, projector: &Projector) -> Option<(Scale, Vec<f32>)> {
+    fn scale<'a>(&self, voxels: &'a Voxels, projector: &Projector) -> Option<(Scale, Cow<'a, [f32]>)> {
         let centers = || voxels.sites().iter().map(|site| site.map(|v| v as f32 + 0.5));
-        let (values, label): (Vec<f32>, String) = match self.color_by {
-            ColorBy::Channel(channel) => (voxels.channels()[channel].clone(), voxels.names()[channel].clone()),
+        let (values, label): (Cow<[f32]>, String) = match self.color_by {
+            ColorBy::Channel(channel) => (Cow::Borrowed(&voxels.channels()[channel]), voxels.names()[channel].clone()),
             ColorBy::Depth => {
                 let distance = |p| {
                     let towards = projector.towards_eye(p);

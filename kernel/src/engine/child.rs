@@ -42,6 +42,9 @@ const LIBRARY_PATH_BEFORE: &str = "WAVEMESH_CHILD_LIBRARY_PATH";
 /// Why the library for GPUs cannot be used; WaveMesh shows it when it is asked about its devices.
 const GPU_PROBLEM: &str = "WAVEMESH_GPU_PROBLEM";
 
+/// How many turns candle's threads spin after an operation before they sleep.
+const CANDLE_SPIN_LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
+
 /// The answer after a request has been carried out.
 pub const DONE: &str = "done";
 /// The child's own descriptors start here, out of the way of user code.
@@ -56,6 +59,10 @@ pub fn prepare(ends: &ChildEnds, libraries: &[PathBuf], token: &str) -> std::io:
     let numbers: Vec<String> = inherited.iter().map(RawFd::to_string).collect();
     // Crates made for evcxr check this variable to see whether they run in a notebook.
     command.env("EVCXR_IS_RUNTIME", "1");
+    // candle's threads sleep as soon as they have nothing to do: spinning, they would slow the threads of the sparse layers.
+    if std::env::var_os(CANDLE_SPIN_LIMIT).is_none() {
+        command.env(CANDLE_SPIN_LIMIT, "1");
+    }
     command.env(LIBRARIES, libraries).env(ENDS, numbers.join(" ")).env(frames::TOKEN, token);
     for name in ["RUSTC", "CARGO", "RUSTUP_AUTO_INSTALL"] {
         command.env_remove(name);

@@ -6,6 +6,7 @@ mod diffusion;
 mod generator;
 #[cfg(feature = "cuda")]
 mod gpu;
+mod hover_number;
 mod import;
 mod layers;
 mod mesh;
@@ -14,6 +15,7 @@ mod points;
 mod sdf;
 mod sparse;
 mod tensor;
+mod tensor_picture;
 mod tensor_stats;
 mod wavelet;
 

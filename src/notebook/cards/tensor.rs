@@ -3,12 +3,14 @@
 use candle_core::{Device, DeviceLocation, Tensor};
 use serde_json::json;
 
+use super::hover_number::write_hover_number;
+use super::tensor_picture::{Heat, Still};
 use super::tensor_stats::{Elements, TensorStats};
 use super::{card, card_text};
 use crate::Result;
 use crate::notebook::colormap::{Colormap, INF_COLOR, NAN_COLOR, shown_range};
 use crate::notebook::html::{bytes, count, number};
-use crate::notebook::{MimeBundle, Picture, Rich, contact_sheet, escape, png};
+use crate::notebook::{MimeBundle, Rich, escape};
 
 /// Tensors of at most this many elements show their values as text.
 const SHOW_VALUES: usize = 120;
@@ -17,8 +19,6 @@ const CELLS: usize = 4096;
 const PANELS: usize = 4;
 /// The heatmap of all panels is about this wide on the page, in pixels.
 const WIDTH: usize = 520;
-/// The margin around the histogram and each panel of the picture, in pixels.
-const MARGIN: u32 = 4;
 
 impl Rich for Tensor {
     fn rich(&self) -> MimeBundle {
@@ -97,12 +97,10 @@ fn tensor_card(tensor: &Tensor) -> Result<MimeBundle> {
             "<div style=\"display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start;margin-top:4px\">{}",
             histogram_svg(&stats)
         );
-        let (html, panels) = heatmap(tensor, &elements, &stats)?;
+        let (html, picture) = heatmap(tensor, &elements, &stats)?;
         body += &html;
         body += "</div>";
-        // The same as a picture, for places that do not show HTML.
-        let pictures: Vec<Picture> = std::iter::once(histogram_picture(&stats)).chain(panels).collect();
-        still = Some(contact_sheet(&pictures, pictures.len())?);
+        still = Some(picture);
     }
     if n > 0 && n <= SHOW_VALUES {
         let values = values_text(tensor)?;
@@ -114,7 +112,7 @@ fn tensor_card(tensor: &Tensor) -> Result<MimeBundle> {
     }
     let bundle = MimeBundle::text(text).with_html(card(&title(tensor), &facts, &body));
     Ok(match still {
-        Some(picture) => bundle.with_png(&picture.png()?, picture.width(), picture.height()),
+        Some(Still { file, width, height }) => bundle.with_png(&file, width, height),
         None => bundle,
     })
 }
@@ -168,22 +166,6 @@ fn histogram_svg(stats: &TensorStats) -> String {
     )
 }
 
-/// The bars of the histogram, with a margin.
-fn histogram_picture(stats: &TensorStats) -> Picture {
-    let (bins, height, margin) = (stats.histogram.len(), 56, MARGIN as usize);
-    let most = stats.histogram.iter().copied().max().unwrap_or(0).max(1) as f64;
-    let width = bins * 4 + 2 * margin;
-    let mut rgb = vec![255; width * (height + 2 * margin) * 3];
-    for (bin, &n) in stats.histogram.iter().enumerate().filter(|(_, n)| **n > 0) {
-        let tall = (n as f64 / most * height as f64).max(1.0) as usize;
-        for y in margin + height - tall..margin + height {
-            let at = (y * width + margin + 4 * bin) * 3;
-            rgb[at..at + 9].as_chunks_mut().0.fill([74u8, 144, 196]);
-        }
-    }
-    Picture::from_rgb_unchecked(width as u32, (height + 2 * margin) as u32, rgb)
-}
-
 /// The elements that the heatmap shows: rectangles over two axes, with the other axes at fixed positions.
 struct Panels {
     /// The index of the axis that runs down, and of the one that runs across; `None` if the tensor has fewer axes.
@@ -234,13 +216,15 @@ impl Panels {
         Self { down, across, held, rows, columns }
     }
 
-    fn index(&self, panel: usize, row: usize, column: usize) -> Vec<usize> {
-        let mut index = self.held[panel].clone();
-        if let Some(down) = self.down {
-            index[down] = self.rows[row];
-        }
-        index[self.across] = self.columns[column];
-        index
+    /// The values of a panel, row by row.
+    fn values(&self, panel: usize, elements: &Elements) -> Result<Vec<f64>> {
+        let first = elements.place(&self.held[panel]);
+        let (down, across) = (self.down.map_or(0, |axis| elements.stride(axis)), elements.stride(self.across));
+        let row = |row: &usize| {
+            let start = first + row * down;
+            self.columns.iter().map(move |column| start + column * across)
+        };
+        elements.pick(self.rows.iter().flat_map(row))
     }
 
     /// `[0, 3, :, :]`
@@ -259,8 +243,9 @@ fn evenly(n: usize, most: usize) -> Vec<usize> {
     if n <= most { (0..n).collect() } else { (0..most).map(|i| i * (n - 1) / (most - 1).max(1)).collect() }
 }
 
-/// Pictures of the chosen slices: in HTML, where pointing at an element shows its index and value, and as a plain picture.
-fn heatmap(tensor: &Tensor, elements: &Elements, stats: &TensorStats) -> Result<(String, Vec<Picture>)> {
+/// Pictures of the chosen slices: in HTML, where pointing at an element shows its index and value, and as a plain picture beside the
+/// histogram.
+fn heatmap(tensor: &Tensor, elements: &Elements, stats: &TensorStats) -> Result<(String, Still)> {
     let panels = Panels::choose(tensor.dims());
     let (rows, columns) = (panels.rows.len(), panels.columns.len());
     let (low, high) = shown_range(stats.min, stats.max);
@@ -270,19 +255,21 @@ fn heatmap(tensor: &Tensor, elements: &Elements, stats: &TensorStats) -> Result<
     let (width, height) = ((columns as f64 * scale) as u32, (rows as f64 * scale).max(10.0) as u32);
     let id = crate::notebook::rich::new_id();
     let mut html = format!("<div id=\"{id}\"><div style=\"display:flex;flex-wrap:wrap;gap:{gap}px\">");
-    let (mut shown, mut pictures) = (Vec::new(), Vec::new());
-    for panel in 0..panels.held.len() {
-        let cells = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
-        let values = elements.pick(cells.map(|(row, column)| panels.index(panel, row, column)))?;
-        let heat = Heat::new(&values, [columns, rows], (low, high), map);
-        let picture = heat.png()?;
-        pictures.push(heat.picture(width, height));
+    let values = (0..panels.held.len()).map(|panel| panels.values(panel, elements)).collect::<Result<Vec<_>>>()?;
+    let heat = Heat::new(&values, [columns, rows], (low, high), map);
+    let mut shown = String::new();
+    for (panel, values) in values.iter().enumerate() {
         html += &format!(
-            "<figure style=\"margin:0\"><img width=\"{width}\" height=\"{height}\" style=\"image-rendering:pixelated;display:block\" alt=\"heatmap\" src=\"data:image/png;base64,{picture}\">\
+            "<figure style=\"margin:0\"><img width=\"{width}\" height=\"{height}\" style=\"image-rendering:pixelated;display:block\" alt=\"heatmap\" src=\"data:image/png;base64,{}\">\
              <figcaption style=\"font-size:10px;opacity:.75\">{}</figcaption></figure>",
+            heat.png(panel)?,
             panels.title(panel)
         );
-        shown.push(values.iter().map(|&v| hover_number(v)).collect::<Vec<_>>());
+        for (i, &value) in values.iter().enumerate() {
+            shown.push(if i == 0 { '[' } else { ',' });
+            write_hover_number(&mut shown, value);
+        }
+        shown.push_str(if panel + 1 == panels.held.len() { "]" } else { "]," });
     }
     let sampled = panels.down.is_some_and(|axis| rows < tensor.dims()[axis]) || columns < tensor.dims()[panels.across];
     let mut legend = format!("{} to {}", number(low), number(high));
@@ -308,78 +295,19 @@ fn heatmap(tensor: &Tensor, elements: &Elements, stats: &TensorStats) -> Result<
     let data = json!({ "held": held, "down": panels.down, "across": panels.across, "rows": panels.rows, "columns": panels.columns });
     html += &format!(
         "</div><div style=\"font-size:10px;opacity:.75\">{} {legend}{marks} <b data-read></b></div></div>\
-         <script>(()=>{{const d={data},v=[{}];const go=n=>{{const root=document.getElementById('{id}');\
+         <script>(()=>{{const d={data},v=[{shown}];const go=n=>{{const root=document.getElementById('{id}');\
          if(!root){{if(n)setTimeout(go,50,n-1);return}}{}}};go(100)}})()</script>",
         map.name(),
-        shown.iter().map(|values| format!("[{}]", values.join(","))).collect::<Vec<_>>().join(","),
         include_str!("heatmap_hover.js").trim()
     );
-    Ok((html, pictures))
-}
-
-/// A value for the display at the pointer, as a short JavaScript expression.
-fn hover_number(x: f64) -> String {
-    if x.is_nan() {
-        "NaN".into()
-    } else if x.is_infinite() {
-        if x > 0.0 { "1/0".into() } else { "-1/0".into() }
-    } else {
-        let plain = format!("{x}");
-        let short = format!("{x:.4e}");
-        if plain.len() <= short.len() { plain } else { short }
-    }
-}
-
-/// Elements as colours: each has an index into a palette.
-struct Heat {
-    palette: Vec<[u8; 3]>,
-    indices: Vec<u8>,
-    columns: usize,
-    rows: usize,
-}
-
-impl Heat {
-    fn new(values: &[f64], [columns, rows]: [usize; 2], (low, high): (f64, f64), map: Colormap) -> Self {
-        const LEVELS: usize = 254;
-        let mut palette: Vec<[u8; 3]> = (0..LEVELS).map(|i| map.color(i as f32 / (LEVELS - 1) as f32)).collect();
-        palette.extend([NAN_COLOR, INF_COLOR]);
-        let index = |&v: &f64| match v {
-            v if v.is_nan() => LEVELS as u8,
-            v if v.is_infinite() => LEVELS as u8 + 1,
-            v => ((v - low) / (high - low) * (LEVELS - 1) as f64).round() as u8,
-        };
-        Self { palette, indices: values.iter().map(index).collect(), columns, rows }
-    }
-
-    /// A PNG file in base64 with one pixel for each element.
-    fn png(&self) -> Result<String> {
-        use base64::Engine as _;
-        let file = png::encode_indexed(self.columns as u32, self.rows as u32, self.palette.concat(), &self.indices)?;
-        Ok(base64::engine::general_purpose::STANDARD.encode(file))
-    }
-
-    /// The picture enlarged to `width × height` pixels, with a margin.
-    fn picture(&self, width: u32, height: u32) -> Picture {
-        let (full_width, full_height) = (width + 2 * MARGIN, height + 2 * MARGIN);
-        let mut rgb = vec![255; (full_width * full_height * 3) as usize];
-        let (margin, width, height) = (MARGIN as usize, width as usize, height as usize);
-        let columns: Vec<usize> = (0..width).map(|x| (x * self.columns / width).min(self.columns - 1)).collect();
-        let lines = rgb.chunks_exact_mut(3 * full_width as usize).skip(margin).take(height);
-        for (y, line) in lines.enumerate() {
-            let row = (y * self.rows / height).min(self.rows - 1);
-            let indices = &self.indices[row * self.columns..][..self.columns];
-            let pixels = line[3 * margin..].as_chunks_mut().0;
-            for (pixel, &column) in pixels.iter_mut().zip(&columns) {
-                *pixel = self.palette[usize::from(indices[column])];
-            }
-        }
-        Picture::from_rgb_unchecked(full_width, full_height, rgb)
-    }
+    Ok((html, heat.still(&stats.histogram, [width, height])?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::notebook::Picture;
+    use crate::notebook::cards::tensor_picture::MARGIN;
     use crate::notebook::cards::tensor_stats::BINS;
     use candle_core::{DType, Device};
 
@@ -399,9 +327,9 @@ mod tests {
     fn the_picture_marks_nan_and_infinity_and_keeps_rows_and_columns() {
         let tensor = Tensor::new(&[[0f32, 1.0, f32::NAN], [f32::INFINITY, 1.0, 0.5]], &Device::Cpu).unwrap();
         let picture = Picture::from_png(&tensor.rich().png_bytes().unwrap()).unwrap();
-        let (cell, left) = (16, BINS as u32 * 4 + 3 * MARGIN);
+        let (cell, left) = (16, (BINS * 4 + 3 * MARGIN) as u32);
         let pixel = |row: u32, column: u32| {
-            let (x, y) = (left + cell * column + cell / 2, MARGIN + cell * row + cell / 2);
+            let (x, y) = (left + cell * column + cell / 2, MARGIN as u32 + cell * row + cell / 2);
             let at = ((y * picture.width() + x) * 3) as usize;
             [picture.rgb()[at], picture.rgb()[at + 1], picture.rgb()[at + 2]]
         };

@@ -3,6 +3,7 @@
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor, WithDType};
 
+use crate::notebook::wide::wide;
 use crate::{Error, Result, parallel};
 
 /// Statistics of a tensor's values. `min` to `std` are those of the finite values; `std` is the population's.
@@ -106,19 +107,27 @@ impl Elements {
         with_elements!(storage, self.dtype(), data => stats_of(&data[self.start..self.start + self.len]))
     }
 
-    /// The values at positions given by an index along each axis.
-    pub fn pick(&self, indices: impl Iterator<Item = Vec<usize>>) -> Result<Vec<f64>> {
-        let (storage, layout) = self.tensor.storage_and_layout();
-        let offsets = indices
-            .map(|index| self.start + index.iter().zip(layout.stride()).map(|(i, stride)| i * stride).sum::<usize>());
+    /// Where the element with this index along each axis is, for [`pick`](Self::pick).
+    pub fn place(&self, index: &[usize]) -> usize {
+        self.start + index.iter().zip(self.tensor.stride()).map(|(i, stride)| i * stride).sum::<usize>()
+    }
+
+    /// How far apart the places of neighbours along an axis are.
+    pub fn stride(&self, axis: usize) -> usize {
+        self.tensor.stride()[axis]
+    }
+
+    /// The values at these places.
+    pub fn pick(&self, places: impl Iterator<Item = usize>) -> Result<Vec<f64>> {
         #[cfg(feature = "cuda")]
         if self.tensor.device().is_cuda() {
-            let offsets = Tensor::from_iter(offsets.map(|offset| offset as i64), self.tensor.device())?;
-            let picked = self.tensor.flatten_all()?.index_select(&offsets, 0)?.to_device(&Device::Cpu)?;
+            let places = Tensor::from_iter(places.map(|place| place as i64), self.tensor.device())?;
+            let picked = self.tensor.flatten_all()?.index_select(&places, 0)?.to_device(&Device::Cpu)?;
             return Ok(picked.to_dtype(DType::F64)?.to_vec1()?);
         }
+        let (storage, _) = self.tensor.storage_and_layout();
         let Storage::Cpu(storage) = &*storage else { return Ok(Vec::new()) };
-        with_elements!(storage, self.dtype(), data => offsets.map(|offset| data[offset].to_f64()).collect())
+        with_elements!(storage, self.dtype(), data => places.map(|place| data[place].to_f64()).collect())
     }
 }
 
@@ -217,23 +226,6 @@ impl Sums {
             zero: self.zero + other.zero,
         }
     }
-}
-
-/// Runs a loop compiled for wide vectors, if the processor has them.
-#[inline(always)]
-fn wide<R>(work: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2")]
-        fn avx2<R>(work: impl FnOnce() -> R) -> R {
-            work()
-        }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: the feature was just detected.
-            return unsafe { avx2(work) };
-        }
-    }
-    work()
 }
 
 fn stats_of<T: WithDType>(data: &[T]) -> TensorStats {
@@ -367,8 +359,10 @@ mod tests {
     #[test]
     fn picked_values_follow_the_strides() {
         let tensor = Tensor::arange(0f32, 6.0, &Device::Cpu).unwrap().reshape((2, 3)).unwrap().t().unwrap();
-        let picked = Elements::of(&tensor).unwrap().pick([vec![0, 1], vec![2, 0]].into_iter()).unwrap();
+        let elements = Elements::of(&tensor).unwrap();
+        let picked = elements.pick([[0, 1], [2, 0]].iter().map(|index| elements.place(index))).unwrap();
         assert_eq!(picked, [3.0, 2.0]);
+        assert_eq!(elements.place(&[2, 0]), elements.place(&[0, 0]) + 2 * elements.stride(0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::Picture;
+use crate::notebook::wide::wide;
 
 /// Pixels of the canvas along each side of a picture's pixel.
 const FINE: usize = 2;
@@ -99,7 +100,11 @@ impl Canvas {
         colors.zip(depths).zip(reaching).enumerate().for_each(|(band, ((color, depth), polygons))| {
             let rows = band * BAND..band * BAND + color.len() / width;
             let mut target = Band { rows, width, color, depth };
-            polygons.into_iter().for_each(|polygon| target.fill(polygon));
+            wide(|| {
+                for polygon in polygons {
+                    target.fill(polygon);
+                }
+            });
         });
     }
 
@@ -107,17 +112,15 @@ impl Canvas {
     pub fn finish(self) -> Picture {
         let (width, height) = (self.width / FINE, self.height / FINE);
         let mut rgb = vec![0u8; width * height * 3];
-        rgb.par_chunks_mut(width * 3).enumerate().for_each(|(y, row)| {
-            for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
-                for (channel, value) in pixel.iter_mut().enumerate() {
-                    let mut sum = 0u32;
-                    for fy in 0..FINE {
-                        for fx in 0..FINE {
-                            sum += u32::from(self.color[(y * FINE + fy) * self.width + x * FINE + fx][channel]);
-                        }
-                    }
-                    *value = ((sum + (FINE * FINE / 2) as u32) / (FINE * FINE) as u32) as u8;
-                }
+        let fine_rows = self.color.par_chunks(self.width * FINE);
+        rgb.par_chunks_mut(width * 3).zip(fine_rows).for_each(|(row, fine)| {
+            let (above, below) = fine.split_at(self.width);
+            let fine = above.as_chunks::<FINE>().0.iter().zip(below.as_chunks::<FINE>().0);
+            for (pixel, (above, below)) in row.as_chunks_mut::<3>().0.iter_mut().zip(fine) {
+                *pixel = std::array::from_fn(|channel| {
+                    let sum: u32 = above.iter().chain(below).map(|color| u32::from(color[channel])).sum();
+                    ((sum + (FINE * FINE / 2) as u32) / (FINE * FINE) as u32) as u8
+                });
             }
         });
         Picture::from_rgb_unchecked(width as u32, height as u32, rgb)
@@ -165,6 +168,7 @@ impl Plane {
 }
 
 impl Band<'_> {
+    #[inline(always)]
     fn fill(&mut self, polygon: &Polygon) {
         let corners = usize::from(polygon.corners);
         let points = polygon.points.map(|[x, y, _]| [x * FINE as f32, y * FINE as f32]);
@@ -183,7 +187,7 @@ impl Band<'_> {
         };
         let shade = polygon.shades.and_then(|shades| Plane::through(three, shades));
 
-        // Border lines as signed distances in canvas pixels, positive inside.
+        // Border lines as signed distances, positive inside.
         let turn = (three[1][0] - three[0][0]) * (three[2][1] - three[0][1])
             - (three[2][0] - three[0][0]) * (three[1][1] - three[0][1]);
         let sign = turn.signum();
@@ -191,11 +195,13 @@ impl Band<'_> {
         for (i, border) in borders[..corners].iter_mut().enumerate() {
             let (p, q) = (points[i], points[(i + 1) % corners]);
             let (ex, ey) = (q[0] - p[0], q[1] - p[1]);
-            let scale = sign / ex.hypot(ey).max(1e-9);
+            // Only outlines need distances in pixels; elsewhere the sign is enough.
+            let scale = if polygon.outlined { sign / ex.hypot(ey).max(1e-9) } else { sign };
             *border = Plane { at: (ey * p[0] - ex * p[1]) * scale, dx: -ey * scale, dy: ex * scale };
         }
         let borders = &borders[..corners];
         let line = FINE as f32 * 0.55;
+        let plain = polygon.alpha == 255 && shade.is_none() && !polygon.outlined;
 
         for y in first..last {
             let yc = y as f32 + 0.5;
@@ -216,6 +222,19 @@ impl Band<'_> {
             }
             let start = (y - self.rows.start) * self.width;
             let (depth_at, depth_dx) = depth.row(yc);
+            if plain {
+                let pixels = start + from as usize..start + to as usize;
+                let places = self.depth[pixels.clone()].iter_mut().zip(&mut self.color[pixels]);
+                let mut xc = from + 0.5;
+                for (depth, color) in places {
+                    let here = depth_at + xc * depth_dx;
+                    xc += 1.0;
+                    if here > *depth {
+                        (*depth, *color) = (here, polygon.color);
+                    }
+                }
+                continue;
+            }
             for x in from as usize..to as usize {
                 let xc = x as f32 + 0.5;
                 let here = depth_at + xc * depth_dx;

@@ -15,6 +15,9 @@ use crate::{Error, Result};
 /// The most values of a plane, over all frames, that are sent with 16 bits each; more values get 8 bits.
 const FINE_VALUES: usize = 60_000;
 
+/// The compression: a fiftieth larger than at the usual level 6, in two thirds of the time.
+const LEVEL: u32 = 4;
+
 #[derive(Default)]
 pub(super) struct Payload {
     bytes: Vec<u8>,
@@ -61,7 +64,7 @@ impl Payload {
 
     /// The compressed payload.
     pub fn finish(self) -> Result<Vec<u8>> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::new(LEVEL));
         encoder.write_all(&self.bytes).map_err(Error::io("viewer payload"))?;
         encoder.finish().map_err(Error::io("viewer payload"))
     }

@@ -1,6 +1,5 @@
 //! [`VoxelViewer`]: voxels that can be turned, clipped and asked for their values.
 
-use rayon::prelude::*;
 use serde_json::json;
 
 use super::payload::{Payload, finite_range};
@@ -151,11 +150,12 @@ impl VoxelViewer {
         let mut sent: Option<(usize, Vec<u64>)> = None;
         for (number, (label, voxels)) in self.frames.iter().enumerate() {
             let linear = |site: [i32; 3]| site[0] as u64 + w as u64 * (site[1] as u64 + h as u64 * site[2] as u64);
-            let mut order: Vec<(u64, usize)> = (0..voxels.len()).map(|i| (linear(voxels.sites()[i]), i)).collect();
-            order.par_sort_unstable();
+            // The place of a voxel in the grid and its number, in one word: it sorts twice as fast as a pair.
+            let mut order: Vec<u64> = voxels.sites().iter().zip(0..).map(|(&site, i)| linear(site) << 32 | i).collect();
+            order.sort_unstable();
             // Two voxels at one site could not be distinguished; the first stays.
-            order.dedup_by_key(|&mut (key, _)| key);
-            let keys: Vec<u64> = order.iter().map(|&(key, _)| key).collect();
+            order.dedup_by_key(|&mut both| both >> 32);
+            let keys: Vec<u64> = order.iter().map(|both| both >> 32).collect();
             let same = sent.as_ref().filter(|(_, known)| *known == keys).map(|(frame, _)| *frame);
             if same.is_none() {
                 let mut expected = 0;
@@ -168,7 +168,12 @@ impl VoxelViewer {
             let planes: Vec<_> = voxels
                 .channels()
                 .iter()
-                .map(|values| payload.channel(order.iter().map(|&(_, i)| values[i]), n * channels * self.frames.len()))
+                .map(|values| {
+                    payload.channel(
+                        order.iter().map(|&both| values[both as u32 as usize]),
+                        n * channels * self.frames.len(),
+                    )
+                })
                 .collect();
             let mut frame = json!({ "label": label, "n": n, "channels": planes });
             match same {
