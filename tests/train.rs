@@ -417,7 +417,7 @@ fn a_picture_decides_what_is_drawn() {
     };
     let told = unet(0).use_attention(true).attention_residual(true).dropout(0.0).num_heads(4);
     let told = told.context_dim(width).context_layers([16]);
-    let config = TrainConfig::new().steps(120).batch_size(8).learning_rate(4e-3).ema_decay(0.95).validate_every(0);
+    let config = TrainConfig::new().steps(300).batch_size(8).learning_rate(4e-3).ema_decay(0.98).validate_every(0);
     let network = WaveMeshUNet::seeded(&told, 1, &DEVICE).unwrap();
     let mut trainer = Trainer::new(network, cosine_v(), Arc::new(data), None, config).unwrap();
     trainer.run(|_, _| Ok(())).unwrap();

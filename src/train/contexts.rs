@@ -44,6 +44,9 @@ pub trait ContextData: Send + Sync {
     }
 }
 
+/// A picture with depths in 255 steps.
+type Stored = (Viewpoint, Vec<u8>);
+
 /// Depth images of shapes from random viewpoints, as patches ([`DepthImage::patches`]); half of them are silhouettes.
 ///
 /// Each shape has a few viewpoints, all around and up to 45 degrees above the ground; a picture is drawn when it is first used.
@@ -60,8 +63,8 @@ pub trait ContextData: Send + Sync {
 /// ```
 pub struct ShapeViews {
     shapes: Arc<[SdfGrid]>,
-    /// The pictures of each shape, with depths in 255 steps.
-    pictures: Vec<Vec<OnceLock<(Viewpoint, Vec<u8>)>>>,
+    /// The pictures of each shape, drawn when they are first used.
+    pictures: Vec<Vec<OnceLock<Stored>>>,
 }
 
 impl ShapeViews {
@@ -99,7 +102,7 @@ impl ShapeViews {
     }
 
     /// Picture `view` of a shape.
-    fn picture(&self, item: usize, view: usize) -> Result<&(Viewpoint, Vec<u8>)> {
+    fn picture(&self, item: usize, view: usize) -> Result<&Stored> {
         let place = &self.pictures[item][view];
         if let Some(picture) = place.get() {
             return Ok(picture);
