@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TooLate
 from contextlib import contextmanager
 
 import zmq
@@ -114,9 +115,9 @@ class RustKernel:
         if self._starting is None:
             return False
         try:
-            self._starting.result(max(end - time.monotonic(), 0))
-            return self._handshake(end)
-        except Exception:
+            failed = self._starting.exception(max(end - time.monotonic(), 0)) is not None
+            return not failed and self._handshake(end)
+        except (TooLate, RustKernelDied):
             return False
 
     def is_alive(self):
