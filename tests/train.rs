@@ -239,6 +239,20 @@ fn without_a_shell_the_representation_is_exact_and_with_one_it_keeps_the_surface
 }
 
 #[test]
+fn finer_stages_grow_with_the_surface() {
+    let shape = ProceduralShape::new(Family::Mug, 3).sdf(128).unwrap();
+    let config = RepresentationConfig::new().resolution(128).levels(4).shell(Some(2.5));
+    let representation = Representation::fit(&config, [&shape]).unwrap();
+    let codes = representation.encode(&shape).unwrap();
+    let sites: Vec<usize> = codes.iter().map(|code| code.sites.len()).collect();
+    assert_eq!(sites[0], 8 * 8 * 8);
+    // Four times the sites at each step are a surface, eight times a cube.
+    assert!(sites[1..].windows(2).all(|pair| pair[1] < 5 * pair[0]), "{sites:?}");
+    let iou = iou_of_grids(&representation.decode(&codes).unwrap(), &shape).unwrap();
+    assert!(iou > 0.995, "{iou}");
+}
+
+#[test]
 fn splits_share_no_shape_and_seeds_fix_them() {
     let config = DatasetConfig::new().resolution(16).levels(1);
     let names = |seed, split| {
