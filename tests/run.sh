@@ -75,9 +75,12 @@ run() {
   esac
 }
 
-# First the parts that drive kernels: they mostly wait for one compiler. All three begin with the library for cells, and that must be in place
-# before `python` compiles another under the same file name (test_from_source). The Rust tests then fill the processors beside them.
-parts="kernel python notebooks rust browser lint gpu book deny"
+# The parts that only compile and compute come first. The others, of which three run at a time, drive kernels and browsers: they mostly
+# wait, and some of what they test shows only on processors that are not full. All three begin with the library for cells, and that must be
+# in place before `python` compiles another under the same file name (test_from_source).
+first="rust lint"
+then="kernel python notebooks browser gpu book deny"
+parts="$first $then"
 if [ $# = 1 ]; then
   run "$1"
   exit
@@ -89,7 +92,6 @@ for part; do
 done
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
-printf '%s\n' "$@" >"$results/waiting"
 
 # Prints the name of the next part, and takes it off the list.
 next() (
@@ -109,9 +111,21 @@ work() {
   done
 }
 
-# Three parts at a time keep two cores busy.
-for _ in 1 2 3; do work & done
-wait
+chosen=" $* "
+# together COUNT PART…: runs those of the parts that are chosen, COUNT at a time.
+together() {
+  local count=$1 part
+  shift
+  for part; do
+    [[ $chosen != *" $part "* ]] || echo "$part"
+  done >"$results/waiting"
+  while [ "$count" -gt 0 ]; do work & count=$((count - 1)); done
+  wait
+}
+# shellcheck disable=SC2086
+together 2 $first
+# shellcheck disable=SC2086
+together 3 $then
 
 printf '\n'
 cat "$results/took"

@@ -42,9 +42,9 @@ def test_stdout_and_stderr_keep_their_order(kernel):
     ran = kernel.run(
         """for i in 0..10 {
             println!("out {i}");
-            std::thread::sleep(std::time::Duration::from_millis(60));
+            std::thread::sleep(std::time::Duration::from_millis(250));
             eprintln!("err {i}");
-            std::thread::sleep(std::time::Duration::from_millis(60));
+            std::thread::sleep(std::time::Duration::from_millis(250));
         }"""
     )
     lines = "".join(c["text"] for c in ran.of("stream")).split("\n")[:-1]
