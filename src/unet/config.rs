@@ -73,7 +73,7 @@ pub struct UNetConfig {
     pub context_layers: Vec<usize>,
     /// Whether attention is added to the features themselves, and begins at zero: a network then has the same output with a context as
     /// without until it is trained, and a batch element whose context is all zeros has the output of one without a context. Sites then also
-    /// ask with their place. If not, attention is added to the normalised features, as in the original network.
+    /// ask with their place, and the mean of the context is added to the time embedding. If not, attention is added to the normalised features, as in the original network.
     pub attention_residual: bool,
     /// Dropout after attention, 0 to 1, only in training.
     pub dropout: f64,

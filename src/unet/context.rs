@@ -4,7 +4,7 @@ use candle_core::{DType, Module, Tensor};
 use candle_nn::{Linear, VarBuilder};
 
 use super::config::UNetConfig;
-use super::linear::linear;
+use super::linear::{linear, zero_linear};
 use crate::{Error, Result};
 
 /// Reads each row of a context: linear layers with SiLU between them, or none.
@@ -12,6 +12,8 @@ use crate::{Error, Result};
 pub(super) struct ContextEncoder {
     context_dim: usize,
     layers: Vec<Linear>,
+    /// From the mean of the rows to what is added to the time embedding.
+    summary: Option<Linear>,
     /// Whether zeros stand for no context.
     zeros_are_none: bool,
 }
@@ -22,6 +24,8 @@ pub(super) struct Context {
     pub rows: Tensor,
     /// (batch, 1, 1): 1 for elements with a context, 0 for those without; `None` if all have one.
     pub told: Option<Tensor>,
+    /// (batch, channels of the time embedding): what the whole network hears of the context together with the time.
+    pub summary: Option<Tensor>,
 }
 
 impl ContextEncoder {
@@ -29,7 +33,10 @@ impl ContextEncoder {
         let outputs = if config.use_attention { config.context_layers.as_slice() } else { &[] };
         let inputs = [config.context_dim].into_iter().chain(outputs.iter().copied());
         let layers = inputs.zip(outputs).enumerate();
+        let is_heard = config.use_attention && config.attention_residual;
+        let summary = || zero_linear(Self::width(config), config.encoder_channels[0], vb.pp("summary"));
         Ok(Self {
+            summary: is_heard.then(summary).transpose()?,
             context_dim: config.context_dim,
             layers: layers.map(|(at, (from, &to))| linear(from, to, vb.pp(at))).collect::<Result<_>>()?,
             zeros_are_none: config.attention_residual,
@@ -62,6 +69,10 @@ impl ContextEncoder {
         for (at, layer) in self.layers.iter().enumerate() {
             rows = layer.forward(&if at > 0 { rows.silu()? } else { rows })?;
         }
-        Ok(Context { rows, told })
+        let summary = match (&self.summary, &told) {
+            (Some(summary), Some(told)) => Some(summary.forward(&rows.mean(1)?)?.broadcast_mul(&told.squeeze(2)?)?),
+            _ => None,
+        };
+        Ok(Context { rows, told, summary })
     }
 }

@@ -229,7 +229,7 @@ impl WaveMeshUNet {
     /// let told = config.use_attention(true).num_heads(2).context_dim(3).attention_residual(true);
     /// let larger = WaveMeshUNet::seeded(&told, 2, &Device::Cpu)?;
     /// let new = larger.start_from(&small)?;
-    /// assert!(new.iter().all(|name| name.starts_with("decoder.attention_blocks.")));
+    /// assert!(new.iter().all(|name| name.starts_with("decoder.attention_blocks.") || name.starts_with("context.")));
     /// let x = Tensor::ones((1, 1, 4, 4, 4), DType::F32, &Device::Cpu)?; // batch, C, z, y, x
     /// let [context, t] = [Tensor::ones((1, 5, 3), DType::F32, &Device::Cpu)?, Tensor::new(&[9f32], &Device::Cpu)?];
     /// let [before, after] = [small.forward(&x, &t, None)?, larger.forward(&x, &t, Some(&context))?];
@@ -355,6 +355,10 @@ impl WaveMeshUNet {
         self.check_input(x, timesteps, context)?;
         let time = self.time.forward(timesteps)?; // (batch, c0)
         let context = context.map(|context| self.context.forward(context, x.batch_size())).transpose()?;
+        let time = match context.as_ref().and_then(|context| context.summary.as_ref()) {
+            Some(summary) => (time + summary)?,
+            None => time,
+        };
         let mut h = self.encoder.input_conv.run(x, Some(&time), run)?;
 
         let [on_the_way_down, on_the_way_up] = &self.modulations;
