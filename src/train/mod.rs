@@ -29,6 +29,7 @@ mod rate;
 mod record;
 mod representation;
 mod set_metrics;
+mod topology;
 mod trainer;
 
 pub use checkpoint::checkpoints;
@@ -49,6 +50,7 @@ pub use objective::Objective;
 pub use optimizer::{AdamW, AdamWConfig, learning_rate};
 pub use rate::LearningRate;
 pub use record::StepRecord;
-pub use representation::{ChannelStats, Representation, RepresentationConfig, StageCode, Topology, stage_batch};
+pub use representation::{ChannelStats, Representation, RepresentationConfig, StageCode, stage_batch};
 pub use set_metrics::{SetComparison, chamfer_matrix};
+pub use topology::Topology;
 pub use trainer::Trainer;
