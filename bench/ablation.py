@@ -25,7 +25,8 @@ VARIANTS = {
     "TF32 products": (WIDE, False, True, "f32", 1.0),
     "TF32, timestep in every block": (WIDE, True, True, "f32", 1.0),
     "TF32, timestep in every block, one block more": (DEEP, True, True, "f32", 1.0),
-    "TF32, f16 kept for the backward pass, scaled loss": (WIDE, False, True, "f16", 0.3),
+    "TF32, f16 features, scaled loss": (WIDE, True, True, "f16", 1.0),
+    "TF32, bf16 features": (WIDE, True, True, "bf16", 1.0),
 }
 
 

@@ -180,8 +180,9 @@ fn run(
 
     let started = Instant::now();
     let drawn = GenerateOptions::new().seed(seed as u64);
-    let grids = generated(group, &generator, shapes, &drawn)?;
+    let grids = generated(group, &generator, shapes, &drawn.clone().tidy(false))?;
     let seconds = started.elapsed().as_secs_f64() / shapes as f64;
+    let tidied: Vec<SdfGrid> = grids.par_iter().map(|grid| generator.tidied(grid.clone())).collect();
     let encode = |grid: &SdfGrid| -> Result<Vec<_>> {
         let mut codes = generator.representation().encode(grid)?;
         codes.truncate(1);
@@ -192,13 +193,8 @@ fn run(
     let options = drawn.clone().seed(drawn.seed + own.start as u64).batch_size(batch_size(&generator));
     let refined = gathered(group, &generator, shapes, generator.refine(coarse, &options)?)?;
     let sets = [
-        set("WaveMesh", &grids, Some(seconds)),
-        set("the same, nothing removed", &generated(group, &generator, shapes, &drawn.clone().tidy(false))?, None),
-        set(
-            "the same, guided by 1.25",
-            &generated(group, &generator, shapes, &drawn.clone().guidance_scale(1.25))?,
-            None,
-        ),
+        set("WaveMesh", &tidied, Some(seconds)),
+        set("the same, nothing removed", &grids, None),
         set("held-out stage 0, finer stages WaveMesh's", &refined, None),
         Set { meshes: train.meshes[..shapes.min(train.meshes.len())].to_vec(), ..train },
     ];
@@ -275,26 +271,34 @@ fn from_pictures(
         let rows = pictures.iter().map(|picture| picture.patches(ShapeViews::PATCHES)).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::stack(&rows, 0)?)
     };
-    let silhouettes: Vec<DepthImage> = pictures.iter().map(DepthImage::silhouette).collect();
+    let silhouettes = context(&pictures.iter().map(DepthImage::silhouette).collect::<Vec<_>>())?;
+    let depths = context(&pictures)?;
     let options = drawn.clone().batch_size(batch_size(generator));
     say!(group, "\n## From pictures\n");
     say!(
         group,
+        "Stage 0 attends to the patches of a picture of {0}×{0} pixels: a depth image, or a silhouette. Here are ten held-out shapes from golden angles, up to 45° above the ground; \
+         below each depth image the shape that was drawn from it, without its family, and the held-out shape itself:\n\n\
+         ![Depth images, the shapes drawn from them, and the shapes they show](images/from_pictures.png)\n",
+        ShapeViews::SIZE
+    );
+    say!(
+        group,
         "| {shown} held-out shapes | mean IoU with the shape | Chamfer distance ×10³: median | in one part |\n| --- | ---: | ---: | ---: |"
     );
-    for (name, options) in [
-        ("told the family alone", None),
-        ("told a silhouette of 64² pixels", Some(options.clone().context(context(&silhouettes)?))),
-        ("told a depth image of 64² pixels", Some(options.clone().context(context(&pictures)?))),
-        ("the same, guided by 2", Some(options.clone().context(context(&pictures)?).guidance_scale(2.0))),
+    for (name, grids) in [
+        ("told the family alone", generated(group, generator, shown, drawn)?),
+        ("told a silhouette", generator.generate(shown, &options.clone().context(silhouettes))?),
+        ("told a depth image", generator.generate(shown, &options.clone().context(depths.clone()))?),
+        (
+            "the same, guided by 2",
+            generator.generate(shown, &options.clone().context(depths.clone()).guidance_scale(2.0))?,
+        ),
+        ("told a depth image and the family", told_both(generator, shown, &options, &depths)?),
     ] {
-        let grids = match options {
-            None => generated(group, generator, shown, drawn)?,
-            Some(options) => generator.generate(shown, &options)?,
-        };
         let ious = grids.par_iter().zip(held_out).map(|(a, b)| iou_of_grids(a, b)).collect::<Result<Vec<_>>>()?;
         let made = set(name, &grids, None);
-        if name.starts_with("told a depth image") && group.is_first() {
+        if name == "told a depth image" && group.is_first() {
             sheet_of_pictures(&pictures, [&made.meshes, held_out_meshes], folder)?;
         }
         let own = clouds(&made.meshes, points, 3)?;
@@ -304,6 +308,19 @@ fn from_pictures(
         say!(group, "| {name} | {iou:.3} | {median:.2} | {:.1} % |", share(&made.meshes, one_part));
     }
     Ok(())
+}
+
+/// Shapes that are told a context and their class, with the classes in turn.
+fn told_both(generator: &Generator, count: usize, options: &GenerateOptions, context: &Tensor) -> Result<Vec<SdfGrid>> {
+    let classes = generator.classes();
+    let of_class = |(at, class): (usize, &String)| {
+        let rows: Vec<u32> = (at..count).step_by(classes.len()).map(|row| row as u32).collect();
+        let context = context.index_select(&Tensor::new(rows.as_slice(), context.device())?, 0)?;
+        let options = options.clone().class(class).seed(options.seed + (at * count) as u64).context(context);
+        Ok(generator.generate(rows.len(), &options)?.into_iter())
+    };
+    let mut of_class = classes.iter().enumerate().map(of_class).collect::<Result<Vec<_>>>()?;
+    Ok((0..count).filter_map(|at| of_class[at % classes.len()].next()).collect())
 }
 
 /// Draws depth images, the shapes that were drawn from them, and the shapes of which they were taken, in three rows of ten.

@@ -36,7 +36,8 @@ use wavemesh::{Error, Result};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
-    /// A generator whose representation is used (but for the width of the shell), and from whose networks training starts.
+    /// A generator from whose networks training starts. Its representation is used (but for the width of the shell), unless the shapes here
+    /// have more levels: then each is fitted to its own shapes, and only the stages that the generator lacks start from nothing.
     start: Option<PathBuf>,
     /// A folder of meshes; without one, procedural shapes are used.
     meshes: Option<PathBuf>,
@@ -302,12 +303,13 @@ impl Run {
                 return Ok(text);
             }
             let shapes = self.data()?.train.0.iter();
+            let levels = self.config.representation.levels;
             let fitted = match &self.start {
-                Some(start) => {
+                Some(start) if start.stages().len() == levels => {
                     let own = start.representation().clone().with_shell(self.config.representation.shell)?;
                     own.with_topology_of(shapes)
                 }
-                None => Representation::fit(&self.config.representation, shapes)?,
+                _ => Representation::fit(&self.config.representation, shapes)?,
             };
             let text = serde_json::to_vec(&fitted).map_err(candle_core::Error::wrap)?;
             std::fs::create_dir_all(&self.config.folder).map_err(Error::io(&self.config.folder))?;
@@ -315,6 +317,11 @@ impl Run {
             Ok(text)
         })?;
         serde_json::from_slice(&text).map_err(|error| invalid(&path, &error))
+    }
+
+    /// The network from which a stage starts, if there is one.
+    fn start_of(&self, stage: usize) -> Option<&WaveMeshUNet> {
+        Some(&self.start.as_ref()?.stages().get(stage)?.network)
     }
 
     /// A stage's network: read if the stage is done (by rank 0 alone), trained otherwise.
@@ -329,8 +336,7 @@ impl Run {
         let untrained = |training: TrainConfig| training.steps == 0;
         let is_kept = of(&self.config.training, stage).is_none_or(untrained)
             && of(&self.config.minutes, stage).unwrap_or_default() == 0.0;
-        if let (Some(start), true) = (&self.start, is_kept) {
-            let kept = &start.stages()[stage].network;
+        if let (Some(kept), true) = (self.start_of(stage), is_kept) {
             let network = WaveMeshUNet::seeded(kept.config(), 0, &self.device)?;
             network.start_from(kept)?;
             return Ok(self.group.is_first().then_some(StageModel { network, diffusion }));
@@ -385,8 +391,8 @@ impl Run {
         let minutes = of(&config.minutes, stage).unwrap_or_default();
         let network = || -> Result<WaveMeshUNet> {
             let network = WaveMeshUNet::seeded(&unet, training.seed, &self.device)?;
-            if let Some(start) = &self.start {
-                network.start_from(&start.stages()[stage].network)?;
+            if let Some(start) = self.start_of(stage) {
+                network.start_from(start)?;
             }
             Ok(network)
         };

@@ -49,7 +49,7 @@ impl Generator {
                 }
                 codes.push(code);
             }
-            Ok(self.tidied(self.representation.decode(&codes)?, options))
+            self.decoded(&codes, options)
         };
         (0..count).map(one).collect()
     }

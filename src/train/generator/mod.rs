@@ -301,11 +301,26 @@ impl Generator {
         Ok(if context.rank() == 2 { context.broadcast_left(count)? } else { context })
     }
 
-    /// A generated shape without what the training shapes do not have.
-    fn tidied(&self, grid: SdfGrid, options: &GenerateOptions) -> SdfGrid {
-        let Some(topology) = self.representation.topology().filter(|_| options.tidy) else { return grid };
+    /// A shape without what fewer than one training shape in a hundred has, as [`GenerateOptions::tidy`] leaves it.
+    ///
+    /// ```
+    /// use wavemesh::prelude::*;
+    /// let generator = Generator::load("notebooks/models/shapes64.safetensors", &Device::Cpu)?;
+    /// let hollow = shapes::sphere(0.6).difference(shapes::sphere(0.4)).to_grid(64)?;
+    /// assert_eq!(generator.tidied(hollow).count_hollows(), 0); // its training shapes are solid
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub fn tidied(&self, grid: SdfGrid) -> SdfGrid {
+        let Some(topology) = self.representation.topology() else { return grid };
         let grid = if topology.with_hollows < RARE { grid.without_hollows() } else { grid };
         if topology.in_parts < RARE { grid.without_specks(SPECK) } else { grid }
+    }
+
+    /// The shape that the stages describe, tidied if the options ask for it.
+    fn decoded(&self, codes: &[StageCode], options: &GenerateOptions) -> Result<SdfGrid> {
+        let grid = self.representation.decode(codes)?;
+        Ok(if options.tidy { self.tidied(grid) } else { grid })
     }
 
     /// Draws a shape for each noise, all together, after the stages that are given.
@@ -326,7 +341,7 @@ impl Generator {
                 codes.push(code);
             }
         }
-        codes.par_iter().map(|codes| Ok(self.tidied(self.representation.decode(codes)?, options))).collect()
+        codes.par_iter().map(|codes| self.decoded(codes, options)).collect()
     }
 
     fn class(&self, name: &str) -> Result<usize> {
