@@ -11,6 +11,31 @@ use crate::sdf::{DepthImage, SdfGrid, Viewpoint};
 use crate::{Result, random};
 
 /// A source of contexts: embeddings of whatever describes a shape, such as pictures of it.
+///
+/// Pictures may be embedded by [`DinoV2`](crate::backbones::DinoV2), once, before the training:
+///
+/// ```
+/// use wavemesh::backbones::{DinoV2, DinoV2Config};
+/// use wavemesh::prelude::*;
+/// use wavemesh::train::ContextData;
+/// struct Pictures(Vec<Tensor>); // (patches, hidden) of each shape's picture
+/// impl ContextData for Pictures {
+///     fn dims(&self) -> [usize; 2] {
+///         [self.0[0].dims()[0], self.0[0].dims()[1]]
+///     }
+///     fn context(&self, item: usize, _seed: u64) -> wavemesh::Result<Vec<f32>> {
+///         Ok(self.0[item].flatten_all()?.to_vec1()?)
+///     }
+/// }
+/// // In place of `DinoV2::load("model.safetensors", &device)?`: a small network with random weights.
+/// let tiny = DinoV2Config::new().hidden_size(64).num_layers(1).patch_size(4).grid_size(5);
+/// let encoder = DinoV2::new(&tiny, VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu))?;
+/// let pictures = [0.2f32, 0.8].map(|grey| Tensor::full(grey, (1, 3, 20, 20), &Device::Cpu));
+/// let embed = |pixels: Tensor| -> wavemesh::Result<Tensor> { Ok(encoder.context(&pixels)?.squeeze(0)?) };
+/// let contexts = Pictures(pictures.into_iter().map(|pixels| embed(pixels?)).collect::<Result<_, _>>()?);
+/// assert_eq!((contexts.dims(), contexts.context(1, 0)?.len()), ([25, 64], 25 * 64));
+/// # Ok::<(), Error>(())
+/// ```
 pub trait ContextData: Send + Sync {
     /// Rows and columns of every context.
     fn dims(&self) -> [usize; 2];
