@@ -11,6 +11,9 @@ use addr2line::gimli::{Dwarf, EndianSlice, NativeEndian};
 use object::{Object, ObjectSection, ObjectSymbol};
 use wavemesh_cell::protocol::Frame;
 
+/// So far before an instruction without a line one with a line is looked for, in bytes.
+const NEAR: usize = 64;
+
 /// The frames in the form of the standard library's backtraces, innermost first. Frames that cannot be read are left out.
 pub fn text(frames: &[Frame]) -> String {
     let mut files: HashMap<&str, Vec<u8>> = HashMap::new();
@@ -22,7 +25,7 @@ pub fn text(frames: &[Frame]) -> String {
     let mut text = String::new();
     for Frame { library, offset } in frames {
         if let Some(library) = libraries.get(library.as_str()) {
-            library.tell(*offset, &mut text);
+            library.tell(library.with_line(*offset), &mut text);
         }
     }
     text
@@ -42,9 +45,13 @@ pub fn symbol(Frame { library, offset }: &Frame) -> Option<String> {
 }
 
 fn symbol_at<'a>(file: &object::File<'a>, offset: u64) -> Option<&'a str> {
+    function_at(file, offset)?.name().ok()
+}
+
+fn function_at<'a, 'file>(file: &'file object::File<'a>, offset: u64) -> Option<object::Symbol<'a, 'file>> {
     let is_at =
         |symbol: &object::Symbol<'a, '_>| (symbol.address()..symbol.address() + symbol.size().max(1)).contains(&offset);
-    file.symbols().chain(file.dynamic_symbols()).find(is_at)?.name().ok()
+    file.symbols().chain(file.dynamic_symbols()).find(is_at)
 }
 
 struct Library<'a> {
@@ -69,6 +76,23 @@ impl<'a> Library<'a> {
             files.push(frame.location.and_then(|place| place.file).unwrap_or_default().to_owned());
         }
         files
+    }
+
+    /// The nearest instruction up to this one, in the same function, that has a line. The compiler gives none to some jumps and copies, at
+    /// which a signal can meet a thread.
+    fn with_line(&self, offset: u64) -> u64 {
+        let first = function_at(&self.file, offset).map_or(offset, |function| function.address());
+        (first..=offset).rev().take(NEAR).find(|&at| self.has_line(at)).unwrap_or(offset)
+    }
+
+    /// Whether the place in the outermost function at an address is known.
+    fn has_line(&self, offset: u64) -> bool {
+        let Ok(mut frames) = self.lines.find_frames(offset).skip_all_loads() else { return false };
+        let mut is_known = false;
+        while let Ok(Some(frame)) = frames.next() {
+            is_known = frame.location.is_some_and(|place| place.line.is_some() && place.column.is_some());
+        }
+        is_known
     }
 
     fn tell(&self, offset: u64, text: &mut String) {
