@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 use wavemesh::Result;
-use wavemesh::candle_core::Tensor;
+use wavemesh::candle_core::{DType, Tensor};
 use wavemesh::distributed::ProcessGroup;
 use wavemesh::mesh::metrics::sample_surface;
 use wavemesh::mesh::{EdgeNormals, Mesh};
@@ -36,6 +36,9 @@ const ROWS: usize = 10;
 const SHOWN: usize = 100;
 /// How many shapes have their edges measured: solids at twice the resolution take long.
 const EDGES_OF: usize = 100;
+
+/// How many shapes pass through a network together when its time is measured.
+const NETWORK_BATCH: usize = 50;
 
 /// Prints a line, in one process of the group only.
 macro_rules! say {
@@ -113,6 +116,26 @@ fn distances(group: &ProcessGroup, a: &[Cloud], b: &[Cloud]) -> Result<Matrix> {
 /// A batch size that keeps a GPU busy.
 fn batch_size(generator: &Generator) -> usize {
     if generator.stages()[0].network.device().is_cpu() { 1 } else { 50 }
+}
+
+/// The seconds of one evaluation of stage 0's network for one shape, and for [`NETWORK_BATCH`]: the median of five.
+fn network_seconds(generator: &Generator) -> Result<[f64; 2]> {
+    let (network, side) = (&generator.stages()[0].network, generator.representation().grid_of(0));
+    let seconds = |batch: usize| -> Result<f64> {
+        let shape = (batch, network.config().in_channels, side, side, side);
+        let (x, t) =
+            (Tensor::ones(shape, DType::F32, network.device())?, Tensor::zeros(batch, DType::F32, network.device())?);
+        let mut times = Vec::new();
+        for _ in 0..6 {
+            let started = Instant::now();
+            network.forward(&x, &t, None)?.features().get(0)?.to_vec1::<f32>()?; // reading waits for a GPU
+            times.push(started.elapsed().as_secs_f64());
+        }
+        times.remove(0); // the first one prepares
+        times.sort_by(f64::total_cmp);
+        Ok(times[times.len() / 2])
+    };
+    Ok([seconds(1)?, seconds(NETWORK_BATCH)?])
 }
 
 fn nearest(matrix: &[Vec<f64>]) -> Vec<f64> {
@@ -241,6 +264,16 @@ fn run(
         group,
         "\nHeld-out shapes lie {median:.2} (median) and {least:.2} (least) ×10⁻³ from their nearest training shape; {points} points of a surface \
          lie {itself:.2} ×10⁻³ from {points} others of the same surface, so a copy would show that distance, not 0."
+    );
+    let own = network_seconds(&generator)?;
+    say!(
+        group,
+        "\nA sample takes {} evaluations of stage 0's network, and {} of each later one's. One evaluation of stage 0's takes {:.2} ms for one shape, {:.2} ms for {}.",
+        drawn.sampler.steps(),
+        drawn.detail_sampler.steps(),
+        1e3 * own[0],
+        1e3 * own[1],
+        NETWORK_BATCH
     );
     by_family(group, &families, &sets, &held_out_grids, &generator, &rows, &among_reference)?;
     from_pictures(group, &generator, (&held_out_grids, &held_out.meshes, &reference), (&drawn, points), pictures)?;
