@@ -36,9 +36,8 @@ const ROWS: usize = 10;
 const SHOWN: usize = 100;
 /// How many shapes have their edges measured: solids at twice the resolution take long.
 const EDGES_OF: usize = 100;
-
-/// How many shapes pass through a network together when its time is measured.
-const NETWORK_BATCH: usize = 50;
+/// How many shapes pass through a network together on a GPU, and when its time is measured.
+const BATCH: usize = 50;
 
 /// Prints a line, in one process of the group only.
 macro_rules! say {
@@ -70,12 +69,13 @@ fn clouds(meshes: &[Mesh], points: usize, seed: u64) -> Result<Vec<Cloud>> {
     meshes.par_iter().enumerate().map(|(i, m)| Ok(sample_surface(m, points, seed + i as u64)?.points)).collect()
 }
 
-/// Generates shapes, class by class in turn; `options` have the first seed.
+/// Generates shapes, class by class in turn; `options` have the first seed. `contexts` hold one for each shape.
 fn generated(
     group: &ProcessGroup,
     generator: &Generator,
     count: usize,
     options: &GenerateOptions,
+    contexts: Option<&Tensor>,
 ) -> Result<Vec<SdfGrid>> {
     let classes = generator.classes();
     let each = count / classes.len().max(1);
@@ -84,6 +84,9 @@ fn generated(
         let own = group.share(each);
         let seed = options.seed + (i * each + own.start) as u64;
         let options = options.clone().class(class.as_str()).seed(seed).batch_size(batch_size(generator));
+        let rows: Vec<u32> = own.clone().map(|shape| (i + shape * classes.len()) as u32).collect();
+        let context = contexts.map(|all| all.index_select(&Tensor::new(rows, all.device())?, 0)).transpose()?;
+        let options = options.context(context);
         of_class.push(gathered(group, generator, each, generator.generate(own.len(), &options)?)?.into_iter());
     }
     Ok((0..each * classes.len()).filter_map(|i| of_class[i % classes.len()].next()).collect())
@@ -115,10 +118,10 @@ fn distances(group: &ProcessGroup, a: &[Cloud], b: &[Cloud]) -> Result<Matrix> {
 
 /// A batch size that keeps a GPU busy.
 fn batch_size(generator: &Generator) -> usize {
-    if generator.stages()[0].network.device().is_cpu() { 1 } else { 50 }
+    if generator.stages()[0].network.device().is_cpu() { 1 } else { BATCH }
 }
 
-/// The seconds of one evaluation of stage 0's network for one shape, and for [`NETWORK_BATCH`]: the median of five.
+/// The seconds of one evaluation of stage 0's network for one shape, and for [`BATCH`]: the median of five.
 fn network_seconds(generator: &Generator) -> Result<[f64; 2]> {
     let (network, side) = (&generator.stages()[0].network, generator.representation().grid_of(0));
     let seconds = |batch: usize| -> Result<f64> {
@@ -135,7 +138,7 @@ fn network_seconds(generator: &Generator) -> Result<[f64; 2]> {
         times.sort_by(f64::total_cmp);
         Ok(times[times.len() / 2])
     };
-    Ok([seconds(1)?, seconds(NETWORK_BATCH)?])
+    Ok([seconds(1)?, seconds(BATCH)?])
 }
 
 fn nearest(matrix: &[Vec<f64>]) -> Vec<f64> {
@@ -203,7 +206,7 @@ fn run(
 
     let started = Instant::now();
     let drawn = GenerateOptions::new().seed(seed as u64);
-    let grids = generated(group, &generator, shapes, &drawn.clone().tidy(false))?;
+    let grids = generated(group, &generator, shapes, &drawn.clone().tidy(false), None)?;
     let seconds = started.elapsed().as_secs_f64() / shapes as f64;
     let tidied: Vec<SdfGrid> = grids.par_iter().map(|grid| generator.tidied(grid.clone())).collect();
     let encode = |grid: &SdfGrid| -> Result<Vec<_>> {
@@ -273,7 +276,7 @@ fn run(
         drawn.detail_sampler.steps(),
         1e3 * own[0],
         1e3 * own[1],
-        NETWORK_BATCH
+        BATCH
     );
     by_family(group, &families, &sets, &held_out_grids, &generator, &rows, &among_reference)?;
     from_pictures(group, &generator, (&held_out_grids, &held_out.meshes, &reference), (&drawn, points), pictures)?;
@@ -320,14 +323,14 @@ fn from_pictures(
         "| {shown} held-out shapes | mean IoU with the shape | Chamfer distance ×10³: median | in one part |\n| --- | ---: | ---: | ---: |"
     );
     for (name, grids) in [
-        ("told the family alone", generated(group, generator, shown, drawn)?),
+        ("told the family alone", generated(group, generator, shown, drawn, None)?),
         ("told a silhouette", generator.generate(shown, &options.clone().context(silhouettes))?),
         ("told a depth image", generator.generate(shown, &options.clone().context(depths.clone()))?),
         (
             "the same, guided by 2",
             generator.generate(shown, &options.clone().context(depths.clone()).guidance_scale(2.0))?,
         ),
-        ("told a depth image and the family", told_both(generator, shown, &options, &depths)?),
+        ("told a depth image and the family", generated(group, generator, shown, drawn, Some(&depths))?),
     ] {
         let ious = grids.par_iter().zip(held_out).map(|(a, b)| iou_of_grids(a, b)).collect::<Result<Vec<_>>>()?;
         let made = set(name, &grids, None);
@@ -341,19 +344,6 @@ fn from_pictures(
         say!(group, "| {name} | {iou:.3} | {median:.2} | {:.1} % |", share(&made.meshes, one_part));
     }
     Ok(())
-}
-
-/// Shapes that are told a context and their class, with the classes in turn.
-fn told_both(generator: &Generator, count: usize, options: &GenerateOptions, context: &Tensor) -> Result<Vec<SdfGrid>> {
-    let classes = generator.classes();
-    let of_class = |(at, class): (usize, &String)| {
-        let rows: Vec<u32> = (at..count).step_by(classes.len()).map(|row| row as u32).collect();
-        let context = context.index_select(&Tensor::new(rows.as_slice(), context.device())?, 0)?;
-        let options = options.clone().class(class).seed(options.seed + (at * count) as u64).context(context);
-        Ok(generator.generate(rows.len(), &options)?.into_iter())
-    };
-    let mut of_class = classes.iter().enumerate().map(of_class).collect::<Result<Vec<_>>>()?;
-    Ok((0..count).filter_map(|at| of_class[at % classes.len()].next()).collect())
 }
 
 /// Draws depth images, the shapes that were drawn from them, and the shapes of which they were taken, in three rows of ten.
