@@ -3,9 +3,9 @@
 //!     cargo run --release --example train -- --config FILE
 //!
 //! Without `--config` it uses the defaults that `--print-config` prints. When it runs again, it resumes from the last checkpoint in its
-//! folder; it reads finished stages and does not train them. `--stage K` trains one stage alone. Stages do not depend on each other, so
-//! several processes can train them at the same time: first run it with `--prepare`, which fits the representation of the shapes, and
-//! finally run it without either option, which assembles the stages. It computes on the best device (`WAVEMESH_DEVICE` chooses another).
+//! folder; it reads finished stages and does not train them. Stages do not depend on each other: `--together` trains all of them at the same
+//! time, which fills a GPU better than one alone. `--stage K` trains one stage alone, so that several processes can train them: first run it
+//! with `--prepare`, which fits the representation of the shapes, and finally run it without options, which assembles the stages. It computes on the best device (`WAVEMESH_DEVICE` chooses another).
 //! `start` in the configuration names a generator from which the networks start; a stage without steps and minutes is taken from it as it is.
 //!
 //! Ctrl-C, or the end of a job (SIGTERM), stops it after the current step and writes a checkpoint, so nothing is lost; a second Ctrl-C ends
@@ -13,10 +13,11 @@
 //!
 //! If `mpirun`, `srun` or torchrun starts it (features `mpi` and `nccl`), all processes train one generator together: see docs/scale.md.
 
-use std::cell::OnceCell;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device};
@@ -165,13 +166,20 @@ fn of_rank(group: &ProcessGroup) -> String {
 }
 
 fn run(group: &Arc<ProcessGroup>) -> Result<()> {
-    let (mut config, mut only, mut prepare) = (Config::default(), None, false);
+    let (mut config, mut only, mut prepare, mut together) = (Config::default(), None, false, false);
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut list = arguments.iter().map(String::as_str);
     while let Some(flag) = list.next() {
-        if flag == "--prepare" {
-            prepare = true;
-            continue;
+        match flag {
+            "--prepare" => {
+                prepare = true;
+                continue;
+            }
+            "--together" => {
+                together = true;
+                continue;
+            }
+            _ => {}
         }
         match (flag, list.next()) {
             ("--print-config", None) => {
@@ -185,7 +193,8 @@ fn run(group: &Arc<ProcessGroup>) -> Result<()> {
                     op: "train",
                     name: "the arguments",
                     got: arguments.join(" "),
-                    expected: "any of --config FILE, --prepare and --stage NUMBER, or --print-config".into(),
+                    expected: "any of --config FILE, --prepare, --together and --stage NUMBER, or --print-config"
+                        .into(),
                 });
             }
         }
@@ -197,7 +206,11 @@ fn run(group: &Arc<ProcessGroup>) -> Result<()> {
     allow_tf32(config.tf32);
     let device = group.local_device()?;
     let start = config.start.as_ref().map(|path| Generator::load(path, &device)).transpose()?;
-    let run = Run { device, start, data: OnceCell::new(), config, group: Arc::clone(group) };
+    let run = Run { device, start, data: OnceLock::new(), config, together, group: Arc::clone(group) };
+    if together && !group.is_alone() {
+        let expected = "one process: those of a group train one stage after the other";
+        return Err(Error::argument("train", "--together", format!("{} processes", group.world_size()), expected));
+    }
     if !group.is_alone() {
         let engine = group.engine().unwrap_or_default();
         run.say(format_args!("{} processes train together over {engine}", group.world_size()));
@@ -208,7 +221,7 @@ fn run(group: &Arc<ProcessGroup>) -> Result<()> {
     if let Some(stage) = only {
         return run.stage(stage).map(|_| ());
     }
-    let stages = (0..run.config.representation.levels).map(|stage| run.stage(stage)).collect::<Result<Vec<_>>>()?;
+    let stages = run.stages()?;
     let (path, representation) = (run.config.folder.join("generator.safetensors"), run.representation()?);
     if group.is_first() {
         let stages = stages.into_iter().flatten().collect();
@@ -261,7 +274,9 @@ struct Run {
     config: Config,
     start: Option<Generator>,
     device: Device,
-    data: OnceCell<Data>,
+    data: OnceLock<Data>,
+    /// Whether all stages train at the same time.
+    together: bool,
     /// The processes that train together.
     group: Arc<ProcessGroup>,
 }
@@ -322,6 +337,31 @@ impl Run {
     /// The network from which a stage starts, if there is one.
     fn start_of(&self, stage: usize) -> Option<&WaveMeshUNet> {
         Some(&self.start.as_ref()?.stages().get(stage)?.network)
+    }
+
+    /// All stages' networks.
+    fn stages(&self) -> Result<Vec<Option<StageModel>>> {
+        let numbers = 0..self.config.representation.levels;
+        if !self.together {
+            return numbers.map(|stage| self.stage(stage)).collect();
+        }
+        // What all of them need is made once, before they start.
+        self.representation()?;
+        self.data()?;
+        thread::scope(|scope| {
+            let train = |stage| {
+                // If one fails, the others stop and keep what they have.
+                move || self.stage(stage).inspect_err(|_| wavemesh::task::interrupt())
+            };
+            let threads: Vec<_> = numbers.map(|stage| scope.spawn(train(stage))).collect();
+            let ended: Vec<_> =
+                threads.into_iter().map(|it| it.join().unwrap_or_else(|panic| resume_unwind(panic))).collect();
+            let is_own = |outcome: &Result<_>| matches!(outcome, Err(error) if !matches!(error, Error::Interrupted));
+            match ended.iter().position(is_own) {
+                Some(failed) => ended.into_iter().skip(failed).take(1).collect(),
+                None => ended.into_iter().collect(),
+            }
+        })
     }
 
     /// A stage's network: read if the stage is done (by rank 0 alone), trained otherwise.
@@ -500,6 +540,8 @@ impl Run {
     fn report(&self, stage: usize, history: &[StepRecord]) {
         let clock: f64 = history.iter().map(|record| record.seconds).sum();
         let computed: Option<f64> = history.iter().map(|record| record.processor_seconds).sum();
+        // The processor's time is that of the whole process.
+        let computed = computed.filter(|_| !self.together);
         let computed = computed.map(|s| format!(", {:.1} min of processor time", s / 60.0)).unwrap_or_default();
         let mut steps: Vec<f64> = history.iter().map(|record| record.seconds).collect();
         steps.sort_by(f64::total_cmp);

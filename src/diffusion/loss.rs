@@ -126,26 +126,23 @@ impl GaussianDiffusion {
             (0..batch).map(|element| vec![(random::seed_of(options.seed, first + element), 1.0)]).collect();
         let noise = element_noise(&seeds, NOISE, x0)?.to_dtype(x0.features().dtype())?;
         let noised = self.q_sample(x0, &timesteps, &noise)?;
+        // What is copied to a GPU goes there before the network runs, because a copy waits for earlier work.
+        let target = self.target(x0, &timesteps, &noise)?;
+        let counts = x0.batch_counts()?;
+        let occupied = counts.iter().filter(|&&n| n > 0).count() as f64;
+        let share = |count: usize, weight: f64| (weight / (count.max(1) as f64 * occupied)) as f32;
+        let shares: Vec<f32> = counts.iter().zip(&weights).map(|(&n, &w)| share(n, w)).collect();
+        let row_weights = broadcast_to_sites(x0, &shares)?.to_dtype(DType::F32)?.squeeze(1)?; // (N,)
+        let sizes = Tensor::from_iter(counts.iter().map(|&n| n.max(1) as f32), x0.device())?;
         let t = timestep_tensor(&timesteps, self.device())?;
         let output = model.predict(&noised, &t, options.context, options.train)?;
         x0.expect_same_sites("training_loss", "the network's output", &output)?;
         check_same_shape("training_loss", "the network's output", output.features(), x0.features())?;
-        let target = self.target(x0, &timesteps, &noise)?;
         let error = (output.features() - target)?.to_dtype(DType::F32)?.sqr()?.mean(1)?; // (N,)
 
-        let counts = x0.batch_counts()?;
-        let occupied = counts.iter().filter(|&&n| n > 0).count() as f64;
-        let share = |count: usize, weight: f64| (weight / (count.max(1) as f64 * occupied)) as f32;
-        let row_weights: Vec<f32> = counts.iter().zip(&weights).map(|(&n, &w)| share(n, w)).collect();
-        let row_weights = broadcast_to_sites(x0, &row_weights)?.to_dtype(DType::F32)?.squeeze(1)?; // (N,)
         let loss = (&error * row_weights)?.sum_all()?;
-
-        let mut per_element = vec![0f32; batch];
-        let error: Vec<f32> = error.detach().to_vec1()?;
-        for (site, error) in x0.coords().iter().zip(error) {
-            per_element[site[0] as usize] += error / counts[site[0] as usize] as f32;
-        }
-        Ok(TrainingLoss { loss, timesteps, per_element: Tensor::from_vec(per_element, batch, self.device())? })
+        let per_element = (x0.sum_elements(&error.detach().unsqueeze(1)?, 1)?.squeeze(1)? / sizes)?;
+        Ok(TrainingLoss { loss, timesteps, per_element })
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn sums(x: &Tensor) -> Result<Tensor> {
 }
 
 /// The sum of the shares, which all have this shape.
-fn totals(gpu: &Gpu, parts: &Slice, count: usize, shape: Shape) -> Result<Tensor> {
+pub(super) fn totals(gpu: &Gpu, parts: &Slice, count: usize, shape: Shape) -> Result<Tensor> {
     let columns = shape.elem_count();
     gpu.tensor(shape, DType::F64, |sums| {
         let arguments = arguments![parts, count as i32, columns as i32, sums];

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Tensor;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, DriverError, LaunchArgs, PushKernelArg,
+    CudaContext, CudaFunction, CudaModule, DriverError, LaunchArgs, PushKernelArg, sys::CUfunction_attribute_enum,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 
@@ -32,32 +32,54 @@ pub(crate) use module;
 #[derive(Default)]
 struct Loaded {
     modules: HashMap<(usize, &'static str), Arc<CudaModule>>,
-    functions: HashMap<(usize, &'static str, String), CudaFunction>,
+    functions: HashMap<(usize, &'static str, String), Loadable>,
 }
+
+/// A kernel, and the bytes of shared memory that its launches may ask for.
+struct Loadable {
+    function: CudaFunction,
+    shared: u32,
+}
+
+/// The shared memory that a kernel has without requesting it.
+const GRANTED: u32 = 48 << 10;
 
 static LOADED: Mutex<Option<Loaded>> = Mutex::new(None);
 
 impl Module {
-    /// A kernel; it is loaded at its first use. Once kernels are loaded in a context, it lives as long as the process.
-    pub fn function(&self, context: &Arc<CudaContext>, kernel: &str) -> std::result::Result<CudaFunction, DriverError> {
+    /// A kernel that may be launched with `shared` bytes of shared memory; it is loaded at its first use. Once kernels are loaded in a
+    /// context, it lives as long as the process.
+    pub fn function(
+        &self,
+        context: &Arc<CudaContext>,
+        kernel: &str,
+        shared: u32,
+    ) -> std::result::Result<CudaFunction, DriverError> {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         let Loaded { modules, functions } = loaded.get_or_insert_default();
         let gpu = context.ordinal();
         let key = (gpu, self.name, kernel.to_string());
-        if let Some(function) = functions.get(&key) {
-            return Ok(function.clone());
+        if !functions.contains_key(&key) {
+            let module = match modules.get(&(gpu, self.name)) {
+                Some(module) => module.clone(),
+                None => {
+                    let module = context.load_module(Ptx::from_binary(self.image.to_vec()))?;
+                    modules.insert((gpu, self.name), module.clone());
+                    module
+                }
+            };
+            functions.insert(key.clone(), Loadable { function: module.load_function(kernel)?, shared: GRANTED });
         }
-        let module = match modules.get(&(gpu, self.name)) {
-            Some(module) => module.clone(),
-            None => {
-                let module = context.load_module(Ptx::from_binary(self.image.to_vec()))?;
-                modules.insert((gpu, self.name), module.clone());
-                module
-            }
+        let Some(Loadable { function, shared: allowed }) = functions.get_mut(&key) else {
+            unreachable!("it was loaded above")
         };
-        let function = module.load_function(kernel)?;
-        functions.insert(key, function.clone());
-        Ok(function)
+        // The limit belongs to the kernel, which other threads may be launching: it is only ever raised.
+        if shared > *allowed {
+            let attribute = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function.set_attribute(attribute, shared as i32)?;
+            *allowed = shared;
+        }
+        Ok(function.clone())
     }
 }
 

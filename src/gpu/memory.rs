@@ -63,7 +63,7 @@ pub(crate) fn device(ordinal: usize) -> Result<Device> {
     unsafe { context.disable_event_tracking() };
     keep_freed_memory(&context).map_err(|error| unusable(ordinal, error))?;
     // Check that the driver accepts our kernels before anything depends on it.
-    super::columns::MODULE.function(&context, "column_totals").map_err(|error| unusable(ordinal, error))?;
+    super::columns::MODULE.function(&context, "column_totals", 0).map_err(|error| unusable(ordinal, error))?;
     let device = Device::Cuda(cuda);
     devices.insert(ordinal, device.clone());
     Ok(device)

@@ -5,6 +5,7 @@
 pub(crate) mod columns;
 pub(crate) mod graph;
 mod launch;
+pub(crate) mod lines;
 mod memory;
 pub(crate) mod rows;
 #[cfg(feature = "notebook")]
@@ -19,7 +20,7 @@ use candle_core::cuda_backend::cudarc::driver::{
     CudaFunction, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DriverError, LaunchConfig, SyncOnDrop,
     ValidAsZeroBits,
     result::memcpy_dtod_async,
-    sys::{CUdevice_attribute, CUfunction_attribute_enum, CUresult},
+    sys::{CUdevice_attribute, CUresult},
 };
 use candle_core::cuda_backend::{CudaDType, CudaStorageSlice};
 use candle_core::op::BackpropOp;
@@ -271,17 +272,10 @@ impl Gpu {
         (block, shared_mem_bytes): ([u32; 3], u32),
         arguments: &[Argument],
     ) -> Result<()> {
-        /// The shared memory that a kernel has without requesting it.
-        const GRANTED: u32 = 48 << 10;
         if grid.contains(&0) {
             return Ok(());
         }
-        let function = self.function(module, kernel)?;
-        if shared_mem_bytes > GRANTED {
-            let attribute = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            let raised = function.set_attribute(attribute, shared_mem_bytes as i32);
-            raised.map_err(|error| self.error("a GPU operation", None, error))?;
-        }
+        let function = self.function(module, kernel, shared_mem_bytes)?;
         let [grid_dim, block_dim] = [grid, block].map(|[x, y, z]| (x, y, z));
         let mut builder = self.stream.launch_builder(&function);
         arguments.iter().for_each(|argument| argument.push(&mut builder));
@@ -290,8 +284,8 @@ impl Gpu {
         launched.map(|_| ()).map_err(|error| self.error("a GPU operation", None, error))
     }
 
-    fn function(&self, module: &'static Module, kernel: &str) -> Result<CudaFunction> {
-        module.function(self.stream.context(), kernel).map_err(|error| self.error(module.name, None, error))
+    fn function(&self, module: &'static Module, kernel: &str, shared: u32) -> Result<CudaFunction> {
+        module.function(self.stream.context(), kernel, shared).map_err(|error| self.error(module.name, None, error))
     }
 
     /// The driver's error as one of this crate; a lack of memory is given with figures.

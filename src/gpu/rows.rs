@@ -1,10 +1,12 @@
-//! Joins rows of features with the row of their batch element, and stacks rows of parameters.
+//! Joins rows of features with the row of their batch element, scales or adds the rows of each element, and stacks rows of parameters.
 
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{CpuStorage, CudaStorage, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor};
 
+use super::columns::totals;
 use super::{Argument, Gpu, Module, arguments, module, not_there, with_storage};
 use crate::Result;
+use crate::sparse::Placed;
 
 type CandleResult<T> = candle_core::Result<T>;
 
@@ -29,17 +31,37 @@ pub(crate) fn join(
     })
 }
 
-/// The gradient of the table (batch, width) of `join`, from the gradient of its result: the sum of the rows of each batch element.
-pub(crate) fn table_gradient(grad: &Tensor, sites: &CudaSlice<i32>, [batch, width]: [usize; 2]) -> Result<Tensor> {
-    let gpu = Gpu::of(grad)?;
-    let (rows, columns) = grad.dims2()?;
-    let grad = grad.to_dtype(DType::F32)?;
-    with_storage([&grad], |[grad]| {
-        gpu.tensor((batch, width), DType::F32, |sums| {
-            let (grad, sites) = (gpu.numbers(grad)?, gpu.slice(sites));
-            let first = (columns - width) as i32;
-            let arguments = arguments![&grad, &sites, rows as i64, columns as i32, first, sums];
-            gpu.launch(&MODULE, "sum_lines", [width as u32, batch as u32, 1], [256, 1, 1], arguments)
+/// The sum of the last `width` columns of the rows (sites, C) of each batch element: (batch, width) f32.
+pub(crate) fn element_sums(rows: &Tensor, sites: &Placed, [batch, width]: [usize; 2]) -> Result<Tensor> {
+    /// The least rows of an element for one block.
+    const LEAST: usize = 512;
+    const MOST_SHARES: usize = 64;
+    let gpu = Gpu::of(rows)?;
+    let (count, columns) = rows.dims2()?;
+    let rows = rows.to_dtype(DType::F32)?;
+    let shares = count.div_ceil(batch.max(1) * LEAST).clamp(1, MOST_SHARES);
+    let mut parts = gpu.alloc::<f64>(shares * batch * width)?;
+    let parts = gpu.slice_mut(&mut parts);
+    with_storage([&rows], |[rows]| {
+        let (rows, coords) = (gpu.numbers(rows)?, gpu.slice(&sites.coords));
+        let sizes = [columns, columns - width, width].map(|n| n as i32);
+        let by_element = i32::from(sites.by_element);
+        let arguments = arguments![&rows, &coords, by_element, count as i64, sizes[0], sizes[1], sizes[2], &parts];
+        let grid = [(width as u32).div_ceil(32), batch as u32, shares as u32];
+        gpu.launch(&MODULE, "sum_shares", grid, [32, 8, 1], arguments)
+    })?;
+    Ok(totals(&gpu, &parts, shares, (batch, width).into())?.to_dtype(DType::F32)?)
+}
+
+/// The rows of `x` (N, C) times 1 + s and, if `shifted`, plus b; `factors` (batch, 2·C) are s and b of each batch element. All are f32.
+pub(crate) fn modulate(x: &Tensor, factors: &Tensor, sites: &Placed, shifted: bool) -> Result<Tensor> {
+    let gpu = Gpu::of(x)?;
+    let (rows, channels) = x.dims2()?;
+    with_storage([x, factors], |[x, factors]| {
+        let (x, factors, coords) = (gpu.numbers(x)?, gpu.numbers(factors)?, gpu.slice(&sites.coords));
+        gpu.tensor((rows, channels), DType::F32, |y| {
+            let arguments = arguments![&x, &factors, &coords, rows as i64, channels as i32, i32::from(shifted), y];
+            gpu.each(&MODULE, "modulate", rows * channels, arguments)
         })
     })
 }

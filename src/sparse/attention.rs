@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 
+use super::attend::attend;
 use super::curve::Curve;
 use super::elements::wide_of;
 use super::tensor::SparseConvTensor;
@@ -188,12 +189,12 @@ fn padded_attention(
         Ok(tensor.transpose(1, 2)?.contiguous()?) // (groups, heads, length, channels)
     };
     let (q, k, v) = (gather(queries, channels)?, gather(keys, channels)?, gather(values, width)?);
-    let mut scores = q.matmul(&k.t()?)?; // (groups, heads, length, length)
-    if kept.len() < count * length {
-        let mask = Tensor::from_vec(mask, (count, 1, 1, length), device)?.to_dtype(scores.dtype())?;
-        scores = scores.broadcast_add(&mask)?;
-    }
-    let y = candle_nn::ops::softmax(&scores, D::Minus1)?.matmul(&v)?; // (groups, heads, length, width)
+    let mask = if kept.len() < count * length {
+        Some(Tensor::from_vec(mask, (count, 1, 1, length), device)?.to_dtype(q.dtype())?)
+    } else {
+        None
+    };
+    let y = attend(&q, &k, &v, mask.as_ref())?; // (groups, heads, length, width)
     let y = y.transpose(1, 2)?.reshape((count * length, heads * width))?;
     let total = kept.len();
     Ok((y.index_select(&Tensor::from_vec(kept, total, device)?, 0)?, rows))

@@ -6,6 +6,12 @@ use super::scatter::{Reduce, scatter};
 use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
+/// The name of what [`SparseConvTensor::element_index`] keeps with the sites.
+enum ElementIndex {}
+
+/// What [`SparseConvTensor::sites_of_each`] keeps with the sites.
+struct SitesOfEach(Option<usize>);
+
 impl SparseConvTensor {
     /// The rows of each batch element, in order. An element without sites has none.
     pub fn element_rows(&self) -> Vec<Vec<u32>> {
@@ -29,8 +35,42 @@ impl SparseConvTensor {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn element_index(&self) -> Result<Tensor> {
-        let elements: Vec<u32> = self.coords().iter().map(|&[b, ..]| b as u32).collect();
-        Ok(Tensor::from_vec(elements, self.len(), self.device())?)
+        self.kept_tensor::<ElementIndex>(|| {
+            let elements: Vec<u32> = self.coords().iter().map(|&[b, ..]| b as u32).collect();
+            Ok(Tensor::from_vec(elements, self.len(), self.device())?)
+        })
+    }
+
+    /// The number of sites of each batch element, if all have as many and the rows of each follow those of the element before it.
+    pub(crate) fn sites_of_each(&self) -> Result<Option<usize>> {
+        let build = || {
+            let counts = self.batch_counts()?;
+            let in_order = self.coords().is_sorted_by_key(|site| site[0]);
+            Ok(SitesOfEach(counts.first().copied().filter(|first| in_order && counts.iter().all(|n| n == first))))
+        };
+        Ok(self.kept(build)?.0)
+    }
+
+    /// The sum of the last `width` columns of the rows (sites, C) of each batch element: (batch, width) f32. Not differentiable. Rows are
+    /// added in a fixed order.
+    pub(crate) fn sum_elements(&self, rows: &Tensor, width: usize) -> Result<Tensor> {
+        /// Rows that are converted together.
+        const ROWS: usize = 1024;
+        let (batch, first) = (self.batch_size(), rows.dim(1)? - width);
+        #[cfg(feature = "cuda")]
+        if rows.device().is_cuda() {
+            return crate::gpu::rows::element_sums(rows, &*self.placed()?, [batch, width]);
+        }
+        let mut sums = vec![0f64; batch * width];
+        for (sites, start) in self.coords().chunks(ROWS).zip((0..).step_by(ROWS)) {
+            let part = rows.narrow(0, start, sites.len())?.narrow(1, first, width)?.contiguous()?;
+            let part: Vec<f32> = part.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+            for (site, row) in sites.iter().zip(part.chunks_exact(width)) {
+                let sums = &mut sums[site[0] as usize * width..][..width];
+                sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+            }
+        }
+        Ok(Tensor::from_vec(sums, (batch, width), rows.device())?.to_dtype(DType::F32)?)
     }
 
     /// Reduces rows (sites, C) to one row for each batch element (batch, C). An element without sites gets zeros. Differentiable.

@@ -8,6 +8,7 @@ use candle_core::{D, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 use super::elements::wide_of;
+use super::layer_norm::layer_norm;
 use super::module::{LayerDescription, SparseModule};
 use super::scatter::Reduce;
 use super::tensor::SparseConvTensor;
@@ -243,9 +244,8 @@ impl SparseModule for LayerNorm {
             return Err(Error::Shape { op: "LayerNorm", what: "features", got, expected });
         }
         let features = x.features().to_dtype(wide_of(x.dtype()))?;
-        let centred = features.broadcast_sub(&features.mean_keepdim(D::Minus1)?)?;
-        let deviation = (centred.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
-        x.replace_feature(self.affine.apply(&centred.broadcast_div(&deviation)?)?.to_dtype(x.dtype())?)
+        let [weight, bias] = [&self.affine.weight, &self.affine.bias].map(|t| t.to_dtype(features.dtype()));
+        x.replace_feature(layer_norm(&features, &weight?, &bias?, self.eps)?.to_dtype(x.dtype())?)
     }
 
     fn describe(&self) -> LayerDescription {

@@ -1,11 +1,13 @@
 //! [`in_one`]: makes a part of a network one operation on the gradient tape, so that the part decides what to keep for the backward pass.
 //!
-//! All inputs but the first are on the tape as [`Stub`]s of one number, which receive their whole gradients. So their values are not copied
-//! or kept.
+//! All inputs but the first are on the tape as [`Stub`]s of one number, through which they receive their whole gradients. So their values
+//! are not copied or kept.
 
 use std::sync::{Arc, Mutex};
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Shape, Storage, Tensor, TensorId};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Storage, Tensor, TensorId,
+};
 #[cfg(feature = "cuda")]
 use candle_core::{
     CudaStorage,
@@ -33,42 +35,154 @@ pub(crate) fn in_one(
     parameters: &[Tensor],
     backward: impl Fn((&Tensor, &Tensor)) -> Result<PartGradients> + Send + Sync + 'static,
 ) -> Result<Tensor> {
-    let mut stubs = Vec::new();
-    let mut stub = |input: &Tensor| -> Result<Slot> {
-        let slot = Slot::default();
-        stubs.push(input.apply_op1(Stub(slot.clone()))?);
-        Ok(slot)
-    };
-    let other = other.map(&mut stub).transpose()?;
-    let slots =
-        parameters.iter().map(|parameter| Ok((parameter.id(), stub(parameter)?))).collect::<Result<Vec<_>>>()?;
-    let stubs = if stubs.is_empty() { Tensor::zeros(1, DType::F32, x.device())? } else { Tensor::cat(&stubs, 0)? };
-    let op = InOne { backward: Box::new(backward), output: Mutex::new(Some(output.clone())), other, slots };
-    Ok(x.apply_op2(&stubs, op)?)
+    let inputs: Vec<(Tensor, Slot)> =
+        other.into_iter().chain(parameters).map(|input| (input.clone(), Slot::default())).collect();
+    let stub = Stub::of(&inputs, x.device())?;
+    let mut slots = inputs.into_iter().map(|(input, slot)| (input.id(), slot));
+    let other = other.and_then(|_| slots.next()).map(|(_, slot)| slot);
+    let op =
+        InOne { backward: Box::new(backward), output: Mutex::new(Some(output.clone())), other, slots: slots.collect() };
+    Ok(x.apply_op2(&stub, op)?)
 }
 
 type Slot = Arc<Mutex<Option<Tensor>>>;
 
-/// Represents an input on the tape; its gradient is the content of the slot.
-struct Stub(Slot);
+/// Represents inputs on the tape by one number. The gradient of each input is the content of its slot; the input without a slot is an
+/// earlier stub, whose number has no gradient.
+struct Stub([Option<Slot>; 3]);
 
-impl CustomOp1 for Stub {
-    fn name(&self) -> &'static str {
-        "input-stub"
+impl Stub {
+    /// All of these inputs as one stub.
+    fn of(inputs: &[(Tensor, Slot)], device: &Device) -> Result<Tensor> {
+        let mut chain: Option<Tensor> = None;
+        for pair in inputs.chunks(2) {
+            let slot = |at: usize| pair.get(at).map(|(_, slot)| slot.clone());
+            chain = Some(match (pair, chain) {
+                ([(a, _)], None) => a.apply_op1(Self([slot(0), None, None]))?,
+                ([(a, _)], Some(before)) => a.apply_op2(&before, Self([slot(0), None, None]))?,
+                ([(a, _), (b, _), ..], None) => a.apply_op2(b, Self([slot(0), slot(1), None]))?,
+                ([(a, _), (b, _), ..], Some(before)) => a.apply_op3(b, &before, Self([slot(0), slot(1), None]))?,
+                ([], _) => unreachable!("chunks are not empty"),
+            });
+        }
+        chain.map_or_else(|| Ok(Tensor::zeros(1, DType::F32, device)?), Ok)
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+    fn here() -> candle_core::Result<(CpuStorage, Shape)> {
         Ok((CpuStorage::F32(vec![0.0]), 1.into()))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, input: &CudaStorage, _: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+    fn there(input: &CudaStorage) -> candle_core::Result<(CudaStorage, Shape)> {
         let shape = Shape::from(1);
         Ok((input.device.zeros_impl(&shape, DType::F32)?, shape))
     }
 
-    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        Ok(lock(&self.0).take())
+    fn gradient(&self, at: usize, input: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        match &self.0[at] {
+            Some(slot) => Ok(lock(slot).take()),
+            None => input.zeros_like().map(Some),
+        }
+    }
+}
+
+const STUB: &str = "input-stub";
+
+impl CustomOp1 for Stub {
+    fn name(&self) -> &'static str {
+        STUB
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        Self::here()
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, a: &CudaStorage, _: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        Self::there(a)
+    }
+
+    fn bwd(&self, a: &Tensor, _: &Tensor, _: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        self.gradient(0, a)
+    }
+}
+
+impl CustomOp2 for Stub {
+    fn name(&self) -> &'static str {
+        STUB
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        Self::here()
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        a: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        Self::there(a)
+    }
+
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((self.gradient(0, a)?, self.gradient(1, b)?))
+    }
+}
+
+impl CustomOp3 for Stub {
+    fn name(&self) -> &'static str {
+        STUB
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        Self::here()
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        a: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        Self::there(a)
+    }
+
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        before: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        Ok((self.gradient(0, a)?, self.gradient(1, b)?, self.gradient(2, before)?))
     }
 }
 
@@ -139,7 +253,7 @@ impl CustomOp2 for InOne {
     fn bwd(
         &self,
         _x: &Tensor,
-        stubs: &Tensor,
+        stub: &Tensor,
         out: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
@@ -152,6 +266,6 @@ impl CustomOp2 for InOne {
                 *lock(slot) = Some(grad);
             }
         }
-        Ok((Some(found.x), Some(stubs.zeros_like()?)))
+        Ok((Some(found.x), Some(stub.zeros_like()?)))
     }
 }

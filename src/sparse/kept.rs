@@ -1,4 +1,5 @@
-//! What a backend keeps with sites and with kernel maps: a lookup, tiles, a table on a GPU. Only the backend knows what it is.
+//! What is kept with sites and with kernel maps for later passes: a lookup, tiles, a table on a GPU, the batch elements of rows. Only those
+//! who build it know what it is.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use candle_core::DeviceLocation;
 
 use crate::sync::{Mutex, lock};
 
-/// Values by type, device and direction. Each type belongs to one backend.
+/// Values by type, device and direction. Each type belongs to one module.
 #[derive(Default)]
 pub(crate) struct Kept(Mutex<Vec<(Place, Arc<dyn Any + Send + Sync>)>>);
 

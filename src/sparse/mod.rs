@@ -19,6 +19,7 @@
 
 mod activation;
 mod arithmetic;
+mod attend;
 mod attention;
 mod backend;
 mod concat;
@@ -36,6 +37,7 @@ mod input;
 mod inverse_conv;
 mod kept;
 mod kernel_map;
+mod layer_norm;
 pub(crate) mod layers;
 mod lookup;
 mod mixed_precision;
@@ -63,7 +65,10 @@ mod testing;
 mod transpose_conv;
 
 pub use activation::Activation;
+pub(crate) use attend::attend;
 pub use attention::{AttentionGroups, sparse_attention};
+#[cfg(feature = "cuda")]
+pub(crate) use backend::cuda::Placed;
 #[cfg(feature = "cuda")]
 pub use backend::cuda::set_exact_f32;
 #[cfg(feature = "train")]
@@ -81,6 +86,7 @@ pub use group_norm::{GroupNorm, InstanceNorm, LayerNorm};
 pub(crate) use in_one::{ParameterGradient, PartGradients, in_one};
 pub use inverse_conv::{SparseInverseConv, SparseInverseConv1d, SparseInverseConv2d, SparseInverseConv3d};
 pub use kernel_map::{IndiceData, IndiceDict, KernelMap};
+pub(crate) use layer_norm::layer_norm;
 pub use mixed_precision::MixedPrecision;
 pub use module::{LayerDescription, SparseModule};
 pub use norm::BatchNorm;

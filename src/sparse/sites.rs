@@ -32,8 +32,7 @@ pub(crate) struct Sites {
     /// Maps that were built from these sites, so that a second pass over the same sites (the next step of a sampler, the next epoch) builds
     /// none. A map does not point back here, so there is no cycle.
     maps: Mutex<HashMap<Geometry, Arc<MapBody>>>,
-    /// What backends have built for these sites.
-    #[cfg(feature = "cuda")]
+    /// What was built from these sites alone.
     kept: Kept,
 }
 
@@ -78,14 +77,7 @@ impl Sites {
     }
 
     fn from_parts(grid: Grid, coords: Vec<[i32; 4]>, lookup: OnceLock<Lookup>) -> Self {
-        Self {
-            grid,
-            coords,
-            lookup,
-            maps: Mutex::default(),
-            #[cfg(feature = "cuda")]
-            kept: Kept::default(),
-        }
+        Self { grid, coords, lookup, maps: Mutex::default(), kept: Kept::default() }
     }
 
     /// The kernel maps that start from these sites.
@@ -93,8 +85,7 @@ impl Sites {
         lock(&self.maps)
     }
 
-    /// What backends have built for these sites.
-    #[cfg(feature = "cuda")]
+    /// What was built from these sites alone, for later passes over them.
     pub fn kept(&self) -> &Kept {
         &self.kept
     }

@@ -1,6 +1,7 @@
 //! [`SparseConvTensor`]: features on the occupied sites of a grid, as in spconv.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
@@ -275,6 +276,22 @@ impl SparseConvTensor {
 
     pub(super) fn sites(&self) -> &Arc<Sites> {
         &self.sites
+    }
+
+    /// A value that depends on nothing but the sites; it is built at the first use, for all tensors with these sites.
+    pub(crate) fn kept<T: Send + Sync + 'static>(&self, build: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        self.sites.kept().get_or_build(self.device().location(), false, build)
+    }
+
+    /// The same for a tensor on the device of the features; `Kind` tells it from others.
+    pub(crate) fn kept_tensor<Kind: Send + Sync + 'static>(
+        &self,
+        build: impl Fn() -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        struct Named<Kind>(Tensor, PhantomData<Kind>);
+        let kept = self.kept(|| Ok(Named::<Kind>(build()?, PhantomData)))?;
+        // One GPU may be opened as several devices.
+        if kept.0.device().same_device(self.device()) { Ok(kept.0.clone()) } else { build() }
     }
 
     /// The sites in the form that kernels on the features' GPU read; they are copied there at the first use.

@@ -4,16 +4,16 @@
 //! Dropout(Linear(attention))` (the sum uses the normalised features, as in the original network). A residual attention adds the same to the
 //! features themselves, and its queries come from the normalised features and the place of each site.
 
-use candle_core::{D, DType, Module, Tensor};
+use candle_core::{DType, Module, Tensor};
 use candle_nn::{Linear, VarBuilder};
 use rand::Rng;
 
 use super::config::UNetConfig;
 use super::context::{Context, ContextEncoder};
-use super::linear::{LayerNorm, linear, zero_linear};
+use super::linear::{LayerNorm, linear, over_rows, zero_linear};
 use super::run::Run;
 use super::summary::LayerSummary;
-use crate::sparse::SparseConvTensor;
+use crate::sparse::{PartGradients, SparseConvTensor, attend, in_one};
 use crate::{Result, random};
 
 #[derive(Clone, Debug)]
@@ -59,25 +59,22 @@ impl CrossAttention {
         let views = context.rows.dim(1)?;
         let normed = self.norm.forward(x.features())?; // (N, C)
         let head_dim = channels / self.heads;
-        let asking = if self.is_residual { Tensor::cat(&[&normed, &places(x)?], 1)? } else { normed.clone() };
-        let queries = (self.to_q.forward(&asking)? * (head_dim as f64).powf(-0.5))?;
+        let places = if self.is_residual { Some(places(x)?) } else { None };
+        let queries = (over_rows(&self.to_q, &normed, places.as_ref())? * (head_dim as f64).powf(-0.5))?;
         let split = |t: Tensor| t.reshape((batch, (), self.heads, head_dim))?.transpose(1, 2)?.contiguous();
         let keys = split(self.to_k.forward(&context.rows)?)?; // (batch, heads, views, head_dim)
         let values = split(self.to_v.forward(&context.rows)?)?;
-        let counts = x.batch_counts()?;
-        let in_order = x.coords().iter().is_sorted_by_key(|site| site[0]);
-        let attended = if in_order && counts.iter().all(|&count| count == counts[0]) {
-            // As many sites in each element, one element after the other: (batch, heads, n, views) at once.
-            let queries = split(queries)?;
-            let scores = queries.matmul(&keys.transpose(2, 3)?.contiguous()?)?;
-            let attended = candle_nn::ops::softmax(&scores, D::Minus1)?.matmul(&values)?;
-            let attended = self.to_out.forward(&attended.transpose(1, 2)?.reshape((batch, (), channels))?)?;
-            let told = context.told.as_ref();
-            told.map_or(Ok(attended.clone()), |told| attended.broadcast_mul(told))?.reshape((sites, channels))?
-        } else {
-            self.by_element(x, &queries, [&keys, &values], context)?
+        let attended = match x.sites_of_each()? {
+            // (batch, heads, n, head_dim) at once.
+            Some(_) => attend(&split(queries)?, &keys, &values, None)?.transpose(1, 2)?.reshape((sites, channels))?,
+            None => self.by_element(x, &queries, [&keys, &values])?,
         };
-        let update = self.drop(attended, x, run)?;
+        let update = over_rows(&self.to_out, &attended, None)?;
+        let update = match &context.told {
+            Some(told) => only_told(&update, &x.broadcast_elements(told)?)?,
+            None => update,
+        };
+        let update = self.drop(update, x, run)?;
         let onto = if self.is_residual { x.features().to_dtype(DType::F32)? } else { normed };
         let y = run.pass_on(x.replace_feature((onto + update)?.to_dtype(x.dtype())?)?)?;
         run.report(|| {
@@ -91,13 +88,7 @@ impl CrossAttention {
     }
 
     /// What the sites (N, C) read from the context, element by element.
-    fn by_element(
-        &self,
-        x: &SparseConvTensor,
-        queries: &Tensor,
-        [keys, values]: [&Tensor; 2],
-        context: &Context,
-    ) -> Result<Tensor> {
+    fn by_element(&self, x: &SparseConvTensor, queries: &Tensor, [keys, values]: [&Tensor; 2]) -> Result<Tensor> {
         let channels = x.channels();
         let head_dim = channels / self.heads;
         let mut rows = vec![Vec::new(); x.batch_size()];
@@ -111,13 +102,8 @@ impl CrossAttention {
             let index = Tensor::new(rows.as_slice(), x.device())?;
             let q = queries.index_select(&index, 0)?.reshape((count, self.heads, head_dim))?;
             let q = q.transpose(0, 1)?.contiguous()?; // (heads, n, head_dim)
-            let scores = q.matmul(&keys.get(element)?.transpose(1, 2)?.contiguous()?)?; // (heads, n, views)
-            let attended = candle_nn::ops::softmax(&scores, D::Minus1)?.matmul(&values.get(element)?)?;
-            let attended = self.to_out.forward(&attended.transpose(0, 1)?.reshape((count, channels))?)?;
-            parts.push(match &context.told {
-                Some(told) => attended.broadcast_mul(&told.get(element)?)?,
-                None => attended,
-            });
+            let attended = attend(&q, &keys.get(element)?, &values.get(element)?, None)?; // (heads, n, head_dim)
+            parts.push(attended.transpose(0, 1)?.reshape((count, channels))?);
             order.extend(rows);
         }
         let attended = Tensor::cat(&parts, 0)?; // rows grouped by batch element
@@ -148,10 +134,23 @@ impl CrossAttention {
     }
 }
 
+/// `update` (N, C) times `told` (N, 1), which is no variable.
+fn only_told(update: &Tensor, told: &Tensor) -> Result<Tensor> {
+    let told = told.detach();
+    let y = update.detach().broadcast_mul(&told)?;
+    in_one((update, None), &y, &[], move |(_, grad)| {
+        Ok(PartGradients { x: grad.broadcast_mul(&told)?, other: None, parameters: Vec::new() })
+    })
+}
+
 /// The places of the sites in their grid, (N, 3): x, y, z from -1 to 1.
 fn places(x: &SparseConvTensor) -> Result<Tensor> {
-    let shape = x.spatial_shape();
-    let place = |site: &[i32; 4], axis: usize| (2 * site[1 + axis] + 1) as f32 / shape[axis] as f32 - 1.0;
-    let rows: Vec<f32> = x.coords().iter().flat_map(|site| [2, 1, 0].map(|axis| place(site, axis))).collect();
-    Ok(Tensor::from_vec(rows, (x.len(), 3), x.device())?)
+    /// The name of what is kept with the sites.
+    enum Places {}
+    x.kept_tensor::<Places>(|| {
+        let shape = x.spatial_shape();
+        let place = |site: &[i32; 4], axis: usize| (2 * site[1 + axis] + 1) as f32 / shape[axis] as f32 - 1.0;
+        let rows: Vec<f32> = x.coords().iter().flat_map(|site| [2, 1, 0].map(|axis| place(site, axis))).collect();
+        Ok(Tensor::from_vec(rows, (x.len(), 3), x.device())?)
+    })
 }

@@ -22,7 +22,7 @@ pub(super) struct ContextEncoder {
 pub(super) struct Context {
     /// (batch, views, width)
     pub rows: Tensor,
-    /// (batch, 1, 1): 1 for elements with a context, 0 for those without; `None` if all have one.
+    /// (batch, 1): 1 for elements with a context, 0 for those without; `None` if all have one.
     pub told: Option<Tensor>,
     /// (batch, channels of the time embedding): what the whole network hears of the context together with the time.
     pub summary: Option<Tensor>,
@@ -62,7 +62,7 @@ impl ContextEncoder {
         let mut rows = context.to_dtype(DType::F32)?;
         let told = if self.zeros_are_none {
             let largest = rows.abs()?.flatten_from(1)?.max(1)?; // (batch,)
-            Some(largest.gt(0f32)?.to_dtype(DType::F32)?.reshape((batch, 1, 1))?)
+            Some(largest.gt(0f32)?.to_dtype(DType::F32)?.reshape((batch, 1))?)
         } else {
             None
         };
@@ -70,7 +70,7 @@ impl ContextEncoder {
             rows = layer.forward(&if at > 0 { rows.silu()? } else { rows })?;
         }
         let summary = match (&self.summary, &told) {
-            (Some(summary), Some(told)) => Some(summary.forward(&rows.mean(1)?)?.broadcast_mul(&told.squeeze(2)?)?),
+            (Some(summary), Some(told)) => Some(summary.forward(&rows.mean(1)?)?.broadcast_mul(told)?),
             _ => None,
         };
         Ok(Context { rows, told, summary })

@@ -3,14 +3,13 @@
 //!
 //! `y = x·(1 + s) + b` with `(s, b) = Linear(SiLU(time))`: a row for each batch element, which applies to all of its sites.
 
-use candle_core::{Module, Tensor};
+use candle_core::{DType, Module, Tensor};
 use candle_nn::{Linear, VarBuilder};
 
 use super::linear::linear;
 use super::run::Run;
 use super::segment::detached;
 use super::summary::LayerSummary;
-use super::time_embedding::{with_time, with_time_gradients};
 use crate::Result;
 use crate::sparse::{PartGradients, SparseConvTensor, in_one};
 
@@ -31,17 +30,15 @@ impl Modulation {
         let channels = x.channels();
         let factors = self.linear.forward(&time.silu()?)?; // (batch, 2·C): s, then b
         let (given, own) = (detached(x.clone())?, factors.detach());
-        let joined = with_time(&given, &own)?; // (N, 3·C)
-        let column = |at: usize| joined.features().narrow(1, at * channels, channels)?.contiguous();
-        let scale = (column(1)? + 1.0)?;
-        let features = column(0)?;
-        let out = ((&features * &scale)? + column(2)?)?.to_dtype(x.dtype())?;
+        let features = given.features().to_dtype(DType::F32)?;
+        let out = modulate(&given, &features, &own, true)?.to_dtype(x.dtype())?;
         let y = if run.tape {
             let gradients = move |(_, grad): (&Tensor, &Tensor)| {
-                let (x_grad, scale_grad) = ((grad * &scale)?, (grad * &features)?);
-                let rows = Tensor::cat(&[&x_grad, &scale_grad, grad], 1)?;
-                let [x, factors] = with_time_gradients(&given, &own, &rows)?;
-                Ok(PartGradients { x, other: Some(factors), parameters: Vec::new() })
+                let grad = grad.to_dtype(DType::F32)?.contiguous()?;
+                let of_factors =
+                    [given.sum_elements(&(&grad * &features)?, channels)?, given.sum_elements(&grad, channels)?];
+                let x = modulate(&given, &grad, &own, false)?;
+                Ok(PartGradients { x, other: Some(Tensor::cat(&of_factors, 1)?), parameters: Vec::new() })
             };
             x.replace_feature(in_one((x.features(), Some(&factors)), &out, &[], gradients)?)?
         } else {
@@ -57,9 +54,20 @@ impl Modulation {
     }
 }
 
+/// `rows` (N, C) of the sites of `x`, times 1 + s and, if they are `shifted`, plus b; `factors` are (batch, 2·C): s, then b. All are f32.
+fn modulate(x: &SparseConvTensor, rows: &Tensor, factors: &Tensor, shifted: bool) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if rows.device().is_cuda() {
+        return crate::gpu::rows::modulate(rows, factors, &*x.placed()?, shifted);
+    }
+    let (channels, factors) = (rows.dim(1)?, x.broadcast_elements(factors)?);
+    let scaled = (rows * (factors.narrow(1, 0, channels)? + 1.0)?)?;
+    if shifted { Ok((scaled + factors.narrow(1, channels, channels)?)?) } else { Ok(scaled) }
+}
+
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device, Var};
+    use candle_core::{Device, Var};
 
     use super::*;
     use crate::random;

@@ -31,7 +31,7 @@ pub(super) struct Run {
 impl Run {
     /// Whether each segment is one operation, which keeps less for the backward pass than the tape would.
     pub fn in_segments(&self) -> bool {
-        self.train && (self.checkpoint || self.precision != Precision::F32)
+        self.train && self.tape
     }
 
     /// The type of values that the decoder reads again. In training the ends of blocks stay f32: they go through another batch

@@ -77,27 +77,8 @@ pub(super) fn with_time(x: &SparseConvTensor, time: &Tensor) -> Result<SparseCon
 
 /// Gradients of the features and of the embedding, from the gradient of the result of [`with_time`].
 pub(super) fn with_time_gradients(x: &SparseConvTensor, time: &Tensor, grad: &Tensor) -> Result<[Tensor; 2]> {
-    /// Rows that are converted together.
-    const ROWS: usize = 1024;
-    let (channels, (batch, width)) = (x.channels(), time.dims2()?);
-    let x_grad = grad.narrow(1, 0, channels)?.contiguous()?.to_dtype(DType::F32)?;
-    #[cfg(feature = "cuda")]
-    if grad.device().is_cuda() {
-        let sums = crate::gpu::rows::table_gradient(grad, &x.placed()?.coords, [batch, width])?;
-        return Ok([x_grad, sums.to_dtype(time.dtype())?]);
-    }
-    // In the order of the sites, so that every run adds in the same order.
-    let mut sums = vec![0f64; batch * width];
-    for (sites, first) in x.coords().chunks(ROWS).zip((0..).step_by(ROWS)) {
-        let rows = grad.narrow(0, first, sites.len())?.narrow(1, channels, width)?.contiguous()?;
-        let rows: Vec<f32> = rows.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        for (site, row) in sites.iter().zip(rows.chunks_exact(width)) {
-            let sums = &mut sums[site[0] as usize * width..][..width];
-            sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
-        }
-    }
-    let sums = Tensor::from_vec(sums, (batch, width), time.device())?.to_dtype(time.dtype())?;
-    Ok([x_grad, sums])
+    let x_grad = grad.narrow(1, 0, x.channels())?.contiguous()?.to_dtype(DType::F32)?;
+    Ok([x_grad, x.sum_elements(grad, time.dim(1)?)?.to_dtype(time.dtype())?])
 }
 
 struct WithTime {

@@ -144,13 +144,26 @@ extern "C" __global__ void gradient_shares(const void* grad, int grad_type, cons
     if (column < channels) {
         double mean[2] = {first_scaling[column], second ? second_scaling[column] : 0};
         double inverse[2] = {first_scaling[channels + column], second ? second_scaling[channels + column] : 0};
-        for (long long row = blockIdx.y * each + threadIdx.y; row < end; row += LINES) {
-            size_t at = row * channels + column;
-            if (out && !(value_at(out, at, out_type) > 0.0f)) continue;
-            double g = value_at(grad, at, grad_type);
-            sums[0] += g;
-            sums[1] += g * ((value_at(first, at, type) - mean[0]) * inverse[0]);
-            if (second) sums[2] += g * ((value_at(second, at, type) - mean[1]) * inverse[1]);
+        // Several rows are read before the first of them is added, because memory answers late.
+        constexpr int AHEAD = 8;
+        for (long long start = blockIdx.y * each + threadIdx.y; start < end; start += AHEAD * LINES) {
+            float g[AHEAD], a[AHEAD], b[AHEAD];
+            for (int i = 0; i < AHEAD; ++i) {
+                long long row = start + i * LINES;
+                size_t at = row * channels + column;
+                bool counts = row < end && (!out || value_at(out, at, out_type) > 0.0f);
+                float read[3] = {row < end ? value_at(grad, at, grad_type) : 0.0f, row < end ? value_at(first, at, type) : 0.0f,
+                                 row < end && second ? value_at(second, at, type) : 0.0f};
+                g[i] = counts ? read[0] : 0.0f;
+                a[i] = counts ? read[1] : 0.0f;
+                b[i] = counts ? read[2] : 0.0f;
+            }
+            for (int i = 0; i < AHEAD; ++i) {
+                double each_grad = g[i];
+                sums[0] += each_grad;
+                sums[1] += each_grad * ((a[i] - mean[0]) * inverse[0]);
+                sums[2] += each_grad * ((b[i] - mean[1]) * inverse[1]);
+            }
         }
     }
     double* of = shares + static_cast<size_t>(blockIdx.y) * 3 * channels;

@@ -165,7 +165,7 @@ impl Normalize {
     }
 
     /// What the backward pass needs: the inputs, normalised without weight and bias, in `dtype`; and the operation that takes these instead
-    /// of the inputs. A plain shortcut is not needed. Without a shortcut, the operation can also compute the output again; it is positive
+    /// of the inputs. Inputs that have this type are kept as they are. A plain shortcut is not needed. Without a shortcut, the operation can also compute the output again; it is positive
     /// where it was before.
     pub fn kept(
         &self,
@@ -174,7 +174,7 @@ impl Normalize {
         dtype: DType,
     ) -> Result<(Self, Tensor, Option<Tensor>)> {
         let (channels, parameters) = (x.dim(1)?, parameters.contiguous()?);
-        let kept = |scaling: &Scaling, x: &Tensor, has_knee: bool| {
+        let rounded = |scaling: &Scaling, x: &Tensor, has_knee: bool| {
             let x = x.contiguous()?;
             #[cfg(feature = "cuda")]
             if x.device().is_cuda() {
@@ -188,12 +188,18 @@ impl Normalize {
                 Ok(Tensor::from_vec(kept, x.shape(), x.device())?)
             })
         };
-        let given = |scaling: &Arc<Scaling>| Arc::new(Scaling { given: true, ..(**scaling).clone() });
+        let kept = |scaling: &Arc<Scaling>, x: &Tensor, has_knee: bool| -> Result<(Arc<Scaling>, Tensor)> {
+            if x.dtype() == dtype {
+                return Ok((scaling.clone(), x.detach()));
+            }
+            Ok((Arc::new(Scaling { given: true, ..(**scaling).clone() }), rounded(scaling, x, has_knee)?))
+        };
         let has_knee = self.relu && shortcut.is_none();
         let shortcut = self.shortcut.as_ref().zip(shortcut);
         let shortcut = shortcut.map(|(scaling, shortcut)| kept(scaling, shortcut, false)).transpose()?;
-        let x = kept(&self.x, x, has_knee)?;
-        let op = Self { x: given(&self.x), shortcut: self.shortcut.as_ref().map(given), ..self.clone() };
+        let (scaling, x) = kept(&self.x, x, has_knee)?;
+        let (shortcut_scaling, shortcut) = shortcut.unzip();
+        let op = Self { x: scaling, shortcut: shortcut_scaling.or(self.shortcut.clone()), ..self.clone() };
         Ok((op, x, shortcut))
     }
 

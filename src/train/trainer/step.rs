@@ -51,10 +51,12 @@ impl<O: Objective> Trainer<O> {
         let mut loss_sum = 0f64;
         for part in 0..parts {
             let loss = self.objective.loss(done * parts + part)?;
-            let (loss, of_all) = self.over_all(loss)?;
-            loss_sum += of_all;
-            let loss = self.scaler.as_ref().map_or_else(|| Ok(loss.clone()), |scaler| scaler.scale(&loss))?;
-            let grads = self.optimizer.gradients(&loss.backward()?)?;
+            let share = self.share_of_all()?;
+            let own = if share == 1.0 { loss.clone() } else { (&loss * share)? };
+            let own = self.scaler.as_ref().map_or_else(|| Ok(own.clone()), |scaler| scaler.scale(&own))?;
+            let grads = self.optimizer.gradients(&own.backward()?)?;
+            // Read only now, because the number is there when a GPU has finished.
+            loss_sum += self.over_all(&loss, share)?;
             if sum.is_empty() {
                 sum = grads;
             } else {

@@ -103,19 +103,27 @@ impl<O: Objective> Trainer<O> {
         }
     }
 
-    /// This process's part of the mean loss over all samples of the group, which is to be differentiated; and that mean.
-    pub(super) fn over_all(&self, loss: Tensor) -> Result<(Tensor, f64)> {
-        let own = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+    /// This process's share of the samples of the group. The sum of its part of the loss over all processes is the mean loss, and is to be
+    /// differentiated. A batch without samples in any process has no gradient.
+    pub(super) fn share_of_all(&self) -> Result<f64> {
         if self.group.is_alone() {
-            return Ok((loss, own));
+            return Ok(1.0);
         }
         let samples = self.objective.samples();
-        let mut sums = [samples, if samples > 0.0 { samples * own } else { 0.0 }];
-        self.group.sum(&mut sums)?;
-        let [all, sum] = sums;
-        // A batch without samples in any process has no gradient.
-        let share = if all > 0.0 { samples / all } else { 0.0 };
-        Ok(((loss * share)?, sum / all.max(f64::MIN_POSITIVE)))
+        let mut all = [samples];
+        self.group.sum(&mut all)?;
+        Ok(if all[0] > 0.0 { samples / all[0] } else { 0.0 })
+    }
+
+    /// The mean loss over all samples of the group, from this process's loss and share.
+    pub(super) fn over_all(&self, loss: &Tensor, share: f64) -> Result<f64> {
+        let own = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        if self.group.is_alone() {
+            return Ok(own);
+        }
+        let mut sum = [if share > 0.0 { share * own } else { 0.0 }];
+        self.group.sum(&mut sum)?;
+        Ok(sum[0])
     }
 
     /// The gradient over all processes, and the means of their running statistics, which gradients do not train.

@@ -22,6 +22,8 @@ const WORDS: u64 = 1024;
 pub(crate) struct Placed {
     /// (batch, z, y, x), row by row.
     pub coords: CudaSlice<i32>,
+    /// Whether the rows of each batch element follow those of the element before it.
+    pub by_element: bool,
 }
 
 /// Maps packed sites to rows. The number of slots is a power of two.
@@ -35,7 +37,8 @@ pub(super) struct Table {
 pub(crate) fn placed(gpu: &Gpu, sites: &Sites) -> Result<Arc<Placed>> {
     sites.kept().get_or_build(gpu.location(), false, || {
         check(sites.len())?;
-        Ok(Placed { coords: gpu.upload(sites.coords().as_flattened())? })
+        let by_element = sites.coords().is_sorted_by_key(|site| site[0]);
+        Ok(Placed { coords: gpu.upload(sites.coords().as_flattened())?, by_element })
     })
 }
 
@@ -129,6 +132,6 @@ pub(super) fn outputs(gpu: &Gpu, source: &Sites, geometry: &Geometry, grid: Grid
     }
     let here = gpu.download(&coords)?.as_chunks::<4>().0.to_vec();
     let sites = Sites::from_ascending(grid, here);
-    sites.kept().get_or_build(gpu.location(), false, || Ok::<_, Error>(Placed { coords }))?;
+    sites.kept().get_or_build(gpu.location(), false, || Ok::<_, Error>(Placed { coords, by_element: true }))?;
     Ok(sites)
 }

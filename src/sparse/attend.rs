@@ -1,0 +1,83 @@
+//! [`attend`]: `softmax(q · kᵀ) · v` (Vaswani et al. 2017) as one operation on the gradient tape, which keeps the shares and no other score.
+
+use candle_core::Tensor;
+
+use super::in_one::{PartGradients, in_one};
+use crate::Result;
+
+/// What each query (…, n, C) reads from the values (…, m, C'), by its shares in the keys (…, m, C): (…, n, C'). The `mask`, if any, is added
+/// to the scores (…, n, m) before the softmax. All are of one type, f32 or f64, with the same axes in front.
+pub(crate) fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+    let [q, k, v] = [queries, keys, values].map(Tensor::detach);
+    let scores = q.matmul(&k.t()?)?;
+    let shares = softmax(&mask.map_or(Ok(scores.clone()), |mask| scores.broadcast_add(mask))?)?;
+    let y = shares.matmul(&v)?;
+    let values = values.clone();
+    in_one((queries, Some(keys)), &y, &[values.clone()], move |(_, grad)| {
+        let grad = grad.contiguous()?;
+        let scores_grad = softmax_gradient(&shares, &grad.matmul(&v.t()?)?)?;
+        let parameters = vec![(values.clone(), shares.t()?.matmul(&grad)?)];
+        Ok(PartGradients { x: scores_grad.matmul(&k)?, other: Some(scores_grad.t()?.matmul(&q)?), parameters })
+    })
+}
+
+/// Whether the GPU has kernels for it.
+#[cfg(feature = "cuda")]
+fn there(x: &Tensor) -> bool {
+    x.device().is_cuda() && x.dtype() == candle_core::DType::F32
+}
+
+fn softmax(scores: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if there(scores) {
+        return crate::gpu::lines::softmax(scores);
+    }
+    Ok(candle_nn::ops::softmax_last_dim(scores)?)
+}
+
+/// The gradient of the scores, from their softmax and its gradient.
+fn softmax_gradient(shares: &Tensor, grad: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if there(shares) {
+        return crate::gpu::lines::softmax_gradient(shares, grad);
+    }
+    let products = (shares * grad)?;
+    let sums = products.sum_keepdim(candle_core::D::Minus1)?;
+    Ok((products - shares.broadcast_mul(&sums)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{D, DType, Device, Var};
+
+    use super::*;
+    use crate::random;
+
+    #[test]
+    fn values_and_gradients_are_those_of_the_formula() -> Result<()> {
+        let mut rng = random::rng(4, 0);
+        let mut normal = |dims: &[usize]| -> Result<Tensor> {
+            let count = dims.iter().product();
+            Ok(random::gaussian(&mut rng, (1, count), &Device::Cpu)?.reshape(dims)?.to_dtype(DType::F64)?)
+        };
+        let [q, k, v] = [[2, 3, 5, 4], [2, 3, 6, 4], [2, 3, 6, 7]];
+        let (q, k, v) =
+            (Var::from_tensor(&normal(&q)?)?, Var::from_tensor(&normal(&k)?)?, Var::from_tensor(&normal(&v)?)?);
+        let (wanted, mask) = (normal(&[2, 3, 5, 7])?, normal(&[2, 1, 1, 6])?);
+        let difference = |a: &Tensor, b: &Tensor| (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>();
+        for mask in [None, Some(&mask)] {
+            let own = attend(&q, &k, &v, mask)?;
+            let scores = q.matmul(&k.t()?)?;
+            let scores = mask.map_or(Ok(scores.clone()), |mask| scores.broadcast_add(mask))?;
+            let plain = candle_nn::ops::softmax(&scores, D::Minus1)?.matmul(&v)?;
+            assert!(difference(&own, &plain)? < 1e-12);
+            let gradients = |y: Tensor| -> Result<_> { Ok((y * &wanted)?.sum_all()?.backward()?) };
+            let (own, plain) = (gradients(own)?, gradients(plain)?);
+            for variable in [&q, &k, &v] {
+                let [own, plain] = [&own, &plain].map(|all| all.get(variable).expect("a gradient"));
+                assert!(difference(own, plain)? < 1e-12, "{:?}", variable.dims());
+            }
+        }
+        Ok(())
+    }
+}
