@@ -34,6 +34,7 @@ def configuration(base, variant, steps, shapes, folder):
     (channels, strides), modulation, tf32, precision, share = variant
     config = copy.deepcopy(base)
     config.update(shapes=shapes, folder=str(folder), minutes=[0.0], modulation=[modulation], tf32=tf32, precision=precision)
+    config.update(views=0, label_dropout=0.1)  # no pictures, and the family nearly always
     config["channels"][0], config["strides"][0] = channels, strides
     training = config["training"][0]
     training.update(

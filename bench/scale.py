@@ -87,7 +87,7 @@ def measure(options, work, count, stage, batch, synchronised):
     training = config["training"][min(stage, len(config["training"]) - 1)]
     training |= {"steps": options.steps + WARM_UP, "batch_size": batch, "validate_every": 0, "checkpoint_every": 0}
     training["sync_batch_norm"] = synchronised
-    config |= {"shapes": options.shapes, "minutes": [0.0], "training": [training], "folder": str(folder)}
+    config |= {"shapes": options.shapes, "minutes": [0.0], "training": [training], "folder": str(folder), "views": 0}
     config["dataset"]["cache"] = str(work / "cache")
     path = folder / "config.json"
     path.write_text(json.dumps(config))

@@ -478,6 +478,22 @@ fn the_live_curve_of_a_training_tells_the_memory_of_the_gpu() -> Result<()> {
     Ok(())
 }
 
+/// Threads that run layers of different sizes on one GPU: the same kernels with different amounts of shared memory.
+#[test]
+fn threads_may_compute_at_the_same_time() {
+    let device = gpu();
+    let (coords, size) = shell(24.0, 1, &mut StdRng::seed_from_u64(17));
+    let layer = Layer::Sub([3; 3], [1; 3]);
+    let run = |channels: usize| bits(pass(layer, [channels; 2], &coords, size, 1, &device, DType::F32).0.features());
+    let sizes = [16, 32, 64, 128];
+    let alone = sizes.map(run);
+    std::thread::scope(|scope| {
+        for (channels, alone) in sizes.into_iter().zip(&alone) {
+            scope.spawn(move || (0..20).for_each(|_| assert!(run(channels) == *alone, "{channels} channels")));
+        }
+    });
+}
+
 /// SpUNet, fifty layers deep. The output and the gradients of the last layer agree with f64 to f32's rounding. Gradients below the first
 /// ReLU do not, not even on the processor: a value that rounding moves to the other side of zero changes a whole term, so a few of a
 /// million values make 10⁻³.
