@@ -29,7 +29,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Whether each segment is one operation, which keeps less for the backward pass than the tape would.
+    /// Whether each segment is one operation of the tape.
     pub fn in_segments(&self) -> bool {
         self.train && self.tape
     }

@@ -1,9 +1,10 @@
 //! Segments: parts of the network, each of which is one operation on the gradient tape ([`in_one`](crate::sparse::in_one)).
 //!
-//! With gradient checkpointing (Chen et al. 2016) nothing inside a segment is kept: the backward pass runs its layers once more, and then
-//! goes back from the last to the first. In half precision the forward pass computes in f32 and keeps rounded copies of what the backward
-//! pass will read, as Chakrabarti & Moseley 2019 do with fewer bits. So rounding changes no output, and changes a gradient only where its
-//! own layer reads a copy.
+//! A segment keeps what its backward pass reads, and frees each value after its last use; candle's tape would keep every value to the end,
+//! and add up every gradient inside. With gradient checkpointing (Chen et al. 2016) nothing inside a segment is kept: the backward pass runs
+//! its layers once more, and then goes back from the last to the first. In half precision the forward pass computes in f32 and keeps rounded
+//! copies of what the backward pass will read, as Chakrabarti & Moseley 2019 do with fewer bits. So rounding changes no output, and changes a
+//! gradient only where its own layer reads a copy.
 
 use std::sync::Mutex;
 
