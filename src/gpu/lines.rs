@@ -33,7 +33,7 @@ impl Lines {
         outputs: [Shape; N],
     ) -> Result<[Tensor; N]> {
         let inputs = inputs.iter().map(|input| input.contiguous()).collect::<candle_core::Result<Vec<_>>>()?;
-        // SAFETY of what is read: the kernel writes every number of its outputs.
+        // The kernel writes every number of its outputs.
         let outputs = outputs.map(|shape| self.gpu.tensor(shape, DType::F32, |_| Ok(())));
         let outputs = outputs.into_iter().collect::<Result<Vec<_>>>()?;
         let at = |tensor: &Tensor| Argument::at(&self.gpu, tensor);

@@ -101,9 +101,7 @@ impl MeshPlot {
 
         let mut polygons = frame.as_ref().map_or_else(Vec::new, |frame| frame.lines.clone());
         self.add_faces(&projector, scale.as_ref(), &mut polygons);
-        let mut canvas = Canvas::new(width as usize, height as usize, self.view.theme.paper());
-        canvas.fill(&polygons);
-        let mut picture = canvas.finish();
+        let mut picture = Canvas::new(width as usize, height as usize, self.view.theme.paper()).picture(&polygons);
         register_font();
         let area = FigureBackend::new(&mut picture).into_drawing_area();
         if let Some(frame) = &frame {

@@ -232,9 +232,7 @@ impl PointPlot {
             let corners = [corner(-1.0, -1.0), corner(1.0, -1.0), corner(1.0, 1.0), corner(-1.0, 1.0)];
             Polygon::quad(corners, color, 255, false)
         }));
-        let mut canvas = Canvas::new(width as usize, height as usize, theme.paper());
-        canvas.fill(&polygons);
-        let mut picture = canvas.finish();
+        let mut picture = Canvas::new(width as usize, height as usize, theme.paper()).picture(&polygons);
         register_font();
         let page = FigureBackend::new(&mut picture).into_drawing_area();
         if let Some(frame) = &frame {

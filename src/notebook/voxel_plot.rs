@@ -173,9 +173,8 @@ impl VoxelPlot {
     pub fn picture(&self) -> Result<Picture> {
         let drawing = self.draw()?;
         let (width, height) = self.view.size;
-        let mut canvas = Canvas::new(width as usize, height as usize, self.view.theme.paper());
-        canvas.fill(&drawing.polygons);
-        let mut picture = canvas.finish();
+        let mut picture =
+            Canvas::new(width as usize, height as usize, self.view.theme.paper()).picture(&drawing.polygons);
         register_font();
         let area = FigureBackend::new(&mut picture).into_drawing_area();
         self.write(&area, &drawing)?;

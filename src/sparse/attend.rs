@@ -1,5 +1,7 @@
 //! [`attend`]: `softmax(q · kᵀ) · v` (Vaswani et al. 2017) as one operation on the gradient tape, which keeps the shares and no other score.
 
+use std::slice::from_ref;
+
 use candle_core::Tensor;
 
 use super::in_one::{PartGradients, in_one};
@@ -12,11 +14,11 @@ pub(crate) fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor, mask: Opt
     let scores = q.matmul(&k.t()?)?;
     let shares = softmax(&mask.map_or(Ok(scores.clone()), |mask| scores.broadcast_add(mask))?)?;
     let y = shares.matmul(&v)?;
-    let values = values.clone();
-    in_one((queries, Some(keys)), &y, &[values.clone()], move |(_, grad)| {
+    let named = values.clone();
+    in_one((queries, Some(keys)), &y, from_ref(values), move |(_, grad)| {
         let grad = grad.contiguous()?;
         let scores_grad = softmax_gradient(&shares, &grad.matmul(&v.t()?)?)?;
-        let parameters = vec![(values.clone(), shares.t()?.matmul(&grad)?)];
+        let parameters = vec![(named.clone(), shares.t()?.matmul(&grad)?)];
         Ok(PartGradients { x: scores_grad.matmul(&k)?, other: Some(scores_grad.t()?.matmul(&q)?), parameters })
     })
 }

@@ -1,5 +1,7 @@
 //! The canvas: fills polygons with a depth buffer at twice the picture's resolution, so that edges are smooth.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::Picture;
@@ -9,6 +11,8 @@ use crate::notebook::wide::wide;
 const FINE: usize = 2;
 /// Rows of the canvas that a thread fills at a time.
 const BAND: usize = 32;
+/// The brightness of an outline.
+pub(super) const OUTLINE: f32 = 0.62;
 
 /// A flat convex polygon on the picture: three or four points of x, y and depth (see [`Projector`](super::Projector)).
 #[derive(Clone, Copy, Debug)]
@@ -67,78 +71,103 @@ impl Polygon {
     }
 }
 
-/// A picture that is being drawn.
+/// A canvas for a picture of `width × height` pixels. It is drawn and finished in bands, so that memory for one band is enough, which stays in
+/// a processor's cache.
 pub(crate) struct Canvas {
     width: usize,
     height: usize,
-    color: Vec<[u8; 3]>,
-    depth: Vec<f32>,
+    paper: [u8; 3],
 }
 
 impl Canvas {
-    /// An empty canvas for a picture of `width × height` pixels.
     pub fn new(width: usize, height: usize, paper: [u8; 3]) -> Self {
-        let (width, height) = (width * FINE, height * FINE);
-        Self { width, height, color: vec![paper; width * height], depth: vec![f32::NEG_INFINITY; width * height] }
+        Self { width, height, paper }
     }
 
-    /// Draws polygons in the given order. Opaque polygons hide what is behind them; translucent ones must come from far to near.
-    pub fn fill(&mut self, polygons: &[Polygon]) {
-        let width = self.width;
+    /// The picture of polygons, drawn in the given order. Opaque polygons hide what is behind them; translucent ones must come from far to
+    /// near.
+    pub fn picture(&self, polygons: &[Polygon]) -> Picture {
+        let mut rgb = vec![0u8; 3 * self.width * self.height];
+        self.in_bands(polygons, &mut rgb, 3, |band, rgb| {
+            let rows = rgb.chunks_exact_mut(3 * self.width).zip(band.color.chunks_exact(FINE * band.width));
+            for (row, fine) in rows {
+                let (above, below) = fine.split_at(band.width);
+                let fine = above.as_chunks::<FINE>().0.iter().zip(below.as_chunks::<FINE>().0);
+                for (pixel, (above, below)) in row.as_chunks_mut::<3>().0.iter_mut().zip(fine) {
+                    *pixel = std::array::from_fn(|channel| {
+                        let of = |color: &u32| (color >> (8 * channel)) & 255;
+                        let sum: u32 = above.iter().chain(below).map(of).sum();
+                        ((sum + (FINE * FINE / 2) as u32) / (FINE * FINE) as u32) as u8
+                    });
+                }
+            }
+        });
+        Picture::from_rgb_unchecked(self.width as u32, self.height as u32, rgb)
+    }
+
+    /// The depth at the middle of each of the picture's pixels, row by row; minus infinity where nothing is drawn.
+    pub fn depths(&self, polygons: &[Polygon]) -> Vec<f32> {
+        let mut depths = vec![f32::NEG_INFINITY; self.width * self.height];
+        self.in_bands(polygons, &mut depths, 1, |band, depths| {
+            for (y, row) in depths.chunks_exact_mut(self.width).enumerate() {
+                let fine = &band.depth[(y * FINE + FINE / 2) * band.width..][..band.width];
+                row.iter_mut().zip(fine.chunks_exact(FINE)).for_each(|(depth, fine)| *depth = fine[FINE / 2]);
+            }
+        });
+        depths
+    }
+
+    /// Draws each band and lets `finish` write its part of `result`, which has `numbers` for each pixel of the picture.
+    fn in_bands<T: Send>(
+        &self,
+        polygons: &[Polygon],
+        result: &mut [T],
+        numbers: usize,
+        finish: impl Fn(&Band, &mut [T]) + Sync,
+    ) {
+        let (width, height) = (self.width * FINE, self.height * FINE);
+        if width == 0 {
+            return;
+        }
         // Each band only handles the polygons that reach it, in their order.
-        let mut reaching = vec![Vec::new(); self.height.div_ceil(BAND)];
+        let mut reaching = vec![Vec::new(); height.div_ceil(BAND)];
         for polygon in polygons {
             let ys = polygon.points().iter().map(|p| p[1] * FINE as f32);
             let (top, bottom) = ys.fold((f32::INFINITY, f32::NEG_INFINITY), |(t, b), y| (t.min(y), b.max(y)));
-            if bottom >= top && bottom >= 0.0 && top <= self.height as f32 {
+            if bottom >= top && bottom >= 0.0 && top <= height as f32 {
                 let last = (bottom as usize / BAND).min(reaching.len() - 1);
-                reaching[top as usize / BAND..=last].iter_mut().for_each(|band| band.push(polygon));
+                reaching[(top as usize / BAND).min(last)..=last].iter_mut().for_each(|band| band.push(polygon));
             }
         }
-        let colors = self.color.par_chunks_mut(width * BAND);
-        let depths = self.depth.par_chunks_mut(width * BAND);
-        colors.zip(depths).zip(reaching).enumerate().for_each(|(band, ((color, depth), polygons))| {
-            let rows = band * BAND..band * BAND + color.len() / width;
+        let paper = packed(self.paper);
+        let parts = result.par_chunks_mut(numbers * self.width * BAND / FINE).zip(reaching).enumerate();
+        let memory = || (vec![0u32; width * BAND], vec![0f32; width * BAND]);
+        parts.for_each_init(memory, |(color, depth), (band, (part, polygons))| {
+            let rows = band * BAND..(band * BAND + BAND).min(height);
+            let (color, depth) = (&mut color[..width * rows.len()], &mut depth[..width * rows.len()]);
+            color.fill(paper);
+            depth.fill(f32::NEG_INFINITY);
             let mut target = Band { rows, width, color, depth };
             wide(|| {
-                for polygon in polygons {
-                    target.fill(polygon);
-                }
+                polygons.iter().for_each(|polygon| target.fill(polygon));
+                finish(&target, part);
             });
         });
-    }
-
-    /// The finished picture.
-    pub fn finish(self) -> Picture {
-        let (width, height) = (self.width / FINE, self.height / FINE);
-        let mut rgb = vec![0u8; width * height * 3];
-        let fine_rows = self.color.par_chunks(self.width * FINE);
-        rgb.par_chunks_mut(width * 3).zip(fine_rows).for_each(|(row, fine)| {
-            let (above, below) = fine.split_at(self.width);
-            let fine = above.as_chunks::<FINE>().0.iter().zip(below.as_chunks::<FINE>().0);
-            for (pixel, (above, below)) in row.as_chunks_mut::<3>().0.iter_mut().zip(fine) {
-                *pixel = std::array::from_fn(|channel| {
-                    let sum: u32 = above.iter().chain(below).map(|color| u32::from(color[channel])).sum();
-                    ((sum + (FINE * FINE / 2) as u32) / (FINE * FINE) as u32) as u8
-                });
-            }
-        });
-        Picture::from_rgb_unchecked(width as u32, height as u32, rgb)
-    }
-
-    /// The depth at the middle of a picture's pixel; minus infinity if nothing was drawn there.
-    pub fn depth_at(&self, x: usize, y: usize) -> f32 {
-        let (x, y) = (x * FINE + FINE / 2, y * FINE + FINE / 2);
-        if x < self.width && y < self.height { self.depth[y * self.width + x] } else { f32::NEG_INFINITY }
     }
 }
 
 /// Some rows of the canvas.
 struct Band<'a> {
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     width: usize,
-    color: &'a mut [[u8; 3]],
+    /// Red, green and blue from the lowest byte on.
+    color: &'a mut [u32],
     depth: &'a mut [f32],
+}
+
+/// A colour as one number.
+fn packed([r, g, b]: [u8; 3]) -> u32 {
+    u32::from_le_bytes([r, g, b, 0])
 }
 
 /// A value that is linear over the picture: `at + x · dx + y · dy`.
@@ -201,41 +230,52 @@ impl Band<'_> {
         }
         let borders = &borders[..corners];
         let line = FINE as f32 * 0.55;
-        let plain = polygon.alpha == 255 && shade.is_none() && !polygon.outlined;
+        let flat = polygon.alpha == 255 && shade.is_none();
+        let color = packed(polygon.color);
+        let dark = packed(polygon.color.map(|channel| (f32::from(channel) * OUTLINE) as u8));
 
         for y in first..last {
             let yc = y as f32 + 0.5;
-            let (mut left, mut right) = (0.0f32, self.width as f32);
-            for border in borders {
-                let (at, dx) = border.row(yc);
-                if dx > 1e-9 {
-                    left = left.max(-at / dx);
-                } else if dx < -1e-9 {
-                    right = right.min(-at / dx);
-                } else if at < 0.0 {
-                    right = left - 1.0;
+            // The pixels that lie `inside` all borders by that much.
+            let between = |inside: f32| {
+                let (mut left, mut right) = (0.0f32, self.width as f32);
+                for border in borders {
+                    let (at, dx) = border.row(yc);
+                    let at = at - inside;
+                    if dx > 1e-9 {
+                        left = left.max(-at / dx);
+                    } else if dx < -1e-9 {
+                        right = right.min(-at / dx);
+                    } else if at < 0.0 {
+                        right = left - 1.0;
+                    }
                 }
-            }
-            let (from, to) = ((left - 0.5).ceil().max(0.0), (right - 0.5).ceil().min(self.width as f32));
-            if from >= to {
+                let (from, to) = ((left - 0.5).ceil().max(0.0), (right - 0.5).ceil().min(self.width as f32));
+                from as usize..(to.max(from) as usize)
+            };
+            let pixels = between(0.0);
+            if pixels.is_empty() {
                 continue;
             }
             let start = (y - self.rows.start) * self.width;
             let (depth_at, depth_dx) = depth.row(yc);
-            if plain {
-                let pixels = start + from as usize..start + to as usize;
-                let places = self.depth[pixels.clone()].iter_mut().zip(&mut self.color[pixels]);
-                let mut xc = from + 0.5;
-                for (depth, color) in places {
-                    let here = depth_at + xc * depth_dx;
-                    xc += 1.0;
-                    if here > *depth {
-                        (*depth, *color) = (here, polygon.color);
+            if flat {
+                let inner = if polygon.outlined { between(line) } else { pixels.clone() };
+                let inner = if inner.is_empty() { pixels.end..pixels.end } else { inner };
+                let parts = [(pixels.start..inner.start, dark), (inner.clone(), color), (inner.end..pixels.end, dark)];
+                for (part, color) in parts {
+                    let (first, part) = (part.start, start + part.start..start + part.end);
+                    let places = self.depth[part.clone()].iter_mut().zip(&mut self.color[part]);
+                    for (i, (depth, place)) in (0i32..).zip(places) {
+                        let here = depth_at + ((first as i32 + i) as f32 + 0.5) * depth_dx;
+                        let is_nearer = here > *depth;
+                        *depth = if is_nearer { here } else { *depth };
+                        *place = if is_nearer { color } else { *place };
                     }
                 }
                 continue;
             }
-            for x in from as usize..to as usize {
+            for x in pixels {
                 let xc = x as f32 + 0.5;
                 let here = depth_at + xc * depth_dx;
                 let i = start + x;
@@ -246,14 +286,15 @@ impl Band<'_> {
                 if polygon.outlined {
                     let nearest = borders.iter().map(|b| b.at + xc * b.dx + yc * b.dy).fold(f32::INFINITY, f32::min);
                     if nearest < line {
-                        bright *= 0.62;
+                        bright *= OUTLINE;
                     }
                 }
                 let alpha = u32::from(polygon.alpha);
-                for (old, new) in self.color[i].iter_mut().zip(polygon.color) {
-                    let new = (f32::from(new) * bright).min(255.0) as u32;
-                    *old = ((new * alpha + u32::from(*old) * (255 - alpha)) / 255) as u8;
-                }
+                let old = self.color[i].to_le_bytes();
+                self.color[i] = packed(std::array::from_fn(|channel| {
+                    let new = (f32::from(polygon.color[channel]) * bright).min(255.0) as u32;
+                    ((new * alpha + u32::from(old[channel]) * (255 - alpha)) / 255) as u8
+                }));
                 if alpha == 255 {
                     self.depth[i] = here;
                 }
@@ -280,9 +321,7 @@ mod tests {
     fn the_nearer_polygon_wins_in_either_order_and_squares_fill_their_pixels_exactly() {
         let (near, far) = (square(2.0, 2.0, 4.0, 2.0, [255, 0, 0], 255), square(0.0, 0.0, 4.0, 1.0, [0, 0, 255], 255));
         for order in [[near, far], [far, near]] {
-            let mut canvas = Canvas::new(8, 80, [255; 3]);
-            canvas.fill(&order);
-            let picture = canvas.finish();
+            let picture = Canvas::new(8, 80, [255; 3]).picture(&order);
             assert_eq!(
                 [pixel(&picture, 1, 1), pixel(&picture, 3, 3), pixel(&picture, 5, 5), pixel(&picture, 6, 6)],
                 [[0, 0, 255], [255, 0, 0], [255, 0, 0], [255; 3]]
@@ -300,28 +339,43 @@ mod tests {
                 false,
             )
         };
-        let mut canvas = Canvas::new(10, 10, [0; 3]);
-        canvas.fill(&[slanted(0.0, 1.0, [255, 0, 0]), slanted(1.0, 0.0, [0, 255, 0])]);
-        let picture = canvas.finish();
+        let canvas = Canvas::new(10, 10, [0; 3]);
+        let picture = canvas.picture(&[slanted(0.0, 1.0, [255, 0, 0]), slanted(1.0, 0.0, [0, 255, 0])]);
         assert_eq!([pixel(&picture, 1, 5), pixel(&picture, 8, 5)], [[0, 255, 0], [255, 0, 0]]);
     }
 
     #[test]
     fn a_translucent_polygon_lets_what_is_behind_it_through() {
-        let mut canvas = Canvas::new(4, 4, [255; 3]);
-        canvas.fill(&[square(0.0, 0.0, 4.0, 1.0, [0, 0, 0], 102)]);
-        assert_eq!(pixel(&canvas.finish(), 2, 2), [153; 3]);
+        let picture = Canvas::new(4, 4, [255; 3]).picture(&[square(0.0, 0.0, 4.0, 1.0, [0, 0, 0], 102)]);
+        assert_eq!(pixel(&picture, 2, 2), [153; 3]);
     }
 
     #[test]
     fn neighbouring_triangles_leave_no_gap_and_do_not_overlap() {
         let (a, b, c, d) = ([1.3, 0.7, 1.0], [9.1, 2.2, 1.0], [7.7, 9.4, 1.0], [0.9, 8.3, 1.0]);
         let triangle = |points| Polygon::triangle(points, [0, 0, 0], 128, [1.0; 3]);
-        let mut canvas = Canvas::new(10, 10, [255; 3]);
-        canvas.fill(&[triangle([a, b, c]), triangle([a, c, d])]);
-        let picture = canvas.finish();
+        let picture = Canvas::new(10, 10, [255; 3]).picture(&[triangle([a, b, c]), triangle([a, c, d])]);
         for (x, y) in [(4, 4), (5, 5), (3, 3), (6, 7), (4, 5)] {
             assert_eq!(pixel(&picture, x, y), [127; 3], "at {x}, {y}");
         }
+    }
+
+    #[test]
+    fn an_outline_is_dark_along_the_border_and_the_depths_are_those_of_the_nearest() {
+        let at = |x: f32, y: f32| [2.0 + 40.0 * x, 3.0 + 40.0 * y, 1.0];
+        let outlined = Polygon::quad([at(0.0, 0.0), at(1.0, 0.0), at(1.0, 1.0), at(0.0, 1.0)], [200; 3], 255, true);
+        let canvas = Canvas::new(50, 50, [255; 3]);
+        let picture = canvas.picture(&[outlined]);
+        // A pixel wide, nearly: 1.1 of 2 fine pixels are dark.
+        assert_eq!(
+            [pixel(&picture, 2, 20), pixel(&picture, 20, 3), pixel(&picture, 41, 42)],
+            [[162; 3], [162; 3], [143; 3]]
+        );
+        assert_eq!(
+            [pixel(&picture, 3, 20), pixel(&picture, 20, 20), pixel(&picture, 1, 20)],
+            [[200; 3], [200; 3], [255; 3]]
+        );
+        let depths = canvas.depths(&[outlined, square(4.0, 5.0, 10.0, 2.0, [0; 3], 255)]);
+        assert_eq!([depths[20 * 50 + 20], depths[9 * 50 + 9], depths[0]], [1.0, 2.0, f32::NEG_INFINITY]);
     }
 }

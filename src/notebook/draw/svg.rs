@@ -3,6 +3,7 @@
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
+use super::canvas::OUTLINE;
 use super::{Canvas, Polygon, register_font};
 use crate::Result;
 
@@ -14,9 +15,9 @@ pub(crate) fn svg_document(
     write: impl FnOnce(&DrawingArea<SVGBackend, Shift>) -> Result<()>,
 ) -> Result<String> {
     register_font();
-    let mut canvas = Canvas::new(width as usize, height as usize, paper);
-    canvas.fill(polygons);
-    let mut visible: Vec<&Polygon> = polygons.iter().filter(|polygon| is_visible(&canvas, polygon)).collect();
+    let size = [width, height].map(|n| n as usize);
+    let depths = Canvas::new(size[0], size[1], paper).depths(polygons);
+    let mut visible: Vec<&Polygon> = polygons.iter().filter(|polygon| is_visible(&depths, size, polygon)).collect();
     visible.sort_by(|a, b| depth(a).total_cmp(&depth(b)));
 
     let mut document = String::new();
@@ -31,8 +32,11 @@ pub(crate) fn svg_document(
         let points: Vec<_> = polygon.points().iter().map(|[x, y, _]| format!("{x:.1},{y:.1}")).collect();
         let [r, g, b] = polygon.flat_color();
         // A hairline in the face's own colour closes the gaps that antialiasing leaves between neighbours.
-        let stroke =
-            if polygon.is_outlined() { polygon.flat_color().map(|c| (f32::from(c) * 0.62) as u8) } else { [r, g, b] };
+        let stroke = if polygon.is_outlined() {
+            polygon.flat_color().map(|c| (f32::from(c) * OUTLINE) as u8)
+        } else {
+            [r, g, b]
+        };
         let opacity = if polygon.alpha() < 255 {
             format!(" fill-opacity=\"{:.2}\"", f32::from(polygon.alpha()) / 255.0)
         } else {
@@ -58,8 +62,8 @@ fn depth(polygon: &Polygon) -> f32 {
     points.iter().map(|p| p[2]).sum::<f32>() / points.len() as f32
 }
 
-/// Whether at least one of some points on the polygon is the nearest on the canvas.
-fn is_visible(canvas: &Canvas, polygon: &Polygon) -> bool {
+/// Whether at least one of some points on the polygon is the nearest by the depths of a picture's pixels.
+fn is_visible(depths: &[f32], [width, height]: [usize; 2], polygon: &Polygon) -> bool {
     if polygon.alpha() < 255 {
         return true;
     }
@@ -71,6 +75,8 @@ fn is_visible(canvas: &Canvas, polygon: &Polygon) -> bool {
         if x < 0.0 || y < 0.0 {
             return false;
         }
-        depth >= canvas.depth_at(x as usize, y as usize) - depth.abs() * 2e-3
+        let (x, y) = (x as usize, y as usize);
+        let nearest = if x < width && y < height { depths[y * width + x] } else { f32::NEG_INFINITY };
+        depth >= nearest - depth.abs() * 2e-3
     })
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use candle_core::Tensor;
 
 use super::Trainer;
+use super::together::number;
 use crate::train::clock::processor_seconds;
 use crate::train::ema::Ema;
 use crate::train::grad_scaler::GradScaler;
@@ -51,12 +52,10 @@ impl<O: Objective> Trainer<O> {
         let mut loss_sum = 0f64;
         for part in 0..parts {
             let loss = self.objective.loss(done * parts + part)?;
-            let share = self.share_of_all()?;
-            let own = if share == 1.0 { loss.clone() } else { (&loss * share)? };
+            let (own, mean) = self.over_all(&loss)?;
             let own = self.scaler.as_ref().map_or_else(|| Ok(own.clone()), |scaler| scaler.scale(&own))?;
             let grads = self.optimizer.gradients(&own.backward()?)?;
-            // Read only now, because the number is there when a GPU has finished.
-            loss_sum += self.over_all(&loss, share)?;
+            loss_sum += mean.map_or_else(|| number(&loss), Ok)?;
             if sum.is_empty() {
                 sum = grads;
             } else {

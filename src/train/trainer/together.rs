@@ -103,27 +103,19 @@ impl<O: Objective> Trainer<O> {
         }
     }
 
-    /// This process's share of the samples of the group. The sum of its part of the loss over all processes is the mean loss, and is to be
-    /// differentiated. A batch without samples in any process has no gradient.
-    pub(super) fn share_of_all(&self) -> Result<f64> {
+    /// This process's part of the mean loss over all samples of the group, which is to be differentiated; and that mean. A process alone
+    /// need not know it before the gradients: on a GPU the number is there when the work is done.
+    pub(super) fn over_all(&self, loss: &Tensor) -> Result<(Tensor, Option<f64>)> {
         if self.group.is_alone() {
-            return Ok(1.0);
+            return Ok((loss.clone(), None));
         }
-        let samples = self.objective.samples();
-        let mut all = [samples];
-        self.group.sum(&mut all)?;
-        Ok(if all[0] > 0.0 { samples / all[0] } else { 0.0 })
-    }
-
-    /// The mean loss over all samples of the group, from this process's loss and share.
-    pub(super) fn over_all(&self, loss: &Tensor, share: f64) -> Result<f64> {
-        let own = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-        if self.group.is_alone() {
-            return Ok(own);
-        }
-        let mut sum = [if share > 0.0 { share * own } else { 0.0 }];
-        self.group.sum(&mut sum)?;
-        Ok(sum[0])
+        let (samples, own) = (self.objective.samples(), number(loss)?);
+        let mut sums = [samples, if samples > 0.0 { samples * own } else { 0.0 }];
+        self.group.sum(&mut sums)?;
+        let [all, sum] = sums;
+        // A batch without samples in any process has no gradient.
+        let share = if all > 0.0 { samples / all } else { 0.0 };
+        Ok(((loss * share)?, Some(sum / all.max(f64::MIN_POSITIVE))))
     }
 
     /// The gradient over all processes, and the means of their running statistics, which gradients do not train.
@@ -146,6 +138,11 @@ impl<O: Objective> Trainer<O> {
         let means = sums.split_off(count);
         Ok((sums, statistics.into_iter().cloned().zip(means).collect()))
     }
+}
+
+/// The number in a tensor.
+pub(super) fn number(tensor: &Tensor) -> Result<f64> {
+    Ok(tensor.to_dtype(DType::F64)?.to_scalar()?)
 }
 
 /// Identifies this program: the SHA-256 of its file, if that can be read.
