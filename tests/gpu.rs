@@ -483,7 +483,7 @@ fn the_live_curve_of_a_training_tells_the_memory_of_the_gpu() -> Result<()> {
 fn threads_may_compute_at_the_same_time() {
     let device = gpu();
     let (coords, size) = shell(24.0, 1, &mut StdRng::seed_from_u64(17));
-    let layer = Layer::Sub([3; 3], [1; 3]);
+    let layer = Layer::Sub([3; 3], 1);
     let run = |channels: usize| bits(pass(layer, [channels; 2], &coords, size, 1, &device, DType::F32).0.features());
     let sizes = [16, 32, 64, 128];
     let alone = sizes.map(run);
