@@ -5,7 +5,8 @@
 //! Without `--config` it uses the defaults that `--print-config` prints. When it runs again, it resumes from the last checkpoint in its
 //! folder; it reads finished stages and does not train them. Stages do not depend on each other: `--together` trains all of them at the same
 //! time, which fills a GPU better than one alone. `--stage K` trains one stage alone, so that several processes can train them: first run it
-//! with `--prepare`, which fits the representation of the shapes, and finally run it without options, which assembles the stages. It computes on the best device (`WAVEMESH_DEVICE` chooses another).
+//! with `--prepare`, which fits the representation of the shapes, and finally run it without options, which assembles the stages. It
+//! computes on the best device (`WAVEMESH_DEVICE` chooses another).
 //! `start` in the configuration names a generator from which the networks start; a stage without steps and minutes is taken from it as it is.
 //!
 //! Ctrl-C, or the end of a job (SIGTERM), stops it after the current step and writes a checkpoint, so nothing is lost; a second Ctrl-C ends
@@ -170,16 +171,13 @@ fn run(group: &Arc<ProcessGroup>) -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut list = arguments.iter().map(String::as_str);
     while let Some(flag) = list.next() {
-        match flag {
-            "--prepare" => {
-                prepare = true;
-                continue;
-            }
-            "--together" => {
-                together = true;
-                continue;
-            }
-            _ => {}
+        if let Some(switch) = match flag {
+            "--prepare" => Some(&mut prepare),
+            "--together" => Some(&mut together),
+            _ => None,
+        } {
+            *switch = true;
+            continue;
         }
         match (flag, list.next()) {
             ("--print-config", None) => {
