@@ -4,7 +4,7 @@
 //!
 //! Without `--config` it uses the defaults that `--print-config` prints. When it runs again, it resumes from the last checkpoint in its
 //! folder; it reads finished stages and does not train them. Stages do not depend on each other: `--together` trains all of them at the same
-//! time, which fills a GPU better than one alone. `--stage K` trains one stage alone, so that several processes can train them: first run it
+//! time, and makes the shapes once. `--stage K` trains one stage alone, so that several processes can train them: first run it
 //! with `--prepare`, which fits the representation of the shapes, and finally run it without options, which assembles the stages. It
 //! computes on the best device (`WAVEMESH_DEVICE` chooses another).
 //! `start` in the configuration names a generator from which the networks start; a stage without steps and minutes is taken from it as it is.
