@@ -384,7 +384,9 @@ def test_a_frontend_that_comes_late_sees_the_next_cell(kernel):
     late = kernel.manager.client()
     late.start_channels()
     try:
-        late.wait_for_ready(timeout=30)
+        # It hears of everything from its subscription on, and that may come after the kernel's other answers.
+        while late.get_iopub_msg(timeout=30)["msg_type"] != "iopub_welcome":
+            pass
         msg_id = kernel.send("8")
         seen = []
         while not (seen and seen[-1]["msg_type"] == "status" and seen[-1]["content"]["execution_state"] == "idle"):

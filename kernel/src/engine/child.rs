@@ -220,8 +220,9 @@ fn run_cell(cell: Cell, worker: &mut Worker, orders: &mut Orders) -> std::io::Re
     if let Some(library) = LIBRARY.get() {
         (library.forget)();
     }
-    worker.begin(cell)?;
+    // Before the cell begins: on a busy machine its first program may run before this thread does.
     let start = Tick::now();
+    worker.begin(cell)?;
     let mut stop: Option<Stop> = None;
     loop {
         if worker.wait(orders.control.as_fd(), stop.is_some())? {
