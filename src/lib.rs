@@ -66,6 +66,7 @@ pub mod diffusion;
 #[cfg(feature = "train")]
 pub mod distributed;
 mod error;
+mod fetch;
 mod files;
 #[cfg(feature = "cuda")]
 mod gpu;
@@ -88,6 +89,7 @@ mod tensor_file;
 pub mod train;
 pub mod unet;
 pub mod wavelet;
+mod wide;
 
 pub use allocator::keep_freed_memory;
 pub use candle_threads::let_candle_rest;

@@ -43,7 +43,6 @@ mod viewer;
 mod voxel_faces;
 mod voxel_plot;
 mod voxels;
-mod wide;
 mod widgets;
 
 pub use bundle::MimeBundle;

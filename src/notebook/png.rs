@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::wide::wide;
+use crate::wide::wide;
 use crate::{Error, Result};
 
 /// Encodes `rgb` (three bytes per pixel, rows from the top) in full colour.

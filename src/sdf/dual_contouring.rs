@@ -11,7 +11,8 @@ use std::sync::LazyLock;
 use rayon::prelude::*;
 
 use super::SdfGrid;
-use super::cells::{Bits, Crossings, EDGES, LOOPS, edge_at};
+use super::cells::{Bits, EDGES, LOOPS, edge_at};
+use super::crossings::{Crossings, code};
 use super::marching_cubes::part;
 use crate::mesh::vec3::{add, cross, dot, normalized, scale, sub};
 
@@ -37,28 +38,11 @@ const BEYOND: f64 = 0.1;
 type Vector = [f64; 3];
 type Surface = (Vec<[f32; 3]>, Vec<[u32; 3]>);
 
-/// The vertices and triangles of the grid's `level`.
-pub(super) fn dual_contouring(
-    grid: &SdfGrid,
-    level: f32,
-    inside: &Bits,
-    crossings: &Crossings,
-    shown: Option<&Bits>,
-) -> Surface {
-    let field = Field { grid, level: level.into() };
-    let planes: Vec<Vec<Plane>> = (0..inside.shape[0])
-        .into_par_iter()
-        .map(|i| {
-            let mut planes = Vec::new();
-            crossings.of_slice(i, |start, axis| planes.push(field.crossing(start, axis)));
-            planes
-        })
-        .collect();
-    let planes = planes.concat();
-    let slices: Vec<Slice> = (0..inside.shape[0] - 1)
-        .into_par_iter()
-        .map(|i| Slice::new(&field, i, inside, crossings, shown, &planes))
-        .collect();
+/// The vertices and triangles of the surface whose [planes](Field::crossing) at the crossed edges are given.
+pub(super) fn dual_contouring(field: &Field, crossings: &Crossings, planes: &[Plane], shown: Option<&Bits>) -> Surface {
+    let inside = &crossings.inside;
+    let slices: Vec<Slice> =
+        (0..inside.shape[0] - 1).into_par_iter().map(|i| Slice::new(field, i, crossings, shown, planes)).collect();
     let mut before = vec![0u32];
     slices.iter().for_each(|slice| before.push(before[before.len() - 1] + slice.vertices.len() as u32));
     let vertices: Vec<[f32; 3]> = slices.iter().flat_map(|slice| &slice.vertices).copied().collect();
@@ -116,14 +100,8 @@ struct Slice {
 }
 
 impl Slice {
-    fn new(
-        field: &Field,
-        i: usize,
-        inside: &Bits,
-        crossings: &Crossings,
-        shown: Option<&Bits>,
-        planes: &[Plane],
-    ) -> Self {
+    fn new(field: &Field, i: usize, crossings: &Crossings, shown: Option<&Bits>, planes: &[Plane]) -> Self {
+        let inside = &crossings.inside;
         let mut slice = Self { vertices: Vec::new(), cells: Vec::new(), rows: vec![0] };
         for j in 0..inside.shape[1] - 1 {
             inside.crossed_cells(i, j, shown, |k, case| {
@@ -134,7 +112,7 @@ impl Slice {
                     let mut flat = FLAT;
                     for (at, &edge) in sheet.iter_mut().zip(outline) {
                         let (start, axis) = EDGES[usize::from(edge)];
-                        let plane = planes[rows.number(edge.into(), k) as usize];
+                        let plane = planes[rows.number(code(edge.into()), k) as usize];
                         let mut position = start.map(|c| c as f64);
                         position[axis] += plane.part;
                         *at = (position, plane.normal);
@@ -174,7 +152,7 @@ fn halves([a, b, c, d]: [u32; 4], vertices: &[[f32; 3]], normal: [f32; 3]) -> [[
 
 /// Where the surface crosses a grid edge: the position along the edge, and the unit normal there, in cells.
 #[derive(Clone, Copy)]
-struct Plane {
+pub(super) struct Plane {
     part: f64,
     normal: Vector,
     beside_an_edge: bool,
@@ -200,12 +178,16 @@ impl FlatCell {
 }
 
 /// The grid, in units of its cells.
-struct Field<'a> {
+pub(super) struct Field<'a> {
     grid: &'a SdfGrid,
     level: f64,
 }
 
-impl Field<'_> {
+impl<'a> Field<'a> {
+    pub fn new(grid: &'a SdfGrid, level: f32) -> Self {
+        Self { grid, level: level.into() }
+    }
+
     /// In double precision, so that differences and their squares do not overflow.
     fn value(&self, [i, j, k]: [usize; 3]) -> f64 {
         let [_, ny, nz] = self.grid.shape();
@@ -226,7 +208,7 @@ impl Field<'_> {
     }
 
     /// The crossing of the edge that begins at a sample and runs along `axis`.
-    fn crossing(&self, start: [usize; 3], axis: usize) -> Plane {
+    pub fn crossing(&self, start: [usize; 3], axis: usize) -> Plane {
         let mut end = start;
         end[axis] += 1;
         let bend = self.bend(start).max(self.bend(end));

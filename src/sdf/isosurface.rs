@@ -1,9 +1,10 @@
 //! [`isosurface`]: the surface on which a grid has a given value, as a mesh.
 
-use super::cells::{Bits, Crossings};
-use super::dual_contouring::dual_contouring;
+use super::cells::Bits;
+use super::crossings::Crossings;
+use super::dual_contouring::{Field, dual_contouring};
 use super::grid::SdfGrid;
-use super::marching_cubes::{faces, vertices};
+use super::marching_cubes::{faces, vertex};
 use crate::mesh::Mesh;
 use crate::{Error, Result};
 
@@ -67,25 +68,18 @@ pub fn isosurface(grid: &SdfGrid, config: &IsosurfaceConfig) -> Result<Mesh> {
             (format!("{} entries", mask.len()), format!("one for each of {} samples", grid.values().len()));
         return Err(Error::Argument { op: OP, name: "mask", got, expected });
     }
-    let inside = Bits::new(shape, grid.values(), |&v| v < level);
-    let crossings = Crossings::new(&inside);
-    if crossings.len() == 0 {
-        let (lo, hi) = grid.values().iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
-        let expected = format!("one that the grid crosses; its values lie in {lo}..={hi}");
-        return Err(Error::Argument { op: OP, name: "level", got: level.to_string(), expected });
-    }
-    if u32::try_from(crossings.len()).is_err() {
-        let (got, expected) =
-            (format!("{} vertices", crossings.len()), "at most 2^32; a coarser grid has fewer".into());
-        return Err(Error::Argument { op: OP, name: "the surface", got, expected });
-    }
-    let shown = config.mask.as_ref().map(|mask| Bits::new(shape, mask, |&shown| shown));
+    let shown = config.mask.as_ref().map(|mask| Bits::new(shape, mask));
     let (vertices, faces) = match config.method {
         IsosurfaceMethod::MarchingCubes => {
             let least = if config.no_zero_area { LEAST_PART } else { 0.0 };
-            (vertices(grid, level, least, &crossings), faces(&inside, &crossings, shown.as_ref()))
+            let (crossings, vertices) = crossed(grid, level, |start, axis| vertex(grid, level, least, start, axis))?;
+            (vertices, faces(&crossings, shown.as_ref()))
         }
-        IsosurfaceMethod::DualContouring => dual_contouring(grid, level, &inside, &crossings, shown.as_ref()),
+        IsosurfaceMethod::DualContouring => {
+            let field = Field::new(grid, level);
+            let (crossings, planes) = crossed(grid, level, |start, axis| field.crossing(start, axis))?;
+            dual_contouring(&field, &crossings, &planes, shown.as_ref())
+        }
     };
     if faces.is_empty() {
         let (got, expected) = ("one that hides the surface".into(), "one that leaves a cell of it".into());
@@ -98,6 +92,28 @@ pub fn isosurface(grid: &SdfGrid, config: &IsosurfaceConfig) -> Result<Mesh> {
 }
 
 const OP: &str = "isosurface";
+
+/// The edges between samples that the surface crosses, and what `of_edge(first sample, axis)` makes of each.
+///
+/// # Errors
+/// If there is no such edge, or more than vertices can be numbered.
+fn crossed<V: Send>(
+    grid: &SdfGrid,
+    level: f32,
+    of_edge: impl Fn([usize; 3], usize) -> V + Sync,
+) -> Result<(Crossings, Vec<V>)> {
+    let most = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
+    let (crossings, edges) = Crossings::find(grid.shape(), grid.values(), level, most, of_edge).map_err(|count| {
+        let (got, expected) = (format!("at least {count} vertices"), "at most 2^32; a coarser grid has fewer".into());
+        Error::Argument { op: OP, name: "the surface", got, expected }
+    })?;
+    if edges.is_empty() {
+        let (lo, hi) = grid.values().iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
+        let expected = format!("one that the grid crosses; its values lie in {lo}..={hi}");
+        return Err(Error::Argument { op: OP, name: "level", got: level.to_string(), expected });
+    }
+    Ok((crossings, edges))
+}
 
 /// The surface on which a grid has the value `level`, in mesh units, facing larger values. It is watertight unless it leaves the grid.
 ///

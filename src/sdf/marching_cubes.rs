@@ -7,32 +7,21 @@ use std::sync::LazyLock;
 
 use rayon::prelude::*;
 
-use super::cells::{Bits, Crossings, EDGES, LOOPS, cell_faces};
+use super::cells::{Bits, EDGES, LOOPS, cell_faces};
+use super::crossings::{Crossings, code};
 use super::grid::SdfGrid;
+use crate::wide::wide_fn;
 
-/// The vertices, one on each crossed edge in the order of their numbers, at least `least` of a cell away from the samples.
-pub(super) fn vertices(grid: &SdfGrid, level: f32, least: f32, crossings: &Crossings) -> Vec<[f32; 3]> {
-    let [nx, ny, nz] = grid.shape();
+/// The vertex on the edge that begins at a sample and runs along an axis, at least `least` of a cell away from the samples.
+#[inline(always)]
+pub(super) fn vertex(grid: &SdfGrid, level: f32, least: f32, start: [usize; 3], axis: usize) -> [f32; 3] {
+    let [_, ny, nz] = grid.shape();
     let (origin, spacing, values) = (grid.origin(), grid.spacing(), grid.values());
-    let step = [ny * nz, nz, 1];
-    let mut vertices = vec![[0.0; 3]; crossings.len()];
-    let mut rest = vertices.as_mut_slice();
-    let slices: Vec<&mut [[f32; 3]]> =
-        crossings.in_slices().map(|count| rest.split_off_mut(..count).unwrap_or_default()).collect();
-    debug_assert_eq!(slices.len(), nx);
-    slices.into_par_iter().enumerate().for_each(|(i, vertices)| {
-        let mut vertices = vertices.iter_mut();
-        crossings.of_slice(i, |[i, j, k], axis| {
-            let place = (i * ny + j) * nz + k;
-            let (a, b) = (values[place], values[place + step[axis]]);
-            let mut index = [i as f32, j as f32, k as f32];
-            index[axis] += (part(a.into(), b.into(), level.into()) as f32).clamp(least, 1.0 - least);
-            if let Some(vertex) = vertices.next() {
-                *vertex = std::array::from_fn(|c| origin[c] + index[c] * spacing[c]);
-            }
-        });
-    });
-    vertices
+    let place = (start[0] * ny + start[1]) * nz + start[2];
+    let (a, b) = (values[place], values[place + [ny * nz, nz, 1][axis]]);
+    let mut index = start.map(|c| c as f32);
+    index[axis] += (part(a.into(), b.into(), level.into()) as f32).clamp(least, 1.0 - least);
+    std::array::from_fn(|c| origin[c] + index[c] * spacing[c])
 }
 
 /// Where the level lies between value `a` and value `b` along an edge, 0 to 1. In double precision, since differences of single-precision
@@ -42,46 +31,35 @@ pub(super) fn part(a: f64, b: f64, level: f64) -> f64 {
 }
 
 /// The triangles of the cells whose samples are all `shown`.
-pub(super) fn faces(inside: &Bits, crossings: &Crossings, shown: Option<&Bits>) -> Vec<[u32; 3]> {
-    let slices: Vec<Vec<[u32; 3]>> =
-        (0..inside.shape[0] - 1).into_par_iter().map(|i| of_slice(inside, crossings, shown, i)).collect();
-    slices.concat()
+pub(super) fn faces(crossings: &Crossings, shown: Option<&Bits>) -> Vec<[u32; 3]> {
+    let slices = (0..crossings.inside.shape[0] - 1).into_par_iter();
+    slices.map(|i| of_slice(crossings, shown, i)).collect::<Vec<_>>().concat()
 }
 
-/// The triangles between the slices i and i + 1 of samples.
-fn of_slice(inside: &Bits, crossings: &Crossings, shown: Option<&Bits>, i: usize) -> Vec<[u32; 3]> {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "popcnt,bmi1,bmi2")]
-        fn counting(inside: &Bits, crossings: &Crossings, shown: Option<&Bits>, i: usize) -> Vec<[u32; 3]> {
-            of_slice_body(inside, crossings, shown, i)
+wide_fn! {
+    /// The triangles between the slices i and i + 1 of samples.
+    fn of_slice(crossings: &Crossings, shown: Option<&Bits>, i: usize) -> Vec<[u32; 3]> {
+        let (inside, table) = (&crossings.inside, &*TABLE);
+        // Most surfaces have twice as many triangles as vertices.
+        let mut found = Vec::with_capacity(2 * (crossings.before(i + 1) - crossings.before(i)));
+        for j in 0..inside.shape[1] - 1 {
+            let (mut word, mut rows) = (usize::MAX, Default::default());
+            inside.crossed_cells(i, j, shown, |k, case| {
+                if word != k / 64 {
+                    word = k / 64;
+                    rows = crossings.around(i, j, word);
+                }
+                for &[a, b, c] in table.triangles(case) {
+                    let number = |code: u8| rows.number(code, k);
+                    found.push([number(a), number(b), number(c)]);
+                }
+            });
         }
-        if is_x86_feature_detected!("popcnt") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2") {
-            // SAFETY: the features were just detected.
-            return unsafe { counting(inside, crossings, shown, i) };
-        }
+        found
     }
-    of_slice_body(inside, crossings, shown, i)
 }
 
-#[inline(always)]
-fn of_slice_body(inside: &Bits, crossings: &Crossings, shown: Option<&Bits>, i: usize) -> Vec<[u32; 3]> {
-    let table = &*TABLE;
-    let mut found = Vec::new();
-    for j in 0..inside.shape[1] - 1 {
-        let (mut word, mut rows) = (usize::MAX, Default::default());
-        inside.crossed_cells(i, j, shown, |k, case| {
-            if word != k / 64 {
-                word = k / 64;
-                rows = crossings.around(i, j, word);
-            }
-            found.extend(table.triangles(case).iter().map(|t| t.map(|edge| rows.number(edge.into(), k))));
-        });
-    }
-    found
-}
-
-/// For each of the 256 sets of inside corners, the triangles as triples of cell edges.
+/// For each of the 256 sets of inside corners, the triangles as triples of [codes](code) of cell edges.
 struct Table {
     first: [usize; 257],
     triangles: Vec<[u8; 3]>,
@@ -93,6 +71,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
         loops.iter().for_each(|outline| triangulate(outline, &mut table.triangles));
         table.first[case + 1] = table.triangles.len();
     }
+    table.triangles.iter_mut().flatten().for_each(|edge| *edge = code((*edge).into()));
     table
 });
 

@@ -8,6 +8,7 @@
 //! [`DistanceQuery`] measures points that are not on a grid; [`DepthImage`] is a picture of a solid.
 
 mod cells;
+mod crossings;
 mod depth_image;
 mod distance;
 mod dual_contouring;

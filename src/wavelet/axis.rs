@@ -5,16 +5,17 @@
 
 use std::ops::Range;
 
-use super::combine::{Pair, Real, combine, fetch};
+use super::combine::{Real, combine, weights};
 use super::filters::Wavelet;
 use super::mode::{Extended, Mode};
+use crate::fetch::fetch;
 
 /// One axis of a decomposition, from `n` samples to `m` coefficients of each kind.
 pub(super) struct Analysis<T> {
     pub m: usize,
     taps: usize,
     /// The low- and high-pass filters, reversed.
-    weights: Pair<T>,
+    weights: Vec<[T; 2]>,
     /// The entries of the extended signal: coefficient k is made of entries 2k..2k + taps.
     table: Vec<Extended>,
     /// Position of the first entry of the table, in samples before the signal.
@@ -27,7 +28,7 @@ pub(super) struct Synthesis<T> {
     /// Number of coefficients of each kind that a pair of samples depends on.
     reach: usize,
     /// For even and for odd samples: the weights of low- and high-pass coefficients, alternating.
-    weights: Pair<T>,
+    weights: Vec<[T; 2]>,
     /// The order of the coefficients: samples 2q and 2q + 1 are made of entries q..q + reach.
     table: Vec<usize>,
     /// Position of coefficient 0 in the table; the others follow it.
@@ -71,6 +72,12 @@ fn extended_rows<'a, T: Real>(
         .collect()
 }
 
+/// The first `len` values, and the others.
+fn halves<T>(values: &mut [T], len: usize) -> [&mut [T]; 2] {
+    let (first, second) = values.split_at_mut(len.min(values.len()));
+    [first, second]
+}
+
 /// Takes rows from both buffers alternately, each time starting one entry later: the content after a line's samples.
 fn in_turn<'a, T>(first: &'a [T], second: &'a [T]) -> impl Fn(usize) -> &'a [T] {
     move |t| if t % 2 == 0 { &first[t / 2..] } else { &second[t / 2..] }
@@ -83,7 +90,7 @@ impl<T: Real> Analysis<T> {
         let before = if mode == Mode::Periodization { taps / 2 - 1 } else { taps - 2 };
         let table = (0..2 * (m - 1) + taps).map(|e| mode.extend(e as isize - before as isize, n)).collect();
         let backwards = |filter: &[f64]| filter.iter().rev().map(|&c| T::from_f64(c)).collect::<Vec<T>>();
-        let weights = Pair::new([&backwards(wavelet.dec_lo()), &backwards(wavelet.dec_hi())]);
+        let weights = weights([&backwards(wavelet.dec_lo())[..], &backwards(wavelet.dec_hi())]);
         Self { m, taps, weights, table, before }
     }
 
@@ -97,12 +104,12 @@ impl<T: Real> Analysis<T> {
         self.taps
     }
 
-    /// Coefficients of both kinds from the entries that they depend on.
-    pub fn pair<'a>(&self, row: impl Fn(usize) -> &'a [T], low: &mut [T], high: &mut [T])
+    /// Coefficients [low, high] for `K` consecutive indices, from the entries on which they depend.
+    pub fn pairs<'a, const K: usize>(&self, row: impl Fn(usize) -> &'a [T], out: [[&mut [T]; 2]; K])
     where
         T: 'a,
     {
-        combine(row, &self.weights, [low, high]);
+        combine(row, &self.weights, out);
     }
 
     /// From (n, inner) to the coefficients in a range: their low-pass rows, then their high-pass rows. Meanwhile `next` is loaded into
@@ -118,10 +125,17 @@ impl<T: Real> Analysis<T> {
         let (low, high) = dst.split_at_mut(range.len() * inner);
         let entries = 2 * range.start..2 * (range.end - 1) + self.taps;
         let rows = extended_rows(src, inner, inner, &self.table[entries], &mut scratch.even);
-        for (k, (low, high)) in low.chunks_exact_mut(inner).zip(high.chunks_exact_mut(inner)).enumerate() {
-            let soon = 2 * (range.start + k) * inner..2 * (range.start + k + 1) * inner;
+        let two = low.chunks_mut(2 * inner).zip(high.chunks_mut(2 * inner));
+        for (k, (low, high)) in (0..range.len()).step_by(2).zip(two) {
+            let soon = 2 * (range.start + k) * inner..2 * (range.start + k + 2) * inner;
             fetch(next.get(soon).unwrap_or_default());
-            self.pair(|t| rows[2 * k + t], low, high);
+            let row = |t: usize| rows[2 * k + t];
+            let ([low, next_low], [high, next_high]) = (halves(low, inner), halves(high, inner));
+            if next_low.is_empty() {
+                self.pairs(row, [[low, high]]);
+            } else {
+                self.pairs(row, [[low, high], [next_low, next_high]]);
+            }
         }
     }
 
@@ -149,7 +163,7 @@ impl<T: Real> Analysis<T> {
         for i in (0..first).chain(last..half) {
             (even[i], odd[i]) = (value(&self.table[2 * i]), value(&self.table[2 * i + 1]));
         }
-        combine(in_turn(even, odd), &self.weights, [low, high]);
+        combine(in_turn(even, odd), &self.weights, [[low, high]]);
     }
 }
 
@@ -178,7 +192,7 @@ impl<T: Real> Synthesis<T> {
         let before = half - 1 - centre[0];
         let index = |e: usize| (e as isize - before as isize).rem_euclid(m as isize) as usize;
         let table = (0..n / 2 + reach - 1).map(index).collect();
-        let weights = Pair::new([&weights[0], &weights[1]]);
+        let weights = self::weights([&weights[0][..], &weights[1]]);
         Some(Self { n, reach, weights, table, before })
     }
 
@@ -192,29 +206,34 @@ impl<T: Real> Synthesis<T> {
         self.table[entry]
     }
 
-    /// A pair of samples from the coefficients at the entries it depends on, low- and high-pass alternating.
-    pub fn pair<'a>(&self, row: impl Fn(usize) -> &'a [T], even: &mut [T], odd: &mut [T])
+    /// `K` consecutive pairs of samples from the coefficients at the entries on which they depend, low- and high-pass alternating.
+    pub fn pairs<'a, const K: usize>(&self, row: impl Fn(usize) -> &'a [T], out: [[&mut [T]; 2]; K])
     where
         T: 'a,
     {
-        combine(row, &self.weights, [even, odd]);
+        combine(row, &self.weights, out);
     }
 
     /// From rows of coefficients of each kind, at consecutive entries, to the pairs of rows of samples that they make.
     pub fn entries(&self, low: &[T], high: &[T], inner: usize, dst: &mut [T]) {
-        for (q, pair) in dst.chunks_exact_mut(2 * inner).enumerate() {
-            let (even, odd) = pair.split_at_mut(inner);
-            let row = |t: usize| &[low, high][t % 2][(q + t / 2) * inner..][..inner];
-            self.pair(row, even, odd);
-        }
+        self.by_entry(low, high, inner, |entry| entry, dst);
     }
 
     /// From (m, inner) of each kind to (n, inner).
     pub fn block(&self, low: &[T], high: &[T], inner: usize, dst: &mut [T]) {
-        for (q, pair) in dst.chunks_exact_mut(2 * inner).enumerate() {
-            let (even, odd) = pair.split_at_mut(inner);
-            let row = |t: usize| &[low, high][t % 2][self.table[q + t / 2] * inner..][..inner];
-            self.pair(row, even, odd);
+        self.by_entry(low, high, inner, |entry| self.table[entry], dst);
+    }
+
+    fn by_entry(&self, low: &[T], high: &[T], inner: usize, index: impl Fn(usize) -> usize, dst: &mut [T]) {
+        for (q, pairs) in (0..).step_by(2).zip(dst.chunks_mut(4 * inner)) {
+            let row = |t: usize| &[low, high][t % 2][index(q + t / 2) * inner..][..inner];
+            let [pair, next] = halves(pairs, 2 * inner);
+            let (pair, next) = (halves(pair, inner), halves(next, inner));
+            if next[0].is_empty() {
+                self.pairs(row, [pair]);
+            } else {
+                self.pairs(row, [pair, next]);
+            }
         }
     }
 
@@ -232,7 +251,7 @@ impl<T: Real> Synthesis<T> {
         }
         let (low, even) = even.split_at_mut(entries);
         let (high, odd) = odd.split_at_mut(entries);
-        combine(in_turn(low, high), &self.weights, [&mut *even, &mut *odd]);
+        combine(in_turn(low, high), &self.weights, [[&mut *even, &mut *odd]]);
         for ((pair, &e), &o) in dst.chunks_exact_mut(2).zip(&*even).zip(&*odd) {
             (pair[0], pair[1]) = (e, o);
         }

@@ -2,6 +2,7 @@
 //! while they are in cache, and each slab is filled there for decoding.
 
 use std::array::from_fn;
+use std::mem::take;
 
 use super::array::NdArray;
 use super::layout::{DEFAULT_LEVEL, WaveletLayout};
@@ -103,14 +104,26 @@ pub(super) fn encode(grid: &[f32], layout: &WaveletLayout, threshold: impl Fn(us
             analysis.samples(),
             4 * analysis.slabs_kept(),
             |first, approx_slabs| {
-                let (mut details, mut work) = (vec![0.0; 7 * slab], analysis.tile(0..analysis.m[1]));
+                let (mut details, mut work) = (vec![0.0; 14 * slab], analysis.tile(0..analysis.m[1]));
                 let mut sieves: [Sieve; 7] = Default::default();
-                for (x, approx) in (first..).zip(approx_slabs) {
-                    let mut bands: Vec<_> =
-                        std::iter::once(&mut **approx).chain(details.chunks_exact_mut(slab)).collect();
-                    work.slab(x, &mut bands);
-                    for ((band, sieve), slab) in (first_band..).zip(&mut sieves).zip(details.chunks_exact(slab)) {
-                        sieve.sift(x, slab, nz, threshold(band));
+                for (x, approx_slabs) in (first..).step_by(2).zip(approx_slabs.chunks_mut(2)) {
+                    let mut details_of_slabs = details.chunks_exact_mut(7 * slab);
+                    let bands = |approx| {
+                        let details = details_of_slabs.next().unwrap_or_default().chunks_exact_mut(slab);
+                        std::iter::once(approx).chain(details).collect::<Vec<_>>()
+                    };
+                    match approx_slabs {
+                        [approx, next] => {
+                            let [mut now, mut next] = [&mut **approx, &mut **next].map(bands);
+                            work.slabs(x, [&mut now, &mut next]);
+                        }
+                        [approx] => work.slabs(x, [&mut [&mut **approx].map(bands)[0]]),
+                        _ => {}
+                    }
+                    for (x, details) in (x..x + approx_slabs.len()).zip(details.chunks_exact(7 * slab)) {
+                        for ((band, sieve), slab) in (first_band..).zip(&mut sieves).zip(details.chunks_exact(slab)) {
+                            sieve.sift(x, slab, nz, threshold(band));
+                        }
                     }
                 }
                 sieves
@@ -127,7 +140,7 @@ pub(super) fn encode(grid: &[f32], layout: &WaveletLayout, threshold: impl Fn(us
     for (level, mut ranges) in levels.into_iter().enumerate().rev() {
         for detail in 0..7 {
             let band = (layout.details(level + 1) + detail) as i32;
-            sieves.extend(ranges.iter_mut().map(|sieves| (band, std::mem::take(&mut sieves[detail]))));
+            sieves.extend(ranges.iter_mut().map(|sieves| (band, take(&mut sieves[detail]))));
         }
     }
     Ok(Rows::of(sieves))
@@ -172,26 +185,32 @@ pub(super) fn decode(indices: &[[i32; 4]], values: &[f32], layout: &WaveletLayou
         // A reconstruction may be one sample longer than the decomposed array.
         let approx = grid.cropped(&m).data;
         let synthesis = SynthesisLevel::new(&m, layout.wavelet(), layout.mode())?;
-        let reach = synthesis.reach();
+        let (reach, room) = (synthesis.reach(), synthesis.reach() + 1);
         grid = NdArray::zeros(&synthesis.shape);
-        let mut pairs: Vec<&mut [f32]> = grid.data.chunks_mut(synthesis.samples()).collect();
+        let pairs = grid.data.chunks_mut(synthesis.samples());
+        let mut pairs: Vec<[&mut [f32]; 2]> =
+            pairs.map(|pair| pair.split_at_mut(synthesis.samples() / 2).into()).collect();
         in_ranges(&mut pairs, synthesis.samples(), 1, |first, pairs| {
             let mut work = synthesis.tile(0..synthesis.shape[1] / 2);
-            // The coefficients of the last `reach` entries; each entry is stored at its number modulo `reach`.
-            let mut ring = vec![0.0; reach * 7 * row];
+            // The coefficients of the last entries; each entry is stored at its number modulo their number.
+            let mut ring = vec![0.0; room * 7 * row];
             let mut laid_out = first;
-            for (q, pair) in (first..).zip(pairs) {
-                for entry in laid_out..q + reach {
-                    let places = ring[entry % reach * 7 * row..].chunks_exact_mut(row);
+            for (q, pairs) in (first..).step_by(2).zip(pairs.chunks_mut(2)) {
+                let end = q + reach + pairs.len() - 1;
+                for entry in laid_out..end {
+                    let places = ring[entry % room * 7 * row..].chunks_exact_mut(row);
                     details.iter().zip(places).for_each(|(band, place)| band.lay_out(synthesis.index(entry), place));
                 }
-                laid_out = q + reach;
+                laid_out = end;
                 let coefficients = |band: usize, entry: usize| match band.checked_sub(1) {
                     None => &approx[synthesis.index(entry) * row..][..row],
-                    Some(detail) => &ring[(entry % reach * 7 + detail) * row..][..row],
+                    Some(detail) => &ring[(entry % room * 7 + detail) * row..][..row],
                 };
-                let (even, odd) = pair.split_at_mut(synthesis.samples() / 2);
-                work.slab_pair(q, coefficients, [even, odd]);
+                match pairs {
+                    [pair, next] => work.slab_pairs(q, coefficients, [take(pair), take(next)]),
+                    [pair] => work.slab_pairs(q, coefficients, [take(pair)]),
+                    _ => {}
+                }
             }
         });
     }
@@ -207,9 +226,9 @@ fn bytes_to_decode(layout: &WaveletLayout) -> usize {
         let made = m.map(|m| layout.mode().samples(m, taps).unwrap_or_default());
         let wanted = if level == 1 { layout.frame().shape } else { layout.shape(layout.details(level - 1)) };
         let cropped = if made == wanted { 0 } else { values(wanted) };
-        // A thread's ring, and its `SynthesisTile`: two of half the bands each, with a few rows twice, and a spare one.
+        // A thread's ring, and its `SynthesisTile`: four of half the bands each, with a few rows twice, and a spare one.
         let threads = rayon::current_num_threads().min(made[0].div_ceil(2));
-        let slabs = threads * (7 * (taps / 2 + 1) + 13) * values([1, m[1], m[2]]);
+        let slabs = threads * (7 * (taps / 2 + 2) + 22) * values([1, m[1], m[2]]);
         // For each sample along an axis: half an index, and half a slice for its pair.
         let places = made.iter().sum::<usize>() * (size_of::<usize>() + size_of::<&[f32]>()) / 2;
         values(made) + cropped.max(values(m) + slabs + places)

@@ -123,13 +123,18 @@ impl<'a, T: Real> AnalysisLevel<'a, T> {
         self.axes[0].taps().div_ceil(2)
     }
 
+    /// The number of entries of the first axis on which two consecutive slabs depend.
+    fn entries(&self) -> usize {
+        self.axes[0].taps() + 2
+    }
+
     /// The tiles of a slab of coefficients, as ranges along the second axis.
     pub fn tiles(&self) -> Vec<Range<usize>> {
         // Lines are not cut.
         let Some((_, later)) = self.shape[1..].split_first().filter(|(_, later)| !later.is_empty()) else {
             return std::iter::once(0..self.m[1]).collect();
         };
-        tiles(self.m[1], 2 * self.axes[0].taps() * later.iter().product::<usize>() * size_of::<T>())
+        tiles(self.m[1], 2 * self.entries() * later.iter().product::<usize>() * size_of::<T>())
     }
 
     /// Starts work on the slabs of one tile.
@@ -140,7 +145,7 @@ impl<'a, T: Real> AnalysisLevel<'a, T> {
         let len: usize = m.iter().product();
         // Slabs at distances of a power of two would push each other out of the cache.
         let stride = (len << (self.m.len() - 1)) + 80;
-        let kept = vec![T::default(); stride * self.axes[0].taps()];
+        let kept = vec![T::default(); stride * self.entries()];
         let [spare, other] = [Vec::new(), Vec::new()];
         AnalysisTile {
             level: self,
@@ -165,7 +170,7 @@ pub(super) struct AnalysisTile<'l, 'a, T> {
     /// Coefficients of a band in a slab of the tile.
     len: usize,
     lines: Vec<Line>,
-    /// Slabs whose later axes are decomposed, band by band. The slab of entry e of the first axis is stored at e modulo the taps.
+    /// Slabs whose later axes are decomposed, band by band. The slab of entry e of the first axis is stored at e modulo their number.
     kept: Vec<T>,
     stride: usize,
     /// The entries that are stored.
@@ -176,22 +181,26 @@ pub(super) struct AnalysisTile<'l, 'a, T> {
 }
 
 impl<T: Real> AnalysisTile<'_, '_, T> {
-    /// The coefficients of each band, in alphabetical order, at index k of the first axis. Fast if k grows by one each time.
-    pub fn slab(&mut self, k: usize, bands: &mut [&mut [T]]) {
+    /// The coefficients of each band, in alphabetical order, at indices k..k + K of the first axis; K is 1 or 2. Fast if k goes on where the
+    /// last call ended. Two at once take three quarters of the time.
+    pub fn slabs<const K: usize>(&mut self, k: usize, mut bands: [&mut [&mut [T]]; K]) {
         let level = self.level;
-        let (first, taps) = (&level.axes[0], level.axes[0].taps());
-        let wanted = 2 * k..2 * k + taps;
+        let (first, room) = (&level.axes[0], level.entries());
+        let wanted = 2 * k..2 * (k + K - 1) + first.taps();
         let known =
             if (self.held.start..=self.held.end).contains(&wanted.start) { self.held.end } else { wanted.start };
         for entry in known.max(wanted.start)..wanted.end {
             self.later_axes(entry);
         }
         self.held = wanted;
-        let half = bands.len() / 2;
-        let (lows, highs) = bands.split_at_mut(half);
-        for (band, (low, high)) in lows.iter_mut().zip(highs).enumerate() {
-            let row = |t: usize| &self.kept[(2 * k + t) % taps * self.stride + band * self.len..][..self.len];
-            first.pair(row, low, high);
+        let half = bands[0].len() / 2;
+        for band in 0..half {
+            let row = |t: usize| &self.kept[(2 * k + t) % room * self.stride + band * self.len..][..self.len];
+            let out = bands.each_mut().map(|bands| {
+                let (lows, highs) = bands.split_at_mut(half);
+                [&mut *lows[band], &mut *highs[band]]
+            });
+            first.pairs(row, out);
         }
     }
 
@@ -201,7 +210,7 @@ impl<T: Real> AnalysisTile<'_, '_, T> {
         let (axes, shape) = (&level.axes[1..], &level.shape[1..]);
         let source = level.slabs[entry];
         let (Some((last, middle)), Some(&n_last)) = (axes.split_last(), shape.last()) else { return };
-        let kept = &mut self.kept[entry % level.axes[0].taps() * self.stride..][..self.len << axes.len()];
+        let kept = &mut self.kept[entry % level.entries() * self.stride..][..self.len << axes.len()];
         let mut bands: Vec<&mut [T]> = kept.chunks_exact_mut(self.len).collect();
         let mut by_line = |source: &[T], scratch: &mut Scratch<T>| {
             for (source, line) in source.chunks_exact(n_last).zip(&self.lines) {
@@ -253,7 +262,7 @@ impl<T: Real> SynthesisLevel<T> {
         2 * self.shape[1..].iter().product::<usize>()
     }
 
-    /// The number of entries, from the q-th on, from which the slabs 2q and 2q + 1 of the array are made.
+    /// The number of entries, from the q-th on, from which the slabs 2q and 2q + 1 of the array are made. Two pairs need one more.
     pub fn reach(&self) -> usize {
         self.axes[0].reach()
     }
@@ -286,8 +295,14 @@ impl<T: Real> SynthesisLevel<T> {
         } else {
             runs.push([0, 0, self.m[1]]);
         }
-        let [even, odd, spare] = [Vec::new(), Vec::new(), Vec::new()];
-        SynthesisTile { level: self, pairs, runs, even, odd, spare, scratch: Scratch::default() }
+        SynthesisTile {
+            level: self,
+            pairs,
+            runs,
+            made: Default::default(),
+            spare: Vec::new(),
+            scratch: Scratch::default(),
+        }
     }
 }
 
@@ -297,36 +312,42 @@ pub(super) struct SynthesisTile<'l, T> {
     pairs: Range<usize>,
     /// The rows along the bands' second axis on which the tile depends: (place in the tile, first row, number of rows).
     runs: Vec<[usize; 3]>,
-    even: Vec<T>,
-    odd: Vec<T>,
+    /// Slabs whose first axis is reconstructed, band by band: two pairs.
+    made: [[Vec<T>; 2]; 2],
     spare: Vec<T>,
     scratch: Scratch<T>,
 }
 
 impl<T: Real> SynthesisTile<'_, T> {
-    /// The tile of slabs 2q and 2q + 1. `row(band, entry)` returns the coefficients of a band at the entry's index.
-    pub fn slab_pair<'a>(&mut self, q: usize, row: impl Fn(usize, usize) -> &'a [T], out: [&mut [T]; 2])
-    where
+    /// The tile of slabs 2q and 2q + 1, and of the K - 1 pairs behind them; K is 1 or 2. `row(band, entry)` returns the coefficients of a
+    /// band at the entry's index.
+    pub fn slab_pairs<'a, const K: usize>(
+        &mut self,
+        q: usize,
+        row: impl Fn(usize, usize) -> &'a [T],
+        out: [[&mut [T]; 2]; K],
+    ) where
         T: 'a,
     {
-        let level = self.level;
+        let Self { level, pairs, runs, made, spare, scratch } = self;
         // One row along the second axis or, for a line, one coefficient.
         let inner: usize = level.m[2..].iter().product();
-        let rows: usize = self.runs.iter().map(|[.., len]| len).sum();
+        let rows: usize = runs.iter().map(|[.., len]| len).sum();
         let half = 1 << (level.m.len() - 1);
-        for buffer in [&mut self.even, &mut self.odd] {
+        let Some(made) = made.first_chunk_mut::<K>() else { return };
+        for buffer in made.iter_mut().flatten() {
             buffer.resize(half * rows * inner, T::default());
         }
         for band in 0..half {
-            for &[place, first, len] in &self.runs {
+            for &[place, first, len] in &*runs {
                 let own = (band * rows + place) * inner..(band * rows + place + len) * inner;
                 let part = |t: usize| &row(band + t % 2 * half, q + t / 2)[first * inner..][..len * inner];
-                level.axes[0].pair(part, &mut self.even[own.clone()], &mut self.odd[own]);
+                let out = made.each_mut().map(|pair| pair.each_mut().map(|slab| &mut slab[own.clone()]));
+                level.axes[0].pairs(part, out);
             }
         }
-        let Self { even, odd, spare, scratch, .. } = self;
-        for (bands, out) in [even, odd].into_iter().zip(out) {
-            Self::later_axes(level, self.pairs.len(), rows, bands, out, spare, scratch);
+        for (bands, out) in made.iter_mut().flatten().zip(out.into_iter().flatten()) {
+            Self::later_axes(level, pairs.len(), rows, bands, out, spare, scratch);
         }
     }
 

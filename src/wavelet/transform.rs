@@ -422,9 +422,15 @@ pub(super) fn analyze<T: Real>(data: &[T], shape: &[usize], wavelet: &Wavelet, m
         in_ranges(&mut jobs, level.samples() * level.m[0] / tiles.len(), 1, |_, jobs| {
             for Job { tile, first, parts } in jobs {
                 let mut work = level.tile(tile.clone());
-                for (k, parts) in (*first..).zip(std::mem::take(parts)) {
-                    let mut bands: Vec<&mut [T]> = parts.into_iter().map(Fresh::zeros).collect();
-                    work.slab(k, &mut bands);
+                let parts = std::mem::take(parts).into_iter();
+                let mut slabs = parts.map(|bands| bands.into_iter().map(Fresh::zeros).collect::<Vec<_>>());
+                let mut k = *first;
+                while let Some(mut bands) = slabs.next() {
+                    match slabs.next() {
+                        Some(mut next) => work.slabs(k, [&mut bands, &mut next]),
+                        None => work.slabs(k, [&mut bands]),
+                    }
+                    k += 2;
                 }
             }
         });
@@ -477,11 +483,15 @@ pub(super) fn synthesize<T: Real>(bands: &[&[T]], m: &[usize], wavelet: &Wavelet
             for Job { tile, first, parts } in jobs {
                 let mut work = level.tile(tile.clone());
                 let mut slabs = std::mem::take(parts).into_iter().flatten().map(Fresh::zeros);
+                let mut pairs = std::iter::from_fn(|| Some([slabs.next()?, slabs.next()?]));
+                let coefficients = |band: usize, entry| &bands[band][level.index(entry) * row..][..row];
                 let mut q = *first / 2;
-                while let (Some(even), Some(odd)) = (slabs.next(), slabs.next()) {
-                    let coefficients = |band: usize, entry| &bands[band][level.index(entry) * row..][..row];
-                    work.slab_pair(q, coefficients, [even, odd]);
-                    q += 1;
+                while let Some(pair) = pairs.next() {
+                    match pairs.next() {
+                        Some(next) => work.slab_pairs(q, coefficients, [pair, next]),
+                        None => work.slab_pairs(q, coefficients, [pair]),
+                    }
+                    q += 2;
                 }
             }
         });

@@ -3,7 +3,7 @@
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor, WithDType};
 
-use crate::notebook::wide::wide;
+use crate::wide::wide;
 use crate::{Error, Result, parallel};
 
 /// Statistics of a tensor's values. `min` to `std` are those of the finite values; `std` is the population's.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Picture;
-use crate::notebook::wide::wide;
+use crate::wide::wide;
 
 /// Pixels of the canvas along each side of a picture's pixel.
 const FINE: usize = 2;
