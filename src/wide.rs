@@ -11,45 +11,34 @@ pub(crate) fn is_wide() -> bool {
         && is_x86_feature_detected!("popcnt")
 }
 
-/// Defines a function that is also compiled for AVX2 and what processors with AVX2 have besides, and runs that where it can. Functions that
-/// it calls must be `#[inline(always)]`.
+/// Defines a function that is also compiled for AVX2 and what processors with AVX2 have besides, and runs that where it can.
+///
+/// What it calls counts only if it is inlined. So functions that it calls must be `#[inline(always)]` and, if they have closures, generic:
+/// the constant `WIDE` is there to be passed on. Closures of a generic function are made anew for each of its arguments, so each is called
+/// from one place, and the compiler inlines it there.
 macro_rules! wide_fn {
-    ($(#[$doc:meta])* $visible:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+    (
+        $(#[$doc:meta])*
+        $visible:vis fn $name:ident $(<$($generic:ident: $bound:path),+>)? ($($argument:ident: $type:ty),* $(,)?)
+        $(-> $result:ty)? $body:block
+    ) => {
         $(#[$doc])*
-        $visible fn $name($($argument: $type),*) $(-> $result)? {
-            // Closures of a generic function are made anew for each of its arguments, so each is called in one place and inlined there.
+        $visible fn $name $(<$($generic: $bound),+>)? ($($argument: $type),*) $(-> $result)? {
             #[inline(always)]
-            fn anywhere<const WIDE: bool>($($argument: $type),*) $(-> $result)? $body
+            fn anywhere<const WIDE: bool $(, $($generic: $bound),+)?>($($argument: $type),*) $(-> $result)? $body
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-                fn wide($($argument: $type),*) $(-> $result)? {
-                    anywhere::<true>($($argument),*)
+                fn wide $(<$($generic: $bound),+>)? ($($argument: $type),*) $(-> $result)? {
+                    anywhere::<true $(, $($generic),+)?>($($argument),*)
                 }
                 if $crate::wide::is_wide() {
                     // SAFETY: the features were just detected.
                     return unsafe { wide($($argument),*) };
                 }
             }
-            anywhere::<false>($($argument),*)
+            anywhere::<false $(, $($generic),+)?>($($argument),*)
         }
     };
 }
 pub(crate) use wide_fn;
-
-/// Runs a short loop compiled in that way. The compiler inlines a long one nowhere: those need [`wide_fn!`].
-#[inline(always)]
-pub(crate) fn wide<R>(work: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-        fn avx2<R>(work: impl FnOnce() -> R) -> R {
-            work()
-        }
-        if is_wide() {
-            // SAFETY: the features were just detected.
-            return unsafe { avx2(work) };
-        }
-    }
-    work()
-}

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::wide::wide;
+use crate::wide::wide_fn;
 use crate::{Error, Result};
 
 /// Encodes `rgb` (three bytes per pixel, rows from the top) in full colour.
@@ -38,39 +38,46 @@ pub(crate) fn encode_animated(width: u32, height: u32, rgb: &[u8], milliseconds:
 /// A palette of at most 256 colours, three bytes each, and its entry for each pixel.
 fn indexed(rgb: &[u8], width: usize) -> (Vec<u8>, Vec<u8>) {
     let mut numbers: HashMap<[u8; 3], u32, ByMultiplication> = HashMap::default();
-    let (pixels, _) = rgb.as_chunks::<3>();
+    let mut colors: Vec<([u8; 3], u32)> = Vec::new();
     // Most of a picture is paper, or an element enlarged: equal neighbours, in a row and as rows, are looked up only once.
+    let (pixels, _) = rgb.as_chunks::<3>();
     let rows: Vec<&[[u8; 3]]> = pixels.chunks(width.max(1)).collect();
-    let equal_rows = || rows.chunk_by(|a, b| a == b);
-    fn runs(row: &[[u8; 3]]) -> impl Iterator<Item = &[[u8; 3]]> {
-        row.chunk_by(|a, b| a == b)
-    }
-    for equal in equal_rows() {
-        for run in runs(equal[0]) {
-            *numbers.entry(run[0]).or_default() += (run.len() * equal.len()) as u32;
+    // The numbers of colours and how many pixels have them, for each group of equal rows; and how many rows these are.
+    let (mut runs, mut groups): (Vec<(u32, u32)>, Vec<(usize, usize)>) = Default::default();
+    for equal in rows.chunk_by(|a, b| a == b) {
+        for run in equal[0].chunk_by(|a, b| a == b) {
+            let number = *numbers.entry(run[0]).or_insert_with(|| {
+                colors.push((run[0], 0));
+                colors.len() as u32 - 1
+            });
+            colors[number as usize].1 += (run.len() * equal.len()) as u32;
+            runs.push((number, run.len() as u32));
         }
+        groups.push((runs.len(), equal.len()));
     }
-    let mut colors: Vec<([u8; 3], u32)> = numbers.into_iter().collect();
-    // Sorted, so that the same picture gives the same file.
-    colors.sort_unstable();
-    let (palette, index): (Vec<[u8; 3]>, HashMap<[u8; 3], u8, ByMultiplication>) = if colors.len() <= 256 {
-        (
-            colors.iter().map(|(color, _)| *color).collect(),
-            (0..=255).zip(&colors).map(|(i, (color, _))| (*color, i)).collect(),
-        )
+    // Sorted, so that the palette does not depend on the order of the pixels.
+    let mut order: Vec<u32> = (0..colors.len() as u32).collect();
+    order.sort_unstable_by_key(|&number| colors[number as usize]);
+    let sorted: Vec<([u8; 3], u32)> = order.iter().map(|&number| colors[number as usize]).collect();
+    let (palette, entries) = if sorted.len() <= 256 {
+        (sorted.iter().map(|(color, _)| *color).collect(), (0..sorted.len()).map(|entry| entry as u8).collect())
     } else {
-        let palette = best_palette(&colors);
-        let near = Nearest::new(&palette);
-        let mut entries = vec![0; colors.len()];
-        wide(|| entries.iter_mut().zip(&colors).for_each(|(entry, (color, _))| *entry = near.entry(*color)));
-        (palette, colors.iter().zip(entries).map(|((color, _), entry)| (*color, entry)).collect())
+        let palette = best_palette(&sorted);
+        let entries = nearest(&Planes::new(&palette), &sorted);
+        (palette, entries)
     };
+    let mut entry_of = vec![0; colors.len()];
+    order.iter().zip(entries).for_each(|(&number, entry): (_, u8)| entry_of[number as usize] = entry);
     let mut indices = Vec::with_capacity(pixels.len());
-    for equal in equal_rows() {
+    let mut first = 0;
+    for (end, equal) in groups {
         let start = indices.len();
-        runs(equal[0]).for_each(|run| indices.resize(indices.len() + run.len(), index[&run[0]]));
+        for &(number, count) in &runs[first..end] {
+            indices.resize(indices.len() + count as usize, entry_of[number as usize]);
+        }
         let row = start..indices.len();
-        (1..equal.len()).for_each(|_| indices.extend_from_within(row.clone()));
+        (1..equal).for_each(|_| indices.extend_from_within(row.clone()));
+        first = end;
     }
     (palette.into_iter().flatten().collect(), indices)
 }
@@ -161,31 +168,35 @@ fn best_palette(colors: &[([u8; 3], u32)]) -> Vec<[u8; 3]> {
 }
 
 /// A palette in three planes, so that many entries can be compared at a time.
-struct Nearest {
-    planes: [[i32; 256]; 3],
-}
+struct Planes([[i32; 256]; 3]);
 
-impl Nearest {
+impl Planes {
     fn new(palette: &[[u8; 3]]) -> Self {
         // Unused entries are far from every colour.
         let mut planes = [[1 << 10; 256]; 3];
         for (i, color) in palette.iter().enumerate() {
             (0..3).for_each(|c| planes[c][i] = color[c].into());
         }
-        Self { planes }
+        Self(planes)
     }
+}
 
-    /// The nearest entry; the first if several are equally near.
-    #[inline(always)]
-    fn entry(&self, color: [u8; 3]) -> u8 {
-        let [r, g, b] = color.map(i32::from);
-        let mut least = i32::MAX;
-        for i in 0..256 {
-            let (dr, dg, db) = (self.planes[0][i] - r, self.planes[1][i] - g, self.planes[2][i] - b);
-            // The low bits hold the entry's number, so that of equal distances the first is the smallest.
-            least = least.min((dr * dr + dg * dg + db * db) << 8 | i as i32);
+wide_fn! {
+    /// The entry of the palette that is nearest to each colour; the first if several are equally near.
+    fn nearest(planes: &Planes, colors: &[([u8; 3], u32)]) -> Vec<u8> {
+        let [reds, greens, blues] = &planes.0;
+        let mut entries = vec![0; colors.len()];
+        for (entry, ([r, g, b], _)) in entries.iter_mut().zip(colors) {
+            let (r, g, b) = (i32::from(*r), i32::from(*g), i32::from(*b));
+            let mut least = i32::MAX;
+            for i in 0..256 {
+                let (dr, dg, db) = (reds[i] - r, greens[i] - g, blues[i] - b);
+                // The low bits hold the entry's number, so that of equal distances the first is the smallest.
+                least = least.min((dr * dr + dg * dg + db * db) << 8 | i as i32);
+            }
+            *entry = (least & 255) as u8;
         }
-        (least & 255) as u8
+        entries
     }
 }
 

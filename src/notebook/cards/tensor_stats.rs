@@ -3,7 +3,7 @@
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor, WithDType};
 
-use crate::wide::wide;
+use crate::wide::wide_fn;
 use crate::{Error, Result, parallel};
 
 /// Statistics of a tensor's values. `min` to `std` are those of the finite values; `std` is the population's.
@@ -160,8 +160,7 @@ impl Sums {
         Self { min: f64::INFINITY, max: f64::NEG_INFINITY, sum: 0.0, squares: 0.0, nan: 0, finite: 0, zero: 0 };
 
     fn of<T: WithDType>(part: &[T], shift: f64) -> Self {
-        wide(|| Self::of_finite(part, shift))
-            .unwrap_or_else(|| part.iter().fold(Self::NONE, |s, x| s.with(x.to_f64(), shift)))
+        of_finite(part, shift).unwrap_or_else(|| part.iter().fold(Self::NONE, |s, x| s.with(x.to_f64(), shift)))
     }
 
     fn with(self, x: f64, shift: f64) -> Self {
@@ -178,9 +177,22 @@ impl Sums {
         }
     }
 
+    fn and(self, other: Self) -> Self {
+        Self {
+            min: self.min.min(other.min),
+            max: self.max.max(other.max),
+            sum: self.sum + other.sum,
+            squares: self.squares + other.squares,
+            nan: self.nan + other.nan,
+            finite: self.finite + other.finite,
+            zero: self.zero + other.zero,
+        }
+    }
+}
+
+wide_fn! {
     /// The usual case, in lanes that the compiler turns into vector instructions; `None` if a value is not finite.
-    #[inline(always)]
-    fn of_finite<T: WithDType>(part: &[T], shift: f64) -> Option<Self> {
+    fn of_finite<T: WithDType>(part: &[T], shift: f64) -> Option<Sums> {
         let (mut min, mut max) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
         let (mut sum, mut squares, mut odd) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
         let mut zero = [0u64; LANES];
@@ -203,7 +215,7 @@ impl Sums {
         if odd.iter().any(|odd| odd.is_nan()) {
             return None;
         }
-        let lanes = Self {
+        let lanes = Sums {
             min: min.into_iter().fold(f64::INFINITY, f64::min),
             max: max.into_iter().fold(f64::NEG_INFINITY, f64::max),
             sum: sum.iter().sum(),
@@ -213,18 +225,6 @@ impl Sums {
             zero: zero.iter().sum(),
         };
         Some(rest.iter().fold(lanes, |s, x| s.with(x.to_f64(), shift)))
-    }
-
-    fn and(self, other: Self) -> Self {
-        Self {
-            min: self.min.min(other.min),
-            max: self.max.max(other.max),
-            sum: self.sum + other.sum,
-            squares: self.squares + other.squares,
-            nan: self.nan + other.nan,
-            finite: self.finite + other.finite,
-            zero: self.zero + other.zero,
-        }
     }
 }
 
@@ -265,7 +265,7 @@ fn histogram<T: WithDType>(data: &[T], min: f64, max: f64, all_finite: bool) -> 
     let counted = parallel::map(data.len().div_ceil(CHUNK), &|i| {
         let mut tables = Tables::default();
         if all_finite {
-            wide(|| tables.count(chunk(data, i), min, scale));
+            count(&mut tables, chunk(data, i), min, scale);
         } else {
             let finite = chunk(data, i).iter().map(|x| x.to_f64()).filter(|x| x.is_finite());
             finite.for_each(|x| tables.0[0][bin((x - min) * scale)] += 1);
@@ -291,17 +291,22 @@ impl Default for Tables {
     }
 }
 
-impl Tables {
-    #[inline(always)]
-    fn count<T: WithDType>(&mut self, values: &[T], min: f64, scale: f64) {
+wide_fn! {
+    /// Counts values whose distances from `min` are given in parts of the histogram by `scale`.
+    fn count<T: WithDType>(tables: &mut Tables, values: &[T], min: f64, scale: f64) {
         let (groups, rest) = values.as_chunks::<LANES>();
         for group in groups {
-            let places: [usize; LANES] = std::array::from_fn(|lane| bin((group[lane].to_f64() - min) * scale));
-            for (table, place) in self.0.iter_mut().zip(places) {
+            let mut places = [0; LANES];
+            for lane in 0..LANES {
+                places[lane] = bin((group[lane].to_f64() - min) * scale);
+            }
+            for (table, place) in tables.0.iter_mut().zip(places) {
                 table[place % BINS.next_power_of_two()] += 1;
             }
         }
-        rest.iter().for_each(|x| self.0[0][bin((x.to_f64() - min) * scale)] += 1);
+        for x in rest {
+            tables.0[0][bin((x.to_f64() - min) * scale)] += 1;
+        }
     }
 }
 

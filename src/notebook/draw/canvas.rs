@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Picture;
-use crate::wide::wide;
+use crate::wide::wide_fn;
 
 /// Pixels of the canvas along each side of a picture's pixel.
 const FINE: usize = 2;
@@ -88,20 +88,7 @@ impl Canvas {
     /// near.
     pub fn picture(&self, polygons: &[Polygon]) -> Picture {
         let mut rgb = vec![0u8; 3 * self.width * self.height];
-        self.in_bands(polygons, &mut rgb, 3, |band, rgb| {
-            let rows = rgb.chunks_exact_mut(3 * self.width).zip(band.color.chunks_exact(FINE * band.width));
-            for (row, fine) in rows {
-                let (above, below) = fine.split_at(band.width);
-                let fine = above.as_chunks::<FINE>().0.iter().zip(below.as_chunks::<FINE>().0);
-                for (pixel, (above, below)) in row.as_chunks_mut::<3>().0.iter_mut().zip(fine) {
-                    *pixel = std::array::from_fn(|channel| {
-                        let of = |color: &u32| (color >> (8 * channel)) & 255;
-                        let sum: u32 = above.iter().chain(below).map(of).sum();
-                        ((sum + (FINE * FINE / 2) as u32) / (FINE * FINE) as u32) as u8
-                    });
-                }
-            }
-        });
+        self.in_bands(polygons, &mut rgb, 3, mean_colors);
         Picture::from_rgb_unchecked(self.width as u32, self.height as u32, rgb)
     }
 
@@ -148,11 +135,36 @@ impl Canvas {
             color.fill(paper);
             depth.fill(f32::NEG_INFINITY);
             let mut target = Band { rows, width, color, depth };
-            wide(|| {
-                polygons.iter().for_each(|polygon| target.fill(polygon));
-                finish(&target, part);
-            });
+            fill(&mut target, &polygons);
+            finish(&target, part);
         });
+    }
+}
+
+wide_fn! {
+    /// Draws polygons in the given order.
+    fn fill(band: &mut Band, polygons: &[&Polygon]) {
+        for polygon in polygons {
+            band.fill::<WIDE>(polygon);
+        }
+    }
+}
+
+wide_fn! {
+    /// The picture's pixels: means of the band's.
+    fn mean_colors(band: &Band, rgb: &mut [u8]) {
+        let rows = rgb.chunks_exact_mut(3 * band.width / FINE).zip(band.color.chunks_exact(FINE * band.width));
+        for (row, fine) in rows {
+            let (above, below) = fine.split_at(band.width);
+            let fine = above.as_chunks::<FINE>().0.iter().zip(below.as_chunks::<FINE>().0);
+            for (pixel, (above, below)) in row.as_chunks_mut::<3>().0.iter_mut().zip(fine) {
+                for (channel, value) in pixel.iter_mut().enumerate() {
+                    let of = |color: &u32| (color >> (8 * channel)) & 255;
+                    let sum: u32 = above.iter().chain(below).map(of).sum();
+                    *value = ((sum + (FINE * FINE / 2) as u32) / (FINE * FINE) as u32) as u8;
+                }
+            }
+        }
     }
 }
 
@@ -180,6 +192,7 @@ struct Plane {
 
 impl Plane {
     /// The plane through the values at three points; `None` if the points lie on a line.
+    #[inline(always)]
     fn through(points: [[f32; 2]; 3], values: [f32; 3]) -> Option<Self> {
         let ([x0, y0], [x1, y1], [x2, y2]) = (points[0], points[1], points[2]);
         let area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0);
@@ -191,14 +204,34 @@ impl Plane {
         Some(Self { at: values[0] - x0 * dx - y0 * dy, dx, dy })
     }
 
+    #[inline(always)]
     fn row(self, y: f32) -> (f32, f32) {
         (self.at + y * self.dy, self.dx)
     }
 }
 
+/// The pixels of a row that lie `inside` all borders by that much.
+#[inline(always)]
+fn between(borders: &[Plane], y: f32, width: usize, inside: f32) -> Range<usize> {
+    let (mut left, mut right) = (0.0f32, width as f32);
+    for border in borders {
+        let (at, dx) = border.row(y);
+        let at = at - inside;
+        if dx > 1e-9 {
+            left = left.max(-at / dx);
+        } else if dx < -1e-9 {
+            right = right.min(-at / dx);
+        } else if at < 0.0 {
+            right = left - 1.0;
+        }
+    }
+    let (from, to) = ((left - 0.5).ceil().max(0.0), (right - 0.5).ceil().min(width as f32));
+    from as usize..(to.max(from) as usize)
+}
+
 impl Band<'_> {
     #[inline(always)]
-    fn fill(&mut self, polygon: &Polygon) {
+    fn fill<const WIDE: bool>(&mut self, polygon: &Polygon) {
         let corners = usize::from(polygon.corners);
         let points = polygon.points.map(|[x, y, _]| [x * FINE as f32, y * FINE as f32]);
         let points = &points[..corners];
@@ -236,31 +269,14 @@ impl Band<'_> {
 
         for y in first..last {
             let yc = y as f32 + 0.5;
-            // The pixels that lie `inside` all borders by that much.
-            let between = |inside: f32| {
-                let (mut left, mut right) = (0.0f32, self.width as f32);
-                for border in borders {
-                    let (at, dx) = border.row(yc);
-                    let at = at - inside;
-                    if dx > 1e-9 {
-                        left = left.max(-at / dx);
-                    } else if dx < -1e-9 {
-                        right = right.min(-at / dx);
-                    } else if at < 0.0 {
-                        right = left - 1.0;
-                    }
-                }
-                let (from, to) = ((left - 0.5).ceil().max(0.0), (right - 0.5).ceil().min(self.width as f32));
-                from as usize..(to.max(from) as usize)
-            };
-            let pixels = between(0.0);
+            let pixels = between(borders, yc, self.width, 0.0);
             if pixels.is_empty() {
                 continue;
             }
             let start = (y - self.rows.start) * self.width;
             let (depth_at, depth_dx) = depth.row(yc);
             if flat {
-                let inner = if polygon.outlined { between(line) } else { pixels.clone() };
+                let inner = if polygon.outlined { between(borders, yc, self.width, line) } else { pixels.clone() };
                 let inner = if inner.is_empty() { pixels.end..pixels.end } else { inner };
                 let parts = [(pixels.start..inner.start, dark), (inner.clone(), color), (inner.end..pixels.end, dark)];
                 for (part, color) in parts {
