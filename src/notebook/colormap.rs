@@ -74,6 +74,7 @@ impl Colormap {
     }
 
     /// The colour for `t` from 0 (low) to 1 (high); outside, the colour of that end. NaN is magenta, which is in no map.
+    #[inline(always)]
     pub fn color(self, t: f32) -> [u8; 3] {
         if t.is_nan() {
             return NAN_COLOR;

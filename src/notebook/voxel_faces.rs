@@ -76,39 +76,39 @@ impl WithSimd for FacesOf<'_> {
         let mut polygons = Vec::with_capacity(part.len());
         for &i in part {
             let site = cubes.voxels.sites()[i];
-            let mut base = None;
-            let low = site.map(|v| v as f32 + gap);
-            let high = site.map(|v| v as f32 + 1.0 - gap);
+            let ends = |axis: usize| [site[axis] as f32 + gap, site[axis] as f32 + 1.0 - gap];
+            let is_visible = |axis: usize, side: usize| {
+                let sign = if side == 1 { 1 } else { -1 };
+                let mut next = site;
+                next[axis] += sign;
+                projector.towards_eye_along(axis, ends(axis)[side]) * sign as f32 > 0.0
+                    && !(touching && faces.occupancy.contains(next))
+            };
+            let mut visible = [false; 6];
+            for face in 0..6 {
+                visible[face] = is_visible(face / 2, face % 2);
+            }
+            if visible == [false; 6] {
+                continue;
+            }
+            let base = faces.scale.color(cubes.values[i]);
+            let mut shares = [[[0.0; 3]; 2]; 3];
             for axis in 0..3 {
-                for (side, sign) in [(0usize, -1i32), (1, 1)] {
-                    let mut next = site;
-                    next[axis] += sign;
-                    let level = if side == 1 { high[axis] } else { low[axis] };
-                    let mut on_face = low;
-                    on_face[axis] = level;
-                    if projector.towards_eye(on_face)[axis] * sign as f32 <= 0.0 {
-                        continue;
-                    }
-                    if touching && faces.occupancy.contains(next) {
-                        continue;
-                    }
-                    let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
-                    let corner = |pu: f32, pv: f32| {
-                        let mut p = on_face;
-                        (p[u], p[v]) = (pu, pv);
-                        projector.project(p)
-                    };
-                    let points = [
-                        corner(low[u], low[v]),
-                        corner(high[u], low[v]),
-                        corner(high[u], high[v]),
-                        corner(low[u], high[v]),
-                    ];
-                    let bright = faces.brightness[axis][side];
-                    let base = *base.get_or_insert_with(|| faces.scale.color(cubes.values[i]));
-                    let color = base.map(|c| (f32::from(c) * bright) as u8);
-                    polygons.push(Polygon::quad(points, color, faces.alpha, faces.outlined));
-                }
+                let [low, high] = ends(axis);
+                shares[axis] = [projector.share(axis, low), projector.share(axis, high)];
+            }
+            for (face, _) in visible.iter().enumerate().filter(|(_, visible)| **visible) {
+                let (axis, side) = (face / 2, face % 2);
+                let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
+                let corner = |end_u: usize, end_v: usize| {
+                    let mut ends = [side; 3];
+                    (ends[u], ends[v]) = (end_u, end_v);
+                    projector.place([shares[0][ends[0]], shares[1][ends[1]], shares[2][ends[2]]])
+                };
+                let points = [corner(0, 0), corner(1, 0), corner(1, 1), corner(0, 1)];
+                let bright = faces.brightness[axis][side];
+                let color = base.map(|c| (f32::from(c) * bright) as u8);
+                polygons.push(Polygon::quad(points, color, faces.alpha, faces.outlined));
             }
         }
         polygons

@@ -211,6 +211,7 @@ impl Scale {
         ((f64::from(value) - self.low) / (self.high - self.low)) as f32
     }
 
+    #[inline(always)]
     pub fn color(&self, value: f32) -> [u8; 3] {
         self.map.color(self.position(value))
     }

@@ -69,14 +69,23 @@ impl Projector {
         projector
     }
 
-    fn turned(&self, p: [f32; 3]) -> [f32; 3] {
-        let q: [f32; 3] = std::array::from_fn(|i| p[i] - self.center[i]);
-        self.rotation.map(|row| dot(row, q))
-    }
-
     /// The x and y on the picture, and a depth that is larger for nearer points and linear over a flat face.
     pub fn project(&self, p: [f32; 3]) -> [f32; 3] {
-        let [right, up, near] = self.turned(p);
+        self.place([0, 1, 2].map(|axis| self.share(axis, p[axis])))
+    }
+
+    /// What the coordinate along one axis contributes to the place of a point.
+    #[inline(always)]
+    pub fn share(&self, axis: usize, coordinate: f32) -> [f32; 3] {
+        let [right, up, near] = &self.rotation;
+        let from_center = coordinate - self.center[axis];
+        [right[axis] * from_center, up[axis] * from_center, near[axis] * from_center]
+    }
+
+    /// [`project`](Self::project) for the shares of a point's three coordinates.
+    #[inline(always)]
+    pub fn place(&self, [x, y, z]: [[f32; 3]; 3]) -> [f32; 3] {
+        let [right, up, near] = [x[0] + y[0] + z[0], x[1] + y[1] + z[1], x[2] + y[2] + z[2]];
         let (magnify, depth) = match self.eye {
             Some(eye) => {
                 let distance = (eye - near).max(eye * 1e-3);
@@ -90,11 +99,14 @@ impl Projector {
 
     /// The direction from a point of the data to the eye, not normalised, in the data's axes.
     pub fn towards_eye(&self, p: [f32; 3]) -> [f32; 3] {
-        let towards = self.rotation[2];
-        match self.eye {
-            Some(eye) => std::array::from_fn(|i| self.center[i] + towards[i] * eye - p[i]),
-            None => towards,
-        }
+        [0, 1, 2].map(|axis| self.towards_eye_along(axis, p[axis]))
+    }
+
+    /// The same along one axis, from that coordinate of a point.
+    #[inline(always)]
+    pub fn towards_eye_along(&self, axis: usize, coordinate: f32) -> f32 {
+        let towards = self.rotation[2][axis];
+        self.eye.map_or(towards, |eye| self.center[axis] + towards * eye - coordinate)
     }
 
     /// Brightness of a face with this unit normal, 0.55 to 1. The light comes from the upper left of the eye.

@@ -210,6 +210,20 @@ impl Plane {
     }
 }
 
+/// A channel's value, which is not negative, rounded down.
+#[inline(always)]
+fn channel(value: f32) -> u32 {
+    // With the comparison in this order, NaN also goes to the end.
+    let value = if value < 255.0 { value } else { 255.0 };
+    // SAFETY: it lies within 0 to 255.
+    unsafe { value.to_int_unchecked::<i32>() as u32 }
+}
+
+#[inline(always)]
+fn brightness(plane: Plane, x: f32, y: f32) -> f32 {
+    (plane.at + x * plane.dx + y * plane.dy).clamp(0.0, 1.2)
+}
+
 /// The pixels of a row that lie `inside` all borders by that much.
 #[inline(always)]
 fn between(borders: &[Plane], y: f32, width: usize, inside: f32) -> Range<usize> {
@@ -291,6 +305,21 @@ impl Band<'_> {
                 }
                 continue;
             }
+            if let Some(shade) = shade.filter(|_| polygon.alpha == 255 && !polygon.outlined) {
+                let [red, green, blue] = polygon.color.map(f32::from);
+                let (first, part) = (pixels.start, start + pixels.start..start + pixels.end);
+                let places = self.depth[part.clone()].iter_mut().zip(&mut self.color[part]);
+                for (i, (depth, place)) in (0i32..).zip(places) {
+                    let xc = (first as i32 + i) as f32 + 0.5;
+                    let here = depth_at + xc * depth_dx;
+                    let bright = brightness(shade, xc, yc);
+                    let color = channel(red * bright) | channel(green * bright) << 8 | channel(blue * bright) << 16;
+                    let is_nearer = here > *depth;
+                    *depth = if is_nearer { here } else { *depth };
+                    *place = if is_nearer { color } else { *place };
+                }
+                continue;
+            }
             for x in pixels {
                 let xc = x as f32 + 0.5;
                 let here = depth_at + xc * depth_dx;
@@ -298,7 +327,7 @@ impl Band<'_> {
                 if here <= self.depth[i] {
                     continue;
                 }
-                let mut bright = shade.map_or(1.0, |plane| (plane.at + xc * plane.dx + yc * plane.dy).clamp(0.0, 1.2));
+                let mut bright = shade.map_or(1.0, |plane| brightness(plane, xc, yc));
                 if polygon.outlined {
                     let nearest = borders.iter().map(|b| b.at + xc * b.dx + yc * b.dy).fold(f32::INFINITY, f32::min);
                     if nearest < line {
@@ -307,9 +336,9 @@ impl Band<'_> {
                 }
                 let alpha = u32::from(polygon.alpha);
                 let old = self.color[i].to_le_bytes();
-                self.color[i] = packed(std::array::from_fn(|channel| {
-                    let new = (f32::from(polygon.color[channel]) * bright).min(255.0) as u32;
-                    ((new * alpha + u32::from(old[channel]) * (255 - alpha)) / 255) as u8
+                self.color[i] = packed(std::array::from_fn(|c| {
+                    let new = channel(f32::from(polygon.color[c]) * bright);
+                    ((new * alpha + u32::from(old[c]) * (255 - alpha)) / 255) as u8
                 }));
                 if alpha == 255 {
                     self.depth[i] = here;
