@@ -1,6 +1,6 @@
 //! The SIMD kernels: small matrix products over rows that are selected by number.
 //!
-//! [`multiply`] adds `A·B` to rows of a tile, where the rows of A and of the tile are scattered. A block of `ROWS` rows times two vectors
+//! [`multiply`] adds `A·B` to rows of a tile, where the rows of A and of the tile are scattered. A block of [some rows](block_rows) times two vectors
 //! of columns stays in registers over the whole depth; each A value is broadcast, and each B vector is loaded once for all rows. A is not
 //! copied. [`outer`] adds `Aᵀ·B` over pairs of rows in the same way.
 
@@ -9,13 +9,10 @@
 
 use pulp::Simd;
 
-/// Rows of a register block: 6 rows of 2 vectors, 2 vectors of B and one broadcast fill 15 of AVX2's 16 registers.
-const ROWS: usize = 6;
-
-/// Rows of a block of [`outer`]. Its rows share the passes over the pairs, so it has as many as fit in registers: 12 rows with AVX-512's 32
-/// registers.
-const fn outer_rows<S: Simd>() -> usize {
-    if S::F32_LANES == 16 { 2 * ROWS } else { ROWS }
+/// Rows of a register block. With AVX2, 6 rows of 2 vectors, 2 vectors of B and one broadcast fill 15 of 16 registers; with AVX-512, 12 rows
+/// fill 27 of 32.
+const fn block_rows<S: Simd>() -> usize {
+    if S::F32_LANES == 16 { 12 } else { 6 }
 }
 
 /// The widths of the panels into which `width` columns, a multiple of `lanes`, are cut: two vectors each, the last perhaps one.
@@ -58,7 +55,7 @@ pub(super) fn multiply<S: Simd>(
         let panels = first..(first + block).min(count);
         let mut p = 0;
         while p < sources.len() {
-            let rows = ROWS.min(sources.len() - p);
+            let rows = block_rows::<S>().min(sources.len() - p);
             for panel in panels.clone() {
                 // SAFETY: the assertions above bound every row of `a` and `tile`; `panel` is one of `b`'s.
                 unsafe {
@@ -75,11 +72,11 @@ pub(super) fn multiply<S: Simd>(
                                     ($rows, false) => multiply_block::<S, $rows, 2>(
                                         simd, depth, std::array::from_fn(a_row), b_panel, std::array::from_fn(c_row)),
                                 )*
-                                _ => unreachable!("blocks have 1 to 6 rows"),
+                                _ => unreachable!("blocks have 1 to 12 rows"),
                             }
                         };
                     }
-                    block!(1 2 3 4 5 6);
+                    block!(1 2 3 4 5 6 7 8 9 10 11 12);
                 }
             }
             p += rows;
@@ -131,7 +128,7 @@ pub(super) fn outer<S: Simd>(
     assert!(sources.is_empty() || largest(sources) * stride + depth <= a.len());
     assert!(targets.is_empty() || (largest(targets) + 1) * width <= tile.len());
     // Blocks have nearly equal height: a low last block would have too few sums to keep the multipliers busy.
-    let height = depth.div_ceil(depth.div_ceil(outer_rows::<S>()));
+    let height = depth.div_ceil(depth.div_ceil(block_rows::<S>()));
     for column in (0..width).step_by(2 * S::F32_LANES) {
         for d in (0..depth).step_by(height) {
             let rows = height.min(depth - d);
