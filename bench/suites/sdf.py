@@ -116,8 +116,6 @@ def cases(quick):
             yield Case("distance of the bunny", f"{n}³", "distance", bunny, {"n": n}, (other,), check, headline=n == 128 and other is open3d)
     odd = {"two rings and a gap": gap, "a ring and an outlier": outlier, "a rod of slivers": slivers, "a million triangles": million}
     for name, mesh in {"two rings and a gap": gap}.items() if quick else odd.items():
-        # Open3D computes in single precision: beside slivers, some of its distances are off by 0.09.
-        other, check = (libigl, close(3e-3)) if mesh is slivers else (open3d, close(1e-4))
-        yield Case(f"distance of {name}", "64³", "distance", mesh, {"n": 64}, (other,), check)
+        yield Case(f"distance of {name}", "64³", "distance", mesh, {"n": 64}, (open3d,), close(1e-4))
     if not quick:
         yield Case("distance of an open scan", "64³", "distance", scan, {"n": 64, "unsigned": True}, (open3d,), close(1e-4))
