@@ -85,17 +85,17 @@ impl WithSimd for FacesOf<'_> {
                     && !(touching && faces.occupancy.contains(next))
             };
             let mut visible = [false; 6];
-            for face in 0..6 {
-                visible[face] = is_visible(face / 2, face % 2);
+            for (face, visible) in visible.iter_mut().enumerate() {
+                *visible = is_visible(face / 2, face % 2);
             }
             if visible == [false; 6] {
                 continue;
             }
             let base = faces.scale.color(cubes.values[i]);
             let mut shares = [[[0.0; 3]; 2]; 3];
-            for axis in 0..3 {
+            for (axis, shares) in shares.iter_mut().enumerate() {
                 let [low, high] = ends(axis);
-                shares[axis] = [projector.share(axis, low), projector.share(axis, high)];
+                *shares = [projector.share(axis, low), projector.share(axis, high)];
             }
             for (face, _) in visible.iter().enumerate().filter(|(_, visible)| **visible) {
                 let (axis, side) = (face / 2, face % 2);

@@ -180,8 +180,8 @@ impl Slices<'_> {
 }
 
 wide_fn! {
-    /// Calls `visit(j, k, axis)` for each crossed edge that begins in the first slice, in the order of their numbers. Fills `first` with the
-    /// number of edges before each word, as far as it reaches. Meanwhile the samples `soon` are loaded into cache.
+    /// Calls `visit(j, k, axis)` for each crossed edge that begins in the first slice, in the order of their numbers. Fills `first` with
+    /// the number of edges before each word, as far as it reaches. Meanwhile the samples `soon` are loaded into cache.
     fn edges(slices: Slices, first: &mut [u32], soon: &[f32], visit: &mut impl FnMut(usize, usize, usize)) {
         let [_, ny, nz] = slices.shape;
         let (mut first, mut count) = (first.iter_mut(), 0);

@@ -297,8 +297,8 @@ wide_fn! {
         let (groups, rest) = values.as_chunks::<LANES>();
         for group in groups {
             let mut places = [0; LANES];
-            for lane in 0..LANES {
-                places[lane] = bin((group[lane].to_f64() - min) * scale);
+            for (place, x) in places.iter_mut().zip(group) {
+                *place = bin((x.to_f64() - min) * scale);
             }
             for (table, place) in tables.0.iter_mut().zip(places) {
                 table[place % BINS.next_power_of_two()] += 1;

@@ -1,7 +1,7 @@
 //! The SIMD kernels: small matrix products over rows that are selected by number.
 //!
-//! [`multiply`] adds `A·B` to rows of a tile, where the rows of A and of the tile are scattered. A block of [some rows](block_rows) times two vectors
-//! of columns stays in registers over the whole depth; each A value is broadcast, and each B vector is loaded once for all rows. A is not
+//! [`multiply`] adds `A·B` to rows of a tile, where the rows of A and of the tile are scattered. A block of some rows times two vectors of
+//! columns stays in registers over the whole depth; each A value is broadcast, and each B vector is loaded once for all rows. A is not
 //! copied. [`outer`] adds `Aᵀ·B` over pairs of rows in the same way.
 
 // Register blocks are easiest to read as two-dimensional arrays with indices.
@@ -9,8 +9,8 @@
 
 use pulp::Simd;
 
-/// Rows of a register block. With AVX2, 6 rows of 2 vectors, 2 vectors of B and one broadcast fill 15 of 16 registers; with AVX-512, 12 rows
-/// fill 27 of 32.
+/// Rows of a register block. With AVX2, 6 rows of 2 vectors, 2 vectors of B and one broadcast fill 15 of 16 registers; with AVX-512, 12
+/// rows fill 27 of 32.
 const fn block_rows<S: Simd>() -> usize {
     if S::F32_LANES == 16 { 12 } else { 6 }
 }
