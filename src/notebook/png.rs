@@ -42,8 +42,10 @@ fn indexed(rgb: &[u8], width: usize) -> (Vec<u8>, Vec<u8>) {
     // Most of a picture is paper, or an element enlarged: equal neighbours, in a row and as rows, are looked up only once.
     let (pixels, _) = rgb.as_chunks::<3>();
     let rows: Vec<&[[u8; 3]]> = pixels.chunks(width.max(1)).collect();
-    // The numbers of colours and how many pixels have them, for each group of equal rows; and how many rows these are.
-    let (mut runs, mut groups): (Vec<(u32, u32)>, Vec<(usize, usize)>) = Default::default();
+    // Colours' numbers and how many pixels follow each other with them; for each group of equal rows, the end of its runs and how many rows
+    // these are.
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    let mut groups: Vec<(usize, usize)> = Vec::new();
     for equal in rows.chunk_by(|a, b| a == b) {
         for run in equal[0].chunk_by(|a, b| a == b) {
             let number = *numbers.entry(run[0]).or_insert_with(|| {

@@ -314,12 +314,12 @@ impl Occupancy {
     #[inline(always)]
     fn key(&self, site: [i32; 3]) -> Option<u64> {
         let mut key = 0u64;
-        for axis in 0..3 {
-            let at = site[axis] - self.low[axis];
-            if at < 0 || at as usize >= self.size[axis] {
+        for (at, (low, (&size, stride))) in site.iter().zip(self.low.iter().zip(self.size.iter().zip(self.strides))) {
+            let at = at - low;
+            if at < 0 || at as usize >= size {
                 return None;
             }
-            key = key.wrapping_add(at as u64 * self.strides[axis]);
+            key = key.wrapping_add(at as u64 * stride);
         }
         Some(key)
     }
