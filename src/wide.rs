@@ -5,6 +5,7 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn is_wide() -> bool {
     is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
         && is_x86_feature_detected!("bmi1")
         && is_x86_feature_detected!("bmi2")
         && is_x86_feature_detected!("lzcnt")
@@ -28,7 +29,7 @@ macro_rules! wide_fn {
             fn anywhere<const WIDE: bool $(, $($generic: $bound),+)?>($($argument: $type),*) $(-> $result)? $body
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+                #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
                 fn wide $(<$($generic: $bound),+>)? ($($argument: $type),*) $(-> $result)? {
                     anywhere::<true $(, $($generic),+)?>($($argument),*)
                 }

@@ -20,6 +20,7 @@
 mod activation;
 mod arithmetic;
 mod attend;
+mod attend_here;
 mod attention;
 mod backend;
 mod concat;
