@@ -62,6 +62,9 @@ fn attention_has_torch_s_values_and_gradients_in_every_kind_of_group() {
         let [q, k, v] = inputs.each_ref();
         let y = sparse_attention(&x, q, k, v, &groups).unwrap();
         assert_close(name, &y, &saved[&format!("{name}/y")], 5e-6);
+        let alone = no_grad(|| sparse_attention(&x, q, k, v, &groups)).unwrap();
+        assert_close(name, &alone, &saved[&format!("{name}/y")], 5e-6);
+        assert!(!alone.track_op());
         let grads = (&y * &saved["towards"]).unwrap().sum_all().unwrap().backward().unwrap();
         for (i, input) in inputs.iter().enumerate() {
             assert_close(

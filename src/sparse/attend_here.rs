@@ -25,40 +25,86 @@ pub(super) fn attend(
         Some((&[batch, 1, 1, length], &[other, heads])) if batch == other && length == m => heads,
         Some(_) => return Ok(None),
     };
-    let all = || [queries, keys, values].into_iter().chain(mask);
-    if all().any(|tensor| tensor.dtype() != DType::F32 || !tensor.device().is_cpu()) || n * m * width * channels == 0 {
+    if n * m * width * channels == 0 {
         return Ok(None);
     }
-    let all: Vec<Tensor> = all().map(Tensor::contiguous).collect::<candle_core::Result<_>>()?;
-    let storages: Vec<_> = all.iter().map(Tensor::storage_and_layout).collect();
+    let tensors: Vec<&Tensor> = [queries, keys, values].into_iter().chain(mask).collect();
+    let (mut y, mut shares) = (vec![0.0; heads * n * width], vec![0.0; if keep { heads * n * m } else { 0 }]);
+    let found = with_slices(&tensors, |slices| {
+        let shares_of_heads = shares.chunks_mut(n * m).map(Some).chain(std::iter::repeat_with(|| None));
+        let mut parts: Vec<_> = y.chunks_mut(n * width).zip(shares_of_heads).collect();
+        parts.par_iter_mut().enumerate().for_each_init(Scratch::default, |scratch, (number, (y, shares))| {
+            let of_head = |at: usize, size: usize| &slices[at][number * size..(number + 1) * size];
+            let head = Head {
+                queries: of_head(0, n * channels),
+                keys: of_head(1, m * channels),
+                values: of_head(2, m * width),
+                mask: slices.get(3).map(|mask| &mask[number / per_mask * m..][..m]),
+                channels,
+                width,
+            };
+            answer(&head, scratch, shares.as_deref_mut().unwrap_or_default(), y);
+        });
+    })?;
+    if found.is_none() {
+        return Ok(None);
+    }
+    let shape = |last: usize| -> Vec<usize> { front.iter().copied().chain([n, last]).collect() };
+    let shares = if keep { Some(Tensor::from_vec(shares, shape(m), queries.device())?) } else { None };
+    Ok(Some((Tensor::from_vec(y, shape(width), queries.device())?, shares)))
+}
+
+/// What the queries (N, heads · C) of each group of rows read from the values (N, heads · W) of the group by its keys (N, heads · C). Every
+/// row is in one group. `None` if the tensors are of another type or on another device.
+pub(super) fn attend_in_groups(
+    [queries, keys, values]: [&Tensor; 3],
+    groups: &[Vec<u32>],
+    [heads, channels, width]: [usize; 3],
+) -> Result<Option<Tensor>> {
+    if heads * channels * width == 0 {
+        return Ok(None);
+    }
+    let found = with_slices(&[queries, keys, values], |slices| {
+        let answers: Vec<Vec<f32>> = (0..groups.len() * heads)
+            .into_par_iter()
+            .map_init(Default::default, |(scratch, own): &mut (Scratch, [Vec<f32>; 3]), number| {
+                let (rows, head) = (&groups[number / heads], number % heads);
+                for ((own, all), size) in own.iter_mut().zip(slices).zip([channels, channels, width]) {
+                    let of_row = |&row: &u32| &all[(row as usize * heads + head) * size..][..size];
+                    own.clear();
+                    rows.iter().for_each(|row| own.extend_from_slice(of_row(row)));
+                }
+                let [queries, keys, values] = &*own;
+                let mut y = vec![0.0; rows.len() * width];
+                answer(&Head { queries, keys, values, mask: None, channels, width }, scratch, &mut [], &mut y);
+                y
+            })
+            .collect();
+        let mut y = vec![0.0; slices[2].len()];
+        for (number, answers) in answers.iter().enumerate() {
+            for (&row, answer) in groups[number / heads].iter().zip(answers.chunks_exact(width)) {
+                y[(row as usize * heads + number % heads) * width..][..width].copy_from_slice(answer);
+            }
+        }
+        y
+    })?;
+    Ok(found.map(|y| Tensor::from_vec(y, values.shape(), values.device())).transpose()?)
+}
+
+/// Calls `work` with the values of f32 tensors in C order; `None` if one is of another type or on another device.
+fn with_slices<R>(tensors: &[&Tensor], work: impl FnOnce(&[&[f32]]) -> R) -> Result<Option<R>> {
+    if tensors.iter().any(|tensor| tensor.dtype() != DType::F32 || !tensor.device().is_cpu()) {
+        return Ok(None);
+    }
+    let tensors: Vec<Tensor> = tensors.iter().map(|tensor| tensor.contiguous()).collect::<candle_core::Result<_>>()?;
+    let storages: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
     let slices = storages.iter().map(|(storage, layout)| match &**storage {
         Storage::Cpu(storage) => {
             Some(&storage.as_slice::<f32>().ok()?[layout.start_offset()..][..layout.shape().elem_count()])
         }
         _ => None,
     });
-    let Some(slices) = slices.collect::<Option<Vec<&[f32]>>>() else { return Ok(None) };
-    let mut y = vec![0.0; heads * n * width];
-    let mut shares = vec![0.0; if keep { heads * n * m } else { 0 }];
-    let shares_of_heads = shares.chunks_mut(n * m).map(Some).chain(std::iter::repeat_with(|| None));
-    let mut parts: Vec<_> = y.chunks_mut(n * width).zip(shares_of_heads).collect();
-    parts.par_iter_mut().enumerate().for_each_init(Scratch::default, |scratch, (number, (y, shares))| {
-        let of_head = |at: usize, size: usize| &slices[at][number * size..(number + 1) * size];
-        let head = Head {
-            queries: of_head(0, n * channels),
-            keys: of_head(1, m * channels),
-            values: of_head(2, m * width),
-            mask: slices.get(3).map(|mask| &mask[number / per_mask * m..][..m]),
-            channels,
-            width,
-        };
-        answer(&head, scratch, shares.as_deref_mut().unwrap_or_default(), y);
-    });
-    drop(parts);
-    drop(storages);
-    let shape = |last: usize| -> Vec<usize> { front.iter().copied().chain([n, last]).collect() };
-    let shares = if keep { Some(Tensor::from_vec(shares, shape(m), queries.device())?) } else { None };
-    Ok(Some((Tensor::from_vec(y, shape(width), queries.device())?, shares)))
+    Ok(slices.collect::<Option<Vec<&[f32]>>>().map(|slices| work(&slices)))
 }
 
 /// One head of attention, row by row.

@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 
 use super::attend::attend;
+use super::attend_here::attend_in_groups;
 use super::curve::Curve;
 use super::elements::wide_of;
+use super::tape;
 use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
@@ -136,18 +138,24 @@ pub fn sparse_attention(
     if sites == 0 {
         return Ok(values.clone());
     }
-    // Groups padded to the next power of two (or to a multiple of 64) share a matrix product.
-    let padded = |count: usize| if count <= 64 { count.next_power_of_two() } else { count.next_multiple_of(64) };
-    let mut buckets: BTreeMap<usize, Vec<Vec<u32>>> = BTreeMap::new();
-    for group in groups {
-        buckets.entry(padded(group.len())).or_default().push(group);
-    }
     let dtype = wide_of(queries.dtype());
     let flat = |tensor: &Tensor| -> Result<Tensor> {
         Ok(tensor.to_dtype(dtype)?.contiguous()?.reshape((sites, tensor.elem_count() / sites))?)
     };
     let [queries, keys, values] = [flat(queries)?, flat(keys)?, flat(values)?];
     let queries = (queries / (channels as f64).sqrt())?;
+    // Without a tape, groups need no common length on a processor.
+    if tape::is_off()
+        && let Some(y) = attend_in_groups([&queries, &keys, &values], &groups, [heads, channels, width])?
+    {
+        return Ok(y.reshape((sites, heads, width))?.to_dtype(x.dtype())?);
+    }
+    // Groups padded to the next power of two (or to a multiple of 64) share a matrix product.
+    let padded = |count: usize| if count <= 64 { count.next_power_of_two() } else { count.next_multiple_of(64) };
+    let mut buckets: BTreeMap<usize, Vec<Vec<u32>>> = BTreeMap::new();
+    for group in groups {
+        buckets.entry(padded(group.len())).or_default().push(group);
+    }
     /// The number of scores that are held at a time.
     const MOST: usize = 1 << 24;
     let (mut outputs, mut order) = (Vec::new(), Vec::new());
