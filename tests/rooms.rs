@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Small rooms that every room may use. Each of them may use only those before it in this list.
-const SMALL: [&str; 14] = [
+const SMALL: [&str; 16] = [
     "error",
     "gpu",
     "recording",
@@ -22,6 +22,8 @@ const SMALL: [&str; 14] = [
     "memory",
     "random",
     "parallel",
+    "wide",
+    "fetch",
     "task",
 ];
 

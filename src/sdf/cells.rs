@@ -6,7 +6,6 @@ use std::sync::LazyLock;
 
 use rayon::prelude::*;
 
-use super::crossings::Slices;
 use crate::wide::wide_fn;
 
 /// The samples that are set (inside, or shown), one bit each. A row of samples along z begins a new word.
@@ -61,14 +60,6 @@ impl Bits {
         let slices = bits.par_chunks_mut(ny * words).zip(mask.par_chunks(ny * nz));
         slices.for_each(|(bits, samples)| fill_true(bits, samples, nz));
         Self { shape, words, bits }
-    }
-
-    /// Slice i and the next one.
-    #[inline(always)]
-    pub fn slices(&self, i: usize) -> Slices<'_> {
-        let mut slices = self.bits[i * self.shape[1] * self.words..].chunks_exact(self.shape[1] * self.words);
-        let (shape, words) = (self.shape, self.words);
-        Slices { shape, words, now: slices.next().unwrap_or_default(), next: slices.next() }
     }
 
     fn row(&self, i: usize, j: usize) -> &[u64] {

@@ -87,7 +87,7 @@ impl Crossings {
 
     /// Calls `visit(first sample, axis)` for each crossed edge that begins in slice i, in the order of their numbers.
     pub fn of_slice(&self, i: usize, mut visit: impl FnMut([usize; 3], usize)) {
-        edges(self.inside.slices(i), &mut [], &[], &mut |j, k, axis| visit([i, j, k], axis));
+        edges(Slices::of(&self.inside, i), &mut [], &[], &mut |j, k, axis| visit([i, j, k], axis));
     }
 
     /// The edges of the cells at (i, j), from the first sample of the word on.
@@ -110,7 +110,7 @@ impl Crossings {
     fn slice(&self, i: usize) -> Slice<'_> {
         let words = 3 * self.inside.shape[1] * self.inside.words;
         let first = &self.first[i * words..(i + 1) * words];
-        Slice { slices: self.inside.slices(i), first, before: self.before(i) as u32 }
+        Slice { slices: Slices::of(&self.inside, i), first, before: self.before(i) as u32 }
     }
 }
 
@@ -155,14 +155,21 @@ impl EdgeRows {
 
 /// The bits of a slice of samples, and of the next one if there is one.
 #[derive(Clone, Copy)]
-pub(super) struct Slices<'a> {
-    pub shape: [usize; 3],
-    pub words: usize,
-    pub now: &'a [u64],
-    pub next: Option<&'a [u64]>,
+struct Slices<'a> {
+    shape: [usize; 3],
+    words: usize,
+    now: &'a [u64],
+    next: Option<&'a [u64]>,
 }
 
-impl Slices<'_> {
+impl<'a> Slices<'a> {
+    /// Slice i and the next one.
+    #[inline(always)]
+    fn of(Bits { shape, words, bits }: &'a Bits, i: usize) -> Self {
+        let mut slices = bits[i * shape[1] * words..].chunks_exact(shape[1] * words);
+        Self { shape: *shape, words: *words, now: slices.next().unwrap_or_default(), next: slices.next() }
+    }
+
     /// The crossed edges along `axis` that begin at samples of a word of row j.
     #[inline(always)]
     fn mask(&self, j: usize, axis: usize, word: usize) -> u64 {
