@@ -159,9 +159,11 @@ pub unsafe extern "C" fn wavemesh_cell_allow(function: usize, called: Called, ch
     MAY_END.store(function, Ordering::SeqCst);
 }
 
-/// Notes which of these calls are in cells.
+/// Notes which of these calls are in cells, by the addresses to which they return: a call stands before its address. The first call was
+/// interrupted at its address, so it counts as one that returns behind it.
 pub(crate) fn note(calls: &[Call]) {
-    let mut cells = calls.iter().filter(|call| call.is_of(Home::Cell)).map(|call| call.at);
+    let returns = |(place, call): (usize, &Call)| call.is_of(Home::Cell).then(|| call.at + usize::from(place == 0));
+    let mut cells = calls.iter().enumerate().filter_map(returns);
     SEEN.iter().for_each(|seen| seen.store(cells.next().unwrap_or(0), Ordering::SeqCst));
     let function = waits_in(calls).map_or(0, |(function, _)| function.function);
     FUNCTION.store(function, Ordering::SeqCst);

@@ -10,8 +10,8 @@ from queue import Empty
 import psutil
 from jupyter_client import KernelManager
 
-# A cell may have to wait for the first compile of a fresh kernel on a busy machine.
-PATIENCE = 120
+# A cell may have to wait for the first compile of a fresh kernel, or of tokio, on a busy machine.
+PATIENCE = 240
 
 # The first cell of every tutorial.
 SETUP = (
