@@ -297,7 +297,7 @@ impl Occupancy {
         axes.sort_by_cached_key(|&axis| std::cmp::Reverse(steps(axis)));
         let mut strides = [1; 3];
         strides[axes[1]] = size[axes[0]] as u64;
-        strides[axes[2]] = (size[axes[0]] as u64).saturating_mul(size[axes[1]] as u64);
+        strides[axes[2]] = (size[axes[0]] as u64).wrapping_mul(size[axes[1]] as u64);
         let mut occupancy = Self { low, size, strides, kind: OccupancyKind::Set(Default::default()) };
         let keys = voxels.sites().iter().filter_map(|site| occupancy.key(*site));
         occupancy.kind = match cells.filter(|&cells| cells <= MAX_BITS) {
@@ -319,7 +319,7 @@ impl Occupancy {
             if at < 0 || at as usize >= size {
                 return None;
             }
-            key = key.wrapping_add(at as u64 * stride);
+            key = key.wrapping_add((at as u64).wrapping_mul(stride));
         }
         Some(key)
     }

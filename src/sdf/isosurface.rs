@@ -102,7 +102,7 @@ fn crossed<V: Send>(
     level: f32,
     of_edge: impl Fn([usize; 3], usize) -> V + Sync,
 ) -> Result<(Crossings, Vec<V>)> {
-    let most = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
+    let most = u32::MAX as usize;
     let (crossings, edges) = Crossings::find(grid.shape(), grid.values(), level, most, of_edge).map_err(|count| {
         let (got, expected) = (format!("at least {count} vertices"), "at most 2^32; a coarser grid has fewer".into());
         Error::Argument { op: OP, name: "the surface", got, expected }

@@ -154,7 +154,7 @@ wide_fn! {
             let count = queries.len() / channels;
             // Missing queries of the last block are replaced by its last one.
             let query = |r: usize| &queries[r.min(count - 1) * channels..][..channels];
-            multiply::<WIDE>([query(0), query(1), query(2), query(3)], by_channel, padded, scores);
+            products::<WIDE>([query(0), query(1), query(2), query(3)], by_channel, padded, scores);
             for (r, scores) in scores.chunks_exact_mut(padded).enumerate().take(count) {
                 let scores = &mut scores[..m];
                 if let Some(mask) = mask {
@@ -168,9 +168,8 @@ wide_fn! {
                 }
             }
             let share = |r: usize| &scores[r.min(count - 1) * padded..][..m];
-            let mut sums = [[0.0; LANES]; ROWS];
             for first in (0..padded_width).step_by(LANES) {
-                add::<WIDE>([share(0), share(1), share(2), share(3)], rows, padded_width, first, &mut sums);
+                let sums = weighted_sums::<WIDE>([share(0), share(1), share(2), share(3)], rows, padded_width, first);
                 let lanes = LANES.min(width - first);
                 for (y, sums) in y.chunks_exact_mut(width).zip(&sums) {
                     y[first..first + lanes].copy_from_slice(&sums[..lanes]);
@@ -186,34 +185,32 @@ fn fused<const WIDE: bool>(a: f32, b: f32, c: f32) -> f32 {
     if WIDE { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// `sums[r] = Σ_t weights[r][t] · matrix[t][first..first + LANES]`, for rows of `width` values.
+/// `Σ_t weights[r][t] · matrix[t][first..first + LANES]` for each r, with rows of `width` values in the matrix.
 #[inline(always)]
-fn add<const WIDE: bool>(
+fn weighted_sums<const WIDE: bool>(
     weights: [&[f32]; ROWS],
     matrix: &[f32],
     width: usize,
     first: usize,
-    sums: &mut [[f32; LANES]; ROWS],
-) {
-    let mut own = [[0.0; LANES]; ROWS];
+) -> [[f32; LANES]; ROWS] {
+    let mut sums = [[0.0; LANES]; ROWS];
     for (t, row) in matrix.chunks_exact(width).enumerate() {
-        let Some(row) = row[first..].first_chunk::<LANES>() else { return };
-        for (own, weights) in own.iter_mut().zip(weights) {
+        let Some(row) = row[first..].first_chunk::<LANES>() else { break };
+        for (sums, weights) in sums.iter_mut().zip(weights) {
             let weight = weights[t];
-            for (sum, &value) in own.iter_mut().zip(row) {
+            for (sum, &value) in sums.iter_mut().zip(row) {
                 *sum = fused::<WIDE>(weight, value, *sum);
             }
         }
     }
-    *sums = own;
+    sums
 }
 
 /// The products of some rows with a matrix of `width` columns, row by row.
 #[inline(always)]
-fn multiply<const WIDE: bool>(rows: [&[f32]; ROWS], matrix: &[f32], width: usize, products: &mut [f32]) {
-    let mut sums = [[0.0; LANES]; ROWS];
+fn products<const WIDE: bool>(rows: [&[f32]; ROWS], matrix: &[f32], width: usize, products: &mut [f32]) {
     for first in (0..width).step_by(LANES) {
-        add::<WIDE>(rows, matrix, width, first, &mut sums);
+        let sums = weighted_sums::<WIDE>(rows, matrix, width, first);
         for (products, sums) in products.chunks_exact_mut(width).zip(&sums) {
             products[first..first + LANES].copy_from_slice(sums);
         }

@@ -182,7 +182,7 @@ pub(super) struct AnalysisTile<'l, 'a, T> {
 
 impl<T: Real> AnalysisTile<'_, '_, T> {
     /// The coefficients of each band, in alphabetical order, at indices k..k + K of the first axis; K is 1 or 2. Fast if k goes on where the
-    /// last call ended. Two at once take three quarters of the time.
+    /// last call ended. Two at once share most of the entries that they read.
     pub fn slabs<const K: usize>(&mut self, k: usize, mut bands: [&mut [&mut [T]]; K]) {
         let level = self.level;
         let (first, room) = (&level.axes[0], level.entries());

@@ -219,6 +219,14 @@ fn channel(value: f32) -> u32 {
     unsafe { value.to_int_unchecked::<i32>() as u32 }
 }
 
+/// Paints a pixel if this is nearer than what is there, without a branch.
+#[inline(always)]
+fn paint(depth: &mut f32, place: &mut u32, here: f32, color: u32) {
+    let is_nearer = here > *depth;
+    *depth = if is_nearer { here } else { *depth };
+    *place = if is_nearer { color } else { *place };
+}
+
 #[inline(always)]
 fn brightness(plane: Plane, x: f32, y: f32) -> f32 {
     (plane.at + x * plane.dx + y * plane.dy).clamp(0.0, 1.2)
@@ -298,9 +306,7 @@ impl Band<'_> {
                     let places = self.depth[part.clone()].iter_mut().zip(&mut self.color[part]);
                     for (i, (depth, place)) in (0i32..).zip(places) {
                         let here = depth_at + ((first as i32 + i) as f32 + 0.5) * depth_dx;
-                        let is_nearer = here > *depth;
-                        *depth = if is_nearer { here } else { *depth };
-                        *place = if is_nearer { color } else { *place };
+                        paint(depth, place, here, color);
                     }
                 }
                 continue;
@@ -314,9 +320,7 @@ impl Band<'_> {
                     let here = depth_at + xc * depth_dx;
                     let bright = brightness(shade, xc, yc);
                     let color = channel(red * bright) | channel(green * bright) << 8 | channel(blue * bright) << 16;
-                    let is_nearer = here > *depth;
-                    *depth = if is_nearer { here } else { *depth };
-                    *place = if is_nearer { color } else { *place };
+                    paint(depth, place, here, color);
                 }
                 continue;
             }
