@@ -153,10 +153,10 @@ impl SparseModule for MinkUNet {
         let mut skips = Vec::with_capacity(4);
         for (down, blocks) in self.down.iter().zip(&self.encoder) {
             skips.push(x.clone());
-            x = run_all(blocks, &down.forward_t(&x, train)?, train)?;
+            x = run_all(blocks, &down.forward_t(&x, train)?, None, train)?;
         }
         for ((up, blocks), skip) in self.up.iter().zip(&self.decoder).zip(skips.iter().rev()) {
-            x = run_all(blocks, &up.forward_t(&x, train)?.cat_channels(skip)?, train)?;
+            x = run_all(blocks, &up.forward_t(&x, train)?, Some(skip), train)?;
         }
         self.last.forward_t(&x, train)
     }

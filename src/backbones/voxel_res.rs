@@ -147,7 +147,7 @@ impl VoxelResBackBone8x {
             if let Some(down) = &stage.down {
                 x = down.forward_t(&x, train)?;
             }
-            x = run_all(&stage.blocks, &x, train)?;
+            x = run_all(&stage.blocks, &x, None, train)?;
             scales.push(x.clone());
         }
         let encoded = self.output.forward_t(&x, train)?;

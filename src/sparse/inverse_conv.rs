@@ -5,6 +5,7 @@ use candle_nn::VarBuilder;
 
 use super::conv::{Conv, ConvConfig, convolution_layer};
 use super::geometry::{Kind, Size, name_of};
+use super::segment::SegmentConv;
 use super::tensor::SparseConvTensor;
 use crate::{Error, Result};
 
@@ -47,17 +48,6 @@ pub type SparseInverseConv2d = SparseInverseConv<2>;
 pub type SparseInverseConv3d = SparseInverseConv<3>;
 
 impl<const N: usize> SparseInverseConv<N> {
-    /// Gradients of the features of `x`, added to `onto`, and of the weight, from the gradient of the result; all in f32 and without a
-    /// tape.
-    pub(crate) fn gradients(&self, x: &SparseConvTensor, grad: &Tensor, onto: Option<Tensor>) -> Result<[Tensor; 2]> {
-        self.0.gradients(&self.0.invert_flow(x)?, x, None, grad, onto)
-    }
-
-    /// The result in f32, whatever the type of `x`.
-    pub(crate) fn forward_wide(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
-        self.0.invert(x, DType::F32)
-    }
-
     /// A layer from `in_channels` to `out_channels`. `config.indice_key` names the layer to invert, and the kernel must have that layer's
     /// size. Of `config`, only `bias` and `indice_key` are used.
     ///
@@ -95,3 +85,24 @@ impl<const N: usize> SparseInverseConv<N> {
 }
 
 convolution_layer!(SparseInverseConv, invert);
+
+/// It has no channels beside those of `x`.
+impl SegmentConv for SparseInverseConv<3> {
+    fn forward_wide(&self, x: &SparseConvTensor, _: Option<&Tensor>) -> Result<SparseConvTensor> {
+        self.0.invert(x, DType::F32)
+    }
+
+    fn gradients(
+        &self,
+        x: &SparseConvTensor,
+        _: Option<&Tensor>,
+        grad: &Tensor,
+        onto: Option<Tensor>,
+    ) -> Result<[Tensor; 2]> {
+        self.0.gradients(&self.0.invert_flow(x)?, x, None, grad, onto)
+    }
+
+    fn weight_and_bias(&self) -> (&Tensor, Option<&Tensor>) {
+        (&self.0.weight, self.0.bias.as_ref())
+    }
+}

@@ -23,6 +23,7 @@ mod attend;
 mod attend_here;
 mod attention;
 mod backend;
+mod column_sums;
 mod concat;
 mod conv;
 mod curve;
@@ -48,8 +49,10 @@ mod normalize;
 mod order;
 mod pool;
 mod position;
+mod residual;
 mod rows;
 mod scatter;
+mod segment;
 mod sequential;
 mod sets;
 mod site_rule;
@@ -76,6 +79,7 @@ pub use backend::cuda::set_exact_f32;
 pub(crate) use backend::simd::dispatch;
 pub use backend::{BACKEND_VARIABLE, Backend, BackendInfo, backend_info, with_backend};
 pub use candle_nn::BatchNormConfig;
+pub(crate) use column_sums::column_sums;
 pub use conv::ConvConfig;
 pub use curve::Curve;
 pub(crate) use geometry::Kind;
@@ -84,20 +88,22 @@ pub use global_pool::{SparseGlobalAvgPool, SparseGlobalMaxPool, SparseGlobalSumP
 pub use gradient_checkpoint::GradientCheckpoint;
 pub use grid::GridShape;
 pub use group_norm::{GroupNorm, InstanceNorm, LayerNorm};
-pub(crate) use in_one::{ParameterGradient, PartGradients, in_one};
+pub(crate) use in_one::{PartGradients, in_one};
 pub use inverse_conv::{SparseInverseConv, SparseInverseConv1d, SparseInverseConv2d, SparseInverseConv3d};
 pub use kernel_map::{IndiceData, IndiceDict, KernelMap};
 pub(crate) use layer_norm::layer_norm;
 pub use mixed_precision::MixedPrecision;
 pub use module::{LayerDescription, SparseModule};
 pub use norm::BatchNorm;
-pub(crate) use norm::{Fused, KeptNorm, Mode, Shortcut};
+pub(crate) use norm::{KeptNorm, Mode, Shortcut};
 pub use pool::{
     PoolConfig, SparseAvgPool, SparseAvgPool1d, SparseAvgPool2d, SparseAvgPool3d, SparseInversePool,
     SparseInversePool1d, SparseInversePool2d, SparseInversePool3d, SparseMaxPool, SparseMaxPool1d, SparseMaxPool2d,
     SparseMaxPool3d, SparseSumPool, SparseSumPool1d, SparseSumPool2d, SparseSumPool3d,
 };
+pub(crate) use residual::{Residual, ResidualInner};
 pub use scatter::{Reduce, scatter};
+pub(crate) use segment::{Keep, Segment, SegmentConv, detached, joined, parted};
 pub use sequential::{IntoSparseModule, SparseSequential};
 pub use site_rule::SiteRule;
 pub use sparse_conv::{SparseConv, SparseConv1d, SparseConv2d, SparseConv3d};

@@ -12,6 +12,7 @@ use candle_nn::{BatchNormConfig, Init, VarBuilder};
 use super::in_one::ParameterGradient;
 use super::module::{LayerDescription, SparseModule};
 use super::normalize::{Moments, Normalize, Scaling, Sums, stacked, wide_type};
+use super::segment::Keep;
 use super::sync::{AllReduce, Group};
 use super::tape;
 use super::tensor::SparseConvTensor;
@@ -238,6 +239,16 @@ impl BatchNorm {
     /// `relu(norm(x) + shortcut)` as one operation, which keeps only its inputs and its output for the backward pass.
     pub(crate) fn relu_t(&self, x: &SparseConvTensor, shortcut: Shortcut, train: bool) -> Result<SparseConvTensor> {
         self.fuse(x, shortcut, true, Mode::of(train), x.dtype())?.forward()
+    }
+
+    /// `relu(norm(x) + shortcut)` in f32 over a batch, inside a segment.
+    pub(crate) fn over_batch<'a>(
+        &'a self,
+        x: &'a SparseConvTensor,
+        shortcut: Shortcut<'a>,
+        keep: Keep,
+    ) -> Result<Fused<'a>> {
+        self.fuse(x, shortcut, true, if keep.again { Mode::BatchAgain } else { Mode::of(true) }, DType::F32)
     }
 
     /// `y = relu(norm(x) + shortcut)` with type `output`, as one operation that is ready to run.

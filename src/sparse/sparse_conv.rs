@@ -5,6 +5,7 @@ use candle_nn::VarBuilder;
 
 use super::conv::{Conv, ConvConfig, convolution_layer, map_making_layer};
 use super::geometry::{Kind, Size, name_of};
+use super::segment::SegmentConv;
 use super::tensor::SparseConvTensor;
 use crate::Result;
 
@@ -46,17 +47,6 @@ pub type SparseConv2d = SparseConv<2>;
 pub type SparseConv3d = SparseConv<3>;
 
 impl<const N: usize> SparseConv<N> {
-    /// Gradients of the features of `x`, added to `onto`, and of the weight, from the gradient of the result; all in f32 and without a
-    /// tape.
-    pub(crate) fn gradients(&self, x: &SparseConvTensor, grad: &Tensor, onto: Option<Tensor>) -> Result<[Tensor; 2]> {
-        self.0.gradients(&self.0.flow(x, x.channels())?, x, None, grad, onto)
-    }
-
-    /// The result in f32, whatever the type of `x`.
-    pub(crate) fn forward_wide(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
-        self.0.forward(x, DType::F32)
-    }
-
     /// A layer from `in_channels` to `out_channels`. The kernel is one size, `[z, y, x]` or `(z, y, x)`.
     ///
     /// # Errors
@@ -84,3 +74,24 @@ impl<const N: usize> SparseConv<N> {
 
 convolution_layer!(SparseConv, forward);
 map_making_layer!(SparseConv);
+
+impl SegmentConv for SparseConv<3> {
+    fn forward_wide(&self, x: &SparseConvTensor, beside: Option<&Tensor>) -> Result<SparseConvTensor> {
+        self.0.forward_joined(x, beside, DType::F32)
+    }
+
+    fn gradients(
+        &self,
+        x: &SparseConvTensor,
+        beside: Option<&Tensor>,
+        grad: &Tensor,
+        onto: Option<Tensor>,
+    ) -> Result<[Tensor; 2]> {
+        let channels = beside.map_or(Ok(0), |beside| beside.dim(1))?;
+        self.0.gradients(&self.0.flow(x, x.channels() + channels)?, x, beside, grad, onto)
+    }
+
+    fn weight_and_bias(&self) -> (&Tensor, Option<&Tensor>) {
+        (&self.0.weight, self.0.bias.as_ref())
+    }
+}

@@ -5,6 +5,7 @@ use candle_nn::VarBuilder;
 
 use super::conv::{Conv, ConvConfig, convolution_layer, map_making_layer};
 use super::geometry::{Kind, Size, name_of};
+use super::segment::SegmentConv;
 use super::tensor::SparseConvTensor;
 use crate::Result;
 
@@ -45,24 +46,6 @@ pub type SubMConv2d = SubMConv<2>;
 pub type SubMConv3d = SubMConv<3>;
 
 impl<const N: usize> SubMConv<N> {
-    /// Gradients of the features of `x` with those beside them, added to `onto`, and of the weight, from the gradient of the result; all in
-    /// f32 and without a tape.
-    pub(crate) fn gradients(
-        &self,
-        x: &SparseConvTensor,
-        beside: Option<&Tensor>,
-        grad: &Tensor,
-        onto: Option<Tensor>,
-    ) -> Result<[Tensor; 2]> {
-        let channels = beside.map_or(Ok(0), |beside| beside.dim(1))?;
-        self.0.gradients(&self.0.flow(x, x.channels() + channels)?, x, beside, grad, onto)
-    }
-
-    /// The result in f32, whatever the type of `x`. The channels of `beside`, if given, follow those of `x`.
-    pub(crate) fn forward_wide(&self, x: &SparseConvTensor, beside: Option<&Tensor>) -> Result<SparseConvTensor> {
-        self.0.forward_joined(x, beside, DType::F32)
-    }
-
     /// A layer from `in_channels` to `out_channels` with an odd kernel (one size, `[z, y, x]` or `(z, y, x)`).
     ///
     /// Of `config`, `dilation`, `bias` and `indice_key` are used; the stride is always 1 and the padding dilation·(kernel/2). Layers with
@@ -93,3 +76,24 @@ impl<const N: usize> SubMConv<N> {
 
 convolution_layer!(SubMConv, forward);
 map_making_layer!(SubMConv);
+
+impl SegmentConv for SubMConv<3> {
+    fn forward_wide(&self, x: &SparseConvTensor, beside: Option<&Tensor>) -> Result<SparseConvTensor> {
+        self.0.forward_joined(x, beside, DType::F32)
+    }
+
+    fn gradients(
+        &self,
+        x: &SparseConvTensor,
+        beside: Option<&Tensor>,
+        grad: &Tensor,
+        onto: Option<Tensor>,
+    ) -> Result<[Tensor; 2]> {
+        let channels = beside.map_or(Ok(0), |beside| beside.dim(1))?;
+        self.0.gradients(&self.0.flow(x, x.channels() + channels)?, x, beside, grad, onto)
+    }
+
+    fn weight_and_bias(&self) -> (&Tensor, Option<&Tensor>) {
+        (&self.0.weight, self.0.bias.as_ref())
+    }
+}

@@ -1,7 +1,7 @@
 //! The residual block: two 3³ convolutions and a shortcut.
 //!
 //! `relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x))`. The shortcut is a 1³ convolution with batch normalisation if the channels or the
-//! sites change, otherwise the input itself (He et al. 2016).
+//! sites change, otherwise the input itself. [`Residual`] trains it.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::layers::{ConvLayer, NormLayer};
+use super::part::Part;
 use super::run::Run;
-use super::segment::{Keep, Segment, detached};
 use crate::Result;
-use crate::sparse::{AllReduce, KeptNorm, ParameterGradient, PartGradients, Shortcut, SparseConvTensor};
+use crate::sparse::{AllReduce, Keep, PartGradients, Residual, ResidualInner, Segment, SparseConvTensor};
 
 #[derive(Clone, Debug)]
 pub(super) struct ResidualBlock {
@@ -76,86 +76,26 @@ impl ResidualBlock {
             Some((conv, _)) => &conv.forward(x, skip, kept, run)?,
             None => x,
         };
-        self.bn2.join(&h, self.added(other), x.dtype(), run)
+        self.bn2.join(&h, self.layers().added(other), x.dtype(), run)
     }
 
-    /// The output in f32 for an f32 `x` (none if the pass is repeated), and what the backward pass needs in addition to both.
-    pub fn forward_kept(&self, x: SparseConvTensor, keep: Keep) -> Result<(Option<SparseConvTensor>, Inner)> {
-        let (h, norm1) = {
-            let sums = self.conv1.sums(&x)?;
-            let fused = self.bn1.over_batch(&sums, Shortcut::None, keep)?;
-            (detached(fused.forward()?)?, fused.kept(keep.dtype)?)
-        };
-        let other = match &self.shortcut {
-            Some((conv, _)) => conv.sums(&x)?,
-            None => x.clone(),
-        };
-        drop(x);
-        let sums = self.conv2.sums(&h)?;
-        drop(h);
-        let fused = self.bn2.over_batch(&sums, self.added(&other), keep)?;
-        Ok((keep.output(|| fused.forward())?, Inner { norm1, norm2: fused.kept(keep.dtype)? }))
-    }
-
-    pub fn parameters(&self) -> Vec<Tensor> {
+    /// The layers without their names.
+    pub fn layers(&self) -> Residual<'_> {
         let shortcut = self.shortcut.as_ref();
-        let convs = [&self.conv1, &self.conv2].into_iter().chain(shortcut.map(|(conv, _)| conv));
-        let norms = [&self.bn1, &self.bn2].into_iter().chain(shortcut.map(|(_, norm)| norm));
-        convs.map(ConvLayer::weight).chain(norms.flat_map(NormLayer::parameters)).cloned().collect()
-    }
-
-    /// Gradients of a training pass from `x` and `skip` to `out`, layer by layer; each value is freed after its last use. The gradient of
-    /// the input is that of `x` followed by `skip`.
-    pub fn backward(
-        &self,
-        x: &SparseConvTensor,
-        skip: Option<&Tensor>,
-        Inner { norm1, norm2 }: Inner,
-        outcome: (&Tensor, &Tensor),
-    ) -> Result<(Tensor, Vec<ParameterGradient>)> {
-        let (grad2, mut parameters, shortcut) = norm2.backward(outcome)?;
-        let h = norm1.output()?;
-        let (h_grad, weight) = self.conv2.backward(&h, None, &grad2, None)?;
-        drop(grad2);
-        parameters.push(weight);
-        let (grad1, norm, _) = norm1.backward((h.features(), &h_grad))?;
-        drop((h, h_grad));
-        parameters.extend(norm);
-        let (x_grad, weight) = self.conv1.backward(x, skip, &grad1, None)?;
-        drop(grad1);
-        parameters.push(weight);
-        let other_grad = shortcut.backward(outcome)?;
-        let Some((conv, _)) = &self.shortcut else { return Ok(((x_grad + other_grad)?, parameters)) };
-        let (x_grad, weight) = conv.backward(x, skip, &other_grad, Some(x_grad))?;
-        parameters.push(weight);
-        Ok((x_grad, parameters))
-    }
-
-    /// The term added to the main path: the normalised convolution of the shortcut, or the input itself.
-    fn added<'a>(&'a self, x: &'a SparseConvTensor) -> Shortcut<'a> {
-        match &self.shortcut {
-            Some((_, norm)) => norm.shortcut(x),
-            None => Shortcut::Plain(x),
+        Residual {
+            convs: [self.conv1.layer(), self.conv2.layer()],
+            norms: [self.bn1.layer(), self.bn2.layer()],
+            shortcut: shortcut.map(|(conv, norm)| (conv.layer(), norm.layer())),
         }
     }
 }
 
-/// What a block's backward pass needs in addition to its input and its output.
-pub(super) struct Inner {
-    norm1: KeptNorm,
-    norm2: KeptNorm,
-}
-
 /// A block of the encoder, whose only input is `x`.
 impl Segment for ResidualBlock {
-    type Inner = Inner;
+    type Inner = ResidualInner;
 
     fn parameters(&self) -> Vec<Tensor> {
-        self.parameters()
-    }
-
-    fn forward(&self, x: &SparseConvTensor, _: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
-        self.forward(x, None, run)
+        self.layers().parameters()
     }
 
     fn forward_kept(
@@ -164,7 +104,7 @@ impl Segment for ResidualBlock {
         _: Option<&Tensor>,
         keep: Keep,
     ) -> Result<(Option<SparseConvTensor>, Self::Inner)> {
-        self.forward_kept(x.clone(), keep)
+        self.layers().forward_kept(x.clone(), keep)
     }
 
     fn backward(
@@ -174,7 +114,13 @@ impl Segment for ResidualBlock {
         inner: Self::Inner,
         outcome: (&Tensor, &Tensor),
     ) -> Result<PartGradients> {
-        let (x, parameters) = self.backward(x, None, inner, outcome)?;
+        let (x, parameters) = self.layers().backward(x, None, inner, outcome)?;
         Ok(PartGradients { x, other: None, parameters })
+    }
+}
+
+impl Part for ResidualBlock {
+    fn forward(&self, x: &SparseConvTensor, _: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
+        self.forward(x, None, run)
     }
 }

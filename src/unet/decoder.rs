@@ -4,14 +4,14 @@ use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::attention::CrossAttention;
-use super::block::{self, Place, ResidualBlock};
+use super::block::{Place, ResidualBlock};
 use super::config::UNetConfig;
 use super::encoder::{down_key, subm_key};
 use super::layers::ConvLayer;
+use super::part::{Part, rounded};
 use super::run::Run;
-use super::segment::{Keep, Segment, rounded};
 use crate::Result;
-use crate::sparse::{PartGradients, SparseConvTensor};
+use crate::sparse::{Keep, PartGradients, ResidualInner, Segment, SparseConvTensor, joined, parted};
 
 #[derive(Clone, Debug)]
 pub(super) struct Decoder {
@@ -28,21 +28,12 @@ pub(super) struct DecoderLevel {
 /// The level without its attention: its inputs are `x` from below and the encoder's features at the finer sites.
 impl Segment for DecoderLevel {
     /// The features from below on the finer sites, and the inner values of the block.
-    type Inner = (SparseConvTensor, block::Inner);
+    type Inner = (SparseConvTensor, ResidualInner);
 
     fn parameters(&self) -> Vec<Tensor> {
         let mut all = self.block.parameters();
-        all.push(self.upsample.weight().clone());
+        all.push(self.upsample.layer().weight_and_bias().0.clone());
         all
-    }
-
-    fn forward(&self, x: &SparseConvTensor, skip: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
-        let up = self.upsample.forward(x, None, run.precision.dtype(), run)?;
-        match skip {
-            // If they were joined, they would be kept twice; and half rows are copied anyway when they are read.
-            Some(skip) if skip.dtype() != DType::F32 => self.block.forward(&up, Some(skip), run),
-            _ => self.block.forward(&join(up, skip)?, None, run),
-        }
     }
 
     fn forward_kept(
@@ -51,9 +42,9 @@ impl Segment for DecoderLevel {
         skip: Option<&Tensor>,
         keep: Keep,
     ) -> Result<(Option<SparseConvTensor>, Self::Inner)> {
-        let up = self.upsample.sums(x)?;
+        let up = self.upsample.layer().sums(x, None)?;
         let kept = rounded(&up, keep.dtype)?;
-        let (out, inner) = self.block.forward_kept(join(up, skip)?, keep)?;
+        let (out, inner) = self.block.layers().forward_kept(joined(&up, skip)?, keep)?;
         Ok((out, (kept, inner)))
     }
 
@@ -64,22 +55,23 @@ impl Segment for DecoderLevel {
         (up, inner): Self::Inner,
         outcome: (&Tensor, &Tensor),
     ) -> Result<PartGradients> {
-        let (joined_grad, mut parameters) = self.block.backward(&up, skip, inner, outcome)?;
-        let part = |from, count| joined_grad.narrow(1, from, count)?.contiguous();
-        let channels = up.channels();
+        let (joined_grad, mut parameters) = self.block.layers().backward(&up, skip, inner, outcome)?;
+        let (up_grad, other) = parted(joined_grad, up.channels(), skip)?;
         drop(up);
-        let (x, weight) = self.upsample.backward(x, None, &part(0, channels)?, None)?;
-        parameters.push(weight);
-        let other = skip.map(|skip| part(channels, skip.dim(1)?)).transpose()?;
+        let (x, found) = self.upsample.layer().backward(x, None, &up_grad, None)?;
+        parameters.extend(found);
         Ok(PartGradients { x, other, parameters })
     }
 }
 
-/// The finer features, followed by the encoder's at the same sites.
-fn join(up: SparseConvTensor, skip: Option<&Tensor>) -> Result<SparseConvTensor> {
-    match skip {
-        Some(skip) => up.replace_feature(Tensor::cat(&[up.features(), skip], 1)?),
-        None => Ok(up),
+impl Part for DecoderLevel {
+    fn forward(&self, x: &SparseConvTensor, skip: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
+        let up = self.upsample.forward(x, None, run.precision.dtype(), run)?;
+        match skip {
+            // If they were joined, they would be kept twice; and half rows are copied anyway when they are read.
+            Some(skip) if skip.dtype() != DType::F32 => self.block.forward(&up, Some(skip), run),
+            _ => self.block.forward(&joined(&up, skip)?, None, run),
+        }
     }
 }
 

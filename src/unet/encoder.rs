@@ -8,11 +8,11 @@ use candle_nn::VarBuilder;
 use super::block::{Place, ResidualBlock};
 use super::config::UNetConfig;
 use super::layers::{ConvLayer, NormLayer};
+use super::part::Part;
 use super::run::Run;
-use super::segment::{Keep, Segment, detached};
 use super::time_embedding::{with_time, with_time_gradients};
 use crate::Result;
-use crate::sparse::{AllReduce, KeptNorm, PartGradients, Shortcut, SparseConvTensor};
+use crate::sparse::{AllReduce, Keep, KeptNorm, PartGradients, Segment, Shortcut, SparseConvTensor, detached};
 
 #[derive(Clone, Debug)]
 pub(super) struct Encoder {
@@ -38,13 +38,7 @@ impl Segment for InputConv {
     type Inner = KeptNorm;
 
     fn parameters(&self) -> Vec<Tensor> {
-        std::iter::once(self.conv.weight()).chain(self.norm.parameters()).cloned().collect()
-    }
-
-    fn forward(&self, x: &SparseConvTensor, time: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
-        let x = run.pass_on(with_time(x, the(time))?)?;
-        let sums = self.conv.forward(&x, None, run.precision.dtype(), run)?;
-        self.norm.join(&sums, Shortcut::None, run.skips(), run)
+        std::iter::once(self.conv.layer().weight_and_bias().0).chain(self.norm.layer().parameters()).cloned().collect()
     }
 
     fn forward_kept(
@@ -53,8 +47,8 @@ impl Segment for InputConv {
         time: Option<&Tensor>,
         keep: Keep,
     ) -> Result<(Option<SparseConvTensor>, KeptNorm)> {
-        let sums = self.conv.sums(&with_time(x, the(time))?)?;
-        let fused = self.norm.over_batch(&sums, Shortcut::None, keep)?;
+        let sums = self.conv.layer().sums(&with_time(x, the(time))?, None)?;
+        let fused = self.norm.layer().over_batch(&sums, Shortcut::None, keep)?;
         Ok((keep.output(|| fused.forward())?, fused.kept(keep.dtype)?))
     }
 
@@ -66,10 +60,19 @@ impl Segment for InputConv {
         outcome: (&Tensor, &Tensor),
     ) -> Result<PartGradients> {
         let (sums_grad, mut parameters, _) = norm.backward(outcome)?;
-        let (joined_grad, weight) = self.conv.backward(&detached(with_time(x, the(time))?)?, None, &sums_grad, None)?;
-        parameters.push(weight);
+        let joined = detached(with_time(x, the(time))?)?;
+        let (joined_grad, found) = self.conv.layer().backward(&joined, None, &sums_grad, None)?;
+        parameters.extend(found);
         let [x_grad, other] = with_time_gradients(x, the(time), &joined_grad)?;
         Ok(PartGradients { x: x_grad.to_dtype(x.dtype())?, other: Some(other), parameters })
+    }
+}
+
+impl Part for InputConv {
+    fn forward(&self, x: &SparseConvTensor, time: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
+        let x = run.pass_on(with_time(x, the(time))?)?;
+        let sums = self.conv.forward(&x, None, run.precision.dtype(), run)?;
+        self.norm.join(&sums, Shortcut::None, run.skips(), run)
     }
 }
 

@@ -6,12 +6,11 @@ use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::run::Run;
-use super::segment::{Keep, detached};
 use super::summary::{LayerSummary, count_pairs};
 use crate::Result;
 use crate::sparse::{
-    AllReduce, BatchNorm, ConvConfig, Fused, Mode, OutputSites, ParameterGradient, Shortcut, SparseConv3d,
-    SparseConvTensor, SparseInverseConv3d, SparseModule, SubMConv3d,
+    AllReduce, BatchNorm, ConvConfig, OutputSites, SegmentConv, Shortcut, SparseConv3d, SparseConvTensor,
+    SparseInverseConv3d, SparseModule, SubMConv3d,
 };
 
 #[derive(Clone, Debug)]
@@ -77,29 +76,13 @@ impl ConvLayer {
         Ok(Self::describe(name, channels, kernel, stride, false, Kind::Inverse(layer)))
     }
 
-    pub fn weight(&self) -> &Tensor {
+    /// The layer without its name.
+    pub fn layer(&self) -> &dyn SegmentConv {
         match &self.kind {
-            Kind::SubM(layer) => layer.weight(),
-            Kind::Strided(layer) => layer.weight(),
-            Kind::Inverse(layer) => layer.weight(),
+            Kind::SubM(layer) => layer,
+            Kind::Strided(layer) => layer,
+            Kind::Inverse(layer) => layer,
         }
-    }
-
-    /// From the gradient of the result: the gradient of the features of `x` followed by `skip`, added to `onto`; and the weight with its
-    /// gradient.
-    pub fn backward(
-        &self,
-        x: &SparseConvTensor,
-        skip: Option<&Tensor>,
-        grad: &Tensor,
-        onto: Option<Tensor>,
-    ) -> Result<(Tensor, ParameterGradient)> {
-        let [x_grad, weight_grad] = match &self.kind {
-            Kind::SubM(layer) => layer.gradients(x, skip, grad, onto),
-            Kind::Strided(layer) => layer.gradients(x, grad, onto),
-            Kind::Inverse(layer) => layer.gradients(x, grad, onto),
-        }?;
-        Ok((x_grad, (self.weight().clone(), weight_grad)))
     }
 
     fn describe(name: String, channels: [usize; 2], kernel: usize, stride: usize, bias: bool, kind: Kind) -> Self {
@@ -108,20 +91,7 @@ impl ConvLayer {
         Self { name, in_channels, out_channels, kernel, stride, parameters, kind }
     }
 
-    /// The sums in f32, whatever the type of `x`, without their history.
-    pub fn sums(&self, x: &SparseConvTensor) -> Result<SparseConvTensor> {
-        detached(self.differentiable_sums(x, None)?)
-    }
-
-    fn differentiable_sums(&self, x: &SparseConvTensor, skip: Option<&Tensor>) -> Result<SparseConvTensor> {
-        match &self.kind {
-            Kind::SubM(layer) => layer.forward_wide(x, skip),
-            Kind::Strided(layer) => layer.forward_wide(x),
-            Kind::Inverse(layer) => layer.forward_wide(x),
-        }
-    }
-
-    /// The [`sums`](Self::sums) in the form that `run` needs. The channels of `skip` (on the same sites) follow those of `x`; only a
+    /// The sums in f32, whatever the type of `x`, in the form that `run` needs. The channels of `skip` (on the same sites) follow those of `x`; only a
     /// submanifold layer may have a skip. A training step keeps the sums in `kept`.
     pub fn forward(
         &self,
@@ -130,7 +100,7 @@ impl ConvLayer {
         kept: DType,
         run: &Run,
     ) -> Result<SparseConvTensor> {
-        let y = self.differentiable_sums(x, skip)?;
+        let y = self.layer().forward_wide(x, skip)?;
         run.report(|| {
             let (layer, pairs) = match self.kind {
                 Kind::SubM(_) => ("SubMConv3d", count_pairs(x.coords(), y.coords(), self.kernel, 1)),
@@ -156,17 +126,13 @@ impl NormLayer {
         Ok(Self(BatchNorm::new(channels, vb)?))
     }
 
-    pub fn parameters(&self) -> impl Iterator<Item = &Tensor> {
-        self.0.parameters()
+    /// The layer itself.
+    pub fn layer(&self) -> &BatchNorm {
+        &self.0
     }
 
     pub fn convert_sync_batchnorm(&self, group: &Arc<dyn AllReduce>) {
         self.0.convert_sync_batchnorm(group);
-    }
-
-    /// The normalised end of a residual connection; its other end is `x`.
-    pub fn shortcut<'a>(&'a self, x: &'a SparseConvTensor) -> Shortcut<'a> {
-        Shortcut::Normed(&self.0, x)
     }
 
     /// `relu(norm(x))` inside a block.
@@ -184,11 +150,6 @@ impl NormLayer {
             report(norm, &y, run.precision.dtype(), run);
         }
         Ok(y)
-    }
-
-    /// The same over a batch, ready to run and to be kept.
-    pub fn over_batch<'a>(&'a self, x: &'a SparseConvTensor, shortcut: Shortcut<'a>, keep: Keep) -> Result<Fused<'a>> {
-        self.0.fuse(x, shortcut, true, if keep.again { Mode::BatchAgain } else { Mode::Batch }, DType::F32)
     }
 }
 

@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 use candle_nn::{Init, Linear, VarBuilder};
 
-use crate::sparse::{PartGradients, in_one, layer_norm};
+use crate::sparse::{PartGradients, column_sums, in_one, layer_norm};
 use crate::{Result, memory};
 
 /// `y = x·Wᵀ + b`, with W and b initialised uniformly within ±1/√in, as `torch.nn.Linear`.
@@ -51,15 +51,6 @@ pub(super) fn over_rows(layer: &Linear, x: &Tensor, more: Option<&Tensor>) -> Re
             parameters: named.iter().cloned().zip(gradients).collect(),
         })
     })
-}
-
-/// The sum of the rows of `x` (N, C), f32.
-fn column_sums(x: &Tensor) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return Ok(crate::gpu::columns::sums(x)?.to_dtype(DType::F32)?);
-    }
-    Ok(x.sum(0)?)
 }
 
 /// Layer normalisation over the last axis, as `torch.nn.LayerNorm`. (That of candle-nn takes a fused path without gradients.)

@@ -23,8 +23,8 @@ mod linear;
 mod modulation;
 mod network;
 mod parameters;
+mod part;
 mod run;
-mod segment;
 mod summary;
 mod time_embedding;
 

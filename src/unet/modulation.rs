@@ -8,10 +8,9 @@ use candle_nn::{Linear, VarBuilder};
 
 use super::linear::linear;
 use super::run::Run;
-use super::segment::detached;
 use super::summary::LayerSummary;
 use crate::Result;
-use crate::sparse::{PartGradients, SparseConvTensor, in_one};
+use crate::sparse::{PartGradients, SparseConvTensor, detached, in_one};
 
 #[derive(Clone, Debug)]
 pub(super) struct Modulation {
