@@ -8,10 +8,9 @@ use crate::Result;
 pub(super) static MODULE: Module = module!("gpu/columns");
 
 /// The least number of rows that one block adds.
-const LEAST_ROWS: usize = 512;
+const LEAST_ROWS: usize = 64;
 const MOST_SHARES: usize = 256;
 const LANES: u32 = 32;
-const LINES: u32 = 8;
 
 fn shares(rows: usize) -> usize {
     rows.div_ceil(LEAST_ROWS).clamp(1, MOST_SHARES)
@@ -22,8 +21,10 @@ fn grid(channels: usize, count: usize) -> [u32; 3] {
     [(channels as u32).div_ceil(LANES), count as u32, 1]
 }
 
-/// Threads of a block.
-const BLOCK: [u32; 3] = [LANES, LINES, 1];
+/// Threads of a block that adds a share.
+const BLOCK: [u32; 3] = [LANES, 8, 1];
+/// Threads of a block that adds up the shares.
+const TOTAL: [u32; 3] = [LANES, 32, 1];
 
 /// The sum of the rows of `x` (N, C): (C,) f64.
 pub(crate) fn sums(x: &Tensor) -> Result<Tensor> {
@@ -45,7 +46,7 @@ pub(super) fn totals(gpu: &Gpu, parts: &Slice, count: usize, shape: Shape) -> Re
     let columns = shape.elem_count();
     gpu.tensor(shape, DType::F64, |sums| {
         let arguments = arguments![parts, count as i32, columns as i32, sums];
-        gpu.launch(&MODULE, "column_totals", grid(columns, 1), BLOCK, arguments)
+        gpu.launch(&MODULE, "column_totals", grid(columns, 1), TOTAL, arguments)
     })
 }
 
@@ -71,7 +72,7 @@ pub(crate) fn moments(x: &Tensor) -> Result<[Tensor; 2]> {
         let mean = gpu.tensor(channels, DType::F64, |mean| {
             variance = Some(gpu.tensor(channels, DType::F64, |variance| {
                 let arguments = &[parts, count, rows, width, mean.into(), variance.into()];
-                gpu.launch(&MODULE, "moment_totals", grid(channels, 1), BLOCK, arguments)
+                gpu.launch(&MODULE, "moment_totals", grid(channels, 1), TOTAL, arguments)
             })?);
             Ok(())
         })?;
@@ -99,7 +100,7 @@ pub(crate) fn batch_scaling(x: &Tensor, eps: f64, running: Option<Running>) -> R
                 None => (None::<&Slice>.into(), None::<&Slice>.into(), 0.0),
             };
             let arguments = &[parts, count, rows, width, eps.into(), scaling.into(), mean, variance, momentum.into()];
-            gpu.launch(&MODULE, "batch_scaling", grid(channels, 1), BLOCK, arguments)
+            gpu.launch(&MODULE, "batch_scaling", grid(channels, 1), TOTAL, arguments)
         })
     })
 }

@@ -141,7 +141,7 @@ def index(numbers):
 def plan(kind, cin, cout):
     """N, RB, and the numbers of passes and blocks of a halo kernel."""
     size = KINDS[kind][1]
-    n = largest(cout, (64, 32, 16) if kind == "f32" else (128, 64, 32, 16) if cout % 96 else (96,))
+    n = largest(cout, (64, 48, 32, 16) if kind == "f32" else (128, 64, 48, 32, 16) if cout % 96 else (96,))
     rb = largest(cin * size, (128, 64, 32))
     return n, rb, cin * size // rb, cout // n
 

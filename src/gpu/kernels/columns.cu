@@ -3,16 +3,18 @@
 #include "value.cuh"
 
 constexpr int LANES = 32;
-constexpr int LINES = 8;
+constexpr int LINES = 8;         // of a block that adds a share
+constexpr int TOTAL_LINES = 32;  // of a block that adds up shares
 
 // Adds up the sums of a block's lines and writes the totals to `share`.
+template <int COUNT>
 __device__ inline void put_share(double sum, double* share, int column, int channels) {
-    __shared__ double lines[LINES][LANES];
+    __shared__ double lines[COUNT][LANES];
     lines[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
     if (threadIdx.y == 0 && column < channels) {
         double total = 0;
-        for (int line = 0; line < LINES; ++line) total += lines[line][threadIdx.x];
+        for (int line = 0; line < COUNT; ++line) total += lines[line][threadIdx.x];
         share[column] = total;
     }
     __syncthreads();
@@ -24,19 +26,26 @@ extern "C" __global__ void column_shares(const void* x, int type, long long rows
     long long each = (rows + gridDim.y - 1) / gridDim.y;
     long long end = min(rows, (blockIdx.y + 1) * each);
     double sum = 0;
-    if (column < channels)
-        for (long long row = blockIdx.y * each + threadIdx.y; row < end; row += LINES) sum += value_at(x, row * channels + column, type);
-    put_share(sum, shares + static_cast<size_t>(blockIdx.y) * channels, column, channels);
+    if (column < channels) {
+        long long row = blockIdx.y * each + threadIdx.y;
+        if (type == F32) {
+#pragma unroll 8
+            for (; row < end; row += LINES) sum += read<true>(x, row * channels + column, type);
+        } else {
+            for (; row < end; row += LINES) sum += read<false>(x, row * channels + column, type);
+        }
+    }
+    put_share<LINES>(sum, shares + static_cast<size_t>(blockIdx.y) * channels, column, channels);
 }
 
-// Adds up the shares. Each line adds every eighth share; then the lines are added in their order.
-// Grid (channels / 32), block (32, 8).
+// Adds up the shares. Each line adds every 32nd share; then the lines are added in their order.
+// Grid (channels / 32), block (32, 32).
 extern "C" __global__ void column_totals(const double* shares, int count, int channels, double* sums) {
     int column = blockIdx.x * LANES + threadIdx.x;
     double total = 0;
     if (column < channels)
-        for (int share = threadIdx.y; share < count; share += LINES) total += shares[static_cast<size_t>(share) * channels + column];
-    put_share(total, sums, column, channels);
+        for (int share = threadIdx.y; share < count; share += TOTAL_LINES) total += shares[static_cast<size_t>(share) * channels + column];
+    put_share<TOTAL_LINES>(total, sums, column, channels);
 }
 
 // The mean of a set of rows, and the sum of their squared distances from it.
@@ -51,33 +60,43 @@ __device__ inline Moments together(Moments a, Moments b) {
     return {rows, a.mean + distance * b.rows / rows, a.squares + b.squares + distance * distance * a.rows * b.rows / rows};
 }
 
-// Combines the moments of a block's lines in their order. Only the threads of the first line use the result.
+// Combines the moments of a block's lines pair by pair. Only the threads of the first line use the result.
+template <int COUNT>
 __device__ inline Moments of_lines(Moments own) {
-    __shared__ Moments lines[LINES][LANES];
-    lines[threadIdx.y][threadIdx.x] = own;
-    __syncthreads();
-    Moments all = lines[0][threadIdx.x];
-    for (int line = 1; line < LINES; ++line) all = together(all, lines[line][threadIdx.x]);
-    return all;
+    __shared__ Moments lines[COUNT][LANES];
+    for (int step = COUNT / 2; step > 0; step /= 2) {
+        lines[threadIdx.y][threadIdx.x] = own;
+        __syncthreads();
+        if (threadIdx.y < step) own = together(own, lines[threadIdx.y + step][threadIdx.x]);
+        __syncthreads();
+    }
+    return own;
 }
 
-// Computes the moments of each share of the rows. Each thread reads its rows twice; the second time, they come from a cache.
-// Grid (channels / 32, shares), block (32, 8); shares are (count, 2, channels): means, and sums of squared distances.
+// The moments of the rows of a thread, `LINES` apart. It reads them twice; the second time, they come from a cache.
+template <bool PLAIN>
+__device__ inline Moments moments_of(const void* x, int type, long long begin, long long end, int channels, int column) {
+    if (begin >= end) return {0, 0, 0};
+    double sum = 0, squares = 0, rows = static_cast<double>((end - begin + LINES - 1) / LINES);
+#pragma unroll 8
+    for (long long row = begin; row < end; row += LINES) sum += read<PLAIN>(x, row * channels + column, type);
+    double mean = sum / rows;
+#pragma unroll 8
+    for (long long row = begin; row < end; row += LINES) {
+        double distance = read<PLAIN>(x, row * channels + column, type) - mean;
+        squares += distance * distance;
+    }
+    return {rows, mean, squares};
+}
+
+// Computes the moments of each share of the rows. Grid (channels / 32, shares), block (32, 8); shares are (count, 2, channels): means, and
+// sums of squared distances.
 extern "C" __global__ void moment_shares(const void* x, int type, long long rows, int channels, double* shares) {
     int column = blockIdx.x * LANES + threadIdx.x;
     long long each = (rows + gridDim.y - 1) / gridDim.y;
-    long long begin = blockIdx.y * each + threadIdx.y, end = min(rows, (blockIdx.y + 1) * each);
-    Moments own = {0, 0, 0};
-    if (column < channels && begin < end) {
-        for (long long row = begin; row < end; row += LINES) own.mean += value_at(x, row * channels + column, type);
-        own.rows = static_cast<double>((end - begin + LINES - 1) / LINES);
-        own.mean /= own.rows;
-        for (long long row = begin; row < end; row += LINES) {
-            double distance = value_at(x, row * channels + column, type) - own.mean;
-            own.squares += distance * distance;
-        }
-    }
-    Moments all = of_lines(own);
+    long long begin = blockIdx.y * each + threadIdx.y, end = column < channels ? min(rows, (blockIdx.y + 1) * each) : 0;
+    Moments own = type == F32 ? moments_of<true>(x, type, begin, end, channels, column) : moments_of<false>(x, type, begin, end, channels, column);
+    Moments all = of_lines<LINES>(own);
     if (threadIdx.y != 0 || column >= channels) return;
     double* share = shares + static_cast<size_t>(blockIdx.y) * 2 * channels;
     share[column] = all.mean;
@@ -89,17 +108,17 @@ __device__ inline Moments of_shares(const double* shares, int count, long long r
     long long each = (rows + count - 1) / count;
     Moments own = {0, 0, 0};
     if (column < channels)
-        for (int share = threadIdx.y; share < count; share += LINES) {
+        for (int share = threadIdx.y; share < count; share += TOTAL_LINES) {
             const double* of = shares + static_cast<size_t>(share) * 2 * channels;
             long long here = min(rows, (share + 1) * each) - share * each;
             own = together(own, {here > 0 ? static_cast<double>(here) : 0.0, of[column], of[channels + column]});
         }
-    Moments all = of_lines(own);
+    Moments all = of_lines<TOTAL_LINES>(own);
     all.squares /= all.rows;
     return all;
 }
 
-// Grid (channels / 32), block (32, 8).
+// Grid (channels / 32), block (32, 32).
 extern "C" __global__ void moment_totals(const double* shares, int count, long long rows, int channels, double* mean, double* variance) {
     int column = blockIdx.x * LANES + threadIdx.x;
     Moments all = of_shares(shares, count, rows, column, channels);
@@ -109,7 +128,7 @@ extern "C" __global__ void moment_totals(const double* shares, int count, long l
 }
 
 // Writes what normalises a batch to `scaling` (2, channels): mean and 1 / sqrt(variance + eps). If the layer's running mean and running
-// unbiased variance are given, they move by `momentum` towards those of the batch. Grid (channels / 32), block (32, 8).
+// unbiased variance are given, they move by `momentum` towards those of the batch. Grid (channels / 32), block (32, 32).
 extern "C" __global__ void batch_scaling(const double* shares, int count, long long rows, int channels, double eps, double* scaling,
                                          float* running_mean, float* running_variance, double momentum) {
     int column = blockIdx.x * LANES + threadIdx.x;
@@ -131,6 +150,42 @@ extern "C" __global__ void running_scaling(const float* mean, const float* varia
     scaling[channels + column] = 1 / sqrt(variance[column] + eps);
 }
 
+// What `gradient_shares` adds up.
+struct GradientTerms {
+    const void *grad, *out, *first, *second;
+    int grad_type, out_type, type;
+};
+
+// The sums of a thread's rows, `LINES` apart: of the gradient, and of its products with both normalised inputs.
+template <bool PLAIN>
+__device__ inline void add_gradients(const GradientTerms& of, const double (&mean)[2], const double (&inverse)[2], long long begin, long long end,
+                                     int channels, int column, double (&sums)[3]) {
+    // Several rows are read before the first of them is added, because memory answers late.
+    constexpr int AHEAD = 8;
+    for (long long start = begin; start < end; start += AHEAD * LINES) {
+        float g[AHEAD], y[AHEAD], a[AHEAD], b[AHEAD];
+        auto rows = [&](const void* values, int type, float (&to)[AHEAD]) {
+#pragma unroll
+            for (int i = 0; i < AHEAD; ++i) {
+                long long row = start + i * LINES;
+                to[i] = row < end ? read<PLAIN>(values, row * channels + column, type) : 0.0f;
+            }
+        };
+        rows(of.grad, of.grad_type, g);
+        if (of.out) rows(of.out, of.out_type, y);
+        rows(of.first, of.type, a);
+        if (of.second) rows(of.second, of.type, b);
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i) {
+            if (start + i * LINES >= end || (of.out && !(y[i] > 0.0f))) continue;
+            double each = g[i];
+            sums[0] += each;
+            sums[1] += each * ((a[i] - mean[0]) * inverse[0]);
+            if (of.second) sums[2] += each * ((b[i] - mean[1]) * inverse[1]);
+        }
+    }
+}
+
 // For each column: the sums of the gradient, of the gradient times the first normalised input, and of the gradient times the second. If
 // `out` is given, a gradient counts only where `out` is positive. Grid (channels / 32, shares), block (32, 8); shares are (count, 3,
 // channels).
@@ -139,33 +194,15 @@ extern "C" __global__ void gradient_shares(const void* grad, int grad_type, cons
                                            long long rows, int channels, double* shares) {
     int column = blockIdx.x * LANES + threadIdx.x;
     long long each = (rows + gridDim.y - 1) / gridDim.y;
-    long long end = min(rows, (blockIdx.y + 1) * each);
+    long long begin = blockIdx.y * each + threadIdx.y, end = min(rows, (blockIdx.y + 1) * each);
     double sums[3] = {0, 0, 0};
     if (column < channels) {
         double mean[2] = {first_scaling[column], second ? second_scaling[column] : 0};
         double inverse[2] = {first_scaling[channels + column], second ? second_scaling[channels + column] : 0};
-        // Several rows are read before the first of them is added, because memory answers late.
-        constexpr int AHEAD = 8;
-        for (long long start = blockIdx.y * each + threadIdx.y; start < end; start += AHEAD * LINES) {
-            float g[AHEAD], a[AHEAD], b[AHEAD];
-            for (int i = 0; i < AHEAD; ++i) {
-                long long row = start + i * LINES;
-                size_t at = row * channels + column;
-                bool counts = row < end && (!out || value_at(out, at, out_type) > 0.0f);
-                float read[3] = {row < end ? value_at(grad, at, grad_type) : 0.0f, row < end ? value_at(first, at, type) : 0.0f,
-                                 row < end && second ? value_at(second, at, type) : 0.0f};
-                g[i] = counts ? read[0] : 0.0f;
-                a[i] = counts ? read[1] : 0.0f;
-                b[i] = counts ? read[2] : 0.0f;
-            }
-            for (int i = 0; i < AHEAD; ++i) {
-                double each_grad = g[i];
-                sums[0] += each_grad;
-                sums[1] += each_grad * ((a[i] - mean[0]) * inverse[0]);
-                sums[2] += each_grad * ((b[i] - mean[1]) * inverse[1]);
-            }
-        }
+        GradientTerms of = {grad, out, first, second, grad_type, out_type, type};
+        if (grad_type == F32 && out_type == F32 && type == F32) add_gradients<true>(of, mean, inverse, begin, end, channels, column, sums);
+        else add_gradients<false>(of, mean, inverse, begin, end, channels, column, sums);
     }
     double* of = shares + static_cast<size_t>(blockIdx.y) * 3 * channels;
-    for (int i = 0; i < 3; ++i) put_share(sums[i], of + static_cast<size_t>(i) * channels, column, channels);
+    for (int i = 0; i < 3; ++i) put_share<LINES>(sums[i], of + static_cast<size_t>(i) * channels, column, channels);
 }

@@ -42,21 +42,35 @@ extern "C" __global__ void follow(Many many, float take) {
     EACH(i, part) to[i] = to[i] * keep + from[i] * take;
 }
 
+struct Adam {
+    float keep1, take1, keep2, take2, rate, unbias, eps, keep;
+    __device__ void step(float g, float& value, float& mean, float& square) const {
+        mean = mean * keep1 + g * take1;
+        square = square * keep2 + g * g * take2;
+        value = value * keep - mean * rate / (sqrtf(square * unbias) + eps);
+    }
+};
+
 // Updates the running means of the gradient and of its square, then
 // value = value * keep - mean * rate / (sqrt(square * unbias) + eps)
 extern "C" __global__ void adam(Many many, float keep1, float take1, float keep2, float take2, float rate, float unbias, float eps) {
     Part part = part_of(many);
     float *value = many.at[0][part.tensor], *mean = many.at[1][part.tensor], *square = many.at[2][part.tensor];
     const float* grad = many.at[3][part.tensor];
-    float keep = many.keep[part.tensor];
-    EACH(i, part) {
-        float g = grad[i];
-        float m = mean[i] * keep1 + g * take1;
-        float s = square[i] * keep2 + g * g * take2;
-        mean[i] = m;
-        square[i] = s;
-        value[i] = value[i] * keep - m * rate / (sqrtf(s * unbias) + eps);
-    }
+    Adam adam = {keep1, take1, keep2, take2, rate, unbias, eps, many.keep[part.tensor]};
+    long long i = part.begin + threadIdx.x * 4;
+    if (!((reinterpret_cast<size_t>(value) | reinterpret_cast<size_t>(mean) | reinterpret_cast<size_t>(square) | reinterpret_cast<size_t>(grad)) & 15))
+#pragma unroll 4
+        for (; i + 4 <= part.end; i += BLOCK * 4) {
+            float4 g = *reinterpret_cast<const float4*>(grad + i), v = *reinterpret_cast<float4*>(value + i), m = *reinterpret_cast<float4*>(mean + i),
+                   s = *reinterpret_cast<float4*>(square + i);
+            adam.step(g.x, v.x, m.x, s.x), adam.step(g.y, v.y, m.y, s.y), adam.step(g.z, v.z, m.z, s.z), adam.step(g.w, v.w, m.w, s.w);
+            *reinterpret_cast<float4*>(value + i) = v;
+            *reinterpret_cast<float4*>(mean + i) = m;
+            *reinterpret_cast<float4*>(square + i) = s;
+        }
+    for (; i < part.end; i += BLOCK * 4)
+        for (long long j = i; j < min(i + 4, part.end); ++j) adam.step(grad[j], value[j], mean[j], square[j]);
 }
 
 // Adds up the values of a block's threads in a fixed order. The first thread gets the sum.

@@ -68,7 +68,7 @@ pub(super) fn forward(
                 y,
                 type_code(y.dtype)?,
             ];
-            gpu.each(&MODULE, "normalize", count, arguments)
+            gpu.each(&MODULE, "normalize", count.div_ceil(4), arguments)
         })
     })
 }
@@ -185,7 +185,7 @@ fn input_gradient(
                 gradient,
                 type_code(dtype)?,
             ];
-            gpu.each(&MODULE, "normalize_gradient", count, arguments)
+            gpu.each(&MODULE, "normalize_gradient", count.div_ceil(4), arguments)
         })
     })
 }

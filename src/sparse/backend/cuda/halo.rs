@@ -6,7 +6,7 @@ use super::halves::halves;
 use super::kind::{Kind, Plan, largest};
 use super::pack::{Index, Weights, pack};
 use super::shares::add;
-use super::tiles::{MOST, Parts};
+use super::tiles::{CUT_FOR, MOST, Parts};
 use crate::Result;
 use crate::gpu::{Argument, Gpu, Module, Numbers, Written, arguments, module, with_storage};
 use crate::sparse::geometry::{self, Geometry};
@@ -80,8 +80,6 @@ pub(super) fn weight_gradient(
     [x, grad]: [&Tensor; 2],
     shape: [usize; 5],
 ) -> Result<Tensor> {
-    /// The number of multiprocessors for which the shares are cut.
-    const CUT_FOR: usize = 132;
     let [outputs, kz, ky, kx, inputs] = shape;
     let [ci, co] = [inputs, outputs].map(|channels| largest(channels, &[64, 32, 16]));
     let (span, threads) = match (ci, co) {

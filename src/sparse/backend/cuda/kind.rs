@@ -91,12 +91,12 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The plan for kernels over tiles, which also support 96 columns.
+    /// The plan for kernels over tiles, which also support 48 and 96 columns.
     pub fn of_tiles(kind: Kind, from: usize, to: usize) -> Self {
         let columns = match kind {
-            Kind::F32 => largest(to, &[64, 32, 16]),
+            Kind::F32 => largest(to, &[64, 48, 32, 16]),
             _ if to.is_multiple_of(96) => 96,
-            _ => largest(to, &[128, 64, 32, 16]),
+            _ => largest(to, &[128, 64, 48, 32, 16]),
         };
         Self::cut([from * kind.size(), to], columns, largest(from * kind.size(), &ROW))
     }

@@ -16,6 +16,8 @@ static MAP: Module = module!("fast/tiles");
 
 /// The most rows that a tile, or a part of one, reads.
 pub(super) const MOST: usize = 576;
+/// The number of multiprocessors for which work is cut. It does not depend on the card, because sums follow the cuts.
+pub(super) const CUT_FOR: usize = 132;
 
 /// A map, or `None` if the sites do not fit one.
 pub(super) struct Tiles(Option<Parts>);
@@ -98,7 +100,7 @@ fn build(gpu: &Gpu, sites: &Sites, (bits, batch_bits): (u32, u32)) -> Result<Opt
         let arguments = arguments![&coords, count, bits, &table, cap_there, &bricks[0], &places[0], &brick_of, &state];
         gpu.launch(&INDEX, "wm_index_insert", grid(n.div_ceil(256)), block, arguments)?;
         let arguments = arguments![&bricks[0], &state, passes as i32];
-        gpu.launch(&INDEX, "wm_sort_histogram", grid(blocks.min(132)), block, arguments)?;
+        gpu.launch(&INDEX, "wm_sort_histogram", grid(blocks.min(CUT_FOR)), block, arguments)?;
         for pass in 0..passes {
             let (from, to) = (pass % 2, 1 - pass % 2);
             let look = look.plus(256 * pass * blocks * size_of::<u32>());
@@ -113,8 +115,7 @@ fn build(gpu: &Gpu, sites: &Sites, (bits, batch_bits): (u32, u32)) -> Result<Opt
         gpu.launch(&INDEX, "wm_index_rank", grid(n.div_ceil(256)), block, arguments)?;
 
         // Split tiles into parts if whole tiles would leave multiprocessors idle.
-        let processors = gpu.multiprocessors()?;
-        let least = [4, 2].into_iter().find(|parts| tiles * parts <= processors).unwrap_or(1);
+        let least = [4, 2].into_iter().find(|parts| tiles * parts <= CUT_FOR).unwrap_or(1);
         let mut parts_of = gpu.alloc::<u64>(4 * tiles)?;
         let parts_of = gpu.slice_mut(&mut parts_of);
         let Parts { outrow, mask64, local, lists, items, .. } = &mut parts;

@@ -4,7 +4,8 @@
 // pass of RB bytes of channels over the rows of an item. One warpgroup fetches. Its first warp sends the weights of each offset, with the
 // offset's slice of the local map, through a ring. Its other warps copy the rows of a unit to one of two planes while the unit before is
 // multiplied. WGS warpgroups multiply. ldmatrix, whose lanes may each point at any row, reads the fragments of all offsets from the plane
-// (A); wgmma reads the weights from shared memory (B).
+// (A); wgmma reads the weights from shared memory (B). A tile that is computed in parts (few sites, or sites that read many rows) has fewer
+// groups of 64 places in an item than there are warpgroups: several warpgroups then share the offsets of a group, and add up in the end.
 #include "copy.cuh"
 #include "epilogue.cuh"
 #include "hopper.cuh"
@@ -22,6 +23,14 @@ template <Kind KIND, int N, int RB> struct Shape {
   static constexpr int WGS = SMALL ? 2 : 4, BLOCKS = SMALL ? 2 : 1, THREADS = WGS * 128 + 128;
   static constexpr int MULTIPLY = SMALL ? 96 : 112, FETCH = SMALL ? 40 : 32;  // registers per thread
 };
+
+// Every `many`-th set bit of `bits`, from the `first` on.
+__device__ inline u32 every(u32 bits, int many, int first) {
+  u32 chosen = 0;
+  for (int i = 0; bits; bits &= bits - 1, i++)
+    if (i % many == first) chosen |= bits & -bits;
+  return chosen;
+}
 
 // x (rows, passes * RB bytes), img from wm_pack, y (rows, blocks * N). offsets: a bit for each offset of the kernel. most: as in wm_tiles.
 // stages: those of the ring. Shared memory: 1056 + stages * (N * RB + 528) + 2 * (most + 1) * RB + 5120 bytes; F32 has 2 * N * RB in place
@@ -109,6 +118,7 @@ __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, v
   // F32 moves the tensor cores' sums to `total` after every offset: tensor cores round towards zero, so long sums in them would drift.
   constexpr bool EMPTY_SUMS = KIND == F32;
   float acc[MPW][N / 2], total[EMPTY_SUMS ? MPW : 1][EMPTY_SUMS ? N / 2 : 1];
+  constexpr int HELD = N / 2, STEP = HELD < RB / 4 ? HELD : RB / 4;  // sums of a thread; how many of them are exchanged at once
   int s = 0, unit = 0;
   u32 full = 0;
   for (int w = blockIdx.x; w < many; w += gridDim.x) {
@@ -118,15 +128,18 @@ __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, v
         else acc[i][j] = 0;
       }
     Item item = items[1 + w / blocks];
-    int tile = item.tile(), part = item.part(), parts = m.mask64[tile * 4] >> 28, out[MPW][2];
+    int tile = item.tile(), part = item.part(), parts = __shfl_sync(~0u, m.mask64[tile * 4] >> 28, 0), out[MPW][2], place[MPW];
+    int groups = 4 / parts, shares = groups < WGS ? WGS / groups : 1, share = groups < WGS ? wg / groups : 0;
     u32 all = __shfl_sync(~0u, item.offsets & offsets, 0), mine[MPW];
     for (int i = 0; i < MPW; i++) {
-      int g = wg * MPW + i;
-      mine[i] = __shfl_sync(~0u, g * parts / 4 == part ? m.mask64[tile * 4 + g] & offsets : 0, 0);
+      int g = groups < WGS ? part * groups + wg % groups : parts > 1 ? part * groups + wg : wg * MPW + i;
+      mine[i] = __shfl_sync(~0u, parts == 1 || i == 0 ? m.mask64[tile * 4 + g] & offsets : 0, 0);
       for (int h = 0; h < 2; h++) {
         out[i][h] = m.outrow[tile * TILE + g * 64 + (warp & 3) * 16 + (lane >> 2) + h * 8];
-        if (!mine[i]) out[i][h] = -1;
+        if (!mine[i] || share > 0) out[i][h] = -1;
       }
+      if (shares > 1) mine[i] = every(mine[i], shares, share);
+      place[i] = g * 64 + (warp & 3) * 16 + (lane & 15);
     }
     for (int p = 0; p < passes; p++, unit++) {
       u32 at = rows + (unit & 1) * plane;
@@ -138,7 +151,7 @@ __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, v
 #pragma unroll
         for (int i = 0; i < MPW; i++)
           if (mine[i] >> o & 1) {
-            u32 e = load16(maps + (s * TILE + wg * MPW * 64 + i * 64 + (warp & 3) * 16 + (lane & 15)) * 2);
+            u32 e = load16(maps + (s * TILE + place[i]) * 2);
             u32 row = at + (e >> 3) * RB, chunk = (e & (CH - 1)) ^ (lane >> 4);
             constexpr int GROUP = KIND == F32 && STEPS > 1 ? 2 : STEPS;  // steps whose fragments are in registers at the same time
 #pragma unroll
@@ -147,11 +160,13 @@ __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, v
 #pragma unroll
               for (int j = 0; j < GROUP; j++) {
                 ldmatrix4(a[j], row + ((chunk ^ ((j0 + j) * 2)) << 4));
-                if (KIND >= TF32)
-                  for (int q = 0; q < 4; q++) {
-                    float v = __uint_as_float(a[j][q]), high = to_tf32(v);
-                    a[j][q] = __float_as_uint(high);
-                    low[j][q] = __float_as_uint(v - high);
+                if (KIND == TF32)
+                  for (int q = 0; q < 4; q++) a[j][q] = __float_as_uint(to_tf32(__uint_as_float(a[j][q])));
+                if (KIND == F32)
+                  for (int q = 0; q < 4; q++) {  // rounds as to_tf32 does, in fewer cycles; a NaN stays one in `low`
+                    u32 high = (a[j][q] + 0x1000) & ~0x1fffu;
+                    low[j][q] = __float_as_uint(__uint_as_float(a[j][q]) - __uint_as_float(high));
+                    a[j][q] = high;
                   }
               }
               hold(acc[i]);
@@ -176,6 +191,27 @@ __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, v
         if (++s == stages) {
           s = 0;
           full ^= 1;
+        }
+      }
+      if (p == passes - 1 && shares > 1) {  // through the plane, which nobody reads any more
+        auto& sums = [&]() -> float(&)[HELD] {
+          if constexpr (EMPTY_SUMS) return total[0];
+          else return acc[0];
+        }();
+        float* to = reinterpret_cast<float*>(base + (at - ring)) + (t & 127);
+#pragma unroll
+        for (int j0 = 0; j0 < HELD; j0 += STEP) {
+          asm volatile("bar.sync 2, %0;" ::"n"(WGS * 128) : "memory");
+          if (share > 0)
+#pragma unroll
+            for (int j = 0; j < STEP; j++)
+              if (j0 + j < HELD) to[((wg - groups) * STEP + j) * 128] = sums[j0 + j];
+          asm volatile("bar.sync 2, %0;" ::"n"(WGS * 128) : "memory");
+          if (share == 0)
+            for (int other = 1; other < shares; other++)
+#pragma unroll
+              for (int j = 0; j < STEP; j++)
+                if (j0 + j < HELD) sums[j0 + j] += to[((other * groups + wg - groups) * STEP + j) * 128];
         }
       }
       __syncwarp();
@@ -205,9 +241,9 @@ __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, v
     halo<KIND, N, RB>(x, img, y, Map{outrow, mask64, local, lists}, items, passes, blocks, offsets, most, stages, Epilogue{bias, residual, activation});                                            \
   }
 #define HALOS(NAME, KIND, N) HALO(NAME, KIND, N, 32) HALO(NAME, KIND, N, 64) HALO(NAME, KIND, N, 128)
-HALOS(f16, F16, 16) HALOS(f16, F16, 32) HALOS(f16, F16, 64) HALOS(f16, F16, 96) HALOS(f16, F16, 128)
-HALOS(bf16, BF16, 16) HALOS(bf16, BF16, 32) HALOS(bf16, BF16, 64) HALOS(bf16, BF16, 96) HALOS(bf16, BF16, 128)
+HALOS(f16, F16, 16) HALOS(f16, F16, 32) HALOS(f16, F16, 48) HALOS(f16, F16, 64) HALOS(f16, F16, 96) HALOS(f16, F16, 128)
+HALOS(bf16, BF16, 16) HALOS(bf16, BF16, 32) HALOS(bf16, BF16, 48) HALOS(bf16, BF16, 64) HALOS(bf16, BF16, 96) HALOS(bf16, BF16, 128)
 #define HALOS4(NAME, KIND, N) HALO(NAME, KIND, N, 64) HALO(NAME, KIND, N, 128)
-HALOS4(tf32, TF32, 16) HALOS4(tf32, TF32, 32) HALOS4(tf32, TF32, 64) HALOS4(tf32, TF32, 96) HALOS4(tf32, TF32, 128)
-HALOS4(f32, F32, 16) HALOS4(f32, F32, 32) HALOS4(f32, F32, 64)
+HALOS4(tf32, TF32, 16) HALOS4(tf32, TF32, 32) HALOS4(tf32, TF32, 48) HALOS4(tf32, TF32, 64) HALOS4(tf32, TF32, 96) HALOS4(tf32, TF32, 128)
+HALOS4(f32, F32, 16) HALOS4(f32, F32, 32) HALOS4(f32, F32, 48) HALOS4(f32, F32, 64)
 #endif

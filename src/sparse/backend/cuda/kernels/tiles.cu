@@ -44,6 +44,68 @@ __device__ inline u32 warp_sum(u32 v) {
   return v;
 }
 
+__device__ inline u32 min_of(u32 v) {
+#if __CUDA_ARCH__ >= 800
+  return __reduce_min_sync(~0u, v);
+#else
+  for (int d = 16; d; d /= 2) v = min(v, __shfl_xor_sync(~0u, v, d));
+  return v;
+#endif
+}
+
+// Puts the `count` rows of a tile from `first` on into groups of 64 that have few offsets each, so that a warpgroup can skip the others; a
+// warp does it. A group begins with the row of the fewest offsets. All rows that add no offset follow; if there are too many, those with the
+// most. Then comes the row that adds the fewest. becomes[place]: the row.
+__device__ void gather_alike(const u32* masks, int first, int count, u16* becomes) {
+  constexpr int EACH = TILE / 32;
+  int lane = threadIdx.x & 31;
+  u32 mask[EACH], waiting = (1u << count / 32) - 1, have = 0;
+#pragma unroll
+  for (int i = 0; i < EACH; i++) mask[i] = waiting >> i & 1 ? masks[first + i * 32 + lane] : 0;
+  for (int placed = 0; placed < count;) {
+    int room = 64 - placed % 64, adds_none = 0;
+    if (room == 64) have = 0;
+    u32 chosen = 0, ballots[EACH];
+#pragma unroll
+    for (int i = 0; i < EACH; i++)
+      if (!(mask[i] & ~have)) chosen |= 1u << i;
+    chosen &= waiting;
+    if (!__any_sync(~0u, chosen)) {
+      u32 best = ~0u;
+#pragma unroll
+      for (int i = 0; i < EACH; i++)
+        if (waiting >> i & 1) best = min(best, u32(__popc(mask[i] & ~have) << 8 | i * 32 | lane));
+      have |= masks[first + (min_of(best) & 255)];
+      continue;
+    }
+#pragma unroll
+    for (int i = 0; i < EACH; i++) adds_none += __popc(ballots[i] = __ballot_sync(~0u, chosen >> i & 1));
+    if (adds_none > room) {
+      u32 least = ~0u;  // 32 - offsets
+#pragma unroll
+      for (int i = 0; i < EACH; i++)
+        if (chosen >> i & 1) least = min(least, u32(32 - __popc(mask[i])));
+      least = min_of(least);
+#pragma unroll
+      for (int i = 0; i < EACH; i++) {
+        if (32 - __popc(mask[i]) != least) chosen &= ~(1u << i);
+        ballots[i] = __ballot_sync(~0u, chosen >> i & 1);
+      }
+    }
+    int rank = 0;
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+      int at = rank + __popc(ballots[i] & ((1u << lane) - 1));
+      if (chosen >> i & 1 && at < room) {
+        becomes[first + placed + at] = first + i * 32 + lane;
+        waiting &= ~(1u << i);
+      }
+      rank += __popc(ballots[i]);
+    }
+    placed += min(rank, room);
+  }
+}
+
 // keys, order: by rank (wm_index_rank). most: the most rows that a part may read. least: the fewest parts of a tile (1, 2 or 4), to spread
 // few sites over many multiprocessors. lists has room for `room` entries. fill[0] (zero before) becomes the number of entries in use.
 // fill[1] is set if a tile does not fit; the map must not be used then.
@@ -54,7 +116,7 @@ extern "C" __global__ void __launch_bounds__(TILE) wm_tiles(const u64* keys, con
   __shared__ u16 start[SLOTS], used[SLOTS], sorted_count[SLOTS];
   __shared__ u8 odd[SLOTS];
   __shared__ u16 at[K][64], where[8][TILE], source[TILE];
-  __shared__ u32 exchange[TILE], counts[7], groups[4], list_at[4];
+  __shared__ u32 masks[TILE], counts[7], groups[4], list_at[4];
   __shared__ u8 place[TILE], group[TILE], group_count[TILE / 32][8];
   __shared__ int bricks, crowded;
   int t = threadIdx.x, tile = blockIdx.x, row = tile * TILE + t, lane = t & 31, warp = t >> 5;
@@ -177,28 +239,19 @@ extern "C" __global__ void __launch_bounds__(TILE) wm_tiles(const u64* keys, con
       if (parts == 1) need[0][h] |= need[2][h];
     }
 
-  // Sorts rows by mask, so that the places of a warpgroup lack the same offsets. Rows stay in their part.
-  u32 mask = 0;
-  for (int o = 0; o < K; o++) {
-    u32 e = at[o][cell], slot = where[e >> 6][t];
-    if (slot != NONE) mask |= u32(have[slot] >> (e & 63) & 1) << o;
-  }
-  u32 v = (row >= n ? 0xffffffu : parts == 1 ? mask >> 3 : (t * parts / TILE) << 22 | mask >> 5) << 8 | t;
-  for (int size = 2; size <= TILE; size *= 2)
-    for (int step = size / 2; step; step /= 2) {
-      u32 other;
-      if (step >= 32) {
-        exchange[t] = v;
-        __syncthreads();
-        other = exchange[t ^ step];
-        __syncthreads();
-      } else {
-        other = __shfl_xor_sync(~0u, v, step);
-      }
-      v = ((t & step) == 0) == ((t & size) == 0) ? min(v, other) : max(v, other);
+  u32 mask = row < n ? 0 : OFFSETS;
+  if (row < n)
+    for (int o = 0; o < K; o++) {
+      u32 e = at[o][cell], slot = where[e >> 6][t];
+      if (slot != NONE) mask |= u32(have[slot] >> (e & 63) & 1) << o;
     }
+  masks[t] = mask;
+  __syncthreads();
+  if (int mine = (warp + tile) % (TILE / 32); mine < parts)  // blocks on one multiprocessor use different schedulers
+    gather_alike(masks, mine * TILE / parts, TILE / parts, source);
+  __syncthreads();
   {  // the k-th of 64 by bank group goes to place 8 (k mod 8) + k div 8, so that eight places that are read together differ in their groups
-    int me = v & 255, mine = group[me];
+    int me = source[t], mine = group[me];
     u32 ones[3], same = ~0u, has = ~0u;
     for (int b = 0; b < 3; b++) {
       ones[b] = __ballot_sync(~0u, mine >> b & 1);
