@@ -280,7 +280,7 @@ def section(rows, limit, missing, command, networks):
         f"minute and keeps what it finds: it has the cases that fitted.\n\n"
         f"`{command}`, {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, commit {commit}. {properties.name}, driver {driver[0] if driver else 'unknown'}, CUDA {torch.version.cuda}, torch {torch.__version__}. "
         f"Limits measured in the same run: copy {limit['copy']:.2f} TB/s, f16 {limit['f16']:.0f}, TF32 {limit['tf32']:.0f}, f32 {limit['f32']:.0f} TFLOP/s.{absent}\n\n{table(rows, limit)}\n"
-        + (f"\nWhole networks, kernel maps known, from the host until the card has done it; memory is what a side's pool came to hold in a run above what it held before. A recording is launched as a whole (`wavemesh::device::Recording`); its memory is not in the pool's.\n\n{gpu_networks.table(networks)}\n" if networks else "")
+        + (f"\nWhole networks, kernel maps known, from the host until the card has done it; memory is the most that a side's tensors use at once in a run, above what they used before. A recording is launched as a whole (`wavemesh::device::Recording`); its memory is its own, and not counted.\n\n{gpu_networks.table(networks)}\n" if networks else "")
     )
 
 

@@ -2,8 +2,8 @@
 
 Our side is the library (`wavemesh-bench`, built with the feature `cuda`; WAVEMESH_BENCH names it). A peer runs the same network from
 Python, with the same weights and sites. Both know every kernel map before. A run is timed on the host until the card has finished; the
-median counts. Answers are compared first. Memory is the most that a side's pool holds during a run, minus what it held before. By then a
-first run has been made, so weights, kernel maps and the optimiser's state already exist; gradients do not.
+median counts. Answers are compared first. Memory is the most that a side's tensors use at once during a run, minus what they used before. By
+then a first run has been made, so weights, kernel maps and the optimiser's state already exist; gradients do not.
 """
 
 import json
@@ -451,9 +451,9 @@ def measure(title, size, suite, case, peer, tf32, folder):
             gradients()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_reserved()
+        before = torch.cuda.memory_allocated()
         work()
-        row["peer memory"] = torch.cuda.max_memory_reserved() - before
+        row["peer memory"] = torch.cuda.max_memory_allocated() - before
         row["theirs"] = median(lambda: seconds(work))
     except Exception as e:  # noqa: BLE001
         row["peer error"] = repr(e)[:300]

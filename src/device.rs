@@ -183,6 +183,26 @@ pub fn trim_gpu_memory(device: &Device) -> Result<()> {
     crate::gpu::trim(device)
 }
 
+/// Lets `peak` of [`gpu_info`] begin at the memory that tensors use now, as `torch.cuda.reset_peak_memory_stats`.
+///
+/// # Errors
+/// A device that is not a GPU, or a GPU that is lost.
+///
+/// ```no_run
+/// use wavemesh::device::reset_gpu_memory_peak;
+/// use wavemesh::prelude::*;
+/// let device = best_device()?;
+/// reset_gpu_memory_peak(&device)?;
+/// let before = gpu_info(&device)?.used;
+/// Tensor::ones((1000, 1000), DType::F32, &device)?.sqr()?; // a step of a training, say
+/// println!("{} bytes more at once", gpu_info(&device)?.peak - before);
+/// # Ok::<(), Error>(())
+/// ```
+#[cfg(feature = "cuda")]
+pub fn reset_gpu_memory_peak(device: &Device) -> Result<()> {
+    crate::gpu::reset_peak(device)
+}
+
 /// Lets GPUs round the factors of f32 products to TF32 (ten bits), from now on and in every thread: convolutions and matrix products are
 /// faster and have errors of 3·10⁻⁴. Sums, parameters and everything else stay f32. Products on the processor are never rounded.
 ///

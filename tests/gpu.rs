@@ -6,7 +6,7 @@
 use candle_core::{DType, Device, DeviceLocation, Tensor, Var};
 use candle_nn::VarBuilder;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use wavemesh::device::{best_device, gpu_info, trim_gpu_memory};
+use wavemesh::device::{best_device, gpu_info, reset_gpu_memory_peak, trim_gpu_memory};
 use wavemesh::diffusion::{Denoiser, DiffusionConfig, GaussianDiffusion, SampleOptions, Sampler};
 use wavemesh::notebook::Rich;
 use wavemesh::sparse::*;
@@ -325,7 +325,9 @@ fn freed_memory_stays_in_the_pool_until_it_is_trimmed() {
     drop(Tensor::zeros((64 << 20,), DType::F32, &device).unwrap());
     device.synchronize().unwrap();
     assert!(gpu_info(&device).unwrap().held >= 256 << 20);
+    assert!(gpu_info(&device).unwrap().peak >= 256 << 20);
     trim_gpu_memory(&device).unwrap();
+    reset_gpu_memory_peak(&device).unwrap();
     let info = gpu_info(&device).unwrap();
     println!("{info:?}");
     assert!(info.held < 256 << 20 || info.used >= 128 << 20, "{info:?}");

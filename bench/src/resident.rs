@@ -6,15 +6,15 @@ use std::fs;
 #[cfg(feature = "cuda")]
 use crate::work::device;
 
-/// The most resident memory, in bytes, since the process began or since [`reset_peak`]. For work on a GPU, the most memory that its pool
-/// came to hold.
+/// The most resident memory, in bytes, since the process began or since [`reset_peak`]. For work on a GPU, the most memory that its tensors
+/// used at once.
 pub fn peak() -> u64 {
     held_by_gpu().unwrap_or_else(|| status("VmHWM:"))
 }
 
 #[cfg(feature = "cuda")]
 fn held_by_gpu() -> Option<u64> {
-    wavemesh::device::gpu_info(&device().ok()?).ok().map(|info| info.held)
+    wavemesh::device::gpu_info(&device().ok()?).ok().map(|info| info.peak)
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -29,6 +29,7 @@ pub fn reset_peak() -> u64 {
     if let Ok(gpu) = device()
         && gpu.is_cuda()
         && wavemesh::device::trim_gpu_memory(&gpu).is_ok()
+        && wavemesh::device::reset_gpu_memory_peak(&gpu).is_ok()
     {
         return peak();
     }

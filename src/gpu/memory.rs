@@ -30,6 +30,9 @@ pub struct GpuInfo {
     pub used: u64,
     /// Bytes of this process's pool, whether used or kept for later.
     pub held: u64,
+    /// The most bytes that tensors used at once, since the process began or since
+    /// [`reset_gpu_memory_peak`](crate::device::reset_gpu_memory_peak).
+    pub peak: u64,
 }
 
 static DEVICES: Mutex<Option<HashMap<usize, Device>>> = Mutex::new(None);
@@ -153,6 +156,20 @@ pub(crate) fn trim(device: &Device) -> Result<()> {
     trim_pool(&*context(device)?).map_err(|error| Error::Gpu { op: "trim_gpu_memory", problem: driver::told(&error) })
 }
 
+/// Lets the peak of the pool of `device` begin at what is used now.
+///
+/// # Errors
+/// A device that is not a GPU, or a GPU that is lost.
+pub(crate) fn reset_peak(device: &Device) -> Result<()> {
+    let (context, mut zero) = (context(device)?, 0u64);
+    let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+    let mut reset = || {
+        // SAFETY: the attribute is a 64-bit number, and may be set to 0.
+        unsafe { sys::cuMemPoolSetAttribute(pool(&context)?, attribute, (&raw mut zero).cast()).result() }
+    };
+    reset().map_err(|error: DriverError| Error::Gpu { op: "reset_gpu_memory_peak", problem: driver::told(&error) })
+}
+
 /// Waits until freed memory is available, and returns all of it.
 pub(super) fn trim_pool(context: &CudaContext) -> Result<(), DriverError> {
     context.synchronize()?;
@@ -173,7 +190,7 @@ pub(crate) fn info(device: &Device) -> Result<GpuInfo> {
         let (free, total) = context.mem_get_info()?;
         let held = |attribute: CUmemPool_attribute| {
             let mut bytes = 0u64;
-            // SAFETY: both attributes are 64-bit numbers.
+            // SAFETY: these attributes are 64-bit numbers.
             unsafe { sys::cuMemPoolGetAttribute(pool(&context)?, attribute, (&raw mut bytes).cast()).result()? };
             Ok::<_, DriverError>(bytes)
         };
@@ -189,6 +206,7 @@ pub(crate) fn info(device: &Device) -> Result<GpuInfo> {
             total: total as u64,
             used: held(CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?,
             held: held(CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?,
+            peak: held(CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?,
         })
     };
     read().map_err(|error: DriverError| Error::Gpu { op: "gpu_info", problem: driver::told(&error) })

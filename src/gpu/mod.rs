@@ -32,7 +32,7 @@ pub use self::memory::GpuInfo;
 pub(crate) use self::memory::count;
 #[cfg(feature = "notebook")]
 pub(crate) use self::memory::held as memory_held;
-pub(crate) use self::memory::{device, info, trim};
+pub(crate) use self::memory::{device, info, reset_peak, trim};
 use crate::error::driver;
 use crate::{Error, Result};
 
