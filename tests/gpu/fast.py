@@ -13,7 +13,8 @@ import torch
 FOLDER = os.environ.get("WAVEMESH_KERNELS", "kernels")  # where <name>.cubin or <name>.fatbin lie
 CUDA = ctypes.CDLL("libcuda.so.1")
 MOST = 576  # rows of a tile's list
-KINDS = {"f16": (torch.float16, 2), "bf16": (torch.bfloat16, 2), "tf32": (torch.float32, 4), "f32": (torch.float32, 4), "exact": (torch.float32, 4)}
+# halves: f32 numbers in one scaled f16 each, for large TF32 products
+KINDS = {"halves": (torch.float32, 2), "f16": (torch.float16, 2), "bf16": (torch.bfloat16, 2), "tf32": (torch.float32, 4), "f32": (torch.float32, 4), "exact": (torch.float32, 4)}
 
 
 def check(code, what):
@@ -149,7 +150,11 @@ def plan(kind, cin, cout):
 def pack(kind, w, gradient=False, img=None):
     """The image for `convolve`; with `gradient`, the mirrored image for the input's gradient."""
     at = index_of(w.shape[1:4])[0]
-    return pack_offsets(kind, w, at[::-1] if gradient else at, gradient, img)
+    at = at[::-1] if gradient else at
+    if kind == "halves":
+        parts, largest_bits = split(w, 1)
+        return pack_offsets("f16", parts[0], at, gradient, img and img[0]), largest_bits
+    return pack_offsets(kind, w, at, gradient, img)
 
 
 def pack_offsets(kind, w, at, transposed=False, img=None, columns=None):
@@ -174,8 +179,12 @@ def convolve(kind, sites, x, img, cin, cout, kernel=(3, 3, 3), y=None, bias=None
     shared = fixed + stages * stage
     if y is None:
         y = torch.empty(sites.n, cout, dtype=x.dtype, device="cuda")
+    scales = None, None
+    if kind == "halves":
+        (x, largest_x), (img, largest_w) = split(x, 1), img
+        scales = largest_x, largest_w
     grid = min(sites.tiles * 4 * blocks, 132 * per_sm)
-    K.launch("halo", f"wm_halo_{kind}_n{n}_r{rb}", grid, threads, shared, x, img, y, *sites.parts_of_map(), passes, blocks, index_of(kernel)[1], MOST, stages, bias, residual, activation)
+    K.launch("halo", f"wm_halo_{kind}_n{n}_r{rb}", grid, threads, shared, x, img, y, *sites.parts_of_map(), passes, blocks, index_of(kernel)[1], MOST, stages, bias, residual, activation, *scales)
     return y
 
 
@@ -212,7 +221,7 @@ def weight_gradient(kind, sites, x, g, kernel=(3, 3, 3), sums=None, dw=None):
     if halves:
         pairs, xs, gs = [(0, 0)], [x], [g]
     else:  # small products first
-        many = 1 if kind == "tf32" else 2
+        many = 2 if kind == "f32" else 1
         pairs = [(0, 0)] if many == 1 else [(0, 1), (1, 0), (0, 0)]
         kind, (xs, x_largest), (gs, g_largest) = "f16", split(x, many), split(g, many)
     for i, (a, b) in enumerate(pairs):
@@ -227,12 +236,11 @@ def gather(kind, x, img, table, cout, y=None, order=None, bias=None, residual=No
     cin, (offsets, n) = x.shape[1], table.shape
     size = KINDS[kind][1]
     columns, rb = gather_columns(kind, cout), largest(cin * size, (128, 64, 32))
-    bytes_of = lambda stages: 1024 + stages * (128 + columns) * rb + offsets * 516 + (stages * columns * rb if kind == "f32" else 0)
-    stages = next(s for s in (4, 3, 2) if bytes_of(s) <= 227 * 1024)
+    shared = 1024 + 2 * (128 + columns) * rb + offsets * 516 + (2 * columns * rb if kind == "f32" else 0)
     if y is None:
         y = torch.empty(n, cout, dtype=x.dtype, device="cuda")
     threads = 256 if columns >= 64 and kind != "exact" else 128
-    K.launch(module_of(kind, "gather"), f"wm_gather_{kind}_n{columns}_r{rb}", (up(n, 128), cout // columns), threads, bytes_of(stages), x, img, y, table, order, n, cin * size // rb, offsets, stages, bias, residual, activation)
+    K.launch(module_of(kind, "gather"), f"wm_gather_{kind}_n{columns}_r{rb}", (up(n, 128), cout // columns), threads, shared, x, img, y, table, order, n, cin * size // rb, offsets, bias, residual, activation)
     return y
 
 
@@ -245,7 +253,7 @@ def gather_order(table):
 
 
 def gather_columns(kind, cout):
-    return largest(cout, (64, 32, 16) if kind in ("f32", "exact") else (128, 64, 32, 16))
+    return largest(cout, (64, 32, 16) if kind == "f32" else (128, 64, 32, 16))
 
 
 def module_of(kind, name):

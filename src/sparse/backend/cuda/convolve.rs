@@ -92,7 +92,9 @@ fn sums(
         };
         match &way {
             Way::Halo(kind, tiles) => match tiles.parts() {
-                Some(parts) => halo::sums(&gpu, *kind, parts, operands, (geometry.kernel, back), y),
+                Some(parts) => {
+                    halo::sums(&gpu, *kind, (parts, flow.source().len()), operands, (geometry.kernel, back), y)
+                }
                 None => unreachable!("a way over tiles has them"),
             },
             Way::Gather(kind, walk, order) => gather::sums(&gpu, *kind, (walk, order), operands, back, y),

@@ -14,9 +14,8 @@ static WEIGHTS: Module = module!("fast/gather_wgrad");
 
 /// Rows of a block.
 const ROWS: usize = 128;
-/// Least number of stages in the ring through which rows and weights arrive.
-const LEAST_STAGES: usize = 2;
-const MOST_STAGES: usize = 4;
+/// Stages of the ring through which rows and weights arrive.
+const STAGES: usize = 2;
 
 /// Whether a kernel has few enough offsets.
 pub(super) fn serves(offsets: usize) -> bool {
@@ -34,28 +33,33 @@ pub(super) fn sums(
 ) -> Result<()> {
     let (from, to) = if back { (weights.outputs, weights.inputs) } else { (weights.inputs, weights.outputs) };
     let (offsets, most) = (walk.offsets, gpu.most_shared()?);
-    let plan = Plan::of_tables(kind, from, to, |plan| shared(kind, plan, offsets, LEAST_STAGES) <= most);
-    let image = pack(gpu, kind, weights, &plan, (&Index::straight(offsets, walk.mirrored), offsets), back)?;
-    let fits = |stages: &usize| shared(kind, &plan, offsets, *stages) <= most;
-    let stages = (LEAST_STAGES..=MOST_STAGES).rev().find(fits).unwrap_or(LEAST_STAGES);
-    let shared = shared(kind, &plan, offsets, stages) as u32;
+    let plan = Plan::of_tables(kind, from, to, |plan| shared(kind, plan, offsets) <= most);
+    let image = pack(
+        gpu,
+        kind,
+        (weights.numbers.into(), weights),
+        &plan,
+        (&Index::straight(offsets, walk.mirrored), offsets),
+        back,
+    )?;
+    let shared = shared(kind, &plan, offsets) as u32;
     let (module, threads) = match kind {
         Kind::Exact => (&EXACT, 128),
         _ => (&FORWARD, if plan.columns >= 64 { 256 } else { 128 }),
     };
     let (table, order, image) = (gpu.slice(walk.rows()), gpu.slice(&order.targets), gpu.slice(&image));
     let none = None::<&Numbers>;
-    let [targets, passes, offsets, stages] = [walk.targets, plan.passes, offsets, stages].map(|size| size as i32);
-    let arguments = arguments![x, &image, y, &table, &order, targets, passes, offsets, stages, bias, none, 0];
+    let [targets, passes, offsets] = [walk.targets, plan.passes, offsets].map(|size| size as i32);
+    let arguments = arguments![x, &image, y, &table, &order, targets, passes, offsets, bias, none, 0];
     let name = format!("wm_gather_{}_n{}_r{}", kind.name(), plan.columns, plan.bytes);
     let grid = [walk.targets.div_ceil(ROWS) as u32, plan.blocks as u32, 1];
     gpu.launch_shared(module, &name, grid, ([threads, 1, 1], shared), arguments)
 }
 
 /// Bytes of shared memory of a block.
-fn shared(kind: Kind, plan: &Plan, offsets: usize, stages: usize) -> usize {
+fn shared(kind: Kind, plan: &Plan, offsets: usize) -> usize {
     let images = if kind == Kind::F32 { 2 } else { 1 };
-    1024 + offsets * 516 + stages * (ROWS + images * plan.columns) * plan.bytes
+    1024 + offsets * 516 + STAGES * (ROWS + images * plan.columns) * plan.bytes
 }
 
 /// The gradient of the weights (out, kz, ky, kx, in) in f32. The shares are added in a fixed order, and their number does not depend on the

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::halves::halves;
+use super::halves::{Halves, halves};
 use super::kind::{Kind, Plan, largest};
 use super::pack::{Index, Weights, pack};
 use super::shares::add;
@@ -16,6 +16,9 @@ static WEIGHTS: Module = module!("fast/wgrad");
 
 /// Offsets of the full kernel.
 const OFFSETS: usize = 27;
+/// From this many numbers on, it pays to make scaled halves of the operands of a TF32 product: they have its eleven bits, and are multiplied
+/// twice as fast.
+const MANY: usize = 1 << 21;
 
 /// Whether the map's tiles serve a geometry, on a card of this compute capability.
 pub(super) fn serves(geometry: &Geometry, capability: [i32; 2]) -> bool {
@@ -34,24 +37,36 @@ fn places(kernel: [usize; 3]) -> impl Iterator<Item = usize> {
         .flat_map(move |z| (0..ky).flat_map(move |y| (0..kx).map(move |x| at(z, kz) * 9 + at(y, ky) * 3 + at(x, kx))))
 }
 
-/// `y = bias + sums` over the tiles. With `back` it goes from output channels to input channels, for the gradient of the input.
+/// `y = bias + sums` over the tiles of `rows` rows. With `back` it goes from output channels to input channels, for the gradient of the input.
 pub(super) fn sums(
     gpu: &Gpu,
     kind: Kind,
-    parts: &Parts,
+    (parts, rows): (&Parts, usize),
     (x, weights, bias): (&Numbers, &Weights, Option<&Numbers>),
     (kernel, back): ([usize; 3], bool),
     y: &Written,
 ) -> Result<()> {
     let (from, to) = if back { (weights.outputs, weights.inputs) } else { (weights.inputs, weights.outputs) };
-    let plan = Plan::of_tiles(kind, from, to);
+    let by_halves = kind == Kind::Tf32 && rows * from >= MANY;
+    let operands = if by_halves { Kind::F16 } else { kind };
+    let plan = Plan::of_tiles(operands, from, to);
     let mut at = [-1i16; OFFSETS];
     let mut present = 0i32;
     for (offset, place) in places(kernel).enumerate() {
         at[if back { OFFSETS - 1 - place } else { place }] = offset as i16;
         present |= 1 << place;
     }
-    let image = pack(gpu, kind, weights, &plan, (&Index::new(at), OFFSETS), back)?;
+    let halves = match by_halves {
+        true => Some((halves(gpu, x, rows * from, 1)?, halves(gpu, weights.numbers, from * to * weights.volume, 1)?)),
+        false => None,
+    };
+    let there = |halves: &Halves| [gpu.slice(&halves.parts), gpu.slice(&halves.largest)];
+    let halves = halves.as_ref().map(|(x, weights)| (there(x), there(weights)));
+    let (x, numbers, largest): (Argument, Argument, _) = match &halves {
+        Some(([x, largest_x], [weights, largest_w])) => (x.into(), weights.into(), [Some(largest_x), Some(largest_w)]),
+        None => (x.into(), weights.numbers.into(), [None; 2]),
+    };
+    let image = pack(gpu, operands, (numbers, weights), &plan, (&Index::new(at), OFFSETS), back)?;
     let small = plan.columns <= 32 && plan.bytes <= 64;
     let (threads, blocks_each, limit) = if small { (384, 2, 113 << 10) } else { (640, 1, 227 << 10) };
     let fixed = 1056 + 2 * (MOST + 1) * plan.bytes + 5120;
@@ -65,9 +80,11 @@ pub(super) fn sums(
     let [passes, blocks, most, stages] = [plan.passes, plan.blocks, MOST, stages].map(|size| size as i32);
     let none = None::<&Numbers>;
     let arguments = arguments![
-        x, &image, y, &outrow, &mask64, &local, &lists, &items, passes, blocks, present, most, stages, bias, none, 0
+        x, &image, y, &outrow, &mask64, &local, &lists, &items, passes, blocks, present, most, stages, bias, none, 0,
+        largest[0], largest[1]
     ];
-    let name = format!("wm_halo_{}_n{}_r{}", kind.name(), plan.columns, plan.bytes);
+    let name = if by_halves { "halves" } else { kind.name() };
+    let name = format!("wm_halo_{name}_n{}_r{}", plan.columns, plan.bytes);
     gpu.launch_shared(&FORWARD, &name, [grid, 1, 1], ([threads, 1, 1], shared), arguments)
 }
 

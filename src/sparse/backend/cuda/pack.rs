@@ -34,7 +34,7 @@ impl Index {
     }
 }
 
-/// Weights (out, volume, in), of the kind's type.
+/// Weights (out, volume, in).
 pub(super) struct Weights<'a> {
     pub numbers: &'a Numbers<'a>,
     pub outputs: usize,
@@ -42,16 +42,16 @@ pub(super) struct Weights<'a> {
     pub volume: usize,
 }
 
-/// The packed form of `weights`. `index` gives the places of its offsets among `offsets`; `transposed` packs for the gradient of the input.
+/// The packed form of `weights`, whose `numbers` have the kind's type. `index` gives the places of its offsets among `offsets`; `transposed` packs for the gradient of the input.
 pub(super) fn pack(
     gpu: &Gpu,
     kind: Kind,
-    weights: &Weights,
+    (numbers, weights): (Argument, &Weights),
     plan: &Plan,
     (index, offsets): (&Index, usize),
     transposed: bool,
 ) -> Result<CudaSlice<u8>> {
-    let &Weights { numbers, outputs, inputs, volume } = weights;
+    let &Weights { outputs, inputs, volume, .. } = weights;
     let parts = if kind == Kind::F32 { 2 } else { 1 };
     let mut image = gpu.alloc::<u8>(offsets * inputs * outputs * kind.size() * parts)?;
     {

@@ -35,12 +35,6 @@ template <int LEFT> __device__ inline void copies_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
 #endif
 }
-__device__ inline void copies_wait_all_but(int left) {
-  if (left <= 0) copies_wait<0>();
-  else if (left == 1) copies_wait<1>();
-  else if (left == 2) copies_wait<2>();
-  else copies_wait<3>();
-}
 
 // The nearest TF32 value, whose low bits are zero. Before sm_80, v itself.
 __device__ inline float to_tf32(float v) {

@@ -1,24 +1,25 @@
 // Convolution over a table of neighbours in f32 without tensor cores, on every card. Products and sums have the precision of f32.
 //
-// A block computes BM rows and N channels. As in gather.cu, the rows and weights of one offset and one pass of RB bytes of channels come to a
-// stage of a ring while the block multiplies those of `stages - 1` stages earlier. A warp has 32 rows. A thread has 8 of them, rows
+// A block computes BM rows and N channels. As in gather.cu, the rows and weights of one offset and one pass of RB bytes of channels come to one
+// of two stages while the block multiplies those of the other. A warp has 32 rows. A thread has 8 of them, rows
 // `lane / 8 + 4 i`, and an eighth of the channels, in runs of four, so that the threads of a warp read from different banks at once.
 #include "copy.cuh"
 #include "epilogue.cuh"
 #include "index.cuh"
 
 constexpr int BM = 128;
+constexpr int STAGES = 2;  // more leave room for fewer blocks, which is slower
 
-// Arguments as in gather.cu, but img is from wm_pack_exact. Shared memory: 1024 + stages * (128 + N) * RB + offsets * 516 bytes.
+// Arguments as in gather.cu, but img is from wm_pack_exact. Shared memory: 1024 + 2 * (128 + N) * RB + offsets * 516 bytes.
 template <int N, int RB>
-__device__ void gather(const float* __restrict__ x, const float* __restrict__ img, float* __restrict__ y, const int* __restrict__ table, const int* __restrict__ order, int n, int passes, int offsets, int stages,
+__device__ void gather(const float* __restrict__ x, const float* __restrict__ img, float* __restrict__ y, const int* __restrict__ table, const int* __restrict__ order, int n, int passes, int offsets,
                        const Epilogue& epilogue) {
   constexpr int THREADS = BM, CH = RB / 16, A = BM * RB, B = N * RB, J = N / 8, V = J < 4 ? J : 4;
   extern __shared__ unsigned char raw[];
   u32 base = (smem(raw) + 1023) & ~1023u;
   unsigned char* ring = raw + (base - smem(raw));
   int t = threadIdx.x, lane = t & 31, wm = t >> 5, first = blockIdx.x * BM;
-  int* near = reinterpret_cast<int*>(ring + stages * (A + B));  // near[offset][128], then has[offset]: the warps that have it, as bits
+  int* near = reinterpret_cast<int*>(ring + STAGES * (A + B));  // near[offset][128], then has[offset]: the warps that have it, as bits
   u32* has = reinterpret_cast<u32*>(near + offsets * BM);
   for (int o = t; o < offsets; o += THREADS) has[o] = 0;
   __syncthreads();
@@ -49,15 +50,13 @@ __device__ void gather(const float* __restrict__ x, const float* __restrict__ im
     }
   };
   float sums[8][J] = {};
-  for (int s = 0; s < stages - 1; s++) {
-    if (load_o < offsets) load(s);
-    copies_commit();
-  }
+  if (load_o < offsets) load(0);
+  copies_commit();
   int group = lane / 8, column = lane % 8 * V;
-  for (int s = 0, ahead = stages - 1; use_o < offsets;) {
-    copies_wait_all_but(stages - 2);
+  for (int s = 0; use_o < offsets; s ^= 1) {
+    copies_wait<0>();
     __syncthreads();
-    if (load_o < offsets) load(ahead);
+    if (load_o < offsets) load(s ^ 1);
     copies_commit();
     if (has[use_o] >> wm & 1) {
       const unsigned char* a = ring + s * (A + B);
@@ -97,8 +96,6 @@ __device__ void gather(const float* __restrict__ x, const float* __restrict__ im
       use_p = 0;
       next(use_o);
     }
-    s = s + 1 == stages ? 0 : s + 1;
-    ahead = ahead + 1 == stages ? 0 : ahead + 1;
   }
 #pragma unroll
   for (int i = 0; i < 8; i++) {
@@ -112,12 +109,12 @@ __device__ void gather(const float* __restrict__ x, const float* __restrict__ im
 }
 
 #define EXACT(N, RB)                                                                                                                                                                        \
-  extern "C" __global__ void __launch_bounds__(128, 3)                                                                                                                                      \
+  extern "C" __global__ void __launch_bounds__(128, N > 64 ? 2 : 3)                                                                                                                                      \
       wm_gather_exact_n##N##_r##RB(const float* __restrict__ x, const float* __restrict__ img, float* __restrict__ y, const int* __restrict__ table, const int* __restrict__ order, int n,  \
-                                   int passes, int offsets, int stages, const void* bias, const void* residual, int activation) {                                                           \
-    gather<N, RB>(x, img, y, table, order, n, passes, offsets, stages, Epilogue{bias, residual, activation});                                                                                \
+                                   int passes, int offsets, const void* bias, const void* residual, int activation) {                                                           \
+    gather<N, RB>(x, img, y, table, order, n, passes, offsets, Epilogue{bias, residual, activation});                                                                                \
   }
-EXACT(16, 64) EXACT(16, 128) EXACT(32, 64) EXACT(32, 128) EXACT(64, 64) EXACT(64, 128)
+EXACT(16, 64) EXACT(16, 128) EXACT(32, 64) EXACT(32, 128) EXACT(64, 64) EXACT(64, 128) EXACT(128, 64) EXACT(128, 128)
 
 // Packs weights for these kernels: [block of N columns][pass][offset][channel of the pass][column]. The rest is as in pack.cu, except that
 // there is one thread for each of `count` numbers, not for each chunk.

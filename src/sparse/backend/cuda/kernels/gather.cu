@@ -2,24 +2,25 @@
 // kernels, and cards other than sm_90. With the reversed table and transposed weights it gives the gradient of the input.
 //
 // A block computes BM rows and N channels. For each offset that any of its rows has, and each pass of RB bytes of channels, it gathers the
-// rows and copies the offset's weights (wm_pack) to one stage of a ring. Tensor cores multiply what was loaded `stages - 1` stages earlier.
+// rows and copies the offset's weights (wm_pack) to one of two stages. Meanwhile tensor cores multiply what the other stage holds.
 #include "copy.cuh"
 #include "epilogue.cuh"
 #include "mma.cuh"
 
 constexpr int BM = 128;
+constexpr int STAGES = 2;  // more leave room for fewer blocks, which is slower
 
 // table[offset][n]: a row of x, or -1, for each of `offsets` offsets. order (n) or null: the row of y at each place. y (n, blocks * N).
-// gridDim.x = ceil(n / 128), gridDim.y = blocks. Shared memory: 1024 + stages * (128 + N) * RB + offsets * 516 bytes, and for F32
-// stages * N * RB more.
+// gridDim.x = ceil(n / 128), gridDim.y = blocks. Shared memory: 1024 + 2 * (128 + N) * RB + offsets * 516 bytes, and for F32
+// 2 * N * RB more.
 template <Kind KIND, int N, int RB>
-__device__ void gather(const void* __restrict__ x, const void* __restrict__ img, void* __restrict__ y, const int* __restrict__ table, const int* __restrict__ order, int n, int passes, int offsets, int stages,
+__device__ void gather(const void* __restrict__ x, const void* __restrict__ img, void* __restrict__ y, const int* __restrict__ table, const int* __restrict__ order, int n, int passes, int offsets,
                        const Epilogue& epilogue) {
   constexpr int WN = N >= 64 ? 2 : 1, THREADS = 128 * WN, CH = RB / 16, A = BM * RB, B = N * RB, MI = 2, NI = N / WN / 8, TERMS = KIND == F32 ? 2 : 1;
   extern __shared__ unsigned char raw[];
   u32 base = (smem(raw) + 1023) & ~1023u;
   int t = threadIdx.x, lane = t & 31, warp = t >> 5, wm = warp % 4, wn = warp / 4, first = blockIdx.x * BM;
-  int* near = reinterpret_cast<int*>(raw + (base - smem(raw)) + stages * (A + TERMS * B));  // near[offset][128], then has[offset]: the warps that have it, as bits
+  int* near = reinterpret_cast<int*>(raw + (base - smem(raw)) + STAGES * (A + TERMS * B));  // near[offset][128], then has[offset]: the warps that have it, as bits
   u32* has = reinterpret_cast<u32*>(near + offsets * BM);
   for (int o = t; o < offsets; o += THREADS) has[o] = 0;
   __syncthreads();
@@ -45,24 +46,22 @@ __device__ void gather(const void* __restrict__ x, const void* __restrict__ img,
     const char* w = static_cast<const char*>(img) + (size_t(blockIdx.y * passes + load_p) * offsets + load_o) * TERMS * B;
     for (int i = t; i < B / 16; i += THREADS) copy16(b + i * 16, w + i * 16);
     if (KIND == F32)  // the low parts of the weights follow the high parts
-      for (int i = t; i < B / 16; i += THREADS) copy16(base + stages * (A + B) + stage * B + i * 16, w + B + i * 16);
+      for (int i = t; i < B / 16; i += THREADS) copy16(base + STAGES * (A + B) + stage * B + i * 16, w + B + i * 16);
     if (++load_p == passes) {
       load_p = 0;
       next(load_o);
     }
   };
   float acc[MI][NI][4] = {}, total[KIND == F32 ? MI : 1][KIND == F32 ? NI : 1][4] = {};
-  for (int s = 0; s < stages - 1; s++) {
-    if (load_o < offsets) load(s);
-    copies_commit();
-  }
-  for (int s = 0, ahead = stages - 1; use_o < offsets;) {
-    copies_wait_all_but(stages - 2);
+  if (load_o < offsets) load(0);
+  copies_commit();
+  for (int s = 0; use_o < offsets; s ^= 1) {
+    copies_wait<0>();
     __syncthreads();
-    if (load_o < offsets) load(ahead);
+    if (load_o < offsets) load(s ^ 1);
     copies_commit();
     if (has[use_o] >> wm & 1) {
-      u32 a = base + s * (A + B), b = a + A, low = base + stages * (A + B) + s * B;
+      u32 a = base + s * (A + B), b = a + A, low = base + STAGES * (A + B) + s * B;
 #pragma unroll
       for (int k = 0; k < RB / 32; k++) {
         u32 fa[MI][4], fa_low[MI][4];
@@ -102,8 +101,6 @@ __device__ void gather(const void* __restrict__ x, const void* __restrict__ img,
       use_p = 0;
       next(use_o);
     }
-    s = s + 1 == stages ? 0 : s + 1;
-    ahead = ahead + 1 == stages ? 0 : ahead + 1;
   }
 #pragma unroll
   for (int i = 0; i < MI; i++)
@@ -123,8 +120,8 @@ __device__ void gather(const void* __restrict__ x, const void* __restrict__ img,
 #define GATHER(NAME, KIND, N, RB)                                                                                                                                                            \
   extern "C" __global__ void __launch_bounds__(N >= 64 ? 256 : 128)                                                                                                                          \
       wm_gather_##NAME##_n##N##_r##RB(const void* __restrict__ x, const void* __restrict__ img, void* __restrict__ y, const int* __restrict__ table, const int* __restrict__ order, int n,   \
-                                      int passes, int offsets, int stages, const void* bias, const void* residual, int activation) {                                                         \
-    gather<KIND, N, RB>(x, img, y, table, order, n, passes, offsets, stages, Epilogue{bias, residual, activation});                                                                          \
+                                      int passes, int offsets, const void* bias, const void* residual, int activation) {                                                         \
+    gather<KIND, N, RB>(x, img, y, table, order, n, passes, offsets, Epilogue{bias, residual, activation});                                                                          \
   }
 #define GATHERS(NAME, KIND, N) GATHER(NAME, KIND, N, 64) GATHER(NAME, KIND, N, 128)
 #define GATHERS2(NAME, KIND, N) GATHER(NAME, KIND, N, 32) GATHERS(NAME, KIND, N)

@@ -9,6 +9,7 @@
 #include "copy.cuh"
 #include "epilogue.cuh"
 #include "hopper.cuh"
+#include "largest.cuh"
 #include "tiles.cuh"
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
@@ -32,12 +33,18 @@ __device__ inline u32 every(u32 bits, int many, int first) {
   return chosen;
 }
 
+// For f32 operands that are scaled f16 (split.cu): the bits of the largest magnitude of x and of the weights. The result is f32.
+struct Scales {
+  const u32 *x, *weights;
+  __device__ int exponent() const { return exponent_of(x) + exponent_of(weights) - 2 * TOP; }
+};
+
 // x (rows, passes * RB bytes), img from wm_pack, y (rows, blocks * N). offsets: a bit for each offset of the kernel. most: as in wm_tiles.
 // stages: those of the ring. Shared memory: 1056 + stages * (N * RB + 528) + 2 * (most + 1) * RB + 5120 bytes; F32 has 2 * N * RB in place
 // of N * RB.
-template <Kind KIND, int N, int RB>
+template <Kind KIND, bool SCALED, int N, int RB>
 __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, void* __restrict__ y, const Map& m, const Item* __restrict__ items, int passes, int blocks, u32 offsets, int most, int stages,
-                     const Epilogue& epilogue) {
+                     const Epilogue& epilogue, const Scales& scales) {
   using S = Shape<KIND, N, RB>;
   constexpr int WGS = S::WGS, MPW = 4 / WGS, STEPS = RB / 32, CH = RB / 16, STAGE = N * RB * (KIND == F32 ? 2 : 1);
   extern __shared__ unsigned char raw[];
@@ -119,7 +126,7 @@ __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, v
   constexpr bool EMPTY_SUMS = KIND == F32;
   float acc[MPW][N / 2], total[EMPTY_SUMS ? MPW : 1][EMPTY_SUMS ? N / 2 : 1];
   constexpr int HELD = N / 2, STEP = HELD < RB / 4 ? HELD : RB / 4;  // sums of a thread; how many of them are exchanged at once
-  int s = 0, unit = 0;
+  int s = 0, unit = 0, exponent = SCALED ? scales.exponent() : 0;
   u32 full = 0;
   for (int w = blockIdx.x; w < many; w += gridDim.x) {
     for (int i = 0; i < MPW; i++)
@@ -228,22 +235,26 @@ __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, v
             float2 v;
             if constexpr (EMPTY_SUMS) v = make_float2(total[i][j * 4 + h * 2], total[i][j * 4 + h * 2 + 1]);
             else v = make_float2(acc[i][j * 4 + h * 2], acc[i][j * 4 + h * 2 + 1]);
-            finish_pair<KIND>(epilogue, y, out[i][h], columns, first + j * 8, v);
+            if constexpr (SCALED) v = make_float2(scalbnf(v.x, exponent), scalbnf(v.y, exponent));
+            finish_pair<SCALED ? F32 : KIND>(epilogue, y, out[i][h], columns, first + j * 8, v);
           }
   }
 }
 
-#define HALO(NAME, KIND, N, RB)                                                                                                                                                                     \
+#define HALO(NAME, KIND, SCALED, N, RB)                                                                                                                                                                     \
   extern "C" __global__ void __launch_bounds__(Shape<KIND, N, RB>::THREADS, Shape<KIND, N, RB>::BLOCKS)                                                                                            \
       wm_halo_##NAME##_n##N##_r##RB(const void* __restrict__ x, const void* __restrict__ img, void* __restrict__ y, const int* __restrict__ outrow, const u32* __restrict__ mask64,                  \
                                     const u16* __restrict__ local, const u32* __restrict__ lists, const Item* __restrict__ items, int passes, int blocks, u32 offsets, int most, int stages, const void* bias, \
-                                    const void* residual, int activation) {                                                                                                                        \
-    halo<KIND, N, RB>(x, img, y, Map{outrow, mask64, local, lists}, items, passes, blocks, offsets, most, stages, Epilogue{bias, residual, activation});                                            \
+                                    const void* residual, int activation, const u32* largest_x, const u32* largest_w) {                                                                                                                        \
+    halo<KIND, SCALED, N, RB>(x, img, y, Map{outrow, mask64, local, lists}, items, passes, blocks, offsets, most, stages, Epilogue{bias, residual, activation}, Scales{largest_x, largest_w});                                            \
   }
-#define HALOS(NAME, KIND, N) HALO(NAME, KIND, N, 32) HALO(NAME, KIND, N, 64) HALO(NAME, KIND, N, 128)
+#define HALOS_OF(NAME, KIND, SCALED, N) HALO(NAME, KIND, SCALED, N, 32) HALO(NAME, KIND, SCALED, N, 64) HALO(NAME, KIND, SCALED, N, 128)
+#define HALOS(NAME, KIND, N) HALOS_OF(NAME, KIND, false, N)
 HALOS(f16, F16, 16) HALOS(f16, F16, 32) HALOS(f16, F16, 48) HALOS(f16, F16, 64) HALOS(f16, F16, 96) HALOS(f16, F16, 128)
 HALOS(bf16, BF16, 16) HALOS(bf16, BF16, 32) HALOS(bf16, BF16, 48) HALOS(bf16, BF16, 64) HALOS(bf16, BF16, 96) HALOS(bf16, BF16, 128)
-#define HALOS4(NAME, KIND, N) HALO(NAME, KIND, N, 64) HALO(NAME, KIND, N, 128)
+#define HALVES(N) HALOS_OF(halves, F16, true, N)
+HALVES(16) HALVES(32) HALVES(48) HALVES(64) HALVES(96) HALVES(128)
+#define HALOS4(NAME, KIND, N) HALO(NAME, KIND, false, N, 64) HALO(NAME, KIND, false, N, 128)
 HALOS4(tf32, TF32, 16) HALOS4(tf32, TF32, 32) HALOS4(tf32, TF32, 48) HALOS4(tf32, TF32, 64) HALOS4(tf32, TF32, 96) HALOS4(tf32, TF32, 128)
 HALOS4(f32, F32, 16) HALOS4(f32, F32, 32) HALOS4(f32, F32, 48) HALOS4(f32, F32, 64)
 #endif

@@ -64,7 +64,6 @@ __device__ void gather_alike(const u32* masks, int first, int count, u16* become
   for (int i = 0; i < EACH; i++) mask[i] = waiting >> i & 1 ? masks[first + i * 32 + lane] : 0;
   for (int placed = 0; placed < count;) {
     int room = 64 - placed % 64, adds_none = 0;
-    if (room == 64) have = 0;
     u32 chosen = 0, ballots[EACH];
 #pragma unroll
     for (int i = 0; i < EACH; i++)
@@ -103,6 +102,7 @@ __device__ void gather_alike(const u32* masks, int first, int count, u16* become
       rank += __popc(ballots[i]);
     }
     placed += min(rank, room);
+    if (placed % 64 == 0) have = 0;
   }
 }
 
