@@ -7,6 +7,7 @@ forward + backward packs the weights for both directions. Answers are compared w
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -93,7 +94,10 @@ class Ours:
         img = fast.pack_offsets("exact", w, range(len(table)), columns=columns)
         return (lambda: fast.gather("exact", x, img, table, w.shape[0], y, order)), None
 
-    def map(self, coords, side):
+    def map(self, coords, side, stride):
+        """The kernels alone; strided maps are made by the library only."""
+        if stride > 1:
+            return None
         sites = fast.Sites(coords, [side] * 3)
         return lambda: (sites.index(), sites.map())
 
@@ -128,8 +132,10 @@ class Spconv:
 
         return forward, training
 
-    def map(self, coords, side):
-        layer = self.sp.SubMConv3d(16, 16, 3, bias=False, algo=self.algo.MaskImplicitGemm).cuda().half()
+    def map(self, coords, side, stride):
+        subm = {"bias": False, "algo": self.algo.MaskImplicitGemm}
+        layer = self.sp.SubMConv3d(16, 16, 3, **subm) if stride == 1 else self.sp.SparseConv3d(16, 16, 3, stride, 1, **subm)
+        layer = layer.cuda().half()
         feats = torch.randn(len(coords), 16, device="cuda").half()
 
         def work():
@@ -166,7 +172,9 @@ class FlexGemm:
 
         return forward, training
 
-    def map(self, coords, side):
+    def map(self, coords, side, stride):
+        if stride > 1:
+            return None
         feats, weight, bias = torch.randn(len(coords), 8, device="cuda").half(), torch.randn(8, 3, 3, 3, 8, device="cuda").half(), torch.zeros(8, device="cuda").half()
         return lambda: self.conv(feats, coords, torch.Size([1, 8, side, side, side]), weight, bias)
 
@@ -200,6 +208,19 @@ def measure(side_of, rows, side, kind, cin, cout, kernel=(3, 3, 3), gradients=Tr
             row["not_measured"] = str(e)[:200] if isinstance(e, AssertionError) else repr(e)[:200]
         rows.append(row)
         print(json.dumps(row), flush=True)
+
+
+def map_of_library(coords, side, stride, made=40):
+    """The library's kernel map of tensors that are made before, in ms."""
+    side_of = gpu_networks.Ours()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            save_file({"features": torch.zeros(len(coords), 1), "indices": coords.double().cpu()}, Path(folder) / "inputs")
+            side_of.ask(do="prepare", suite="sparse", op="map", params={"side": side, "stride": stride, "made": made}, inputs=str(Path(folder) / "inputs"))
+            times = [side_of.ask(do="sample", repeat=1, awake=False)["seconds"] for _ in range(made)][4:]
+            return sorted(times)[len(times) // 2] * 1e3
+    finally:
+        side_of.close()
 
 
 def library(row, folder, kind, coords, side, x, w):
@@ -245,7 +266,7 @@ def table(rows, limit):
     groups, maps, reasons = {}, {}, {}
     for r in rows:
         if r["op"] == "map":
-            maps.setdefault(r["sites"], {})[r["who"]] = r
+            maps.setdefault((r["sites"], r["stride"]), {})[r["who"]] = r
         else:
             groups.setdefault((r["sites"], r["kind"], r["in"], r["out"], tuple(r["kernel"])), []).append(r)
         if "not_measured" in r:
@@ -261,10 +282,12 @@ def table(rows, limit):
                 mine, (theirs, who) = ours.get(what, {}).get(how), best(group, what, how)
                 cells += [ms(mine), f"{ms(theirs)} {who}".strip(), f"{theirs / mine:.2f}×" if mine and theirs else "–"]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "| sites | map | spconv as called, with a forward of 16 channels | FlexGEMM as called, with one of 8 |", "| --- | --- | --- | --- |"]
-    for sites, by in maps.items():
+    columns = ["sites", "map of 3×3×3", "ours alone", "ours as called", "spconv as called, with a forward of 16 channels", "FlexGEMM as called, with one of 8"]
+    lines += ["", "| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"]
+    for (sites, stride), by in maps.items():
         cell = lambda who, how: ms(by.get(who, {}).get("time", {}).get(how))
-        lines.append(f"| {sites:,} | {cell('WaveMesh', 'alone')} | {cell('spconv', 'called')} | {cell('FlexGEMM', 'called')} |")
+        title = "submanifold" if stride == 1 else f"stride {stride}, after a submanifold one"
+        lines.append(f"| {sites:,} | {title} | {cell('WaveMesh', 'alone')} | {cell('WaveMesh', 'called')} | {cell('spconv', 'called')} | {cell('FlexGEMM', 'called')} |")
     if reasons:
         lines += ["", "Not measured: " + "; ".join(reasons) + "."]
     return "\n".join(lines)
@@ -277,7 +300,7 @@ def section(rows, limit, missing, command, networks):
     absent = "".join(f" {name}: not measured ({why})." for name, why in missing.items())
     return (
         f"## GPU\n\nSubmanifold convolution on shells, beside spconv and FlexGEMM on the same card in the same run. Times in ms: ours and \"peer alone\" on the card "
-        f"alone, without host code; \"as called\" with it, which is what users wait for: ours from Rust, the peers' from Python, each call waited for. Of limit: the time that the useful products "
+        f"alone, without host code; \"as called\" with it, which is what users wait for: ours from Rust, the peers' from Python, each call waited for; maps are of tensors that exist. Of limit: the time that the useful products "
         f"would need at the rate of torch's matrix product in that type, as a share of ours (f32: three TF32 products). FlexGEMM tunes each new shape for half a "
         f"minute and keeps what it finds: it has the cases that fitted.\n\n"
         f"`{command}`, {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, commit {commit}. {properties.name}, driver {driver[0] if driver else 'unknown'}, CUDA {torch.version.cuda}, torch {torch.__version__}. "
@@ -320,10 +343,13 @@ def main():
         return
     for side in (256, 128):
         coords = shell(side)
-        for name, make in sides.items():
-            row = {"who": name, "op": "map", "side": side, "sites": len(coords)}
+        for stride, (name, make) in itertools.product((1, 2), sides.items()):
+            row = {"who": name, "op": "map", "side": side, "sites": len(coords), "stride": stride}
             try:
-                row["time"] = both(make.map(coords, side), 6_000_000)
+                work = make.map(coords, side, stride)
+                row["time"] = both(work, 6_000_000) if work else {}
+                if name == Ours.name:
+                    row["time"]["called"] = map_of_library(coords, side, stride) if "WAVEMESH_BENCH" in os.environ else None
             except Exception as e:  # noqa: BLE001
                 row["not_measured"] = repr(e)[:200]
             rows.append(row)
