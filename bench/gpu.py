@@ -314,6 +314,7 @@ def main():
     parser.add_argument("--write", action="store_true", help="put the section into bench/RESULTS.md")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--networks", action="store_true", help="nothing but whole networks")
+    parser.add_argument("--convolutions", action="store_true", help="no networks")
     parser.add_argument("--kinds", nargs="+", default=["f16", "tf32", "f32", "bf16", "exact"], help="types of the convolutions")
     parser.add_argument("--seconds", type=float, default=360, help="no more cases of FlexGEMM after this")
     parser.add_argument("--out", type=Path, help="also write the section and every row into this folder")
@@ -334,7 +335,7 @@ def main():
             (options.out / "gpu.json").write_text(json.dumps({"convolutions": rows, "networks": networks}))
         return text
 
-    if "WAVEMESH_BENCH" in os.environ:
+    if "WAVEMESH_BENCH" in os.environ and not options.convolutions:
         for row in gpu_networks.run(options.quick):
             networks.append(row)
             save()
