@@ -23,7 +23,8 @@ pub fn prepare(case: &Case) -> Result<Work> {
         let subm = SubMConv3d::new(channels, channels, 3, config.clone(), vb.clone())?;
         let strided = SparseConv3d::new(channels, channels, 3, config, vb)?;
         // Tensors may be made before the time is taken. For a strided map, they then have a submanifold one, as in a network.
-        let made: Vec<SparseConvTensor> = (0..case.option::<usize>("made")?).map(|_| fresh()).collect::<Result<_, _>>()?;
+        let made: Vec<SparseConvTensor> =
+            (0..case.option::<usize>("made")?).map(|_| fresh()).collect::<Result<_, _>>()?;
         if stride > 1 {
             made.iter().try_for_each(|x| subm.kernel_map(x).map(|_| ()))?;
         }

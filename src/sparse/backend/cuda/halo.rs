@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::halves::{Halves, halves};
+use super::halves::halves;
 use super::kind::{Kind, Plan, largest};
 use super::pack::{Index, Weights, pack};
 use super::shares::add;
@@ -60,8 +60,7 @@ pub(super) fn sums(
         true => Some((halves(gpu, x, rows * from, 1)?, halves(gpu, weights.numbers, from * to * weights.volume, 1)?)),
         false => None,
     };
-    let there = |halves: &Halves| [gpu.slice(&halves.parts), gpu.slice(&halves.largest)];
-    let halves = halves.as_ref().map(|(x, weights)| (there(x), there(weights)));
+    let halves = halves.as_ref().map(|(x, weights)| (x.there(gpu), weights.there(gpu)));
     let (x, numbers, largest): (Argument, Argument, _) = match &halves {
         Some(([x, largest_x], [weights, largest_w])) => (x.into(), weights.into(), [Some(largest_x), Some(largest_w)]),
         None => (x.into(), weights.numbers.into(), [None; 2]),

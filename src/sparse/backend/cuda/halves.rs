@@ -3,7 +3,7 @@
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 
 use crate::Result;
-use crate::gpu::{Gpu, Module, Numbers, arguments, module};
+use crate::gpu::{Gpu, Module, Numbers, Slice, arguments, module};
 
 static MODULE: Module = module!("fast/split");
 
@@ -12,6 +12,13 @@ pub(super) struct Halves {
     pub parts: CudaSlice<u16>,
     /// The bits of the largest magnitude.
     pub largest: CudaSlice<u32>,
+}
+
+impl Halves {
+    /// Parts and largest magnitude, as kernel arguments.
+    pub fn there<'a>(&'a self, gpu: &'a Gpu) -> [Slice<'a>; 2] {
+        [gpu.slice(&self.parts), gpu.slice(&self.largest)]
+    }
 }
 
 /// The `many` (1 or 2) parts of `length` numbers, a multiple of 4.
