@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use wavemesh::device::{Recording, best_device};
+use wavemesh::device::{Recording, allow_tf32, best_device};
 use wavemesh::diffusion::{Denoiser, DiffusionConfig, GaussianDiffusion, Recorded, SampleOptions, Sampler};
 use wavemesh::sparse::*;
 use wavemesh::train::{AdamW, AdamWConfig};
@@ -179,6 +179,40 @@ fn exact_products_are_those_of_f32() -> Result<()> {
         println!("{channels:?}, stride {stride}: off by {exact:.8?}, TF32 parts by {parts:.8?}");
         assert!(exact.iter().all(|&error| error < 1e-6), "{channels:?}, stride {stride}: {exact:?}");
         assert!(exact != parts, "{channels:?}, stride {stride}: they take the same way");
+    }
+    Ok(())
+}
+
+/// Few rows are multiplied as TF32 numbers, many as scaled halves of eleven bits: forward with a bias, and both gradients, beside f32.
+#[test]
+fn tf32_products_keep_eleven_bits_at_any_scale() -> Result<()> {
+    let (device, _turn) = gpu();
+    for (side, channels, scale) in [(24, [64, 64], 1.0), (54, [64, 64], 1.0), (54, [64, 48], 1e-25)] {
+        let coords = box_of(side, 2);
+        let pass = || -> Result<Vec<Tensor>> {
+            let mut rng = StdRng::seed_from_u64(34);
+            let mut draw = |dims: &[usize], scale: f64| Var::from_tensor(&(numbers(&mut rng, dims, &device)? * scale)?);
+            let x = draw(&[coords.len(), channels[0]], scale)?;
+            let (weight, bias) = (draw(&[channels[1], 3, 3, 3, channels[0]], 1.0)?, draw(&[channels[1]], scale)?);
+            let named = [("weight".into(), weight.as_tensor().clone()), ("bias".into(), bias.as_tensor().clone())];
+            let vb = VarBuilder::from_tensors(named.into(), DType::F32, &device);
+            let sparse = SparseConvTensor::from_coords(x.as_tensor().clone(), coords.clone(), [side as usize; 3], 2)?;
+            let y = SubMConv3d::new(channels[0], channels[1], 3, ConvConfig::new(), vb)?.forward(&sparse)?;
+            let direction = draw(y.features().dims(), 1.0)?;
+            let grads = (y.features() * direction.as_tensor())?.sum_all()?.backward()?;
+            let found = [y.features(), grads.get(&x).unwrap(), grads.get(&weight).unwrap()];
+            let factors = [1.0 / scale, 1.0, 1.0 / scale];
+            found.into_iter().zip(factors).map(|(t, factor)| Ok(t.to_dtype(DType::F64)?.affine(factor, 0.0)?)).collect()
+        };
+        let want = pass()?;
+        allow_tf32(true);
+        let (found, again) = (pass(), pass());
+        allow_tf32(false);
+        let (found, again) = (found?, again?);
+        assert!(found.iter().zip(&again).all(|(a, b)| bits(a) == bits(b)), "another run");
+        let errors: Vec<f64> = found.iter().zip(&want).map(|(got, want)| off(got, want)).collect::<Result<_>>()?;
+        println!("{} rows, {channels:?}, scale {scale:e}: off by {errors:.6?}", coords.len());
+        assert!(errors.iter().all(|&error| (1e-5..6e-4).contains(&error)), "{errors:?}");
     }
     Ok(())
 }
