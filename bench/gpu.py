@@ -316,6 +316,8 @@ def main():
     parser.add_argument("--networks", action="store_true", help="nothing but whole networks")
     parser.add_argument("--convolutions", action="store_true", help="no networks")
     parser.add_argument("--kinds", nargs="+", default=["f16", "tf32", "f32", "bf16", "exact"], help="types of the convolutions")
+    parser.add_argument("--channels", nargs="+", type=int, default=[32, 64, 128], help="channels of the large cases")
+    parser.add_argument("--sides", nargs="+", type=int, default=[256, 128], help="grids of the large cases")
     parser.add_argument("--seconds", type=float, default=360, help="no more cases of FlexGEMM after this")
     parser.add_argument("--out", type=Path, help="also write the section and every row into this folder")
     options = parser.parse_args()
@@ -342,7 +344,7 @@ def main():
     if options.networks:
         print(gpu_networks.table(networks))
         return
-    for side in (256, 128):
+    for side in options.sides:
         coords = shell(side)
         for stride, (name, make) in itertools.product((1, 2), sides.items()):
             row = {"who": name, "op": "map", "side": side, "sites": len(coords), "stride": stride}
@@ -356,21 +358,21 @@ def main():
             rows.append(row)
             print(json.dumps(row), flush=True)
     for kind in ["f16"] if options.quick else [kind for kind in options.kinds if kind != "exact"]:
-        for side in (256, 128):
-            for channels in (32, 64, 128):
+        for side in options.sides:
+            for channels in options.channels:
                 late = time.time() - START > options.seconds
                 chosen = {n: m for n, m in sides.items() if not late or n != FlexGemm.name}  # FlexGEMM tunes each shape for many seconds
                 if kind == "bf16":  # spconv's kernels have no bf16
                     chosen.pop("spconv", None)
                 measure(chosen, rows, side, kind, channels, channels)
                 save()
-    for side in (256, 128) if "exact" in options.kinds else ():  # exact f32: FlexGEMM's is exact too; spconv's is rounded like TF32
-        for channels in (32, 64, 128):
+    for side in options.sides if "exact" in options.kinds else ():  # exact f32: FlexGEMM's is exact too; spconv's is rounded like TF32
+        for channels in options.channels:
             late = time.time() - START > options.seconds
             chosen = {n: m for n, m in sides.items() if n == Ours.name or (n == FlexGemm.name and not late)}
             measure(chosen, rows, side, "exact", channels, channels, gradients=False)
             save()
-    if not options.quick and "f16" in options.kinds:
+    if not options.quick and "f16" in options.kinds and len(options.sides) > 1:
         chosen = {n: m for n, m in sides.items() if n != FlexGemm.name}
         for side in (18, 40, 512, 1024):
             measure(chosen, rows, side, "f16", 64, 64)
