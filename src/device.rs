@@ -204,7 +204,8 @@ pub fn reset_gpu_memory_peak(device: &Device) -> Result<()> {
 }
 
 /// Lets GPUs round the factors of f32 products to TF32 (ten bits), from now on and in every thread: convolutions and matrix products are
-/// faster and have errors of 3·10⁻⁴. Sums, parameters and everything else stay f32. Products on the processor are never rounded.
+/// faster and have errors of 3·10⁻⁴. Large submanifold convolutions on Hopper get the same ten bits from f16 with a common scale; numbers below
+/// 2⁻²⁹ of the largest have fewer. Sums, parameters and everything else stay f32. Products on the processor are never rounded.
 ///
 /// ```
 /// wavemesh::device::allow_tf32(true); // as torch.backends.cuda.matmul.allow_tf32
