@@ -417,7 +417,7 @@ macro_rules! convolution_layer {
 }
 pub(super) use convolution_layer;
 
-/// Writes `kernel_map` for the layers that make maps.
+/// Writes what the layers that make maps have besides: `forward_onto`, `kernel_map`, and passes inside a segment.
 macro_rules! map_making_layer {
     ($layer:ident) => {
         impl<const N: usize> $layer<N> {
@@ -466,6 +466,31 @@ macro_rules! map_making_layer {
             /// ```
             pub fn kernel_map(&self, x: &crate::sparse::SparseConvTensor) -> crate::Result<crate::sparse::KernelMap> {
                 self.0.kernel_map(x)
+            }
+        }
+
+        impl crate::sparse::SegmentConv for $layer<3> {
+            fn forward_wide(
+                &self,
+                x: &crate::sparse::SparseConvTensor,
+                beside: Option<&candle_core::Tensor>,
+            ) -> crate::Result<crate::sparse::SparseConvTensor> {
+                self.0.forward_joined(x, beside, candle_core::DType::F32)
+            }
+
+            fn gradients(
+                &self,
+                x: &crate::sparse::SparseConvTensor,
+                beside: Option<&candle_core::Tensor>,
+                grad: &candle_core::Tensor,
+                onto: Option<candle_core::Tensor>,
+            ) -> crate::Result<[candle_core::Tensor; 2]> {
+                let channels = beside.map_or(Ok(0), |beside| beside.dim(1))?;
+                self.0.gradients(&self.0.flow(x, x.channels() + channels)?, x, beside, grad, onto)
+            }
+
+            fn weight_and_bias(&self) -> (&candle_core::Tensor, Option<&candle_core::Tensor>) {
+                (&self.0.weight, self.0.bias.as_ref())
             }
         }
     };

@@ -1,12 +1,9 @@
 //! [`SparseConv3d`]: the convolution that adds sites or, with a stride, makes the grid coarser.
 
-use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::conv::{Conv, ConvConfig, convolution_layer, map_making_layer};
 use super::geometry::{Kind, Size, name_of};
-use super::segment::SegmentConv;
-use super::tensor::SparseConvTensor;
 use crate::Result;
 
 /// Sparse convolution, spconv's `SparseConv3d`. [`ConvConfig::output_sites`] decides the output sites, which are in ascending (batch, z, y,
@@ -74,24 +71,3 @@ impl<const N: usize> SparseConv<N> {
 
 convolution_layer!(SparseConv, forward);
 map_making_layer!(SparseConv);
-
-impl SegmentConv for SparseConv<3> {
-    fn forward_wide(&self, x: &SparseConvTensor, beside: Option<&Tensor>) -> Result<SparseConvTensor> {
-        self.0.forward_joined(x, beside, DType::F32)
-    }
-
-    fn gradients(
-        &self,
-        x: &SparseConvTensor,
-        beside: Option<&Tensor>,
-        grad: &Tensor,
-        onto: Option<Tensor>,
-    ) -> Result<[Tensor; 2]> {
-        let channels = beside.map_or(Ok(0), |beside| beside.dim(1))?;
-        self.0.gradients(&self.0.flow(x, x.channels() + channels)?, x, beside, grad, onto)
-    }
-
-    fn weight_and_bias(&self) -> (&Tensor, Option<&Tensor>) {
-        (&self.0.weight, self.0.bias.as_ref())
-    }
-}

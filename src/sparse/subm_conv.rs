@@ -1,12 +1,9 @@
 //! [`SubMConv3d`]: the convolution that keeps its sites.
 
-use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::conv::{Conv, ConvConfig, convolution_layer, map_making_layer};
 use super::geometry::{Kind, Size, name_of};
-use super::segment::SegmentConv;
-use super::tensor::SparseConvTensor;
 use crate::Result;
 
 /// Submanifold convolution (Graham & van der Maaten 2017), spconv's `SubMConv3d`. The output sites are the input sites, in the same order;
@@ -76,24 +73,3 @@ impl<const N: usize> SubMConv<N> {
 
 convolution_layer!(SubMConv, forward);
 map_making_layer!(SubMConv);
-
-impl SegmentConv for SubMConv<3> {
-    fn forward_wide(&self, x: &SparseConvTensor, beside: Option<&Tensor>) -> Result<SparseConvTensor> {
-        self.0.forward_joined(x, beside, DType::F32)
-    }
-
-    fn gradients(
-        &self,
-        x: &SparseConvTensor,
-        beside: Option<&Tensor>,
-        grad: &Tensor,
-        onto: Option<Tensor>,
-    ) -> Result<[Tensor; 2]> {
-        let channels = beside.map_or(Ok(0), |beside| beside.dim(1))?;
-        self.0.gradients(&self.0.flow(x, x.channels() + channels)?, x, beside, grad, onto)
-    }
-
-    fn weight_and_bias(&self) -> (&Tensor, Option<&Tensor>) {
-        (&self.0.weight, self.0.bias.as_ref())
-    }
-}
