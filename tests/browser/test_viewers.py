@@ -338,6 +338,7 @@ def test_without_scripts_the_picture_is_there(desk, look):
     assert page.locator("details").count() == 0
 
 
+@pytest.mark.timeout(180)  # JupyterLab starts in this time too, on processors that other tests use
 def test_in_jupyterlab_viewers_pick_draw_turn_and_clip_without_a_network(desk, lab, look):
     page = lab(desk, "voxel_viewer", "mesh_viewer")
     stage = page.locator("[data-stage]").first
@@ -352,6 +353,7 @@ def test_in_jupyterlab_viewers_pick_draw_turn_and_clip_without_a_network(desk, l
     assert [url for url in desk.requests if "127.0.0.1" not in url] == []
 
 
+@pytest.mark.timeout(180)  # JupyterLab starts in this time too, on processors that other tests use
 def test_in_jupyterlab_twenty_viewers(desk, lab):
     page = lab(desk, *(["voxel_viewer", "mesh_viewer"] * 10))
     check_twenty(page, 20)
