@@ -70,7 +70,7 @@ def test_input_comes_from_the_notebook(rust):
 def test_completion_comes_from_rust(rust):
     code = "let s = String::new();\ns.to_upper"
     # The names of a new library are learned in the background.
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (matches := rust.ask("complete", code, len(code))["matches"]):
         assert time.monotonic() < deadline, "no completion came"
         time.sleep(0.5)
