@@ -133,8 +133,8 @@ class Spconv:
         return forward, training
 
     def map(self, coords, side, stride):
-        subm = {"bias": False, "algo": self.algo.MaskImplicitGemm}
-        layer = self.sp.SubMConv3d(16, 16, 3, **subm) if stride == 1 else self.sp.SparseConv3d(16, 16, 3, stride, 1, **subm)
+        options = {"bias": False, "algo": self.algo.MaskImplicitGemm}
+        layer = self.sp.SubMConv3d(16, 16, 3, **options) if stride == 1 else self.sp.SparseConv3d(16, 16, 3, stride, 1, **options)
         layer = layer.cuda().half()
         feats = torch.randn(len(coords), 16, device="cuda").half()
 

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 use candle_nn::{BatchNormConfig, VarBuilder};
 
 use crate::Result;
 use crate::sparse::{
-    AllReduce, BatchNorm, ConvConfig, Keep, PartGradients, Residual, ResidualInner, Segment, SegmentConv, Shortcut,
-    Size3, SparseConvTensor, SparseModule, SubMConv3d, joined, parted,
+    AllReduce, BatchNorm, ConvConfig, Residual, ResidualSegment, Segment, SegmentConv, Shortcut, Size3,
+    SparseConvTensor, SparseModule, SubMConv3d, joined,
 };
 
 /// Batch normalisation with the settings of most of these networks.
@@ -79,19 +79,11 @@ impl ResidualBlock {
         if train && self.is_one(x) {
             return self.as_one(x, skip.map(SparseConvTensor::features), DType::F32);
         }
-        let x = &joined(x, skip.map(SparseConvTensor::features))?;
+        let x = &joined(x.clone(), skip.map(SparseConvTensor::features))?;
         let y = self.conv.forward_t(&self.first.forward_t(x, train)?, train)?;
         match &self.shortcut {
             None => self.norm.relu_t(&y, Shortcut::Plain(x), train),
             Some((conv, norm)) => self.norm.relu_t(&y, Shortcut::Normed(norm, &conv.forward_t(x, train)?), train),
-        }
-    }
-
-    fn layers(&self) -> Residual<'_> {
-        Residual {
-            convs: [&self.first.conv, &self.conv],
-            norms: [&self.first.norm, &self.norm],
-            shortcut: self.shortcut.as_ref().map(|(conv, norm)| (conv as &dyn SegmentConv, norm)),
         }
     }
 
@@ -102,33 +94,13 @@ impl ResidualBlock {
     }
 }
 
-/// Its other input is a skip.
-impl Segment for ResidualBlock {
-    type Inner = ResidualInner;
-
-    fn parameters(&self) -> Vec<Tensor> {
-        self.layers().parameters()
-    }
-
-    fn forward_kept(
-        &self,
-        x: &SparseConvTensor,
-        skip: Option<&Tensor>,
-        keep: Keep,
-    ) -> Result<(Option<SparseConvTensor>, ResidualInner)> {
-        self.layers().forward_kept(joined(x, skip)?, keep)
-    }
-
-    fn backward(
-        &self,
-        x: &SparseConvTensor,
-        skip: Option<&Tensor>,
-        inner: ResidualInner,
-        outcome: (&Tensor, &Tensor),
-    ) -> Result<PartGradients> {
-        let (grad, parameters) = self.layers().backward(x, skip, inner, outcome)?;
-        let (x, other) = parted(grad, x.channels(), skip)?;
-        Ok(PartGradients { x, other, parameters })
+impl ResidualSegment for ResidualBlock {
+    fn layers(&self) -> Residual<'_> {
+        Residual {
+            convs: [&self.first.conv, &self.conv],
+            norms: [&self.first.norm, &self.norm],
+            shortcut: self.shortcut.as_ref().map(|(conv, norm)| (conv as &dyn SegmentConv, norm)),
+        }
     }
 }
 
@@ -147,93 +119,87 @@ pub(super) fn run_all(
 mod tests {
     use std::collections::HashMap;
 
-    use candle_core::{Device, Var};
+    use candle_core::{Device, Tensor, Var};
     use candle_nn::VarMap;
+    use rand::Rng;
 
     use super::*;
     use crate::random::rng;
-    use rand::Rng;
+    use crate::sparse::{Backend, with_backend};
 
-    /// In f64 the tape holds every layer, in f32 the block: gradients of weights, biases, x and skip agree.
-    #[test]
-    fn a_block_as_one_operation_has_the_gradients_of_its_layers() {
-        let names = BlockNames { norms: ["a", "b"], shortcut: ["c", "d"] };
+    const SITES: i32 = 60;
+    const NAMES: BlockNames = BlockNames { norms: ["a", "b"], shortcut: ["c", "d"] };
+
+    /// The output of a block with drawn weights, and the gradients of its weights and biases, of x, and of a skip of `skip_channels`
+    /// channels. The forward pass runs on `backend`, the backward pass as any other.
+    fn pass(
+        [input, output]: [usize; 2],
+        skip_channels: usize,
+        dtype: DType,
+        backend: Backend,
+    ) -> Result<Vec<(String, Vec<f64>)>> {
+        let cpu = &Device::Cpu;
+        let block =
+            |vb| ResidualBlock::new([input + skip_channels, output], ("k", true), norm_config(1e-3, 0.1), &NAMES, vb);
+        let shapes = VarMap::new();
+        block(VarBuilder::from_varmap(&shapes, DType::F32, cpu))?;
+        let mut shapes: Vec<(String, Vec<usize>)> =
+            shapes.data().lock().unwrap().iter().map(|(name, var)| (name.clone(), var.dims().to_vec())).collect();
+        shapes.extend([("x", input), ("skip", skip_channels)].map(|(name, c)| (name.into(), vec![SITES as usize, c])));
+        shapes.retain(|(_, shape)| shape.iter().all(|&n| n > 0));
+        shapes.sort();
         let mut random = rng(3, 0);
-        let mut draw = |count: usize| -> Vec<f32> { (0..count).map(|_| random.random_range(-1.0..1.0)).collect() };
-        let sites: Vec<[i32; 4]> = (0..60).map(|i| [i % 2, i / 2 % 3, i / 6 % 5, i / 30 + i % 2]).collect();
+        let mut draw = |shape: &[usize]| -> Result<Tensor> {
+            let values =
+                (0..shape.iter().product()).map(|_| random.random_range(0.1f32..1.0) - 0.5).collect::<Vec<_>>();
+            Ok(Tensor::from_vec(values, shape, cpu)?.to_dtype(dtype)?)
+        };
+        let vars: HashMap<String, Var> = shapes
+            .into_iter()
+            .map(|(name, shape)| Ok((name, Var::from_tensor(&draw(&shape)?)?)))
+            .collect::<Result<_>>()?;
+        let held = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let block = block(VarBuilder::from_tensors(held, dtype, cpu))?;
+        let sites = (0..SITES).map(|i| [i % 2, i / 2 % 3, i / 6 % 5, i / 30 + i % 2]).collect::<Vec<_>>();
+        let x = SparseConvTensor::from_coords(vars["x"].as_tensor().clone(), sites, [4, 6, 6], 2)?;
+        let skip = vars.get("skip").map(|skip| x.replace_feature(skip.as_tensor().clone())).transpose()?;
+        assert_eq!(block.is_one(&x), dtype == DType::F32);
+        let y = with_backend(backend, || block.forward(&x, skip.as_ref(), true))?;
+        let found = (y.features() * draw(y.features().dims())?)?.sum_all()?.backward()?;
+        let numbers = |t: &Tensor| -> Result<Vec<f64>> { Ok(t.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?) };
+        let mut rows = vec![("y".to_string(), numbers(y.features())?)];
+        for (name, var) in &vars {
+            if !name.contains("running") {
+                let grad = found.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
+                rows.push((name.clone(), numbers(grad)?));
+            }
+        }
+        rows.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(rows)
+    }
+
+    /// In f64 the tape holds every layer, in f32 the block.
+    #[test]
+    fn a_block_as_one_operation_has_the_gradients_of_its_layers() -> Result<()> {
         for (channels, skip_channels) in [([6, 6], 0), ([6, 4], 0), ([6, 4], 3)] {
-            let [x_channels, output] = channels;
-            let variables = VarMap::new();
-            let all = |vb| {
-                ResidualBlock::new(
-                    [x_channels + skip_channels, output],
-                    ("k", true),
-                    norm_config(1e-3, 0.1),
-                    &names,
-                    vb,
-                )
-            };
-            let cpu = &Device::Cpu;
-            all(VarBuilder::from_varmap(&variables, DType::F32, cpu)).unwrap();
-            let values: HashMap<String, Vec<f32>> = variables
-                .data()
-                .lock()
-                .unwrap()
-                .iter()
-                .map(|(name, var)| {
-                    let fixed = if name.contains("running") { 0.5 } else { 0.0 };
-                    (name.clone(), draw(var.elem_count()).into_iter().map(|v| v + fixed * 3.0).collect())
-                })
-                .collect();
-            let shapes: HashMap<String, Vec<usize>> = variables
-                .data()
-                .lock()
-                .unwrap()
-                .iter()
-                .map(|(name, var)| (name.clone(), var.dims().to_vec()))
-                .collect();
-            let (x_values, skip_values) = (draw(60 * x_channels), draw(60 * skip_channels));
-            let weights = draw(60 * output);
-            let run = |dtype: DType| -> Vec<(String, Vec<f64>)> {
-                let tensor = |values: &[f32], shape: &[usize]| {
-                    Tensor::from_slice(values, shape, cpu).unwrap().to_dtype(dtype).unwrap()
-                };
-                let vars: HashMap<String, Var> = values
-                    .iter()
-                    .map(|(name, v)| (name.clone(), Var::from_tensor(&tensor(v, &shapes[name])).unwrap()))
-                    .collect();
-                let held = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
-                let block = all(VarBuilder::from_tensors(held, dtype, cpu)).unwrap();
-                let x = Var::from_tensor(&tensor(&x_values, &[60, x_channels])).unwrap();
-                let sparse = SparseConvTensor::from_coords(x.as_tensor().clone(), sites.clone(), [4, 6, 6], 2).unwrap();
-                let skip =
-                    (skip_channels > 0).then(|| Var::from_tensor(&tensor(&skip_values, &[60, skip_channels])).unwrap());
-                let beside = skip.as_ref().map(|skip| sparse.replace_feature(skip.as_tensor().clone()).unwrap());
-                assert_eq!(block.is_one(&sparse), dtype == DType::F32);
-                let y = block.forward(&sparse, beside.as_ref(), true).unwrap();
-                let loss = (y.features() * tensor(&weights, &[60, output])).unwrap().sum_all().unwrap();
-                let found = loss.backward().unwrap();
-                let inputs = [("x".to_string(), x)].into_iter().chain(skip.map(|skip| ("skip".to_string(), skip)));
-                let trained = vars.into_iter().filter(|(name, _)| !name.contains("running"));
-                let mut rows: Vec<_> = inputs
-                    .chain(trained)
-                    .map(|(name, var)| {
-                        let grad = found.get(&var).unwrap_or_else(|| panic!("{name} has no gradient"));
-                        (name, grad.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap())
-                    })
-                    .collect();
-                rows.sort_by(|a: &(String, Vec<f64>), b| a.0.cmp(&b.0));
-                rows.push((
-                    "y".into(),
-                    y.features().to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap(),
-                ));
-                rows
-            };
-            for ((name, ours), (_, right)) in run(DType::F32).iter().zip(run(DType::F64)) {
+            let one = pass(channels, skip_channels, DType::F32, Backend::Native)?;
+            let layers = pass(channels, skip_channels, DType::F64, Backend::Native)?;
+            for ((name, ours), (_, right)) in one.iter().zip(layers) {
                 let scale = right.iter().fold(1.0f64, |most, v| most.max(v.abs()));
                 let off = ours.iter().zip(&right).fold(0.0f64, |most, (a, b)| most.max((a - b).abs()));
                 assert!(off < 1e-5 * scale, "{name} of {channels:?} + {skip_channels}: off by {off:.1e} of {scale}");
             }
         }
+        Ok(())
+    }
+
+    /// The backward pass of a block uses the backend of its forward pass, as that of a layer does.
+    #[test]
+    fn gradients_come_from_the_backend_of_the_forward_pass() -> Result<()> {
+        let outside = pass([6, 4], 3, DType::F32, Backend::Dense)?;
+        let inside = with_backend(Backend::Dense, || pass([6, 4], 3, DType::F32, Backend::Dense))?;
+        assert_eq!(outside, inside);
+        assert_ne!(outside, pass([6, 4], 3, DType::F32, Backend::Native)?);
+        Ok(())
     }
 }

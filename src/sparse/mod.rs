@@ -101,9 +101,9 @@ pub use pool::{
     SparseInversePool1d, SparseInversePool2d, SparseInversePool3d, SparseMaxPool, SparseMaxPool1d, SparseMaxPool2d,
     SparseMaxPool3d, SparseSumPool, SparseSumPool1d, SparseSumPool2d, SparseSumPool3d,
 };
-pub(crate) use residual::{Residual, ResidualInner};
+pub(crate) use residual::{Residual, ResidualInner, ResidualSegment, joined};
 pub use scatter::{Reduce, scatter};
-pub(crate) use segment::{Keep, Segment, SegmentConv, detached, joined, parted};
+pub(crate) use segment::{Keep, Segment, SegmentConv, detached};
 pub use sequential::{IntoSparseModule, SparseSequential};
 pub use site_rule::SiteRule;
 pub use sparse_conv::{SparseConv, SparseConv1d, SparseConv2d, SparseConv3d};

@@ -1,15 +1,60 @@
-//! [`Residual`]: the layers of a residual block (He et al. 2016), which finds its gradients itself.
+//! [`ResidualSegment`]: a residual block (He et al. 2016), which is a segment through its layers.
 //!
 //! `relu(norm2(conv2(relu(norm1(conv1(x))))) + shortcut(x))`. The shortcut is a convolution with a normalisation if the channels or the
 //! sites change, otherwise the input itself.
 
 use candle_core::Tensor;
 
-use super::in_one::ParameterGradient;
+use super::in_one::{ParameterGradient, PartGradients};
 use super::norm::{BatchNorm, KeptNorm, Shortcut};
-use super::segment::{Keep, SegmentConv, detached};
+use super::segment::{Keep, Segment, SegmentConv, detached};
 use super::tensor::SparseConvTensor;
 use crate::Result;
+
+/// A block whose layers are known. The channels of the segment's other input, which is on the same sites, follow those of `x`.
+pub(crate) trait ResidualSegment: Clone + Send + Sync + 'static {
+    /// Its layers.
+    fn layers(&self) -> Residual<'_>;
+}
+
+impl<B: ResidualSegment> Segment for B {
+    type Inner = ResidualInner;
+
+    fn parameters(&self) -> Vec<Tensor> {
+        self.layers().parameters()
+    }
+
+    fn forward_kept(
+        &self,
+        x: &SparseConvTensor,
+        other: Option<&Tensor>,
+        keep: Keep,
+    ) -> Result<(Option<SparseConvTensor>, ResidualInner)> {
+        self.layers().forward_kept(joined(x.clone(), other)?, keep)
+    }
+
+    fn backward(
+        &self,
+        x: &SparseConvTensor,
+        other: Option<&Tensor>,
+        inner: ResidualInner,
+        outcome: (&Tensor, &Tensor),
+    ) -> Result<PartGradients> {
+        let (grad, parameters) = self.layers().backward(x, other, inner, outcome)?;
+        let Some(other) = other else { return Ok(PartGradients { x: grad, other: None, parameters }) };
+        let part = |from, count| grad.narrow(1, from, count)?.contiguous();
+        let (x, other) = (part(0, x.channels())?, part(x.channels(), other.dim(1)?)?);
+        Ok(PartGradients { x, other: Some(other), parameters })
+    }
+}
+
+/// The features of `x`, followed by those of another input on the same sites.
+pub(crate) fn joined(x: SparseConvTensor, other: Option<&Tensor>) -> Result<SparseConvTensor> {
+    match other {
+        Some(other) => x.replace_feature(Tensor::cat(&[x.features(), other], 1)?),
+        None => Ok(x),
+    }
+}
 
 /// The layers of a block.
 pub(crate) struct Residual<'a> {
@@ -24,7 +69,7 @@ pub(crate) struct ResidualInner {
 }
 
 impl<'a> Residual<'a> {
-    pub fn parameters(&self) -> Vec<Tensor> {
+    fn parameters(&self) -> Vec<Tensor> {
         let convs = self.convs.into_iter().chain(self.shortcut.map(|(conv, _)| conv));
         let norms = self.norms.into_iter().chain(self.shortcut.map(|(_, norm)| norm));
         let of_convs =
@@ -65,7 +110,7 @@ impl<'a> Residual<'a> {
 
     /// Gradients of a training pass from `x` and `beside` to `out`, layer by layer; each value is freed after its last use. The gradient of
     /// the input is that of `x` followed by `beside`.
-    pub fn backward(
+    fn backward(
         &self,
         x: &SparseConvTensor,
         beside: Option<&Tensor>,

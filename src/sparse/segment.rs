@@ -10,6 +10,7 @@ use std::sync::Mutex;
 
 use candle_core::{DType, Tensor};
 
+use super::backend::with_backend;
 use super::column_sums::column_sums;
 use super::in_one::{ParameterGradient, PartGradients, in_one};
 use super::tape;
@@ -67,15 +68,17 @@ pub(crate) trait Segment: Clone + Send + Sync + 'static {
     ) -> Result<SparseConvTensor> {
         let (x_in, other_in) = (detached(x.clone())?, other.map(Tensor::detach));
         let (out, inner) = forward(&x_in, other_in.as_ref())?;
-        let (segment, inner) = (self.clone(), Mutex::new(inner));
-        let features = in_one((x.features(), other), out.features(), &self.parameters(), move |outcome| {
+        let (segment, inner, backend) = (self.clone(), Mutex::new(inner), x.backend()?);
+        let backward = move |outcome: (&Tensor, &Tensor)| {
             let kept = lock(&inner).take();
             let inner = match kept {
                 Some(inner) => inner,
                 None => segment.forward_kept(&x_in, other_in.as_ref(), Keep { dtype, again: true })?.1,
             };
             segment.backward(&x_in, other_in.as_ref(), inner, outcome)
-        })?;
+        };
+        let backward = move |outcome: (&Tensor, &Tensor)| with_backend(backend, || backward(outcome));
+        let features = in_one((x.features(), other), out.features(), &self.parameters(), backward)?;
         out.replace_feature(features)
     }
 }
@@ -140,19 +143,4 @@ impl Keep {
 /// The same features without their history.
 pub(crate) fn detached(x: SparseConvTensor) -> Result<SparseConvTensor> {
     x.replace_feature(x.features().detach())
-}
-
-/// The features of `x`, followed by those of another input on the same sites.
-pub(crate) fn joined(x: &SparseConvTensor, beside: Option<&Tensor>) -> Result<SparseConvTensor> {
-    match beside {
-        Some(beside) => x.replace_feature(Tensor::cat(&[x.features(), beside], 1)?),
-        None => Ok(x.clone()),
-    }
-}
-
-/// The gradients of both inputs of [`joined`], the first of which has `channels` channels.
-pub(crate) fn parted(grad: Tensor, channels: usize, beside: Option<&Tensor>) -> Result<(Tensor, Option<Tensor>)> {
-    let Some(beside) = beside else { return Ok((grad, None)) };
-    let part = |from, count| grad.narrow(1, from, count)?.contiguous();
-    Ok((part(0, channels)?, Some(part(channels, beside.dim(1)?)?)))
 }

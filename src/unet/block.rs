@@ -1,7 +1,7 @@
 //! The residual block: two 3³ convolutions and a shortcut.
 //!
 //! `relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x))`. The shortcut is a 1³ convolution with batch normalisation if the channels or the
-//! sites change, otherwise the input itself. [`Residual`] trains it.
+//! sites change, otherwise the input itself. [`ResidualSegment`] trains it.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::layers::{ConvLayer, NormLayer};
 use super::part::Part;
 use super::run::Run;
 use crate::Result;
-use crate::sparse::{AllReduce, Keep, PartGradients, Residual, ResidualInner, Segment, SparseConvTensor};
+use crate::sparse::{AllReduce, Residual, ResidualSegment, SparseConvTensor};
 
 #[derive(Clone, Debug)]
 pub(super) struct ResidualBlock {
@@ -78,9 +78,10 @@ impl ResidualBlock {
         };
         self.bn2.join(&h, self.layers().added(other), x.dtype(), run)
     }
+}
 
-    /// The layers without their names.
-    pub fn layers(&self) -> Residual<'_> {
+impl ResidualSegment for ResidualBlock {
+    fn layers(&self) -> Residual<'_> {
         let shortcut = self.shortcut.as_ref();
         Residual {
             convs: [self.conv1.layer(), self.conv2.layer()],
@@ -91,34 +92,6 @@ impl ResidualBlock {
 }
 
 /// A block of the encoder, whose only input is `x`.
-impl Segment for ResidualBlock {
-    type Inner = ResidualInner;
-
-    fn parameters(&self) -> Vec<Tensor> {
-        self.layers().parameters()
-    }
-
-    fn forward_kept(
-        &self,
-        x: &SparseConvTensor,
-        _: Option<&Tensor>,
-        keep: Keep,
-    ) -> Result<(Option<SparseConvTensor>, Self::Inner)> {
-        self.layers().forward_kept(x.clone(), keep)
-    }
-
-    fn backward(
-        &self,
-        x: &SparseConvTensor,
-        _: Option<&Tensor>,
-        inner: Self::Inner,
-        outcome: (&Tensor, &Tensor),
-    ) -> Result<PartGradients> {
-        let (x, parameters) = self.layers().backward(x, None, inner, outcome)?;
-        Ok(PartGradients { x, other: None, parameters })
-    }
-}
-
 impl Part for ResidualBlock {
     fn forward(&self, x: &SparseConvTensor, _: Option<&Tensor>, run: &Run) -> Result<SparseConvTensor> {
         self.forward(x, None, run)

@@ -11,7 +11,7 @@ use super::layers::ConvLayer;
 use super::part::{Part, rounded};
 use super::run::Run;
 use crate::Result;
-use crate::sparse::{Keep, PartGradients, ResidualInner, Segment, SparseConvTensor, joined, parted};
+use crate::sparse::{Keep, PartGradients, ResidualInner, ResidualSegment, Segment, SparseConvTensor, joined};
 
 #[derive(Clone, Debug)]
 pub(super) struct Decoder {
@@ -44,7 +44,7 @@ impl Segment for DecoderLevel {
     ) -> Result<(Option<SparseConvTensor>, Self::Inner)> {
         let up = self.upsample.layer().sums(x, None)?;
         let kept = rounded(&up, keep.dtype)?;
-        let (out, inner) = self.block.layers().forward_kept(joined(&up, skip)?, keep)?;
+        let (out, inner) = self.block.layers().forward_kept(joined(up, skip)?, keep)?;
         Ok((out, (kept, inner)))
     }
 
@@ -55,8 +55,8 @@ impl Segment for DecoderLevel {
         (up, inner): Self::Inner,
         outcome: (&Tensor, &Tensor),
     ) -> Result<PartGradients> {
-        let (joined_grad, mut parameters) = self.block.layers().backward(&up, skip, inner, outcome)?;
-        let (up_grad, other) = parted(joined_grad, up.channels(), skip)?;
+        let PartGradients { x: up_grad, other, mut parameters } =
+            Segment::backward(&self.block, &up, skip, inner, outcome)?;
         drop(up);
         let (x, found) = self.upsample.layer().backward(x, None, &up_grad, None)?;
         parameters.extend(found);
@@ -70,7 +70,7 @@ impl Part for DecoderLevel {
         match skip {
             // If they were joined, they would be kept twice; and half rows are copied anyway when they are read.
             Some(skip) if skip.dtype() != DType::F32 => self.block.forward(&up, Some(skip), run),
-            _ => self.block.forward(&joined(&up, skip)?, None, run),
+            _ => self.block.forward(&joined(up, skip)?, None, run),
         }
     }
 }

@@ -253,7 +253,7 @@ def gather_order(table):
 
 
 def gather_columns(kind, cout):
-    return largest(cout, (64, 32, 16) if kind == "f32" else (128, 64, 32, 16))
+    return largest(cout, (64, 32, 16) if kind in ("f32", "exact") else (128, 64, 32, 16))
 
 
 def module_of(kind, name):

@@ -20,21 +20,21 @@ __device__ inline void put_share(double sum, double* share, int column, int chan
     __syncthreads();
 }
 
+// The sum of a thread's rows, `LINES` apart.
+template <bool PLAIN>
+__device__ inline double sum_of(const void* x, int type, long long begin, long long end, int channels, int column) {
+    double sum = 0;
+#pragma unroll 8
+    for (long long row = begin; row < end; row += LINES) sum += read<PLAIN>(x, row * channels + column, type);
+    return sum;
+}
+
 // Grid (channels / 32, shares), block (32, 8).
 extern "C" __global__ void column_shares(const void* x, int type, long long rows, int channels, double* shares) {
     int column = blockIdx.x * LANES + threadIdx.x;
     long long each = (rows + gridDim.y - 1) / gridDim.y;
-    long long end = min(rows, (blockIdx.y + 1) * each);
-    double sum = 0;
-    if (column < channels) {
-        long long row = blockIdx.y * each + threadIdx.y;
-        if (type == F32) {
-#pragma unroll 8
-            for (; row < end; row += LINES) sum += read<true>(x, row * channels + column, type);
-        } else {
-            for (; row < end; row += LINES) sum += read<false>(x, row * channels + column, type);
-        }
-    }
+    long long begin = blockIdx.y * each + threadIdx.y, end = column < channels ? min(rows, (blockIdx.y + 1) * each) : 0;
+    double sum = type == F32 ? sum_of<true>(x, type, begin, end, channels, column) : sum_of<false>(x, type, begin, end, channels, column);
     put_share<LINES>(sum, shares + static_cast<size_t>(blockIdx.y) * channels, column, channels);
 }
 
@@ -77,10 +77,8 @@ __device__ inline Moments of_lines(Moments own) {
 template <bool PLAIN>
 __device__ inline Moments moments_of(const void* x, int type, long long begin, long long end, int channels, int column) {
     if (begin >= end) return {0, 0, 0};
-    double sum = 0, squares = 0, rows = static_cast<double>((end - begin + LINES - 1) / LINES);
-#pragma unroll 8
-    for (long long row = begin; row < end; row += LINES) sum += read<PLAIN>(x, row * channels + column, type);
-    double mean = sum / rows;
+    double squares = 0, rows = static_cast<double>((end - begin + LINES - 1) / LINES);
+    double mean = sum_of<PLAIN>(x, type, begin, end, channels, column) / rows;
 #pragma unroll 8
     for (long long row = begin; row < end; row += LINES) {
         double distance = read<PLAIN>(x, row * channels + column, type) - mean;

@@ -104,7 +104,7 @@ impl Plan {
     /// The plan for kernels over tables: the most columns, and then the most bytes, that `fits` accepts; if it accepts none, the least.
     pub fn of_tables(kind: Kind, from: usize, to: usize, fits: impl Fn(&Self) -> bool) -> Self {
         let columns: &[usize] = match kind {
-            Kind::F32 => &[64, 32, 16],
+            Kind::F32 | Kind::Exact => &[64, 32, 16],
             _ => &[128, 64, 32, 16],
         };
         let row = from * kind.size();

@@ -108,13 +108,13 @@ __device__ void gather(const float* __restrict__ x, const float* __restrict__ im
   }
 }
 
-#define EXACT(N, RB)                                                                                                                                                                        \
-  extern "C" __global__ void __launch_bounds__(128, N > 64 ? 2 : 3)                                                                                                                                      \
-      wm_gather_exact_n##N##_r##RB(const float* __restrict__ x, const float* __restrict__ img, float* __restrict__ y, const int* __restrict__ table, const int* __restrict__ order, int n,  \
-                                   int passes, int offsets, const void* bias, const void* residual, int activation) {                                                           \
-    gather<N, RB>(x, img, y, table, order, n, passes, offsets, Epilogue{bias, residual, activation});                                                                                \
+#define EXACT(N, RB)                                                                                                                                                                       \
+  extern "C" __global__ void __launch_bounds__(128, 3)                                                                                                                                     \
+      wm_gather_exact_n##N##_r##RB(const float* __restrict__ x, const float* __restrict__ img, float* __restrict__ y, const int* __restrict__ table, const int* __restrict__ order, int n, \
+                                   int passes, int offsets, const void* bias, const void* residual, int activation) {                                                                      \
+    gather<N, RB>(x, img, y, table, order, n, passes, offsets, Epilogue{bias, residual, activation});                                                                                      \
   }
-EXACT(16, 64) EXACT(16, 128) EXACT(32, 64) EXACT(32, 128) EXACT(64, 64) EXACT(64, 128) EXACT(128, 64) EXACT(128, 128)
+EXACT(16, 64) EXACT(16, 128) EXACT(32, 64) EXACT(32, 128) EXACT(64, 64) EXACT(64, 128)
 
 // Packs weights for these kernels: [block of N columns][pass][offset][channel of the pass][column]. The rest is as in pack.cu, except that
 // there is one thread for each of `count` numbers, not for each chunk.
@@ -130,7 +130,7 @@ template <int RB> __device__ void pack(const float* w, float* img, int in, int o
   k += pass * DEEP;
   img[i] = from < 0 ? 0.0f : transposed ? w[(size_t(k) * volume + from) * in + c] : w[(size_t(c) * volume + from) * in + k];
 }
-#define PACK(RB)                                                                                                                                                             \
+#define PACK(RB)                                                                                                                                                              \
   extern "C" __global__ void wm_pack_exact_r##RB(const float* w, float* img, int in, int out, int volume, int offsets, Index index, int columns, int transposed, int count) { \
     pack<RB>(w, img, in, out, volume, offsets, index.at, columns, transposed, count);                                                                                         \
   }

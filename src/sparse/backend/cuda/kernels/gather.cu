@@ -117,11 +117,11 @@ __device__ void gather(const void* __restrict__ x, const void* __restrict__ img,
     }
 }
 
-#define GATHER(NAME, KIND, N, RB)                                                                                                                                                            \
-  extern "C" __global__ void __launch_bounds__(N >= 64 ? 256 : 128)                                                                                                                          \
-      wm_gather_##NAME##_n##N##_r##RB(const void* __restrict__ x, const void* __restrict__ img, void* __restrict__ y, const int* __restrict__ table, const int* __restrict__ order, int n,   \
-                                      int passes, int offsets, const void* bias, const void* residual, int activation) {                                                         \
-    gather<KIND, N, RB>(x, img, y, table, order, n, passes, offsets, Epilogue{bias, residual, activation});                                                                          \
+#define GATHER(NAME, KIND, N, RB)                                                                                                                                                          \
+  extern "C" __global__ void __launch_bounds__(N >= 64 ? 256 : 128)                                                                                                                        \
+      wm_gather_##NAME##_n##N##_r##RB(const void* __restrict__ x, const void* __restrict__ img, void* __restrict__ y, const int* __restrict__ table, const int* __restrict__ order, int n, \
+                                      int passes, int offsets, const void* bias, const void* residual, int activation) {                                                                   \
+    gather<KIND, N, RB>(x, img, y, table, order, n, passes, offsets, Epilogue{bias, residual, activation});                                                                                \
   }
 #define GATHERS(NAME, KIND, N) GATHER(NAME, KIND, N, 64) GATHER(NAME, KIND, N, 128)
 #define GATHERS2(NAME, KIND, N) GATHER(NAME, KIND, N, 32) GATHERS(NAME, KIND, N)

@@ -136,11 +136,12 @@ __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, v
       }
     Item item = items[1 + w / blocks];
     int tile = item.tile(), part = item.part(), parts = __shfl_sync(~0u, m.mask64[tile * 4] >> 28, 0), out[MPW][2], place[MPW];
-    int groups = 4 / parts, shares = groups < WGS ? WGS / groups : 1, share = groups < WGS ? wg / groups : 0;
+    int groups = 4 / parts, teams = groups < WGS ? groups : WGS, team = wg % teams, shares = WGS / teams, share = wg / teams;
     u32 all = __shfl_sync(~0u, item.offsets & offsets, 0), mine[MPW];
     for (int i = 0; i < MPW; i++) {
-      int g = groups < WGS ? part * groups + wg % groups : parts > 1 ? part * groups + wg : wg * MPW + i;
-      mine[i] = __shfl_sync(~0u, parts == 1 || i == 0 ? m.mask64[tile * 4 + g] & offsets : 0, 0);
+      bool works = team + i * teams < groups;
+      int g = part * groups + (works ? team + i * teams : 0);
+      mine[i] = __shfl_sync(~0u, works ? m.mask64[tile * 4 + g] & offsets : 0, 0);
       for (int h = 0; h < 2; h++) {
         out[i][h] = m.outrow[tile * TILE + g * 64 + (warp & 3) * 16 + (lane >> 2) + h * 8];
         if (!mine[i] || share > 0) out[i][h] = -1;
@@ -212,13 +213,13 @@ __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, v
           if (share > 0)
 #pragma unroll
             for (int j = 0; j < STEP; j++)
-              if (j0 + j < HELD) to[((wg - groups) * STEP + j) * 128] = sums[j0 + j];
+              if (j0 + j < HELD) to[((wg - teams) * STEP + j) * 128] = sums[j0 + j];
           asm volatile("bar.sync 2, %0;" ::"n"(WGS * 128) : "memory");
           if (share == 0)
             for (int other = 1; other < shares; other++)
 #pragma unroll
               for (int j = 0; j < STEP; j++)
-                if (j0 + j < HELD) sums[j0 + j] += to[((other * groups + wg - groups) * STEP + j) * 128];
+                if (j0 + j < HELD) sums[j0 + j] += to[((other * teams + wg - teams) * STEP + j) * 128];
         }
       }
       __syncwarp();
@@ -241,12 +242,12 @@ __device__ void halo(const void* __restrict__ x, const void* __restrict__ img, v
   }
 }
 
-#define HALO(NAME, KIND, SCALED, N, RB)                                                                                                                                                                     \
-  extern "C" __global__ void __launch_bounds__(Shape<KIND, N, RB>::THREADS, Shape<KIND, N, RB>::BLOCKS)                                                                                            \
-      wm_halo_##NAME##_n##N##_r##RB(const void* __restrict__ x, const void* __restrict__ img, void* __restrict__ y, const int* __restrict__ outrow, const u32* __restrict__ mask64,                  \
+#define HALO(NAME, KIND, SCALED, N, RB)                                                                                                                                                                        \
+  extern "C" __global__ void __launch_bounds__(Shape<KIND, N, RB>::THREADS, Shape<KIND, N, RB>::BLOCKS)                                                                                                        \
+      wm_halo_##NAME##_n##N##_r##RB(const void* __restrict__ x, const void* __restrict__ img, void* __restrict__ y, const int* __restrict__ outrow, const u32* __restrict__ mask64,                            \
                                     const u16* __restrict__ local, const u32* __restrict__ lists, const Item* __restrict__ items, int passes, int blocks, u32 offsets, int most, int stages, const void* bias, \
-                                    const void* residual, int activation, const u32* largest_x, const u32* largest_w) {                                                                                                                        \
-    halo<KIND, SCALED, N, RB>(x, img, y, Map{outrow, mask64, local, lists}, items, passes, blocks, offsets, most, stages, Epilogue{bias, residual, activation}, Scales{largest_x, largest_w});                                            \
+                                    const void* residual, int activation, const u32* largest_x, const u32* largest_w) {                                                                                        \
+    halo<KIND, SCALED, N, RB>(x, img, y, Map{outrow, mask64, local, lists}, items, passes, blocks, offsets, most, stages, Epilogue{bias, residual, activation}, Scales{largest_x, largest_w});                 \
   }
 #define HALOS_OF(NAME, KIND, SCALED, N) HALO(NAME, KIND, SCALED, N, 32) HALO(NAME, KIND, SCALED, N, 64) HALO(NAME, KIND, SCALED, N, 128)
 #define HALOS(NAME, KIND, N) HALOS_OF(NAME, KIND, false, N)
